@@ -1,0 +1,6 @@
+//! `hpc-storage-proxy`: reads storage resources from Waldur, adds Unix identities and publishes the document that
+//! storage provisioners follow.
+
+pub mod clock;
+pub mod settings;
+pub mod upstream;
