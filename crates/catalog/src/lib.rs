@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The storage catalogue: Waldur's resources in, the published document out.
+//!
+//! Everything here is a pure function of its arguments. [`Resource::parse`] turns one record of Waldur into a
+//! [`Resource`] or says why it cannot; [`build`] turns resources, customers and identities into the [`Catalogue`];
+//! [`Index::select`] picks what a filter asks for. There is no clock, no network and no log, so a test of a rule is a
+//! call of a function.
+
+mod build;
+mod document;
+mod field;
+mod identity;
+mod mount;
+mod order;
+mod policy;
+mod quota;
+mod resource;
+mod select;
+mod target;
+
+pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_resources};
+pub use document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
+pub use field::Malformed;
+pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project_slugs, wanted_user_slugs};
+pub use order::{CallbackLinks, Order, OrderState, OrderType};
+pub use policy::{Policy, System};
+pub use quota::{Enforcement, InodeRule, Limits, Options, Quota, QuotaType, Unit, calculate};
+pub use resource::{FIELDS, Resource, State, Status};
+pub use select::{Filter, Index, Selection};
+pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

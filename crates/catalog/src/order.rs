@@ -1,0 +1,193 @@
+//! The order in progress of a resource: what it changes, and where a provisioner reports.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::field::{self, Malformed, Raw};
+use crate::quota::{Limits, LimitsRecord, Options, OptionsRecord};
+use crate::resource::State;
+
+/// An order in progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// Where the order lives in Waldur's API; the root of its callback links.
+    pub url: Option<String>,
+    /// State of the order.
+    pub state: OrderState,
+    /// Type of the order.
+    pub kind: OrderType,
+    /// What an order of type Update changes; `None` when it says nothing or nothing readable.
+    pub update: Option<Update>,
+}
+
+/// State of an order, as far as the catalogue distinguishes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderState {
+    /// Waits for the customer's approval.
+    PendingConsumer,
+    /// Waits for the provider's approval.
+    PendingProvider,
+    /// Is being carried out.
+    Executing,
+    /// Any other state.
+    Other,
+}
+
+/// Type of an order, as far as the catalogue distinguishes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderType {
+    /// Makes a resource.
+    Create,
+    /// Changes limits or options.
+    Update,
+    /// Ends a resource.
+    Terminate,
+    /// Any other type.
+    Other,
+}
+
+/// What an order of type Update changes. What is `None` is taken from the resource.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Update {
+    pub(crate) old_limits: Option<Limits>,
+    pub(crate) new_limits: Option<Limits>,
+    pub(crate) old_options: Option<Options>,
+    pub(crate) new_options: Option<Options>,
+}
+
+/// Where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct CallbackLinks {
+    /// Accepts the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approve_by_provider_url: Option<String>,
+    /// Refuses the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reject_by_provider_url: Option<String>,
+    /// Says that the work is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_state_done_url: Option<String>,
+    /// Says that the work failed for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_state_erred_url: Option<String>,
+    /// Tells Waldur the resource's identifier in the storage system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_backend_id_url: Option<String>,
+    /// Changes the resource's options without an order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_resource_options_url: Option<String>,
+    /// Brings the resource back to OK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_state_ok_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OrderRecord<'a> {
+    #[serde(borrow, default)]
+    url: Raw<'a>,
+    #[serde(borrow, default)]
+    state: Raw<'a>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Raw<'a>,
+    #[serde(default)]
+    attributes: Value,
+    #[serde(default)]
+    limits: Value,
+}
+
+impl Order {
+    pub(crate) fn parse(raw: &RawValue) -> Result<Self, Malformed> {
+        if !raw.get().starts_with('{') {
+            return field::malformed("order_in_progress", "is not a map");
+        }
+        let Ok(record) = serde_json::from_str::<OrderRecord<'_>>(raw.get()) else {
+            return field::malformed("order_in_progress", "holds a key twice or is not readable");
+        };
+        let state = match field::optional_text("order_in_progress.state", record.state)?.as_deref() {
+            Some("pending-consumer") => OrderState::PendingConsumer,
+            Some("pending-provider") => OrderState::PendingProvider,
+            Some("executing") => OrderState::Executing,
+            _ => OrderState::Other,
+        };
+        let kind = match field::optional_text("order_in_progress.type", record.kind)?.as_deref() {
+            Some("Create") => OrderType::Create,
+            Some("Update") => OrderType::Update,
+            Some("Terminate") => OrderType::Terminate,
+            _ => OrderType::Other,
+        };
+        let update = match (kind, &record.attributes) {
+            (OrderType::Update, Value::Object(attributes)) => update(attributes, &record.limits),
+            _ => None,
+        };
+        let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
+        Ok(Self { url, state, kind, update })
+    }
+
+    /// The links that the order's state and the resource's effective state allow.
+    pub(crate) fn callback_links(&self, resource: Uuid, effective: State) -> CallbackLinks {
+        let mut links = CallbackLinks::default();
+        let Some(url) = self.url.as_deref() else { return links };
+        let base = url.trim_end_matches('/');
+        let order = |action: &str| Some(format!("{base}/{action}/"));
+        match self.state {
+            OrderState::PendingProvider => {
+                links.approve_by_provider_url = order("approve_by_provider");
+                links.reject_by_provider_url = order("reject_by_provider");
+                links.set_state_done_url = order("set_state_done");
+            }
+            OrderState::Executing => {
+                links.set_state_done_url = order("set_state_done");
+                links.set_state_erred_url = order("set_state_erred");
+            }
+            OrderState::PendingConsumer | OrderState::Other => {}
+        }
+        if let Some((root, _)) = url.split_once("/marketplace-orders/") {
+            let resource = |action: &str| Some(format!("{root}/marketplace-provider-resources/{resource}/{action}/"));
+            links.set_backend_id_url = resource("set_backend_id");
+            if self.state == OrderState::PendingProvider {
+                links.update_resource_options_url = resource("update_options_direct");
+            }
+            if matches!(effective, State::Erred | State::Creating | State::Updating | State::Terminating) {
+                links.set_state_ok_url = resource("set_state_ok");
+            }
+        }
+        links
+    }
+}
+
+/// What an Update order changes; `None` when it says nothing, or something that cannot be read.
+fn update(attributes: &Map<String, Value>, order_limits: &Value) -> Option<Update> {
+    let mut update = Update::default();
+    if let Some(old) = attributes.get("old_limits") {
+        update.old_limits = limits(old).ok()?;
+        update.new_limits = limits(order_limits).ok()?;
+    }
+    if attributes.contains_key("old_options") || attributes.contains_key("new_options") {
+        update.old_options = options(attributes.get("old_options")).ok()?;
+        update.new_options = options(attributes.get("new_options")).ok()?;
+    }
+    (update != Update::default()).then_some(update)
+}
+
+fn limits(value: &Value) -> Result<Option<Limits>, Malformed> {
+    let record: Option<LimitsRecord> = filled_map(value)?;
+    record.map(Limits::try_from).transpose()
+}
+
+fn options(value: Option<&Value>) -> Result<Option<Options>, Malformed> {
+    let record: Option<OptionsRecord> = filled_map(value.unwrap_or(&Value::Null))?;
+    record.map(Options::try_from).transpose()
+}
+
+/// A map with something in it; `None` for what counts as absent.
+fn filled_map<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Option<T>, Malformed> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Object(map) if map.is_empty() => Ok(None),
+        Value::Object(_) => T::deserialize(value)
+            .map_or_else(|_| field::malformed("order_in_progress", "is not readable"), |record| Ok(Some(record))),
+        _ => field::malformed("order_in_progress", "holds limits or options that are no map"),
+    }
+}

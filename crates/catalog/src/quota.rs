@@ -1,0 +1,213 @@
+//! Quotas from limits and administrative overrides (specification 5.3).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::field::{self, Malformed, malformed};
+
+/// What a customer bought.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Limits {
+    /// Storage in TB; finite, at least 0.
+    pub storage: f64,
+}
+
+/// What an administrator set in the resource's options.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options {
+    /// Hard space quota in TB; at least 0.
+    pub hard_quota_space: Option<f64>,
+    /// Soft inode quota; a whole number, at least 0.
+    pub soft_quota_inodes: Option<f64>,
+    /// Hard inode quota; a whole number, at least 0.
+    pub hard_quota_inodes: Option<f64>,
+    /// Mode of the directory: three or four octal digits.
+    pub permissions: Option<String>,
+}
+
+/// How inode limits follow from the storage limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InodeRule {
+    /// Inodes per TB.
+    pub base_multiplier: f64,
+    /// Factor for the soft limit.
+    pub soft_coefficient: f64,
+    /// Factor for the hard limit.
+    pub hard_coefficient: f64,
+}
+
+/// One limit as it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Quota {
+    /// What is limited.
+    #[serde(rename = "type")]
+    pub kind: QuotaType,
+    /// How much of it, in `unit`.
+    pub quota: f64,
+    /// Unit of `quota`.
+    pub unit: Unit,
+    /// Whether the limit may be exceeded for a while.
+    #[serde(rename = "enforcementType")]
+    pub enforcement: Enforcement,
+}
+
+/// What a quota limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuotaType {
+    /// Bytes.
+    Space,
+    /// Files and directories.
+    Inodes,
+}
+
+/// Unit of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Terabytes.
+    Tera,
+    /// A count.
+    None,
+}
+
+/// Whether a quota may be exceeded for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// For a grace time.
+    Soft,
+    /// Never.
+    Hard,
+}
+
+/// The keys of `limits` that count, as they stand in the record.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LimitsRecord {
+    storage: Value,
+}
+
+/// The keys of `options` that count, as they stand in the record.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct OptionsRecord {
+    hard_quota_space: Value,
+    soft_quota_inodes: Value,
+    hard_quota_inodes: Value,
+    permissions: Value,
+}
+
+impl TryFrom<LimitsRecord> for Limits {
+    type Error = Malformed;
+
+    fn try_from(record: LimitsRecord) -> Result<Self, Malformed> {
+        Ok(Self { storage: field::amount("limits.storage", &record.storage)?.unwrap_or(0.0) })
+    }
+}
+
+impl TryFrom<OptionsRecord> for Options {
+    type Error = Malformed;
+
+    fn try_from(record: OptionsRecord) -> Result<Self, Malformed> {
+        Ok(Self {
+            hard_quota_space: field::amount("options.hard_quota_space", &record.hard_quota_space)?,
+            soft_quota_inodes: field::whole_amount("options.soft_quota_inodes", &record.soft_quota_inodes)?,
+            hard_quota_inodes: field::whole_amount("options.hard_quota_inodes", &record.hard_quota_inodes)?,
+            permissions: mode("options.permissions", record.permissions)?,
+        })
+    }
+}
+
+/// A directory's mode: three or four octal digits; `None` for null.
+pub(crate) fn mode(field: &'static str, value: Value) -> Result<Option<String>, Malformed> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text)
+            if matches!(text.len(), 3 | 4) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7')) =>
+        {
+            Ok(Some(text))
+        }
+        _ => malformed(field, "is not three or four octal digits"),
+    }
+}
+
+/// The four quotas of a resource; `Ok(None)` when both space quotas are 0.
+///
+/// # Errors
+///
+/// An inode limit that is no finite number: the storage limit is absurdly large.
+pub fn calculate(limits: Limits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
+    let base = limits.storage * rule.base_multiplier;
+    let [soft, hard] = [base * rule.soft_coefficient, base * rule.hard_coefficient].map(f64::trunc);
+    if !soft.is_finite() || !hard.is_finite() {
+        return malformed("limits.storage", "is too large for an inode limit");
+    }
+    let space_soft = limits.storage;
+    let space_hard = options.hard_quota_space.unwrap_or(limits.storage);
+    if space_soft <= 0.0 && space_hard <= 0.0 {
+        return Ok(None);
+    }
+    let space = |quota, enforcement| Quota { kind: QuotaType::Space, quota, unit: Unit::Tera, enforcement };
+    let inodes = |quota, enforcement| Quota { kind: QuotaType::Inodes, quota, unit: Unit::None, enforcement };
+    Ok(Some([
+        space(space_soft, Enforcement::Soft),
+        space(space_hard, Enforcement::Hard),
+        inodes(options.soft_quota_inodes.unwrap_or(soft), Enforcement::Soft),
+        inodes(options.hard_quota_inodes.unwrap_or(hard), Enforcement::Hard),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULE: InodeRule = InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 };
+
+    fn amounts(limits: Limits, options: &Options) -> Option<[f64; 4]> {
+        calculate(limits, options, RULE).unwrap().map(|quotas| quotas.map(|quota| quota.quota))
+    }
+
+    #[test]
+    fn ten_terabytes() {
+        let quotas = amounts(Limits { storage: 10.0 }, &Options::default());
+        assert_eq!(quotas, Some([10.0, 10.0, 13_300_000.0, 20_000_000.0]));
+    }
+
+    #[test]
+    fn overrides_take_precedence() {
+        let options = Options {
+            hard_quota_space: Some(12.0),
+            soft_quota_inodes: Some(1000.0),
+            hard_quota_inodes: Some(6000.0),
+            permissions: None,
+        };
+        assert_eq!(amounts(Limits { storage: 1234.0 }, &options), Some([1234.0, 12.0, 1000.0, 6000.0]));
+    }
+
+    #[test]
+    fn nothing_bought_and_nothing_granted_is_no_quota() {
+        assert_eq!(amounts(Limits { storage: 0.0 }, &Options::default()), None);
+        let granted = Options { hard_quota_space: Some(20.5), ..Options::default() };
+        assert_eq!(amounts(Limits { storage: 0.0 }, &granted), Some([0.0, 20.5, 0.0, 0.0]));
+    }
+
+    #[test]
+    fn an_absurd_limit_is_malformed_whatever_the_overrides() {
+        let options = Options { soft_quota_inodes: Some(1.0), hard_quota_inodes: Some(1.0), ..Options::default() };
+        assert!(calculate(Limits { storage: 1e308 }, &options, RULE).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn inode_limits_are_whole_and_ordered(storage in 0.0..1e9_f64) {
+            if let Some([_, _, soft, hard]) = amounts(Limits { storage }, &Options::default()) {
+                prop_assert!(soft <= hard);
+                prop_assert!(soft.fract().abs() < f64::EPSILON);
+                prop_assert!(hard.fract().abs() < f64::EPSILON);
+            }
+        }
+    }
+}

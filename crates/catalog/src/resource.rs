@@ -1,0 +1,330 @@
+//! A resource of Waldur, read once and valid afterwards.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::field::{self, Malformed, Raw, malformed};
+use crate::order::{Order, OrderState};
+use crate::quota::{self, Limits, LimitsRecord, Options, OptionsRecord};
+use crate::target::{self, TargetItem, TargetType};
+
+/// A resource, as far as the catalogue needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// UUID of the resource and of its item.
+    pub uuid: Uuid,
+    /// Slug; perhaps empty.
+    pub slug: String,
+    /// State as Waldur says it.
+    pub state: State,
+    /// Path in the storage system, once there is one; not empty.
+    pub backend_id: Option<String>,
+    /// UUID of the offering.
+    pub offering_uuid: Uuid,
+    /// Slug of the offering.
+    pub offering_slug: String,
+    /// Slug of the project; perhaps empty.
+    pub project_slug: String,
+    /// Slug of the customer; perhaps empty.
+    pub customer_slug: String,
+    /// UUID of the customer, when the record tells it.
+    pub customer_uuid: Option<Uuid>,
+    /// Name of the customer, when the record tells it.
+    pub customer_name: Option<String>,
+    /// Slug of the provider; perhaps empty.
+    pub provider_slug: String,
+    /// Name of the provider; perhaps empty.
+    pub provider_name: String,
+    /// Data type in lower case; not empty.
+    pub data_type: String,
+    /// Mode of the directory: three or four octal digits.
+    pub permission: String,
+    /// What the customer bought.
+    pub limits: Limits,
+    /// What an administrator set.
+    pub options: Options,
+    /// Target item that the back-end left in `backend_metadata`.
+    pub metadata_target: Option<TargetItem>,
+    /// The order in progress.
+    pub order: Option<Order>,
+}
+
+/// State of a resource in Waldur.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum State {
+    /// Being made.
+    Creating,
+    /// Failed.
+    Erred,
+    /// In use.
+    #[serde(rename = "OK")]
+    Ok,
+    /// Ended.
+    Terminated,
+    /// Being ended.
+    Terminating,
+    /// Being changed.
+    Updating,
+    /// A state that this version does not know.
+    Other,
+}
+
+/// Status of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// To be made.
+    Pending,
+    /// In use.
+    Active,
+    /// To be ended.
+    Removing,
+    /// Ended.
+    Removed,
+    /// Failed.
+    Error,
+    /// To be changed.
+    Updating,
+    /// Accepted as a filter; no item has it.
+    Unknown,
+}
+
+impl State {
+    /// The states that Waldur documents, in alphabetical order.
+    pub const KNOWN: [Self; 6] =
+        [Self::Creating, Self::Erred, Self::Ok, Self::Terminated, Self::Terminating, Self::Updating];
+
+    /// The state as Waldur spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Erred => "Erred",
+            Self::Ok => "OK",
+            Self::Terminated => "Terminated",
+            Self::Terminating => "Terminating",
+            Self::Updating => "Updating",
+            Self::Other => "another state",
+        }
+    }
+
+    /// The known state spelled exactly so.
+    pub fn known(text: &str) -> Option<Self> {
+        Self::KNOWN.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl Status {
+    /// All statuses, in the order in which they are documented.
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Active, Self::Removing, Self::Removed, Self::Error, Self::Updating, Self::Unknown];
+
+    /// The status as it is published.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Removing => "removing",
+            Self::Removed => "removed",
+            Self::Error => "error",
+            Self::Updating => "updating",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The status of an item whose resource is in this effective state.
+    pub fn of(state: State) -> Self {
+        match state {
+            State::Creating | State::Other => Self::Pending,
+            State::Ok => Self::Active,
+            State::Erred => Self::Error,
+            State::Updating => Self::Updating,
+            State::Terminating => Self::Removing,
+            State::Terminated => Self::Removed,
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow, default)]
+    uuid: Raw<'a>,
+    #[serde(borrow, default)]
+    slug: Raw<'a>,
+    #[serde(borrow, default)]
+    state: Raw<'a>,
+    #[serde(borrow, default)]
+    backend_id: Raw<'a>,
+    #[serde(borrow, default)]
+    offering_uuid: Raw<'a>,
+    #[serde(borrow, default)]
+    offering_slug: Raw<'a>,
+    #[serde(borrow, default)]
+    project_slug: Raw<'a>,
+    #[serde(borrow, default)]
+    customer_slug: Raw<'a>,
+    #[serde(borrow, default)]
+    customer_uuid: Raw<'a>,
+    #[serde(borrow, default)]
+    customer_name: Raw<'a>,
+    #[serde(borrow, default)]
+    provider_slug: Raw<'a>,
+    #[serde(borrow, default)]
+    provider_name: Raw<'a>,
+    #[serde(borrow, default)]
+    attributes: Raw<'a>,
+    #[serde(borrow, default)]
+    limits: Raw<'a>,
+    #[serde(borrow, default)]
+    options: Raw<'a>,
+    #[serde(borrow, default)]
+    backend_metadata: Raw<'a>,
+    #[serde(borrow, default)]
+    order_in_progress: Raw<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AttributesRecord {
+    storage_data_type: Value,
+    permissions: Value,
+}
+
+/// The fields of a resource that [`Resource::parse`] reads, by the names that Waldur's `field` parameter takes.
+///
+/// Waldur trims a nested order by the same names, so `type` and `url`, which a resource does not have, stand here for
+/// its order.
+pub const FIELDS: [&str; 19] = [
+    "uuid",
+    "slug",
+    "state",
+    "backend_id",
+    "offering_uuid",
+    "offering_slug",
+    "project_slug",
+    "customer_slug",
+    "customer_uuid",
+    "customer_name",
+    "provider_slug",
+    "provider_name",
+    "attributes",
+    "limits",
+    "options",
+    "backend_metadata",
+    "order_in_progress",
+    "type",
+    "url",
+];
+
+impl Resource {
+    /// Reads one record of Waldur's resource list.
+    ///
+    /// # Errors
+    ///
+    /// The first field that does not follow the mapping rules, and the record's UUID where that can be read.
+    pub fn parse(raw: &RawValue) -> Result<Self, (Option<Uuid>, Malformed)> {
+        if !raw.get().starts_with('{') {
+            return Err((None, Malformed { field: "the record", problem: "is not a map" }));
+        }
+        let Ok(record) = serde_json::from_str::<Record<'_>>(raw.get()) else {
+            return Err((None, Malformed { field: "the record", problem: "holds a key twice or is not readable" }));
+        };
+        let uuid = field::uuid("uuid", record.uuid).map_err(|fault| (None, fault))?;
+        Self::read(uuid, &record).map_err(|fault| (Some(uuid), fault))
+    }
+
+    fn read(uuid: Uuid, record: &Record<'_>) -> Result<Self, Malformed> {
+        let attributes: AttributesRecord = field::map("attributes", record.attributes)?;
+        let limits: LimitsRecord = field::map("limits", record.limits)?;
+        let options: OptionsRecord = field::map("options", record.options)?;
+        let options = Options::try_from(options)?;
+        let attribute_mode = quota::mode("attributes.permissions", attributes.permissions)?;
+        let data_type = data_type(&attributes.storage_data_type)?;
+        let metadata = record.backend_metadata.map_or(Ok(Value::Null), |raw| serde_json::from_str(raw.get()));
+        let Ok(metadata) = metadata else { return malformed("backend_metadata", "is not readable") };
+        Ok(Self {
+            uuid,
+            slug: field::text("slug", record.slug)?,
+            state: State::known(&field::text("state", record.state)?).unwrap_or(State::Other),
+            // Anything but text says that the storage system has not been told yet.
+            backend_id: record
+                .backend_id
+                .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+                .filter(|path| !path.is_empty()),
+            offering_uuid: field::uuid("offering_uuid", record.offering_uuid)?,
+            offering_slug: field::text("offering_slug", record.offering_slug)?,
+            project_slug: slug("project_slug", record.project_slug)?,
+            customer_slug: slug("customer_slug", record.customer_slug)?,
+            customer_uuid: record.customer_uuid.map(|raw| field::uuid("customer_uuid", Some(raw))).transpose()?,
+            customer_name: field::optional_text("customer_name", record.customer_name)?,
+            provider_slug: match record.provider_slug {
+                None => String::new(),
+                present => slug("provider_slug", present)?,
+            },
+            provider_name: field::optional_text("provider_name", record.provider_name)?.unwrap_or_default(),
+            permission: options.permissions.clone().or(attribute_mode).unwrap_or_else(|| String::from("775")),
+            metadata_target: target::from_metadata(TargetType::of_data_type(&data_type), &metadata)?,
+            data_type,
+            limits: Limits::try_from(limits)?,
+            options,
+            order: record.order_in_progress.map(Order::parse).transpose()?,
+        })
+    }
+
+    /// The state that the document goes by: a change that the customer has not approved yet has not begun.
+    pub fn effective_state(&self) -> State {
+        match (self.state, &self.order) {
+            (State::Updating | State::Terminating, Some(order)) if order.state == OrderState::PendingConsumer => {
+                State::Ok
+            }
+            (state, _) => state,
+        }
+    }
+
+    /// Status of the item.
+    pub fn status(&self) -> Status {
+        Status::of(self.effective_state())
+    }
+
+    /// Whether the item is for a project or for a user.
+    pub fn target_type(&self) -> TargetType {
+        TargetType::of_data_type(&self.data_type)
+    }
+}
+
+/// A slug that becomes a path segment.
+fn slug(field: &'static str, raw: Raw<'_>) -> Result<String, Malformed> {
+    path_segment(field, field::text(field, raw)?)
+}
+
+/// A text that becomes a path segment: never one that would lead out of its place.
+fn path_segment(field: &'static str, text: String) -> Result<String, Malformed> {
+    if text == "." || text == ".." || text.contains(['/', '\0']) {
+        return malformed(field, "is no name of a directory");
+    }
+    Ok(text)
+}
+
+/// The data type of a resource: any text, trimmed and in lower case; `store` for what is blank or no text.
+fn data_type(value: &Value) -> Result<String, Malformed> {
+    let data_type = value.as_str().and_then(normal_data_type).unwrap_or_else(|| String::from("store"));
+    path_segment("attributes.storage_data_type", data_type)
+}
+
+/// A data type as it is compared and shown; `None` for blank.
+pub(crate) fn normal_data_type(text: &str) -> Option<String> {
+    // Python's `strip` also takes the four separators U+001C to U+001F for white space.
+    let trimmed = text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c));
+    (!trimmed.is_empty()).then(|| trimmed.to_lowercase())
+}

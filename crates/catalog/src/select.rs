@@ -1,0 +1,101 @@
+//! What a filter asks for (decisions D3 and D4): a filter selects, it never changes what an item says.
+
+use crate::resource::{self, State, Status};
+
+/// What a client asks for. `None` asks for everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Name of a storage system.
+    pub storage_system: Option<String>,
+    /// Data type, as [`Filter::data_type_of`] leaves it.
+    pub data_type: Option<String>,
+    /// Status shown in the item.
+    pub status: Option<Status>,
+    /// State of the resource in Waldur.
+    pub state: Option<State>,
+}
+
+impl Filter {
+    /// A data type as it is compared: trimmed and in lower case; blank is no filter.
+    pub fn data_type_of(text: &str) -> Option<String> {
+        resource::normal_data_type(text)
+    }
+}
+
+/// What selection needs to know of a catalogue, apart from the items themselves.
+///
+/// Items stand in the order of the catalogue: first the nodes (tenants and customers), then the resources.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Index {
+    pub(crate) systems: Vec<String>,
+    pub(crate) data_types: Vec<String>,
+    pub(crate) nodes: u32,
+    pub(crate) leaves: Vec<Leaf>,
+}
+
+/// A resource in the index, also one that was left out for want of an identity: its nodes stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub(crate) system: u32,
+    pub(crate) data_type: u32,
+    pub(crate) state: State,
+    pub(crate) status: Status,
+    /// Nodes above it: its tenant, its customer, and the customer's own tenant.
+    pub(crate) above: [Option<u32>; 3],
+    pub(crate) outcome: Outcome,
+}
+
+/// Where a resource went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Position among the items.
+    Item(u32),
+    /// Position among the skipped.
+    Skipped(u32),
+}
+
+/// Positions that a filter selects, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Positions among the items.
+    pub items: Vec<u32>,
+    /// Positions among those that were left out for want of an identity.
+    pub skipped: Vec<u32>,
+}
+
+/// Status of every tenant and customer.
+pub(crate) const NODE_STATUS: Status = Status::Pending;
+
+impl Index {
+    /// The items, and the skipped, that `filter` selects.
+    pub fn select(&self, filter: &Filter) -> Selection {
+        let system = filter.storage_system.as_deref().map(|name| position(&self.systems, name));
+        let data_type = filter.data_type.as_deref().map(|name| position(&self.data_types, name));
+        let mut nodes = vec![false; self.nodes as usize];
+        let mut selection = Selection::default();
+        for leaf in &self.leaves {
+            let selected = system.is_none_or(|system| system == Some(leaf.system))
+                && data_type.is_none_or(|data_type| data_type == Some(leaf.data_type))
+                && filter.state.is_none_or(|state| state == leaf.state)
+                && filter.status.is_none_or(|status| status == leaf.status);
+            if selected {
+                for node in leaf.above.into_iter().flatten() {
+                    nodes[node as usize] = true;
+                }
+                match leaf.outcome {
+                    Outcome::Item(position) => selection.items.push(position),
+                    Outcome::Skipped(position) => selection.skipped.push(position),
+                }
+            }
+        }
+        if filter.status.is_none_or(|status| status == NODE_STATUS) {
+            let nodes = (0..self.nodes).filter(|node| nodes[*node as usize]);
+            selection.items.splice(..0, nodes);
+        }
+        selection
+    }
+}
+
+fn position(names: &[String], name: &str) -> Option<u32> {
+    names.iter().position(|known| known == name).and_then(|position| u32::try_from(position).ok())
+}
