@@ -4,3 +4,4 @@
 pub mod clock;
 pub mod settings;
 pub mod upstream;
+pub mod waldur;
