@@ -380,3 +380,6 @@ fn gid<'a>(
     };
     Ok((slug, identity::mock_gid(slug)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ mod quota;
 mod resource;
 mod select;
 mod target;
+#[cfg(test)]
+mod testing;
 
 pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_resources};
 pub use document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};

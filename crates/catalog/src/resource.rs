@@ -328,3 +328,6 @@ pub(crate) fn normal_data_type(text: &str) -> Option<String> {
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c));
     (!trimmed.is_empty()).then(|| trimmed.to_lowercase())
 }
+
+#[cfg(test)]
+mod tests;

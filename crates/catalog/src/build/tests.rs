@@ -1,0 +1,330 @@
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON read better by value")]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::select::Filter;
+use crate::testing::{ORDER, customers, identities, policy, resource};
+
+fn build_json(resources: &[Resource]) -> Vec<Value> {
+    let customers = customers();
+    let catalogue = build(resources, &customers, &identities(), &policy());
+    catalogue.items.iter().map(|item| serde_json::to_value(item).unwrap()).collect()
+}
+
+fn mounts(items: &[Value]) -> Vec<&str> {
+    items.iter().map(|item| item["mountPoint"]["default"].as_str().unwrap()).collect()
+}
+
+/// The last item: the resource's own.
+fn leaf(changes: Value) -> Value {
+    build_json(&[resource(changes)]).pop().unwrap()
+}
+
+fn order(state: &str, kind: &str, attributes: Value, limits: Value) -> Value {
+    json!({"url": ORDER, "state": state, "type": kind, "attributes": attributes, "limits": limits})
+}
+
+fn amounts(quotas: &Value) -> Option<Vec<f64>> {
+    Some(quotas.as_array()?.iter().map(|quota| quota["quota"].as_f64().unwrap()).collect())
+}
+
+#[test]
+fn nodes_come_first_in_the_order_in_which_resources_name_them() {
+    let items = build_json(&[
+        resource(json!({"uuid": Uuid::from_u128(1), "attributes": {"storage_data_type": "users"}})),
+        resource(json!({"uuid": Uuid::from_u128(2)})),
+        resource(json!({"uuid": Uuid::from_u128(3), "project_slug": "proj-2"})),
+    ]);
+    assert_eq!(
+        mounts(&items),
+        [
+            "/capstor/users/cscs",
+            "/capstor/users/cscs/cust",
+            "/capstor/store/cscs",
+            "/capstor/store/cscs/cust",
+            "/capstor/users/cscs/cust/proj",
+            "/capstor/store/cscs/cust/proj",
+            "/capstor/store/cscs/cust/proj-2",
+        ]
+    );
+    assert_eq!(items[6]["parentItemId"], items[3]["itemId"]);
+    assert_eq!(items[3]["parentItemId"], items[2]["itemId"]);
+    assert_eq!(items[2]["parentItemId"], Value::Null);
+}
+
+#[test]
+fn the_first_resource_decides_the_mount_points_above_it() {
+    let first = json!({"uuid": Uuid::from_u128(1), "backend_id": "/scratch/mch/proj"});
+    let second = json!({"uuid": Uuid::from_u128(2)});
+    let items = build_json(&[resource(first.clone()), resource(second.clone())]);
+    assert_eq!(mounts(&items), ["/scratch", "/scratch/mch", "/scratch/mch/proj", "/capstor/store/cscs/cust/proj"]);
+    let items = build_json(&[resource(second), resource(first)]);
+    assert_eq!(mounts(&items)[..2], ["/capstor/store/cscs", "/capstor/store/cscs/cust"]);
+}
+
+#[test]
+fn a_customer_that_no_offering_names_is_no_node() {
+    let items = build_json(&[resource(json!({"customer_slug": "stranger"}))]);
+    assert_eq!(mounts(&items), ["/capstor/store/cscs", "/capstor/store/cscs/stranger/proj"]);
+    assert_eq!(items[1]["parentItemId"], Value::Null);
+}
+
+#[test]
+fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
+    let resources = [resource(json!({"project_slug": "lost"})), resource(json!({"project_slug": ""}))];
+    let customers = customers();
+    let catalogue = build(&resources, &customers, &identities(), &policy());
+    assert_eq!(catalogue.items.len(), 2);
+    let reasons: Vec<_> = catalogue.skipped.iter().map(|skipped| (skipped.error, skipped.detail.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [
+            (
+                "MissingIdentityError",
+                "Could not resolve identity 'gid for lost' for resource e9a462ce-0fa0-40a0-b210-d3dbe88f40a2: \
+                 the HPC User API does not know it"
+            ),
+            (
+                "MissingIdentityError",
+                "Could not resolve identity 'gid for ' for resource e9a462ce-0fa0-40a0-b210-d3dbe88f40a2: \
+                 the resource names no project"
+            ),
+        ]
+    );
+    // Its nodes are selected by the filters that would select it.
+    let vast = Filter { storage_system: Some("vast".into()), ..Filter::default() };
+    assert!(catalogue.index.select(&vast).items.is_empty());
+    let capstor = Filter { storage_system: Some("capstor".into()), ..Filter::default() };
+    assert_eq!(catalogue.index.select(&capstor).items, [0, 1]);
+    assert_eq!(catalogue.index.select(&capstor).skipped, [0, 1]);
+}
+
+#[test]
+fn quotas_that_do_not_compute_make_a_record_malformed_without_a_trace() {
+    let resources = [resource(json!({"limits": {"storage": 1e308}}))];
+    let customers = customers();
+    let catalogue = build(&resources, &customers, &identities(), &policy());
+    assert_eq!((catalogue.items.len(), catalogue.malformed.len()), (0, 1));
+    assert_eq!(catalogue.malformed[0].error, "MalformedResourceError");
+}
+
+#[test]
+fn development_mode_invents_the_same_identities_every_time() {
+    let resources = [
+        resource(json!({"project_slug": "lost"})),
+        resource(json!({"project_slug": "", "attributes": {"storage_data_type": "users"}})),
+    ];
+    let customers = customers();
+    let policy = Policy { development_mode: true, ..policy() };
+    let catalogue = build(&resources, &customers, &identities(), &policy);
+    let targets: Vec<_> =
+        catalogue.items[4..].iter().map(|item| serde_json::to_value(&item.target.target_item).unwrap()).collect();
+    assert_eq!(targets[0]["unixGid"], identity::mock_gid("lost"));
+    assert_eq!(targets[1]["primaryProject"]["name"], "default-project");
+    assert_eq!(targets[1]["unixUid"], identity::mock_uid("res"));
+    assert_eq!(targets[1]["email"], "user-res@example.com");
+}
+
+#[test]
+fn users_are_never_invented_in_production_and_shown_when_known() {
+    let resources = [resource(json!({"attributes": {"storage_data_type": "scratch"}}))];
+    let customers = customers();
+    let mut identities = identities();
+    let target = |identities: &Identities| {
+        let catalogue = build(&resources, &customers, identities, &policy());
+        serde_json::to_value(&catalogue.items[2].target.target_item).unwrap()
+    };
+    let unknown = target(&identities);
+    assert_eq!((&unknown["unixUid"], &unknown["email"]), (&Value::Null, &Value::Null));
+    let user = crate::UserIdentity { uid: Some(20001), email: Some("u@example.com".into()) };
+    identities.users.insert("res".into(), user);
+    let known = target(&identities);
+    assert_eq!((&known["unixUid"], &known["email"]), (&json!(20001), &json!("u@example.com")));
+}
+
+#[test]
+fn metadata_replaces_the_target_unless_it_is_ignored() {
+    let item = json!({"itemId": Uuid::from_u128(9), "unixGid": 4242});
+    let resources = [resource(json!({"project_slug": "lost", "backend_metadata": {"project_item": item}}))];
+    assert_eq!(identity::wanted_project_slugs(&resources, &policy()).count(), 0);
+    let customers = customers();
+    let identities = identities();
+    assert_eq!(build(&resources, &customers, &identities, &policy()).items.len(), 3);
+    let ignoring = Policy { ignore_metadata_targets: true, ..policy() };
+    assert_eq!(identity::wanted_project_slugs(&resources, &ignoring).collect::<Vec<_>>(), ["lost"]);
+    assert_eq!(build(&resources, &customers, &identities, &ignoring).skipped.len(), 1);
+}
+
+#[test]
+fn an_update_of_limits_shows_old_and_new_quotas() {
+    let order = order("executing", "Update", json!({"old_limits": {"storage": 10}}), json!({"storage": 20}));
+    let item = leaf(json!({"state": "Updating", "order_in_progress": order}));
+    assert_eq!(amounts(&item["oldQuotas"]), Some(vec![10.0, 10.0, 13_300_000.0, 20_000_000.0]));
+    assert_eq!(amounts(&item["newQuotas"]), Some(vec![20.0, 20.0, 26_600_000.0, 40_000_000.0]));
+}
+
+#[test]
+fn an_update_of_options_takes_what_is_absent_from_the_resource() {
+    let attributes = json!({"old_options": {}, "new_options": {"hard_quota_space": 9, "soft_quota_inodes": "77"}});
+    let order = order("pending-provider", "Update", attributes, json!({}));
+    let item = leaf(json!({"options": {"hard_quota_space": 5}, "order_in_progress": order}));
+    assert_eq!(amounts(&item["oldQuotas"]), Some(vec![10.0, 5.0, 13_300_000.0, 20_000_000.0]));
+    assert_eq!(amounts(&item["newQuotas"]), Some(vec![10.0, 9.0, 77.0, 20_000_000.0]));
+}
+
+#[test]
+fn an_update_that_says_nothing_or_nothing_readable_shows_no_quotas_and_the_resource_stays() {
+    for (kind, attributes, limits) in [
+        ("Create", json!({"old_limits": {"storage": 1}}), json!({"storage": 2})),
+        ("Update", json!({}), json!({"storage": 2})),
+        ("Update", json!("old_limits"), json!({"storage": 2})),
+        ("Update", json!({"unrelated": 1}), json!({"storage": 2})),
+        ("Update", json!({"old_limits": {}}), json!({})),
+        ("Update", json!({"old_limits": {"storage": -1}}), json!({"storage": 2})),
+        ("Update", json!({"old_limits": {"storage": 1}}), json!("much")),
+        ("Update", json!({"new_options": {"hard_quota_space": "wide"}}), json!({})),
+        ("Update", json!({"old_limits": {"storage": 1}}), json!({"storage": 1e308})),
+    ] {
+        let item = leaf(json!({"order_in_progress": order("executing", kind, attributes.clone(), limits)}));
+        assert_eq!((&item["oldQuotas"], &item["newQuotas"]), (&Value::Null, &Value::Null), "{kind} {attributes}");
+        assert!(item["quotas"].is_array());
+    }
+}
+
+#[test]
+fn links_follow_the_order_state_and_the_effective_state() {
+    const ALL: [&str; 7] = [
+        "approve_by_provider_url",
+        "reject_by_provider_url",
+        "set_state_done_url",
+        "set_state_erred_url",
+        "set_backend_id_url",
+        "update_resource_options_url",
+        "set_state_ok_url",
+    ];
+    for (state, order_state, expected) in [
+        ("OK", "pending-provider", vec![0, 1, 2, 4, 5]),
+        ("Creating", "pending-provider", vec![0, 1, 2, 4, 5, 6]),
+        ("Updating", "executing", vec![2, 3, 4, 6]),
+        ("Updating", "pending-consumer", vec![4]),
+        ("Erred", "done", vec![4, 6]),
+    ] {
+        let order = order(order_state, "Update", json!({}), json!({}));
+        let item = leaf(json!({"state": state, "order_in_progress": order}));
+        let links: Vec<_> = (0..ALL.len()).filter(|link| item.get(ALL[*link]).is_some()).collect();
+        assert_eq!(links, expected, "{state} {order_state}");
+    }
+    let item =
+        leaf(json!({"state": "Creating", "order_in_progress": order("executing", "Create", json!({}), json!({}))}));
+    assert_eq!(item["set_state_done_url"], format!("{ORDER}set_state_done/"));
+    assert_eq!(
+        item["set_backend_id_url"],
+        "https://waldur.example.com/api/marketplace-provider-resources/e9a462ce-0fa0-40a0-b210-d3dbe88f40a2/\
+         set_backend_id/"
+    );
+}
+
+#[test]
+fn an_order_without_a_url_has_no_links() {
+    let item = leaf(json!({"order_in_progress": {"state": "executing", "type": "Create", "url": null}}));
+    assert!(item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")));
+}
+
+/// A world of a few resources that differ in all that filters look at.
+fn world() -> impl Strategy<Value = Vec<Resource>> {
+    let system = prop::sample::select(vec!["capstor", "vast"]);
+    let data_type = prop::sample::select(vec!["store", "users", "archive"]);
+    let state = prop::sample::select(vec!["OK", "Creating", "Updating", "Terminating", "Erred", "Terminated"]);
+    let provider = prop::sample::select(vec!["cscs", "eth"]);
+    let customer = prop::sample::select(vec!["cust", "stranger"]);
+    let project = prop::sample::select(vec!["proj", "proj-2", "lost"]);
+    let one = (system, data_type, state, provider, customer, project).prop_map(
+        |(system, data_type, state, provider, customer, project)| {
+            json!({
+                "offering_slug": system, "attributes": {"storage_data_type": data_type}, "state": state,
+                "provider_slug": provider, "customer_slug": customer, "project_slug": project,
+            })
+        },
+    );
+    prop::collection::vec(one, 0..12).prop_map(|records| {
+        let number = |(number, mut record): (usize, Value)| {
+            record["uuid"] = json!(Uuid::from_u128(number as u128 + 100));
+            resource(record)
+        };
+        records.into_iter().enumerate().map(number).collect()
+    })
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
+    (
+        prop::option::of(prop::sample::select(vec!["capstor", "vast"])),
+        prop::option::of(prop::sample::select(vec!["store", "users", "archive", "scratch"])),
+        prop::option::of(prop::sample::select(Status::ALL.to_vec())),
+        prop::option::of(prop::sample::select(crate::State::KNOWN.to_vec())),
+    )
+        .prop_map(|(system, data_type, status, state)| Filter {
+            storage_system: system.map(String::from),
+            data_type: data_type.map(String::from),
+            status,
+            state,
+        })
+}
+
+proptest! {
+    #[test]
+    fn no_filter_selects_everything(resources in world()) {
+        let customers = customers();
+        let catalogue = build(&resources, &customers, &identities(), &policy());
+        let selection = catalogue.index.select(&Filter::default());
+        let everything: Vec<u32> = (0..catalogue.items.len()).map(count).collect();
+        prop_assert_eq!(selection.items, everything);
+        prop_assert_eq!(selection.skipped.len(), catalogue.skipped.len());
+        prop_assert_eq!(catalogue.index.leaves.len(), resources.len());
+    }
+
+    #[test]
+    fn a_filter_selects_the_matching_and_what_is_above_them(resources in world(), filter in filters()) {
+        let customers = customers();
+        let catalogue = build(&resources, &customers, &identities(), &policy());
+        let items: Vec<_> = catalogue.items.iter().map(|item| serde_json::to_value(item).unwrap()).collect();
+        let selection = catalogue.index.select(&filter).items;
+        prop_assert!(selection.is_sorted_by(|a, b| a < b));
+        let chosen: Vec<_> = selection.iter().map(|position| &items[*position as usize]).collect();
+        for item in &chosen {
+            if let Some(system) = &filter.storage_system {
+                prop_assert_eq!(&item["storageSystem"]["key"], system);
+            }
+            if let Some(data_type) = &filter.data_type {
+                prop_assert_eq!(&item["storageDataType"]["key"], data_type);
+            }
+            if let Some(status) = filter.status {
+                prop_assert_eq!(&item["status"], status.as_str());
+            }
+            // Whoever is shown without a filter on the status is shown with its parents.
+            if filter.status.is_none() && !item["parentItemId"].is_null() {
+                prop_assert!(chosen.iter().any(|parent| parent["itemId"] == item["parentItemId"]));
+            }
+        }
+        let leaves = chosen.iter().filter(|item| matches!(item["target"]["targetType"].as_str(), Some("project" | "user")));
+        let matching = resources.iter().filter(|resource| {
+            filter.storage_system.as_ref().is_none_or(|system| *system == resource.offering_slug)
+                && filter.data_type.as_ref().is_none_or(|data_type| *data_type == resource.data_type)
+                && filter.status.is_none_or(|status| status == resource.status())
+                && filter.state.is_none_or(|state| state == resource.state)
+                && resource.project_slug != "lost"
+        });
+        prop_assert_eq!(leaves.count(), matching.count());
+    }
+
+    #[test]
+    fn ids_and_parents_of_a_resource_do_not_depend_on_its_neighbours(resources in world()) {
+        let together = build_json(&resources);
+        for resource in resources.iter().filter(|resource| resource.project_slug != "lost") {
+            let alone = build_json(std::slice::from_ref(resource)).pop().unwrap();
+            let found = together.iter().find(|item| item["itemId"] == alone["itemId"]).unwrap();
+            prop_assert_eq!(found, &alone);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Answers that are no success, in the shapes of the Python proxy.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tracing::{error, warn};
+
+use super::query::QueryFault;
+use crate::errors;
+use crate::source::SourceError;
+
+/// Why a request has no success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// 404.
+    NotFound,
+    /// 405.
+    MethodNotAllowed,
+    /// 422: every fault of the query.
+    Query(Vec<QueryFault>),
+    /// 500: a resource cannot be processed (decisions D7, D8).
+    Processing(String),
+    /// 502: an upstream cannot be read (decisions D9, D10).
+    Upstream(SourceError),
+    /// 500: a fault of this program.
+    Internal(serde_json::Error),
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Render(error) => Self::Internal(error),
+            error => Self::Upstream(error),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let answer = |status: StatusCode, body: Value| (status, Json(body)).into_response();
+        match self {
+            Self::NotFound => answer(StatusCode::NOT_FOUND, json!({"detail": "Not Found"})),
+            Self::MethodNotAllowed => {
+                let body = Json(json!({"detail": "Method Not Allowed"}));
+                (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], body).into_response()
+            }
+            Self::Query(faults) => answer(StatusCode::UNPROCESSABLE_ENTITY, json!({"detail": faults})),
+            Self::Processing(detail) => {
+                warn!(detail, "a resource cannot be processed");
+                answer(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    json!({
+                        "detail": detail,
+                        "error": "ResourceProcessingError",
+                        "message": "Failed to process storage resource.",
+                    }),
+                )
+            }
+            Self::Upstream(error) => {
+                error!(error = errors::chain(&error), "an upstream cannot be read");
+                answer(
+                    StatusCode::BAD_GATEWAY,
+                    json!({
+                        "detail": errors::chain(&error),
+                        "error": "UpstreamServiceError",
+                        "message": "Failed to communicate with an upstream service.",
+                    }),
+                )
+            }
+            Self::Internal(error) => {
+                error!(%error, "the catalogue cannot be rendered");
+                answer(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    json!({"detail": "An error occurred.", "error": "InternalServerError"}),
+                )
+            }
+        }
+    }
+}
