@@ -1,9 +1,42 @@
-//! Every setting of the proxy, read and judged before a port is bound.
+//! Every setting of the proxy, read and judged before a port is bound (decision D17).
+//!
+//! [`load`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
+//! [`Settings`] that are valid or all [`Faults`] at once. The module `table` is the one list of what can be set: loading, the
+//! report of the settings in force, the warnings about unknown keys and the reference in `docs/settings.md` are all
+//! made from it. A new setting is a field in a structure below and a row there.
+//!
+//! Nothing here looks at the process: the caller hands in an [`Environment`].
 
+mod check;
+mod dotenv;
+mod environment;
+mod fault;
+mod file;
+mod load;
+mod reference;
+mod rules;
+mod setting;
+mod source;
+mod systems;
+mod table;
+mod variables;
+mod warning;
+mod yaml;
+
+use std::fmt;
 use std::net::SocketAddr;
 
 use secrecy::SecretString;
 use url::Url;
+
+pub use environment::Environment;
+pub use fault::{Fault, Faults};
+pub use load::{InForce, Loaded, Overrides, load};
+pub use reference::reference;
+
+pub use source::Source;
+
+pub use warning::Warning;
 
 /// All settings, valid by construction: [`load`] is the only way from text to here.
 #[derive(Debug, Clone)]
@@ -31,70 +64,73 @@ pub struct Settings {
 /// A storage system and the Waldur offering that sells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageSystem {
-    /// Name as clients use it in `storage_system=`; trimmed, not blank.
+    /// Name as clients use it in `storage_system=`; trimmed, not blank, unique, fit for a path segment.
     pub name: String,
-    /// Slug of the offering in Waldur; trimmed, not blank, no comma, unique.
+    /// Slug of the offering in Waldur; trimmed, not blank, no comma, unique, fit for a path segment (decision D1).
     pub offering_slug: String,
 }
 
 /// Waldur, the source of truth.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WaldurApi {
-    /// Root of the API without a trailing slash and without the suffix `/api`.
+    /// Root of Waldur: the path is `/`, or a prefix without a trailing slash; the suffix `/api` is taken off.
+    /// No credentials, query or fragment.
     pub api_url: Url,
     /// Token of a service provider's user: 40 hexadecimal digits.
     pub access_token: SecretString,
     /// Whether certificates are verified.
     pub verify_ssl: bool,
-    /// SOCKS or HTTP proxy for Waldur alone.
+    /// SOCKS or HTTP proxy for Waldur alone; may hold credentials.
     pub socks_proxy: Option<Url>,
-    /// `User-Agent` to send instead of the proxy's own.
+    /// `User-Agent` to send instead of the proxy's own; valid as a header.
     pub agent_header: Option<String>,
 }
 
 /// Authentication of callers against a Keycloak realm.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Auth {
     /// Serve everybody. For development only.
     pub disable_auth: bool,
-    /// Base URL of Keycloak, with or without a trailing slash.
+    /// Base URL of Keycloak, with or without a trailing slash; no credentials, query or fragment.
     pub keycloak_url: Url,
-    /// Realm whose tokens are accepted.
+    /// Realm whose tokens are accepted; not blank.
     pub keycloak_realm: String,
     /// When set, a token's `aud` must contain it (decision D13).
     pub keycloak_client_id: Option<String>,
-    /// Needed for token introspection only.
+    /// Needed for token introspection only (decision D13).
     pub keycloak_client_secret: Option<SecretString>,
-    /// Ask the realm about each token as well (RFC 7662), so that a revoked one is refused.
+    /// Ask the realm about each token as well (RFC 7662), so that a revoked one is refused. When true and
+    /// authentication is on, client id and secret are there.
     pub introspection: bool,
     /// Realm or client roles of which a caller needs every one.
     pub required_roles: Vec<String>,
     /// Whether Keycloak's certificate is verified.
     pub verify_ssl: bool,
-    /// SOCKS or HTTP proxy for Keycloak alone.
+    /// SOCKS or HTTP proxy for Keycloak alone; may hold credentials.
     pub socks_proxy: Option<Url>,
 }
 
 /// The HPC User API, which knows the Unix GID of each project.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HpcUserApi {
-    /// Base URL; absent only in development mode.
+    /// Base URL; absent only in development mode. No credentials, query or fragment.
     pub api_url: Option<Url>,
-    /// Client id for the machine token.
+    /// Client id for the machine token; absent only in development mode.
     pub client_id: Option<String>,
-    /// Client secret for the machine token.
+    /// Client secret for the machine token; absent only in development mode.
     pub client_secret: Option<SecretString>,
-    /// Token endpoint of the identity provider.
+    /// Token endpoint of the identity provider; absent only in development mode. No credentials; may have a query.
     pub oidc_token_url: Option<Url>,
     /// Scope to ask for.
     pub oidc_scope: String,
-    /// SOCKS or HTTP proxy for this API and its token endpoint.
+    /// SOCKS or HTTP proxy for this API and its token endpoint; may hold credentials.
     pub socks_proxy: Option<Url>,
     /// Whether certificates are verified.
     pub verify_ssl: bool,
     /// Invent identities where the API has none or cannot be reached.
     pub development_mode: bool,
-    /// Path of the optional user endpoint, with `{username}` where the resource's slug goes.
+    /// Path of the optional user endpoint (decision D5): begins with one `/`, holds `{username}` where the resource's
+    /// slug goes.
     pub user_path: Option<String>,
     /// Name of the field with the Unix UID in the user endpoint's answer.
     pub user_uid_field: String,
@@ -105,13 +141,13 @@ pub struct HpcUserApi {
 /// How quotas, paths and faults are computed.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// Name of the file system in every item.
+    /// Name of the file system in every item; not blank.
     pub storage_file_system: String,
-    /// Inodes per terabyte; above 0.
+    /// Inodes per terabyte; finite, above 0.
     pub inode_base_multiplier: f64,
-    /// Multiplier for the soft inode limit; above 0.
+    /// Multiplier for the soft inode limit; finite, above 0.
     pub inode_soft_coefficient: f64,
-    /// Multiplier for the hard inode limit; above the soft one.
+    /// Multiplier for the hard inode limit; finite, above the soft one.
     pub inode_hard_coefficient: f64,
     /// Ignore the target items in `backend_metadata`.
     pub use_mock_target_items: bool,
@@ -144,7 +180,7 @@ pub enum OnProcessingError {
 /// Sentry: errors and traces.
 #[derive(Debug, Clone, Default)]
 pub struct Sentry {
-    /// Where events go; `None` switches Sentry off.
+    /// Where events go, an http(s) URL; `None` switches Sentry off. It holds a key, hence a secret.
     pub dsn: Option<SecretString>,
     /// Tag, for example `production`.
     pub environment: Option<String>,
@@ -174,4 +210,31 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+// `Url`'s own `Debug` shows a password, and proxies may have one.
+
+impl fmt::Debug for WaldurApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaldurApi").field("api_url", &self.api_url.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("disable_auth", &self.disable_auth)
+            .field("keycloak_url", &self.keycloak_url.as_str())
+            .field("keycloak_realm", &self.keycloak_realm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HpcUserApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HpcUserApi")
+            .field("api_url", &self.api_url.as_ref().map(Url::as_str))
+            .field("development_mode", &self.development_mode)
+            .finish_non_exhaustive()
+    }
 }

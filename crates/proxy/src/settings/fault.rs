@@ -1,0 +1,72 @@
+//! What is wrong with the settings: all of it, in words that hold no secret.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::source::Source;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Key of the setting, for example `waldur_api.api_url`; for a storage system, `storage_systems.` and its name.
+    pub key: String,
+    /// Where the value came from; `None` when there is no value.
+    pub source: Option<Source>,
+    /// What is wrong. Never holds the value of a secret setting or of a URL.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(source) = &self.source {
+            write!(f, " ({source})")?;
+        }
+        write!(f, ": {}; {}", self.what, self.remedy)
+    }
+}
+
+/// All faults of the settings, never none. Displays a heading and a line for each.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => f.write_str("The settings have a fault:")?,
+            n => write!(f, "The settings have {n} faults:")?,
+        }
+        self.0.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
+    }
+}
+
+/// A fault of a value that does not know yet which setting it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// Part of the setting, for example one storage system.
+    pub(super) part: Option<String>,
+    pub(super) what: String,
+    pub(super) remedy: String,
+}
+
+/// Says what is wrong and what to do.
+pub(super) fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
+    Wrong { part: None, what: what.into(), remedy: remedy.into() }
+}
+
+impl Wrong {
+    pub(super) fn of(self, key: &str, source: Option<Source>) -> Fault {
+        let key = self.part.map_or_else(|| key.to_owned(), |part| format!("{key}.{part}"));
+        Fault { key, source, what: self.what, remedy: self.remedy }
+    }
+}
+
+/// A value as a fault shows it: in quotes, without control characters, shortened to 24 characters.
+pub(super) fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(24).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    format!("`{}{dots}`", short.escape_debug())
+}

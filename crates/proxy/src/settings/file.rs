@@ -1,0 +1,109 @@
+//! The YAML file: its sections and keys.
+
+use std::path::{Path, PathBuf};
+
+use super::fault::{Fault, wrong};
+use super::setting::Setting;
+use super::source::Source;
+use super::table::TABLE;
+use super::warning::{Warning, nearest};
+use super::yaml::{self, Entry, Tree, Value};
+
+/// What the file gives: known keys only.
+#[derive(Default)]
+pub(super) struct File {
+    path: PathBuf,
+    given: Vec<(&'static str, Value, u64)>,
+}
+
+impl File {
+    /// The value of a setting.
+    pub(super) fn find(&self, setting: &Setting) -> Option<(Value, Source)> {
+        let (_, value, line) = self.given.iter().find(|(key, ..)| *key == setting.key)?;
+        Some((value.clone(), Source::File { path: self.path.clone(), line: *line }))
+    }
+}
+
+/// Reads the file that `named` names.
+pub(super) fn read(path: &Path, named: &Source, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> File {
+    let mut file = File { path: path.to_owned(), given: Vec::new() };
+    let place = |line| Source::File { path: path.to_owned(), line };
+    let text = match std::fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(_)) => {
+            faults.push(wrong("not valid UTF-8", "save it as UTF-8").of("YAML file", Some(place(0))));
+            return file;
+        }
+        Err(error) => {
+            let what = format!("{} cannot be read ({})", path.display(), error.kind());
+            faults.push(wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone())));
+            return file;
+        }
+    };
+    match yaml::parse(&text) {
+        Err(bad) => {
+            let what = format!("not valid YAML, at column {}", bad.column);
+            faults.push(wrong(what, "correct it").of("YAML file", Some(place(bad.line))));
+        }
+        Ok(Tree::Leaf(Value::Null)) => {}
+        Ok(Tree::Leaf(_)) => {
+            let remedy = "write `key: value` lines, as in the reference of the settings";
+            faults.push(wrong("not a mapping", remedy).of("YAML file", Some(place(1))));
+        }
+        Ok(Tree::Map(entries)) => entries.iter().for_each(|entry| file.top(entry, faults, warnings)),
+    }
+    file
+}
+
+impl File {
+    fn place(&self, entry: &Entry) -> Source {
+        Source::File { path: self.path.clone(), line: entry.line }
+    }
+
+    /// A key at the top: a setting or a section.
+    fn top(&mut self, entry: &Entry, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) {
+        if self.setting(&entry.key, entry) {
+            return;
+        }
+        if !TABLE.iter().any(|row| row.key.split_once('.').is_some_and(|(section, _)| section == entry.key)) {
+            warnings.push(self.unknown(&entry.key, entry));
+            return;
+        }
+        match &entry.value {
+            Tree::Map(entries) => {
+                for inner in entries {
+                    let key = format!("{}.{}", entry.key, inner.key);
+                    if !self.setting(&key, inner) {
+                        warnings.push(self.unknown(&key, inner));
+                    }
+                }
+            }
+            // An empty section leaves the defaults.
+            Tree::Leaf(Value::Null) => {}
+            Tree::Leaf(_) => {
+                let remedy = "indent its settings below it, or remove it";
+                faults.push(
+                    wrong("not a section: a mapping belongs here", remedy).of(&entry.key, Some(self.place(entry))),
+                );
+            }
+        }
+    }
+
+    fn setting(&mut self, key: &str, entry: &Entry) -> bool {
+        let row = TABLE.iter().find(|row| row.key == key);
+        if let Some(row) = row {
+            self.given.push((row.key, entry.value.value(), entry.line));
+        }
+        row.is_some()
+    }
+
+    fn unknown(&self, key: &str, entry: &Entry) -> Warning {
+        let sections = TABLE.iter().filter_map(|row| row.key.split_once('.')).map(|(section, _)| section);
+        let keys = TABLE.iter().map(|row| row.key);
+        // A key that is right but in the wrong section, or in none, is known by its last part.
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let misplaced = TABLE.iter().map(|row| row.key).find(|known| known.rsplit('.').next() == Some(last));
+        let nearest = nearest(key, keys.chain(sections)).or(misplaced);
+        Warning::UnknownKey { key: key.to_owned(), source: self.place(entry), nearest }
+    }
+}

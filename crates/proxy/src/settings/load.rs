@@ -1,0 +1,194 @@
+//! From sources to settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::environment::Environment;
+use super::fault::{Fault, Faults, wrong};
+use super::file::{self, File};
+use super::setting::{Preset, Setting};
+use super::source::Source;
+use super::table::{CONFIG_PATH, TABLE, how_to_set};
+use super::variables::Variables;
+use super::yaml::Value;
+use super::{Auth, Backend, HpcUserApi, Log, Sentry, Server, Settings, WaldurApi, Warning, rules};
+
+/// What the command line says. It goes before every other source.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`: the YAML file.
+    pub config: Option<PathBuf>,
+    /// `--listen`, as often as given; none leaves `server.listen` as it is.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Settings in force and how they came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Each setting with its source, in the order of the reference.
+    pub provenance: Vec<InForce>,
+    /// What is odd, to be logged at start.
+    pub warnings: Vec<Warning>,
+    /// The YAML file that was read.
+    pub config: Option<PathBuf>,
+}
+
+/// One setting in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// Key, for example `waldur_api.api_url`.
+    pub key: &'static str,
+    /// The value as it may be shown: a secret is masked, a proxy has no credentials. `None`: not set.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+impl Loaded {
+    /// The settings in force as rows of key, masked value and source, for the `config` command and the log.
+    pub fn report(&self) -> impl Iterator<Item = (&'static str, &str, String)> {
+        self.provenance.iter().map(|row| (row.key, row.value.as_deref().unwrap_or("not set"), row.source.to_string()))
+    }
+}
+
+/// Reads and judges all settings. Either they are valid, or every fault is told.
+pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, Faults> {
+    let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+    let variables = Variables::read(environment, &mut faults, &mut warnings);
+    let config = config_path(overrides, &variables);
+    let file = match &config {
+        Some((path, source)) => file::read(&environment.directory.join(path), source, &mut faults, &mut warnings),
+        None => File::default(),
+    };
+    variables.near_misses(&mut warnings);
+
+    let mut settings = unset();
+    let mut provenance = Vec::new();
+    for setting in TABLE {
+        let given = command_line(setting, overrides)
+            .or_else(|| variables.find(setting.variables))
+            .or_else(|| file.find(setting));
+        match put(setting, given, &mut settings) {
+            Ok(row) => provenance.push(row),
+            Err(found) => faults.extend(found),
+        }
+    }
+
+    let source_of = |key: &str| {
+        provenance
+            .iter()
+            .find(|row| row.key == key)
+            .map(|row| row.source.clone())
+            .filter(|source| *source != Source::Default)
+    };
+    let sound = |key: &str| provenance.iter().any(|row| row.key == key);
+    let broken = rules::broken(&settings, sound);
+    faults.extend(broken.into_iter().map(|(key, wrong)| wrong.of(key, source_of(key))));
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    warnings.extend(rules::oddity(&settings));
+    Ok(Loaded { settings, provenance, warnings, config: config.map(|(path, _)| path) })
+}
+
+/// The YAML file and who named it. An empty variable names none.
+fn config_path(overrides: &Overrides, variables: &Variables<'_>) -> Option<(PathBuf, Source)> {
+    if let Some(path) = &overrides.config {
+        return Some((path.clone(), Source::CommandLine("--config")));
+    }
+    match variables.find(&[CONFIG_PATH])? {
+        (Value::Text(path), source) if !path.is_empty() => Some((PathBuf::from(path), source)),
+        _ => None,
+    }
+}
+
+fn command_line(setting: &Setting, overrides: &Overrides) -> Option<(Value, Source)> {
+    if setting.key != "server.listen" || overrides.listen.is_empty() {
+        return None;
+    }
+    let addresses = overrides.listen.iter().map(|address| Value::Text(address.to_string())).collect();
+    Some((Value::List(addresses), Source::CommandLine("--listen")))
+}
+
+/// Puts what is given, or the preset, into the settings.
+fn put(setting: &Setting, given: Option<(Value, Source)>, settings: &mut Settings) -> Result<InForce, Vec<Fault>> {
+    // An absent value keeps its source: a variable that is empty on purpose hides what the file gives.
+    let (value, source) = match given {
+        Some((value, source)) if !setting.is_absent(&value) => (Some(value), source),
+        Some((Value::Null, _)) | None => (None, Source::Default),
+        Some((_, source)) => (None, source),
+    };
+    let preset = || match setting.preset {
+        Preset::Is(text) | Preset::IfEmpty(text) => Some(Value::Text(text.to_owned())),
+        Preset::Required | Preset::Absent => None,
+    };
+    let Some(value) = value.or_else(preset) else {
+        if setting.preset == Preset::Required {
+            return Err(vec![wrong("required, but not given", how_to_set(setting.key)).of(setting.key, None)]);
+        }
+        return Ok(InForce { key: setting.key, value: None, source });
+    };
+    match setting.put(&value, settings) {
+        Ok(shown) => Ok(InForce { key: setting.key, value: Some(shown), source }),
+        Err(found) => Err(found.into_iter().map(|wrong| wrong.of(setting.key, Some(source.clone()))).collect()),
+    }
+}
+
+/// Settings with nothing in them yet. They never leave [`load`]: each row of the table puts its value or its preset
+/// in, or reports a fault.
+fn unset() -> Settings {
+    // Cannot fail: a constant that is a URL.
+    let nowhere = Url::parse("http://unset.invalid/").expect("a URL");
+    Settings {
+        debug: false,
+        storage_systems: Vec::new(),
+        waldur_api: WaldurApi {
+            api_url: nowhere.clone(),
+            access_token: SecretString::default(),
+            verify_ssl: true,
+            socks_proxy: None,
+            agent_header: None,
+        },
+        auth: Auth {
+            disable_auth: false,
+            keycloak_url: nowhere,
+            keycloak_realm: String::new(),
+            keycloak_client_id: None,
+            keycloak_client_secret: None,
+            introspection: false,
+            required_roles: Vec::new(),
+            verify_ssl: true,
+            socks_proxy: None,
+        },
+        hpc_user_api: HpcUserApi {
+            api_url: None,
+            client_id: None,
+            client_secret: None,
+            oidc_token_url: None,
+            oidc_scope: String::new(),
+            socks_proxy: None,
+            verify_ssl: true,
+            development_mode: false,
+            user_path: None,
+            user_uid_field: String::new(),
+            user_email_field: String::new(),
+        },
+        backend_settings: Backend {
+            storage_file_system: String::new(),
+            inode_base_multiplier: 0.0,
+            inode_soft_coefficient: 0.0,
+            inode_hard_coefficient: 0.0,
+            use_mock_target_items: false,
+            system_identifier: None,
+            on_processing_error: super::OnProcessingError::default(),
+        },
+        sentry: Sentry::default(),
+        server: Server { listen: Vec::new() },
+        log: Log::default(),
+    }
+}

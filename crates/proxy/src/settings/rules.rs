@@ -1,0 +1,66 @@
+//! What the settings must be together.
+
+use std::collections::HashSet;
+
+use super::fault::{Wrong, wrong};
+use super::table::how_to_set;
+use super::{Settings, Warning};
+
+/// The rules that are broken, each with the key that it is told under. `sound` says whether a key has no fault of its
+/// own: a value that could not be read breaks no rule.
+pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(&'static str, Wrong)> {
+    let mut broken = Vec::new();
+
+    let backend = &settings.backend_settings;
+    let (soft, hard) = (backend.inode_soft_coefficient, backend.inode_hard_coefficient);
+    let coefficients = ["backend_settings.inode_soft_coefficient", "backend_settings.inode_hard_coefficient"];
+    if coefficients.into_iter().all(&sound) && hard <= soft {
+        let what =
+            format!("inode_hard_coefficient must be greater than inode_soft_coefficient: {hard} is not above {soft}");
+        broken.push(("backend_settings.inode_hard_coefficient", wrong(what, "raise the hard or lower the soft one")));
+    }
+
+    let hpc = &settings.hpc_user_api;
+    if sound("hpc_user_api.development_mode") && !hpc.development_mode {
+        let needed = [
+            ("hpc_user_api.api_url", hpc.api_url.is_some()),
+            ("hpc_user_api.client_id", hpc.client_id.is_some()),
+            ("hpc_user_api.client_secret", hpc.client_secret.is_some()),
+            ("hpc_user_api.oidc_token_url", hpc.oidc_token_url.is_some()),
+        ];
+        for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
+            let what = "required when hpc_user_api.development_mode is false";
+            broken.push((key, wrong(what, how_to_set(key))));
+        }
+    }
+
+    let auth = &settings.auth;
+    let switches = ["auth.disable_auth", "auth.introspection"];
+    if switches.into_iter().all(&sound) && !auth.disable_auth && auth.introspection {
+        let needed = [
+            ("auth.keycloak_client_id", auth.keycloak_client_id.is_some()),
+            ("auth.keycloak_client_secret", auth.keycloak_client_secret.is_some()),
+        ];
+        for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
+            let remedy = format!("{}, or set auth.introspection to false", how_to_set(key));
+            broken.push((key, wrong("required when auth.introspection is true", remedy)));
+        }
+    }
+
+    let mut seen = HashSet::new();
+    // Port 0 is whatever port is free, each time another one.
+    let twice = settings.server.listen.iter().find(|address| address.port() != 0 && !seen.insert(**address));
+    if let Some(address) = twice.filter(|_| sound("server.listen")) {
+        broken.push(("server.listen", wrong(format!("{address} is there twice"), "remove one")));
+    }
+    broken
+}
+
+/// What is odd about settings that are otherwise in order.
+pub(super) fn oddity(settings: &Settings) -> Option<Warning> {
+    if settings.backend_settings.system_identifier.is_some() {
+        return None;
+    }
+    let differing = settings.storage_systems.iter().find(|system| system.name != system.offering_slug)?;
+    Some(Warning::NamedByName { name: differing.name.clone(), slug: differing.offering_slug.clone() })
+}

@@ -1,0 +1,78 @@
+//! Variables of the environment and of `.env`.
+
+use super::dotenv::{self, Entry};
+use super::environment::Environment;
+use super::fault::{Fault, wrong};
+use super::source::Source;
+use super::table::{CONFIG_PATH, PREFIXES, TABLE};
+use super::warning::{Warning, nearest};
+use super::yaml::Value;
+
+/// Both kinds of variables; the environment goes before `.env`.
+pub(super) struct Variables<'a> {
+    environment: &'a Environment,
+    dotenv: Vec<Entry>,
+}
+
+impl<'a> Variables<'a> {
+    /// Reads `.env` in the working directory, if there is one.
+    pub(super) fn read(environment: &'a Environment, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> Self {
+        let path = environment.directory.join(".env");
+        let text = match std::fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(_)) => {
+                faults.push(wrong("not valid UTF-8", "save it as UTF-8").of(".env", None));
+                String::new()
+            }
+            // A directory of that name is no file either; some tools keep virtual environments there.
+            Err(_) if !path.is_file() => String::new(),
+            Err(error) => {
+                let remedy = format!("make {} readable, or remove it", path.display());
+                faults.push(wrong(format!("cannot be read ({})", error.kind()), remedy).of(".env", None));
+                String::new()
+            }
+        };
+        let (dotenv, bad) = dotenv::parse(&text, |name| environment.exact(name));
+        warnings.extend(bad.into_iter().map(Warning::SkippedLine));
+        Self { environment, dotenv }
+    }
+
+    /// The value of the first of `names` that is there.
+    pub(super) fn find(&self, names: &[&str]) -> Option<(Value, Source)> {
+        let environment = names.iter().find_map(|name| self.environment.find(name)).map(|(name, value)| {
+            let value = value.map_or(Value::Unreadable, |text| Value::Text(text.to_owned()));
+            (value, Source::Environment(name.to_owned()))
+        });
+        environment.or_else(|| {
+            names.iter().find_map(|name| {
+                let exact = self.dotenv.iter().rev().find(|entry| entry.name == *name);
+                let entry =
+                    exact.or_else(|| self.dotenv.iter().rev().find(|entry| entry.name.eq_ignore_ascii_case(name)))?;
+                let value = Value::Text(entry.value.clone()?);
+                Some((value, Source::DotEnv { name: entry.name.clone(), line: entry.line }))
+            })
+        })
+    }
+
+    /// Warns of variables that are nearly spelt like one of ours.
+    pub(super) fn near_misses(&self, warnings: &mut Vec<Warning>) {
+        let known: Vec<&'static str> =
+            TABLE.iter().flat_map(|row| row.variables).copied().chain([CONFIG_PATH]).collect();
+        let environment = self.environment.names().map(|name| (name, Source::Environment(name.to_owned())));
+        let dotenv = self
+            .dotenv
+            .iter()
+            .map(|entry| (entry.name.as_str(), Source::DotEnv { name: entry.name.clone(), line: entry.line }));
+        for (name, source) in environment.chain(dotenv) {
+            let upper = name.to_ascii_uppercase();
+            let ours = PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
+            if !ours || known.contains(&upper.as_str()) {
+                continue;
+            }
+            let near = nearest(&upper, known.iter().copied());
+            if near.is_some() {
+                warnings.push(Warning::UnknownKey { key: name.to_owned(), source, nearest: near });
+            }
+        }
+    }
+}
