@@ -1,6 +1,6 @@
 //! Every setting of the proxy, read and judged before a port is bound (decision D17).
 //!
-//! [`load`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
+//! [`load()`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
 //! [`Settings`] that are valid or all [`Faults`] at once. The module `table` is the one list of what can be set: loading, the
 //! report of the settings in force, the warnings about unknown keys and the reference in `docs/settings.md` are all
 //! made from it. A new setting is a field in a structure below and a row there.
@@ -38,7 +38,7 @@ pub use source::Source;
 
 pub use warning::Warning;
 
-/// All settings, valid by construction: [`load`] is the only way from text to here.
+/// All settings, valid by construction: [`load()`] is the only way from text to here.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Log the mapping of each resource and each upstream exchange.

@@ -48,11 +48,6 @@ pub(super) fn plain(text: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Any text.
-pub(super) fn any(_: &str) -> Result<(), Wrong> {
-    Ok(())
-}
-
 /// A secret that is not blank.
 pub(super) fn secret(text: &str) -> Result<(), Wrong> {
     if text.trim().is_empty() { Err(wrong("blank", "give the secret, or leave the setting out")) } else { Ok(()) }
@@ -75,6 +70,7 @@ pub(super) fn waldur_token(text: &str) -> Result<(), Wrong> {
 
 /// The value of a header.
 pub(super) fn header(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
     HeaderValue::from_str(text)
         .ok()
         .filter(|value| value.to_str().is_ok())
@@ -84,6 +80,7 @@ pub(super) fn header(text: &str) -> Result<(), Wrong> {
 
 /// The path of the user endpoint.
 pub(super) fn user_path(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
     let remedy = "give a path such as /api/v1/export/cscs/users/{username}";
     if !text.starts_with('/') || text.starts_with("//") {
         Err(wrong("it does not begin with one `/`", remedy))

@@ -1,6 +1,7 @@
 //! The process's surroundings as a value, so that tests make their own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Environment variables and the working directory, where `.env` is looked for.
@@ -13,21 +14,20 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process: the only place that reads it. A variable whose name is not UTF-8 is none of
-    /// ours and left out.
+    /// The environment of this process: the only place that reads it.
     pub fn of_process() -> Self {
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok())));
         // Without a working directory, relative paths fail when they are opened, each with its own fault.
-        Self { variables: variables.collect(), directory: std::env::current_dir().unwrap_or_default() }
+        Self::new(std::env::current_dir().unwrap_or_default(), std::env::vars_os())
     }
 
-    /// An environment of the given variables.
-    pub fn new<N: Into<String>, V: Into<String>>(
+    /// An environment of the given variables. One whose name is not UTF-8 is none of ours and left out.
+    pub fn new<N: Into<OsString>, V: Into<OsString>>(
         directory: impl Into<PathBuf>,
         variables: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), Some(value.into())));
+        let variables = variables
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into().into_string().ok()?, value.into().into_string().ok())));
         Self { variables: variables.collect(), directory: directory.into() }
     }
 

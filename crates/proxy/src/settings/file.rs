@@ -42,7 +42,8 @@ pub(super) fn read(path: &Path, named: &Source, faults: &mut Vec<Fault>, warning
     };
     match yaml::parse(&text) {
         Err(bad) => {
-            let what = format!("not valid YAML, at column {}", bad.column);
+            let column = if bad.column == 0 { String::new() } else { format!(", at column {}", bad.column) };
+            let what = format!("not valid YAML{column}");
             faults.push(wrong(what, "correct it").of("YAML file", Some(place(bad.line))));
         }
         Ok(Tree::Leaf(Value::Null)) => {}

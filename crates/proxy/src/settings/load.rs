@@ -139,7 +139,7 @@ fn put(setting: &Setting, given: Option<(Value, Source)>, settings: &mut Setting
     }
 }
 
-/// Settings with nothing in them yet. They never leave [`load`]: each row of the table puts its value or its preset
+/// Settings with nothing in them yet. They never leave [`load()`]: each row of the table puts its value or its preset
 /// in, or reports a fault.
 fn unset() -> Settings {
     // Cannot fail: a constant that is a URL.
@@ -192,3 +192,6 @@ fn unset() -> Settings {
         log: Log::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

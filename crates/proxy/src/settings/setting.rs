@@ -62,7 +62,7 @@ pub(super) enum Kind {
     /// URL of a proxy; shown without credentials.
     Proxy(fn(&mut Settings, Url)),
     /// One of the words.
-    Choice(&'static [(&'static str, fn(&mut Settings))]),
+    Choice(&'static [Word]),
     /// Names: a YAML list, or one text with commas.
     Names(fn(&mut Settings, Vec<String>)),
     /// Addresses to listen on: a YAML list, or one text with commas.
@@ -70,6 +70,9 @@ pub(super) enum Kind {
     /// Storage systems: a YAML mapping, or a JSON object in one text.
     Systems(fn(&mut Settings, Vec<StorageSystem>)),
 }
+
+/// A word and what it does to the settings.
+pub(super) type Word = (&'static str, fn(&mut Settings));
 
 /// Judges a text; never puts the text into the fault.
 pub(super) type Check = fn(&str) -> Result<(), Wrong>;
@@ -152,7 +155,6 @@ impl Kind {
                 Ok(number.to_string())
             }
             Self::Text(check, set) => {
-                check::plain(text)?;
                 check(text)?;
                 set(settings, text.to_owned());
                 Ok(text.to_owned())

@@ -103,14 +103,14 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "auth.keycloak_realm",
         &["CSCS_KEYCLOAK_REALM"],
-        Kind::Text(check::any, |s, text| s.auth.keycloak_realm = text),
+        Kind::Text(check::plain, |s, text| s.auth.keycloak_realm = text),
         Preset::Is("cscs"),
         "Realm whose tokens are accepted.",
     ),
     row(
         "auth.keycloak_client_id",
         &["CSCS_KEYCLOAK_CLIENT_ID"],
-        Kind::Text(check::any, |s, text| s.auth.keycloak_client_id = Some(text)),
+        Kind::Text(check::plain, |s, text| s.auth.keycloak_client_id = Some(text)),
         Preset::Absent,
         "When given, the `aud` of a token must contain it.",
     ),
@@ -160,7 +160,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "hpc_user_api.client_id",
         &["HPC_USER_CLIENT_ID"],
-        Kind::Text(check::any, |s, text| s.hpc_user_api.client_id = Some(text)),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.client_id = Some(text)),
         Preset::Absent,
         "Client id for the machine token. Required unless in development mode.",
     ),
@@ -181,7 +181,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "hpc_user_api.oidc_scope",
         &["HPC_USER_OIDC_SCOPE"],
-        Kind::Text(check::any, |s, text| s.hpc_user_api.oidc_scope = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.oidc_scope = text),
         Preset::IfEmpty("openid"),
         "Scope of the machine token.",
     ),
@@ -219,21 +219,21 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "hpc_user_api.user_uid_field",
         &["HPC_USER_USER_UID_FIELD"],
-        Kind::Text(check::any, |s, text| s.hpc_user_api.user_uid_field = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_uid_field = text),
         Preset::Is("unixUid"),
         "Field of that endpoint's answer with the UID.",
     ),
     row(
         "hpc_user_api.user_email_field",
         &["HPC_USER_USER_EMAIL_FIELD"],
-        Kind::Text(check::any, |s, text| s.hpc_user_api.user_email_field = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_email_field = text),
         Preset::Is("email"),
         "Field of that endpoint's answer with the e-mail address.",
     ),
     row(
         "backend_settings.storage_file_system",
         &["STORAGE_FILE_SYSTEM"],
-        Kind::Text(check::any, |s, text| s.backend_settings.storage_file_system = text),
+        Kind::Text(check::plain, |s, text| s.backend_settings.storage_file_system = text),
         Preset::Is("lustre"),
         "Name of the file system in every item, for example `lustre` or `gpfs`.",
     ),
@@ -297,7 +297,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "sentry.environment",
         &["SENTRY_ENVIRONMENT"],
-        Kind::Text(check::any, |s, text| s.sentry.environment = Some(text)),
+        Kind::Text(check::plain, |s, text| s.sentry.environment = Some(text)),
         Preset::Absent,
         "Tag of the events, for example `production`.",
     ),

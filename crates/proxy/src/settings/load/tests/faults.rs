@@ -1,0 +1,175 @@
+//! Bad input: every fault, with its source and its remedy.
+
+use super::*;
+
+#[test]
+fn a_file_that_is_no_mapping_is_told_by_its_place() {
+    assert_eq!(
+        Site::minimal().yaml("a: 1\nb: [hunter2\n").faults(),
+        ["YAML file (config.yaml line 2): not valid YAML, at column 4; correct it"]
+    );
+    assert_eq!(
+        Site::minimal().yaml("- 1\n").faults(),
+        [
+            "YAML file (config.yaml line 1): not a mapping; write `key: value` lines, as in the reference of the settings"
+        ]
+    );
+    for nothing in ["", "# only a comment\n", "null", "auth:\nhpc_user_api: ~\ndebug:\n"] {
+        assert!(Site::minimal().yaml(nothing).load().is_ok(), "{nothing}");
+    }
+    let mut site = Site::minimal();
+    site.overrides.config = Some(site.directory.path().to_owned());
+    assert_eq!(site.faults().len(), 1);
+    let site = Site::minimal().yaml("");
+    fs::write(site.directory.path().join("config.yaml"), [0xff, 0xfe]).unwrap();
+    assert_eq!(site.faults(), ["YAML file (config.yaml): not valid UTF-8; save it as UTF-8"]);
+}
+
+#[test]
+fn nothing_at_all_names_all_that_is_required() {
+    assert_eq!(
+        Site::empty().faults(),
+        [
+            "storage_systems: required, but not given; set STORAGE_SYSTEMS, or storage_systems in the YAML file",
+            "waldur_api.api_url: required, but not given; set WALDUR_API_URL, or waldur_api.api_url in the YAML file",
+            "waldur_api.access_token: required, but not given; set WALDUR_API_TOKEN, or waldur_api.access_token in the \
+             YAML file",
+            "hpc_user_api.api_url: required when hpc_user_api.development_mode is false; set HPC_USER_API_URL, or \
+             hpc_user_api.api_url in the YAML file",
+            "hpc_user_api.client_id: required when hpc_user_api.development_mode is false; set HPC_USER_CLIENT_ID, or \
+             hpc_user_api.client_id in the YAML file",
+            "hpc_user_api.client_secret: required when hpc_user_api.development_mode is false; set \
+             HPC_USER_CLIENT_SECRET, or hpc_user_api.client_secret in the YAML file",
+            "hpc_user_api.oidc_token_url: required when hpc_user_api.development_mode is false; set \
+             HPC_USER_OIDC_TOKEN_URL, or hpc_user_api.oidc_token_url in the YAML file",
+        ]
+    );
+}
+
+#[test]
+fn all_faults_come_at_once_each_with_its_source() {
+    let site = Site::empty()
+        .yaml("auth: 5\nlog:\n  format: xml\nbackend_settings:\n  inode_soft_coefficient: 0\nsentry:\n  dsn: [1]\n")
+        .dotenv("DEBUG=perhaps\nHPC_USER_DEVELOPMENT_MODE=on\n")
+        .set("STORAGE_SYSTEMS", r#"{"a/b": "x", "c": "x"}"#)
+        .set("WALDUR_API_URL", "https://user:hunter2@waldur/")
+        .set("WALDUR_API_TOKEN", "hunter2")
+        .set("CSCS_KEYCLOAK_INTROSPECTION", "1")
+        .set("INODE_BASE_MULTIPLIER", "many")
+        .set("SERVER_LISTEN", "localhost:80");
+    assert_eq!(
+        site.faults(),
+        [
+            "auth (config.yaml line 1): not a section: a mapping belongs here; indent its settings below it, or remove it",
+            "debug (.env line 1, DEBUG): `perhaps` is not a boolean; give true or false",
+            "storage_systems.a/b (environment variable STORAGE_SYSTEMS): the name is wrong: it holds `/`, or is `.` or \
+             `..`; give one that can be a directory's name",
+            "storage_systems.c (environment variable STORAGE_SYSTEMS): the offering's slug is that of `a/b`, too; give \
+             each storage system its own offering",
+            "waldur_api.api_url (environment variable WALDUR_API_URL): it holds credentials; remove what stands before \
+             the `@`",
+            "waldur_api.access_token (environment variable WALDUR_API_TOKEN): not a token: 7 characters; give the 40 \
+             hexadecimal digits that Waldur shows under the user's credentials",
+            "backend_settings.inode_base_multiplier (environment variable INODE_BASE_MULTIPLIER): `many` is not a number \
+             above 0; give one, for example 1.5",
+            "backend_settings.inode_soft_coefficient (config.yaml line 5): `0` is not a number above 0; give one, for \
+             example 1.5",
+            "sentry.dsn (config.yaml line 7): a list, where one value belongs; give one value",
+            "server.listen (environment variable SERVER_LISTEN): `localhost:80` is not an address with a port; give one \
+             such as 127.0.0.1:8000 or [::]:8000",
+            "log.format (config.yaml line 3): `xml` is not known; give `human` or `json`",
+            "auth.keycloak_client_id: required when auth.introspection is true; set CSCS_KEYCLOAK_CLIENT_ID, or \
+             auth.keycloak_client_id in the YAML file, or set auth.introspection to false",
+            "auth.keycloak_client_secret: required when auth.introspection is true; set CSCS_KEYCLOAK_CLIENT_SECRET, or \
+             auth.keycloak_client_secret in the YAML file, or set auth.introspection to false",
+        ]
+    );
+    let text = site.load().unwrap_err().to_string();
+    assert!(text.starts_with("The settings have 13 faults:\n  - auth ("), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn every_setting_is_judged() {
+    for row in TABLE {
+        // A list of mappings is no value of any setting.
+        let value = "[{a: 1}]";
+        let yaml = match row.key.split_once('.') {
+            Some((section, name)) => format!("{section}:\n  {name}: {value}\n"),
+            None => format!("{}: {value}\n", row.key),
+        };
+        let mut site = Site::minimal().yaml(&yaml);
+        site.variables.retain(|(name, _)| !row.variables.contains(&name.as_str()));
+        let faults = site.load().expect_err(row.key).0;
+        assert!(faults.iter().any(|fault| fault.key == row.key && fault.source.is_some()), "{faults:?}");
+    }
+}
+
+#[test]
+fn the_hard_coefficient_is_above_the_soft_one() {
+    for (soft, hard) in [("2", "2"), ("3", "2.5")] {
+        let site = Site::minimal().set("INODE_SOFT_COEFFICIENT", soft).set("INODE_HARD_COEFFICIENT", hard);
+        assert_eq!(
+            site.faults(),
+            [format!(
+                "backend_settings.inode_hard_coefficient (environment variable INODE_HARD_COEFFICIENT): \
+                 inode_hard_coefficient must be greater than inode_soft_coefficient: {hard} is not above {soft}; raise \
+                 the hard or lower the soft one"
+            )]
+        );
+    }
+    assert_eq!(Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").faults().len(), 1);
+    for bad in ["0", "-1", "nan", "inf", "", "x"] {
+        assert_eq!(Site::minimal().set("INODE_HARD_COEFFICIENT", bad).faults().len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn an_address_is_there_once() {
+    let twice = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:1");
+    assert_eq!(
+        twice.faults(),
+        ["server.listen (environment variable SERVER_LISTEN): 127.0.0.1:1 is there twice; remove one"]
+    );
+    assert!(Site::minimal().set("SERVER_LISTEN", "127.0.0.1:0,127.0.0.1:0").load().is_ok());
+}
+
+#[test]
+fn an_unreadable_dotenv_is_a_fault_and_a_directory_of_that_name_is_none() {
+    let site = Site::minimal();
+    fs::write(site.directory.path().join(".env"), [b'A', b'=', 0xff]).unwrap();
+    assert_eq!(site.faults(), [".env: not valid UTF-8; save it as UTF-8"]);
+    let site = Site::minimal();
+    fs::create_dir(site.directory.path().join(".env")).unwrap();
+    assert!(site.load().is_ok());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_value_that_is_not_utf8_is_a_fault() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    let site = Site::minimal();
+    let mut variables: Vec<(String, OsString)> =
+        site.variables.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+    variables.push(("DEBUG".to_owned(), OsString::from_vec(vec![0xff])));
+    variables.push(("SOMEBODY_ELSES".to_owned(), OsString::from_vec(vec![0xff])));
+    let faults = load(&Environment::new(site.directory.path(), variables), &Overrides::default()).unwrap_err();
+    assert_eq!(
+        faults.to_string(),
+        "The settings have a fault:\n  - debug (environment variable DEBUG): not valid UTF-8; set it anew"
+    );
+}
+
+#[test]
+fn a_file_made_to_exhaust_is_refused() {
+    let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+    for (name, last) in ('b'..='j').zip('a'..) {
+        let line = format!("{name}: &{name} [{}]\n", vec![format!("*{last}"); 10].join(", "));
+        bomb.push_str(&line);
+    }
+    for yaml in ["[".repeat(200_000), "{a: ".repeat(200_000), bomb] {
+        assert!(Site::minimal().yaml(&yaml).load().is_err());
+    }
+}
