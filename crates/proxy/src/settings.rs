@@ -1,9 +1,10 @@
 //! Every setting of the proxy, read and judged before a port is bound (decision D17).
 //!
 //! [`load()`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
-//! [`Settings`] that are valid or all [`Faults`] at once. The module `table` is the one list of what can be set: loading, the
-//! report of the settings in force, the warnings about unknown keys and the reference in `docs/settings.md` are all
-//! made from it. A new setting is a field in a structure below and a row there.
+//! [`Settings`] that are valid or all [`Faults`] at once. The module `table` is the one list of what can be set:
+//! loading, the report of the settings in force, the warnings about unknown keys and the reference in
+//! `docs/settings.md` are all made from it. A new setting is a field in a structure below, its blank value in `unset`,
+//! and a row there.
 //!
 //! Nothing here looks at the process: the caller hands in an [`Environment`].
 
@@ -33,9 +34,7 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults};
 pub use load::{InForce, Loaded, Overrides, load};
 pub use reference::reference;
-
 pub use source::Source;
-
 pub use warning::Warning;
 
 /// All settings, valid by construction: [`load()`] is the only way from text to here.
