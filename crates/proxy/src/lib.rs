@@ -2,5 +2,6 @@
 //! storage provisioners follow.
 
 pub mod clock;
+pub mod oauth;
 pub mod settings;
 pub mod upstream;
