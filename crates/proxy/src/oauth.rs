@@ -183,11 +183,10 @@ impl MachineToken {
         match outcome {
             Ok(granted) => {
                 let life = granted.life;
-                let margin = if life < SHORT_LIFE { life / 2 } else { RENEW_BEFORE_EXPIRY };
+                let renew_after = if life < SHORT_LIFE { life / 2 } else { life.saturating_sub(RENEW_BEFORE_EXPIRY) };
                 let token = Token(Arc::new(granted.authorization));
                 debug!(upstream = self.upstream.name(), life_seconds = life.as_secs(), "new machine token");
-                state.held =
-                    Some(Held { token: token.clone(), renew_at: sent + (life - margin), expires_at: sent + life });
+                state.held = Some(Held { token: token.clone(), renew_at: sent + renew_after, expires_at: sent + life });
                 state.failure = None;
                 Ok(token)
             }
