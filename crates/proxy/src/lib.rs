@@ -2,6 +2,8 @@
 //! storage provisioners follow.
 
 pub mod clock;
+pub mod hpc_user;
+pub mod oauth;
 pub mod settings;
 pub mod upstream;
 pub mod waldur;

@@ -1,0 +1,156 @@
+//! The optional user endpoint: Unix UID and e-mail address of the user that a resource's slug names (decision D5).
+//!
+//! Its form is a site's own: the path and the names of the fields are settings. It never fails a listing. What it does
+//! not tell is null.
+
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
+use std::time::Duration;
+
+use futures::StreamExt;
+use http::StatusCode;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+use url::Url;
+
+use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer, lock};
+use crate::settings;
+use crate::upstream::Fault;
+
+/// A user who is unknown or lacks something is asked for again after this time: one request a user is too dear for
+/// every refresh.
+pub const INCOMPLETE_MAX_AGE: Duration = Duration::from_mins(5);
+/// The largest answer about a user that is read, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+/// Where the user's name goes in the path.
+const PLACE: &str = "{username}";
+
+/// What the user endpoint tells about a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserIdentity {
+    /// Unix UID, 1 to 4294967294.
+    pub uid: Option<u32>,
+    /// E-mail address; not blank.
+    pub email: Option<String>,
+}
+
+/// Where and how users are asked for.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// Segments of the path.
+    path: Vec<String>,
+    uid_field: String,
+    email_field: String,
+}
+
+impl Endpoint {
+    pub(super) fn new(settings: &settings::HpcUserApi) -> Option<Self> {
+        let path = settings.user_path.as_deref()?.trim_matches('/').split('/').map(String::from).collect();
+        Some(Self { path, uid_field: settings.user_uid_field.clone(), email_field: settings.user_email_field.clone() })
+    }
+
+    fn url(&self, connection: &Connection, name: &str) -> Url {
+        connection.url(self.path.iter().map(|segment| segment.replace(PLACE, name)))
+    }
+
+    /// Reads an object. A field that is absent, null or senseless is `None`.
+    fn read(&self, body: &Value) -> Result<UserIdentity, Fault> {
+        let Value::Object(user) = body else { return Err(Fault::Senseless(String::from("it is no object"))) };
+        let email = user.get(&self.email_field).and_then(Value::as_str).map(str::trim);
+        Ok(UserIdentity {
+            uid: user.get(&self.uid_field).and_then(answer::posix_id),
+            email: email.filter(|email| !email.is_empty()).map(String::from),
+        })
+    }
+}
+
+impl HpcUserApi {
+    /// UID and e-mail address of each user, by name: exactly one entry for each name given.
+    ///
+    /// All null without `hpc_user_api.user_path`, and for a user whom the endpoint does not know (404). When the
+    /// endpoint fails, what is cached stays in use, the rest is null, and there is a warning. A complete answer is kept
+    /// for [`GID_MAX_AGE`], another one for [`INCOMPLETE_MAX_AGE`]. Call this with all names that are wanted: the cache keeps no
+    /// others.
+    pub async fn users<S: Into<String>>(&self, names: impl IntoIterator<Item = S>) -> HashMap<String, UserIdentity> {
+        let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
+        if let (Some(endpoint), Ok(connection)) = (&self.user_endpoint, &self.connection) {
+            self.refresh_users(&names, endpoint, connection).await;
+        }
+        let cache = lock(&self.users);
+        names
+            .into_iter()
+            .map(|name| {
+                let user = cache.get(&name).cloned().unwrap_or_default();
+                (name, user)
+            })
+            .collect()
+    }
+
+    /// Brings the cache up to date for `names`, as far as the endpoint answers.
+    async fn refresh_users(&self, names: &BTreeSet<String>, endpoint: &Endpoint, connection: &Connection) {
+        let due = {
+            let mut cache = lock(&self.users);
+            cache.retain(names);
+            cache.due(names, Instant::now())
+        };
+        let exchanges: Vec<_> = due.into_iter().map(|name| user(endpoint, connection, name)).collect();
+        let mut exchanges = futures::stream::iter(exchanges).buffer_unordered(CONCURRENCY);
+        let mut failed = BTreeSet::new();
+        let mut failure = None;
+        while let Some((name, outcome)) = exchanges.next().await {
+            match outcome {
+                Ok(user) => {
+                    let complete = user.uid.is_some() && user.email.is_some();
+                    let age = if complete { GID_MAX_AGE } else { INCOMPLETE_MAX_AGE };
+                    lock(&self.users).put(name, user, Instant::now() + age);
+                }
+                Err(error) => {
+                    let hopeless = error.concerns_all();
+                    failed.insert(name);
+                    failure = Some(error);
+                    if hopeless {
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(failure) = failure else { return };
+        let mut cache = lock(&self.users);
+        let now = Instant::now();
+        let unanswered = cache.due(names, now);
+        warn!(
+            error = &failure as &dyn Error,
+            users = unanswered.len(),
+            "the user endpoint fails; UIDs and e-mail addresses that are not cached are null"
+        );
+        for name in unanswered {
+            let known = cache.get(name).cloned().unwrap_or_default();
+            // Those that failed come later than those that were not reached, or they would fail first every time.
+            let pause = if failed.contains(name) { INCOMPLETE_MAX_AGE } else { HOLD_OFF };
+            cache.put(name, known, now + pause);
+        }
+    }
+}
+
+/// Asks about one user; the name comes back with the outcome.
+async fn user<'a>(
+    endpoint: &Endpoint,
+    connection: &Connection,
+    name: &'a str,
+) -> (&'a str, Result<UserIdentity, HpcUserError>) {
+    // These would change the path instead of naming a user.
+    if matches!(name, "" | "." | "..") {
+        return (name, Ok(UserIdentity::default()));
+    }
+    let url = endpoint.url(connection, name);
+    let outcome = connection.get(&url, MAX_BODY).await.and_then(|answer| {
+        let read = match answer.status {
+            StatusCode::OK => answer.json().and_then(|body| endpoint.read(&body)),
+            StatusCode::NOT_FOUND => Ok(UserIdentity::default()),
+            status => Err(Fault::Status(status)),
+        };
+        Ok(read.map_err(|fault| connection.error(&url, fault))?)
+    });
+    (name, outcome)
+}
