@@ -1,0 +1,6 @@
+//! Tokens against a realm that answers over HTTP on loopback.
+
+mod changes;
+mod introspection;
+mod realm;
+mod table;
