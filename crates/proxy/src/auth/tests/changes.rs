@@ -20,7 +20,7 @@ fn unknown(realm: &TestRealm, id: &str) -> String {
     RSA.token_as(&header, &realm.claims())
 }
 
-async fn lasting(realm: &TestRealm) -> String {
+fn lasting(realm: &TestRealm) -> String {
     let mut claims = realm.claims();
     claims["exp"] = json!(NOW + 10_000_000);
     RSA.token(&claims)
@@ -82,7 +82,8 @@ async fn a_withdrawn_key_goes_in_the_background_while_callers_come() {
     while status(&verifier, &token).await == 200 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(realm.fetched(), 2);
+    // The key is unknown by then, for which the realm is asked once more.
+    assert_eq!(realm.fetched(), 3);
 }
 
 #[tokio::test]
@@ -98,7 +99,7 @@ async fn floods_of_unknown_keys_reach_the_realm_seldom() {
     flood().await;
     flood().await;
     assert_eq!(realm.fetched(), 2);
-    pass(FLOOR - SECOND).await;
+    pass(FLOOR.checked_sub(SECOND).unwrap()).await;
     flood().await;
     assert_eq!(realm.fetched(), 2);
     pass(SECOND).await;
@@ -165,7 +166,7 @@ async fn a_realm_that_is_down_at_the_start_leaves_callers_unjudged_until_it_is_u
 async fn keys_outlive_a_failing_realm_but_not_for_ever() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
-    let token = lasting(&realm).await;
+    let token = lasting(&realm);
     assert_eq!(status(&verifier, &token).await, 200);
     let huge = format!("{{\"keys\":[\"{}\"]}}", "x".repeat(600 * 1024));
     let failures = [
@@ -186,7 +187,7 @@ async fn keys_outlive_a_failing_realm_but_not_for_ever() {
         assert_eq!(status(&verifier, &realm.token(&RSA_NEW)).await, 401);
         assert_eq!(realm.fetched(), before + 1);
     }
-    pass(GIVE_UP_AFTER - 8 * RENEW_FIRST_AFTER - SECOND).await;
+    pass(GIVE_UP_AFTER.checked_sub(8 * RENEW_FIRST_AFTER + SECOND).unwrap()).await;
     assert_eq!(status(&verifier, &token).await, 200);
     pass(SECOND).await;
     assert_eq!(status(&verifier, &token).await, 502);
@@ -219,7 +220,7 @@ async fn a_realm_without_keys_has_withdrawn_them_all() {
 async fn a_slow_realm_delays_nobody_for_long_while_there_are_keys() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = Arc::new(realm.verifier());
-    let token = lasting(&realm).await;
+    let token = lasting(&realm);
     assert_eq!(status(&verifier, &token).await, 200);
     realm.set_keys(Page::Silence);
     pass(RENEW_FIRST_AFTER).await;

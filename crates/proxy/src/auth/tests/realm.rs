@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaEncoding};
-use aws_lc_rs::{encoding::AsBigEndian as _, hmac};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -242,11 +242,11 @@ impl Signer {
     }
 
     pub(super) fn token(&self, claims: &Value) -> String {
-        self.raw(&self.header().to_string(), &claims.to_string())
+        self.raw(&self.header().to_string(), claims.to_string())
     }
 
     pub(super) fn token_as(&self, header: &Value, claims: &Value) -> String {
-        self.raw(&header.to_string(), &claims.to_string())
+        self.raw(&header.to_string(), claims.to_string())
     }
 
     /// Signs any texts, with the algorithm that the header names if this key can, else with its own.

@@ -19,6 +19,7 @@ fn without(mut object: Value, name: &str) -> Value {
     object
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn table(realm: &TestRealm) -> Vec<(&'static str, String, Verdict)> {
     let claims = || realm.claims();
     let header = || RSA.header();
