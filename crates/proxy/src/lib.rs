@@ -1,6 +1,7 @@
 //! `hpc-storage-proxy`: reads storage resources from Waldur, adds Unix identities and publishes the document that
 //! storage provisioners follow.
 
+pub mod auth;
 pub mod clock;
 pub mod hpc_user;
 pub mod oauth;

@@ -1,0 +1,120 @@
+//! What the realm says about itself (OpenID Connect Discovery 1.0). Pure.
+//!
+//! Keys and tokens' verdicts come from the configured origin or from nowhere. A document that contradicts the settings
+//! (another issuer, keys elsewhere) makes the realm unusable, since its tokens would be refused or its keys be another's. Where
+//! there is no such document (a reverse proxy that publishes only some paths), Keycloak's fixed paths are used.
+
+use serde_json::Value;
+use url::Url;
+
+use crate::upstream::public_part;
+
+/// Where the realm answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    /// The JWKS document.
+    pub(super) keys: Url,
+    /// Token introspection (RFC 7662).
+    pub(super) introspection: Url,
+}
+
+/// `path` below the realm.
+pub(super) fn below(issuer: &Url, path: &[&str]) -> Url {
+    let mut url = issuer.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.extend(path);
+    }
+    url
+}
+
+/// Keycloak's fixed paths.
+pub(super) fn fixed(issuer: &Url) -> Endpoints {
+    Endpoints {
+        keys: below(issuer, &["protocol", "openid-connect", "certs"]),
+        introspection: below(issuer, &["protocol", "openid-connect", "token", "introspect"]),
+    }
+}
+
+/// Reads the discovery document of `issuer`: `Ok(None)` if it is none, an error if it contradicts the settings.
+pub(super) fn read(document: &Value, issuer: &Url) -> Result<Option<Endpoints>, String> {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let (Some(announced), Some(keys)) = (text("issuer"), text("jwks_uri")) else { return Ok(None) };
+    if announced != issuer.as_str() {
+        return Err(format!(
+            "it calls itself {}, while auth.keycloak_url and auth.keycloak_realm make it {issuer}; set auth.keycloak_url so \
+             that both are the same, since every token names the issuer",
+            shown(announced)
+        ));
+    }
+    let ours = |text: &str| Url::parse(text).ok().filter(|url| url.origin() == issuer.origin());
+    let keys = ours(keys).ok_or_else(|| {
+        format!("its keys are at {}, which is not the origin of auth.keycloak_url; they are not fetched", shown(keys))
+    })?;
+    let introspection = text("introspection_endpoint").and_then(ours).unwrap_or_else(|| fixed(issuer).introspection);
+    Ok(Some(Endpoints { keys, introspection }))
+}
+
+/// A URL out of a document as it may be shown; anything else is not repeated.
+fn shown(text: &str) -> String {
+    Url::parse(text).map_or_else(|_| String::from("something that is not a URL"), |url| public_part(&url))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn issuer() -> Url {
+        Url::parse("https://idp.example.org/auth/realms/cscs").unwrap()
+    }
+
+    #[test]
+    fn a_document_of_the_same_issuer_and_origin_is_followed() {
+        let document = json!({
+            "issuer": issuer().as_str(),
+            "jwks_uri": "https://idp.example.org:443/keys",
+            "introspection_endpoint": "https://idp.example.org/ask",
+        });
+        let endpoints = read(&document, &issuer()).unwrap().unwrap();
+        assert_eq!(endpoints.keys.as_str(), "https://idp.example.org/keys");
+        assert_eq!(endpoints.introspection.as_str(), "https://idp.example.org/ask");
+    }
+
+    #[test]
+    fn what_is_no_discovery_document_is_told_from_what_contradicts() {
+        for document in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({"issuer": 1, "jwks_uri": 2}),
+            json!({"issuer": issuer().as_str()}),
+        ] {
+            assert_eq!(read(&document, &issuer()), Ok(None), "{document}");
+        }
+        let keys = "https://idp.example.org/keys";
+        for other in
+            ["https://idp.example.org/auth/realms/cscs/", "http://idp.example.org/auth/realms/cscs", "cscs", ""]
+        {
+            let error = read(&json!({"issuer": other, "jwks_uri": keys}), &issuer()).unwrap_err();
+            assert!(error.contains("auth.keycloak_url"), "{error}");
+        }
+        for elsewhere in
+            ["https://evil.example.org/keys", "http://idp.example.org/keys", "https://idp.example.org:8443/", "/keys"]
+        {
+            let error = read(&json!({"issuer": issuer().as_str(), "jwks_uri": elsewhere}), &issuer()).unwrap_err();
+            assert!(error.contains("origin"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_client_secret_goes_to_the_configured_origin_only() {
+        let document = json!({
+            "issuer": issuer().as_str(),
+            "jwks_uri": "https://idp.example.org/keys",
+            "introspection_endpoint": "https://evil.example.org/ask",
+        });
+        let endpoints = read(&document, &issuer()).unwrap().unwrap();
+        assert_eq!(endpoints.introspection, fixed(&issuer()).introspection);
+    }
+}
