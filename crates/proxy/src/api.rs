@@ -51,11 +51,7 @@ pub fn router(service: Service) -> Router {
 }
 
 /// The storage resources that the query selects.
-async fn list(
-    _caller: Caller,
-    State(service): State<Service>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
+async fn list(_caller: Caller, State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let policy = service.source.policy();
     let names: Vec<_> = policy.systems.iter().map(|system| system.name.as_str()).collect();
     let query = query::parse(query.as_deref().unwrap_or_default(), &names).map_err(Failure::Query)?;
@@ -69,7 +65,11 @@ async fn list(
 }
 
 /// One storage resource, tenant or customer by its `itemId`.
-async fn one(_caller: Caller, State(service): State<Service>, Path(item_id): Path<String>) -> Result<Response, Failure> {
+async fn one(
+    _caller: Caller,
+    State(service): State<Service>,
+    Path(item_id): Path<String>,
+) -> Result<Response, Failure> {
     let Ok(id) = Uuid::parse_str(&item_id) else {
         return Err(Failure::Query(vec![QueryFault::no_uuid(&item_id)]));
     };

@@ -1,10 +1,17 @@
 //! `hpc-storage-proxy`: reads storage resources from Waldur, adds Unix identities and publishes the document that
 //! storage provisioners follow.
 
+pub mod api;
 pub mod auth;
+pub mod cli;
 pub mod clock;
+pub mod errors;
 pub mod hpc_user;
 pub mod oauth;
+pub mod server;
 pub mod settings;
+pub mod snapshot;
+pub mod source;
+pub mod telemetry;
 pub mod upstream;
 pub mod waldur;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
 use thiserror::Error;
@@ -13,6 +14,9 @@ use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::upstream::TransportError;
 use crate::waldur::{Waldur, WaldurError};
+
+/// Deadline of one exchange with the HPC User API or its token endpoint: the Python proxy's.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the catalogue from the upstreams.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ impl Source {
     pub fn new(settings: &Settings) -> Result<Self, TransportError> {
         Ok(Self {
             waldur: Waldur::new(&settings.waldur_api)?,
-            identities: HpcUserApi::new(&settings.hpc_user_api)?,
+            identities: HpcUserApi::new(&settings.hpc_user_api, IDENTITY_TIMEOUT)?,
             policy: policy(settings),
             on_processing_error: settings.backend_settings.on_processing_error,
             reported: Mutex::default(),
@@ -97,8 +101,7 @@ impl Source {
         let mut customers = Customers::new();
         for offering in offerings {
             let own = resources.iter().filter(|resource| resource.offering_uuid == offering);
-            customers
-                .extend(told.remove(&offering).flatten().unwrap_or_else(|| catalog::customers_of_resources(own)));
+            customers.extend(told.remove(&offering).flatten().unwrap_or_else(|| catalog::customers_of_resources(own)));
         }
         Ok(customers)
     }
@@ -114,8 +117,7 @@ impl Source {
 
     /// Logs what is left out: each once, until it is back.
     fn report(&self, snapshot: &Snapshot) {
-        let now: HashSet<_> =
-            snapshot.skipped().map(|skipped| (skipped.item_id, skipped.detail.clone())).collect();
+        let now: HashSet<_> = snapshot.skipped().map(|skipped| (skipped.item_id, skipped.detail.clone())).collect();
         let mut before = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         for Skipped { item_id, error, detail } in snapshot.skipped() {
             if !before.contains(&(*item_id, detail.clone())) {

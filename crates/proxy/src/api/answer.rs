@@ -62,7 +62,8 @@ fn filters_applied(query: &Query, policy: &Policy) -> Value {
     put("page_size", Some(query.page_size.into()));
     put("data_type", data_type.as_deref().map(Value::from));
     put("status", status.map(|status| status.as_str().into()));
-    let offerings = policy.systems.iter().filter(|system| storage_system.as_ref().is_none_or(|name| *name == system.name));
+    let offerings =
+        policy.systems.iter().filter(|system| storage_system.as_ref().is_none_or(|name| *name == system.name));
     put("offering_slugs", Some(offerings.map(|system| Value::from(system.offering_slug.as_str())).collect()));
     Value::Object(applied)
 }

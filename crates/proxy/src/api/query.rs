@@ -2,7 +2,7 @@
 
 use catalog::{Filter, State, Status};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 /// A listing that a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub(crate) struct QueryFault {
     loc: [&'static str; 2],
     msg: String,
     input: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ctx: Option<Value>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    ctx: Map<String, Value>,
 }
 
 const DEFAULT_PAGE_SIZE: u16 = 100;
@@ -33,11 +33,11 @@ const MAX_PAGE: u128 = 10_u128.pow(35);
 
 impl QueryFault {
     fn new(kind: &'static str, key: &'static str, input: &str, msg: impl Into<String>) -> Self {
-        Self { kind, loc: ["query", key], msg: msg.into(), input: input.to_owned(), ctx: None }
+        Self { kind, loc: ["query", key], msg: msg.into(), input: input.to_owned(), ctx: Map::new() }
     }
 
-    fn with(mut self, ctx: Value) -> Self {
-        self.ctx = Some(ctx);
+    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.ctx.insert(key.to_owned(), value.into());
         self
     }
 
@@ -55,7 +55,7 @@ pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<QueryFau
     if storage_system.as_deref() == Some("") {
         let fault =
             QueryFault::new("string_too_short", "storage_system", "", "String should have at least 1 character");
-        faults.push(fault.with(json!({"min_length": 1})));
+        faults.push(fault.with("min_length", 1));
     }
     let state = one_of(query, "state", &State::KNOWN.map(State::as_str), &mut faults);
     let page = or_fault(integer(query, "page", 1, 1, None), &mut faults);
@@ -63,7 +63,9 @@ pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<QueryFau
         or_fault(integer(query, "page_size", DEFAULT_PAGE_SIZE.into(), 1, Some(MAX_PAGE_SIZE.into())), &mut faults);
     let status = one_of(query, "status", &Status::ALL.map(Status::as_str), &mut faults);
     // The peer judges the names of the systems only when everything else is right.
-    if let (Some(system), true) = (&storage_system, faults.is_empty()) && !systems.contains(&system.as_str()) {
+    if let (Some(system), true) = (&storage_system, faults.is_empty())
+        && !systems.contains(&system.as_str())
+    {
         let names: Vec<_> = systems.iter().map(|name| format!("'{name}'")).collect();
         let msg = format!("Input should be one of: {}", names.join(", "));
         faults.push(QueryFault::new("enum", "storage_system", system, msg));
@@ -91,7 +93,7 @@ fn one_of(query: &str, key: &'static str, known: &[&str], faults: &mut Vec<Query
     if !known.contains(&value.as_str()) {
         let expected = enumeration(known);
         let fault = QueryFault::new("enum", key, &value, format!("Input should be {expected}"));
-        faults.push(fault.with(json!({"expected": expected})));
+        faults.push(fault.with("expected", expected));
     }
     Some(value)
 }
@@ -114,21 +116,20 @@ fn or_fault(value: Result<u128, QueryFault>, faults: &mut Vec<QueryFault>) -> u1
 
 fn integer(query: &str, key: &'static str, default: u128, least: u64, most: Option<u64>) -> Result<u128, QueryFault> {
     let Some(input) = last(query, key) else { return Ok(default) };
-    let (negative, digits) = match spelled_integer(&input) {
-        Some(parts) => parts,
-        None => {
-            let msg = "Input should be a valid integer, unable to parse string as an integer";
-            return Err(QueryFault::new("int_parsing", key, &input, msg));
-        }
+    let Some((negative, digits)) = spelled_integer(&input) else {
+        let msg = "Input should be a valid integer, unable to parse string as an integer";
+        return Err(QueryFault::new("int_parsing", key, &input, msg));
     };
     let value = digits.parse::<u128>().ok();
     if negative || value.is_some_and(|value| value < least.into()) {
         let msg = format!("Input should be greater than or equal to {least}");
-        return Err(QueryFault::new("greater_than_equal", key, &input, msg).with(json!({"ge": least})));
+        return Err(QueryFault::new("greater_than_equal", key, &input, msg).with("ge", least));
     }
-    if let Some(most) = most && value.is_none_or(|value| value > most.into()) {
+    if let Some(most) = most
+        && value.is_none_or(|value| value > most.into())
+    {
         let msg = format!("Input should be less than or equal to {most}");
-        return Err(QueryFault::new("less_than_equal", key, &input, msg).with(json!({"le": most})));
+        return Err(QueryFault::new("less_than_equal", key, &input, msg).with("le", most));
     }
     value.filter(|value| *value <= MAX_PAGE).ok_or_else(|| {
         let msg = "Unable to parse input string as an integer, exceeded maximum size";

@@ -1,0 +1,68 @@
+//! Listening and serving.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use futures::future;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::info;
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}{hint}", hint = hint(.source))]
+pub struct BindError {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another program does: stop it, or give another --listen)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege: give another --listen)",
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
+        _ => "",
+    }
+}
+
+/// Binds all addresses, or none.
+pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await.map_err(|source| BindError { address: *address, source })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Serves on all listeners until `stop` resolves and the requests that run by then are finished.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (stopping, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(true);
+    });
+    let servers = listeners.into_iter().map(|listener| {
+        let router = router.clone();
+        let mut stopped = stopped.clone();
+        async move {
+            info!(address = %listener.local_addr()?, "listening");
+            // Answers go out at once; a failure to say so costs speed alone.
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+            let stop = async move {
+                // An error says that the sender is gone, which happens after stopping only.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            axum::serve(listener, router).with_graceful_shutdown(stop).await
+        }
+    });
+    future::try_join_all(servers).await.map(drop)
+}
