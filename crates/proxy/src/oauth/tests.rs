@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::upstream::{Transport, USER_AGENT};
+use crate::upstream::{Fault, Transport, USER_AGENT};
 
 /// Serves `router` on a free port of loopback until the test's runtime ends.
 pub(crate) async fn serve(router: Router) -> Url {
