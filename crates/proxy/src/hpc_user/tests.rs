@@ -140,6 +140,8 @@ async fn cached_gids_outlive_the_api_and_are_asked_for_again_when_old() {
     change(&world, |world| drop(world.projects.remove("a")));
     pass(GID_MAX_AGE).await;
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Err(NoGid::Unknown), "a definite answer counts");
+    change(&world, |world| world.mood = Mood::Says(500, ""));
+    api.resolve(["a"]).await.expect_err("the GID that was taken back does not return");
 }
 
 #[tokio::test]
