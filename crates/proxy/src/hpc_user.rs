@@ -15,7 +15,7 @@ use futures::StreamExt;
 use http::StatusCode;
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::oauth::TokenError;
 use crate::settings;
@@ -90,10 +90,12 @@ pub enum HpcUserError {
     #[error(transparent)]
     Token(Arc<TokenError>),
     /// A new machine token was refused as well (401), or it does not permit the request (403).
-    #[error("the machine token is refused: check the rights of HPC_USER_CLIENT_ID and HPC_USER_OIDC_SCOPE")]
+    #[error(
+        "the HPC User API refuses the machine token: check the rights of HPC_USER_CLIENT_ID and HPC_USER_OIDC_SCOPE"
+    )]
     Refused(#[source] ExchangeError),
     /// The API has no project export at the configured URL.
-    #[error("there is no project export: check HPC_USER_API_URL")]
+    #[error("the HPC User API has no project export at the configured URL: check HPC_USER_API_URL")]
     NotFound(#[source] ExchangeError),
     /// The exchange failed, or the answer is of another shape than agreed.
     #[error(transparent)]
@@ -176,7 +178,7 @@ impl HpcUserApi {
             let outcome = match answered.remove(slug.as_str()) {
                 Some(Ok(gid)) => {
                     if let Some(old) = cached.filter(|old| *old != gid) {
-                        info!(project = slug, old, new = gid, "the GID of a project has changed");
+                        warn!(project = slug, old, new = gid, "the GID of a project has changed");
                     }
                     cache.put(slug, gid, now + GID_MAX_AGE);
                     Ok(gid)

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use url::Url;
 
-use crate::upstream::{ExchangeError, Fault, Upstream, public_part};
+use crate::upstream::{ExchangeError, Upstream, public_part};
 
 mod grant;
 #[cfg(test)]
@@ -240,11 +240,5 @@ impl MachineToken {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl From<Fault> for grant::Denied {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
     }
 }

@@ -31,6 +31,12 @@ pub(super) enum Denied {
     Fault(Fault),
 }
 
+impl From<Fault> for Denied {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Reads an answer. Only codes from RFC 6749 are ever passed on, never the answer's own words.
 pub(super) fn read(answer: &Answer) -> Result<Granted, Denied> {
     match answer.status {
@@ -172,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn no_life_panics(text in r#"-?[0-9]{0,25}(\.[0-9]{0,25})?([eE]-?[0-9]{1,3})?"#) {
+        fn no_life_panics(text in r"-?[0-9]{0,25}(\.[0-9]{0,25})?([eE]-?[0-9]{1,3})?") {
             if let Some(life) = life(Some(&Value::String(text))) {
                 prop_assert!(!life.is_zero() && u32::try_from(life.as_secs()).is_ok());
             }

@@ -9,12 +9,13 @@ use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::FutureExt;
 use http::StatusCode;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::upstream::{Transport, USER_AGENT};
+use crate::upstream::{Fault, Transport, USER_AGENT};
 
 /// Serves `router` on a free port of loopback until the test's runtime ends.
 pub(crate) async fn serve(router: Router) -> Url {
@@ -159,6 +160,25 @@ async fn a_valid_token_outlives_the_token_endpoint() {
     );
     world.set(Mood::Grants { life: 3600 });
     assert_eq!(bearer(&tokens).await, "Bearer token-5", "it recovers at once");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_renewal_while_the_token_is_valid() {
+    let (world, tokens) = world(Mood::Grants { life: 3600 }).await;
+    let tokens = Arc::new(tokens);
+    assert_eq!(bearer(&tokens).await, "Bearer token-1");
+    world.set(Mood::Hangs);
+    pass(Duration::from_mins(56)).await;
+    let renewal = tokio::spawn({
+        let tokens = Arc::clone(&tokens);
+        async move { bearer(&tokens).await }
+    });
+    while world.requests() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let token = tokens.get().now_or_never().expect("no wait").expect("a token");
+    assert_eq!(token.authorization(), "Bearer token-1");
+    renewal.abort();
 }
 
 #[tokio::test]
