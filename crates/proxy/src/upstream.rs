@@ -61,7 +61,7 @@ pub struct Answer {
 
 /// An exchange without a usable answer. Neither a body nor a credential is ever part of it.
 #[derive(Debug, Error)]
-#[error("{upstream}: {fault} ({method} {url})", method = self.method.as_str())]
+#[error("{upstream} gives no usable answer to {method} {url}")]
 pub struct ExchangeError {
     /// Which upstream.
     pub upstream: &'static str,

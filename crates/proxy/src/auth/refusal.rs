@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::errors;
 use crate::upstream::ExchangeError;
 
 /// Why a caller is not admitted.
@@ -165,7 +166,7 @@ impl Rejection {
                     status: StatusCode::BAD_GATEWAY,
                     headers: HeaderMap::new(),
                     body: json!({
-                        "detail": format!("{detail}: {source}"),
+                        "detail": format!("{detail}: {}", errors::chain(&**source)),
                         "error": "UpstreamServiceError",
                         "message": "Failed to communicate with an upstream service.",
                     }),
