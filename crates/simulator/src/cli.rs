@@ -1,0 +1,116 @@
+//! The command line: which world, where, and how slow.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use simulator::world::Release;
+use simulator::{Latency, Simulator, TokenSpec, World};
+
+const EXAMPLES: &str = "\
+Examples:
+  simulator --listen 127.0.0.1:9090
+  simulator --world large:10000 --latency-page-ms 40 --latency-item-us 200 --concurrency 4
+  simulator --world case.json --release 7.0
+
+While it runs:
+  curl -X POST 127.0.0.1:9090/_simulator/faults \\
+    -d '{\"route\": \"GET /api/*\", \"fault\": {\"kind\": \"answer\", \"status\": 503, \"headers\": [[\"Retry-After\", \"2\"]]}, \"times\": 3}'
+  curl -X DELETE 127.0.0.1:9090/_simulator/faults
+  curl 127.0.0.1:9090/_simulator/requests
+  curl -X POST '127.0.0.1:9090/_simulator/rotate-keys?keep=true'
+
+Faults: answer (status, headers, body), delay (millis), silence, dribble (millis), cut_off (after), reset,
+endless_body, endless_pages, lose_rows (rows). A route is `[METHOD ]PATH[?QUERY]`, `*` standing for anything.";
+
+/// Waldur, the HPC User API and a Keycloak realm, in memory, for demos and experiments
+#[derive(Parser)]
+#[command(name = "simulator", version, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:9090")]
+    listen: SocketAddr,
+    /// `demo`, `empty`, `large:N` (N resources), or a JSON file with marketplace_resources, offering_customers and hpc_projects
+    #[arg(long, default_value = "demo")]
+    world: String,
+    /// Which Waldur
+    #[arg(long, value_enum, default_value = "newer")]
+    release: ReleaseArgument,
+    /// Milliseconds that each page of a list takes
+    #[arg(long, default_value_t = 0)]
+    latency_page_ms: u64,
+    /// Microseconds that each row of a page takes on top
+    #[arg(long, default_value_t = 0)]
+    latency_item_us: u64,
+    /// Pages worked on at the same time (any number if not given); counts only with a latency
+    #[arg(long)]
+    concurrency: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ReleaseArgument {
+    /// 2025 and later
+    Newer,
+    /// 7.0.7 of October 2024
+    #[value(name = "7.0")]
+    V7_0,
+}
+
+/// Serves until interrupted.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut world = world(&arguments.world)?;
+    world.release = match arguments.release {
+        ReleaseArgument::Newer => Release::Newer,
+        ReleaseArgument::V7_0 => Release::V7_0,
+    };
+    if arguments.concurrency == Some(0) {
+        bail!("--concurrency 0 would never answer; leave it out for any number");
+    }
+    let simulator = Simulator::start_blocking(world, arguments.listen)?;
+    simulator.set_latency(Latency {
+        page: Duration::from_millis(arguments.latency_page_ms),
+        item: Duration::from_micros(arguments.latency_item_us),
+        concurrency: arguments.concurrency,
+    });
+    introduce(&simulator);
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    waiting.block_on(tokio::signal::ctrl_c()).context("cannot wait for an interrupt")
+}
+
+fn world(name: &str) -> anyhow::Result<World> {
+    if let Some(number) = name.strip_prefix("large:") {
+        return Ok(World::large(number.parse().with_context(|| format!("--world {name}: N is a number"))?));
+    }
+    match name {
+        "demo" => Ok(World::demo()),
+        "empty" => Ok(World::empty()),
+        file => {
+            let text = std::fs::read_to_string(Path::new(file))
+                .with_context(|| format!("--world {file}: neither demo, empty, large:N nor a file that can be read"))?;
+            let case = serde_json::from_str(&text).with_context(|| format!("--world {file}: this is no JSON"))?;
+            Ok(World::from_golden(&case))
+        }
+    }
+}
+
+/// Says where everything is. All secrets here are the simulator's own, made up.
+#[expect(clippy::print_stdout, reason = "this is what the command prints")]
+fn introduce(simulator: &Simulator) {
+    let (resources, users) = simulator.world(|world| (world.resources.len(), world.users.clone()));
+    println!("Waldur         {}/api/   ({resources} resources)", simulator.base_url());
+    println!("HPC User API   {}", simulator.hpc_url());
+    println!("Keycloak       {}   realm {}", simulator.keycloak_url(), simulator::REALM);
+    println!("Token endpoint {}", simulator.token_url());
+    println!("Faults         {}/_simulator/faults", simulator.base_url());
+    println!();
+    println!("Waldur tokens:");
+    for user in users {
+        println!("  {:<16} {}", user.username, user.token);
+    }
+    println!();
+    println!("Clients: hpc-client / hpc-secret, storage-provisioner / provisioner-secret");
+    let token = simulator.realm().mint(&TokenSpec::user("demo-user").lifetime(86_400));
+    println!("A user's access token, for a day:\n  {token}");
+}

@@ -1,0 +1,210 @@
+//! The realm: its keys, its clients and the tokens it has issued.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+
+use super::keys::{SigningKey, unknown_jwk};
+use super::token::{self, TokenSpec};
+
+/// Name of the realm.
+pub const REALM: &str = "cscs";
+
+/// A client that may ask for tokens of its own (a service account).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// `client_secret`.
+    pub secret: String,
+    /// Roles in `realm_access`.
+    pub roles: Vec<String>,
+    /// `aud`; empty = only `account`.
+    pub audience: Vec<String>,
+    /// Seconds that its tokens live.
+    pub lifetime: u64,
+    /// Whether the token endpoint says `expires_in`.
+    pub states_lifetime: bool,
+}
+
+impl Client {
+    /// A client without roles and audience, whose tokens live five minutes.
+    pub fn new(id: &str, secret: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            secret: secret.to_owned(),
+            roles: Vec::new(),
+            audience: Vec::new(),
+            lifetime: 300,
+            states_lifetime: true,
+        }
+    }
+
+    /// With this role in `realm_access`.
+    #[must_use]
+    pub fn role(mut self, role: &str) -> Self {
+        self.roles.push(role.to_owned());
+        self
+    }
+
+    /// With this audience.
+    #[must_use]
+    pub fn audience(mut self, audience: &str) -> Self {
+        self.audience.push(audience.to_owned());
+        self
+    }
+
+    /// With tokens that live this many seconds.
+    #[must_use]
+    pub fn lifetime(mut self, seconds: u64) -> Self {
+        self.lifetime = seconds;
+        self
+    }
+}
+
+/// A Keycloak realm.
+pub struct Realm {
+    issuer: Mutex<String>,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) keys: Vec<SigningKey>,
+    pub(super) encryption: SigningKey,
+    /// Keys that are in no set, one an algorithm.
+    pub(super) foreign: HashMap<String, SigningKey>,
+    clients: HashMap<String, Client>,
+    issued: HashMap<String, Value>,
+    revoked: HashSet<String>,
+}
+
+impl Realm {
+    /// A realm with one RS256 key, a key for encryption and one of an unknown kind. Two clients are known:
+    /// `hpc-client` / `hpc-secret`, and `storage-provisioner` / `provisioner-secret`, whose tokens are for
+    /// `hpc-storage-proxy` and hold the role `storage-reader`.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let state = State {
+            keys: vec![SigningKey::first()?],
+            encryption: SigningKey::encryption()?,
+            foreign: HashMap::new(),
+            clients: HashMap::new(),
+            issued: HashMap::new(),
+            revoked: HashSet::new(),
+        };
+        let realm = Self { issuer: Mutex::default(), state: Mutex::new(state) };
+        realm.register(Client::new("hpc-client", "hpc-secret"));
+        let provisioner = Client::new("storage-provisioner", "provisioner-secret");
+        realm.register(provisioner.role("storage-reader").audience(crate::world::DEMO_CLIENT_AUDIENCE));
+        Ok(realm)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_base(&self, base: &str) {
+        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = format!("{base}/auth/realms/{REALM}");
+    }
+
+    /// `{base}/auth/realms/cscs`.
+    pub fn issuer(&self) -> String {
+        self.issuer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds or replaces a client.
+    pub fn register(&self, client: Client) {
+        self.state().clients.insert(client.id.clone(), client);
+    }
+
+    pub(super) fn client(&self, id: &str, secret: &str) -> Option<Client> {
+        self.state().clients.get(id).filter(|client| client.secret == secret).cloned()
+    }
+
+    /// Adds a key to the set; the first key of an algorithm's is the one that signs. Answers its `kid`.
+    pub fn add_key(&self, algorithm: Algorithm) -> anyhow::Result<String> {
+        let key = SigningKey::generate(algorithm)?;
+        let kid = key.kid.clone();
+        self.state().keys.push(key);
+        Ok(kid)
+    }
+
+    /// Takes a key out of the set; what it has signed stays signed.
+    pub fn remove_key(&self, kid: &str) {
+        self.state().keys.retain(|key| key.kid != kid);
+    }
+
+    /// A new RS256 key signs from now on. With `keep_old` the old keys stay in the set. Answers the new `kid`.
+    pub fn rotate(&self, keep_old: bool) -> anyhow::Result<String> {
+        let key = SigningKey::generate(Algorithm::RS256)?;
+        let kid = key.kid.clone();
+        let mut state = self.state();
+        if !keep_old {
+            state.keys.clear();
+        }
+        state.keys.insert(0, key);
+        Ok(kid)
+    }
+
+    /// The key identifiers in the set, the one that signs RS256 first.
+    pub fn kids(&self) -> Vec<String> {
+        self.state().keys.iter().map(|key| key.kid.clone()).collect()
+    }
+
+    /// The key set: all keys, one for encryption, one of an unknown kind.
+    pub fn jwks(&self) -> Value {
+        let state = self.state();
+        let mut keys = vec![state.encryption.jwk.clone(), unknown_jwk()];
+        keys.extend(state.keys.iter().filter(|key| token::is_public(key.algorithm)).map(|key| key.jwk.clone()));
+        json!({ "keys": keys })
+    }
+
+    pub(super) fn algorithms(&self) -> Vec<String> {
+        self.state().keys.iter().map(|key| format!("{:?}", key.algorithm)).collect()
+    }
+
+    /// Makes a token; see [`TokenSpec`].
+    ///
+    /// # Panics
+    ///
+    /// When the token cannot be signed, which would be a fault of this crate.
+    pub fn mint(&self, spec: &TokenSpec) -> String {
+        let (token, claims) = token::mint(&mut self.state(), spec, &self.issuer(), wall_clock());
+        if spec.signing.is_genuine() {
+            self.state().issued.insert(token.clone(), claims);
+        }
+        token
+    }
+
+    /// Introspection calls it inactive from now on.
+    pub fn revoke(&self, token: &str) {
+        self.state().revoked.insert(token.to_owned());
+    }
+
+    /// What introspection answers: the claims and `active`, or only `{"active": false}`.
+    pub fn introspect(&self, token: &str) -> Value {
+        if !self.is_active(token) {
+            return json!({ "active": false });
+        }
+        let mut claims = self.state().issued.get(token).cloned().unwrap_or(json!({}));
+        claims["active"] = true.into();
+        claims["username"] = claims["preferred_username"].clone();
+        claims
+    }
+
+    /// Whether this realm signed it and it has neither expired nor been revoked.
+    pub fn is_active(&self, token: &str) -> bool {
+        let state = self.state();
+        !state.revoked.contains(token)
+            && state.issued.get(token).is_some_and(|claims| {
+                claims.get("exp").and_then(Value::as_u64).is_none_or(|expires| expires > wall_clock())
+            })
+    }
+}
+
+/// Seconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "tokens expire by the clock of whoever checks them, in another process")]
+pub(crate) fn wall_clock() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

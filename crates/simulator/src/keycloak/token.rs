@@ -1,0 +1,216 @@
+//! Tokens, right ones and every kind of wrong one.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::keys::SigningKey;
+use super::realm::{Client, REALM, State};
+
+/// What signs a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signing {
+    /// The realm's own key for this algorithm; one is added to the set if there is none.
+    Realm(Algorithm),
+    /// A key of this algorithm that is in no set.
+    Foreign(Algorithm),
+    /// The realm's key that is for encryption only, as RS256.
+    EncryptionKey,
+    /// HS256, keyed with the public modulus of the realm's first key: the confusion of algorithms.
+    PublicKeyAsSecret,
+    /// Nothing: `alg` is `none`.
+    Nothing,
+}
+
+impl Signing {
+    pub(super) fn is_genuine(&self) -> bool {
+        matches!(self, Self::Realm(_))
+    }
+}
+
+/// The `kid` in a token's header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kid {
+    /// That of the key that signs.
+    Right,
+    /// This one.
+    Named(String),
+    /// None at all.
+    Absent,
+}
+
+/// A token to make. The fields are public, the methods are for writing it in one line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenSpec {
+    /// What signs it.
+    pub signing: Signing,
+    /// The header's `kid`.
+    pub kid: Kid,
+    /// Claims laid over the usual ones.
+    pub claims: Map<String, Value>,
+    /// Claims taken out.
+    pub without: Vec<String>,
+    /// Seconds from now to `exp`; negative = it has expired.
+    pub lifetime: i64,
+}
+
+impl TokenSpec {
+    /// An access token of this user: RS256, five minutes, `aud` = `account`, no roles.
+    pub fn user(username: &str) -> Self {
+        Self {
+            signing: Signing::Realm(Algorithm::RS256),
+            kid: Kid::Right,
+            claims: Map::from_iter([("preferred_username".to_owned(), json!(username))]),
+            without: Vec::new(),
+            lifetime: 300,
+        }
+    }
+
+    /// An access token of a client's service account.
+    pub fn service_account(client: &str) -> Self {
+        Self::user(&format!("service-account-{client}")).claim("azp", client)
+    }
+
+    pub(super) fn of_client(client: &Client) -> Self {
+        let mut spec = Self::service_account(&client.id);
+        spec.lifetime = i64::try_from(client.lifetime).unwrap_or(i64::MAX);
+        if !client.audience.is_empty() {
+            spec = spec.claim("aud", client.audience.clone());
+        }
+        client.roles.iter().fold(spec, |spec, role| spec.role(role))
+    }
+
+    /// With this claim.
+    #[must_use]
+    pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Without this claim.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.without.push(name.to_owned());
+        self
+    }
+
+    /// For this audience alone.
+    #[must_use]
+    pub fn audience(self, audience: &str) -> Self {
+        self.claim("aud", audience)
+    }
+
+    /// With one more realm role.
+    #[must_use]
+    pub fn role(mut self, role: &str) -> Self {
+        let access = self.claims.entry("realm_access").or_insert_with(|| json!({ "roles": [] }));
+        if let Some(roles) = access["roles"].as_array_mut() {
+            roles.push(role.into());
+        }
+        self
+    }
+
+    /// With one more role of a client.
+    #[must_use]
+    pub fn client_role(mut self, client: &str, role: &str) -> Self {
+        let access = self.claims.entry("resource_access").or_insert_with(|| json!({}));
+        if access.get(client).is_none() {
+            access[client] = json!({ "roles": [] });
+        }
+        if let Some(roles) = access[client]["roles"].as_array_mut() {
+            roles.push(role.into());
+        }
+        self
+    }
+
+    /// Signed so.
+    #[must_use]
+    pub fn signed(mut self, signing: Signing) -> Self {
+        self.signing = signing;
+        self
+    }
+
+    /// With this `kid` in the header.
+    #[must_use]
+    pub fn kid(mut self, kid: Kid) -> Self {
+        self.kid = kid;
+        self
+    }
+
+    /// Expiring these many seconds from now; negative = expired.
+    #[must_use]
+    pub fn lifetime(mut self, seconds: i64) -> Self {
+        self.lifetime = seconds;
+        self
+    }
+}
+
+/// Whether keys of this algorithm have a public part.
+pub(super) fn is_public(algorithm: Algorithm) -> bool {
+    !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
+}
+
+/// The token and its claims.
+pub(super) fn mint(state: &mut State, spec: &TokenSpec, issuer: &str, now: u64) -> (String, Value) {
+    let claims = claims(spec, issuer, now);
+    let (algorithm, key, kid) = match &spec.signing {
+        Signing::Nothing => return (unsigned(&claims), claims),
+        Signing::EncryptionKey => (Algorithm::RS256, state.encryption.private.clone(), state.encryption.kid.clone()),
+        Signing::PublicKeyAsSecret => {
+            let first = state.keys.first();
+            let modulus = first.and_then(|key| key.jwk["n"].as_str()).unwrap_or_default().as_bytes().to_vec();
+            let kid = first.map(|key| key.kid.clone()).unwrap_or_default();
+            (Algorithm::HS256, EncodingKey::from_secret(&modulus), kid)
+        }
+        Signing::Foreign(algorithm) => {
+            let name = format!("{algorithm:?}");
+            let key = state.foreign.entry(name).or_insert_with(|| generated(*algorithm));
+            (*algorithm, key.private.clone(), key.kid.clone())
+        }
+        Signing::Realm(algorithm) => {
+            if !state.keys.iter().any(|key| key.algorithm == *algorithm) {
+                state.keys.push(generated(*algorithm));
+            }
+            let key = state.keys.iter().find(|key| key.algorithm == *algorithm);
+            let key = key.map_or_else(|| generated(*algorithm), Clone::clone);
+            (*algorithm, key.private, key.kid)
+        }
+    };
+    let mut header = Header::new(algorithm);
+    header.kid = match &spec.kid {
+        Kid::Right => Some(kid),
+        Kid::Named(kid) => Some(kid.clone()),
+        Kid::Absent => None,
+    };
+    let token = jsonwebtoken::encode(&header, &claims, &key);
+    #[expect(clippy::expect_used, reason = "the key was made for this algorithm a few lines above")]
+    (token.expect("a token that can be signed"), claims)
+}
+
+#[expect(clippy::expect_used, reason = "making a key fails only when the machine has no randomness")]
+fn generated(algorithm: Algorithm) -> SigningKey {
+    SigningKey::generate(algorithm).expect("a key")
+}
+
+fn claims(spec: &TokenSpec, issuer: &str, now: u64) -> Value {
+    let username = spec.claims.get("preferred_username").and_then(Value::as_str).unwrap_or("nobody");
+    let expires = now.saturating_add_signed(spec.lifetime);
+    let mut claims = json!({
+        "exp": expires, "iat": now.min(expires), "jti": Uuid::new_v4().to_string(), "iss": issuer, "aud": "account",
+        "sub": Uuid::new_v5(&Uuid::NAMESPACE_DNS, username.as_bytes()).to_string(), "typ": "Bearer",
+        "azp": "storage-console", "acr": "1", "scope": "profile email",
+        "realm_access": { "roles": [format!("default-roles-{REALM}")] },
+    });
+    if let Value::Object(claims) = &mut claims {
+        claims.extend(spec.claims.clone());
+        claims.retain(|name, _| !spec.without.contains(name));
+    }
+    claims
+}
+
+fn unsigned(claims: &Value) -> String {
+    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.", part(&json!({ "alg": "none", "typ": "JWT" })), part(claims))
+}

@@ -1,0 +1,142 @@
+//! From a request to the bytes that go out: noted, answered, and spoilt if a fault says so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+
+use super::{Peer, Shared};
+use crate::faults::Fault;
+use crate::http::{Call, Reply, form};
+
+/// Larger request bodies are refused.
+const LARGEST_BODY: usize = 64 << 20;
+
+/// Serves one request.
+pub(super) async fn serve(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let Some(mut call) = read(request).await else {
+        return whole(Reply::raw(StatusCode::BAD_REQUEST, "text/plain", "the body cannot be read"));
+    };
+    if call.path.starts_with("/_simulator/") {
+        return whole(crate::admin::answer(&shared, &call));
+    }
+    let number = shared.log.note(&call, peer.number, peer.address);
+    let fault = shared.faults.take(&call);
+    match &fault {
+        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Reset) => {
+            peer.reset();
+            return whole(Reply::empty(StatusCode::OK));
+        }
+        Some(Fault::Delay { millis }) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+        Some(Fault::EndlessPages) => call.endless = true,
+        _ => {}
+    }
+    let reply = match &fault {
+        Some(Fault::Answer { status, headers, body }) => {
+            let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            Reply { status, headers: headers.clone(), body: body.clone().into(), items: None }
+        }
+        _ => super::answer(&shared, &call),
+    };
+    if let Some(items) = reply.items {
+        shared.pace.spend(items).await;
+    }
+    shared.log.answered(number, reply.status.as_u16());
+    match fault {
+        Some(Fault::Dribble { millis }) => dribble(reply, Duration::from_millis(millis)),
+        Some(Fault::CutOff { after }) => cut_off(reply, after),
+        Some(Fault::EndlessBody) => endless(),
+        Some(Fault::LoseRows { rows }) => {
+            let mut world = shared.write();
+            let lost = rows.min(world.resources.len());
+            world.resources.drain(..lost);
+            whole(reply)
+        }
+        _ => whole(reply),
+    }
+}
+
+async fn read(request: Request) -> Option<Call> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LARGEST_BODY).await.ok()?;
+    let host = parts.headers.get("host").and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or("localhost");
+    Some(Call {
+        base: format!("http://{host}"),
+        path: parts.uri.path().to_owned(),
+        target: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        query: form(parts.uri.query().unwrap_or_default().as_bytes()),
+        method: parts.method,
+        headers: parts.headers,
+        body,
+        endless: false,
+    })
+}
+
+fn whole(reply: Reply) -> Response {
+    let body = Body::from(reply.body.clone());
+    head(&reply, body)
+}
+
+fn head(reply: &Reply, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    for (name, value) in &reply.headers {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes())) {
+            (Ok(name), Ok(value)) => {
+                response.headers_mut().append(name, value);
+            }
+            _ => tracing::warn!(name, "a header that cannot be sent is left out"),
+        }
+    }
+    response
+}
+
+/// Declares the whole length, whatever comes afterwards.
+fn declared(reply: &Reply, body: Body) -> Response {
+    let mut response = head(reply, body);
+    response.headers_mut().insert("content-length", reply.body.len().into());
+    response
+}
+
+fn dribble(reply: Reply, pause: Duration) -> Response {
+    let bytes = reply.body.clone();
+    let stream = stream::iter(0..bytes.len()).then(move |at| {
+        let byte = bytes.slice(at..=at);
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, Infallible>(byte)
+        }
+    });
+    declared(&reply, Body::from_stream(stream))
+}
+
+fn cut_off(reply: Reply, after: usize) -> Response {
+    let start = reply.body.slice(..after.min(reply.body.len()));
+    let end = stream::once(async {
+        // So that what was sent before has gone out when the connection ends.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+    });
+    let stream = stream::once(async move { Ok(start) }).chain(end);
+    declared(&reply, Body::from_stream(stream))
+}
+
+fn endless() -> Response {
+    let row = r#"{"uuid":"00000000000000000000000000000000"},"#;
+    let chunk = Bytes::from(row.repeat(1024));
+    let stream = stream::once(async { Bytes::from_static(b"[") }).chain(stream::repeat(chunk)).map(Ok::<_, Infallible>);
+    let head_only = Reply::raw(StatusCode::OK, "application/json", "");
+    head(&head_only, Body::from_stream(stream))
+}

@@ -1,0 +1,132 @@
+//! Waldur's REST API, as far as storage services use it.
+//!
+//! Every call is judged in Waldur's order: 401, 404 (unknown, invisible or malformed identifier), 403, 409 (state),
+//! 405 (type of offering), 400 (content). What is not here answers Django's HTML 404.
+
+mod access;
+mod actions;
+mod cells;
+mod listing;
+mod lists;
+mod offerings;
+mod refusals;
+mod usage;
+
+use axum::http::{Method, StatusCode};
+use uuid::Uuid;
+
+use crate::http::{Call, Reply};
+use crate::server::Shared;
+use access::Caller;
+
+/// Answers a request below `/api/`.
+pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+    let reply = route(shared, call);
+    let reply = if reply.status.is_redirection() { reply } else { reply.with("X-Frame-Options", "DENY") };
+    reply.with("Vary", "Accept-Language, Cookie").with("Content-Language", "en")
+}
+
+fn route(shared: &Shared, call: &Call) -> Reply {
+    let Some(path) = call.path.strip_suffix('/') else { return refusals::append_slash(call) };
+    let segments: Vec<&str> = path.split('/').skip(2).collect();
+    if let [family, ..] = segments[..]
+        && let Some(get) = find_list(shared, call, family, &segments[1..])
+    {
+        return get;
+    }
+    match (segments.as_slice(), &call.method) {
+        (["version"], method) => reading(method, "GET, OPTIONS", || {
+            with_caller(shared, call, |world, _| {
+                Reply::json(StatusCode::OK, &serde_json::json!({ "version": world.release.version() }))
+            })
+        }),
+        (["users", "me"], method) => reading(method, "GET, HEAD, OPTIONS", || {
+            with_caller(shared, call, |world, user| offerings::me(world, user, call))
+        }),
+        (["marketplace-component-usages", "set_usage"], _) => acting(call, || usage::set(shared, call)),
+        (["marketplace-orders", id, action], _) if actions::ORDER.contains(action) => {
+            acting(call, || actions::order(shared, call, parse(id), action))
+        }
+        (["marketplace-provider-resources", id, action], _) if actions::known(shared, action) => {
+            acting(call, || actions::resource(shared, call, parse(id), action))
+        }
+        (["marketplace-resources", id, "update_options"], _) => {
+            acting(call, || actions::resource(shared, call, parse(id), "update_options"))
+        }
+        _ => refusals::not_found(),
+    }
+}
+
+/// The lists and rows that are read with GET and HEAD.
+fn find_list(shared: &Shared, call: &Call, family: &str, rest: &[&str]) -> Option<Reply> {
+    let list = "GET, POST, HEAD, OPTIONS";
+    let detail = "GET, PUT, PATCH, DELETE, HEAD, OPTIONS";
+    let allow = match (family, rest) {
+        ("marketplace-provider-resources", [_, "team"]) | ("marketplace-provider-offerings", [_, "customers"]) => {
+            "GET, HEAD, OPTIONS"
+        }
+        (
+            "marketplace-resources"
+            | "marketplace-provider-resources"
+            | "marketplace-orders"
+            | "marketplace-provider-offerings"
+            | "marketplace-component-usages",
+            [],
+        ) => list,
+        (
+            "marketplace-resources"
+            | "marketplace-provider-resources"
+            | "marketplace-orders"
+            | "marketplace-provider-offerings",
+            [_],
+        ) => detail,
+        _ => return None,
+    };
+    let read = || {
+        with_caller(shared, call, |world, user| {
+            let caller = Caller::new(world, user);
+            match (family, rest) {
+                ("marketplace-orders", []) => lists::orders(shared, &caller, call),
+                ("marketplace-orders", [id]) => lists::order(&caller, call, parse(id)),
+                ("marketplace-provider-offerings", []) => offerings::list(&caller, call),
+                ("marketplace-provider-offerings", [id]) => offerings::detail(&caller, call, parse(id)),
+                ("marketplace-provider-offerings", [id, _]) => offerings::customers(&caller, call, parse(id)),
+                ("marketplace-component-usages", _) => usage::list(&caller, call),
+                ("marketplace-provider-resources", [id, _]) => offerings::team(&caller, parse(id)),
+                (_, [id]) => lists::resource(&caller, call, parse(id)),
+                (_, _) => lists::resources(shared, &caller, call),
+            }
+        })
+    };
+    Some(reading(&call.method, allow, read))
+}
+
+/// Runs a read as the user whose token the request carries.
+fn with_caller(shared: &Shared, call: &Call, read: impl FnOnce(&crate::World, &crate::world::User) -> Reply) -> Reply {
+    if call.header("accept").is_some_and(|accept| accept.starts_with("text/html") && !accept.contains("*/*")) {
+        return refusals::detail(StatusCode::NOT_ACCEPTABLE, "Could not satisfy the request Accept header.");
+    }
+    let world = shared.read();
+    match access::authenticate(&world, call) {
+        Ok(user) => read(&world, user),
+        Err(reply) => reply,
+    }
+}
+
+fn reading(method: &Method, allow: &str, read: impl FnOnce() -> Reply) -> Reply {
+    match *method {
+        Method::GET | Method::HEAD => read(),
+        _ => refusals::method_not_allowed(method),
+    }
+    .with("Allow", allow)
+}
+
+fn acting(call: &Call, act: impl FnOnce() -> Reply) -> Reply {
+    let reply = if call.method == Method::POST { act() } else { refusals::method_not_allowed(&call.method) };
+    reply.with("Allow", "POST, OPTIONS")
+}
+
+/// Identifiers come with or without dashes; anything else is an unknown row.
+fn parse(id: &str) -> Option<Uuid> {
+    Uuid::try_parse(id).ok()
+}

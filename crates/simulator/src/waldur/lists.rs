@@ -1,0 +1,206 @@
+//! Resources and orders: lists with their filters, and single rows.
+
+use axum::http::StatusCode;
+use uuid::Uuid;
+
+use super::access::Caller;
+use super::cells::{Fields, Writer};
+use super::listing::Page;
+use super::refusals;
+use crate::World;
+use crate::http::{Call, Reply};
+use crate::server::Shared;
+use crate::world::{OrderState, Release, Resource, ResourceState, RowOrder, Stamp};
+
+const PROVIDER_SIDE: &str = "/api/marketplace-provider-resources/";
+
+pub(super) fn resources(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
+    let world = caller.world;
+    let rows = shared.listing(caller.user.uuid, call, || {
+        let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
+        let visible = call.last("visible_to_providers") == Some("true") && world.release == Release::Newer;
+        let provider_side = call.path.starts_with(PROVIDER_SIDE);
+        let sees = |row: &Resource| {
+            if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) }
+        };
+        let mut rows: Vec<usize> = Vec::new();
+        for (index, row) in world.resources.values().enumerate() {
+            if sees(row)
+                && filter.passes(world, row, row.text("state"), row.text("modified"))
+                && call.last("backend_id").is_none_or(|id| row.text("backend_id") == id)
+                && call.last("name_exact").is_none_or(|name| row.text("name") == name)
+                && !(visible && is_not_yet_the_providers(world, row))
+            {
+                rows.push(index);
+            }
+        }
+        sort(&mut rows, world, call, &["name", "created"], |index, key| world.resources[index].text(key))?;
+        Ok(rows)
+    });
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(reply) => return reply,
+    };
+    let fields = Fields::of(call, world.release, false);
+    let writer = Writer { world, base: &call.base, fields: &fields };
+    match Page::of(call, rows.len(), call.endless) {
+        Ok(page) => page.answer(&rows, |out, index| writer.resource(out, &world.resources[*index])),
+        Err(reply) => reply,
+    }
+}
+
+/// Creating, and its order still waits for someone on the consumer's side.
+fn is_not_yet_the_providers(world: &World, row: &Resource) -> bool {
+    use OrderState::{PendingConsumer, PendingProject, PendingStartDate};
+    row.state() == Some(ResourceState::Creating)
+        && world
+            .order_in_progress(row)
+            .and_then(crate::world::Order::state)
+            .is_some_and(|state| matches!(state, PendingConsumer | PendingProject | PendingStartDate))
+}
+
+pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply {
+    let world = caller.world;
+    let provider_side = call.path.starts_with(PROVIDER_SIDE);
+    let found = id
+        .and_then(|id| world.resources.get(&id))
+        .filter(|row| if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) });
+    let Some(row) = found else { return refusals::missing("Resource") };
+    let fields = Fields::of(call, world.release, true);
+    let mut out = Vec::new();
+    Writer { world, base: &call.base, fields: &fields }.resource(&mut out, row);
+    Reply::raw(StatusCode::OK, "application/json", out)
+}
+
+pub(super) fn orders(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
+    let world = caller.world;
+    let rows = shared.listing(caller.user.uuid, call, || {
+        let filter = Filter::of(call, world, &OrderState::ALL.map(OrderState::as_str))?;
+        let of_resource = uuids(call, "resource_uuid")?;
+        let mut rows: Vec<usize> = Vec::new();
+        for (index, row) in world.orders.values().enumerate() {
+            let Some(resource) = world.resources.get(&row.resource) else { continue };
+            if (caller.sees_as_provider(resource.offering) || caller.sees_as_consumer(resource))
+                && filter.passes(world, resource, row.text("state"), row.text("modified"))
+                && (of_resource.is_empty() || of_resource.contains(&row.resource))
+                && call.last("type").is_none_or(|kind| row.text("type") == kind)
+            {
+                rows.push(index);
+            }
+        }
+        sort(&mut rows, world, call, &["created"], |index, key| world.orders[index].text(key))?;
+        Ok(rows)
+    });
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(reply) => return reply,
+    };
+    let fields = Fields::of(call, world.release, false);
+    let writer = Writer { world, base: &call.base, fields: &fields };
+    match Page::of(call, rows.len(), call.endless) {
+        Ok(page) => page.answer(&rows, |out, index| writer.order(out, &world.orders[*index])),
+        Err(reply) => reply,
+    }
+}
+
+pub(super) fn order(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply {
+    let world = caller.world;
+    let found = id.and_then(|id| world.orders.get(&id)).filter(|row| {
+        world
+            .resources
+            .get(&row.resource)
+            .is_some_and(|row| caller.sees_as_provider(row.offering) || caller.sees_as_consumer(row))
+    });
+    let Some(row) = found else { return refusals::missing("Order") };
+    let fields = Fields::of(call, world.release, true);
+    let mut out = Vec::new();
+    Writer { world, base: &call.base, fields: &fields }.order(&mut out, row);
+    Reply::raw(StatusCode::OK, "application/json", out)
+}
+
+/// The filters that resources and orders share.
+struct Filter<'a> {
+    states: Vec<&'a str>,
+    offerings: Vec<Uuid>,
+    slugs: Option<Vec<&'a str>>,
+    projects: Vec<Uuid>,
+    customers: Vec<Uuid>,
+    modified: Option<String>,
+}
+
+impl<'a> Filter<'a> {
+    fn of(call: &'a Call, world: &World, states: &[&str]) -> Result<Self, Reply> {
+        let asked: Vec<&str> = call.all("state").collect();
+        if let Some(unknown) = asked.iter().find(|state| !states.contains(state)) {
+            let text = format!("Select a valid choice. {unknown} is not one of the available choices.");
+            return Err(refusals::invalid("state", &text));
+        }
+        // 7.0.x knows no such filter and answers everything.
+        let newer = world.release == Release::Newer;
+        let slugs = call.last("offering_slug").filter(|_| newer).map(|list| list.split(',').collect());
+        let modified = match call.last("modified") {
+            None => None,
+            // Resources of 7.0.x take dates only.
+            Some(text) if !newer && text.contains('T') && call.path.contains("-resources") => {
+                return Err(refusals::invalid("modified", "Enter a valid date."));
+            }
+            Some(text) => match Stamp::parse(text) {
+                Some(stamp) => Some(stamp.text()),
+                None => return Err(refusals::invalid("modified", "Enter a valid date/time.")),
+            },
+        };
+        Ok(Self {
+            states: asked,
+            offerings: uuids(call, "offering_uuid")?,
+            slugs,
+            projects: uuids(call, "project_uuid")?,
+            customers: uuids(call, "customer_uuid")?,
+            modified,
+        })
+    }
+
+    fn passes(&self, world: &World, resource: &Resource, state: &str, modified: &str) -> bool {
+        (self.states.is_empty() || self.states.contains(&state))
+            && (self.offerings.is_empty() || self.offerings.contains(&resource.offering))
+            && self.slugs.as_ref().is_none_or(|slugs| {
+                world.offerings.get(&resource.offering).is_some_and(|offering| slugs.contains(&offering.slug.as_str()))
+            })
+            && (self.projects.is_empty() || self.projects.contains(&resource.project))
+            && (self.customers.is_empty()
+                || world.projects.get(&resource.project).is_some_and(|row| self.customers.contains(&row.customer)))
+            && self.modified.as_deref().is_none_or(|since| modified >= since)
+    }
+}
+
+fn uuids(call: &Call, key: &str) -> Result<Vec<Uuid>, Reply> {
+    call.all(key).map(|text| Uuid::try_parse(text).map_err(|_| refusals::invalid(key, "Enter a valid UUID."))).collect()
+}
+
+/// Sorts as `o` says, by `created` without it. Ties keep the world's order.
+fn sort<'a>(
+    rows: &mut [usize],
+    world: &World,
+    call: &Call,
+    known: &[&str],
+    text: impl Fn(usize, &str) -> &'a str,
+) -> Result<(), Reply> {
+    let keys: Vec<&str> = call.last("o").unwrap_or("created").split(',').collect();
+    for key in &keys {
+        if !known.contains(&key.trim_start_matches('-')) {
+            let text = format!("Select a valid choice. {key} is not one of the available choices.");
+            return Err(refusals::invalid("o", &text));
+        }
+    }
+    if world.rows == RowOrder::AsGiven {
+        return Ok(());
+    }
+    rows.sort_by(|a, b| {
+        keys.iter().fold(std::cmp::Ordering::Equal, |order, key| {
+            order.then_with(|| match key.strip_prefix('-') {
+                Some(key) => text(*b, key).cmp(text(*a, key)),
+                None => text(*a, key).cmp(text(*b, key)),
+            })
+        })
+    });
+    Ok(())
+}

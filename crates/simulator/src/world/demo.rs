@@ -1,0 +1,191 @@
+//! A world worth looking at: every state, every type of order, and the oddities that real data has.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{NewResource, OfferingType, OrderState, ResourceState, Role, World};
+
+/// The audience that the demo's clients get into their tokens.
+pub const DEMO_CLIENT_AUDIENCE: &str = "hpc-storage-proxy";
+
+/// Provider and customer of every system, and who may have projects there.
+const SYSTEMS: [(&str, &str); 3] = [("capstor", "cscs"), ("vast", "cscs"), ("iopsstor", "eth")];
+const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
+const CUSTOMERS: [(&str, &str); 6] = [
+    ("uni-alpha", "University Alpha"),
+    ("uni-beta", "University Beta"),
+    ("lab-gamma", "Laboratory Gamma"),
+    ("inst-delta", "Institute Delta"),
+    ("mch", "Weather Service"),
+    ("kaeufer", "Käufer «Ω» & Söhne"),
+];
+
+impl World {
+    /// Three storage systems (`capstor` and `vast` of provider `cscs`, `iopsstor` of `eth`), a fourth offering that the
+    /// proxy does not serve, six customers, twelve projects and about forty resources in every state, with open orders
+    /// of every kind. `storage-proxy` owns both providers, `cscs-owner` one of them; `capstor-manager`, `alpha-owner`
+    /// and `alpha-member` see what their names say.
+    pub fn demo() -> Self {
+        let mut world = Self::empty();
+        let cscs = world.add_provider("cscs", "Storage Centre");
+        let eth = world.add_provider("eth", "Polytechnic");
+        let offerings: Vec<Uuid> = SYSTEMS
+            .iter()
+            .map(|(slug, provider)| {
+                let owner = if *provider == "eth" { eth } else { cscs };
+                world.add_offering(owner, slug, &format!("{} storage", slug.to_uppercase()), OfferingType::Slurm)
+            })
+            .collect();
+        let basic = world.add_offering(cscs, "tape-basic", "Tape, served by hand", OfferingType::Basic);
+        let projects = world.demo_projects();
+        world.demo_users(cscs, eth, offerings[0], projects[0]);
+
+        world.demo_settled(&offerings, &projects);
+        world.demo_orders(&offerings, &projects);
+        world.demo_oddities(&offerings, &projects);
+        world.add_resource((basic, projects[1]), "tape-1", ResourceState::Ok, storage(5, "archive"));
+        world
+    }
+
+    fn demo_projects(&mut self) -> Vec<Uuid> {
+        let mut projects = Vec::new();
+        for (number, (slug, name)) in CUSTOMERS.iter().enumerate() {
+            let customer = self.add_customer(slug, name);
+            for half in 0..2 {
+                let project = format!("{slug}-p{}", half + 1);
+                projects.push(self.add_project(customer, &project, &format!("{name}, project {}", half + 1)));
+                let gid = u32::try_from(30_500 + 2 * number + half).unwrap_or(u32::MAX);
+                match (number, half) {
+                    (3, 1) => {}                                    // not known to the HPC User API at all
+                    (4, 1) => self.hpc.add_project(&project, None), // known, but without a GID
+                    _ => self.hpc.add_project(&project, Some(gid)),
+                }
+            }
+        }
+        projects
+    }
+
+    fn demo_users(&mut self, cscs: Uuid, eth: Uuid, capstor: Uuid, project: Uuid) {
+        self.grant("storage-proxy", Role::ProviderOwner(cscs));
+        self.grant("storage-proxy", Role::ProviderOwner(eth));
+        self.add_user("cscs-owner").roles.push(Role::ProviderOwner(cscs));
+        self.add_user("capstor-manager").roles.push(Role::OfferingManager(capstor));
+        let customer = self.projects[&project].customer;
+        self.add_user("alpha-owner").roles.push(Role::CustomerOwner(customer));
+        self.add_user("alpha-member").roles.push(Role::ProjectMember(project));
+        self.hpc.users.insert(
+            "alpha-member".to_owned(),
+            json!({ "username": "alpha-member", "uidNumber": 23_001, "email": "alpha-member@example.org" }),
+        );
+    }
+
+    /// Resources without an open order, each data type on each system.
+    fn demo_settled(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+        let mut number = 0;
+        for (offering, (system, _)) in offerings.iter().zip(SYSTEMS) {
+            for data_type in DATA_TYPES {
+                for _ in 0..2 {
+                    let project = projects[number * 5 % projects.len()];
+                    let slug = format!("{system}-{data_type}-{number}");
+                    let mut record = storage(10 * (number + 1), data_type);
+                    let slug_of_project = self.projects[&project].slug.clone();
+                    if number % 2 == 0 {
+                        let path = format!("/{system}/{data_type}/demo/{slug_of_project}");
+                        record.insert("backend_id".into(), path.into());
+                    }
+                    if number % 6 == 0 {
+                        let options = json!({ "permissions": "2770", "hard_quota_space": 10 * (number + 2),
+                            "soft_quota_inodes": 1_000_000, "hard_quota_inodes": 1_500_000 });
+                        record.insert("options".into(), options);
+                    }
+                    self.add_resource((*offering, project), &slug, ResourceState::Ok, record);
+                    number += 1;
+                }
+            }
+        }
+        for (slug, state) in
+            [("gone", ResourceState::Terminated), ("broken", ResourceState::Erred), ("half-made", ResourceState::Erred)]
+        {
+            let id = self.add_resource((offerings[0], projects[2]), slug, state, storage(7, "store"));
+            if state == ResourceState::Erred {
+                self.change(id, "error_message", "Quota could not be set".into());
+            }
+        }
+    }
+
+    /// Open and closed orders of every type and in every state.
+    fn demo_orders(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+        for (number, state) in [
+            OrderState::PendingConsumer,
+            OrderState::PendingProvider,
+            OrderState::PendingProject,
+            OrderState::PendingStartDate,
+            OrderState::Executing,
+            OrderState::Rejected,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let order = self.order_create(NewResource {
+                offering: offerings[number % offerings.len()],
+                project: projects[number],
+                slug: format!("create-{}", state.as_str()),
+                limits: json!({ "storage": 20 + number }),
+                attributes: json!({ "storage_data_type": DATA_TYPES[number % 4], "permissions": "0770" }),
+            });
+            if state == OrderState::Rejected {
+                let _ = self.consumer_reject(order);
+            } else {
+                self.force_order(order, state);
+            }
+        }
+        let open = [OrderState::PendingConsumer, OrderState::PendingProvider, OrderState::Executing];
+        for (number, state) in open.into_iter().enumerate() {
+            for what in ["limits", "options", "terminate"] {
+                let slug = format!("{what}-{}", state.as_str());
+                let place = (offerings[number % offerings.len()], projects[number + 2]);
+                let mut record = storage(30, DATA_TYPES[number]);
+                record.insert("options".into(), json!({ "permissions": "775" }));
+                let id = self.add_resource(place, &slug, ResourceState::Ok, record);
+                let options = Map::from_iter([("hard_quota_space".to_owned(), json!(45.5))]);
+                let order = match what {
+                    "limits" => self.order_update_limits(id, json!({ "storage": 40 })),
+                    "options" => self.order_update_options(id, &options),
+                    _ => self.order_terminate(id),
+                };
+                if let Some(order) = order {
+                    self.force_order(order, state);
+                }
+            }
+        }
+    }
+
+    /// What real data has: items in `backend_metadata`, text there, a malformed row, projects without a GID.
+    fn demo_oddities(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+        let mut record = storage(12, "store");
+        record.insert(
+            "backend_metadata".into(),
+            json!({ "project_item": { "itemId": "5d8a5c9e-0a3e-5d6f-9c52-6f0b5a9d1c11", "key": null,
+                "name": "own-item", "status": "active", "unixGid": 31_999, "active": true } }),
+        );
+        self.add_resource((offerings[0], projects[3]), "own-item", ResourceState::Ok, record);
+
+        let mut record = storage(3, "users");
+        record.insert("backend_metadata".into(), "written by hand".into());
+        self.add_resource((offerings[1], projects[0]), "text-metadata", ResourceState::Ok, record);
+
+        let mut record = storage(3, "store");
+        record.insert("limits".into(), json!({ "storage": "a lot" }));
+        self.add_resource((offerings[1], projects[4]), "malformed", ResourceState::Ok, record);
+
+        self.add_resource((offerings[0], projects[7]), "project-unknown", ResourceState::Ok, storage(9, "store"));
+        self.add_resource((offerings[0], projects[9]), "project-without-gid", ResourceState::Ok, storage(9, "store"));
+    }
+}
+
+fn storage(terabytes: usize, data_type: &str) -> Map<String, Value> {
+    Map::from_iter([
+        ("limits".to_owned(), json!({ "storage": terabytes })),
+        ("attributes".to_owned(), json!({ "storage_data_type": data_type, "permissions": "775" })),
+    ])
+}

@@ -1,0 +1,143 @@
+//! The words Waldur uses for states, types and releases.
+
+/// Which Waldur is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Release {
+    /// 2025 and later, what sites run: read in its sources.
+    #[default]
+    Newer,
+    /// 7.0.7 of October 2024, as recorded.
+    V7_0,
+}
+
+impl Release {
+    /// What `/api/version/` says.
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Newer => "7.9.0",
+            Self::V7_0 => "7.0.7+2.g1ea6cb820",
+        }
+    }
+}
+
+/// State of a marketplace resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Waldur's own words")]
+pub enum ResourceState {
+    Creating,
+    Ok,
+    Erred,
+    Updating,
+    Terminating,
+    Terminated,
+}
+
+impl ResourceState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Creating, Self::Ok, Self::Erred, Self::Updating, Self::Terminating, Self::Terminated];
+
+    /// As Waldur writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Ok => "OK",
+            Self::Erred => "Erred",
+            Self::Updating => "Updating",
+            Self::Terminating => "Terminating",
+            Self::Terminated => "Terminated",
+        }
+    }
+
+    /// Exactly as Waldur writes it, or none.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// State of a marketplace order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Waldur's own words")]
+pub enum OrderState {
+    PendingConsumer,
+    PendingProvider,
+    PendingProject,
+    PendingStartDate,
+    Executing,
+    Done,
+    Erred,
+    Canceled,
+    Rejected,
+}
+
+impl OrderState {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::PendingConsumer,
+        Self::PendingProvider,
+        Self::PendingProject,
+        Self::PendingStartDate,
+        Self::Executing,
+        Self::Done,
+        Self::Erred,
+        Self::Canceled,
+        Self::Rejected,
+    ];
+
+    /// As Waldur writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PendingConsumer => "pending-consumer",
+            Self::PendingProvider => "pending-provider",
+            Self::PendingProject => "pending-project",
+            Self::PendingStartDate => "pending-start-date",
+            Self::Executing => "executing",
+            Self::Done => "done",
+            Self::Erred => "erred",
+            Self::Canceled => "canceled",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Exactly as Waldur writes it, or none.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Whether an order in this state counts as `order_in_progress`.
+    pub fn in_progress(self) -> bool {
+        matches!(
+            self,
+            Self::PendingConsumer
+                | Self::PendingProvider
+                | Self::PendingProject
+                | Self::PendingStartDate
+                | Self::Executing
+        )
+    }
+}
+
+/// What an order asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Waldur's own words")]
+pub enum OrderType {
+    Create,
+    Update,
+    Terminate,
+}
+
+impl OrderType {
+    /// As Waldur writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "Create",
+            Self::Update => "Update",
+            Self::Terminate => "Terminate",
+        }
+    }
+
+    /// Exactly as Waldur writes it, or none.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Create, Self::Update, Self::Terminate].into_iter().find(|kind| kind.as_str() == text)
+    }
+}

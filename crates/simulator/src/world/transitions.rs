@@ -1,0 +1,276 @@
+//! Orders and resources as state machines: who may follow whom, and what that does to the resource.
+//!
+//! Where the releases differ, [`Release::V7_0`] is what was recorded and [`Release::Newer`] what newer sources say.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{OfferingType, OrderState, OrderType, Release, ResourceState, World};
+
+/// Why a transition does not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such order or resource.
+    Unknown,
+    /// It is in another state (409); the text names the states that would do.
+    WrongState(&'static str),
+    /// The offering's type does not know this action (405).
+    OfferingType(OfferingType),
+    /// The project or its customer is not to be served (400).
+    Unavailable(String),
+    /// Waldur itself fails with an HTML page (500).
+    Crash,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => out.write_str("there is no such row"),
+            Self::WrongState(states) => write!(out, "Valid states for operation: {states}."),
+            Self::OfferingType(kind) => {
+                write!(out, "The order's offering with {} type does not support this action", kind.as_str())
+            }
+            Self::Unavailable(text) => out.write_str(text),
+            Self::Crash => out.write_str("Server Error (500)"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl World {
+    /// The consumer's approval: `pending-consumer` → `pending-provider`.
+    pub fn consumer_approve(&mut self, order: Uuid) -> Result<(), Refusal> {
+        self.expect(order, &[OrderState::PendingConsumer], "pending-consumer")?;
+        self.move_order(order, OrderState::PendingProvider);
+        Ok(())
+    }
+
+    /// The consumer's refusal: `pending-consumer` → `rejected`; the resource as after the provider's refusal.
+    pub fn consumer_reject(&mut self, order: Uuid) -> Result<(), Refusal> {
+        self.expect(order, &[OrderState::PendingConsumer], "pending-consumer")?;
+        self.reject(order)
+    }
+
+    /// The provider's approval: `pending-provider` → `executing`. An offering of type Basic completes the order at
+    /// once, newer releases an order of options too. `attributes` are merged into the order by newer releases.
+    pub fn approve(&mut self, order: Uuid, attributes: Map<String, Value>) -> Result<(), Refusal> {
+        self.expect(order, &[OrderState::PendingProvider], "pending-provider")?;
+        self.available(order)?;
+        let (kind, resource) = self.kind_and_resource(order)?;
+        if self.release == Release::Newer
+            && let Some(row) = self.orders.get_mut(&order)
+            && let Some(Value::Object(own)) = row.record.get_mut("attributes")
+        {
+            own.extend(attributes);
+        }
+        let options = self.orders.get(&order).is_some_and(super::Order::is_options_order);
+        if self.offering_type(order) == OfferingType::Basic || (options && self.release == Release::Newer) {
+            return self.finish(order);
+        }
+        self.move_order(order, OrderState::Executing);
+        match kind {
+            OrderType::Create => {}
+            OrderType::Update => self.change_state(resource, ResourceState::Updating),
+            OrderType::Terminate => self.change_state(resource, ResourceState::Terminating),
+        }
+        Ok(())
+    }
+
+    /// The provider's refusal: `pending-provider` → `rejected`. A new resource is Terminated, any other OK again.
+    pub fn provider_reject(&mut self, order: Uuid, comment: &str) -> Result<(), Refusal> {
+        self.expect(order, &[OrderState::PendingProvider], "pending-provider")?;
+        if self.release == Release::Newer
+            && !comment.is_empty()
+            && let Some(row) = self.orders.get_mut(&order)
+        {
+            row.set("provider_rejection_comment", comment);
+        }
+        self.reject(order)
+    }
+
+    /// `executing` → `done`: limits and options take effect, the resource is OK, or Terminated.
+    pub fn set_done(&mut self, order: Uuid) -> Result<(), Refusal> {
+        self.expect(order, &[OrderState::Executing], "executing")?;
+        self.slurm_only(order)?;
+        self.finish(order)
+    }
+
+    /// `pending-consumer`, `pending-provider` or `erred` → `executing`; the resource stays as it is.
+    pub fn set_executing(&mut self, order: Uuid) -> Result<(), Refusal> {
+        const FROM: [OrderState; 3] = [OrderState::PendingConsumer, OrderState::PendingProvider, OrderState::Erred];
+        self.expect(order, &FROM, "pending-consumer, pending-provider, erred")?;
+        self.slurm_only(order)?;
+        self.move_order(order, OrderState::Executing);
+        Ok(())
+    }
+
+    /// Any state → `erred` (7.0.x: only the resource errs, unless the order is executing).
+    pub fn set_erred(&mut self, order: Uuid, message: &str, traceback: &str) -> Result<(), Refusal> {
+        let (kind, resource) = self.kind_and_resource(order)?;
+        self.slurm_only(order)?;
+        let state = self.orders.get(&order).and_then(super::Order::state);
+        let of_resource = self.resources.get(&resource).and_then(super::Resource::state);
+        let old = self.release == Release::V7_0;
+        if old && kind == OrderType::Terminate && of_resource != Some(ResourceState::Terminating) {
+            return Err(Refusal::Crash);
+        }
+        if let Some(row) = self.orders.get_mut(&order) {
+            row.set("error_message", message);
+            row.set("error_traceback", traceback);
+        }
+        if !old || state == Some(OrderState::Executing) {
+            self.move_order(order, OrderState::Erred);
+        }
+        let unnamed = self.resources.get(&resource).is_some_and(|row| row.text("backend_id").is_empty());
+        let next = match kind {
+            OrderType::Terminate => ResourceState::Ok,
+            OrderType::Create if !old && unnamed => ResourceState::Terminated,
+            OrderType::Create | OrderType::Update => ResourceState::Erred,
+        };
+        if next == ResourceState::Erred
+            && let Some(row) = self.resources.get_mut(&resource)
+        {
+            row.set("error_message", message);
+            row.set("error_traceback", traceback);
+        }
+        self.change_state(resource, next);
+        Ok(())
+    }
+
+    /// The consumer's withdrawal of a pending order: → `canceled`; newer releases return the resource to OK.
+    pub fn cancel(&mut self, order: Uuid) -> Result<(), Refusal> {
+        const FROM: [OrderState; 4] = [
+            OrderState::PendingConsumer,
+            OrderState::PendingProvider,
+            OrderState::PendingProject,
+            OrderState::PendingStartDate,
+        ];
+        self.expect(order, &FROM, "pending-consumer, pending-provider, pending-project, pending-start-date")?;
+        let (kind, resource) = self.kind_and_resource(order)?;
+        self.move_order(order, OrderState::Canceled);
+        if self.release == Release::Newer {
+            let next = if kind == OrderType::Create { ResourceState::Terminated } else { ResourceState::Ok };
+            self.change_state(resource, next);
+        }
+        Ok(())
+    }
+
+    /// `set_state_ok` of a resource: from Erred, Creating, Updating, Terminating; its order is left alone.
+    pub fn resource_ok(&mut self, resource: Uuid) -> Result<(), Refusal> {
+        use ResourceState::{Creating, Erred, Terminating, Updating};
+        let row = self.resources.get_mut(&resource).ok_or(Refusal::Unknown)?;
+        if !matches!(row.state(), Some(Erred | Creating | Updating | Terminating)) {
+            return Err(Refusal::WrongState("Erred, Creating, Updating, Terminating"));
+        }
+        row.set("error_message", "");
+        row.set("error_traceback", "");
+        self.change_state(resource, ResourceState::Ok);
+        Ok(())
+    }
+
+    /// Sets a field of a resource and its `modified`; answers whether the value is another one.
+    pub fn change(&mut self, resource: Uuid, key: &str, value: Value) -> bool {
+        let now = self.tick().text();
+        match self.resources.get_mut(&resource) {
+            Some(row) if row.record.get(key) != Some(&value) => {
+                row.set(key, value);
+                row.set("modified", now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn change_state(&mut self, resource: Uuid, state: ResourceState) {
+        self.change(resource, "state", state.as_str().into());
+    }
+
+    fn reject(&mut self, order: Uuid) -> Result<(), Refusal> {
+        let (kind, resource) = self.kind_and_resource(order)?;
+        self.move_order(order, OrderState::Rejected);
+        let next = if kind == OrderType::Create { ResourceState::Terminated } else { ResourceState::Ok };
+        self.change_state(resource, next);
+        Ok(())
+    }
+
+    fn finish(&mut self, order: Uuid) -> Result<(), Refusal> {
+        let (kind, resource) = self.kind_and_resource(order)?;
+        let row = self.orders.get(&order).ok_or(Refusal::Unknown)?;
+        let options = row.is_options_order();
+        let limits = row.record.get("limits").cloned();
+        let new = row.record.get("attributes").and_then(|attributes| attributes.get("new_options")).cloned();
+        self.move_order(order, OrderState::Done);
+        match kind {
+            OrderType::Create => {}
+            OrderType::Update if options => {
+                self.change(resource, "options", new.unwrap_or(Value::Null));
+            }
+            OrderType::Update => {
+                self.change(resource, "limits", limits.unwrap_or(Value::Null));
+            }
+            OrderType::Terminate => {
+                self.change_state(resource, ResourceState::Terminated);
+                return Ok(());
+            }
+        }
+        self.change_state(resource, ResourceState::Ok);
+        Ok(())
+    }
+
+    fn move_order(&mut self, order: Uuid, state: OrderState) {
+        let now = self.tick().text();
+        if let Some(row) = self.orders.get_mut(&order) {
+            row.set("state", state.as_str());
+            row.set("modified", now);
+            let resource = row.resource;
+            self.repin(resource);
+        }
+    }
+
+    fn expect(&self, order: Uuid, from: &[OrderState], names: &'static str) -> Result<(), Refusal> {
+        let state = self.orders.get(&order).ok_or(Refusal::Unknown)?.state();
+        if state.is_some_and(|state| from.contains(&state)) { Ok(()) } else { Err(Refusal::WrongState(names)) }
+    }
+
+    fn kind_and_resource(&self, order: Uuid) -> Result<(OrderType, Uuid), Refusal> {
+        let row = self.orders.get(&order).ok_or(Refusal::Unknown)?;
+        Ok((row.kind().ok_or(Refusal::Crash)?, row.resource))
+    }
+
+    fn offering_type(&self, order: Uuid) -> OfferingType {
+        self.orders
+            .get(&order)
+            .and_then(|row| self.resources.get(&row.resource))
+            .and_then(|row| self.offerings.get(&row.offering))
+            .map_or(OfferingType::Slurm, |offering| offering.kind)
+    }
+
+    /// Refuses when the order's offering is not served by an outside agent.
+    pub(crate) fn slurm_only(&self, order: Uuid) -> Result<(), Refusal> {
+        match self.offering_type(order) {
+            OfferingType::Slurm => Ok(()),
+            kind @ OfferingType::Basic => Err(Refusal::OfferingType(kind)),
+        }
+    }
+
+    fn available(&self, order: Uuid) -> Result<(), Refusal> {
+        let project = self
+            .orders
+            .get(&order)
+            .and_then(|row| self.resources.get(&row.resource))
+            .and_then(|row| self.projects.get(&row.project));
+        let Some(project) = project else { return Ok(()) };
+        let Some(customer) = self.customers.get(&project.customer) else { return Ok(()) };
+        if customer.blocked {
+            return Err(Refusal::Unavailable("Blocked organization is not available.".to_owned()));
+        }
+        if project.expired {
+            let text = format!("Project '{} | {}' is expired.", project.name, customer.name);
+            return Err(Refusal::Unavailable(text));
+        }
+        Ok(())
+    }
+}
