@@ -1,2 +1,140 @@
-//! Placeholder.
-fn main() {}
+//! One command: simulator and proxy on loopback, with a world worth looking at.
+
+#![expect(clippy::print_stdout, reason = "this program talks to people")]
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use proxy::api::{self, Service};
+use proxy::auth::Verifier;
+use proxy::clock::Clock;
+use proxy::settings::{Environment, Loaded, Overrides};
+use proxy::source::Source;
+use proxy::{errors, server, settings, telemetry};
+use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
+use tokio::net::TcpListener;
+
+/// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, until Ctrl-C.
+#[derive(Debug, Parser)]
+struct Demo {
+    /// Port of the proxy; a free one is taken when it is in use
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Port of the simulator; a free one is taken when it is in use
+    #[arg(long, default_value_t = 9090)]
+    simulator_port: u16,
+    /// Log the mapping of each resource and each upstream exchange
+    #[arg(long)]
+    debug: bool,
+}
+
+const CLIENT_ID: &str = "hpc-client";
+const CLIENT_SECRET: &str = "hpc-secret";
+const PROVISIONER: &str = "storage-provisioner";
+const PROVISIONER_SECRET: &str = "provisioner-secret";
+
+fn main() -> anyhow::Result<()> {
+    let demo = Demo::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(&demo))
+}
+
+async fn run(demo: &Demo) -> anyhow::Result<()> {
+    let simulator = match start_simulator(demo.simulator_port).await {
+        Ok(simulator) => simulator,
+        Err(_) => start_simulator(0).await?,
+    };
+    simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET));
+    let loaded = load(&simulator, demo.debug)?;
+    telemetry::log_to_stdout(&loaded.settings);
+    let source = Source::new(&loaded.settings)?;
+    let verifier = Verifier::new(&loaded.settings.auth, Clock::system())?;
+    let service = Service { source: Arc::new(source), verifier: Arc::new(verifier) };
+    let listener = bind(demo.port).await?;
+    introduce(&simulator, listener.local_addr()?);
+    let stop = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    server::serve(vec![listener], api::router(service), stop).await?;
+    Ok(())
+}
+
+async fn start_simulator(port: u16) -> anyhow::Result<Simulator> {
+    Simulator::start_on(World::demo(), (Ipv4Addr::LOCALHOST, port).into()).await
+}
+
+async fn bind(port: u16) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port of the loopback interface is free")
+        }
+        other => other.with_context(|| format!("cannot listen on port {port}")),
+    }
+}
+
+/// The settings, by the way that every user's settings take.
+fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
+    let environment = [
+        ("DEBUG", debug.to_string()),
+        ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#)),
+        ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
+        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
+        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
+        ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
+        ("HPC_USER_API_URL", simulator.hpc_url()),
+        ("HPC_USER_CLIENT_ID", CLIENT_ID.to_owned()),
+        ("HPC_USER_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
+        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+    ];
+    // A folder without a file `.env`: the demo's settings are these alone.
+    let nowhere = std::path::PathBuf::from("/nonexistent");
+    settings::load(&Environment::new(nowhere, environment), &Overrides::default())
+        .map_err(|faults| anyhow::anyhow!(errors::chain(&faults)))
+}
+
+fn introduce(simulator: &Simulator, proxy: SocketAddr) {
+    let base = simulator.base_url();
+    let token_url = simulator.token_url();
+    let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).lifetime(24 * 3600));
+    let listing = format!("http://{proxy}/api/storage-resources/");
+    println!(
+        "\
+The proxy answers on http://{proxy}, a simulated Waldur, HPC User API and Keycloak on {base}.
+Stop both with Ctrl-C. Nothing here leaves this machine.
+
+A token for a day:
+
+TOKEN={token}
+
+Everything, the first page:
+
+curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}'
+
+What waits for a provisioner on capstor:
+
+curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=capstor&status=pending'
+
+Scratch directories, two a page:
+
+curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?data_type=scratch&page_size=2&page=2'
+
+Without a token:
+
+curl -si '{listing}'
+
+A fresh token, the way a provisioner gets one:
+
+curl -s -d grant_type=client_credentials -d client_id={PROVISIONER} -d client_secret={PROVISIONER_SECRET} '{token_url}'
+
+See what happens when Waldur fails, and when it is back:
+
+curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
+curl -s -X DELETE '{base}/_simulator/faults'
+"
+    );
+}
