@@ -136,13 +136,13 @@ pub struct HpcUserApi {
 }
 
 impl HpcUserApi {
-    /// Sets up the client. Nothing is sent yet. `timeout` is the deadline of each exchange.
+    /// Sets up the client. Nothing is sent yet.
     ///
     /// Missing settings are no error here: in development mode the proxy does without the API, otherwise
     /// [`resolve`](Self::resolve) says what is missing.
-    pub fn new(settings: &settings::HpcUserApi, timeout: Duration) -> Result<Self, TransportError> {
+    pub fn new(settings: &settings::HpcUserApi) -> Result<Self, TransportError> {
         Ok(Self {
-            connection: Connection::new(settings, timeout)?,
+            connection: Connection::new(settings)?,
             development_mode: settings.development_mode,
             gids: Mutex::default(),
             user_endpoint: users::Endpoint::new(settings),

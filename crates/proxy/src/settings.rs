@@ -26,6 +26,7 @@ mod yaml;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
@@ -83,6 +84,8 @@ pub struct WaldurApi {
     pub socks_proxy: Option<Url>,
     /// `User-Agent` to send instead of the proxy's own; valid as a header.
     pub agent_header: Option<String>,
+    /// Deadline of one exchange.
+    pub timeout: Duration,
 }
 
 /// Authentication of callers against a Keycloak realm.
@@ -126,6 +129,8 @@ pub struct HpcUserApi {
     pub socks_proxy: Option<Url>,
     /// Whether certificates are verified.
     pub verify_ssl: bool,
+    /// Deadline of one exchange.
+    pub timeout: Duration,
     /// Invent identities where the API has none or cannot be reached.
     pub development_mode: bool,
     /// Path of the optional user endpoint (decision D5): begins with one `/`, holds `{username}` where the resource's

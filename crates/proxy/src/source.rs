@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
 use thiserror::Error;
@@ -14,9 +13,6 @@ use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::upstream::TransportError;
 use crate::waldur::{Waldur, WaldurError};
-
-/// Deadline of one exchange with the HPC User API or its token endpoint: the Python proxy's.
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the catalogue from the upstreams.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ impl Source {
     pub fn new(settings: &Settings) -> Result<Self, TransportError> {
         Ok(Self {
             waldur: Waldur::new(&settings.waldur_api)?,
-            identities: HpcUserApi::new(&settings.hpc_user_api, IDENTITY_TIMEOUT)?,
+            identities: HpcUserApi::new(&settings.hpc_user_api)?,
             policy: policy(settings),
             on_processing_error: settings.backend_settings.on_processing_error,
             reported: Mutex::default(),

@@ -4,7 +4,6 @@ mod page;
 mod read;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use catalog::{Customer, Customers, Resource, Skipped};
 use futures::TryStreamExt;
@@ -31,9 +30,6 @@ const MAX_BODY: usize = 64 << 20;
 const MAX_ROWS: usize = 1_000_000;
 /// How often a list is read anew when rows moved between its pages.
 const ATTEMPTS: usize = 3;
-/// Time for one page. Waldur takes some 40 s for its slowest lists.
-const TIMEOUT: Duration = Duration::from_mins(1);
-
 /// Client for Waldur.
 #[derive(Debug)]
 pub struct Waldur {
@@ -81,7 +77,7 @@ impl Waldur {
                 verify_tls: settings.verify_ssl,
                 proxy: settings.socks_proxy.clone(),
                 user_agent: settings.agent_header.clone().unwrap_or_else(|| USER_AGENT.to_owned()),
-                timeout: TIMEOUT,
+                timeout: settings.timeout,
             },
         )?;
         Ok(Self { upstream, root: settings.api_url.clone(), token: settings.access_token.clone() })

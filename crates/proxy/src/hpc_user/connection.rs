@@ -1,7 +1,5 @@
 //! The API's address, the connections to it, and the machine token that opens it.
 
-use std::time::Duration;
-
 use http::{Method, StatusCode, header};
 use url::Url;
 
@@ -19,15 +17,12 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Sets up the connection, or names the setting that is missing for one.
-    pub(super) fn new(
-        settings: &settings::HpcUserApi,
-        timeout: Duration,
-    ) -> Result<Result<Self, &'static str>, TransportError> {
+    pub(super) fn new(settings: &settings::HpcUserApi) -> Result<Result<Self, &'static str>, TransportError> {
         let transport = Transport {
             verify_tls: settings.verify_ssl,
             proxy: settings.socks_proxy.clone(),
             user_agent: USER_AGENT.to_owned(),
-            timeout,
+            timeout: settings.timeout,
         };
         let Some(base) = settings.api_url.clone() else { return Ok(Err("hpc_user_api.api_url (HPC_USER_API_URL)")) };
         let Some(client_id) = settings.client_id.clone() else {

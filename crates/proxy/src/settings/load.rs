@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
@@ -153,6 +154,7 @@ fn unset() -> Settings {
             verify_ssl: true,
             socks_proxy: None,
             agent_header: None,
+            timeout: Duration::ZERO,
         },
         auth: Auth {
             disable_auth: false,
@@ -173,6 +175,7 @@ fn unset() -> Settings {
             oidc_scope: String::new(),
             socks_proxy: None,
             verify_ssl: true,
+            timeout: Duration::ZERO,
             development_mode: false,
             user_path: None,
             user_uid_field: String::new(),

@@ -1,6 +1,7 @@
 //! What a row of the table is, and how a value of each kind is read.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
@@ -45,6 +46,8 @@ pub(super) enum Kind {
     Flag(fn(&mut Settings, bool)),
     /// A finite number above zero.
     Positive(fn(&mut Settings, f64)),
+    /// Seconds: above 0, at most a day.
+    Seconds(fn(&mut Settings, Duration)),
     /// A number from 0 to 1.
     Share(fn(&mut Settings, f32)),
     /// A text that stands the test.
@@ -146,6 +149,18 @@ impl Kind {
                 set(settings, number);
                 Ok(number.to_string())
             }
+            Self::Seconds(set) => {
+                let day = 24.0 * 60.0 * 60.0;
+                let seconds =
+                    check::number(value).filter(|seconds| (0.001..=day).contains(seconds)).ok_or_else(|| {
+                        wrong(
+                            format!("{} is not a number of seconds up to a day", quoted(text)),
+                            "give one, for example 30",
+                        )
+                    })?;
+                set(settings, Duration::from_secs_f64(seconds));
+                Ok(seconds.to_string())
+            }
             Self::Share(set) => {
                 let number = check::number(value).filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| {
                     wrong(format!("{} is not a number from 0 to 1", quoted(text)), "give one, for example 0.1")
@@ -214,6 +229,7 @@ impl Kind {
         match self {
             Self::Flag(_) => "boolean",
             Self::Positive(_) => "number above 0",
+            Self::Seconds(_) => "seconds, above 0",
             Self::Share(_) => "number, 0 to 1",
             Self::Text(..) => "text",
             Self::Secret(..) => "secret",

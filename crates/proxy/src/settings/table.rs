@@ -80,6 +80,13 @@ pub(super) static TABLE: &[Setting] = &[
          at a SOCKS proxy.",
     ),
     row(
+        "waldur_api.timeout",
+        &["WALDUR_TIMEOUT"],
+        Kind::Seconds(|s, seconds| s.waldur_api.timeout = seconds),
+        Preset::Is("60"),
+        "Seconds that Waldur has for one answer, such as a page of a list.",
+    ),
+    row(
         "waldur_api.agent_header",
         &["WALDUR_AGENT_HEADER", "AGENT_HEADER"],
         Kind::Text(check::header, |s, text| s.waldur_api.agent_header = Some(text)),
@@ -191,6 +198,13 @@ pub(super) static TABLE: &[Setting] = &[
         Kind::Proxy(|s, url| s.hpc_user_api.socks_proxy = Some(url)),
         Preset::Absent,
         "Proxy for the HPC User API and its token endpoint, as `waldur_api.socks_proxy`.",
+    ),
+    row(
+        "hpc_user_api.timeout",
+        &["HPC_USER_TIMEOUT"],
+        Kind::Seconds(|s, seconds| s.hpc_user_api.timeout = seconds),
+        Preset::Is("30"),
+        "Seconds that the API, or its token endpoint, has for one answer.",
     ),
     row(
         "hpc_user_api.verify_ssl",

@@ -146,6 +146,7 @@ pub(super) async fn world() -> (Arc<Mutex<World>>, settings::HpcUserApi) {
         oidc_scope: String::from("openid"),
         socks_proxy: None,
         verify_ssl: true,
+        timeout: Duration::from_secs(30),
         development_mode: false,
         user_path: Some(String::from("/api/v1/export/cscs/users/{username}")),
         user_uid_field: String::from("unixUid"),
@@ -155,7 +156,7 @@ pub(super) async fn world() -> (Arc<Mutex<World>>, settings::HpcUserApi) {
 }
 
 pub(super) fn client(settings: &settings::HpcUserApi) -> HpcUserApi {
-    HpcUserApi::new(settings, Duration::from_secs(30)).expect("a client")
+    HpcUserApi::new(settings).expect("a client")
 }
 
 pub(super) fn change(world: &Mutex<World>, change: impl FnOnce(&mut World)) {
