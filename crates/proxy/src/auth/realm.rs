@@ -42,7 +42,7 @@ pub(super) const FLOOR: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Deadline of one exchange with the realm.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most bytes of an answer. A realm's keys with their certificates take some thousands.
 pub(super) const MAX_BODY: usize = 512 * 1024;
