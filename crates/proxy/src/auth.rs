@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::errors;
 use crate::settings;
 use crate::upstream::{ExchangeError, TransportError};
 
@@ -195,7 +196,7 @@ impl Guard {
             // Possibly forged, hence `claimed` and quoted.
             let claimed = token.claims.get("preferred_username").and_then(|name| name.as_str()).map(Quoted::new);
             let claimed = claimed.as_ref().map(tracing::field::display);
-            info!(claimed_username = claimed, reason = %error, "caller refused");
+            info!(claimed_username = claimed, reason = %errors::chain(error), "caller refused");
         }
         outcome
     }

@@ -23,6 +23,7 @@ use url::Url;
 use super::SetupError;
 use super::discovery::{self, Endpoints};
 use super::keys::KeySet;
+use crate::errors;
 use crate::settings;
 use crate::upstream::{ExchangeError, Fault, Transport, USER_AGENT, Upstream};
 
@@ -42,7 +43,7 @@ pub(super) const FLOOR: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Deadline of one exchange with the realm.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most bytes of an answer. A realm's keys with their certificates take some thousands.
 pub(super) const MAX_BODY: usize = 512 * 1024;
@@ -212,7 +213,7 @@ impl Realm {
             }
             Err(error) => {
                 let age = state.current.as_ref().map(|current| current.fetched.elapsed().as_secs());
-                warn!(%error, age_of_keys_s = age, "the realm's keys cannot be fetched");
+                warn!(error = %errors::chain(&error), age_of_keys_s = age, "the realm's keys cannot be fetched");
                 state.failure = Some((Instant::now(), Arc::new(error)));
             }
         }

@@ -7,9 +7,10 @@ use futures::future::join_all;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::realm::*;
-use crate::auth::realm::{FLOOR, GIVE_UP_AFTER, RENEW_AFTER, RENEW_FIRST_AFTER};
+use crate::auth::realm::{FLOOR, GIVE_UP_AFTER, RENEW_AFTER, RENEW_FIRST_AFTER, TIMEOUT};
 use crate::auth::{AuthError, Verifier};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,7 +53,6 @@ async fn a_new_key_works_at_once_and_a_withdrawn_one_no_more() {
     // Nothing has told us yet.
     assert_eq!(status(&verifier, &old).await, 200);
     pass(RENEW_FIRST_AFTER).await;
-    // Verified a moment ago, but by keys that are gone.
     assert_eq!(status(&verifier, &old).await, 401);
     assert_eq!(status(&verifier, &new).await, 200);
 }
@@ -62,9 +62,12 @@ async fn a_rotation_right_after_the_start_needs_no_patience() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     verifier.warm().await;
+    let old = realm.token(&RSA);
+    assert_eq!(status(&verifier, &old).await, 200);
     realm.publish(&[RSA_NEW.jwk()]);
     assert_eq!(status(&verifier, &realm.token(&RSA_NEW)).await, 200);
-    assert_eq!(status(&verifier, &realm.token(&RSA)).await, 401);
+    // Verified a moment ago, but by keys that are gone.
+    assert_eq!(status(&verifier, &old).await, 401);
     assert_eq!(realm.fetched(), 2);
 }
 
@@ -147,7 +150,7 @@ async fn a_realm_that_is_down_at_the_start_leaves_callers_unjudged_until_it_is_u
     let rejection = verifier.rejection(&error);
     assert_eq!(rejection.status, 502);
     assert_eq!(rejection.body["error"], "UpstreamServiceError");
-    assert!(rejection.body["detail"].as_str().unwrap().contains("Keycloak: cannot connect"));
+    assert!(rejection.body["detail"].as_str().unwrap().contains("cannot connect"));
     // What is wrong in itself needs no realm.
     assert_eq!(status(&verifier, "x.y.z").await, 401);
     assert_eq!(status(&verifier, &RSA.token(&claims(format!("{issuer}x")))).await, 401);
@@ -224,14 +227,17 @@ async fn a_slow_realm_delays_nobody_for_long_while_there_are_keys() {
     assert_eq!(status(&verifier, &token).await, 200);
     realm.set_keys(Page::Silence);
     pass(RENEW_FIRST_AFTER).await;
+    let started = Instant::now();
     let waiting = tokio::spawn({
         let (verifier, token) = (verifier.clone(), token.clone());
         async move { status(&verifier, &token).await }
     });
     realm.fetches.clone().wait_for(|count| *count == 2).await.unwrap();
     assert!(!waiting.is_finished());
-    pass(2 * SECOND).await;
+    // Time that stands still leaps to the next deadline only when nobody has anything to do.
+    tokio::time::pause();
     assert_eq!(waiting.await.unwrap(), 200);
+    assert!(started.elapsed() < TIMEOUT);
 }
 
 #[tokio::test]

@@ -69,6 +69,9 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .finish();
+    // With a single subscriber in the process, tracing lets whichever thread meets an event first decide for all threads
+    // whether it is wanted, and the other tests' threads have no subscriber.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
     let guard = tracing::subscriber::set_default(subscriber);
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let auth = settings::Auth {
@@ -98,6 +101,7 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
         "{log}"
     );
     assert!(log.contains("the realm's keys cannot be fetched"), "{log}");
+    assert!(log.contains("not the JSON expected"), "{log}");
     for secret in [good, bad, foreign, String::from("s3cret"), String::from("surprise"), String::from("f3a1")] {
         let signature = secret.rsplit('.').next().unwrap();
         assert!(!log.contains(signature), "{signature} is in the log");
