@@ -7,22 +7,13 @@ use tokio::sync::Barrier;
 
 use self::world::{Mood, change, client, give, look, numbered, world};
 use super::*;
+use crate::errors::chain;
 use crate::oauth::tests::pass;
 
 mod users;
 mod world;
 
 /// The error and its causes, as a log shows them.
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[tokio::test]
 async fn gids_come_from_the_api_once_and_unknown_projects_are_asked_for_again() {
     let (world, settings) = world().await;
@@ -79,7 +70,7 @@ async fn a_batch_that_is_too_long_for_the_server_is_halved() {
     assert!(slugs.iter().all(|slug| gids[slug] == Ok(5)));
     change(&world, |world| world.longest_query = Some(3));
     let error = client(&settings).resolve(&slugs).await.expect_err("a single slug is too long");
-    assert!(error.to_string().contains("414"), "{error}");
+    assert!(chain(&error).contains("414"), "{error}");
 }
 
 #[tokio::test]
@@ -130,7 +121,10 @@ async fn cached_gids_outlive_the_api_and_are_asked_for_again_when_old() {
     pass(Duration::from_mins(2)).await;
     assert_eq!(api.resolve(["a"]).await.expect("the old GID stays in use")["a"], Ok(1));
     let error = api.resolve(["a", "b"]).await.expect_err("b is not cached");
-    assert!(error.to_string().contains("HPC User API: it answered 500"), "{error}");
+    assert!(
+        chain(&error).contains("HPC User API gives no usable answer") && chain(&error).contains("it answered 500"),
+        "{error}"
+    );
 
     change(&world, |world| world.mood = Mood::Answers);
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Ok(1), "left in peace for a while");
@@ -176,8 +170,8 @@ async fn what_was_answered_before_a_failure_is_kept() {
 async fn every_lie_of_the_api_is_an_error_that_names_it() {
     let (world, settings) = world().await;
     let cases = [
-        (Mood::Says(200, "<html>s3cret</html>"), "HPC User API: the answer is not the JSON expected"),
-        (Mood::Says(200, "[]"), "HPC User API: the answer makes no sense"),
+        (Mood::Says(200, "<html>s3cret</html>"), "the answer is not the JSON expected"),
+        (Mood::Says(200, "[]"), "the answer makes no sense"),
         (Mood::Says(200, r#"{"projects": "s3cret"}"#), "it has no list `projects`"),
         (Mood::Says(204, ""), "it answered 204"),
         (Mood::Says(403, "s3cret"), "the HPC User API refuses the machine token"),
@@ -191,7 +185,7 @@ async fn every_lie_of_the_api_is_an_error_that_names_it() {
     for (mood, words) in cases {
         change(&world, |world| world.mood = mood);
         let error = client(&settings).resolve(["a"]).await.expect_err(words);
-        let text = whole(&error);
+        let text = chain(&error);
         assert!(text.contains(words) && text.contains("HPC User API"), "{text} should say {words}");
         assert!(!text.contains("s3cret") && !format!("{error:?}").contains("s3cret"), "{error:?}");
     }
@@ -214,7 +208,10 @@ async fn without_a_token_the_error_names_the_token_endpoint() {
     let (world, settings) = world().await;
     change(&world, |world| world.token_endpoint_is_down = true);
     let error = client(&settings).resolve(["a"]).await.expect_err("no token");
-    assert!(error.to_string().contains("HPC User API's token endpoint: it answered 503"), "{error}");
+    assert!(
+        chain(&error).contains("HPC User API's token endpoint") && chain(&error).contains("it answered 503"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
