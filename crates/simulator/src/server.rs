@@ -22,12 +22,15 @@ use crate::requests::{Log, Received};
 use crate::world::World;
 use door::{Door, Peer};
 
+/// Positions of a list's rows, and the version of the world they were computed from.
+type Listing = (u64, Arc<Vec<usize>>);
+
 /// What the services and the one who holds the [`Simulator`] share.
 pub(crate) struct Shared {
     world: RwLock<World>,
     /// Counts changes of the world, so that listings computed before one are known to be old.
     version: AtomicU64,
-    listings: Mutex<HashMap<String, (u64, Arc<Vec<usize>>)>>,
+    listings: Mutex<HashMap<String, Listing>>,
     pub(crate) realm: Realm,
     pub(crate) faults: Faults,
     pub(crate) log: Log,

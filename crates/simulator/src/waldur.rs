@@ -23,7 +23,8 @@ use access::Caller;
 pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
     let reply = route(shared, call);
     let reply = if reply.status.is_redirection() { reply } else { reply.with("X-Frame-Options", "DENY") };
-    reply.with("Vary", "Accept-Language, Cookie").with("Content-Language", "en")
+    let language = if access::wants_german(call) { "de" } else { "en" };
+    reply.with("Vary", "Accept-Language, Cookie").with("Content-Language", language)
 }
 
 fn route(shared: &Shared, call: &Call) -> Reply {

@@ -145,6 +145,15 @@ impl World {
         self.now
     }
 
+    /// A point in time as this release writes it: `…+00:00`, in 7.0.x `…Z`.
+    pub fn written(&self, stamp: Stamp) -> String {
+        let text = stamp.text();
+        match self.release {
+            Release::Newer => text,
+            Release::V7_0 => text.replace("+00:00", "Z"),
+        }
+    }
+
     /// Adds a user without any role; the token is 40 hexadecimal digits that follow from the name.
     pub fn add_user(&mut self, username: &str) -> &mut User {
         let uuid = self.next_id();

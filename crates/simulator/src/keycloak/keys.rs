@@ -60,13 +60,11 @@ pub(super) fn unknown_jwk() -> Value {
 }
 
 fn shared(place: &'static OnceLock<EncodingKey>) -> anyhow::Result<EncodingKey> {
-    match place.get() {
-        Some(key) => Ok(key.clone()),
-        None => {
-            let key = private_key(Algorithm::RS256)?;
-            Ok(place.get_or_init(|| key).clone())
-        }
+    if let Some(key) = place.get() {
+        return Ok(key.clone());
     }
+    let key = private_key(Algorithm::RS256)?;
+    Ok(place.get_or_init(|| key).clone())
 }
 
 fn private_key(algorithm: Algorithm) -> anyhow::Result<EncodingKey> {

@@ -25,10 +25,10 @@ pub(super) async fn serve(
     request: Request,
 ) -> Response {
     let Some(mut call) = read(request).await else {
-        return whole(Reply::raw(StatusCode::BAD_REQUEST, "text/plain", "the body cannot be read"));
+        return whole(&Reply::raw(StatusCode::BAD_REQUEST, "text/plain", "the body cannot be read"));
     };
     if call.path.starts_with("/_simulator/") {
-        return whole(crate::admin::answer(&shared, &call));
+        return whole(&crate::admin::answer(&shared, &call));
     }
     let number = shared.log.note(&call, peer.number, peer.address);
     let fault = shared.faults.take(&call);
@@ -36,7 +36,7 @@ pub(super) async fn serve(
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::Reset) => {
             peer.reset();
-            return whole(Reply::empty(StatusCode::OK));
+            return whole(&Reply::empty(StatusCode::OK));
         }
         Some(Fault::Delay { millis }) => tokio::time::sleep(Duration::from_millis(*millis)).await,
         Some(Fault::EndlessPages) => call.endless = true,
@@ -54,16 +54,16 @@ pub(super) async fn serve(
     }
     shared.log.answered(number, reply.status.as_u16());
     match fault {
-        Some(Fault::Dribble { millis }) => dribble(reply, Duration::from_millis(millis)),
-        Some(Fault::CutOff { after }) => cut_off(reply, after),
+        Some(Fault::Dribble { millis }) => dribble(&reply, Duration::from_millis(millis)),
+        Some(Fault::CutOff { after }) => cut_off(&reply, after),
         Some(Fault::EndlessBody) => endless(),
         Some(Fault::LoseRows { rows }) => {
             let mut world = shared.write();
             let lost = rows.min(world.resources.len());
             world.resources.drain(..lost);
-            whole(reply)
+            whole(&reply)
         }
-        _ => whole(reply),
+        _ => whole(&reply),
     }
 }
 
@@ -84,20 +84,19 @@ async fn read(request: Request) -> Option<Call> {
     })
 }
 
-fn whole(reply: Reply) -> Response {
+fn whole(reply: &Reply) -> Response {
     let body = Body::from(reply.body.clone());
-    head(&reply, body)
+    head(reply, body)
 }
 
 fn head(reply: &Reply, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     for (name, value) in &reply.headers {
-        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes())) {
-            (Ok(name), Ok(value)) => {
-                response.headers_mut().append(name, value);
-            }
-            _ => tracing::warn!(name, "a header that cannot be sent is left out"),
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            response.headers_mut().append(name, value);
+        } else {
+            tracing::warn!(name, "a header that cannot be sent is left out");
         }
     }
     response
@@ -110,7 +109,7 @@ fn declared(reply: &Reply, body: Body) -> Response {
     response
 }
 
-fn dribble(reply: Reply, pause: Duration) -> Response {
+fn dribble(reply: &Reply, pause: Duration) -> Response {
     let bytes = reply.body.clone();
     let stream = stream::iter(0..bytes.len()).then(move |at| {
         let byte = bytes.slice(at..=at);
@@ -119,10 +118,10 @@ fn dribble(reply: Reply, pause: Duration) -> Response {
             Ok::<_, Infallible>(byte)
         }
     });
-    declared(&reply, Body::from_stream(stream))
+    declared(reply, Body::from_stream(stream))
 }
 
-fn cut_off(reply: Reply, after: usize) -> Response {
+fn cut_off(reply: &Reply, after: usize) -> Response {
     let start = reply.body.slice(..after.min(reply.body.len()));
     let end = stream::once(async {
         // So that what was sent before has gone out when the connection ends.
@@ -130,7 +129,7 @@ fn cut_off(reply: Reply, after: usize) -> Response {
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
     });
     let stream = stream::once(async move { Ok(start) }).chain(end);
-    declared(&reply, Body::from_stream(stream))
+    declared(reply, Body::from_stream(stream))
 }
 
 fn endless() -> Response {

@@ -22,9 +22,7 @@ pub(super) fn authenticate<'a>(world: &'a World, call: &Call) -> Result<&'a User
             [token] => *token,
             _ => return refuse("Invalid token. Token string should not contain spaces."),
         },
-        _ if call.header("accept-language").is_some_and(|language| language.starts_with("de")) => {
-            return refuse("Anmeldedaten fehlen.");
-        }
+        _ if wants_german(call) => return refuse("Anmeldedaten fehlen."),
         _ => return refuse("Authentication credentials were not provided."),
     };
     match world.users.iter().find(|user| user.token == token) {
@@ -33,6 +31,11 @@ pub(super) fn authenticate<'a>(world: &'a World, call: &Call) -> Result<&'a User
         Some(user) if user.token_expired => refuse("Token has expired."),
         Some(user) => Ok(user),
     }
+}
+
+/// Waldur speaks the caller's language; of the others than English one text is known, in German.
+pub(super) fn wants_german(call: &Call) -> bool {
+    call.header("accept-language").is_some_and(|language| language.starts_with("de"))
 }
 
 /// A user within a world.

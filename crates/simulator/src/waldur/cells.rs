@@ -8,6 +8,7 @@ mod resource;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::access::Caller;
 use crate::World;
 use crate::http::Call;
 use crate::world::{Order, Release, Resource};
@@ -32,14 +33,19 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The request's `field` parameters. Unknown names are ignored; when none is known, everything is written.
     ///
-    /// The same names trim a nested order. A detail of 7.0.x shows its orders only when nothing is trimmed.
-    pub(super) fn of(call: &'a Call, release: Release, detail: bool) -> Self {
+    /// The same names trim a nested order, whose traceback only staff and support see. A detail of 7.0.x shows its orders only when nothing is trimmed.
+    pub(super) fn of(call: &'a Call, caller: &Caller<'_>, detail: bool) -> Self {
+        let release = caller.world.release;
         let asked: Vec<&str> = call.all("field").collect();
         let mut resource = pick(resource::fields(release), &asked);
         if release == Release::V7_0 && detail && resource.len() == resource::fields(release).len() {
             resource.extend(["order_in_progress", "creation_order"]);
         }
-        Self { resource, order: pick(order::fields(release), &asked), asked }
+        let mut order = pick(order::fields(release), &asked);
+        if !caller.sees_all() {
+            order.retain(|field| *field != "error_traceback");
+        }
+        Self { asked, resource, order }
     }
 
     /// The names that were asked for, as they were given.

@@ -41,7 +41,7 @@ pub(super) fn resources(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Re
         Ok(rows) => rows,
         Err(reply) => return reply,
     };
-    let fields = Fields::of(call, world.release, false);
+    let fields = Fields::of(call, caller, false);
     let writer = Writer { world, base: &call.base, fields: &fields };
     match Page::of(call, rows.len(), call.endless) {
         Ok(page) => page.answer(&rows, |out, index| writer.resource(out, &world.resources[*index])),
@@ -66,7 +66,7 @@ pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Re
         .and_then(|id| world.resources.get(&id))
         .filter(|row| if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) });
     let Some(row) = found else { return refusals::missing("Resource") };
-    let fields = Fields::of(call, world.release, true);
+    let fields = Fields::of(call, caller, true);
     let mut out = Vec::new();
     Writer { world, base: &call.base, fields: &fields }.resource(&mut out, row);
     Reply::raw(StatusCode::OK, "application/json", out)
@@ -76,13 +76,13 @@ pub(super) fn orders(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply
     let world = caller.world;
     let rows = shared.listing(caller.user.uuid, call, || {
         let filter = Filter::of(call, world, &OrderState::ALL.map(OrderState::as_str))?;
-        let of_resource = uuids(call, "resource_uuid")?;
+        let of_resource = uuid(call, "resource_uuid")?;
         let mut rows: Vec<usize> = Vec::new();
         for (index, row) in world.orders.values().enumerate() {
             let Some(resource) = world.resources.get(&row.resource) else { continue };
             if (caller.sees_as_provider(resource.offering) || caller.sees_as_consumer(resource))
                 && filter.passes(world, resource, row.text("state"), row.text("modified"))
-                && (of_resource.is_empty() || of_resource.contains(&row.resource))
+                && of_resource.is_none_or(|id| row.resource == id)
                 && call.last("type").is_none_or(|kind| row.text("type") == kind)
             {
                 rows.push(index);
@@ -95,7 +95,7 @@ pub(super) fn orders(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply
         Ok(rows) => rows,
         Err(reply) => return reply,
     };
-    let fields = Fields::of(call, world.release, false);
+    let fields = Fields::of(call, caller, false);
     let writer = Writer { world, base: &call.base, fields: &fields };
     match Page::of(call, rows.len(), call.endless) {
         Ok(page) => page.answer(&rows, |out, index| writer.order(out, &world.orders[*index])),
@@ -112,7 +112,7 @@ pub(super) fn order(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply
             .is_some_and(|row| caller.sees_as_provider(row.offering) || caller.sees_as_consumer(row))
     });
     let Some(row) = found else { return refusals::missing("Order") };
-    let fields = Fields::of(call, world.release, true);
+    let fields = Fields::of(call, caller, true);
     let mut out = Vec::new();
     Writer { world, base: &call.base, fields: &fields }.order(&mut out, row);
     Reply::raw(StatusCode::OK, "application/json", out)
@@ -121,10 +121,10 @@ pub(super) fn order(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply
 /// The filters that resources and orders share.
 struct Filter<'a> {
     states: Vec<&'a str>,
-    offerings: Vec<Uuid>,
+    offering: Option<Uuid>,
     slugs: Option<Vec<&'a str>>,
-    projects: Vec<Uuid>,
-    customers: Vec<Uuid>,
+    project: Option<Uuid>,
+    customer: Option<Uuid>,
     modified: Option<String>,
 }
 
@@ -151,29 +151,32 @@ impl<'a> Filter<'a> {
         };
         Ok(Self {
             states: asked,
-            offerings: uuids(call, "offering_uuid")?,
+            offering: uuid(call, "offering_uuid")?,
             slugs,
-            projects: uuids(call, "project_uuid")?,
-            customers: uuids(call, "customer_uuid")?,
+            project: uuid(call, "project_uuid")?,
+            customer: uuid(call, "customer_uuid")?,
             modified,
         })
     }
 
     fn passes(&self, world: &World, resource: &Resource, state: &str, modified: &str) -> bool {
         (self.states.is_empty() || self.states.contains(&state))
-            && (self.offerings.is_empty() || self.offerings.contains(&resource.offering))
+            && self.offering.is_none_or(|id| resource.offering == id)
             && self.slugs.as_ref().is_none_or(|slugs| {
                 world.offerings.get(&resource.offering).is_some_and(|offering| slugs.contains(&offering.slug.as_str()))
             })
-            && (self.projects.is_empty() || self.projects.contains(&resource.project))
-            && (self.customers.is_empty()
-                || world.projects.get(&resource.project).is_some_and(|row| self.customers.contains(&row.customer)))
+            && self.project.is_none_or(|id| resource.project == id)
+            && self
+                .customer
+                .is_none_or(|id| world.projects.get(&resource.project).is_some_and(|row| row.customer == id))
             && self.modified.as_deref().is_none_or(|since| modified >= since)
     }
 }
 
-fn uuids(call: &Call, key: &str) -> Result<Vec<Uuid>, Reply> {
-    call.all(key).map(|text| Uuid::try_parse(text).map_err(|_| refusals::invalid(key, "Enter a valid UUID."))).collect()
+/// An identifier to filter by; of several the last counts.
+fn uuid(call: &Call, key: &str) -> Result<Option<Uuid>, Reply> {
+    let parse = |text| Uuid::try_parse(text).map_err(|_| refusals::invalid(key, "Enter a valid UUID."));
+    call.last(key).map(parse).transpose()
 }
 
 /// Sorts as `o` says, by `created` without it. Ties keep the world's order.

@@ -42,13 +42,12 @@ pub(super) fn customers(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> R
         return refusals::forbidden();
     }
     let world = caller.world;
-    let rows: Vec<Value> = match &offering.customers {
-        Some(rows) => rows.iter().map(|row| trimmed(call, row.clone())).collect(),
-        None => {
-            let bought = buyers(world, offering);
-            let customers = world.customers.values().filter(|customer| bought.contains(&customer.uuid));
-            customers.map(|customer| trimmed(call, show_customer(world, &call.base, customer))).collect()
-        }
+    let rows: Vec<Value> = if let Some(rows) = &offering.customers {
+        rows.iter().map(|row| trimmed(call, row.clone())).collect()
+    } else {
+        let bought = buyers(world, offering);
+        let customers = world.customers.values().filter(|customer| bought.contains(&customer.uuid));
+        customers.map(|customer| trimmed(call, show_customer(world, &call.base, customer))).collect()
     };
     page(call, &rows)
 }
@@ -74,12 +73,16 @@ pub(super) fn team(caller: &Caller<'_>, id: Option<Uuid>) -> Reply {
 
 pub(super) fn me(world: &World, user: &User, call: &Call) -> Reply {
     let permissions: Vec<Value> = user.roles.iter().map(|role| permission(world, user, *role)).collect();
-    let row = json!({
+    let mut row = json!({
         "url": format!("{}/api/users/{}/", call.base, hex(user.uuid)), "uuid": hex(user.uuid),
         "username": user.username, "slug": user.username, "full_name": user.username, "native_name": "",
-        "email": format!("{}@example.com", user.username), "is_staff": user.is_staff, "is_support": user.is_support,
-        "is_active": user.is_active, "token": user.token, "token_lifetime": null, "permissions": permissions,
+        "email": format!("{}@example.com", user.username), "is_active": user.is_active, "token": user.token,
+        "token_lifetime": null, "permissions": permissions,
     });
+    if user.is_staff || user.is_support {
+        row["is_staff"] = user.is_staff.into();
+        row["is_support"] = user.is_support.into();
+    }
     Reply::json(StatusCode::OK, &trimmed(call, row))
 }
 
@@ -93,7 +96,7 @@ fn permission(world: &World, user: &User, role: Role) -> Value {
         Role::ProjectMember(id) => ("PROJECT.MEMBER", "project", id, world.projects.get(&id).map(|row| &row.name)),
     };
     json!({ "user_uuid": hex(user.uuid), "user_name": user.username, "user_slug": user.username,
-        "created": "2026-01-01T00:00:00.000000+00:00", "expiration_time": null, "role_name": role_name,
+        "created": world.written(world.now), "expiration_time": null, "role_name": role_name,
         "role_description": role_name, "role_uuid": hex(Uuid::new_v5(&Uuid::NAMESPACE_OID, role_name.as_bytes())),
         "scope_type": scope_type, "scope_uuid": hex(scope), "scope_name": name })
 }
@@ -116,7 +119,7 @@ fn show(world: &World, base: &str, offering: &Offering) -> Value {
         .collect();
     json!({
         "url": format!("{base}/api/marketplace-provider-offerings/{}/", hex(offering.uuid)),
-        "uuid": hex(offering.uuid), "created": offering.created.text(), "name": offering.name, "slug": offering.slug,
+        "uuid": hex(offering.uuid), "created": world.written(offering.created), "name": offering.name, "slug": offering.slug,
         "description": "", "type": offering.kind.as_str(), "state": "Active", "shared": true, "billable": true,
         "customer": format!("{base}/api/customers/{}/", hex(offering.provider)),
         "customer_uuid": hex(offering.provider), "customer_name": provider.map(|row| &row.name),
@@ -133,10 +136,10 @@ fn show_customer(world: &World, base: &str, customer: &Customer) -> Value {
     let projects = world.projects.values().filter(|project| project.customer == customer.uuid).count();
     json!({
         "url": format!("{base}/api/customers/{}/", hex(customer.uuid)), "uuid": hex(customer.uuid),
-        "created": customer.created.text().replace("+00:00", "Z"), "organization_group": null,
+        "created": world.written(customer.created), "organization_group": null,
         "display_name": customer.name, "projects": [], "backend_id": "", "image": null, "blocked": customer.blocked,
         "archived": false, "default_tax_percent": "0.00",
-        "accounting_start_date": customer.created.text().replace("+00:00", "Z"), "projects_count": projects,
+        "accounting_start_date": world.written(customer.created), "projects_count": projects,
         "users_count": 1, "sponsor_number": null, "country_name": null, "name": customer.name, "slug": customer.slug,
         "native_name": "", "abbreviation": customer.abbreviation, "contact_details": "", "agreement_number": "",
         "email": customer.email, "phone_number": "", "access_subnets": "", "registration_code": "", "homepage": "",
@@ -158,7 +161,7 @@ pub(super) fn trimmed(call: &Call, row: Value) -> Value {
 
 pub(super) fn page(call: &Call, rows: &[Value]) -> Reply {
     match Page::of(call, rows.len(), false) {
-        Ok(page) => page.answer(rows, |out, row| write_json(out, row)),
+        Ok(page) => page.answer(rows, write_json),
         Err(reply) => reply,
     }
 }

@@ -108,9 +108,9 @@ fn show(world: &World, usage: &Usage, row: &crate::world::Resource) -> Value {
     let project = world.projects.get(&row.project);
     let customer = project.and_then(|project| world.customers.get(&project.customer));
     json!({
-        "uuid": hex(usage.uuid), "created": usage.created.text(), "description": usage.description,
+        "uuid": hex(usage.uuid), "created": world.written(usage.created), "description": usage.description,
         "type": usage.component, "name": usage.component, "measured_unit": "TB",
-        "usage": format!("{:.2}", usage.amount), "date": usage.created.text(), "recurring": false,
+        "usage": format!("{:.2}", usage.amount), "date": world.written(usage.created), "recurring": false,
         "resource_name": row.text("name"), "resource_uuid": hex(row.uuid),
         "offering_name": offering.map(|row| &row.name), "offering_uuid": hex(row.offering),
         "project_name": project.map(|row| &row.name), "project_uuid": hex(row.project),

@@ -55,7 +55,8 @@ pub struct Offering {
 }
 
 impl Offering {
-    pub(crate) fn new(uuid: Uuid, provider: Uuid, slug: &str, name: &str, kind: OfferingType, created: Stamp) -> Self {
+    /// With one component, `storage`.
+    pub fn new(uuid: Uuid, provider: Uuid, slug: &str, name: &str, kind: OfferingType, created: Stamp) -> Self {
         Self {
             uuid,
             provider,
@@ -89,7 +90,8 @@ pub struct Customer {
 }
 
 impl Customer {
-    pub(crate) fn new(uuid: Uuid, slug: &str, name: &str, created: Stamp) -> Self {
+    /// With nothing but identifier, slug and name.
+    pub fn new(uuid: Uuid, slug: &str, name: &str, created: Stamp) -> Self {
         Self {
             uuid,
             slug: slug.to_owned(),
@@ -188,14 +190,8 @@ pub struct Resource {
 }
 
 impl Resource {
-    pub(crate) fn new(
-        uuid: Uuid,
-        offering: Uuid,
-        project: Uuid,
-        slug: &str,
-        state: ResourceState,
-        created: Stamp,
-    ) -> Self {
+    /// As Waldur makes one: blank `backend_id`, empty `attributes`, `limits` and `backend_metadata`, null `options`.
+    pub fn new(uuid: Uuid, offering: Uuid, project: Uuid, slug: &str, state: ResourceState, created: Stamp) -> Self {
         let mut record = Map::new();
         record.insert("name".into(), slug.into());
         record.insert("slug".into(), slug.into());

@@ -72,7 +72,7 @@ impl World {
         }
         self.move_order(order, OrderState::Executing);
         match kind {
-            OrderType::Create => {}
+            OrderType::Create => self.touch(resource),
             OrderType::Update => self.change_state(resource, ResourceState::Updating),
             OrderType::Terminate => self.change_state(resource, ResourceState::Terminating),
         }
@@ -181,6 +181,13 @@ impl World {
                 true
             }
             _ => false,
+        }
+    }
+
+    fn touch(&mut self, resource: Uuid) {
+        let now = self.tick().text();
+        if let Some(row) = self.resources.get_mut(&resource) {
+            row.set("modified", now);
         }
     }
 

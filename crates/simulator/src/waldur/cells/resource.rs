@@ -175,11 +175,10 @@ impl<'a> Joined<'a> {
 
     fn own_cell(&self, field: &str) -> Cell<'a> {
         match field {
-            "uuid" => Cell::Value(hex(self.row.uuid).into()),
+            // The inner object of 7.0.x has an identifier of its own, which nothing here depends on.
+            "uuid" | "resource_uuid" => Cell::Value(hex(self.row.uuid).into()),
             "url" => Cell::Value(json!(format!("{}/api/marketplace-resources/{}/", self.base, hex(self.row.uuid)))),
             "scope" => Cell::Value(json!(format!("{}/api/slurm-allocations/{}/", self.base, hex(self.row.uuid)))),
-            // The inner object of 7.0.x has an identifier of its own, which nothing here depends on.
-            "resource_uuid" => Cell::Value(hex(self.row.uuid).into()),
             "resource_type" => Cell::Text("SLURM.Allocation"),
             "description" | "effective_id" | "error_message" | "error_traceback" => Cell::Text(""),
             "is_usage_based" | "downscaled" | "restrict_member_access" | "paused" => Cell::Value(false.into()),
