@@ -1,0 +1,164 @@
+//! Orders and resources in newer releases, of which nothing was recorded: as their sources say.
+#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+
+use reqwest::Client;
+use serde_json::{Map, Value, json};
+use simulator::world::{NewResource, OrderState, ResourceState};
+use simulator::{PROVIDER_TOKEN, Simulator, World};
+use uuid::Uuid;
+
+async fn post(sim: &Simulator, path: &str, body: Value) -> (u16, Value) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/api/{path}/", sim.base_url());
+    let request = client.post(url).header("Authorization", format!("Token {PROVIDER_TOKEN}"));
+    let response = request.json(&body).send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null))
+}
+
+async fn act(sim: &Simulator, order: Uuid, action: &str, body: Value) -> u16 {
+    post(sim, &format!("marketplace-orders/{}/{action}", order.simple()), body).await.0
+}
+
+/// State of the order, state of its resource.
+fn states(sim: &Simulator, order: Uuid) -> (OrderState, ResourceState) {
+    sim.world(|world| {
+        let order = &world.orders[&order];
+        (order.state().unwrap(), world.resources[&order.resource].state().unwrap())
+    })
+}
+
+fn new_resource(world: &mut World) -> Uuid {
+    let offering = world.offering_by_slug("capstor").unwrap().uuid;
+    let project = *world.projects.keys().next().unwrap();
+    let order = world.order_create(NewResource {
+        offering,
+        project,
+        slug: "fresh".to_owned(),
+        limits: json!({ "storage": 10 }),
+        attributes: json!({ "storage_data_type": "store" }),
+    });
+    world.consumer_approve(order).unwrap();
+    order
+}
+
+fn field(sim: &Simulator, order: Uuid, key: &str) -> Value {
+    sim.world(|world| world.resources[&world.orders[&order].resource].record[key].clone())
+}
+
+#[tokio::test]
+async fn a_new_resource_from_order_to_ok() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(new_resource);
+    assert_eq!(states(&sim, order), (OrderState::PendingProvider, ResourceState::Creating));
+    let body = json!({ "attributes": { "permissions": "2770" } });
+    assert_eq!(act(&sim, order, "approve_by_provider", body).await, 200);
+    assert_eq!(states(&sim, order), (OrderState::Executing, ResourceState::Creating));
+    let attributes = sim.world(|world| world.orders[&order].record["attributes"].clone());
+    assert_eq!(attributes, json!({ "storage_data_type": "store", "permissions": "2770" }));
+    let resource = sim.world(|world| world.orders[&order].resource);
+    let path = format!("marketplace-provider-resources/{resource}/set_backend_id");
+    let (status, body) = post(&sim, &path, json!({ "backend_id": "/capstor/store/fresh" })).await;
+    assert_eq!((status, body), (200, json!({ "status": "Resource backend_id has been changed." })));
+    assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200);
+    assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Ok));
+    assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 409);
+    assert_eq!(field(&sim, order, "backend_id"), "/capstor/store/fresh");
+}
+
+#[tokio::test]
+async fn a_failed_creation_leaves_what_has_a_name() {
+    let sim = Simulator::start(World::demo()).await;
+    let body = json!({ "error_message": "no space", "error_traceback": "" });
+    let unnamed = sim.world(new_resource);
+    assert_eq!(act(&sim, unnamed, "set_state_erred", body.clone()).await, 200);
+    assert_eq!(states(&sim, unnamed), (OrderState::Erred, ResourceState::Terminated));
+    let named = sim.world(new_resource);
+    sim.world(|world| world.change(world.orders[&named].resource, "backend_id", "/there".into()));
+    assert_eq!(act(&sim, named, "set_state_erred", body).await, 200);
+    assert_eq!(states(&sim, named), (OrderState::Erred, ResourceState::Erred));
+    assert_eq!(field(&sim, named, "error_message"), "no space");
+    let resource = sim.world(|world| world.orders[&named].resource);
+    let path = format!("marketplace-provider-resources/{}/set_state_ok", resource.simple());
+    assert_eq!(post(&sim, &path, json!({})).await.0, 200);
+    assert_eq!(states(&sim, named), (OrderState::Erred, ResourceState::Ok), "the order is left alone");
+    assert_eq!(post(&sim, &path, json!({})).await.0, 409);
+}
+
+#[tokio::test]
+async fn ordering_alone_changes_the_state_and_a_rejection_returns_it() {
+    let sim = Simulator::start(World::demo()).await;
+    let id = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
+    let end = sim.world(|world| world.order_terminate(id).unwrap());
+    assert_eq!(states(&sim, end), (OrderState::PendingConsumer, ResourceState::Terminating));
+    sim.world(|world| world.consumer_approve(end).unwrap());
+    let body = json!({ "provider_rejection_comment": "still mounted" });
+    assert_eq!(act(&sim, end, "reject_by_provider", body).await, 200);
+    assert_eq!(states(&sim, end), (OrderState::Rejected, ResourceState::Ok));
+    assert_eq!(sim.world(|world| world.orders[&end].text("provider_rejection_comment").to_owned()), "still mounted");
+}
+
+#[tokio::test]
+async fn limits_take_effect_when_done() {
+    let sim = Simulator::start(World::demo()).await;
+    let id = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
+    let update = sim.world(|world| {
+        let update = world.order_update_limits(id, json!({ "storage": 99 })).unwrap();
+        world.consumer_approve(update).unwrap();
+        update
+    });
+    assert_eq!(
+        sim.world(|world| world.orders[&update].record["attributes"].clone()),
+        json!({ "old_limits": { "storage": 10 } })
+    );
+    assert_eq!(act(&sim, update, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(field(&sim, update, "limits"), json!({ "storage": 10 }));
+    assert_eq!(act(&sim, update, "set_state_done", json!({})).await, 200);
+    assert_eq!(states(&sim, update), (OrderState::Done, ResourceState::Ok));
+    assert_eq!(field(&sim, update, "limits"), json!({ "storage": 99 }));
+}
+
+#[tokio::test]
+async fn options_take_effect_on_approval_and_block_direct_ones() {
+    let sim = Simulator::start(World::demo()).await;
+    let id = sim.world(|world| world.resource_by_slug("capstor-store-1").unwrap().uuid);
+    let direct = format!("marketplace-provider-resources/{id}/update_options_direct");
+    let options = json!({ "options": { "permissions": "2775" } });
+    assert_eq!(post(&sim, &direct, options.clone()).await.0, 200);
+    let new = Map::from_iter([("hard_quota_space".to_owned(), json!(50))]);
+    let update = sim.world(|world| {
+        let update = world.order_update_options(id, &new).unwrap();
+        world.consumer_approve(update).unwrap();
+        update
+    });
+    assert_eq!(post(&sim, &direct, options).await.0, 409);
+    assert_eq!(act(&sim, update, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(states(&sim, update), (OrderState::Done, ResourceState::Ok));
+    assert_eq!(field(&sim, update, "options"), json!({ "permissions": "2775", "hard_quota_space": 50 }));
+}
+
+#[tokio::test]
+async fn the_type_basic_is_done_on_approval() {
+    let sim = Simulator::start(World::demo()).await;
+    let end = sim.world(|world| {
+        let id = world.resource_by_slug("tape-1").unwrap().uuid;
+        let end = world.order_terminate(id).unwrap();
+        world.consumer_approve(end).unwrap();
+        end
+    });
+    assert_eq!(act(&sim, end, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(states(&sim, end), (OrderState::Done, ResourceState::Terminated));
+    assert_eq!(act(&sim, end, "set_state_done", json!({})).await, 409);
+    assert_eq!(act(&sim, end, "set_state_erred", json!({})).await, 405);
+}
+
+#[tokio::test]
+async fn state_is_judged_before_content() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(new_resource);
+    assert_eq!(act(&sim, order, "approve_by_provider", json!({ "attributes": 5 })).await, 400);
+    assert_eq!(states(&sim, order), (OrderState::PendingProvider, ResourceState::Creating));
+    assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(act(&sim, order, "approve_by_provider", json!({ "attributes": 5 })).await, 409);
+}
