@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::http::{Call, Reply, form};
 use crate::server::Shared;
 pub(crate) use realm::wall_clock;
-pub use realm::{Client, REALM, Realm};
+pub use realm::{Client, PROXY_AUDIENCE, REALM, Realm};
 pub use token::{Kid, Signing, TokenSpec};
 
 /// Answers a request below `/auth/`.

@@ -30,7 +30,7 @@ pub mod world;
 
 pub use faults::{Fault, FaultRule};
 pub use jsonwebtoken::Algorithm;
-pub use keycloak::{Client, Kid, REALM, Realm, Signing, TokenSpec};
+pub use keycloak::{Client, Kid, PROXY_AUDIENCE, REALM, Realm, Signing, TokenSpec};
 pub use latency::Latency;
 pub use requests::Received;
 pub use server::Simulator;

@@ -19,7 +19,7 @@ use crate::http::{Call, Reply};
 use crate::keycloak::Realm;
 use crate::latency::{Latency, Pace};
 use crate::requests::{Log, Received};
-use crate::world::World;
+use crate::world::{RowOrder, World};
 use door::{Door, Peer};
 
 /// Positions of a list's rows, and the version of the world they were computed from.
@@ -56,11 +56,16 @@ impl Shared {
         &self,
         user: Uuid,
         call: &Call,
+        rows: RowOrder,
         compute: impl FnOnce() -> Result<Vec<usize>, Reply>,
     ) -> Result<Arc<Vec<usize>>, Reply> {
         const REMEMBERED: usize = 64;
         let version = self.version.load(Ordering::SeqCst);
-        let paging = ["page", "page_size", "field"];
+        // Where ties are shuffled, every page has an order of its own.
+        let paging: &[&str] = match rows {
+            RowOrder::AskedWithoutTieBreak => &["field"],
+            RowOrder::Asked | RowOrder::AsGiven => &["field", "page", "page_size"],
+        };
         let filters: Vec<_> = call.query.iter().filter(|(key, _)| !paging.contains(&key.as_str())).collect();
         let key = format!("{user} {} {filters:?}", call.path);
         let lock = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);

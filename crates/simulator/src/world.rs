@@ -17,7 +17,6 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub use demo::DEMO_CLIENT_AUDIENCE;
 pub use ordering::NewResource;
 pub use rows::{Customer, Offering, OfferingType, Order, Project, Provider, Resource, Role, Usage, User};
 pub use stamp::Stamp;
@@ -30,9 +29,11 @@ pub const PROVIDER_TOKEN: &str = "0123456789abcdef0123456789abcdef01234567";
 /// In which order a list answers its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RowOrder {
-    /// As asked with `o=`, by `created` without it.
+    /// As asked with `o=`, by `created` without it; rows that are equal by that keep the world's order.
     #[default]
     Asked,
+    /// As asked, but rows that are equal by that come in another order on every page, as a database may give them.
+    AskedWithoutTieBreak,
     /// As they stand in the world, whatever `o=` says: for recorded cases whose file order counts.
     AsGiven,
 }

@@ -47,6 +47,27 @@ async fn pages_cover_every_resource_once() {
 }
 
 #[tokio::test]
+async fn ties_may_lose_rows_between_pages() {
+    let mut world = World::large(200);
+    world.rows = simulator::world::RowOrder::AskedWithoutTieBreak;
+    for row in world.resources.values_mut() {
+        row.set("created", "2026-01-01T00:00:00.000000+00:00");
+    }
+    let sim = Simulator::start(world).await;
+    let distinct = async |ordering: &str| {
+        let mut seen = std::collections::HashSet::new();
+        for page in 1..=4 {
+            let path = format!("/api/marketplace-provider-resources/?page_size=50&page={page}&field=uuid{ordering}");
+            let rows = json_of(&sim, PROVIDER_TOKEN, &path).await;
+            seen.extend(names(&rows, "uuid").into_iter().map(str::to_owned));
+        }
+        seen.len()
+    };
+    assert!(distinct("").await < 200);
+    assert_eq!(distinct("&o=created,name").await, 200);
+}
+
+#[tokio::test]
 async fn fields_trim_the_nested_order_too() {
     let sim = Simulator::start(World::demo()).await;
     let list = "/api/marketplace-provider-resources/?page_size=300&field=slug&field=order_in_progress";

@@ -12,6 +12,9 @@ use super::token::{self, TokenSpec};
 /// Name of the realm.
 pub const REALM: &str = "cscs";
 
+/// The audience of the tokens that `storage-provisioner` gets.
+pub const PROXY_AUDIENCE: &str = "hpc-storage-proxy";
+
 /// A client that may ask for tokens of its own (a service account).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -96,7 +99,7 @@ impl Realm {
         let realm = Self { issuer: Mutex::default(), state: Mutex::new(state) };
         realm.register(Client::new("hpc-client", "hpc-secret"));
         let provisioner = Client::new("storage-provisioner", "provisioner-secret");
-        realm.register(provisioner.role("storage-reader").audience(crate::world::DEMO_CLIENT_AUDIENCE));
+        realm.register(provisioner.role("storage-reader").audience(PROXY_AUDIENCE));
         Ok(realm)
     }
 

@@ -1,5 +1,7 @@
 //! Resources and orders: lists with their filters, and single rows.
 
+use std::hash::{Hash, Hasher};
+
 use axum::http::StatusCode;
 use uuid::Uuid;
 
@@ -16,7 +18,7 @@ const PROVIDER_SIDE: &str = "/api/marketplace-provider-resources/";
 
 pub(super) fn resources(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
     let world = caller.world;
-    let rows = shared.listing(caller.user.uuid, call, || {
+    let rows = shared.listing(caller.user.uuid, call, world.rows, || {
         let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
         let visible = call.last("visible_to_providers") == Some("true") && world.release == Release::Newer;
         let provider_side = call.path.starts_with(PROVIDER_SIDE);
@@ -74,7 +76,7 @@ pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Re
 
 pub(super) fn orders(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
     let world = caller.world;
-    let rows = shared.listing(caller.user.uuid, call, || {
+    let rows = shared.listing(caller.user.uuid, call, world.rows, || {
         let filter = Filter::of(call, world, &OrderState::ALL.map(OrderState::as_str))?;
         let of_resource = uuid(call, "resource_uuid")?;
         let mut rows: Vec<usize> = Vec::new();
@@ -179,7 +181,7 @@ fn uuid(call: &Call, key: &str) -> Result<Option<Uuid>, Reply> {
     call.last(key).map(parse).transpose()
 }
 
-/// Sorts as `o` says, by `created` without it. Ties keep the world's order.
+/// Sorts as `o` says, by `created` without it, and ties as [`RowOrder`] says.
 fn sort<'a>(
     rows: &mut [usize],
     world: &World,
@@ -197,13 +199,23 @@ fn sort<'a>(
     if world.rows == RowOrder::AsGiven {
         return Ok(());
     }
+    let page = call.last("page").unwrap_or("1");
+    let shuffled = |row: usize| {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (row, page).hash(&mut hasher);
+        hasher.finish()
+    };
     rows.sort_by(|a, b| {
-        keys.iter().fold(std::cmp::Ordering::Equal, |order, key| {
+        let order = keys.iter().fold(std::cmp::Ordering::Equal, |order, key| {
             order.then_with(|| match key.strip_prefix('-') {
                 Some(key) => text(*b, key).cmp(text(*a, key)),
                 None => text(*a, key).cmp(text(*b, key)),
             })
-        })
+        });
+        match world.rows {
+            RowOrder::AskedWithoutTieBreak => order.then_with(|| shuffled(*a).cmp(&shuffled(*b))),
+            RowOrder::Asked | RowOrder::AsGiven => order,
+        }
     });
     Ok(())
 }

@@ -5,9 +5,6 @@ use uuid::Uuid;
 
 use super::{NewResource, OfferingType, OrderState, ResourceState, Role, World};
 
-/// The audience that the demo's clients get into their tokens.
-pub const DEMO_CLIENT_AUDIENCE: &str = "hpc-storage-proxy";
-
 /// Provider and customer of every system, and who may have projects there.
 const SYSTEMS: [(&str, &str); 3] = [("capstor", "cscs"), ("vast", "cscs"), ("iopsstor", "eth")];
 const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
@@ -188,4 +185,33 @@ fn storage(terabytes: usize, data_type: &str) -> Map<String, Value> {
         ("limits".to_owned(), json!({ "storage": terabytes })),
         ("attributes".to_owned(), json!({ "storage_data_type": data_type, "permissions": "775" })),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::world::{Order, OrderState, OrderType, ResourceState, World};
+
+    #[test]
+    fn shows_every_state_and_every_type_of_open_order() {
+        let world = World::demo();
+        for state in ResourceState::ALL {
+            assert!(world.resources.values().any(|row| row.state() == Some(state)), "{state:?}");
+        }
+        let open: Vec<&Order> = world.resources.values().filter_map(|row| world.order_in_progress(row)).collect();
+        for state in OrderState::ALL.into_iter().filter(|state| state.in_progress()) {
+            assert!(open.iter().any(|order| order.state() == Some(state)), "{state:?}");
+        }
+        for kind in [OrderType::Create, OrderType::Update, OrderType::Terminate] {
+            assert!(open.iter().any(|order| order.kind() == Some(kind)), "{kind:?}");
+        }
+        assert!(open.iter().any(|order| order.is_options_order()));
+        assert!((35..=60).contains(&world.resources.len()), "{} resources", world.resources.len());
+    }
+
+    #[test]
+    fn is_the_same_every_time() {
+        let keys = |world: World| world.resources.into_keys().collect::<Vec<_>>();
+        assert_eq!(keys(World::demo()), keys(World::demo()));
+        assert_eq!(keys(World::large(50)), keys(World::large(50)));
+    }
 }

@@ -88,3 +88,56 @@ fn text<'a>(record: &'a Map<String, Value>, key: &str) -> &'a str {
 fn identifier(record: &Map<String, Value>, key: &str) -> Option<Uuid> {
     Uuid::try_parse(text(record, key)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use crate::world::{OrderState, RowOrder, World};
+
+    fn case() -> Value {
+        let row = |uuid: &str, order: Value| {
+            json!({ "uuid": uuid, "slug": "r", "state": "Updating", "limits": { "storage": "odd" },
+                "offering_uuid": "a10b05d758ae42fea58fdce14684e71d", "offering_slug": "capstor",
+                "provider_slug": "cscs", "customer_uuid": "06e2151085504e749678086c30cf8885",
+                "project_uuid": "b721b921339443f3882757ec24e9539f", "project_slug": "p", "order_in_progress": order })
+        };
+        let order = json!({ "uuid": "80110fb8582d424b87480b28b1914e55", "type": "Update", "state": "pending-provider",
+            "attributes": { "old_limits": { "storage": 5 } }, "limits": { "storage": 10 } });
+        let uuid = "4e24fc5611604b298094f852ef35f7dd";
+        json!({ "marketplace_resources": [row(uuid, order), row(uuid, Value::Null), row("no uuid", json!("odd"))],
+            "offering_customers": { "a10b05d758ae42fea58fdce14684e71d": [{ "slug": "c" }] },
+            "hpc_projects": [{ "posixName": "p", "unixGid": null }] })
+    }
+
+    #[test]
+    fn every_row_stays_as_it_was_recorded() {
+        let case = case();
+        let world = World::from_golden(&case);
+        let rows: Vec<Value> = world.resources.values().map(|row| Value::Object(row.record.clone())).collect();
+        assert_eq!(Value::Array(rows), case["marketplace_resources"], "rows that share an identifier too");
+        assert_eq!(world.rows, RowOrder::AsGiven);
+        assert_eq!(world.offerings.len(), 1);
+        assert_eq!(world.offering_by_slug("capstor").unwrap().customers, Some(vec![json!({ "slug": "c" })]));
+        assert_eq!(world.hpc.projects, [json!({ "posixName": "p", "unixGid": null })]);
+    }
+
+    #[test]
+    fn a_recorded_order_can_be_carried_on() {
+        let mut world = World::from_golden(&case());
+        let (order, resource) = world.orders.values().map(|order| (order.uuid, order.resource)).next().unwrap();
+        world.approve(order, Map::new()).unwrap();
+        assert_eq!(world.resources[&resource].record["order_in_progress"]["state"], "executing");
+        world.set_done(order).unwrap();
+        assert_eq!(world.resources[&resource].record["order_in_progress"], Value::Null);
+        assert_eq!(world.resources[&resource].text("state"), "OK");
+        assert_eq!(world.resources[&resource].record["limits"], json!({ "storage": 10 }));
+        assert_eq!(world.orders[&order].state(), Some(OrderState::Done));
+    }
+
+    #[test]
+    fn an_empty_case_is_an_empty_world() {
+        let world = World::from_golden(&json!({}));
+        assert!(world.resources.is_empty() && world.offerings.is_empty() && world.hpc.projects.is_empty());
+    }
+}

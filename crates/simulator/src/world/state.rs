@@ -11,7 +11,7 @@ pub enum Release {
 }
 
 impl Release {
-    /// What `/api/version/` says.
+    /// What `/api/version/` says: as recorded for 7.0.x, made up for newer releases.
     pub fn version(self) -> &'static str {
         match self {
             Self::Newer => "7.9.0",
