@@ -1,28 +1,66 @@
-//! Faults, requests and keys, for a shell.
+//! Faults, requests, orders and keys, for a shell.
 
 use axum::http::{Method, StatusCode};
-use serde_json::json;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::faults::FaultRule;
 use crate::http::{Call, Reply};
 use crate::server::Shared;
+use crate::world::{NewResource, World};
+
+/// An order to place.
+#[derive(Deserialize)]
+struct NewOrder {
+    #[serde(flatten)]
+    wish: Wish,
+    /// Whether the consumer has still to approve it.
+    #[serde(default)]
+    pending_consumer: bool,
+}
+
+/// What a consumer orders; everything is named by its slug.
+#[derive(Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+enum Wish {
+    Create {
+        offering: String,
+        project: String,
+        slug: String,
+        limits: Value,
+        #[serde(default)]
+        attributes: Map<String, Value>,
+    },
+    UpdateLimits {
+        resource: String,
+        limits: Value,
+    },
+    UpdateOptions {
+        resource: String,
+        options: Map<String, Value>,
+    },
+    Terminate {
+        resource: String,
+    },
+}
 
 /// Answers a request below `/_simulator/`.
 pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
     match (&call.method, call.path.trim_end_matches('/')) {
         (&Method::GET, "/_simulator/faults") => Reply::json(StatusCode::OK, &json!(shared.faults.all())),
-        (&Method::POST, "/_simulator/faults") => match serde_json::from_slice::<FaultRule>(&call.body) {
-            Ok(rule) => {
-                shared.faults.add(rule);
-                Reply::empty(StatusCode::NO_CONTENT)
+        (&Method::POST, "/_simulator/faults") => {
+            let example = json!({ "route": "GET /api/*", "times": 3,
+                "fault": { "kind": "answer", "status": 503, "headers": [["Retry-After", "2"]] } });
+            match parsed::<FaultRule>(call, "fault", &example) {
+                Ok(rule) => {
+                    shared.faults.add(rule);
+                    Reply::empty(StatusCode::NO_CONTENT)
+                }
+                Err(reply) => reply,
             }
-            Err(error) => {
-                let example = json!({ "route": "GET /api/*", "fault": { "kind": "answer", "status": 503,
-                    "headers": [["Retry-After", "2"]] }, "times": 3 });
-                let body = json!({ "detail": format!("this is no fault: {error}"), "example": example });
-                Reply::json(StatusCode::BAD_REQUEST, &body)
-            }
-        },
+        }
         (&Method::DELETE, "/_simulator/faults") => {
             shared.faults.clear();
             Reply::empty(StatusCode::NO_CONTENT)
@@ -32,16 +70,74 @@ pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
             shared.log.clear();
             Reply::empty(StatusCode::NO_CONTENT)
         }
+        (&Method::POST, "/_simulator/orders") => order(shared, call),
         (&Method::POST, "/_simulator/rotate-keys") => {
             let keep = call.last("keep") == Some("true");
             match shared.realm.rotate(keep) {
                 Ok(kid) => Reply::json(StatusCode::OK, &json!({ "kid": kid, "kept_old": keep })),
-                Err(error) => Reply::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "detail": error.to_string() })),
+                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
             }
         }
-        _ => Reply::json(
+        _ => refuse(
             StatusCode::NOT_FOUND,
-            &json!({ "detail": "GET|POST|DELETE faults, GET|DELETE requests, POST rotate-keys[?keep=true]" }),
+            "GET|POST|DELETE faults, GET|DELETE requests, POST orders, POST rotate-keys[?keep=true]",
         ),
+    }
+}
+
+fn refuse(status: StatusCode, text: &str) -> Reply {
+    Reply::json(status, &json!({ "detail": text }))
+}
+
+fn parsed<T: DeserializeOwned>(call: &Call, what: &str, example: &Value) -> Result<T, Reply> {
+    serde_json::from_slice(&call.body).map_err(|error| {
+        let body = json!({ "detail": format!("this is no {what}: {error}"), "example": example });
+        Reply::json(StatusCode::BAD_REQUEST, &body)
+    })
+}
+
+fn order(shared: &Shared, call: &Call) -> Reply {
+    let example = json!({ "order": "update_limits", "resource": "capstor-store-0", "limits": { "storage": 50 } });
+    let new = match parsed::<NewOrder>(call, "order", &example) {
+        Ok(new) => new,
+        Err(reply) => return reply,
+    };
+    let mut world = shared.write();
+    let Some(order) = place(&mut world, new.wish) else {
+        return refuse(StatusCode::NOT_FOUND, "there is no offering, project or resource with this slug");
+    };
+    if !new.pending_consumer
+        && let Err(refusal) = world.consumer_approve(order)
+    {
+        return refuse(StatusCode::CONFLICT, &refusal.to_string());
+    }
+    let row = &world.orders[&order];
+    let url = format!("{}/api/marketplace-orders/{}/", call.base, order.simple());
+    Reply::json(
+        StatusCode::CREATED,
+        &json!({ "order": url, "state": row.text("state"), "resource": row.resource.simple() }),
+    )
+}
+
+fn place(world: &mut World, wish: Wish) -> Option<Uuid> {
+    let resource = |world: &World, slug: &str| world.resource_by_slug(slug).map(|row| row.uuid);
+    match wish {
+        Wish::Create { offering, project, slug, limits, attributes } => {
+            let offering = world.offering_by_slug(&offering)?.uuid;
+            let project = world.projects.values().find(|row| row.slug == project)?.uuid;
+            Some(world.order_create(NewResource { offering, project, slug, limits, attributes: attributes.into() }))
+        }
+        Wish::UpdateLimits { resource: slug, limits } => {
+            let id = resource(world, &slug)?;
+            world.order_update_limits(id, limits)
+        }
+        Wish::UpdateOptions { resource: slug, options } => {
+            let id = resource(world, &slug)?;
+            world.order_update_options(id, &options)
+        }
+        Wish::Terminate { resource: slug } => {
+            let id = resource(world, &slug)?;
+            world.order_terminate(id)
+        }
     }
 }

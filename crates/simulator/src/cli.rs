@@ -9,21 +9,28 @@ use clap::{Parser, ValueEnum};
 use simulator::world::Release;
 use simulator::{Latency, Simulator, TokenSpec, World};
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   simulator --listen 127.0.0.1:9090
-  simulator --world large:10000 --latency-page-ms 40 --latency-item-us 200 --concurrency 4
+  simulator --world large:10000 --latency-page-ms 40 --concurrency 4
   simulator --world case.json --release 7.0
 
-While it runs:
-  curl -X POST 127.0.0.1:9090/_simulator/faults \\
-    -d '{\"route\": \"GET /api/*\", \"fault\": {\"kind\": \"answer\", \"status\": 503, \"headers\": [[\"Retry-After\", \"2\"]]}, \"times\": 3}'
-  curl -X DELETE 127.0.0.1:9090/_simulator/faults
-  curl 127.0.0.1:9090/_simulator/requests
-  curl -X POST '127.0.0.1:9090/_simulator/rotate-keys?keep=true'
+While it runs, from another shell:
+  S=127.0.0.1:9090/_simulator
+  curl $S/faults -d '{"route": "GET /api/*", "times": 3,
+    "fault": {"kind": "answer", "status": 503, "headers": [["Retry-After", "2"]]}}'
+  curl $S/faults -X DELETE
+  curl $S/requests
+  curl $S/orders -d '{"order": "update_limits", "resource": "capstor-store-0",
+    "limits": {"storage": 50}}'
+  curl -X POST "$S/rotate-keys?keep=true"
 
-Faults: answer (status, headers, body), delay (millis), silence, dribble (millis), cut_off (after), reset,
-endless_body, endless_pages, lose_rows (rows). A route is `[METHOD ]PATH[?QUERY]`, `*` standing for anything.";
+Faults: answer (status, headers, body), delay (millis), silence, reset,
+dribble (millis), cut_off (after), endless_body, endless_pages, lose_rows (rows).
+A route is `[METHOD ]PATH[?QUERY]`, `*` standing for anything.
+Orders: create (offering, project, slug, limits, attributes), terminate (resource),
+update_limits (resource, limits), update_options (resource, options); they wait
+for the provider, with "pending_consumer": true for the consumer. Offerings,
+projects and resources are named by slug."#;
 
 /// Waldur, the HPC User API and a Keycloak realm, in memory, for demos and experiments
 #[derive(Parser)]
@@ -103,7 +110,7 @@ fn introduce(simulator: &Simulator) {
     println!("HPC User API   {}", simulator.hpc_url());
     println!("Keycloak       {}   realm {}", simulator.keycloak_url(), simulator::REALM);
     println!("Token endpoint {}", simulator.token_url());
-    println!("Faults         {}/_simulator/faults", simulator.base_url());
+    println!("For a shell    {}/_simulator/   (faults, requests, orders, rotate-keys)", simulator.base_url());
     println!();
     println!("Waldur tokens:");
     for user in users {

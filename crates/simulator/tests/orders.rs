@@ -7,11 +7,14 @@ use simulator::world::{NewResource, OrderState, ResourceState};
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 use uuid::Uuid;
 
-async fn post(sim: &Simulator, path: &str, body: Value) -> (u16, Value) {
+fn client() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = Client::builder().no_proxy().build().unwrap();
+    Client::builder().no_proxy().build().unwrap()
+}
+
+async fn post(sim: &Simulator, path: &str, body: Value) -> (u16, Value) {
     let url = format!("{}/api/{path}/", sim.base_url());
-    let request = client.post(url).header("Authorization", format!("Token {PROVIDER_TOKEN}"));
+    let request = client().post(url).header("Authorization", format!("Token {PROVIDER_TOKEN}"));
     let response = request.json(&body).send().await.unwrap();
     let status = response.status().as_u16();
     (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null))
@@ -161,4 +164,36 @@ async fn state_is_judged_before_content() {
     assert_eq!(states(&sim, order), (OrderState::PendingProvider, ResourceState::Creating));
     assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
     assert_eq!(act(&sim, order, "approve_by_provider", json!({ "attributes": 5 })).await, 409);
+}
+
+#[tokio::test]
+async fn a_shell_can_order() {
+    let sim = Simulator::start(World::demo()).await;
+    let client = client();
+    let order = async |body: Value| {
+        let url = format!("{}/_simulator/orders", sim.base_url());
+        let response = client.post(url).body(body.to_string()).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    for (wish, state) in [
+        (
+            json!({ "order": "create", "offering": "vast", "project": "mch-p1", "slug": "new", "limits": { "storage": 1 } }),
+            "Creating",
+        ),
+        (json!({ "order": "update_limits", "resource": "vast-store-8", "limits": { "storage": 50 } }), "Updating"),
+        (
+            json!({ "order": "update_options", "resource": "vast-store-9", "options": { "permissions": "700" } }),
+            "Updating",
+        ),
+        (json!({ "order": "terminate", "resource": "vast-scratch-10" }), "Terminating"),
+    ] {
+        let (status, told) = order(wish.clone()).await;
+        assert_eq!((status, &told["state"]), (201, &json!("pending-provider")), "{wish}: {told}");
+        let id = told["resource"].as_str().unwrap().parse::<Uuid>().unwrap();
+        assert_eq!(sim.world(|world| world.resources[&id].text("state").to_owned()), state);
+    }
+    let waiting = json!({ "order": "terminate", "resource": "vast-scratch-11", "pending_consumer": true });
+    assert_eq!(order(waiting).await.1["state"], "pending-consumer");
+    assert_eq!(order(json!({ "order": "terminate", "resource": "nothing" })).await.0, 404);
+    assert_eq!(order(json!({ "order": "paint", "resource": "vast-scratch-11" })).await.0, 400);
 }
