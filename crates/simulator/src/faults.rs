@@ -105,15 +105,14 @@ pub struct FaultRule {
     pub times: Option<u32>,
 }
 
-impl FaultRule {
-    fn hits(&self, call: &Call) -> bool {
-        let (method, path) = match self.route.split_once(' ') {
-            Some((method, path)) => (Some(method), path),
-            None => (None, self.route.as_str()),
-        };
-        let subject = if path.contains('?') { &call.target } else { &call.path };
-        method.is_none_or(|method| call.method.as_str() == method) && matches(path, subject)
-    }
+/// Whether a request goes where the route says.
+pub(crate) fn hits(route: &str, call: &Call) -> bool {
+    let (method, path) = match route.split_once(' ') {
+        Some((method, path)) => (Some(method), path),
+        None => (None, route),
+    };
+    let subject = if path.contains('?') { &call.target } else { &call.path };
+    method.is_none_or(|method| call.method.as_str() == method) && matches(path, subject)
 }
 
 /// Whether the text is what the pattern describes; `*` stands for any text, also none.
@@ -150,7 +149,7 @@ impl Faults {
     /// The fault that hits this request; it counts as used.
     pub(crate) fn take(&self, call: &Call) -> Option<Fault> {
         let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = rules.iter().rposition(|rule| rule.times != Some(0) && rule.hits(call))?;
+        let at = rules.iter().rposition(|rule| rule.times != Some(0) && hits(&rule.route, call))?;
         let rule = &mut rules[at];
         let fault = rule.fault.clone();
         rule.times = rule.times.map(|times| times - 1);

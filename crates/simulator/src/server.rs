@@ -25,6 +25,9 @@ use door::{Door, Peer};
 /// Positions of a list's rows, and the version of the world they were computed from.
 type Listing = (u64, Arc<Vec<usize>>);
 
+/// A change of the world that waits for an answer on a route.
+type Sequel = (String, Box<dyn FnOnce(&mut World) + Send>);
+
 /// What the services and the one who holds the [`Simulator`] share.
 pub(crate) struct Shared {
     world: RwLock<World>,
@@ -35,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     pub(crate) log: Log,
     pace: Pace,
+    sequels: Mutex<Vec<Sequel>>,
     connections: Arc<AtomicU64>,
 }
 
@@ -47,6 +51,17 @@ impl Shared {
         let world = self.world.write().unwrap_or_else(PoisonError::into_inner);
         self.version.fetch_add(1, Ordering::SeqCst);
         world
+    }
+
+    /// Changes the world as was asked for after an answer like this one.
+    fn follow_up(&self, call: &Call) {
+        let due: Vec<Sequel> = {
+            let mut waiting = self.sequels.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extract_if(.., |(route, _)| crate::faults::hits(route, call)).collect()
+        };
+        for (_, change) in due {
+            change(&mut self.write());
+        }
     }
 
     /// The rows that a list has for this user and these filters, remembered until the world changes.
@@ -118,6 +133,7 @@ impl Simulator {
             faults: Faults::default(),
             log: Log::default(),
             pace: Pace::default(),
+            sequels: Mutex::default(),
             connections: Arc::default(),
         });
         let (runtime, address) = open(&shared, address)?;
@@ -212,6 +228,13 @@ impl Simulator {
     /// Takes all faults away.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
+    }
+
+    /// Changes the world once, right after the next answer on this route was made and before it is sent: what happens
+    /// while a client reads page after page.
+    pub fn after_answer(&self, route: &str, change: impl FnOnce(&mut World) + Send + 'static) {
+        let mut waiting = self.shared.sequels.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push((route.to_owned(), Box::new(change)));
     }
 
     /// How long Waldur's pages take from now on.

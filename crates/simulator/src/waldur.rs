@@ -2,6 +2,11 @@
 //!
 //! Every call is judged in Waldur's order: 401, 404 (unknown, invisible or malformed identifier), 403, 409 (state),
 //! 405 (type of offering), 400 (content). What is not here answers Django's HTML 404.
+//!
+//! What 7.0.x answers was recorded. Of newer releases some things are known from their sources only in outline, and are
+//! therefore made up here: the texts that come with 200 of `approve_by_provider` and `set_state_ok` and with 409 of
+//! `update_options_direct`; that `update_options_direct` lays the options over the old ones; 400 for `set_backend_id`
+//! without one; that both fields of `set_state_erred` may be absent; what a resource does when its order is cancelled.
 
 mod access;
 mod actions;

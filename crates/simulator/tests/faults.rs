@@ -183,3 +183,19 @@ async fn a_shell_can_set_and_clear_faults() {
     assert_eq!(sim.realm().kids(), [told["kid"].as_str().unwrap()]);
     assert_ne!(sim.realm().kids(), before);
 }
+
+#[tokio::test]
+async fn the_world_may_change_between_two_pages() {
+    let sim = Simulator::start(World::large(100)).await;
+    sim.after_answer("*?*page=1*", |world| {
+        for row in world.resources.values_mut().take(10) {
+            row.set_state(simulator::world::ResourceState::Erred);
+        }
+    });
+    let count = async |page: u32| {
+        let answer = list(&sim, &format!("&state=OK&page={page}")).await.unwrap();
+        answer.headers()["x-result-count"].to_str().unwrap().parse::<usize>().unwrap()
+    };
+    let (first, second, again) = (count(1).await, count(2).await, count(1).await);
+    assert_eq!((first - 10, second), (second, again), "changed once, after the first page");
+}

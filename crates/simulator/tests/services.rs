@@ -4,7 +4,7 @@
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use simulator::world::Release;
-use simulator::{Algorithm, Fault, PROVIDER_TOKEN, Signing, Simulator, TokenSpec, World};
+use simulator::{Algorithm, Fault, Kid, PROVIDER_TOKEN, Signing, Simulator, TokenSpec, World};
 
 fn client() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -206,6 +206,38 @@ async fn tokens_verify_with_the_published_keys() {
     assert!(verify(&expired, Algorithm::RS256).is_err());
     let foreign = realm.mint(&TokenSpec::user("alice").signed(Signing::Foreign(Algorithm::RS256)));
     assert!(set.find(&decode_header(&foreign).unwrap().kid.unwrap()).is_none());
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_wrong_in_the_way_asked_for() {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    let sim = Simulator::start(World::empty()).await;
+    let realm = sim.realm();
+    let part = |token: &str, number: usize| -> Value {
+        let part = token.split('.').nth(number).unwrap();
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    };
+    let header = |spec: TokenSpec| part(&realm.mint(&spec), 0);
+    let user = || TokenSpec::user("alice");
+    let published: Vec<Value> = realm.jwks()["keys"].as_array().unwrap().clone();
+    let usage_of = |kid: &Value| published.iter().find(|key| &key["kid"] == kid).map(|key| key["use"].clone());
+
+    let unsigned = realm.mint(&user().signed(Signing::Nothing));
+    assert_eq!(part(&unsigned, 0)["alg"], "none");
+    assert!(unsigned.ends_with('.'));
+    let confused = header(user().signed(Signing::PublicKeyAsSecret));
+    assert_eq!((&confused["alg"], usage_of(&confused["kid"])), (&json!("HS256"), Some(json!("sig"))));
+    let encryption = header(user().signed(Signing::EncryptionKey));
+    assert_eq!((&encryption["alg"], usage_of(&encryption["kid"])), (&json!("RS256"), Some(json!("enc"))));
+    assert_eq!(usage_of(&header(user().signed(Signing::Foreign(Algorithm::RS256)))["kid"]), None);
+    assert_eq!(header(user().kid(Kid::Absent)).get("kid"), None);
+    assert_eq!(header(user().kid(Kid::Named("other".to_owned())))["kid"], "other");
+    let refresh = realm.mint(&user().signed(Signing::Realm(Algorithm::HS512)).claim("typ", "Refresh").without("exp"));
+    assert_eq!((&part(&refresh, 0)["alg"], &part(&refresh, 1)["typ"]), (&json!("HS512"), &json!("Refresh")));
+    assert_eq!(part(&refresh, 1).get("exp"), None);
+    assert_eq!(realm.jwks()["keys"].as_array().unwrap().len(), published.len(), "a secret is not published");
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ pub(super) async fn serve(
         }
         _ => super::answer(&shared, &call),
     };
+    shared.follow_up(&call);
     if let Some(items) = reply.items {
         shared.pace.spend(items).await;
     }
