@@ -34,7 +34,8 @@ pub enum RowOrder {
     Asked,
     /// As asked, but rows that are equal by that come in another order on every page, as a database may give them.
     AskedWithoutTieBreak,
-    /// As they stand in the world, whatever `o=` says: for recorded cases whose file order counts.
+    /// As they stand in the world, whatever `o=` and `visible_to_providers=` say: for recorded cases, whose upstream
+    /// knew neither.
     AsGiven,
 }
 

@@ -13,7 +13,6 @@ use crate::oauth::tests::pass;
 mod users;
 mod world;
 
-/// The error and its causes, as a log shows them.
 #[tokio::test]
 async fn gids_come_from_the_api_once_and_unknown_projects_are_asked_for_again() {
     let (world, settings) = world().await;

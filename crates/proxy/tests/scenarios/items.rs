@@ -1,0 +1,142 @@
+//! Filters, single items, and what the other routes answer.
+
+use serde_json::{Value, json};
+
+use crate::support::{Proxy, demo, demo_with};
+
+fn ids(items: &[Value]) -> Vec<&str> {
+    items.iter().map(|item| item["itemId"].as_str().unwrap()).collect()
+}
+
+async fn all(proxy: &Proxy) -> Vec<Value> {
+    proxy.list("?page_size=500").await.items().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_select_and_never_change_an_item() {
+    let (simulator, proxy) = demo().await;
+    let everything = all(&proxy).await;
+    for query in ["status=pending", "status=active", "state=OK", "storage_system=vast&data_type=store", "state=Erred"] {
+        let answer = proxy.list(&format!("?page_size=500&{query}")).await;
+        assert!(!answer.items().is_empty(), "{query} selects something");
+        assert!(answer.items().len() < everything.len(), "{query} selects not everything");
+        for item in answer.items() {
+            assert!(everything.contains(item), "{query} changed {item}");
+        }
+    }
+    // Waldur is never asked for a state: rows that leave it while pages are read would hide others.
+    assert!(simulator.requests().iter().all(|request| request.query_all("state").is_empty()));
+    let erred = proxy.list("?state=Erred&page_size=500").await;
+    let statuses: Vec<_> = erred.items().iter().filter(|item| item["target"]["targetType"] == "project").collect();
+    assert!(!statuses.is_empty() && statuses.iter().all(|item| item["status"] == "error"), "{}", erred.text);
+    assert!(erred.items().iter().any(|item| item["target"]["targetType"] == "tenant"), "with their tenants");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_spellings_of_the_path_answer_without_a_redirect() {
+    let (_simulator, proxy) = demo().await;
+    let (with, without) = (proxy.get("/api/storage-resources/").await, proxy.get("/api/storage-resources").await);
+    assert_eq!((with.status, without.status), (200, 200));
+    assert_eq!(with.body, without.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_item_is_the_one_of_the_listing() {
+    let (_simulator, proxy) = demo().await;
+    let everything = all(&proxy).await;
+    for item in &everything {
+        let id = item["itemId"].as_str().unwrap();
+        // Nodes of several data types share an id: the first is shown.
+        let first = everything.iter().find(|other| other["itemId"] == item["itemId"]).unwrap();
+        for path in [format!("/api/storage-resources/{id}/"), format!("/api/storage-resources/{}", id.replace('-', ""))]
+        {
+            let answer = proxy.get(&path).await;
+            assert_eq!((answer.status, &answer.body), (200, first), "{path}");
+        }
+        if everything.len() > 20 && item == &everything[20] {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_processed_is_named_in_the_listing_and_500_by_itself() {
+    let (simulator, proxy) = demo().await;
+    let answer = proxy.list("").await;
+    let skipped = answer.body["skipped"].as_array().unwrap();
+    let errors: Vec<_> = skipped.iter().map(|skipped| skipped["error"].as_str().unwrap()).collect();
+    assert!(errors.contains(&"MissingIdentityError") && errors.contains(&"MalformedResourceError"), "{errors:?}");
+    for skipped in skipped {
+        let id = skipped["itemId"].as_str().unwrap();
+        let one = proxy.get(&format!("/api/storage-resources/{id}/")).await;
+        assert_eq!(one.status, 500, "{}", one.text);
+        assert_eq!(one.body["error"], "ResourceProcessingError");
+        assert_eq!(one.body["detail"], skipped["detail"]);
+        assert_eq!(one.body["message"], "Failed to process storage resource.");
+    }
+    assert!(proxy.log().contains("a resource is left out"), "{}", proxy.log());
+
+    // The day the project gets its GID its directory appears, without a restart.
+    let missing = |answer: &crate::support::Answer| {
+        let skipped = answer.body["skipped"].as_array().unwrap().iter();
+        skipped.filter(|skipped| skipped["detail"].as_str().unwrap().contains("gid for mch-p2")).count()
+    };
+    assert!(missing(&answer) > 0);
+    simulator.world(|world| world.hpc.set_gid("mch-p2", Some(31_000)));
+    assert_eq!(missing(&proxy.list("").await), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_may_have_the_whole_listing_fail() {
+    let (_simulator, proxy) = demo_with(&[("ON_PROCESSING_ERROR", "fail")]).await;
+    let answer = proxy.list("").await;
+    assert_eq!((answer.status, &answer.body["error"]), (500, &json!("ResourceProcessingError")), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_systems_or_slugs_of_offerings_stand_in_paths() {
+    let systems = ("STORAGE_SYSTEMS", r#"{"cap": "capstor", "fast": "vast"}"#);
+    for (identifier, segment, warned) in
+        [(None, "/cap/", true), (Some("storage_system"), "/cap/", false), (Some("offering_slug"), "/capstor/", false)]
+    {
+        let mut settings = vec![systems];
+        settings.extend(identifier.map(|identifier| ("SYSTEM_IDENTIFIER", identifier)));
+        let (_simulator, proxy) = demo_with(&settings).await;
+        let answer = proxy.list("?storage_system=cap&page_size=500").await;
+        assert_eq!(answer.body["filters_applied"]["offering_slugs"], json!(["capstor"]));
+        let tenant = &answer.items()[0];
+        let paths = ids(answer.items()).len();
+        assert!(paths > 3 && tenant["storageSystem"]["key"] == segment.trim_matches('/'), "{tenant}");
+        let generated =
+            answer.items().iter().any(|item| item["mountPoint"]["default"].as_str().unwrap().starts_with(segment));
+        assert!(generated, "{identifier:?}");
+        assert_eq!(
+            proxy.log().contains("set backend_settings.system_identifier"),
+            warned,
+            "{identifier:?}\n{}",
+            proxy.log()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_routes_answer_in_the_python_proxys_shapes() {
+    let (_simulator, proxy) = demo().await;
+    let version = proxy.get("/api/version").await;
+    assert_eq!((version.status, &version.body), (200, &json!({"version": env!("CARGO_PKG_VERSION")})));
+    for path in ["/nowhere", "/api/", "/api/storage-resources/00000000-0000-4000-8000-000000000000/"] {
+        let answer = proxy.get(path).await;
+        assert_eq!((answer.status, &answer.body), (404, &json!({"detail": "Not Found"})), "{path}");
+    }
+    let answer = proxy.get("/api/storage-resources/nonsense/").await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.body["detail"][0]["loc"], json!(["path", "itemId"]));
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let method: reqwest::Method = method.parse().unwrap();
+        let url = format!("{}/api/storage-resources/", proxy.base);
+        let response = reqwest::Client::new().request(method, url).send().await.unwrap();
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()["allow"], "GET, HEAD");
+        assert_eq!(response.json::<Value>().await.unwrap(), json!({"detail": "Method Not Allowed"}));
+    }
+}

@@ -1,0 +1,146 @@
+//! Upstreams that lie, hang and break off: each has its outcome, and the next request after it is right again.
+
+use serde_json::{Value, json};
+use simulator::{Fault, Simulator, World};
+
+use crate::support::{demo, start_with};
+
+const RESOURCES: &str = "GET /api/marketplace-provider-resources/";
+const CUSTOMERS: &str = "GET /api/marketplace-provider-offerings/*/customers/";
+const GIDS: &str = "GET /hpc/*";
+const TOKEN: &str = "POST */token";
+
+/// Faults whose outcome is the same wherever they strike.
+fn faults() -> Vec<(Fault, &'static str)> {
+    vec![
+        (Fault::Reset, ""),
+        (Fault::CutOff { after: 5 }, "broke off"),
+        (Fault::not_json(), "not the JSON expected"),
+        (Fault::wrong_type(), ""),
+        (Fault::status(500), "500"),
+        (Fault::status(502), "502"),
+        (Fault::status(503), "503"),
+        (Fault::retry_after(429, 1), "429"),
+        (Fault::redirect("https://elsewhere.example.com/x"), "redirects to https://elsewhere.example.com/x"),
+        (Fault::redirect("/api/another/path/"), "redirects to http://127.0.0.1"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_of_waldur_is_served_as_a_listing() {
+    let (simulator, proxy) = demo().await;
+    let right = proxy.list("?page_size=500").await;
+    for route in [RESOURCES, CUSTOMERS] {
+        for (fault, words) in faults() {
+            simulator.set_fault(route, fault);
+            proxy.list("").await.assert_upstream_error(words);
+            simulator.clear_faults();
+            assert_eq!(proxy.list("?page_size=500").await.items(), right.items(), "after {words} on {route}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_waldur_refuses_is_told_with_the_remedy() {
+    let (simulator, proxy) = demo().await;
+    for status in [401, 403] {
+        simulator.set_fault(RESOURCES, Fault::status(status));
+        proxy.list("").await.assert_upstream_error("check WALDUR_API_TOKEN");
+        simulator.clear_faults();
+    }
+    for user in ["inactive", "expired"] {
+        let token = simulator.world(|world| world.token(user)).unwrap();
+        let proxy = start_with(&simulator, &[("WALDUR_API_TOKEN", &token)]).await;
+        proxy.list("").await.assert_upstream_error("check WALDUR_API_TOKEN");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_never_followed_with_a_credential() {
+    let simulator = Simulator::start(World::demo()).await;
+    let thief = Simulator::start(World::demo()).await;
+    for route in [RESOURCES, CUSTOMERS, GIDS, TOKEN] {
+        // A fresh process has no machine token yet.
+        let proxy = start_with(&simulator, &[]).await;
+        simulator.set_fault(route, Fault::redirect(&format!("{}/api/marketplace-resources/", thief.base_url())));
+        proxy.list("").await.assert_upstream_error("redirects to");
+        simulator.clear_faults();
+    }
+    assert!(thief.requests().is_empty(), "{:?}", thief.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_or_drips_meets_its_deadline() {
+    let simulator = Simulator::start(World::demo()).await;
+    for route in [RESOURCES, GIDS, TOKEN] {
+        for fault in [Fault::Silence, Fault::Dribble { millis: 100 }] {
+            let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "0.5"), ("HPC_USER_TIMEOUT", "0.5")]).await;
+            simulator.set_fault(route, fault);
+            proxy.list("").await.assert_upstream_error("no complete answer in time");
+            simulator.clear_faults();
+            assert_eq!(proxy.list("").await.status, 200);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_lists_without_end_are_cut() {
+    let (simulator, proxy) = demo().await;
+    let right = proxy.list("?page_size=500").await;
+    simulator.set_fault(GIDS, Fault::EndlessBody);
+    proxy.list("").await.assert_upstream_error("larger than");
+    simulator.clear_faults();
+    simulator.set_fault(RESOURCES, Fault::EndlessBody);
+    proxy.list("").await.assert_upstream_error("");
+    simulator.clear_faults();
+    // The count says where the list ends, whatever the links say.
+    simulator.set_fault(RESOURCES, Fault::EndlessPages);
+    assert_eq!(proxy.list("?page_size=500").await.items(), right.items());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_odd_record_never_takes_the_listing_down() {
+    let (simulator, proxy) = demo().await;
+    let right = proxy.list("?page_size=500").await;
+    let slug = "capstor-store-1";
+    let sane = simulator.world(|world| world.resource_by_slug(slug).unwrap().clone());
+    let id = sane.uuid.to_string();
+    for (key, value) in [
+        ("limits", json!("plenty")),
+        ("attributes", json!([1, 2])),
+        ("options", json!({"permissions": "rwxrwxr-x"})),
+        ("state", json!(5)),
+        ("order_in_progress", json!("soon")),
+        ("project_slug", json!("../../etc")),
+        ("backend_metadata", json!({"project_item": {"itemId": "x"}, "user_item": {"itemId": "x"}})),
+    ] {
+        simulator.world(|world| world.resource_by_slug_mut(slug).unwrap().set(key, value.clone()));
+        let answer = proxy.list("?page_size=500").await;
+        assert_eq!(answer.status, 200, "{key}: {}", answer.text);
+        let skipped = answer.body["skipped"].as_array().unwrap();
+        let named =
+            skipped.iter().any(|skipped| skipped["itemId"] == id && skipped["error"] == "MalformedResourceError");
+        assert!(named, "{key} {value}: {skipped:?}");
+        assert!(answer.items().iter().all(|item| item["itemId"] != id), "{key}: it goes whole");
+        // Nodes that it alone names go with it.
+        let resource = |item: &&Value| matches!(item["target"]["targetType"].as_str(), Some("project" | "user"));
+        for other in right.items().iter().filter(resource).filter(|item| item["itemId"] != id) {
+            assert!(answer.items().contains(other), "{key}: {other} stays");
+        }
+        simulator.world(|world| *world.resource_by_slug_mut(slug).unwrap() = sane.clone());
+    }
+    for metadata in [json!("a bare text"), json!([1, 2]), json!(7)] {
+        simulator.world(|world| world.resource_by_slug_mut(slug).unwrap().set("backend_metadata", metadata));
+        assert_eq!(proxy.list("?page_size=500").await.items(), right.items(), "metadata may hold anything");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_goes_away_and_comes_back_needs_no_restart() {
+    let (mut simulator, proxy) = demo().await;
+    assert_eq!(proxy.list("").await.status, 200);
+    simulator.stop();
+    proxy.list("").await.assert_upstream_error("Waldur gives no usable answer");
+    simulator.restart().unwrap();
+    assert_eq!(proxy.list("").await.status, 200);
+}

@@ -1,0 +1,12 @@
+//! The real binary against the simulator.
+
+#![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
+
+mod callers;
+mod golden;
+mod identities;
+mod items;
+mod lies;
+mod reading;
+mod support;
+mod transport;

@@ -1,0 +1,170 @@
+//! Starting the binary and talking to it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use simulator::{PROVIDER_TOKEN, Simulator, World};
+use tempfile::TempDir;
+
+/// A running proxy. Dropping it kills it.
+pub(crate) struct Proxy {
+    child: Child,
+    pub(crate) base: String,
+    log: Arc<Mutex<String>>,
+    http: reqwest::Client,
+    _directory: TempDir,
+}
+
+/// An answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+/// The settings that make the proxy use this simulator, without authentication.
+pub(crate) fn settings(simulator: &Simulator) -> Vec<(String, String)> {
+    let pairs = [
+        ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
+        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.into()),
+        ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#.into()),
+        ("HPC_USER_API_URL", simulator.hpc_url()),
+        ("HPC_USER_CLIENT_ID", "hpc-client".into()),
+        ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
+        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
+        ("CSCS_KEYCLOAK_REALM", simulator::REALM.into()),
+        ("DISABLE_AUTH", "true".into()),
+        ("WALDUR_TIMEOUT", "5".into()),
+        ("HPC_USER_TIMEOUT", "5".into()),
+    ];
+    pairs.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+/// The command in a folder of its own, with nothing in its environment but `settings`; the later of two counts.
+pub(crate) fn command(directory: &Path, settings: &[(String, String)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
+    command.env_clear().envs(settings.iter().cloned()).current_dir(directory).args(arguments);
+    command
+}
+
+/// Starts the proxy with these settings and some more.
+pub(crate) async fn start_with(simulator: &Simulator, more: &[(&str, &str)]) -> Proxy {
+    let mut settings = settings(simulator);
+    settings.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    tokio::task::spawn_blocking(move || Proxy::start(&settings)).await.unwrap()
+}
+
+/// A simulator with the demo's world, and a proxy in front of it.
+pub(crate) async fn demo() -> (Simulator, Proxy) {
+    demo_with(&[]).await
+}
+
+/// The same with more settings.
+pub(crate) async fn demo_with(more: &[(&str, &str)]) -> (Simulator, Proxy) {
+    let simulator = Simulator::start(World::demo()).await;
+    let proxy = start_with(&simulator, more).await;
+    (simulator, proxy)
+}
+
+impl Proxy {
+    fn start(settings: &[(String, String)]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut child = command(directory.path(), settings, &["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (say, hear) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if line.contains("listening")
+                    && let Some(address) = address(&line)
+                {
+                    // An error says that nobody waits any more.
+                    let _ = say.send(address);
+                }
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let Ok(address) = hear.recv_timeout(Duration::from_secs(30)) else {
+            panic!("the proxy does not listen:\n{}", log.lock().unwrap());
+        };
+        proxy::upstream::install_tls_provider();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { child, base: format!("http://{address}"), log, http, _directory: directory }
+    }
+
+    /// GET with these headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.http.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+    }
+
+    /// GET.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    /// The listing with a query such as `?page=2`.
+    pub(crate) async fn list(&self, query: &str) -> Answer {
+        self.get(&format!("/api/storage-resources/{query}")).await
+    }
+
+    /// What has been logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // An error says that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address in a line of the log.
+fn address(line: &str) -> Option<String> {
+    let start = line.find("127.0.0.1:")?;
+    let address = &line[start..];
+    let end = address.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(address.len());
+    Some(address[..end].to_owned())
+}
+
+impl Answer {
+    /// The items of a listing.
+    pub(crate) fn items(&self) -> &[Value] {
+        self.body["resources"].as_array().unwrap()
+    }
+
+    /// The answer must be 502 `UpstreamServiceError` and say this.
+    pub(crate) fn assert_upstream_error(&self, words: &str) {
+        assert_eq!(self.status, 502, "{}", self.text);
+        assert_eq!(self.body["error"], "UpstreamServiceError", "{}", self.text);
+        assert_eq!(self.body["message"], "Failed to communicate with an upstream service.");
+        let detail = self.body["detail"].as_str().unwrap();
+        assert!(detail.contains(words), "{detail:?} should say {words:?}");
+        for secret in [PROVIDER_TOKEN, "hpc-secret", "simulated fault", "maintenance"] {
+            assert!(!self.text.contains(secret), "{} shows {secret}", self.text);
+        }
+    }
+}
