@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use url::Url;
 
 /// How an upstream is reached.
@@ -125,6 +125,12 @@ impl Upstream {
             .redirect(reqwest::redirect::Policy::none())
             .tls_danger_accept_invalid_certs(!transport.verify_tls)
             .no_proxy();
+        if !transport.verify_tls {
+            warn!(
+                upstream = name,
+                "the certificate is not verified: whoever is on the way can read and change everything"
+            );
+        }
         if let Some(proxy) = &transport.proxy {
             builder = builder.proxy(reqwest_proxy(proxy)?);
         }
@@ -263,3 +269,6 @@ pub fn public_part(url: &Url) -> String {
     url.set_fragment(None);
     url.to_string()
 }
+
+#[cfg(test)]
+mod tests;
