@@ -8,6 +8,7 @@ pub mod clock;
 pub mod errors;
 pub mod hpc_user;
 pub mod oauth;
+pub mod openapi;
 pub mod server;
 pub mod settings;
 pub mod snapshot;
