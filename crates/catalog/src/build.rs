@@ -51,7 +51,7 @@ pub struct Skipped {
     /// UUID of the resource; null when the record has none that can be read.
     pub item_id: Option<Uuid>,
     /// `MissingIdentityError`: its project has no Unix GID. `MalformedResourceError`: it does not follow the rules.
-    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError, inline))]
+    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError))]
     pub error: &'static str,
     /// What is missing or malformed, for people.
     pub detail: String,

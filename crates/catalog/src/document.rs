@@ -37,10 +37,13 @@ pub struct Item<'a> {
     pub target: Target<'a>,
     /// The quotas that apply now: soft space, hard space, soft inodes, hard inodes. Null for a tenant or customer, and
     /// where no space is granted.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub quotas: Option<[Quota; 4]>,
     /// The quotas before the order in progress, in the same order. Null unless that order changes them.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub old_quotas: Option<[Quota; 4]>,
     /// The quotas after the order in progress, in the same order. Null unless that order changes them.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub new_quotas: Option<[Quota; 4]>,
     /// `itemId` of the customer (for a project or user) or tenant (for a customer) above; null where there is none.
     pub parent_item_id: Option<Uuid>,
@@ -66,7 +69,7 @@ pub struct Permission<'a> {
     #[cfg_attr(feature = "schema", schema(pattern = "^[0-7]{3,4}$"))]
     pub value: &'a str,
     /// Notation of `value`: always `octal`.
-    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::PermissionType, inline))]
+    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::PermissionType))]
     pub permission_type: &'static str,
 }
 

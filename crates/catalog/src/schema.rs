@@ -21,7 +21,7 @@ pub(crate) enum Target<'a> {
     User(UserTarget),
 }
 
-/// Notation of a permission.
+/// Notation of a permission: octal digits.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PermissionType {

@@ -9,7 +9,6 @@ use crate::resource::Status;
 
 /// What an item is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TargetType {
     /// The provider at the top of the hierarchy.

@@ -7,9 +7,7 @@
 mod bodies;
 mod schemas;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::LazyLock;
 
@@ -18,7 +16,8 @@ use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, 
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Components, ComponentsBuilder, Content, HeaderBuilder, InfoBuilder, KnownFormat, License, ObjectBuilder, OpenApi,
-    OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
+    OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat,
+    Type,
 };
 
 use schemas::StateName;
@@ -118,7 +117,8 @@ fn guarded(operation: OperationBuilder) -> OperationBuilder {
 /// The parameters of a listing.
 fn query() -> [Parameter; 6] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    let number = |default: u16| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).default(Some(default.into()));
+    let number =
+        |default: u16| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).default(Some(default.into()));
     let parameter = |name: &str, description: &str, schema: RefOr<Schema>, example: Option<Value>| {
         ParameterBuilder::new()
             .name(name)

@@ -13,8 +13,7 @@ pub(super) struct Listing<'a> {
     /// Version of this proxy.
     version: String,
     /// Always `success`.
-    #[schema(inline)]
-    status: Success,
+    status: ListingStatus,
     /// The items of this page: tenants and customers first, then projects and users in Waldur's order.
     resources: Vec<Item<'a>>,
     /// Where this page stands among all items that the filters select.
@@ -26,9 +25,10 @@ pub(super) struct Listing<'a> {
     skipped: Vec<Skipped>,
 }
 
+/// How a listing went.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Success {
+enum ListingStatus {
     Success,
 }
 
@@ -65,7 +65,7 @@ struct FiltersApplied {
     #[schema(nullable = false)]
     status: Option<Status>,
     /// The state asked for.
-    #[schema(nullable = false, inline)]
+    #[schema(nullable = false)]
     state: Option<super::schemas::StateName>,
     /// The page asked for.
     #[schema(value_type = u64, minimum = 1)]
@@ -90,12 +90,12 @@ pub(super) struct NotAdmitted {
     /// Which rule the token broke, or which roles are missing.
     detail: String,
     /// `AuthenticationError`: the token is missing or bad. `AuthorizationError`: the token is good, roles are missing.
-    #[schema(inline)]
     error: AdmissionError,
     /// What to do about it.
     help: String,
 }
 
+/// Why a caller is not admitted.
 #[derive(ToSchema)]
 enum AdmissionError {
     AuthenticationError,
@@ -121,7 +121,7 @@ pub(super) struct BadRequest {
 #[derive(ToSchema)]
 struct Fault {
     /// Kind of fault.
-    #[schema(rename = "type", inline)]
+    #[schema(rename = "type")]
     kind: FaultKind,
     /// Where the fault is: `query` or `path`, then the name of the parameter.
     #[schema(min_items = 2, max_items = 2)]
@@ -135,6 +135,7 @@ struct Fault {
     ctx: Option<Map<String, Value>>,
 }
 
+/// Kind of a request's fault.
 #[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum FaultKind {
@@ -153,13 +154,13 @@ pub(super) struct Failed {
     /// What failed.
     detail: String,
     /// `ResourceProcessingError`: a resource of Waldur cannot be processed. `InternalServerError`: a fault of this proxy.
-    #[schema(inline)]
     error: FailureError,
     /// The same in general terms; absent for `InternalServerError`.
     #[schema(nullable = false)]
     message: Option<String>,
 }
 
+/// What failed here.
 #[derive(ToSchema)]
 enum FailureError {
     ResourceProcessingError,
@@ -172,12 +173,12 @@ pub(super) struct UpstreamFailed {
     /// Which service, and what is wrong with its answer; never what it said.
     detail: String,
     /// Always `UpstreamServiceError`.
-    #[schema(inline)]
     error: UpstreamError,
     /// The same in general terms.
     message: String,
 }
 
+/// What failed elsewhere.
 #[derive(ToSchema)]
 enum UpstreamError {
     UpstreamServiceError,
