@@ -3,5 +3,6 @@ SwaggerUIBundle({
   url: document.querySelector("link[rel=service-desc]").href,
   dom_id: "#swagger-ui",
   deepLinking: true,
+  defaultModelsExpandDepth: 0,
   validatorUrl: null,
 });

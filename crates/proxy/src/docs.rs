@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(headers[REFERRER_POLICY], "no-referrer", "{path}");
             let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(policy.starts_with("default-src 'none';") && !policy.contains("http"), "{path}");
-            assert_eq!(headers.contains_key(CACHE_CONTROL), path.contains("/docs/") || path.ends_with(".js"), "{path}");
+            assert_eq!(headers.contains_key(CACHE_CONTROL), [CSS, JAVASCRIPT].contains(&kind), "{path}");
         }
     }
 

@@ -11,16 +11,13 @@ pub(crate) mod tests;
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, Content, HeaderBuilder, InfoBuilder, KnownFormat, License, ObjectBuilder, OpenApi,
-    OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat,
-    Type,
+    Components, ComponentsBuilder, Content, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder,
+    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
+    SchemaFormat, Type,
 };
-
-use schemas::StateName;
 
 /// The document as it is served and committed: JSON with line breaks, ending in one.
 pub fn json() -> &'static str {
@@ -33,11 +30,13 @@ pub fn json() -> &'static str {
 
 /// The document.
 pub fn document() -> OpenApi {
+    let license = env!("CARGO_PKG_LICENSE");
+    let license = LicenseBuilder::new().name(license).identifier(Some(license)).build();
     let info = InfoBuilder::new()
         .title("HPC storage proxy")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(INTRODUCTION))
-        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))));
+        .license(Some(license));
     let paths = PathsBuilder::new()
         .path("/api/storage-resources/", PathItem::new(HttpMethod::Get, listing()))
         .path("/api/storage-resources/{itemId}/", PathItem::new(HttpMethod::Get, item()))
@@ -59,7 +58,8 @@ const BEARER: &str = "bearer";
 fn listing() -> Operation {
     let operation = OperationBuilder::new()
         .operation_id(Some("list_storage_resources"))
-        .summary(Some("Storage resources"))
+        .tag("Resources")
+        .summary(Some("All storage resources"))
         .description(Some(
             "The items that the filters select, page by page, in an order that stays the same while Waldur's does. A \
              filter selects projects and users; tenants and customers come with those below them, unless `status` \
@@ -82,6 +82,7 @@ fn item() -> Operation {
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))));
     let operation = OperationBuilder::new()
         .operation_id(Some("get_storage_resource"))
+        .tag("Resources")
         .summary(Some("One storage resource"))
         .description(Some("The item with this `itemId`, exactly as it stands in the listing."))
         .parameter(id)
@@ -93,6 +94,7 @@ fn item() -> Operation {
 fn version() -> Operation {
     OperationBuilder::new()
         .operation_id(Some("get_version"))
+        .tag("Proxy")
         .summary(Some("Version"))
         .description(Some("The version of this proxy. No token is needed."))
         .response("200", answer::<bodies::Version>("The version."))
@@ -119,39 +121,35 @@ fn query() -> [Parameter; 6] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let number =
         |default: u16| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).default(Some(default.into()));
-    let parameter = |name: &str, description: &str, schema: RefOr<Schema>, example: Option<Value>| {
+    let parameter = |name: &str, description: &str, schema: RefOr<Schema>| {
         ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
             .description(Some(description))
             .schema(Some(schema))
-            .example(example)
             .build()
     };
     [
         parameter(
             "storage_system",
-            "Only this storage system: one of the names in the proxy's settings. Another name is answered with 422, which \
+            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. Another name is answered with 422, which \
              tells the names.",
             text().min_length(Some(1)).into(),
-            Some(json!("capstor")),
         ),
         parameter(
             "data_type",
-            "Only this data type. White space around it and upper or lower case do not count; blank is no filter.",
+            "Only this data type, for example `scratch`. White space around it and upper or lower case do not count; blank is no filter.",
             text().into(),
-            Some(json!("scratch")),
         ),
-        parameter("status", "Only items with this status.", Ref::from_schema_name("Status").into(), None),
+        parameter("status", "Only items with this status.", Ref::from_schema_name("Status").into()),
         parameter(
             "state",
             "Only resources in this state in Waldur, with their tenants and customers.",
-            <StateName as utoipa::PartialSchema>::schema(),
-            None,
+            Ref::from_schema_name("StateName").into(),
         ),
-        parameter("page", "Number of the page, from 1.", number(1).into(), None),
-        parameter("page_size", "Most items on a page.", number(100).maximum(Some(500)).into(), None),
+        parameter("page", "Number of the page, from 1.", number(1).into()),
+        parameter("page_size", "Most items on a page.", number(100).maximum(Some(500)).into()),
     ]
 }
 
