@@ -133,13 +133,14 @@ fn query() -> [Parameter; 6] {
     [
         parameter(
             "storage_system",
-            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. Another name is answered with 422, which \
-             tells the names.",
+            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. Another name is \
+             answered with 422, which tells the names.",
             text().min_length(Some(1)).into(),
         ),
         parameter(
             "data_type",
-            "Only this data type, for example `scratch`. White space around it and upper or lower case do not count; blank is no filter.",
+            "Only this data type, for example `scratch`. White space around it and upper or lower case do not count; blank \
+             is no filter.",
             text().into(),
         ),
         parameter("status", "Only items with this status.", Ref::from_schema_name("Status").into()),
