@@ -43,15 +43,17 @@ pub struct Catalogue<'a> {
     pub malformed: Vec<Skipped>,
 }
 
-/// A resource that is not in the catalogue, and why.
+/// A resource that is left out of the items, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
     /// UUID of the resource; null when the record has none that can be read.
     pub item_id: Option<Uuid>,
-    /// `MissingIdentityError` or `MalformedResourceError`.
+    /// `MissingIdentityError`: its project has no Unix GID. `MalformedResourceError`: it does not follow the rules.
+    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError))]
     pub error: &'static str,
-    /// What is missing or malformed.
+    /// What is missing or malformed, for people.
     pub detail: String,
 }
 

@@ -11,13 +11,16 @@ use crate::quota::Quota;
 use crate::resource::Status;
 use crate::target::{self, TargetItem, TargetType};
 
-/// One item of the document, as provisioners read it. Keys are never added here (decision D15).
+/// One item of the document: a directory with its owner, its quotas and where to report.
+// Keys are never added here (decision D15).
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item<'a> {
-    /// UUID of the offering (tenant), the customer or the resource.
+    /// UUID of the offering (for a tenant), of the customer, or of the resource (for a project or user). A tenant or
+    /// customer has one item for each storage system and data type, all with the same UUID.
     pub item_id: Uuid,
-    /// What is to be done, or was.
+    /// What is to be done with the directory, or was done; always `pending` for a tenant or customer.
     pub status: Status,
     /// Where the directory is.
     pub mount_point: MountPoint<'a>,
@@ -30,14 +33,19 @@ pub struct Item<'a> {
     /// The data type.
     pub storage_data_type: Arc<Named>,
     /// Whom the directory is for.
+    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::Target<'a>))]
     pub target: Target<'a>,
-    /// The quotas that apply now.
+    /// The quotas that apply now: soft space, hard space, soft inodes, hard inodes. Null for a tenant or customer, and
+    /// where no space is granted.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub quotas: Option<[Quota; 4]>,
-    /// The quotas before the update order in progress.
+    /// The quotas before the order in progress, in the same order. Null unless that order changes them.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub old_quotas: Option<[Quota; 4]>,
-    /// The quotas after the update order in progress.
+    /// The quotas after the order in progress, in the same order. Null unless that order changes them.
+    #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub new_quotas: Option<[Quota; 4]>,
-    /// Item of the customer or tenant above.
+    /// `itemId` of the customer (for a project or user) or tenant (for a customer) above; null where there is none.
     pub parent_item_id: Option<Uuid>,
     /// Where to report.
     #[serde(flatten)]
@@ -46,18 +54,22 @@ pub struct Item<'a> {
 
 /// Where a directory is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MountPoint<'a> {
-    /// Path of the directory.
+    /// Absolute path of the directory, or the path that Waldur holds for the resource as it stands.
     pub default: Cow<'a, str>,
 }
 
 /// Mode of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Permission<'a> {
     /// Three or four octal digits.
+    #[cfg_attr(feature = "schema", schema(pattern = "^[0-7]{3,4}$"))]
     pub value: &'a str,
-    /// Always `octal`.
+    /// Notation of `value`: always `octal`.
+    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::PermissionType))]
     pub permission_type: &'static str,
 }
 
@@ -67,11 +79,12 @@ impl<'a> Permission<'a> {
     }
 }
 
-/// A storage system, file system or data type.
+/// A storage system, a file system or a data type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Named {
-    /// UUIDv5 of the name in its scope.
+    /// UUIDv5 of the kind of thing and its name: the same for ever.
     pub item_id: Uuid,
     /// The name in lower case.
     pub key: String,
@@ -79,7 +92,7 @@ pub struct Named {
     pub name: String,
     /// Always true.
     pub active: bool,
-    /// Empty; the key for a data type.
+    /// The key for a data type, empty for the others.
     pub path: String,
 }
 
@@ -115,12 +128,13 @@ pub enum TargetOf<'a> {
 
 /// A tenant or customer as a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeTarget<'a> {
     /// The same as the item's.
     pub item_id: Uuid,
-    /// The slug; of a tenant in lower case.
+    /// The slug; a tenant's in lower case.
     pub key: Cow<'a, str>,
-    /// The name.
+    /// The name; a tenant without a name has its slug in upper case.
     pub name: Cow<'a, str>,
 }

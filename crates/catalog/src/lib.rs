@@ -14,6 +14,8 @@ mod order;
 mod policy;
 mod quota;
 mod resource;
+#[cfg(feature = "schema")]
+mod schema;
 mod select;
 mod target;
 #[cfg(test)]

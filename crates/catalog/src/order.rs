@@ -59,27 +59,35 @@ pub struct Update {
 
 /// Where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CallbackLinks {
-    /// Accepts the order.
+    /// POST here accepts the order.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub approve_by_provider_url: Option<String>,
-    /// Refuses the order.
+    /// POST here refuses the order.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub reject_by_provider_url: Option<String>,
-    /// Says that the work is complete.
+    /// POST here says that the order is carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_done_url: Option<String>,
-    /// Says that the work failed for good.
+    /// POST here says that the order failed for good.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_erred_url: Option<String>,
-    /// Tells Waldur the resource's identifier in the storage system.
+    /// POST here tells Waldur the resource's path in the storage system.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_backend_id_url: Option<String>,
-    /// Changes the resource's options without an order.
+    /// POST here changes the resource's options without an order.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub update_resource_options_url: Option<String>,
-    /// Brings the resource back to OK.
+    /// POST here brings the resource back to the state OK.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_ok_url: Option<String>,
 }
 

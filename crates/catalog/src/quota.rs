@@ -38,11 +38,13 @@ pub struct InodeRule {
 
 /// One limit as it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Quota {
     /// What is limited.
     #[serde(rename = "type")]
     pub kind: QuotaType,
-    /// How much of it, in `unit`.
+    /// How much of it, in `unit`; a whole number for inodes.
+    #[cfg_attr(feature = "schema", schema(minimum = 0))]
     pub quota: f64,
     /// Unit of `quota`.
     pub unit: Unit,
@@ -51,8 +53,9 @@ pub struct Quota {
     pub enforcement: Enforcement,
 }
 
-/// What a quota limits.
+/// What a quota limits: `space`, or `inodes`, the number of files and directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum QuotaType {
     /// Bytes.
@@ -61,8 +64,9 @@ pub enum QuotaType {
     Inodes,
 }
 
-/// Unit of a quota.
+/// Unit of a quota: `tera` for terabytes of space, `none` for a number of inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Terabytes.
@@ -71,8 +75,9 @@ pub enum Unit {
     None,
 }
 
-/// Whether a quota may be exceeded for a while.
+/// Whether a quota may be exceeded for a grace time (`soft`) or never (`hard`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Enforcement {
     /// For a grace time.

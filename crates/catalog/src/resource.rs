@@ -73,8 +73,10 @@ pub enum State {
     Other,
 }
 
-/// Status of an item.
+/// Status of an item: `pending` to be made, `active` in use, `updating` to be changed, `removing` to be ended, `removed`
+/// ended, `error` failed. `unknown` is accepted as a filter; no item of Waldur has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// To be made.

@@ -33,53 +33,58 @@ impl TargetType {
 
 /// A project as a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectTarget {
-    /// UUIDv5 of the resource's slug, or what `backend_metadata` says.
+    /// UUIDv5 of the resource's slug, or what the back-end's own target item says.
     pub item_id: Uuid,
-    /// Null unless `backend_metadata` gives it.
+    /// Null unless the back-end's own target item gives it.
     pub key: Option<String>,
-    /// Slug of the resource.
+    /// Slug of the resource; null only where the back-end's own target item lacks it.
     pub name: Option<String>,
-    /// Status of the item.
+    /// Status of the item; null only where the back-end's own target item lacks it.
     pub status: Option<Status>,
-    /// Unix GID of the project.
+    /// Unix GID of the project; null only where the back-end's own target item lacks it.
     pub unix_gid: Option<i64>,
-    /// Whether the status is active.
+    /// Whether the status is `active`; null only where the back-end's own target item lacks it.
     pub active: Option<bool>,
 }
 
 /// A user as a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct UserTarget {
-    /// UUIDv5 of the resource's slug, or what `backend_metadata` says.
+    /// UUIDv5 of the resource's slug, or what the back-end's own target item says.
     pub item_id: Uuid,
-    /// Null unless `backend_metadata` gives it.
+    /// Null unless the back-end's own target item gives it.
     pub key: Option<String>,
-    /// Null unless `backend_metadata` gives it.
+    /// Null unless the back-end's own target item gives it.
     pub name: Option<String>,
-    /// Status of the item.
+    /// Status of the item; null only where the back-end's own target item lacks it.
     pub status: Option<Status>,
-    /// E-mail address; null unless it is known (decision D5).
+    /// E-mail address; null unless it is known.
+    // Never invented in production (decision D5).
     pub email: Option<String>,
-    /// Unix UID; null unless it is known (decision D5).
+    /// Unix UID; null unless it is known.
+    // Never invented in production (decision D5).
     pub unix_uid: Option<i64>,
-    /// The project whose group the user works in.
+    /// The project whose group the user works in; null only where the back-end's own target item lacks it.
     pub primary_project: Option<PrimaryProject>,
-    /// Whether the status is active.
+    /// Whether the status is `active`; null only where the back-end's own target item lacks it.
     pub active: Option<bool>,
 }
 
 /// The project whose group a user works in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PrimaryProject {
     /// Slug of the project.
     pub name: String,
     /// Unix GID of the project.
     pub unix_gid: i64,
-    /// Whether the status is active.
+    /// Whether the status is `active`.
     pub active: bool,
 }
 

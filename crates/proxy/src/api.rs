@@ -15,6 +15,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::auth::{Caller, Verifier};
+use crate::docs;
 use crate::snapshot::Found;
 use crate::source::Source;
 use failure::Failure;
@@ -45,6 +46,7 @@ pub fn router(service: Service) -> Router {
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
+        .merge(docs::routes())
         .fallback(|| async { Failure::NotFound })
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
         .with_state(service)

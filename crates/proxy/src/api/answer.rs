@@ -75,3 +75,36 @@ pub(crate) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use catalog::{Catalogue, InodeRule, Skipped, System};
+
+    use super::*;
+    use crate::api::query;
+    use crate::openapi::tests::assert_described;
+
+    /// The items themselves are held against recorded answers, and these against the document.
+    #[tokio::test]
+    async fn what_surrounds_the_items_is_as_the_document_describes_it() {
+        let system = |name: &str| System { name: name.into(), identifier: name.into(), offering_slug: name.into() };
+        let policy = Policy {
+            systems: ["capstor", "vast"].map(system).into(),
+            file_system: "lustre".into(),
+            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+            ignore_metadata_targets: false,
+            development_mode: false,
+        };
+        let skipped = Skipped { item_id: None, error: "MalformedResourceError", detail: "uuid is missing".into() };
+        let snapshot = Snapshot::render(&Catalogue::default(), vec![skipped]).unwrap();
+        for query in ["", "storage_system=vast&data_type=%20Scratch&status=active&state=OK&page=7&page_size=500"] {
+            let query = query::parse(query, &["capstor", "vast"]).unwrap();
+            let answer = listing(&snapshot, &query, &policy);
+            let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["skipped"].as_array().unwrap().len(), 1);
+            assert_described("/api/storage-resources/", 200, &body);
+        }
+    }
+}

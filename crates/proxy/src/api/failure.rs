@@ -78,3 +78,37 @@ impl IntoResponse for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+    use crate::api::query;
+    use crate::openapi::tests::assert_described;
+    use crate::waldur::WaldurError;
+
+    const LISTING: &str = "/api/storage-resources/";
+    const ITEM: &str = "/api/storage-resources/{itemId}/";
+
+    #[tokio::test]
+    async fn failures_are_as_the_document_describes_them() {
+        let no_json = serde_json::from_str::<Value>("").unwrap_err();
+        let faults = query::parse("page_size=0&page=a&status=b&state=&storage_system=", &[]).unwrap_err();
+        assert_eq!(faults.len(), 5);
+        for (failure, path, status) in [
+            (Failure::NotFound, ITEM, 404),
+            (Failure::Query(faults), LISTING, 422),
+            (Failure::Query(vec![QueryFault::no_uuid("x")]), ITEM, 422),
+            (Failure::Processing("no GID".into()), LISTING, 500),
+            (Failure::Processing("no GID".into()), ITEM, 500),
+            (Failure::Internal(no_json), LISTING, 500),
+            (Failure::Upstream(WaldurError::Unstable("resources").into()), LISTING, 502),
+        ] {
+            let answer = failure.into_response();
+            assert_eq!(answer.status(), status);
+            let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            assert_described(path, status, &serde_json::from_slice(&body).unwrap());
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The description of the HTTP API: OpenAPI 3.1.
+//!
+//! What items say is described by the documentation of the catalogue's types, what surrounds them by [`bodies`]. The
+//! document is committed as `docs/openapi.json`; `/openapi.json`, the pages of [`crate::docs`] and the command line give
+//! the same text.
+
+mod bodies;
+mod schemas;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::LazyLock;
+
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Components, ComponentsBuilder, Content, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder,
+    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
+    SchemaFormat, Type,
+};
+
+/// The document as it is served and committed: JSON with line breaks, ending in one.
+pub fn json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| {
+        let json = document().to_pretty_json().expect("every key of the document is text, every number finite");
+        json + "\n"
+    });
+    &JSON
+}
+
+/// The document.
+pub fn document() -> OpenApi {
+    let license = env!("CARGO_PKG_LICENSE");
+    let license = LicenseBuilder::new().name(license).identifier(Some(license)).build();
+    let info = InfoBuilder::new()
+        .title("HPC storage proxy")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(INTRODUCTION))
+        .license(Some(license));
+    let paths = PathsBuilder::new()
+        .path("/api/storage-resources/", PathItem::new(HttpMethod::Get, listing()))
+        .path("/api/storage-resources/{itemId}/", PathItem::new(HttpMethod::Get, item()))
+        .path("/api/version", PathItem::new(HttpMethod::Get, version()));
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components())).build()
+}
+
+const INTRODUCTION: &str = "\
+Publishes the storage resources of a Waldur marketplace, with their Unix identities, as the document that storage \
+provisioners follow.
+
+Every address answers with and without a trailing slash, and HEAD as GET without the body. Other methods are answered \
+with 405, other addresses with 404, both with `detail` as the only key.
+
+New keys may appear at the top level of an answer and in `pagination`, nowhere else.";
+
+const BEARER: &str = "bearer";
+
+fn listing() -> Operation {
+    let operation = OperationBuilder::new()
+        .operation_id(Some("list_storage_resources"))
+        .tag("Resources")
+        .summary(Some("All storage resources"))
+        .description(Some(
+            "The items that the filters select, page by page, in an order that stays the same while Waldur's does. A \
+             filter selects projects and users; tenants and customers come with those below them, unless `status` \
+             excludes them. A filter never changes what an item says. A page past the end is empty.",
+        ))
+        .parameters(Some(query()))
+        .response("200", answer::<bodies::Listing<'_>>("One page of the storage resources."));
+    guarded(operation).build()
+}
+
+fn item() -> Operation {
+    let id = ParameterBuilder::new()
+        .name("itemId")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(
+            "UUID of the item, with or without dashes. Of a tenant's or customer's items, which share one UUID, the first \
+             is meant.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))));
+    let operation = OperationBuilder::new()
+        .operation_id(Some("get_storage_resource"))
+        .tag("Resources")
+        .summary(Some("One storage resource"))
+        .description(Some("The item with this `itemId`, exactly as it stands in the listing."))
+        .parameter(id)
+        .response("200", answer::<catalog::Item<'_>>("The item."))
+        .response("404", Ref::from_response_name("NotFound"));
+    guarded(operation).build()
+}
+
+fn version() -> Operation {
+    OperationBuilder::new()
+        .operation_id(Some("get_version"))
+        .tag("Proxy")
+        .summary(Some("Version"))
+        .description(Some("The version of this proxy. No token is needed."))
+        .response("200", answer::<bodies::Version>("The version."))
+        .build()
+}
+
+/// With a token, and with the errors that go with reading the catalogue.
+fn guarded(operation: OperationBuilder) -> OperationBuilder {
+    let errors = [
+        ("401", "Unauthorized"),
+        ("403", "Forbidden"),
+        ("422", "UnprocessableContent"),
+        ("500", "InternalServerError"),
+        ("502", "BadGateway"),
+    ];
+    errors
+        .into_iter()
+        .fold(operation, |operation, (status, name)| operation.response(status, Ref::from_response_name(name)))
+        .security(SecurityRequirement::new(BEARER, [] as [&str; 0]))
+}
+
+/// The parameters of a listing.
+fn query() -> [Parameter; 6] {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let number =
+        |default: u16| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).default(Some(default.into()));
+    let parameter = |name: &str, description: &str, schema: RefOr<Schema>| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(schema))
+            .build()
+    };
+    [
+        parameter(
+            "storage_system",
+            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. Another name is \
+             answered with 422, which tells the names.",
+            text().min_length(Some(1)).into(),
+        ),
+        parameter(
+            "data_type",
+            "Only this data type, for example `scratch`. White space around it and upper or lower case do not count; blank \
+             is no filter.",
+            text().into(),
+        ),
+        parameter("status", "Only items with this status.", Ref::from_schema_name("Status").into()),
+        parameter(
+            "state",
+            "Only resources in this state in Waldur, with their tenants and customers.",
+            Ref::from_schema_name("StateName").into(),
+        ),
+        parameter("page", "Number of the page, from 1.", number(1).into()),
+        parameter("page_size", "Most items on a page.", number(100).maximum(Some(500)).into()),
+    ]
+}
+
+fn components() -> Components {
+    let challenge = HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .description(Some("`Bearer` with `realm`, and what is wrong with a token that was sent (RFC 6750)."))
+        .build();
+    let refused = |description: &str| {
+        ResponseBuilder::from(answer::<bodies::NotAdmitted>(description))
+            .header("WWW-Authenticate", challenge.clone())
+            .build()
+    };
+    let responses = [
+        ("Unauthorized", refused("The access token is missing or bad.")),
+        ("Forbidden", refused("The access token is good, but the caller lacks a required role.")),
+        ("NotFound", answer::<bodies::NothingHere>("There is no such item, or no such address.")),
+        ("MethodNotAllowed", answer::<bodies::NothingHere>("The address answers to GET and HEAD alone.")),
+        ("UnprocessableContent", answer::<bodies::BadRequest>("A parameter is not as described.")),
+        (
+            "InternalServerError",
+            answer::<bodies::Failed>(
+                "The resource cannot be processed; for a listing, only where the proxy is set up to fail as a whole then. \
+                 Or a fault of this proxy.",
+            ),
+        ),
+        (
+            "BadGateway",
+            answer::<bodies::UpstreamFailed>(
+                "Waldur, the HPC User API or the realm that issues tokens gives no usable answer. There is no partial \
+                 listing.",
+            ),
+        ),
+    ];
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("An access token of the Keycloak realm in the proxy's settings, with `preferred_username`."))
+        .build();
+    ComponentsBuilder::new()
+        .schemas_from_iter(schemas::all())
+        .responses_from_iter(responses)
+        .security_scheme(BEARER, SecurityScheme::Http(token))
+        .build()
+}
+
+/// An answer whose body is JSON of the type `T`.
+fn answer<T: utoipa::ToSchema>(description: &str) -> Response {
+    let schema = Ref::from_schema_name(T::name());
+    ResponseBuilder::new().description(description).content("application/json", Content::new(Some(schema))).build()
+}

@@ -1,0 +1,132 @@
+//! The schemas of all bodies, as the derive gives them, then made exact.
+
+use std::collections::BTreeMap;
+
+use catalog::{CallbackLinks, Item, State};
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
+use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::bodies;
+
+/// The name of a state that clients may filter by. [`State`] itself also stands for those that this version does not know.
+pub(super) struct StateName;
+
+impl PartialSchema for StateName {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("State of a resource in Waldur."))
+            .enum_values(Some(State::KNOWN.map(State::as_str)))
+            .into()
+    }
+}
+
+impl ToSchema for StateName {}
+
+/// Objects that may gain keys: the answers themselves, and `pagination` (decision D15). All others are closed.
+const OPEN: [&str; 8] =
+    ["Listing", "Pagination", "Version", "NotAdmitted", "NothingHere", "BadRequest", "Failed", "UpstreamFailed"];
+
+/// All schemas by name.
+pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
+    let mut found = Vec::new();
+    add::<bodies::Listing<'_>>(&mut found);
+    add::<Item<'_>>(&mut found);
+    add::<bodies::Version>(&mut found);
+    add::<bodies::NotAdmitted>(&mut found);
+    add::<bodies::NothingHere>(&mut found);
+    add::<bodies::BadRequest>(&mut found);
+    add::<bodies::Failed>(&mut found);
+    add::<bodies::UpstreamFailed>(&mut found);
+    let mut schemas: BTreeMap<_, _> = found.into_iter().collect();
+    // The links stand in the item itself.
+    schemas.remove(CallbackLinks::name().as_ref());
+    for (name, schema) in &mut schemas {
+        make_exact(schema, OPEN.contains(&name.as_str()));
+    }
+    schemas
+}
+
+fn add<T: ToSchema>(found: &mut Vec<(String, RefOr<Schema>)>) {
+    T::schemas(found);
+    found.push((T::name().into_owned(), T::schema()));
+}
+
+fn make_exact(schema: &mut RefOr<Schema>, open: bool) {
+    let RefOr::T(inner) = schema else { return };
+    match inner {
+        Schema::Object(object) => exact_object(object, open),
+        Schema::OneOf(variants) => {
+            for variant in &mut variants.items {
+                make_exact(variant, open);
+            }
+        }
+        // An item: closing a part would shut out the other, so the parts become one.
+        Schema::AllOf(parts) => {
+            let mut whole = Object::with_type(Type::Object);
+            whole.description = parts.description.take();
+            // The derive puts what is flattened first; it is written last.
+            for part in parts.items.drain(..).rev() {
+                let part = match part {
+                    RefOr::Ref(_) => CallbackLinks::schema(),
+                    part @ RefOr::T(_) => part,
+                };
+                if let RefOr::T(Schema::Object(part)) = part {
+                    whole.required.extend(part.required);
+                    whole.properties.extend(part.properties);
+                }
+            }
+            exact_object(&mut whole, open);
+            *inner = Schema::Object(whole);
+        }
+        _ => {}
+    }
+}
+
+/// An `Option` is written as null, so its key is always there; those that are left out are marked as not nullable.
+fn exact_object(object: &mut Object, open: bool) {
+    if object.properties.is_empty() {
+        return;
+    }
+    let Object { required, properties, .. } = &mut *object;
+    for (name, property) in properties.iter_mut() {
+        if is_nullable(property) && !required.contains(name) {
+            required.push(name.clone());
+        }
+        describe_whole(property);
+        if let RefOr::T(Schema::Object(tag)) = property
+            && name == "targetType"
+        {
+            tag.description = Some("Kind of target.".to_owned());
+        }
+    }
+    if !open {
+        object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    }
+}
+
+fn is_nullable(schema: &RefOr<Schema>) -> bool {
+    let null = |schema_type: &SchemaType| match schema_type {
+        SchemaType::Type(one) => *one == Type::Null,
+        SchemaType::Array(several) => several.contains(&Type::Null),
+        SchemaType::AnyValue => false,
+    };
+    match schema {
+        RefOr::T(Schema::Object(object)) => null(&object.schema_type),
+        RefOr::T(Schema::Array(array)) => null(&array.schema_type),
+        RefOr::T(Schema::OneOf(variants)) => variants.items.iter().any(is_nullable),
+        _ => false,
+    }
+}
+
+/// Moves the description of something or null from the something to the whole.
+fn describe_whole(schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::OneOf(variants)) = schema {
+        for variant in &mut variants.items {
+            if let RefOr::Ref(something) = variant {
+                variants.description = Some(std::mem::take(&mut something.description));
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Tests of the document, and the judge of real answers for the tests of others.
+
+mod answers;
+
+use std::fs;
+use std::path::Path;
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+/// Asserts that the document describes `body` as an answer to a GET of `path` (as the document spells it).
+#[track_caller]
+pub(crate) fn assert_described(path: &str, status: u16, body: &Value) {
+    if let Err(fault) = validator(path, status).validate(body) {
+        panic!("GET {path}, {status}: {fault} at {}\n{body}", fault.instance_path());
+    }
+}
+
+/// Judges bodies of answers to a GET of `path`.
+#[track_caller]
+fn validator(path: &str, status: u16) -> Validator {
+    let document = parsed();
+    let response = &document["paths"][path]["get"]["responses"][status.to_string()];
+    let response = match response["$ref"].as_str() {
+        Some(reference) => resolve(&document, reference).unwrap(),
+        None => response,
+    };
+    let mut schema = response["content"]["application/json"]["schema"].as_object().expect("it is described").clone();
+    schema.insert("components".into(), document["components"].clone());
+    jsonschema::draft202012::new(&Value::Object(schema)).unwrap()
+}
+
+fn parsed() -> Value {
+    serde_json::from_str(super::json()).unwrap()
+}
+
+fn resolve<'a>(document: &'a Value, reference: &str) -> Option<&'a Value> {
+    document.pointer(reference.strip_prefix('#')?)
+}
+
+#[test]
+fn the_committed_document_is_this_one() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    assert!(
+        fs::read_to_string(committed).unwrap_or_default() == super::json(),
+        "docs/openapi.json is out of date: run `cargo run -p hpc-storage-proxy -- openapi > docs/openapi.json`"
+    );
+}
+
+#[test]
+fn the_document_is_openapi() {
+    // The schema of OpenAPI 3.1 documents as its authors publish it (Apache License 2.0).
+    let schema: Value = serde_json::from_str(include_str!("tests/oas-3.1.schema.json")).unwrap();
+    let openapi = jsonschema::draft202012::new(&schema).unwrap();
+    let document = parsed();
+    if let Err(error) = openapi.validate(&document) {
+        panic!("{error} at {}", error.instance_path());
+    }
+    let mut broken = document.clone();
+    broken["components"]["responses"]["NotFound"].as_object_mut().unwrap().remove("description");
+    assert!(!openapi.is_valid(&broken), "a response without a description is not OpenAPI");
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(jsonschema::draft202012::meta::is_valid(schema), "{name} is not a schema");
+    }
+}
+
+/// Visits every map of a document with its path.
+fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &Map<String, Value>)) {
+    match value {
+        Value::Object(map) => {
+            visit(path, map);
+            for (key, value) in map {
+                walk(value, &format!("{path}/{key}"), visit);
+            }
+        }
+        Value::Array(list) => {
+            for (at, value) in list.iter().enumerate() {
+                walk(value, &format!("{path}/{at}"), visit);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Faults that the schema of OpenAPI does not see.
+fn faults(document: &Value) -> Vec<String> {
+    let described = |value: &Value| value["description"].as_str().is_some_and(|text| text.len() > 3);
+    let mut faults = Vec::new();
+    let mut operations = Vec::new();
+    walk(document, "", &mut |path, map| {
+        if let Some(reference) = map.get("$ref").and_then(Value::as_str)
+            && resolve(document, reference).is_none()
+        {
+            faults.push(format!("{path}: {reference} leads nowhere"));
+        }
+        let parameters = map.get("parameters").and_then(Value::as_array).into_iter().flatten();
+        let parts = ["properties", "responses", "schemas", "headers", "securitySchemes"]
+            .into_iter()
+            .filter_map(|part| map.get(part)?.as_object())
+            .flat_map(Map::values)
+            .chain(parameters);
+        for part in parts {
+            // A reference to a response cannot have a description of its own.
+            if !described(part) && part["$ref"].as_str().is_none_or(|to| !to.starts_with("#/components/responses/")) {
+                faults.push(format!("{path}: {part} has no description"));
+            }
+        }
+        if let Some(id) = map.get("operationId") {
+            if !described(&Value::Object(map.clone())) || !map.contains_key("summary") {
+                faults.push(format!("{path} has no summary or no description"));
+            }
+            operations.push(id.clone());
+        }
+        if let Some(properties) = map.get("properties").and_then(Value::as_object) {
+            let required = map.get("required").and_then(Value::as_array).into_iter().flatten();
+            for name in required.filter_map(Value::as_str).filter(|name| !properties.contains_key(*name)) {
+                faults.push(format!("{path}: {name} is required and not described"));
+            }
+        }
+    });
+    let methods = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap()).count();
+    operations.sort_by_key(ToString::to_string);
+    operations.dedup();
+    if operations.len() != methods {
+        faults.push("an operation has no id of its own".to_owned());
+    }
+    faults
+}
+
+#[test]
+fn everything_is_described_and_every_reference_leads_somewhere() {
+    let document = parsed();
+    assert_eq!(faults(&document), [""; 0]);
+    for (place, broken) in [
+        ("/components/schemas/Item/properties/itemId", json!({"type": "string"})),
+        ("/components/schemas/Item/properties/status/$ref", json!("#/components/schemas/Stat")),
+        ("/paths/~1api~1version/get/operationId", json!("list_storage_resources")),
+        ("/paths/~1api~1version/get/description", json!("")),
+        ("/paths/~1api~1storage-resources~1/get/parameters/0/description", json!("")),
+        ("/components/responses/NotFound/description", json!("")),
+        ("/components/schemas/Version/required/0", json!("versoin")),
+    ] {
+        let mut altered = document.clone();
+        *altered.pointer_mut(place).unwrap() = broken;
+        assert_eq!(faults(&altered).len(), 1, "{place}");
+    }
+}
+
+#[test]
+fn the_parameters_are_those_of_a_listing() {
+    let document = parsed();
+    let parameters = document["paths"]["/api/storage-resources/"]["get"]["parameters"].as_array().unwrap();
+    let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["storage_system", "data_type", "status", "state", "page", "page_size"]);
+    let statuses = &document["components"]["schemas"]["Status"]["enum"];
+    assert_eq!(*statuses, json!(catalog::Status::ALL.map(catalog::Status::as_str)));
+}
