@@ -141,3 +141,16 @@ impl OrderType {
         [Self::Create, Self::Update, Self::Terminate].into_iter().find(|kind| kind.as_str() == text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::OrderState;
+
+    #[test]
+    fn five_states_are_in_progress() {
+        let open: Vec<&str> =
+            OrderState::ALL.into_iter().filter(|state| state.in_progress()).map(OrderState::as_str).collect();
+        let expected = ["pending-consumer", "pending-provider", "pending-project", "pending-start-date", "executing"];
+        assert_eq!(open, expected);
+    }
+}
