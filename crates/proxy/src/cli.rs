@@ -45,6 +45,7 @@ Examples:
   hpc-storage-proxy serve --config /etc/hpc-storage-proxy.yaml --listen 0.0.0.0:8000
 
 Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
+
 Exit codes: 0 success, 1 failure, 2 wrong usage, 78 settings that cannot be used.";
 
 #[derive(Debug, Args)]
@@ -90,6 +91,7 @@ Examples:
   hpc-storage-proxy check --json | jq '.checks[] | select(.outcome == \"failed\")'
 
 One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails.
+
 Exit codes: 0 nothing failed, 1 an upstream failed, 78 settings that cannot be used.";
 
 const LIST: &str = "\
@@ -98,18 +100,22 @@ Examples:
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
 
-SPACE and INODES are hard limits; an arrow shows what an update makes of them. ORDER: `to approve` (by the provider),
-`executing`, or `open` (for instance, the customer has not approved yet). Resources that are left out are named on
-standard error, each with the reason. --json prints the listing of the API in one piece, without `pagination` and
-`filters_applied`.";
+SPACE and INODES are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
+provider), `executing`, or `open` (for instance when the customer has not approved yet).
+
+Resources that are left out are named on standard error, each with the reason.
+
+--json prints the listing of the API in one piece, without `pagination` and `filters_applied`.";
 
 const TREE: &str = "\
 Examples:
   hpc-storage-proxy tree --data-type store
   hpc-storage-proxy tree --status error
 
-Tenants and customers are shown above what the filters select, whatever their own status. Resources that are left out
-are named on standard error. --json prints {\"tree\": [{\"item\": …, \"children\": […]}], \"skipped\": […]}.";
+Tenants and customers are shown above what the filters select, whatever their own status. Resources that are left \
+out are named on standard error, each with the reason.
+
+--json prints {\"tree\": [{\"item\": …, \"children\": […]}], \"skipped\": […]}.";
 
 const CONFIG: &str = "\
 Examples:

@@ -27,8 +27,11 @@ pub(super) struct Item {
     quotas: Option<Vec<Quota>>,
     new_quotas: Option<Vec<Quota>>,
     pub(super) parent_item_id: Option<Uuid>,
+    #[serde(rename = "approve_by_provider_url")]
     approve_by_provider_url: Option<String>,
+    #[serde(rename = "set_state_done_url")]
     set_state_done_url: Option<String>,
+    #[serde(rename = "set_backend_id_url")]
     set_backend_id_url: Option<String>,
 }
 
@@ -227,7 +230,7 @@ mod tests {
     fn an_update_shows_where_it_goes() {
         let new = json!([{"type": "space", "quota": 12.5, "enforcementType": "hard"},
             {"type": "inodes", "quota": 2e7, "enforcementType": "hard"}]);
-        let row = shown(&item(&json!({"newQuotas": new, "approveByProviderUrl": "x", "setStateDoneUrl": "x"})));
+        let row = shown(&item(&json!({"newQuotas": new, "approve_by_provider_url": "x", "set_state_done_url": "x"})));
         assert_eq!(row[6..], ["10 → 12.5 TB", "20000000", "to approve"]);
     }
 
