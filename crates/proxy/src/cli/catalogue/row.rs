@@ -130,13 +130,9 @@ impl Item {
             self.id.to_string(),
         ];
         let shown = if wide { HEADER.len() } else { WIDE };
-        let cells = texts.iter().take(shown).enumerate().map(|(column, text)| {
-            let cell =
-                terminal.cell(if HEADER[column] == "STATUS" { self.tone() } else { Tone::Plain }, &harmless(text));
-            // A path too long for the terminal breaks between its segments.
-            if column == 0 { cell.set_delimiter('/') } else { cell }
-        });
-        cells.collect()
+        let tone = |column: usize| if HEADER[column] == "STATUS" { self.tone() } else { Tone::Plain };
+        let texts = texts.iter().take(shown).enumerate();
+        texts.map(|(column, text)| terminal.cell(tone(column), &harmless(text))).collect()
     }
 
     fn tone(&self) -> Tone {

@@ -12,15 +12,15 @@ use crate::upstream::Fault;
 pub(super) struct Keys {
     /// Section, which has `verify_ssl` and `socks_proxy`.
     pub(super) section: &'static str,
-    /// Key of the URL in the section.
-    pub(super) url: &'static str,
+    /// Keys that make the URL.
+    pub(super) place: &'static str,
 }
 
 /// The remedy for an error that an exchange is at the bottom of; `None` when the error says it itself.
 pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
     let fault =
         std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref::<Fault>())?;
-    let Keys { section, url } = keys;
+    let Keys { section, place } = keys;
     Some(match fault {
         // The HTTP library has no other way to tell these.
         Fault::Unreachable(error) if errors::chain(error).contains("certificate") => format!(
@@ -28,14 +28,14 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
              tests only)"
         ),
         Fault::Unreachable(_) | Fault::TimedOut => {
-            format!("check {section}.{url}, name resolution, firewalls and {section}.socks_proxy")
+            format!("check {place}, name resolution, firewalls and {section}.socks_proxy")
         }
-        Fault::Redirected(_) => format!("set {section}.{url} to where it redirects, if that is right"),
+        Fault::Redirected(_) => format!("set {place} to where it redirects, if that is right"),
         Fault::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             format!("check the credentials in {section}")
         }
         Fault::Status(StatusCode::NOT_FOUND) | Fault::NotJson { .. } | Fault::Senseless(_) => {
-            format!("check {section}.{url}: something else seems to answer there")
+            format!("check {place}: something else seems to answer there")
         }
         Fault::BrokenOff(_) | Fault::TooLarge(_) | Fault::Status(_) => {
             String::from("look into its log, and that of any reverse proxy before it")
@@ -51,7 +51,7 @@ mod tests {
     fn remedy(fault: Fault) -> Option<String> {
         let error =
             ExchangeError { upstream: "Waldur", method: http::Method::GET, url: String::from("http://w/"), fault };
-        of(&error, Keys { section: "waldur_api", url: "api_url" })
+        of(&error, Keys { section: "waldur_api", place: "waldur_api.api_url" })
     }
 
     #[test]
@@ -67,6 +67,6 @@ mod tests {
 
     #[test]
     fn an_error_without_an_exchange_has_no_remedy() {
-        assert_eq!(of(&std::fmt::Error, Keys { section: "auth", url: "keycloak_url" }), None);
+        assert_eq!(of(&std::fmt::Error, Keys { section: "auth", place: "auth.keycloak_url" }), None);
     }
 }

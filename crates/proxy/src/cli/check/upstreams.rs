@@ -15,10 +15,10 @@ use crate::settings::{self, Settings, StorageSystem};
 use crate::upstream::public_part;
 use crate::waldur::{Listing, Offering, Waldur, WaldurError};
 
-const WALDUR: Keys = Keys { section: "waldur_api", url: "api_url" };
-const HPC_USER: Keys = Keys { section: "hpc_user_api", url: "api_url" };
-const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", url: "oidc_token_url" };
-const KEYCLOAK: Keys = Keys { section: "auth", url: "keycloak_url" };
+const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
+const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
+const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.oidc_token_url" };
+const KEYCLOAK: Keys = Keys { section: "auth", place: "auth.keycloak_url and auth.keycloak_realm" };
 
 /// Deadline of one exchange with the HPC User API here; an operator waits.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(30);
