@@ -7,8 +7,6 @@ use crate::site::{Ended, SECRET, Site};
 
 /// Outcome and subject of each line.
 fn lines(ended: &Ended) -> Vec<(&str, &str)> {
-    let line = |line: &'static str| line;
-    let _ = line;
     ended.stdout.lines().map(|line| (line[..7].trim_end(), line[9..].split(": ").next().unwrap())).collect()
 }
 
@@ -83,7 +81,7 @@ fn an_unknown_offering_fails_and_an_empty_one_does_not() {
     let mut world = World::demo();
     let provider = *world.providers.keys().next().unwrap();
     world.add_offering(provider, "bare", "Nothing yet", simulator::world::OfferingType::Slurm);
-    let site = Site::new(world).with("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "new": "bare", "lost": "nowhere"}"#);
+    let site = Site::new(world).with("STORAGE_SYSTEMS", r#"{"vast": "vast", "new": "bare", "lost": "nowhere"}"#);
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_eq!(line(&ended, "ok       offering bare"), "ok       offering bare (of new): 0 resources");
@@ -114,9 +112,8 @@ fn development_without_the_hpc_user_api_is_a_warning() {
 #[test]
 fn a_realm_without_keys_and_an_api_without_an_export_fail() {
     let site = Site::golden("plain");
-    for kid in site.simulator.realm().kids() {
-        site.simulator.realm().remove_key(&kid);
-    }
+    let no_keys = Fault::Answer { status: 200, headers: Vec::new(), body: String::from(r#"{"keys": []}"#) };
+    site.simulator.set_fault("GET */certs", no_keys);
     site.simulator.set_fault("GET /hpc/*", Fault::status(404));
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
