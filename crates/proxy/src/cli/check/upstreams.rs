@@ -1,7 +1,6 @@
 //! Each upstream, asked as the proxy asks it.
 
 use std::error::Error;
-use std::time::Duration;
 
 use futures::future;
 
@@ -19,9 +18,6 @@ const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" }
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
 const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.oidc_token_url" };
 const KEYCLOAK: Keys = Keys { section: "auth", place: "auth.keycloak_url and auth.keycloak_realm" };
-
-/// Deadline of one exchange with the HPC User API here; an operator waits.
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether Waldur answers, takes the token, and has the offerings; and how many resources each has.
 pub(super) async fn waldur(settings: &Settings) -> Vec<Finding> {
@@ -78,7 +74,7 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
 pub(super) async fn hpc_user(settings: &settings::HpcUserApi) -> Vec<Finding> {
     const CHECK: &str = "HPC User API";
     const TOKEN: &str = "machine token";
-    let api = match HpcUserApi::new(settings, IDENTITY_TIMEOUT) {
+    let api = match HpcUserApi::new(settings) {
         Ok(api) => api,
         Err(error) => return vec![failed(CHECK, &error, HPC_USER)],
     };
