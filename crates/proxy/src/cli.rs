@@ -1,24 +1,37 @@
 //! The command line.
 
+mod catalogue;
+mod check;
+mod config;
+mod log;
+mod progress;
 mod serve;
+mod terminal;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::settings::{self, Environment, Loaded, Overrides};
+use crate::settings::{self, Environment, Faults, Loaded, Overrides};
+use catalogue::{Filters, list, tree};
+use terminal::Terminal;
 
 /// Settings that cannot be used (`EX_CONFIG`).
 pub const EXIT_SETTINGS: u8 = 78;
+/// Wrong usage, as clap has it.
+pub const EXIT_USAGE: u8 = 2;
 /// Anything else that failed.
 pub const EXIT_FAILURE: u8 = 1;
 
 /// Publishes Waldur's storage resources as the document that storage provisioners follow.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "hpc-storage-proxy", version, about, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -32,6 +45,7 @@ Examples:
   hpc-storage-proxy serve --config /etc/hpc-storage-proxy.yaml --listen 0.0.0.0:8000
 
 Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
+
 Exit codes: 0 success, 1 failure, 2 wrong usage, 78 settings that cannot be used.";
 
 #[derive(Debug, Args)]
@@ -43,9 +57,77 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(after_help = SERVE)]
     /// Serve the API until SIGTERM or SIGINT
     Serve(ServeArgs),
+    #[command(after_help = CHECK)]
+    /// Check the settings and every upstream
+    Check(Json),
+    #[command(after_help = LIST)]
+    /// Show the catalogue as a table, read from the upstreams
+    List(ListArgs),
+    #[command(after_help = TREE)]
+    /// Show the catalogue as a tree, read from the upstreams
+    Tree(TreeArgs),
+    #[command(after_help = CONFIG)]
+    /// Show the settings in force, secrets masked, each with its source
+    Config(Json),
+    #[command(after_help = COMPLETIONS)]
+    /// Print the completions for a shell
+    Completions {
+        /// Shell to complete for
+        shell: Shell,
+    },
 }
+
+const SERVE: &str = "\
+Examples:
+  hpc-storage-proxy serve --listen 0.0.0.0:8000
+  hpc-storage-proxy serve --listen 127.0.0.1:8000 --listen [::1]:8000";
+
+const CHECK: &str = "\
+Examples:
+  hpc-storage-proxy check
+  hpc-storage-proxy check --json | jq '.checks[] | select(.outcome == \"failed\")'
+
+One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails.
+
+Exit codes: 0 nothing failed, 1 an upstream failed, 78 settings that cannot be used.";
+
+const LIST: &str = "\
+Examples:
+  hpc-storage-proxy list --storage-system capstor --status pending
+  hpc-storage-proxy list --wide | grep proj-1
+  hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
+
+SPACE and INODES are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
+provider), `executing`, or `open` (for instance when the customer has not approved yet).
+
+Resources that are left out are named on standard error, each with the reason.
+
+--json prints the listing of the API in one piece, without `pagination` and `filters_applied`.";
+
+const TREE: &str = "\
+Examples:
+  hpc-storage-proxy tree --data-type store
+  hpc-storage-proxy tree --status error
+
+Tenants and customers are shown above what the filters select, whatever their own status. Resources that are left \
+out are named on standard error, each with the reason.
+
+--json prints {\"tree\": [{\"item\": …, \"children\": […]}], \"skipped\": […]}.";
+
+const CONFIG: &str = "\
+Examples:
+  hpc-storage-proxy config
+  hpc-storage-proxy config --json | jq '.settings[] | select(.source != \"default\")'
+
+Exit codes: 0 the settings are valid, 78 they cannot be used: every fault is named.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  hpc-storage-proxy completions bash > /etc/bash_completion.d/hpc-storage-proxy
+  hpc-storage-proxy completions zsh > ~/.zfunc/_hpc-storage-proxy";
 
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -54,37 +136,105 @@ struct ServeArgs {
     listen: Vec<SocketAddr>,
 }
 
+#[derive(Debug, Args)]
+struct Json {
+    /// Print JSON for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    format: Json,
+    /// Show system, name and item id too
+    #[arg(long)]
+    wide: bool,
+}
+
+#[derive(Debug, Args)]
+struct TreeArgs {
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    format: Json,
+}
+
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     let environment = Environment::of_process();
+    let terminal = Terminal::of_process(&environment);
     let Cli { global, command } = cli;
+    let listen = match &command {
+        Command::Serve(args) => args.listen.clone(),
+        _ => Vec::new(),
+    };
+    if let Command::Completions { shell } = command {
+        return exit(completions(shell).map(|()| 0));
+    }
+    let loaded = match settings::load(&environment, &Overrides { config: global.config, listen }) {
+        Ok(loaded) => loaded,
+        Err(faults) => return reject(&command, &faults),
+    };
+    exit(execute(command, loaded, terminal))
+}
+
+/// Runs a command with its settings; gives its exit code.
+fn execute(command: Command, loaded: Loaded, terminal: Terminal) -> Result<u8, Failure> {
+    if !matches!(command, Command::Serve(_)) {
+        log::to_stderr(loaded.settings.debug, terminal);
+    }
+    let code = |fine: bool| if fine { 0 } else { EXIT_FAILURE };
+    let filters = |filters: Filters| filters.check(&loaded);
     match command {
-        Command::Serve(args) => with_settings(&environment, global, args.listen, serve::run),
+        Command::Serve(_) => serve::run(loaded).map(|()| 0),
+        Command::Check(Json { json }) => wait_for(check::run(&loaded, json, terminal)).map(code),
+        Command::List(ListArgs { filters: given, format: Json { json }, wide }) => match filters(given) {
+            Ok(filter) => wait_for(list::run(&loaded, &filter, list::Shape { json, wide }, terminal)).map(code),
+            Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
+        },
+        Command::Tree(TreeArgs { filters: given, format: Json { json } }) => match filters(given) {
+            Ok(filter) => wait_for(tree::run(&loaded, &filter, json, terminal)).map(code),
+            Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
+        },
+        Command::Config(Json { json }) => config::run(&loaded, json, terminal).map(|()| 0),
+        Command::Completions { shell } => completions(shell).map(|()| 0),
     }
 }
 
-/// Runs `command` with the settings, or tells all their faults.
-fn with_settings(
-    environment: &Environment,
-    global: Global,
-    listen: Vec<SocketAddr>,
-    command: impl FnOnce(Loaded) -> Result<(), Failure>,
-) -> ExitCode {
-    let loaded = match settings::load(environment, &Overrides { config: global.config, listen }) {
-        Ok(loaded) => loaded,
-        Err(faults) => return complain(&faults, EXIT_SETTINGS),
-    };
-    match command(loaded) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => complain(&failure, EXIT_FAILURE),
+/// Tells all faults of the settings.
+fn reject(command: &Command, faults: &Faults) -> ExitCode {
+    match command {
+        Command::Check(Json { json: true }) => exit(check::faults(faults)),
+        _ => ExitCode::from(complain(faults, EXIT_SETTINGS)),
     }
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-proxy", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))
+}
+
+/// Runs a future on threads of its own.
+fn wait_for<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the threads cannot be started: {error}"))?;
+    runtime.block_on(future)
 }
 
 /// Why a command failed, in a sentence for people.
 type Failure = String;
 
-#[expect(clippy::print_stderr, reason = "the command line talks to people")]
-fn complain(what: &dyn Display, code: u8) -> ExitCode {
-    eprintln!("hpc-storage-proxy: {what}");
-    ExitCode::from(code)
+fn exit(outcome: Result<u8, Failure>) -> ExitCode {
+    ExitCode::from(outcome.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
+}
+
+fn complain(what: &dyn Display, code: u8) -> u8 {
+    terminal::tell(&format!("hpc-storage-proxy: {what}"));
+    code
 }

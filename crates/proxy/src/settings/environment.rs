@@ -31,8 +31,8 @@ impl Environment {
         Self { variables: variables.collect(), directory: directory.into() }
     }
 
-    /// A variable by its exact name, as `.env` refers to it; `None` too when it is not UTF-8.
-    pub(super) fn exact(&self, name: &str) -> Option<&str> {
+    /// A variable by its exact name, as `.env` and the command line refer to it; `None` too when it is not UTF-8.
+    pub(crate) fn exact(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_deref()
     }
 

@@ -1,0 +1,152 @@
+//! `check`: the settings, then each upstream as the proxy will meet it.
+
+mod remedy;
+mod upstreams;
+
+use futures::StreamExt;
+use futures::future::FutureExt;
+use futures::stream;
+use serde::Serialize;
+
+use super::terminal::{self, Terminal, Tone, harmless};
+use super::{EXIT_SETTINGS, Failure, progress};
+use crate::settings::{Faults, Loaded, Settings};
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    /// What was looked at.
+    check: String,
+    outcome: Outcome,
+    /// What was found.
+    detail: String,
+    /// What to do about it; null when nothing is to be done, or when `detail` says it.
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// The report as a script gets it.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Whether nothing failed; warnings do not count.
+    ok: bool,
+    checks: &'a [Finding],
+}
+
+impl Finding {
+    fn new(check: impl Into<String>, outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), outcome, detail: detail.into(), remedy: None }
+    }
+
+    fn ok(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(check, Outcome::Ok, detail)
+    }
+
+    fn warning(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(check, Outcome::Warning, detail)
+    }
+
+    fn failed(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(check, Outcome::Failed, detail)
+    }
+
+    fn with_remedy(self, remedy: impl Into<Option<String>>) -> Self {
+        Self { remedy: remedy.into(), ..self }
+    }
+
+    fn line(&self, terminal: Terminal) -> String {
+        let (word, tone) = match self.outcome {
+            Outcome::Ok => ("ok     ", Tone::Good),
+            Outcome::Warning => ("warning", Tone::Odd),
+            Outcome::Failed => ("FAILED ", Tone::Bad),
+        };
+        let remedy = self.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        let told = harmless(&format!("{}: {}{remedy}", self.check, self.detail));
+        format!("{}  {told}\n", terminal.paint(tone, word))
+    }
+}
+
+/// Checks everything, whatever fails, and reports in a fixed order. Whether nothing failed.
+pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<bool, Failure> {
+    let mut findings = settings(loaded);
+    if !json {
+        print(&findings, terminal)?;
+    }
+    let settings = &loaded.settings;
+    let upstreams = [
+        ("Waldur", upstreams::waldur(settings).boxed()),
+        ("the HPC User API", upstreams::hpc_user(&settings.hpc_user_api).boxed()),
+        ("Keycloak", upstreams::keycloak(&settings.auth).boxed()),
+    ];
+    let (names, checks): (Vec<_>, Vec<_>) = upstreams.into_iter().unzip();
+    // All run at once; the answers come in the order of the list.
+    let mut answers = stream::iter(checks).buffered(names.len());
+    for name in names {
+        let found = progress::wait(terminal, &format!("asking {name}"), answers.next()).await.unwrap_or_default();
+        if !json {
+            print(&found, terminal)?;
+        }
+        findings.extend(found);
+    }
+    let ok = findings.iter().all(|finding| finding.outcome != Outcome::Failed);
+    if json {
+        terminal::print_json(&Report { ok, checks: &findings })?;
+    }
+    Ok(ok)
+}
+
+/// Settings that cannot be used, as a script gets them.
+pub(super) fn faults(faults: &Faults) -> Result<u8, Failure> {
+    let finding = |fault: &crate::settings::Fault| {
+        let source = fault.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+        Finding::failed("settings", format!("{}{source}: {}", fault.key, fault.what)).with_remedy(fault.remedy.clone())
+    };
+    let findings: Vec<_> = faults.0.iter().map(finding).collect();
+    terminal::print_json(&Report { ok: false, checks: &findings })?;
+    Ok(EXIT_SETTINGS)
+}
+
+fn print(findings: &[Finding], terminal: Terminal) -> Result<(), Failure> {
+    terminal::print(&findings.iter().map(|finding| finding.line(terminal)).collect::<String>())
+}
+
+fn settings(loaded: &Loaded) -> Vec<Finding> {
+    let from = match &loaded.config {
+        Some(path) => format!("valid, with the file {}", path.display()),
+        None => String::from("valid, without a YAML file"),
+    };
+    let warning = |text: String| Finding::warning("settings", text);
+    let mut findings = vec![Finding::ok("settings", from)];
+    findings.extend(loaded.warnings.iter().map(|found| warning(found.to_string())));
+    findings.extend(oddities(&loaded.settings).map(warning));
+    findings
+}
+
+/// Settings that work, but not in production.
+fn oddities(settings: &Settings) -> impl Iterator<Item = String> {
+    let Settings { waldur_api, auth, hpc_user_api: hpc, .. } = settings;
+    let unverified = [
+        ("waldur_api", !waldur_api.verify_ssl),
+        ("hpc_user_api", !hpc.verify_ssl && hpc.api_url.is_some()),
+        ("auth", !auth.verify_ssl && !auth.disable_auth),
+    ];
+    let unverified = unverified.into_iter().filter(|(_, odd)| *odd).map(|(section, _)| {
+        format!("{section}.verify_ssl is false: whoever stands in between can read and change what is exchanged")
+    });
+    let development = hpc.development_mode.then(|| {
+        String::from(
+            "hpc_user_api.development_mode is true: identities that are missing are invented; not for production",
+        )
+    });
+    let open = auth.disable_auth.then(|| {
+        String::from("auth.disable_auth is true: everybody who reaches the port reads everything; not for production")
+    });
+    unverified.chain(development).chain(open)
+}

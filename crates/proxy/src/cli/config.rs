@@ -1,0 +1,46 @@
+//! `config`: the settings in force, secrets masked, each with its source.
+
+use serde::Serialize;
+
+use super::Failure;
+use super::terminal::{self, Terminal, Tone, harmless};
+use crate::settings::Loaded;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    settings: Vec<Row<'a>>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    key: &'a str,
+    /// Null: not set.
+    value: Option<&'a str>,
+    source: String,
+}
+
+pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(), Failure> {
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        terminal::tell(&format!("warning: {}", harmless(warning)));
+    }
+    if json {
+        let settings = loaded.provenance.iter().map(|row| Row {
+            key: row.key,
+            value: row.value.as_deref(),
+            source: row.source.to_string(),
+        });
+        return terminal::print_json(&Document { settings: settings.collect(), warnings });
+    }
+    let mut table = terminal::table(&["KEY", "VALUE", "SOURCE"]);
+    for (key, value, source) in loaded.report() {
+        let tone = if source == "default" { Tone::Plain } else { Tone::Good };
+        table.add_row([
+            terminal.cell(Tone::Plain, key),
+            terminal.cell(tone, &harmless(value)),
+            terminal.cell(Tone::Plain, &harmless(&source)),
+        ]);
+    }
+    terminal::print(&(table.trim_fmt() + "\n"))
+}

@@ -1,0 +1,16 @@
+//! The log of commands that answer on standard output.
+
+use std::io;
+
+use tracing_subscriber::filter::EnvFilter;
+
+use super::terminal::Terminal;
+
+/// Writes the log to standard error: warnings, or with `DEBUG` the mapping of each resource and each exchange too.
+pub(super) fn to_stderr(debug: bool, terminal: Terminal) {
+    // The commands tell the resources that are left out themselves.
+    let filter = EnvFilter::new(if debug { "warn,proxy=debug" } else { "warn,proxy::source=error" });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // An error says that a test has set a log already.
+    let _ = log.with_ansi(terminal.log_colour).try_init();
+}

@@ -1,0 +1,47 @@
+//! What is being waited for, on standard error, while it is a terminal.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::terminal::Terminal;
+
+/// Waits shorter than this are not worth a word.
+const PATIENCE: Duration = Duration::from_millis(300);
+const FRAME: Duration = Duration::from_millis(100);
+const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+
+/// Waits for `future`, and shows `what` and the seconds meanwhile.
+pub(super) async fn wait<T>(terminal: Terminal, what: &str, future: impl Future<Output = T>) -> T {
+    if !terminal.progress {
+        return future.await;
+    }
+    let start = Instant::now();
+    let mut ticks = interval_at(start + PATIENCE, FRAME);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut frames = FRAMES.iter().cycle();
+    let mut drawn = false;
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            outcome = &mut future => {
+                if drawn {
+                    draw("\r\x1b[2K");
+                }
+                return outcome;
+            }
+            _ = ticks.tick() => {
+                let frame = frames.next().unwrap_or(&' ');
+                draw(&format!("\r\x1b[2K{frame} {what} ({} s)", start.elapsed().as_secs()));
+                drawn = true;
+            }
+        }
+    }
+}
+
+fn draw(text: &str) {
+    let mut err = io::stderr().lock();
+    // Progress that cannot be shown is no loss.
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}

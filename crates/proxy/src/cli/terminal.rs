@@ -1,0 +1,122 @@
+//! Standard output and standard error: what may be coloured, how wide it is, and what happens when nobody reads on.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, Color, ContentArrangement, Table};
+use serde::Serialize;
+
+use super::Failure;
+use crate::settings::Environment;
+
+/// Where the answer and the words beside it go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terminal {
+    /// Whether the answer may be coloured: it goes to a terminal, and `NO_COLOR` is not set.
+    pub(super) colour: bool,
+    /// Whether progress may be drawn on standard error: that is a terminal that can erase a line.
+    pub(super) progress: bool,
+    /// Whether the log may be coloured.
+    pub(super) log_colour: bool,
+}
+
+/// What a text says about its subject; shown as a colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    Odd,
+    Bad,
+}
+
+impl Terminal {
+    pub(super) fn of_process(environment: &Environment) -> Self {
+        let given = |name| environment.exact(name).filter(|value| !value.is_empty());
+        let (colours, capable) = (given("NO_COLOR").is_none(), given("TERM") != Some("dumb"));
+        Self {
+            colour: io::stdout().is_terminal() && colours && capable,
+            progress: io::stderr().is_terminal() && capable,
+            log_colour: io::stderr().is_terminal() && colours && capable,
+        }
+    }
+
+    /// A text in the colour of its tone.
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Good => 32,
+            Tone::Odd => 33,
+            Tone::Bad => 31,
+            Tone::Plain => return text.to_owned(),
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A cell of a table in the colour of its tone.
+    pub(super) fn cell(self, tone: Tone, text: &str) -> Cell {
+        let color = match tone {
+            Tone::Good => Color::Green,
+            Tone::Odd => Color::Yellow,
+            Tone::Bad => Color::Red,
+            Tone::Plain => return Cell::new(text),
+        };
+        if self.colour { Cell::new(text).fg(color) } else { Cell::new(text) }
+    }
+}
+
+/// A table without lines, so that other programs can read it. On a terminal it is as wide as that at most.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Dynamic);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Writes the answer to standard output. A reader that has seen enough (`| head`) is no failure.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("the answer cannot be written: {error}")),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the answer as JSON.
+pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(answer).map_err(|error| format!("the answer cannot be rendered: {error}"))?;
+    print(&(text + "\n"))
+}
+
+/// Writes words beside the answer to standard error.
+pub(super) fn tell(text: &str) {
+    // Where nobody listens there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A text of an upstream as a terminal may get it: nothing in it moves the cursor or turns the reading direction.
+pub(super) fn harmless(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_an_upstream_steers_the_terminal() {
+        assert_eq!(harmless("/a/\u{1b}[2Jb\r\n\u{202e}c"), "/a/\\u{1b}[2Jb\\r\\n\\u{202e}c");
+        assert_eq!(harmless("/capstor/Käufer «Ω» 量子"), "/capstor/Käufer «Ω» 量子");
+    }
+
+    #[test]
+    fn only_a_colourful_terminal_gets_colours() {
+        let terminal = |colour| Terminal { colour, progress: false, log_colour: false };
+        assert_eq!(terminal(true).paint(Tone::Bad, "FAILED"), "\x1b[31mFAILED\x1b[0m");
+        assert_eq!(terminal(true).paint(Tone::Plain, "x"), "x");
+        assert_eq!(terminal(false).paint(Tone::Bad, "FAILED"), "FAILED");
+    }
+}

@@ -1,0 +1,141 @@
+//! `check`.
+
+use serde_json::Value;
+use simulator::{Fault, PROVIDER_TOKEN, World};
+
+use crate::site::{Ended, SECRET, Site};
+
+/// Outcome and subject of each line.
+fn lines(ended: &Ended) -> Vec<(&str, &str)> {
+    ended.stdout.lines().map(|line| (line[..7].trim_end(), line[9..].split(": ").next().unwrap())).collect()
+}
+
+fn line<'a>(ended: &'a Ended, start: &str) -> &'a str {
+    ended.stdout.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no `{start}`: {ended:?}"))
+}
+
+#[test]
+fn a_site_in_order_is_ok_line_by_line() {
+    let ended = Site::golden("plain").run(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let expected = [
+        ("ok", "settings"),
+        ("ok", "Waldur"),
+        ("ok", "offering capstor"),
+        ("ok", "offering vast"),
+        ("ok", "offering iopsstor"),
+        ("ok", "machine token"),
+        ("ok", "HPC User API"),
+        ("ok", "Keycloak"),
+    ];
+    assert_eq!(lines(&ended), expected);
+    assert_eq!(ended.stderr, "");
+    let rows = crate::site::golden("plain", "upstream.json");
+    for slug in ["capstor", "vast", "iopsstor"] {
+        let of_slug = |row: &&Value| row["offering_slug"] == slug;
+        let count = rows["marketplace_resources"].as_array().unwrap().iter().filter(of_slug).count();
+        assert_eq!(
+            line(&ended, &format!("ok       offering {slug}")),
+            format!("ok       offering {slug}: {count} resources")
+        );
+    }
+    assert!(line(&ended, "ok       Keycloak").contains("(RS256)"), "{ended:?}");
+}
+
+#[test]
+fn all_checks_run_whatever_fails_and_none_shows_a_secret() {
+    let token = "1".repeat(40);
+    let site = Site::golden("plain")
+        .with("WALDUR_API_TOKEN", &token)
+        .with("HPC_USER_CLIENT_SECRET", "not-the-secret")
+        .with("CSCS_KEYCLOAK_REALM", "elsewhere");
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let expected = [("ok", "settings"), ("FAILED", "Waldur"), ("FAILED", "machine token"), ("FAILED", "Keycloak")];
+    assert_eq!(lines(&ended), expected);
+    assert!(line(&ended, "FAILED   Waldur").contains("check WALDUR_API_TOKEN"), "{ended:?}");
+    assert!(line(&ended, "FAILED   machine token").contains("check HPC_USER_CLIENT_ID"), "{ended:?}");
+    assert!(line(&ended, "FAILED   Keycloak").contains("check auth.keycloak_url and auth.keycloak_realm"), "{ended:?}");
+    let all = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(!all.contains(&token) && !all.contains("not-the-secret"), "{all}");
+}
+
+#[test]
+fn an_upstream_out_of_reach_is_told_with_its_setting() {
+    let mut site = Site::golden("plain");
+    site.simulator.stop();
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for (check, key) in [
+        ("Waldur", "waldur_api.api_url"),
+        ("machine token", "hpc_user_api.oidc_token_url"),
+        ("Keycloak", "auth.keycloak_url"),
+    ] {
+        let line = line(&ended, &format!("FAILED   {check}"));
+        assert!(line.contains("cannot connect") && line.contains(&format!("check {key}")), "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_offering_fails_and_an_empty_one_does_not() {
+    let mut world = World::demo();
+    let provider = *world.providers.keys().next().unwrap();
+    world.add_offering(provider, "bare", "Nothing yet", simulator::world::OfferingType::Slurm);
+    let site = Site::new(world).with("STORAGE_SYSTEMS", r#"{"vast": "vast", "new": "bare", "lost": "nowhere"}"#);
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(line(&ended, "ok       offering bare"), "ok       offering bare (of new): 0 resources");
+    let lost = line(&ended, "FAILED   offering nowhere (of lost)");
+    assert!(lost.contains("check storage_systems"), "{lost}");
+    assert!(line(&ended, "warning  settings").contains("system_identifier"), "{ended:?}");
+    assert!(line(&ended, "warning  resources").contains("limits.storage"), "{ended:?}");
+}
+
+#[test]
+fn development_without_the_hpc_user_api_is_a_warning() {
+    let site = Site::golden("plain")
+        .without(&["HPC_USER_API_URL", "HPC_USER_CLIENT_ID", "HPC_USER_CLIENT_SECRET", "HPC_USER_OIDC_TOKEN_URL"])
+        .with("HPC_USER_DEVELOPMENT_MODE", "true")
+        .with("DISABLE_AUTH", "true")
+        .with("WALDUR_VERIFY_SSL", "false");
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(line(&ended, "warning  HPC User API").contains("hpc_user_api.api_url (HPC_USER_API_URL) is missing"));
+    line(&ended, "warning  settings: hpc_user_api.development_mode");
+    line(&ended, "warning  settings: auth.disable_auth");
+    line(&ended, "warning  settings: waldur_api.verify_ssl");
+    line(&ended, "warning  Keycloak: not asked");
+    let asked = site.simulator.requests();
+    assert!(asked.iter().all(|request| request.path.starts_with("/api/")), "nobody but Waldur is asked");
+}
+
+#[test]
+fn a_realm_without_keys_and_an_api_without_an_export_fail() {
+    let site = Site::golden("plain");
+    let no_keys = Fault::Answer { status: 200, headers: Vec::new(), body: String::from(r#"{"keys": []}"#) };
+    site.simulator.set_fault("GET */certs", no_keys);
+    site.simulator.set_fault("GET /hpc/*", Fault::status(404));
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(line(&ended, "FAILED   Keycloak").contains("every token is refused"));
+    assert!(line(&ended, "FAILED   HPC User API").contains("check HPC_USER_API_URL"));
+    line(&ended, "ok       machine token");
+    line(&ended, "ok       Waldur");
+}
+
+#[test]
+fn scripts_get_one_document() {
+    let site = Site::golden("plain").with("CSCS_KEYCLOAK_REALM", "elsewhere");
+    let ended = site.run(&["check", "--json"]);
+    assert_eq!(ended.code, Some(1));
+    let report = ended.json();
+    assert_eq!(report["ok"], false);
+    let outcomes: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "failed"]);
+    let keycloak = &report["checks"][7];
+    assert_eq!(keycloak["check"], "Keycloak");
+    assert!(keycloak["detail"].as_str().unwrap().contains("404"));
+    assert!(keycloak["remedy"].as_str().unwrap().contains("auth.keycloak_realm"));
+    assert!(!ended.stdout.contains(PROVIDER_TOKEN) && !ended.stdout.contains(SECRET));
+}

@@ -1,0 +1,84 @@
+//! `config`, faulty settings, and the commands that need none.
+
+use std::net::TcpListener;
+
+use simulator::{PROVIDER_TOKEN, World};
+
+use crate::site::{SECRET, Site};
+
+#[test]
+fn config_shows_what_is_in_force_and_no_secret() {
+    let site = Site::new(World::empty()).with("WALDUR_API_TOKN", "1");
+    let ended = site.run(&["config"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let row = |key: &str| ended.stdout.lines().find(|line| line.starts_with(key)).unwrap();
+    let realm: Vec<_> = row("auth.keycloak_realm").split_whitespace().collect();
+    assert_eq!(realm, ["auth.keycloak_realm", "cscs", "environment", "variable", "CSCS_KEYCLOAK_REALM"]);
+    assert!(row("server.listen").ends_with("default"));
+    assert!(row("hpc_user_api.client_secret").contains("********"));
+    assert!(ended.stderr.contains("WALDUR_API_TOKN") && ended.stderr.contains("did you mean"), "{}", ended.stderr);
+
+    let json = site.run(&["config", "--json"]);
+    let document = json.json();
+    let row = |key: &str| document["settings"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap();
+    assert_eq!(row("auth.keycloak_realm")["value"], "cscs");
+    assert_eq!(row("sentry.dsn")["value"], serde_json::Value::Null);
+    assert_eq!(row("sentry.dsn")["source"], "default");
+    assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
+    for text in [ended.stdout, ended.stderr, json.stdout, json.stderr] {
+        assert!(!text.contains(PROVIDER_TOKEN) && !text.contains(SECRET), "{text}");
+    }
+}
+
+#[test]
+fn every_command_names_all_faults_and_does_nothing() {
+    let site = Site::new(World::empty())
+        .without(&["STORAGE_SYSTEMS"])
+        .with("WALDUR_API_URL", "ftp://waldur.example.org")
+        .with("INODE_HARD_COEFFICIENT", "0.5");
+    // A taken port: whoever tries to bind it says so.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = ["serve", "--listen", &address];
+    for arguments in [&serve[..], &["check"], &["list"], &["tree"], &["config"], &["config", "--json"]] {
+        let ended = site.run(arguments);
+        assert_eq!(ended.code, Some(78), "{arguments:?}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{arguments:?}");
+        for key in ["storage_systems", "waldur_api.api_url", "backend_settings.inode_hard_coefficient"] {
+            assert!(ended.stderr.contains(&format!("  - {key}")), "{arguments:?}: {}", ended.stderr);
+        }
+        assert!(ended.stderr.contains("3 faults") && ended.stderr.lines().count() == 4, "{}", ended.stderr);
+    }
+    let ended = site.run(&["check", "--json"]);
+    assert_eq!(ended.code, Some(78));
+    assert_eq!(ended.json()["checks"].as_array().unwrap().len(), 3);
+    assert_eq!(ended.json()["ok"], false);
+    assert_eq!(site.simulator.requests().len(), 0);
+}
+
+#[test]
+fn a_port_in_use_is_a_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = Site::new(World::empty()).run(&["serve", "--listen", &address]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: cannot listen on {address}")), "{}", ended.stderr);
+}
+
+#[test]
+fn help_version_and_completions_need_no_settings() {
+    let site = Site::new(World::empty()).without(&["STORAGE_SYSTEMS", "WALDUR_API_URL"]);
+    for command in ["serve", "check", "list", "tree", "config", "completions"] {
+        let ended = site.run(&[command, "--help"]);
+        assert_eq!(ended.code, Some(0), "{command}");
+        assert!(ended.stdout.contains(&format!("Examples:\n  hpc-storage-proxy {command}")), "{}", ended.stdout);
+    }
+    let version = site.run(&["--version"]);
+    assert_eq!(version.stdout, format!("hpc-storage-proxy {}\n", env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = site.run(&["completions", shell]);
+        assert!(ended.code == Some(0) && ended.stdout.contains("storage-system"), "{shell}: {}", ended.stderr);
+    }
+    assert_eq!(site.run(&["lisst"]).code, Some(2));
+}

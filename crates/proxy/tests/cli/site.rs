@@ -1,0 +1,93 @@
+//! A site: simulated upstreams, and the settings that lead to them.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use simulator::{PROVIDER_TOKEN, REALM, Simulator, World};
+use tempfile::TempDir;
+
+/// Secret of the client `hpc-client`.
+pub(crate) const SECRET: &str = "hpc-secret";
+
+pub(crate) struct Site {
+    pub(crate) simulator: Simulator,
+    variables: BTreeMap<&'static str, String>,
+    directory: TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Site {
+    /// A site of the systems `capstor`, `vast` and `iopsstor`, all in order.
+    pub(crate) fn new(world: World) -> Self {
+        let simulator = Simulator::start_blocking(world, ([127, 0, 0, 1], 0).into()).unwrap();
+        let systems = r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#;
+        let variables = BTreeMap::from([
+            ("STORAGE_SYSTEMS", systems.to_owned()),
+            ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
+            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
+            ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
+            ("CSCS_KEYCLOAK_REALM", REALM.to_owned()),
+            ("HPC_USER_API_URL", simulator.hpc_url()),
+            ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
+            ("HPC_USER_CLIENT_SECRET", SECRET.to_owned()),
+            ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+        ]);
+        Self { simulator, variables, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// A site whose upstreams hold what was recorded in `contract/golden`.
+    pub(crate) fn golden(case: &str) -> Self {
+        Self::new(World::from_golden(&golden(case, "upstream.json")))
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.insert(name, value.into());
+        self
+    }
+
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
+        self.variables.retain(|name, _| !names.contains(name));
+        self
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
+        command.args(arguments).env_clear().envs(&self.variables).current_dir(&self.directory).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command(arguments).output().unwrap())
+    }
+}
+
+impl Ended {
+    pub(crate) fn of(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        Self {
+            code: status.code(),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// The answer, which must be a single JSON document.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A file of a golden case.
+pub(crate) fn golden(case: &str, file: &str) -> Value {
+    let path = format!("{}/../../contract/golden/{case}/{file}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
