@@ -2,6 +2,7 @@
 
 mod answer;
 mod failure;
+pub mod layers;
 mod query;
 
 use std::sync::Arc;
@@ -36,9 +37,9 @@ impl FromRef<Service> for Arc<Verifier> {
     }
 }
 
-/// All routes.
+/// All routes, each within what wraps every request.
 pub fn router(service: Service) -> Router {
-    Router::new()
+    let routes = Router::new()
         // Both spellings answer, neither redirects (decision D16).
         .route("/api/storage-resources/", get(list))
         .route("/api/storage-resources", get(list))
@@ -49,7 +50,8 @@ pub fn router(service: Service) -> Router {
         .merge(docs::routes())
         .fallback(|| async { Failure::NotFound })
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
-        .with_state(service)
+        .with_state(service);
+    layers::around(routes)
 }
 
 /// The storage resources that the query selects.

@@ -4,7 +4,7 @@
 //! are pure. [`realm`] keeps the realm's keys current and asks it about single tokens. A token is refused as soon as one
 //! rule refuses it, so a bad one costs the realm nothing. Callers are told which rule that was, never what a library said.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::extract::{FromRef, FromRequestParts};
@@ -53,6 +53,17 @@ const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
 pub struct Caller {
     /// The claim `preferred_username`, not blank; [`DEV_USER`] when authentication is disabled.
     pub username: String,
+}
+
+/// Where a request's caller is noted, for the log: a request carries it in its extensions.
+#[derive(Debug, Clone, Default)]
+pub struct CallerSlot(Arc<OnceLock<String>>);
+
+impl CallerSlot {
+    /// The caller's name, once the caller is known.
+    pub fn username(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
 }
 
 /// Judges who may call. One for the process: it keeps the realm's keys.
@@ -251,6 +262,11 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let verifier = Arc::<Verifier>::from_ref(state);
-        verifier.caller(&parts.headers).await.map_err(|error| verifier.rejection(&error))
+        let caller = verifier.caller(&parts.headers).await.map_err(|error| verifier.rejection(&error))?;
+        if let Some(slot) = parts.extensions.get::<CallerSlot>() {
+            // An error says that it is noted already.
+            let _ = slot.0.set(caller.username.clone());
+        }
+        Ok(caller)
     }
 }

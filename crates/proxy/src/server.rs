@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use axum::Router;
 use axum::serve::ListenerExt;
@@ -39,17 +40,14 @@ pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindErro
     Ok(listeners)
 }
 
-/// Serves on all listeners until `stop` resolves and the requests that run by then are finished.
-pub async fn serve(
+/// Serves on all listeners until `stop` resolves, and then on until the requests that run by then are finished or what
+/// `stop` resolved to resolves as well.
+pub async fn serve<C: Future<Output = ()>>(
     listeners: Vec<TcpListener>,
     router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = C>,
 ) -> io::Result<()> {
     let (stopping, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        stop.await;
-        stopping.send_replace(true);
-    });
     let servers = listeners.into_iter().map(|listener| {
         let router = router.clone();
         let mut stopped = stopped.clone();
@@ -64,5 +62,14 @@ pub async fn serve(
             axum::serve(listener, router).with_graceful_shutdown(stop).await
         }
     });
-    future::try_join_all(servers).await.map(drop)
+    let mut served = pin!(future::try_join_all(servers));
+    let cut = tokio::select! {
+        outcome = &mut served => return outcome.map(drop),
+        cut = stop => cut,
+    };
+    stopping.send_replace(true);
+    tokio::select! {
+        outcome = served => outcome.map(drop),
+        () = cut => Ok(()),
+    }
 }

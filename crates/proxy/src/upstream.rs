@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
 use url::Url;
 
 /// How an upstream is reached.
@@ -179,7 +179,14 @@ impl Upstream {
                 info!(upstream = self.name, "Using SOCKS proxy for API request: {proxy}");
             }
         }
-        let outcome = self.read(request, max_body).await;
+        let span = debug_span!(
+            "exchange",
+            sentry.op = "http.client",
+            sentry.name = format!("{method} {url}"),
+            upstream = self.name,
+            status = field::Empty,
+        );
+        let outcome = self.read(request, max_body).instrument(span).await;
         match outcome {
             Ok(answer) => {
                 debug!(
@@ -198,6 +205,7 @@ impl Upstream {
     async fn read(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, Fault> {
         let mut response = self.http.execute(request).await.map_err(|error| fault_of(error, false))?;
         let status = response.status();
+        Span::current().record("status", status.as_u16());
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Err(Fault::Redirected(redirect_target(&response)));
         }

@@ -70,13 +70,16 @@ impl IntoResponse for Failure {
             }
             Self::Internal(error) => {
                 error!(%error, "the catalogue cannot be rendered");
-                answer(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    json!({"detail": "An error occurred.", "error": "InternalServerError"}),
-                )
+                internal()
             }
         }
     }
+}
+
+/// 500: a fault of this program, about which callers learn nothing.
+pub(crate) fn internal() -> Response {
+    let body = json!({"detail": "An error occurred.", "error": "InternalServerError"});
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
 }
 
 #[cfg(test)]

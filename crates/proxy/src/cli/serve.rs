@@ -1,8 +1,9 @@
 //! `serve`: the API until a signal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::Failure;
@@ -15,13 +16,19 @@ use crate::settings::Loaded;
 use crate::source::Source;
 use crate::telemetry;
 
+/// How long running requests have after the first signal.
+const GRACE: Duration = Duration::from_secs(30);
+
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
-    telemetry::log_to_stdout(&loaded.settings);
+    let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the threads cannot be started: {error}"))?;
-    runtime.block_on(serve(loaded))
+    let outcome = runtime.block_on(serve(loaded));
+    // Work that nobody waits for any more is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(loaded: Loaded) -> Result<(), Failure> {
@@ -30,30 +37,53 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         warn!("{warning}");
     }
     for (key, value, source) in loaded.report() {
-        info!(target: "settings", "{key} = {value} ({source})");
+        info!(target: telemetry::SETTINGS, "{key} = {value} ({source})");
     }
     let settings = loaded.settings;
     let source = Source::new(&settings).map_err(|error| errors::chain(&error))?;
     let verifier = Verifier::new(&settings.auth, Clock::system()).map_err(|error| errors::chain(&error))?;
     let service = Service { source: Arc::new(source), verifier: Arc::new(verifier) };
+    let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
     let verifier = Arc::clone(&service.verifier);
     tokio::spawn(async move { verifier.warm().await });
-    let stop = stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
-    server::serve(listeners, api::router(service), stop).await.map_err(|error| format!("serving failed: {error}"))?;
+    let served = server::serve(listeners, api::router(service), stop(signals)).await;
+    served.map_err(|error| format!("serving failed: {error}"))?;
     info!("stopped");
     Ok(())
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        info!(signal = name, "stopping: running requests are finished, new ones refused");
-    })
+/// Resolves at the first signal, to what resolves at the second one or when running requests have had their time.
+async fn stop(mut signals: Signals) -> impl Future<Output = ()> {
+    let name = signals.next().await;
+    info!(signal = name, "stopping: running requests are finished, new ones refused");
+    async move {
+        tokio::select! {
+            name = signals.next() => warn!(signal = name, "stopping at once: running requests are cut off"),
+            () = tokio::time::sleep(GRACE) => {
+                warn!(seconds = GRACE.as_secs(), "stopping: requests that still run are cut off");
+            }
+        }
+    }
+}
+
+/// The signals that end the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on the signals come here.
+    fn receive() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

@@ -1,0 +1,151 @@
+//! What wraps every request: its id, its line in the log, its trace, and the answer when its handler panics.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::Router;
+use axum::body::HttpBody;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::{Instrument, info, info_span};
+use uuid::Uuid;
+
+use super::failure;
+use crate::auth::CallerSlot;
+use crate::telemetry::{self, ACCESS, scrub};
+
+/// Header with the id of a request, in both directions.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that a caller may give.
+const LONGEST_ID: usize = 64;
+/// Characters of path and query that are logged.
+const LONGEST_TARGET: usize = 256;
+/// Stands for the route of a request that has none.
+const NO_ROUTE: &str = "(no route)";
+
+/// Wraps all routes of a router.
+pub fn around(router: Router) -> Router {
+    router.layer(middleware::from_fn(observe))
+}
+
+async fn observe(mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let method = request.method().clone();
+    let caller = CallerSlot::default();
+    request.extensions_mut().insert(caller.clone());
+    let line =
+        Line { started: Instant::now(), method: method.to_string(), target: target(&request), caller, answer: None };
+    let span = info_span!("request", request_id = id);
+    let mut response = telemetry::traced(&method, route, &id, answer(request, next, line).instrument(span)).await;
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn answer(request: Request, next: Next, mut line: Line) -> Response {
+    // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.
+    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    // The panic itself is reported where it happens.
+    let response = outcome.unwrap_or_else(|_| failure::internal());
+    line.answer = Some((response.status(), response.body().size_hint().exact()));
+    response
+}
+
+/// The line that a request gets in the log when it ends, however it ends.
+struct Line {
+    started: Instant,
+    method: String,
+    target: String,
+    caller: CallerSlot,
+    /// Status, and bytes of the body if known; `None` until there is an answer.
+    answer: Option<(StatusCode, Option<u64>)>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { started, method, target, caller, answer } = self;
+        let duration_ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
+        let caller = caller.username().map(|name| shown(name, LONGEST_TARGET));
+        match answer {
+            Some((status, bytes)) => {
+                let status = status.as_u16();
+                info!(target: ACCESS, method, path = target, status, duration_ms, bytes, caller, "answered");
+            }
+            None => info!(target: ACCESS, method, path = target, duration_ms, caller, "the caller went away"),
+        }
+    }
+}
+
+/// The id that the caller gives, if it is fit to be repeated; otherwise a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let fit = |id: &&str| {
+        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    };
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(fit);
+    given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+}
+
+/// Path and query as the log shows them. A query may hold what a caller mistook for a place for tokens.
+fn target(request: &Request) -> String {
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(uri.path(), |target| target.as_str());
+    shown(&scrub(target), LONGEST_TARGET)
+}
+
+/// At most `longest` characters of a foreign text, control characters escaped.
+fn shown(text: &str, longest: usize) -> String {
+    let mut shown = String::new();
+    for (position, c) in text.chars().enumerate() {
+        if position == longest {
+            shown.push_str("...");
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(given: Option<&[u8]>) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some(given) = given {
+            headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
+        }
+        request_id(&headers)
+    }
+
+    #[test]
+    fn a_fit_id_is_kept_and_any_other_replaced() {
+        for id in ["a", "A.b-C_9", &"x".repeat(64)] {
+            assert_eq!(id_of(Some(id.as_bytes())), id);
+        }
+        for id in [&b""[..], b"a b", b"a\"b", b"a,b", "x".repeat(65).as_bytes(), "\u{e9}".as_bytes()] {
+            let made = id_of(Some(id));
+            assert!(Uuid::parse_str(&made).is_ok(), "{made}");
+        }
+        assert_ne!(id_of(None), id_of(None));
+    }
+
+    #[test]
+    fn foreign_text_is_cut_and_cannot_break_a_line() {
+        assert_eq!(shown("a\nb\u{1b}[31m\u{9b}c\u{fc}", 20), "a\\nb\\u{1b}[31m\\u{9b}c\u{fc}");
+        assert_eq!(shown("abcdef", 3), "abc...");
+        assert_eq!(shown("abc", 3), "abc");
+    }
+
+    #[test]
+    fn a_token_in_a_query_is_not_shown() {
+        let request = |uri: &str| target(&Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap());
+        assert_eq!(request("/api/x?page=2&access_token=abc"), "/api/x?page=2&access_token=[redacted]");
+        assert_eq!(request(&format!("/{}", "a".repeat(300))).len(), LONGEST_TARGET + 3);
+    }
+}

@@ -1,0 +1,26 @@
+//! A panic becomes one line of the log and one event of Sentry.
+
+use std::panic::{self, Location, PanicHookInfo};
+
+use sentry::Hub;
+use sentry::integrations::panic::PanicIntegration;
+use tracing::error;
+
+use super::{PANIC, scrub};
+
+/// From now on panics are reported; the text on standard error that is the default goes.
+///
+/// Sentry's own hook is not used: it waits for Sentry within the thread that panics, which here serves requests.
+pub(super) fn report() {
+    panic::set_hook(Box::new(|info| {
+        log(info);
+        Hub::with_active(|hub| hub.capture_event(PanicIntegration::new().event_from_panic_info(info)));
+    }));
+}
+
+fn log(info: &PanicHookInfo<'_>) {
+    let reason = scrub(info.payload_as_str().unwrap_or("a value that is no text"));
+    let location = info.location().map(Location::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    error!(target: PANIC, reason, location, thread = thread.name(), "panicked");
+}

@@ -1,0 +1,71 @@
+//! Defence in depth: takes out of a text what looks like a credential, wherever it came from.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
+
+/// What looks like a credential, and what stands in its place.
+const PATTERNS: [(&str, &str); 5] = [
+    // A scheme of `Authorization` and what follows it. Words of a sentence about tokens are shorter.
+    (r"(?i)\b(bearer|token|basic)(\s+)[a-z0-9._~+/=-]{16,}", "$1$2[redacted]"),
+    // A JSON Web Token.
+    (r"\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*", "[redacted]"),
+    // A token of Waldur.
+    (r"\b[0-9a-fA-F]{40}\b", "[redacted]"),
+    // `client_secret=…`, `"access_token": "…"`.
+    (r#"(?i)((?:token|secret|password)(?:=|["']\s?:\s?["']))[^\s"'&;,]+"#, "$1[redacted]"),
+    // Credentials in a URL.
+    (r"://[^/\s@]+@", "://[redacted]@"),
+];
+
+#[expect(clippy::expect_used, reason = "the patterns are constants, and a test uses each")]
+static COMPILED: LazyLock<[(Regex, &str); 5]> =
+    LazyLock::new(|| PATTERNS.map(|(pattern, with)| (Regex::new(pattern).expect("a valid pattern"), with)));
+
+/// The text without anything that looks like a credential.
+pub(crate) fn scrub(text: &str) -> String {
+    let mut text = Cow::Borrowed(text);
+    for (pattern, with) in COMPILED.iter() {
+        if let Cow::Owned(scrubbed) = pattern.replace_all(&text, *with) {
+            text = Cow::Owned(scrubbed);
+        }
+    }
+    text.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go() {
+        let waldur = "0123456789abcdef0123456789abcdef01234567";
+        let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl-_x";
+        for (text, expected) in [
+            (format!("Authorization: Token {waldur}"), "Authorization: Token [redacted]"),
+            (format!("saw {waldur}, twice"), "saw [redacted], twice"),
+            (format!("/api/x?access_token={jwt}&page=2"), "/api/x?access_token=[redacted]&page=2"),
+            (format!("bad token {jwt}."), "bad token [redacted]"),
+            (format!("({jwt})"), "([redacted])"),
+            (String::from("Bearer b3BhcXVl+dG9r/ZW4=="), "Bearer [redacted]"),
+            (String::from(r#"{"client_secret": "x", "b": 1}"#), r#"{"client_secret": "[redacted]", "b": 1}"#),
+            (String::from("https://user:pass@host/x"), "https://[redacted]@host/x"),
+        ] {
+            assert_eq!(scrub(&text), expected);
+        }
+    }
+
+    #[test]
+    fn sentences_and_addresses_stay() {
+        for text in [
+            "Waldur refuses the token (401 Unauthorized); check WALDUR_API_TOKEN",
+            "the token: the realm cannot be asked",
+            "Waldur gives no usable answer to GET https://waldur.example.org/api/marketplace-provider-resources/",
+            "/api/storage-resources/0f8fad5bd9cb469fa16570867728950e/?storage_system=capstor",
+            "Bearer tokens only",
+        ] {
+            assert_eq!(scrub(text), text);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The log, Sentry and the end of the process, as one sees them from outside: the real program against the simulator and
+//! an endpoint of the shape of Sentry's.
+
+mod log;
+mod panics;
+mod program;
+mod reports;
+mod sink;
+mod stopping;

@@ -1,0 +1,161 @@
+//! The program as a process: its settings, its port, its log and its end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use reqwest::{Client, Response};
+use serde_json::Value;
+use simulator::{PROVIDER_TOKEN, Simulator, TokenSpec};
+use tempfile::TempDir;
+
+/// Long enough for whatever does not wait for something that never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running process. It is killed when it is dropped.
+pub(crate) struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    address: String,
+    _directory: TempDir,
+}
+
+/// What a process left behind.
+pub(crate) struct Ended {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// All its lines on standard output.
+    pub(crate) log: Vec<String>,
+}
+
+/// The settings of a proxy in front of the simulator, with a log of JSON and without Sentry.
+pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
+    vec![
+        ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast"}"#.to_owned()),
+        ("WALDUR_API_URL", simulator.base_url()),
+        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
+        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
+        ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
+        ("HPC_USER_API_URL", simulator.hpc_url()),
+        ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
+        ("HPC_USER_CLIENT_SECRET", "hpc-secret".to_owned()),
+        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+        ("SERVER_LISTEN", "127.0.0.1:0".to_owned()),
+        ("LOG_FORMAT", "json".to_owned()),
+    ]
+}
+
+/// A token that the proxy accepts.
+pub(crate) fn token(simulator: &Simulator) -> String {
+    simulator.realm().mint(&TokenSpec::user("jdoe"))
+}
+
+impl Program {
+    /// `hpc-storage-proxy serve` with these settings and no others.
+    pub(crate) fn serve(settings: &[(&str, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
+        command.arg("serve");
+        Self::start(command, settings)
+    }
+
+    /// Any program that logs as `serve` does; returns when it listens.
+    pub(crate) fn start(mut command: Command, settings: &[(&str, String)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = command
+            .env_clear()
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut program = Self { child, lines, seen: Vec::new(), address: String::new(), _directory: directory };
+        let listening = program.wait_for("listening");
+        // In the log for people it is `address=127.0.0.1:4711`, otherwise a field.
+        program.address = match serde_json::from_str::<Value>(&listening) {
+            Ok(line) => line["address"].as_str().unwrap().to_owned(),
+            Err(_) => listening.rsplit_once("address=").unwrap().1.to_owned(),
+        };
+        program
+    }
+
+    /// The first line, from the next one on, that contains this text.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after\n{}", self.seen.join("\n")));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A GET request with this token.
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Response {
+        let url = format!("http://{}{path}", self.address);
+        client().get(url).bearer_auth(token).header("x-request-id", "scenario-1").send().await.unwrap()
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn stop(self) -> Ended {
+        self.terminate();
+        self.end()
+    }
+
+    /// Waits for the end. Standard input is closed, for those who end by that.
+    pub(crate) fn end(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        // Standard output ends with the process.
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end after\n{}", self.seen.join("\n")),
+            }
+        }
+        let status = self.child.wait().unwrap();
+        Ended { status, log: std::mem::take(&mut self.seen) }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// The lines of a log of JSON that have this message.
+    pub(crate) fn with_message(&self, message: &str) -> Vec<Value> {
+        self.json().into_iter().filter(|line| line["message"] == message).collect()
+    }
+
+    /// All lines of a log of JSON.
+    pub(crate) fn json(&self) -> Vec<Value> {
+        self.log.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+    }
+}
+
+/// A client that reaches loopback directly.
+pub(crate) fn client() -> Client {
+    proxy::upstream::install_tls_provider();
+    Client::builder().no_proxy().build().unwrap()
+}
