@@ -73,3 +73,57 @@ pub async fn serve<C: Future<Output = ()>>(
         () = cut => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Serves a route that never answers; gives its URL and the listener.
+    async fn hanging() -> (String, Vec<TcpListener>, Router, oneshot::Receiver<()>) {
+        let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let url = format!("http://{}/", listeners[0].local_addr().unwrap());
+        let (entered, running) = oneshot::channel();
+        let entered = std::sync::Arc::new(std::sync::Mutex::new(Some(entered)));
+        let hang = move || async move {
+            if let Some(entered) = entered.lock().unwrap().take() {
+                entered.send(()).unwrap();
+            }
+            future::pending::<()>().await;
+        };
+        (url, listeners, Router::new().route("/", get(hang)), running)
+    }
+
+    #[tokio::test]
+    async fn serving_ends_at_once_when_running_requests_have_had_their_time() {
+        crate::upstream::install_tls_provider();
+        let (url, listeners, router, running) = hanging().await;
+        let (cut, was_cut) = oneshot::channel::<()>();
+        let stop = async move {
+            running.await.unwrap();
+            async move { was_cut.await.unwrap() }
+        };
+        let served = tokio::spawn(serve(listeners, router, stop));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = tokio::spawn(client.get(&url).send());
+        // The listener closes when serving stops, while the request runs on.
+        while tokio::net::TcpStream::connect(url.trim_start_matches("http://").trim_end_matches('/')).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!served.is_finished());
+        cut.send(()).unwrap();
+        served.await.unwrap().unwrap();
+        request.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_told_with_its_remedy() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind(&[address]).await.unwrap_err();
+        let hint = "another program does: stop it, or give another --listen";
+        assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
+    }
+}

@@ -179,10 +179,11 @@ impl Upstream {
                 info!(upstream = self.name, "Using SOCKS proxy for API request: {proxy}");
             }
         }
+        // Traces show no URL, since one may name a user.
         let span = debug_span!(
             "exchange",
             sentry.op = "http.client",
-            sentry.name = format!("{method} {url}"),
+            sentry.name = format!("{method} {}", self.name),
             upstream = self.name,
             status = field::Empty,
         );

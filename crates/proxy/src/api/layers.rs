@@ -72,12 +72,11 @@ impl Drop for Line {
         let Self { started, method, target, caller, answer } = self;
         let duration_ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
         let caller = caller.username().map(|name| shown(name, LONGEST_TARGET));
-        match answer {
-            Some((status, bytes)) => {
-                let status = status.as_u16();
-                info!(target: ACCESS, method, path = target, status, duration_ms, bytes, caller, "answered");
-            }
-            None => info!(target: ACCESS, method, path = target, duration_ms, caller, "the caller went away"),
+        if let Some((status, bytes)) = answer {
+            let status = status.as_u16();
+            info!(target: ACCESS, method, path = target, status, duration_ms, bytes, caller, "answered");
+        } else {
+            info!(target: ACCESS, method, path = target, duration_ms, caller, "the caller went away");
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Events are our `error!` lines with their chains, and panics; what was logged before, as information or a warning,
 //! comes along as breadcrumbs. Transactions are requests, named by their route, with the exchanges with upstreams as
-//! spans. Neither headers, queries, paths nor names of callers are sent; a request is known by its id. A trace that a
-//! caller began is not continued, since its header would decide about sampling.
+//! spans; an exchange in the background is a transaction of its own. Neither headers, queries and paths of requests nor
+//! names of persons are sent; a request is known by its id. A trace that a caller began is not continued, since its header
+//! would decide about sampling.
 //!
 //! Sentry is reached directly, never through a proxy: variables such as `HTTPS_PROXY` are not read. A host that gives no
 //! answer costs events, never a request: they wait in a short queue that a thread of its own empties.
@@ -21,7 +22,8 @@ use sentry::integrations::tracing::{BreadcrumbLayer, ErrorLayer, SpanLayer};
 use sentry::protocol::{Context, Event, SpanStatus};
 use sentry::transports::ReqwestHttpTransportOptions;
 use sentry::{
-    Client, ClientOptions, Hub, SentryFutureExt, TransactionContext, Transport, TransportFactory, TransportOptions,
+    Breadcrumb, Client, ClientOptions, Hub, SentryFutureExt, TransactionContext, Transport, TransportFactory,
+    TransportOptions,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -38,13 +40,15 @@ const RELEASE: &str = concat!("hpc-storage-proxy@", env!("CARGO_PKG_VERSION"));
 /// Environment of events when none is set: Sentry's own default.
 const ENVIRONMENT: &str = "production";
 /// Deadline for sending one envelope.
-const SEND: Duration = Duration::from_secs(5);
+const SEND: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for what was not sent yet.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Log lines that go along with an event.
 const BREADCRUMBS: usize = 50;
-/// Field of the log that names a person; it is not sent.
-const PERSONAL: &str = "claimed_username";
+/// Field of the log that names a caller.
+const CALLER_FIELD: &str = "claimed_username";
+/// Where a line of the log shows URLs with names of users in them.
+const USER_TARGET: &str = "proxy::hpc_user::users";
 
 /// The connection to Sentry; dropping it sends what is left, for two seconds at most.
 pub(super) struct Reports(Arc<Client>);
@@ -95,10 +99,7 @@ pub(super) fn start(settings: &settings::Sentry) -> Result<Option<Reports>, Tran
             Arc::new(ContextIntegration::default()) as Arc<dyn sentry::Integration>,
             Arc::new(ProcessStacktraceIntegration),
         ])
-        .before_breadcrumb(|mut breadcrumb| {
-            breadcrumb.data.remove(PERSONAL);
-            Some(breadcrumb)
-        })
+        .before_breadcrumb(impersonal)
         .before_send(move |event| if storm.admits(kind(&event), Instant::now()) { scrubbed(event) } else { None })
         .transport(Http(http));
     let client = Arc::new(Client::from(options));
@@ -126,10 +127,16 @@ pub(super) fn layers() -> [BoxedLayer; 3] {
     ]
 }
 
+/// The breadcrumb without names of persons.
+fn impersonal(mut breadcrumb: Breadcrumb) -> Option<Breadcrumb> {
+    breadcrumb.data.remove(CALLER_FIELD);
+    (breadcrumb.category.as_deref() != Some(USER_TARGET)).then_some(breadcrumb)
+}
+
 /// What makes two events the same: their message and the chain of their error.
 fn kind(event: &Event<'_>) -> String {
     let mut kind = event.message.clone().unwrap_or_default();
-    for exception in event.exception.iter() {
+    for exception in &event.exception {
         kind.push('\n');
         kind.push_str(exception.value.as_deref().unwrap_or(&exception.ty));
     }
@@ -204,5 +211,58 @@ fn span_status(status: StatusCode) -> SpanStatus {
         status if status.is_client_error() => SpanStatus::InvalidArgument,
         status if status.is_server_error() => SpanStatus::InternalError,
         _ => SpanStatus::Ok,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(value: Value) -> Event<'static> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn events_of_a_kind_have_message_and_error_in_common() {
+        let of = |message: &str, error: &str, id: &str| {
+            let fields = json!({ "Rust Tracing Fields": { "type": "unknown", "error": error } });
+            kind(&event(json!({ "message": message, "tags": { "request_id": id }, "contexts": fields })))
+        };
+        assert_eq!(of("fails", "it answered 503", "1"), of("fails", "it answered 503", "2"));
+        assert_ne!(of("fails", "it answered 503", "1"), of("fails", "it answered 500", "1"));
+        assert_ne!(of("fails", "it answered 503", "1"), of("failed", "it answered 503", "1"));
+        let panic =
+            |value: &str| kind(&event(json!({ "exception": { "values": [{ "type": "panic", "value": value }] } })));
+        assert_ne!(panic("a"), panic("b"));
+    }
+
+    #[test]
+    fn a_credential_is_taken_out_of_every_part_of_an_event() {
+        let token = "0123456789abcdef0123456789abcdef01234567";
+        let event = event(json!({
+            "message": format!("saw {token}"),
+            "exception": { "values": [{ "type": "panic", "value": format!("Token {token}") }] },
+            "tags": { "tag": token },
+            "extra": { "list": [{ "deep": token }] },
+            "breadcrumbs": { "values": [{ "message": token, "data": { "error": [token] } }] },
+            "contexts": { "Rust Tracing Fields": { "type": "unknown", "error": token } },
+        }));
+        assert!(serde_json::to_string(&event).unwrap().matches(token).count() >= 7);
+        let event = scrubbed(event).unwrap();
+        assert!(!serde_json::to_string(&event).unwrap().contains(token));
+        assert_eq!(event.message.unwrap(), "saw [redacted]");
+    }
+
+    #[test]
+    fn breadcrumbs_name_nobody() {
+        let mut breadcrumb = Breadcrumb { category: Some(String::from("proxy::auth")), ..Breadcrumb::default() };
+        breadcrumb.data.insert(CALLER_FIELD.to_owned(), "jdoe".into());
+        breadcrumb.data.insert(String::from("reason"), "expired".into());
+        let kept = impersonal(breadcrumb).unwrap();
+        assert_eq!(kept.data.into_iter().collect::<Vec<_>>(), [(String::from("reason"), Value::from("expired"))]);
+        let user = Breadcrumb { category: Some(USER_TARGET.to_owned()), ..Breadcrumb::default() };
+        assert!(impersonal(user).is_none());
     }
 }

@@ -38,7 +38,8 @@ async fn an_upstream_failure_is_one_event_without_any_secret() {
 
     let events = sink.events();
     let [event] = events.as_slice() else { panic!("{events:#?}") };
-    assert_eq!(event["level"], "error");
+    // The level `error` is the one that is not said.
+    assert_eq!(event.get("level"), None);
     assert_eq!(event["environment"], "scenario");
     assert_eq!(event["release"], concat!("hpc-storage-proxy@", env!("CARGO_PKG_VERSION")));
     assert_eq!(event["transaction"], "GET /api/storage-resources/");
@@ -113,8 +114,7 @@ async fn a_traced_request_is_named_by_its_route_and_shows_the_exchanges() {
     let waldur = spans.iter().find(|span| span["data"]["upstream"] == "Waldur").unwrap();
     assert_eq!(waldur["op"], "http.client");
     assert_eq!(waldur["data"]["status"], 200);
-    let description = waldur["description"].as_str().unwrap();
-    assert!(description.starts_with("GET http") && !description.contains('?'), "{description}");
+    assert_eq!(waldur["description"], "GET Waldur");
     assert_eq!(named("GET /api/storage-resources/{item_id}/")["contexts"]["trace"]["status"], "not_found");
     named("GET (no route)");
     assert!(!sink.everything().contains("wp-admin"));
@@ -139,9 +139,9 @@ async fn a_sentry_that_hangs_delays_nothing() {
     let ended = program.stop();
     let stopped = begin.elapsed();
     assert_eq!(ended.status.code(), Some(0));
-    // Each of 100 requests would take its 5 seconds if it waited for Sentry, and the end at least as long.
+    // One envelope occupies the queue for 10 seconds. A request that waited for room, or an end that did, would take longer.
     assert!(served.as_secs() < 60, "{served:?}");
-    assert!(stopped.as_secs_f64() < 4.5, "{stopped:?}");
+    assert!(stopped.as_secs() < 6, "{stopped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
