@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::errors;
@@ -262,7 +262,12 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let verifier = Arc::<Verifier>::from_ref(state);
-        let caller = verifier.caller(&parts.headers).await.map_err(|error| verifier.rejection(&error))?;
+        let caller = verifier.caller(&parts.headers).await.map_err(|error| {
+            if let AuthError::Undecidable(source) = &error {
+                error!(error = errors::chain(&**source), "a caller cannot be judged");
+            }
+            verifier.rejection(&error)
+        })?;
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             // An error says that it is noted already.
             let _ = slot.0.set(caller.username.clone());

@@ -101,6 +101,7 @@ mod tests {
         crate::upstream::install_tls_provider();
         let (url, listeners, router, running) = hanging().await;
         let (cut, was_cut) = oneshot::channel::<()>();
+        #[expect(clippy::async_yields_async, reason = "that is what `serve` takes")]
         let stop = async move {
             running.await.unwrap();
             async move { was_cut.await.unwrap() }

@@ -11,7 +11,7 @@ use simulator::{PROVIDER_TOKEN, Simulator, TokenSpec};
 use tempfile::TempDir;
 
 /// Long enough for whatever does not wait for something that never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running process. It is killed when it is dropped.
 pub(crate) struct Program {

@@ -64,6 +64,20 @@ async fn an_upstream_failure_is_one_event_without_any_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_realm_that_cannot_be_asked_is_an_event() {
+    let simulator = Simulator::start(World::demo()).await;
+    simulator.set_fault("/auth/*", Fault::status(503));
+    let sink = Sink::start().await;
+    let program = Program::serve(&reporting(&simulator, &sink.dsn(), "0.0"));
+    assert_eq!(program.get(LISTING, &token(&simulator)).await.status(), 502);
+    program.stop();
+    let events = sink.events();
+    let [event] = events.as_slice() else { panic!("{events:#?}") };
+    assert_eq!(event["message"], "a caller cannot be judged");
+    assert!(!sink.everything().contains("jdoe"), "{event:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_callers_do_wrong_is_no_event() {
     let simulator = Simulator::start(World::demo()).await;
     let sink = Sink::start().await;
