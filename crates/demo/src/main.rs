@@ -49,19 +49,26 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     };
     simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET));
     let loaded = load(&simulator, demo.debug)?;
-    telemetry::log_to_stdout(&loaded.settings);
+    let _telemetry = telemetry::start(&loaded.settings)?;
     let source = Source::new(&loaded.settings)?;
     let verifier = Verifier::new(&loaded.settings.auth, Clock::system())?;
     let service = Service { source: Arc::new(source), verifier: Arc::new(verifier) };
     let listener = bind(demo.port).await?;
     introduce(&simulator, listener.local_addr()?);
-    let stop = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    server::serve(vec![listener], api::router(service), stop).await?;
+    server::serve(vec![listener], api::router(service), stop()).await?;
     Ok(())
+}
+
+/// Resolves at the first Ctrl-C, to what resolves at the second one.
+async fn stop() -> impl Future<Output = ()> {
+    interrupt().await;
+    interrupt()
+}
+
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn start_simulator(port: u16) -> anyhow::Result<Simulator> {
