@@ -100,8 +100,9 @@ Examples:
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
 
-SPACE and INODES are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
-provider), `executing`, or `open` (for instance when the customer has not approved yet).
+SPACE and INODES (M: millions) are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
+provider), `executing`, or `open` (for instance when the customer has not approved yet). A \
+narrow terminal does without MODE, UID, INODES and ORDER, in this order.
 
 Resources that are left out are named on standard error, each with the reason.
 

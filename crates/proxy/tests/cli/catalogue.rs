@@ -81,7 +81,7 @@ fn the_table_shows_each_item_on_a_line() {
     let header = ["MOUNT POINT", "STATUS", "TYPE", "MODE", "UID", "GID", "SPACE", "INODES", "ORDER"];
     assert_eq!(rows[0], header);
     assert_eq!(rows[1][1..], ["pending", "tenant", "775", "-", "-", "-", "-", "-"]);
-    assert_eq!(rows[3][2..8], ["project", "775", "-", "30500", "10 TB", "20000000"]);
+    assert_eq!(rows[3][2..8], ["project", "775", "-", "30500", "10 TB", "20M"]);
     assert_eq!(rows.len(), 4);
     assert_eq!(ended.stderr, "");
 }
