@@ -151,7 +151,9 @@ fn a_path_does_not_steer_the_terminal() {
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let site = Site::new(World::large(200));
-    for arguments in [&["list"][..], &["tree", "--json"], &["config"], &["completions", "bash"], &["check"]] {
+    for arguments in
+        [&["list"][..], &["tree", "--json"], &["config"], &["completions", "bash"], &["openapi"], &["check"]]
+    {
         let mut command = site.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
