@@ -15,9 +15,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use catalog::Filter;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::openapi;
 use crate::settings::{self, Environment, Faults, Loaded, Overrides};
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
@@ -72,6 +74,9 @@ enum Command {
     #[command(after_help = CONFIG)]
     /// Show the settings in force, secrets masked, each with its source
     Config(Json),
+    #[command(after_help = OPENAPI)]
+    /// Print the OpenAPI document of the API
+    Openapi,
     #[command(after_help = COMPLETIONS)]
     /// Print the completions for a shell
     Completions {
@@ -100,8 +105,9 @@ Examples:
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
 
-SPACE and INODES are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
-provider), `executing`, or `open` (for instance when the customer has not approved yet).
+SPACE and INODES (M: millions) are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
+provider), `executing`, or `open` (for instance when the customer has not approved yet). A \
+narrow terminal does without MODE, UID, INODES and ORDER, in this order.
 
 Resources that are left out are named on standard error, each with the reason.
 
@@ -123,6 +129,12 @@ Examples:
   hpc-storage-proxy config --json | jq '.settings[] | select(.source != \"default\")'
 
 Exit codes: 0 the settings are valid, 78 they cannot be used: every fault is named.";
+
+const OPENAPI: &str = "\
+Examples:
+  hpc-storage-proxy openapi > openapi.json
+
+It is the document that the API serves at /openapi.json. No settings are needed.";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -164,52 +176,61 @@ struct TreeArgs {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
     let environment = Environment::of_process();
     let terminal = Terminal::of_process(&environment);
-    let Cli { global, command } = cli;
-    let listen = match &command {
-        Command::Serve(args) => args.listen.clone(),
-        _ => Vec::new(),
-    };
-    if let Command::Completions { shell } = command {
-        return exit(completions(shell).map(|()| 0));
-    }
-    let loaded = match settings::load(&environment, &Overrides { config: global.config, listen }) {
-        Ok(loaded) => loaded,
-        Err(faults) => return reject(&command, &faults),
-    };
-    exit(execute(command, loaded, terminal))
-}
-
-/// Runs a command with its settings; gives its exit code.
-fn execute(command: Command, loaded: Loaded, terminal: Terminal) -> Result<u8, Failure> {
-    if !matches!(command, Command::Serve(_)) {
-        log::to_stderr(loaded.settings.debug, terminal);
-    }
-    let code = |fine: bool| if fine { 0 } else { EXIT_FAILURE };
-    let filters = |filters: Filters| filters.check(&loaded);
-    match command {
-        Command::Serve(_) => serve::run(loaded).map(|()| 0),
-        Command::Check(Json { json }) => wait_for(check::run(&loaded, json, terminal)).map(code),
-        Command::List(ListArgs { filters: given, format: Json { json }, wide }) => match filters(given) {
-            Ok(filter) => wait_for(list::run(&loaded, &filter, list::Shape { json, wide }, terminal)).map(code),
-            Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
+    let load = |listen| settings::load(&environment, &Overrides { config: global.config, listen });
+    let code = match command {
+        Command::Serve(ServeArgs { listen }) => told(load(listen), |loaded| serve::run(loaded).map(|()| 0)),
+        Command::Check(Json { json }) => match load(Vec::new()) {
+            Err(faults) if json => check::faults(&faults),
+            loaded => told(loaded, |loaded| answer(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
-        Command::Tree(TreeArgs { filters: given, format: Json { json } }) => match filters(given) {
-            Ok(filter) => wait_for(tree::run(&loaded, &filter, json, terminal)).map(code),
-            Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
-        },
-        Command::Config(Json { json }) => config::run(&loaded, json, terminal).map(|()| 0),
+        Command::List(ListArgs { filters, format: Json { json }, wide }) => told(load(Vec::new()), |loaded| {
+            let shape = list::Shape { json, wide };
+            filtered(filters, &loaded, |filter| answer(list::run(&loaded, filter, shape, terminal), &loaded, terminal))
+        }),
+        Command::Tree(TreeArgs { filters, format: Json { json } }) => told(load(Vec::new()), |loaded| {
+            filtered(filters, &loaded, |filter| answer(tree::run(&loaded, filter, json, terminal), &loaded, terminal))
+        }),
+        Command::Config(Json { json }) => {
+            told(load(Vec::new()), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
+        }
+        Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
         Command::Completions { shell } => completions(shell).map(|()| 0),
+    };
+    ExitCode::from(code.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
+}
+
+/// Runs a command with the settings, or tells all their faults.
+fn told(loaded: Result<Loaded, Faults>, command: impl FnOnce(Loaded) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    loaded.map_or_else(|faults| Ok(complain(&faults, EXIT_SETTINGS)), command)
+}
+
+/// Runs a command with the filter, or tells what is wrong with it.
+fn filtered(
+    filters: Filters,
+    loaded: &Loaded,
+    command: impl FnOnce(&Filter) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    match filters.check(loaded) {
+        Ok(filter) => command(&filter),
+        Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
     }
 }
 
-/// Tells all faults of the settings.
-fn reject(command: &Command, faults: &Faults) -> ExitCode {
-    match command {
-        Command::Check(Json { json: true }) => exit(check::faults(faults)),
-        _ => ExitCode::from(complain(faults, EXIT_SETTINGS)),
-    }
+/// Runs a command that asks upstreams and says whether all is fine.
+fn answer(
+    command: impl Future<Output = Result<bool, Failure>>,
+    loaded: &Loaded,
+    terminal: Terminal,
+) -> Result<u8, Failure> {
+    log::to_stderr(loaded.settings.debug, terminal);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the threads cannot be started: {error}"))?;
+    runtime.block_on(command).map(|fine| if fine { 0 } else { EXIT_FAILURE })
 }
 
 fn completions(shell: Shell) -> Result<(), Failure> {
@@ -218,21 +239,8 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     terminal::print(&String::from_utf8_lossy(&script))
 }
 
-/// Runs a future on threads of its own.
-fn wait_for<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the threads cannot be started: {error}"))?;
-    runtime.block_on(future)
-}
-
 /// Why a command failed, in a sentence for people.
 type Failure = String;
-
-fn exit(outcome: Result<u8, Failure>) -> ExitCode {
-    ExitCode::from(outcome.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
-}
 
 fn complain(what: &dyn Display, code: u8) -> u8 {
     terminal::tell(&format!("hpc-storage-proxy: {what}"));

@@ -63,12 +63,15 @@ impl Terminal {
     }
 }
 
+/// Blanks between two columns.
+pub(super) const PADDING: u16 = 2;
+
 /// A table without lines, so that other programs can read it. On a terminal it is as wide as that at most.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Dynamic);
     for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+        column.set_padding((0, PADDING));
     }
     table
 }

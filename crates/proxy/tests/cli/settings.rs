@@ -67,15 +67,17 @@ fn a_port_in_use_is_a_sentence() {
 }
 
 #[test]
-fn help_version_and_completions_need_no_settings() {
+fn help_version_openapi_and_completions_need_no_settings() {
     let site = Site::new(World::empty()).without(&["STORAGE_SYSTEMS", "WALDUR_API_URL"]);
-    for command in ["serve", "check", "list", "tree", "config", "completions"] {
+    for command in ["serve", "check", "list", "tree", "config", "openapi", "completions"] {
         let ended = site.run(&[command, "--help"]);
         assert_eq!(ended.code, Some(0), "{command}");
         assert!(ended.stdout.contains(&format!("Examples:\n  hpc-storage-proxy {command}")), "{}", ended.stdout);
     }
     let version = site.run(&["--version"]);
     assert_eq!(version.stdout, format!("hpc-storage-proxy {}\n", env!("CARGO_PKG_VERSION")));
+    let document = site.run(&["openapi"]);
+    assert_eq!((document.code, document.json()["openapi"].as_str()), (Some(0), Some("3.1.0")));
     for shell in ["bash", "zsh", "fish"] {
         let ended = site.run(&["completions", shell]);
         assert!(ended.code == Some(0) && ended.stdout.contains("storage-system"), "{shell}: {}", ended.stderr);

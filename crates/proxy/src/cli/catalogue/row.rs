@@ -151,7 +151,8 @@ impl Item {
             let quotas = quotas.as_deref().unwrap_or_default();
             quotas.iter().find(|quota| quota.kind == kind && quota.enforcement_type == "hard").map(|quota| quota.limit)
         };
-        let (now, new) = (hard(&self.quotas).map(number), hard(&self.new_quotas).map(number));
+        let shown = if kind == "inodes" { inodes } else { number };
+        let (now, new) = (hard(&self.quotas).map(shown), hard(&self.new_quotas).map(shown));
         match (now, new) {
             (Some(now), Some(new)) if now != new => format!("{now} → {new}{unit}"),
             (Some(now), _) => format!("{now}{unit}"),
@@ -183,6 +184,12 @@ fn number(quota: f64) -> String {
     if quota >= 1e15 { format!("{quota:e}") } else { quota.to_string() }
 }
 
+/// A number of inodes: in millions where that is shorter and just as exact.
+fn inodes(quota: f64) -> String {
+    let (plain, millions) = (number(quota), format!("{}M", number(quota / 1e6)));
+    if millions.len() < plain.len() { millions } else { plain }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_row_shows_the_hard_limits_and_the_identity() {
-        let row = ["/s/d/t/c/p", "active", "project", "2770", "-", "30500", "10 TB", "20000000", "-"];
+        let row = ["/s/d/t/c/p", "active", "project", "2770", "-", "30500", "10 TB", "20M", "-"];
         assert_eq!(shown(&item(&json!({}))), row);
     }
 
@@ -227,7 +234,13 @@ mod tests {
         let new = json!([{"type": "space", "quota": 12.5, "enforcementType": "hard"},
             {"type": "inodes", "quota": 2e7, "enforcementType": "hard"}]);
         let row = shown(&item(&json!({"newQuotas": new, "approve_by_provider_url": "x", "set_state_done_url": "x"})));
-        assert_eq!(row[6..], ["10 → 12.5 TB", "20000000", "to approve"]);
+        assert_eq!(row[6..], ["10 → 12.5 TB", "20M", "to approve"]);
+    }
+
+    #[test]
+    fn inodes_are_never_rounded() {
+        let shown = [1_500_000.0, 13_965_000.0, 20_000_001.0, 999.0, 0.0].map(inodes);
+        assert_eq!(shown, ["1.5M", "13.965M", "20000001", "999", "0"]);
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(in crate::cli) async fn run(
     if let Some(status) = filter.status {
         entries.retain(|(_, item)| item.rank() != Rank::Leaf || item.status == status.as_str());
         let shape = shape(&entries);
-        let mut bears: Vec<_> = (0..entries.len()).map(|position| shape.bears(&entries, position)).collect();
-        entries.retain(|_| bears.remove(0));
+        let bears: Vec<_> = (0..entries.len()).map(|position| shape.bears(&entries, position)).collect();
+        entries = entries.into_iter().zip(bears).filter_map(|(entry, bears)| bears.then_some(entry)).collect();
     }
     let skipped = snapshot.page(filter, 0, 0).skipped;
     let shape = shape(&entries);
