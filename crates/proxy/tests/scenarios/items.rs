@@ -140,3 +140,17 @@ async fn other_routes_answer_in_the_python_proxys_shapes() {
         assert_eq!(response.json::<Value>().await.unwrap(), json!({"detail": "Method Not Allowed"}));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation_needs_no_token() {
+    let (_simulator, proxy) = demo_with(&[("DISABLE_AUTH", "false")]).await;
+    let document = proxy.get("/openapi.json").await;
+    assert_eq!((document.status, &document.body["openapi"]), (200, &json!("3.1.0")));
+    assert!(document.body["paths"]["/api/storage-resources/"].is_object());
+    for page in ["/docs", "/redoc"] {
+        let page = proxy.get(page).await;
+        assert_eq!(page.status, 200);
+        assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+        assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    }
+}
