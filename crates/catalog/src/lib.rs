@@ -1,7 +1,7 @@
 //! The storage catalogue: Waldur's resources in, the published document out.
 //!
 //! Everything here is a pure function of its arguments. [`Resource::parse`] turns one record of Waldur into a
-//! [`Resource`] or says why it cannot; [`build`] turns resources, customers and identities into the [`Catalogue`];
+//! [`Resource`] or says why it cannot; [`build()`] turns resources, customers and identities into the [`Catalogue`];
 //! [`Index::select`] picks what a filter asks for. There is no clock, no network and no log, so a test of a rule is a
 //! call of a function.
 
