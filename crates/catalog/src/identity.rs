@@ -24,22 +24,21 @@ pub struct UserIdentity {
     pub email: Option<String>,
 }
 
-/// Project slugs whose GID the catalogue of these resources needs, in order, perhaps more than once.
-pub fn wanted_project_slugs<'a>(resources: &'a [Resource], policy: &Policy) -> impl Iterator<Item = &'a str> {
-    needing_lookup(resources, policy).map(|resource| resource.project_slug.as_str()).filter(|slug| !slug.is_empty())
+/// Slug of the project whose GID the item of this resource needs, if it has to be looked up.
+pub fn wanted_project<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
+    let wanted = needs_lookup(resource, policy) && !resource.project_slug.is_empty();
+    wanted.then_some(resource.project_slug.as_str())
 }
 
-/// Resource slugs of the users that the catalogue of these resources shows, in order, perhaps more than once.
-pub fn wanted_user_slugs<'a>(resources: &'a [Resource], policy: &Policy) -> impl Iterator<Item = &'a str> {
-    needing_lookup(resources, policy)
-        .filter(|resource| resource.target_type() == TargetType::User)
-        .map(|resource| resource.slug.as_str())
-        .filter(|slug| !slug.is_empty())
+/// Slug of the resource by which the user that its item shows is looked up, if it shows one that has to be.
+pub fn wanted_user<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
+    let is_user = resource.target_type() == TargetType::User;
+    let wanted = needs_lookup(resource, policy) && is_user && !resource.slug.is_empty();
+    wanted.then_some(resource.slug.as_str())
 }
 
-fn needing_lookup<'a>(resources: &'a [Resource], policy: &Policy) -> impl Iterator<Item = &'a Resource> {
-    let always = policy.ignore_metadata_targets;
-    resources.iter().filter(move |resource| always || resource.metadata_target.is_none())
+fn needs_lookup(resource: &Resource, policy: &Policy) -> bool {
+    policy.ignore_metadata_targets || resource.metadata_target.is_none()
 }
 
 /// Development mode's GID of a project: 30000 to 39999, the same on every machine (decision D6).

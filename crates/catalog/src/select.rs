@@ -3,7 +3,7 @@
 use crate::resource::{self, State, Status};
 
 /// What a client asks for. `None` asks for everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Filter {
     /// Name of a storage system.
     pub storage_system: Option<String>,

@@ -4,15 +4,12 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use proxy::api::{self, Service};
-use proxy::auth::Verifier;
 use proxy::clock::Clock;
 use proxy::settings::{Environment, Loaded, Overrides};
-use proxy::source::Source;
 use proxy::{errors, server, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
@@ -50,9 +47,8 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET));
     let loaded = load(&simulator, demo.debug)?;
     let _telemetry = telemetry::start(&loaded.settings)?;
-    let source = Source::new(&loaded.settings)?;
-    let verifier = Verifier::new(&loaded.settings.auth, Clock::system())?;
-    let service = Service { source: Arc::new(source), verifier: Arc::new(verifier) };
+    let service = Service::new(&loaded.settings, &Clock::system())?;
+    tokio::spawn(service.clone().warm());
     let listener = bind(demo.port).await?;
     introduce(&simulator, listener.local_addr()?);
     server::serve(vec![listener], api::router(service), stop()).await?;

@@ -1,25 +1,38 @@
 //! The HTTP API.
 
 mod answer;
+mod caching;
+mod coding;
 mod failure;
 pub mod layers;
+mod pieces;
 mod query;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRef, Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use serde_json::json;
+use thiserror::Error;
 use uuid::Uuid;
 
-use crate::auth::{Caller, Verifier};
+use crate::auth::{self, Caller, Verifier};
+use crate::clock::Clock;
 use crate::docs;
+use crate::settings::Settings;
 use crate::snapshot::Found;
 use crate::source::Source;
+use crate::store::{Served, Store};
+use crate::upstream::TransportError;
+use coding::Coding;
+pub use coding::Encoded;
 use failure::Failure;
+use pieces::Pieces;
 use query::QueryFault;
 
 /// Everything that requests share.
@@ -27,8 +40,35 @@ use query::QueryFault;
 pub struct Service {
     /// Judges callers.
     pub verifier: Arc<Verifier>,
-    /// Reads the catalogue.
-    pub source: Arc<Source>,
+    /// Keeps the catalogue.
+    pub store: Arc<Store>,
+}
+
+/// A service that cannot be set up.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A client of an upstream.
+    #[error("an upstream cannot be reached like that")]
+    Upstream(#[from] TransportError),
+    /// The judge of callers.
+    #[error("callers cannot be judged like that")]
+    Verifier(#[from] auth::SetupError),
+}
+
+impl Service {
+    /// Sets everything up. Nothing is sent yet.
+    pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, SetupError> {
+        let source = Source::new(settings)?;
+        Ok(Self {
+            verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
+            store: Store::new(source, settings.cache, clock.clone()),
+        })
+    }
+
+    /// Fetches what the first request would have to wait for, and keeps it fresh where the settings say so.
+    pub async fn warm(self) {
+        futures::join!(self.verifier.warm(), self.store.keep_fresh());
+    }
 }
 
 impl FromRef<Service> for Arc<Verifier> {
@@ -55,17 +95,29 @@ pub fn router(service: Service) -> Router {
 }
 
 /// The storage resources that the query selects.
-async fn list(_caller: Caller, State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let policy = service.source.policy();
+async fn list(
+    _caller: Caller,
+    State(service): State<Service>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let store = &service.store;
+    let policy = store.policy();
     let names: Vec<_> = policy.systems.iter().map(|system| system.name.as_str()).collect();
     let query = query::parse(query.as_deref().unwrap_or_default(), &names).map_err(Failure::Query)?;
-    let snapshot = service.source.read().await?;
-    if service.source.fails_on_processing_error()
+    let served = store.get(caching::wants_fresh(&headers)).await?;
+    let snapshot = &served.reading.snapshot;
+    if store.source().fails_on_processing_error()
         && let Some(skipped) = snapshot.skipped().next()
     {
         return Err(Failure::Processing(skipped.detail.clone()));
     }
-    Ok(answer::listing(&snapshot, &query, policy))
+    let etag = caching::etag(&served);
+    if caching::has_it(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
+    }
+    let pieces = answer::listing(snapshot, &query, policy).map_err(Failure::Internal)?;
+    Ok(send(&served, &headers, &etag, format!("{query:?}"), pieces).await)
 }
 
 /// One storage resource, tenant or customer by its `itemId`.
@@ -73,14 +125,39 @@ async fn one(
     _caller: Caller,
     State(service): State<Service>,
     Path(item_id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let Ok(id) = Uuid::parse_str(&item_id) else {
         return Err(Failure::Query(vec![QueryFault::no_uuid(&item_id)]));
     };
-    match service.source.read().await?.find(id) {
-        Found::Item(item) => Ok(answer::json_bytes(StatusCode::OK, item)),
+    let served = service.store.get(caching::wants_fresh(&headers)).await?;
+    match served.reading.snapshot.find(id) {
+        Found::Item(item) => {
+            let etag = caching::etag(&served);
+            if caching::has_it(&headers, &etag) {
+                return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
+            }
+            Ok(send(&served, &headers, &etag, id.to_string(), vec![item]).await)
+        }
         Found::Skipped(skipped) => Err(Failure::Processing(skipped.detail.clone())),
         Found::Nothing => Err(Failure::NotFound),
+    }
+}
+
+/// Sends rendered JSON, compressed where the client asks for it and it pays. `key` tells the answers of a reading apart.
+async fn send(served: &Served, request: &HeaderMap, etag: &str, key: String, pieces: Vec<Bytes>) -> Response {
+    let mut headers = caching::headers(served, etag);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let encoded = match Coding::wanted(request) {
+        Some(coding) => served.reading.encoded.get(key, coding, &pieces).await.map(|body| (coding, body)),
+        None => None,
+    };
+    match encoded {
+        Some((coding, body)) => {
+            headers.insert(header::CONTENT_ENCODING, coding.header());
+            (headers, Body::from(body)).into_response()
+        }
+        None => (headers, Body::new(Pieces::new(pieces))).into_response(),
     }
 }
 

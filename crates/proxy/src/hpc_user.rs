@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use http::StatusCode;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -133,6 +134,8 @@ pub struct HpcUserApi {
     gids: Mutex<Cache<u32>>,
     user_endpoint: Option<users::Endpoint>,
     users: Mutex<Cache<UserIdentity>>,
+    /// Bounds the exchanges at one time, whoever asks.
+    exchanges: Semaphore,
 }
 
 impl HpcUserApi {
@@ -147,13 +150,14 @@ impl HpcUserApi {
             gids: Mutex::default(),
             user_endpoint: users::Endpoint::new(settings),
             users: Mutex::default(),
+            exchanges: Semaphore::new(CONCURRENCY),
         })
     }
 
     /// The GID of each project, by slug: exactly one entry for each slug given.
     ///
     /// Only GIDs are cached. A project without one is asked for each time, so that it comes to life at once when it
-    /// is put right. The cache keeps the slugs of the latest call: call this with all that are wanted.
+    /// is put right. Calls may run beside each other; [`keep_only`](Self::keep_only) bounds the caches.
     ///
     /// A GID older than [`GID_MAX_AGE`] is asked for again, and stays in use while the API cannot be asked. A definite
     /// answer replaces it, also when that says that there is no GID any more.
@@ -162,11 +166,7 @@ impl HpcUserApi {
     /// such slugs are [`NoGid::Unreachable`] or [`NoGid::NotConfigured`].
     pub async fn resolve<S: Into<String>>(&self, slugs: impl IntoIterator<Item = S>) -> Result<Gids, HpcUserError> {
         let slugs: BTreeSet<String> = slugs.into_iter().map(Into::into).collect();
-        let due: Vec<&str> = {
-            let mut cache = lock(&self.gids);
-            cache.retain(&slugs);
-            cache.due(&slugs, Instant::now())
-        };
+        let due = lock(&self.gids).due(&slugs, Instant::now());
         let (mut answered, failure) = self.ask(&due).await;
 
         let mut cache = lock(&self.gids);
@@ -211,6 +211,12 @@ impl HpcUserApi {
         }
     }
 
+    /// Forgets all projects and users but these.
+    pub fn keep_only(&self, projects: &BTreeSet<String>, users: &BTreeSet<String>) {
+        lock(&self.gids).retain(projects);
+        lock(&self.users).retain(users);
+    }
+
     /// Whether a token can be had, and the API takes it.
     pub async fn check(&self) -> Check {
         let connection = match &self.connection {
@@ -235,7 +241,12 @@ impl HpcUserApi {
         };
         let batches::Batches { batches, unaskable } = batches::of(slugs);
         answered.extend(unaskable.into_iter().map(|slug| (slug, Err(NoGid::Unaskable))));
-        let exchanges: Vec<_> = batches.into_iter().map(|batch| projects_or_halves(connection, batch)).collect();
+        let exchange = |batch| async {
+            // An error would say that the semaphore is closed, which it never is.
+            let _turn = self.exchanges.acquire().await;
+            projects_or_halves(connection, batch).await
+        };
+        let exchanges: Vec<_> = batches.into_iter().map(exchange).collect();
         let mut exchanges = futures::stream::iter(exchanges).buffer_unordered(CONCURRENCY);
         while let Some(batch) = exchanges.next().await {
             match batch {

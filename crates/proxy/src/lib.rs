@@ -14,6 +14,7 @@ pub mod server;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod waldur;

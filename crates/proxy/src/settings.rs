@@ -57,6 +57,8 @@ pub struct Settings {
     pub sentry: Sentry,
     /// Where the proxy listens.
     pub server: Server,
+    /// How fresh answers are.
+    pub cache: Cache,
     /// How the log looks.
     pub log: Log,
 }
@@ -86,6 +88,8 @@ pub struct WaldurApi {
     pub agent_header: Option<String>,
     /// Deadline of one exchange.
     pub timeout: Duration,
+    /// Pages of a list that are read at once; 1 to 32.
+    pub pages_at_once: usize,
 }
 
 /// Authentication of callers against a Keycloak realm.
@@ -197,6 +201,17 @@ pub struct Sentry {
 pub struct Server {
     /// Addresses to bind; never empty.
     pub listen: Vec<SocketAddr>,
+}
+
+/// How fresh answers are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cache {
+    /// How old an answer may be; 0 reads the upstreams for each request that meets no refresh under way.
+    pub max_age: Duration,
+    /// How old an answer may be while the upstreams cannot be read; 0 is never.
+    pub max_stale: Duration,
+    /// How often the upstreams are read without anybody asking; below `max_age`, so that nobody waits.
+    pub refresh_interval: Option<Duration>,
 }
 
 /// How the log looks.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use catalog::{Catalogue, Filter, Index, Skipped};
+use catalog::{Catalogue, Filter, Index, Selection, Skipped};
 use uuid::Uuid;
+use xxhash_rust::xxh3::Xxh3;
 
 /// An immutable, rendered catalogue.
 #[derive(Debug, Default)]
@@ -21,7 +23,15 @@ pub struct Snapshot {
     skipped: Vec<Skipped>,
     /// Left out because they cannot be mapped.
     malformed: Vec<Skipped>,
+    /// Both of these, rendered as a list.
+    left_out: Bytes,
+    fingerprint: u64,
+    /// What filters have selected so far.
+    selections: Mutex<HashMap<Filter, Arc<Selection>>>,
 }
+
+/// Filters whose selection is remembered. There are only so many that make sense.
+const SELECTIONS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
@@ -46,7 +56,7 @@ pub enum Found<'a> {
 pub struct Page<'a> {
     /// Items that the filter selects on all pages together.
     pub total: usize,
-    /// The rendered items of the page: slices to be joined by commas, in order.
+    /// The rendered items of the page: slices to be joined by commas, each of one or more items, in order.
     pub items: Vec<Bytes>,
     /// Resources that the filter selects and that are not in the catalogue.
     pub skipped: Vec<&'a Skipped>,
@@ -80,7 +90,27 @@ impl Snapshot {
         for (id, place) in out(&skipped, Place::Skipped).into_iter().chain(out(&malformed, Place::Malformed)) {
             places.entry(id).or_insert(place);
         }
-        Ok(Self { items: items.into(), spans, index: catalogue.index.clone(), places, skipped, malformed })
+        let mut hasher = Xxh3::new();
+        hasher.update(&items);
+        let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
+        hasher.update(&left_out);
+        items.shrink_to_fit();
+        Ok(Self {
+            items: items.into(),
+            spans,
+            index: catalogue.index.clone(),
+            places,
+            skipped,
+            malformed,
+            left_out: left_out.into(),
+            fingerprint: hasher.digest(),
+            selections: Mutex::default(),
+        })
+    }
+
+    /// The same for two snapshots that say the same.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// Number of items.
@@ -91,6 +121,11 @@ impl Snapshot {
     /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// All resources that are not in the catalogue, rendered as a list.
+    pub fn left_out(&self) -> &Bytes {
+        &self.left_out
     }
 
     /// All resources that are not in the catalogue.
@@ -119,11 +154,32 @@ impl Snapshot {
             };
             return Page { total: self.len(), items, skipped: self.skipped().collect() };
         }
-        let selection = self.index.select(filter);
-        let positions = selection.items.iter().skip(offset).take(limit);
-        let items = positions.map(|position| self.items.slice(self.spans[*position as usize].clone())).collect();
+        let selection = self.select(filter);
+        let mut items: Vec<Range<usize>> = Vec::new();
+        for position in selection.items.iter().skip(offset).take(limit) {
+            let span = self.spans[*position as usize].clone();
+            match items.last_mut() {
+                // Neighbours go as one slice, with the comma between them.
+                Some(last) if last.end + 1 == span.start => last.end = span.end,
+                _ => items.push(span),
+            }
+        }
+        let items = items.into_iter().map(|span| self.items.slice(span)).collect();
         // A malformed record has no place in the index; no filter can tell that it is not meant.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
         Page { total: selection.items.len(), items, skipped: skipped.chain(&self.malformed).collect() }
+    }
+
+    fn select(&self, filter: &Filter) -> Arc<Selection> {
+        let lock = || self.selections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(selection) = lock().get(filter) {
+            return Arc::clone(selection);
+        }
+        let selection = Arc::new(self.index.select(filter));
+        let mut selections = lock();
+        if selections.len() < SELECTIONS {
+            selections.insert(filter.clone(), Arc::clone(&selection));
+        }
+        selection
     }
 }

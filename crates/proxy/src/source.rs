@@ -1,14 +1,19 @@
 //! From the upstreams to a snapshot: read, resolve, build, render.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinError;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::hpc_user::{HpcUserApi, HpcUserError};
+use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::upstream::TransportError;
@@ -37,6 +42,9 @@ pub enum SourceError {
     /// The catalogue cannot be rendered: a fault of this program.
     #[error("the catalogue cannot be rendered")]
     Render(#[source] serde_json::Error),
+    /// Building it panicked: a fault of this program.
+    #[error("building the catalogue was cut short by a fault of this program")]
+    Panicked(#[source] JoinError),
 }
 
 impl Source {
@@ -76,39 +84,75 @@ impl Source {
     /// # Errors
     ///
     /// Anything less than the whole catalogue, but for single resources that are left out and named.
-    pub async fn read(&self) -> Result<Arc<Snapshot>, SourceError> {
+    pub async fn read(&self) -> Result<Snapshot, SourceError> {
         let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
-        let listing = self.waldur.resources(&slugs).await?;
-        let (customers, identities) =
-            tokio::try_join!(self.customers(&listing.resources), self.identities_of(&listing.resources))?;
-        let catalogue = catalog::build(&listing.resources, &customers, &identities, &self.policy);
-        log_mapping(&catalogue);
-        let snapshot = Snapshot::render(&catalogue, listing.malformed).map_err(SourceError::Render)?;
+        let (tell, met) = mpsc::unbounded_channel();
+        let listing = async {
+            let met = |resource: &Resource| {
+                // An error says that nobody listens, since something failed already.
+                let _ = tell.send(Met::of(resource, &self.policy));
+            };
+            let listing = self.waldur.resources(&slugs, &met).await?;
+            drop(tell);
+            Ok(listing)
+        };
+        let (listing, mut beside) = tokio::try_join!(listing, self.beside(met))?;
+        let customers = beside.customers(&listing.resources);
+        let identities =
+            Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
+        self.identities.keep_only(&beside.projects, &beside.names);
+        // Mapping and rendering take milliseconds for thousands of resources: too long for a thread that serves.
+        let policy = self.policy.clone();
+        let rendering = tokio::task::spawn_blocking(move || {
+            let catalogue = catalog::build(&listing.resources, &customers, &identities, &policy);
+            log_mapping(&catalogue);
+            Snapshot::render(&catalogue, listing.malformed)
+        });
+        let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         self.report(&snapshot);
-        Ok(Arc::new(snapshot))
+        Ok(snapshot)
     }
 
-    /// The customers of all offerings in the order in which resources name these; a later offering wins.
-    async fn customers(&self, resources: &[Resource]) -> Result<Customers, SourceError> {
-        let mut seen = HashSet::new();
-        let offerings: Vec<_> =
-            resources.iter().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)).collect();
-        let mut told = self.waldur.customers_of(&offerings).await?;
-        let mut customers = Customers::new();
-        for offering in offerings {
-            let own = resources.iter().filter(|resource| resource.offering_uuid == offering);
-            customers.extend(told.remove(&offering).flatten().unwrap_or_else(|| catalog::customers_of_resources(own)));
+    /// Asks for what resources need as they are met: the customers of their offerings, GIDs and users.
+    async fn beside(&self, mut met: UnboundedReceiver<Met>) -> Result<Beside, SourceError> {
+        let mut beside = Beside::default();
+        let mut asked = FuturesUnordered::new();
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                // What is there is taken together, so that slugs go in few requests.
+                count = met.recv_many(&mut batch, usize::MAX) => {
+                    if count == 0 {
+                        break;
+                    }
+                    let news = beside.note(batch.drain(..));
+                    asked.extend(news.offerings.into_iter().map(|offering| self.customers(offering).boxed()));
+                    if !news.projects.is_empty() {
+                        asked.push(self.gids(news.projects).boxed());
+                    }
+                    if !news.names.is_empty() {
+                        asked.push(self.users(news.names).boxed());
+                    }
+                }
+                Some(answer) = asked.next() => beside.take(answer?),
+            }
         }
-        Ok(customers)
+        while let Some(answer) = asked.next().await {
+            beside.take(answer?);
+        }
+        Ok(beside)
     }
 
-    async fn identities_of(&self, resources: &[Resource]) -> Result<Identities, SourceError> {
-        let projects: BTreeSet<_> = catalog::wanted_project_slugs(resources, &self.policy).collect();
-        let users: BTreeSet<_> = catalog::wanted_user_slugs(resources, &self.policy).collect();
-        let (gids, users) = tokio::join!(self.identities.resolve(projects), self.identities.users(users));
-        let gids = gids?.into_iter().map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string())));
-        let users = users.into_iter().map(|(slug, user)| (slug, UserIdentity { uid: user.uid, email: user.email }));
-        Ok(Identities { gids: gids.collect::<HashMap<_, _>>(), users: users.collect() })
+    async fn customers(&self, offering: Uuid) -> Result<Told, SourceError> {
+        Ok(Told::Customers(offering, self.waldur.customers(offering).await?))
+    }
+
+    async fn gids(&self, projects: Vec<String>) -> Result<Told, SourceError> {
+        Ok(Told::Gids(self.identities.resolve(projects).await?))
+    }
+
+    async fn users(&self, names: Vec<String>) -> Result<Told, SourceError> {
+        Ok(Told::Users(self.identities.users(names).await))
     }
 
     /// Logs what is left out: each once, until it is back.
@@ -125,6 +169,90 @@ impl Source {
             info!(resources = back, "resources that were left out are back or gone");
         }
         *before = now;
+    }
+}
+
+/// A resource that was met, as far as something has to be asked for because of it.
+struct Met {
+    offering: Uuid,
+    project: Option<String>,
+    name: Option<String>,
+}
+
+impl Met {
+    fn of(resource: &Resource, policy: &Policy) -> Self {
+        Self {
+            offering: resource.offering_uuid,
+            project: catalog::wanted_project(resource, policy).map(String::from),
+            name: catalog::wanted_user(resource, policy).map(String::from),
+        }
+    }
+}
+
+/// What was asked for beside the resources.
+#[derive(Default)]
+struct Beside {
+    offerings: HashMap<Uuid, Option<Customers>>,
+    gids: HashMap<String, Result<u32, String>>,
+    users: HashMap<String, UserIdentity>,
+    projects: BTreeSet<String>,
+    names: BTreeSet<String>,
+}
+
+/// What has not been asked for yet.
+#[derive(Default)]
+struct News {
+    offerings: Vec<Uuid>,
+    projects: Vec<String>,
+    names: Vec<String>,
+}
+
+/// An answer about something that was asked for beside the resources.
+enum Told {
+    Customers(Uuid, Option<Customers>),
+    Gids(Gids),
+    Users(HashMap<String, hpc_user::UserIdentity>),
+}
+
+impl Beside {
+    fn note(&mut self, met: impl Iterator<Item = Met>) -> News {
+        let mut news = News::default();
+        for Met { offering, project, name } in met {
+            if let Entry::Vacant(place) = self.offerings.entry(offering) {
+                place.insert(None);
+                news.offerings.push(offering);
+            }
+            news.projects.extend(project.filter(|project| self.projects.insert(project.clone())));
+            news.names.extend(name.filter(|name| self.names.insert(name.clone())));
+        }
+        news
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
+            Told::Gids(gids) => {
+                let gids = gids.into_iter().map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string())));
+                self.gids.extend(gids);
+            }
+            Told::Users(users) => {
+                let known = |user: hpc_user::UserIdentity| UserIdentity { uid: user.uid, email: user.email };
+                self.users.extend(users.into_iter().map(|(name, user)| (name, known(user))));
+            }
+        }
+    }
+
+    /// The customers of all offerings in the order in which resources name these; a later offering wins. Those of an
+    /// offering that does not tell its own come from its resources (decision D18).
+    fn customers(&mut self, resources: &[Resource]) -> Customers {
+        let mut customers = Customers::new();
+        let mut seen = HashSet::new();
+        for offering in resources.iter().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)) {
+            let own = resources.iter().filter(|resource| resource.offering_uuid == offering);
+            let told = self.offerings.remove(&offering).flatten();
+            customers.extend(told.unwrap_or_else(|| catalog::customers_of_resources(own)));
+        }
+        customers
     }
 }
 

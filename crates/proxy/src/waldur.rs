@@ -3,7 +3,9 @@
 mod page;
 mod read;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use catalog::{Customer, Customers, Resource, Skipped};
 use futures::TryStreamExt;
@@ -22,8 +24,6 @@ use crate::upstream::{Answer, ExchangeError, Fault, Transport, TransportError, U
 
 /// Rows a page: the most that Waldur gives.
 const PAGE_SIZE: usize = 300;
-/// Pages read at once. Waldur answers each from its database, so more would only queue there.
-const PAGES_AT_ONCE: usize = 4;
 /// A page of 300 resources with all fields takes some 2 MB; a larger answer is no page.
 const MAX_BODY: usize = 64 << 20;
 /// Rows of one list. A list that never ends is cut here.
@@ -36,6 +36,9 @@ pub struct Waldur {
     upstream: Upstream,
     root: Url,
     token: SecretString,
+    pages_at_once: usize,
+    /// How many pages of resources there were last time.
+    pages: AtomicUsize,
 }
 
 /// Why Waldur could not be read.
@@ -80,7 +83,13 @@ impl Waldur {
                 timeout: settings.timeout,
             },
         )?;
-        Ok(Self { upstream, root: settings.api_url.clone(), token: settings.access_token.clone() })
+        Ok(Self {
+            upstream,
+            root: settings.api_url.clone(),
+            token: settings.access_token.clone(),
+            pages_at_once: settings.pages_at_once,
+            pages: AtomicUsize::new(1),
+        })
     }
 
     /// All resources of the offerings with these slugs, in a stable order.
@@ -89,10 +98,17 @@ impl Waldur {
     /// that of providers. There is no filter by state: rows that change their state while pages are read would push
     /// others out of sight.
     ///
+    /// `met` is told of each resource as soon as its page is read, in no order and perhaps more than once, so that what
+    /// follows from it can be asked for beside the reading.
+    ///
     /// # Errors
     ///
     /// Anything less than the complete list (decision D10).
-    pub async fn resources(&self, offering_slugs: &[&str]) -> Result<Listing, WaldurError> {
+    pub async fn resources(
+        &self,
+        offering_slugs: &[&str],
+        met: &(dyn Fn(&Resource) + Sync),
+    ) -> Result<Listing, WaldurError> {
         let mut query = vec![
             ("offering_slug", offering_slugs.join(",")),
             ("visible_to_providers", String::from("true")),
@@ -100,7 +116,16 @@ impl Waldur {
             ("o", String::from("created,name")),
         ];
         query.extend(catalog::FIELDS.map(|field| ("field", field.to_owned())));
-        let list = |path| self.list(path, "resources", &query, read::resources);
+        // Old releases ignore the filter by offering.
+        let ours = |resource: &Resource| offering_slugs.contains(&resource.offering_slug.as_str());
+        let met = |rows: &[Result<Resource, Skipped>]| {
+            rows.iter().flatten().filter(|resource| ours(resource)).for_each(met);
+        };
+        let list = |path| {
+            let list =
+                List { path, what: "resources", query: &query, read: read::resources, expected: Some(&self.pages) };
+            self.list(list, &met)
+        };
         let pages = match list("/api/marketplace-provider-resources/").await? {
             Listed::Pages(pages) => pages,
             Listed::Missing(StatusCode::FORBIDDEN) => return Err(WaldurError::Refused(StatusCode::FORBIDDEN)),
@@ -119,8 +144,7 @@ impl Waldur {
         let mut seen = HashSet::new();
         for row in pages.into_iter().flatten() {
             match row {
-                // Old releases ignore the filter by offering.
-                Ok(resource) if !offering_slugs.contains(&resource.offering_slug.as_str()) => {}
+                Ok(resource) if !ours(&resource) => {}
                 Ok(resource) if seen.insert(resource.uuid) => listing.resources.push(resource),
                 Ok(_) => {}
                 Err(skipped) => listing.malformed.push(skipped),
@@ -142,7 +166,8 @@ impl Waldur {
     pub async fn customers(&self, offering: Uuid) -> Result<Option<Customers>, WaldurError> {
         let path = format!("/api/marketplace-provider-offerings/{offering}/customers/");
         let query = ["uuid", "slug", "name"].map(|field| ("field", field.to_owned()));
-        match self.list(&path, "customers", &query, read::customers).await? {
+        let list = List { path: &path, what: "customers", query: &query, read: read::customers, expected: None };
+        match self.list(list, &|_| {}).await? {
             Listed::Pages(pages) => {
                 let pairs = pages.into_iter().flatten().map(|row: CustomerRow| (row.slug, row.customer));
                 Ok(Some(pairs.collect()))
@@ -154,121 +179,126 @@ impl Waldur {
         }
     }
 
-    /// The customers of all these offerings; a later offering wins. `None` for those that Waldur does not tell.
-    pub async fn customers_of(&self, offerings: &[Uuid]) -> Result<HashMap<Uuid, Option<Customers>>, WaldurError> {
-        stream::iter(offerings.iter().copied())
-            .map(|offering| async move { Ok((offering, self.customers(offering).await?)) })
-            .buffered(PAGES_AT_ONCE)
-            .try_collect()
-            .await
-    }
-
     /// The offerings with this slug that the token sees.
     pub async fn offerings(&self, slug: &str) -> Result<Vec<Offering>, WaldurError> {
         let query = [("slug", slug.to_owned()), ("field", String::from("slug"))];
-        match self.list("/api/marketplace-provider-offerings/", "offerings", &query, read::offerings).await? {
+        let path = "/api/marketplace-provider-offerings/";
+        let list = List { path, what: "offerings", query: &query, read: read::offerings, expected: None };
+        match self.list(list, &|_| {}).await? {
             Listed::Pages(pages) => Ok(pages.into_iter().flatten().filter(|offering| offering.slug == slug).collect()),
-            Listed::Missing(status) => Err(self.refused_or(status, "/api/marketplace-provider-offerings/")),
+            Listed::Missing(status) => Err(self.refused_or(status, path)),
         }
     }
 
-    /// Reads a list, page by page, several at once, again where rows moved meanwhile.
+    /// Reads a list, several pages at once, again where rows moved meanwhile.
     async fn list<T: Send + 'static>(
         &self,
-        path: &str,
-        what: &'static str,
-        query: &[(&str, String)],
-        read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
+        list: List<'_, T>,
+        met: &(dyn Fn(&[T]) + Sync),
     ) -> Result<Listed<T>, WaldurError> {
         for attempt in 1..=ATTEMPTS {
-            match self.attempt(path, query, read).await? {
-                Attempt::Complete(pages) => return Ok(Listed::Pages(pages)),
+            match self.attempt(&list, met).await? {
+                Attempt::Complete(pages) => {
+                    if let Some(expected) = list.expected {
+                        expected.store(pages.len(), Ordering::Relaxed);
+                    }
+                    return Ok(Listed::Pages(pages));
+                }
                 Attempt::Missing(status) => return Ok(Listed::Missing(status)),
-                Attempt::Moved => debug!(attempt, what, "rows moved while the list was read"),
+                Attempt::Moved => debug!(attempt, what = list.what, "rows moved while the list was read"),
             }
         }
-        Err(WaldurError::Unstable(what))
+        Err(WaldurError::Unstable(list.what))
     }
 
     async fn attempt<T: Send + 'static>(
         &self,
-        path: &str,
-        query: &[(&str, String)],
-        read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
+        list: &List<'_, T>,
+        met: &(dyn Fn(&[T]) + Sync),
     ) -> Result<Attempt<T>, WaldurError> {
-        let first = match self.page(path, query, 1, read).await? {
-            Fetched::Page(page) => page,
-            Fetched::Missing(status) => return Ok(Attempt::Missing(status)),
+        // As many pages as there were last time are asked for at once; without such a memory the first page tells.
+        let expected = list.expected.map_or(1, |expected| expected.load(Ordering::Relaxed).max(1));
+        let mut pages = BTreeMap::new();
+        self.pages(list, 1..=expected, met, &mut pages).await?;
+        let first = match pages.get(&1) {
+            Some(Fetched::Page(first)) => first,
+            Some(Fetched::Missing(status)) => return Ok(Attempt::Missing(*status)),
+            None => return Ok(Attempt::Moved),
         };
-        let mut pages = vec![first];
-        match pages[0].more {
+        let (more, size) = (first.more, first.rows.len());
+        match more {
             page::More::Count(count) => {
                 if count > MAX_ROWS {
-                    return Err(self.senseless(path, format!("it counts {count} rows, more than {MAX_ROWS}")));
+                    return Err(self.senseless(list.path, format!("it counts {count} rows, more than {MAX_ROWS}")));
+                }
+                if size == 0 && count > 0 {
+                    return Err(self.senseless(list.path, format!("it counts {count} rows and shows none")));
                 }
                 // A server may give fewer rows a page than asked for.
-                let size = pages[0].rows.len();
-                if size == 0 && count > 0 {
-                    return Err(self.senseless(path, format!("it counts {count} rows and shows none")));
-                }
-                let last = count.div_ceil(size.max(1)).max(1);
-                let rest: Vec<_> = stream::iter(2..=last)
-                    .map(|number| self.page(path, query, number, read))
-                    .buffered(PAGES_AT_ONCE)
-                    .try_collect()
-                    .await?;
-                for fetched in rest {
+                let pages_in_all = count.div_ceil(size.max(1)).max(1);
+                self.pages(list, expected + 1..=pages_in_all, met, &mut pages).await?;
+                let mut complete = Vec::with_capacity(pages_in_all);
+                for fetched in pages.into_values().take(pages_in_all) {
                     match fetched {
-                        Fetched::Page(page) if page.more == page::More::Count(count) => pages.push(page),
-                        // The count changed, or the last page is gone.
+                        Fetched::Page(page) if page.more == more => complete.push(page),
+                        // The count changed, or a page is gone.
                         Fetched::Page(_) | Fetched::Missing(_) => return Ok(Attempt::Moved),
                     }
                 }
-                if page::distinct(&pages) != count || pages.iter().map(|page| page.rows.len()).sum::<usize>() != count {
-                    return Ok(Attempt::Moved);
-                }
+                Ok(Attempt::of(complete, |rows| rows == count))
             }
             page::More::Next(_) | page::More::Unknown => {
-                let mut rows = pages[0].rows.len();
-                while pages.last().is_some_and(|page| page.more.goes_on(page.rows.len(), PAGE_SIZE)) {
-                    match self.page(path, query, pages.len() + 1, read).await? {
-                        Fetched::Page(page) => {
-                            rows += page.rows.len();
-                            if rows > MAX_ROWS {
-                                return Err(self.senseless(path, format!("it has more than {MAX_ROWS} rows")));
-                            }
-                            // A page without rows ends a list whose links never do.
-                            let ended = page.rows.is_empty();
-                            pages.push(page);
-                            if ended {
-                                break;
-                            }
-                        }
-                        Fetched::Missing(_) => break,
+                let mut complete: Vec<page::Page<T>> = Vec::new();
+                let mut rows = 0;
+                while complete.last().is_none_or(|page| page.more.goes_on(page.rows.len(), PAGE_SIZE)) {
+                    let number = complete.len() + 1;
+                    if !pages.contains_key(&number) {
+                        self.pages(list, number..=number, met, &mut pages).await?;
+                    }
+                    let Some(Fetched::Page(page)) = pages.remove(&number) else { break };
+                    rows += page.rows.len();
+                    if rows > MAX_ROWS {
+                        return Err(self.senseless(list.path, format!("it has more than {MAX_ROWS} rows")));
+                    }
+                    // A page without rows ends a list whose links never do.
+                    let ended = page.rows.is_empty();
+                    complete.push(page);
+                    if ended {
+                        break;
                     }
                 }
-                if page::distinct(&pages) != rows {
-                    return Ok(Attempt::Moved);
-                }
+                Ok(Attempt::of(complete, |_| true))
             }
         }
-        Ok(Attempt::Complete(pages.into_iter().map(|page| page.rows).collect()))
     }
 
-    async fn page<T: Send + 'static>(
+    /// Reads these pages, several at once.
+    async fn pages<T: Send + 'static>(
         &self,
-        path: &str,
-        query: &[(&str, String)],
-        number: usize,
-        read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
-    ) -> Result<Fetched<T>, WaldurError> {
-        let url = self.url(path);
+        list: &List<'_, T>,
+        numbers: RangeInclusive<usize>,
+        met: &(dyn Fn(&[T]) + Sync),
+        pages: &mut BTreeMap<usize, Fetched<T>>,
+    ) -> Result<(), WaldurError> {
+        let read = |number| async move { Ok::<_, WaldurError>((number, self.page(list, number).await?)) };
+        let mut reading = stream::iter(numbers).map(read).buffer_unordered(self.pages_at_once);
+        while let Some((number, fetched)) = reading.try_next().await? {
+            if let Fetched::Page(page) = &fetched {
+                met(&page.rows);
+            }
+            pages.insert(number, fetched);
+        }
+        Ok(())
+    }
+
+    async fn page<T: Send + 'static>(&self, list: &List<'_, T>, number: usize) -> Result<Fetched<T>, WaldurError> {
+        let url = self.url(list.path);
         let request = self
             .upstream
             .get(url.clone())
             .header(http::header::AUTHORIZATION, format!("Token {}", self.token.expose_secret()))
             .header(http::header::ACCEPT, "application/json")
-            .query(query)
+            .query(list.query)
             .query(&[("page", number.to_string()), ("page_size", PAGE_SIZE.to_string())]);
         let answer = self.upstream.exchange(request, MAX_BODY).await.map_err(WaldurError::Exchange)?;
         match answer.status {
@@ -277,7 +307,7 @@ impl Waldur {
             StatusCode::UNAUTHORIZED => return Err(WaldurError::Refused(answer.status)),
             status => return Err(self.error(&url, Fault::Status(status))),
         }
-        let page = decode(answer, read).await.map_err(|fault| self.error(&url, fault))?;
+        let page = decode(answer, list.read).await.map_err(|fault| self.error(&url, fault))?;
         Ok(Fetched::Page(page))
     }
 
@@ -319,6 +349,27 @@ enum Attempt<T> {
     Complete(Vec<Vec<T>>),
     Missing(StatusCode),
     Moved,
+}
+
+impl<T> Attempt<T> {
+    /// Complete when no row is there twice and their number is right.
+    fn of(pages: Vec<page::Page<T>>, is_right: impl Fn(usize) -> bool) -> Self {
+        let rows = pages.iter().map(|page| page.rows.len()).sum();
+        if page::distinct(&pages) != rows || !is_right(rows) {
+            return Self::Moved;
+        }
+        Self::Complete(pages.into_iter().map(|page| page.rows).collect())
+    }
+}
+
+/// A list to be read.
+struct List<'a, T> {
+    path: &'a str,
+    what: &'static str,
+    query: &'a [(&'a str, String)],
+    read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
+    /// How many pages it had last time.
+    expected: Option<&'a AtomicUsize>,
 }
 
 enum Fetched<T> {

@@ -1,51 +1,52 @@
 //! The listing as it goes out: a head, slices of the rendered items, a tail.
 
-use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
 use bytes::Bytes;
 use catalog::{Filter, Policy};
 use serde_json::{Map, Value, json};
 
-use super::VERSION;
 use super::query::Query;
 use crate::snapshot::Snapshot;
 
-/// The page of the listing that the query asks for.
-pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Response {
+/// The page of the listing that the query asks for, in pieces.
+///
+/// # Errors
+///
+/// None in practice: what is left out has nothing that JSON cannot say.
+pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Result<Vec<Bytes>, serde_json::Error> {
     let Query { filter, page, page_size } = query;
     let offset = (page - 1) * u128::from(*page_size);
     // An offset that no memory holds is past the end.
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
     let selected = snapshot.page(filter, at, usize::from(*page_size));
     let pages = selected.total.div_ceil(usize::from(*page_size));
-    let tail = json!({
-        "pagination": {
-            "current": page,
-            "limit": page_size,
-            "offset": offset,
-            "pages": pages,
-            "total": selected.total,
-            "has_next": *page < pages as u128,
-        },
-        "filters_applied": filters_applied(query, policy),
-        "skipped": selected.skipped,
-    })
-    .to_string();
-    let length: usize = selected.items.iter().map(|slice| slice.len() + 1).sum();
-    let mut body = Vec::with_capacity(length + tail.len() + 128);
-    body.extend_from_slice(format!("{{\"version\":\"{VERSION}\",\"status\":\"success\",\"resources\":[").as_bytes());
-    for (position, slice) in selected.items.iter().enumerate() {
+    let pagination = json!({
+        "current": page,
+        "limit": page_size,
+        "offset": offset,
+        "pages": pages,
+        "total": selected.total,
+        "has_next": *page < pages as u128,
+    });
+    let applied = filters_applied(query, policy);
+    let mut pieces = Vec::with_capacity(2 * selected.items.len() + 4);
+    pieces.push(Bytes::from_static(HEAD.as_bytes()));
+    for (position, slice) in selected.items.into_iter().enumerate() {
         if position > 0 {
-            body.push(b',');
+            pieces.push(Bytes::from_static(b","));
         }
-        body.extend_from_slice(slice);
+        pieces.push(slice);
     }
-    body.extend_from_slice(b"],");
-    // The tail without its opening brace.
-    body.extend_from_slice(&tail.as_bytes()[1..]);
-    json_bytes(StatusCode::OK, body.into())
+    pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
+    pieces.push(if *filter == Filter::default() {
+        snapshot.left_out().clone()
+    } else {
+        serde_json::to_vec(&selected.skipped)?.into()
+    });
+    pieces.push(Bytes::from_static(b"}"));
+    Ok(pieces)
 }
+
+const HEAD: &str = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"status\":\"success\",\"resources\":[");
 
 /// The filters in force, with the offerings that they come down to.
 fn filters_applied(query: &Query, policy: &Policy) -> Value {
@@ -68,17 +69,8 @@ fn filters_applied(query: &Query, policy: &Policy) -> Value {
     Value::Object(applied)
 }
 
-/// An answer of JSON that is rendered already.
-pub(crate) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
     use catalog::{Catalogue, InodeRule, Skipped, System};
 
     use super::*;
@@ -86,8 +78,8 @@ mod tests {
     use crate::openapi::tests::assert_described;
 
     /// The items themselves are held against recorded answers, and these against the document.
-    #[tokio::test]
-    async fn what_surrounds_the_items_is_as_the_document_describes_it() {
+    #[test]
+    fn what_surrounds_the_items_is_as_the_document_describes_it() {
         let system = |name: &str| System { name: name.into(), identifier: name.into(), offering_slug: name.into() };
         let policy = Policy {
             systems: ["capstor", "vast"].map(system).into(),
@@ -100,8 +92,7 @@ mod tests {
         let snapshot = Snapshot::render(&Catalogue::default(), vec![skipped]).unwrap();
         for query in ["", "storage_system=vast&data_type=%20Scratch&status=active&state=OK&page=7&page_size=500"] {
             let query = query::parse(query, &["capstor", "vast"]).unwrap();
-            let answer = listing(&snapshot, &query, &policy);
-            let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            let body = listing(&snapshot, &query, &policy).unwrap().concat();
             let body: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["skipped"].as_array().unwrap().len(), 1);
             assert_described("/api/storage-resources/", 200, &body);

@@ -8,7 +8,7 @@ use tracing::{error, warn};
 
 use super::query::QueryFault;
 use crate::errors;
-use crate::source::SourceError;
+use crate::store::StoreError;
 
 /// Why a request has no success.
 #[derive(Debug)]
@@ -22,17 +22,14 @@ pub(crate) enum Failure {
     /// 500: a resource cannot be processed (decisions D7, D8).
     Processing(String),
     /// 502: an upstream cannot be read (decisions D9, D10).
-    Upstream(SourceError),
+    Upstream(StoreError),
     /// 500: a fault of this program.
     Internal(serde_json::Error),
 }
 
-impl From<SourceError> for Failure {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::Render(error) => Self::Internal(error),
-            error => Self::Upstream(error),
-        }
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Upstream(error)
     }
 }
 
@@ -57,17 +54,16 @@ impl IntoResponse for Failure {
                     }),
                 )
             }
-            Self::Upstream(error) => {
-                error!(error = errors::chain(&error), "an upstream cannot be read");
-                answer(
-                    StatusCode::BAD_GATEWAY,
-                    json!({
-                        "detail": errors::chain(&error),
-                        "error": "UpstreamServiceError",
-                        "message": "Failed to communicate with an upstream service.",
-                    }),
-                )
-            }
+            Self::Upstream(error) if error.is_ours() => internal(),
+            // The refresh that failed has logged it, once for all who waited for it.
+            Self::Upstream(error) => answer(
+                StatusCode::BAD_GATEWAY,
+                json!({
+                    "detail": errors::chain(&error),
+                    "error": "UpstreamServiceError",
+                    "message": "Failed to communicate with an upstream service.",
+                }),
+            ),
             Self::Internal(error) => {
                 error!(%error, "the catalogue cannot be rendered");
                 internal()
@@ -84,11 +80,14 @@ pub(crate) fn internal() -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::body::to_bytes;
 
     use super::*;
     use crate::api::query;
     use crate::openapi::tests::assert_described;
+    use crate::source::SourceError;
     use crate::waldur::WaldurError;
 
     const LISTING: &str = "/api/storage-resources/";
@@ -99,6 +98,7 @@ mod tests {
         let no_json = serde_json::from_str::<Value>("").unwrap_err();
         let faults = query::parse("page_size=0&page=a&status=b&state=&storage_system=", &[]).unwrap_err();
         assert_eq!(faults.len(), 5);
+        let unread = SourceError::from(WaldurError::Unstable("resources"));
         for (failure, path, status) in [
             (Failure::NotFound, ITEM, 404),
             (Failure::Query(faults), LISTING, 422),
@@ -106,7 +106,8 @@ mod tests {
             (Failure::Processing("no GID".into()), LISTING, 500),
             (Failure::Processing("no GID".into()), ITEM, 500),
             (Failure::Internal(no_json), LISTING, 500),
-            (Failure::Upstream(WaldurError::Unstable("resources").into()), LISTING, 502),
+            (Failure::Upstream(StoreError::Source(Arc::new(unread))), LISTING, 502),
+            (Failure::Upstream(StoreError::Broken), LISTING, 500),
         ] {
             let answer = failure.into_response();
             assert_eq!(answer.status(), status);

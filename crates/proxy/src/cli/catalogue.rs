@@ -4,8 +4,6 @@ pub(super) mod list;
 mod row;
 pub(super) mod tree;
 
-use std::sync::Arc;
-
 use catalog::{Filter, Skipped, State, Status};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -63,7 +61,7 @@ impl Filters {
 }
 
 /// Reads the catalogue from the upstreams.
-pub(super) async fn read(loaded: &Loaded, terminal: Terminal) -> Result<Arc<Snapshot>, Failure> {
+pub(super) async fn read(loaded: &Loaded, terminal: Terminal) -> Result<Snapshot, Failure> {
     let source = Source::new(&loaded.settings).map_err(|error| errors::chain(&error))?;
     let read = progress::wait(terminal, "reading the catalogue", source.read()).await;
     read.map_err(|error| format!("{}; `hpc-storage-proxy check` tells more", errors::chain(&error)))

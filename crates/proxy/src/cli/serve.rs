@@ -1,6 +1,5 @@
 //! `serve`: the API until a signal.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,12 +7,10 @@ use tracing::{info, warn};
 
 use super::Failure;
 use crate::api::{self, Service, VERSION};
-use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::errors;
 use crate::server;
 use crate::settings::Loaded;
-use crate::source::Source;
 use crate::telemetry;
 
 /// How long running requests have after the first signal.
@@ -40,13 +37,10 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         info!(target: telemetry::SETTINGS, "{key} = {value} ({source})");
     }
     let settings = loaded.settings;
-    let source = Source::new(&settings).map_err(|error| errors::chain(&error))?;
-    let verifier = Verifier::new(&settings.auth, Clock::system()).map_err(|error| errors::chain(&error))?;
-    let service = Service { source: Arc::new(source), verifier: Arc::new(verifier) };
+    let service = Service::new(&settings, &Clock::system()).map_err(|error| errors::chain(&error))?;
     let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
-    let verifier = Arc::clone(&service.verifier);
-    tokio::spawn(async move { verifier.warm().await });
+    tokio::spawn(service.clone().warm());
     let served = server::serve(listeners, api::router(service), stop(signals)).await;
     served.map_err(|error| format!("serving failed: {error}"))?;
     info!("stopped");

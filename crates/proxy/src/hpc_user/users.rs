@@ -70,8 +70,7 @@ impl HpcUserApi {
     ///
     /// All null without `hpc_user_api.user_path`, and for a user whom the endpoint does not know (404). When the
     /// endpoint fails, what is cached stays in use, the rest is null, and there is a warning. A complete answer is kept
-    /// for [`GID_MAX_AGE`], another one for [`INCOMPLETE_MAX_AGE`]. Call this with all names that are wanted: the cache keeps no
-    /// others.
+    /// for [`GID_MAX_AGE`], another one for [`INCOMPLETE_MAX_AGE`].
     pub async fn users<S: Into<String>>(&self, names: impl IntoIterator<Item = S>) -> HashMap<String, UserIdentity> {
         let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
         if let (Some(endpoint), Ok(connection)) = (&self.user_endpoint, &self.connection) {
@@ -89,12 +88,13 @@ impl HpcUserApi {
 
     /// Brings the cache up to date for `names`, as far as the endpoint answers.
     async fn refresh_users(&self, names: &BTreeSet<String>, endpoint: &Endpoint, connection: &Connection) {
-        let due = {
-            let mut cache = lock(&self.users);
-            cache.retain(names);
-            cache.due(names, Instant::now())
+        let due = lock(&self.users).due(names, Instant::now());
+        let exchange = |name| async move {
+            // An error would say that the semaphore is closed, which it never is.
+            let _turn = self.exchanges.acquire().await;
+            user(endpoint, connection, name).await
         };
-        let exchanges: Vec<_> = due.into_iter().map(|name| user(endpoint, connection, name)).collect();
+        let exchanges: Vec<_> = due.into_iter().map(exchange).collect();
         let mut exchanges = futures::stream::iter(exchanges).buffer_unordered(CONCURRENCY);
         let mut failed = BTreeSet::new();
         let mut failure = None;

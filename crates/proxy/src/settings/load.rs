@@ -15,7 +15,7 @@ use super::source::Source;
 use super::table::{CONFIG_PATH, TABLE, how_to_set};
 use super::variables::Variables;
 use super::yaml::Value;
-use super::{Auth, Backend, HpcUserApi, Log, Sentry, Server, Settings, WaldurApi, Warning, rules};
+use super::{Auth, Backend, Cache, HpcUserApi, Log, Sentry, Server, Settings, WaldurApi, Warning, rules};
 
 /// What the command line says. It goes before every other source.
 #[derive(Debug, Clone, Default)]
@@ -155,6 +155,7 @@ fn unset() -> Settings {
             socks_proxy: None,
             agent_header: None,
             timeout: Duration::ZERO,
+            pages_at_once: 0,
         },
         auth: Auth {
             disable_auth: false,
@@ -192,6 +193,7 @@ fn unset() -> Settings {
         },
         sentry: Sentry::default(),
         server: Server { listen: Vec::new() },
+        cache: Cache::default(),
         log: Log::default(),
     }
 }

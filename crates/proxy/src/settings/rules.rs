@@ -47,6 +47,19 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
         }
     }
 
+    let cache = &settings.cache;
+    let ages = ["cache.max_age", "cache.refresh_interval"];
+    if ages.into_iter().all(&sound)
+        && let Some(interval) = cache.refresh_interval.filter(|interval| *interval >= cache.max_age)
+    {
+        let what = format!(
+            "{} s is not less than cache.max_age, which is {} s: requests would wait all the same",
+            interval.as_secs_f64(),
+            cache.max_age.as_secs_f64()
+        );
+        broken.push(("cache.refresh_interval", wrong(what, "lower it, or raise cache.max_age")));
+    }
+
     let mut seen = HashSet::new();
     // Port 0 is whatever port is free, each time another one.
     let twice = settings.server.listen.iter().find(|address| address.port() != 0 && !seen.insert(**address));

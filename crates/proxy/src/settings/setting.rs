@@ -48,6 +48,10 @@ pub(super) enum Kind {
     Positive(fn(&mut Settings, f64)),
     /// Seconds: above 0, at most a day.
     Seconds(fn(&mut Settings, Duration)),
+    /// Seconds: from 0, at most a day.
+    Age(fn(&mut Settings, Duration)),
+    /// A whole number from 1 to the limit.
+    Count(usize, fn(&mut Settings, usize)),
     /// A number from 0 to 1.
     Share(fn(&mut Settings, f32)),
     /// A text that stands the test.
@@ -149,10 +153,11 @@ impl Kind {
                 set(settings, number);
                 Ok(number.to_string())
             }
-            Self::Seconds(set) => {
+            Self::Seconds(set) | Self::Age(set) => {
                 let day = 24.0 * 60.0 * 60.0;
+                let least = if matches!(self, Self::Age(_)) { 0.0 } else { 0.001 };
                 let seconds =
-                    check::number(value).filter(|seconds| (0.001..=day).contains(seconds)).ok_or_else(|| {
+                    check::number(value).filter(|seconds| (least..=day).contains(seconds)).ok_or_else(|| {
                         wrong(
                             format!("{} is not a number of seconds up to a day", quoted(text)),
                             "give one, for example 30",
@@ -160,6 +165,17 @@ impl Kind {
                     })?;
                 set(settings, Duration::from_secs_f64(seconds));
                 Ok(seconds.to_string())
+            }
+            Self::Count(most, set) => {
+                let number =
+                    text.parse::<usize>().ok().filter(|number| (1..=most).contains(number)).ok_or_else(|| {
+                        wrong(
+                            format!("{} is not a whole number from 1 to {most}", quoted(text)),
+                            "give one, for example 4",
+                        )
+                    })?;
+                set(settings, number);
+                Ok(number.to_string())
             }
             Self::Share(set) => {
                 let number = check::number(value).filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| {
@@ -230,6 +246,8 @@ impl Kind {
             Self::Flag(_) => "boolean",
             Self::Positive(_) => "number above 0",
             Self::Seconds(_) => "seconds, above 0",
+            Self::Age(_) => "seconds, from 0",
+            Self::Count(..) => "whole number",
             Self::Share(_) => "number, 0 to 1",
             Self::Text(..) => "text",
             Self::Secret(..) => "secret",

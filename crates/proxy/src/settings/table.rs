@@ -8,8 +8,8 @@ use super::{LogFormat, OnProcessingError, SystemIdentifier};
 pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
 
 /// Variables that begin like this are taken for ours when they are spelt nearly like one.
-pub(super) const PREFIXES: [&str; 8] =
-    ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "INODE_", "STORAGE_", "SERVER_", "LOG_"];
+pub(super) const PREFIXES: [&str; 9] =
+    ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "INODE_", "STORAGE_", "SERVER_", "LOG_", "CACHE_"];
 
 /// How to give a setting, as a remedy says it.
 pub(super) fn how_to_set(key: &str) -> String {
@@ -85,6 +85,14 @@ pub(super) static TABLE: &[Setting] = &[
         Kind::Seconds(|s, seconds| s.waldur_api.timeout = seconds),
         Preset::Is("60"),
         "Seconds that Waldur has for one answer, such as a page of a list.",
+    ),
+    row(
+        "waldur_api.pages_at_once",
+        &["WALDUR_PAGES_AT_ONCE"],
+        Kind::Count(32, |s, number| s.waldur_api.pages_at_once = number),
+        Preset::Is("4"),
+        "How many pages of 300 resources are read from Waldur at once; 1 to 32. Above the number of Waldur's workers it \
+         gains nothing.",
     ),
     row(
         "waldur_api.agent_header",
@@ -329,6 +337,30 @@ pub(super) static TABLE: &[Setting] = &[
         Preset::Is("127.0.0.1:8000"),
         "Addresses to listen on, `ADDRESS:PORT` each. A list in YAML, or one text with commas. `--listen` on the command \
          line goes before it.",
+    ),
+    row(
+        "cache.max_age",
+        &["CACHE_MAX_AGE"],
+        Kind::Age(|s, age| s.cache.max_age = age),
+        Preset::Is("5"),
+        "Seconds that an answer may be old, counted from the moment at which reading it from Waldur began. With 0 every \
+         request reads anew, unless a reading is under way: that one is shared. `Cache-Control: no-cache` in a request \
+         asks for the same.",
+    ),
+    row(
+        "cache.max_stale",
+        &["CACHE_MAX_STALE"],
+        Kind::Age(|s, age| s.cache.max_stale = age),
+        Preset::Is("0"),
+        "Seconds that an answer may be old while the upstreams cannot be read. It then has the headers `Age` and \
+         `Warning`. With 0 the answer is 502.",
+    ),
+    row(
+        "cache.refresh_interval",
+        &["CACHE_REFRESH_INTERVAL"],
+        Kind::Seconds(|s, interval| s.cache.refresh_interval = Some(interval)),
+        Preset::Absent,
+        "Seconds between readings that nobody asked for. Less than `cache.max_age`, so that nobody waits.",
     ),
     row(
         "log.format",

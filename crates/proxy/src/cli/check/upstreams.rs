@@ -29,7 +29,7 @@ pub(super) async fn waldur(settings: &Settings) -> Vec<Finding> {
     let systems = &settings.storage_systems;
     let slugs: Vec<_> = systems.iter().map(|system| system.offering_slug.as_str()).collect();
     let offerings = future::join_all(slugs.iter().map(|slug| waldur.offerings(slug)));
-    let (listing, offerings) = future::join(waldur.resources(&slugs), offerings).await;
+    let (listing, offerings) = future::join(waldur.resources(&slugs, &|_| {}), offerings).await;
     let listing = match listing {
         Ok(listing) => listing,
         Err(error) => return vec![failed(CHECK, &error, WALDUR)],

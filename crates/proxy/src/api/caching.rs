@@ -1,0 +1,92 @@
+//! What answers say about their age, and what clients ask about it (RFC 9110, RFC 9111).
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use super::VERSION;
+use crate::store::Served;
+
+/// Whether a client wants an answer that is read now, whatever is at hand.
+pub(crate) fn wants_fresh(headers: &HeaderMap) -> bool {
+    let directives = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let mut directives = directives(header::CACHE_CONTROL).chain(directives(header::PRAGMA));
+    directives.any(|value| {
+        value.split(',').any(|directive| {
+            let directive = directive.trim();
+            directive.eq_ignore_ascii_case("no-cache") || directive.eq_ignore_ascii_case("max-age=0")
+        })
+    })
+}
+
+/// Whether the client has what would be sent.
+pub(crate) fn has_it(headers: &HeaderMap, etag: &str) -> bool {
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    // A weak comparison, as `If-None-Match` has it: the prefix does not count.
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}
+
+/// The tag of every answer made of this reading. It is weak, since answers may be compressed.
+pub(crate) fn etag(served: &Served) -> String {
+    format!("W/\"{VERSION}-{:016x}\"", served.reading.snapshot.fingerprint())
+}
+
+/// The headers of every answer made of this reading.
+pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
+    let age = served.reading.age().as_secs();
+    let mut headers = HeaderMap::new();
+    let mut put = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put(header::ETAG, etag);
+    put(header::LAST_MODIFIED, &httpdate::fmt_http_date(served.reading.modified));
+    put(header::AGE, &age.to_string());
+    put(header::VARY, "Accept-Encoding");
+    // A caller may keep an answer, but has to ask whether it still holds.
+    put(header::CACHE_CONTROL, "private, no-cache");
+    if served.stale {
+        put(header::WARNING, &format!("110 - \"the upstreams cannot be read; this was read {age} s ago\""));
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_fresh_answer_can_be_asked_for() {
+        for (value, fresh) in [
+            ("no-cache", true),
+            ("max-stale, No-Cache", true),
+            ("max-age=0", true),
+            ("max-age=10", false),
+            ("no-cached", false),
+            ("", false),
+        ] {
+            assert_eq!(wants_fresh(&with(header::CACHE_CONTROL, value)), fresh, "{value}");
+        }
+        assert!(wants_fresh(&with(header::PRAGMA, "no-cache")));
+        assert!(!wants_fresh(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn tags_are_compared_weakly() {
+        for (value, has) in [
+            ("W/\"a\"", true),
+            ("\"a\"", true),
+            ("\"b\", W/\"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+            ("a", false),
+            ("", false),
+        ] {
+            assert_eq!(has_it(&with(header::IF_NONE_MATCH, value), "W/\"a\""), has, "{value}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Compression of answers, as far as clients ask for it: made once for each snapshot and page.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Coding {
+    Gzip,
+    Zstd,
+}
+
+/// Smaller bodies are sent as they are: they fit into a packet or two.
+const LEAST: usize = 1024;
+/// Bytes of compressed answers that one snapshot remembers.
+const REMEMBERED: usize = 16 << 20;
+/// Beyond this level zstd takes longer to compress a page than a network takes to carry what it saves.
+const ZSTD_LEVEL: i32 = 3;
+
+impl Coding {
+    /// The coding that a client prefers, of those that both know; zstd where it has no preference.
+    pub(crate) fn wanted(headers: &HeaderMap) -> Option<Self> {
+        let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let (mut gzip, mut zstd, mut any) = (None, None, None);
+        for part in accepted.flat_map(|value| value.split(',')) {
+            let (name, parameters) = part.split_once(';').unwrap_or((part, ""));
+            let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+            let weight = weight.map_or(1.0, |weight| weight.trim().parse::<f32>().unwrap_or(0.0));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => gzip = Some(weight),
+                "zstd" => zstd = Some(weight),
+                "*" => any = Some(weight),
+                _ => {}
+            }
+        }
+        let weight = |own: Option<f32>| own.or(any).unwrap_or(0.0);
+        let (gzip, zstd) = (weight(gzip), weight(zstd));
+        match () {
+            () if zstd > 0.0 && zstd >= gzip => Some(Self::Zstd),
+            () if gzip > 0.0 => Some(Self::Gzip),
+            () => None,
+        }
+    }
+
+    /// The value of `Content-Encoding`.
+    pub(crate) fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+
+    fn encode(self, pieces: &[Bytes]) -> io::Result<Bytes> {
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        let out = Vec::with_capacity(length / 8);
+        match self {
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
+                pieces.iter().try_for_each(|piece| encoder.write_all(piece))?;
+                encoder.finish().map(Bytes::from)
+            }
+            Self::Zstd => {
+                let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL)?;
+                pieces.iter().try_for_each(|piece| encoder.write_all(piece))?;
+                encoder.finish().map(Bytes::from)
+            }
+        }
+    }
+}
+
+/// Compressed answers of one snapshot.
+#[derive(Debug, Default)]
+pub struct Encoded(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    answers: HashMap<(String, Coding), Bytes>,
+    bytes: usize,
+}
+
+impl Encoded {
+    /// The compressed form of `pieces`, which are the answer to the query `key`; `None` where it does not pay.
+    pub(crate) async fn get(self: &Arc<Self>, key: String, coding: Coding, pieces: &[Bytes]) -> Option<Bytes> {
+        if pieces.iter().map(Bytes::len).sum::<usize>() < LEAST {
+            return None;
+        }
+        let key = (key, coding);
+        if let Some(known) = self.lock().answers.get(&key) {
+            return Some(known.clone());
+        }
+        let pieces = pieces.to_vec();
+        // Takes a millisecond or more: too long for a thread that serves.
+        let encoding = tokio::task::spawn_blocking(move || coding.encode(&pieces));
+        // Without a compressed answer the plain one goes out.
+        let encoded = encoding.await.ok()?.ok()?;
+        let mut memory = self.lock();
+        if memory.bytes + encoded.len() <= REMEMBERED && memory.answers.insert(key, encoded.clone()).is_none() {
+            memory.bytes += encoded.len();
+        }
+        Some(encoded)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn wanted(accept: &str) -> Option<Coding> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT_ENCODING, accept.parse().unwrap());
+        Coding::wanted(&headers)
+    }
+
+    #[test]
+    fn a_client_gets_what_it_prefers() {
+        for (accept, coding) in [
+            ("", None),
+            ("identity", None),
+            ("br", None),
+            ("gzip", Some(Coding::Gzip)),
+            ("GZip ; q=0.5", Some(Coding::Gzip)),
+            ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
+            ("gzip;q=1.0, zstd;q=0.5", Some(Coding::Gzip)),
+            ("zstd;q=0, gzip;q=0", None),
+            ("*", Some(Coding::Zstd)),
+            ("*;q=0.5, zstd;q=0", Some(Coding::Gzip)),
+            ("gzip;q=nonsense", None),
+        ] {
+            assert_eq!(wanted(accept), coding, "{accept}");
+        }
+        assert_eq!(Coding::wanted(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_compressed_once_and_says_the_same() {
+        let encoded = Arc::new(Encoded::default());
+        let pieces = [Bytes::from("x".repeat(3000)), Bytes::from("y".repeat(3000))];
+        let gzip = encoded.get("k".into(), Coding::Gzip, &pieces).await.unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(text.as_bytes(), pieces.concat());
+        let zstd = encoded.get("k".into(), Coding::Zstd, &pieces).await.unwrap();
+        assert_eq!(zstd::decode_all(&zstd[..]).unwrap(), pieces.concat());
+        let again = encoded.get("k".into(), Coding::Zstd, &[Bytes::from("z".repeat(3000))]).await.unwrap();
+        assert_eq!(again, zstd, "what is remembered is not made again");
+        assert_eq!(encoded.get("small".into(), Coding::Gzip, &[Bytes::from_static(b"{}")]).await, None);
+    }
+}

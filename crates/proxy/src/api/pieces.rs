@@ -1,0 +1,61 @@
+//! A body of several pieces, sent without putting them together.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+/// Pieces of a body whose length is known.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    /// Last one first.
+    pieces: Vec<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    pub(crate) fn new(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        pieces.reverse();
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, left }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.remaining() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_pieces_come_in_order_and_their_length_is_known() {
+        let pieces = ["a", "", "bc", "d"].map(Bytes::from).into();
+        let body = Pieces::new(pieces);
+        assert_eq!(body.size_hint().exact(), Some(4));
+        assert_eq!(axum::body::to_bytes(axum::body::Body::new(body), 10).await.unwrap(), "abcd");
+        assert!(Pieces::new(vec![Bytes::new()]).is_end_stream());
+    }
+}

@@ -1,0 +1,185 @@
+//! The newest snapshot, kept fresh: one refresh at a time, shared by all who wait for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use catalog::Policy;
+use futures::future::{BoxFuture, FutureExt, Shared};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use crate::api::Encoded;
+use crate::clock::Clock;
+use crate::errors;
+use crate::settings::Cache;
+use crate::snapshot::Snapshot;
+use crate::source::{Source, SourceError};
+
+/// A snapshot and when it was read.
+#[derive(Debug)]
+pub struct Reading {
+    /// What was read.
+    pub snapshot: Snapshot,
+    /// When reading began: nothing in the snapshot is older.
+    began: Instant,
+    /// Compressed answers made of it.
+    pub encoded: Arc<Encoded>,
+    /// Wall-clock time since which the snapshot says what it says, not only since the last reading.
+    pub modified: SystemTime,
+}
+
+impl Reading {
+    /// How old the snapshot may be at most.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// A reading as it is handed out.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The reading.
+    pub reading: Arc<Reading>,
+    /// Whether it stands in for a fresh one that could not be had.
+    pub stale: bool,
+}
+
+/// Why there is no snapshot to serve. All who waited for a refresh share it.
+#[derive(Debug, Clone, Error)]
+pub enum StoreError {
+    /// The upstreams could not be read.
+    #[error(transparent)]
+    Source(Arc<SourceError>),
+    /// The refresh ended without a result: a fault of this program.
+    #[error("reading the upstreams was cut short by a fault of this program")]
+    Broken,
+}
+
+impl StoreError {
+    /// Whether the fault is this program's, not an upstream's.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(**error, SourceError::Render(_) | SourceError::Panicked(_)),
+            Self::Broken => true,
+        }
+    }
+}
+
+type Outcome = Result<Arc<Reading>, StoreError>;
+type Refresh = Shared<BoxFuture<'static, Outcome>>;
+
+/// Keeps the newest snapshot.
+#[derive(Debug)]
+pub struct Store {
+    source: Source,
+    cache: Cache,
+    clock: Clock,
+    newest: ArcSwapOption<Reading>,
+    /// The refresh that is under way.
+    refresh: Mutex<Option<Refresh>>,
+}
+
+impl Store {
+    /// A store with nothing in it yet.
+    pub fn new(source: Source, cache: Cache, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { source, cache, clock, newest: ArcSwapOption::empty(), refresh: Mutex::default() })
+    }
+
+    /// Where the snapshots come from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What the site decided about its catalogue.
+    pub fn policy(&self) -> &Policy {
+        self.source.policy()
+    }
+
+    /// A snapshot that is young enough: the newest one, or one that is read now.
+    ///
+    /// With `fresh` it is read now whatever its age; a refresh that is under way is shared. Whoever stops waiting does not
+    /// stop the refresh.
+    ///
+    /// # Errors
+    ///
+    /// The refresh failed, and no older snapshot may stand in for it (`cache.max_stale`).
+    pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
+        if !fresh
+            && let Some(reading) = self.newest.load_full()
+            && reading.age() <= self.cache.max_age
+        {
+            return Ok(Served { reading, stale: false });
+        }
+        match self.join().await {
+            Ok(reading) => Ok(Served { reading, stale: false }),
+            Err(error) => match self.newest.load_full() {
+                Some(reading) if reading.age() <= self.cache.max_stale => Ok(Served { reading, stale: true }),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Reads at once, and again and again where `cache.refresh_interval` says so, for as long as it is polled.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            // A failure has been logged; the next round, or the next request, tries again.
+            let _ = self.join().await;
+            let Some(interval) = self.cache.refresh_interval else { return };
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// The refresh that is under way, or a new one.
+    fn join(self: &Arc<Self>) -> Refresh {
+        let mut under_way = self.lock();
+        if let Some(refresh) = &*under_way {
+            return refresh.clone();
+        }
+        let store = Arc::clone(self);
+        // A task of its own: it goes on when all who wait for it are gone.
+        let task = tokio::spawn(async move {
+            let outcome = store.read().await;
+            *store.lock() = None;
+            outcome
+        });
+        let store = Arc::clone(self);
+        let waiting = async move {
+            task.await.unwrap_or_else(|_| {
+                *store.lock() = None;
+                Err(StoreError::Broken)
+            })
+        };
+        under_way.insert(waiting.boxed().shared()).clone()
+    }
+
+    async fn read(&self) -> Outcome {
+        let began = Instant::now();
+        let snapshot = match self.source.read().await {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                error!(error = errors::chain(&error), "an upstream cannot be read");
+                return Err(StoreError::Source(Arc::new(error)));
+            }
+        };
+        let before = self.newest.load_full();
+        let modified = match &before {
+            Some(before) if before.snapshot.fingerprint() == snapshot.fingerprint() => before.modified,
+            _ => self.clock.now(),
+        };
+        let took_ms = began.elapsed().as_millis();
+        if before.is_none() {
+            info!(items = snapshot.len(), took_ms, "the catalogue is read");
+        } else {
+            debug!(items = snapshot.len(), took_ms, "the catalogue is read");
+        }
+        let reading = Arc::new(Reading { snapshot, began, encoded: Arc::default(), modified });
+        self.newest.store(Some(Arc::clone(&reading)));
+        Ok(reading)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Refresh>> {
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
