@@ -16,6 +16,7 @@ use crate::errors;
 use crate::settings::Cache;
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
+use crate::telemetry;
 
 /// A snapshot and when it was read.
 #[derive(Debug)]
@@ -139,11 +140,11 @@ impl Store {
         }
         let store = Arc::clone(self);
         // A task of its own: it goes on when all who wait for it are gone.
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(telemetry::carried(async move {
             let outcome = store.read().await;
             *store.lock() = None;
             outcome
-        });
+        }));
         let store = Arc::clone(self);
         let waiting = async move {
             task.await.unwrap_or_else(|_| {

@@ -21,7 +21,7 @@ use crate::settings::{LogFormat, Settings};
 use crate::upstream::TransportError;
 
 pub(crate) use scrub::scrub;
-pub(crate) use sentry::traced;
+pub(crate) use sentry::{carried, traced};
 
 /// Target of the line that each request gets.
 pub(crate) const ACCESS: &str = "access";

@@ -27,6 +27,7 @@ use sentry::{
 };
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::Instrument;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Layer;
@@ -190,6 +191,11 @@ pub(crate) async fn traced(
     transaction.set_status(span_status(response.status()));
     transaction.finish();
     response
+}
+
+/// Work that goes on when the request that began it is gone: its events and log lines stay that request's.
+pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    work.in_current_span().bind_hub(Hub::current())
 }
 
 /// A method's name; one that is nobody's is the caller's free text.

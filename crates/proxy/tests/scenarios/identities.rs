@@ -13,8 +13,8 @@ async fn without_the_api_needed_gids_are_an_error_and_cached_ones_stay_usable() 
         world.hpc.set_gid(&slug, Some(number));
     }
     let simulator = Simulator::start(world).await;
-    let proxy = start_with(&simulator, &[]).await;
     simulator.set_fault("GET /hpc/*", Fault::status(503));
+    let proxy = start_with(&simulator, &[]).await;
     proxy.list("").await.assert_upstream_error("HPC User API gives no usable answer");
     simulator.clear_faults();
     let right = proxy.list("?page_size=500").await;

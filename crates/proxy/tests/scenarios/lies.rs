@@ -60,9 +60,9 @@ async fn a_redirect_is_never_followed_with_a_credential() {
     let simulator = Simulator::start(World::demo()).await;
     let thief = Simulator::start(World::demo()).await;
     for route in [RESOURCES, CUSTOMERS, GIDS, TOKEN] {
+        simulator.set_fault(route, Fault::redirect(&format!("{}/api/marketplace-resources/", thief.base_url())));
         // A fresh process has no machine token yet.
         let proxy = start_with(&simulator, &[]).await;
-        simulator.set_fault(route, Fault::redirect(&format!("{}/api/marketplace-resources/", thief.base_url())));
         proxy.list("").await.assert_upstream_error("redirects to");
         simulator.clear_faults();
     }
@@ -74,8 +74,8 @@ async fn an_upstream_that_hangs_or_drips_meets_its_deadline() {
     let simulator = Simulator::start(World::demo()).await;
     for route in [RESOURCES, GIDS, TOKEN] {
         for fault in [Fault::Silence, Fault::Dribble { millis: 100 }] {
-            let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "0.5"), ("HPC_USER_TIMEOUT", "0.5")]).await;
             simulator.set_fault(route, fault);
+            let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "0.5"), ("HPC_USER_TIMEOUT", "0.5")]).await;
             proxy.list("").await.assert_upstream_error("no complete answer in time");
             simulator.clear_faults();
             assert_eq!(proxy.list("").await.status, 200);

@@ -72,6 +72,10 @@ pub(crate) async fn demo() -> (Simulator, Proxy) {
 pub(crate) async fn demo_with(more: &[(&str, &str)]) -> (Simulator, Proxy) {
     let simulator = Simulator::start(World::demo()).await;
     let proxy = start_with(&simulator, more).await;
+    // Requests share the reading that the start begins; a test's changes are to come after it.
+    while !proxy.log().contains("the catalogue is read") && !proxy.log().contains("cannot be read") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     (simulator, proxy)
 }
 

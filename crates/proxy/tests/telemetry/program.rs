@@ -44,6 +44,8 @@ pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
         ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
         ("SERVER_LISTEN", "127.0.0.1:0".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
+        // Each request is to see the world as it is.
+        ("CACHE_MAX_AGE", "0".to_owned()),
     ]
 }
 
@@ -57,7 +59,13 @@ impl Program {
     pub(crate) fn serve(settings: &[(&str, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
         command.arg("serve");
-        Self::start(command, settings)
+        let mut program = Self::start(command, settings);
+        // Requests share the reading that the start begins; a test's changes are to come after it.
+        let read = |line: &String| line.contains("the catalogue is read") || line.contains("upstream cannot be read");
+        if !program.seen.iter().any(&read) {
+            program.wait_until("the first reading", read);
+        }
+        program
     }
 
     /// Any program that logs as `serve` does; returns when it listens.
@@ -85,11 +93,15 @@ impl Program {
 
     /// The first line, from the next one on, that contains this text.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        self.wait_until(text, |line| line.contains(text))
+    }
+
+    fn wait_until(&mut self, what: &str, is_it: impl Fn(&String) -> bool) -> String {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after\n{}", self.seen.join("\n")));
+            let line = line.unwrap_or_else(|_| panic!("no line with {what:?} after\n{}", self.seen.join("\n")));
             self.seen.push(line.clone());
-            if line.contains(text) {
+            if is_it(&line) {
                 return line;
             }
         }
@@ -157,5 +169,5 @@ impl Ended {
 /// A client that reaches loopback directly.
 pub(crate) fn client() -> Client {
     proxy::upstream::install_tls_provider();
-    Client::builder().no_proxy().build().unwrap()
+    Client::builder().no_proxy().no_gzip().no_zstd().build().unwrap()
 }

@@ -66,7 +66,7 @@ async fn an_upstream_failure_is_one_event_without_any_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_realm_that_cannot_be_asked_is_an_event() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault("/auth/*", Fault::status(503));
+    simulator.set_fault("GET /auth/*", Fault::status(503));
     let sink = Sink::start().await;
     let program = Program::serve(&reporting(&simulator, &sink.dsn(), "0.0"));
     assert_eq!(program.get(LISTING, &token(&simulator)).await.status(), 502);

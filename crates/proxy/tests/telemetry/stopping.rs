@@ -7,8 +7,9 @@ use crate::program::{Program, settings, token};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_request_is_finished_and_new_ones_are_refused() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault("GET /api/*", Fault::delay(std::time::Duration::from_secs(1)));
     let mut program = Program::serve(&settings(&simulator));
+    simulator.clear_requests();
+    simulator.set_fault("GET /api/*", Fault::delay(std::time::Duration::from_secs(1)));
     let address = program.address().to_owned();
     let (url, token) = (format!("http://{address}/api/storage-resources/"), token(&simulator));
     let request = crate::program::client().get(url).bearer_auth(token).send();
@@ -29,8 +30,9 @@ async fn a_running_request_is_finished_and_new_ones_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault("GET /api/*", Fault::Silence);
     let mut program = Program::serve(&settings(&simulator));
+    simulator.clear_requests();
+    simulator.set_fault("GET /api/*", Fault::Silence);
     let url = format!("http://{}/api/storage-resources/", program.address());
     let running = tokio::spawn(crate::program::client().get(url).bearer_auth(token(&simulator)).send());
     while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
@@ -48,8 +50,9 @@ async fn a_second_signal_ends_it_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_goes_away_is_in_the_log() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault("GET /api/*", Fault::Silence);
     let mut program = Program::serve(&settings(&simulator));
+    simulator.clear_requests();
+    simulator.set_fault("GET /api/*", Fault::Silence);
     let url = format!("http://{}/api/storage-resources/", program.address());
     let running = tokio::spawn(crate::program::client().get(url).bearer_auth(token(&simulator)).send());
     while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
