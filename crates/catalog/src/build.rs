@@ -8,13 +8,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
-use crate::field::Malformed;
 use crate::identity::{self, Identities};
 use crate::mount;
 use crate::order::CallbackLinks;
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
-use crate::resource::{Resource, Status};
+use crate::resource::{Rejected, Resource, Status};
 use crate::select::{Index, Leaf, NODE_STATUS, Outcome};
 use crate::target::{self, PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
 
@@ -59,13 +58,16 @@ pub struct Skipped {
 
 impl Skipped {
     /// A record that does not follow the mapping rules (decision D8).
-    pub fn malformed(item_id: Option<Uuid>, fault: &Malformed) -> Self {
-        Self { item_id, error: "MalformedResourceError", detail: fault.to_string() }
+    pub fn malformed(rejected: &Rejected) -> Self {
+        Self { item_id: rejected.uuid, error: "MalformedResourceError", detail: rejected.to_string() }
     }
 
     fn missing_identity(resource: &Resource, reason: &str) -> Self {
-        let Resource { uuid, project_slug, .. } = resource;
-        let detail = format!("Could not resolve identity 'gid for {project_slug}' for resource {uuid}: {reason}");
+        let Resource { uuid, slug, project_slug, offering_slug, .. } = resource;
+        let detail = format!(
+            "Could not resolve identity 'gid for {project_slug}' for resource {uuid}: {reason} \
+             (resource '{slug}', offering '{offering_slug}')"
+        );
         Self { item_id: Some(*uuid), error: "MissingIdentityError", detail }
     }
 }
@@ -105,7 +107,7 @@ pub fn build<'a>(
         let quotas = match quota::calculate(resource.limits, &resource.options, policy.inodes) {
             Ok(quotas) => quotas,
             Err(fault) => {
-                catalogue.malformed.push(Skipped::malformed(Some(resource.uuid), &fault));
+                catalogue.malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
                 continue;
             }
         };

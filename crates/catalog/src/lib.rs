@@ -28,6 +28,6 @@ pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wan
 pub use order::{CallbackLinks, Order, OrderState, OrderType};
 pub use policy::{Policy, System};
 pub use quota::{Enforcement, InodeRule, Limits, Options, Quota, QuotaType, Unit, calculate};
-pub use resource::{FIELDS, Resource, State, Status};
+pub use resource::{FIELDS, Rejected, Resource, State, Status};
 pub use select::{Filter, Index, Selection};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

@@ -1,5 +1,6 @@
 //! A resource of Waldur, read once and valid afterwards.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,38 @@ impl FromStr for Status {
     }
 }
 
+/// A record that does not follow the mapping rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// UUID of the resource, where that can be read.
+    pub uuid: Option<Uuid>,
+    /// What is wrong.
+    pub fault: Malformed,
+    /// Slugs of the resource, its project and its offering, as far as they can be read.
+    whose: String,
+}
+
+impl Rejected {
+    /// `slugs` are those of the resource, its project and its offering.
+    fn new(uuid: Option<Uuid>, slugs: [Option<&str>; 3], fault: Malformed) -> Self {
+        let kinds = ["resource", "project", "offering"];
+        let named = kinds.into_iter().zip(slugs).filter_map(|(kind, slug)| Some(format!("{kind} '{}'", slug?)));
+        Self { uuid, fault, whose: named.collect::<Vec<_>>().join(", ") }
+    }
+
+    pub(crate) fn of(resource: &Resource, fault: Malformed) -> Self {
+        let Resource { uuid, slug, project_slug, offering_slug, .. } = resource;
+        Self::new(Some(*uuid), [slug, project_slug, offering_slug].map(|slug| Some(slug.as_str())), fault)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, whose, .. } = self;
+        if whose.is_empty() { write!(f, "{fault}") } else { write!(f, "{fault} ({whose})") }
+    }
+}
+
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow, default)]
@@ -234,16 +267,22 @@ impl Resource {
     ///
     /// # Errors
     ///
-    /// The first field that does not follow the mapping rules, and the record's UUID where that can be read.
-    pub fn parse(raw: &RawValue) -> Result<Self, (Option<Uuid>, Malformed)> {
+    /// The first field that does not follow the mapping rules, and whose record it is, as far as that can be read.
+    pub fn parse(raw: &RawValue) -> Result<Self, Rejected> {
+        let unreadable = |problem| Rejected::new(None, [None; 3], Malformed { field: "the record", problem });
         if !raw.get().starts_with('{') {
-            return Err((None, Malformed { field: "the record", problem: "is not a map" }));
+            return Err(unreadable("is not a map"));
         }
         let Ok(record) = serde_json::from_str::<Record<'_>>(raw.get()) else {
-            return Err((None, Malformed { field: "the record", problem: "holds a key twice or is not readable" }));
+            return Err(unreadable("holds a key twice or is not readable"));
         };
-        let uuid = field::uuid("uuid", record.uuid).map_err(|fault| (None, fault))?;
-        Self::read(uuid, &record).map_err(|fault| (Some(uuid), fault))
+        let uuid = field::uuid("uuid", record.uuid);
+        uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|fault| {
+            let text = |raw| field::text("", raw).ok();
+            let (resource, project, offering) =
+                (text(record.slug), text(record.project_slug), text(record.offering_slug));
+            Rejected::new(uuid.ok(), [resource.as_deref(), project.as_deref(), offering.as_deref()], fault)
+        })
     }
 
     fn read(uuid: Uuid, record: &Record<'_>) -> Result<Self, Malformed> {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Customer, Customers, Identities, InodeRule, Malformed, Policy, Resource, System};
+use crate::{Customer, Customers, Identities, InodeRule, Policy, Rejected, Resource, System};
 
 pub(crate) const OFFERING: &str = "21bade026a6a4768b2ed66ffdcc99396";
 pub(crate) const ORDER: &str = "https://waldur.example.com/api/marketplace-orders/80110fb8582d424b87480b28b1914e55/";
@@ -37,7 +37,7 @@ pub(crate) fn record(changes: Value) -> Value {
     record
 }
 
-pub(crate) fn parse(record: &Value) -> Result<Resource, (Option<Uuid>, Malformed)> {
+pub(crate) fn parse(record: &Value) -> Result<Resource, Rejected> {
     Resource::parse(&RawValue::from_string(record.to_string()).unwrap())
 }
 

@@ -41,7 +41,7 @@ fn resources(upstream: &Value) -> Vec<Resource> {
         .iter()
         .map(|record| {
             let raw = RawValue::from_string(record.to_string()).unwrap();
-            Resource::parse(&raw).unwrap_or_else(|(uuid, fault)| panic!("{uuid:?}: {fault}"))
+            Resource::parse(&raw).unwrap_or_else(|rejected| panic!("{rejected:?}"))
         })
         .collect()
 }

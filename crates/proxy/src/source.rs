@@ -10,14 +10,15 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinError;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use crate::errors;
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::upstream::TransportError;
-use crate::waldur::{Waldur, WaldurError};
+use crate::waldur::{Listing, Waldur, WaldurError};
 
 /// Reads the catalogue from the upstreams.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Source {
     on_processing_error: OnProcessingError,
     /// What was reported as left out, so that each is reported once.
     reported: Mutex<HashSet<(Option<Uuid>, String)>>,
+    /// Slugs of the offerings that have no resources.
+    empty: Mutex<HashSet<String>>,
 }
 
 /// Why there is no catalogue.
@@ -56,6 +59,7 @@ impl Source {
             policy: policy(settings),
             on_processing_error: settings.backend_settings.on_processing_error,
             reported: Mutex::default(),
+            empty: Mutex::default(),
         })
     }
 
@@ -97,6 +101,7 @@ impl Source {
             Ok(listing)
         };
         let (listing, mut beside) = tokio::try_join!(listing, self.beside(met))?;
+        self.look_for_offerings(&listing).await;
         let customers = beside.customers(&listing.resources);
         let identities =
             Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
@@ -153,6 +158,31 @@ impl Source {
 
     async fn users(&self, names: Vec<String>) -> Result<Told, SourceError> {
         Ok(Told::Users(self.identities.users(names).await))
+    }
+
+    /// Where an offering has no resources, sees whether the token sees the offering at all: a mistyped slug looks like a
+    /// system whose resources are all gone. Each is told once, until there are resources.
+    async fn look_for_offerings(&self, listing: &Listing) {
+        for System { name, offering_slug: slug, .. } in &self.policy.systems {
+            let is_empty = !listing.resources.iter().any(|resource| resource.offering_slug == *slug);
+            let is_news = {
+                let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+                if is_empty { empty.insert(slug.clone()) } else { empty.remove(slug) }
+            };
+            if !is_empty || !is_news {
+                continue;
+            }
+            match self.waldur.offerings(slug).await {
+                Ok(offerings) if offerings.is_empty() => error!(
+                    storage_system = name,
+                    offering = slug,
+                    "the token sees no offering with this slug, so that the storage system looks empty; check \
+                     storage_systems, and that the token's user belongs to the offering's service provider"
+                ),
+                Ok(_) => info!(storage_system = name, offering = slug, "the offering has no resources"),
+                Err(error) => debug!(error = errors::chain(&error), offering = slug, "the offering was not looked for"),
+            }
+        }
     }
 
     /// Logs what is left out: each once, until it is back.

@@ -84,12 +84,12 @@ fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
             (
                 "MissingIdentityError",
                 "Could not resolve identity 'gid for lost' for resource e9a462ce-0fa0-40a0-b210-d3dbe88f40a2: \
-                 the HPC User API does not know it"
+                 the HPC User API does not know it (resource 'res', offering 'capstor')"
             ),
             (
                 "MissingIdentityError",
                 "Could not resolve identity 'gid for ' for resource e9a462ce-0fa0-40a0-b210-d3dbe88f40a2: \
-                 the resource names no project"
+                 the resource names no project (resource 'res', offering 'capstor')"
             ),
         ]
     );
@@ -107,7 +107,10 @@ fn quotas_that_do_not_compute_make_a_record_malformed_without_a_trace() {
     let customers = customers();
     let catalogue = build(&resources, &customers, &identities(), &policy());
     assert_eq!((catalogue.items.len(), catalogue.malformed.len()), (0, 1));
-    assert_eq!(catalogue.malformed[0].error, "MalformedResourceError");
+    let Skipped { error, detail, .. } = &catalogue.malformed[0];
+    let expected =
+        "limits.storage is too large for an inode limit (resource 'res', project 'proj', offering 'capstor')";
+    assert_eq!((*error, detail.as_str()), ("MalformedResourceError", expected));
 }
 
 #[test]

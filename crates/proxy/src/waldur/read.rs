@@ -13,8 +13,7 @@ use super::{CustomerRow, Offering};
 pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, Skipped>>, String> {
     let read = |record: &&RawValue| match Resource::parse(record) {
         Ok(resource) => (Some(fingerprint(resource.uuid)), Ok(resource)),
-        Err((Some(uuid), fault)) => (Some(fingerprint(uuid)), Err(Skipped::malformed(Some(uuid), &fault))),
-        Err((None, fault)) => (None, Err(Skipped::malformed(None, &fault))),
+        Err(rejected) => (rejected.uuid.map(fingerprint), Err(Skipped::malformed(&rejected))),
     };
     Ok(records.iter().map(read).collect())
 }

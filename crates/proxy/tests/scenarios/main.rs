@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
 
+mod caching;
 mod callers;
 mod golden;
 mod identities;
