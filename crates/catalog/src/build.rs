@@ -25,8 +25,8 @@ pub type Customers = HashMap<String, Customer>;
 pub struct Customer {
     /// UUID of the customer and of its items.
     pub uuid: Uuid,
-    /// Name for people.
-    pub name: String,
+    /// Name for people, where there is one.
+    pub name: Option<String>,
 }
 
 /// The whole catalogue, borrowing texts from the resources and customers it was made of.
@@ -77,7 +77,7 @@ pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>)
     let mut customers = Customers::new();
     for resource in resources {
         if let (Some(uuid), false) = (resource.customer_uuid, resource.customer_slug.is_empty()) {
-            let name = resource.customer_name.clone().unwrap_or_default();
+            let name = resource.customer_name.clone();
             customers.insert(resource.customer_slug.clone(), Customer { uuid, name });
         }
     }
@@ -224,7 +224,8 @@ impl<'a> Nodes<'a> {
             } else {
                 Cow::Borrowed(resource.provider_name.as_str())
             };
-            let target = NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name };
+            let target =
+                NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name: Some(name) };
             self.items.push(node(place, TargetType::Tenant, target, path, None));
             count(self.items.len() - 1)
         });
@@ -241,7 +242,7 @@ impl<'a> Nodes<'a> {
             let target = NodeTarget {
                 item_id: customer.uuid,
                 key: Cow::Borrowed(customer_slug.as_str()),
-                name: Cow::Borrowed(customer.name.as_str()),
+                name: customer.name.as_deref().map(Cow::Borrowed),
             };
             self.items.push(node(place, TargetType::Customer, target, path, Some(parent)));
             (count(self.items.len() - 1), tenant)

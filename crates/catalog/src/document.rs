@@ -136,5 +136,5 @@ pub struct NodeTarget<'a> {
     /// The slug; a tenant's in lower case.
     pub key: Cow<'a, str>,
     /// The name; a tenant without a name has its slug in upper case.
-    pub name: Cow<'a, str>,
+    pub name: Option<Cow<'a, str>>,
 }

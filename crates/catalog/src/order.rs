@@ -189,11 +189,14 @@ fn options(value: Option<&Value>) -> Result<Option<Options>, Malformed> {
     record.map(Options::try_from).transpose()
 }
 
-/// A map with something in it; `None` for what counts as absent.
+/// A map with something in it; `None` for what counts as absent: everything that Python takes for false.
 fn filled_map<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Option<T>, Malformed> {
     match value {
-        Value::Null => Ok(None),
+        Value::Null | Value::Bool(false) => Ok(None),
         Value::Object(map) if map.is_empty() => Ok(None),
+        Value::Array(list) if list.is_empty() => Ok(None),
+        Value::String(text) if text.is_empty() => Ok(None),
+        Value::Number(number) if number.as_f64() == Some(0.0) => Ok(None),
         Value::Object(_) => T::deserialize(value)
             .map_or_else(|_| field::malformed("order_in_progress", "is not readable"), |record| Ok(Some(record))),
         _ => field::malformed("order_in_progress", "holds limits or options that are no map"),

@@ -164,6 +164,8 @@ impl FromStr for Status {
 pub struct Rejected {
     /// UUID of the resource, where that can be read.
     pub uuid: Option<Uuid>,
+    /// Slug of the offering, where that can be read.
+    pub offering_slug: Option<String>,
     /// What is wrong.
     pub fault: Malformed,
     /// Slugs of the resource, its project and its offering, as far as they can be read.
@@ -175,7 +177,8 @@ impl Rejected {
     fn new(uuid: Option<Uuid>, slugs: [Option<&str>; 3], fault: Malformed) -> Self {
         let kinds = ["resource", "project", "offering"];
         let named = kinds.into_iter().zip(slugs).filter_map(|(kind, slug)| Some(format!("{kind} '{}'", slug?)));
-        Self { uuid, fault, whose: named.collect::<Vec<_>>().join(", ") }
+        let whose = named.collect::<Vec<_>>().join(", ");
+        Self { uuid, offering_slug: slugs[2].map(String::from), fault, whose }
     }
 
     pub(crate) fn of(resource: &Resource, fault: Malformed) -> Self {

@@ -59,7 +59,7 @@ pub(crate) fn policy() -> Policy {
 
 /// One customer, `cust`.
 pub(crate) fn customers() -> Customers {
-    let customer = Customer { uuid: Uuid::from_u128(7), name: "Customer".into() };
+    let customer = Customer { uuid: Uuid::from_u128(7), name: Some("Customer".into()) };
     Customers::from([("cust".into(), customer)])
 }
 

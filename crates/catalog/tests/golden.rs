@@ -54,7 +54,7 @@ fn customers(upstream: &Value) -> Customers {
         .flat_map(|customers| customers.as_array().unwrap())
         .map(|customer| {
             let text = |key: &str| customer[key].as_str().unwrap().to_owned();
-            (text("slug"), Customer { uuid: text("uuid").parse().unwrap(), name: text("name") })
+            (text("slug"), Customer { uuid: text("uuid").parse().unwrap(), name: Some(text("name")) })
         })
         .collect()
 }

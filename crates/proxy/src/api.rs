@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRef, Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -124,9 +125,11 @@ async fn list(
 async fn one(
     _caller: Caller,
     State(service): State<Service>,
-    Path(item_id): Path<String>,
+    item_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    // An id that is not even text is no UUID either.
+    let item_id = item_id.map(|Path(item_id)| item_id).unwrap_or_default();
     let Ok(id) = Uuid::parse_str(&item_id) else {
         return Err(Failure::Query(vec![QueryFault::no_uuid(&item_id)]));
     };

@@ -42,6 +42,9 @@ pub enum SourceError {
     /// GIDs are needed and the HPC User API cannot be asked (decision D9).
     #[error("Unix identities are not available")]
     Identities(#[from] HpcUserError),
+    /// The reading did not come to an end.
+    #[error("reading everything took longer than {0} s")]
+    TooSlow(u64),
     /// The catalogue cannot be rendered: a fault of this program.
     #[error("the catalogue cannot be rendered")]
     Render(#[source] serde_json::Error),

@@ -18,6 +18,9 @@ use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
 use crate::telemetry;
 
+/// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
+const DEADLINE: Duration = Duration::from_mins(5);
+
 /// A snapshot and when it was read.
 #[derive(Debug)]
 pub struct Reading {
@@ -100,25 +103,32 @@ impl Store {
 
     /// A snapshot that is young enough: the newest one, or one that is read now.
     ///
-    /// With `fresh` it is read now whatever its age; a refresh that is under way is shared. Whoever stops waiting does not
-    /// stop the refresh.
+    /// With `fresh` nothing in it is older than this call. A refresh that is under way is shared if it is young enough
+    /// itself; else the next one is, by all who wait like that. Whoever stops waiting does not stop the refresh.
     ///
     /// # Errors
     ///
     /// The refresh failed, and no older snapshot may stand in for it (`cache.max_stale`).
     pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
-        if !fresh
-            && let Some(reading) = self.newest.load_full()
-            && reading.age() <= self.cache.max_age
-        {
+        let arrived = Instant::now();
+        let max_age = if fresh { Duration::ZERO } else { self.cache.max_age };
+        // The process may be younger than the age allowed.
+        let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
+        if let Some(reading) = self.newest.load_full().filter(young_enough) {
             return Ok(Served { reading, stale: false });
         }
-        match self.join().await {
-            Ok(reading) => Ok(Served { reading, stale: false }),
-            Err(error) => match self.newest.load_full() {
-                Some(reading) if reading.age() <= self.cache.max_stale => Ok(Served { reading, stale: true }),
-                _ => Err(error),
-            },
+        loop {
+            match self.join().await {
+                Ok(reading) if young_enough(&reading) => return Ok(Served { reading, stale: false }),
+                // It was under way already; the next one begins after this call.
+                Ok(_) => {}
+                Err(error) => {
+                    return match self.newest.load_full() {
+                        Some(reading) if reading.age() <= self.cache.max_stale => Ok(Served { reading, stale: true }),
+                        _ => Err(error),
+                    };
+                }
+            }
         }
     }
 
@@ -157,7 +167,8 @@ impl Store {
 
     async fn read(&self) -> Outcome {
         let began = Instant::now();
-        let snapshot = match self.source.read().await {
+        let read = tokio::time::timeout(DEADLINE, self.source.read()).await;
+        let snapshot = match read.unwrap_or(Err(SourceError::TooSlow(DEADLINE.as_secs()))) {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 error!(error = errors::chain(&error), "an upstream cannot be read");

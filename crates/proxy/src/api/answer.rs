@@ -1,8 +1,8 @@
 //! The listing as it goes out: a head, slices of the rendered items, a tail.
 
 use bytes::Bytes;
-use catalog::{Filter, Policy};
-use serde_json::{Map, Value, json};
+use catalog::{Filter, Policy, State, Status, System};
+use serde::Serialize;
 
 use super::query::Query;
 use crate::snapshot::Snapshot;
@@ -19,15 +19,16 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
     let selected = snapshot.page(filter, at, usize::from(*page_size));
     let pages = selected.total.div_ceil(usize::from(*page_size));
-    let pagination = json!({
-        "current": page,
-        "limit": page_size,
-        "offset": offset,
-        "pages": pages,
-        "total": selected.total,
-        "has_next": *page < pages as u128,
-    });
-    let applied = filters_applied(query, policy);
+    let pagination = Pagination {
+        current: *page,
+        limit: *page_size,
+        offset,
+        pages,
+        total: selected.total,
+        has_next: *page < pages as u128,
+    };
+    let pagination = serde_json::to_string(&pagination)?;
+    let applied = filters_applied(query, policy)?;
     let mut pieces = Vec::with_capacity(2 * selected.items.len() + 4);
     pieces.push(Bytes::from_static(HEAD.as_bytes()));
     for (position, slice) in selected.items.into_iter().enumerate() {
@@ -48,30 +49,51 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
 
 const HEAD: &str = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"status\":\"success\",\"resources\":[");
 
+/// Which page this is. Page and offset may be larger than what a [`serde_json::Value`] holds.
+#[derive(Serialize)]
+struct Pagination {
+    current: u128,
+    limit: u16,
+    offset: u128,
+    pages: usize,
+    total: usize,
+    has_next: bool,
+}
+
 /// The filters in force, with the offerings that they come down to.
-fn filters_applied(query: &Query, policy: &Policy) -> Value {
+#[derive(Serialize)]
+struct Applied<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_system: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    page: u128,
+    page_size: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    offering_slugs: Vec<&'a str>,
+}
+
+fn filters_applied(query: &Query, policy: &Policy) -> Result<String, serde_json::Error> {
     let Filter { storage_system, data_type, status, state } = &query.filter;
-    let mut applied = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            applied.insert(key.to_owned(), value);
-        }
-    };
-    put("storage_system", storage_system.as_deref().map(Value::from));
-    put("state", state.map(|state| state.as_str().into()));
-    put("page", Some(json!(query.page)));
-    put("page_size", Some(query.page_size.into()));
-    put("data_type", data_type.as_deref().map(Value::from));
-    put("status", status.map(|status| status.as_str().into()));
-    let offerings =
-        policy.systems.iter().filter(|system| storage_system.as_ref().is_none_or(|name| *name == system.name));
-    put("offering_slugs", Some(offerings.map(|system| Value::from(system.offering_slug.as_str())).collect()));
-    Value::Object(applied)
+    let wanted = |system: &&System| storage_system.as_ref().is_none_or(|name| *name == system.name);
+    serde_json::to_string(&Applied {
+        storage_system: storage_system.as_deref(),
+        state: *state,
+        page: query.page,
+        page_size: query.page_size,
+        data_type: data_type.as_deref(),
+        status: *status,
+        offering_slugs: policy.systems.iter().filter(wanted).map(|system| system.offering_slug.as_str()).collect(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Catalogue, InodeRule, Skipped, System};
+    use catalog::{Catalogue, InodeRule, Skipped};
+    use serde_json::Value;
 
     use super::*;
     use crate::api::query;
@@ -96,6 +118,30 @@ mod tests {
             let body: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["skipped"].as_array().unwrap().len(), 1);
             assert_described("/api/storage-resources/", 200, &body);
+        }
+    }
+
+    #[test]
+    fn a_page_far_past_the_end_is_empty() {
+        let policy = Policy {
+            systems: Vec::new(),
+            file_system: "lustre".into(),
+            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+            ignore_metadata_targets: false,
+            development_mode: false,
+        };
+        let snapshot = Snapshot::render(&Catalogue::default(), Vec::new()).unwrap();
+        for (page, offset) in [
+            ("18446744073709551616", "9223372036854775807500"),
+            ("99999999999999999999999999999999999", "49999999999999999999999999999999999000"),
+        ] {
+            let query = query::parse(&format!("page_size=500&page={page}"), &[]).unwrap();
+            let body = listing(&snapshot, &query, &policy).unwrap().concat();
+            let text = String::from_utf8(body).unwrap();
+            assert!(
+                text.contains(&format!("\"current\":{page}")) && text.contains(&format!("\"offset\":{offset}")),
+                "{text}"
+            );
         }
     }
 }

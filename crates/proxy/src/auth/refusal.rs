@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::errors;
 use crate::upstream::ExchangeError;
 
 /// Why a caller is not admitted.
@@ -161,12 +160,13 @@ impl Rejection {
             AuthError::Refused(Refusal::NoCredentials) => (StatusCode::UNAUTHORIZED, "AuthenticationError", None),
             AuthError::Refused(_) => (StatusCode::UNAUTHORIZED, "AuthenticationError", Some("invalid_token")),
             AuthError::Forbidden { .. } => (StatusCode::FORBIDDEN, "AuthorizationError", Some("insufficient_scope")),
-            AuthError::Undecidable(source) => {
+            AuthError::Undecidable(_) => {
                 return Self {
                     status: StatusCode::BAD_GATEWAY,
                     headers: HeaderMap::new(),
                     body: json!({
-                        "detail": format!("{detail}: {}", errors::chain(&**source)),
+                        // What is wrong with the realm is logged; a stranger need not know how it is reached.
+                        "detail": detail,
                         "error": "UpstreamServiceError",
                         "message": "Failed to communicate with an upstream service.",
                     }),

@@ -343,9 +343,9 @@ pub(super) static TABLE: &[Setting] = &[
         &["CACHE_MAX_AGE"],
         Kind::Age(|s, age| s.cache.max_age = age),
         Preset::Is("5"),
-        "Seconds that an answer may be old, counted from the moment at which reading it from Waldur began. With 0 every \
-         request reads anew, unless a reading is under way: that one is shared. `Cache-Control: no-cache` in a request \
-         asks for the same.",
+        "Seconds that an answer may be old, counted from the moment at which reading it from Waldur began. With 0 \
+         nothing in an answer is older than its request; requests that wait share a reading. `Cache-Control: no-cache` \
+         in a request asks for the same.",
     ),
     row(
         "cache.max_stale",

@@ -1,9 +1,11 @@
 //! One page of a list of Waldur.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use http::HeaderMap;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::upstream::{Answer, Fault};
@@ -28,20 +30,11 @@ pub(super) enum More {
     Count(usize),
     /// A `Link` header, with or without a next page.
     Next(bool),
-    /// Nothing: a full page may have a successor.
+    /// Nothing.
     Unknown,
 }
 
 impl More {
-    /// Whether another page has to be asked for after one with so many rows.
-    pub(super) fn goes_on(self, rows: usize, page_size: usize) -> bool {
-        match self {
-            Self::Count(_) => false,
-            Self::Next(next) => next,
-            Self::Unknown => rows >= page_size,
-        }
-    }
-
     fn of(headers: &HeaderMap) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(count) = header("x-result-count").and_then(|count| count.trim().parse().ok()) {
@@ -62,11 +55,45 @@ impl More {
 ///
 /// A body that is no JSON list, or whatever `read` says of a row.
 pub(super) fn decode<T>(answer: &Answer, read: fn(&[&RawValue]) -> Result<Rows<T>, String>) -> Result<Page<T>, Fault> {
-    let records: Vec<&RawValue> = serde_json::from_slice(&answer.body)
+    let Records(records) = serde_json::from_slice(&answer.body)
         .map_err(|error| Fault::NotJson { line: error.line(), column: error.column() })?;
+    if records.len() > MAX_ROWS {
+        return Err(Fault::Senseless(format!("a page has more than {MAX_ROWS} rows")));
+    }
     let rows = read(&records).map_err(Fault::Senseless)?;
     let (ids, rows) = rows.into_iter().unzip();
     Ok(Page { rows, ids, more: More::of(&answer.headers) })
+}
+
+/// Rows of one page that are looked at. Waldur gives 300; others may not know the parameter for it.
+const MAX_ROWS: usize = 20_000;
+
+/// Records of a page, at most one more than [`MAX_ROWS`]: a small compressed body may hold millions.
+struct Records<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Records<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Capped;
+
+        impl<'de> Visitor<'de> for Capped {
+            type Value = Records<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Records<'de>, A::Error> {
+                let mut records = Vec::new();
+                while let Some(record) = list.next_element()? {
+                    if records.len() <= MAX_ROWS {
+                        records.push(record);
+                    }
+                }
+                Ok(Records(records))
+            }
+        }
+        deserializer.deserialize_seq(Capped)
+    }
 }
 
 /// What tells a row from all others.
@@ -98,12 +125,5 @@ mod tests {
         assert_eq!(more(&[("link", next)]), More::Next(true));
         assert_eq!(more(&[("link", last)]), More::Next(false));
         assert_eq!(more(&[("x-result-count", "many")]), More::Unknown);
-    }
-
-    #[test]
-    fn without_any_word_a_full_page_may_have_a_successor() {
-        assert!(More::Unknown.goes_on(300, 300));
-        assert!(!More::Unknown.goes_on(299, 300));
-        assert!(!More::Next(false).goes_on(300, 300));
     }
 }

@@ -72,7 +72,7 @@ fn what_is_left_out_is_told_with_its_reason() {
 
 #[test]
 fn the_table_shows_each_item_on_a_line() {
-    let ended = Site::golden("one-project").run(&["list"]);
+    let ended = Site::golden("one-project").with("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#).run(&["list"]);
     let rows: Vec<Vec<_>> = ended
         .stdout
         .lines()

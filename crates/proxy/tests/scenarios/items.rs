@@ -128,9 +128,13 @@ async fn other_routes_answer_in_the_python_proxys_shapes() {
         let answer = proxy.get(path).await;
         assert_eq!((answer.status, &answer.body), (404, &json!({"detail": "Not Found"})), "{path}");
     }
-    let answer = proxy.get("/api/storage-resources/nonsense/").await;
-    assert_eq!(answer.status, 422);
-    assert_eq!(answer.body["detail"][0]["loc"], json!(["path", "itemId"]));
+    for id in ["nonsense", "%ff", "%20"] {
+        let answer = proxy.get(&format!("/api/storage-resources/{id}/")).await;
+        assert_eq!(answer.status, 422, "{id}");
+        assert_eq!(answer.body["detail"][0]["loc"], json!(["path", "itemId"]));
+    }
+    let far = proxy.get("/api/storage-resources/?page=18446744073709551616").await;
+    assert_eq!((far.status, far.items().len()), (200, 0), "a page past the end is empty");
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let method: reqwest::Method = method.parse().unwrap();
         let url = format!("{}/api/storage-resources/", proxy.base);

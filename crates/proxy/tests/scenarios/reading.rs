@@ -57,12 +57,16 @@ async fn a_service_providers_own_token_is_enough_and_a_staff_users_works_too() {
 async fn where_the_provider_endpoint_is_missing_the_one_of_staff_is_asked() {
     let simulator = Simulator::start(World::demo()).await;
     let token = simulator.world(|world| world.token("staff")).unwrap();
-    let proxy = start_with(&simulator, &[("WALDUR_API_TOKEN", &token)]).await;
-    let before = proxy.list("?page_size=500").await;
+    let before = start_with(&simulator, &[("WALDUR_API_TOKEN", &token)]).await.list("?page_size=500").await;
     simulator.set_fault(&format!("GET {PROVIDER_LIST}"), Fault::status(404));
+    let proxy = start_with(&simulator, &[("WALDUR_API_TOKEN", &token)]).await;
     let after = proxy.list("?page_size=500").await;
     assert_eq!(after.items(), before.items());
     assert!(proxy.log().contains("no provider endpoint"), "{}", proxy.log());
+    // A provider's own token sees nothing there.
+    let proxy = start_with(&simulator, &[]).await;
+    assert_eq!(proxy.list("").await.items().len(), 0);
+    assert!(proxy.log().contains("the endpoint of staff lists nothing"), "{}", proxy.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

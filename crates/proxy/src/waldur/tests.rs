@@ -1,0 +1,204 @@
+//! Lists that lie, on loopback: each is read whole or not at all.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::errors;
+
+/// How a server answers a page: path, number of the page, and what the client asks a page to hold.
+type Answer = fn(&str, usize) -> (StatusCode, Vec<(&'static str, String)>, String);
+
+#[derive(Clone)]
+struct Server {
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, String)>>, request: Request) -> Response {
+    let number = query.iter().find(|(key, _)| key == "page").unwrap().1.parse().unwrap();
+    let path = request.uri().path().to_owned();
+    server.asked.lock().unwrap().push(format!("{path} {number}"));
+    let answer = *server.answer.lock().unwrap();
+    let (status, headers, body) = answer(&path, number);
+    let header = |(name, value): (&str, String)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    let headers: HeaderMap = headers.into_iter().map(header).collect();
+    (status, headers, body).into_response()
+}
+
+/// A client and the server that it reads.
+async fn waldur(answer: Answer) -> (Waldur, Server) {
+    let server = Server { answer: Arc::new(Mutex::new(answer)), asked: Arc::default() };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(page).with_state(server.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let settings = WaldurApi {
+        api_url: format!("http://{address}").parse().unwrap(),
+        access_token: SecretString::from("0".repeat(40)),
+        verify_ssl: true,
+        socks_proxy: None,
+        agent_header: None,
+        timeout: std::time::Duration::from_secs(20),
+        pages_at_once: 4,
+    };
+    (Waldur::new(&settings).unwrap(), server)
+}
+
+fn record(number: usize, offering: &str) -> Value {
+    json!({
+        "uuid": Uuid::from_u128(number as u128), "slug": format!("r{number}"), "state": "OK", "backend_id": "",
+        "offering_uuid": Uuid::from_u128(1), "offering_slug": offering, "project_slug": "p", "customer_slug": "c",
+        "provider_slug": "cscs", "provider_name": "CSCS", "limits": {"storage": 1},
+    })
+}
+
+/// Rows of one page of a list with so many rows in all.
+fn rows(number: usize, size: usize, all: usize) -> String {
+    let rows = (1..=all).skip((number - 1) * size).take(size).map(|number| record(number, "capstor"));
+    Value::Array(rows.collect()).to_string()
+}
+
+fn ok(headers: &[(&'static str, &str)], body: String) -> (StatusCode, Vec<(&'static str, String)>, String) {
+    (StatusCode::OK, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body)
+}
+
+fn missing(status: StatusCode) -> (StatusCode, Vec<(&'static str, String)>, String) {
+    (status, Vec::new(), r#"{"detail": "Invalid page."}"#.into())
+}
+
+const NEXT: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"next\"");
+const LAST: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"last\"");
+
+async fn read(waldur: &Waldur) -> Result<Listing, String> {
+    waldur.resources(&["capstor"], &|_| {}).await.map_err(|error| errors::chain(&error))
+}
+
+#[tokio::test]
+async fn lists_without_a_count_are_read_to_their_end() {
+    let complete: [Answer; 4] = [
+        |_, number| ok(&[if number < 3 { NEXT } else { LAST }], rows(number, 300, 700)),
+        // Neither header, and fewer rows a page than asked for: the end is a missing page, or an empty one.
+        |_, number| if number <= 7 { ok(&[], rows(number, 100, 700)) } else { missing(StatusCode::NOT_FOUND) },
+        |_, number| ok(&[], rows(number, 100, 700)),
+        // A server that does not know the parameters gives everything at once.
+        |_, number| ok(&[LAST], rows(number, 1000, 700)),
+    ];
+    for (number, answer) in complete.into_iter().enumerate() {
+        let (waldur, _server) = waldur(answer).await;
+        assert_eq!(read(&waldur).await.unwrap().resources.len(), 700, "server {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_ends_before_it_said_is_an_error() {
+    let broken: [(Answer, &str); 6] = [
+        (
+            |_, number| if number == 1 { ok(&[NEXT], rows(1, 300, 700)) } else { missing(StatusCode::NOT_FOUND) },
+            "changed while it was read",
+        ),
+        (
+            |_, number| if number == 1 { ok(&[NEXT], rows(1, 300, 700)) } else { missing(StatusCode::FORBIDDEN) },
+            "refuses the token (403 Forbidden)",
+        ),
+        (
+            |_, number| ok(&[NEXT], if number == 1 { rows(1, 300, 700) } else { "[]".into() }),
+            "changed while it was read",
+        ),
+        (
+            |_, number| {
+                if number < 3 {
+                    ok(&[("x-result-count", "700")], rows(number, 300, 700))
+                } else {
+                    missing(StatusCode::NOT_FOUND)
+                }
+            },
+            "changed while it was read",
+        ),
+        (|_, number| ok(&[("x-result-count", "701")], rows(number, 300, 700)), "changed while it was read"),
+        // The same page again and again.
+        (|_, _| ok(&[("x-result-count", "700")], rows(1, 300, 700)), "changed while it was read"),
+    ];
+    for (number, (answer, words)) in broken.into_iter().enumerate() {
+        let (waldur, _server) = waldur(answer).await;
+        let error = read(&waldur).await.unwrap_err();
+        assert!(error.contains(words), "server {number}: {error} should say {words}");
+    }
+}
+
+#[tokio::test]
+async fn a_count_that_lies_costs_few_requests() {
+    let lies: [(Answer, &str); 3] = [
+        (
+            |_, number| ok(&[("x-result-count", "999999")], if number == 1 { rows(1, 300, 300) } else { "[]".into() }),
+            "changed while it was read",
+        ),
+        (|_, number| ok(&[("x-result-count", "999999")], rows(number, 1, 1)), "shows 1 of them on a page"),
+        (|_, number| ok(&[("x-result-count", "99999999")], rows(number, 300, 700)), "more than 1000000"),
+    ];
+    for (answer, words) in lies {
+        let (waldur, server) = waldur(answer).await;
+        let error = read(&waldur).await.unwrap_err();
+        assert!(error.contains(words), "{error} should say {words}");
+        let asked = server.asked.lock().unwrap().len();
+        assert!(asked <= 3 * 6, "{words}: {asked} requests");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_millions_of_rows_is_refused() {
+    let (waldur, _server) = waldur(|_, _| ok(&[], format!("[{}{{}}]", "{},".repeat(1_000_000)))).await;
+    let error = read(&waldur).await.unwrap_err();
+    assert!(error.contains("a page has more than 20000 rows"), "{error}");
+}
+
+#[tokio::test]
+async fn a_provider_endpoint_that_vanishes_is_an_error_and_one_that_never_was_is_gone_around() {
+    let only_staff: Answer = |path, number| {
+        if path == STAFF_LIST { ok(&[LAST], rows(number, 300, 7)) } else { missing(StatusCode::NOT_FOUND) }
+    };
+    let (old_waldur, _server) = waldur(only_staff).await;
+    assert_eq!(read(&old_waldur).await.unwrap().resources.len(), 7);
+    let (waldur, server) = waldur(|_, number| ok(&[LAST], rows(number, 300, 7))).await;
+    assert_eq!(read(&waldur).await.unwrap().resources.len(), 7);
+    *server.answer.lock().unwrap() = only_staff;
+    assert!(read(&waldur).await.unwrap_err().contains("404"));
+}
+
+#[tokio::test]
+async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
+    let (waldur, _server) = waldur(|_, _| {
+        let mut malformed = record(2, "foreign");
+        malformed["limits"] = json!("much");
+        let mut ours = record(3, "capstor");
+        ours["limits"] = json!("much");
+        ok(&[LAST], json!([record(1, "foreign"), malformed, ours, {}, record(4, "capstor")]).to_string())
+    })
+    .await;
+    let listing = read(&waldur).await.unwrap();
+    assert_eq!(listing.resources.len(), 1);
+    let malformed: Vec<_> = listing.malformed.iter().map(|skipped| skipped.item_id).collect();
+    assert_eq!(malformed, [Some(Uuid::from_u128(3)), None], "whose the empty one is, nobody can tell");
+}
+
+#[tokio::test]
+async fn a_customer_needs_a_uuid_and_may_lack_the_rest() {
+    let (client, _server) = waldur(|_, _| {
+        let customers = json!([
+            {"uuid": Uuid::from_u128(1), "slug": "a", "name": null},
+            {"uuid": Uuid::from_u128(2), "slug": null, "name": "B"},
+        ]);
+        ok(&[LAST], customers.to_string())
+    })
+    .await;
+    let customers = client.customers(Uuid::nil()).await.unwrap().unwrap();
+    assert_eq!(customers.len(), 1);
+    assert_eq!(customers["a"].name, None);
+    let (client, _server) = waldur(|_, _| ok(&[LAST], json!([{"slug": "a", "name": "A"}]).to_string())).await;
+    assert!(errors::chain(&client.customers(Uuid::nil()).await.unwrap_err()).contains("a customer's uuid"));
+}
