@@ -30,7 +30,7 @@ pub struct Customer {
 }
 
 /// The whole catalogue, borrowing texts from the resources and customers it was made of.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Catalogue<'a> {
     /// Tenants and customers in the order in which they were met, then the resources in Waldur's order.
     pub items: Vec<Item<'a>>,

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::order::CallbackLinks;
@@ -13,7 +14,7 @@ use crate::target::{self, TargetItem, TargetType};
 
 /// One item of the document: a directory with its owner, its quotas and where to report.
 // Keys are never added here (decision D15).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Item<'a> {
@@ -27,10 +28,13 @@ pub struct Item<'a> {
     /// Mode of the directory.
     pub permission: Permission<'a>,
     /// The storage system.
+    #[serde(serialize_with = "rendered")]
     pub storage_system: Arc<Named>,
     /// The kind of file system.
+    #[serde(serialize_with = "rendered")]
     pub storage_file_system: Arc<Named>,
     /// The data type.
+    #[serde(serialize_with = "rendered")]
     pub storage_data_type: Arc<Named>,
     /// Whom the directory is for.
     #[cfg_attr(feature = "schema", schema(value_type = crate::schema::Target<'a>))]
@@ -80,7 +84,7 @@ impl<'a> Permission<'a> {
 }
 
 /// A storage system, a file system or a data type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Named {
@@ -94,14 +98,32 @@ pub struct Named {
     pub active: bool,
     /// The key for a data type, empty for the others.
     pub path: String,
+    /// All this as JSON, made once: a third of each item is such names.
+    #[serde(skip)]
+    json: Box<RawValue>,
 }
 
 impl Named {
     pub(crate) fn new(scope: &str, name: &str) -> Self {
         let key = name.to_lowercase();
         let path = if scope == "storage_data_type" { key.clone() } else { String::new() };
-        Self { item_id: target::id(scope, name), key, name: name.to_uppercase(), active: true, path }
+        let mut named = Self {
+            item_id: target::id(scope, name),
+            key,
+            name: name.to_uppercase(),
+            active: true,
+            path,
+            json: RawValue::NULL.to_owned(),
+        };
+        #[expect(clippy::expect_used, reason = "texts, a UUID and a boolean are always JSON")]
+        let json = to_raw_value(&named).expect("JSON");
+        named.json = json;
+        named
     }
+}
+
+fn rendered<S: Serializer>(named: &Arc<Named>, serializer: S) -> Result<S::Ok, S::Error> {
+    named.json.serialize(serializer)
 }
 
 /// Whom a directory is for.

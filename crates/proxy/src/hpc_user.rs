@@ -6,7 +6,7 @@
 //!
 //! Absent on purpose: retries of exchanges that fail. Only a refused token and a refused request line are tried again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -212,7 +212,7 @@ impl HpcUserApi {
     }
 
     /// Forgets all projects and users but these.
-    pub fn keep_only(&self, projects: &BTreeSet<String>, users: &BTreeSet<String>) {
+    pub fn keep_only(&self, projects: &HashSet<String>, users: &HashSet<String>) {
         lock(&self.gids).retain(projects);
         lock(&self.users).retain(users);
     }

@@ -1,7 +1,7 @@
 //! From the upstreams to a snapshot: read, resolve, build, render.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
@@ -228,8 +228,8 @@ struct Beside {
     offerings: HashMap<Uuid, Option<Customers>>,
     gids: HashMap<String, Result<u32, String>>,
     users: HashMap<String, UserIdentity>,
-    projects: BTreeSet<String>,
-    names: BTreeSet<String>,
+    projects: HashSet<String>,
+    names: HashSet<String>,
 }
 
 /// What has not been asked for yet.
@@ -255,8 +255,8 @@ impl Beside {
                 place.insert(None);
                 news.offerings.push(offering);
             }
-            news.projects.extend(project.filter(|project| self.projects.insert(project.clone())));
-            news.names.extend(name.filter(|name| self.names.insert(name.clone())));
+            news.projects.extend(project.filter(|project| is_new(&mut self.projects, project)));
+            news.names.extend(name.filter(|name| is_new(&mut self.names, name)));
         }
         news
     }
@@ -287,6 +287,11 @@ impl Beside {
         }
         customers
     }
+}
+
+/// Notes a name; whether it is there for the first time.
+fn is_new(names: &mut HashSet<String>, name: &str) -> bool {
+    !names.contains(name) && names.insert(name.to_owned())
 }
 
 fn log_mapping(catalogue: &Catalogue<'_>) {

@@ -1,6 +1,6 @@
 //! What an upstream has said, by name, and when to ask again. Time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ impl<V> Cache<V> {
     }
 
     /// Drops all but `names`, which bounds the cache.
-    pub(super) fn retain(&mut self, names: &BTreeSet<String>) {
+    pub(super) fn retain(&mut self, names: &HashSet<String>) {
         self.0.retain(|name, _| names.contains(name));
     }
 }
@@ -69,7 +69,7 @@ mod tests {
         let mut cache = Cache::default();
         cache.put("a", 1, start + second);
         cache.put("gone", 2, start + second);
-        cache.retain(&names);
+        cache.retain(&names.iter().cloned().collect());
         assert_eq!(cache.get("gone"), None);
         assert_eq!(cache.due(&names, start), ["b"]);
         assert_eq!(cache.due(&names, start + second), ["a", "b"]);
