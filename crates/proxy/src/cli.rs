@@ -236,7 +236,10 @@ fn answer(
 fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-proxy", &mut script);
-    terminal::print(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script);
+    // clap_complete (4.6.1 to 4.6.11 at least) spells the hyphens of the program's name in two ways for bash, so that no
+    // subcommand finds its options.
+    terminal::print(&script.replace("hpc__subcmd__storage__subcmd__proxy", "hpc__storage__proxy"))
 }
 
 /// Why a command failed, in a sentence for people.

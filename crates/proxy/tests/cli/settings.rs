@@ -1,6 +1,7 @@
 //! `config`, faulty settings, and the commands that need none.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use simulator::{PROVIDER_TOKEN, World};
 
@@ -83,4 +84,30 @@ fn help_version_openapi_and_completions_need_no_settings() {
         assert!(ended.code == Some(0) && ended.stdout.contains("storage-system"), "{shell}: {}", ended.stderr);
     }
     assert_eq!(site.run(&["lisst"]).code, Some(2));
+}
+
+#[test]
+fn bash_completes_options_and_values_of_a_subcommand() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: there is no bash to complete with");
+        return;
+    }
+    let script = Site::new(World::empty()).run(&["completions", "bash"]).stdout;
+    let complete = |words: &[&str]| {
+        let words: Vec<_> = ["hpc-storage-proxy"].iter().chain(words).map(|word| format!("'{word}'")).collect();
+        let (last, before) = (words.len() - 1, words.len() - 2);
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({}); COMP_CWORD={last}\n\
+             _hpc__storage__proxy hpc-storage-proxy \"${{COMP_WORDS[{last}]}}\" \"${{COMP_WORDS[{before}]}}\"\n\
+             echo \"${{COMPREPLY[*]}}\"",
+            words.join(" ")
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete(&["li"]), "list");
+    assert_eq!(complete(&["list", "--st"]), "--storage-system --status --state");
+    assert_eq!(complete(&["list", "--status", ""]), "pending active removing removed error updating unknown");
+    assert_eq!(complete(&["completions", "z"]), "zsh");
+    assert_eq!(complete(&["serve", "--li"]), "--listen");
 }
