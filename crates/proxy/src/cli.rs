@@ -144,7 +144,7 @@ Examples:
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Address to listen on; may be given several times [default: the setting server.listen]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = settings::listen_address)]
     listen: Vec<SocketAddr>,
 }
 

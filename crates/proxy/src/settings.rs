@@ -31,6 +31,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+pub(crate) use check::listen_address;
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
 pub use load::{InForce, Loaded, Overrides, load};

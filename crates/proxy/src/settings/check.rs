@@ -168,11 +168,17 @@ pub(super) fn masked(url: &Url) -> String {
     shown.replacen("://", &format!("://{}@", super::setting::MASK), 1)
 }
 
-/// An address to listen on.
+/// An address to listen on: a name may stand for several, or for another one tomorrow.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
     text.parse().map_err(|_| {
-        wrong(format!("{} is not an address with a port", quoted(text)), "give one such as 127.0.0.1:8000 or [::]:8000")
+        let remedy = "give one such as 127.0.0.1:8000 or [::]:8000, not a name";
+        wrong(format!("{} is not an address with a port", quoted(text)), remedy)
     })
+}
+
+/// The same for the command line, which tells itself what was given.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    address(text).map_err(|Wrong { what, remedy, .. }| format!("{what}; {remedy}"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The YAML file: its sections and keys.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, wrong};
+use super::fault::{Fault, Wrong, wrong};
 use super::setting::Setting;
 use super::source::Source;
 use super::table::TABLE;
@@ -24,36 +25,42 @@ impl File {
     }
 }
 
-/// Reads the file that `named` names.
-pub(super) fn read(path: &Path, named: &Source, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> File {
+/// Reads the file that `named` names. The error says why nothing is known of what it holds; what is wrong within it goes
+/// to `faults`.
+pub(super) fn read(
+    path: &Path,
+    named: &Source,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<Warning>,
+) -> Result<File, Fault> {
     let mut file = File { path: path.to_owned(), given: Vec::new() };
-    let place = |line| Source::File { path: path.to_owned(), line };
-    let text = match std::fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(_)) => {
-            faults.push(wrong("not valid UTF-8", "save it as UTF-8").of("YAML file", Some(place(0))));
-            return file;
-        }
-        Err(error) => {
-            let what = format!("{} cannot be read ({})", path.display(), error.kind());
-            faults.push(wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone())));
-            return file;
-        }
-    };
-    match yaml::parse(&text) {
-        Err(bad) => {
-            let column = if bad.column == 0 { String::new() } else { format!(", at column {}", bad.column) };
-            let what = format!("not valid YAML{column}");
-            faults.push(wrong(what, "correct it").of("YAML file", Some(place(bad.line))));
-        }
-        Ok(Tree::Leaf(Value::Null)) => {}
-        Ok(Tree::Leaf(_)) => {
+    let of = |wrong: Wrong, line| wrong.of("YAML file", Some(Source::File { path: path.to_owned(), line }));
+    let bytes = std::fs::read(path).map_err(|error| {
+        let what = format!("{} cannot be read ({})", path.display(), reason(&error));
+        wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone()))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| of(wrong("not valid UTF-8", "save it as UTF-8"), 0))?;
+    let tree = yaml::parse(&text).map_err(|bad| {
+        let column = if bad.column == 0 { String::new() } else { format!(", at column {}", bad.column) };
+        of(wrong(format!("not valid YAML{column}"), "correct it"), bad.line)
+    })?;
+    match tree {
+        Tree::Leaf(Value::Null) => {}
+        Tree::Leaf(_) => {
             let remedy = "write `key: value` lines, as in the reference of the settings";
-            faults.push(wrong("not a mapping", remedy).of("YAML file", Some(place(1))));
+            return Err(of(wrong("not a mapping", remedy), 1));
         }
-        Ok(Tree::Map(entries)) => entries.iter().for_each(|entry| file.top(entry, faults, warnings)),
+        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(entry, faults, warnings)),
     }
-    file
+    Ok(file)
+}
+
+/// Why a file cannot be read, in the words of people.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => String::from("no such file"),
+        kind => kind.to_string(),
+    }
 }
 
 impl File {

@@ -64,8 +64,14 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, 
     let config = config_path(overrides, &variables);
     let file = match &config {
         Some((path, source)) => file::read(&environment.directory.join(path), source, &mut faults, &mut warnings),
-        None => File::default(),
+        None => Ok(File::default()),
     };
+    // What a file holds that cannot be read is not known: of what nothing else gives, nothing can be said.
+    let known = file.is_ok();
+    let file = file.unwrap_or_else(|fault| {
+        faults.push(fault);
+        File::default()
+    });
     variables.near_misses(&mut warnings);
 
     let mut settings = unset();
@@ -76,7 +82,7 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, 
             .or_else(|| file.find(setting));
         match put(setting, given, &mut settings) {
             Ok(row) => provenance.push(row),
-            Err(found) => faults.extend(found),
+            Err(found) => faults.extend(found.into_iter().filter(|fault| known || fault.source.is_some())),
         }
     }
 
@@ -87,7 +93,7 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, 
             .map(|row| row.source.clone())
             .filter(|source| *source != Source::Default)
     };
-    let sound = |key: &str| provenance.iter().any(|row| row.key == key);
+    let sound = |key: &str| provenance.iter().any(|row| row.key == key && (known || row.source != Source::Default));
     let broken = rules::broken(&settings, sound);
     faults.extend(broken.into_iter().map(|(key, wrong)| wrong.of(key, source_of(key))));
     if !faults.is_empty() {

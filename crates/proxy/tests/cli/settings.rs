@@ -58,6 +58,18 @@ fn every_command_names_all_faults_and_does_nothing() {
 }
 
 #[test]
+fn what_is_no_address_is_told_with_one_that_is() {
+    let site = Site::new(World::empty());
+    for text in ["localhost:8102", "8000", ""] {
+        let ended = site.run(&["serve", "--listen", text]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+        let told =
+            format!("`{text}` is not an address with a port; give one such as 127.0.0.1:8000 or [::]:8000, not a name");
+        assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_port_in_use_is_a_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
