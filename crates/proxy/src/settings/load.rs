@@ -99,7 +99,7 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, 
     if !faults.is_empty() {
         return Err(Faults(faults));
     }
-    warnings.extend(rules::oddity(&settings));
+    warnings.extend(rules::oddities(&settings, |key| source_of(key).is_some()));
     Ok(Loaded { settings, provenance, warnings, config: config.map(|(path, _)| path) })
 }
 

@@ -69,11 +69,13 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
     broken
 }
 
-/// What is odd about settings that are otherwise in order.
-pub(super) fn oddity(settings: &Settings) -> Option<Warning> {
-    if settings.backend_settings.system_identifier.is_some() {
-        return None;
-    }
-    let differing = settings.storage_systems.iter().find(|system| system.name != system.offering_slug)?;
-    Some(Warning::NamedByName { name: differing.name.clone(), slug: differing.offering_slug.clone() })
+/// What is odd about settings that are otherwise in order. `given` says whether a key was given at all.
+pub(super) fn oddities(settings: &Settings, given: impl Fn(&str) -> bool) -> impl Iterator<Item = Warning> {
+    let Settings { storage_systems, auth, backend_settings: backend, .. } = settings;
+    let mut differing = storage_systems.iter().filter(|system| system.name != system.offering_slug);
+    let named = differing.next().filter(|_| backend.system_identifier.is_none());
+    let named =
+        named.map(|system| Warning::NamedByName { name: system.name.clone(), slug: system.offering_slug.clone() });
+    let judged = !auth.disable_auth && !given("auth.keycloak_url");
+    named.into_iter().chain(judged.then(|| Warning::KeycloakByDefault(auth.keycloak_url.clone())))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use url::Url;
+
 use super::source::Source;
 
 /// Something to tell the operator at start. Never holds a value.
@@ -25,6 +27,8 @@ pub enum Warning {
         /// Its offering's slug, which the Python proxy uses.
         slug: String,
     },
+    /// Callers are judged, and nothing says by which Keycloak: it is the one of this default.
+    KeycloakByDefault(Url),
 }
 
 impl fmt::Display for Warning {
@@ -38,8 +42,12 @@ impl fmt::Display for Warning {
             Self::NamedByName { name, slug } => write!(
                 f,
                 "paths and `storageSystem` hold the name of the storage system, as in /{name}/…; to have its offering's \
-                 slug there, as in /{slug}/…, set backend_settings.system_identifier to offering_slug; to keep the name \
-                 and silence this, set it to storage_system"
+                 slug there, as in /{slug}/…, set backend_settings.system_identifier (SYSTEM_IDENTIFIER) to \
+                 offering_slug; to keep the name and silence this, set it to storage_system"
+            ),
+            Self::KeycloakByDefault(url) => write!(
+                f,
+                "auth.keycloak_url is not given: tokens of {url} are accepted; set CSCS_KEYCLOAK_URL to your Keycloak"
             ),
         }
     }

@@ -11,12 +11,13 @@ mod properties;
 
 const TOKEN: &str = "0123456789abcdef0123456789ABCDEF01234567";
 
-/// The least that is needed.
-const MINIMAL: [(&str, &str); 4] = [
+/// The least that raises no complaint.
+const MINIMAL: [(&str, &str); 5] = [
     ("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#),
     ("WALDUR_API_URL", "https://waldur.example.org/api/"),
     ("WALDUR_API_TOKEN", TOKEN),
     ("HPC_USER_DEVELOPMENT_MODE", "true"),
+    ("CSCS_KEYCLOAK_URL", "https://idp.example.org/auth/"),
 ];
 
 /// A working directory with variables, `.env` and `config.yaml`.
@@ -38,6 +39,11 @@ impl Site {
     fn set(mut self, name: &str, value: &str) -> Self {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|(other, _)| other != name);
         self
     }
 
@@ -82,7 +88,7 @@ impl Site {
 
 #[test]
 fn the_defaults() {
-    let Loaded { settings, warnings, config, provenance } = Site::minimal().loaded();
+    let Loaded { settings, warnings, config, provenance } = Site::minimal().without("CSCS_KEYCLOAK_URL").loaded();
     assert!(!settings.debug);
     assert_eq!(settings.waldur_api.api_url.as_str(), "https://waldur.example.org/");
     assert_eq!(settings.waldur_api.access_token.expose_secret(), TOKEN);
@@ -102,7 +108,7 @@ fn the_defaults() {
     assert_eq!(backend.on_processing_error, OnProcessingError::Skip);
     assert!(settings.sentry.dsn.is_none() && settings.sentry.traces_sample_rate <= 0.0);
     assert_eq!(settings.server.listen, ["127.0.0.1:8000".parse().unwrap()]);
-    assert_eq!((warnings, config), (Vec::new(), None));
+    assert_eq!((warnings, config), (vec![Warning::KeycloakByDefault(settings.auth.keycloak_url)], None));
     assert_eq!(provenance.len(), TABLE.len());
 }
 
@@ -158,6 +164,7 @@ debug: yes
 storage_systems: {{vast: v-offering, capstor: 007}}
 waldur_api: {{api_url: https://w/api, access_token: "{TOKEN}", verify_ssl: off, agent_header: site/1}}
 auth:
+  keycloak_url: https://idp.example.org/
   keycloak_realm: no
   keycloak_client_id: 0123
   keycloak_client_secret: 1e999
@@ -235,8 +242,8 @@ fn the_file_may_be_named_in_the_environment_or_in_dotenv() {
     assert_eq!(
         site.faults(),
         [
-            "YAML file (environment variable WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH): nowhere.yaml cannot be read (entity not \
-          found); correct the path, or make it readable"
+            "YAML file (environment variable WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH): nowhere.yaml cannot be read (no such \
+          file); correct the path, or make it readable"
         ]
     );
 }
@@ -306,14 +313,27 @@ fn unknown_keys_are_warnings_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_keycloak_that_nobody_named_is_told_where_callers_are_judged() {
+    let site = Site::minimal().without("CSCS_KEYCLOAK_URL");
+    assert_eq!(
+        site.warnings(),
+        ["auth.keycloak_url is not given: tokens of https://auth-tds.cscs.ch/auth/ are accepted; set \
+             CSCS_KEYCLOAK_URL to your Keycloak"]
+    );
+    assert_eq!(site.set("DISABLE_AUTH", "true").warnings(), Vec::<String>::new());
+    let site = Site::minimal().without("CSCS_KEYCLOAK_URL").yaml("auth:\n  keycloak_url: https://idp.example.org/\n");
+    assert_eq!(site.warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn a_name_that_differs_from_its_slug_is_told_once_unless_decided() {
     let site = Site::minimal().set("STORAGE_SYSTEMS", r#"{"same": "same", "capstor": "c-offering", "vast": "v"}"#);
     assert_eq!(
         site.warnings(),
         [
             "paths and `storageSystem` hold the name of the storage system, as in /capstor/…; to have its offering's slug \
-          there, as in /c-offering/…, set backend_settings.system_identifier to offering_slug; to keep the name and \
-          silence this, set it to storage_system"
+          there, as in /c-offering/…, set backend_settings.system_identifier (SYSTEM_IDENTIFIER) to offering_slug; to \
+          keep the name and silence this, set it to storage_system"
         ]
     );
     for decided in ["storage_system", "offering_slug"] {
