@@ -155,13 +155,12 @@ impl Kind {
             }
             Self::Seconds(set) | Self::Age(set) => {
                 let day = 24.0 * 60.0 * 60.0;
-                let least = if matches!(self, Self::Age(_)) { 0.0 } else { 0.001 };
+                let (least, range) =
+                    if matches!(self, Self::Age(_)) { (0.0, "from 0 to") } else { (0.001, "above 0 and at most") };
                 let seconds =
                     check::number(value).filter(|seconds| (least..=day).contains(seconds)).ok_or_else(|| {
-                        wrong(
-                            format!("{} is not a number of seconds up to a day", quoted(text)),
-                            "give one, for example 30",
-                        )
+                        let what = format!("{} is not a number of seconds {range} a day (86400)", quoted(text));
+                        wrong(what, "give one, for example 30")
                     })?;
                 set(settings, Duration::from_secs_f64(seconds));
                 Ok(seconds.to_string())
@@ -245,8 +244,8 @@ impl Kind {
         match self {
             Self::Flag(_) => "boolean",
             Self::Positive(_) => "number above 0",
-            Self::Seconds(_) => "seconds, above 0",
-            Self::Age(_) => "seconds, from 0",
+            Self::Seconds(_) => "seconds, above 0 and at most a day (86400)",
+            Self::Age(_) => "seconds, from 0 to a day (86400)",
             Self::Count(..) => "whole number",
             Self::Share(_) => "number, 0 to 1",
             Self::Text(..) => "text",

@@ -140,6 +140,20 @@ fn the_hard_coefficient_is_above_the_soft_one() {
 }
 
 #[test]
+fn seconds_are_told_with_their_range() {
+    for (variable, value, range) in [
+        ("WALDUR_TIMEOUT", "0", "above 0 and at most"),
+        ("WALDUR_TIMEOUT", "86401", "above 0 and at most"),
+        ("CACHE_MAX_STALE", "-1", "from 0 to"),
+    ] {
+        let faults = Site::minimal().set(variable, value).faults();
+        let told = format!("`{value}` is not a number of seconds {range} a day (86400); give one, for example 30");
+        assert!(faults.len() == 1 && faults[0].ends_with(&told), "{faults:?}");
+    }
+    assert!(Site::minimal().set("CACHE_MAX_STALE", "0").set("WALDUR_TIMEOUT", "86400").load().is_ok());
+}
+
+#[test]
 fn an_address_is_there_once() {
     let twice = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:1");
     assert_eq!(
