@@ -41,14 +41,18 @@ pub(super) fn read(document: &Value, issuer: &Url) -> Result<Option<Endpoints>, 
     let (Some(announced), Some(keys)) = (text("issuer"), text("jwks_uri")) else { return Ok(None) };
     if announced != issuer.as_str() {
         return Err(format!(
-            "it calls itself {}, while auth.keycloak_url and auth.keycloak_realm make it {issuer}; set auth.keycloak_url so \
-             that both are the same, since every token names the issuer",
+            "it calls itself {}, while auth.keycloak_url and auth.keycloak_realm make it {issuer}; set \
+             auth.keycloak_url (CSCS_KEYCLOAK_URL) so that both are the same, since every token names the issuer",
             shown(announced)
         ));
     }
     let ours = |text: &str| Url::parse(text).ok().filter(|url| url.origin() == issuer.origin());
     let keys = ours(keys).ok_or_else(|| {
-        format!("its keys are at {}, which is not the origin of auth.keycloak_url; they are not fetched", shown(keys))
+        format!(
+            "its keys are at {}, which is not the origin of auth.keycloak_url; they are not fetched; set auth.keycloak_url \
+             (CSCS_KEYCLOAK_URL) to that origin, if it is right",
+            shown(keys)
+        )
     })?;
     let introspection = text("introspection_endpoint").and_then(ours).unwrap_or_else(|| fixed(issuer).introspection);
     Ok(Some(Endpoints { keys, introspection }))
@@ -97,7 +101,7 @@ mod tests {
             ["https://idp.example.org/auth/realms/cscs/", "http://idp.example.org/auth/realms/cscs", "cscs", ""]
         {
             let error = read(&json!({"issuer": other, "jwks_uri": keys}), &issuer()).unwrap_err();
-            assert!(error.contains("auth.keycloak_url"), "{error}");
+            assert!(error.contains("set auth.keycloak_url (CSCS_KEYCLOAK_URL)"), "{error}");
         }
         for elsewhere in
             ["https://evil.example.org/keys", "http://idp.example.org/keys", "https://idp.example.org:8443/", "/keys"]

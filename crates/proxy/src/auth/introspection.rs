@@ -47,8 +47,9 @@ impl Introspection {
         match answer.status {
             StatusCode::OK => {}
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let hint = "it does not let the client ask about tokens; are auth.keycloak_client_id and \
-                            auth.keycloak_client_secret those of a confidential client?";
+                let hint = "it does not let the client ask about tokens; are auth.keycloak_client_id \
+                            (CSCS_KEYCLOAK_CLIENT_ID) and auth.keycloak_client_secret (CSCS_KEYCLOAK_CLIENT_SECRET) \
+                            those of a confidential client?";
                 return Err(fault(Fault::Senseless(hint.to_owned())));
             }
             other => return Err(fault(Fault::Status(other))),

@@ -119,6 +119,44 @@ pub enum Refusal {
     Inactive,
 }
 
+impl Refusal {
+    /// What the caller can do. A new token is no help where it would be the same.
+    fn help(&self, issuer: &str) -> String {
+        match self {
+            Self::NoCredentials
+            | Self::SeveralCredentials
+            | Self::NotBearer
+            | Self::NotAToken(_)
+            | Self::Issuer { .. } => format!(
+                "Get an access token from {issuer} and send it as `Authorization: Bearer <access token>`. \
+                 It must have the claim `preferred_username`."
+            ),
+            Self::Expired { .. }
+            | Self::UnknownKey
+            | Self::AmbiguousKey
+            | Self::KeyAlgorithm
+            | Self::Signature
+            | Self::Inactive => format!("Get a new access token from {issuer}."),
+            Self::NotYet { .. } => {
+                format!("Send the token later, or have the clocks of {issuer} and of this service set right.")
+            }
+            Self::TokenType { .. } => {
+                format!("Send the `access_token` that {issuer} gives, not its `refresh_token` or `id_token`.")
+            }
+            Self::Audience { wanted } => format!(
+                "A new token would be the same: have the administrators of {issuer} add the audience `{wanted}` to the \
+                 tokens of your client."
+            ),
+            Self::TooLong(_) => format!(
+                "A new token would be as large: have the administrators of {issuer} put less into the tokens of your client."
+            ),
+            Self::Algorithm(_) | Self::Critical | Self::Missing(_) | Self::Malformed { .. } => format!(
+                "A new token would be the same: have the administrators of {issuer} change the tokens of your client."
+            ),
+        }
+    }
+}
+
 /// Foreign text made harmless: at most 80 characters, in backquotes, everything but printable ASCII escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quoted(String);
@@ -174,13 +212,8 @@ impl Rejection {
             }
         };
         let help = match error {
-            AuthError::Forbidden { .. } => {
-                format!("Ask the administrators of {issuer} for the roles, then get a new token.")
-            }
-            _ => format!(
-                "Get an access token from {issuer} and send it as `Authorization: Bearer <access token>`. \
-                 It must have the claim `preferred_username`."
-            ),
+            AuthError::Refused(refusal) => refusal.help(issuer),
+            _ => format!("Ask the administrators of {issuer} for the roles, then get a new token."),
         };
         let realm = quotable(realm);
         let challenge = match code {

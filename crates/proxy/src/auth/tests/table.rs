@@ -358,7 +358,21 @@ async fn the_answer_names_the_failing_check_and_quotes_safely() {
     assert_eq!(rejection.body["error"], "AuthenticationError");
     assert!(rejection.body["help"].as_str().unwrap().contains(&realm.issuer()));
 
+    let mut auth = realm.settings();
+    auth.keycloak_client_id = Some(String::from("storage"));
+    let verifier = realm.verifier_with(&auth);
+    let help = async |name: &str, value: Value| {
+        let token = RSA.token(&with(with(realm.claims(), "aud", "storage"), name, value));
+        let rejection = verifier.rejection(&judge(&verifier, &token).await.unwrap_err());
+        rejection.body["help"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(help("exp", json!(1)).await, format!("Get a new access token from {}.", realm.issuer()));
+    assert!(help("aud", json!("account")).await.contains("add the audience `storage`"));
+    assert!(help("typ", json!("Refresh")).await.contains("not its `refresh_token`"));
+    assert!(help("preferred_username", Value::Null).await.starts_with("A new token would be the same: have the admin"));
+
     let evil = "\"x\", error=\"none\"\r\nSet-Cookie: a=b; \\ \u{202e}é";
+    let verifier = realm.verifier();
     let token = RSA.token(&with(realm.claims(), "iss", evil));
     let rejection = verifier.rejection(&judge(&verifier, &token).await.unwrap_err());
     let challenge = rejection.headers["www-authenticate"].to_str().unwrap();

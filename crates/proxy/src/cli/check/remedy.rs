@@ -34,6 +34,8 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
         Fault::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             format!("check the credentials in {section}")
         }
+        // What contradicts a setting names it, and says what to do.
+        Fault::Senseless(text) if text.contains(&format!("{section}.")) => return None,
         Fault::Status(StatusCode::NOT_FOUND) | Fault::NotJson { .. } | Fault::Senseless(_) => {
             format!("check {place}: something else seems to answer there")
         }
@@ -61,6 +63,8 @@ mod tests {
             timed_out.contains("waldur_api.api_url") && timed_out.contains("waldur_api.socks_proxy"),
             "{timed_out}"
         );
+        assert!(remedy(Fault::Senseless(String::from("it is no list"))).unwrap().contains("waldur_api.api_url"));
+        assert_eq!(remedy(Fault::Senseless(String::from("it calls itself x; set waldur_api.api_url"))), None);
         assert!(remedy(Fault::Status(StatusCode::NOT_FOUND)).unwrap().contains("waldur_api.api_url"));
         assert!(remedy(Fault::Status(StatusCode::BAD_GATEWAY)).unwrap().contains("log"));
     }
