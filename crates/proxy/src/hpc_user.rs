@@ -172,7 +172,7 @@ impl HpcUserApi {
         let mut cache = lock(&self.gids);
         let now = Instant::now();
         let mut gids = Gids::with_capacity(slugs.len());
-        let mut unanswered = 0_usize;
+        let (mut unanswered, mut kept) = (0_usize, 0_usize);
         for slug in &slugs {
             let cached = cache.get(slug).copied();
             let outcome = match answered.remove(slug.as_str()) {
@@ -189,7 +189,7 @@ impl HpcUserApi {
                 }
                 None => {
                     cache.leave_until(slug, now + HOLD_OFF, now);
-                    unanswered += usize::from(cached.is_none());
+                    *if cached.is_some() { &mut kept } else { &mut unanswered } += 1;
                     cached.ok_or(if self.connection.is_ok() { NoGid::Unreachable } else { NoGid::NotConfigured })
                 }
             };
@@ -200,12 +200,17 @@ impl HpcUserApi {
             Some(failure) if unanswered > 0 && !self.development_mode => Err(failure),
             Some(HpcUserError::NotConfigured(_)) | None => Ok(gids),
             Some(failure) => {
-                warn!(
-                    error = &failure as &dyn Error,
-                    unanswered,
-                    asked = due.len(),
-                    "the HPC User API could not be asked; cached GIDs stay in use"
-                );
+                let error = &failure as &dyn Error;
+                if unanswered > 0 {
+                    warn!(
+                        error,
+                        invented = unanswered,
+                        kept,
+                        "the HPC User API could not be asked; GIDs are invented (development mode)"
+                    );
+                } else {
+                    warn!(error, kept, "the HPC User API could not be asked; cached GIDs stay in use");
+                }
                 Ok(gids)
             }
         }

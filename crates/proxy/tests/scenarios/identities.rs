@@ -51,6 +51,10 @@ async fn development_mode_invents_what_is_missing_the_same_at_every_start() {
         let proxy = start_with(&simulator, &[("HPC_USER_DEVELOPMENT_MODE", "true")]).await;
         let answer = proxy.list("?page_size=500").await;
         assert_eq!(answer.status, 200, "{}", answer.text);
+        let log = proxy.log();
+        let told = log.lines().find(|line| line.contains("GIDs are invented (development mode)"));
+        assert!(told.is_some_and(|line| line.contains("invented=")), "{log}");
+        assert!(!log.contains("cached GIDs stay in use"), "{log}");
         answers.push(answer.items().to_vec());
     }
     assert_eq!(answers[0], answers[1]);
