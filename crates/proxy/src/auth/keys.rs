@@ -3,6 +3,8 @@
 //! The key says which algorithms it serves, the token's header only chooses among them: an RSA key with `alg` serves that
 //! one; without, RS256, RS384, RS512, PS256, PS384 and PS512. P-256 serves ES256, P-384 ES384, Ed25519 EdDSA.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -40,6 +42,12 @@ pub struct KeySummary {
     pub id: Option<String>,
     /// Names of the algorithms it serves, as in `alg`.
     pub algorithms: Vec<String>,
+}
+
+impl fmt::Display for KeySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id.as_deref().unwrap_or("without an id"), self.algorithms.join(" "))
+    }
 }
 
 /// Why no key of a set vouches for a token.

@@ -206,7 +206,8 @@ impl Realm {
                 if now.is_empty() {
                     warn!(issuer = %self.issuer, "the realm publishes no signing key: every token is refused");
                 } else if before.as_ref() != Some(&now) {
-                    info!(issuer = %self.issuer, keys = ?now, "the realm's signing keys");
+                    let keys = now.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    info!(issuer = %self.issuer, keys, "the realm's signing keys");
                 }
                 state.failure = None;
                 state.current = Some(Arc::new(Current { found, fetched: Instant::now(), generation }));

@@ -100,6 +100,8 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
         log.contains(r"claimed_username=`mallory\nINFO all is well` reason=the token is of the type `ID`"),
         "{log}"
     );
+    let keys = log.lines().find(|line| line.contains("the realm's signing keys")).unwrap();
+    assert!(keys.contains(r#"(RS256)""#) && !keys.contains("KeySummary"), "{keys}");
     assert!(log.contains("the realm's keys cannot be fetched"), "{log}");
     assert!(log.contains("not the JSON expected"), "{log}");
     for secret in [good, bad, foreign, String::from("s3cret"), String::from("surprise"), String::from("f3a1")] {

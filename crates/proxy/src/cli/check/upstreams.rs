@@ -6,7 +6,7 @@ use futures::future;
 
 use super::Finding;
 use super::remedy::{self, Keys};
-use crate::auth::{KeySummary, RealmReport, Verifier};
+use crate::auth::{RealmReport, Verifier};
 use crate::clock::Clock;
 use crate::errors;
 use crate::hpc_user::{HpcUserApi, HpcUserError};
@@ -120,16 +120,12 @@ pub(super) async fn keycloak(settings: &settings::Auth) -> Vec<Finding> {
         )
         .with_remedy(String::from("add an active RSA, EC or Ed25519 signing key to the realm")),
         Ok(Some(RealmReport { issuer, keys, .. })) => {
-            let shown: Vec<_> = keys.iter().map(key).collect();
+            let shown: Vec<_> = keys.iter().map(ToString::to_string).collect();
             Finding::ok(CHECK, format!("{issuer} answers with {}: {}", counted(keys.len(), "key"), shown.join(", ")))
         }
         Ok(None) => Finding::warning(CHECK, "not asked, since authentication is disabled"),
         Err(error) => failed(CHECK, &error, KEYCLOAK),
     }]
-}
-
-fn key(key: &KeySummary) -> String {
-    format!("{} ({})", key.id.as_deref().unwrap_or("without an id"), key.algorithms.join(" "))
 }
 
 fn failed(check: &str, error: &(dyn Error + 'static), keys: Keys) -> Finding {
