@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::api::{self, Service, VERSION};
 use crate::clock::Clock;
 use crate::errors;
 use crate::server;
-use crate::settings::Loaded;
+use crate::settings::{Loaded, LogFormat};
 use crate::telemetry;
 
 /// How long running requests have after the first signal.
@@ -18,6 +18,16 @@ const GRACE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;
+    let format = loaded.settings.log.format;
+    let outcome = until_the_end(loaded);
+    if let (LogFormat::Json, Err(failure)) = (format, &outcome) {
+        // Standard error tells people; a machine reads the log alone.
+        error!("{failure}");
+    }
+    outcome
+}
+
+fn until_the_end(loaded: Loaded) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

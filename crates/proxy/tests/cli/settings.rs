@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
+use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, World};
 
 use crate::site::{SECRET, Site};
@@ -23,7 +24,7 @@ fn config_shows_what_is_in_force_and_no_secret() {
     let document = json.json();
     let row = |key: &str| document["settings"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap();
     assert_eq!(row("auth.keycloak_realm")["value"], "cscs");
-    assert_eq!(row("sentry.dsn")["value"], serde_json::Value::Null);
+    assert_eq!(row("sentry.dsn")["value"], Value::Null);
     assert_eq!(row("sentry.dsn")["source"], "default");
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
     for text in [ended.stdout, ended.stderr, json.stdout, json.stderr] {
@@ -73,10 +74,17 @@ fn what_is_no_address_is_told_with_one_that_is() {
 fn a_port_in_use_is_a_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = Site::new(World::empty()).run(&["serve", "--listen", &address]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-    assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: cannot listen on {address}")), "{}", ended.stderr);
+    for (format, errors) in [("human", 0), ("json", 1)] {
+        let ended = Site::new(World::empty()).with("LOG_FORMAT", format).run(&["serve", "--listen", &address]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+        let told = format!("cannot listen on {address}");
+        assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: {told}")), "{}", ended.stderr);
+        // A machine that reads the log alone learns it, too.
+        let lines: Vec<Value> = ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let error = |line: &&Value| line["level"] == "ERROR" && line["message"].as_str().unwrap().starts_with(&told);
+        assert_eq!(lines.iter().filter(error).count(), errors, "{}", ended.stdout);
+    }
 }
 
 #[test]
