@@ -1,5 +1,7 @@
 //! A world worth looking at: every state, every type of order, and the oddities that real data has.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -16,6 +18,33 @@ const CUSTOMERS: [(&str, &str); 6] = [
     ("mch", "Weather Service"),
     ("kaeufer", "Käufer «Ω» & Söhne"),
 ];
+
+/// Positions of the projects that have no GID.
+const UNKNOWN: usize = 7;
+const WITHOUT_GID: usize = 9;
+
+/// Hands out projects with a GID, so that no two resources share a directory.
+struct Places {
+    projects: Vec<Uuid>,
+    taken: HashSet<(Uuid, String, Uuid)>,
+}
+
+impl Places {
+    fn new(projects: &[Uuid]) -> Self {
+        let known = projects.iter().enumerate().filter(|(number, _)| ![UNKNOWN, WITHOUT_GID].contains(number));
+        Self { projects: known.map(|(_, project)| *project).collect(), taken: HashSet::new() }
+    }
+
+    /// The first project, from position `from` on, that has no such directory yet; offering and project.
+    fn next(&mut self, offering: Uuid, data_type: &str, from: usize) -> (Uuid, Uuid) {
+        let start = from % self.projects.len();
+        let mut around = self.projects.iter().cycle().skip(start).take(self.projects.len());
+        let project = around.find(|project| !self.taken.contains(&(offering, data_type.to_owned(), **project)));
+        let project = *project.unwrap_or(&self.projects[start]);
+        self.taken.insert((offering, data_type.to_owned(), project));
+        (offering, project)
+    }
+}
 
 impl World {
     /// Three storage systems (`capstor` and `vast` of provider `cscs`, `iopsstor` of `eth`), a fourth offering that the
@@ -37,9 +66,10 @@ impl World {
         let projects = world.demo_projects();
         world.demo_users(cscs, eth, offerings[0], projects[0]);
 
-        world.demo_settled(&offerings, &projects);
-        world.demo_orders(&offerings, &projects);
-        world.demo_oddities(&offerings, &projects);
+        let mut places = Places::new(&projects);
+        world.demo_settled(&offerings, &mut places);
+        world.demo_orders(&offerings, &mut places);
+        world.demo_oddities(&offerings, &projects, &mut places);
         world.add_resource((basic, projects[1]), "tape-1", ResourceState::Ok, storage(5, "archive"));
         world
     }
@@ -52,9 +82,9 @@ impl World {
                 let project = format!("{slug}-p{}", half + 1);
                 projects.push(self.add_project(customer, &project, &format!("{name}, project {}", half + 1)));
                 let gid = u32::try_from(30_500 + 2 * number + half).unwrap_or(u32::MAX);
-                match (number, half) {
-                    (3, 1) => {}                                    // not known to the HPC User API at all
-                    (4, 1) => self.hpc.add_project(&project, None), // known, but without a GID
+                match projects.len() - 1 {
+                    UNKNOWN => {} // to the HPC User API
+                    WITHOUT_GID => self.hpc.add_project(&project, None),
                     _ => self.hpc.add_project(&project, Some(gid)),
                 }
             }
@@ -77,17 +107,20 @@ impl World {
     }
 
     /// Resources without an open order, each data type on each system.
-    fn demo_settled(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+    fn demo_settled(&mut self, offerings: &[Uuid], places: &mut Places) {
         let mut number = 0;
-        for (offering, (system, _)) in offerings.iter().zip(SYSTEMS) {
+        for (offering, (system, provider)) in offerings.iter().zip(SYSTEMS) {
             for data_type in DATA_TYPES {
                 for _ in 0..2 {
-                    let project = projects[number * 5 % projects.len()];
+                    let place = places.next(*offering, data_type, number * 5);
                     let slug = format!("{system}-{data_type}-{number}");
                     let mut record = storage(10 * (number + 1), data_type);
-                    let slug_of_project = self.projects[&project].slug.clone();
+                    // Of some, Waldur knows the path already. It need not end with the project's slug.
                     if number % 2 == 0 {
-                        let path = format!("/{system}/{data_type}/demo/{slug_of_project}");
+                        let project = &self.projects[&place.1];
+                        let customer = &self.customers[&project.customer].slug;
+                        let last = if data_type == "users" { &slug } else { &project.slug };
+                        let path = format!("/{system}/{data_type}/{provider}/{customer}/{last}");
                         record.insert("backend_id".into(), path.into());
                     }
                     if number % 6 == 0 {
@@ -95,15 +128,18 @@ impl World {
                             "soft_quota_inodes": 1_000_000, "hard_quota_inodes": 1_500_000 });
                         record.insert("options".into(), options);
                     }
-                    self.add_resource((*offering, project), &slug, ResourceState::Ok, record);
+                    self.add_resource(place, &slug, ResourceState::Ok, record);
                     number += 1;
                 }
             }
         }
-        for (slug, state) in
-            [("gone", ResourceState::Terminated), ("broken", ResourceState::Erred), ("half-made", ResourceState::Erred)]
-        {
-            let id = self.add_resource((offerings[0], projects[2]), slug, state, storage(7, "store"));
+        for (from, slug, state) in [
+            (2, "broken", ResourceState::Erred),
+            (3, "half-made", ResourceState::Erred),
+            (4, "gone", ResourceState::Terminated),
+        ] {
+            let place = places.next(offerings[0], "store", from);
+            let id = self.add_resource(place, slug, state, storage(7, "store"));
             if state == ResourceState::Erred {
                 self.change(id, "error_message", "Quota could not be set".into());
             }
@@ -111,7 +147,7 @@ impl World {
     }
 
     /// Open and closed orders of every type and in every state.
-    fn demo_orders(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+    fn demo_orders(&mut self, offerings: &[Uuid], places: &mut Places) {
         for (number, state) in [
             OrderState::PendingConsumer,
             OrderState::PendingProvider,
@@ -123,12 +159,14 @@ impl World {
         .into_iter()
         .enumerate()
         {
+            let data_type = DATA_TYPES[number % 4];
+            let (offering, project) = places.next(offerings[number % offerings.len()], data_type, number);
             let order = self.order_create(NewResource {
-                offering: offerings[number % offerings.len()],
-                project: projects[number],
+                offering,
+                project,
                 slug: format!("create-{}", state.as_str()),
                 limits: json!({ "storage": 20 + number }),
-                attributes: json!({ "storage_data_type": DATA_TYPES[number % 4], "permissions": "0770" }),
+                attributes: json!({ "storage_data_type": data_type, "permissions": "0770" }),
             });
             if state == OrderState::Rejected {
                 let _ = self.consumer_reject(order);
@@ -140,7 +178,7 @@ impl World {
         for (number, state) in open.into_iter().enumerate() {
             for what in ["limits", "options", "terminate"] {
                 let slug = format!("{what}-{}", state.as_str());
-                let place = (offerings[number % offerings.len()], projects[number + 2]);
+                let place = places.next(offerings[number % offerings.len()], DATA_TYPES[number], number + 2);
                 let mut record = storage(30, DATA_TYPES[number]);
                 record.insert("options".into(), json!({ "permissions": "775" }));
                 let id = self.add_resource(place, &slug, ResourceState::Ok, record);
@@ -158,25 +196,29 @@ impl World {
     }
 
     /// What real data has: items in `backend_metadata`, text there, a malformed row, projects without a GID.
-    fn demo_oddities(&mut self, offerings: &[Uuid], projects: &[Uuid]) {
+    fn demo_oddities(&mut self, offerings: &[Uuid], projects: &[Uuid], places: &mut Places) {
         let mut record = storage(12, "store");
         record.insert(
             "backend_metadata".into(),
             json!({ "project_item": { "itemId": "5d8a5c9e-0a3e-5d6f-9c52-6f0b5a9d1c11", "key": null,
                 "name": "own-item", "status": "active", "unixGid": 31_999, "active": true } }),
         );
-        self.add_resource((offerings[0], projects[3]), "own-item", ResourceState::Ok, record);
+        let place = places.next(offerings[0], "store", 3);
+        self.add_resource(place, "own-item", ResourceState::Ok, record);
 
         let mut record = storage(3, "users");
         record.insert("backend_metadata".into(), "written by hand".into());
-        self.add_resource((offerings[1], projects[0]), "text-metadata", ResourceState::Ok, record);
+        let place = places.next(offerings[1], "users", 0);
+        self.add_resource(place, "text-metadata", ResourceState::Ok, record);
 
         let mut record = storage(3, "store");
         record.insert("limits".into(), json!({ "storage": "a lot" }));
-        self.add_resource((offerings[1], projects[4]), "malformed", ResourceState::Ok, record);
+        let place = places.next(offerings[1], "store", 4);
+        self.add_resource(place, "malformed", ResourceState::Ok, record);
 
-        self.add_resource((offerings[0], projects[7]), "project-unknown", ResourceState::Ok, storage(9, "store"));
-        self.add_resource((offerings[0], projects[9]), "project-without-gid", ResourceState::Ok, storage(9, "store"));
+        for (slug, project) in [("project-unknown", UNKNOWN), ("project-without-gid", WITHOUT_GID)] {
+            self.add_resource((offerings[0], projects[project]), slug, ResourceState::Ok, storage(9, "store"));
+        }
     }
 }
 
@@ -189,6 +231,8 @@ fn storage(terabytes: usize, data_type: &str) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use crate::world::{Order, OrderState, OrderType, ResourceState, World};
 
     #[test]
@@ -206,6 +250,24 @@ mod tests {
         }
         assert!(open.iter().any(|order| order.is_options_order()));
         assert!((35..=60).contains(&world.resources.len()), "{} resources", world.resources.len());
+    }
+
+    #[test]
+    fn every_resource_has_a_directory_of_its_own_below_its_customer() {
+        let world = World::demo();
+        let mut seen = HashSet::new();
+        for row in world.resources.values() {
+            let (offering, project) = (&world.offerings[&row.offering], &world.projects[&row.project]);
+            let (provider, customer) = (&world.providers[&offering.provider], &world.customers[&project.customer]);
+            let data_type = row.record["attributes"]["storage_data_type"].as_str().unwrap();
+            let above = format!("/{}/{data_type}/{}/{}/", offering.slug, provider.slug, customer.slug);
+            let path = match row.text("backend_id") {
+                "" => format!("{above}{}", project.slug),
+                given => given.to_owned(),
+            };
+            assert!(path.starts_with(&above), "{path}");
+            assert!(seen.insert(path.clone()), "{path} is there twice");
+        }
     }
 
     #[test]
