@@ -112,7 +112,7 @@ impl World {
         for (offering, (system, provider)) in offerings.iter().zip(SYSTEMS) {
             for data_type in DATA_TYPES {
                 for _ in 0..2 {
-                    let place = places.next(*offering, data_type, number * 5);
+                    let place = places.next(*offering, data_type, number * 7);
                     let slug = format!("{system}-{data_type}-{number}");
                     let mut record = storage(10 * (number + 1), data_type);
                     // Of some, Waldur knows the path already. It need not end with the project's slug.
