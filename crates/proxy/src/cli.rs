@@ -43,8 +43,8 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  hpc-storage-proxy check --config /etc/hpc-storage-proxy.yaml
-  hpc-storage-proxy serve --config /etc/hpc-storage-proxy.yaml --listen 0.0.0.0:8000
+  hpc-storage-proxy check --config settings.yaml
+  hpc-storage-proxy serve --config settings.yaml --listen 0.0.0.0:8000
 
 Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
 
@@ -88,12 +88,12 @@ enum Command {
 const SERVE: &str = "\
 Examples:
   hpc-storage-proxy serve --listen 0.0.0.0:8000
-  hpc-storage-proxy serve --listen 127.0.0.1:8000 --listen [::1]:8000";
+  hpc-storage-proxy serve --listen 10.0.0.1:8000 --listen [::1]:8000";
 
 const CHECK: &str = "\
 Examples:
   hpc-storage-proxy check
-  hpc-storage-proxy check --json | jq '.checks[] | select(.outcome == \"failed\")'
+  hpc-storage-proxy check --json | jq '.checks[] | select(.remedy)'
 
 One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails.
 
@@ -107,7 +107,7 @@ Examples:
 
 SPACE and INODES (M: millions) are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
 provider), `executing`, or `open` (for instance when the customer has not approved yet). A \
-narrow terminal does without MODE, UID, INODES and ORDER, in this order.
+narrow terminal does without MODE, UID, INODES, TYPE, ORDER and GID, in this order; the rest is shown whole.
 
 Resources that are left out are named on standard error, each with the reason.
 
@@ -126,7 +126,7 @@ out are named on standard error, each with the reason.
 const CONFIG: &str = "\
 Examples:
   hpc-storage-proxy config
-  hpc-storage-proxy config --json | jq '.settings[] | select(.source != \"default\")'
+  hpc-storage-proxy config --json | jq '.settings[] | select(.value)'
 
 Exit codes: 0 the settings are valid, 78 they cannot be used: every fault is named.";
 
@@ -138,8 +138,10 @@ It is the document that the API serves at /openapi.json. No settings are needed.
 
 const COMPLETIONS: &str = "\
 Examples:
-  hpc-storage-proxy completions bash > /etc/bash_completion.d/hpc-storage-proxy
-  hpc-storage-proxy completions zsh > ~/.zfunc/_hpc-storage-proxy";
+  hpc-storage-proxy completions bash > ~/.hpc-storage-proxy.bash
+  hpc-storage-proxy completions zsh > ~/.zfunc/_hpc-storage-proxy
+
+In bash, `source` the file in ~/.bashrc. In zsh, its folder belongs into $fpath.";
 
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -161,7 +163,7 @@ struct ListArgs {
     filters: Filters,
     #[command(flatten)]
     format: Json,
-    /// Show system, name and item id too
+    /// Show system, name and item id too, however wide it gets
     #[arg(long)]
     wide: bool,
 }

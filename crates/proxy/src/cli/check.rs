@@ -67,9 +67,13 @@ impl Finding {
             Outcome::Warning => ("warning", Tone::Odd),
             Outcome::Failed => ("FAILED ", Tone::Bad),
         };
-        let remedy = self.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
-        let told = harmless(&format!("{}: {}{remedy}", self.check, self.detail));
-        format!("{}  {told}\n", terminal.paint(tone, word))
+        let indent = word.len() + 2;
+        let told = terminal.wrap(&harmless(&format!("{}: {}", self.check, self.detail)), indent);
+        let remedy = self.remedy.as_ref().map(|remedy| {
+            let remedy = terminal.wrap(&harmless(remedy), indent + 2);
+            format!("{:indent$}→ {remedy}\n", "")
+        });
+        format!("{}  {told}\n{}", terminal.paint(tone, word), remedy.unwrap_or_default())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `config`: the settings in force, secrets masked, each with its source.
 
+use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use super::Failure;
@@ -34,6 +35,7 @@ pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(),
         return terminal::print_json(&Document { settings: settings.collect(), warnings });
     }
     let mut table = terminal::table(&["KEY", "VALUE", "SOURCE"]);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     for (key, value, source) in loaded.report() {
         let tone = if source == "default" { Tone::Plain } else { Tone::Good };
         table.add_row([

@@ -18,7 +18,13 @@ pub(super) struct Terminal {
     pub(super) progress: bool,
     /// Whether the log may be coloured.
     pub(super) log_colour: bool,
+    /// Columns of the terminal that the answer goes to; `None`: it goes elsewhere, where lines have any length.
+    pub(super) width: Option<usize>,
 }
+
+/// No terminal at all, for tests.
+#[cfg(test)]
+pub(super) const PLAIN: Terminal = Terminal { colour: false, progress: false, log_colour: false, width: None };
 
 /// What a text says about its subject; shown as a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +43,7 @@ impl Terminal {
             colour: io::stdout().is_terminal() && colours && capable,
             progress: io::stderr().is_terminal() && capable,
             log_colour: io::stderr().is_terminal() && colours && capable,
+            width: Table::new().width().map(usize::from),
         }
     }
 
@@ -49,6 +56,26 @@ impl Terminal {
             Tone::Plain => return text.to_owned(),
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Running text, after `indent` blanks on each line but the first, which is that far in already.
+    pub(super) fn wrap(self, text: &str, indent: usize) -> String {
+        let Some(width) = self.width else { return text.to_owned() };
+        let (mut out, mut column) = (String::new(), indent);
+        for (number, word) in text.split(' ').enumerate() {
+            let length = word.chars().count();
+            if number > 0 && column + 1 + length > width {
+                out.push('\n');
+                out.extend(std::iter::repeat_n(' ', indent));
+                column = indent;
+            } else if number > 0 {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += length;
+        }
+        out
     }
 
     /// A cell of a table in the colour of its tone.
@@ -66,10 +93,10 @@ impl Terminal {
 /// Blanks between two columns.
 pub(super) const PADDING: u16 = 2;
 
-/// A table without lines, so that other programs can read it. On a terminal it is as wide as that at most.
+/// A table without lines, so that other programs can read it. Nothing in it is broken, however long it is.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Disabled);
     for column in table.column_iter_mut() {
         column.set_padding((0, PADDING));
     }
@@ -116,8 +143,17 @@ mod tests {
     }
 
     #[test]
+    fn running_text_is_no_wider_than_the_terminal() {
+        let terminal = Terminal { width: Some(20), ..PLAIN };
+        assert_eq!(terminal.wrap("one two three four five", 4), "one two three\n    four five");
+        assert_eq!(terminal.wrap("sixteen letters.", 4), "sixteen letters.");
+        assert_eq!(terminal.wrap("a https://long.example.org/ b", 4), "a\n    https://long.example.org/\n    b");
+        assert_eq!(PLAIN.wrap("one two three four five", 4), "one two three four five");
+    }
+
+    #[test]
     fn only_a_colourful_terminal_gets_colours() {
-        let terminal = |colour| Terminal { colour, progress: false, log_colour: false };
+        let terminal = |colour| Terminal { colour, ..PLAIN };
         assert_eq!(terminal(true).paint(Tone::Bad, "FAILED"), "\x1b[31mFAILED\x1b[0m");
         assert_eq!(terminal(true).paint(Tone::Plain, "x"), "x");
         assert_eq!(terminal(false).paint(Tone::Bad, "FAILED"), "FAILED");

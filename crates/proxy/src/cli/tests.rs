@@ -62,3 +62,14 @@ fn every_command_has_an_example() {
         assert!(help.starts_with("Examples:\n  hpc-storage-proxy "), "{}", command.get_name());
     }
 }
+
+#[test]
+fn no_example_is_broken_on_a_usual_terminal() {
+    let cli = Cli::command();
+    for command in cli.get_subcommands().chain([&cli]) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for example in help.lines().filter(|line| line.starts_with("  ")) {
+            assert!(example.chars().count() <= 80, "{example}");
+        }
+    }
+}

@@ -5,13 +5,18 @@ use simulator::{Fault, PROVIDER_TOKEN, World};
 
 use crate::site::{Ended, SECRET, Site};
 
-/// Outcome and subject of each line.
+/// Outcome and subject of each finding.
 fn lines(ended: &Ended) -> Vec<(&str, &str)> {
-    ended.stdout.lines().map(|line| (line[..7].trim_end(), line[9..].split(": ").next().unwrap())).collect()
+    let findings = ended.stdout.lines().filter(|line| !line.starts_with(' '));
+    findings.map(|line| (line[..7].trim_end(), line[9..].split(": ").next().unwrap())).collect()
 }
 
+/// The finding that starts like this, with its remedy on the line below.
 fn line<'a>(ended: &'a Ended, start: &str) -> &'a str {
-    ended.stdout.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no `{start}`: {ended:?}"))
+    let at = ended.stdout.find(start).unwrap_or_else(|| panic!("no `{start}`: {ended:?}"));
+    let rest = &ended.stdout[at..];
+    let end = rest.match_indices('\n').find(|(at, _)| !rest[at + 1..].starts_with("         → ")).map(|(at, _)| at);
+    &rest[..end.unwrap()]
 }
 
 #[test]

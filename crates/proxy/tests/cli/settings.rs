@@ -107,6 +107,7 @@ fn help_version_openapi_and_completions_need_no_settings() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "what is not tested is told")]
 fn bash_completes_options_and_values_of_a_subcommand() {
     if Command::new("bash").arg("--version").output().is_err() {
         eprintln!("SKIPPED: there is no bash to complete with");

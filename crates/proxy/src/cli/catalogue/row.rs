@@ -1,16 +1,38 @@
-//! An item of the document as a row for people.
+//! The items of the document as a table for people.
 
-use comfy_table::Cell;
+use comfy_table::{Cell, ColumnConstraint};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::cli::terminal::{Terminal, Tone, harmless};
+use crate::cli::terminal::{self, PADDING, Terminal, Tone, harmless};
 
 /// The columns; those from [`WIDE`] on with `--wide` only.
-pub(super) const HEADER: [&str; 12] =
+const HEADER: [&str; 12] =
     ["MOUNT POINT", "STATUS", "TYPE", "MODE", "UID", "GID", "SPACE", "INODES", "ORDER", "SYSTEM", "NAME", "ITEM"];
-/// Columns that are always shown.
-pub(super) const WIDE: usize = 9;
+/// Columns that are shown without `--wide`.
+const WIDE: usize = 9;
+
+/// What a narrow terminal does without, in this order. What is left is shown whole, however narrow it is.
+const DISPENSABLE: [&str; 6] = ["MODE", "UID", "INODES", "TYPE", "ORDER", "GID"];
+
+/// Each item in a row, its guide before the mount point. `wide` shows every column, also beyond the terminal's width.
+pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item)>, wide: bool, terminal: Terminal) -> String {
+    let mut table = terminal::table(if wide { &HEADER } else { &HEADER[..WIDE] });
+    table.add_rows(rows.map(|(guide, item)| item.cells(&guide, wide, terminal)));
+    if let Some(width) = terminal.width.filter(|_| !wide) {
+        let content = table.column_max_content_widths();
+        let needed = |hidden: &[&str]| -> usize {
+            let shown = HEADER.iter().zip(&content).filter(|(name, _)| !hidden.contains(name));
+            shown.map(|(_, width)| usize::from(width + PADDING)).sum::<usize>() - usize::from(PADDING)
+        };
+        let fits = (0..DISPENSABLE.len()).map(|count| &DISPENSABLE[..count]).find(|hidden| needed(hidden) <= width);
+        let hidden = fits.unwrap_or(&DISPENSABLE);
+        for (column, _) in table.column_iter_mut().zip(HEADER).filter(|(_, name)| hidden.contains(name)) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
+    table.trim_fmt() + "\n"
+}
 
 /// What the commands show of an item.
 #[derive(Debug, Deserialize)]
@@ -111,7 +133,7 @@ impl Item {
     }
 
     /// The cells of [`HEADER`]; `guide` goes before the mount point.
-    pub(super) fn cells(&self, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
+    fn cells(&self, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
         let target = &self.target.target_item;
         let gid = target.unix_gid.or_else(|| target.primary_project.as_ref().map(|project| project.unix_gid));
         let system = format!("{}/{}", self.storage_system.key, self.storage_data_type.key);
@@ -195,6 +217,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cli::terminal::PLAIN;
 
     fn item(changes: &Value) -> Item {
         let mut record = json!({
@@ -212,8 +235,7 @@ mod tests {
     }
 
     fn shown(item: &Item) -> Vec<String> {
-        let terminal = Terminal { colour: false, progress: false, log_colour: false };
-        item.cells("", false, terminal).iter().map(Cell::content).collect()
+        item.cells("", false, PLAIN).iter().map(Cell::content).collect()
     }
 
     #[test]
@@ -235,6 +257,36 @@ mod tests {
             {"type": "inodes", "quota": 2e7, "enforcementType": "hard"}]);
         let row = shown(&item(&json!({"newQuotas": new, "approve_by_provider_url": "x", "set_state_done_url": "x"})));
         assert_eq!(row[6..], ["10 → 12.5 TB", "20M", "to approve"]);
+    }
+
+    #[test]
+    fn a_narrow_terminal_does_without_some_columns_and_breaks_none() {
+        let path = "/capstor/store/cscs/customer/project-1";
+        let new = json!([{"type": "space", "quota": 12.5, "enforcementType": "hard"}]);
+        let item = item(&json!({"mountPoint": {"default": path}, "newQuotas": new, "set_state_done_url": "x"}));
+        let lines = |width, wide| {
+            let terminal = Terminal { width: Some(width), ..PLAIN };
+            let text = table([(String::from("└── "), &item)].into_iter(), wide, terminal);
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.contains(&format!("└── {path}  active")) && text.contains("10 → 12.5 TB"), "{text}");
+            let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            let header = text.lines().next().unwrap().split("  ").map(str::trim).filter(|name| !name.is_empty());
+            (header.collect::<Vec<_>>().join(","), longest)
+        };
+        for (width, shown) in [
+            (120, "MOUNT POINT,STATUS,TYPE,MODE,UID,GID,SPACE,INODES,ORDER"),
+            (105, "MOUNT POINT,STATUS,TYPE,UID,GID,SPACE,INODES,ORDER"),
+            (95, "MOUNT POINT,STATUS,TYPE,GID,SPACE,ORDER"),
+            (85, "MOUNT POINT,STATUS,GID,SPACE,ORDER"),
+            (75, "MOUNT POINT,STATUS,GID,SPACE"),
+            (70, "MOUNT POINT,STATUS,SPACE"),
+        ] {
+            let (header, longest) = lines(width, false);
+            assert_eq!(header, shown, "{width}");
+            assert!(longest <= width, "{longest} {width}");
+        }
+        assert_eq!(lines(20, false).0, "MOUNT POINT,STATUS,SPACE");
+        assert!(lines(80, true).0.ends_with("ORDER,SYSTEM,NAME,ITEM"));
     }
 
     #[test]

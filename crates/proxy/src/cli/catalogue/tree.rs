@@ -6,12 +6,11 @@
 use std::collections::HashMap;
 
 use catalog::{Filter, Skipped};
-use comfy_table::ContentArrangement;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::row::{Branch, HEADER, Rank, WIDE};
+use super::row::{self, Branch, Rank};
 use super::{Entry, entries, tell_skipped};
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
@@ -61,7 +60,8 @@ pub(in crate::cli) async fn run(
     } else if entries.is_empty() {
         terminal::tell("There are no such storage resources.");
     } else {
-        terminal::print(&text(&entries, &shape, terminal))?;
+        let rows = shape.guided().into_iter().map(|(guide, position)| (guide, &entries[position].1));
+        terminal::print(&row::table(rows, false, terminal))?;
     }
     Ok(tell_skipped(&skipped, loaded))
 }
@@ -128,16 +128,6 @@ impl Shape {
             self.guide_children(*child, &format!("{trunk}{below}"), rows);
         }
     }
-}
-
-fn text(entries: &[Entry], shape: &Shape, terminal: Terminal) -> String {
-    let mut table = terminal::table(&HEADER[..WIDE]);
-    // Wrapped guides are no guides.
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    for (guide, position) in shape.guided() {
-        table.add_row(entries[position].1.cells(&guide, false, terminal));
-    }
-    table.trim_fmt() + "\n"
 }
 
 #[cfg(test)]
