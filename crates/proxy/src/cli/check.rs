@@ -7,6 +7,7 @@ use futures::StreamExt;
 use futures::future::FutureExt;
 use futures::stream;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::terminal::{self, Terminal, Tone, harmless};
 use super::{EXIT_SETTINGS, Failure, progress};
@@ -84,9 +85,10 @@ pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Resu
         print(&findings, terminal)?;
     }
     let settings = &loaded.settings;
+    let (told, listing) = oneshot::channel();
     let upstreams = [
-        ("Waldur", upstreams::waldur(settings).boxed()),
-        ("the HPC User API", upstreams::hpc_user(&settings.hpc_user_api).boxed()),
+        ("Waldur", upstreams::waldur(settings, told).boxed()),
+        ("the HPC User API", upstreams::hpc_user(settings, listing).boxed()),
         ("Keycloak", upstreams::keycloak(&settings.auth).boxed()),
     ];
     let (names, checks): (Vec<_>, Vec<_>) = upstreams.into_iter().unzip();

@@ -97,6 +97,25 @@ fn an_unknown_offering_fails_and_an_empty_one_does_not() {
 }
 
 #[test]
+fn what_will_be_left_out_is_counted_and_named() {
+    let site = Site::new(World::demo());
+    let out = site.run(&["list", "--json"]).json()["skipped"].as_array().unwrap().len();
+    let all = site.simulator.world(|world| world.projects.len());
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let gids = line(&ended, "warning  HPC User API");
+    let told = gids.strip_prefix("warning  HPC User API: ").unwrap().split_once(" projects, ").unwrap();
+    assert!(told.0.parse::<usize>().unwrap() <= all, "{gids}");
+    assert_eq!(told.1, "2 without a GID: inst-delta-p2, mch-p2\n         → have the GIDs assigned there");
+    let resources = line(&ended, "warning  resources");
+    assert!(resources.contains(&format!(": {out} of ")) && resources.contains("limits.storage"), "{resources}");
+    // Where the API cannot be asked, nothing is said about its projects.
+    let ended = site.with("HPC_USER_CLIENT_SECRET", "wrong").run(&["check"]);
+    assert!(!ended.stdout.contains("without a GID"), "{ended:?}");
+    assert!(line(&ended, "warning  resources").contains(": 1 of "), "{ended:?}");
+}
+
+#[test]
 fn development_without_the_hpc_user_api_is_a_warning() {
     let site = Site::golden("plain")
         .without(&["HPC_USER_API_URL", "HPC_USER_CLIENT_ID", "HPC_USER_CLIENT_SECRET", "HPC_USER_OIDC_TOKEN_URL"])

@@ -1,26 +1,33 @@
 //! Each upstream, asked as the proxy asks it.
 
+use std::collections::HashMap;
 use std::error::Error;
 
+use catalog::{Identities, Policy};
 use futures::future;
+use tokio::sync::oneshot::{Receiver, Sender};
 
 use super::Finding;
 use super::remedy::{self, Keys};
 use crate::auth::{RealmReport, Verifier};
 use crate::clock::Clock;
 use crate::errors;
-use crate::hpc_user::{HpcUserApi, HpcUserError};
-use crate::settings::{self, Settings, StorageSystem};
+use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
+use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
+use crate::source;
 use crate::upstream::public_part;
 use crate::waldur::{Listing, Offering, Waldur, WaldurError};
 
 const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
 const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.oidc_token_url" };
+/// Projects that a finding names; more are counted.
+const NAMED: usize = 10;
+
 const KEYCLOAK: Keys = Keys { section: "auth", place: "auth.keycloak_url and auth.keycloak_realm" };
 
-/// Whether Waldur answers, takes the token, and has the offerings; and how many resources each has.
-pub(super) async fn waldur(settings: &Settings) -> Vec<Finding> {
+/// Whether Waldur answers, takes the token, and has the offerings; and how many resources each has. Those go to `told`.
+pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Finding> {
     const CHECK: &str = "Waldur";
     let waldur = match Waldur::new(&settings.waldur_api) {
         Ok(waldur) => waldur,
@@ -39,12 +46,8 @@ pub(super) async fn waldur(settings: &Settings) -> Vec<Finding> {
     findings.extend(
         systems.iter().zip(offerings).map(|(system, offerings)| offering(system, offerings.as_deref(), &listing)),
     );
-    if let Some(first) = listing.malformed.first() {
-        let count = counted(listing.malformed.len(), "resource");
-        let detail = format!("{count} cannot be mapped and will be left out; the first: {}", first.detail);
-        let remedy = String::from("correct them in Waldur; `hpc-storage-proxy list` names all");
-        findings.push(Finding::warning("resources", detail).with_remedy(remedy));
-    }
+    // An error says that nobody waits for it.
+    let _ = told.send(listing);
     findings
 }
 
@@ -70,25 +73,90 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
     }
 }
 
-/// Whether there is a machine token, and the HPC User API takes it.
-pub(super) async fn hpc_user(settings: &settings::HpcUserApi) -> Vec<Finding> {
-    const CHECK: &str = "HPC User API";
-    const TOKEN: &str = "machine token";
-    let api = match HpcUserApi::new(settings) {
+const HPC_USER_API: &str = "HPC User API";
+
+/// Whether there is a machine token, the HPC User API takes it, and it knows the projects of the resources in `listing`;
+/// and what will be left out of these.
+pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) -> Vec<Finding> {
+    let api = match HpcUserApi::new(&settings.hpc_user_api) {
         Ok(api) => api,
-        Err(error) => return vec![failed(CHECK, &error, HPC_USER)],
+        Err(error) => return vec![failed(HPC_USER_API, &error, HPC_USER)],
     };
+    let (mut findings, works) = exchange(&api, &settings.hpc_user_api).await;
+    // Without a listing, the check of Waldur says why.
+    let Ok(listing) = listing.await else { return findings };
+    let policy = source::policy(settings);
+    let mut gids = None;
+    if works {
+        let wanted = listing.resources.iter().filter_map(|resource| catalog::wanted_project(resource, &policy));
+        match api.resolve(wanted).await {
+            Ok(found) => {
+                findings.extend(without_gid(&found, policy.development_mode));
+                gids = Some(found);
+            }
+            Err(error) => findings.push(failed(HPC_USER_API, &error, HPC_USER)),
+        }
+    }
+    findings.extend(left_out(&listing, gids, &policy, settings.backend_settings.on_processing_error));
+    findings
+}
+
+/// The projects that have no GID.
+fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
+    let mut without: Vec<_> = gids.iter().filter(|(_, gid)| gid.is_err()).map(|(slug, _)| slug.as_str()).collect();
+    without.sort_unstable();
+    let named = without.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = without.len().checked_sub(NAMED).filter(|more| *more > 0);
+    let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+    let (all, count) = (counted(gids.len(), "project"), without.len());
+    let remedy = if development_mode {
+        "in development mode they are invented; in production, have them assigned there"
+    } else {
+        "have the GIDs assigned there"
+    };
+    (count > 0).then(|| {
+        Finding::warning(HPC_USER_API, format!("{all}, {count} without a GID: {named}{more}"))
+            .with_remedy(String::from(remedy))
+    })
+}
+
+/// The resources that will not be in the catalogue. Without GIDs nothing can be said about missing ones.
+fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnProcessingError) -> Option<Finding> {
+    let known = gids.is_some();
+    let gids = gids.unwrap_or_default().into_iter();
+    let gids = gids.map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string()))).collect();
+    let identities = Identities { gids, users: HashMap::new() };
+    let customers = catalog::customers_of_resources(listing.resources.iter());
+    let catalogue = catalog::build(&listing.resources, &customers, &identities, policy);
+    let skipped = catalogue.skipped.iter().filter(|_| known);
+    let out: Vec<_> = listing.malformed.iter().chain(&catalogue.malformed).chain(skipped).collect();
+    let first = out.first()?;
+    let all = counted(listing.resources.len() + listing.malformed.len(), "resource");
+    let detail = format!("{} of {all} will be left out; the first: {}", out.len(), first.detail);
+    let remedy = match on_error {
+        OnProcessingError::Skip => "put them right; `hpc-storage-proxy list` names all",
+        OnProcessingError::Fail => {
+            "put them right, until then the API answers 500 (backend_settings.on_processing_error: fail); \
+             `hpc-storage-proxy list` names all"
+        }
+    };
+    Some(Finding::warning("resources", detail).with_remedy(String::from(remedy)))
+}
+
+/// Whether there is a machine token, and the API takes it: what to say about it, and whether both are so.
+async fn exchange(api: &HpcUserApi, settings: &settings::HpcUserApi) -> (Vec<Finding>, bool) {
+    const CHECK: &str = HPC_USER_API;
+    const TOKEN: &str = "machine token";
     let found = api.check().await;
     let token = match &found.token {
         Ok(()) => Finding::ok(TOKEN, "the token endpoint gives one"),
         Err(HpcUserError::NotConfigured(missing)) if settings.development_mode => {
-            return vec![Finding::warning(
-                CHECK,
-                format!("not configured ({missing} is missing): all GIDs are invented"),
-            )];
+            let detail = format!("not configured ({missing} is missing): all GIDs are invented");
+            return (vec![Finding::warning(CHECK, detail)], false);
         }
         Err(error) => failed(TOKEN, error, TOKEN_ENDPOINT),
     };
+    let works = matches!(found.api, Some(Ok(())));
     let api = found.api.map(|api| match api {
         Ok(()) => {
             let url = settings.api_url.as_ref().map(public_part).unwrap_or_default();
@@ -100,7 +168,7 @@ pub(super) async fn hpc_user(settings: &settings::HpcUserApi) -> Vec<Finding> {
         }
         Err(error) => failed(CHECK, &error, HPC_USER),
     });
-    std::iter::once(token).chain(api).collect()
+    (std::iter::once(token).chain(api).collect(), works)
 }
 
 /// Whether the realm answers and has keys.
