@@ -80,10 +80,9 @@ async fn bind(port: u16) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// The settings, by the way that every user's settings take.
-fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
-    let environment = [
-        ("DEBUG", debug.to_string()),
+/// What leads to the simulated upstreams: for the proxy here, and for commands in another shell.
+fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
+    [
         ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#)),
         ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
         ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
@@ -93,11 +92,22 @@ fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
         ("HPC_USER_CLIENT_ID", CLIENT_ID.to_owned()),
         ("HPC_USER_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
         ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
-    ];
+    ]
+}
+
+/// The settings, by the way that every user's settings take.
+fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
+    let environment = variables(simulator).into_iter().chain([("DEBUG", debug.to_string())]);
     // A folder without a file `.env`: the demo's settings are these alone.
     let nowhere = std::path::PathBuf::from("/nonexistent");
     settings::load(&Environment::new(nowhere, environment), &Overrides::default())
         .map_err(|faults| anyhow::anyhow!(errors::chain(&faults)))
+}
+
+/// The variables as lines for a shell.
+fn exports(simulator: &Simulator) -> String {
+    let line = |(name, value): (&str, String)| format!("export {name}='{}'", value.replace('\'', r"'\''"));
+    variables(simulator).map(line).join("\n")
 }
 
 fn introduce(simulator: &Simulator, proxy: SocketAddr) {
@@ -105,10 +115,12 @@ fn introduce(simulator: &Simulator, proxy: SocketAddr) {
     let token_url = simulator.token_url();
     let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).lifetime(24 * 3600));
     let listing = format!("http://{proxy}/api/storage-resources/");
+    let exports = exports(simulator);
     println!(
         "\
 The proxy answers on http://{proxy}, a simulated Waldur, HPC User API and Keycloak on {base}.
-Stop both with Ctrl-C. Nothing here leaves this machine.
+Stop both with Ctrl-C. Nothing here leaves this machine. Paste what follows into another shell; answers are easier to read
+with ` | jq` after a line, if you have jq.
 
 A token for a day:
 
@@ -118,9 +130,9 @@ Everything, the first page:
 
 curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}'
 
-What waits for a provisioner on capstor:
+What waits for a provisioner on vast, with the customers and tenants above it:
 
-curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=capstor&status=pending'
+curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=vast&status=pending'
 
 Scratch directories, two a page:
 
@@ -138,6 +150,47 @@ See what happens when Waldur fails, and when it is back:
 
 curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
 curl -s -X DELETE '{base}/_simulator/faults'
+
+The commands of the proxy against the same upstreams, in this folder:
+
+{exports}
+cargo run --quiet -p hpc-storage-proxy -- check
+cargo run --quiet -p hpc-storage-proxy -- list
+cargo run --quiet -p hpc-storage-proxy -- tree
 "
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use simulator::world::{OrderState, OrderType};
+
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_exports_for_what_they_are() -> anyhow::Result<()> {
+        let simulator = Simulator::start_blocking(World::empty(), (Ipv4Addr::LOCALHOST, 0).into())?;
+        for (name, value) in variables(&simulator) {
+            let ask = format!("{}\nprintf %s \"${name}\"", exports(&simulator));
+            let told = Command::new("sh").args(["-c", &ask]).env_clear().output()?;
+            assert_eq!(String::from_utf8(told.stdout)?, value, "{name}");
+        }
+        let loaded = load(&simulator, true)?;
+        assert!(loaded.settings.debug && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        Ok(())
+    }
+
+    #[test]
+    fn something_waits_for_a_provisioner_on_vast() {
+        let world = World::demo();
+        let vast = world.offering_by_slug("vast").map(|offering| offering.uuid);
+        let waits = world.resources.values().filter(|row| Some(row.offering) == vast).any(|row| {
+            world.order_in_progress(row).is_some_and(|order| {
+                (order.kind(), order.state()) == (Some(OrderType::Create), Some(OrderState::PendingProvider))
+            })
+        });
+        assert!(waits);
+    }
 }
