@@ -1,16 +1,25 @@
 //! Listening and serving.
 
+mod accept;
+mod connection;
+mod limits;
+mod pace;
+
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use futures::future;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
+
+use self::accept::Door;
+use self::connection::Phase;
+use self::limits::Limits;
 
 /// An address that cannot be listened on.
 #[derive(Debug, Error)]
@@ -41,90 +50,43 @@ pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindErro
 }
 
 /// Serves on all listeners until `stop` resolves, and then on until the requests that run by then are finished or what
-/// `stop` resolved to resolves as well.
+/// `stop` resolved to resolves as well. Clients that are slow, idle or many are kept within limits.
 pub async fn serve<C: Future<Output = ()>>(
     listeners: Vec<TcpListener>,
     router: Router,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
-    let (stopping, stopped) = watch::channel(false);
-    let servers = listeners.into_iter().map(|listener| {
-        let router = router.clone();
-        let mut stopped = stopped.clone();
-        async move {
-            info!(address = %listener.local_addr()?, "listening");
-            // Answers go out at once; a failure to say so costs speed alone.
-            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let stop = async move {
-                // An error says that the sender is gone, which happens after stopping only.
-                let _ = stopped.wait_for(|stopped| *stopped).await;
-            };
-            axum::serve(listener, router).with_graceful_shutdown(stop).await
-        }
-    });
-    let mut served = pin!(future::try_join_all(servers));
+    serve_within(Limits::of_this_process(), listeners, router, stop).await
+}
+
+async fn serve_within<C: Future<Output = ()>>(
+    limits: Limits,
+    listeners: Vec<TcpListener>,
+    router: Router,
+    stop: impl Future<Output = C>,
+) -> io::Result<()> {
+    for listener in &listeners {
+        info!(address = %listener.local_addr()?, "listening");
+    }
+    let door = Arc::new(Door::new(limits));
+    // Connections end when this sender is dropped, which is whenever this function ends.
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let accept = |listener| door.clone().accept(listener, router.clone(), phases.clone());
+    let accepting = async {
+        future::join_all(listeners.into_iter().map(accept)).await;
+        future::pending::<Infallible>().await
+    };
     let cut = tokio::select! {
-        outcome = &mut served => return outcome.map(drop),
+        never = accepting => match never {},
         cut = stop => cut,
     };
-    stopping.send_replace(true);
+    phase.send_replace(Phase::Stopping);
     tokio::select! {
-        outcome = served => outcome.map(drop),
-        () = cut => Ok(()),
+        () = door.empty() => {}
+        () = cut => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    /// Serves a route that never answers; gives its URL and the listener.
-    async fn hanging() -> (String, Vec<TcpListener>, Router, oneshot::Receiver<()>) {
-        let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
-        let url = format!("http://{}/", listeners[0].local_addr().unwrap());
-        let (entered, running) = oneshot::channel();
-        let entered = std::sync::Arc::new(std::sync::Mutex::new(Some(entered)));
-        let hang = move || async move {
-            if let Some(entered) = entered.lock().unwrap().take() {
-                entered.send(()).unwrap();
-            }
-            future::pending::<()>().await;
-        };
-        (url, listeners, Router::new().route("/", get(hang)), running)
-    }
-
-    #[tokio::test]
-    async fn serving_ends_at_once_when_running_requests_have_had_their_time() {
-        crate::upstream::install_tls_provider();
-        let (url, listeners, router, running) = hanging().await;
-        let (cut, was_cut) = oneshot::channel::<()>();
-        #[expect(clippy::async_yields_async, reason = "that is what `serve` takes")]
-        let stop = async move {
-            running.await.unwrap();
-            async move { was_cut.await.unwrap() }
-        };
-        let served = tokio::spawn(serve(listeners, router, stop));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = tokio::spawn(client.get(&url).send());
-        // The listener closes when serving stops, while the request runs on.
-        while tokio::net::TcpStream::connect(url.trim_start_matches("http://").trim_end_matches('/')).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-        assert!(!served.is_finished());
-        cut.send(()).unwrap();
-        served.await.unwrap().unwrap();
-        request.abort();
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_told_with_its_remedy() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let error = bind(&[address]).await.unwrap_err();
-        let hint = "another program does: stop it, or give another --listen";
-        assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
-    }
-}
+mod tests;

@@ -13,8 +13,9 @@ use crate::server;
 use crate::settings::{Loaded, LogFormat};
 use crate::telemetry;
 
-/// How long running requests have after the first signal.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long running requests have after the first signal. Supervisors usually kill after 30 seconds; what is left of
+/// them is for the last reports.
+const GRACE: Duration = Duration::from_secs(25);
 
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;

@@ -1,0 +1,206 @@
+//! One connection, from its first byte to its end.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tower::Service;
+use tracing::debug;
+
+use super::limits::{Limits, MAX_HEAD, MAX_STREAMS};
+use super::pace::Pace;
+
+/// Whether the server goes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Phase {
+    /// It does.
+    Serving,
+    /// Requests that run are finished; nothing else is waited for.
+    Stopping,
+}
+
+/// Serves a connection of either protocol until it ends, the client is too slow, or the server stops. When the sender
+/// of `phase` is gone it ends at once.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    limits: &Limits,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let pace = Shared::new();
+    let paced = pace.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let running = Running::new(paced.clone(), &request);
+        let answer = router.clone().call(request);
+        async move {
+            let _running = running;
+            answer.await
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Neither protocol's own timers are used: `Pace` has the only one.
+    builder.http1().max_buf_size(MAX_HEAD as usize);
+    builder.http2().max_header_list_size(MAX_HEAD).max_concurrent_streams(MAX_STREAMS);
+    let stream = Paced { stream, pace: pace.clone(), drained: 0 };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        stopped = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+            if stopped.is_err() {
+                return;
+            }
+        }
+        // What ends a connection is the client's business.
+        _ = connection.as_mut() => return,
+        () = overdue(&pace, limits) => debug!("a client is too slow: its connection closes"),
+    }
+    pace.lock().closing(Instant::now());
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        biased;
+        _ = gone(phase) => {}
+        _ = connection => {}
+        () = overdue(&pace, limits) => {}
+    }
+}
+
+/// Resolves when the sender is gone.
+async fn gone(mut phase: watch::Receiver<Phase>) {
+    while phase.changed().await.is_ok() {}
+}
+
+/// Resolves when a connection's deadline has passed. It has to be polled after the connection, whenever that is: the
+/// deadline changes with what happens there.
+async fn overdue(pace: &Shared, limits: &Limits) {
+    let mut sleep = pin!(sleep_until(Instant::now()));
+    poll_fn(|context| {
+        while let Some(deadline) = pace.lock().deadline(limits) {
+            // A later deadline is looked at when the earlier one has passed, which spares two timers a request.
+            if deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
+            }
+            ready!(sleep.as_mut().poll(context));
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The pace of a connection, for its stream and its requests.
+#[derive(Debug, Clone)]
+struct Shared(Arc<Mutex<Pace>>);
+
+impl Shared {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Pace::new(Instant::now()))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pace> {
+        // Nobody panics with the lock held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that runs, until dropped.
+struct Running(Shared);
+
+impl Running {
+    fn new<B>(pace: Shared, request: &http::Request<B>) -> Self {
+        pace.lock().began(request.version() == http::Version::HTTP_2);
+        Self(pace)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lock().answered(Instant::now());
+    }
+}
+
+/// A stream that tells its pace.
+struct Paced<S> {
+    stream: S,
+    pace: Shared,
+    /// Bytes thrown away at the end.
+    drained: usize,
+}
+
+impl<S> Paced<S> {
+    fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => self.pace.lock().sent(bytes, Instant::now()),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.pace.lock().blocked(),
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.pace.lock().received(Instant::now());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Ends sending, and then waits for the client's end: closing with bytes unread would take the last answer away
+    /// from a client that still sends.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        self.pace.lock().closing(Instant::now());
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            self.drained += buffer.filled().len();
+            if buffer.filled().is_empty() || self.drained > 4 * MAX_HEAD as usize {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! How long a connection may go on as it is. Pure: time arrives as an argument.
+
+use tokio::time::Instant;
+
+use super::limits::{Limits, PROGRESS};
+
+/// What happens on a connection, as far as it bears on how long that may last.
+///
+/// A request that runs has all the time it needs: what it waits for is bounded elsewhere. Once it is answered the
+/// client has to take the answer, and then to send the next request.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Requests whose answer is not known yet.
+    running: usize,
+    /// When the present wait began.
+    since: Instant,
+    /// A request's head has begun, or the first is due.
+    head: bool,
+    /// HTTP/2: the bytes that come are not only heads.
+    multiplexed: bool,
+    /// The client does not take what is sent.
+    blocked: bool,
+    /// Bytes sent since `since`.
+    sent: usize,
+    /// When the client was told that the connection closes.
+    closing: Option<Instant>,
+}
+
+impl Pace {
+    /// A connection that begins.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { running: 0, since: now, head: true, multiplexed: false, blocked: false, sent: 0, closing: None }
+    }
+
+    /// Bytes came.
+    pub(super) fn received(&mut self, now: Instant) {
+        if self.running == 0 && !self.head && !self.multiplexed {
+            self.head = true;
+            self.since = now;
+        }
+    }
+
+    /// A request came.
+    pub(super) fn began(&mut self, multiplexed: bool) {
+        self.running += 1;
+        self.head = false;
+        self.multiplexed = multiplexed;
+    }
+
+    /// A request is answered; the answer is still to be sent.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.running -= 1;
+        self.since = now;
+        self.sent = 0;
+    }
+
+    /// Bytes went out. Few of them are no progress, since HTTP/2 sends some even when no answer goes on.
+    pub(super) fn sent(&mut self, bytes: usize, now: Instant) {
+        self.blocked = false;
+        self.sent += bytes;
+        if self.sent >= PROGRESS {
+            self.since = now;
+            self.sent = 0;
+        }
+    }
+
+    /// No bytes go out until the client takes those that did.
+    pub(super) fn blocked(&mut self) {
+        self.blocked = true;
+    }
+
+    /// The client is told that the connection closes.
+    pub(super) fn closing(&mut self, now: Instant) {
+        self.closing.get_or_insert(now);
+    }
+
+    /// When the connection has lasted long enough as it is; `None` while a request runs.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        if self.running > 0 {
+            return None;
+        }
+        Some(match self.closing {
+            _ if self.blocked => self.since + limits.idle,
+            Some(told) => told.max(self.since) + limits.farewell,
+            None if self.head => self.since + limits.head,
+            None => self.since + limits.idle,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        farewell: Duration::from_secs(1),
+        connections: 1,
+    };
+
+    /// What happens, at which second.
+    enum Event {
+        Received,
+        Began,
+        Answered,
+        Sent(usize),
+        Blocked,
+        Closing,
+    }
+    use Event::{Answered, Began, Blocked, Closing, Received, Sent};
+
+    fn deadline(multiplexed: bool, events: &[(u64, Event)]) -> Option<u64> {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        for (second, event) in events {
+            let now = start + Duration::from_secs(*second);
+            match event {
+                Received => pace.received(now),
+                Began => pace.began(multiplexed),
+                Answered => pace.answered(now),
+                Sent(bytes) => pace.sent(*bytes, now),
+                Blocked => pace.blocked(),
+                Closing => pace.closing(now),
+            }
+        }
+        pace.deadline(&LIMITS).map(|deadline| (deadline - start).as_secs())
+    }
+
+    #[test]
+    fn the_first_head_is_due_from_the_start() {
+        assert_eq!(deadline(false, &[]), Some(10));
+        assert_eq!(deadline(false, &[(3, Received), (7, Received)]), Some(10));
+    }
+
+    #[test]
+    fn a_running_request_has_all_its_time() {
+        assert_eq!(deadline(false, &[(3, Began), (70, Received)]), None);
+        assert_eq!(deadline(true, &[(3, Began), (4, Began), (5, Answered)]), None);
+        assert_eq!(deadline(false, &[(3, Began), (4, Closing)]), None);
+    }
+
+    #[test]
+    fn between_requests_a_connection_is_idle_until_the_next_head_begins() {
+        assert_eq!(deadline(false, &[(3, Began), (5, Answered), (5, Sent(200))]), Some(80));
+        assert_eq!(deadline(false, &[(3, Began), (5, Answered), (30, Received), (38, Received)]), Some(40));
+        assert_eq!(deadline(true, &[(3, Began), (5, Answered), (30, Received)]), Some(80), "no head, a ping perhaps");
+    }
+
+    #[test]
+    fn an_answer_has_to_be_taken() {
+        assert_eq!(deadline(false, &[(3, Began), (5, Answered), (6, Sent(PROGRESS)), (7, Blocked)]), Some(81));
+        assert_eq!(deadline(false, &[(3, Began), (5, Answered), (6, Blocked), (60, Sent(1))]), Some(80));
+        let trickle = [(3, Began), (5, Answered), (20, Sent(PROGRESS / 2)), (40, Sent(PROGRESS / 2)), (50, Sent(1))];
+        assert_eq!(deadline(true, &trickle), Some(115));
+    }
+
+    #[test]
+    fn one_that_closes_goes_soon_unless_an_answer_is_being_sent() {
+        assert_eq!(deadline(false, &[(3, Received), (4, Closing)]), Some(5));
+        assert_eq!(deadline(false, &[(3, Began), (4, Answered), (20, Closing), (30, Closing)]), Some(21));
+        assert_eq!(deadline(false, &[(3, Began), (4, Closing), (9, Answered)]), Some(10));
+        assert_eq!(deadline(false, &[(3, Began), (4, Answered), (5, Blocked), (6, Closing)]), Some(79));
+    }
+}

@@ -1,0 +1,310 @@
+//! Clients over real sockets. Time is paused: when everybody waits it jumps to the next deadline.
+
+use std::time::Duration;
+
+use axum::routing::get;
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+const HALF: &str = "GET / HTTP/1.1\r\nhost: x\r\nX";
+/// What a client of HTTP/2 sends first: the preface and empty settings.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// More than the buffers of a connection hold.
+const BIG: usize = 32 << 20;
+
+const LIMITS: Limits = Limits {
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(75),
+    farewell: Duration::from_secs(1),
+    connections: 100,
+};
+
+/// A server that can be stopped, with a route whose requests run as long as the test likes.
+struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    cut: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<()>>,
+    /// A permit is added for each request that begins to run.
+    entered: Arc<Semaphore>,
+    /// A request ends for each permit that is added.
+    leave: Arc<Semaphore>,
+}
+
+async fn start(limits: Limits) -> Server {
+    let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let address = listeners[0].local_addr().unwrap();
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (entered.clone(), leave.clone());
+    let run = move || async move {
+        entering.add_permits(1);
+        leaving.acquire().await.unwrap().forget();
+        "ran"
+    };
+    let router = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/run", get(run))
+        .route("/big", get(async || vec![b'x'; BIG]));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (cut, was_cut) = oneshot::channel::<()>();
+    #[expect(clippy::async_yields_async, reason = "that is what `serve` takes")]
+    let stopping = async move {
+        stopped.await.unwrap();
+        async move {
+            if was_cut.await.is_err() {
+                future::pending().await
+            }
+        }
+    };
+    let served = tokio::spawn(serve_within(limits, listeners, router, stopping));
+    Server { address, stop, cut, served, entered, leave }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection on which this has been sent.
+    async fn sent(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_ref()).await.unwrap();
+        stream
+    }
+
+    fn http2(&self) -> (reqwest::Client, String) {
+        crate::upstream::install_tls_provider();
+        let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+        (client, format!("http://{}/", self.address))
+    }
+}
+
+/// Reads up to this text.
+async fn read_to(stream: &mut TcpStream, text: &str) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(text.as_bytes()) {
+        let byte = stream.read_u8().await;
+        read.push(byte.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&read))));
+    }
+    String::from_utf8(read).unwrap()
+}
+
+async fn answered(stream: &mut TcpStream) {
+    assert!(read_to(stream, "hello").await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+/// Reads to the end, whatever way the connection ends, and counts.
+async fn to_the_end(stream: &mut TcpStream) -> usize {
+    let (mut buffer, mut total) = (vec![0; 1 << 16], 0);
+    while let Ok(more @ 1..) = stream.read(&mut buffer).await {
+        total += more;
+    }
+    total
+}
+
+/// Whole seconds of the paused clock.
+async fn seconds<T>(what: impl Future<Output = T>) -> (u64, T) {
+    let start = Instant::now();
+    let outcome = what.await;
+    ((Instant::now() - start).as_secs(), outcome)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_its_time_and_others_are_served_meanwhile() {
+    let server = start(LIMITS).await;
+    let mut silent = server.connect().await;
+    let mut half = server.sent(HALF).await;
+    let mut dripping = server.sent("G").await;
+    sleep(Duration::from_secs(9)).await;
+    dripping.write_all(b"E").await.unwrap();
+    answered(&mut server.sent(REQUEST).await).await;
+    for stream in [&mut silent, &mut half, &mut dripping] {
+        let (waited, read) = seconds(to_the_end(stream)).await;
+        assert_eq!(read, 0);
+        assert!(waited <= 2, "{waited} s more");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_head_has_its_time_too() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent(REQUEST).await;
+    answered(&mut stream).await;
+    sleep(Duration::from_secs(30)).await;
+    stream.write_all(HALF.as_bytes()).await.unwrap();
+    let (waited, _) = seconds(to_the_end(&mut stream)).await;
+    assert!((9..=12).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_be_idle_for_a_while() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent(REQUEST).await;
+    answered(&mut stream).await;
+    sleep(Duration::from_secs(70)).await;
+    stream.write_all(REQUEST.as_bytes()).await.unwrap();
+    answered(&mut stream).await;
+    let (waited, _) = seconds(to_the_end(&mut stream)).await;
+    assert!((74..=76).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_taken_is_not_kept() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    read_to(&mut stream, "\r\n\r\n").await;
+    sleep(Duration::from_secs(80)).await;
+    let read = to_the_end(&mut stream).await;
+    assert!(read < BIG, "{read}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_slowly_is_sent_whole() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    read_to(&mut stream, "\r\n\r\n").await;
+    let mut piece = vec![0; 1 << 20];
+    for _ in 0..BIG / piece.len() {
+        sleep(Duration::from_secs(20)).await;
+        stream.read_exact(&mut piece).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_running_requests_delay_the_stop() {
+    let server = start(LIMITS).await;
+    let mut half = server.sent(HALF).await;
+    let mut half_later = server.sent(REQUEST).await;
+    answered(&mut half_later).await;
+    half_later.write_all(HALF.as_bytes()).await.unwrap();
+    let mut idle = server.sent(REQUEST).await;
+    answered(&mut idle).await;
+    let silent = server.connect().await;
+    // It answers no ping, and so never says that no more requests come.
+    let http2_silent = server.sent(HTTP2).await;
+    let (client, url) = server.http2();
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    let mut running = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    server.entered.acquire().await.unwrap().forget();
+    let running_http2 = tokio::spawn(client.get(format!("{url}run")).send());
+    server.entered.acquire().await.unwrap().forget();
+
+    server.stop.send(()).unwrap();
+    let (waited, _) = seconds(to_the_end(&mut idle)).await;
+    assert_eq!(waited, 0, "an idle connection is closed at once");
+    let (waited, _) = seconds(to_the_end(&mut half)).await;
+    assert!(waited <= 1, "{waited} s");
+    sleep(Duration::from_secs(20)).await;
+    assert!(!server.served.is_finished());
+    assert!(TcpStream::connect(server.address).await.is_err(), "new connections are refused");
+    server.leave.add_permits(2);
+    read_to(&mut running, "ran").await;
+    assert_eq!(running_http2.await.unwrap().unwrap().text().await.unwrap(), "ran");
+    let (waited, served) = seconds(server.served).await;
+    served.unwrap().unwrap();
+    assert!(waited <= 1, "{waited} s");
+    drop((half_later, silent, http2_silent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_waits_does_not_delay_the_stop() {
+    let server = start(LIMITS).await;
+    let waiting = [server.sent(HALF).await, server.connect().await, server.sent(HTTP2).await];
+    // All are accepted, since this one is.
+    answered(&mut server.sent(REQUEST).await).await;
+    server.stop.send(()).unwrap();
+    let (waited, served) = seconds(server.served).await;
+    served.unwrap().unwrap();
+    assert!(waited <= 1, "{waited} s");
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn serving_ends_at_once_when_running_requests_have_had_their_time() {
+    let server = start(LIMITS).await;
+    let mut running = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    server.entered.acquire().await.unwrap().forget();
+    server.stop.send(()).unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert!(!server.served.is_finished());
+    server.cut.send(()).unwrap();
+    server.served.await.unwrap().unwrap();
+    assert_eq!(to_the_end(&mut running).await, 0, "the connection ends without an answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_beyond_the_bound_wait_until_others_end() {
+    let server = start(Limits { connections: 2, ..LIMITS }).await;
+    let mut first = server.sent(REQUEST).await;
+    answered(&mut first).await;
+    let mut second = server.sent(REQUEST).await;
+    answered(&mut second).await;
+    let mut third = server.sent(REQUEST).await;
+    let waits = timeout(Duration::from_secs(60), third.readable()).await;
+    assert!(waits.is_err(), "no place, no answer");
+    first.write_all(REQUEST.as_bytes()).await.unwrap();
+    answered(&mut first).await;
+    drop(second);
+    answered(&mut third).await;
+    // And by their own limits: both places are taken by clients that send nothing more.
+    let mut fourth = server.sent(REQUEST).await;
+    let (waited, ()) = seconds(answered(&mut fourth)).await;
+    assert!((70..=76).contains(&waited), "{waited} s");
+    drop((first, third));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = start(LIMITS).await;
+    let with = |bytes: usize| format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(bytes));
+    answered(&mut server.sent(with(60_000)).await).await;
+    for bytes in [70_000, 200_000] {
+        let mut stream = server.sent(with(bytes)).await;
+        let head = read_to(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{head}");
+        assert_eq!(to_the_end(&mut stream).await, 0);
+    }
+    let (client, url) = server.http2();
+    for (bytes, expected) in [(10_000, StatusCode::OK), (70_000, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
+        // Several, since one header of HTTP/2 has a bound of its own.
+        let request =
+            (0..10).fold(client.get(&url), |request, n| request.header(format!("x-{n}"), "y".repeat(bytes / 10)));
+        assert_eq!(request.send().await.unwrap().status(), expected, "{bytes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_is_spoken_and_its_idle_connections_are_closed() {
+    let server = start(Limits { connections: 1, ..LIMITS }).await;
+    let (client, url) = server.http2();
+    let answer = client.get(&url).send().await.unwrap();
+    assert_eq!((answer.version(), answer.status()), (http::Version::HTTP_2, StatusCode::OK));
+    assert_eq!(answer.text().await.unwrap(), "hello");
+    // There is one place, so it is free when this is answered.
+    let (waited, ()) = seconds(answered(&mut server.sent(REQUEST).await)).await;
+    assert!((74..=76).contains(&waited), "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_connections_in_a_row_take_no_place_for_ever() {
+    let server = start(Limits { connections: 3, ..LIMITS }).await;
+    for _ in 0..1000 {
+        answered(&mut server.sent(REQUEST).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_with_its_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind(&[address]).await.unwrap_err();
+    let hint = "another program does: stop it, or give another --listen";
+    assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
+}
