@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::NoGid;
 use crate::upstream::{Answer, Fault};
@@ -18,21 +21,43 @@ pub(super) struct Read<'a> {
     pub(super) nameless: usize,
 }
 
+/// A body of the right shape. To repeat a member is an error here; a [`Value`] would keep the last one.
+#[derive(Deserialize)]
+struct Body {
+    projects: Vec<Box<RawValue>>,
+}
+
+/// An entry that is an object, for the same purpose.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "posixName", default)]
+    _name: IgnoredAny,
+    #[serde(rename = "unixGid", default)]
+    _gid: IgnoredAny,
+}
+
 /// Reads `{"projects": [{"posixName", "unixGid"}, …]}`. The order of the entries makes no difference. A malformed entry
-/// concerns its own slug only; a body of another shape is a fault of the whole answer.
+/// concerns its own slug only; a body of another shape, or with two lists, is a fault of the whole answer.
 pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, Fault> {
     let body: Value = answer.json()?;
     let Some(projects) = body.get("projects").and_then(Value::as_array) else {
         return Err(Fault::Senseless(String::from("it has no list `projects`")));
     };
+    let Ok(Body { projects: raw }) = answer.json() else {
+        return Err(Fault::Senseless(String::from("it has more than one `projects`")));
+    };
     let mut said: HashMap<&'a str, Option<Result<u32, NoGid>>> = asked.iter().map(|slug| (*slug, None)).collect();
     let (mut unasked, mut nameless) = (0, 0);
-    for project in projects {
+    for (project, raw) in projects.iter().zip(raw) {
+        let said_now = || match serde_json::from_str::<Entry>(raw.get()) {
+            Ok(_) => gid(project.get("unixGid")),
+            Err(_) => Err(NoGid::Conflicting),
+        };
         match project.get("posixName").and_then(Value::as_str) {
             None => nameless += 1,
             Some(name) => match said.get_mut(name) {
                 None => unasked += 1,
-                Some(before) => *before = Some(agreed(*before, gid(project.get("unixGid")))),
+                Some(before) => *before = Some(agreed(*before, said_now())),
             },
         }
     }
@@ -162,6 +187,27 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(matches!(read(&answer(deep), &["a"]), Err(Fault::NotJson { .. })));
+    }
+
+    #[test]
+    fn what_is_said_twice_is_no_choice() {
+        for body in [
+            r#"{"projects": [{"posixName": "a", "unixGid": 1}], "projects": [{"posixName": "a", "unixGid": 2}]}"#,
+            r#"{"projects": [{"posixName": "a", "unixGid": 1}], "projects": [{"posixName": "b", "unixGid": 2}]}"#,
+            r#"{"projects": null, "projects": []}"#,
+            r#"{"projects": [], "\u0070rojects": []}"#,
+        ] {
+            let fault = read(&answer(body), &["a"]).unwrap_err();
+            assert_eq!(fault.to_string(), "the answer makes no sense: it has more than one `projects`", "{body}");
+        }
+        for entry in [
+            r#"{"posixName": "a", "unixGid": 1, "unixGid": 2}"#,
+            r#"{"posixName": "b", "posixName": "a", "unixGid": 1}"#,
+        ] {
+            let body = format!(r#"{{"projects": [{entry}, {{"posixName": "c", "unixGid": 3, "x": 1, "x": 2}}]}}"#);
+            let read = read(&answer(body), &["a", "c"]).expect("a good shape");
+            assert_eq!(read.outcomes, [("a", Err(NoGid::Conflicting)), ("c", Ok(3))].into(), "{entry}");
+        }
     }
 
     fn entries() -> impl Strategy<Value = Vec<Value>> {

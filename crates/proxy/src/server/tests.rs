@@ -293,6 +293,29 @@ async fn http2_is_spoken_and_its_idle_connections_are_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_http2_holds_back_is_not_kept() {
+    let server = start(LIMITS).await;
+    // The preface; settings with a window of no bytes; a request for `/big`, which needs no compression to be told.
+    let mut stream = server.sent(&HTTP2[..24]).await;
+    stream.write_all(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0").await.unwrap();
+    stream.write_all(b"\0\0\x0b\x01\x05\0\0\0\x01\x82\x86\x04\x04/big\x01\x01x").await.unwrap();
+    let start = Instant::now();
+    // A client that lives: it answers, and asks for answers.
+    let ping = b"\0\0\x08\x06\0\0\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08";
+    let mut read = vec![0; 1 << 16];
+    let mut total = 0;
+    while stream.write_all(ping).await.is_ok()
+        && let Ok(more @ 1..) = stream.read(&mut read).await
+    {
+        total += more;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let waited = (Instant::now() - start).as_secs();
+    assert!((74..=78).contains(&waited), "{waited} s");
+    assert!(total > 75 * ping.len(), "pings were answered: {total} bytes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_connections_in_a_row_take_no_place_for_ever() {
     let server = start(Limits { connections: 3, ..LIMITS }).await;
     for _ in 0..1000 {

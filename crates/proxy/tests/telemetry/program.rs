@@ -118,6 +118,11 @@ impl Program {
         client().get(url).bearer_auth(token).header("x-request-id", "scenario-1").send().await.unwrap()
     }
 
+    /// How many files, connections among them, the process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());
