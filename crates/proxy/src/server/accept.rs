@@ -16,7 +16,7 @@ use super::limits::Limits;
 /// How long nothing is accepted after an error: most say that something is used up, and not for how long.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the same trouble is told.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// What all listeners have in common.
 #[derive(Debug)]

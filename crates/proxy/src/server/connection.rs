@@ -68,7 +68,7 @@ pub(super) async fn serve(
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
-        _ = gone(phase) => {}
+        () = gone(phase) => {}
         _ = connection => {}
         () = overdue(&pace, limits) => {}
     }

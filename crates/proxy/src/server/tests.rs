@@ -59,7 +59,7 @@ async fn start(limits: Limits) -> Server {
         stopped.await.unwrap();
         async move {
             if was_cut.await.is_err() {
-                future::pending().await
+                future::pending::<()>().await;
             }
         }
     };
@@ -247,7 +247,7 @@ async fn connections_beyond_the_bound_wait_until_others_end() {
     let mut second = server.sent(REQUEST).await;
     answered(&mut second).await;
     let mut third = server.sent(REQUEST).await;
-    let waits = timeout(Duration::from_secs(60), third.readable()).await;
+    let waits = timeout(Duration::from_mins(1), third.readable()).await;
     assert!(waits.is_err(), "no place, no answer");
     first.write_all(REQUEST.as_bytes()).await.unwrap();
     answered(&mut first).await;
