@@ -299,6 +299,7 @@ fn log_mapping(catalogue: &Catalogue<'_>) {
         return;
     }
     for item in &catalogue.items {
+        let quotas = item.quotas.map(|quotas| quotas.map(|quota| quota.quota.to_string()).join(" "));
         debug!(
             item_id = %item.item_id,
             status = item.status.as_str(),
@@ -306,7 +307,7 @@ fn log_mapping(catalogue: &Catalogue<'_>) {
             mount_point = %item.mount_point.default,
             permission = item.permission.value,
             parent = item.parent_item_id.map(tracing::field::display),
-            quotas = ?item.quotas.map(|quotas| quotas.map(|quota| quota.quota)),
+            quotas,
             "mapped"
         );
     }
