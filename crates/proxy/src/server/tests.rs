@@ -207,8 +207,8 @@ async fn only_running_requests_delay_the_stop() {
     server.leave.add_permits(2);
     read_to(&mut running, "ran").await;
     assert_eq!(running_http2.await.unwrap().unwrap().text().await.unwrap(), "ran");
-    let (waited, served) = seconds(server.served).await;
-    served.unwrap().unwrap();
+    let (waited, outcome) = seconds(server.served).await;
+    outcome.unwrap().unwrap();
     assert!(waited <= 1, "{waited} s");
     drop((half_later, silent, http2_silent));
 }
@@ -220,8 +220,8 @@ async fn what_only_waits_does_not_delay_the_stop() {
     // All are accepted, since this one is.
     answered(&mut server.sent(REQUEST).await).await;
     server.stop.send(()).unwrap();
-    let (waited, served) = seconds(server.served).await;
-    served.unwrap().unwrap();
+    let (waited, outcome) = seconds(server.served).await;
+    outcome.unwrap().unwrap();
     assert!(waited <= 1, "{waited} s");
     drop(waiting);
 }
