@@ -2,7 +2,6 @@
 
 mod answer;
 mod caching;
-mod coding;
 mod failure;
 pub mod layers;
 mod pieces;
@@ -24,14 +23,13 @@ use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
 use crate::clock::Clock;
+use crate::coding::Coding;
 use crate::docs;
 use crate::settings::Settings;
 use crate::snapshot::Found;
 use crate::source::Source;
 use crate::store::{Served, Store};
 use crate::upstream::TransportError;
-use coding::Coding;
-pub use coding::Encoded;
 use failure::Failure;
 use pieces::Pieces;
 use query::QueryFault;

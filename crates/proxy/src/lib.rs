@@ -5,6 +5,7 @@ pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod clock;
+pub mod coding;
 pub mod docs;
 pub mod errors;
 pub mod hpc_user;

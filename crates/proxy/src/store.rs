@@ -10,8 +10,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use crate::api::Encoded;
 use crate::clock::Clock;
+use crate::coding::Encoded;
 use crate::errors;
 use crate::settings::Cache;
 use crate::snapshot::Snapshot;
