@@ -178,6 +178,17 @@ async fn an_answer_that_is_taken_slowly_is_sent_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_being_sent_when_the_server_stops_is_sent_whole() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    read_to(&mut stream, "\r\n\r\n").await;
+    server.stop.send(()).unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(to_the_end(&mut stream).await, BIG);
+    server.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_running_requests_delay_the_stop() {
     let server = start(LIMITS).await;
     let mut half = server.sent(HALF).await;
@@ -271,6 +282,13 @@ async fn a_head_that_is_too_large_is_refused() {
         assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{head}");
         assert_eq!(to_the_end(&mut stream).await, 0);
     }
+    // A client that still sends when it is refused can read why.
+    let mut stream = server.sent(with(100_000).trim_end()).await;
+    for _ in 0..3 {
+        sleep(Duration::from_millis(200)).await;
+        stream.write_all(&[b'y'; 10_000]).await.unwrap();
+    }
+    assert!(read_to(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431 "));
     let (client, url) = server.http2();
     for (bytes, expected) in [(10_000, StatusCode::OK), (70_000, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
         // Several, since one header of HTTP/2 has a bound of its own.
@@ -304,11 +322,12 @@ async fn an_answer_that_http2_holds_back_is_not_kept() {
     let ping = b"\0\0\x08\x06\0\0\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08";
     let mut read = vec![0; 1 << 16];
     let mut total = 0;
-    while stream.write_all(ping).await.is_ok()
-        && let Ok(more @ 1..) = stream.read(&mut read).await
-    {
+    for _ in 0..100 {
+        let Ok(more @ 1..) = stream.read(&mut read).await else { break };
         total += more;
         sleep(Duration::from_secs(1)).await;
+        // An error is seen when reading, too.
+        drop(stream.write_all(ping).await);
     }
     let waited = (Instant::now() - start).as_secs();
     assert!((74..=78).contains(&waited), "{waited} s");
