@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 const SYSTEMS: [&str; 3] = ["capstor", "vast", "iopsstor"];
 const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
+const ORDER_STATES: [&str; 3] = ["pending-consumer", "pending-provider", "executing"];
 /// Resources of one project, and of one customer.
 const OF_PROJECT: usize = 4;
 const OF_CUSTOMER: usize = 40;
@@ -65,7 +66,7 @@ fn record(number: usize) -> Box<RawValue> {
         json!({
             "uuid": id,
             "type": "Update",
-            "state": ["pending-consumer", "pending-provider", "executing"][number / 20 % 3],
+            "state": ORDER_STATES[number / 20 % ORDER_STATES.len()],
             "url": format!("https://waldur.example.com/api/marketplace-orders/{id}/"),
             "attributes": { "old_limits": { "storage": storage } },
             "limits": { "storage": 2 * storage },
