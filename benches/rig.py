@@ -204,6 +204,11 @@ class Program:
             time.sleep(0.001)
         raise SystemExit(f"{self.process.args[0]} never answered")
 
+    def processor_time(self):
+        """Seconds of processor time that it has used, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def peak(self):
         """The most memory that it ever held, in bytes (VmHWM)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
