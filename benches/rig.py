@@ -1,0 +1,338 @@
+"""What the benchmarks share: building, starting and stopping programs, one HTTP client, tables.
+
+Everything listens on 127.0.0.1 alone. Whatever is started is stopped when `stage()` ends, however it ends.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+SYSTEMS = ["capstor", "vast", "iopsstor"]
+LISTING = "/api/storage-resources/"
+# Nothing here takes longer: the Python proxy's first listing of 10,000 resources is some two minutes.
+PATIENCE = 900
+
+
+# Programs
+
+
+def target():
+    """The target folder, wherever cargo puts it."""
+    command = ["cargo", "metadata", "--format-version", "1", "--no-deps", "--locked"]
+    return Path(json.loads(subprocess.check_output(command, cwd=ROOT))["target_directory"])
+
+
+def build():
+    """Builds the proxy and the simulator in release mode; gives the folder that holds them."""
+    say("building (release) …")
+    packages = ["--package", "hpc-storage-proxy", "--package", "simulator"]
+    run(["cargo", "build", "--release", "--locked", "--quiet", *packages], cwd=ROOT)
+    return target() / "release"
+
+
+def run(command, **more):
+    """Runs a command to its end; its failure ends the benchmark."""
+    code = subprocess.run([str(part) for part in command], **more).returncode
+    if code:
+        raise SystemExit(f"`{' '.join(str(part) for part in command)}` ended with {code}")
+
+
+def packages(commands):
+    """Sees to it that these commands are there: a map from the command to Debian's package."""
+    missing = [package for command, package in commands.items() if not shutil.which(command, path=PATH)]
+    if not missing:
+        return
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    say(f"installing {' '.join(missing)} …")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *missing]):
+        run([*sudo, "apt-get", *arguments], env=environment, stdout=subprocess.DEVNULL)
+
+
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+@contextlib.contextmanager
+def stage():
+    """A stage for programs: a folder that is gone afterwards, and programs that are stopped."""
+
+    def end(number, _frame):
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    with tempfile.TemporaryDirectory(prefix="benches-") as folder, contextlib.ExitStack() as stack:
+        yield Stage(Path(folder), stack)
+
+
+class Stage:
+    """Starts programs that end with it."""
+
+    def __init__(self, folder, stack):
+        self.folder, self.stack, self.count = folder, stack, 0
+
+    def start(self, command, environment=None, cpu=None):
+        """Starts a program with nothing but this environment, in an empty folder, its output in a file."""
+        self.count += 1
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        if cpu is not None:
+            command = ["taskset", "--cpu-list", str(cpu), *command]
+        with open(folder / "log", "wb") as log:
+            environment = {"PATH": PATH, **(environment or {})}
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                [str(part) for part in command], env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+            )
+        program = Program(process, folder / "log", began)
+        self.stack.callback(program.stop)
+        return program
+
+    def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None):
+        """The simulated Waldur, HPC User API and Keycloak; `said` has their addresses and tokens."""
+        arguments = ["--world", f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
+        if concurrency is not None:
+            arguments += ["--concurrency", concurrency]
+        program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], cpu=cpu)
+        # The last line that it prints is the token.
+        text = program.wait_for_log(r"access token, for a day:\n +\S+\n")
+        find = lambda pattern: re.search(pattern, text).group(1)
+        program.said = {
+            "base": find(r"Waldur +(http\S+)/api/"),
+            "hpc": find(r"HPC User API +(\S+)"),
+            "keycloak": find(r"Keycloak +(\S+)"),
+            "realm": find(r"realm (\S+)"),
+            "token_url": find(r"Token endpoint +(\S+)"),
+            "provider": find(r"storage-proxy +([0-9a-f]{40})"),
+            "staff": find(r"staff +([0-9a-f]{40})"),
+            "bearer": find(r"for a day:\n +(\S+)"),
+        }
+        return program
+
+    def proxy(self, binaries, simulator, cpu=None, auth=False, **more):
+        """Our proxy in front of the simulator, on a free port; `port` says which."""
+        port = free_port()
+        environment = {**settings(simulator, simulator.said["provider"], auth), **more}
+        program = self.start([binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"], environment, cpu)
+        program.port = port
+        return program
+
+
+def settings(simulator, waldur_token, auth):
+    """Settings that both proxies take."""
+    said = simulator.said
+    return {
+        "WALDUR_API_URL": said["base"] + "/api/",
+        "WALDUR_API_TOKEN": waldur_token,
+        "STORAGE_SYSTEMS": json.dumps({name: name for name in SYSTEMS}),
+        "HPC_USER_API_URL": said["hpc"],
+        "HPC_USER_CLIENT_ID": "hpc-client",
+        "HPC_USER_CLIENT_SECRET": "hpc-secret",
+        "HPC_USER_OIDC_TOKEN_URL": said["token_url"],
+        "HPC_USER_OIDC_SCOPE": "openid",
+        "CSCS_KEYCLOAK_URL": said["keycloak"],
+        "CSCS_KEYCLOAK_REALM": said["realm"],
+        "DISABLE_AUTH": "false" if auth else "true",
+    }
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Program:
+    """A program that runs."""
+
+    def __init__(self, process, log, began):
+        self.process, self.log, self.began = process, log, began
+
+    def elapsed(self):
+        """Seconds since exec."""
+        return time.perf_counter() - self.began
+
+    def stop(self):
+        """Ends it, kindly at first."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def check(self):
+        """Fails with the program's last words when it has ended."""
+        if self.process.poll() is not None:
+            words = self.log.read_text(errors="replace")[-2000:]
+            raise SystemExit(f"{self.process.args[0]} ended with {self.process.returncode}:\n{words}")
+
+    def wait_for_log(self, pattern):
+        """Waits until the log holds this; gives the log."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            text = self.log.read_text(errors="replace")
+            if re.search(pattern, text):
+                return text
+            self.check()
+            time.sleep(0.02)
+        raise SystemExit(f"{self.process.args[0]} never said {pattern}")
+
+    def first_answer(self, path):
+        """Asks until it answers, whatever it answers; gives the seconds since exec."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError), contextlib.closing(Client(self.port)) as client:
+                client.get(path)
+                return self.elapsed()
+            self.check()
+            time.sleep(0.001)
+        raise SystemExit(f"{self.process.args[0]} never answered")
+
+    def processor_time(self):
+        """Seconds of processor time that it has used, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak(self):
+        """The most memory that it ever held, in bytes (VmHWM)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
+
+
+# Requests
+
+
+class Client:
+    """One connection to 127.0.0.1 that is kept."""
+
+    def __init__(self, port):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def close(self):
+        self.connection.close()
+
+    def get(self, path, **headers):
+        """Status, headers and body. An underscore in a header's name stands for a dash."""
+        self.connection.request("GET", path, headers={key.replace("_", "-"): value for key, value in headers.items()})
+        answer = self.connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    def page(self, number=1, size=500, fresh=False, bearer=None):
+        """The bytes of a page of the listing; anything but 200 ends the benchmark."""
+        headers = {"Cache_Control": "no-cache"} if fresh else {}
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        status, _, body = self.get(f"{LISTING}?page={number}&page_size={size}", **headers)
+        if status != 200:
+            raise SystemExit(f"the listing answers {status}: {body[:500]!r}")
+        return body
+
+
+def pages(client, size=500, fresh=False):
+    """All pages of the listing, the first of them fresh if asked for."""
+    first = client.page(1, size, fresh)
+    # Not the whole page is parsed: the client's own time is not to count.
+    pagination = json.JSONDecoder().raw_decode(first[first.rindex(b'"pagination"') + 13 :].decode().lstrip())[0]
+    last = pagination["pages"]
+    return [first, *(client.page(number, size) for number in range(2, last + 1))]
+
+
+def requests(simulator, forget=False):
+    """What the simulator was asked for since it forgot last."""
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(simulator.said["base"]).netloc)) as connection:
+        connection.request("DELETE" if forget else "GET", "/_simulator/requests")
+        body = connection.getresponse().read()
+    return None if forget else json.loads(body)
+
+
+def items_of(page):
+    """The rendered items of a page of our listing, as they stand in it."""
+    start = page.index(b'"resources":[') + len(b'"resources":[')
+    return page[start : page.rindex(b'],"pagination":')]
+
+
+# Figures
+
+
+def timed(action):
+    """Seconds, and what came of it."""
+    began = time.perf_counter()
+    result = action()
+    return time.perf_counter() - began, result
+
+
+def cpu_loop():
+    """Seconds for a fixed piece of work: its spread is the noise of the machine."""
+    return timed(lambda: sum(number * number for number in range(2_000_000)))[0]
+
+
+def noise(loops):
+    """What the fixed piece of work says about the machine during the run."""
+    middle = statistics.median(loops)
+    return (
+        f"noise: a fixed CPU loop took {seconds(middle)} (median), {seconds(min(loops))} to {seconds(max(loops))}; "
+        f"load average {os.getloadavg()[0]:.1f}"
+    )
+
+
+def machine():
+    """Date and machine, as the figures need it."""
+    cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) / 2**20
+    cores = len(os.sched_getaffinity(0))
+    cargo = subprocess.check_output(["rustc", "--version"], cwd=ROOT, text=True).strip()
+    name = cpu.group(1) if cpu else platform.machine()
+    return f"{date.today()}; {name}, {cores} cores, {memory:.0f} GiB; Linux {platform.release()}; {cargo}"
+
+
+def seconds(value):
+    if value >= 100:
+        return f"{value:.0f} s"
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{value * 1000:.1f} ms"
+
+
+def mebibytes(value):
+    return f"{value / 2**20:.1f} MiB"
+
+
+def spread(values, unit=seconds):
+    """Median, with the range where there is more than one value."""
+    if len(values) == 1:
+        return unit(values[0])
+    return f"{unit(statistics.median(values))} ({unit(min(values))} – {unit(max(values))})"
+
+
+def table(heads, rows):
+    """Prints a Markdown table."""
+    lines = [[str(cell) for cell in row] for row in [heads, *rows]]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(heads))]
+    draw = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+    print()
+    print(draw(lines[0]))
+    print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    for row in lines[1:]:
+        print(draw(row))
+    print(flush=True)
+
+
+def say(text):
+    """Progress, apart from the results."""
+    print(text, file=sys.stderr, flush=True)

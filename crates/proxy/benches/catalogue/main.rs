@@ -1,0 +1,70 @@
+//! How long the parts of a refresh take that this program does itself, and selecting a page, at 10,000 resources.
+//!
+//! `cargo bench --package hpc-storage-proxy --bench catalogue`
+
+mod world;
+
+use catalog::{Filter, Status};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use proxy::snapshot::Snapshot;
+
+use world::{World, parse, records, world};
+
+const RESOURCES: usize = 10_000;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(name = "1 parse the records")]
+fn parsing(bencher: Bencher<'_, '_>) {
+    let records = records(RESOURCES);
+    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| parse(&records));
+}
+
+#[divan::bench(name = "2 build the catalogue")]
+fn building(bencher: Bencher<'_, '_>) {
+    let World { resources, customers, identities, policy } = world(RESOURCES);
+    let counter = ItemsCount::new(RESOURCES);
+    bencher.counter(counter).bench_local(|| catalog::build(&resources, &customers, &identities, &policy));
+}
+
+#[divan::bench(name = "3 render the snapshot")]
+fn rendering(bencher: Bencher<'_, '_>) {
+    let World { resources, customers, identities, policy } = world(RESOURCES);
+    let catalogue = catalog::build(&resources, &customers, &identities, &policy);
+    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| Snapshot::render(&catalogue, Vec::new()));
+}
+
+#[divan::bench(name = "4 a page of all items")]
+fn page(bencher: Bencher<'_, '_>) {
+    let snapshot = snapshot();
+    bencher.bench_local(|| snapshot.page(&Filter::default(), RESOURCES / 2, 100).items);
+}
+
+#[divan::bench(name = "5 a page of a filter that was met before")]
+fn filtered_page(bencher: Bencher<'_, '_>) {
+    let snapshot = snapshot();
+    let filter = filter();
+    bencher.bench_local(|| snapshot.page(&filter, 100, 100).items);
+}
+
+#[divan::bench(name = "6 a filter that was not met before")]
+fn selecting(bencher: Bencher<'_, '_>) {
+    let World { resources, customers, identities, policy } = world(RESOURCES);
+    let index = catalog::build(&resources, &customers, &identities, &policy).index;
+    let filter = filter();
+    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| index.select(&filter));
+}
+
+fn filter() -> Filter {
+    Filter { storage_system: Some("vast".into()), status: Some(Status::Active), ..Filter::default() }
+}
+
+#[expect(clippy::expect_used, reason = "an item has nothing that JSON cannot say")]
+fn snapshot() -> Snapshot {
+    let World { resources, customers, identities, policy } = world(RESOURCES);
+    let catalogue = catalog::build(&resources, &customers, &identities, &policy);
+    Snapshot::render(&catalogue, Vec::new()).expect("a catalogue that can be rendered")
+}
