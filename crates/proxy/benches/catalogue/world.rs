@@ -23,7 +23,7 @@ pub(crate) struct World {
 /// A world with so many resources.
 pub(crate) fn world(count: usize) -> World {
     let customers = (0..count.div_ceil(OF_CUSTOMER)).map(|number| {
-        let customer = Customer { uuid: uuid(2, number), name: format!("Customer {number}") };
+        let customer = Customer { uuid: uuid(2, number), name: Some(format!("Customer {number}")) };
         (format!("customer-{number}"), customer)
     });
     let gids = (0..count.div_ceil(OF_PROJECT))
