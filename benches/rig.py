@@ -128,7 +128,8 @@ class Stage:
         """Our proxy in front of the simulator, on a free port; `port` says which."""
         port = free_port()
         environment = {**settings(simulator, simulator.said["provider"], auth), **more}
-        program = self.start([binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"], environment, cpu)
+        command = [binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"]
+        program = self.start(command, environment, cpu)
         program.port = port
         return program
 
