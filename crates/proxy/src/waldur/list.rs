@@ -157,6 +157,14 @@ impl Waldur {
             let promised = complete.last().map(|page| page.more);
             match pages.remove(&number) {
                 Some(Fetched::Page(page)) => {
+                    // The same page again: without any word on paging, the server does not know it and gave everything at
+                    // once; with a promise of more, it contradicts itself.
+                    if complete.last().is_some_and(|last| !last.ids.is_empty() && last.ids == page.ids) {
+                        if promised == Some(More::Unknown) {
+                            break;
+                        }
+                        return Ok(Attempt::Moved);
+                    }
                     rows += page.rows.len();
                     if rows > MAX_ROWS {
                         return Err(self.senseless(list.path, format!("it has more than {MAX_ROWS} rows")));
