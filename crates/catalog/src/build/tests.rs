@@ -178,6 +178,16 @@ fn an_update_of_options_takes_what_is_absent_from_the_resource() {
 }
 
 #[test]
+fn whatever_python_takes_for_false_counts_as_absent_in_an_update() {
+    for nothing in [json!(null), json!({}), json!([]), json!(""), json!(0), json!(0.0), json!(false)] {
+        let order = order("executing", "Update", json!({"old_limits": nothing}), json!({"storage": 20}));
+        let item = leaf(json!({"order_in_progress": order}));
+        assert_eq!(amounts(&item["oldQuotas"]), Some(vec![10.0, 10.0, 13_300_000.0, 20_000_000.0]), "{nothing}");
+        assert_eq!(amounts(&item["newQuotas"]), Some(vec![20.0, 20.0, 26_600_000.0, 40_000_000.0]), "{nothing}");
+    }
+}
+
+#[test]
 fn an_update_that_says_nothing_or_nothing_readable_shows_no_quotas_and_the_resource_stays() {
     for (kind, attributes, limits) in [
         ("Create", json!({"old_limits": {"storage": 1}}), json!({"storage": 2})),
