@@ -76,16 +76,6 @@ impl Source {
         self.on_processing_error == OnProcessingError::Fail
     }
 
-    /// The client for Waldur.
-    pub fn waldur(&self) -> &Waldur {
-        &self.waldur
-    }
-
-    /// The client for the HPC User API.
-    pub fn identities(&self) -> &HpcUserApi {
-        &self.identities
-    }
-
     /// Reads everything anew.
     ///
     /// # Errors
