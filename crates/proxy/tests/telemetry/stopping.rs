@@ -1,23 +1,31 @@
 //! The end of the process.
 
-use simulator::{Fault, Simulator, World};
+use std::time::Duration;
 
-use crate::program::{Program, settings, token};
+use reqwest::Response;
+use simulator::{Fault, Simulator, World};
+use tokio::task::JoinHandle;
+
+use crate::program::{Program, client, settings, token};
+
+/// A request that runs: Waldur has been asked for it, and answers with this fault.
+async fn running(simulator: &Simulator, program: &Program, fault: Fault) -> JoinHandle<reqwest::Result<Response>> {
+    simulator.clear_requests();
+    simulator.set_fault("GET /api/*", fault);
+    let url = format!("http://{}/api/storage-resources/", program.address());
+    let running = tokio::spawn(client().get(url).bearer_auth(token(simulator)).send());
+    while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    running
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_request_is_finished_and_new_ones_are_refused() {
     let simulator = Simulator::start(World::demo()).await;
     let mut program = Program::serve(&settings(&simulator));
-    simulator.clear_requests();
-    simulator.set_fault("GET /api/*", Fault::delay(std::time::Duration::from_secs(1)));
     let address = program.address().to_owned();
-    let (url, token) = (format!("http://{address}/api/storage-resources/"), token(&simulator));
-    let request = crate::program::client().get(url).bearer_auth(token).send();
-    let running = tokio::spawn(request);
-    // Waldur has been asked, so the request runs.
-    while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let running = running(&simulator, &program, Fault::delay(Duration::from_secs(1))).await;
     program.terminate();
     program.wait_for("stopping: running requests are finished");
     assert_eq!(running.await.unwrap().unwrap().status(), 200);
@@ -31,13 +39,7 @@ async fn a_running_request_is_finished_and_new_ones_are_refused() {
 async fn a_second_signal_ends_it_at_once() {
     let simulator = Simulator::start(World::demo()).await;
     let mut program = Program::serve(&settings(&simulator));
-    simulator.clear_requests();
-    simulator.set_fault("GET /api/*", Fault::Silence);
-    let url = format!("http://{}/api/storage-resources/", program.address());
-    let running = tokio::spawn(crate::program::client().get(url).bearer_auth(token(&simulator)).send());
-    while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let running = running(&simulator, &program, Fault::Silence).await;
     program.terminate();
     program.wait_for("stopping: running requests are finished");
     program.terminate();
@@ -51,13 +53,7 @@ async fn a_second_signal_ends_it_at_once() {
 async fn a_caller_who_goes_away_is_in_the_log() {
     let simulator = Simulator::start(World::demo()).await;
     let mut program = Program::serve(&settings(&simulator));
-    simulator.clear_requests();
-    simulator.set_fault("GET /api/*", Fault::Silence);
-    let url = format!("http://{}/api/storage-resources/", program.address());
-    let running = tokio::spawn(crate::program::client().get(url).bearer_auth(token(&simulator)).send());
-    while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let running = running(&simulator, &program, Fault::Silence).await;
     running.abort();
     let line: serde_json::Value = serde_json::from_str(&program.wait_for("the caller went away")).unwrap();
     assert_eq!(line["caller"], "jdoe");
