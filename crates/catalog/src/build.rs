@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
 use crate::identity::{self, Identities};
 use crate::mount;
-use crate::order::CallbackLinks;
+use crate::order::Order;
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::resource::{Rejected, Resource, Status};
@@ -30,10 +30,16 @@ pub struct Customer {
 }
 
 /// The whole catalogue, borrowing texts from the resources and customers it was made of.
-#[derive(Debug, Clone, Default)]
+///
+/// Its items are the tenants and customers in the order in which they were met, then the resources in Waldur's order.
+/// Those of resources are made when they are asked for: all at once they would take half as much memory as the document.
+#[derive(Debug)]
 pub struct Catalogue<'a> {
-    /// Tenants and customers in the order in which they were met, then the resources in Waldur's order.
-    pub items: Vec<Item<'a>>,
+    nodes: Vec<Item<'a>>,
+    seeds: Vec<Seed<'a>>,
+    names: Names,
+    policy: &'a Policy,
+    identities: &'a Identities,
     /// What selection needs.
     pub index: Index,
     /// Resources that were left out for want of an identity (decision D7), in Waldur's order.
@@ -84,6 +90,35 @@ pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>)
     customers
 }
 
+impl<'a> Catalogue<'a> {
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.nodes.len() + self.seeds.len()
+    }
+
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The item at a position.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub fn item(&self, position: usize) -> Item<'a> {
+        match position.checked_sub(self.nodes.len()) {
+            None => self.nodes[position].clone(),
+            Some(leaf) => self.leaf(&self.seeds[leaf]),
+        }
+    }
+
+    /// All items.
+    pub fn items(&self) -> impl Iterator<Item = Item<'a>> {
+        (0..self.len()).map(|position| self.item(position))
+    }
+}
+
 /// Builds the catalogue.
 ///
 /// Resources of offerings that `policy` does not name are left out. The result is a function of the arguments alone;
@@ -91,42 +126,40 @@ pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>)
 pub fn build<'a>(
     resources: &'a [Resource],
     customers: &'a Customers,
-    identities: &Identities,
-    policy: &Policy,
+    identities: &'a Identities,
+    policy: &'a Policy,
 ) -> Catalogue<'a> {
     let mut nodes = Nodes::default();
     let mut names = Names::new(policy);
-    let mut leaves = Vec::new();
-    let mut catalogue = Catalogue::default();
+    let mut seeds = Vec::with_capacity(resources.len());
+    let mut index = Index { leaves: Vec::with_capacity(resources.len()), ..Index::default() };
+    let (mut skipped, mut malformed) = (Vec::new(), Vec::new());
     for resource in resources {
         let Some(system) = policy.systems.iter().position(|system| system.offering_slug == resource.offering_slug)
         else {
             continue;
         };
         // A record whose quotas do not compute is malformed and leaves no trace, not even nodes.
-        let quotas = match quota::calculate(resource.limits, &resource.options, policy.inodes) {
-            Ok(quotas) => quotas,
-            Err(fault) => {
-                catalogue.malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
-                continue;
-            }
-        };
-        let place = names.place(policy, system, resource);
-        let above = nodes.above(&place, resource, customers);
-        let outcome = match target(resource, identities, policy) {
-            Ok(target) => {
+        if let Err(fault) = quota::calculate(resource.limits, &resource.options, policy.inodes) {
+            malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
+            continue;
+        }
+        let place = names.place(system, resource);
+        let above = nodes.above(names.names(place), resource, customers);
+        let outcome = match owner(resource, identities, policy) {
+            Ok(owner) => {
                 let parent = above[1].map(|customer| nodes.items[customer as usize].item_id);
-                leaves.push(leaf(&place, resource, target, quotas, parent, policy));
-                Outcome::Item(count(leaves.len() - 1))
+                seeds.push(Seed { resource, place, owner, parent });
+                Outcome::Item(count(seeds.len() - 1))
             }
             Err(reason) => {
-                catalogue.skipped.push(Skipped::missing_identity(resource, &reason));
-                Outcome::Skipped(count(catalogue.skipped.len() - 1))
+                skipped.push(Skipped::missing_identity(resource, &reason));
+                Outcome::Skipped(count(skipped.len() - 1))
             }
         };
-        catalogue.index.leaves.push(Leaf {
-            system: count(system),
-            data_type: place.data_type_position,
+        index.leaves.push(Leaf {
+            system: place.system,
+            data_type: place.data_type,
             state: resource.state,
             status: resource.status(),
             above,
@@ -134,17 +167,15 @@ pub fn build<'a>(
         });
     }
     let nodes = nodes.items;
-    for leaf in &mut catalogue.index.leaves {
+    for leaf in &mut index.leaves {
         if let Outcome::Item(position) = &mut leaf.outcome {
             *position += count(nodes.len());
         }
     }
-    catalogue.index.nodes = count(nodes.len());
-    catalogue.index.systems = policy.systems.iter().map(|system| system.name.clone()).collect();
-    catalogue.index.data_types = names.data_types.into_iter().map(|named| named.key.clone()).collect();
-    catalogue.items = nodes;
-    catalogue.items.append(&mut leaves);
-    catalogue
+    index.nodes = count(nodes.len());
+    index.systems = policy.systems.iter().map(|system| system.name.clone()).collect();
+    index.data_types = names.data_types.iter().map(|named| named.key.clone()).collect();
+    Catalogue { nodes, seeds, names, policy, identities, index, skipped, malformed }
 }
 
 #[expect(clippy::expect_used, reason = "a catalogue of four billion items does not fit into memory")]
@@ -153,72 +184,102 @@ fn count(length: usize) -> u32 {
 }
 
 /// The names that items share.
+#[derive(Debug)]
 struct Names {
-    systems: Vec<Arc<Named>>,
+    systems: Vec<System>,
     file_system: Arc<Named>,
     data_types: Vec<Arc<Named>>,
 }
 
-/// Where a resource stands in the hierarchy.
-struct Place<'a> {
-    /// Position among the systems of the settings.
-    system_position: usize,
-    /// Segment of the path.
-    system: String,
-    data_type: &'a str,
-    data_type_position: u32,
-    storage_system: Arc<Named>,
-    storage_file_system: Arc<Named>,
-    storage_data_type: Arc<Named>,
+/// A storage system: its segment of the path, and its name.
+#[derive(Debug)]
+struct System {
+    identifier: String,
+    named: Arc<Named>,
+}
+
+/// Where a resource stands: positions among the systems of the settings and the data types met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    system: u32,
+    data_type: u32,
+}
+
+/// The names of a place.
+#[derive(Debug, Clone, Copy)]
+struct PlaceNames<'a> {
+    place: Place,
+    system: &'a System,
+    file_system: &'a Arc<Named>,
+    data_type: &'a Arc<Named>,
 }
 
 impl Names {
     fn new(policy: &Policy) -> Self {
         let named = |scope: &str, name: &str| Arc::new(Named::new(scope, name));
+        let system =
+            |identifier: &String| System { identifier: identifier.clone(), named: named("storage_system", identifier) };
         Self {
-            systems: policy.systems.iter().map(|system| named("storage_system", &system.identifier)).collect(),
+            systems: policy.systems.iter().map(|policy| system(&policy.identifier)).collect(),
             file_system: named("storage_file_system", &policy.file_system),
             data_types: Vec::new(),
         }
     }
 
-    fn place<'a>(&mut self, policy: &Policy, system: usize, resource: &'a Resource) -> Place<'a> {
-        let data_type = resource.data_type.as_str();
-        let position = self.data_types.iter().position(|named| named.key == data_type).unwrap_or_else(|| {
-            self.data_types.push(Arc::new(Named::new("storage_data_type", data_type)));
+    fn place(&mut self, system: usize, resource: &Resource) -> Place {
+        let known = self.data_types.iter().position(|named| named.key == resource.data_type);
+        let data_type = known.unwrap_or_else(|| {
+            self.data_types.push(Arc::new(Named::new("storage_data_type", &resource.data_type)));
             self.data_types.len() - 1
         });
-        Place {
-            system_position: system,
-            system: policy.systems[system].identifier.clone(),
-            data_type,
-            data_type_position: count(position),
-            storage_system: Arc::clone(&self.systems[system]),
-            storage_file_system: Arc::clone(&self.file_system),
-            storage_data_type: Arc::clone(&self.data_types[position]),
+        Place { system: count(system), data_type: count(data_type) }
+    }
+
+    fn names(&self, place: Place) -> PlaceNames<'_> {
+        PlaceNames {
+            place,
+            system: &self.systems[place.system as usize],
+            file_system: &self.file_system,
+            data_type: &self.data_types[place.data_type as usize],
         }
     }
+}
+
+/// What the item of a resource is made of.
+#[derive(Debug)]
+struct Seed<'a> {
+    resource: &'a Resource,
+    place: Place,
+    owner: Owner<'a>,
+    parent: Option<Uuid>,
+}
+
+/// Where the target of a resource comes from.
+#[derive(Debug, Clone, Copy)]
+enum Owner<'a> {
+    /// The back-end left it in the metadata.
+    Given(&'a TargetItem),
+    /// It is made, with this project and GID.
+    Group { project: &'a str, gid: u32 },
 }
 
 /// Tenants and customers, each made by the first resource that names it.
 #[derive(Default)]
 struct Nodes<'a> {
     items: Vec<Item<'a>>,
-    tenants: HashMap<(&'a str, usize, &'a str), u32>,
-    customers: HashMap<(&'a str, usize, &'a str), (u32, u32)>,
+    tenants: HashMap<(&'a str, Place), u32>,
+    customers: HashMap<(&'a str, Place), (u32, u32)>,
 }
 
 impl<'a> Nodes<'a> {
     /// The nodes above a resource, made where they are missing: its tenant, its customer, the customer's own tenant.
-    fn above(&mut self, place: &Place<'a>, resource: &'a Resource, customers: &'a Customers) -> [Option<u32>; 3] {
+    fn above(&mut self, names: PlaceNames<'_>, resource: &'a Resource, customers: &'a Customers) -> [Option<u32>; 3] {
+        let (system, data_type) = (names.system.identifier.as_str(), names.data_type.key.as_str());
         let (customer_path, tenant_path) = resource.backend_id.as_deref().map_or((None, None), mount::above);
         let Resource { provider_slug, customer_slug, offering_uuid, .. } = resource;
-        let tenant_key = (provider_slug.as_str(), place.system_position, place.data_type);
-        let tenant = *self.tenants.entry(tenant_key).or_insert_with(|| {
-            let path = tenant_path.map_or_else(
-                || Cow::Owned(mount::of_tenant(&place.system, place.data_type, provider_slug)),
-                Cow::Borrowed,
-            );
+        let tenant = *self.tenants.entry((provider_slug, names.place)).or_insert_with(|| {
+            let path = tenant_path
+                .map_or_else(|| Cow::Owned(mount::of_tenant(system, data_type, provider_slug)), Cow::Borrowed);
             let name = if resource.provider_name.is_empty() {
                 Cow::Owned(provider_slug.to_uppercase())
             } else {
@@ -226,16 +287,15 @@ impl<'a> Nodes<'a> {
             };
             let target =
                 NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name: Some(name) };
-            self.items.push(node(place, TargetType::Tenant, target, path, None));
+            self.items.push(node(names, TargetType::Tenant, target, path, None));
             count(self.items.len() - 1)
         });
         let Some(customer) = customers.get(customer_slug).filter(|_| !customer_slug.is_empty()) else {
             return [Some(tenant), None, None];
         };
-        let customer_key = (customer_slug.as_str(), place.system_position, place.data_type);
-        let (customer, customers_tenant) = *self.customers.entry(customer_key).or_insert_with(|| {
+        let (customer, customers_tenant) = *self.customers.entry((customer_slug, names.place)).or_insert_with(|| {
             let path = customer_path.map_or_else(
-                || Cow::Owned(mount::of_customer(&place.system, place.data_type, provider_slug, customer_slug)),
+                || Cow::Owned(mount::of_customer(system, data_type, provider_slug, customer_slug)),
                 Cow::Borrowed,
             );
             let parent = self.items[tenant as usize].item_id;
@@ -244,7 +304,7 @@ impl<'a> Nodes<'a> {
                 key: Cow::Borrowed(customer_slug.as_str()),
                 name: customer.name.as_deref().map(Cow::Borrowed),
             };
-            self.items.push(node(place, TargetType::Customer, target, path, Some(parent)));
+            self.items.push(node(names, TargetType::Customer, target, path, Some(parent)));
             (count(self.items.len() - 1), tenant)
         });
         [Some(tenant), Some(customer), Some(customers_tenant)]
@@ -252,7 +312,7 @@ impl<'a> Nodes<'a> {
 }
 
 fn node<'a>(
-    place: &Place<'a>,
+    names: PlaceNames<'_>,
     target_type: TargetType,
     target: NodeTarget<'a>,
     path: Cow<'a, str>,
@@ -263,52 +323,64 @@ fn node<'a>(
         status: NODE_STATUS,
         mount_point: MountPoint { default: path },
         permission: Permission::octal("775"),
-        storage_system: Arc::clone(&place.storage_system),
-        storage_file_system: Arc::clone(&place.storage_file_system),
-        storage_data_type: Arc::clone(&place.storage_data_type),
+        storage_system: Arc::clone(&names.system.named),
+        storage_file_system: Arc::clone(names.file_system),
+        storage_data_type: Arc::clone(names.data_type),
         target: Target { target_type, target_item: TargetOf::Node(target) },
         quotas: None,
         old_quotas: None,
         new_quotas: None,
         parent_item_id: parent,
-        links: CallbackLinks::default(),
+        approve_by_provider_url: None,
+        reject_by_provider_url: None,
+        set_state_done_url: None,
+        set_state_erred_url: None,
+        set_backend_id_url: None,
+        update_resource_options_url: None,
+        set_state_ok_url: None,
     }
 }
 
-fn leaf<'a>(
-    place: &Place<'a>,
-    resource: &'a Resource,
-    target: TargetOf<'a>,
-    quotas: Option<[Quota; 4]>,
-    parent: Option<Uuid>,
-    policy: &Policy,
-) -> Item<'a> {
-    let path = resource.backend_id.as_deref().map_or_else(
-        || {
-            let Resource { provider_slug, customer_slug, project_slug, .. } = resource;
-            Cow::Owned(mount::of_project(&place.system, place.data_type, provider_slug, customer_slug, project_slug))
-        },
-        Cow::Borrowed,
-    );
-    let (old_quotas, new_quotas) = update_quotas(resource, policy).unwrap_or_default();
-    Item {
-        item_id: resource.uuid,
-        status: resource.status(),
-        mount_point: MountPoint { default: path },
-        permission: Permission::octal(&resource.permission),
-        storage_system: Arc::clone(&place.storage_system),
-        storage_file_system: Arc::clone(&place.storage_file_system),
-        storage_data_type: Arc::clone(&place.storage_data_type),
-        target: Target { target_type: resource.target_type(), target_item: target },
-        quotas,
-        old_quotas,
-        new_quotas,
-        parent_item_id: parent,
-        links: resource
-            .order
-            .as_ref()
-            .map(|order| order.callback_links(resource.uuid, resource.effective_state()))
-            .unwrap_or_default(),
+impl<'a> Catalogue<'a> {
+    fn leaf(&self, seed: &Seed<'a>) -> Item<'a> {
+        let Seed { resource, place, owner, parent } = *seed;
+        let names = self.names.names(place);
+        let path = resource.backend_id.as_deref().map_or_else(
+            || {
+                let Resource { provider_slug, customer_slug, project_slug, .. } = resource;
+                let (system, data_type) = (&names.system.identifier, &names.data_type.key);
+                Cow::Owned(mount::of_project(system, data_type, provider_slug, customer_slug, project_slug))
+            },
+            Cow::Borrowed,
+        );
+        let (old_quotas, new_quotas) = update_quotas(resource, self.policy).unwrap_or_default();
+        let links = |order: &Order| order.callback_links(resource.uuid, resource.effective_state());
+        let links = resource.order.as_deref().map(links).unwrap_or_default();
+        Item {
+            item_id: resource.uuid,
+            status: resource.status(),
+            mount_point: MountPoint { default: path },
+            permission: Permission::octal(resource.permission.as_str()),
+            storage_system: Arc::clone(&names.system.named),
+            storage_file_system: Arc::clone(names.file_system),
+            storage_data_type: Arc::clone(names.data_type),
+            target: Target {
+                target_type: resource.target_type(),
+                target_item: target(resource, owner, self.identities, self.policy),
+            },
+            // What does not compute has no seed.
+            quotas: quota::calculate(resource.limits, &resource.options, self.policy.inodes).unwrap_or_default(),
+            old_quotas,
+            new_quotas,
+            parent_item_id: parent,
+            approve_by_provider_url: links.approve_by_provider_url,
+            reject_by_provider_url: links.reject_by_provider_url,
+            set_state_done_url: links.set_state_done_url,
+            set_state_erred_url: links.set_state_erred_url,
+            set_backend_id_url: links.set_backend_id_url,
+            update_resource_options_url: links.update_resource_options_url,
+            set_state_ok_url: links.set_state_ok_url,
+        }
     }
 }
 
@@ -324,16 +396,23 @@ fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
     Some((quotas(&update.old_limits, &update.old_options)?, quotas(&update.new_limits, &update.new_options)?))
 }
 
-/// The target of a resource, or why its GID is unknown.
-fn target<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<TargetOf<'a>, String> {
+/// Where the target of a resource comes from, or why its GID is unknown.
+fn owner<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<Owner<'a>, String> {
     if let (Some(given), false) = (&resource.metadata_target, policy.ignore_metadata_targets) {
-        return Ok(TargetOf::Given(given));
+        return Ok(Owner::Given(given));
     }
-    let target_type = resource.target_type();
-    let (project, gid) = gid(resource, target_type, identities, policy)?;
+    let (project, gid) = gid(resource, identities, policy)?;
+    Ok(Owner::Group { project, gid })
+}
+
+fn target<'a>(resource: &Resource, owner: Owner<'a>, identities: &Identities, policy: &Policy) -> TargetOf<'a> {
+    let (project, gid) = match owner {
+        Owner::Given(given) => return TargetOf::Given(given),
+        Owner::Group { project, gid } => (project, gid),
+    };
     let status = resource.status();
     let active = status == Status::Active;
-    let made = if target_type == TargetType::User {
+    TargetOf::Made(if resource.target_type() == TargetType::User {
         let known = identities.users.get(&resource.slug).cloned().unwrap_or_default();
         let invented = policy.development_mode;
         let uid = known.uid.or_else(|| invented.then(|| identity::mock_uid(&resource.slug)));
@@ -356,17 +435,11 @@ fn target<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) 
             unix_gid: Some(i64::from(gid)),
             active: Some(active),
         })
-    };
-    Ok(TargetOf::Made(made))
+    })
 }
 
 /// The project that a resource's GID belongs to, and the GID.
-fn gid<'a>(
-    resource: &'a Resource,
-    target_type: TargetType,
-    identities: &Identities,
-    policy: &Policy,
-) -> Result<(&'a str, u32), String> {
+fn gid<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<(&'a str, u32), String> {
     let slug = resource.project_slug.as_str();
     let reason = match identities.gids.get(slug) {
         Some(Ok(gid)) if !slug.is_empty() => return Ok((slug, *gid)),
@@ -377,7 +450,7 @@ fn gid<'a>(
     if !policy.development_mode {
         return Err(reason.to_owned());
     }
-    let slug = match (slug, target_type) {
+    let slug = match (slug, resource.target_type()) {
         // What the Python proxy calls a project without a slug.
         ("", TargetType::User) => "default-project",
         ("", _) => "unknown",

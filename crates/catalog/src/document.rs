@@ -7,7 +7,6 @@ use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use crate::order::CallbackLinks;
 use crate::quota::Quota;
 use crate::resource::Status;
 use crate::target::{self, TargetItem, TargetType};
@@ -51,9 +50,34 @@ pub struct Item<'a> {
     pub new_quotas: Option<[Quota; 4]>,
     /// `itemId` of the customer (for a project or user) or tenant (for a customer) above; null where there is none.
     pub parent_item_id: Option<Uuid>,
-    /// Where to report.
-    #[serde(flatten)]
-    pub links: CallbackLinks,
+    /// POST here accepts the order.
+    #[serde(rename = "approve_by_provider_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub approve_by_provider_url: Option<String>,
+    /// POST here refuses the order.
+    #[serde(rename = "reject_by_provider_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub reject_by_provider_url: Option<String>,
+    /// POST here says that the order is carried out.
+    #[serde(rename = "set_state_done_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub set_state_done_url: Option<String>,
+    /// POST here says that the order failed for good.
+    #[serde(rename = "set_state_erred_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub set_state_erred_url: Option<String>,
+    /// POST here tells Waldur the resource's path in the storage system.
+    #[serde(rename = "set_backend_id_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub set_backend_id_url: Option<String>,
+    /// POST here changes the resource's options without an order.
+    #[serde(rename = "update_resource_options_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub update_resource_options_url: Option<String>,
+    /// POST here brings the resource back to the state OK.
+    #[serde(rename = "set_state_ok_url", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
+    pub set_state_ok_url: Option<String>,
 }
 
 /// Where a directory is.

@@ -25,9 +25,9 @@ pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_res
 pub use document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
 pub use field::Malformed;
 pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project, wanted_user};
-pub use order::{CallbackLinks, Order, OrderState, OrderType};
+pub use order::{Order, OrderState, OrderType};
 pub use policy::{Policy, System};
-pub use quota::{Enforcement, InodeRule, Limits, Options, Quota, QuotaType, Unit, calculate};
+pub use quota::{Enforcement, InodeRule, Limits, Mode, Options, Quota, QuotaType, Unit, calculate};
 pub use resource::{FIELDS, Rejected, Resource, State, Status};
 pub use select::{Filter, Index, Selection};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

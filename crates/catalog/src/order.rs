@@ -1,6 +1,6 @@
 //! The order in progress of a resource: what it changes, and where a provisioner reports.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -58,37 +58,22 @@ pub struct Update {
 }
 
 /// Where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct CallbackLinks {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct CallbackLinks {
     /// POST here accepts the order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub approve_by_provider_url: Option<String>,
+    pub(crate) approve_by_provider_url: Option<String>,
     /// POST here refuses the order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub reject_by_provider_url: Option<String>,
+    pub(crate) reject_by_provider_url: Option<String>,
     /// POST here says that the order is carried out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub set_state_done_url: Option<String>,
+    pub(crate) set_state_done_url: Option<String>,
     /// POST here says that the order failed for good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub set_state_erred_url: Option<String>,
+    pub(crate) set_state_erred_url: Option<String>,
     /// POST here tells Waldur the resource's path in the storage system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub set_backend_id_url: Option<String>,
+    pub(crate) set_backend_id_url: Option<String>,
     /// POST here changes the resource's options without an order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub update_resource_options_url: Option<String>,
+    pub(crate) update_resource_options_url: Option<String>,
     /// POST here brings the resource back to the state OK.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
-    pub set_state_ok_url: Option<String>,
+    pub(crate) set_state_ok_url: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -1,5 +1,7 @@
 //! Quotas from limits and administrative overrides (specification 5.3).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,8 +23,45 @@ pub struct Options {
     pub soft_quota_inodes: Option<f64>,
     /// Hard inode quota; a whole number, at least 0.
     pub hard_quota_inodes: Option<f64>,
-    /// Mode of the directory: three or four octal digits.
-    pub permissions: Option<String>,
+    /// Mode of the directory.
+    pub permissions: Option<Mode>,
+}
+
+/// Mode of a directory: three or four octal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mode {
+    digits: [u8; 4],
+    length: u8,
+}
+
+impl Mode {
+    /// What a directory has unless something else is said.
+    pub const DEFAULT: Self = Self { digits: *b"775\0", length: 3 };
+
+    /// The mode spelled so; `None` for anything but three or four octal digits.
+    pub fn of(text: &str) -> Option<Self> {
+        let mut digits = [0; 4];
+        let is_octal = text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let length = match text.len() {
+            3 if is_octal => 3,
+            4 if is_octal => 4,
+            _ => return None,
+        };
+        digits[..text.len()].copy_from_slice(text.as_bytes());
+        Some(Self { digits, length })
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        // Digits are always text.
+        str::from_utf8(&self.digits[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mode({})", self.as_str())
+    }
 }
 
 /// How inode limits follow from the storage limit.
@@ -119,20 +158,16 @@ impl TryFrom<OptionsRecord> for Options {
             hard_quota_space: field::amount("options.hard_quota_space", &record.hard_quota_space)?,
             soft_quota_inodes: field::whole_amount("options.soft_quota_inodes", &record.soft_quota_inodes)?,
             hard_quota_inodes: field::whole_amount("options.hard_quota_inodes", &record.hard_quota_inodes)?,
-            permissions: mode("options.permissions", record.permissions)?,
+            permissions: mode("options.permissions", &record.permissions)?,
         })
     }
 }
 
-/// A directory's mode: three or four octal digits; `None` for null.
-pub(crate) fn mode(field: &'static str, value: Value) -> Result<Option<String>, Malformed> {
+/// A directory's mode; `None` for null.
+pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, Malformed> {
     match value {
         Value::Null => Ok(None),
-        Value::String(text)
-            if matches!(text.len(), 3 | 4) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7')) =>
-        {
-            Ok(Some(text))
-        }
+        Value::String(text) if let Some(mode) = Mode::of(text) => Ok(Some(mode)),
         _ => malformed(field, "is not three or four octal digits"),
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw, malformed};
 use crate::order::{Order, OrderState};
-use crate::quota::{self, Limits, LimitsRecord, Options, OptionsRecord};
+use crate::quota::{self, Limits, LimitsRecord, Mode, Options, OptionsRecord};
 use crate::target::{self, TargetItem, TargetType};
 
 /// A resource, as far as the catalogue needs it.
@@ -42,16 +42,16 @@ pub struct Resource {
     pub provider_name: String,
     /// Data type in lower case; not empty.
     pub data_type: String,
-    /// Mode of the directory: three or four octal digits.
-    pub permission: String,
+    /// Mode of the directory.
+    pub permission: Mode,
     /// What the customer bought.
     pub limits: Limits,
     /// What an administrator set.
     pub options: Options,
     /// Target item that the back-end left in `backend_metadata`.
-    pub metadata_target: Option<TargetItem>,
+    pub metadata_target: Option<Box<TargetItem>>,
     /// The order in progress.
-    pub order: Option<Order>,
+    pub order: Option<Box<Order>>,
 }
 
 /// State of a resource in Waldur.
@@ -293,7 +293,7 @@ impl Resource {
         let limits: LimitsRecord = field::map("limits", record.limits)?;
         let options: OptionsRecord = field::map("options", record.options)?;
         let options = Options::try_from(options)?;
-        let attribute_mode = quota::mode("attributes.permissions", attributes.permissions)?;
+        let attribute_mode = quota::mode("attributes.permissions", &attributes.permissions)?;
         let data_type = data_type(&attributes.storage_data_type)?;
         let metadata = record.backend_metadata.map_or(Ok(Value::Null), |raw| serde_json::from_str(raw.get()));
         let Ok(metadata) = metadata else { return malformed("backend_metadata", "is not readable") };
@@ -317,12 +317,12 @@ impl Resource {
                 present => slug("provider_slug", present)?,
             },
             provider_name: field::optional_text("provider_name", record.provider_name)?.unwrap_or_default(),
-            permission: options.permissions.clone().or(attribute_mode).unwrap_or_else(|| String::from("775")),
-            metadata_target: target::from_metadata(TargetType::of_data_type(&data_type), &metadata)?,
+            permission: options.permissions.or(attribute_mode).unwrap_or(Mode::DEFAULT),
+            metadata_target: target::from_metadata(TargetType::of_data_type(&data_type), &metadata)?.map(Box::new),
             data_type,
             limits: Limits::try_from(limits)?,
             options,
-            order: record.order_in_progress.map(Order::parse).transpose()?,
+            order: record.order_in_progress.map(Order::parse).transpose()?.map(Box::new),
         })
     }
 

@@ -97,7 +97,8 @@ fn every_recorded_listing_is_reproduced() {
     for case in cases() {
         let upstream = json(&case, "upstream.json");
         let (resources, customers) = (resources(&upstream), customers(&upstream));
-        let catalogue = build(&resources, &customers, &identities(&upstream), &policy());
+        let (identities, policy) = (identities(&upstream), policy());
+        let catalogue = build(&resources, &customers, &identities, &policy);
         assert!(catalogue.malformed.is_empty());
         let answers = json(&case, "answers.json");
         let mut compared = 0;
@@ -111,7 +112,7 @@ fn every_recorded_listing_is_reproduced() {
             let theirs = answer["body"]["resources"].as_array().unwrap();
             assert_eq!(selected.len(), theirs.len(), "{} {query}", case.display());
             for (position, theirs) in selected.into_iter().zip(theirs) {
-                let ours = serde_json::to_value(&catalogue.items[position as usize]).unwrap();
+                let ours = serde_json::to_value(catalogue.item(position as usize)).unwrap();
                 assert!(same(&ours, theirs), "{} {query}\nours:   {ours}\ntheirs: {theirs}", case.display());
                 compared += 1;
             }

@@ -104,7 +104,7 @@ impl Source {
         let rendering = tokio::task::spawn_blocking(move || {
             let catalogue = catalog::build(&listing.resources, &customers, &identities, &policy);
             log_mapping(&catalogue);
-            Snapshot::render(&catalogue, listing.malformed)
+            Snapshot::render(catalogue, listing.malformed)
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         self.report(&snapshot);
@@ -288,7 +288,7 @@ fn log_mapping(catalogue: &Catalogue<'_>) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
-    for item in &catalogue.items {
+    for item in catalogue.items() {
         let quotas = item.quotas.map(|quotas| quotas.map(|quota| quota.quota.to_string()).join(" "));
         debug!(
             item_id = %item.item_id,

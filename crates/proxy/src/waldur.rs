@@ -146,7 +146,8 @@ impl Waldur {
             }
             Listed::Missing(status) => return Err(self.refused_or(status, PROVIDER_LIST)),
         };
-        let mut listing = Listing::default();
+        let rows = pages.iter().map(Vec::len).sum();
+        let mut listing = Listing { resources: Vec::with_capacity(rows), ..Listing::default() };
         for row in pages.into_iter().flatten() {
             match row {
                 Ok(resource) if ours(&resource.offering_slug) => listing.resources.push(resource),

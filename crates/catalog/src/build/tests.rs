@@ -9,8 +9,9 @@ use crate::testing::{ORDER, customers, identities, policy, resource};
 
 fn build_json(resources: &[Resource]) -> Vec<Value> {
     let customers = customers();
-    let catalogue = build(resources, &customers, &identities(), &policy());
-    catalogue.items.iter().map(|item| serde_json::to_value(item).unwrap()).collect()
+    let (identities, policy) = (identities(), policy());
+    let catalogue = build(resources, &customers, &identities, &policy);
+    catalogue.items().map(|item| serde_json::to_value(item).unwrap()).collect()
 }
 
 fn mounts(items: &[Value]) -> Vec<&str> {
@@ -75,8 +76,9 @@ fn a_customer_that_no_offering_names_is_no_node() {
 fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
     let resources = [resource(json!({"project_slug": "lost"})), resource(json!({"project_slug": ""}))];
     let customers = customers();
-    let catalogue = build(&resources, &customers, &identities(), &policy());
-    assert_eq!(catalogue.items.len(), 2);
+    let (identities, policy) = (identities(), policy());
+    let catalogue = build(&resources, &customers, &identities, &policy);
+    assert_eq!(catalogue.len(), 2);
     let reasons: Vec<_> = catalogue.skipped.iter().map(|skipped| (skipped.error, skipped.detail.as_str())).collect();
     assert_eq!(
         reasons,
@@ -105,8 +107,9 @@ fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
 fn quotas_that_do_not_compute_make_a_record_malformed_without_a_trace() {
     let resources = [resource(json!({"limits": {"storage": 1e308}}))];
     let customers = customers();
-    let catalogue = build(&resources, &customers, &identities(), &policy());
-    assert_eq!((catalogue.items.len(), catalogue.malformed.len()), (0, 1));
+    let (identities, policy) = (identities(), policy());
+    let catalogue = build(&resources, &customers, &identities, &policy);
+    assert_eq!((catalogue.len(), catalogue.malformed.len()), (0, 1));
     let Skipped { error, detail, .. } = &catalogue.malformed[0];
     let expected =
         "limits.storage is too large for an inode limit (resource 'res', project 'proj', offering 'capstor')";
@@ -121,9 +124,10 @@ fn development_mode_invents_the_same_identities_every_time() {
     ];
     let customers = customers();
     let policy = Policy { development_mode: true, ..policy() };
-    let catalogue = build(&resources, &customers, &identities(), &policy);
+    let identities = identities();
+    let catalogue = build(&resources, &customers, &identities, &policy);
     let targets: Vec<_> =
-        catalogue.items[4..].iter().map(|item| serde_json::to_value(&item.target.target_item).unwrap()).collect();
+        catalogue.items().skip(4).map(|item| serde_json::to_value(&item.target.target_item).unwrap()).collect();
     assert_eq!(targets[0]["unixGid"], identity::mock_gid("lost"));
     assert_eq!(targets[1]["primaryProject"]["name"], "default-project");
     assert_eq!(targets[1]["unixUid"], identity::mock_uid("res"));
@@ -136,8 +140,9 @@ fn users_are_never_invented_in_production_and_shown_when_known() {
     let customers = customers();
     let mut identities = identities();
     let target = |identities: &Identities| {
-        let catalogue = build(&resources, &customers, identities, &policy());
-        serde_json::to_value(&catalogue.items[2].target.target_item).unwrap()
+        let policy = policy();
+        let catalogue = build(&resources, &customers, identities, &policy);
+        serde_json::to_value(&catalogue.item(2).target.target_item).unwrap()
     };
     let unknown = target(&identities);
     assert_eq!((&unknown["unixUid"], &unknown["email"]), (&Value::Null, &Value::Null));
@@ -154,7 +159,7 @@ fn metadata_replaces_the_target_unless_it_is_ignored() {
     assert_eq!(identity::wanted_project(&resources[0], &policy()), None);
     let customers = customers();
     let identities = identities();
-    assert_eq!(build(&resources, &customers, &identities, &policy()).items.len(), 3);
+    assert_eq!(build(&resources, &customers, &identities, &policy()).len(), 3);
     let ignoring = Policy { ignore_metadata_targets: true, ..policy() };
     assert_eq!(identity::wanted_project(&resources[0], &ignoring), Some("lost"));
     assert_eq!(build(&resources, &customers, &identities, &ignoring).skipped.len(), 1);
@@ -289,9 +294,10 @@ proptest! {
     #[test]
     fn no_filter_selects_everything(resources in world()) {
         let customers = customers();
-        let catalogue = build(&resources, &customers, &identities(), &policy());
+        let (identities, policy) = (identities(), policy());
+        let catalogue = build(&resources, &customers, &identities, &policy);
         let selection = catalogue.index.select(&Filter::default());
-        let everything: Vec<u32> = (0..catalogue.items.len()).map(count).collect();
+        let everything: Vec<u32> = (0..catalogue.len()).map(count).collect();
         prop_assert_eq!(selection.items, everything);
         prop_assert_eq!(selection.skipped.len(), catalogue.skipped.len());
         prop_assert_eq!(catalogue.index.leaves.len(), resources.len());
@@ -300,8 +306,9 @@ proptest! {
     #[test]
     fn a_filter_selects_the_matching_and_what_is_above_them(resources in world(), filter in filters()) {
         let customers = customers();
-        let catalogue = build(&resources, &customers, &identities(), &policy());
-        let items: Vec<_> = catalogue.items.iter().map(|item| serde_json::to_value(item).unwrap()).collect();
+        let (identities, policy) = (identities(), policy());
+        let catalogue = build(&resources, &customers, &identities, &policy);
+        let items: Vec<_> = catalogue.items().map(|item| serde_json::to_value(item).unwrap()).collect();
         let selection = catalogue.index.select(&filter).items;
         prop_assert!(selection.is_sorted_by(|a, b| a < b));
         let chosen: Vec<_> = selection.iter().map(|position| &items[*position as usize]).collect();

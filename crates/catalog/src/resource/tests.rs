@@ -62,7 +62,7 @@ fn what_is_empty_null_or_unknown_falls_back() {
         "provider_name": null, "surprise": {"any": "thing"},
     }));
     assert_eq!(resource.data_type, "store");
-    assert_eq!(resource.permission, "775");
+    assert_eq!(resource.permission.as_str(), "775");
     assert_eq!(resource.limits, Limits::default());
     assert_eq!(resource.options, Options::default());
     assert_eq!(resource.backend_id, None);
@@ -87,7 +87,7 @@ fn data_types_are_compared_without_case_and_space() {
 #[test]
 fn options_go_before_attributes() {
     let resource = resource(json!({"attributes": {"permissions": "700"}, "options": {"permissions": "2775"}}));
-    assert_eq!(resource.permission, "2775");
+    assert_eq!(resource.permission.as_str(), "2775");
 }
 
 #[test]
@@ -131,7 +131,7 @@ proptest! {
     fn any_value_in_any_field_is_read_or_refused(field in prop::sample::select(FIELDS.as_slice()), value in any_json()) {
         if let Ok(resource) = parse(&record(json!({field: value}))) {
             prop_assert!(resource.limits.storage >= 0.0);
-            prop_assert!(matches!(resource.permission.len(), 3 | 4));
+            prop_assert!(matches!(resource.permission.as_str().len(), 3 | 4));
             prop_assert!(!resource.data_type.is_empty());
             prop_assert!(!resource.project_slug.contains('/') && resource.project_slug != "..");
         }

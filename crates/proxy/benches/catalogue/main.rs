@@ -33,8 +33,9 @@ fn building(bencher: Bencher<'_, '_>) {
 #[divan::bench(name = "3 render the snapshot")]
 fn rendering(bencher: Bencher<'_, '_>) {
     let World { resources, customers, identities, policy } = world(RESOURCES);
-    let catalogue = catalog::build(&resources, &customers, &identities, &policy);
-    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| Snapshot::render(&catalogue, Vec::new()));
+    let catalogue = || catalog::build(&resources, &customers, &identities, &policy);
+    let counter = ItemsCount::new(RESOURCES);
+    bencher.counter(counter).with_inputs(catalogue).bench_local_values(|it| Snapshot::render(it, Vec::new()));
 }
 
 #[divan::bench(name = "4 a page of all items")]
@@ -66,5 +67,5 @@ fn filter() -> Filter {
 fn snapshot() -> Snapshot {
     let World { resources, customers, identities, policy } = world(RESOURCES);
     let catalogue = catalog::build(&resources, &customers, &identities, &policy);
-    Snapshot::render(&catalogue, Vec::new()).expect("a catalogue that can be rendered")
+    Snapshot::render(catalogue, Vec::new()).expect("a catalogue that can be rendered")
 }

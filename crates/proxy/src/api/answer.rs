@@ -92,12 +92,17 @@ fn filters_applied(query: &Query, policy: &Policy) -> Result<String, serde_json:
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Catalogue, InodeRule, Skipped};
+    use catalog::{Customers, Identities, InodeRule, Skipped};
     use serde_json::Value;
 
     use super::*;
     use crate::api::query;
     use crate::openapi::tests::assert_described;
+
+    fn empty(policy: &Policy, malformed: Vec<Skipped>) -> Snapshot {
+        let (customers, identities) = (Customers::new(), Identities::default());
+        Snapshot::render(catalog::build(&[], &customers, &identities, policy), malformed).unwrap()
+    }
 
     /// The items themselves are held against recorded answers, and these against the document.
     #[test]
@@ -111,7 +116,7 @@ mod tests {
             development_mode: false,
         };
         let skipped = Skipped { item_id: None, error: "MalformedResourceError", detail: "uuid is missing".into() };
-        let snapshot = Snapshot::render(&Catalogue::default(), vec![skipped]).unwrap();
+        let snapshot = empty(&policy, vec![skipped]);
         for query in ["", "storage_system=vast&data_type=%20Scratch&status=active&state=OK&page=7&page_size=500"] {
             let query = query::parse(query, &["capstor", "vast"]).unwrap();
             let body = listing(&snapshot, &query, &policy).unwrap().concat();
@@ -130,7 +135,7 @@ mod tests {
             ignore_metadata_targets: false,
             development_mode: false,
         };
-        let snapshot = Snapshot::render(&Catalogue::default(), Vec::new()).unwrap();
+        let snapshot = empty(&policy, Vec::new());
         for (page, offset) in [
             ("18446744073709551616", "9223372036854775807500"),
             ("99999999999999999999999999999999999", "49999999999999999999999999999999999000"),

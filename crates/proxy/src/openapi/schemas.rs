@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catalog::{CallbackLinks, Item, State};
+use catalog::{Item, State};
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -40,8 +40,6 @@ pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
     add::<bodies::Failed>(&mut found);
     add::<bodies::UpstreamFailed>(&mut found);
     let mut schemas: BTreeMap<_, _> = found.into_iter().collect();
-    // The links stand in the item itself.
-    schemas.remove(CallbackLinks::name().as_ref());
     for (name, schema) in &mut schemas {
         make_exact(schema, OPEN.contains(&name.as_str()));
     }
@@ -61,24 +59,6 @@ fn make_exact(schema: &mut RefOr<Schema>, open: bool) {
             for variant in &mut variants.items {
                 make_exact(variant, open);
             }
-        }
-        // An item: closing a part would shut out the other, so the parts become one.
-        Schema::AllOf(parts) => {
-            let mut whole = Object::with_type(Type::Object);
-            whole.description = parts.description.take();
-            // The derive puts what is flattened first; it is written last.
-            for part in parts.items.drain(..).rev() {
-                let part = match part {
-                    RefOr::Ref(_) => CallbackLinks::schema(),
-                    part @ RefOr::T(_) => part,
-                };
-                if let RefOr::T(Schema::Object(part)) = part {
-                    whole.required.extend(part.required);
-                    whole.properties.extend(part.properties);
-                }
-            }
-            exact_object(&mut whole, open);
-            *inner = Schema::Object(whole);
         }
         _ => {}
     }
