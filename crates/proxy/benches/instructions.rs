@@ -46,7 +46,7 @@ fn measured_build(world: &World) -> Catalogue<'_> {
 #[inline(never)]
 #[expect(clippy::expect_used, reason = "an item has nothing that JSON cannot say")]
 fn measured_render(catalogue: Catalogue<'_>) -> Snapshot {
-    Snapshot::render(black_box(catalogue), Vec::new()).expect("a catalogue that can be rendered")
+    Snapshot::render(black_box(catalogue), Vec::new(), None).expect("a catalogue that can be rendered")
 }
 
 #[inline(never)]

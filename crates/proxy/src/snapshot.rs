@@ -55,13 +55,18 @@ pub struct Page<'a> {
 }
 
 impl Snapshot {
-    /// Renders a catalogue, with the records that did not get as far as the catalogue.
+    /// Renders a catalogue, with the records that did not get as far as the catalogue. What says the same as in the
+    /// snapshot `before` is shared with it.
     ///
     /// # Errors
     ///
     /// None in practice: an item has nothing that JSON cannot say.
-    pub fn render(catalogue: Catalogue<'_>, mut malformed: Vec<Skipped>) -> Result<Self, serde_json::Error> {
-        let items = Text::render(&catalogue)?;
+    pub fn render(
+        catalogue: Catalogue<'_>,
+        mut malformed: Vec<Skipped>,
+        before: Option<&Self>,
+    ) -> Result<Self, serde_json::Error> {
+        let items = Text::render(&catalogue, before.map(|before| &before.items))?;
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
         let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
 use futures::FutureExt;
@@ -76,12 +76,12 @@ impl Source {
         self.on_processing_error == OnProcessingError::Fail
     }
 
-    /// Reads everything anew.
+    /// Reads everything anew. The snapshot `before` lends what has not changed.
     ///
     /// # Errors
     ///
     /// Anything less than the whole catalogue, but for single resources that are left out and named.
-    pub async fn read(&self) -> Result<Snapshot, SourceError> {
+    pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, SourceError> {
         let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
         let (tell, met) = mpsc::unbounded_channel();
         let listing = async {
@@ -104,7 +104,7 @@ impl Source {
         let rendering = tokio::task::spawn_blocking(move || {
             let catalogue = catalog::build(&listing.resources, &customers, &identities, &policy);
             log_mapping(&catalogue);
-            Snapshot::render(catalogue, listing.malformed)
+            Snapshot::render(catalogue, listing.malformed, before.as_deref())
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         self.report(&snapshot);

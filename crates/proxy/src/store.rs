@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub struct Reading {
     /// What was read.
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// When reading began: nothing in the snapshot is older.
     began: Instant,
     /// Compressed answers made of it.
@@ -167,7 +167,9 @@ impl Store {
 
     async fn read(&self) -> Outcome {
         let began = Instant::now();
-        let read = tokio::time::timeout(DEADLINE, self.source.read()).await;
+        let before = self.newest.load_full();
+        let lent = before.as_ref().map(|before| Arc::clone(&before.snapshot));
+        let read = tokio::time::timeout(DEADLINE, self.source.read(lent)).await;
         let snapshot = match read.unwrap_or(Err(SourceError::TooSlow(DEADLINE.as_secs()))) {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -175,7 +177,6 @@ impl Store {
                 return Err(StoreError::Source(Arc::new(error)));
             }
         };
-        let before = self.newest.load_full();
         let modified = match &before {
             Some(before) if before.snapshot.fingerprint() == snapshot.fingerprint() => before.modified,
             _ => self.clock.now(),
@@ -186,7 +187,7 @@ impl Store {
         } else {
             debug!(items = snapshot.len(), took_ms, "the catalogue is read");
         }
-        let reading = Arc::new(Reading { snapshot, began, encoded: Arc::default(), modified });
+        let reading = Arc::new(Reading { snapshot: Arc::new(snapshot), began, encoded: Arc::default(), modified });
         self.newest.store(Some(Arc::clone(&reading)));
         Ok(reading)
     }

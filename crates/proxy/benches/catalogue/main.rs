@@ -35,7 +35,7 @@ fn rendering(bencher: Bencher<'_, '_>) {
     let World { resources, customers, identities, policy } = world(RESOURCES);
     let catalogue = || catalog::build(&resources, &customers, &identities, &policy);
     let counter = ItemsCount::new(RESOURCES);
-    bencher.counter(counter).with_inputs(catalogue).bench_local_values(|it| Snapshot::render(it, Vec::new()));
+    bencher.counter(counter).with_inputs(catalogue).bench_local_values(|it| Snapshot::render(it, Vec::new(), None));
 }
 
 #[divan::bench(name = "4 a page of all items")]
@@ -67,5 +67,5 @@ fn filter() -> Filter {
 fn snapshot() -> Snapshot {
     let World { resources, customers, identities, policy } = world(RESOURCES);
     let catalogue = catalog::build(&resources, &customers, &identities, &policy);
-    Snapshot::render(catalogue, Vec::new()).expect("a catalogue that can be rendered")
+    Snapshot::render(catalogue, Vec::new(), None).expect("a catalogue that can be rendered")
 }

@@ -101,7 +101,7 @@ mod tests {
 
     fn empty(policy: &Policy, malformed: Vec<Skipped>) -> Snapshot {
         let (customers, identities) = (Customers::new(), Identities::default());
-        Snapshot::render(catalog::build(&[], &customers, &identities, policy), malformed).unwrap()
+        Snapshot::render(catalog::build(&[], &customers, &identities, policy), malformed, None).unwrap()
     }
 
     /// The items themselves are held against recorded answers, and these against the document.

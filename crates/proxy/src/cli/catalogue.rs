@@ -63,7 +63,7 @@ impl Filters {
 /// Reads the catalogue from the upstreams.
 pub(super) async fn read(loaded: &Loaded, terminal: Terminal) -> Result<Snapshot, Failure> {
     let source = Source::new(&loaded.settings).map_err(|error| errors::chain(&error))?;
-    let read = progress::wait(terminal, "reading the catalogue", source.read()).await;
+    let read = progress::wait(terminal, "reading the catalogue", source.read(None)).await;
     read.map_err(|error| format!("{}; `hpc-storage-proxy check` tells more", errors::chain(&error)))
 }
 

@@ -4,7 +4,7 @@
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -27,20 +27,21 @@ pub(super) struct Text {
 }
 
 /// Up to [`BLOCK`] items in catalogue order, with a comma between each two.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Block {
     text: Bytes,
     /// Where each item ends.
-    ends: Vec<u32>,
+    ends: Arc<[u32]>,
 }
 
 impl Text {
-    /// Renders all items of a catalogue.
+    /// Renders all items of a catalogue. A block that says what it said `before` is kept as it is there: mostly little
+    /// has changed, and two catalogues take little more memory than one.
     ///
     /// # Errors
     ///
     /// None in practice: an item has nothing that JSON cannot say.
-    pub(super) fn render(catalogue: &Catalogue<'_>) -> Result<Self, serde_json::Error> {
+    pub(super) fn render(catalogue: &Catalogue<'_>, before: Option<&Self>) -> Result<Self, serde_json::Error> {
         let count = catalogue.len().div_ceil(BLOCK);
         let next = AtomicUsize::new(0);
         let rendered = Mutex::new((0..count).map(|_| None).collect::<Vec<_>>());
@@ -50,7 +51,8 @@ impl Text {
                 if number >= count {
                     return;
                 }
-                let block = block(catalogue, number * BLOCK..catalogue.len().min((number + 1) * BLOCK));
+                let before = before.and_then(|text| text.blocks.get(number));
+                let block = block(catalogue, number * BLOCK..catalogue.len().min((number + 1) * BLOCK), before);
                 rendered.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(block);
             }
         };
@@ -108,8 +110,13 @@ impl Block {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "an item is far smaller than 4 GiB / 1024")]
-fn block(catalogue: &Catalogue<'_>, positions: Range<usize>) -> Result<(Block, Vec<Uuid>), serde_json::Error> {
-    let mut text = Vec::with_capacity(positions.len() * USUAL_ITEM);
+fn block(
+    catalogue: &Catalogue<'_>,
+    positions: Range<usize>,
+    before: Option<&Block>,
+) -> Result<(Block, Vec<Uuid>), serde_json::Error> {
+    let usual = before.map_or(positions.len() * USUAL_ITEM, |before| before.text.len());
+    let mut text = Vec::with_capacity(usual);
     let mut ends = Vec::with_capacity(positions.len());
     let mut ids = Vec::with_capacity(positions.len());
     for position in positions {
@@ -121,6 +128,84 @@ fn block(catalogue: &Catalogue<'_>, positions: Range<usize>) -> Result<(Block, V
         ends.push(text.len() as u32);
         ids.push(item.item_id);
     }
+    if let Some(before) = before.filter(|before| before.text == text && *before.ends == ends) {
+        return Ok((before.clone(), ids));
+    }
     text.shrink_to_fit();
-    Ok((Block { text: text.into(), ends }, ids))
+    Ok((Block { text: text.into(), ends: ends.into() }, ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::{Customers, Identities, InodeRule, Policy, Resource, System};
+    use serde_json::json;
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    fn resources(count: usize) -> Vec<Resource> {
+        let record = |number: usize| {
+            let record = json!({
+                "uuid": Uuid::from_u128(number as u128), "slug": format!("resource-{number}"), "state": "OK",
+                "offering_uuid": Uuid::from_u128(1), "offering_slug": "capstor", "project_slug": "project",
+                "customer_slug": "customer", "provider_slug": "provider", "limits": {"storage": 1},
+            });
+            Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
+        };
+        (0..count).map(record).collect()
+    }
+
+    fn text(resources: &[Resource], before: Option<&Text>) -> Text {
+        let systems = Vec::from([System {
+            name: "capstor".into(),
+            identifier: "capstor".into(),
+            offering_slug: "capstor".into(),
+        }]);
+        let policy = Policy {
+            systems,
+            file_system: "lustre".into(),
+            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+            ignore_metadata_targets: false,
+            development_mode: true,
+        };
+        let (customers, identities) = (Customers::new(), Identities::default());
+        Text::render(&catalog::build(resources, &customers, &identities, &policy), before).unwrap()
+    }
+
+    /// With the tenant, an item more than resources.
+    #[test]
+    fn slices_are_the_items_across_blocks() {
+        let resources = resources(2 * BLOCK + 10);
+        let text = text(&resources, None);
+        assert_eq!((text.len(), text.blocks.len()), (2 * BLOCK + 11, 3));
+        for (positions, slices) in [
+            (0..text.len(), 3),
+            (BLOCK - 1..BLOCK + 1, 2),
+            (BLOCK..2 * BLOCK, 1),
+            (5..5, 0),
+            (2 * BLOCK + 10..2 * BLOCK + 11, 1),
+        ] {
+            let parts = text.slices(positions.clone());
+            assert_eq!(parts.len(), slices, "{positions:?}");
+            let whole = [&b"["[..], &parts.join(&b','), b"]"].concat();
+            let items: Vec<serde_json::Value> = serde_json::from_slice(&whole).unwrap();
+            let ids: Vec<Uuid> = items.iter().map(|item| item["itemId"].as_str().unwrap().parse().unwrap()).collect();
+            assert_eq!(ids, text.ids[positions]);
+        }
+        assert!(text.find(resources[BLOCK].uuid).is_some());
+        assert!(text.find(Uuid::from_u128(u128::MAX)).is_none());
+    }
+
+    #[test]
+    fn what_has_not_changed_is_kept() {
+        let mut resources = resources(3 * BLOCK);
+        let before = text(&resources, None);
+        resources[BLOCK + 5].slug = String::from("renamed");
+        resources.truncate(2 * BLOCK + 7);
+        let after = text(&resources, Some(&before));
+        let kept = after.blocks.iter().zip(&before.blocks).map(|(a, b)| a.text.as_ptr() == b.text.as_ptr());
+        assert_eq!(kept.collect::<Vec<_>>(), [true, false, false]);
+        let anew = text(&resources, None);
+        assert!(after.blocks().eq(anew.blocks()) && after.ids == anew.ids);
+    }
 }
