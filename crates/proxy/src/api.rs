@@ -116,7 +116,7 @@ async fn list(
         return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
     }
     let pieces = answer::listing(snapshot, &query, policy).map_err(Failure::Internal)?;
-    Ok(send(&served, &headers, &etag, format!("{query:?}"), pieces).await)
+    Ok(send(&served, &headers, &etag, || format!("{query:?}"), pieces).await)
 }
 
 /// One storage resource, tenant or customer by its `itemId`.
@@ -138,7 +138,7 @@ async fn one(
             if caching::has_it(&headers, &etag) {
                 return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
             }
-            Ok(send(&served, &headers, &etag, id.to_string(), vec![item]).await)
+            Ok(send(&served, &headers, &etag, || id.to_string(), vec![item]).await)
         }
         Found::Skipped(skipped) => Err(Failure::Processing(skipped.detail.clone())),
         Found::Nothing => Err(Failure::NotFound),
@@ -146,11 +146,17 @@ async fn one(
 }
 
 /// Sends rendered JSON, compressed where the client asks for it and it pays. `key` tells the answers of a reading apart.
-async fn send(served: &Served, request: &HeaderMap, etag: &str, key: String, pieces: Vec<Bytes>) -> Response {
+async fn send(
+    served: &Served,
+    request: &HeaderMap,
+    etag: &str,
+    key: impl Fn() -> String,
+    pieces: Vec<Bytes>,
+) -> Response {
     let mut headers = caching::headers(served, etag);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let encoded = match Coding::wanted(request) {
-        Some(coding) => served.reading.encoded.get(key, coding, &pieces).await.map(|body| (coding, body)),
+        Some(coding) => served.reading.encoded.get(key(), coding, &pieces).await.map(|body| (coding, body)),
         None => None,
     };
     match encoded {

@@ -1,4 +1,4 @@
-//! A body of several pieces, sent without putting them together.
+//! A body of several pieces; a large one is sent without putting them together.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,6 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+
+/// A body of so many bytes is put together: copying it costs less than sending it in two writes.
+const SMALL: usize = 128 << 10;
 
 /// Pieces of a body whose length is known.
 #[derive(Debug)]
@@ -17,10 +20,13 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     pub(crate) fn new(mut pieces: Vec<Bytes>) -> Self {
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        if length <= SMALL {
+            pieces = vec![pieces.concat().into()];
+        }
         pieces.retain(|piece| !piece.is_empty());
         pieces.reverse();
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces, left }
+        Self { pieces, left: length as u64 }
     }
 }
 
@@ -57,5 +63,8 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(4));
         assert_eq!(axum::body::to_bytes(axum::body::Body::new(body), 10).await.unwrap(), "abcd");
         assert!(Pieces::new(vec![Bytes::new()]).is_end_stream());
+        let large = Pieces::new(vec![Bytes::from(vec![b'x'; SMALL]), Bytes::from("y")]);
+        assert_eq!(large.size_hint().exact(), Some(SMALL as u64 + 1));
+        assert!(axum::body::to_bytes(axum::body::Body::new(large), SMALL + 1).await.unwrap().ends_with(b"xy"));
     }
 }

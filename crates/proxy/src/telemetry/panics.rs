@@ -19,7 +19,7 @@ pub(super) fn report() {
 }
 
 fn log(info: &PanicHookInfo<'_>) {
-    let reason = scrub(info.payload_as_str().unwrap_or("a value that is no text"));
+    let reason = scrub(info.payload_as_str().unwrap_or("a value that is no text")).into_owned();
     let location = info.location().map(Location::to_string).unwrap_or_default();
     let thread = std::thread::current();
     error!(target: PANIC, reason, location, thread = thread.name(), "panicked");

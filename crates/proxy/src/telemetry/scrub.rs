@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex_lite::Regex;
+use regex::{Regex, RegexSet};
 
 /// What looks like a credential, and what stands in its place.
 const PATTERNS: [(&str, &str); 5] = [
@@ -19,19 +19,30 @@ const PATTERNS: [(&str, &str); 5] = [
     (r"://[^/\s@]+@", "://[redacted]@"),
 ];
 
+/// All patterns at once, which tells in one pass that there is nothing to do, and each with its replacement.
+struct Compiled {
+    any: RegexSet,
+    each: [(Regex, &'static str); PATTERNS.len()],
+}
+
 #[expect(clippy::expect_used, reason = "the patterns are constants, and a test uses each")]
-static COMPILED: LazyLock<[(Regex, &str); 5]> =
-    LazyLock::new(|| PATTERNS.map(|(pattern, with)| (Regex::new(pattern).expect("a valid pattern"), with)));
+static COMPILED: LazyLock<Compiled> = LazyLock::new(|| Compiled {
+    any: RegexSet::new(PATTERNS.map(|(pattern, _)| pattern)).expect("valid patterns"),
+    each: PATTERNS.map(|(pattern, with)| (Regex::new(pattern).expect("a valid pattern"), with)),
+});
 
 /// The text without anything that looks like a credential.
-pub(crate) fn scrub(text: &str) -> String {
+pub(crate) fn scrub(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
-    for (pattern, with) in COMPILED.iter() {
+    if !COMPILED.any.is_match(&text) {
+        return text;
+    }
+    for (pattern, with) in &COMPILED.each {
         if let Cow::Owned(scrubbed) = pattern.replace_all(&text, *with) {
             text = Cow::Owned(scrubbed);
         }
     }
-    text.into_owned()
+    text
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ fn scrubbed(event: Event<'static>) -> Option<Event<'static>> {
 
 fn scrub_all(value: &mut Value) {
     match value {
-        Value::String(text) => *text = scrub(text),
+        Value::String(text) => *text = scrub(text).into_owned(),
         Value::Array(values) => values.iter_mut().for_each(scrub_all),
         Value::Object(fields) => fields.values_mut().for_each(scrub_all),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
