@@ -59,6 +59,7 @@ pub struct Update {
 
 /// Where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(clippy::struct_field_names, reason = "the document's own names")]
 pub(crate) struct CallbackLinks {
     /// POST here accepts the order.
     pub(crate) approve_by_provider_url: Option<String>,
