@@ -41,6 +41,8 @@ pub struct Service {
     pub verifier: Arc<Verifier>,
     /// Keeps the catalogue.
     pub store: Arc<Store>,
+    /// What requests may take.
+    pub limits: layers::Limits,
 }
 
 /// A service that cannot be set up.
@@ -60,7 +62,9 @@ impl Service {
         let source = Source::new(settings)?;
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
-            store: Store::new(source, settings.cache, clock.clone()),
+            // A little less than the whole request has, so that an old answer can stand in.
+            store: Store::new(source, settings.cache, settings.server.request_timeout.mul_f64(0.9), clock.clone()),
+            limits: layers::Limits::new(settings.server.request_timeout, settings.server.max_requests),
         })
     }
 
@@ -77,7 +81,7 @@ impl FromRef<Service> for Arc<Verifier> {
 }
 
 /// All routes, each within what wraps every request.
-pub fn router(service: Service) -> Router {
+pub fn router(service: &Service) -> Router {
     let routes = Router::new()
         // Both spellings answer, neither redirects (decision D16).
         .route("/api/storage-resources/", get(list))
@@ -89,8 +93,8 @@ pub fn router(service: Service) -> Router {
         .merge(docs::routes())
         .fallback(|| async { Failure::NotFound })
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
-        .with_state(service);
-    layers::around(routes)
+        .with_state(service.clone());
+    layers::around(routes, service.limits.clone())
 }
 
 /// The storage resources that the query selects.

@@ -4,7 +4,8 @@
 //! (decision D7), and so are identities invented in development mode (decision D6). An error here means that the API
 //! could not be asked and something needed is not cached (decision D9).
 //!
-//! Absent on purpose: retries of exchanges that fail. Only a refused token and a refused request line are tried again.
+//! An exchange that fails is repeated by [`crate::upstream`] alone; here, a refused token and a refused request line are tried
+//! again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;

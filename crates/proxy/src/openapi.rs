@@ -109,6 +109,8 @@ fn guarded(operation: OperationBuilder) -> OperationBuilder {
         ("422", "UnprocessableContent"),
         ("500", "InternalServerError"),
         ("502", "BadGateway"),
+        ("503", "ServiceUnavailable"),
+        ("504", "GatewayTimeout"),
     ];
     errors
         .into_iter()
@@ -185,6 +187,17 @@ fn components() -> Components {
             ),
         ),
     ];
+    let wait = HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(Type::Integer)))
+        .description(Some("Seconds after which to ask again."))
+        .build();
+    let overloaded = ResponseBuilder::from(answer::<bodies::Overloaded>("As many requests run as may."))
+        .header("Retry-After", wait)
+        .build();
+    let slow = "Waldur, the HPC User API or the realm does not answer within the time that a request may take.";
+    let responses = responses
+        .into_iter()
+        .chain([("ServiceUnavailable", overloaded), ("GatewayTimeout", answer::<bodies::UpstreamFailed>(slow))]);
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")

@@ -202,6 +202,10 @@ pub struct Sentry {
 pub struct Server {
     /// Addresses to bind; never empty.
     pub listen: Vec<SocketAddr>,
+    /// How long a client waits for an answer at most.
+    pub request_timeout: Duration,
+    /// Requests at one time; more are turned away.
+    pub max_requests: usize,
 }
 
 /// How fresh answers are.

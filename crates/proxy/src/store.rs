@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use catalog::Policy;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
 use crate::clock::Clock;
@@ -56,6 +56,9 @@ pub enum StoreError {
     /// The upstreams could not be read.
     #[error(transparent)]
     Source(Arc<SourceError>),
+    /// No refresh came to an end within the time that a request has.
+    #[error("reading the upstreams takes longer than {} s (server.request_timeout)", .0.as_secs_f64())]
+    TooSlow(Duration),
     /// The refresh ended without a result: a fault of this program.
     #[error("reading the upstreams was cut short by a fault of this program")]
     Broken,
@@ -66,6 +69,7 @@ impl StoreError {
     pub fn is_ours(&self) -> bool {
         match self {
             Self::Source(error) => matches!(**error, SourceError::Render(_) | SourceError::Panicked(_)),
+            Self::TooSlow(_) => false,
             Self::Broken => true,
         }
     }
@@ -79,6 +83,8 @@ type Refresh = Shared<BoxFuture<'static, Outcome>>;
 pub struct Store {
     source: Source,
     cache: Cache,
+    /// How long a request waits for a refresh.
+    patience: Duration,
     clock: Clock,
     newest: ArcSwapOption<Reading>,
     /// The refresh that is under way.
@@ -87,8 +93,8 @@ pub struct Store {
 
 impl Store {
     /// A store with nothing in it yet.
-    pub fn new(source: Source, cache: Cache, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { source, cache, clock, newest: ArcSwapOption::empty(), refresh: Mutex::default() })
+    pub fn new(source: Source, cache: Cache, patience: Duration, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { source, cache, patience, clock, newest: ArcSwapOption::empty(), refresh: Mutex::default() })
     }
 
     /// Where the snapshots come from.
@@ -117,8 +123,10 @@ impl Store {
         if let Some(reading) = self.newest.load_full().filter(young_enough) {
             return Ok(Served { reading, stale: false });
         }
+        let deadline = arrived + self.patience;
         loop {
-            match self.join().await {
+            let outcome = timeout_at(deadline, self.join()).await;
+            match outcome.unwrap_or(Err(StoreError::TooSlow(self.patience))) {
                 Ok(reading) if young_enough(&reading) => return Ok(Served { reading, stale: false }),
                 // It was under way already; the next one begins after this call.
                 Ok(_) => {}

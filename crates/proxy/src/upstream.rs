@@ -1,6 +1,11 @@
-//! One way to talk to an upstream: bounded, timed, never redirected, and silent about secrets.
+//! One way to talk to an upstream: bounded, timed, repeated where that may help, never redirected, and silent about
+//! secrets.
+
+mod breaker;
+mod repeat;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,8 +13,16 @@ use http::{HeaderMap, StatusCode};
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
 use url::Url;
+
+pub use breaker::State as BreakerState;
+use breaker::{Admission, Breaker};
+#[cfg(test)]
+pub(crate) use repeat::ATTEMPTS;
+use repeat::Verdict;
 
 /// How an upstream is reached.
 #[derive(Debug, Clone)]
@@ -20,7 +33,7 @@ pub struct Transport {
     pub proxy: Option<Url>,
     /// `User-Agent` header.
     pub user_agent: String,
-    /// Deadline of one exchange, from connecting to the last byte of the body.
+    /// Deadline of one exchange, from connecting to the last byte of the body, with all its attempts.
     pub timeout: Duration,
 }
 
@@ -46,6 +59,10 @@ pub struct Upstream {
     /// The proxy without its credentials, for the log.
     proxy: Option<String>,
     proxy_announced: AtomicBool,
+    timeout: Duration,
+    breaker: Mutex<Breaker>,
+    /// Tells that an exchange has ended, and with it perhaps the trial that others wait for.
+    ended: Notify,
 }
 
 /// What came back: any status but a redirect, with the whole body.
@@ -83,6 +100,9 @@ pub enum Fault {
     /// The deadline passed.
     #[error("no complete answer in time")]
     TimedOut,
+    /// It failed again and again, or asked to be left alone; nothing was sent.
+    #[error("it is left alone for {} ms more, since it failed or asked for it", .0.as_millis())]
+    LeftAlone(Duration),
     /// The connection ended before the answer did.
     #[error("the answer broke off")]
     BrokenOff(#[source] reqwest::Error),
@@ -139,6 +159,9 @@ impl Upstream {
             http: builder.build().map_err(TransportError::Client)?,
             proxy: transport.proxy.as_ref().map(public_part),
             proxy_announced: AtomicBool::new(false),
+            timeout: transport.timeout,
+            breaker: Mutex::default(),
+            ended: Notify::new(),
         })
     }
 
@@ -157,7 +180,17 @@ impl Upstream {
         self.http.post(url)
     }
 
-    /// Sends a request and reads the whole answer, at most `max_body` bytes of it.
+    /// Whether requests go through.
+    pub fn breaker(&self) -> BreakerState {
+        self.lock().state(Instant::now())
+    }
+
+    /// Sends a request and reads the whole answer, at most `max_body` bytes of it. What may pass is tried up to three
+    /// times within the deadline; an answer that says so at the last attempt is handed out as it is.
+    ///
+    /// # Errors
+    ///
+    /// No usable answer, or the upstream is left alone for a moment because it failed before.
     pub async fn exchange(&self, request: RequestBuilder, max_body: usize) -> Result<Answer, ExchangeError> {
         let request = match request.build() {
             Ok(request) => request,
@@ -187,7 +220,7 @@ impl Upstream {
             upstream = self.name,
             status = field::Empty,
         );
-        let outcome = self.read(request, max_body).instrument(span).await;
+        let outcome = self.attempts(request, max_body).instrument(span).await;
         match outcome {
             Ok(answer) => {
                 debug!(
@@ -201,6 +234,66 @@ impl Upstream {
                 Err(ExchangeError { upstream: self.name, method, url, fault })
             }
         }
+    }
+
+    async fn attempts(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, Fault> {
+        let deadline = Instant::now() + self.timeout;
+        self.admission(deadline).await?;
+        let running = Running { upstream: self, told: false };
+        let mut pauses = repeat::pauses();
+        let mut at_once = true;
+        loop {
+            // Bodies are texts, so that a request can always be sent again.
+            let attempt =
+                request.try_clone().unwrap_or_else(|| reqwest::Request::new(http::Method::GET, request.url().clone()));
+            let outcome = timeout_at(deadline, self.read(attempt, max_body)).await.unwrap_or(Err(Fault::TimedOut));
+            let rest = match repeat::judge(&outcome) {
+                Verdict::Works => {
+                    running.ended(|breaker| breaker.succeeded(at_once));
+                    return outcome;
+                }
+                Verdict::Fails => None,
+                Verdict::MayPass(rest) => {
+                    let pause = pauses.next().map(|pause| pause.max(rest.unwrap_or_default()));
+                    let in_time = |pause: &Duration| Instant::now() + *pause < deadline;
+                    if let Some(pause) = pause.filter(in_time)
+                        && self.lock().may_repeat()
+                    {
+                        debug!(upstream = self.name, pause_ms = pause.as_millis(), "an exchange is repeated");
+                        at_once = false;
+                        sleep(pause).await;
+                        continue;
+                    }
+                    rest
+                }
+            };
+            running.ended(|breaker| breaker.failed(rest, Instant::now()));
+            return outcome;
+        }
+    }
+
+    /// Waits until an exchange may begin: through one rest of the upstream, and for the exchange that tries whether it is
+    /// back, so that the first reading after an outage succeeds as a whole.
+    async fn admission(&self, deadline: Instant) -> Result<(), Fault> {
+        let mut waited = false;
+        loop {
+            let ended = self.ended.notified();
+            let admission = self.lock().admit(Instant::now());
+            match admission {
+                Admission::Now => return Ok(()),
+                Admission::Rests(rest) if waited || Instant::now() + rest >= deadline => {
+                    return Err(Fault::LeftAlone(rest));
+                }
+                Admission::Rests(rest) => sleep(rest).await,
+                Admission::Probed => timeout_at(deadline, ended).await.map_err(|_| Fault::TimedOut)?,
+            }
+            waited = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        // No step under the lock leaves it half changed.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, Fault> {
@@ -224,6 +317,28 @@ impl Upstream {
     /// An error of this upstream about an answer that came but cannot be used.
     pub fn error(&self, method: http::Method, url: &Url, fault: Fault) -> ExchangeError {
         ExchangeError { upstream: self.name, method, url: public_part(url), fault }
+    }
+}
+
+/// An exchange that runs; when nobody waits for it any more it says nothing about the upstream.
+struct Running<'a> {
+    upstream: &'a Upstream,
+    told: bool,
+}
+
+impl Running<'_> {
+    fn ended(mut self, tell: impl FnOnce(&mut Breaker)) {
+        tell(&mut self.upstream.lock());
+        self.told = true;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.upstream.lock().abandoned();
+        }
+        self.upstream.ended.notify_waiters();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Answers that are no success, in the shapes of the Python proxy.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +25,10 @@ pub(crate) enum Failure {
     Processing(String),
     /// 502: an upstream cannot be read (decisions D9, D10).
     Upstream(StoreError),
+    /// 504: no answer within `server.request_timeout`.
+    TooSlow(Duration),
+    /// 503: as many requests run as may (`server.max_requests`).
+    TooMany,
     /// 500: a fault of this program.
     Internal(serde_json::Error),
 }
@@ -55,6 +61,7 @@ impl IntoResponse for Failure {
                 )
             }
             Self::Upstream(error) if error.is_ours() => internal(),
+            Self::Upstream(StoreError::TooSlow(patience)) => Self::TooSlow(patience).into_response(),
             // The refresh that failed has logged it, once for all who waited for it.
             Self::Upstream(error) => answer(
                 StatusCode::BAD_GATEWAY,
@@ -64,6 +71,21 @@ impl IntoResponse for Failure {
                     "message": "Failed to communicate with an upstream service.",
                 }),
             ),
+            Self::TooSlow(timeout) => answer(
+                StatusCode::GATEWAY_TIMEOUT,
+                json!({
+                    "detail": format!(
+                        "there is no answer within {} s (server.request_timeout): an upstream is slow",
+                        timeout.as_secs_f64()
+                    ),
+                    "error": "UpstreamServiceError",
+                    "message": "Failed to communicate with an upstream service.",
+                }),
+            ),
+            Self::TooMany => {
+                let body = json!({"detail": "Too many requests run at this time.", "error": "ServiceOverloaded"});
+                (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+            }
             Self::Internal(error) => {
                 error!(%error, "the catalogue cannot be rendered");
                 internal()
@@ -108,6 +130,9 @@ mod tests {
             (Failure::Internal(no_json), LISTING, 500),
             (Failure::Upstream(StoreError::Source(Arc::new(unread))), LISTING, 502),
             (Failure::Upstream(StoreError::Broken), LISTING, 500),
+            (Failure::TooMany, LISTING, 503),
+            (Failure::TooMany, ITEM, 503),
+            (Failure::TooSlow(Duration::from_mins(1)), LISTING, 504),
         ] {
             let answer = failure.into_response();
             assert_eq!(answer.status(), status);

@@ -1,19 +1,23 @@
-//! What wraps every request: its id, its line in the log, its trace, and the answer when its handler panics.
+//! What wraps every request: its id, its line in the log, its trace, its deadline, and the answer when its handler panics
+//! or there are too many requests.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info, info_span};
 use uuid::Uuid;
 
-use super::failure;
+use super::failure::{self, Failure};
 use crate::auth::CallerSlot;
 use crate::telemetry::{self, ACCESS, scrub};
 
@@ -26,12 +30,28 @@ const LONGEST_TARGET: usize = 256;
 /// Stands for the route of a request that has none.
 const NO_ROUTE: &str = "(no route)";
 
-/// Wraps all routes of a router.
-pub fn around(router: Router) -> Router {
-    router.layer(middleware::from_fn(observe))
+/// What requests may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long a client waits at most.
+    timeout: Duration,
+    /// A place for each request that may run.
+    places: Arc<Semaphore>,
 }
 
-async fn observe(mut request: Request, next: Next) -> Response {
+impl Limits {
+    /// So long, and so many at one time.
+    pub fn new(timeout: Duration, requests: usize) -> Self {
+        Self { timeout, places: Arc::new(Semaphore::new(requests)) }
+    }
+}
+
+/// Wraps all routes of a router.
+pub fn around(router: Router, limits: Limits) -> Router {
+    router.layer(middleware::from_fn_with_state(limits, observe))
+}
+
+async fn observe(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
@@ -41,18 +61,28 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let line =
         Line { started: Instant::now(), method: method.to_string(), target: target(&request), caller, answer: None };
     let span = info_span!("request", request_id = id);
-    let mut response = telemetry::traced(&method, route, &id, answer(request, next, line).instrument(span)).await;
+    let mut response =
+        telemetry::traced(&method, route, &id, answer(limits, request, next, line).instrument(span)).await;
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
 
-async fn answer(request: Request, next: Next, mut line: Line) -> Response {
-    // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.
-    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    // The panic itself is reported where it happens.
-    let response = outcome.unwrap_or_else(|_| failure::internal());
+async fn answer(limits: Limits, request: Request, next: Next, mut line: Line) -> Response {
+    let response = match limits.places.try_acquire() {
+        Ok(_place) => {
+            // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.
+            let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+            match timeout(limits.timeout, handled).await {
+                Ok(Ok(response)) => response,
+                // The panic itself is reported where it happens.
+                Ok(Err(_)) => failure::internal(),
+                Err(_) => Failure::TooSlow(limits.timeout).into_response(),
+            }
+        }
+        Err(_) => Failure::TooMany.into_response(),
+    };
     line.answer = Some((response.status(), response.body().size_hint().exact()));
     response
 }

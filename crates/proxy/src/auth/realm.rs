@@ -8,7 +8,8 @@
 //! - below [`GIVE_UP_AFTER`]: a renewal comes first, but when the realm fails or is slow the old keys serve;
 //! - older: nobody is judged by them.
 //!
-//! A token with an unknown key starts a renewal too, at most one in [`FLOOR`]; after a failure none starts within [`FLOOR`].
+//! A token with an unknown key starts a renewal too, at most one in [`FLOOR`]; after a failure none starts within
+//! [`AFTER_FAILURE`], so that callers are let in again soon after the realm is back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,8 +37,11 @@ pub(super) const RENEW_FIRST_AFTER: Duration = Duration::from_mins(10);
 /// Age of the keys at which they are not used any more: how long the realm may be down before callers are turned away.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 
-/// Time between two renewals for unknown keys, and between a failure and the next attempt.
+/// Time between two renewals for unknown keys.
 pub(super) const FLOOR: Duration = Duration::from_secs(30);
+
+/// Time between a failure and the next attempt. Within an attempt, and between them, [`Upstream`] spares the realm.
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How long a caller waits for a renewal while there are old keys that will do.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -172,12 +176,11 @@ impl Realm {
         {
             return Some(renewal.clone());
         }
-        let recent = |time: Instant| time.elapsed() < FLOOR;
-        if state.failure.as_ref().is_some_and(|(at, _)| recent(*at)) {
+        if state.failure.as_ref().is_some_and(|(at, _)| at.elapsed() < AFTER_FAILURE) {
             return None;
         }
         if cause == Cause::UnknownKey {
-            if state.asked_for_unknown.is_some_and(recent) {
+            if state.asked_for_unknown.is_some_and(|at| at.elapsed() < FLOOR) {
                 return None;
             }
             state.asked_for_unknown = Some(Instant::now());

@@ -52,7 +52,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
     tokio::spawn(service.clone().warm());
-    let served = server::serve(listeners, api::router(service), stop(signals)).await;
+    let served = server::serve(listeners, api::router(&service), stop(signals)).await;
     served.map_err(|error| format!("serving failed: {error}"))?;
     info!("stopped");
     Ok(())

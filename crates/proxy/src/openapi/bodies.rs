@@ -183,3 +183,18 @@ pub(super) struct UpstreamFailed {
 enum UpstreamError {
     UpstreamServiceError,
 }
+
+/// There are too many requests at one time.
+#[derive(ToSchema)]
+pub(super) struct Overloaded {
+    /// The same in words.
+    detail: String,
+    /// Always `ServiceOverloaded`.
+    error: OverloadedError,
+}
+
+/// What is too much.
+#[derive(ToSchema)]
+enum OverloadedError {
+    ServiceOverloaded,
+}

@@ -25,8 +25,17 @@ impl PartialSchema for StateName {
 impl ToSchema for StateName {}
 
 /// Objects that may gain keys: the answers themselves, and `pagination` (decision D15). All others are closed.
-const OPEN: [&str; 8] =
-    ["Listing", "Pagination", "Version", "NotAdmitted", "NothingHere", "BadRequest", "Failed", "UpstreamFailed"];
+const OPEN: [&str; 9] = [
+    "Listing",
+    "Pagination",
+    "Version",
+    "NotAdmitted",
+    "NothingHere",
+    "BadRequest",
+    "Failed",
+    "UpstreamFailed",
+    "Overloaded",
+];
 
 /// All schemas by name.
 pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
@@ -39,6 +48,7 @@ pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
     add::<bodies::BadRequest>(&mut found);
     add::<bodies::Failed>(&mut found);
     add::<bodies::UpstreamFailed>(&mut found);
+    add::<bodies::Overloaded>(&mut found);
     let mut schemas: BTreeMap<_, _> = found.into_iter().collect();
     for (name, schema) in &mut schemas {
         make_exact(schema, OPEN.contains(&name.as_str()));

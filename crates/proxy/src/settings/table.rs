@@ -339,6 +339,21 @@ pub(super) static TABLE: &[Setting] = &[
          line goes before it.",
     ),
     row(
+        "server.request_timeout",
+        &["SERVER_REQUEST_TIMEOUT"],
+        Kind::Seconds(|s, seconds| s.server.request_timeout = seconds),
+        Preset::Is("60"),
+        "Seconds that a client waits for an answer at most; then it gets 504, or an old answer that \
+         `cache.max_stale` allows. What it waited for goes on and serves the next request.",
+    ),
+    row(
+        "server.max_requests",
+        &["SERVER_MAX_REQUESTS"],
+        Kind::Count(100_000, |s, number| s.server.max_requests = number),
+        Preset::Is("1000"),
+        "Requests that run at one time, 1 to 100000; more are answered 503 with `Retry-After`.",
+    ),
+    row(
         "cache.max_age",
         &["CACHE_MAX_AGE"],
         Kind::Age(|s, age| s.cache.max_age = age),

@@ -32,7 +32,8 @@ fn panicking_service() {
             input.await.unwrap().unwrap();
             std::future::pending::<()>()
         };
-        server::serve(listeners, api::layers::around(routes), stop).await.unwrap();
+        let limits = api::layers::Limits::new(std::time::Duration::from_mins(1), 10);
+        server::serve(listeners, api::layers::around(routes, limits), stop).await.unwrap();
     });
 }
 

@@ -137,7 +137,8 @@ async fn a_traced_request_is_named_by_its_route_and_shows_the_exchanges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentry_that_hangs_delays_nothing() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault("GET /api/*", Fault::status(503));
+    // A refusal, which is not repeated.
+    simulator.set_fault("GET /api/*", Fault::status(403));
     // It takes connections, and never says a word.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dsn = format!("http://key@{}/7", silent.local_addr().unwrap());

@@ -27,6 +27,7 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
             "install the certificate of the authority that signed it on this machine ({section}.verify_ssl: false is for \
              tests only)"
         ),
+        Fault::LeftAlone(_) => String::from("the exchanges before this one say why"),
         Fault::Unreachable(_) | Fault::TimedOut => {
             format!("check {place}, name resolution, firewalls and {section}.socks_proxy")
         }
