@@ -124,15 +124,17 @@ impl<'a> Catalogue<'a> {
 /// Resources of offerings that `policy` does not name are left out. The result is a function of the arguments alone;
 /// items stand in an order that follows from the order of `resources`.
 pub fn build<'a>(
-    resources: &'a [Resource],
+    resources: impl IntoIterator<Item = &'a Resource>,
     customers: &'a Customers,
     identities: &'a Identities,
     policy: &'a Policy,
 ) -> Catalogue<'a> {
     let mut nodes = Nodes::default();
     let mut names = Names::new(policy);
-    let mut seeds = Vec::with_capacity(resources.len());
-    let mut index = Index { leaves: Vec::with_capacity(resources.len()), ..Index::default() };
+    let resources = resources.into_iter();
+    let expected = resources.size_hint().0;
+    let mut seeds = Vec::with_capacity(expected);
+    let mut index = Index { leaves: Vec::with_capacity(expected), ..Index::default() };
     let (mut skipped, mut malformed) = (Vec::new(), Vec::new());
     for resource in resources {
         let Some(system) = policy.systems.iter().position(|system| system.offering_slug == resource.offering_slug)

@@ -93,18 +93,19 @@ impl Source {
             drop(tell);
             Ok(listing)
         };
-        let (listing, mut beside) = tokio::try_join!(listing, self.beside(met))?;
+        let (mut listing, mut beside) = tokio::try_join!(listing, self.beside(met))?;
         self.look_for_offerings(&listing).await;
-        let customers = beside.customers(&listing.resources);
+        let customers = beside.customers(&listing);
         let identities =
             Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
         self.identities.keep_only(&beside.projects, &beside.names);
         // Mapping and rendering take milliseconds for thousands of resources: too long for a thread that serves.
         let policy = self.policy.clone();
         let rendering = tokio::task::spawn_blocking(move || {
-            let catalogue = catalog::build(&listing.resources, &customers, &identities, &policy);
+            let malformed = std::mem::take(&mut listing.malformed);
+            let catalogue = catalog::build(listing.resources(), &customers, &identities, &policy);
             log_mapping(&catalogue);
-            Snapshot::render(catalogue, listing.malformed, before.as_deref())
+            Snapshot::render(catalogue, malformed, before.as_deref())
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         self.report(&snapshot);
@@ -157,7 +158,7 @@ impl Source {
     /// system whose resources are all gone. Each is told once, until there are resources.
     async fn look_for_offerings(&self, listing: &Listing) {
         for System { name, offering_slug: slug, .. } in &self.policy.systems {
-            let is_empty = !listing.resources.iter().any(|resource| resource.offering_slug == *slug);
+            let is_empty = !listing.resources().any(|resource| resource.offering_slug == *slug);
             let is_news = {
                 let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
                 if is_empty { empty.insert(slug.clone()) } else { empty.remove(slug) }
@@ -267,11 +268,11 @@ impl Beside {
 
     /// The customers of all offerings in the order in which resources name these; a later offering wins. Those of an
     /// offering that does not tell its own come from its resources (decision D18).
-    fn customers(&mut self, resources: &[Resource]) -> Customers {
+    fn customers(&mut self, listing: &Listing) -> Customers {
         let mut customers = Customers::new();
         let mut seen = HashSet::new();
-        for offering in resources.iter().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)) {
-            let own = resources.iter().filter(|resource| resource.offering_uuid == offering);
+        for offering in listing.resources().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)) {
+            let own = listing.resources().filter(|resource| resource.offering_uuid == offering);
             let told = self.offerings.remove(&offering).flatten();
             customers.extend(told.unwrap_or_else(|| catalog::customers_of_resources(own)));
         }

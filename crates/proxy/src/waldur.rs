@@ -54,10 +54,18 @@ pub enum WaldurError {
 /// All resources of some offerings.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Those that can be mapped, in Waldur's order.
-    pub resources: Vec<Resource>,
+    /// Those that can be mapped, page by page as they came: one list of all would be copied, into memory that is new to
+    /// the process at each reading.
+    pages: Vec<Vec<Resource>>,
     /// Those that cannot (decision D8).
     pub malformed: Vec<Skipped>,
+}
+
+impl Listing {
+    /// Those that can be mapped, in Waldur's order.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.pages.iter().flatten()
+    }
 }
 
 /// An offering, as the `check` command sees it.
@@ -146,20 +154,21 @@ impl Waldur {
             }
             Listed::Missing(status) => return Err(self.refused_or(status, PROVIDER_LIST)),
         };
-        let rows = pages.iter().map(Vec::len).sum();
-        let mut listing = Listing { resources: Vec::with_capacity(rows), ..Listing::default() };
-        for row in pages.into_iter().flatten() {
-            match row {
-                Ok(resource) if ours(&resource.offering_slug) => listing.resources.push(resource),
+        let mut malformed = Vec::new();
+        let mut usable = |row: Result<Resource, Rejected>| match row {
+            Ok(resource) => Some(resource).filter(|resource| ours(&resource.offering_slug)),
+            Err(rejected) => {
                 // Whose a record is that does not even name its offering, nobody can tell.
-                Err(rejected) if rejected.offering_slug.as_deref().is_none_or(&ours) => {
-                    listing.malformed.push(Skipped::malformed(&rejected));
+                if rejected.offering_slug.as_deref().is_none_or(ours) {
+                    malformed.push(Skipped::malformed(&rejected));
                 }
-                Ok(_) | Err(_) => {}
+                None
             }
-        }
+        };
+        let pages = pages.into_iter().map(|page| page.into_iter().filter_map(&mut usable).collect()).collect();
+        let listing = Listing { pages, malformed };
         debug!(
-            resources = listing.resources.len(),
+            resources = listing.resources().count(),
             malformed = listing.malformed.len(),
             "read the resources from Waldur"
         );

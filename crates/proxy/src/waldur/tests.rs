@@ -92,7 +92,7 @@ async fn lists_without_a_count_are_read_to_their_end() {
     ];
     for (number, answer) in complete.into_iter().enumerate() {
         let (waldur, _server) = waldur(answer).await;
-        assert_eq!(read(&waldur).await.unwrap().resources.len(), 700, "server {number}");
+        assert_eq!(read(&waldur).await.unwrap().resources().count(), 700, "server {number}");
     }
 }
 
@@ -165,9 +165,9 @@ async fn a_provider_endpoint_that_vanishes_is_an_error_and_one_that_never_was_is
         if path == STAFF_LIST { ok(&[LAST], rows(number, 300, 7)) } else { missing(StatusCode::NOT_FOUND) }
     };
     let (old_waldur, _server) = waldur(only_staff).await;
-    assert_eq!(read(&old_waldur).await.unwrap().resources.len(), 7);
+    assert_eq!(read(&old_waldur).await.unwrap().resources().count(), 7);
     let (waldur, server) = waldur(|_, number| ok(&[LAST], rows(number, 300, 7))).await;
-    assert_eq!(read(&waldur).await.unwrap().resources.len(), 7);
+    assert_eq!(read(&waldur).await.unwrap().resources().count(), 7);
     *server.answer.lock().unwrap() = only_staff;
     assert!(read(&waldur).await.unwrap_err().contains("404"));
 }
@@ -183,7 +183,7 @@ async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
     })
     .await;
     let listing = read(&waldur).await.unwrap();
-    assert_eq!(listing.resources.len(), 1);
+    assert_eq!(listing.resources().count(), 1);
     let malformed: Vec<_> = listing.malformed.iter().map(|skipped| skipped.item_id).collect();
     assert_eq!(malformed, [Some(Uuid::from_u128(3)), None], "whose the empty one is, nobody can tell");
 }

@@ -54,7 +54,7 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
 fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>, listing: &Listing) -> Finding {
     let StorageSystem { name, offering_slug: slug } = system;
     let check = if name == slug { format!("offering {slug}") } else { format!("offering {slug} (of {name})") };
-    let resources = listing.resources.iter().filter(|resource| resource.offering_slug == *slug).count();
+    let resources = listing.resources().filter(|resource| resource.offering_slug == *slug).count();
     let count = counted(resources, "resource");
     match offerings {
         Ok([]) if resources == 0 => Finding::failed(check, "the token sees no offering with this slug").with_remedy(
@@ -88,7 +88,7 @@ pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) ->
     let policy = source::policy(settings);
     let mut gids = None;
     if works {
-        let wanted = listing.resources.iter().filter_map(|resource| catalog::wanted_project(resource, &policy));
+        let wanted = listing.resources().filter_map(|resource| catalog::wanted_project(resource, &policy));
         match api.resolve(wanted).await {
             Ok(found) => {
                 findings.extend(without_gid(&found, policy.development_mode));
@@ -126,12 +126,12 @@ fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: On
     let gids = gids.unwrap_or_default().into_iter();
     let gids = gids.map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string()))).collect();
     let identities = Identities { gids, users: HashMap::new() };
-    let customers = catalog::customers_of_resources(listing.resources.iter());
-    let catalogue = catalog::build(&listing.resources, &customers, &identities, policy);
+    let customers = catalog::customers_of_resources(listing.resources());
+    let catalogue = catalog::build(listing.resources(), &customers, &identities, policy);
     let skipped = catalogue.skipped.iter().filter(|_| known);
     let out: Vec<_> = listing.malformed.iter().chain(&catalogue.malformed).chain(skipped).collect();
     let first = out.first()?;
-    let all = counted(listing.resources.len() + listing.malformed.len(), "resource");
+    let all = counted(listing.resources().count() + listing.malformed.len(), "resource");
     let detail = format!("{} of {all} will be left out; the first: {}", out.len(), first.detail);
     let remedy = match on_error {
         OnProcessingError::Skip => "put them right; `hpc-storage-proxy list` names all",
