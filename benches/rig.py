@@ -103,9 +103,9 @@ class Stage:
         self.stack.callback(program.stop)
         return program
 
-    def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None):
+    def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None, world=None):
         """The simulated Waldur, HPC User API and Keycloak; `said` has their addresses and tokens."""
-        arguments = ["--world", f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
+        arguments = ["--world", world or f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
         if concurrency is not None:
             arguments += ["--concurrency", concurrency]
         program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], cpu=cpu)

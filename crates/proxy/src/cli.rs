@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod check;
+mod compare;
 mod config;
 mod log;
 mod progress;
@@ -30,6 +31,8 @@ pub const EXIT_SETTINGS: u8 = 78;
 pub const EXIT_USAGE: u8 = 2;
 /// Anything else that failed.
 pub const EXIT_FAILURE: u8 = 1;
+/// One of two listings cannot be read, so that nothing can be said about differences.
+pub const EXIT_UNREADABLE: u8 = 3;
 
 /// Publishes Waldur's storage resources as the document that storage provisioners follow.
 #[derive(Debug, Parser)]
@@ -71,6 +74,9 @@ enum Command {
     #[command(after_help = TREE)]
     /// Show the catalogue as a tree, read from the upstreams
     Tree(TreeArgs),
+    #[command(after_help = COMPARE)]
+    /// Compare the catalogue with what another proxy lists, before moving from one to the other
+    Compare(compare::CompareArgs),
     #[command(after_help = CONFIG)]
     /// Show the settings in force, secrets masked, each with its source
     Config(Json),
@@ -122,6 +128,25 @@ Tenants and customers are shown above what the filters select, whatever their ow
 out are named on standard error, each with the reason.
 
 --json prints {\"tree\": [{\"item\": …, \"children\": […]}], \"skipped\": […]}.";
+
+const COMPARE: &str = "\
+Examples:
+  hpc-storage-proxy compare https://storage-proxy.example.org --token-file token
+  hpc-storage-proxy compare http://10.0.0.1:8000 --json | jq .differences
+  hpc-storage-proxy compare http://10.0.0.1:8000 --with http://10.0.0.2:8000
+
+The other may be the Python proxy or another instance of this one. Every item and every field is compared; `HERE` is \
+read from the upstreams with the settings in force, as `list` reads it, or from the proxy that --with names. Where \
+something changes meanwhile, both are read again.
+
+A difference with a known reason (docs/migration.md) is counted and explained, not shown one by one; --json has every \
+one. A known difference, or another order of the items, counts only with --strict.
+
+A token is read from a file or from $COMPARE_TOKEN (for the proxy of --with: $COMPARE_WITH_TOKEN), or fetched by \
+client credentials. It is sent to that proxy alone, and no redirect is followed.
+
+Exit codes: 0 no difference that counts, 1 differences, 2 wrong usage, 3 one of the two cannot be read, 78 settings that \
+cannot be used.";
 
 const CONFIG: &str = "\
 Examples:
@@ -195,6 +220,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tree(TreeArgs { filters, format: Json { json } }) => told(load(Vec::new()), |loaded| {
             filtered(filters, &loaded, |filter| answer(tree::run(&loaded, filter, json, terminal), &loaded, terminal))
         }),
+        Command::Compare(arguments) => compare::run(arguments, &environment, terminal, || load(Vec::new())),
         Command::Config(Json { json }) => {
             told(load(Vec::new()), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
         }
@@ -228,11 +254,15 @@ fn answer(
     terminal: Terminal,
 ) -> Result<u8, Failure> {
     log::to_stderr(loaded.settings.debug, terminal);
+    block_on(command)?.map(|fine| if fine { 0 } else { EXIT_FAILURE })
+}
+
+fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the threads cannot be started: {error}"))?;
-    runtime.block_on(command).map(|fine| if fine { 0 } else { EXIT_FAILURE })
+    Ok(runtime.block_on(command))
 }
 
 fn completions(shell: Shell) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod coding;
+pub mod compare;
 pub mod docs;
 pub mod errors;
 pub mod hpc_user;

@@ -14,6 +14,15 @@ const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '�
 
 /// Waits for `future`, and shows `what` and the seconds meanwhile.
 pub(super) async fn wait<T>(terminal: Terminal, what: &str, future: impl Future<Output = T>) -> T {
+    wait_telling(terminal, || what.to_owned(), future).await
+}
+
+/// As [`wait`], where what is waited for changes.
+pub(super) async fn wait_telling<T>(
+    terminal: Terminal,
+    what: impl Fn() -> String,
+    future: impl Future<Output = T>,
+) -> T {
     if !terminal.progress {
         return future.await;
     }
@@ -33,7 +42,7 @@ pub(super) async fn wait<T>(terminal: Terminal, what: &str, future: impl Future<
             }
             _ = ticks.tick() => {
                 let frame = frames.next().unwrap_or(&' ');
-                draw(&format!("\r\x1b[2K{frame} {what} ({} s)", start.elapsed().as_secs()));
+                draw(&format!("\r\x1b[2K{frame} {} ({} s)", what(), start.elapsed().as_secs()));
                 drawn = true;
             }
         }

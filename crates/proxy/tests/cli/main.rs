@@ -4,5 +4,6 @@
 
 mod catalogue;
 mod check;
+mod compare;
 mod settings;
 mod site;

@@ -1,0 +1,34 @@
+"""The Python proxy that this one replaces: its installation and its start."""
+
+import sys
+
+from rig import free_port, run, say, settings, target
+
+# The newest set of packages under which it still answers.
+PACKAGES = [
+    "waldur-cscs-hpc-storage==0.10.0", "waldur-api-client==8.0.6", "fastapi-keycloak-middleware==1.3.0",
+    "fastapi==0.124.4", "starlette==0.50.0", "pydantic==2.12.5", "python-keycloak==5.8.1", "uvicorn[standard]==0.38.0",
+]
+
+
+def install():
+    """The Python that has the Python proxy."""
+    folder = target() / "benches" / "python-proxy"
+    python, stamp = folder / "bin" / "python", folder / "packages"
+    if not stamp.exists() or stamp.read_text().split() != PACKAGES:
+        say("installing the Python proxy …")
+        run([sys.executable, "-m", "venv", "--clear", folder])
+        run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
+        stamp.write_text("\n".join(PACKAGES))
+    return python
+
+
+def start(on, python, simulator, **more):
+    """The Python proxy. It asks the endpoint of staff, so it needs the token of one."""
+    port = free_port()
+    application = "waldur_cscs_hpc_storage.api.main:app"
+    command = [python, "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", port]
+    environment = {**settings(simulator, simulator.said["staff"], auth=False), **more}
+    program = on.start(command, environment)
+    program.port = port
+    return program

@@ -1,0 +1,241 @@
+//! `compare`: this proxy's catalogue, or that of another instance, against what another proxy lists.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use catalog::Filter;
+use clap::{Args, ValueHint};
+use http::HeaderValue;
+use secrecy::SecretString;
+use serde_json::Value;
+use url::Url;
+
+use super::terminal::{self, Terminal, harmless};
+use super::{
+    EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, complain, log, progress,
+};
+use crate::compare::{Context, Credential, Document, Peer, compare};
+use crate::errors;
+use crate::oauth::MachineToken;
+use crate::settings::{Environment, Faults, Loaded};
+use crate::upstream::{Transport, USER_AGENT, Upstream, public_part};
+use report::Sides;
+
+/// How often both are read until nothing changes meanwhile.
+const READINGS: usize = 3;
+/// Largest file with a token or a secret, in bytes.
+const MAX_SECRET: u64 = 64 * 1024;
+/// Time of the token endpoint for one answer.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Base URL of the other proxy
+    #[arg(value_parser = base_url, value_hint = ValueHint::Url)]
+    url: Url,
+    /// Compare with the proxy at this URL instead of the upstreams; settings are used if there are any
+    #[arg(long, value_name = "URL", value_parser = base_url, value_hint = ValueHint::Url)]
+    with: Option<Url>,
+    /// File with an access token for the other proxy [default: $COMPARE_TOKEN]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    token_file: Option<PathBuf>,
+    /// File with an access token for the proxy of --with [default: $COMPARE_WITH_TOKEN]
+    #[arg(long, value_name = "FILE", requires = "with", value_hint = ValueHint::FilePath)]
+    with_token_file: Option<PathBuf>,
+    /// Client that fetches a token for the other proxy
+    #[arg(long, value_name = "ID", requires_all = ["client_secret_file", "token_url"], conflicts_with = "token_file")]
+    client_id: Option<String>,
+    /// File with that client's secret
+    #[arg(long, value_name = "FILE", requires = "client_id", value_hint = ValueHint::FilePath)]
+    client_secret_file: Option<PathBuf>,
+    /// Token endpoint at which it fetches the token
+    #[arg(long, value_name = "URL", requires = "client_id", value_parser = endpoint, value_hint = ValueHint::Url)]
+    token_url: Option<Url>,
+    /// Scope of that token
+    #[arg(long, default_value = "openid", requires = "client_id")]
+    scope: String,
+    /// Seconds that a proxy has for one page; the Python proxy may take minutes for its first one
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Let known differences, and another order, count as differences
+    #[arg(long)]
+    strict: bool,
+    /// Print JSON for scripts: every difference, the known ones too
+    #[arg(long)]
+    json: bool,
+}
+
+/// A URL to which paths are added.
+fn base_url(text: &str) -> Result<Url, String> {
+    let url = endpoint(text)?;
+    if url.query().is_some() { Err(String::from("it has a query: give the base URL alone")) } else { Ok(url) }
+}
+
+/// A URL that is called as it stands.
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        Err(String::from("its scheme is neither http nor https"))
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err(String::from("it holds credentials: a token belongs in a file"))
+    } else if url.fragment().is_some() {
+        Err(String::from("it has a fragment: remove what follows the `#`"))
+    } else {
+        Ok(url)
+    }
+}
+
+/// Where our side comes from.
+enum Ours {
+    Upstreams(Box<Loaded>),
+    Peer(Peer),
+}
+
+/// Compares; the exit code.
+pub(super) fn run(
+    arguments: CompareArgs,
+    environment: &Environment,
+    terminal: Terminal,
+    load: impl FnOnce() -> Result<Loaded, Faults>,
+) -> Result<u8, Failure> {
+    let timeout = Duration::from_secs(arguments.timeout);
+    let loaded = match load() {
+        Err(faults) if arguments.with.is_none() => return Ok(complain(&faults, EXIT_SETTINGS)),
+        loaded => loaded.ok(),
+    };
+    log::to_stderr(loaded.as_ref().is_some_and(|loaded| loaded.settings.debug), terminal);
+    let peers = other(&arguments, environment).and_then(|credential| {
+        let with =
+            |url| token(arguments.with_token_file.as_deref(), "COMPARE_WITH_TOKEN", environment).map(|it| (url, it));
+        Ok((credential, arguments.with.clone().map(with).transpose()?))
+    });
+    let (credential, with) = match peers {
+        Ok(peers) => peers,
+        Err(misuse) => return Ok(complain(&misuse, EXIT_USAGE)),
+    };
+    let peer = |url, credential| Peer::new(url, credential, timeout).map_err(|error| errors::chain(&error));
+    let theirs = peer(arguments.url.clone(), credential)?;
+    let systems = loaded.as_ref().map(|loaded| loaded.settings.storage_systems.clone()).unwrap_or_default();
+    let development = loaded.as_ref().is_some_and(|loaded| loaded.settings.hpc_user_api.development_mode);
+    if arguments.with.is_some() && loaded.is_none() {
+        terminal::tell(
+            "There are no settings that can be used: storage systems are the same only where they are named so.",
+        );
+    }
+    let ours = match (with, loaded) {
+        (Some((url, credential)), _) => Ours::Peer(peer(url, credential)?),
+        (None, Some(loaded)) => Ours::Upstreams(Box::new(loaded)),
+        // `load` has failed above.
+        (None, None) => return Ok(EXIT_SETTINGS),
+    };
+    let (here, there, steady) = match block_on(both(&ours, &theirs, terminal))? {
+        Ok(read) => read,
+        Err(failure) => return Ok(complain(&failure, EXIT_UNREADABLE)),
+    };
+    let context = Context::new(&systems, development, &here, &there);
+    let report = compare(&here, &there, &context);
+    let sides = Sides { here: ours.name(), there: theirs.url(), steady };
+    let counts = report.unexplained().next().is_some()
+        || arguments.strict && (!report.differences.is_empty() || report.order.out_of_place > 0);
+    if arguments.json {
+        terminal::print_json(&report::json(&report, &sides, (&here, &there), !counts))?;
+    } else {
+        terminal::print(&report::text(&report, &sides, (&here, &there), terminal))?;
+    }
+    Ok(if counts { EXIT_FAILURE } else { 0 })
+}
+
+/// Reads both until ours says the same before and after theirs is read; whether it came to that.
+async fn both(ours: &Ours, theirs: &Peer, terminal: Terminal) -> Result<(Document, Document, bool), Failure> {
+    let mut before = ours.read(terminal).await?;
+    let mut reading = 1;
+    loop {
+        let there = read(theirs, terminal).await?;
+        let after = ours.read(terminal).await?;
+        let steady = before == after;
+        if steady || reading == READINGS {
+            return Ok((after, there, steady));
+        }
+        reading += 1;
+        before = after;
+    }
+}
+
+impl Ours {
+    fn name(&self) -> String {
+        match self {
+            Self::Upstreams(loaded) => format!("Waldur at {}", public_part(&loaded.settings.waldur_api.api_url)),
+            Self::Peer(peer) => peer.url(),
+        }
+    }
+
+    async fn read(&self, terminal: Terminal) -> Result<Document, Failure> {
+        let loaded = match self {
+            Self::Peer(peer) => return read(peer, terminal).await,
+            Self::Upstreams(loaded) => loaded,
+        };
+        let snapshot = catalogue::read(loaded, terminal).await?;
+        let page = snapshot.page(&Filter::default(), 0, usize::MAX);
+        let items = [&b"["[..], &page.items.join(&b','), b"]"].concat();
+        let unreadable = |error: serde_json::Error| format!("the catalogue cannot be read back: {error}");
+        let items = serde_json::from_slice(&items).map_err(unreadable)?;
+        let skipped = page.skipped.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
+        Ok(Document { items, skipped: skipped.map_err(unreadable)? })
+    }
+}
+
+async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
+    let (url, told) = (peer.url(), Mutex::new(String::new()));
+    let tell = |read: usize, all: usize| {
+        if let Ok(mut told) = told.lock() {
+            *told = format!(", {read} of {all} items");
+        }
+    };
+    let what = || format!("reading {url}{}", told.lock().map(|told| told.clone()).unwrap_or_default());
+    let reading = progress::wait_telling(terminal, what, peer.read(&tell));
+    reading.await.map_err(|error| harmless(&errors::chain(&error)))
+}
+
+/// What opens the other proxy.
+fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credential, String> {
+    let (Some(id), Some(file), Some(url)) = (&arguments.client_id, &arguments.client_secret_file, &arguments.token_url)
+    else {
+        return token(arguments.token_file.as_deref(), "COMPARE_TOKEN", environment);
+    };
+    let secret = SecretString::from(secret(file)?);
+    let transport =
+        Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: TOKEN_TIMEOUT };
+    let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| errors::chain(&error))?;
+    let token = MachineToken::new(upstream, url.clone(), id.clone(), secret, arguments.scope.clone());
+    Ok(Credential::Client(Box::new(token)))
+}
+
+/// The token of a file, or of a variable.
+fn token(file: Option<&Path>, variable: &str, environment: &Environment) -> Result<Credential, String> {
+    let (token, place) = match (file, environment.exact(variable).filter(|token| !token.trim().is_empty())) {
+        (Some(file), _) => (secret(file)?, file.display().to_string()),
+        (None, Some(token)) => (token.trim().to_owned(), variable.to_owned()),
+        (None, None) => return Ok(Credential::None),
+    };
+    let header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.contains(char::is_whitespace));
+    let mut header = header.ok_or_else(|| format!("{}: it holds something else than a token", harmless(&place)))?;
+    header.set_sensitive(true);
+    Ok(Credential::Token(header))
+}
+
+/// The trimmed text of a file that holds a secret.
+fn secret(file: &Path) -> Result<String, String> {
+    use std::io::Read;
+    let said = |what: &str| format!("{}: {what}", harmless(&file.display().to_string()));
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET + 1).read_to_string(&mut text));
+    read.map_err(|error| said(&format!("it cannot be read ({})", error.kind())))?;
+    match text.trim() {
+        "" => Err(said("it is empty")),
+        _ if text.len() as u64 > MAX_SECRET => Err(said("it is too large for a secret")),
+        text => Ok(text.to_owned()),
+    }
+}

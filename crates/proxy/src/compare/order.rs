@@ -1,0 +1,62 @@
+//! Whether items that both listings have come in the same order.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::pairs::{ID, text};
+
+/// How the order differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order<'a> {
+    /// The fewest items that have to move for both orders to be one.
+    pub out_of_place: usize,
+    /// `itemId` of the first item that stands elsewhere there.
+    pub first: Option<&'a str>,
+}
+
+/// Judges the order; `both` has the positions here, ascending, and there.
+pub(super) fn order<'a>(both: &[(usize, usize)], ours: &'a [Value]) -> Order<'a> {
+    let out_of_place = both.len() - longest_rise(both.iter().map(|(_, there)| *there));
+    let mut sorted: Vec<_> = both.iter().map(|(_, there)| *there).collect();
+    sorted.sort_unstable();
+    let first = both.iter().zip(sorted).find(|((_, there), place)| there != place);
+    Order { out_of_place, first: first.map(|((here, _), _)| text(&ours[*here], ID)) }
+}
+
+/// Length of the longest rising subsequence of numbers that are all different.
+fn longest_rise(numbers: impl Iterator<Item = usize>) -> usize {
+    // The least number that a rise of each length can end with.
+    let mut ends: Vec<usize> = Vec::new();
+    for number in numbers {
+        let at = ends.partition_point(|end| *end < number);
+        match ends.get_mut(at) {
+            Some(end) => *end = number,
+            None => ends.push(number),
+        }
+    }
+    ends.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_fewest_moves_are_counted() {
+        let items: Vec<_> = ["a", "b", "c", "d"].map(|id| json!({"itemId": id})).into();
+        for (there, moves, first) in [
+            (&[0, 1, 2, 3][..], 0, None),
+            (&[4, 7, 8, 9], 0, None),
+            (&[3, 0, 1, 2], 1, Some("a")),
+            (&[0, 2, 1, 3], 1, Some("b")),
+            (&[3, 2, 1, 0], 3, Some("a")),
+            (&[], 0, None),
+        ] {
+            let both: Vec<_> = there.iter().copied().enumerate().collect();
+            assert_eq!(order(&both, &items), Order { out_of_place: moves, first }, "{there:?}");
+        }
+    }
+}
