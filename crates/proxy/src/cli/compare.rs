@@ -34,11 +34,11 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     /// Base URL of the other proxy
-    #[arg(value_parser = base_url, value_hint = ValueHint::Url)]
-    url: Url,
+    #[arg(value_hint = ValueHint::Url)]
+    url: String,
     /// Compare with the proxy at this URL instead of the upstreams; settings are used if there are any
-    #[arg(long, value_name = "URL", value_parser = base_url, value_hint = ValueHint::Url)]
-    with: Option<Url>,
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    with: Option<String>,
     /// File with an access token for the other proxy [default: $COMPARE_TOKEN]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     token_file: Option<PathBuf>,
@@ -52,8 +52,8 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "FILE", requires = "client_id", value_hint = ValueHint::FilePath)]
     client_secret_file: Option<PathBuf>,
     /// Token endpoint at which it fetches the token
-    #[arg(long, value_name = "URL", requires = "client_id", value_parser = endpoint, value_hint = ValueHint::Url)]
-    token_url: Option<Url>,
+    #[arg(long, value_name = "URL", requires = "client_id", value_hint = ValueHint::Url)]
+    token_url: Option<String>,
     /// Scope of that token
     #[arg(long, default_value = "openid", requires = "client_id")]
     scope: String,
@@ -68,21 +68,23 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
+// URLs are judged here and not by clap, which would show one that it refuses, and the password in it.
+
 /// A URL to which paths are added.
 fn base_url(text: &str) -> Result<Url, String> {
     let url = endpoint(text)?;
-    if url.query().is_some() { Err(String::from("it has a query: give the base URL alone")) } else { Ok(url) }
+    if url.query().is_some() { Err(String::from("a URL has a query: give the base URL alone")) } else { Ok(url) }
 }
 
 /// A URL that is called as it stands.
 fn endpoint(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let url = Url::parse(text).map_err(|error| format!("what should be a URL is none: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        Err(String::from("its scheme is neither http nor https"))
+        Err(String::from("a URL has a scheme that is neither http nor https"))
     } else if !url.username().is_empty() || url.password().is_some() {
-        Err(String::from("it holds credentials: a token belongs in a file"))
+        Err(String::from("a URL holds credentials: a token belongs in a file"))
     } else if url.fragment().is_some() {
-        Err(String::from("it has a fragment: remove what follows the `#`"))
+        Err(String::from("a URL has a fragment: remove what follows the `#`"))
     } else {
         Ok(url)
     }
@@ -107,17 +109,12 @@ pub(super) fn run(
         loaded => loaded.ok(),
     };
     log::to_stderr(loaded.as_ref().is_some_and(|loaded| loaded.settings.debug), terminal);
-    let peers = other(&arguments, environment).and_then(|credential| {
-        let with =
-            |url| token(arguments.with_token_file.as_deref(), "COMPARE_WITH_TOKEN", environment).map(|it| (url, it));
-        Ok((credential, arguments.with.clone().map(with).transpose()?))
-    });
-    let (credential, with) = match peers {
-        Ok(peers) => peers,
+    let (url, credential, with) = match places(&arguments, environment) {
+        Ok(places) => places,
         Err(misuse) => return Ok(complain(&misuse, EXIT_USAGE)),
     };
     let peer = |url, credential| Peer::new(url, credential, timeout).map_err(|error| errors::chain(&error));
-    let theirs = peer(arguments.url.clone(), credential)?;
+    let theirs = peer(url, credential)?;
     let systems = loaded.as_ref().map(|loaded| loaded.settings.storage_systems.clone()).unwrap_or_default();
     let development = loaded.as_ref().is_some_and(|loaded| loaded.settings.hpc_user_api.development_mode);
     if arguments.with.is_some() && loaded.is_none() {
@@ -199,6 +196,20 @@ async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
     reading.await.map_err(|error| harmless(&errors::chain(&error)))
 }
 
+/// The other proxy and what opens it, and the one of `--with`.
+#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+fn places(
+    arguments: &CompareArgs,
+    environment: &Environment,
+) -> Result<(Url, Credential, Option<(Url, Credential)>), String> {
+    let url = base_url(&arguments.url)?;
+    let with = arguments.with.as_deref().map(|url| {
+        let token = token(arguments.with_token_file.as_deref(), "COMPARE_WITH_TOKEN", environment)?;
+        Ok::<_, String>((base_url(url)?, token))
+    });
+    Ok((url, other(arguments, environment)?, with.transpose()?))
+}
+
 /// What opens the other proxy.
 fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credential, String> {
     let (Some(id), Some(file), Some(url)) = (&arguments.client_id, &arguments.client_secret_file, &arguments.token_url)
@@ -209,7 +220,7 @@ fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credentia
     let transport =
         Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: TOKEN_TIMEOUT };
     let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| errors::chain(&error))?;
-    let token = MachineToken::new(upstream, url.clone(), id.clone(), secret, arguments.scope.clone());
+    let token = MachineToken::new(upstream, endpoint(url)?, id.clone(), secret, arguments.scope.clone());
     Ok(Credential::Client(Box::new(token)))
 }
 

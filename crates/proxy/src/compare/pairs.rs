@@ -29,7 +29,7 @@ pub(super) struct Pairs {
 type Mark = fn(&Value, &[Renamed]) -> Option<[String; 4]>;
 
 /// The marks, the surest first. Tenants and customers share an id over storage systems and data types.
-const MARKS: [Mark; 3] = [
+const MARKS: [Mark; 4] = [
     |item, renamed| Some([text(item, ID).into(), text(item, KIND).into(), system(item, renamed), data_type(item)]),
     |item, _| match text(item, KIND) {
         kind @ ("tenant" | "customer") => Some([text(item, ID).into(), kind.into(), String::new(), data_type(item)]),
@@ -39,6 +39,10 @@ const MARKS: [Mark; 3] = [
         let mount = text(item, MOUNT);
         (!mount.is_empty())
             .then(|| [text(item, KIND).into(), system(item, renamed), data_type(item), as_here(mount, renamed)])
+    },
+    |item, renamed| {
+        let mount = text(item, MOUNT);
+        (!mount.is_empty()).then(|| [text(item, ID).into(), as_here(mount, renamed), String::new(), String::new()])
     },
 ];
 

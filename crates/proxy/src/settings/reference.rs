@@ -91,7 +91,8 @@ mod tests {
         assert!(rows >= 27, "{rows}");
         // Elsewhere in it, too, only variables that are read are given as a remedy.
         let known: Vec<_> = TABLE.iter().flat_map(|setting| setting.variables).copied().collect();
-        for variable in ["SYSTEM_IDENTIFIER", "ON_PROCESSING_ERROR", "CACHE_MAX_AGE", "SERVER_LISTEN", "WALDUR_TIMEOUT"] {
+        for variable in ["SYSTEM_IDENTIFIER", "ON_PROCESSING_ERROR", "CACHE_MAX_AGE", "SERVER_LISTEN", "WALDUR_TIMEOUT"]
+        {
             assert!(document.contains(variable) && known.contains(&variable), "{variable}");
         }
     }
