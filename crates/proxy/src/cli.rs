@@ -220,7 +220,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tree(TreeArgs { filters, format: Json { json } }) => told(load(Vec::new()), |loaded| {
             filtered(filters, &loaded, |filter| answer(tree::run(&loaded, filter, json, terminal), &loaded, terminal))
         }),
-        Command::Compare(arguments) => compare::run(arguments, &environment, terminal, || load(Vec::new())),
+        Command::Compare(arguments) => compare::run(&arguments, &environment, terminal, || load(Vec::new())),
         Command::Config(Json { json }) => {
             told(load(Vec::new()), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
         }

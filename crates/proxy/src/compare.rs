@@ -111,8 +111,9 @@ pub fn compare<'a>(ours: &'a Document, theirs: &'a Document, context: &Context) 
         match partners.get(&at) {
             None => tell(item, String::new(), Some(item), None),
             Some(there) => {
-                let changes = changes::changes(item, &theirs.items[*there]);
-                changes.into_iter().for_each(|change| tell(item, change.path, change.ours, change.theirs));
+                for change in changes::changes(item, &theirs.items[*there]) {
+                    tell(item, change.path, change.ours, change.theirs);
+                }
             }
         }
     }

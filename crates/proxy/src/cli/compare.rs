@@ -93,12 +93,12 @@ fn endpoint(text: &str) -> Result<Url, String> {
 /// Where our side comes from.
 enum Ours {
     Upstreams(Box<Loaded>),
-    Peer(Peer),
+    Peer(Box<Peer>),
 }
 
 /// Compares; the exit code.
 pub(super) fn run(
-    arguments: CompareArgs,
+    arguments: &CompareArgs,
     environment: &Environment,
     terminal: Terminal,
     load: impl FnOnce() -> Result<Loaded, Faults>,
@@ -109,7 +109,7 @@ pub(super) fn run(
         loaded => loaded.ok(),
     };
     log::to_stderr(loaded.as_ref().is_some_and(|loaded| loaded.settings.debug), terminal);
-    let (url, credential, with) = match places(&arguments, environment) {
+    let (url, credential, with) = match places(arguments, environment) {
         Ok(places) => places,
         Err(misuse) => return Ok(complain(&misuse, EXIT_USAGE)),
     };
@@ -123,7 +123,7 @@ pub(super) fn run(
         );
     }
     let ours = match (with, loaded) {
-        (Some((url, credential)), _) => Ours::Peer(peer(url, credential)?),
+        (Some((url, credential)), _) => Ours::Peer(Box::new(peer(url, credential)?)),
         (None, Some(loaded)) => Ours::Upstreams(Box::new(loaded)),
         // `load` has failed above.
         (None, None) => return Ok(EXIT_SETTINGS),

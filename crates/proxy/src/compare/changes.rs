@@ -25,11 +25,15 @@ fn walk<'a>(path: String, ours: Option<&'a Value>, theirs: Option<&'a Value>, fo
     match (ours, theirs) {
         (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
             let keys: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-            keys.into_iter().for_each(|key| walk(step(&path, key), ours.get(key), theirs.get(key), found));
+            for key in keys {
+                walk(step(&path, key), ours.get(key), theirs.get(key), found);
+            }
         }
         (Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
             let entries = 0..ours.len().max(theirs.len());
-            entries.for_each(|at| walk(format!("{path}[{at}]"), ours.get(at), theirs.get(at), found));
+            for at in entries {
+                walk(format!("{path}[{at}]"), ours.get(at), theirs.get(at), found);
+            }
         }
         (Some(Value::Number(a)), Some(Value::Number(b))) if same(a, b) => {}
         _ if ours == theirs => {}
@@ -104,10 +108,14 @@ mod tests {
     fn leaves<'a>(path: &str, value: &'a mut Value, out: &mut Vec<(String, &'a mut Value)>) {
         match value {
             Value::Object(map) => {
-                map.iter_mut().for_each(|(key, value)| leaves(&step(path, key), value, out));
+                for (key, value) in map {
+                    leaves(&step(path, key), value, out);
+                }
             }
             Value::Array(list) => {
-                list.iter_mut().enumerate().for_each(|(at, value)| leaves(&format!("{path}[{at}]"), value, out));
+                for (at, value) in list.iter_mut().enumerate() {
+                    leaves(&format!("{path}[{at}]"), value, out);
+                }
             }
             leaf => out.push((path.to_owned(), leaf)),
         }

@@ -42,9 +42,15 @@ fn a_listing_does_not_differ_from_itself() {
 /// JSON pointers of everything in an item that is no map and no list.
 fn leaves(at: &str, value: &Value, out: &mut Vec<String>) {
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| leaves(&format!("{at}/{key}"), value, out)),
+        Value::Object(map) => {
+            for (key, value) in map {
+                leaves(&format!("{at}/{key}"), value, out);
+            }
+        }
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(key, value)| leaves(&format!("{at}/{key}"), value, out))
+            for (key, value) in list.iter().enumerate() {
+                leaves(&format!("{at}/{key}"), value, out);
+            }
         }
         _ => out.push(at.to_owned()),
     }
