@@ -43,6 +43,13 @@ pub enum Fault {
     Reset,
     /// 200, and rows without end.
     EndlessBody,
+    /// The right answer with these headers in place of its own of the same names.
+    Headers {
+        /// Headers, such as `Date`.
+        headers: Vec<(String, String)>,
+    },
+    /// The right answer with `null` in place of the first record of its first list.
+    BadRecord,
     /// Every page of a list exists and names a next one.
     EndlessPages,
     /// The right answer; afterwards these many of the oldest resources are gone, so that a reader of pages misses rows.
@@ -62,6 +69,18 @@ impl Fault {
     pub fn retry_after(status: u16, seconds: u32) -> Self {
         let headers = vec![("Retry-After".to_owned(), seconds.to_string())];
         Self::Answer { status, headers, body: "simulated fault".to_owned() }
+    }
+
+    /// This status and `Retry-After` as a date, these many seconds after that of the answer, which is years ago.
+    pub fn retry_after_date(status: u16, seconds: u32) -> Self {
+        let date = |seconds: u32| format!("Sun, 06 Nov 1994 08:49:{:02} GMT", seconds.min(59));
+        let headers = vec![("Date".to_owned(), date(0)), ("Retry-After".to_owned(), date(seconds))];
+        Self::Answer { status, headers, body: "simulated fault".to_owned() }
+    }
+
+    /// The right answer with this header in place of its own.
+    pub fn header(name: &str, value: &str) -> Self {
+        Self::Headers { headers: vec![(name.to_owned(), value.to_owned())] }
     }
 
     /// 200 with a page of HTML, as a misconfigured reverse proxy gives.

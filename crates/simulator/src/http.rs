@@ -71,6 +71,12 @@ impl Reply {
         self
     }
 
+    /// These headers in place of those of the same names.
+    pub(crate) fn replace(&mut self, headers: &[(String, String)]) {
+        self.headers.retain(|(name, _)| !headers.iter().any(|(new, _)| name.eq_ignore_ascii_case(new)));
+        self.headers.extend_from_slice(headers);
+    }
+
     fn with_body(mut self, body: Bytes) -> Self {
         self.body = body;
         self

@@ -107,7 +107,9 @@ impl Realm {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_base(&self, base: &str) {
+    /// Where callers find the realm, `{base}/auth/realms/cscs`: not the simulator's own address when something stands
+    /// before it.
+    pub fn set_base(&self, base: &str) {
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = format!("{base}/auth/realms/{REALM}");
     }
 

@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use serde_json::Value;
 
 use super::{Peer, Shared};
 use crate::faults::Fault;
@@ -42,13 +43,18 @@ pub(super) async fn serve(
         Some(Fault::EndlessPages) => call.endless = true,
         _ => {}
     }
-    let reply = match &fault {
+    let mut reply = match &fault {
         Some(Fault::Answer { status, headers, body }) => {
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Reply { status, headers: headers.clone(), body: body.clone().into(), items: None }
         }
         _ => super::answer(&shared, &call),
     };
+    match &fault {
+        Some(Fault::Headers { headers }) => reply.replace(headers),
+        Some(Fault::BadRecord) => reply.body = with_a_bad_record(&reply.body),
+        _ => {}
+    }
     shared.follow_up(&call);
     if let Some(items) = reply.items {
         shared.pace.spend(items).await;
@@ -108,6 +114,21 @@ fn declared(reply: &Reply, body: Body) -> Response {
     let mut response = head(reply, body);
     response.headers_mut().insert("content-length", reply.body.len().into());
     response
+}
+
+/// The body with `null` in place of the first record of its first list; one without such a list as it is.
+fn with_a_bad_record(body: &Bytes) -> Bytes {
+    let Ok(mut body_read) = serde_json::from_slice::<Value>(body) else { return body.clone() };
+    let list = match &mut body_read {
+        Value::Array(list) => Some(list),
+        Value::Object(members) => members.values_mut().find_map(Value::as_array_mut),
+        _ => None,
+    };
+    match list.and_then(|list| list.first_mut()) {
+        Some(record) => *record = Value::Null,
+        None => return body.clone(),
+    }
+    body_read.to_string().into()
 }
 
 fn dribble(reply: &Reply, pause: Duration) -> Response {
