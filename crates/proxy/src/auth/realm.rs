@@ -8,8 +8,9 @@
 //! - below [`GIVE_UP_AFTER`]: a renewal comes first, but when the realm fails or is slow the old keys serve;
 //! - older: nobody is judged by them.
 //!
-//! A token with an unknown key starts a renewal too, at most one in [`FLOOR`]; after a failure none starts within
-//! [`AFTER_FAILURE`], so that callers are let in again soon after the realm is back.
+//! A token with an unknown key starts a renewal too, at most one in [`FLOOR`]. After a failure none starts within
+//! [`AFTER_FAILURE`]: who has keys to be judged by goes on with them, who has none waits for that renewal, so that the first
+//! caller after the realm is back is let in.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,13 @@ struct State {
     failure: Option<(Instant, Arc<ExchangeError>)>,
     /// When an unknown key last started a renewal.
     asked_for_unknown: Option<Instant>,
+}
+
+impl State {
+    /// The keys, if they may still be used.
+    fn usable(&self) -> Option<&Arc<Current>> {
+        self.current.as_ref().filter(|current| current.fetched.elapsed() < GIVE_UP_AFTER)
+    }
 }
 
 /// What the realm said.
@@ -159,13 +167,12 @@ impl Realm {
 
     fn usable(&self) -> Result<Arc<Current>, Arc<ExchangeError>> {
         let state = self.state();
-        match &state.current {
-            Some(current) if current.fetched.elapsed() < GIVE_UP_AFTER => Ok(current.clone()),
-            _ => Err(state.failure.as_ref().map_or_else(
+        state.usable().cloned().ok_or_else(|| {
+            state.failure.as_ref().map_or_else(
                 || Arc::new(self.upstream.error(Method::GET, &self.issuer, Fault::TimedOut)),
                 |(_, error)| error.clone(),
-            )),
-        }
+            )
+        })
     }
 
     /// The renewal in progress, or a new one if it is allowed now.
@@ -176,7 +183,8 @@ impl Realm {
         {
             return Some(renewal.clone());
         }
-        if state.failure.as_ref().is_some_and(|(at, _)| at.elapsed() < AFTER_FAILURE) {
+        let pause = state.failure.as_ref().map_or(Duration::ZERO, |(at, _)| AFTER_FAILURE.saturating_sub(at.elapsed()));
+        if !pause.is_zero() && state.usable().is_some() {
             return None;
         }
         if cause == Cause::UnknownKey {
@@ -190,6 +198,7 @@ impl Realm {
         drop(state);
         let realm = self.clone();
         tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
             let outcome = realm.fetch().await;
             realm.store(outcome);
             drop(running);

@@ -1,0 +1,77 @@
+//! What a client waits for at most, and how many may wait.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use simulator::{Client, Fault, Simulator, World};
+
+use crate::bench::until;
+use crate::support::{demo_with, start_with};
+use crate::table::Upstream;
+
+const LISTING: &str = "/api/storage-resources/?page_size=500";
+const FRESH: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
+/// More than the deadline of one second, and far less than that of an exchange.
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_longer_than_the_deadline_of_a_request() {
+    let settings = [("SERVER_REQUEST_TIMEOUT", "1"), ("WALDUR_TIMEOUT", "60")];
+    let (simulator, strict) = demo_with(&settings).await;
+    let lenient = start_with(&simulator, &[&settings[..], &[("CACHE_MAX_STALE", "3600")]].concat()).await;
+    let right = lenient.get_with(LISTING, &FRESH).await;
+    assert_eq!(right.status, 200, "{}", right.text);
+    simulator.set_fault(Upstream::Resources.route(), Fault::Silence);
+    let begin = Instant::now();
+    let late = strict.get_with(LISTING, &FRESH).await;
+    assert_eq!((late.status, &late.body["error"]), (504, &"UpstreamServiceError".into()), "{}", late.text);
+    assert!(late.text.contains("server.request_timeout"), "{}", late.text);
+    let stale = lenient.get_with(LISTING, &FRESH).await;
+    assert_eq!((stale.status, stale.items()), (200, right.items()), "{}", stale.text);
+    assert!(stale.headers["warning"].to_str().unwrap().starts_with("110 "));
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_too_many_is_told_when_to_come_back() {
+    let (simulator, proxy) = demo_with(&[("SERVER_MAX_REQUESTS", "2"), ("WALDUR_TIMEOUT", "60")]).await;
+    simulator.clear_requests();
+    simulator.set_fault(Upstream::Resources.route(), Fault::delay(Duration::from_secs(3)));
+    let waiting = join_all([proxy.get_with(LISTING, &FRESH), proxy.get_with(LISTING, &FRESH)]);
+    let refused = async {
+        // One of them may still be on its way when the other is being read for.
+        loop {
+            let answer = proxy.get_with("/api/storage-resources/?page=0", &[]).await;
+            if answer.status == 503 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (served, refused) = futures::future::join(waiting, refused).await;
+    assert!(served.iter().all(|answer| answer.status == 200), "those who were there first are served");
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.body["error"], "ServiceOverloaded", "{}", refused.text);
+    assert_eq!(proxy.list("").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_token_that_expires_between_two_readings_is_replaced() {
+    let simulator = Simulator::start(World::demo()).await;
+    // It neither says how long it lives nor lives long: only the refusal tells.
+    let client = Client { states_lifetime: false, ..Client::new("hpc-client", "hpc-secret").lifetime(1) };
+    simulator.realm().register(client);
+    let proxy = start_with(&simulator, &[]).await;
+    let right = proxy.list("?page_size=500").await;
+    assert_eq!(right.status, 200, "{}", right.text);
+    let token = |request: &simulator::Received| {
+        request.path.starts_with("/hpc/").then(|| request.header("authorization").unwrap().replace("Bearer ", ""))
+    };
+    let first = simulator.requests().iter().find_map(token).unwrap();
+    until("the token's end", || !simulator.realm().is_active(&first)).await;
+    simulator.clear_requests();
+    assert_eq!(proxy.list("?page_size=500").await.items(), right.items());
+    let statuses: Vec<_> =
+        simulator.requests().iter().filter(|request| token(request).is_some()).map(|request| request.status).collect();
+    assert_eq!(statuses, [Some(401), Some(200)], "refused once, then with a new token");
+}
