@@ -16,7 +16,7 @@ pub(crate) enum Coding {
 
 /// Smaller bodies are sent as they are: they fit into a packet or two.
 const LEAST: usize = 1024;
-/// Bytes of compressed answers that one snapshot remembers.
+/// Bytes of compressed answers, with the queries that they answer, that one snapshot remembers.
 const REMEMBERED: usize = 16 << 20;
 /// Beyond this level zstd takes longer to compress a page than a network takes to carry what it saves.
 const ZSTD_LEVEL: i32 = 3;
@@ -97,9 +97,11 @@ impl Encoded {
         let encoding = tokio::task::spawn_blocking(move || coding.encode(&pieces));
         // Without a compressed answer the plain one goes out.
         let encoded = encoding.await.ok()?.ok()?;
+        // Keys count: a query may be far longer than the answer that it packs down to.
+        let size = key.0.len() + encoded.len();
         let mut memory = self.lock();
-        if memory.bytes + encoded.len() <= REMEMBERED && memory.answers.insert(key, encoded.clone()).is_none() {
-            memory.bytes += encoded.len();
+        if memory.bytes + size <= REMEMBERED && memory.answers.insert(key, encoded.clone()).is_none() {
+            memory.bytes += size;
         }
         Some(encoded)
     }
@@ -154,5 +156,18 @@ mod tests {
         let again = encoded.get("k".into(), Coding::Zstd, &[Bytes::from("z".repeat(3000))]).await.unwrap();
         assert_eq!(again, zstd, "what is remembered is not made again");
         assert_eq!(encoded.get("small".into(), Coding::Gzip, &[Bytes::from_static(b"{}")]).await, None);
+    }
+
+    #[tokio::test]
+    async fn long_queries_with_short_answers_are_bounded_too() {
+        let encoded = Arc::new(Encoded::default());
+        let answer = [Bytes::from("x".repeat(LEAST))];
+        let length = 1 << 20;
+        for number in 0..20 {
+            let key = format!("{number:0>length$}");
+            assert!(encoded.get(key, Coding::Gzip, &answer).await.is_some());
+        }
+        let kept = encoded.lock().answers.keys().map(|(key, _)| key.len()).sum::<usize>();
+        assert!((length..=REMEMBERED).contains(&kept), "{kept} bytes of keys");
     }
 }
