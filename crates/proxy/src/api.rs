@@ -3,6 +3,9 @@
 mod answer;
 mod caching;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layers;
 mod pieces;
 mod query;

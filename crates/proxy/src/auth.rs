@@ -21,6 +21,9 @@ use crate::upstream::{ExchangeError, TransportError};
 
 mod claims;
 mod discovery;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod introspection;
 mod keys;
 mod realm;

@@ -27,6 +27,9 @@ mod answer;
 mod batches;
 mod cache;
 mod connection;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod users;

@@ -1,5 +1,8 @@
 //! Waldur, as far as the proxy reads it: resources, and the customers of offerings. Complete or an error.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 mod page;
 mod read;

@@ -1,0 +1,10 @@
+//! What the fuzz targets see of the project export's reader.
+
+use super::answer;
+use crate::upstream::Answer;
+
+/// For each slug asked for its GID, if the answer gives one; nothing when the answer makes no sense.
+pub fn gids<'a>(answer: &Answer, asked: &[&'a str]) -> Option<Vec<(&'a str, Option<u32>)>> {
+    let read = answer::read(answer, asked).ok()?;
+    Some(read.outcomes.into_iter().map(|(slug, outcome)| (slug, outcome.ok())).collect())
+}

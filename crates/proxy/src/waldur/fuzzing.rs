@@ -1,0 +1,22 @@
+//! What the fuzz targets see of the lists' readers.
+
+use super::page::{self, Page};
+use super::read;
+use crate::upstream::{Answer, Fault};
+
+/// Reads an answer as a page of resources, customers and offerings: how many rows each has, where it can be read.
+pub fn page(answer: &Answer) -> [Option<usize>; 3] {
+    [
+        rows(page::decode(answer, read::resources)),
+        rows(page::decode(answer, read::customers)),
+        rows(page::decode(answer, read::offerings)),
+    ]
+}
+
+fn rows<T>(page: Result<Page<T>, Fault>) -> Option<usize> {
+    let page = page.ok()?;
+    let rows = page.rows.len();
+    assert_eq!(rows, page.ids.len(), "every row has its id");
+    assert!(page::distinct(&[page]) <= rows);
+    Some(rows)
+}

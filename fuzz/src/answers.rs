@@ -1,0 +1,44 @@
+//! Answers of the upstreams: lists of Waldur with their headers, the project export, a realm's description of itself.
+//!
+//! The first line is a `Link` header, the second `X-Result-Count`, the rest the body.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use proxy::auth::fuzzing::{Keys, endpoints};
+use proxy::upstream::Answer;
+use serde_json::Value;
+use url::Url;
+
+static ISSUER: LazyLock<Url> = LazyLock::new(|| Url::parse("https://idp.example.org/auth/realms/cscs").expect("a URL"));
+
+/// Reads the answer as each of them.
+pub fn check(data: &[u8]) {
+    let (link, rest) = crate::line(data);
+    let (count, body) = crate::line(rest);
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("link", link), ("x-result-count", count)] {
+        if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(value)) {
+            headers.insert(name, value);
+        }
+    }
+    let answer = Answer { status: StatusCode::OK, headers, body: body.to_vec().into() };
+    let value = serde_json::from_slice::<Value>(body);
+    let rows = value.as_ref().ok().and_then(Value::as_array).map(Vec::len);
+    let [resources, customers, offerings] = proxy::waldur::fuzzing::page(&answer);
+    // A resource that cannot be read is a row all the same.
+    assert!(value.is_err() || resources == rows);
+    assert!([customers, offerings].into_iter().all(|read| read.is_none() || read == resources));
+
+    let asked = ["project", "project-2", "lost"];
+    if let Some(gids) = proxy::hpc_user::fuzzing::gids(&answer, &asked) {
+        assert_eq!(gids.len(), asked.len(), "each project asked for has an outcome, and no other");
+    }
+    if let Ok(value) = value {
+        let keys = Keys::read(&value).map_or(0, |keys| keys.count());
+        assert!(keys <= value["keys"].as_array().map_or(0, Vec::len));
+        for url in endpoints(&value, &ISSUER).into_iter().flatten() {
+            assert_eq!(url.origin(), ISSUER.origin(), "credentials stay at home");
+        }
+    }
+}

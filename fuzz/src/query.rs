@@ -1,0 +1,52 @@
+//! Query strings: each is answered with faults or with a page that is JSON and holds what the filter says.
+
+use std::sync::LazyLock;
+
+use catalog::{Customers, Identities, Policy, Resource, build, customers_of_resources};
+use proxy::snapshot::Snapshot;
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use uuid::Uuid;
+
+static POLICY: LazyLock<Policy> = LazyLock::new(|| crate::policy(true));
+
+/// Resources of all systems, states and some data types.
+static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
+    let resource = |number: u128| {
+        let pick = |of: &[&'static str]| of[number as usize % of.len()];
+        let record = json!({
+            "uuid": Uuid::from_u128(number), "slug": format!("resource-{number}"), "customer_slug": "customer",
+            "customer_uuid": Uuid::from_u128(7), "provider_slug": "cscs", "project_slug": pick(&["a", "b"]),
+            "offering_uuid": Uuid::from_u128(8), "offering_slug": pick(&["capstor", "vast", "iopsstor"]),
+            "state": pick(&["OK", "Creating", "Erred", "Terminated", "Terminating", "Updating", "Else"]),
+            "attributes": {"storage_data_type": pick(&["store", "scratch", "users", "archive"])},
+            "limits": {"storage": 1},
+        });
+        Resource::parse(&to_raw_value(&record).expect("JSON")).expect("a resource")
+    };
+    let resources: Vec<_> = (0..600).map(resource).collect();
+    let customers: Customers = customers_of_resources(resources.iter());
+    let identities = Identities::default();
+    Snapshot::render(build(&resources, &customers, &identities, &POLICY), Vec::new(), None).expect("JSON")
+});
+
+/// Asks for a listing.
+pub fn check(data: &[u8]) {
+    let Ok(query) = str::from_utf8(data) else { return };
+    match proxy::api::fuzzing::listing(query, &SNAPSHOT, &POLICY) {
+        Ok((body, filter, most)) => {
+            let body = crate::json(&body);
+            let items = body["resources"].as_array().expect("a list");
+            assert!((1..=500).contains(&most) && items.len() <= usize::from(most));
+            for item in items {
+                assert!(filter.status.is_none_or(|status| item["status"] == status.as_str()));
+                assert!(filter.data_type.as_ref().is_none_or(|kind| item["storageDataType"]["key"] == **kind));
+            }
+        }
+        Err(faults) => {
+            let faults = crate::json(&faults);
+            let faults = faults.as_array().expect("a list");
+            assert!((1..=5).contains(&faults.len()));
+        }
+    }
+}

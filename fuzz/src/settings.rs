@@ -1,0 +1,70 @@
+//! The settings: `.env`, the YAML file and variables of the environment, parted by `%`.
+//!
+//! They are valid or every fault is told, and no secret is shown.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::LazyLock;
+
+use proxy::settings::{Environment, Faults, Loaded, Overrides, load};
+use tempfile::TempDir;
+
+/// Where the files are; in memory, as they are written a thousand times a second.
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").expect("a folder"));
+
+const CONFIG: &str = "settings.yaml";
+
+/// In each secret that is given below; found nowhere else.
+const SECRET: &str = "hunter2-hunter2-hunter2";
+
+/// Loads the settings and looks at everything that is shown of them.
+pub fn check(data: &[u8]) {
+    let shown = match load_from(data) {
+        Ok(loaded) => {
+            let settings = &loaded.settings;
+            assert!(!settings.storage_systems.is_empty() && !settings.server.listen.is_empty());
+            assert!(!settings.server.request_timeout.is_zero() && settings.server.max_requests > 0);
+            assert!(!settings.waldur_api.timeout.is_zero() && settings.waldur_api.pages_at_once > 0);
+            let rows: Vec<_> = loaded.report().map(|(key, value, source)| format!("{key} {value} {source}")).collect();
+            let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+            format!("{rows:?} {warnings:?} {loaded:?}")
+        }
+        Err(faults) => format!("{faults} {faults:?}"),
+    };
+    // Text that the input itself holds may be shown; the secrets of the environment may not.
+    let given = data.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+    assert!(given || !shown.contains(SECRET), "{shown}");
+}
+
+/// The settings that the input gives.
+pub fn load_from(data: &[u8]) -> Result<Loaded, Faults> {
+    let overrides = Overrides { config: Some(FOLDER.path().join(CONFIG)), ..Overrides::default() };
+    load(&environment(data), &overrides)
+}
+
+/// What the input says, and what has to be said for settings to be valid.
+fn environment(data: &[u8]) -> Environment {
+    let mut parts = data.split(|byte| *byte == b'%');
+    let mut part = || parts.next().unwrap_or_default();
+    for name in [".env", CONFIG] {
+        fs::write(FOLDER.path().join(name), part()).expect("a file");
+    }
+    let variables = part().split(|byte| *byte == b'\n').filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        Some((text(&line[..at]), text(&line[at + 1..])))
+    });
+    let minimal = [
+        ("WALDUR_API_URL", "https://waldur.example.org/api/"),
+        ("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#),
+        ("HPC_USER_DEVELOPMENT_MODE", "true"),
+        ("CSCS_KEYCLOAK_URL", "https://idp.example.org/auth/"),
+        ("CSCS_KEYCLOAK_REALM", "cscs"),
+    ];
+    let minimal = minimal.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let secrets = ["WALDUR_API_TOKEN", "HPC_USER_CLIENT_SECRET", "CSCS_KEYCLOAK_CLIENT_SECRET"];
+    let secrets = secrets.map(|name| (OsString::from(name), OsString::from(format!("{SECRET}{name}"))));
+    // The input may change the minimum, not the secrets.
+    Environment::new(FOLDER.path(), minimal.into_iter().chain(variables).chain(secrets))
+}

@@ -1,0 +1,40 @@
+//! Headers `Authorization`, one a line, against a realm whose private keys nobody has any more: only what it signed is
+//! admitted, however it is wrapped.
+
+use std::sync::LazyLock;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use proxy::auth::fuzzing::{Admitted, Keys, judge};
+
+const ISSUER: &str = "https://idp.example.org/auth/realms/cscs";
+/// Before all of the realm's tokens expire.
+const NOW: i64 = 1_800_000_000;
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let keys = Keys::read(&crate::json(include_bytes!("realm.json"))).expect("a JWKS document");
+    assert_eq!(keys.count(), 3);
+    keys
+});
+
+/// What the realm signed, each with a key of another kind.
+pub static TOKENS: [&str; 3] = [
+    include_str!("../corpus/token/eddsa"),
+    include_str!("../corpus/token/rs256"),
+    include_str!("../corpus/token/es256"),
+];
+
+/// Judges a request with these headers.
+pub fn check(data: &[u8]) {
+    if let Some(admitted) = admitted(data) {
+        assert_eq!(admitted.username, "jdoe");
+        assert!(TOKENS.iter().any(|token| token.contains(&format!(" {}.", admitted.signed))), "{admitted:?}");
+    }
+}
+
+/// Who is admitted with these headers.
+pub fn admitted(data: &[u8]) -> Option<Admitted> {
+    let values = data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
+    let headers: HeaderMap = values.map(|value| (AUTHORIZATION, value)).collect();
+    judge(&headers, &KEYS, ISSUER, NOW)
+}
