@@ -32,6 +32,7 @@ pub fn check(data: &[u8]) {
 
     let asked = ["project", "project-2", "lost"];
     if let Some(gids) = proxy::hpc_user::fuzzing::gids(&answer, &asked) {
+        assert!(gids.iter().all(|(_, gid)| *gid != Some(0)), "nobody is root");
         assert_eq!(gids.len(), asked.len(), "each project asked for has an outcome, and no other");
     }
     if let Ok(value) = value {
