@@ -30,8 +30,11 @@ pub(super) fn parse<'a>(text: &str, outer: impl Fn(&str) -> Option<&'a str>) -> 
         let line = reader.line;
         match reader.binding() {
             Ok(Some((name, value))) => {
-                let value = value
-                    .map(|value| expand(&value, |name| seen.get(name).map(String::as_str).or_else(|| outer(name))));
+                let lookup = |name: &str| seen.get(name).map(String::as_str).or_else(|| outer(name));
+                let Ok(value) = value.map(|value| expand(&value, lookup)).transpose() else {
+                    bad.push(line);
+                    continue;
+                };
                 // A name without a value hides an outer variable: it expands to nothing.
                 seen.insert(name.clone(), value.clone().unwrap_or_default());
                 entries.push(Entry { name, value, line });
@@ -165,20 +168,26 @@ fn comment_start(line: &str) -> usize {
     line.len()
 }
 
-fn expand<'a>(value: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
+/// Longest text that references expand to. Each line could double the one before.
+const LONGEST: usize = 64 * 1024;
+
+fn expand<'a>(value: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, Malformed> {
     let mut out = String::new();
     let mut rest = value;
     while let Some(at) = rest.find("${") {
         out.push_str(&rest[..at]);
         if let Some((name, default, after)) = reference(&rest[at + 2..]) {
             out.push_str(lookup(name).unwrap_or(default));
+            if out.len() > LONGEST {
+                return Err(Malformed);
+            }
             rest = after;
         } else {
             out.push_str("${");
             rest = &rest[at + 2..];
         }
     }
-    out + rest
+    Ok(out + rest)
 }
 
 /// The rest of a reference after `${`: its name, its default and what follows the brace.

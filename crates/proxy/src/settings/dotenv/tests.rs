@@ -152,6 +152,15 @@ fn lines_are_those_of_the_names() {
     assert_eq!(bad, [9]);
 }
 
+#[test]
+fn lines_that_double_each_other_end() {
+    let text = format!("A=0123456789\n{}B=1", "A=${A}${A}\n".repeat(60));
+    let (entries, bad) = parse(&text, outer);
+    assert!(entries.iter().all(|entry| entry.value.as_ref().is_some_and(|value| value.len() <= LONGEST)));
+    assert!(!bad.is_empty());
+    assert_eq!(entries.last().map(|entry| entry.line), Some(62), "the others are read all the same");
+}
+
 proptest! {
     #[test]
     fn nothing_makes_it_panic(text in any::<String>(), likely in "[A-Z='\"#$ {}:\\\\\n\r-]{0,40}") {
