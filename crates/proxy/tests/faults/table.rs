@@ -138,8 +138,8 @@ const WALDUR_REFUSES: Outcome = Fails("check WALDUR_API_TOKEN");
 const API_REFUSES: Outcome = Fails("refuses the machine token");
 const NOT_JSON: Outcome = Fails("not the JSON expected");
 /// As far as there is time for the repetitions that it allows.
-const TOO_MANY: Outcome = Fails("it answered 429|no complete answer in time|it is left alone for");
-const REDIRECTS: Outcome = Fails("which is not followed");
+const TOO_MANY: Outcome = Fails("it answered 429|no complete answer in time|it is left alone");
+const REDIRECTS: Outcome = Fails("it redirects to");
 const TOO_LARGE: Outcome = Fails("larger than|no complete answer in time");
 const WITH_RESOURCES: Outcome = Absent("the same address as the resources");
 const WITH_KEYS: Outcome = Absent("the same address as the keys");
@@ -167,7 +167,7 @@ pub(crate) const MATRIX: [(Trouble, [Outcome; 7]); 23] = [
     (BadGateway, [Fails("it answered 502"), Fails("it answered 502"), Fails("it answered 502"), Fails("it answered 502"), FIXED_PATHS, Fails("it answered 502"), Whole]),
     (Unavailable, [Fails("it answered 503"), Fails("it answered 503"), Fails("it answered 503"), Fails("it answered 503"), FIXED_PATHS, Fails("it answered 503"), Whole]),
     (NotJson, [NOT_JSON, NOT_JSON, NOT_JSON, NOT_JSON, FIXED_PATHS, NOT_JSON, Whole]),
-    (WrongJson, [NOT_JSON, NOT_JSON, Fails("makes no sense|not the JSON expected"), Fails("`access_token` is missing"), FIXED_PATHS, Fails("it has no list of keys"), Whole]),
+    (WrongJson, [NOT_JSON, NOT_JSON, Fails("it has no list `projects`"), Fails("`access_token` is missing"), FIXED_PATHS, Fails("it has no list of keys"), Whole]),
     (BadRecord, [LeftOut("MalformedResourceError"), Fails("uuid, slug or name cannot be read"), LeftOut("does not know the project"), NO_RECORDS, NO_RECORDS, WholeBut("tokens signed with that key are refused"), Absent("nothing is read")]),
     (EndlessBody, [TOO_LARGE, TOO_LARGE, TOO_LARGE, TOO_LARGE, FIXED_PATHS, TOO_LARGE, Whole]),
     (EndlessPages, [Whole, Whole, NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES]),
