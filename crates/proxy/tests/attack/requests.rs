@@ -119,7 +119,7 @@ async fn a_body_is_not_read() {
         let head = format!("GET /api/version HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         // Until the program closes: what it takes meanwhile is bounded by what systems buffer.
-        let chunk = [b"40000\r\n".as_slice(), &[b'x'; 0x40000], b"\r\n"].concat();
+        let chunk = [b"40000\r\n".as_slice(), &vec![b'x'; 0x40000], b"\r\n"].concat();
         let sent = (0..4096).take_while(|_| stream.write_all(&chunk).is_ok()).count();
         assert!(sent < 200, "{sent} chunks of 256 KiB were taken");
         drop(stream);
