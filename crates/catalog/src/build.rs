@@ -63,6 +63,9 @@ pub struct Skipped {
 }
 
 impl Skipped {
+    /// The values of [`error`](Self::error).
+    pub const REASONS: [&'static str; 2] = ["MissingIdentityError", "MalformedResourceError"];
+
     /// A record that does not follow the mapping rules (decision D8).
     pub fn malformed(rejected: &Rejected) -> Self {
         Self { item_id: rejected.uuid, error: "MalformedResourceError", detail: rejected.to_string() }

@@ -6,6 +6,7 @@
 //! call of a function.
 
 mod build;
+mod count;
 mod document;
 mod field;
 mod identity;
@@ -22,6 +23,7 @@ mod target;
 mod testing;
 
 pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_resources};
+pub use count::Count;
 pub use document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
 pub use field::Malformed;
 pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project, wanted_user};

@@ -22,6 +22,16 @@ pub enum TargetType {
 }
 
 impl TargetType {
+    /// The target type as it is published.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Customer => "customer",
+            Self::Project => "project",
+            Self::User => "user",
+        }
+    }
+
     /// The target type of a data type: `users` and `scratch` are for users, everything else for projects.
     pub fn of_data_type(data_type: &str) -> Self {
         match data_type {
