@@ -51,7 +51,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     tokio::spawn(service.clone().warm());
     let listener = bind(demo.port).await?;
     introduce(&simulator, listener.local_addr()?);
-    server::serve(vec![listener], api::router(&service), stop()).await?;
+    server::serve(vec![listener], api::router(&service).merge(api::operators_router(&service)), stop()).await?;
     Ok(())
 }
 

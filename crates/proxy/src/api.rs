@@ -7,6 +7,7 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod layers;
+mod operator;
 mod pieces;
 mod query;
 
@@ -28,11 +29,12 @@ use crate::auth::{self, Caller, Verifier};
 use crate::clock::Clock;
 use crate::coding::Coding;
 use crate::docs;
+use crate::metrics;
 use crate::settings::Settings;
 use crate::snapshot::Found;
 use crate::source::Source;
 use crate::store::{Served, Store};
-use crate::upstream::TransportError;
+use crate::upstream::{TransportError, Upstream};
 use failure::Failure;
 use pieces::Pieces;
 use query::QueryFault;
@@ -62,6 +64,7 @@ pub enum SetupError {
 impl Service {
     /// Sets everything up. Nothing is sent yet.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, SetupError> {
+        metrics::start();
         let source = Source::new(settings)?;
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
@@ -73,7 +76,17 @@ impl Service {
 
     /// Fetches what the first request would have to wait for, and keeps it fresh where the settings say so.
     pub async fn warm(self) {
-        futures::join!(self.verifier.warm(), self.store.keep_fresh());
+        futures::join!(self.verifier.warm(), self.store.keep_fresh(), metrics::keep_small());
+    }
+
+    /// Whether a request would be answered, as far as can be told without asking anybody.
+    pub fn is_ready(&self) -> bool {
+        self.store.is_ready() && self.verifier.keys().is_none_or(|keys| keys.usable)
+    }
+
+    /// The upstreams that are asked.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.store.source().upstreams().chain(self.verifier.upstream())
     }
 }
 
@@ -83,7 +96,7 @@ impl FromRef<Service> for Arc<Verifier> {
     }
 }
 
-/// All routes, each within what wraps every request.
+/// All routes of the API, each within what wraps every request.
 pub fn router(service: &Service) -> Router {
     let routes = Router::new()
         // Both spellings answer, neither redirects (decision D16).
@@ -94,10 +107,20 @@ pub fn router(service: &Service) -> Router {
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
         .merge(docs::routes())
-        .fallback(|| async { Failure::NotFound })
+        .fallback(nothing_here)
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
         .with_state(service.clone());
     layers::around(routes, service.limits.clone())
+}
+
+/// The answer where there is no route.
+pub async fn nothing_here() -> Response {
+    Failure::NotFound.into_response()
+}
+
+/// Routes for those who run the proxy: health and metrics. They ask for no token and wait for no place.
+pub fn operators_router(service: &Service) -> Router {
+    operator::routes(service.clone())
 }
 
 /// The storage resources that the query selects.

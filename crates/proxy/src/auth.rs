@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::errors;
 use crate::settings;
-use crate::upstream::{ExchangeError, TransportError};
+use crate::upstream::{ExchangeError, TransportError, Upstream};
 
 mod claims;
 mod discovery;
@@ -98,6 +98,15 @@ pub enum SetupError {
     Transport(#[from] TransportError),
 }
 
+/// How the realm's keys stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeysStanding {
+    /// Time since they were fetched; `None`: never.
+    pub age: Option<Duration>,
+    /// Whether callers are judged by them.
+    pub usable: bool,
+}
+
 /// What the realm has, for the command `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealmReport {
@@ -151,6 +160,25 @@ impl Verifier {
         if let Some(guard) = &self.0 {
             // The refresh itself logs what went wrong.
             let _ = guard.realm.keys().await;
+        }
+    }
+
+    /// How the realm's keys stand; `None`: authentication is disabled.
+    pub fn keys(&self) -> Option<KeysStanding> {
+        self.0.as_ref().map(|guard| guard.realm.standing())
+    }
+
+    /// The realm, unless authentication is disabled.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.0.as_ref().map(|guard| guard.realm.upstream())
+    }
+
+    /// Has the keys fetched, without waiting, if there are none to judge by.
+    pub fn prompt(&self) {
+        if let Some(guard) = &self.0
+            && !guard.realm.standing().usable
+        {
+            guard.realm.prompt();
         }
     }
 

@@ -10,7 +10,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderValue, Response};
 use utoipa_swagger_ui::SwaggerFile;
 
@@ -79,6 +81,8 @@ fn answer(kind: &'static str, content: Bytes) -> Response<Body> {
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Older browsers know no `frame-ancestors`.
+        (X_FRAME_OPTIONS, "DENY"),
     ];
     answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
     answer
@@ -143,6 +147,7 @@ mod tests {
             assert_eq!(headers[CONTENT_TYPE], kind, "{path}");
             assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
             assert_eq!(headers[REFERRER_POLICY], "no-referrer", "{path}");
+            assert_eq!(headers[X_FRAME_OPTIONS], "DENY", "{path}");
             let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(policy.starts_with("default-src 'none';") && !policy.contains("http"), "{path}");
             assert_eq!(headers.contains_key(CACHE_CONTROL), [CSS, JAVASCRIPT].contains(&kind), "{path}");

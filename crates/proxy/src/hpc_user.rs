@@ -19,9 +19,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::metrics;
 use crate::oauth::TokenError;
 use crate::settings;
-use crate::upstream::{ExchangeError, Fault, TransportError};
+use crate::upstream::{ExchangeError, Fault, TransportError, Upstream};
 
 mod answer;
 mod batches;
@@ -158,6 +159,16 @@ impl HpcUserApi {
         })
     }
 
+    /// The API and its token endpoint, if the settings name them.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.connection.iter().flat_map(Connection::upstreams)
+    }
+
+    /// Number of projects whose GID is cached.
+    pub fn cached_gids(&self) -> usize {
+        lock(&self.gids).len()
+    }
+
     /// The GID of each project, by slug: exactly one entry for each slug given.
     ///
     /// Only GIDs are cached. A project without one is asked for each time, so that it comes to life at once when it
@@ -171,6 +182,7 @@ impl HpcUserApi {
     pub async fn resolve<S: Into<String>>(&self, slugs: impl IntoIterator<Item = S>) -> Result<Gids, HpcUserError> {
         let slugs: BTreeSet<String> = slugs.into_iter().map(Into::into).collect();
         let due = lock(&self.gids).due(&slugs, Instant::now());
+        metrics::gids(slugs.len() - due.len(), due.len());
         let (mut answered, failure) = self.ask(&due).await;
 
         let mut cache = lock(&self.gids);

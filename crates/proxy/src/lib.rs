@@ -10,6 +10,7 @@ pub mod compare;
 pub mod docs;
 pub mod errors;
 pub mod hpc_user;
+pub mod metrics;
 pub mod oauth;
 pub mod openapi;
 pub mod server;

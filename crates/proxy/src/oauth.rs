@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use url::Url;
 
+use crate::metrics;
 use crate::upstream::{ExchangeError, Upstream, public_part};
 
 mod grant;
@@ -133,6 +134,11 @@ impl MachineToken {
         }
     }
 
+    /// The token endpoint.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
     /// A token that is valid now: the one at hand, or a new one when that is due, expired or [invalidated].
     ///
     /// One renewal runs at a time. Calls that have no valid token wait for it and share its outcome, also its error.
@@ -179,6 +185,7 @@ impl MachineToken {
         // Counted from before the request, so that the token never seems to live longer than its issuer says.
         let sent = Instant::now();
         let outcome = self.request().await;
+        metrics::token_renewal(outcome.is_ok());
         let mut state = self.state();
         match outcome {
             Ok(granted) => {

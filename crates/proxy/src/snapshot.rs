@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use catalog::{Catalogue, Filter, Index, Selection, Skipped};
+use catalog::{Catalogue, Count, Filter, Index, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -115,6 +115,16 @@ impl Snapshot {
             return Found::Item(item);
         }
         self.skipped().find(|skipped| skipped.item_id == Some(id)).map_or(Found::Nothing, Found::Skipped)
+    }
+
+    /// Size of the items and of the list of what is left out, as JSON.
+    pub fn bytes(&self) -> usize {
+        self.items.blocks().map(Bytes::len).sum::<usize>() + self.left_out.len()
+    }
+
+    /// The number of items of each sort.
+    pub fn counts(&self) -> Vec<Count> {
+        self.index.counts()
     }
 
     /// The items from `offset` on, at most `limit`, of those that `filter` selects.

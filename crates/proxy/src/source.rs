@@ -10,14 +10,16 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use thiserror::Error;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::errors;
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
+use crate::metrics;
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
-use crate::upstream::TransportError;
+use crate::upstream::{TransportError, Upstream};
 use crate::waldur::{Listing, Waldur, WaldurError};
 
 /// Reads the catalogue from the upstreams.
@@ -71,6 +73,16 @@ impl Source {
         &self.policy
     }
 
+    /// The upstreams that are asked.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        std::iter::once(self.waldur.upstream()).chain(self.identities.upstreams())
+    }
+
+    /// Number of projects whose GID is cached.
+    pub fn cached_gids(&self) -> usize {
+        self.identities.cached_gids()
+    }
+
     /// Whether one resource that cannot be processed fails the whole listing (decision D7).
     pub fn fails_on_processing_error(&self) -> bool {
         self.on_processing_error == OnProcessingError::Fail
@@ -82,6 +94,7 @@ impl Source {
     ///
     /// Anything less than the whole catalogue, but for single resources that are left out and named.
     pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, SourceError> {
+        let began = Instant::now();
         let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
         let (tell, met) = mpsc::unbounded_channel();
         let listing = async {
@@ -99,13 +112,19 @@ impl Source {
         let identities =
             Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
         self.identities.keep_only(&beside.projects, &beside.names);
+        metrics::phase("read", began.elapsed());
         // Mapping and rendering take milliseconds for thousands of resources: too long for a thread that serves.
         let policy = self.policy.clone();
         let rendering = tokio::task::spawn_blocking(move || {
             let malformed = std::mem::take(&mut listing.malformed);
+            let began = Instant::now();
             let catalogue = catalog::build(listing.resources(), &customers, &identities, &policy);
+            metrics::phase("build", began.elapsed());
             log_mapping(&catalogue);
-            Snapshot::render(catalogue, malformed, before.as_deref())
+            let began = Instant::now();
+            let snapshot = Snapshot::render(catalogue, malformed, before.as_deref());
+            metrics::phase("render", began.elapsed());
+            snapshot
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         self.report(&snapshot);

@@ -13,6 +13,7 @@ use tracing::{debug, error, info};
 use crate::clock::Clock;
 use crate::coding::Encoded;
 use crate::errors;
+use crate::metrics;
 use crate::settings::Cache;
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
@@ -20,6 +21,12 @@ use crate::telemetry;
 
 /// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
 const DEADLINE: Duration = Duration::from_mins(5);
+
+/// A snapshot of this age is fit to be served whatever happened to the last refresh, as far as probes are concerned: what
+/// passes within it is no reason to send callers elsewhere.
+const BRIEF: Duration = Duration::from_mins(1);
+/// Probes start a refresh at most this often.
+const PROMPT_EVERY: Duration = Duration::from_secs(1);
 
 /// A snapshot and when it was read.
 #[derive(Debug)]
@@ -89,12 +96,22 @@ pub struct Store {
     newest: ArcSwapOption<Reading>,
     /// The refresh that is under way.
     refresh: Mutex<Option<Refresh>>,
+    /// When the last refresh ended, and whether it succeeded.
+    last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Store {
     /// A store with nothing in it yet.
     pub fn new(source: Source, cache: Cache, patience: Duration, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { source, cache, patience, clock, newest: ArcSwapOption::empty(), refresh: Mutex::default() })
+        Arc::new(Self {
+            source,
+            cache,
+            patience,
+            clock,
+            newest: ArcSwapOption::empty(),
+            refresh: Mutex::default(),
+            last: Mutex::default(),
+        })
     }
 
     /// Where the snapshots come from.
@@ -140,6 +157,29 @@ impl Store {
         }
     }
 
+    /// The newest snapshot, of any age.
+    pub fn newest(&self) -> Option<Arc<Reading>> {
+        self.newest.load_full()
+    }
+
+    /// Whether the last refresh succeeded; `None` until one has ended.
+    pub fn last_refresh(&self) -> Option<bool> {
+        self.last().map(|(_, succeeded)| succeeded)
+    }
+
+    /// Whether a request would find a snapshot, as far as can be told without reading anything.
+    pub fn is_ready(&self) -> bool {
+        let fit = |reading: Arc<Reading>| reading.age() <= self.cache.max_stale.max(BRIEF);
+        self.newest().is_some_and(|reading| self.last_refresh() == Some(true) || fit(reading))
+    }
+
+    /// Starts a refresh for which nobody waits, unless one is under way or has just ended.
+    pub fn prompt(self: &Arc<Self>) {
+        if self.last().is_none_or(|(at, _)| at.elapsed() >= PROMPT_EVERY) {
+            drop(self.join());
+        }
+    }
+
     /// Reads at once, and again and again where `cache.refresh_interval` says so, for as long as it is polled.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
@@ -157,16 +197,17 @@ impl Store {
             return refresh.clone();
         }
         let store = Arc::clone(self);
+        let began = Instant::now();
         // A task of its own: it goes on when all who wait for it are gone.
         let task = tokio::spawn(telemetry::carried(async move {
             let outcome = store.read().await;
-            *store.lock() = None;
+            store.ended(began, outcome.is_ok());
             outcome
         }));
         let store = Arc::clone(self);
         let waiting = async move {
             task.await.unwrap_or_else(|_| {
-                *store.lock() = None;
+                store.ended(began, false);
                 Err(StoreError::Broken)
             })
         };
@@ -198,6 +239,17 @@ impl Store {
         let reading = Arc::new(Reading { snapshot: Arc::new(snapshot), began, encoded: Arc::default(), modified });
         self.newest.store(Some(Arc::clone(&reading)));
         Ok(reading)
+    }
+
+    /// Notes how a refresh has ended, and makes room for the next one.
+    fn ended(&self, began: Instant, succeeded: bool) {
+        metrics::refresh(succeeded, began.elapsed());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), succeeded));
+        *self.lock() = None;
+    }
+
+    fn last(&self) -> Option<(Instant, bool)> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Refresh>> {

@@ -2,6 +2,7 @@
 //! secrets.
 
 mod breaker;
+mod outcome;
 mod repeat;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +19,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
 use url::Url;
 
+use crate::metrics;
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
+pub use outcome::Last;
 #[cfg(test)]
 pub(crate) use repeat::ATTEMPTS;
 use repeat::Verdict;
@@ -61,6 +64,7 @@ pub struct Upstream {
     proxy_announced: AtomicBool,
     timeout: Duration,
     breaker: Mutex<Breaker>,
+    last: Mutex<Last>,
     /// Tells that an exchange has ended, and with it perhaps the trial that others wait for.
     ended: Notify,
 }
@@ -161,6 +165,7 @@ impl Upstream {
             proxy_announced: AtomicBool::new(false),
             timeout: transport.timeout,
             breaker: Mutex::default(),
+            last: Mutex::default(),
             ended: Notify::new(),
         })
     }
@@ -183,6 +188,11 @@ impl Upstream {
     /// Whether requests go through.
     pub fn breaker(&self) -> BreakerState {
         self.lock().state(Instant::now())
+    }
+
+    /// When it last answered, and when it last failed to.
+    pub fn last(&self) -> Last {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and reads the whole answer, at most `max_body` bytes of it. What may pass is tried up to three
@@ -220,7 +230,10 @@ impl Upstream {
             upstream = self.name,
             status = field::Empty,
         );
+        let began = Instant::now();
         let outcome = self.attempts(request, max_body).instrument(span).await;
+        metrics::exchange(self.name, outcome::name(&outcome), began.elapsed());
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).note(&outcome, Instant::now());
         match outcome {
             Ok(answer) => {
                 debug!(
@@ -259,6 +272,7 @@ impl Upstream {
                     if let Some(pause) = pause.filter(in_time)
                         && self.lock().may_repeat()
                     {
+                        metrics::repeat(self.name);
                         debug!(upstream = self.name, pause_ms = pause.as_millis(), "an exchange is repeated");
                         at_once = false;
                         sleep(pause).await;

@@ -100,6 +100,11 @@ impl Waldur {
         })
     }
 
+    /// Waldur itself.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
     /// All resources of the offerings with these slugs, in a stable order.
     ///
     /// Reads what a service provider's own token sees, and asks the endpoint of staff where Waldur is too old to have

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -19,10 +19,13 @@ use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use crate::auth::CallerSlot;
+use crate::metrics;
 use crate::telemetry::{self, ACCESS, scrub};
 
 /// Header with the id of a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Browsers are not to guess what an answer might be.
+pub(super) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// Longest id that a caller may give.
 const LONGEST_ID: usize = 64;
 /// Characters of path and query that are logged.
@@ -37,12 +40,19 @@ pub struct Limits {
     timeout: Duration,
     /// A place for each request that may run.
     places: Arc<Semaphore>,
+    /// Number of all places.
+    most: usize,
 }
 
 impl Limits {
     /// So long, and so many at one time.
     pub fn new(timeout: Duration, requests: usize) -> Self {
-        Self { timeout, places: Arc::new(Semaphore::new(requests)) }
+        Self { timeout, places: Arc::new(Semaphore::new(requests)), most: requests }
+    }
+
+    /// Requests that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.most - self.places.available_permits()
     }
 }
 
@@ -53,16 +63,23 @@ pub fn around(router: Router, limits: Limits) -> Router {
 
 async fn observe(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let method = request.method().clone();
     let caller = CallerSlot::default();
     request.extensions_mut().insert(caller.clone());
-    let line =
-        Line { started: Instant::now(), method: method.to_string(), target: target(&request), caller, answer: None };
+    let line = Line {
+        started: Instant::now(),
+        method: method.to_string(),
+        target: target(&request),
+        route: matched.clone(),
+        caller,
+        answer: None,
+    };
     let span = info_span!("request", request_id = id);
     let mut response =
         telemetry::traced(&method, route, &id, answer(limits, request, next, line).instrument(span)).await;
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -87,11 +104,12 @@ async fn answer(limits: Limits, request: Request, next: Next, mut line: Line) ->
     response
 }
 
-/// The line that a request gets in the log when it ends, however it ends.
+/// The line that a request gets in the log, and its place among the numbers, when it ends, however it ends.
 struct Line {
     started: Instant,
     method: String,
     target: String,
+    route: Option<MatchedPath>,
     caller: CallerSlot,
     /// Status, and bytes of the body if known; `None` until there is an answer.
     answer: Option<(StatusCode, Option<u64>)>,
@@ -99,8 +117,11 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { started, method, target, caller, answer } = self;
-        let duration_ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
+        let Self { started, method, target, route, caller, answer } = self;
+        let took = started.elapsed();
+        let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+        metrics::request(route, answer.map(|(status, _)| status), took);
+        let duration_ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         let caller = caller.username().map(|name| shown(name, LONGEST_TARGET));
         if let Some((status, bytes)) = answer {
             let status = status.as_u16();

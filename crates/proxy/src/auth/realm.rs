@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use url::Url;
 
-use super::SetupError;
 use super::discovery::{self, Endpoints};
 use super::keys::KeySet;
+use super::{KeysStanding, SetupError};
 use crate::errors;
+use crate::metrics;
 use crate::settings;
 use crate::upstream::{ExchangeError, Fault, Transport, USER_AGENT, Upstream};
 
@@ -165,6 +166,17 @@ impl Realm {
         self.usable()
     }
 
+    /// How the keys stand.
+    pub(super) fn standing(&self) -> KeysStanding {
+        let age = self.state().current.as_ref().map(|current| current.fetched.elapsed());
+        KeysStanding { age, usable: age.is_some_and(|age| age < GIVE_UP_AFTER) }
+    }
+
+    /// Starts a renewal for which nobody waits, if one is allowed now.
+    pub(super) fn prompt(self: &Arc<Self>) {
+        drop(self.renew(Cause::Age));
+    }
+
     fn usable(&self) -> Result<Arc<Current>, Arc<ExchangeError>> {
         let state = self.state();
         state.usable().cloned().ok_or_else(|| {
@@ -207,6 +219,7 @@ impl Realm {
     }
 
     fn store(&self, outcome: Result<Found, ExchangeError>) {
+        metrics::key_renewal(outcome.is_ok());
         let mut state = self.state();
         match outcome {
             Ok(found) => {

@@ -21,6 +21,11 @@ impl<V> Default for Cache<V> {
 }
 
 impl<V> Cache<V> {
+    /// Number of values.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value, of any age.
     pub(super) fn get(&self, name: &str) -> Option<&V> {
         self.0.get(name).map(|entry| &entry.value)

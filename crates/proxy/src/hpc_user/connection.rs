@@ -39,6 +39,10 @@ impl Connection {
         Ok(Ok(Self { upstream: Upstream::new("HPC User API", &transport)?, base, tokens }))
     }
 
+    pub(super) fn upstreams(&self) -> [&Upstream; 2] {
+        [&self.upstream, self.tokens.upstream()]
+    }
+
     /// The address of a path below the configured URL, each segment percent-encoded.
     pub(super) fn url(&self, path: impl IntoIterator<Item = impl AsRef<str>>) -> Url {
         let mut url = self.base.clone();

@@ -5,9 +5,11 @@
 mod caching;
 mod callers;
 mod golden;
+mod health;
 mod identities;
 mod items;
 mod lies;
+mod metrics;
 mod reading;
 mod support;
 mod transport;

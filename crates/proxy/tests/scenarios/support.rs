@@ -114,7 +114,12 @@ impl Proxy {
 
     /// GET with these headers.
     pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.http.get(format!("{}{path}", self.base));
+        self.get_at(&self.base, path, headers).await
+    }
+
+    /// GET at another of its addresses.
+    pub(crate) async fn get_at(&self, base: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.http.get(format!("{base}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -149,7 +154,7 @@ impl Drop for Proxy {
 }
 
 /// The address in a line of the log.
-fn address(line: &str) -> Option<String> {
+pub(crate) fn address(line: &str) -> Option<String> {
     let start = line.find("127.0.0.1:")?;
     let address = &line[start..];
     let end = address.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(address.len());

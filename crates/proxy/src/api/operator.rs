@@ -1,0 +1,147 @@
+//! For those who run the proxy: `/health/live`, `/health/ready` and `/metrics`.
+//!
+//! They tell nothing secret: no URL, no project, no caller. They are apart from what wraps the requests of the API, so that
+//! they answer also when that is full, and probes do not fill the log.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Service;
+use super::failure::Failure;
+use super::layers::NO_SNIFF;
+use crate::auth::KeysStanding;
+use crate::metrics::standing;
+use crate::upstream::Upstream;
+
+/// What Prometheus calls its text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn routes(service: Service) -> Router {
+    // Both spellings answer, as those of the API do.
+    let both = |router: Router<Service>, path: &str, handler: MethodRouter<Service>| {
+        router.route(path, handler.clone()).route(&format!("{path}/"), handler)
+    };
+    let router = both(Router::new(), "/health/live", get(live));
+    let router = both(router, "/health/ready", get(ready));
+    both(router, "/metrics", get(metrics))
+        .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
+        .with_state(service)
+        .layer(middleware::from_fn(finish))
+}
+
+async fn finish(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}
+
+/// 200 while the process serves.
+async fn live() -> Response {
+    Json(serde_json::json!({ "live": true })).into_response()
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], standing::text(&service)).into_response()
+}
+
+/// Whether a request would be answered. If not, what is missing is fetched, and this does not wait for it.
+async fn ready(State(service): State<Service>) -> Response {
+    let health = Health::of(&service);
+    if health.ready {
+        return Json(health).into_response();
+    }
+    if !service.store.is_ready() {
+        service.store.prompt();
+    }
+    service.verifier.prompt();
+    (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response()
+}
+
+/// How the proxy stands. Ages are in seconds.
+#[derive(Debug, Serialize)]
+struct Health {
+    ready: bool,
+    /// Why it is not.
+    reasons: Vec<&'static str>,
+    snapshot: SnapshotHealth,
+    /// `None`: authentication is disabled.
+    keys: Option<KeysHealth>,
+    upstreams: Vec<UpstreamHealth>,
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotHealth {
+    age_s: Option<f64>,
+    last_refresh: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct KeysHealth {
+    age_s: Option<f64>,
+    usable: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct UpstreamHealth {
+    name: &'static str,
+    last_success_s: Option<f64>,
+    last_failure_s: Option<f64>,
+    breaker: &'static str,
+}
+
+impl Health {
+    fn of(service: &Service) -> Self {
+        let newest = service.store.newest();
+        let last_refresh = service.store.last_refresh();
+        let keys = service.verifier.keys();
+        let mut reasons = Vec::new();
+        if !service.store.is_ready() {
+            reasons.push(match (&newest, last_refresh) {
+                (Some(_), _) => "the last refresh failed, and the snapshot is too old to stand in",
+                (None, Some(_)) => "the upstreams could not be read yet",
+                (None, None) => "the first reading of the upstreams is under way",
+            });
+        }
+        match keys {
+            Some(KeysStanding { age: None, .. }) => reasons.push("the realm's keys could not be fetched yet"),
+            Some(KeysStanding { usable: false, .. }) => reasons.push("the realm's keys are too old to be used"),
+            _ => {}
+        }
+        Self {
+            ready: reasons.is_empty(),
+            reasons,
+            snapshot: SnapshotHealth {
+                age_s: newest.map(|reading| seconds(reading.age())),
+                last_refresh: last_refresh.map(|succeeded| if succeeded { "succeeded" } else { "failed" }),
+            },
+            keys: keys.map(|KeysStanding { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
+            upstreams: service.upstreams().map(upstream).collect(),
+        }
+    }
+}
+
+fn upstream(upstream: &Upstream) -> UpstreamHealth {
+    let last = upstream.last();
+    let since = |at: Option<Instant>| at.map(|at| seconds(at.elapsed()));
+    UpstreamHealth {
+        name: upstream.name(),
+        last_success_s: since(last.success),
+        last_failure_s: since(last.failure),
+        breaker: upstream.breaker().as_str(),
+    }
+}
+
+/// As exact as anybody wants to know it.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}

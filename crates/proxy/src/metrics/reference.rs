@@ -1,0 +1,76 @@
+//! The reference of all numbers, made from the table.
+
+use std::fmt::Write as _;
+
+use super::table::{Kind, Metric, TABLE, Unit};
+
+const HEAD: &str = include_str!("reference.md");
+
+/// The reference as Markdown, as it stands in `docs/metrics.md`.
+pub fn reference() -> String {
+    let mut out = HEAD.to_owned();
+    for metric in TABLE {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{}", row(metric));
+    }
+    out
+}
+
+fn row(Metric { name, kind, unit, labels, help }: &Metric) -> String {
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let unit = match unit {
+        Unit::Count => "–",
+        Unit::Seconds => "seconds",
+        Unit::Bytes => "bytes",
+    };
+    let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+    let labels = if labels.is_empty() { String::from("–") } else { labels.join(", ") };
+    format!("| `{name}` | {kind} | {unit} | {labels} | {help} |")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn path() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md")
+    }
+
+    #[test]
+    fn the_reference_is_up_to_date() {
+        let committed = std::fs::read_to_string(path()).unwrap_or_default();
+        assert!(
+            committed == reference(),
+            "docs/metrics.md is out of date; write it anew with\n  \
+             cargo test -p hpc-storage-proxy --lib write_the_metrics -- --ignored"
+        );
+    }
+
+    #[test]
+    #[ignore = "writes docs/metrics.md"]
+    fn write_the_metrics() {
+        std::fs::write(path(), reference()).unwrap();
+    }
+
+    #[test]
+    fn names_follow_the_custom() {
+        let mut names = HashSet::new();
+        for metric @ Metric { name, kind, unit, .. } in TABLE {
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(row(metric).matches('|').count() == 6 && !row(metric).contains('\n'), "{name}");
+            assert!(name.starts_with("hpc_storage_proxy_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            let plain = name.trim_end_matches("_total");
+            assert_eq!(plain.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");
+            assert_eq!(plain.ends_with("_bytes"), *unit == Unit::Bytes, "{name}");
+            assert!(*kind != Kind::Histogram || *unit == Unit::Seconds, "{name}: the buckets are of seconds");
+        }
+    }
+}
