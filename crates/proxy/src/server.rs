@@ -59,6 +59,15 @@ pub async fn serve<C: Future<Output = ()>>(
     serve_within(Limits::of_this_process(), listeners, router, stop).await
 }
 
+/// The same for the few who ask how the process is: they get few connections, and those beside the others.
+pub async fn serve_few<C: Future<Output = ()>>(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    stop: impl Future<Output = C>,
+) -> io::Result<()> {
+    serve_within(Limits::of_this_process().for_few(), listeners, router, stop).await
+}
+
 async fn serve_within<C: Future<Output = ()>>(
     limits: Limits,
     listeners: Vec<TcpListener>,

@@ -202,6 +202,8 @@ pub struct Sentry {
 pub struct Server {
     /// Addresses to bind; never empty.
     pub listen: Vec<SocketAddr>,
+    /// Addresses where health and metrics answer instead, and nothing else does; empty: none.
+    pub admin_listen: Vec<SocketAddr>,
     /// How long a client waits for an answer at most.
     pub request_timeout: Duration,
     /// Requests at one time; more are turned away.

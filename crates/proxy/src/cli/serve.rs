@@ -1,8 +1,12 @@
 //! `serve`: the API until a signal.
 
+use std::future::{self, Future};
+use std::io;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::Failure;
@@ -51,11 +55,40 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let service = Service::new(&settings, &Clock::system()).map_err(|error| errors::chain(&error))?;
     let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
+    let admin = server::bind(&settings.server.admin_listen).await.map_err(|error| errors::chain(&error))?;
     tokio::spawn(service.clone().warm());
-    let served = server::serve(listeners, api::router(&service), stop(signals)).await;
+    let served = serve_both(listeners, admin, &service, stop(signals)).await;
     served.map_err(|error| format!("serving failed: {error}"))?;
     info!("stopped");
     Ok(())
+}
+
+/// Serves the API on `listeners`; health and metrics on `admin`, or where that is empty beside the API.
+async fn serve_both<C: Future<Output = ()>>(
+    listeners: Vec<TcpListener>,
+    admin: Vec<TcpListener>,
+    service: &Service,
+    stop: impl Future<Output = C>,
+) -> io::Result<()> {
+    let (api, operators) = (api::router(service), api::operators_router(service));
+    if admin.is_empty() {
+        return server::serve(listeners, api.merge(operators), stop).await;
+    }
+    // Probes are answered until the last request of the API is finished.
+    let (finished, ended) = oneshot::channel::<()>();
+    let api = async {
+        let served = server::serve(listeners, api, stop).await;
+        drop(finished);
+        served
+    };
+    #[expect(clippy::async_yields_async, reason = "what it yields says how long running requests have: no time")]
+    let stop_at_once = async {
+        // An error says that the other end is gone, which is the signal.
+        let _ = ended.await;
+        future::ready(())
+    };
+    let operators = server::serve_few(admin, operators.fallback(api::nothing_here), stop_at_once);
+    tokio::try_join!(api, operators).map(|_| ())
 }
 
 /// Resolves at the first signal, to what resolves at the second one or when running requests have had their time.

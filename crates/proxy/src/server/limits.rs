@@ -41,6 +41,11 @@ impl Limits {
             connections: connections(open_files),
         }
     }
+
+    /// The same for few connections, which have a place of their own among the files that are left.
+    pub(super) fn for_few(self) -> Self {
+        Self { connections: (self.connections / 16).max(1), ..self }
+    }
 }
 
 /// How many connections there may be when so many files may be open; no number stands for any.

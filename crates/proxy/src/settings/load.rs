@@ -198,7 +198,12 @@ fn unset() -> Settings {
             on_processing_error: super::OnProcessingError::default(),
         },
         sentry: Sentry::default(),
-        server: Server { listen: Vec::new(), request_timeout: Duration::ZERO, max_requests: 0 },
+        server: Server {
+            listen: Vec::new(),
+            admin_listen: Vec::new(),
+            request_timeout: Duration::ZERO,
+            max_requests: 0,
+        },
         cache: Cache::default(),
         log: Log::default(),
     }

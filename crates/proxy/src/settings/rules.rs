@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::fault::{Wrong, wrong};
 use super::table::how_to_set;
-use super::{Settings, Warning};
+use super::{Server, Settings, Warning};
 
 /// The rules that are broken, each with the key that it is told under. `sound` says whether a key has no fault of its
 /// own: a value that could not be read breaks no rule.
@@ -65,6 +65,12 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
     let twice = settings.server.listen.iter().find(|address| address.port() != 0 && !seen.insert(**address));
     if let Some(address) = twice.filter(|_| sound("server.listen")) {
         broken.push(("server.listen", wrong(format!("{address} is there twice"), "remove one")));
+    }
+    let Server { listen, admin_listen, .. } = &settings.server;
+    let shared = admin_listen.iter().find(|address| address.port() != 0 && listen.contains(address));
+    if let Some(address) = shared.filter(|_| ["server.listen", "server.admin_listen"].into_iter().all(&sound)) {
+        let what = format!("{address} is in server.listen too");
+        broken.push(("server.admin_listen", wrong(what, "give another port, or leave server.admin_listen out")));
     }
     broken
 }

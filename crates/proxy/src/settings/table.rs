@@ -339,6 +339,14 @@ pub(super) static TABLE: &[Setting] = &[
          line goes before it.",
     ),
     row(
+        "server.admin_listen",
+        &["SERVER_ADMIN_LISTEN"],
+        Kind::Addresses(|s, addresses| s.server.admin_listen = addresses),
+        Preset::Absent,
+        "Addresses for `/health/…` and `/metrics`, as `server.listen`. When given, these answer there and nowhere else; \
+         otherwise at `server.listen`. They need no token and name no project.",
+    ),
+    row(
         "server.request_timeout",
         &["SERVER_REQUEST_TIMEOUT"],
         Kind::Seconds(|s, seconds| s.server.request_timeout = seconds),
