@@ -122,3 +122,5 @@ fn outcome(succeeded: bool) -> &'static str {
     if succeeded { "success" } else { "failure" }
 }
 
+#[cfg(test)]
+mod tests;
