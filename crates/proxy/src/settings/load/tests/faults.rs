@@ -161,6 +161,15 @@ fn an_address_is_there_once() {
         ["server.listen (environment variable SERVER_LISTEN): 127.0.0.1:1 is there twice; remove one"]
     );
     assert!(Site::minimal().set("SERVER_LISTEN", "127.0.0.1:0,127.0.0.1:0").load().is_ok());
+    let shared = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1").set("SERVER_ADMIN_LISTEN", "127.0.0.1:1");
+    assert_eq!(
+        shared.faults(),
+        ["server.admin_listen (environment variable SERVER_ADMIN_LISTEN): 127.0.0.1:1 is in server.listen too; give \
+             another port, or leave server.admin_listen out"]
+    );
+    assert!(
+        Site::minimal().set("SERVER_ADMIN_LISTEN", "127.0.0.1:0").set("SERVER_LISTEN", "127.0.0.1:0").load().is_ok()
+    );
 }
 
 #[test]
