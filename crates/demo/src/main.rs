@@ -9,8 +9,9 @@ use anyhow::Context;
 use clap::Parser;
 use proxy::api::{self, Service};
 use proxy::clock::Clock;
+use proxy::server::{self, Front};
 use proxy::settings::{Environment, Loaded, Overrides};
-use proxy::{errors, server, settings, telemetry};
+use proxy::{errors, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
@@ -51,7 +52,8 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     tokio::spawn(service.clone().warm());
     let listener = bind(demo.port).await?;
     introduce(&simulator, listener.local_addr()?);
-    server::serve(vec![listener], api::router(&service).merge(api::operators_router(&service)), stop()).await?;
+    let router = api::router(&service).merge(api::operators_router(&service));
+    server::serve(vec![listener.into()], Front::new(router, None), stop()).await?;
     Ok(())
 }
 

@@ -74,6 +74,31 @@ impl Service {
         })
     }
 
+    /// A service with other settings that takes over whatever stays right: `same_auth` says that callers are judged as
+    /// before, `same_catalogue` that the same upstreams are asked about the same.
+    pub fn changed(
+        &self,
+        settings: &Settings,
+        clock: &Clock,
+        same_auth: bool,
+        same_catalogue: bool,
+    ) -> Result<Self, SetupError> {
+        let mut service = Self::new(settings, clock)?;
+        service.limits = self.limits.changed(settings.server.request_timeout, settings.server.max_requests);
+        if same_auth {
+            service.verifier = Arc::clone(&self.verifier);
+        }
+        if same_catalogue {
+            service.store.inherit(&self.store);
+        }
+        Ok(service)
+    }
+
+    /// Fetches, once, what the first request would have to wait for. Whether the upstreams could be read.
+    pub async fn warmed(&self) -> bool {
+        futures::join!(self.verifier.warm(), self.store.refresh()).1
+    }
+
     /// Fetches what the first request would have to wait for, and keeps it fresh where the settings say so.
     pub async fn warm(self) {
         futures::join!(self.verifier.warm(), self.store.keep_fresh(), metrics::keep_small());

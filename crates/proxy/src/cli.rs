@@ -12,7 +12,6 @@ mod terminal;
 mod tests;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,7 +20,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::openapi;
-use crate::settings::{self, Environment, Faults, Loaded, Overrides};
+use crate::settings::{self, Environment, Faults, Listen, Loaded, Overrides};
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
 
@@ -94,7 +93,11 @@ enum Command {
 const SERVE: &str = "\
 Examples:
   hpc-storage-proxy serve --listen 0.0.0.0:8000
-  hpc-storage-proxy serve --listen 10.0.0.1:8000 --listen [::1]:8000";
+  hpc-storage-proxy serve --listen 10.0.0.1:8000 --listen [::1]:8000
+  hpc-storage-proxy serve --listen unix:/run/hpc-storage-proxy/api.sock
+
+SIGHUP has all settings read anew, except where it listens, the log's format and level, and Sentry. SIGTERM and SIGINT \
+end it once running requests are finished.";
 
 const CHECK: &str = "\
 Examples:
@@ -170,9 +173,9 @@ In bash, `source` the file in ~/.bashrc. In zsh, its folder belongs into $fpath.
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Address to listen on; may be given several times [default: the setting server.listen]
+    /// Address to listen on, or unix:PATH; may be given several times [default: the setting server.listen]
     #[arg(long, value_name = "ADDR:PORT", value_parser = settings::listen_address)]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
 }
 
 #[derive(Debug, Args)]
@@ -206,9 +209,14 @@ pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     let environment = Environment::of_process();
     let terminal = Terminal::of_process(&environment);
-    let load = |listen| settings::load(&environment, &Overrides { config: global.config, listen });
+    let overrides = |listen| Overrides { config: global.config.clone(), listen };
+    let load = |listen| settings::load(&environment, &overrides(listen));
     let code = match command {
-        Command::Serve(ServeArgs { listen }) => told(load(listen), |loaded| serve::run(loaded).map(|()| 0)),
+        Command::Serve(ServeArgs { listen }) => {
+            let (environment, overrides) = (environment.clone(), overrides(listen));
+            let load = move || settings::load(&environment, &overrides);
+            told(load(), |loaded| serve::run(loaded, load))
+        }
         Command::Check(Json { json }) => match load(Vec::new()) {
             Err(faults) if json => check::faults(&faults),
             loaded => told(loaded, |loaded| answer(check::run(&loaded, json, terminal), &loaded, terminal)),

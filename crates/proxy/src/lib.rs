@@ -9,6 +9,7 @@ pub mod coding;
 pub mod compare;
 pub mod docs;
 pub mod errors;
+mod files;
 pub mod hpc_user;
 pub mod metrics;
 pub mod oauth;

@@ -16,6 +16,7 @@ mod file;
 mod load;
 mod reference;
 mod rules;
+mod secret_file;
 mod setting;
 mod source;
 mod systems;
@@ -26,6 +27,7 @@ mod yaml;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -34,7 +36,7 @@ use url::Url;
 pub(crate) use check::listen_address;
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
-pub use load::{InForce, Loaded, Overrides, load};
+pub use load::{Change, InForce, Loaded, Overrides, load};
 pub use reference::reference;
 pub use source::Source;
 pub use warning::Warning;
@@ -200,14 +202,36 @@ pub struct Sentry {
 /// Where the proxy listens.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Addresses to bind; never empty.
-    pub listen: Vec<SocketAddr>,
+    /// What to listen on; never empty.
+    pub listen: Vec<Listen>,
     /// Addresses where health and metrics answer instead, and nothing else does; empty: none.
-    pub admin_listen: Vec<SocketAddr>,
+    pub admin_listen: Vec<Listen>,
+    /// Certificates with which TLS is spoken on TCP, the own one first: a PEM file. There when the key is.
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key: a PEM file. There when the certificate is.
+    pub tls_key: Option<PathBuf>,
     /// How long a client waits for an answer at most.
     pub request_timeout: Duration,
     /// Requests at one time; more are turned away.
     pub max_requests: usize,
+}
+
+/// What can be listened on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// An address with a port.
+    Tcp(SocketAddr),
+    /// A socket of this name in the file system; the path is absolute.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// How fresh answers are.

@@ -182,12 +182,27 @@ impl Store {
 
     /// Reads at once, and again and again where `cache.refresh_interval` says so, for as long as it is polled.
     pub async fn keep_fresh(self: Arc<Self>) {
-        loop {
-            // A failure has been logged; the next round, or the next request, tries again.
-            let _ = self.join().await;
-            let Some(interval) = self.cache.refresh_interval else { return };
+        self.refresh().await;
+        self.stay_fresh().await;
+    }
+
+    /// The same, beginning later.
+    pub async fn stay_fresh(self: Arc<Self>) {
+        while let Some(interval) = self.cache.refresh_interval {
             tokio::time::sleep(interval).await;
+            self.refresh().await;
         }
+    }
+
+    /// Reads once, or waits for the reading that is under way. Whether it succeeded.
+    pub async fn refresh(self: &Arc<Self>) -> bool {
+        // A failure has been logged; the next round, or the next request, tries again.
+        self.join().await.is_ok()
+    }
+
+    /// Takes over what another store has, of which the upstreams and the site's decisions are the same.
+    pub fn inherit(&self, other: &Self) {
+        self.newest.store(other.newest.load_full());
     }
 
     /// The refresh that is under way, or a new one.

@@ -40,19 +40,25 @@ pub struct Limits {
     timeout: Duration,
     /// A place for each request that may run.
     places: Arc<Semaphore>,
-    /// Number of all places.
-    most: usize,
+    /// How many places there are.
+    requests: usize,
 }
 
 impl Limits {
     /// So long, and so many at one time.
     pub fn new(timeout: Duration, requests: usize) -> Self {
-        Self { timeout, places: Arc::new(Semaphore::new(requests)), most: requests }
+        Self { timeout, places: Arc::new(Semaphore::new(requests)), requests }
+    }
+
+    /// The limits after a change: requests that run count on, unless so many others may run.
+    #[must_use]
+    pub fn changed(&self, timeout: Duration, requests: usize) -> Self {
+        if requests == self.requests { Self { timeout, ..self.clone() } } else { Self::new(timeout, requests) }
     }
 
     /// Requests that run now.
     pub(crate) fn running(&self) -> usize {
-        self.most - self.places.available_permits()
+        self.requests - self.places.available_permits()
     }
 }
 

@@ -1,49 +1,70 @@
 //! `serve`: the API until a signal.
 
+mod reload;
+mod supervisor;
+
 use std::future::{self, Future};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::Failure;
+use self::reload::Reloader;
+use super::{EXIT_SETTINGS, Failure, complain};
 use crate::api::{self, Service, VERSION};
 use crate::clock::Clock;
 use crate::errors;
-use crate::server;
-use crate::settings::{Loaded, LogFormat};
+use crate::server::{self, Front, Listener, Pair};
+use crate::settings::{Faults, Loaded, LogFormat};
 use crate::telemetry;
 
 /// How long running requests have after the first signal. Supervisors usually kill after 30 seconds; what is left of
 /// them is for the last reports.
 const GRACE: Duration = Duration::from_secs(25);
 
-pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
+/// Serves with these settings, and with what `load` gives when they are to be read anew.
+pub(super) fn run(
+    loaded: Loaded,
+    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+) -> Result<u8, Failure> {
+    let pair = match Pair::read(&loaded.settings.server) {
+        Ok(pair) => pair,
+        Err(fault) => return Ok(complain(&Faults(vec![fault]), EXIT_SETTINGS)),
+    };
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;
     let format = loaded.settings.log.format;
-    let outcome = until_the_end(loaded);
+    let outcome = until_the_end(loaded, pair, load);
     if let (LogFormat::Json, Err(failure)) = (format, &outcome) {
         // Standard error tells people; a machine reads the log alone.
         error!("{failure}");
     }
-    outcome
+    outcome.map(|()| 0)
 }
 
-fn until_the_end(loaded: Loaded) -> Result<(), Failure> {
+fn until_the_end(
+    loaded: Loaded,
+    pair: Option<Pair>,
+    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the threads cannot be started: {error}"))?;
-    let outcome = runtime.block_on(serve(loaded));
+    let outcome = runtime.block_on(serve(loaded, pair, load));
     // Work that nobody waits for any more is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(loaded: Loaded) -> Result<(), Failure> {
+async fn serve(
+    loaded: Loaded,
+    pair: Option<Pair>,
+    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+) -> Result<(), Failure> {
     info!(version = VERSION, "hpc-storage-proxy starts");
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -51,33 +72,75 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     for (key, value, source) in loaded.report() {
         info!(target: telemetry::SETTINGS, "{key} = {value} ({source})");
     }
-    let settings = loaded.settings;
-    let service = Service::new(&settings, &Clock::system()).map_err(|error| errors::chain(&error))?;
+    let settings = &loaded.settings;
+    let service = Service::new(settings, &Clock::system()).map_err(|error| errors::chain(&error))?;
     let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| format!("signals cannot be received: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
-    let admin = server::bind(&settings.server.admin_listen).await.map_err(|error| errors::chain(&error))?;
-    tokio::spawn(service.clone().warm());
-    let served = serve_both(listeners, admin, &service, stop(signals)).await;
+    let admin = server::open(&settings.server.admin_listen).await.map_err(|error| errors::chain(&error))?;
+    let fronts = Fronts::new(&service, pair, !admin.is_empty());
+    let refreshing = tokio::spawn(service.clone().warm());
+    let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
+    let reloading = tokio::spawn(reloader.run(hangup));
+    tokio::spawn(supervisor::ping());
+    supervisor::ready();
+    #[expect(clippy::async_yields_async, reason = "what it yields says how long running requests have")]
+    let stop = async {
+        let cut = stop(signals).await;
+        supervisor::stopping();
+        // Whoever leaves does not change any more.
+        reloading.abort();
+        cut
+    };
+    let served = serve_both(listeners, admin, fronts, stop).await;
     served.map_err(|error| format!("serving failed: {error}"))?;
     info!("stopped");
     Ok(())
 }
 
-/// Serves the API on `listeners`; health and metrics on `admin`, or where that is empty beside the API.
+/// What is served at the two kinds of addresses.
+#[derive(Clone)]
+struct Fronts {
+    api: Arc<Front>,
+    /// Health and metrics at addresses of their own; without any they are served beside the API.
+    admin: Option<Arc<Front>>,
+}
+
+impl Fronts {
+    fn new(service: &Service, pair: Option<Pair>, apart: bool) -> Self {
+        let fronts =
+            Self { api: Front::new(Router::new(), pair), admin: apart.then(|| Front::new(Router::new(), None)) };
+        fronts.route(service);
+        fronts
+    }
+
+    /// Requests that come from now on see this service.
+    fn route(&self, service: &Service) {
+        let (api, operators) = (api::router(service), api::operators_router(service));
+        match &self.admin {
+            None => self.api.route(api.merge(operators)),
+            Some(admin) => {
+                self.api.route(api);
+                admin.route(operators.fallback(api::nothing_here));
+            }
+        }
+    }
+}
+
+/// Serves the API on `listeners`; health and metrics on `admin` where they are apart.
 async fn serve_both<C: Future<Output = ()>>(
-    listeners: Vec<TcpListener>,
-    admin: Vec<TcpListener>,
-    service: &Service,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
+    fronts: Fronts,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
-    let (api, operators) = (api::router(service), api::operators_router(service));
-    if admin.is_empty() {
-        return server::serve(listeners, api.merge(operators), stop).await;
-    }
+    let Some(front) = fronts.admin else {
+        return server::serve(listeners, fronts.api, stop).await;
+    };
     // Probes are answered until the last request of the API is finished.
     let (finished, ended) = oneshot::channel::<()>();
     let api = async {
-        let served = server::serve(listeners, api, stop).await;
+        let served = server::serve(listeners, fronts.api, stop).await;
         drop(finished);
         served
     };
@@ -87,7 +150,7 @@ async fn serve_both<C: Future<Output = ()>>(
         let _ = ended.await;
         future::ready(())
     };
-    let operators = server::serve_few(admin, operators.fallback(api::nothing_here), stop_at_once);
+    let operators = server::serve_few(admin, front, stop_at_once);
     tokio::try_join!(api, operators).map(|_| ())
 }
 

@@ -4,14 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::connection::{self, Phase};
+use super::front::Front;
 use super::limits::Limits;
+use super::sockets::Listener;
+use super::tls;
 
 /// How long nothing is accepted after an error: most say that something is used up, and not for how long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -35,21 +36,21 @@ impl Door {
     }
 
     /// Accepts connections, each when there is a place for it, and serves them in tasks of their own. Never resolves.
-    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener, router: Router, phase: watch::Receiver<Phase>) {
+    pub(super) async fn accept(self: Arc<Self>, listener: Listener, front: Arc<Front>, phase: watch::Receiver<Phase>) {
         // The places are never closed.
         while let Ok(place) = self.place().await {
             let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 Err(error) => {
                     self.failed(&error).await;
                     continue;
                 }
             };
-            // Answers go out at once; a failure to say so costs speed alone.
-            drop(stream.set_nodelay(true));
-            let (door, router, phase) = (self.clone(), router.clone(), phase.clone());
+            let (door, front, mut phase) = (self.clone(), front.clone(), phase.clone());
             tokio::spawn(async move {
-                connection::serve(stream, router, &door.limits, phase).await;
+                if let Some(stream) = tls::met(stream, &front, door.limits.head, &mut phase).await {
+                    connection::serve(stream, front, &door.limits, phase).await;
+                }
                 drop(place);
             });
         }

@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tower::Service;
 use tracing::debug;
 
+use super::front::Front;
 use super::limits::{Limits, MAX_HEAD, MAX_STREAMS};
 use super::pace::Pace;
 
@@ -33,7 +33,7 @@ pub(super) enum Phase {
 /// of `phase` is gone it ends at once.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    front: Arc<Front>,
     limits: &Limits,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -41,7 +41,7 @@ pub(super) async fn serve(
     let paced = pace.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let running = Running::new(paced.clone(), &request);
-        let answer = router.clone().call(request);
+        let answer = front.router().call(request);
         async move {
             let _running = running;
             answer.await

@@ -1,7 +1,9 @@
 //! Clients over real sockets. Time is paused: when everybody waits it jumps to the next deadline.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
+use crate::settings::Listen;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HALF: &str = "GET / HTTP/1.1\r\nhost: x\r\nX";
@@ -39,8 +42,8 @@ struct Server {
 }
 
 async fn start(limits: Limits) -> Server {
-    let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
-    let address = listeners[0].local_addr().unwrap();
+    let listeners = bind(&[Listen::Tcp("127.0.0.1:0".parse().unwrap())]).await.unwrap();
+    let address = listeners[0].address().parse().unwrap();
     let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (entering, leaving) = (entered.clone(), leave.clone());
     let run = move || async move {
@@ -63,7 +66,7 @@ async fn start(limits: Limits) -> Server {
             }
         }
     };
-    let served = tokio::spawn(serve_within(limits, listeners, router, stopping));
+    let served = tokio::spawn(serve_within(limits, listeners, Front::new(router, None), stopping));
     Server { address, stop, cut, served, entered, leave }
 }
 
@@ -344,9 +347,9 @@ async fn many_connections_in_a_row_take_no_place_for_ever() {
 
 #[tokio::test]
 async fn a_port_in_use_is_told_with_its_remedy() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let error = bind(&[address]).await.unwrap_err();
+    let error = bind(&[Listen::Tcp(address)]).await.unwrap_err();
     let hint = "another program does: stop it, or give another --listen";
     assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
 }

@@ -1,10 +1,11 @@
 //! Judging one value. No fault holds the value of a text or a URL: it may be a secret that went astray.
 
-use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use url::Url;
 
+use super::Listen;
 use super::fault::{Wrong, quoted, wrong};
 use super::yaml::Value;
 
@@ -168,16 +169,31 @@ pub(super) fn masked(url: &Url) -> String {
     shown.replacen("://", &format!("://{}@", super::setting::MASK), 1)
 }
 
-/// An address to listen on: a name may stand for several, or for another one tomorrow.
-pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
-    text.parse().map_err(|_| {
-        let remedy = "give one such as 127.0.0.1:8000 or [::]:8000, not a name";
+/// An address to listen on: a name may stand for several, or for another one tomorrow. Or the path of a socket.
+pub(super) fn address(text: &str) -> Result<Listen, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket(Path::new(path)).map(Listen::Unix);
+    }
+    text.parse().map(Listen::Tcp).map_err(|_| {
+        let remedy = "give one such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket";
         wrong(format!("{} is not an address with a port", quoted(text)), remedy)
     })
 }
 
+/// The path of a socket, which the system keeps in 108 bytes, the last of which is zero.
+fn socket(path: &Path) -> Result<PathBuf, Wrong> {
+    let remedy = "give one such as unix:/run/hpc-storage-proxy/api.sock";
+    if !path.is_absolute() {
+        Err(wrong("the path of a socket does not begin with `/`", remedy))
+    } else if path.as_os_str().len() > 107 {
+        Err(wrong("the path of a socket is longer than 107 bytes", remedy))
+    } else {
+        Ok(path.to_owned())
+    }
+}
+
 /// The same for the command line, which tells itself what was given.
-pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn listen_address(text: &str) -> Result<Listen, String> {
     address(text).map_err(|Wrong { what, remedy, .. }| format!("{what}; {remedy}"))
 }
 
@@ -235,6 +251,17 @@ mod tests {
             assert!(base_url(text).is_err(), "{text}");
         }
         assert!(endpoint("https://x/token?policy=1").is_ok());
+    }
+
+    #[test]
+    fn addresses_and_sockets() {
+        for text in ["127.0.0.1:8000", "[::]:0", "unix:/run/api.sock"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        let long = format!("unix:/{}", "x".repeat(107));
+        for text in ["", "localhost:8000", "127.0.0.1", "unix:", "unix:api.sock", "/run/api.sock", &long] {
+            assert!(address(text).is_err(), "{text}");
+        }
     }
 
     #[test]

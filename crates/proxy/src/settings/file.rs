@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Wrong, wrong};
+use super::secret_file;
 use super::setting::Setting;
 use super::source::Source;
 use super::table::TABLE;
@@ -20,7 +21,16 @@ pub(super) struct File {
 impl File {
     /// The value of a setting.
     pub(super) fn find(&self, setting: &Setting) -> Option<(Value, Source)> {
-        let (_, value, line) = self.given.iter().find(|(key, ..)| *key == setting.key)?;
+        self.value_of(setting.key)
+    }
+
+    /// The path of the file with a secret.
+    pub(super) fn find_file(&self, setting: &Setting) -> Option<(Value, Source)> {
+        self.value_of(secret_file::key(setting)?)
+    }
+
+    fn value_of(&self, key: &str) -> Option<(Value, Source)> {
+        let (_, value, line) = self.given.iter().find(|(given, ..)| *given == key)?;
         Some((value.clone(), Source::File { path: self.path.clone(), line: *line }))
     }
 }
@@ -98,16 +108,16 @@ impl File {
     }
 
     fn setting(&mut self, key: &str, entry: &Entry) -> bool {
-        let row = TABLE.iter().find(|row| row.key == key);
-        if let Some(row) = row {
-            self.given.push((row.key, entry.value.value(), entry.line));
+        let known = TABLE.iter().map(|row| row.key).chain(secret_file::keys()).find(|known| *known == key);
+        if let Some(known) = known {
+            self.given.push((known, entry.value.value(), entry.line));
         }
-        row.is_some()
+        known.is_some()
     }
 
     fn unknown(&self, key: &str, entry: &Entry) -> Warning {
         let sections = TABLE.iter().filter_map(|row| row.key.split_once('.')).map(|(section, _)| section);
-        let keys = TABLE.iter().map(|row| row.key);
+        let keys = TABLE.iter().map(|row| row.key).chain(secret_file::keys());
         // A key that is right but in the wrong section, or in none, is known by its last part.
         let last = key.rsplit('.').next().unwrap_or(key);
         let misplaced = TABLE.iter().map(|row| row.key).find(|known| known.rsplit('.').next() == Some(last));

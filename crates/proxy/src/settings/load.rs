@@ -1,7 +1,8 @@
 //! From sources to settings.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -10,12 +11,13 @@ use url::Url;
 use super::environment::Environment;
 use super::fault::{Fault, Faults, wrong};
 use super::file::{self, File};
+use super::secret_file;
 use super::setting::{Preset, Setting};
 use super::source::Source;
 use super::table::{CONFIG_PATH, TABLE, how_to_set};
 use super::variables::Variables;
 use super::yaml::Value;
-use super::{Auth, Backend, Cache, HpcUserApi, Log, Sentry, Server, Settings, WaldurApi, Warning, rules};
+use super::{Auth, Backend, Cache, HpcUserApi, Listen, Log, Sentry, Server, Settings, WaldurApi, Warning, rules};
 
 /// What the command line says. It goes before every other source.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +25,7 @@ pub struct Overrides {
     /// `--config`: the YAML file.
     pub config: Option<PathBuf>,
     /// `--listen`, as often as given; none leaves `server.listen` as it is.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
 }
 
 /// Settings in force and how they came about.
@@ -48,9 +50,45 @@ pub struct InForce {
     pub value: Option<String>,
     /// Where it came from.
     pub source: Source,
+    /// Tells a value from another one within this process, secrets too, and says nothing else.
+    trace: u64,
+}
+
+/// A setting whose value is another one than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its key.
+    pub key: &'static str,
+    /// The value that it had, as it may be shown; `None`: not set.
+    pub before: Option<String>,
+    /// The value that it has.
+    pub after: Option<String>,
+    /// Where that came from.
+    pub source: Source,
 }
 
 impl Loaded {
+    /// The files of secrets that were read.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        self.provenance.iter().filter_map(|row| match &row.source {
+            Source::SecretFile { path, .. } => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
+    /// The settings whose values differ from those `before`, wherever they came from.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let pairs = self.provenance.iter().zip(&before.provenance);
+        let changed = pairs.filter(|(now, before)| now.trace != before.trace);
+        let change = |(now, before): (&InForce, &InForce)| Change {
+            key: now.key,
+            before: before.value.clone(),
+            after: now.value.clone(),
+            source: now.source.clone(),
+        };
+        changed.map(change).collect()
+    }
+
     /// The settings in force as rows of key, masked value and source, for the `config` command and the log.
     pub fn report(&self) -> impl Iterator<Item = (&'static str, &str, String)> {
         self.provenance.iter().map(|row| (row.key, row.value.as_deref().unwrap_or("not set"), row.source.to_string()))
@@ -77,10 +115,11 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, 
     let mut settings = unset();
     let mut provenance = Vec::new();
     for setting in TABLE {
-        let given = command_line(setting, overrides)
-            .or_else(|| variables.find(setting.variables))
-            .or_else(|| file.find(setting));
-        match put(setting, given, &mut settings) {
+        let given = match command_line(setting, overrides) {
+            None => given(setting, &variables, &file, &environment.directory),
+            value => Ok(value),
+        };
+        match given.map_err(|fault| vec![fault]).and_then(|given| put(setting, given, &mut settings)) {
             Ok(row) => provenance.push(row),
             Err(found) => faults.extend(found.into_iter().filter(|fault| known || fault.source.is_some())),
         }
@@ -114,6 +153,29 @@ fn config_path(overrides: &Overrides, variables: &Variables<'_>) -> Option<(Path
     }
 }
 
+/// What the first source that knows the setting says of it.
+fn given(
+    setting: &Setting,
+    variables: &Variables<'_>,
+    file: &File,
+    directory: &Path,
+) -> Result<Option<(Value, Source)>, Fault> {
+    let files = secret_file::variables_of(setting);
+    #[expect(clippy::type_complexity, reason = "it is gone through at once")]
+    let sources: [[&dyn Fn() -> Option<(Value, Source)>; 2]; 3] = [
+        [&|| variables.in_environment(setting.variables), &|| variables.in_environment(&files)],
+        [&|| variables.in_dotenv(setting.variables), &|| variables.in_dotenv(&files)],
+        [&|| file.find(setting), &|| file.find_file(setting)],
+    ];
+    for [value, path] in sources {
+        let found = secret_file::value_or_file(setting, value(), path(), directory)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 fn command_line(setting: &Setting, overrides: &Overrides) -> Option<(Value, Source)> {
     if setting.key != "server.listen" || overrides.listen.is_empty() {
         return None;
@@ -138,12 +200,18 @@ fn put(setting: &Setting, given: Option<(Value, Source)>, settings: &mut Setting
         if setting.preset == Preset::Required {
             return Err(vec![wrong("required, but not given", how_to_set(setting.key)).of(setting.key, None)]);
         }
-        return Ok(InForce { key: setting.key, value: None, source });
+        return Ok(InForce { key: setting.key, value: None, source, trace: trace(&Value::Null) });
     };
     match setting.put(&value, settings) {
-        Ok(shown) => Ok(InForce { key: setting.key, value: Some(shown), source }),
+        Ok(shown) => Ok(InForce { key: setting.key, value: Some(shown), source, trace: trace(&value) }),
         Err(found) => Err(found.into_iter().map(|wrong| wrong.of(setting.key, Some(source.clone()))).collect()),
     }
+}
+
+/// Another number for another value, until the process ends: a short secret cannot be guessed by it.
+fn trace(value: &Value) -> u64 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one(format!("{value:?}"))
 }
 
 /// Settings with nothing in them yet. They never leave [`load()`]: each row of the table puts its value or its preset
@@ -201,6 +269,8 @@ fn unset() -> Settings {
         server: Server {
             listen: Vec::new(),
             admin_listen: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
             request_timeout: Duration::ZERO,
             max_requests: 0,
         },

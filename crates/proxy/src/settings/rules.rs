@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::fault::{Wrong, wrong};
 use super::table::how_to_set;
-use super::{Server, Settings, Warning};
+use super::{Listen, Server, Settings, Warning};
 
 /// The rules that are broken, each with the key that it is told under. `sound` says whether a key has no fault of its
 /// own: a value that could not be read breaks no rule.
@@ -62,15 +62,26 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
 
     let mut seen = HashSet::new();
     // Port 0 is whatever port is free, each time another one.
-    let twice = settings.server.listen.iter().find(|address| address.port() != 0 && !seen.insert(**address));
+    let any = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.port() == 0);
+    let twice = settings.server.listen.iter().find(|listen| !any(listen) && !seen.insert(*listen));
     if let Some(address) = twice.filter(|_| sound("server.listen")) {
         broken.push(("server.listen", wrong(format!("{address} is there twice"), "remove one")));
     }
     let Server { listen, admin_listen, .. } = &settings.server;
-    let shared = admin_listen.iter().find(|address| address.port() != 0 && listen.contains(address));
+    let shared = admin_listen.iter().find(|address| !any(address) && listen.contains(address));
     if let Some(address) = shared.filter(|_| ["server.listen", "server.admin_listen"].into_iter().all(&sound)) {
         let what = format!("{address} is in server.listen too");
         broken.push(("server.admin_listen", wrong(what, "give another port, or leave server.admin_listen out")));
+    }
+
+    let server = &settings.server;
+    let pair =
+        [("server.tls_certificate", server.tls_certificate.is_some()), ("server.tls_key", server.tls_key.is_some())];
+    if let [(given, true), (key, false)] | [(key, false), (given, true)] = pair
+        && sound(key)
+    {
+        let remedy = format!("{}, or remove {given}", how_to_set(key));
+        broken.push((key, wrong(format!("required when {given} is given"), remedy)));
     }
     broken
 }

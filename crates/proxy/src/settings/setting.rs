@@ -1,6 +1,5 @@
 //! What a row of the table is, and how a value of each kind is read.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -8,7 +7,7 @@ use url::Url;
 
 use super::fault::{Wrong, quoted, wrong};
 use super::yaml::Value;
-use super::{Settings, StorageSystem, check, systems};
+use super::{Listen, Settings, StorageSystem, check, systems};
 
 /// One setting: a row of the table.
 #[derive(Debug)]
@@ -72,8 +71,8 @@ pub(super) enum Kind {
     Choice(&'static [Word]),
     /// Names: a YAML list, or one text with commas.
     Names(fn(&mut Settings, Vec<String>)),
-    /// Addresses to listen on: a YAML list, or one text with commas.
-    Addresses(fn(&mut Settings, Vec<SocketAddr>)),
+    /// What to listen on: a YAML list, or one text with commas.
+    Addresses(fn(&mut Settings, Vec<Listen>)),
     /// Storage systems: a YAML mapping, or a JSON object in one text.
     Systems(fn(&mut Settings, Vec<StorageSystem>)),
 }
@@ -97,6 +96,11 @@ impl Setting {
             Value::Text(text) => text.is_empty() && may_be_empty,
             _ => false,
         }
+    }
+
+    /// Whether the value may stand in a file of its own.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(..) | Kind::Dsn(_))
     }
 
     /// Reads a value into the settings. Returns it as it may be shown.
@@ -127,7 +131,7 @@ impl Kind {
                 if addresses.is_empty() {
                     return Err(one(wrong(
                         "no address",
-                        "give at least one as ADDRESS:PORT, or leave the setting out",
+                        "give at least one as ADDRESS:PORT or unix:PATH, or leave the setting out",
                     )));
                 }
                 let shown = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -249,8 +253,8 @@ impl Kind {
             Self::Count(..) => "whole number",
             Self::Share(_) => "number, 0 to 1",
             Self::Text(..) => "text",
-            Self::Secret(..) => "secret",
-            Self::Dsn(_) => "secret URL",
+            Self::Secret(..) => "secret, or its file",
+            Self::Dsn(_) => "secret URL, or its file",
             Self::WaldurUrl(_) | Self::BaseUrl(_) | Self::Endpoint(_) => "URL",
             Self::Proxy(_) => "proxy URL",
             Self::Choice(_) => "choice",

@@ -24,6 +24,13 @@ pub enum Source {
         /// Line of the value, from 1; 0 when unknown.
         line: u64,
     },
+    /// A file that holds a secret and nothing else.
+    SecretFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// What names it.
+        named: Box<Source>,
+    },
     /// Nothing was given.
     Default,
 }
@@ -36,6 +43,7 @@ impl fmt::Display for Source {
             Self::DotEnv { name, line } => write!(f, ".env line {line}, {name}"),
             Self::File { path, line: 0 } => write!(f, "{}", path.display()),
             Self::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Self::SecretFile { path, named } => write!(f, "file {}, named by {named}", path.display()),
             Self::Default => f.write_str("default"),
         }
     }

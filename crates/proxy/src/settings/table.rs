@@ -335,8 +335,24 @@ pub(super) static TABLE: &[Setting] = &[
         &["SERVER_LISTEN"],
         Kind::Addresses(|s, addresses| s.server.listen = addresses),
         Preset::Is("127.0.0.1:8000"),
-        "Addresses to listen on, `ADDRESS:PORT` each. A list in YAML, or one text with commas. `--listen` on the command \
-         line goes before it.",
+        "Addresses to listen on, `ADDRESS:PORT` each, or `unix:/PATH` for a socket in the file system, with which group \
+         and owner may connect. A list in YAML, or one text with commas. `--listen` on the command line goes before it; \
+         sockets that systemd passes stand in for all of them.",
+    ),
+    row(
+        "server.tls_certificate",
+        &["SERVER_TLS_CERTIFICATE"],
+        Kind::Text(check::plain, |s, path| s.server.tls_certificate = Some(path.into())),
+        Preset::Absent,
+        "PEM file with the server's certificate and those between it and the root. With it, TLS (1.2, 1.3) is spoken on \
+         every address with a port, and nothing else. When the file changes, new connections get the new certificate.",
+    ),
+    row(
+        "server.tls_key",
+        &["SERVER_TLS_KEY"],
+        Kind::Text(check::plain, |s, path| s.server.tls_key = Some(path.into())),
+        Preset::Absent,
+        "PEM file with the certificate's private key. Needed with `server.tls_certificate`.",
     ),
     row(
         "server.admin_listen",

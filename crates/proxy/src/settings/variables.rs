@@ -3,6 +3,7 @@
 use super::dotenv::{self, Entry};
 use super::environment::Environment;
 use super::fault::{Fault, wrong};
+use super::secret_file;
 use super::source::Source;
 use super::table::{CONFIG_PATH, PREFIXES, TABLE};
 use super::warning::{Warning, nearest};
@@ -39,25 +40,37 @@ impl<'a> Variables<'a> {
 
     /// The value of the first of `names` that is there.
     pub(super) fn find(&self, names: &[&str]) -> Option<(Value, Source)> {
-        let environment = names.iter().find_map(|name| self.environment.find(name)).map(|(name, value)| {
+        self.in_environment(names).or_else(|| self.in_dotenv(names))
+    }
+
+    /// The same in the environment alone.
+    pub(super) fn in_environment(&self, names: &[&str]) -> Option<(Value, Source)> {
+        names.iter().find_map(|name| self.environment.find(name)).map(|(name, value)| {
             let value = value.map_or(Value::Unreadable, |text| Value::Text(text.to_owned()));
             (value, Source::Environment(name.to_owned()))
-        });
-        environment.or_else(|| {
-            names.iter().find_map(|name| {
-                let exact = self.dotenv.iter().rev().find(|entry| entry.name == *name);
-                let entry =
-                    exact.or_else(|| self.dotenv.iter().rev().find(|entry| entry.name.eq_ignore_ascii_case(name)))?;
-                let value = Value::Text(entry.value.clone()?);
-                Some((value, Source::DotEnv { name: entry.name.clone(), line: entry.line }))
-            })
+        })
+    }
+
+    /// The same in `.env` alone.
+    pub(super) fn in_dotenv(&self, names: &[&str]) -> Option<(Value, Source)> {
+        names.iter().find_map(|name| {
+            let exact = self.dotenv.iter().rev().find(|entry| entry.name == *name);
+            let entry =
+                exact.or_else(|| self.dotenv.iter().rev().find(|entry| entry.name.eq_ignore_ascii_case(name)))?;
+            let value = Value::Text(entry.value.clone()?);
+            Some((value, Source::DotEnv { name: entry.name.clone(), line: entry.line }))
         })
     }
 
     /// Warns of variables that are nearly spelt like one of ours.
     pub(super) fn near_misses(&self, warnings: &mut Vec<Warning>) {
-        let known: Vec<&'static str> =
-            TABLE.iter().flat_map(|row| row.variables).copied().chain([CONFIG_PATH]).collect();
+        let known: Vec<&'static str> = TABLE
+            .iter()
+            .flat_map(|row| row.variables)
+            .copied()
+            .chain([CONFIG_PATH])
+            .chain(secret_file::variables())
+            .collect();
         let environment = self.environment.names().map(|name| (name, Source::Environment(name.to_owned())));
         let dotenv = self
             .dotenv

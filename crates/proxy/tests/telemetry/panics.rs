@@ -33,7 +33,7 @@ fn panicking_service() {
             std::future::pending::<()>()
         };
         let limits = api::layers::Limits::new(std::time::Duration::from_mins(1), 10);
-        server::serve(listeners, api::layers::around(routes, limits), stop).await.unwrap();
+        server::serve(listeners, server::Front::new(api::layers::around(routes, limits), None), stop).await.unwrap();
     });
 }
 

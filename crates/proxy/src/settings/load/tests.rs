@@ -8,6 +8,7 @@ use crate::settings::{OnProcessingError, SystemIdentifier};
 
 mod faults;
 mod properties;
+mod secret_files;
 
 const TOKEN: &str = "0123456789abcdef0123456789ABCDEF01234567";
 
@@ -107,7 +108,7 @@ fn the_defaults() {
     assert_eq!(backend.system_identifier, None);
     assert_eq!(backend.on_processing_error, OnProcessingError::Skip);
     assert!(settings.sentry.dsn.is_none() && settings.sentry.traces_sample_rate <= 0.0);
-    assert_eq!(settings.server.listen, ["127.0.0.1:8000".parse().unwrap()]);
+    assert_eq!(settings.server.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
     assert_eq!((warnings, config), (vec![Warning::KeycloakByDefault(settings.auth.keycloak_url)], None));
     assert_eq!(provenance.len(), TABLE.len());
 }
@@ -152,7 +153,7 @@ fn the_command_lines_addresses_replace_all_others() {
         listen(&site),
         (Some("0.0.0.0:80, [::1]:81".to_owned()), "environment variable SERVER_LISTEN".to_owned())
     );
-    site.overrides.listen = vec!["127.0.0.1:9".parse().unwrap()];
+    site.overrides.listen = vec![Listen::Tcp("127.0.0.1:9".parse().unwrap())];
     assert_eq!(listen(&site), (Some("127.0.0.1:9".to_owned()), "command line --listen".to_owned()));
 }
 
@@ -266,6 +267,8 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "CSCS_KEYCLOAK_REQUIRED_ROLES",
         "CSCS_KEYCLOAK_SOCKS_PROXY",
         "HPC_USER_USER_PATH",
+        "SERVER_TLS_CERTIFICATE",
+        "SERVER_TLS_KEY",
     ];
     for name in TABLE.iter().flat_map(|row| row.variables) {
         let loaded = Site::minimal().set(name, "").load();

@@ -30,7 +30,7 @@ fn nothing_is_missing_that_an_unread_file_may_hold() {
     let mut site = Site::empty().set("SERVER_LISTEN", "localhost:80").set("INODE_HARD_COEFFICIENT", "1");
     site.overrides.config = Some(PathBuf::from("lost.yaml"));
     let listen = "server.listen (environment variable SERVER_LISTEN): `localhost:80` is not an address with a port; give \
-                  one such as 127.0.0.1:8000 or [::]:8000, not a name";
+                  one such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket";
     let lost = "YAML file (command line --config): lost.yaml cannot be read (no such file); correct the path, or make it \
                 readable";
     assert_eq!(site.faults(), [lost, listen]);
@@ -91,7 +91,7 @@ fn all_faults_come_at_once_each_with_its_source() {
              example 1.5",
             "sentry.dsn (config.yaml line 7): a list, where one value belongs; give one value",
             "server.listen (environment variable SERVER_LISTEN): `localhost:80` is not an address with a port; give one \
-             such as 127.0.0.1:8000 or [::]:8000, not a name",
+             such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket",
             "log.format (config.yaml line 3): `xml` is not known; give `human` or `json`",
             "auth.keycloak_client_id: required when auth.introspection is true; set CSCS_KEYCLOAK_CLIENT_ID, or \
              auth.keycloak_client_id in the YAML file, or set auth.introspection to false",

@@ -1,0 +1,171 @@
+//! New settings for a program that serves: on SIGHUP, and when a file with a secret or a certificate has changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::{Fronts, supervisor};
+use crate::api::Service;
+use crate::clock::Clock;
+use crate::errors;
+use crate::files::Watch;
+use crate::server::Pair;
+use crate::settings::{Change, Fault, Faults, Loaded};
+use crate::telemetry;
+
+/// How long requests are answered with the old settings while the first reading with the new ones goes on.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Keys, or how they begin, that count from the next start on.
+const AT_START: [&str; 5] = ["debug", "log.", "sentry.", "server.listen", "server.admin_listen"];
+/// Those of the certificate.
+const TLS: [&str; 1] = ["server.tls_"];
+/// Those on which it depends who may ask.
+const AUTH: [&str; 1] = ["auth."];
+/// Those on which it depends what is in the catalogue.
+const CATALOGUE: [&str; 4] = ["backend_settings.", "hpc_user_api.", "storage_systems", "waldur_api.api_url"];
+
+/// Puts new settings into force.
+pub(super) struct Reloader<L> {
+    load: Arc<L>,
+    /// The settings at the start, some of which stay in force until the end.
+    started: Loaded,
+    in_force: Loaded,
+    service: Service,
+    /// What keeps the service's catalogue fresh.
+    refreshing: JoinHandle<()>,
+    fronts: Fronts,
+}
+
+impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
+    /// For a program that serves `service` with these settings; `load` reads them anew.
+    pub(super) fn new(loaded: Loaded, load: L, service: Service, refreshing: JoinHandle<()>, fronts: Fronts) -> Self {
+        Self { load: Arc::new(load), started: loaded.clone(), in_force: loaded, service, refreshing, fronts }
+    }
+
+    /// Never resolves.
+    pub(super) async fn run(mut self, mut hangup: Signal) {
+        let mut secrets = Watch::new(self.secrets()).await;
+        let mut pair = Watch::new(self.pair()).await;
+        loop {
+            let outcome = tokio::select! {
+                Some(()) = hangup.recv() => {
+                    supervisor::reloading();
+                    self.reload("SIGHUP", true).await
+                }
+                () = secrets.changed() => {
+                    supervisor::reloading();
+                    self.reload("a file with a secret has changed", false).await
+                }
+                () = pair.changed() => {
+                    supervisor::reloading();
+                    self.renew_pair().await
+                }
+            };
+            match outcome {
+                Ok(()) => {
+                    secrets.follow(self.secrets()).await;
+                    pair.follow(self.pair()).await;
+                }
+                Err(Faults(faults)) => {
+                    for fault in faults {
+                        error!("what is new cannot be used, so that the old stays in force: {fault}");
+                    }
+                }
+            }
+            supervisor::ready();
+        }
+    }
+
+    /// The files of secrets.
+    fn secrets(&self) -> Vec<PathBuf> {
+        self.in_force.secret_files().map(Path::to_owned).collect()
+    }
+
+    /// The files of the certificate.
+    fn pair(&self) -> Vec<PathBuf> {
+        let server = &self.in_force.settings.server;
+        [&server.tls_certificate, &server.tls_key].into_iter().flatten().cloned().collect()
+    }
+
+    /// Reads all settings anew, the certificate too if `all` says so or other files are named. All of it comes into force, or
+    /// nothing.
+    async fn reload(&mut self, why: &'static str, all: bool) -> Result<(), Faults> {
+        info!(why, "the settings are read anew");
+        let load = Arc::clone(&self.load);
+        let loaded = beside(move || load()).await?;
+        let changes = loaded.changes_since(&self.in_force);
+        let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
+            let server = loaded.settings.server.clone();
+            Some(beside(move || Pair::read(&server).map_err(one)).await?)
+        } else {
+            None
+        };
+        if changes.iter().any(|change| !is_in(change, &AT_START) && !is_in(change, &TLS)) {
+            self.replace(&loaded, &changes).await?;
+        }
+        if let Some(pair) = pair {
+            self.fronts.api.present(pair);
+        }
+        for warning in loaded.warnings.iter().filter(|warning| !self.in_force.warnings.contains(warning)) {
+            warn!("{warning}");
+        }
+        for Change { key, before, after, source } in &changes {
+            let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| String::from("not set"));
+            info!(target: telemetry::SETTINGS, "{key} = {} ({source}), was {}", shown(after), shown(before));
+        }
+        for change in loaded.changes_since(&self.started).iter().filter(|change| is_in(change, &AT_START)) {
+            warn!(key = change.key, "this setting has changed and counts from the next start on");
+        }
+        info!(changes = changes.len(), "the settings are in force");
+        self.in_force = loaded;
+        Ok(())
+    }
+
+    /// Serves with other settings as soon as nobody has to wait because of them.
+    async fn replace(&mut self, loaded: &Loaded, changes: &[Change]) -> Result<(), Faults> {
+        let none = |keys: &[&str]| !changes.iter().any(|change| is_in(change, keys));
+        let outcome = self.service.changed(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
+        let service = outcome.map_err(|error| {
+            let what = errors::chain(&error);
+            one(Fault { key: String::from("settings"), source: None, what, remedy: String::from("correct them") })
+        })?;
+        if timeout(PATIENCE, service.warmed()).await != Ok(true) {
+            warn!("the upstreams could not be read with the new settings; they come into force all the same");
+        }
+        self.fronts.route(&service);
+        self.refreshing.abort();
+        self.refreshing = tokio::spawn(service.store.clone().stay_fresh());
+        self.service = service;
+        Ok(())
+    }
+
+    /// Reads the certificate anew.
+    async fn renew_pair(&mut self) -> Result<(), Faults> {
+        let server = self.in_force.settings.server.clone();
+        let pair = beside(move || Pair::read(&server).map_err(one)).await?;
+        self.fronts.api.present(pair);
+        info!("the certificate has changed: new connections get the new one");
+        Ok(())
+    }
+}
+
+fn is_in(change: &Change, keys: &[&str]) -> bool {
+    keys.iter().any(|key| change.key.starts_with(key))
+}
+
+fn one(fault: Fault) -> Faults {
+    Faults(vec![fault])
+}
+
+/// Reads files beside the threads that serve: a file system may be slow.
+async fn beside<T: Send + 'static>(read: impl FnOnce() -> Result<T, Faults> + Send + 'static) -> Result<T, Faults> {
+    spawn_blocking(read).await.unwrap_or_else(|error| {
+        let remedy = String::from("look for its report above");
+        Err(one(Fault { key: String::from("settings"), source: None, what: error.to_string(), remedy }))
+    })
+}

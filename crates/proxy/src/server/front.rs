@@ -1,0 +1,44 @@
+//! What clients meet. It can be changed while they are served.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::Router;
+use rustls::ServerConfig;
+
+use super::tls::Pair;
+
+/// What answers requests, and the certificate that new connections see.
+#[derive(Debug)]
+pub struct Front {
+    router: ArcSwap<Router>,
+    tls: ArcSwapOption<ServerConfig>,
+}
+
+impl Front {
+    /// With a pair, TLS is spoken on TCP.
+    pub fn new(router: Router, pair: Option<Pair>) -> Arc<Self> {
+        Arc::new(Self {
+            router: ArcSwap::from_pointee(router),
+            tls: ArcSwapOption::new(pair.map(|pair| Arc::new(pair.config()))),
+        })
+    }
+
+    /// Requests that come from now on are answered by this router; those that run are not disturbed.
+    pub fn route(&self, router: Router) {
+        self.router.store(Arc::new(router));
+    }
+
+    /// Connections that come from now on see this pair, or no TLS.
+    pub fn present(&self, pair: Option<Pair>) {
+        self.tls.store(pair.map(|pair| Arc::new(pair.config())));
+    }
+
+    pub(super) fn router(&self) -> Router {
+        (**self.router.load()).clone()
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.load_full()
+    }
+}

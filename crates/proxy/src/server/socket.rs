@@ -1,0 +1,118 @@
+//! A socket in the file system.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::process::umask;
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+/// A socket with which others on this machine connect. Its file is removed when it is dropped, if it made it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    listener: UnixListener,
+    _file: Option<File>,
+}
+
+/// The file of a socket, as it was made.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Socket {
+    /// Makes the socket, for owner and group. One that a dead process has left gives way.
+    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(found) = found(path)? {
+            if !found.file_type().is_socket() {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            match net::UnixStream::connect(path) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+                // It cannot be asked, or there is nobody it could be taken from.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => return Err(ErrorKind::AddrInUse.into()),
+            }
+        }
+        // The file has its mode from its first moment. Nothing else of this process makes files meanwhile.
+        let before = umask(Mode::from_raw_mode(0o117));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let (listener, made) = (listener?, fs::symlink_metadata(path)?);
+        let file = File { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+        Ok(Self { listener, _file: Some(file) })
+    }
+
+    /// A socket that somebody else has made, and removes.
+    pub(super) fn passed(listener: net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, _file: None })
+    }
+
+    /// Where it is, as settings say it.
+    pub(super) fn address(&self) -> String {
+        let address = self.listener.local_addr();
+        let path = address.as_ref().ok().and_then(|address| address.as_pathname());
+        path.map_or_else(|| String::from("unix:"), |path| format!("unix:{}", path.display()))
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let Self { path, device, inode } = self;
+        // Somebody may have put another one there.
+        let is_own = |found: Metadata| (found.dev(), found.ino()) == (*device, *inode);
+        if found(path).is_ok_and(|found| found.is_some_and(is_own))
+            && let Err(error) = fs::remove_file(&*path)
+        {
+            warn!(%error, path = %path.display(), "the socket cannot be removed");
+        }
+    }
+}
+
+fn found(path: &Path) -> io::Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_gives_way_only_when_nobody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.sock");
+        let refused = |path: &Path| Socket::bind(path).unwrap_err().kind();
+        let first = Socket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert_eq!(first.address(), format!("unix:{}", path.display()));
+        assert_eq!(refused(&path), ErrorKind::AddrInUse);
+        drop(first);
+        assert!(!path.exists());
+
+        drop(net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind");
+        let second = Socket::bind(&path).unwrap();
+        // Another program's file is not removed.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        drop(second);
+        assert!(path.exists());
+        assert_eq!(refused(&path), ErrorKind::AlreadyExists);
+        assert_eq!(refused(&directory.path().join("none/api.sock")), ErrorKind::NotFound);
+    }
+}
