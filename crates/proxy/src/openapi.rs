@@ -3,6 +3,9 @@
 //! What items say is described by the documentation of the catalogue's types, what surrounds them by [`bodies`]. The
 //! document is committed as `docs/openapi.json`; `/openapi.json`, the pages of [`crate::docs`] and the command line give
 //! the same text.
+//!
+//! Absent on purpose: health and metrics. They are for those who run the proxy, may be at another address than the API, and are
+//! described in `docs/metrics.md`.
 
 mod bodies;
 mod schemas;

@@ -168,8 +168,9 @@ impl Realm {
 
     /// How the keys stand.
     pub(super) fn standing(&self) -> KeysStanding {
-        let age = self.state().current.as_ref().map(|current| current.fetched.elapsed());
-        KeysStanding { age, usable: age.is_some_and(|age| age < GIVE_UP_AFTER) }
+        let state = self.state();
+        let age = state.current.as_ref().map(|current| current.fetched.elapsed());
+        KeysStanding { age, usable: state.usable().is_some() }
     }
 
     /// Starts a renewal for which nobody waits, if one is allowed now.
