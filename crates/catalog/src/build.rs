@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::de::{Deserializer, Error, Unexpected};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
@@ -49,7 +50,7 @@ pub struct Catalogue<'a> {
 }
 
 /// A resource that is left out of the items, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
@@ -57,9 +58,19 @@ pub struct Skipped {
     pub item_id: Option<Uuid>,
     /// `MissingIdentityError`: its project has no Unix GID. `MalformedResourceError`: it does not follow the rules.
     #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError))]
-    pub error: &'static str,
+    #[serde(deserialize_with = "known_error")]
+    pub error: ErrorName,
     /// What is missing or malformed, for people.
     pub detail: String,
+}
+
+/// Name of an error, from this program's own text. Its own type, or serde would take it for text to be borrowed.
+type ErrorName = &'static str;
+
+fn known_error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let known = Skipped::REASONS.into_iter().find(|known| *known == text);
+    known.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"an error of a resource that is left out"))
 }
 
 impl Skipped {

@@ -55,7 +55,7 @@ pub struct Resource {
 }
 
 /// State of a resource in Waldur.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     /// Being made.
     Creating,
@@ -76,7 +76,7 @@ pub enum State {
 
 /// Status of an item: `pending` to be made, `active` in use, `updating` to be changed, `removing` to be ended, `removed`
 /// ended, `error` failed. `unknown` is accepted as a filter; no item of Waldur has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {

@@ -1,5 +1,7 @@
 //! What a filter asks for (decisions D3 and D4): a filter selects, it never changes what an item says.
 
+use serde::{Deserialize, Serialize};
+
 use crate::resource::{self, State, Status};
 
 /// What a client asks for. `None` asks for everything.
@@ -25,7 +27,7 @@ impl Filter {
 /// What selection needs to know of a catalogue, apart from the items themselves.
 ///
 /// Items stand in the order of the catalogue: first the nodes (tenants and customers), then the resources.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Index {
     pub(crate) systems: Vec<String>,
     pub(crate) data_types: Vec<String>,
@@ -34,7 +36,7 @@ pub struct Index {
 }
 
 /// A resource in the index, also one that was left out for want of an identity: its nodes stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Leaf {
     pub(crate) system: u32,
     pub(crate) data_type: u32,
@@ -46,7 +48,7 @@ pub(crate) struct Leaf {
 }
 
 /// Where a resource went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// Position among the items.
     Item(u32),
@@ -67,6 +69,21 @@ pub struct Selection {
 pub(crate) const NODE_STATUS: Status = Status::Pending;
 
 impl Index {
+    /// Whether it is of a catalogue with so many items, of which so many were left out for want of an identity.
+    pub fn fits(&self, items: usize, skipped: usize) -> bool {
+        let below = |position: u32, count: usize| (position as usize) < count;
+        let fits = |leaf: &Leaf| {
+            below(leaf.system, self.systems.len())
+                && below(leaf.data_type, self.data_types.len())
+                && leaf.above.into_iter().flatten().all(|node| node < self.nodes)
+                && match leaf.outcome {
+                    Outcome::Item(position) => position >= self.nodes && below(position, items),
+                    Outcome::Skipped(position) => below(position, skipped),
+                }
+        };
+        self.nodes as usize <= items && self.leaves.iter().all(fits)
+    }
+
     /// The items, and the skipped, that `filter` selects.
     pub fn select(&self, filter: &Filter) -> Selection {
         let system = filter.storage_system.as_deref().map(|name| position(&self.systems, name));

@@ -31,6 +31,7 @@ use crate::coding::Coding;
 use crate::docs;
 use crate::metrics;
 use crate::settings::Settings;
+use crate::shared::{self, Shared};
 use crate::snapshot::Found;
 use crate::source::Source;
 use crate::store::{Served, Store};
@@ -59,6 +60,9 @@ pub enum SetupError {
     /// The judge of callers.
     #[error("callers cannot be judged like that")]
     Verifier(#[from] auth::SetupError),
+    /// What replicas share.
+    #[error("nothing can be shared like that")]
+    Shared(#[from] shared::SetupError),
 }
 
 impl Service {
@@ -66,10 +70,12 @@ impl Service {
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, SetupError> {
         metrics::start();
         let source = Source::new(settings)?;
+        let shared = Shared::new(settings)?;
+        // A little less than the whole request has, so that an old answer can stand in.
+        let patience = settings.server.request_timeout.mul_f64(0.9);
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
-            // A little less than the whole request has, so that an old answer can stand in.
-            store: Store::new(source, settings.cache, settings.server.request_timeout.mul_f64(0.9), clock.clone()),
+            store: Store::new(source, shared, settings.cache, patience, clock.clone()),
             limits: layers::Limits::new(settings.server.request_timeout, settings.server.max_requests),
         })
     }

@@ -31,10 +31,12 @@ mod connection;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod known;
 #[cfg(test)]
 mod tests;
 mod users;
 
+pub use known::Known;
 pub use users::{INCOMPLETE_MAX_AGE, UserIdentity};
 
 use cache::Cache;

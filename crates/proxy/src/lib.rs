@@ -16,6 +16,7 @@ pub mod oauth;
 pub mod openapi;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod snapshot;
 pub mod source;
 pub mod store;

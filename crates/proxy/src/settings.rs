@@ -62,6 +62,8 @@ pub struct Settings {
     pub server: Server,
     /// How fresh answers are.
     pub cache: Cache,
+    /// `cache.shared_url`: the Valkey or Redis server through which replicas share what they read; may hold credentials.
+    pub shared_cache: Option<SecretString>,
     /// How the log looks.
     pub log: Log,
 }

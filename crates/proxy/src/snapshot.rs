@@ -1,8 +1,10 @@
 //! The catalogue as it is served: every item rendered to JSON once.
 
+mod packed;
 mod text;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +13,7 @@ use catalog::{Catalogue, Count, Filter, Index, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+pub use packed::FORM;
 use text::Text;
 
 /// An immutable, rendered catalogue.
@@ -69,10 +72,21 @@ impl Snapshot {
         let items = Text::render(&catalogue, before.map(|before| &before.items))?;
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
+        Self::of(items, index, skipped, malformed)
+    }
+
+    fn of(
+        items: Text,
+        index: Index,
+        skipped: Vec<Skipped>,
+        malformed: Vec<Skipped>,
+    ) -> Result<Self, serde_json::Error> {
         let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
         items.blocks().for_each(|block| hasher.update(block));
         hasher.update(&left_out);
+        // A state that no item shows makes a difference to a filter.
+        index.hash(&mut hasher);
         Ok(Self {
             items,
             index,

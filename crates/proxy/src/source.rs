@@ -83,6 +83,11 @@ impl Source {
         self.identities.cached_gids()
     }
 
+    /// What is known of projects and users.
+    pub fn identities(&self) -> &HpcUserApi {
+        &self.identities
+    }
+
     /// Whether one resource that cannot be processed fails the whole listing (decision D7).
     pub fn fails_on_processing_error(&self) -> bool {
         self.on_processing_error == OnProcessingError::Fail
@@ -199,7 +204,7 @@ impl Source {
     }
 
     /// Logs what is left out: each once, until it is back.
-    fn report(&self, snapshot: &Snapshot) {
+    pub fn report(&self, snapshot: &Snapshot) {
         let now: HashSet<_> = snapshot.skipped().map(|skipped| (skipped.item_id, skipped.detail.clone())).collect();
         let mut before = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         for Skipped { item_id, error, detail } in snapshot.skipped() {

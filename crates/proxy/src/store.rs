@@ -1,5 +1,7 @@
 //! The newest snapshot, kept fresh: one refresh at a time, shared by all who wait for it.
 
+mod taking;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +17,11 @@ use crate::coding::Encoded;
 use crate::errors;
 use crate::metrics;
 use crate::settings::Cache;
+use crate::shared::{Head, Shared as Replicas};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
 use crate::telemetry;
+use taking::Ending;
 
 /// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -42,6 +46,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// When reading began: nothing in the snapshot is older.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// How old the snapshot may be at most.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
@@ -89,6 +98,8 @@ type Refresh = Shared<BoxFuture<'static, Outcome>>;
 #[derive(Debug)]
 pub struct Store {
     source: Source,
+    /// What is shared with other replicas.
+    shared: Option<Arc<Replicas>>,
     cache: Cache,
     /// How long a request waits for a refresh.
     patience: Duration,
@@ -102,9 +113,16 @@ pub struct Store {
 
 impl Store {
     /// A store with nothing in it yet.
-    pub fn new(source: Source, cache: Cache, patience: Duration, clock: Clock) -> Arc<Self> {
+    pub fn new(
+        source: Source,
+        shared: Option<Arc<Replicas>>,
+        cache: Cache,
+        patience: Duration,
+        clock: Clock,
+    ) -> Arc<Self> {
         Arc::new(Self {
             source,
+            shared,
             cache,
             patience,
             clock,
@@ -142,7 +160,7 @@ impl Store {
         }
         let deadline = arrived + self.patience;
         loop {
-            let outcome = timeout_at(deadline, self.join()).await;
+            let outcome = timeout_at(deadline, self.join(arrived, max_age)).await;
             match outcome.unwrap_or(Err(StoreError::TooSlow(self.patience))) {
                 Ok(reading) if young_enough(&reading) => return Ok(Served { reading, stale: false }),
                 // It was under way already; the next one begins after this call.
@@ -176,7 +194,7 @@ impl Store {
     /// Starts a refresh for which nobody waits, unless one is under way or has just ended.
     pub fn prompt(self: &Arc<Self>) {
         if self.last().is_none_or(|(at, _)| at.elapsed() >= PROMPT_EVERY) {
-            drop(self.join());
+            drop(self.join(Instant::now(), self.due()));
         }
     }
 
@@ -188,16 +206,28 @@ impl Store {
 
     /// The same, beginning later.
     pub async fn stay_fresh(self: Arc<Self>) {
-        while let Some(interval) = self.cache.refresh_interval {
-            tokio::time::sleep(interval).await;
-            self.refresh().await;
+        let Some(interval) = self.cache.refresh_interval else { return };
+        // What another replica has read, or another store, is as old here as there.
+        let rest = |reading: Arc<Reading>| interval.saturating_sub(reading.age());
+        let mut pause = self.newest().map_or(interval, rest);
+        loop {
+            tokio::time::sleep(pause).await;
+            let asked = Instant::now();
+            // A failure has been logged; the next round, or the next request, tries again.
+            let outcome = self.join(asked, interval).await;
+            pause = outcome.ok().filter(|reading| reading.began < asked).map_or(interval, rest);
         }
     }
 
     /// Reads once, or waits for the reading that is under way. Whether it succeeded.
     pub async fn refresh(self: &Arc<Self>) -> bool {
         // A failure has been logged; the next round, or the next request, tries again.
-        self.join().await.is_ok()
+        self.join(Instant::now(), self.due()).await.is_ok()
+    }
+
+    /// How old another replica's reading may be to be as good as one of our own, when nobody waits for it.
+    fn due(&self) -> Duration {
+        self.cache.refresh_interval.unwrap_or(self.cache.max_age)
     }
 
     /// Takes over what another store has, of which the upstreams and the site's decisions are the same.
@@ -205,8 +235,8 @@ impl Store {
         self.newest.store(other.newest.load_full());
     }
 
-    /// The refresh that is under way, or a new one.
-    fn join(self: &Arc<Self>) -> Refresh {
+    /// The refresh that is under way, or a new one, of what was at most `max_age` old when it was `asked` for.
+    fn join(self: &Arc<Self>, asked: Instant, max_age: Duration) -> Refresh {
         let mut under_way = self.lock();
         if let Some(refresh) = &*under_way {
             return refresh.clone();
@@ -215,21 +245,22 @@ impl Store {
         let began = Instant::now();
         // A task of its own: it goes on when all who wait for it are gone.
         let task = tokio::spawn(telemetry::carried(async move {
-            let outcome = store.read().await;
-            store.ended(began, outcome.is_ok());
+            let (outcome, how) = store.take_or_read(asked, max_age).await;
+            store.ended(began, how);
             outcome
         }));
         let store = Arc::clone(self);
         let waiting = async move {
             task.await.unwrap_or_else(|_| {
-                store.ended(began, false);
+                store.ended(began, Ending::Failure);
                 Err(StoreError::Broken)
             })
         };
         under_way.insert(waiting.boxed().shared()).clone()
     }
 
-    async fn read(&self) -> Outcome {
+    /// Reads the upstreams. `published` is what other replicas have.
+    async fn read(&self, published: Option<&Head>) -> Outcome {
         let began = Instant::now();
         let before = self.newest.load_full();
         let lent = before.as_ref().map(|before| Arc::clone(&before.snapshot));
@@ -241,10 +272,13 @@ impl Store {
                 return Err(StoreError::Source(Arc::new(error)));
             }
         };
+        let published = published.and_then(|head| head.modified(snapshot.fingerprint()));
         let modified = match &before {
             Some(before) if before.snapshot.fingerprint() == snapshot.fingerprint() => before.modified,
             _ => self.clock.now(),
         };
+        // The same everywhere, if it is known.
+        let modified = published.unwrap_or(modified);
         let took_ms = began.elapsed().as_millis();
         if before.is_none() {
             info!(items = snapshot.len(), took_ms, "the catalogue is read");
@@ -257,8 +291,12 @@ impl Store {
     }
 
     /// Notes how a refresh has ended, and makes room for the next one.
-    fn ended(&self, began: Instant, succeeded: bool) {
-        metrics::refresh(succeeded, began.elapsed());
+    fn ended(&self, began: Instant, ending: Ending) {
+        // Taking is no reading of the upstreams.
+        if ending != Ending::Taken {
+            metrics::refresh(ending == Ending::Success, began.elapsed());
+        }
+        let succeeded = ending != Ending::Failure;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), succeeded));
         *self.lock() = None;
     }

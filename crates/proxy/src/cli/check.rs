@@ -90,6 +90,7 @@ pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Resu
         ("Waldur", upstreams::waldur(settings, told).boxed()),
         ("the HPC User API", upstreams::hpc_user(settings, listing).boxed()),
         ("Keycloak", upstreams::keycloak(&settings.auth).boxed()),
+        ("the cache of the replicas", upstreams::shared_cache(settings).boxed()),
     ];
     let (names, checks): (Vec<_>, Vec<_>) = upstreams.into_iter().unzip();
     // All run at once; the answers come in the order of the list.

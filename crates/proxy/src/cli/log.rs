@@ -8,8 +8,9 @@ use super::terminal::Terminal;
 
 /// Writes the log to standard error: warnings, or with `DEBUG` the mapping of each resource and each exchange too.
 pub(super) fn to_stderr(debug: bool, terminal: Terminal) {
-    // The commands tell the resources that are left out themselves.
-    let filter = EnvFilter::new(if debug { "warn,proxy=debug" } else { "warn,proxy::source=error" });
+    // The commands tell the resources that are left out themselves, and what is shared.
+    let filter =
+        EnvFilter::new(if debug { "warn,proxy=debug" } else { "warn,proxy::source=error,proxy::shared=error" });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // An error says that a test has set a log already.
     let _ = log.with_ansi(terminal.log_colour).try_init();

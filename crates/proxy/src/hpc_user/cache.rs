@@ -1,6 +1,7 @@
 //! What an upstream has said, by name, and when to ask again. Time is an argument.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -52,6 +53,11 @@ impl<V> Cache<V> {
     /// Drops a value.
     pub(super) fn remove(&mut self, name: &str) {
         self.0.remove(name);
+    }
+
+    /// Everything, each with how long it is not due yet.
+    pub(super) fn entries(&self, now: Instant) -> impl Iterator<Item = (&String, &V, Duration)> {
+        self.0.iter().map(move |(name, entry)| (name, &entry.value, entry.ask_again.saturating_duration_since(now)))
     }
 
     /// Drops all but `names`, which bounds the cache.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
@@ -27,7 +28,7 @@ const MAX_BODY: usize = 256 * 1024;
 const PLACE: &str = "{username}";
 
 /// What the user endpoint tells about a user.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserIdentity {
     /// Unix UID, 1 to 4294967294.
     pub uid: Option<u32>,

@@ -160,6 +160,25 @@ pub(super) fn proxy(text: &str) -> Result<Url, Wrong> {
     Ok(url)
 }
 
+/// URL of a Valkey or Redis server; may have credentials.
+pub(super) fn cache_server(text: &str) -> Result<Url, Wrong> {
+    let remedy = "give one such as redis://host:6379/0, or rediss:// for TLS";
+    let url = Url::parse(text).map_err(|error| wrong(format!("not a URL ({error})"), remedy))?;
+    if !matches!(url.scheme(), "redis" | "rediss" | "valkey" | "valkeys") {
+        return Err(wrong("its scheme is none of redis, rediss, valkey, valkeys", remedy));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it has no host", remedy));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("something follows the number of the database", remedy));
+    }
+    if redis::Client::open(text).is_err() {
+        return Err(wrong("no URL of a server", remedy));
+    }
+    Ok(url)
+}
+
 /// A proxy's URL as it may be shown.
 pub(super) fn masked(url: &Url) -> String {
     let shown = crate::upstream::public_part(url);
@@ -274,6 +293,18 @@ mod tests {
         }
         assert_eq!(masked(&proxy("socks5://user:hunter2@h:1080").unwrap()), "socks5://********@h:1080");
         assert_eq!(masked(&proxy("socks5://h:1080").unwrap()), "socks5://h:1080");
+    }
+
+    #[test]
+    fn cache_servers() {
+        for text in ["redis://h", "rediss://u:p@h:6380/3", "valkey://h/", "valkeys://:p@[::1]:1", "redis://h/0"] {
+            assert!(cache_server(text).is_ok(), "{text}");
+        }
+        for text in ["", "h:6379", "http://h", "unix:///tmp/x", "redis://", "redis://h/x", "redis://h/#insecure"] {
+            assert!(cache_server(text).is_err(), "{text}");
+        }
+        assert!(cache_server("redis://h/0?protocol=resp3").is_err());
+        assert_eq!(masked(&cache_server("redis://u:hunter2@h:1/0").unwrap()), "redis://********@h:1/0");
     }
 
     #[test]

@@ -275,6 +275,7 @@ fn unset() -> Settings {
             max_requests: 0,
         },
         cache: Cache::default(),
+        shared_cache: None,
         log: Log::default(),
     }
 }

@@ -67,6 +67,8 @@ pub(super) enum Kind {
     Endpoint(fn(&mut Settings, Url)),
     /// URL of a proxy; shown without credentials.
     Proxy(fn(&mut Settings, Url)),
+    /// URL of a Valkey or Redis server; shown without credentials.
+    CacheServer(fn(&mut Settings, SecretString)),
     /// One of the words.
     Choice(&'static [Word]),
     /// Names: a YAML list, or one text with commas.
@@ -90,7 +92,10 @@ impl Setting {
     /// Whether `value` says the same as no value at all.
     pub(super) fn is_absent(&self, value: &Value) -> bool {
         let may_be_empty = matches!(self.preset, Preset::Absent | Preset::IfEmpty(_))
-            && matches!(self.kind, Kind::Text(..) | Kind::Secret(..) | Kind::Proxy(..) | Kind::Names(_));
+            && matches!(
+                self.kind,
+                Kind::Text(..) | Kind::Secret(..) | Kind::Proxy(..) | Kind::CacheServer(_) | Kind::Names(_)
+            );
         match value {
             Value::Null => true,
             Value::Text(text) => text.is_empty() && may_be_empty,
@@ -100,7 +105,7 @@ impl Setting {
 
     /// Whether the value may stand in a file of its own.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(..) | Kind::Dsn(_))
+        matches!(self.kind, Kind::Secret(..) | Kind::Dsn(_) | Kind::CacheServer(_))
     }
 
     /// Reads a value into the settings. Returns it as it may be shown.
@@ -198,11 +203,7 @@ impl Kind {
                 set(settings, SecretString::from(text));
                 Ok(MASK.to_owned())
             }
-            Self::Dsn(set) => {
-                check::dsn(text)?;
-                set(settings, SecretString::from(text));
-                Ok(MASK.to_owned())
-            }
+            Self::Dsn(set) => Self::Secret(check::dsn, set).put_scalar(value, settings),
             Self::WaldurUrl(set) => {
                 let url = check::without_api(check::base_url(text)?);
                 let shown = url.to_string();
@@ -226,6 +227,11 @@ impl Kind {
                 let shown = check::masked(&url);
                 set(settings, url);
                 Ok(shown)
+            }
+            Self::CacheServer(set) => {
+                let url = check::cache_server(text)?;
+                set(settings, SecretString::from(text));
+                Ok(check::masked(&url))
             }
             Self::Choice(choices) => {
                 let choice = choices.iter().find(|(word, _)| *word == text);
@@ -257,6 +263,7 @@ impl Kind {
             Self::Dsn(_) => "secret URL, or its file",
             Self::WaldurUrl(_) | Self::BaseUrl(_) | Self::Endpoint(_) => "URL",
             Self::Proxy(_) => "proxy URL",
+            Self::CacheServer(_) => "URL, shown without credentials",
             Self::Choice(_) => "choice",
             Self::Names(_) => "list",
             Self::Addresses(_) => "list of addresses",

@@ -402,6 +402,16 @@ pub(super) static TABLE: &[Setting] = &[
         "Seconds between readings that nobody asked for. Less than `cache.max_age`, so that nobody waits.",
     ),
     row(
+        "cache.shared_url",
+        &["CACHE_SHARED_URL"],
+        Kind::CacheServer(|s, url| s.shared_cache = Some(url)),
+        Preset::Absent,
+        "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which replicas share \
+         what they read, so that Waldur is read once for all: `redis://user:password@host:6379/0`. Replicas of one version \
+         with the same settings and the same Waldur token share; others do not meet. What is stored is sealed with a key \
+         that follows from that token. While the server is away each replica stands alone.",
+    ),
+    row(
         "log.format",
         &["LOG_FORMAT"],
         Kind::Choice(&[("human", |s| s.log.format = LogFormat::Human), ("json", |s| s.log.format = LogFormat::Json)]),

@@ -72,6 +72,36 @@ impl Text {
         Ok(text)
     }
 
+    /// Puts together what [`ids`](Self::ids), [`ends`](Self::ends) and [`blocks`](Self::blocks) have told; `None` where
+    /// it does not fit together. What says what it said `before` is kept as it is there.
+    pub(super) fn restore(ids: Vec<Uuid>, ends: Vec<Vec<u32>>, mut text: &[u8], before: Option<&Self>) -> Option<Self> {
+        let sizes = (0..ids.len()).step_by(BLOCK).map(|start| BLOCK.min(ids.len() - start));
+        if !ends.iter().map(Vec::len).eq(sizes) {
+            return None;
+        }
+        let mut blocks = Vec::with_capacity(ends.len());
+        for (number, ends) in ends.into_iter().enumerate() {
+            let ascending = ends.is_sorted_by(|one, next| one < next) && *ends.first()? > 0;
+            let (own, rest) = text.split_at_checked(*ends.last()? as usize).filter(|_| ascending)?;
+            text = rest;
+            let before = before.and_then(|text| text.blocks.get(number));
+            let before = before.filter(|before| before.text == own && *before.ends == *ends);
+            let made = || Block { text: Bytes::copy_from_slice(own), ends: ends.as_slice().into() };
+            blocks.push(before.cloned().unwrap_or_else(made));
+        }
+        text.is_empty().then_some(Self { blocks, ids })
+    }
+
+    /// The id of each item.
+    pub(super) fn ids(&self) -> &[Uuid] {
+        &self.ids
+    }
+
+    /// Where each item ends, block by block.
+    pub(super) fn ends(&self) -> impl Iterator<Item = &[u32]> {
+        self.blocks.iter().map(|block| &*block.ends)
+    }
+
     /// Number of items.
     pub(super) fn len(&self) -> usize {
         self.ids.len()

@@ -163,3 +163,18 @@ fn scripts_get_one_document() {
     assert!(keycloak["remedy"].as_str().unwrap().contains("auth.keycloak_realm"));
     assert!(!ended.stdout.contains(PROVIDER_TOKEN) && !ended.stdout.contains(SECRET));
 }
+
+#[test]
+fn a_cache_of_the_replicas_that_is_away_is_a_warning_without_its_password() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("redis://:{SECRET}@{nobody}/0");
+    let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(line(&ended, "warning  cache of the replicas").contains("check cache.shared_url"), "{ended:?}");
+    assert!(!ended.stdout.contains(SECRET) && ended.stderr.is_empty(), "{ended:?}");
+    let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["config"]);
+    assert!(
+        ended.stdout.contains(&format!("redis://********@{nobody}/0")) && !ended.stdout.contains(SECRET),
+        "{ended:?}"
+    );
+}

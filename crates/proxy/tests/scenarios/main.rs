@@ -11,5 +11,6 @@ mod items;
 mod lies;
 mod metrics;
 mod reading;
+mod replicas;
 mod support;
 mod transport;

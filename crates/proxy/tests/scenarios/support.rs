@@ -1,6 +1,7 @@
 //! Starting the binary and talking to it.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,6 +11,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 /// A running proxy. Dropping it kills it.
 pub(crate) struct Proxy {
@@ -151,6 +153,17 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A test that needs a program which is not here says so.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn skipped(program: &str) {
+    eprintln!("SKIPPED: {program} is not installed");
+}
+
+/// An address on which nobody listens.
+pub(crate) async fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
 /// The address in a line of the log.

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::support::start_with;
+use crate::support::{free_address, skipped, start_with};
 
 /// TLS with a certificate that nobody trusts, in front of the simulator.
 async fn tls_front(backend: SocketAddr) -> SocketAddr {
@@ -85,21 +85,12 @@ impl RealProxy {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn skipped(program: &str) {
-    eprintln!("SKIPPED: {program} is not installed");
-}
-
 impl Drop for RealProxy {
     fn drop(&mut self) {
         // An error says that it is gone already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-async fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
 /// Where the real proxies call from, so that the simulator can tell who came.

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::errors;
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
 use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
+use crate::shared::Shared;
 use crate::source;
 use crate::upstream::public_part;
 use crate::waldur::{Listing, Offering, Waldur, WaldurError};
@@ -193,6 +194,23 @@ pub(super) async fn keycloak(settings: &settings::Auth) -> Vec<Finding> {
         }
         Ok(None) => Finding::warning(CHECK, "not asked, since authentication is disabled"),
         Err(error) => failed(CHECK, &error, KEYCLOAK),
+    }]
+}
+
+/// Whether the server through which replicas share what they read does so, if the settings name one.
+pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
+    const CHECK: &str = "cache of the replicas";
+    let outcome = match Shared::new(settings) {
+        Ok(None) => return Vec::new(),
+        Ok(Some(shared)) => shared.check().await.map(String::from).map_err(|error| errors::chain(&error)),
+        Err(error) => Err(errors::chain(&error)),
+    };
+    vec![match outcome {
+        Ok(place) => Finding::ok(CHECK, format!("{place} answers")),
+        // The proxy works without it.
+        Err(reason) => Finding::warning(CHECK, reason).with_remedy(String::from(
+            "check cache.shared_url and its credentials; until then each replica stands alone",
+        )),
     }]
 }
 

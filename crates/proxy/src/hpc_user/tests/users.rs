@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Mood, change, client, look, world};
+use super::world::{Mood, change, client, give, look, world};
 use super::*;
 
 fn user(uid: impl Into<Option<u32>>, email: impl Into<Option<&'static str>>) -> UserIdentity {
@@ -93,4 +93,31 @@ async fn without_a_user_endpoint_nothing_is_asked() {
     let api = client(&settings::HpcUserApi { user_path: None, ..settings });
     assert_eq!(api.users(["anna"]).await, [(String::from("anna"), UserIdentity::default())].into());
     assert_eq!(look(&world, |world| world.tokens), 0);
+}
+
+#[tokio::test]
+async fn another_replica_goes_on_from_what_is_known() {
+    let (world, settings) = world().await;
+    give(&world, "a", 30500);
+    change(&world, |world| {
+        world.users = [("anna".to_owned(), json!({ "unixUid": 20001, "email": "anna@example.com" }))].into();
+    });
+    let (one, other) = (client(&settings), client(&settings));
+    let gids = one.resolve(["a"]).await.expect("GIDs");
+    let users = one.users(["anna"]).await;
+    give(&world, "b", 7);
+    other.resolve(["b"]).await.expect("GIDs");
+    let told = serde_json::to_vec(&one.known()).expect("JSON");
+    let take = |ago| other.go_on_from(serde_json::from_slice(&told).expect("what was told"), ago);
+
+    take(Duration::from_secs(1));
+    let asked = look(&world, |world| world.asked.len());
+    assert_eq!((other.resolve(["a"]).await.expect("GIDs"), other.users(["anna"]).await), (gids, users));
+    assert_eq!(look(&world, |world| (world.asked.len(), world.asked_users.len())), (asked, 1), "nobody was asked");
+    other.resolve(["b"]).await.expect("GIDs");
+    assert_eq!(look(&world, |world| world.asked.len()), asked + 1, "what only this one knew is given up");
+
+    take(GID_MAX_AGE);
+    other.resolve(["a"]).await.expect("GIDs");
+    assert_eq!(look(&world, |world| world.asked.len()), asked + 2, "it is due when it was due there");
 }

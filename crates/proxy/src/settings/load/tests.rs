@@ -269,6 +269,7 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "HPC_USER_USER_PATH",
         "SERVER_TLS_CERTIFICATE",
         "SERVER_TLS_KEY",
+        "CACHE_SHARED_URL",
     ];
     for name in TABLE.iter().flat_map(|row| row.variables) {
         let loaded = Site::minimal().set(name, "").load();

@@ -15,8 +15,9 @@ proptest! {
             let value = match row.kind {
                 Kind::Dsn(_) if whole => format!("https://{secret}@sentry.example/1"),
                 Kind::Secret(..) | Kind::Dsn(_) => secret.clone(),
+                Kind::CacheServer(_) if whole => format!("redis://{secret}:{secret}@host:1/0"),
                 Kind::Proxy(_) if whole => format!("socks5://{secret}:{secret}@host:1"),
-                Kind::Proxy(_) => format!("ftp://{secret}:{secret}@host:1"),
+                Kind::CacheServer(_) | Kind::Proxy(_) => format!("ftp://{secret}:{secret}@host:1"),
                 Kind::BaseUrl(_) | Kind::Endpoint(_) | Kind::WaldurUrl(_) if !whole => format!("https://u:{secret}@host/"),
                 _ => continue,
             };

@@ -1,0 +1,142 @@
+//! What is shared is sealed under a key that follows from Waldur's token: whoever may write to the server, or read it, and
+//! has not got the token can neither forge a catalogue nor look into one. Nothing is parsed before its seal is tested.
+
+use std::io::Read;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use secrecy::ExposeSecret;
+
+use crate::settings::Settings;
+use crate::snapshot::FORM;
+use crate::source;
+
+/// The most bytes of one value, before it is compressed.
+const LARGEST: u64 = 1 << 30;
+/// Beyond this level zstd takes longer than a network takes to carry what it saves.
+const LEVEL: i32 = 3;
+
+/// Seals values and opens them.
+pub(super) struct Seal {
+    key: RandomizedNonceKey,
+    /// The same for two replicas exactly if they would make the same catalogue of the same answers: of one version, with the
+    /// same token and the same settings, as far as these matter. It tells nothing about them.
+    pub(super) namespace: String,
+}
+
+struct Bytes(usize);
+
+impl KeyType for Bytes {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+impl Seal {
+    /// # Errors
+    ///
+    /// None in practice.
+    pub(super) fn new(settings: &Settings) -> Result<Self, Unspecified> {
+        let token = settings.waldur_api.access_token.expose_secret();
+        let derived = Salt::new(HKDF_SHA256, b"hpc-storage-proxy").extract(token.as_bytes());
+        let hpc = &settings.hpc_user_api;
+        let asked = (&hpc.api_url, &hpc.client_id, &hpc.user_path, &hpc.user_uid_field, &hpc.user_email_field);
+        let (version, waldur) = (env!("CARGO_PKG_VERSION"), &settings.waldur_api.api_url);
+        // The policy is told by what it derives: a field that is added to it counts at once.
+        let matters = format!("{FORM} {version} {waldur} {asked:?} {:?}", source::policy(settings));
+        let namespace: [u8; 16] = expand(&derived, "namespace", &matters)?;
+        let key: [u8; 32] = expand(&derived, "seal", &matters)?;
+        Ok(Self {
+            key: RandomizedNonceKey::new(&AES_256_GCM, &key)?,
+            namespace: format!("{:032x}", u128::from_be_bytes(namespace)),
+        })
+    }
+
+    /// Compresses and seals a value of this kind.
+    pub(super) fn close(&self, kind: &str, value: &[u8]) -> Option<Vec<u8>> {
+        let mut text = zstd::bulk::compress(value, LEVEL).ok()?;
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(kind), &mut text).ok()?;
+        text.splice(..0, *nonce.as_ref());
+        Some(text)
+    }
+
+    /// The value, if it was sealed as one of this kind, with this token and these settings.
+    pub(super) fn open(&self, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut text = text.to_vec();
+        let text = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(kind), &mut text).ok()?;
+        let mut value = Vec::new();
+        zstd::Decoder::new(&*text).ok()?.take(LARGEST).read_to_end(&mut value).ok()?;
+        Some(value)
+    }
+}
+
+fn expand<const LENGTH: usize>(derived: &Prk, what: &str, matters: &str) -> Result<[u8; LENGTH], Unspecified> {
+    let mut bytes = [0; LENGTH];
+    derived.expand(&[what.as_bytes(), b" ", matters.as_bytes()], Bytes(LENGTH))?.fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::settings::{Environment, Overrides, load};
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn seal(more: &[(&str, &str)]) -> Seal {
+        let settings = [
+            ("WALDUR_API_URL", "https://waldur.example.org"),
+            ("WALDUR_API_TOKEN", TOKEN),
+            ("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#),
+            ("HPC_USER_DEVELOPMENT_MODE", "true"),
+        ];
+        // The later of two counts.
+        let variables: HashMap<_, _> = settings.iter().chain(more).copied().collect();
+        let directory = tempfile::TempDir::new().unwrap();
+        let loaded = load(&Environment::new(directory.path(), variables), &Overrides::default()).unwrap();
+        Seal::new(&loaded.settings).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_opened_as_what_it_is_alone() {
+        let own = seal(&[]);
+        let sealed = own.close("snapshot", b"a catalogue").unwrap();
+        assert!(!sealed.windows(9).any(|bytes| bytes == b"catalogue"));
+        assert_eq!(seal(&[]).open("snapshot", &sealed).unwrap(), b"a catalogue");
+        assert_eq!(own.open("head", &sealed), None);
+        for at in 0..sealed.len() {
+            let mut forged = sealed.clone();
+            forged[at] ^= 1;
+            assert_eq!(own.open("snapshot", &forged), None, "byte {at}");
+            assert_eq!(own.open("snapshot", &sealed[..at]), None, "the first {at} bytes");
+        }
+    }
+
+    #[test]
+    fn replicas_share_with_their_like_only() {
+        let own =
+            seal(&[("CACHE_MAX_AGE", "7"), ("CACHE_SHARED_URL", "redis://localhost"), ("SERVER_LISTEN", "[::]:1")]);
+        assert_eq!(own.namespace, seal(&[]).namespace, "what does not matter to the catalogue");
+        assert_eq!(own.namespace.len(), 32);
+        let sealed = own.close("head", b"x").unwrap();
+        for (key, value) in [
+            ("WALDUR_API_TOKEN", "1123456789abcdef0123456789abcdef01234567"),
+            ("WALDUR_API_URL", "https://another.example.org"),
+            ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast"}"#),
+            ("STORAGE_FILE_SYSTEM", "gpfs"),
+            ("INODE_BASE_MULTIPLIER", "7"),
+            ("HPC_USER_API_URL", "https://users.example.org"),
+            ("HPC_USER_CLIENT_ID", "another"),
+            ("HPC_USER_USER_PATH", "/users/{username}"),
+            ("USE_MOCK_TARGET_ITEMS", "true"),
+        ] {
+            let other = seal(&[(key, value)]);
+            assert_ne!(other.namespace, own.namespace, "{key}");
+            assert_eq!(other.open("head", &sealed), None, "{key}");
+        }
+    }
+}

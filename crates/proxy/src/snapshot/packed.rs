@@ -1,0 +1,153 @@
+//! A snapshot as bytes, of which another replica makes the same snapshot without building or rendering anything.
+//!
+//! Eight bytes with the length of a head, the head as JSON, the text of the items as it stands.
+
+use std::borrow::Cow;
+
+use catalog::{Index, Skipped};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Snapshot;
+use super::text::Text;
+
+/// Changes whenever the bytes mean something else.
+pub const FORM: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    index: Cow<'a, Index>,
+    skipped: Cow<'a, [Skipped]>,
+    malformed: Cow<'a, [Skipped]>,
+    ids: Cow<'a, [Uuid]>,
+    ends: Vec<Cow<'a, [u32]>>,
+}
+
+impl Snapshot {
+    /// The snapshot as bytes.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: nothing in it is beyond JSON.
+    pub fn pack(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let head = serde_json::to_vec(&Head {
+            index: Cow::Borrowed(&self.index),
+            skipped: Cow::Borrowed(&self.skipped),
+            malformed: Cow::Borrowed(&self.malformed),
+            ids: Cow::Borrowed(self.items.ids()),
+            ends: self.items.ends().map(Cow::Borrowed).collect(),
+        })?;
+        let mut packed = (head.len() as u64).to_le_bytes().to_vec();
+        packed.reserve(head.len() + self.items.blocks().map(bytes::Bytes::len).sum::<usize>());
+        packed.extend(head);
+        self.items.blocks().for_each(|block| packed.extend_from_slice(block));
+        Ok(packed)
+    }
+
+    /// The snapshot that was packed; `None` for bytes that are none. What says the same as in the snapshot `before` is
+    /// shared with it.
+    pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
+        let (length, packed) = packed.split_first_chunk()?;
+        let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        let Head { index, skipped, malformed, ids, ends } = serde_json::from_slice(head).ok()?;
+        let ends = ends.into_iter().map(Cow::into_owned).collect();
+        let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
+        if !index.fits(items.len(), skipped.len()) {
+            return None;
+        }
+        Self::of(items, index.into_owned(), skipped.into_owned(), malformed.into_owned()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::{Customers, Filter, Identities, InodeRule, Policy, Resource, State, System};
+    use serde_json::json;
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    fn snapshot(count: u128, state: &str) -> Snapshot {
+        let record = |number: u128| {
+            let record = json!({
+                "uuid": Uuid::from_u128(number), "slug": format!("resource-{number}"), "state": state,
+                "offering_uuid": Uuid::from_u128(1), "offering_slug": "capstor", "provider_slug": "provider",
+                "customer_slug": "customer",
+                "project_slug": if number.is_multiple_of(2) { "known" } else { "unknown" }, "limits": {"storage": 1},
+            });
+            Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
+        };
+        let resources: Vec<_> = (0..count).map(record).collect();
+        let system = System { name: "capstor".into(), identifier: "capstor".into(), offering_slug: "capstor".into() };
+        let policy = Policy {
+            systems: Vec::from([system]),
+            file_system: "lustre".into(),
+            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+            ignore_metadata_targets: false,
+            development_mode: false,
+        };
+        let gids = [("known", Ok(30_000)), ("unknown", Err("nobody knows".to_owned()))];
+        let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();
+        let identities = Identities { gids, ..Identities::default() };
+        let customers = Customers::new();
+        let catalogue = catalog::build(&resources, &customers, &identities, &policy);
+        let malformed = Skipped { item_id: None, error: "MalformedResourceError", detail: "no uuid".into() };
+        Snapshot::render(catalogue, Vec::from([malformed]), None).unwrap()
+    }
+
+    #[test]
+    fn what_comes_out_is_what_went_in() {
+        for count in [0, 1, 3000] {
+            let snapshot = snapshot(count, "OK");
+            let again = Snapshot::unpack(&snapshot.pack().unwrap(), None).unwrap();
+            assert_eq!(again.fingerprint(), snapshot.fingerprint());
+            assert_eq!(again.left_out(), snapshot.left_out());
+            for state in [None, Some(State::Ok), Some(State::Erred)] {
+                let filter = Filter { state, ..Filter::default() };
+                let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
+                assert_eq!(
+                    (again.total, again.items, again.skipped),
+                    (snapshot.total, snapshot.items, snapshot.skipped)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_not_changed_is_shared() {
+        let before = snapshot(3000, "OK");
+        let again = Snapshot::unpack(&before.pack().unwrap(), Some(&before)).unwrap();
+        assert!(again.items.blocks().zip(before.items.blocks()).all(|(one, other)| one.as_ptr() == other.as_ptr()));
+    }
+
+    #[test]
+    fn what_only_filters_see_makes_another_fingerprint() {
+        assert_ne!(snapshot(2, "a state").fingerprint(), snapshot(2, "Creating").fingerprint());
+    }
+
+    #[test]
+    fn bytes_that_are_no_snapshot_are_none() {
+        let packed = snapshot(3, "OK").pack().unwrap();
+        for end in 0..packed.len() {
+            assert!(Snapshot::unpack(&packed[..end], None).is_none(), "the first {end} bytes");
+        }
+        assert!(Snapshot::unpack(&[&packed[..], b" "].concat(), None).is_none());
+        let text = String::from_utf8_lossy(&packed[8..]).into_owned();
+        for (is, other) in [
+            ("\"nodes\":1", "\"nodes\":9"),
+            ("\"Skipped\":0", "\"Skipped\":1"),
+            ("\"Item\":1", "\"Item\":0"),
+            ("\"system\":0", "\"system\":1"),
+            ("\"ids\":[", "\"ids\":[\"00000000-0000-0000-0000-000000000000\","),
+            ("\"ends\":[[", "\"ends\":[[1,"),
+            ("MissingIdentityError", "AnotherError"),
+        ] {
+            let changed = text.replacen(is, other, 1);
+            assert_ne!(changed, text, "{is}");
+            let head = packed[..8].iter().rev().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
+            let length = head + changed.len() as u64 - text.len() as u64;
+            let changed = [&length.to_le_bytes()[..], changed.as_bytes()].concat();
+            assert!(Snapshot::unpack(&changed, None).is_none(), "{is} → {other}");
+        }
+    }
+}

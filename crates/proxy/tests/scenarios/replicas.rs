@@ -1,0 +1,414 @@
+//! Several replicas that share what they read through a real server.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
+use simulator::{Fault, Latency, Simulator, World};
+use tempfile::TempDir;
+
+use crate::support::{Answer, Proxy, free_address, skipped, start_with};
+
+const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
+const LISTING: &str = "/api/storage-resources/?page_size=500";
+const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
+const AWAY: &str = "the cache of the replicas is away";
+
+/// A Valkey or Redis server, as a process. Dropping it kills it.
+struct Server {
+    child: Child,
+    program: &'static str,
+    address: SocketAddr,
+    directory: TempDir,
+    /// With a second port, which speaks TLS.
+    secure: Option<SocketAddr>,
+}
+
+impl Server {
+    /// `None`, said aloud, where neither is installed; in continuous integration one must be.
+    async fn start() -> Option<Self> {
+        let installed = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+        let Some(program) = ["valkey-server", "redis-server"].into_iter().find(installed) else {
+            assert!(option_env!("CI").is_none(), "neither valkey-server nor redis-server is installed");
+            skipped("valkey-server or redis-server");
+            return None;
+        };
+        let (address, directory) = (free_address().await, TempDir::new().unwrap());
+        let child = Self::spawn(program, address, &directory, None);
+        let server = Self { child, program, address, directory, secure: None };
+        server.listens().await;
+        Some(server)
+    }
+
+    /// The same with TLS as well, and the certificate's path.
+    async fn start_secure() -> Option<(Self, String)> {
+        let mut server = Self::start().await?;
+        server.stop();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+        let certificate = server.directory.path().join("certificate.pem");
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(server.directory.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        server.secure = Some(free_address().await);
+        server.start_again().await;
+        Some((server, certificate.to_str().unwrap().to_owned()))
+    }
+
+    fn spawn(program: &str, address: SocketAddr, directory: &TempDir, secure: Option<SocketAddr>) -> Child {
+        let port = address.port().to_string();
+        let mut command = Command::new(program);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--requirepass",
+            "pa55",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        if let Some(secure) = secure {
+            command.args(["--tls-port", &secure.port().to_string(), "--tls-auth-clients", "no"]);
+            let files = ["--tls-cert-file", "certificate.pem", "--tls-ca-cert-file", "certificate.pem"];
+            command.args(files).args(["--tls-key-file", "key.pem"]);
+        }
+        command.current_dir(directory.path()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    async fn listens(&self) {
+        until("the server listens", async || tokio::net::TcpStream::connect(self.address).await.is_ok()).await;
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    async fn start_again(&mut self) {
+        self.child = Self::spawn(self.program, self.address, &self.directory, self.secure);
+        self.listens().await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn url(&self) -> String {
+        format!("redis://:pa55@{}/0", self.address)
+    }
+
+    /// What the server answers to a command.
+    async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let mut asked = redis::cmd(command[0]);
+        asked.arg(&command[1..]).query_async(&mut connection).await.unwrap()
+    }
+
+    /// The key that ends like this.
+    async fn key(&self, end: &str) -> Option<String> {
+        self.ask::<Vec<String>>(&["KEYS", &format!("hpc-storage-proxy:*:{end}")]).await.pop()
+    }
+
+    async fn replica(&self, simulator: &Simulator, more: &[(&str, &str)]) -> Proxy {
+        let url = self.url();
+        start_with(simulator, &[&[("CACHE_SHARED_URL", url.as_str())], more].concat()).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error says that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn readings(simulator: &Simulator) -> usize {
+    let first_page =
+        |request: &simulator::Received| request.path == PROVIDER_LIST && request.query_all("page") == ["1"];
+    simulator.requests().iter().filter(|request| first_page(request)).count()
+}
+
+fn is_for_gids(request: &simulator::Received) -> bool {
+    request.path.ends_with("/export/waldur/projects")
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    answer.headers[name].to_str().unwrap()
+}
+
+fn slow(simulator: &Simulator, page: Duration) {
+    simulator.set_latency(Latency { page, item: Duration::ZERO, concurrency: None });
+}
+
+const LASTING: (&str, &str) = ("CACHE_MAX_AGE", "3600");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waldur_is_read_once_for_all() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::large(1000)).await;
+    slow(&simulator, Duration::from_millis(200));
+    let replicas = join_all((0..3).map(|_| server.replica(&simulator, &[LASTING]))).await;
+    let answers = join_all(replicas.iter().map(|replica| replica.get(LISTING))).await;
+    // On a machine that is busy enough, a replica may find the server too slow when both have just started.
+    let alone = replicas.iter().filter(|replica| replica.log().contains(AWAY)).count();
+    assert!(readings(&simulator) <= 1 + alone, "{} readings, {alone} alone", readings(&simulator));
+    let before = readings(&simulator);
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.text), (200, &answers[0].text));
+        for name in ["etag", "last-modified"] {
+            assert_eq!(header(answer, name), header(&answers[0], name));
+        }
+    }
+    // A walk over the pages may meet another replica at each step.
+    let mut walked = Vec::new();
+    for (page, replica) in (1..).zip(replicas.iter().cycle()) {
+        let answer = replica.get(&format!("/api/storage-resources/?page_size=300&page={page}")).await;
+        assert_eq!(header(&answer, "etag"), header(&answers[0], "etag"));
+        walked.extend(answer.items().to_vec());
+        if answer.body["pagination"]["has_next"] == false {
+            assert_eq!(walked.len() as u64, answer.body["pagination"]["total"].as_u64().unwrap());
+            break;
+        }
+    }
+    // One more that starts later, and filters that need the index.
+    let late = server.replica(&simulator, &[LASTING]).await;
+    for query in ["?status=active&page_size=7", "?state=OK&data_type=scratch", "?storage_system=vast&page=2"] {
+        assert_eq!(late.list(query).await.text, replicas[0].list(query).await.text);
+    }
+    assert_eq!(readings(&simulator), before);
+    let log = late.log();
+    assert!(log.contains("taken from another replica") && !log.contains("pa55"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cache_sees_what_has_changed_whichever_replica_is_asked() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let one = server.replica(&simulator, &[LASTING]).await;
+    let before = one.get(LISTING).await;
+    let other = server.replica(&simulator, &[LASTING]).await;
+    assert_eq!(other.get(LISTING).await.text, before.text);
+    let asked = simulator.requests().iter().filter(|request| is_for_gids(request)).count();
+    assert!(asked > 0);
+
+    simulator.world(|world| drop(world.resources.shift_remove_index(0)));
+    let fresh = other.get_with(LISTING, &NO_CACHE).await;
+    assert_ne!(fresh.text, before.text);
+    assert_eq!((header(&fresh, "age"), readings(&simulator)), ("0", 2));
+    // Projects without a GID are asked for each time; all others are known from the replica that read before.
+    let skipped = fresh.body["skipped"].to_string();
+    for request in simulator.requests().iter().filter(|request| is_for_gids(request)).skip(asked) {
+        for project in request.query_all("projects") {
+            assert!(skipped.contains(&format!("'gid for {project}'")), "{project} was asked for again");
+        }
+    }
+    assert_eq!(one.get_with(LISTING, &NO_CACHE).await.text, fresh.text, "what was seen once stays seen");
+
+    // A reading that began after a request came serves it, whichever replica it came to.
+    slow(&simulator, Duration::from_millis(100));
+    let before = readings(&simulator);
+    let all = join_all(
+        (0..20)
+            .map(|number| if number & 1 == 0 { &one } else { &other })
+            .map(|replica| replica.get_with(LISTING, &NO_CACHE)),
+    )
+    .await;
+    assert!(all.iter().all(|answer| answer.text == fresh.text));
+    let more = readings(&simulator) - before;
+    assert!(more <= 4, "{more} readings for twenty requests at one time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_takes_over_from_one_that_dies_while_it_reads() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    slow(&simulator, Duration::from_mins(1));
+    let first = server.replica(&simulator, &[LASTING]).await;
+    until("the first one reads", async || readings(&simulator) == 1).await;
+    let second = server.replica(&simulator, &[LASTING]).await;
+    let waiting = second.get(LISTING);
+    let death = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(readings(&simulator), 1, "the second one waits for the first");
+        slow(&simulator, Duration::ZERO);
+        drop(first);
+        Instant::now()
+    };
+    let (answer, died) = futures::future::join(waiting, death).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(died.elapsed() < Duration::from_secs(8), "{:?}", died.elapsed());
+    assert_eq!(readings(&simulator), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
+    let Some(mut server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let replicas = join_all((0..2).map(|_| server.replica(&simulator, &[]))).await;
+    for replica in &replicas {
+        assert_eq!(replica.get(LISTING).await.status, 200);
+    }
+    server.stop();
+    for _ in 0..3 {
+        for replica in &replicas {
+            let before = readings(&simulator);
+            assert_eq!(replica.get_with(LISTING, &NO_CACHE).await.status, 200);
+            assert_eq!(readings(&simulator), before + 1);
+        }
+    }
+    for replica in &replicas {
+        assert_eq!(replica.log().matches(AWAY).count(), 1, "{}", replica.log());
+        assert!(!replica.log().contains("pa55"));
+    }
+    server.start_again().await;
+    for replica in &replicas {
+        until("it shares again", async || {
+            assert_eq!(replica.get(LISTING).await.status, 200);
+            replica.log().matches("the cache of the replicas is used").count() == 2
+        })
+        .await;
+    }
+    until("it is published again", async || server.key("snapshot").await.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_costs_a_moment() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let replica = server.replica(&simulator, &[]).await;
+    assert_eq!(replica.get(LISTING).await.status, 200);
+    server.signal(Signal::STOP);
+    let start = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(replica.get(LISTING).await.status, 200);
+    }
+    let took = start.elapsed();
+    server.signal(Signal::CONT);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(replica.log().matches(AWAY).count(), 1, "{}", replica.log());
+    // One that starts while it hangs.
+    server.signal(Signal::STOP);
+    let late = server.replica(&simulator, &[LASTING]).await;
+    assert_eq!(late.get(LISTING).await.status, 200);
+    server.signal(Signal::CONT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forged_foreign_or_gone_counts_as_absent() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let right = {
+        let replica = server.replica(&simulator, &[LASTING]).await;
+        let right = replica.get(LISTING).await;
+        until("it is published", async || server.key("snapshot").await.is_some()).await;
+        right
+    };
+    let key = server.key("snapshot").await.unwrap();
+    let head: Vec<u8> = server.ask(&["HGET", &key, "head"]).await;
+    let body: Vec<u8> = server.ask(&["HGET", &key, "body"]).await;
+    assert!(!String::from_utf8_lossy(&body).contains("itemId"));
+    for spoil in [
+        &["HSET", &key, "head", "nonsense"][..],
+        &["HSET", &key, "head", ""],
+        &["HSET", &key, "body", "nonsense"],
+        &["HSET", &key, "body", ""],
+        &["HDEL", &key, "body"],
+        &["HSET", &key, "identities", "nonsense"],
+        &["HDEL", &key, "head"],
+        &["DEL", &key],
+    ] {
+        let before = readings(&simulator);
+        let _: i64 = server.ask(spoil).await;
+        let replica = server.replica(&simulator, &[LASTING]).await;
+        assert_eq!(replica.get(LISTING).await.text, right.text, "{spoil:?}");
+        let own = usize::from(!spoil.contains(&"identities"));
+        assert_eq!(readings(&simulator), before + own, "{spoil:?}");
+        // What was spoilt is whole again for the next one.
+        until("it is published again", async || {
+            let (head, body): (Vec<u8>, Vec<u8>) = server.ask(&["HMGET", &key, "head", "body"]).await;
+            head.len() > 20 && body.len() > 1000
+        })
+        .await;
+    }
+    // Swapped, each is sealed as something else.
+    let _: i64 = server.ask(&["COPY", &key, "kept"]).await;
+    let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let swap = redis::cmd("HSET").arg(&key).arg("head").arg(&body).arg("body").arg(&head).to_owned();
+    let _: i64 = swap.query_async(&mut connection).await.unwrap();
+    let before = readings(&simulator);
+    let replica = server.replica(&simulator, &[LASTING]).await;
+    assert_eq!(replica.get(LISTING).await.text, right.text);
+    assert_eq!(readings(&simulator), before + 1);
+    // A key of another type makes the server answer with an error.
+    let _: i64 = server.ask(&["DEL", &key]).await;
+    let _: String = server.ask(&["SET", &key, "text"]).await;
+    let replica = server.replica(&simulator, &[LASTING]).await;
+    assert_eq!(replica.get(LISTING).await.text, right.text);
+    assert!(replica.log().contains(AWAY), "{}", replica.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_other_settings_do_not_meet() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let one = server.replica(&simulator, &[LASTING]).await;
+    assert_eq!(one.get(LISTING).await.status, 200);
+    let other = server.replica(&simulator, &[LASTING, ("STORAGE_FILE_SYSTEM", "gpfs")]).await;
+    let answer = other.get(LISTING).await;
+    assert_eq!(answer.items()[0]["storageFileSystem"]["key"], "gpfs");
+    assert_eq!(readings(&simulator), 2);
+    until("both are published", async || {
+        server.ask::<Vec<String>>(&["KEYS", "hpc-storage-proxy:*:snapshot"]).await.len() == 2
+    })
+    .await;
+    let kept: i64 = server.ask(&["PTTL", &server.key("snapshot").await.unwrap()]).await;
+    assert!((1..=3_600_000).contains(&kept), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_starts_while_waldur_is_down_has_what_the_others_have() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let settings = [("CACHE_MAX_STALE", "3600")];
+    let one = server.replica(&simulator, &settings).await;
+    let right = one.get(LISTING).await;
+    until("it is published", async || server.key("snapshot").await.is_some()).await;
+    simulator.set_fault("GET /api/*", Fault::status(503));
+    let late = server.replica(&simulator, &settings).await;
+    let answer = late.get(LISTING).await;
+    assert_eq!((answer.status, &answer.text), (200, &right.text));
+    assert!(answer.headers.contains_key("warning"));
+    let strict = server.replica(&simulator, &[]).await;
+    strict.get(LISTING).await.assert_upstream_error("503");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_the_servers_certificate_is_verified() {
+    let Some((server, certificate)) = Server::start_secure().await else { return };
+    let url = format!("rediss://:pa55@{}/0", server.secure.unwrap());
+    let simulator = Simulator::start(World::demo()).await;
+    let distrustful = start_with(&simulator, &[("CACHE_SHARED_URL", &url), LASTING]).await;
+    assert_eq!(distrustful.get(LISTING).await.status, 200);
+    assert!(distrustful.log().contains(AWAY), "{}", distrustful.log());
+    assert_eq!(server.key("snapshot").await, None);
+
+    let trusting = [("CACHE_SHARED_URL", url.as_str()), ("SSL_CERT_FILE", &certificate), LASTING];
+    let replica = start_with(&simulator, &trusting).await;
+    until("it is published", async || {
+        assert_eq!(replica.get_with(LISTING, &NO_CACHE).await.status, 200);
+        server.key("snapshot").await.is_some()
+    })
+    .await;
+}
