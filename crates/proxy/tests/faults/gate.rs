@@ -1,8 +1,10 @@
 //! A door before an upstream, with TLS, that can be shut, or show a certificate that nobody trusts.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -90,7 +92,7 @@ async fn serve(
     loop {
         let mut connections = JoinSet::new();
         // Holds the port, without listening, while there is no listener.
-        let held = listener.is_none().then(|| hold(address));
+        let held = if listener.is_none() { Some(hold(address).await) } else { None };
         let order = loop {
             tokio::select! {
                 order = orders.recv() => break order,
@@ -106,7 +108,7 @@ async fn serve(
         listener = match (manner, listener) {
             (Manner::Shut, _) => None,
             (_, Some(listener)) => Some(listener),
-            (_, None) => Some(hold(address).listen(128).unwrap()),
+            (_, None) => Some(hold(address).await.listen(128).unwrap()),
         };
         acceptor =
             if manner == Manner::Untrusted { certificates.untrusted.clone() } else { certificates.trusted.clone() };
@@ -115,11 +117,17 @@ async fn serve(
     }
 }
 
-fn hold(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    socket
+/// The port, as soon as no connection that went out from it by chance has it any more.
+async fn hold(address: SocketAddr) -> TcpSocket {
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        match socket.bind(address) {
+            Ok(()) => return socket,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => panic!("{address}: {error}"),
+        }
+    }
 }
 
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
