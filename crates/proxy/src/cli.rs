@@ -5,6 +5,7 @@ mod check;
 mod compare;
 mod config;
 mod log;
+mod man;
 mod progress;
 mod serve;
 mod terminal;
@@ -87,6 +88,12 @@ enum Command {
     Completions {
         /// Shell to complete for
         shell: Shell,
+    },
+    #[command(after_help = MAN)]
+    /// Write the manual pages into a folder
+    Man {
+        /// Folder for the pages; made if it is not there
+        folder: PathBuf,
     },
 }
 
@@ -171,6 +178,12 @@ Examples:
 
 In bash, `source` the file in ~/.bashrc. In zsh, its folder belongs into $fpath.";
 
+const MAN: &str = "\
+Examples:
+  hpc-storage-proxy man ~/.local/share/man/man1
+
+There is a page for the program, and one for each command: `man hpc-storage-proxy-serve`.";
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Address to listen on, or unix:PATH; may be given several times [default: the setting server.listen]
@@ -234,6 +247,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
         Command::Completions { shell } => completions(shell).map(|()| 0),
+        Command::Man { folder } => man::run(&folder).map(|()| 0),
     };
     ExitCode::from(code.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
 }

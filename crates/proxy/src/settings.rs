@@ -38,6 +38,7 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults};
 pub use load::{Change, InForce, Loaded, Overrides, load};
 pub use reference::reference;
+pub(crate) use reference::variables;
 pub use source::Source;
 pub use warning::Warning;
 

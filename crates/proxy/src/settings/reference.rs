@@ -25,6 +25,11 @@ pub fn reference() -> String {
     out
 }
 
+/// Each setting's variables, key and meaning (Markdown), in the order of the reference.
+pub(crate) fn variables() -> impl Iterator<Item = (&'static [&'static str], &'static str, &'static str)> {
+    TABLE.iter().map(|setting| (setting.variables, setting.key, setting.doc))
+}
+
 fn row(setting: &Setting) -> String {
     let variables: Vec<_> = setting.variables.iter().map(|name| format!("`{name}`")).collect();
     let preset = match setting.preset {

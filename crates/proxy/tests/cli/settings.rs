@@ -90,7 +90,7 @@ fn a_port_in_use_is_a_sentence() {
 #[test]
 fn help_version_openapi_and_completions_need_no_settings() {
     let site = Site::new(World::empty()).without(&["STORAGE_SYSTEMS", "WALDUR_API_URL"]);
-    for command in ["serve", "check", "list", "tree", "config", "openapi", "completions"] {
+    for command in ["serve", "check", "list", "tree", "config", "openapi", "completions", "man"] {
         let ended = site.run(&[command, "--help"]);
         assert_eq!(ended.code, Some(0), "{command}");
         assert!(ended.stdout.contains(&format!("Examples:\n  hpc-storage-proxy {command}")), "{}", ended.stdout);
@@ -104,6 +104,22 @@ fn help_version_openapi_and_completions_need_no_settings() {
         assert!(ended.code == Some(0) && ended.stdout.contains("storage-system"), "{shell}: {}", ended.stderr);
     }
     assert_eq!(site.run(&["lisst"]).code, Some(2));
+}
+
+#[test]
+fn manual_pages_are_written_where_they_are_wanted() {
+    let site = Site::new(World::empty()).without(&["STORAGE_SYSTEMS", "WALDUR_API_URL"]);
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man1");
+    let ended = site.run(&["man", pages.to_str().unwrap()]);
+    assert_eq!((ended.code, ended.stdout, ended.stderr), (Some(0), String::new(), String::new()));
+    let main = std::fs::read_to_string(pages.join("hpc-storage-proxy.1")).unwrap();
+    assert!(main.contains("WALDUR_API_TOKEN") && pages.join("hpc-storage-proxy-serve.1").exists(), "{main}");
+
+    let in_the_way = pages.join("hpc-storage-proxy.1");
+    let ended = site.run(&["man", in_the_way.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("the manual pages cannot be written to"), "{}", ended.stderr);
 }
 
 #[test]
