@@ -1,0 +1,73 @@
+{{- define "proxy.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "proxy.fullname" -}}
+{{- $name := include "proxy.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "proxy.selector" -}}
+app.kubernetes.io/name: {{ include "proxy.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "proxy.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "proxy.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "proxy.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "proxy.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "proxy.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- define "proxy.secret" -}}
+{{- if and .Values.secrets.existing .Values.secrets.values }}
+{{- fail "give secrets.existing or secrets.values, not both" }}
+{{- else if .Values.secrets.existing }}
+{{- .Values.secrets.existing }}
+{{- else if .Values.secrets.values }}
+{{- include "proxy.fullname" . }}
+{{- else }}
+{{- fail "give secrets.existing, the name of a Secret, or secrets.values" }}
+{{- end }}
+{{- end }}
+
+{{- /* The secrets' variables: what of an existing Secret is used, or all that is given. */ -}}
+{{- define "proxy.secretKeys" -}}
+{{- if .Values.secrets.values }}
+{{- keys .Values.secrets.values | sortAlpha | toJson }}
+{{- else }}
+{{- .Values.secrets.keys | toJson }}
+{{- end }}
+{{- end }}
+
+{{- /* settings.yaml: the values over what the chart itself decides. */ -}}
+{{- define "proxy.settings" -}}
+{{- $server := dict "listen" (list "0.0.0.0:8000") "admin_listen" (list "0.0.0.0:8001") }}
+{{- if .Values.tls.secretName }}
+{{- $_ := set $server "tls_certificate" "/etc/hpc-storage-proxy/tls/tls.crt" }}
+{{- $_ := set $server "tls_key" "/etc/hpc-storage-proxy/tls/tls.key" }}
+{{- end }}
+{{- mergeOverwrite (dict "server" $server) (deepCopy .Values.settings) | toYaml }}
+{{- end }}
