@@ -1,0 +1,33 @@
+//! Wall-clock time as an argument, so that tests choose it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Tells the wall-clock time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+        Self(Arc::new(SystemTime::now))
+    }
+
+    /// A clock that shows whatever `now` says.
+    pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

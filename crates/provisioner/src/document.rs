@@ -1,0 +1,473 @@
+//! The document that the proxy publishes, read as strictly as a program must that runs as root.
+//!
+//! What an item says and cannot be understood makes that item [`Odd`]: it is held for a person, never guessed. What the
+//! document lacks as a whole makes it unreadable: a list that is not complete is no list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+use uuid::Uuid;
+
+/// All that the proxy publishes at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    /// Projects and users, in the document's order; each UUID once.
+    pub resources: Vec<Resource>,
+    /// Paths of tenants and customers with the mode that they have.
+    pub nodes: Vec<Node>,
+    /// Items that cannot be understood.
+    pub odd: Vec<Odd>,
+    /// Resources that the proxy itself leaves out, with its reason.
+    pub skipped: Vec<Odd>,
+}
+
+/// A tenant's or customer's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Key of the storage system, in lower case.
+    pub system: String,
+    /// As published.
+    pub path: String,
+    /// Mode of the directory.
+    pub mode: Mode,
+}
+
+/// A project's or user's directory as it shall be, and what Waldur is doing about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// UUID of the Waldur resource.
+    pub id: Uuid,
+    /// Key of the storage system, in lower case.
+    pub system: String,
+    /// As published.
+    pub path: String,
+    /// Status as published.
+    pub status: Status,
+    /// Whether it is a project's or a user's.
+    pub kind: Kind,
+    /// The slug it is known by, where there is one.
+    pub name: Option<String>,
+    /// Mode of the directory.
+    pub mode: Mode,
+    /// Group of the directory; `None` where none is known.
+    pub gid: Option<u32>,
+    /// Owner of a user's directory; `None` where none is known.
+    pub uid: Option<u32>,
+    /// Quotas that apply.
+    pub quotas: Option<Quotas>,
+    /// Quotas that the order in progress asks for.
+    pub new_quotas: Option<Quotas>,
+    /// The order in progress.
+    pub order: Option<Order>,
+    /// Where to report.
+    pub links: Links,
+}
+
+/// Four numbers as published: TB and inodes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quotas {
+    /// Soft and hard space in TB, whatever that is on the system.
+    pub space: [f64; 2],
+    /// Soft and hard inodes.
+    pub inodes: [f64; 2],
+}
+
+/// Three or four octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Mode(pub u32);
+
+/// Status of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Is being made.
+    Pending,
+    /// Is in use.
+    Active,
+    /// Is being changed.
+    Updating,
+    /// Is asked to go. Alone it touches nothing.
+    Removing,
+    /// Is gone in Waldur.
+    Removed,
+    /// Failed.
+    Error,
+}
+
+/// Whom a directory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A project's group.
+    Project,
+    /// One person.
+    User,
+}
+
+/// An order in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Its UUID.
+    pub id: Uuid,
+    /// What it does.
+    pub kind: OrderKind,
+    /// How far it is.
+    pub state: OrderState,
+    /// How Waldur treats orders of this offering.
+    pub offering: Offering,
+}
+
+/// What an order does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum OrderKind {
+    /// Makes a resource.
+    Create,
+    /// Changes quotas or options.
+    Update,
+    /// Ends a resource.
+    Terminate,
+    /// Anything else: not understood, left alone.
+    Other,
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderState {
+    /// Waits for the provider: for us.
+    PendingProvider,
+    /// Approved, not yet carried out.
+    Executing,
+    /// Waits for somebody else, or is over.
+    Other,
+}
+
+/// How Waldur treats orders of an offering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Offering {
+    /// Approval leads to executing; `done` ends the order (`Marketplace.Slurm`, the type for outside agents).
+    SiteAgent,
+    /// Approval ends the order (`Marketplace.Basic`).
+    Basic,
+    /// Not understood: left alone.
+    Other,
+}
+
+/// Where to report, as far as the order's state allows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Links {
+    /// Accepts the order.
+    #[serde(rename = "approve_by_provider_url")]
+    pub approve: Option<String>,
+    /// Refuses the order.
+    #[serde(rename = "reject_by_provider_url")]
+    pub reject: Option<String>,
+    /// Says that the order is carried out.
+    #[serde(rename = "set_state_done_url")]
+    pub done: Option<String>,
+    /// Says that the order failed for good.
+    #[serde(rename = "set_state_erred_url")]
+    pub erred: Option<String>,
+    /// Tells Waldur the path.
+    #[serde(rename = "set_backend_id_url")]
+    pub backend_id: Option<String>,
+}
+
+/// An item that is held for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    /// Its `itemId`, where that can be read.
+    pub id: Option<Uuid>,
+    /// What is odd about it.
+    pub reason: String,
+}
+
+/// Why there is no document.
+#[derive(Debug, Error)]
+pub enum Unreadable {
+    /// Not what a proxy answers.
+    #[error("page {page} of the proxy's answer is not the document: {reason}")]
+    Page {
+        /// Which page, from 1.
+        page: usize,
+        /// What is wrong, without any of the answer's text.
+        reason: String,
+    },
+    /// An older proxy, or the Python one.
+    #[error(
+        "the document has no map `orders`, without which nothing can be approved or removed safely: it needs \
+         hpc-storage-proxy 0.1.0 or newer as its source"
+    )]
+    NoOrders,
+    /// The development mode of a proxy.
+    #[error("the document's GIDs are invented (the proxy runs in development mode): nothing is made of them")]
+    MockIdentities,
+    /// The list changed while it was read.
+    #[error("the document changed while its pages were read: {read} items of {total}")]
+    Changed {
+        /// Items read, each once.
+        read: usize,
+        /// Items there should be.
+        total: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    resources: Vec<&'a RawValue>,
+    pagination: Pagination,
+    #[serde(borrow, default)]
+    orders: Option<BTreeMap<Uuid, &'a RawValue>>,
+    #[serde(default)]
+    skipped: Vec<Skipped>,
+    #[serde(default)]
+    mock_identities: bool,
+}
+
+#[derive(Deserialize)]
+struct Pagination {
+    total: usize,
+    pages: usize,
+}
+
+#[derive(Deserialize)]
+struct Skipped {
+    #[serde(rename = "itemId")]
+    item_id: Option<Uuid>,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    detail: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    item_id: Uuid,
+    status: Status,
+    mount_point: MountPoint,
+    permission: Permission,
+    storage_system: Named,
+    target: Target,
+    quotas: Option<Vec<Quota>>,
+    new_quotas: Option<Vec<Quota>>,
+    #[serde(flatten)]
+    links: Links,
+}
+
+#[derive(Deserialize)]
+struct MountPoint {
+    default: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Permission {
+    value: String,
+    permission_type: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    target_type: String,
+    target_item: TargetItem,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TargetItem {
+    name: Option<String>,
+    unix_gid: Option<u32>,
+    unix_uid: Option<u32>,
+    primary_project: Option<PrimaryProject>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PrimaryProject {
+    unix_gid: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Quota {
+    #[serde(rename = "type")]
+    kind: String,
+    quota: f64,
+    unit: String,
+    enforcement_type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOrder {
+    uuid: Option<Uuid>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    state: Option<String>,
+    offering_type: Option<String>,
+}
+
+/// How many pages the walk has, as the first one says.
+pub fn pages(first: &[u8]) -> Result<usize, Unreadable> {
+    page(0, first).map(|page| page.pagination.pages)
+}
+
+/// The document from the bodies of all its pages, in their order; complete, or an error.
+///
+/// With `mock_identities` the invented GIDs of a proxy in development mode are taken for real ones.
+pub fn assemble(bodies: &[Vec<u8>], mock_identities: bool) -> Result<Document, Unreadable> {
+    let mut document = Document::default();
+    let (mut seen, mut read, mut total) = (BTreeSet::new(), 0, None);
+    for (at, body) in bodies.iter().enumerate() {
+        let page = page(at, body)?;
+        let orders = page.orders.ok_or(Unreadable::NoOrders)?;
+        if page.mock_identities && !mock_identities {
+            return Err(Unreadable::MockIdentities);
+        }
+        if *total.get_or_insert(page.pagination.total) != page.pagination.total {
+            return Err(Unreadable::Changed { read, total: page.pagination.total });
+        }
+        read += page.resources.len();
+        for raw in page.resources {
+            take(raw, &orders, &mut seen, &mut document);
+        }
+        if at == 0 {
+            let skipped = page.skipped.into_iter();
+            let odd = |it: Skipped| Odd { id: it.item_id, reason: format!("{}: {}", it.error, it.detail) };
+            document.skipped = skipped.map(odd).collect();
+        }
+    }
+    match total {
+        Some(total) if total == read => Ok(document),
+        total => Err(Unreadable::Changed { read, total: total.unwrap_or_default() }),
+    }
+}
+
+fn page(at: usize, body: &[u8]) -> Result<Page<'_>, Unreadable> {
+    // Where it stops being the document may be told, what stands there may not: it is not ours to print.
+    serde_json::from_slice(body).map_err(|error| Unreadable::Page {
+        page: at + 1,
+        reason: format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column()),
+    })
+}
+
+/// Puts one item where it belongs.
+fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeSet<Uuid>, document: &mut Document) {
+    let item: Item = match serde_json::from_str(raw.get()) {
+        Ok(item) => item,
+        Err(error) => {
+            let id = serde_json::from_str::<Id>(raw.get()).ok().map(|id| id.item_id);
+            document.odd.push(Odd { id, reason: format!("the item cannot be understood: {error}") });
+            return;
+        }
+    };
+    let id = item.item_id;
+    let mut odd = |reason: &str| document.odd.push(Odd { id: Some(id), reason: reason.to_owned() });
+    let octal = item.permission.permission_type == "octal"
+        && matches!(item.permission.value.len(), 3 | 4)
+        && item.permission.value.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(&item.permission.value, 8).ok().filter(|_| octal);
+    let Some(mode) = mode.map(Mode) else { return odd("the permission is not three or four octal digits") };
+    let (system, path) = (item.storage_system.key.to_lowercase(), item.mount_point.default);
+    let kind = match item.target.target_type.as_str() {
+        "tenant" | "customer" => return document.nodes.push(Node { system, path, mode }),
+        "project" => Kind::Project,
+        "user" => Kind::User,
+        _ => return odd("the target is neither a tenant nor a customer, project or user"),
+    };
+    let Ok(quotas) = item.quotas.map(four).transpose() else {
+        return odd("the quotas are not the four that they should be");
+    };
+    let Ok(new_quotas) = item.new_quotas.map(four).transpose() else {
+        return odd("the new quotas are not the four that they should be");
+    };
+    let order = match orders.get(&id).map(|raw| order(raw)) {
+        Some(None) => return odd("the order in progress cannot be understood"),
+        Some(order) => order,
+        None => None,
+    };
+    if !seen.insert(id) {
+        // Neither of the two can be trusted.
+        document.resources.retain(|other| other.id != id);
+        return odd("two items have this itemId");
+    }
+    let (target, links) = (item.target.target_item, item.links);
+    let gid = match kind {
+        Kind::Project => target.unix_gid,
+        Kind::User => target.primary_project.and_then(|project| project.unix_gid),
+    };
+    let (name, uid, status) = (target.name, target.unix_uid, item.status);
+    document.resources.push(Resource {
+        id,
+        system,
+        path,
+        status,
+        kind,
+        name,
+        mode,
+        gid,
+        uid,
+        quotas,
+        new_quotas,
+        order,
+        links,
+    });
+}
+
+#[derive(Deserialize)]
+struct Id {
+    #[serde(rename = "itemId")]
+    item_id: Uuid,
+}
+
+/// Soft space, hard space, soft inodes, hard inodes: exactly these.
+fn four(quotas: Vec<Quota>) -> Result<Quotas, ()> {
+    let expected =
+        [("space", "tera", "soft"), ("space", "tera", "hard"), ("inodes", "none", "soft"), ("inodes", "none", "hard")];
+    let quotas: [Quota; 4] = quotas.try_into().map_err(|_| ())?;
+    let fits = |(quota, expected): (&Quota, (&str, &str, &str))| {
+        (quota.kind.as_str(), quota.unit.as_str(), quota.enforcement_type.as_str()) == expected
+    };
+    if !quotas.iter().zip(expected).all(fits) {
+        return Err(());
+    }
+    let [space_soft, space_hard, inodes_soft, inodes_hard] = quotas.map(|quota| quota.quota);
+    Ok(Quotas { space: [space_soft, space_hard], inodes: [inodes_soft, inodes_hard] })
+}
+
+fn order(raw: &RawValue) -> Option<Order> {
+    let order: WireOrder = serde_json::from_str(raw.get()).ok()?;
+    Some(Order {
+        id: order.uuid?,
+        kind: match order.kind.as_deref() {
+            Some("Create") => OrderKind::Create,
+            Some("Update") => OrderKind::Update,
+            Some("Terminate") => OrderKind::Terminate,
+            _ => OrderKind::Other,
+        },
+        state: match order.state.as_deref() {
+            Some("pending-provider") => OrderState::PendingProvider,
+            Some("executing") => OrderState::Executing,
+            _ => OrderState::Other,
+        },
+        offering: match order.offering_type.as_deref() {
+            Some("Marketplace.Slurm" | "Marketplace.SiteAgent") => Offering::SiteAgent,
+            Some("Marketplace.Basic") => Offering::Basic,
+            _ => Offering::Other,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const ID: &str = "11111111-2222-4333-8444-555555555555";
+
+fn item(id: &str) -> Value {
+    let quota = |kind: &str, unit: &str, enforcement: &str, quota: f64| json!({"type": kind, "quota": quota, "unit": unit, "enforcementType": enforcement});
+    json!({
+        "itemId": id, "status": "pending",
+        "mountPoint": {"default": "/capstor/store/cscs/customer/project"},
+        "permission": {"value": "2770", "permissionType": "octal"},
+        "storageSystem": {"itemId": id, "key": "capstor", "name": "CAPSTOR", "active": true, "path": ""},
+        "target": {"targetType": "project", "targetItem": {"itemId": id, "name": "project", "unixGid": 30500, "status": "open"}},
+        "quotas": [quota("space", "tera", "soft", 10.0), quota("space", "tera", "hard", 11.0),
+                   quota("inodes", "none", "soft", 10.0), quota("inodes", "none", "hard", 20.0)],
+        "oldQuotas": null, "newQuotas": null, "parentItemId": null,
+        "set_state_done_url": "https://waldur.example.org/api/marketplace-orders/1/set_state_done/",
+    })
+}
+
+fn page(resources: &[Value], total: usize) -> Value {
+    json!({
+        "status": "success", "resources": resources,
+        "pagination": {"current": 1, "limit": 100, "offset": 0, "pages": 1, "total": total},
+        "orders": {ID: {"uuid": ID, "type": "Create", "state": "executing", "offeringType": "Marketplace.Slurm"}},
+    })
+}
+
+fn assembled(pages: &[Value]) -> Result<Document, Unreadable> {
+    assemble(&pages.iter().map(|page| page.to_string().into_bytes()).collect::<Vec<_>>(), false)
+}
+
+fn one(item: Value) -> Document {
+    assembled(&[page(&[item], 1)]).unwrap()
+}
+
+#[test]
+fn an_item_is_read_with_its_order() {
+    let document = one(item(ID));
+    let [resource] = &document.resources[..] else { panic!("{document:?}") };
+    assert_eq!((resource.gid, resource.mode), (Some(30500), Mode(0o2770)));
+    assert_eq!(resource.quotas, Some(Quotas { space: [10.0, 11.0], inodes: [10.0, 20.0] }));
+    let order = resource.order.as_ref().unwrap();
+    assert_eq!(
+        (order.kind, order.state, order.offering),
+        (OrderKind::Create, OrderState::Executing, Offering::SiteAgent)
+    );
+    assert!(resource.links.done.is_some() && resource.links.approve.is_none());
+}
+
+#[test]
+fn what_is_not_understood_is_held() {
+    for (pointer, value) in [
+        ("/status", json!("frozen")),
+        ("/permission/value", json!("77")),
+        ("/permission/value", json!("+77")),
+        ("/permission/permissionType", json!("acl")),
+        ("/target/targetType", json!("planet")),
+        ("/target/targetItem/unixGid", json!(-1)),
+        ("/quotas/0/unit", json!("tebi")),
+        ("/quotas/3/type", json!("files")),
+        ("/quotas", json!([])),
+        ("/mountPoint", json!(null)),
+    ] {
+        let mut odd = item(ID);
+        *odd.pointer_mut(pointer).unwrap() = value;
+        let document = one(odd);
+        assert!(document.resources.is_empty() && document.odd.len() == 1, "{pointer}: {document:?}");
+        assert_eq!(document.odd[0].id, Some(ID.parse().unwrap()), "{pointer}");
+    }
+}
+
+#[test]
+fn of_two_items_with_one_id_neither_is_trusted() {
+    let document = assembled(&[page(&[item(ID), item(ID)], 2)]).unwrap();
+    assert!(document.resources.is_empty() && document.odd.len() == 1, "{document:?}");
+}
+
+#[test]
+fn a_list_that_is_not_complete_is_no_list() {
+    assert!(matches!(assembled(&[page(&[item(ID)], 2)]), Err(Unreadable::Changed { read: 1, total: 2 })));
+    assert!(matches!(assembled(&[]), Err(Unreadable::Changed { .. })));
+    let other = "21111111-2222-4333-8444-555555555555";
+    let moved = [page(&[item(ID)], 2), page(&[item(other)], 3)];
+    assert!(matches!(assembled(&moved), Err(Unreadable::Changed { .. })));
+    assert!(matches!(assemble(&[b"<html>".to_vec()], false), Err(Unreadable::Page { page: 1, .. })));
+}
+
+#[test]
+fn a_proxy_that_tells_no_orders_or_invents_gids_is_refused() {
+    let mut older = page(&[item(ID)], 1);
+    older.as_object_mut().unwrap().remove("orders");
+    assert!(matches!(assembled(&[older]), Err(Unreadable::NoOrders)));
+    let mut mock = page(&[item(ID)], 1);
+    mock["mock_identities"] = json!(true);
+    assert!(matches!(assembled(&[mock]), Err(Unreadable::MockIdentities)));
+}

@@ -1,0 +1,190 @@
+//! What a storage system can do for a resource, whatever it is made of.
+//!
+//! A driver is level-triggered: [`Driver::ensure`] leads from whatever is there to what is wanted, and can be called
+//! again after having been killed at any of its effects. It tells each effect before it has it, by `before`; when that
+//! fails (the lease is lost, the program is told to stop), it stops there and then.
+
+use std::error::Error;
+use std::fmt::Debug;
+
+use serde::Serialize;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::document::Mode;
+use crate::limits::{Limits, Usage};
+use crate::place::Place;
+
+pub mod memory;
+
+/// A directory as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wanted {
+    /// UUID of the Waldur resource: the mark by which the directory is known as ours.
+    pub id: Uuid,
+    /// Where it is.
+    pub place: Place,
+    /// Modes of the directories above, from the root down; those that are missing are made with them.
+    pub parents: Vec<Mode>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Mode.
+    pub mode: Mode,
+    /// Quotas, as the system holds them (see [`Driver::held_as`]).
+    pub limits: Limits,
+    /// Project ID, on systems that have them.
+    pub project: u32,
+}
+
+/// What is found for a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seen {
+    /// Nothing, neither at its place nor in the trash.
+    Absent,
+    /// A directory of this resource.
+    Ours(Present),
+    /// A directory that nobody has marked.
+    Unmarked(Present),
+    /// Something else is in the way: another resource's directory, a file, a symlink. Why it is in the way.
+    Obstructed(String),
+    /// In the trash, by the time since when (seconds since 1970).
+    Trashed {
+        /// When it was put there.
+        since: u64,
+    },
+}
+
+/// A directory that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Present {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Mode.
+    pub mode: Mode,
+    /// Quotas; `None` where none are set.
+    pub limits: Option<Limits>,
+    /// Project ID; `None` on systems that have none.
+    pub project: Option<u32>,
+    /// What is used, where that is known without a walk.
+    pub usage: Option<Usage>,
+}
+
+impl Present {
+    /// In what it differs from what is wanted; empty when in nothing.
+    pub fn differences(&self, wanted: &Wanted) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        if self.limits != Some(wanted.limits) {
+            differences.push(Difference::Quota);
+        }
+        if self.mode != wanted.mode {
+            differences.push(Difference::Mode);
+        }
+        if (self.uid, self.gid) != (wanted.uid, wanted.gid) {
+            differences.push(Difference::Owner);
+        }
+        if self.project.is_some_and(|project| project != wanted.project) {
+            differences.push(Difference::Project);
+        }
+        differences
+    }
+}
+
+/// In what a directory can differ from what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Difference {
+    /// Its quotas.
+    Quota,
+    /// Its mode.
+    Mode,
+    /// Its owner or group.
+    Owner,
+    /// Its project ID.
+    Project,
+}
+
+/// A tree in the trash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trashed {
+    /// UUID of its resource.
+    pub id: Uuid,
+    /// When it was put there, in seconds since 1970.
+    pub since: u64,
+}
+
+/// What stopped a driver.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// It may work the next time: the system is away, busy, full, or not set up.
+    #[error("{what}")]
+    Passing {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// Something is in the way that is not ours. For a person.
+    #[error("{0}")]
+    Conflict(String),
+    /// Told to stop before an effect: by a signal, or because the lease is lost.
+    #[error("stopped before: {0}")]
+    Stopped(String),
+}
+
+impl Fault {
+    /// A passing fault with its cause.
+    pub fn passing(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Passing { what: what.into(), source: Some(source.into()) }
+    }
+
+    /// A passing fault that says all.
+    pub fn unclear(what: impl Into<String>) -> Self {
+        Self::Passing { what: what.into(), source: None }
+    }
+}
+
+/// Is told each effect before it is had; an error stops the driver.
+pub type Before<'a> = &'a (dyn Fn(&str) -> Result<(), Fault> + Sync);
+
+/// One storage system. Every fault of reading is a [`Fault`], never an answer: what is not known is not absent.
+pub trait Driver: Debug + Send + Sync {
+    /// Whether the system is there and set up as it must be; called before each pass. The fault says what to do.
+    fn ready(&self) -> Result<(), Fault>;
+
+    /// The limits that the system reads back when it is told these: rounded up to its blocks.
+    fn held_as(&self, limits: Limits) -> Limits;
+
+    /// What is there, one answer for each that is wanted, in their order.
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>>;
+
+    /// Everything in the trash.
+    fn trash(&self) -> Result<Vec<Trashed>, Fault>;
+
+    /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+
+    /// Freezes the directory (nobody enters, nothing grows) and puts it into the trash, under its UUID and `now` (seconds
+    /// since 1970). Nothing to do where it is there already.
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault>;
+
+    /// Brings the directory back from the trash, as wanted.
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+
+    /// Marks the unmarked directory at the place as this resource's.
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+
+    /// Deletes a tree in the trash for good. Only what [`Driver::trash`] named, and only that.
+    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault>;
+
+    /// What the files of each take; `None` where the directory is not there or not ours. May walk, and then tells `seen`
+    /// the number of files seen so far.
+    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>>;
+}
+
+#[cfg(test)]
+pub(crate) mod conformance;

@@ -1,0 +1,165 @@
+//! What every driver must do, whatever it drives.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use uuid::Uuid;
+
+use super::{Driver, Fault, Seen, Trashed, Wanted};
+use crate::document::Mode;
+use crate::limits::{Bytes, Inodes, Limits};
+use crate::place::Place;
+
+/// What differs between systems under test.
+pub(crate) struct Bench<'a> {
+    /// The driver, on an empty system whose root is published as `/sys`.
+    pub(crate) driver: &'a dyn Driver,
+    /// Owner and group that the test may give away.
+    pub(crate) ids: (u32, u32),
+    /// Makes a directory without a mark at this place, with its parents, as a person would.
+    pub(crate) make_unmarked: &'a dyn Fn(&Place),
+}
+
+const TB: u64 = 1_000_000_000_000;
+
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// A resource's directory, `n` telling it from others.
+    pub(crate) fn wanted(&self, n: u32) -> Wanted {
+        let place = Place::parse(&format!("/sys/store/cscs/customer/project-{n}"), "/sys").unwrap();
+        let limits = Limits::new([Bytes(10 * TB), Bytes(11 * TB)], [Inodes(1_000_000), Inodes(1_500_000)]).unwrap();
+        Wanted {
+            id: Uuid::from_u128(0x1000 + u128::from(n)),
+            place,
+            parents: vec![Mode(0o755), Mode(0o775), Mode(0o775)],
+            uid: self.ids.0,
+            gid: self.ids.1,
+            mode: Mode(0o2770),
+            limits: self.driver.held_as(limits),
+            project: 5000 + n,
+        }
+    }
+
+    pub(crate) fn seen(&self, wanted: &Wanted) -> Seen {
+        self.driver.observe(&[wanted]).pop().unwrap().unwrap()
+    }
+
+    pub(crate) fn is_as_wanted(&self, wanted: &Wanted) -> bool {
+        matches!(self.seen(wanted), Seen::Ours(present) if present.differences(wanted).is_empty())
+    }
+
+    /// Everything that a driver promises.
+    pub(crate) fn all(&self) {
+        self.driver.ready().unwrap();
+        self.a_life();
+        self.changes();
+        self.what_is_not_ours_stays();
+        self.killed_anywhere();
+    }
+
+    fn a_life(&self) {
+        let (driver, wanted) = (self.driver, self.wanted(1));
+        assert_eq!(self.seen(&wanted), Seen::Absent);
+        for _ in 0..2 {
+            driver.ensure(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        }
+        assert!(driver.usage(&[&wanted], &|_| {}).pop().unwrap().unwrap().is_some());
+        for _ in 0..2 {
+            driver.retire(&wanted, 1_000, &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });
+        }
+        assert_eq!(driver.trash().unwrap(), [Trashed { id: wanted.id, since: 1_000 }]);
+        for _ in 0..2 {
+            driver.restore(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        }
+        assert_eq!(driver.trash().unwrap(), []);
+        driver.retire(&wanted, 2_000, &go).unwrap();
+        let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
+        driver.purge(&other, &go).ok();
+        assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
+        driver.purge(&Trashed { id: wanted.id, since: 2_000 }, &go).unwrap();
+        assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert_eq!(driver.trash().unwrap(), []);
+    }
+
+    fn changes(&self) {
+        let mut wanted = self.wanted(2);
+        self.driver.ensure(&wanted, &go).unwrap();
+        wanted.limits = self.driver.held_as(Limits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+        wanted.mode = Mode(0o750);
+        assert!(!self.is_as_wanted(&wanted));
+        self.driver.ensure(&wanted, &go).unwrap();
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+    }
+
+    fn what_is_not_ours_stays(&self) {
+        let (driver, wanted) = (self.driver, self.wanted(3));
+        (self.make_unmarked)(&wanted.place);
+        let unmarked = self.seen(&wanted);
+        assert!(matches!(unmarked, Seen::Unmarked(_)), "{unmarked:?}");
+        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(driver.retire(&wanted, 1, &go), Err(Fault::Conflict(_))));
+        assert_eq!(self.seen(&wanted), unmarked);
+        driver.adopt(&wanted, &go).unwrap();
+        driver.ensure(&wanted, &go).unwrap();
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        let other = Wanted { id: Uuid::from_u128(77), ..wanted.clone() };
+        assert!(matches!(self.seen(&other), Seen::Obstructed(_)));
+        for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
+            assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+        }
+        assert!(self.is_as_wanted(&wanted));
+    }
+
+    /// Stopped before each effect in turn, and called again: the same end, nothing doubled, nothing left over.
+    fn killed_anywhere(&self) {
+        let (driver, mut at) = (self.driver, 0);
+        loop {
+            let wanted = self.wanted(100 + at);
+            let mut whole = killed(at, &|before| driver.ensure(&wanted, before));
+            driver.ensure(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            whole &= killed(at, &|before| driver.retire(&wanted, 3_000, before));
+            driver.retire(&wanted, 3_001, &go).unwrap();
+            assert!(matches!(self.seen(&wanted), Seen::Trashed { .. }), "killed at {at}");
+            whole &= killed(at, &|before| driver.restore(&wanted, before));
+            driver.restore(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            driver.retire(&wanted, 4_000, &go).unwrap();
+            let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
+            whole &= killed(at, &|before| driver.purge(trashed, before));
+            driver.purge(trashed, &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Absent);
+            at += 1;
+            if whole {
+                break;
+            }
+        }
+        assert!(at > 1, "a driver that tells no effect cannot be stopped");
+    }
+}
+
+/// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
+fn killed(at: u32, work: &dyn Fn(super::Before<'_>) -> Result<(), Fault>) -> bool {
+    let effects = AtomicUsize::new(0);
+    let before = |what: &str| match effects.fetch_add(1, Ordering::Relaxed) < at as usize {
+        true => Ok(()),
+        false => Err(Fault::Stopped(what.into())),
+    };
+    match work(&before) {
+        Ok(()) => true,
+        Err(Fault::Stopped(_)) => false,
+        Err(fault) => panic!("{fault:?}"),
+    }
+}
+
+#[test]
+fn memory() {
+    let driver = super::memory::Memory::default();
+    let make_unmarked = |place: &Place| driver.put_unmarked(place);
+    Bench { driver: &driver, ids: (0, 30_500), make_unmarked: &make_unmarked }.all();
+}

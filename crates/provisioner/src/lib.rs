@@ -1,0 +1,17 @@
+//! The storage provisioner: reads the document that the proxy publishes, makes real directories and quotas of it, and
+//! reports back to Waldur.
+//!
+//! It works from state, not from events: each pass reads the whole document, looks at the storage, and plans what is
+//! missing ([`plan`], pure). It can be killed anywhere; the next pass comes to the same end. Nothing here runs a
+//! shell, follows a symlink, or takes absence from the document for a wish to delete.
+
+pub mod clock;
+pub mod document;
+pub mod driver;
+pub mod journal;
+pub mod ledger;
+pub mod limits;
+pub mod pass;
+pub mod place;
+pub mod plan;
+pub mod preflight;

@@ -1,0 +1,234 @@
+//! Quotas as numbers that a storage system can hold: whole bytes and whole inodes, never nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What Waldur's "TB" means on a storage system. Always declared, never assumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terabyte {
+    /// 10^12 bytes.
+    #[serde(rename = "TB")]
+    Decimal,
+    /// 2^40 bytes.
+    #[serde(rename = "TiB")]
+    Binary,
+}
+
+impl Terabyte {
+    /// Its size in bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Decimal => 1_000_000_000_000,
+            Self::Binary => 1 << 40,
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+/// A number of inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Inodes(pub u64);
+
+/// What a directory's files take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Space taken.
+    pub space: Bytes,
+    /// Files and directories, the top one with them where the system counts it.
+    pub inodes: Inodes,
+}
+
+/// Quotas of a directory. Every value is above zero, for zero means *unlimited* on most systems; no soft value is above
+/// its hard one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unjudged", into = "Unjudged")]
+pub struct Limits {
+    space: [Bytes; 2],
+    inodes: [Inodes; 2],
+}
+
+/// Limits as they are written, before they are judged.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Unjudged {
+    space_soft: Bytes,
+    space_hard: Bytes,
+    inodes_soft: Inodes,
+    inodes_hard: Inodes,
+}
+
+/// Why numbers are no limits. All of these last until the order or the offering is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoLimits {
+    /// A value that would mean *unlimited*.
+    #[error("the quota for {0} is 0, which storage systems take for unlimited")]
+    Zero(&'static str),
+    /// A soft value above the hard one.
+    #[error("the soft quota for {0} is above the hard one")]
+    SoftAboveHard(&'static str),
+    /// Not a whole number of bytes or inodes, or none that a computer can hold.
+    #[error("the quota for {what} ({value}) is not a whole number of {what} between 1 and 2^63")]
+    Uncountable {
+        /// `bytes` or `inodes`.
+        what: &'static str,
+        /// The number as published.
+        value: String,
+    },
+}
+
+impl Limits {
+    /// Limits of soft and hard space, soft and hard inodes.
+    pub fn new(space: [Bytes; 2], inodes: [Inodes; 2]) -> Result<Self, NoLimits> {
+        for (what, [soft, hard]) in [("space", space.map(|n| n.0)), ("inodes", inodes.map(|n| n.0))] {
+            if soft == 0 || hard == 0 {
+                return Err(NoLimits::Zero(what));
+            }
+            if soft > hard {
+                return Err(NoLimits::SoftAboveHard(what));
+            }
+        }
+        Ok(Self { space, inodes })
+    }
+
+    /// The least there can be: one byte, one inode.
+    pub const fn least() -> Self {
+        Self { space: [Bytes(1); 2], inodes: [Inodes(1); 2] }
+    }
+
+    /// Soft limit of the space.
+    pub const fn space_soft(&self) -> Bytes {
+        self.space[0]
+    }
+
+    /// Hard limit of the space.
+    pub const fn space_hard(&self) -> Bytes {
+        self.space[1]
+    }
+
+    /// Soft limit of the inodes.
+    pub const fn inodes_soft(&self) -> Inodes {
+        self.inodes[0]
+    }
+
+    /// Hard limit of the inodes.
+    pub const fn inodes_hard(&self) -> Inodes {
+        self.inodes[1]
+    }
+
+    /// The same limits with the space rounded up to whole blocks of `block` bytes, as a system holds them.
+    pub fn in_blocks_of(&self, block: u64) -> Self {
+        Self { space: self.space.map(|bytes| Bytes(bytes.0.div_ceil(block).saturating_mul(block))), ..*self }
+    }
+
+    /// Limits that stop all growth: what is used now, and at least one block of `block` bytes and one inode.
+    pub fn frozen_at(usage: Usage, block: u64) -> Self {
+        let space = Bytes(usage.space.0.max(1).div_ceil(block).saturating_mul(block));
+        let inodes = Inodes(usage.inodes.0.max(1));
+        Self { space: [space; 2], inodes: [inodes; 2] }
+    }
+
+    /// Whether what is used already goes beyond a hard limit.
+    pub fn are_below(&self, usage: Usage) -> bool {
+        self.space_hard() < usage.space || self.inodes_hard() < usage.inodes
+    }
+
+    /// Whether any of these limits is below the one in `before`.
+    pub fn shrink(&self, before: &Self) -> bool {
+        self.space.iter().zip(&before.space).any(|(now, before)| now < before)
+            || self.inodes.iter().zip(&before.inodes).any(|(now, before)| now < before)
+    }
+}
+
+impl TryFrom<Unjudged> for Limits {
+    type Error = NoLimits;
+
+    fn try_from(raw: Unjudged) -> Result<Self, NoLimits> {
+        Self::new([raw.space_soft, raw.space_hard], [raw.inodes_soft, raw.inodes_hard])
+    }
+}
+
+impl From<Limits> for Unjudged {
+    fn from(limits: Limits) -> Self {
+        let ([space_soft, space_hard], [inodes_soft, inodes_hard]) = (limits.space, limits.inodes);
+        Self { space_soft, space_hard, inodes_soft, inodes_hard }
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [space, inodes] = [self.space.map(|n| n.0), self.inodes.map(|n| n.0)];
+        write!(f, "{}/{} bytes, {}/{} inodes", space[0], space[1], inodes[0], inodes[1])
+    }
+}
+
+/// `value` times `unit` as a whole number, exactly: a number is taken as the decimal that is written, not as the
+/// binary fraction that stands for it.
+pub fn exactly(value: f64, unit: u64, what: &'static str) -> Result<u64, NoLimits> {
+    let uncountable = || NoLimits::Uncountable { what, value: value.to_string() };
+    if !value.is_finite() || value < 0.0 {
+        return Err(uncountable());
+    }
+    // The shortest decimal that stands for this number; never with an exponent.
+    let text = value.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let whole: u128 = whole.parse().map_err(|_| uncountable())?;
+    let scale = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u128.checked_pow(digits));
+    let scale = scale.ok_or_else(uncountable)?;
+    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| uncountable())? };
+    let digits = whole.checked_mul(scale).and_then(|digits| digits.checked_add(fraction)).ok_or_else(uncountable)?;
+    let product = digits.checked_mul(unit.into()).ok_or_else(uncountable)?;
+    if !product.is_multiple_of(scale) || product / scale >= 1 << 63 {
+        return Err(uncountable());
+    }
+    u64::try_from(product / scale).map_err(|_| uncountable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limits(space: u64, inodes: u64) -> Result<Limits, NoLimits> {
+        Limits::new([Bytes(space); 2], [Inodes(inodes); 2])
+    }
+
+    #[test]
+    fn zero_is_no_limit_but_a_fault() {
+        assert_eq!(limits(0, 1), Err(NoLimits::Zero("space")));
+        assert_eq!(limits(1, 0), Err(NoLimits::Zero("inodes")));
+        assert_eq!(Limits::new([Bytes(2), Bytes(1)], [Inodes(1); 2]), Err(NoLimits::SoftAboveHard("space")));
+    }
+
+    #[test]
+    fn numbers_are_taken_as_they_are_written() {
+        let tb = Terabyte::Decimal.bytes();
+        assert_eq!(exactly(10.0, tb, "bytes"), Ok(10_000_000_000_000));
+        assert_eq!(exactly(0.3, tb, "bytes"), Ok(300_000_000_000));
+        assert_eq!(exactly(0.5, Terabyte::Binary.bytes(), "bytes"), Ok(1 << 39));
+        assert_eq!(exactly(0.000_000_000_001, tb, "bytes"), Ok(1));
+        for odd in [0.000_000_000_000_1, f64::NAN, f64::INFINITY, -1.0, 1e300, 9_223_372.036_854_776] {
+            assert!(exactly(odd, tb, "bytes").is_err(), "{odd}");
+        }
+        assert!(exactly(1.5, 1, "inodes").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_of_inodes_come_through(n in 0_u32..) {
+            prop_assert_eq!(exactly(f64::from(n), 1, "inodes"), Ok(u64::from(n)));
+        }
+
+        #[test]
+        fn blocks_never_take_away_and_never_double(space in 1_u64..1 << 60, block in 1_u64..1 << 20) {
+            let rounded = limits(space, 1).unwrap().in_blocks_of(block);
+            prop_assert!(rounded.space_hard().0 >= space && rounded.space_hard().0 < space + block);
+            prop_assert_eq!(rounded.in_blocks_of(block), rounded);
+        }
+    }
+}

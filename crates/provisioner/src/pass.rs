@@ -1,0 +1,252 @@
+//! One pass: read, look, plan, drive, verify, report.
+//!
+//! Everything is derived anew each time from the document and the storage. The journal adds one thing that neither can
+//! tell: whose work was begun and not brought to its end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::document::{Document, OrderKind, OrderState, Resource, Status};
+use crate::driver::{Driver, Fault, Seen, Wanted};
+use crate::journal::{self, Event, Journal, JournalError};
+use crate::ledger::Ledger;
+use crate::plan::{Case, Held, Hold, Plan, Policy, Task, plan};
+use crate::preflight::{self, Site};
+
+mod call;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub use call::{Action, Answer, Call};
+
+/// A storage system that is driven here.
+#[derive(Debug)]
+pub struct System {
+    /// Its key in the document, in lower case.
+    pub key: String,
+    /// What preflight needs to know of it.
+    pub site: Site,
+    /// What drives it.
+    pub driver: Box<dyn Driver>,
+    /// How many resources are worked on at one time.
+    pub at_once: usize,
+}
+
+/// What lies outside: the proxy, Waldur, and whoever may say stop.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// Reads the document afresh, complete.
+    pub read: &'a (dyn Fn() -> Result<Document, Fault> + Sync),
+    /// Tells Waldur something.
+    pub call: &'a (dyn Fn(&Call) -> Answer + Sync),
+    /// Whether work on a system may go on: the lease is held, nobody said stop. Asked before each effect.
+    pub permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
+}
+
+/// What a pass leaves.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// What was planned.
+    pub plan: Plan,
+    /// What was brought to its end.
+    pub ended: Vec<Uuid>,
+    /// What was not, and why; the next pass takes it up.
+    pub failed: BTreeMap<Uuid, String>,
+}
+
+/// Why there was no pass, or it stopped midway.
+#[derive(Debug, Error)]
+pub enum PassError {
+    /// The document cannot be had. Nothing was touched.
+    #[error("the document cannot be read; nothing was touched")]
+    Document(#[source] Fault),
+    /// The journal cannot be written. No effect goes without it.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The ledger of project IDs cannot be written.
+    #[error("the ledger of project IDs cannot be written; nothing was touched")]
+    Ledger(#[source] std::io::Error),
+}
+
+/// A document with what is found on the storage for it.
+#[derive(Debug)]
+pub struct Survey {
+    /// As read.
+    pub document: Document,
+    /// One for each resource of the systems that are driven here.
+    pub cases: Vec<Case>,
+    /// What cannot even be judged.
+    pub held: Vec<Held>,
+}
+
+/// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
+pub fn survey(
+    systems: &[System],
+    outside: Outside<'_>,
+    journal: &Journal,
+    ledger: &mut Ledger,
+) -> Result<Survey, PassError> {
+    let document = (outside.read)().map_err(PassError::Document)?;
+    let mut wanted = BTreeMap::new();
+    for system in systems {
+        let resources: Vec<_> = of_system(&document, &system.key).collect();
+        let judged = preflight::judge(&resources, &document, &system.key, &system.site, ledger);
+        let judged: Vec<_> = judged
+            .into_iter()
+            .map(|judged| judged.map(|wanted| Wanted { limits: system.driver.held_as(wanted.limits), ..wanted }))
+            .collect();
+        wanted.insert(&*system.key, (resources, judged));
+    }
+    // Systems are looked at side by side: one that hangs delays no other.
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        let looks: Vec<_> =
+            systems.iter().map(|system| scope.spawn(|| look(system, &wanted[&*system.key].1))).collect();
+        looks.into_iter().map(|look| look.join().unwrap_or_default()).collect()
+    });
+    let mut cases = BTreeMap::new();
+    for ((_, (resources, judged)), seen) in
+        systems.iter().map(|system| (system, wanted.remove(&*system.key).unwrap_or_default())).zip(seen)
+    {
+        let mut seen = seen.into_iter();
+        for (resource, wanted) in resources.into_iter().zip(judged) {
+            let seen = seen.next().unwrap_or_else(|| Err("its system was not looked at".into()));
+            let unfinished = journal.unfinished(resource.id);
+            cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished });
+        }
+    }
+    // In the document's order, whatever the order of the systems.
+    let cases = document.resources.iter().filter_map(|resource| cases.remove(&resource.id)).collect();
+    let odd = |(odd, what): (&crate::document::Odd, &str)| Held {
+        id: odd.id,
+        system: String::new(),
+        path: String::new(),
+        hold: Hold::Refused,
+        reason: format!("{what}: {}", odd.reason),
+    };
+    let ours = document.odd.iter().map(|odd| (odd, "not understood"));
+    let skipped = document.skipped.iter().map(|odd| (odd, "left out by the proxy"));
+    let held = ours.chain(skipped).map(odd).collect();
+    Ok(Survey { cases, held, document })
+}
+
+fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &'a Resource> {
+    document.resources.iter().filter(move |resource| resource.system == key)
+}
+
+/// What is found for each, in their order.
+fn look(system: &System, judged: &[Result<Wanted, preflight::Refusal>]) -> Vec<Result<Seen, String>> {
+    if let Err(fault) = system.driver.ready() {
+        return judged.iter().map(|_| Err(told(&fault))).collect();
+    }
+    let wanted: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
+    let mut seen = system.driver.observe(&wanted).into_iter();
+    let one = |judged: &Result<Wanted, _>| match judged {
+        Ok(_) => seen.next().unwrap_or_else(|| Err(Fault::unclear("no answer"))).map_err(|fault| told(&fault)),
+        // Where nothing can be wanted nothing is looked for; the planner holds or refuses it.
+        Err(_) => Ok(Seen::Absent),
+    };
+    judged.iter().map(one).collect()
+}
+
+/// The plan for what was surveyed.
+pub fn planned(survey: &Survey, policy: Policy, confirmed: bool) -> Plan {
+    let mut plan = plan(&survey.cases, policy, confirmed);
+    plan.held.extend(survey.held.iter().cloned());
+    plan
+}
+
+/// Carries out a plan that was made for this document, and says what came of it.
+pub fn carry_out(
+    plan: Plan,
+    document: &Document,
+    systems: &[System],
+    outside: Outside<'_>,
+    journal: &Journal,
+    ledger: &mut Ledger,
+    clock: &Clock,
+) -> Result<Report, PassError> {
+    if plan.tasks.is_empty() {
+        return Ok(Report { plan, ..Report::default() });
+    }
+    ledger.save().map_err(PassError::Ledger)?;
+    for task in &plan.tasks {
+        let steps = task.steps.iter().map(journal::name).collect();
+        let Task { system, path, order, why, .. } = task.clone();
+        journal.write(Some(task.id), Event::Begun { system, path, order, steps, why })?;
+    }
+    // One sync for all: none of them has had an effect yet.
+    journal.sync()?;
+    let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let pass = work::Pass { systems, outside, journal, now };
+    let results = pass.run(&plan.tasks, document)?;
+    let mut report = Report { plan, ..Report::default() };
+    for (id, result) in results {
+        match result {
+            Ok(()) => {
+                journal.write(Some(id), Event::Ended)?;
+                report.ended.push(id);
+            }
+            Err(fault) => {
+                journal.write(Some(id), Event::Failed { fault: fault.clone() })?;
+                report.failed.insert(id, fault);
+            }
+        }
+    }
+    journal.sync()?;
+    Ok(report)
+}
+
+/// One whole pass.
+pub fn pass(
+    systems: &[System],
+    outside: Outside<'_>,
+    journal: &Journal,
+    ledger: &mut Ledger,
+    policy: Policy,
+    clock: &Clock,
+) -> Result<Report, PassError> {
+    let survey = survey(systems, outside, journal, ledger)?;
+    let plan = planned(&survey, policy, false);
+    carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
+}
+
+/// A fault with its causes.
+pub fn told(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut cause = fault.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs `one` for each of the items, `at_once` at a time, and gives the results in their order.
+pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], at_once: usize, one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { break };
+                    let result = one(item);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,103 @@
+//! What Waldur is told, and what it answers.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{OrderKind, OrderState, Resource, Status};
+use crate::document::Links;
+
+/// One thing to tell Waldur.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The resource it is about.
+    pub resource: Uuid,
+    /// Its path as published.
+    pub path: String,
+    /// Where to send it, as the document says.
+    pub link: String,
+    /// What to say.
+    pub action: Action,
+}
+
+/// What can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The order is accepted.
+    Approve,
+    /// The order is refused, for this reason.
+    Reject(String),
+    /// The resource is at the call's path.
+    SetBackendId,
+    /// The order is carried out.
+    Done,
+    /// The order failed for good, for this reason.
+    Erred(String),
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Waldur took it.
+    Accepted,
+    /// Waldur did not take it, or nobody knows: read the order again. Why.
+    Unclear(String),
+    /// Whoever asks may not. For an operator: no order is to blame.
+    Denied(String),
+}
+
+impl Action {
+    /// Its name in links and in the journal.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Approve => "approve_by_provider",
+            Self::Reject(_) => "reject_by_provider",
+            Self::SetBackendId => "set_backend_id",
+            Self::Done => "set_state_done",
+            Self::Erred(_) => "set_state_erred",
+        }
+    }
+
+    /// The link for it.
+    pub(super) fn link<'a>(&self, links: &'a Links) -> Option<&'a str> {
+        match self {
+            Self::Approve => &links.approve,
+            Self::Reject(_) => &links.reject,
+            Self::SetBackendId => &links.backend_id,
+            Self::Done => &links.done,
+            Self::Erred(_) => &links.erred,
+        }
+        .as_deref()
+    }
+
+    /// Whether what it aims at is reached, as a document that was read afterwards shows; `now`: the resource in it.
+    pub(super) fn reached(&self, before: &Resource, now: Option<&Resource>) -> bool {
+        let order = before.order.as_ref();
+        let kind = order.map(|order| order.kind);
+        let same = now.and_then(|now| now.order.as_ref()).filter(|now| Some(now.id) == order.map(|order| order.id));
+        match (self, same) {
+            // Still the same order: approval shows in its state, all else would have ended it.
+            (Self::Approve, Some(order)) => order.state == OrderState::Executing,
+            (_, Some(_)) => false,
+            (Self::SetBackendId, None) => false,
+            (Self::Reject(_), None) => true,
+            (Self::Erred(_), None) => true,
+            (Self::Approve | Self::Done, None) => match (kind, now.map(|now| now.status)) {
+                (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
+                (_, status) => matches!(status, Some(Status::Active | Status::Updating | Status::Removing)),
+            },
+        }
+    }
+}
+
+impl Call {
+    /// The body of the POST; `None` for an empty one.
+    pub fn body(&self) -> Option<Value> {
+        match &self.action {
+            Action::Approve | Action::Done => None,
+            Action::Reject(reason) => Some(json!({"provider_rejection_comment": reason})),
+            Action::SetBackendId => Some(json!({"backend_id": self.path})),
+            // Waldur asks for both.
+            Action::Erred(reason) => Some(json!({"error_message": reason, "error_traceback": reason})),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The work of a pass: approvals first, then, with a document read anew, everything else.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Action, Answer, Call, Outside, PassError, System, side_by_side, told};
+use crate::document::{Document, OrderState, Resource, Status};
+use crate::driver::{Fault, Seen, Wanted};
+use crate::journal::{Event, Journal};
+use crate::plan::{Step, Task};
+
+pub(super) struct Pass<'a> {
+    pub(super) systems: &'a [System],
+    pub(super) outside: Outside<'a>,
+    pub(super) journal: &'a Journal,
+    /// Seconds since 1970.
+    pub(super) now: u64,
+}
+
+/// What came of a task or a step.
+enum Stop {
+    /// Tell why, go on with the next pass.
+    Fault(String),
+    /// The call may have reached its aim: a document read afterwards tells.
+    Unclear(Action, String),
+}
+
+type Results = Vec<(Uuid, Result<(), String>)>;
+
+impl Pass<'_> {
+    /// Works on all tasks; what came of each, in their order. Fails only with the journal.
+    pub(super) fn run(&self, tasks: &[Task], document: &Document) -> Result<Results, PassError> {
+        let mut results = BTreeMap::new();
+        let (first, ready): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| task.approves_first());
+        let mut resources = by_id(document);
+        let fresh;
+        let mut work: Vec<(&Task, &[Step])> = ready.iter().map(|task| (*task, &task.steps[..])).collect();
+        if !first.is_empty() {
+            let answers = self.in_parallel(&first, |task| self.call(Action::Approve, task, resources[&task.id]));
+            fresh = (self.outside.read)();
+            let fresh = match &fresh {
+                Ok(fresh) => by_id(fresh),
+                Err(fault) => {
+                    for task in &first {
+                        results.insert(
+                            task.id,
+                            Err(format!("approved, but the document cannot be read: {}", told(fault))),
+                        );
+                    }
+                    BTreeMap::new()
+                }
+            };
+            for (task, answer) in first.iter().zip(answers) {
+                if results.contains_key(&task.id) {
+                    continue;
+                }
+                match approved(task, fresh.get(&task.id).copied()) {
+                    Ok(steps) => {
+                        resources.insert(task.id, fresh[&task.id]);
+                        work.push((task, steps));
+                    }
+                    Err(state) => {
+                        let answer = answer.err().map_or(String::new(), |stop| format!(" ({})", stop.text()));
+                        results.insert(task.id, Err(format!("approved{answer}, but {state}")));
+                    }
+                }
+            }
+        }
+        let stops = self.in_parallel(&work, |(task, steps)| self.task(task, steps, resources[&task.id]));
+        let mut unclear = Vec::new();
+        for ((task, _), stop) in work.iter().zip(stops) {
+            match stop {
+                Ok(()) => _ = results.insert(task.id, Ok(())),
+                Err(Stop::Fault(fault)) => _ = results.insert(task.id, Err(fault)),
+                Err(Stop::Unclear(action, why)) => unclear.push((task.id, action, why)),
+            }
+        }
+        if !unclear.is_empty() {
+            let after = (self.outside.read)();
+            let after = after.as_ref().map(by_id);
+            for (id, action, why) in unclear {
+                let reached = after.as_ref().is_ok_and(|after| action.reached(resources[&id], after.get(&id).copied()));
+                results.insert(id, if reached { Ok(()) } else { Err(why) });
+            }
+        }
+        self.journal.sync()?;
+        Ok(tasks.iter().filter_map(|task| Some((task.id, results.remove(&task.id)?))).collect())
+    }
+
+    /// As many at once as their systems allow.
+    fn in_parallel<T: Sync, R: Send>(&self, items: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        let at_once = self.systems.iter().map(|system| system.at_once).max().unwrap_or(1);
+        side_by_side(items, at_once, one)
+    }
+
+    fn task(&self, task: &Task, steps: &[Step], resource: &Resource) -> Result<(), Stop> {
+        let Some(system) = self.systems.iter().find(|system| system.key == task.system) else {
+            return Err(Stop::Fault(format!("no system {} is configured", task.system)));
+        };
+        let before = |what: &str| {
+            (self.outside.permitted)(&system.key)?;
+            let note = self.journal.write(Some(task.id), Event::Effect { what: what.to_owned() });
+            note.map_err(|error| Fault::Stopped(format!("{what}: {}", told(&error))))
+        };
+        for step in steps {
+            match step {
+                Step::Ensure(wanted) => {
+                    system.driver.ensure(wanted, &before).map_err(Stop::fault)?;
+                    verify(system, wanted)?;
+                }
+                Step::Restore(wanted) => {
+                    system.driver.restore(wanted, &before).map_err(Stop::fault)?;
+                    verify(system, wanted)?;
+                }
+                Step::Retire(wanted) => {
+                    system.driver.retire(wanted, self.now, &before).map_err(Stop::fault)?;
+                    match observe(system, wanted)? {
+                        Seen::Trashed { .. } => {}
+                        other => {
+                            return Err(Stop::Fault(format!("put into the trash, but found {}", describe(&other))));
+                        }
+                    }
+                }
+                Step::Approve => self.call(Action::Approve, task, resource)?,
+                Step::Reject(reason) => self.call(Action::Reject(reason.clone()), task, resource)?,
+                Step::SetBackendId => self.call(Action::SetBackendId, task, resource)?,
+                Step::Done => self.call(Action::Done, task, resource)?,
+                Step::Erred(reason) => self.call(Action::Erred(reason.clone()), task, resource)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&self, action: Action, task: &Task, resource: &Resource) -> Result<(), Stop> {
+        let Some(link) = action.link(&resource.links) else {
+            return Err(Stop::Fault(format!("the document has no link for {}", action.name())));
+        };
+        (self.outside.permitted)(&task.system).map_err(Stop::fault)?;
+        let note = |outcome: &str| {
+            let event = Event::Callback { call: action.name().into(), outcome: outcome.into() };
+            self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
+        };
+        note("sent")?;
+        let call = Call { resource: task.id, path: task.path.clone(), link: link.to_owned(), action };
+        let answer = (self.outside.call)(&call);
+        let Call { action, .. } = call;
+        let note = |outcome: &str| {
+            let event = Event::Callback { call: action.name().into(), outcome: outcome.into() };
+            self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
+        };
+        match answer {
+            Answer::Accepted => note("accepted"),
+            Answer::Unclear(why) => {
+                note(&why)?;
+                Err(Stop::Unclear(action, why))
+            }
+            Answer::Denied(why) => {
+                note(&why)?;
+                Err(Stop::Fault(why))
+            }
+        }
+    }
+}
+
+impl Stop {
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn fault(fault: Fault) -> Self {
+        Self::Fault(told(&fault))
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Fault(text) | Self::Unclear(_, text) => text,
+        }
+    }
+}
+
+fn by_id(document: &Document) -> BTreeMap<Uuid, &Resource> {
+    document.resources.iter().map(|resource| (resource.id, resource)).collect()
+}
+
+/// What is left to do once an order was approved, or what it waits for.
+fn approved<'a>(task: &'a Task, now: Option<&Resource>) -> Result<&'a [Step], &'static str> {
+    let Some(now) = now else { return Err("it is not in the document any more") };
+    let rest = &task.steps[1..];
+    match &now.order {
+        Some(order) if Some(order.id) == task.order => match order.state {
+            OrderState::Executing => Ok(rest),
+            _ => Err("its order is not executing yet: Waldur has it wait"),
+        },
+        // Waldur ends some orders on approval, those for options: what is left is the work.
+        None if now.status == Status::Active && !task.removes() => {
+            Ok(&rest[..rest.iter().take_while(|step| matches!(step, Step::Ensure(_) | Step::Restore(_))).count()])
+        }
+        _ => Err("its order is over"),
+    }
+}
+
+/// What the system says afterwards must be what was wanted.
+fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
+    match observe(system, wanted)? {
+        Seen::Ours(present) => {
+            let differences = present.differences(wanted);
+            if differences.is_empty() {
+                return Ok(());
+            }
+            Err(Stop::Fault(format!("made, but read back otherwise: {differences:?}")))
+        }
+        other => Err(Stop::Fault(format!("made, but found {}", describe(&other)))),
+    }
+}
+
+fn observe(system: &System, wanted: &Wanted) -> Result<Seen, Stop> {
+    let seen = system.driver.observe(&[wanted]).pop();
+    seen.unwrap_or_else(|| Err(Fault::unclear("the system gave no answer"))).map_err(Stop::fault)
+}
+
+fn describe(seen: &Seen) -> &str {
+    match seen {
+        Seen::Absent => "nothing",
+        Seen::Ours(_) => "it still there",
+        Seen::Unmarked(_) => "a directory without our mark",
+        Seen::Obstructed(what) => what,
+        Seen::Trashed { .. } => "it in the trash",
+    }
+}

@@ -1,0 +1,406 @@
+//! What is to be done, and why: pure, from the document and from what is found on the storage.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::document::{Offering, Order, OrderKind, OrderState, Resource, Status};
+use crate::driver::{Difference, Present, Seen, Wanted};
+use crate::preflight::Refusal;
+
+/// A resource, what is wanted for it, and what is found.
+#[derive(Debug)]
+pub struct Case {
+    /// As published.
+    pub resource: Resource,
+    /// The directory as it shall be, or why there cannot be one.
+    pub wanted: Result<Wanted, Refusal>,
+    /// What is found; an error text where it could not be read.
+    pub seen: Result<Seen, String>,
+    /// Whether work on it was begun in an earlier pass and not brought to its end.
+    pub unfinished: bool,
+}
+
+/// What the site allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// Whether quotas, mode and owner of a directory in use are put right when they differ from the document.
+    pub heal: bool,
+    /// Whether quotas may shrink below what is used.
+    pub shrink_below_usage: bool,
+    /// Whether an order that can never be carried out is rejected (before approval) or set erred (after it).
+    pub refuse: bool,
+    /// How many removals, and as many healings, one pass may have on a system without being asked for: this number or
+    /// two in a hundred of the system's resources, whichever is more.
+    pub mass: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { heal: false, shrink_below_usage: false, refuse: true, mass: 5 }
+    }
+}
+
+/// What is to be done, in the document's order, and what is held.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct Plan {
+    /// What is to be done; each task is for one resource.
+    pub tasks: Vec<Task>,
+    /// What waits, and for what.
+    pub held: Vec<Held>,
+}
+
+/// All that is to be done for one resource, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Task {
+    /// UUID of the resource.
+    pub id: Uuid,
+    /// Key of its storage system.
+    pub system: String,
+    /// Its path as published.
+    pub path: String,
+    /// Why it is done.
+    pub why: String,
+    /// The order that it is done for.
+    pub order: Option<Uuid>,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Accept the order. Where that leads to executing, what follows waits until the document says so.
+    Approve,
+    /// Refuse the order.
+    Reject(String),
+    /// Bring the directory back from the trash, and make it as wanted.
+    Restore(Wanted),
+    /// Make the directory, or make it as wanted.
+    Ensure(Wanted),
+    /// Freeze the directory and put it into the trash.
+    Retire(Wanted),
+    /// Tell Waldur the path.
+    SetBackendId,
+    /// Say that the order is carried out.
+    Done,
+    /// Say that the order failed for good.
+    Erred(String),
+}
+
+/// A resource for which nothing is done now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Held {
+    /// UUID of the resource.
+    pub id: Option<Uuid>,
+    /// Key of its storage system; empty where it cannot be read.
+    pub system: String,
+    /// Its path as published; empty where it cannot be read.
+    pub path: String,
+    /// What kind of obstacle it is.
+    pub hold: Hold,
+    /// What it waits for, and what to do about it.
+    pub reason: String,
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hold {
+    /// Somebody else's turn: it will move by itself.
+    Waiting,
+    /// A passing fault: tried again in the next pass.
+    Fault,
+    /// In use, but not as the document says.
+    Drift,
+    /// Something is in the way. For a person.
+    Conflict,
+    /// Not understood, or against the rules. For a person.
+    Refused,
+    /// So much at once that a person must say yes.
+    Asks,
+}
+
+/// What becomes of one case.
+enum Outcome {
+    /// All is as it should be.
+    Settled,
+    Do(Vec<Step>, String),
+    Hold(Hold, String),
+}
+
+/// The plan for these cases. `confirmed`: a person has seen how much it is and said yes.
+pub fn plan(cases: &[Case], policy: Policy, confirmed: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut population = BTreeMap::<&str, usize>::new();
+    for case in cases {
+        let resource = &case.resource;
+        *population.entry(&resource.system).or_default() += 1;
+        let (system, path) = (resource.system.clone(), resource.path.clone());
+        match outcome(case, policy) {
+            Outcome::Settled => {}
+            Outcome::Do(steps, why) => {
+                let order = resource.order.as_ref().map(|order| order.id);
+                plan.tasks.push(Task { id: resource.id, system, path, why, order, steps });
+            }
+            Outcome::Hold(hold, reason) => plan.held.push(Held { id: Some(resource.id), system, path, hold, reason }),
+        }
+    }
+    if !confirmed {
+        for (system, count) in population {
+            let allowed = policy.mass.max(count / 50);
+            hold_many(&mut plan, system, allowed, "removals", Task::removes);
+            hold_many(&mut plan, system, allowed, "changes without an order", |task| task.order.is_none());
+        }
+    }
+    plan
+}
+
+impl Task {
+    /// Whether a directory goes away by it.
+    pub fn removes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Retire(_)))
+    }
+
+    /// Whether it waits, after its first step, for Waldur to say that the order is executing.
+    pub fn approves_first(&self) -> bool {
+        self.steps.len() > 1 && self.steps[0] == Step::Approve
+    }
+}
+
+/// Holds all tasks of a kind on a system when they are more than go without asking: a wrong list at the source must not
+/// become a cascade.
+fn hold_many(plan: &mut Plan, system: &str, allowed: usize, what: &str, kind: fn(&Task) -> bool) {
+    let concerned = |task: &Task| task.system == system && kind(task);
+    let many = plan.tasks.iter().filter(|task| concerned(task)).count();
+    if many <= allowed {
+        return;
+    }
+    let reason = format!(
+        "{many} {what} on {system} in one pass, where {allowed} go without asking: look at them with `plan --out FILE`, \
+         then `apply FILE --yes-to-many`"
+    );
+    let (asked, rest) = std::mem::take(&mut plan.tasks).into_iter().partition(concerned);
+    plan.tasks = rest;
+    let asked: Vec<Task> = asked;
+    plan.held.extend(asked.into_iter().map(|task| Held {
+        id: Some(task.id),
+        system: task.system,
+        path: task.path,
+        hold: Hold::Asks,
+        reason: reason.clone(),
+    }));
+}
+
+fn outcome(case: &Case, policy: Policy) -> Outcome {
+    let seen = match &case.seen {
+        Ok(seen) => seen,
+        Err(fault) => return hold(Hold::Fault, format!("the storage cannot be read: {fault}")),
+    };
+    let Some(order) = &case.resource.order else { return without_order(case, seen, policy) };
+    if order.state == OrderState::Other {
+        return hold(Hold::Waiting, "its order waits for somebody else than the provider, in Waldur");
+    }
+    match (order.offering, order.kind) {
+        (Offering::Other, _) => hold(
+            Hold::Refused,
+            "its offering is neither of the type Marketplace.Slurm nor Marketplace.Basic: how its orders end is not known",
+        ),
+        (_, OrderKind::Other) => hold(Hold::Refused, "its order is of an unknown type: handle it in Waldur"),
+        (Offering::Basic, _) if order.state == OrderState::Executing => {
+            hold(Hold::Waiting, "its order was approved, and Waldur carries it out by itself")
+        }
+        (_, OrderKind::Terminate) => terminate(case, order, seen),
+        (_, OrderKind::Create | OrderKind::Update) => make(case, order, seen, policy),
+    }
+}
+
+/// A resource that nobody has ordered anything for.
+fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
+    match case.resource.status {
+        Status::Pending | Status::Updating | Status::Removing => {
+            return hold(Hold::Waiting, "no order of it is in progress: look at its orders in Waldur");
+        }
+        Status::Error => return hold(Hold::Refused, "it is erred in Waldur: set it right there"),
+        // Only an order removes. The trash is where it belongs.
+        Status::Removed => match seen {
+            Seen::Ours(_) => {
+                return hold(
+                    Hold::Conflict,
+                    "terminated in Waldur without an order that was carried out here: look at the directory",
+                );
+            }
+            _ => return Outcome::Settled,
+        },
+        Status::Active => {}
+    }
+    let wanted = match &case.wanted {
+        Ok(wanted) => wanted,
+        Err(refusal) => return hold(Hold::Refused, refusal.reason.clone()),
+    };
+    match seen {
+        Seen::Ours(present) => {
+            let differences = present.differences(wanted);
+            if differences.is_empty() {
+                return Outcome::Settled;
+            }
+            if let Some(reason) = shrinks(present, wanted, policy) {
+                return hold(Hold::Drift, reason);
+            }
+            // What an approved order of ours left half done is no drift: Waldur has it as done.
+            if policy.heal || case.unfinished {
+                let why = format!("{} differ{} from the document", list(&differences), plural(&differences));
+                return Outcome::Do(vec![Step::Ensure(wanted.clone())], why);
+            }
+            hold(
+                Hold::Drift,
+                format!(
+                    "{} differ{} from the document; `drift.heal` puts it right",
+                    list(&differences),
+                    plural(&differences)
+                ),
+            )
+        }
+        Seen::Trashed { .. } => Outcome::Do(
+            vec![Step::Restore(wanted.clone())],
+            "in use in Waldur, but in the trash: its termination was not carried through".into(),
+        ),
+        Seen::Absent if case.unfinished => Outcome::Do(
+            vec![Step::Ensure(wanted.clone())],
+            "approved, but not made when the work was broken off".into(),
+        ),
+        Seen::Absent => hold(
+            Hold::Drift,
+            "in use in Waldur, but there is no directory: `adopt` it elsewhere, or make it by `restore --make`",
+        ),
+        Seen::Unmarked(_) => {
+            hold(Hold::Conflict, "its directory has no mark of ours: `adopt` it if it is the right one")
+        }
+        Seen::Obstructed(what) => hold(Hold::Conflict, what.clone()),
+    }
+}
+
+/// An order that makes or changes a directory, pending-provider or executing.
+fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
+    let wanted = match &case.wanted {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refuse(refusal, order, case.unfinished, policy),
+    };
+    let creates = order.kind == OrderKind::Create;
+    let mut work = match seen {
+        Seen::Absent if creates || case.unfinished => vec![Step::Ensure(wanted.clone())],
+        Seen::Absent => {
+            return hold(
+                Hold::Drift,
+                "its quotas are to change, but there is no directory: make it by `restore --make`",
+            );
+        }
+        Seen::Trashed { .. } => vec![Step::Restore(wanted.clone())],
+        Seen::Ours(present) => {
+            if let Some(reason) = shrinks(present, wanted, policy) {
+                return hold(Hold::Refused, reason);
+            }
+            // Also where nothing differs: verified is what was read back after the order.
+            if present.differences(wanted).is_empty() { Vec::new() } else { vec![Step::Ensure(wanted.clone())] }
+        }
+        Seen::Unmarked(_) => {
+            return hold(
+                Hold::Conflict,
+                "a directory that is not ours is at its place: `adopt` it if it is the right one",
+            );
+        }
+        Seen::Obstructed(what) => return hold(Hold::Conflict, what.clone()),
+    };
+    work.push(Step::SetBackendId);
+    let why = format!("{:?} order {}", order.kind, state(order));
+    Outcome::Do(around(work, order), why)
+}
+
+/// An order that ends a resource. `removing` alone touches nothing: only this does.
+fn terminate(case: &Case, order: &Order, seen: &Seen) -> Outcome {
+    let wanted = match &case.wanted {
+        Ok(wanted) => wanted,
+        Err(refusal) => return hold(Hold::Refused, refusal.reason.clone()),
+    };
+    let work = match seen {
+        Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
+        Seen::Absent | Seen::Trashed { .. } => Vec::new(),
+        Seen::Unmarked(_) => {
+            return hold(
+                Hold::Conflict,
+                "the directory to be removed has no mark of ours: `adopt` it first if it is the right one",
+            );
+        }
+        Seen::Obstructed(what) => return hold(Hold::Conflict, what.clone()),
+    };
+    Outcome::Do(around(work, order), format!("Terminate order {}", state(order)))
+}
+
+/// The work with what Waldur is told before and after it.
+fn around(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
+    match (order.offering, order.state) {
+        // Approval ends the order: the work comes first.
+        (Offering::Basic, _) => work.push(Step::Approve),
+        (_, OrderState::PendingProvider) => {
+            work.insert(0, Step::Approve);
+            work.push(Step::Done);
+        }
+        _ => work.push(Step::Done),
+    }
+    work
+}
+
+/// An order that can never be carried out.
+fn refuse(refusal: &Refusal, order: &Order, begun: bool, policy: Policy) -> Outcome {
+    if !refusal.lasting || !policy.refuse {
+        return hold(if refusal.lasting { Hold::Refused } else { Hold::Waiting }, refusal.reason.clone());
+    }
+    let reason = refusal.reason.clone();
+    let steps = match order.state {
+        OrderState::PendingProvider => vec![Step::Reject(reason)],
+        // Without a back-end id Waldur would take the resource of a failed Create for gone.
+        _ if begun => vec![Step::SetBackendId, Step::Erred(reason)],
+        _ => vec![Step::Erred(reason)],
+    };
+    Outcome::Do(steps, format!("{:?} order {} cannot be carried out", order.kind, state(order)))
+}
+
+/// Why a shrink is held.
+fn shrinks(present: &Present, wanted: &Wanted, policy: Policy) -> Option<String> {
+    let (usage, limits) = (present.usage?, present.limits?);
+    let below = wanted.limits.shrink(&limits) && wanted.limits.are_below(usage);
+    (below && !policy.shrink_below_usage).then(|| {
+        format!(
+            "its quotas would shrink below what is used ({} bytes, {} inodes): free space first, or allow it by \
+             `policy.shrink_below_usage`",
+            usage.space.0, usage.inodes.0
+        )
+    })
+}
+
+fn hold(hold: Hold, reason: impl Into<String>) -> Outcome {
+    Outcome::Hold(hold, reason.into())
+}
+
+fn state(order: &Order) -> &'static str {
+    if order.state == OrderState::Executing { "executing" } else { "pending-provider" }
+}
+
+fn list(differences: &[Difference]) -> String {
+    let name = |difference: &Difference| match difference {
+        Difference::Quota => "quota",
+        Difference::Mode => "mode",
+        Difference::Owner => "owner",
+        Difference::Project => "project ID",
+    };
+    differences.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn plural(differences: &[Difference]) -> &'static str {
+    if differences.len() == 1 { "s" } else { "" }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::{Kind, Links, Mode, Quotas};
+use crate::limits::{Bytes, Inodes, Limits, Usage};
+use crate::place::Place;
+
+pub(super) fn resource(n: u128, status: Status) -> Resource {
+    Resource {
+        id: Uuid::from_u128(n),
+        system: "capstor".into(),
+        path: format!("/capstor/store/p{n}"),
+        status,
+        kind: Kind::Project,
+        name: None,
+        mode: Mode(0o770),
+        gid: Some(30_000),
+        uid: None,
+        quotas: Some(Quotas { space: [1.0; 2], inodes: [100.0; 2] }),
+        new_quotas: None,
+        order: None,
+        links: Links::default(),
+    }
+}
+
+fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order> {
+    Some(Order { id: Uuid::from_u128(99), kind, state, offering })
+}
+
+fn wanted(resource: &Resource) -> Wanted {
+    Wanted {
+        id: resource.id,
+        place: Place::parse(&resource.path, "/capstor").unwrap(),
+        parents: vec![Mode(0o755)],
+        uid: 0,
+        gid: 30_000,
+        mode: resource.mode,
+        limits: Limits::new([Bytes(1 << 40); 2], [Inodes(100); 2]).unwrap(),
+        project: 30_000,
+    }
+}
+
+fn present(wanted: &Wanted) -> Present {
+    let Wanted { uid, gid, mode, limits, project, .. } = *wanted;
+    let usage = Some(Usage { space: Bytes(1 << 30), inodes: Inodes(50) });
+    Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage }
+}
+
+fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen) -> Case {
+    let resource = Resource { order, ..resource(1, status) };
+    let wanted = wanted(&resource);
+    Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false }
+}
+
+fn steps(case: &Case) -> Vec<&'static str> {
+    let plan = plan(std::slice::from_ref(case), Policy::default(), false);
+    let name = |step: &Step| match step {
+        Step::Approve => "approve",
+        Step::Reject(_) => "reject",
+        Step::Restore(_) => "restore",
+        Step::Ensure(_) => "ensure",
+        Step::Retire(_) => "retire",
+        Step::SetBackendId => "backend id",
+        Step::Done => "done",
+        Step::Erred(_) => "erred",
+    };
+    plan.tasks.iter().flat_map(|task| task.steps.iter().map(name)).collect()
+}
+
+fn held(case: &Case) -> Option<Hold> {
+    plan(std::slice::from_ref(case), Policy::default(), false).held.first().map(|held| held.hold)
+}
+
+#[test]
+fn orders_of_both_types_are_carried_out_in_their_order() {
+    use OrderKind::{Create, Terminate, Update};
+    use OrderState::{Executing, PendingProvider};
+    let absent = |_: &Wanted| Seen::Absent;
+    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
+    let changed = |wanted: &Wanted| Seen::Ours(Present { limits: None, ..present(wanted) });
+    let of = |kind, state, offering, status, seen: &dyn Fn(&Wanted) -> Seen| {
+        let case = case(status, order(kind, state, offering), seen);
+        steps(&case).join(", ")
+    };
+    let site_agent =
+        |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::SiteAgent, status, seen);
+    let basic = |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::Basic, status, seen);
+    assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, backend id, done");
+    assert_eq!(site_agent(Create, Executing, Status::Pending, &absent), "ensure, backend id, done");
+    assert_eq!(site_agent(Create, Executing, Status::Pending, &ours), "backend id, done");
+    assert_eq!(basic(Create, PendingProvider, Status::Pending, &absent), "ensure, backend id, approve");
+    assert_eq!(basic(Create, PendingProvider, Status::Pending, &ours), "backend id, approve");
+    assert_eq!(site_agent(Update, PendingProvider, Status::Updating, &changed), "approve, ensure, backend id, done");
+    assert_eq!(basic(Update, PendingProvider, Status::Updating, &changed), "ensure, backend id, approve");
+    assert_eq!(site_agent(Terminate, PendingProvider, Status::Removing, &ours), "approve, retire, done");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &ours), "retire, done");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "done");
+    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &ours), "retire, approve");
+    assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
+}
+
+#[test]
+fn removing_alone_touches_nothing() {
+    for order in [None, order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent)] {
+        let case = case(Status::Removing, order, |wanted| Seen::Ours(present(wanted)));
+        assert_eq!((steps(&case), held(&case)), (vec![], Some(Hold::Waiting)));
+    }
+    let gone = case(Status::Removed, None, |wanted| Seen::Ours(present(wanted)));
+    assert_eq!((steps(&gone), held(&gone)), (vec![], Some(Hold::Conflict)));
+}
+
+#[test]
+fn a_termination_that_was_called_off_brings_the_directory_back() {
+    assert_eq!(steps(&case(Status::Active, None, |_| Seen::Trashed { since: 1 })), ["restore"]);
+}
+
+#[test]
+fn drift_is_told_and_healed_only_where_that_is_wanted() {
+    let drifted = case(Status::Active, None, |wanted| Seen::Ours(Present { mode: Mode(0o777), ..present(wanted) }));
+    assert_eq!((steps(&drifted), held(&drifted)), (vec![], Some(Hold::Drift)));
+    let heals = Policy { heal: true, ..Policy::default() };
+    assert_eq!(plan(std::slice::from_ref(&drifted), heals, false).tasks.len(), 1);
+    let begun = Case { unfinished: true, ..drifted };
+    assert_eq!(steps(&begun), ["ensure"]);
+}
+
+#[test]
+fn quotas_do_not_shrink_below_what_is_used() {
+    let full = |wanted: &Wanted| {
+        let limits = Limits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
+        Seen::Ours(Present {
+            limits,
+            usage: Some(Usage { space: Bytes(1 << 45), inodes: Inodes(50) }),
+            ..present(wanted)
+        })
+    };
+    let update = case(Status::Updating, order(OrderKind::Update, OrderState::Executing, Offering::SiteAgent), full);
+    assert_eq!((steps(&update), held(&update)), (vec![], Some(Hold::Refused)));
+    let allowed = Policy { shrink_below_usage: true, ..Policy::default() };
+    assert_eq!(plan(std::slice::from_ref(&update), allowed, false).tasks.len(), 1);
+}
+
+#[test]
+fn what_can_never_be_is_refused_and_what_may_come_is_awaited() {
+    let of = |state, lasting| {
+        let refusal = Refusal { lasting, reason: "why".into() };
+        let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Seen::Absent);
+        Case { wanted: Err(refusal), ..case }
+    };
+    assert_eq!(steps(&of(OrderState::PendingProvider, true)), ["reject"]);
+    assert_eq!(steps(&of(OrderState::Executing, true)), ["erred"]);
+    assert_eq!(steps(&Case { unfinished: true, ..of(OrderState::Executing, true) }), ["backend id", "erred"]);
+    for state in [OrderState::PendingProvider, OrderState::Executing] {
+        assert_eq!((steps(&of(state, false)), held(&of(state, false))), (vec![], Some(Hold::Waiting)));
+    }
+}
+
+#[test]
+fn many_removals_at_once_ask() {
+    let terminate = order(OrderKind::Terminate, OrderState::Executing, Offering::SiteAgent);
+    let cases = |n: u128| -> Vec<Case> {
+        let one = |n| {
+            let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
+            let wanted = wanted(&resource);
+            Case { seen: Ok(Seen::Ours(present(&wanted))), resource, wanted: Ok(wanted), unfinished: false }
+        };
+        (1..=n).map(one).collect()
+    };
+    let planned = |n, confirmed| plan(&cases(n), Policy::default(), confirmed);
+    assert_eq!((planned(5, false).tasks.len(), planned(5, false).held.len()), (5, 0));
+    let asked = planned(6, false);
+    assert!(asked.tasks.is_empty() && asked.held.iter().all(|held| held.hold == Hold::Asks), "{asked:?}");
+    assert_eq!(planned(6, true).tasks.len(), 6);
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_removed_without_a_terminate_order_that_is_ours(
+        status in 0_usize..6, kind in 0_usize..4, state in 0_usize..3, offering in 0_usize..3, has in any::<bool>(), heal in any::<bool>(),
+        unfinished in any::<bool>(), seen in 0_usize..5,
+    ) {
+        let status = [Status::Pending, Status::Active, Status::Updating, Status::Removing, Status::Removed, Status::Error][status];
+        let kind = [OrderKind::Create, OrderKind::Update, OrderKind::Terminate, OrderKind::Other][kind];
+        let state = [OrderState::PendingProvider, OrderState::Executing, OrderState::Other][state];
+        let offering = [Offering::SiteAgent, Offering::Basic, Offering::Other][offering];
+        let order = if has { order(kind, state, offering) } else { None };
+        let mut case = case(status, order, |wanted| match seen {
+            0 => Seen::Absent,
+            1 => Seen::Ours(present(wanted)),
+            2 => Seen::Unmarked(present(wanted)),
+            3 => Seen::Obstructed("a file".into()),
+            _ => Seen::Trashed { since: 1 },
+        });
+        case.unfinished = unfinished;
+        let plan = plan(std::slice::from_ref(&case), Policy { heal, ..Policy::default() }, false);
+        let removes = plan.tasks.iter().any(Task::removes);
+        let ordered = has && kind == OrderKind::Terminate && state != OrderState::Other && offering != Offering::Other;
+        prop_assert!(!removes || (ordered && seen == 1));
+        // What is not ours is never worked on, whoever orders it.
+        prop_assert!(!matches!(seen, 2 | 3) || plan.tasks.is_empty());
+    }
+}

@@ -1,0 +1,149 @@
+//! What is wanted for a resource, or why nothing can be: judged before anything is touched.
+
+use std::collections::BTreeMap;
+
+use crate::document::{Document, Kind, Mode, OrderKind, Resource};
+use crate::driver::Wanted;
+use crate::ledger::{Ledger, ProjectIds};
+use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, exactly};
+use crate::place::Place;
+
+/// Mode of directories above a resource that are neither a tenant's nor a customer's.
+const COMMON_PARENT: Mode = Mode(0o755);
+
+/// What preflight knows of a storage system.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Root of the system in published paths, for example `/capstor`.
+    pub published_root: String,
+    /// What a TB is.
+    pub terabyte: Terabyte,
+    /// Owner of projects' directories.
+    pub owner_uid: u32,
+    /// The lowest GID and UID that are taken for real. What is below belongs to the machine.
+    pub lowest_id: u32,
+    /// Where project IDs come from.
+    pub projects: ProjectIds,
+}
+
+/// Why there can be no directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether only another order, or a change of the offering, mends it.
+    pub lasting: bool,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+impl Refusal {
+    fn lasting(reason: impl ToString) -> Self {
+        Self { lasting: true, reason: reason.to_string() }
+    }
+
+    fn passing(reason: impl ToString) -> Self {
+        Self { lasting: false, reason: reason.to_string() }
+    }
+}
+
+/// What is wanted for each of these resources, all of one system, in their order. New project IDs are entered into the
+/// ledger.
+pub fn judge(
+    resources: &[&Resource],
+    document: &Document,
+    system: &str,
+    site: &Site,
+    ledger: &mut Ledger,
+) -> Vec<Result<Wanted, Refusal>> {
+    let place = |path: &str| Place::parse(path, &site.published_root);
+    let nodes: BTreeMap<Place, Mode> = document
+        .nodes
+        .iter()
+        .filter(|node| node.system == system)
+        .filter_map(|node| Some((place(&node.path).ok()?, node.mode)))
+        .collect();
+    let places: Vec<_> = resources.iter().map(|resource| place(&resource.path)).collect();
+    let mut taken = BTreeMap::<&Place, usize>::new();
+    for place in places.iter().flatten() {
+        *taken.entry(place).or_default() += 1;
+    }
+    let overlaps = |place: &Place| {
+        // What is below a place sorts right after it.
+        let below = |map_next: Option<&Place>| map_next.is_some_and(|next| place.holds(next));
+        let after = (std::ops::Bound::Excluded(place), std::ops::Bound::Unbounded);
+        taken[place] > 1
+            || nodes.contains_key(place)
+            || below(nodes.range(after).next().map(|(next, _)| next))
+            || below(
+                taken
+                    .range::<&Place, _>((std::ops::Bound::Excluded(&place), std::ops::Bound::Unbounded))
+                    .next()
+                    .map(|(next, _)| *next),
+            )
+            || std::iter::successors(place.parent(), Place::parent).any(|above| taken.contains_key(&above))
+    };
+    let one = |(resource, place): (&&Resource, Result<Place, _>)| {
+        let place = place.map_err(Refusal::lasting)?;
+        if overlaps(&place) {
+            return Err(Refusal::lasting(format!(
+                "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
+                 own in Waldur",
+                resource.path
+            )));
+        }
+        let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+        // What is to go needs neither an owner nor quotas to be found.
+        let (uid, gid) =
+            if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
+        let limits = match limits(resource, site.terabyte) {
+            Err(_) if leaves => Limits::least(),
+            limits => limits.map_err(Refusal::lasting)?,
+        };
+        let project = ledger.project(system, resource.id, gid, site.projects).map_err(Refusal::passing)?;
+        let above = std::iter::successors(place.parent(), Place::parent);
+        let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
+        parents.reverse();
+        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: resource.mode, limits, project })
+    };
+    resources.iter().zip(places.clone()).map(one).collect()
+}
+
+/// Owner and group: real ones, or none.
+fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Refusal> {
+    let real = |id: u32| id >= site.lowest_id && id != u32::MAX;
+    let gid = resource
+        .gid
+        .ok_or_else(|| Refusal::passing("the project has no GID yet: the HPC User API does not know it"))?;
+    if !real(gid) {
+        return Err(Refusal::passing(format!(
+            "the GID {gid} is none of a project (below {}): see `lowest_id`",
+            site.lowest_id
+        )));
+    }
+    let uid = match resource.kind {
+        Kind::Project => return Ok((site.owner_uid, gid)),
+        Kind::User => resource
+            .uid
+            .ok_or_else(|| Refusal::passing("the user has no UID yet: see `hpc_user_api.user_path` of the proxy"))?,
+    };
+    if !real(uid) {
+        return Err(Refusal::passing(format!(
+            "the UID {uid} is none of a user (below {}): see `lowest_id`",
+            site.lowest_id
+        )));
+    }
+    Ok((uid, gid))
+}
+
+/// The quotas that shall apply: those of the order in progress, if it changes them.
+fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, NoLimits> {
+    let updates = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
+    let quotas = if updates { resource.new_quotas } else { resource.quotas };
+    // The document has no quotas where no space is granted.
+    let quotas = quotas.ok_or(NoLimits::Zero("space"))?;
+    let [space_soft, space_hard] = quotas.space.map(|value| exactly(value, terabyte.bytes(), "bytes").map(Bytes));
+    let [inodes_soft, inodes_hard] = quotas.inodes.map(|value| exactly(value, 1, "inodes").map(Inodes));
+    Limits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
+}
+
+#[cfg(test)]
+mod tests;
