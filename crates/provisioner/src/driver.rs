@@ -16,6 +16,7 @@ use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
 pub mod memory;
+pub mod quotas;
 
 /// A directory as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,0 +1,33 @@
+//! The half of a directory driver that differs between file systems: project IDs and quotas.
+
+use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
+
+use super::Fault;
+use crate::limits::{Limits, Usage};
+
+/// How a file system limits a directory. All calls name the directory by an open handle, never by a path that somebody
+/// could exchange.
+pub trait Quotas: Debug + Send + Sync {
+    /// Whether quotas are on for the file system of this root; the fault says what to do.
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault>;
+
+    /// In what blocks of bytes limits of space are held.
+    fn block(&self) -> u64;
+
+    /// The directory's project ID; `None` where the system has none, 0 where none is set.
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault>;
+
+    /// Gives the directory, and all that will be made in it, a project ID. What is in it already may be many files:
+    /// `new` says that there is nothing.
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, new: bool) -> Result<(), Fault>;
+
+    /// Limits and usage of the directory; `None` for what is not set or not known without a walk.
+    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault>;
+
+    /// Sets all four limits.
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), Fault>;
+
+    /// Takes limits away, when the tree with this project ID has been purged.
+    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault>;
+}
