@@ -17,6 +17,7 @@ use crate::place::Place;
 
 pub mod memory;
 pub mod quotas;
+pub mod tree;
 
 /// A directory as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use super::Fault;
 use crate::limits::{Limits, Usage};
 
+pub mod declared;
+
 /// How a file system limits a directory. All calls name the directory by an open handle, never by a path that somebody
 /// could exchange.
 pub trait Quotas: Debug + Send + Sync {

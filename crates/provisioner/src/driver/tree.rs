@@ -1,0 +1,373 @@
+//! Directories on a mounted file system, whatever limits them.
+//!
+//! Everything happens below the system's root, by handles that were opened without following a symlink or crossing a
+//! mount. A directory is made aside, under a hidden name with mode 0700, and put in place when it is complete: whoever
+//! sees it sees it whole.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::quotas::Quotas;
+use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use crate::document;
+use crate::limits::{Limits, Usage};
+use crate::place::Place;
+
+mod handle;
+mod walk;
+
+use handle::{Mark, open_below, passing};
+
+/// Where trees wait to be deleted, below the root.
+const TRASH: &str = ".trash";
+
+/// What a site may vary.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether the root must lie on a file system of its own: an empty mount point then never looks like an empty system.
+    pub must_be_mounted: bool,
+    /// Whether owner and group are set. Without it the program needs no rights, and everything belongs to its user.
+    pub change_owner: bool,
+}
+
+/// Directories below a root, with these quotas.
+#[derive(Debug)]
+pub struct Tree<Q> {
+    root: PathBuf,
+    quotas: Q,
+    rules: Rules,
+    mark: Mark,
+}
+
+impl<Q: Quotas> Tree<Q> {
+    /// The system whose root is this directory.
+    pub fn new(root: PathBuf, quotas: Q, rules: Rules) -> Self {
+        // What a directory's group can write it could forge: `user.` serves only who has no rights anyway.
+        let mark = Mark::new(if rules.change_owner { "trusted" } else { "user" });
+        Self { root, quotas, rules, mark }
+    }
+
+    fn root(&self) -> Result<OwnedFd, Fault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(&self.root, flags, Mode::empty())
+            .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))
+    }
+
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &[Trashed]) -> Result<Seen, Fault> {
+        let directory = match open_below(root, &wanted.place.to_string()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => {
+                let since = trash.iter().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since).max();
+                return Ok(since.map_or(Seen::Absent, |since| Seen::Trashed { since }));
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Ok(Seen::Obstructed("a file or a symlink is at its place or on the way there".into()));
+            }
+            Err(Errno::XDEV) => return Ok(Seen::Obstructed("another file system is mounted on the way there".into())),
+            Err(error) => return Err(passing(format!("{} cannot be opened", wanted.place), error)),
+        };
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => Ok(Seen::Ours(self.present(&directory, wanted)?)),
+            Some(other) => Ok(Seen::Obstructed(format!("the directory at its place is marked as that of {other}"))),
+            None => Ok(Seen::Unmarked(self.present(&directory, wanted)?)),
+        }
+    }
+
+    fn present(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<Present, Fault> {
+        let stat = stat(directory)?;
+        let project = self.quotas.project(directory.as_fd())?;
+        let (limits, usage) = match project {
+            // Limits of project 0 are nobody's.
+            Some(0) => (None, None),
+            project => self.quotas.read(directory.as_fd(), project.unwrap_or_default())?,
+        };
+        let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (wanted.uid, wanted.gid) };
+        let mode = document::Mode(stat.st_mode & 0o7777);
+        Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage })
+    }
+
+    /// The directory above, made if it is not there.
+    fn parent(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
+        let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
+        let mut path = String::new();
+        for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+            path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            above = match open_below(&above, name) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => {
+                    before(&format!("make {path}, mode {:o}", mode.0))?;
+                    match rustix::fs::mkdirat(&above, name.as_str(), Mode::RWXU) {
+                        // Somebody else's task made it a moment ago.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(passing(format!("{path} cannot be made"), error)),
+                    }
+                    let directory = open_below(&above, name).map_err(|error| obstructed(&path, error))?;
+                    chmod(&directory, *mode)?;
+                    sync(&above)?;
+                    directory
+                }
+                Err(error) => return Err(obstructed(&path, error)),
+            };
+        }
+        Ok(above)
+    }
+
+    /// Makes the directory aside and puts it in place.
+    fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let parent = self.parent(root, wanted, before)?;
+        let aside = format!(".new-{}", wanted.id.simple());
+        before(&format!("make {aside} beside {}", wanted.place))?;
+        match rustix::fs::mkdirat(&parent, aside.as_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(passing(format!("{} cannot be made", wanted.place), error)),
+        }
+        let directory = open_below(&parent, &aside).map_err(|error| obstructed(&aside, error))?;
+        before("owner, project ID, limits, mode, mark")?;
+        self.set(&directory, wanted, true)?;
+        self.mark.write(&directory, wanted.id)?;
+        sync(&directory)?;
+        before(&format!("put {} in place", wanted.place))?;
+        rename(&parent, &aside, &parent, wanted.place.name())?;
+        sync(&parent)
+    }
+
+    /// Owner, project ID, limits, then the mode that lets people in: only what differs.
+    fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), Fault> {
+        let present = self.present(directory, wanted)?;
+        if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
+            let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+            rustix::fs::fchown(directory, Some(uid), Some(gid))
+                .map_err(|error| passing(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
+        }
+        if present.project.is_some_and(|project| project != wanted.project) {
+            self.quotas.tag(directory.as_fd(), wanted.project, new)?;
+        }
+        if present.limits != Some(wanted.limits) || present.project.is_some_and(|project| project != wanted.project) {
+            self.quotas.set(directory.as_fd(), wanted.project, &wanted.limits)?;
+        }
+        // A change of owner takes the set-group-ID bit away: the mode comes after it, always.
+        chmod(directory, wanted.mode)
+    }
+
+    fn trash_of(&self, root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
+        let trash = match open_below(root, TRASH) {
+            Ok(trash) => trash,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(passing("the trash cannot be opened", error)),
+        };
+        let unreadable = |error| passing("the trash cannot be read", error);
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&trash).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            found.extend(entry.file_name().to_str().ok().and_then(trashed));
+        }
+        found.sort_by_key(|trashed: &Trashed| (trashed.id, trashed.since));
+        Ok(found)
+    }
+
+    /// The directory at the place, if it is ours to work on.
+    fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+        let directory = open_below(root, &wanted.place.to_string())
+            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => Ok(directory),
+            Some(other) => Err(Fault::Conflict(format!("the directory {} is marked as that of {other}", wanted.place))),
+            None => Err(Fault::Conflict(format!("the directory {} has no mark of ours", wanted.place))),
+        }
+    }
+}
+
+impl<Q: Quotas> Driver for Tree<Q> {
+    fn ready(&self) -> Result<(), Fault> {
+        let root = self.root()?;
+        if self.rules.must_be_mounted {
+            let top = fs::metadata("/").map_err(|error| Fault::passing("/ cannot be read", error))?;
+            if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
+                return Err(Fault::unclear(format!(
+                    "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
+                     system",
+                    self.root.display()
+                )));
+            }
+        }
+        self.quotas.ready(root.as_fd())
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        limits.in_blocks_of(self.quotas.block())
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        let known = self.root().and_then(|root| self.trash_of(&root).map(|trash| (root, trash)));
+        match known {
+            Ok((root, trash)) => wanted.iter().map(|wanted| self.look(&root, wanted, &trash)).collect(),
+            Err(fault) => {
+                let fault = crate::pass::told(&fault);
+                wanted.iter().map(|_| Err(Fault::unclear(fault.clone()))).collect()
+            }
+        }
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        self.trash_of(&self.root()?)
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        match open_below(&root, &wanted.place.to_string()) {
+            Err(Errno::NOENT) => self.make(&root, wanted, before),
+            _ => {
+                let directory = self.ours(&root, wanted)?;
+                before(&format!("owner, project ID, limits, mode of {}", wanted.place))?;
+                self.set(&directory, wanted, false)?;
+                sync(&directory)
+            }
+        }
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        if let Err(Errno::NOENT) = open_below(&root, &wanted.place.to_string()) {
+            return Ok(());
+        }
+        let directory = self.ours(&root, wanted)?;
+        before(&format!("freeze {}", wanted.place))?;
+        // Nobody enters; without rights of its own, the program must be able to come back.
+        chmod(&directory, document::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
+        let present = self.present(&directory, wanted)?;
+        if let Some(usage) = present.usage {
+            let frozen = Limits::frozen_at(usage, self.quotas.block());
+            self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
+        }
+        before(&format!("put {} into the trash", wanted.place))?;
+        let trash = self.open_trash(&root)?;
+        let above = wanted.place.parent();
+        let parent = match &above {
+            Some(above) => {
+                open_below(&root, &above.to_string()).map_err(|error| obstructed(&above.to_string(), error))?
+            }
+            None => self.root()?,
+        };
+        rename(&parent, wanted.place.name(), &trash, &format!("{}.{now}", wanted.id))?;
+        sync(&trash)?;
+        sync(&parent)
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let newest = self.trash_of(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
+        let free = matches!(open_below(&root, &wanted.place.to_string()), Err(Errno::NOENT));
+        if let Some(trashed) = newest.filter(|_| free) {
+            let parent = self.parent(&root, wanted, before)?;
+            before(&format!("bring {} back from the trash", wanted.place))?;
+            let trash = self.open_trash(&root)?;
+            rename(&trash, &format!("{}.{}", trashed.id, trashed.since), &parent, wanted.place.name())?;
+            sync(&parent)?;
+            sync(&trash)?;
+        }
+        self.ensure(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let directory = open_below(&root, &wanted.place.to_string())
+            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => return Ok(()),
+            Some(other) => return Err(Fault::Conflict(format!("{} is marked as that of {other}", wanted.place))),
+            None => before(&format!("mark {} as that of {}", wanted.place, wanted.id))?,
+        }
+        self.mark.write(&directory, wanted.id)?;
+        sync(&directory)
+    }
+
+    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let name = format!("{}.{}", trashed.id, trashed.since);
+        let trash = self.open_trash(&root)?;
+        let directory = match open_below(&trash, &name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(obstructed(&name, error)),
+        };
+        before(&format!("delete {name} from the trash for good"))?;
+        let project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
+        // The standard library deletes by handles, and follows no symlink.
+        fs::remove_dir_all(format!("/proc/self/fd/{}/{name}", trash.as_raw_fd()))
+            .map_err(|error| Fault::passing(format!("{name} cannot be deleted from the trash"), error))?;
+        project.map_or(Ok(()), |project| self.quotas.clear(root.as_fd(), project))
+    }
+
+    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+        let one = |wanted: &&Wanted| {
+            let root = self.root()?;
+            let directory = match open_below(&root, &wanted.place.to_string()) {
+                Err(Errno::NOENT) => return Ok(None),
+                _ => self.ours(&root, wanted)?,
+            };
+            match self.present(&directory, wanted)?.usage {
+                Some(usage) => Ok(Some(usage)),
+                None => walk::usage(directory.as_fd(), seen).map(Some),
+            }
+        };
+        wanted.iter().map(one).collect()
+    }
+}
+
+impl<Q: Quotas> Tree<Q> {
+    /// The trash, made if it is not there: for root alone.
+    fn open_trash(&self, root: &OwnedFd) -> Result<OwnedFd, Fault> {
+        match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
+            Ok(()) => sync(root)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(passing("the trash cannot be made", error)),
+        }
+        open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
+    }
+}
+
+/// What a name in the trash says: `UUID.SECONDS`.
+fn trashed(name: &str) -> Option<Trashed> {
+    let (id, since) = name.split_once('.')?;
+    Some(Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? })
+}
+
+fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
+    rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
+}
+
+fn chmod(directory: &OwnedFd, mode: document::Mode) -> Result<(), Fault> {
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
+        .map_err(|error| passing(format!("mode {:o} cannot be set", mode.0), error))
+}
+
+fn sync(directory: &OwnedFd) -> Result<(), Fault> {
+    rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
+}
+
+/// Renames, and never over anything.
+fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Result<(), Fault> {
+    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
+        Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
+    }
+}
+
+/// Why a directory that should open does not.
+fn obstructed(path: &str, error: Errno) -> Fault {
+    match error {
+        Errno::NOTDIR | Errno::LOOP => Fault::Conflict(format!("{path} is a file or a symlink, or lies behind one")),
+        Errno::XDEV => Fault::Conflict(format!("{path} lies on another file system than the root")),
+        Errno::NOENT => Fault::Conflict(format!("there is no directory {path}")),
+        error => passing(format!("{path} cannot be opened"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Handles below a root, and the mark by which a directory is known as ours.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use crate::driver::Fault;
+
+/// How often a resolution is tried again when somebody renames directories meanwhile.
+const TRIES: u32 = 64;
+
+/// Opens a directory below another one: no symlink, no other mount, never upwards.
+pub(super) fn open_below(above: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    for _ in 0..TRIES {
+        match rustix::fs::openat2(above, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened => return opened,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// An extended attribute with the resource's UUID.
+#[derive(Debug)]
+pub(super) struct Mark(String);
+
+impl Mark {
+    pub(super) fn new(namespace: &str) -> Self {
+        Self(format!("{namespace}.hpc-storage.resource"))
+    }
+
+    pub(super) fn read(&self, directory: impl AsFd) -> Result<Option<Uuid>, Fault> {
+        let mut text = [0; 64];
+        let length = match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
+            Ok(length) => length,
+            Err(Errno::NODATA) => return Ok(None),
+            Err(error) => return Err(passing(format!("the mark {} cannot be read", self.0), error)),
+        };
+        let id = text.get(..length).and_then(|text| Uuid::try_parse_ascii(text).ok());
+        id.map(Some).ok_or_else(|| Fault::Conflict(format!("the mark {} of a directory is no UUID", self.0)))
+    }
+
+    pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), Fault> {
+        let text = id.hyphenated().to_string();
+        rustix::fs::fsetxattr(directory, self.0.as_str(), text.as_bytes(), XattrFlags::empty())
+            .map_err(|error| passing(format!("the mark {} cannot be set", self.0), error))
+    }
+}
+
+pub(super) fn passing(what: impl Into<String>, error: Errno) -> Fault {
+    Fault::passing(what, std::io::Error::from(error))
+}
