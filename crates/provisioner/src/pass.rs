@@ -22,6 +22,8 @@ use crate::preflight::{self, Site};
 
 mod call;
 #[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
 mod tests;
 mod work;
 

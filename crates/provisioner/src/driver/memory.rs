@@ -42,6 +42,18 @@ impl Memory {
         self.tree().places.insert(place.clone(), directory);
     }
 
+    /// Puts a bare directory with this mark at a place.
+    pub fn put_marked(&self, place: &Place, mark: Uuid) {
+        let directory = Directory { mark: Some(mark), present: bare() };
+        self.tree().places.insert(place.clone(), directory);
+    }
+
+    /// Puts a resource's directory into the trash.
+    pub fn put_trashed(&self, mark: Uuid) {
+        let directory = Directory { mark: Some(mark), present: bare() };
+        self.tree().trash.insert(mark, (1, directory));
+    }
+
     /// Says what a resource's directory uses.
     pub fn fill(&self, place: &Place, usage: Usage) {
         if let Some(directory) = self.tree().places.get_mut(place) {

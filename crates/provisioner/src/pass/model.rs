@@ -1,0 +1,126 @@
+//! Waldur with its proxy as a state machine, as far as a provisioner sees it: for tests of passes. What its calls do
+//! is what `facts` of a real Waldur say: approval ends Basic orders, `done` ends the others, repeats are conflicts.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use uuid::Uuid;
+
+use super::{Action, Answer, Call};
+use crate::document::{
+    Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, Quotas, Resource, Status,
+};
+
+/// The state of everything, and what was told.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    resources: Mutex<BTreeMap<Uuid, Resource>>,
+    backend_ids: Mutex<BTreeMap<Uuid, String>>,
+    /// Every call that was accepted.
+    pub(crate) accepted: Mutex<Vec<(Uuid, &'static str)>>,
+}
+
+/// A resource with an order of this kind and state; TB and inodes that it has or asks for.
+pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderState, Offering)>, tb: f64) -> Resource {
+    let order = order.map(|(kind, state, offering)| Order { id: Uuid::from_u128(n << 32), kind, state, offering });
+    let quotas = Some(Quotas { space: [tb; 2], inodes: [tb * 100.0; 2] });
+    Resource {
+        id: Uuid::from_u128(n),
+        system: "capstor".into(),
+        path: format!("/capstor/store/cscs/customer-{}/project-{n}", n % 3),
+        status,
+        kind: Kind::Project,
+        name: None,
+        mode: Mode(0o2770),
+        gid: Some(30_000 + u32::try_from(n).unwrap()),
+        uid: None,
+        quotas,
+        new_quotas: order
+            .as_ref()
+            .filter(|order| order.kind == OrderKind::Update)
+            .map(|_| Quotas { space: [tb * 2.0; 2], inodes: [tb * 200.0; 2] }),
+        order,
+        links: Links::default(),
+    }
+}
+
+impl Model {
+    pub(crate) fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let resources = resources.into_iter().map(|resource| (resource.id, resource)).collect();
+        Self { resources: Mutex::new(resources), ..Self::default() }
+    }
+
+    /// What the proxy publishes now.
+    pub(crate) fn document(&self) -> Document {
+        let linked = |resource: &Resource| Resource { links: links(resource), ..resource.clone() };
+        let resources = self.resources.lock().unwrap().values().map(linked).collect();
+        let node = |path: String| Node { system: "capstor".into(), path, mode: Mode(0o775) };
+        let customers = (0..3).map(|n| node(format!("/capstor/store/cscs/customer-{n}")));
+        let nodes = std::iter::once(node("/capstor/store/cscs".into())).chain(customers).collect();
+        Document { resources, nodes, ..Document::default() }
+    }
+
+    /// A call, judged and carried out as Waldur does.
+    pub(crate) fn call(&self, call: &Call) -> Answer {
+        let mut resources = self.resources.lock().unwrap();
+        let Some(resource) = resources.get_mut(&call.resource) else { return Answer::Unclear("404".into()) };
+        if call.action == Action::SetBackendId {
+            self.backend_ids.lock().unwrap().insert(call.resource, call.path.clone());
+            return Answer::Accepted;
+        }
+        let Some(order) = resource.order.clone() else { return Answer::Unclear("409".into()) };
+        let (from, ends) = match call.action {
+            Action::Approve => (OrderState::PendingProvider, order.offering == Offering::Basic),
+            Action::Reject(_) => (OrderState::PendingProvider, true),
+            _ => (OrderState::Executing, true),
+        };
+        if order.state != from {
+            return Answer::Unclear("409".into());
+        }
+        self.accepted.lock().unwrap().push((call.resource, call.action.name()));
+        if !ends {
+            resource.order = Some(Order { state: OrderState::Executing, ..order });
+            return Answer::Accepted;
+        }
+        resource.order = None;
+        let new = resource.new_quotas.take();
+        let gone = match call.action {
+            Action::Reject(_) => order.kind == OrderKind::Create,
+            Action::Erred(_) => {
+                order.kind == OrderKind::Create && !self.backend_ids.lock().unwrap().contains_key(&call.resource)
+            }
+            _ => {
+                resource.quotas = new.or(resource.quotas);
+                order.kind == OrderKind::Terminate
+            }
+        };
+        resource.status = match (&call.action, order.kind) {
+            _ if gone => Status::Removed,
+            (Action::Erred(_), OrderKind::Create | OrderKind::Update) => Status::Error,
+            _ => Status::Active,
+        };
+        Answer::Accepted
+    }
+
+    /// Statuses, each with the back-end id that Waldur was told.
+    pub(crate) fn ends(&self) -> Vec<(Uuid, Status, Option<String>)> {
+        let ids = self.backend_ids.lock().unwrap();
+        let resources = self.resources.lock().unwrap();
+        resources.values().map(|it| (it.id, it.status, ids.get(&it.id).cloned())).collect()
+    }
+}
+
+/// The links that the order's state allows, as the proxy makes them.
+fn links(resource: &Resource) -> Links {
+    let Some(order) = &resource.order else { return Links::default() };
+    let link =
+        |allowed: bool, action: &str| allowed.then(|| format!("https://waldur.example.org/{}/{action}/", order.id));
+    let (pending, executing) = (order.state == OrderState::PendingProvider, order.state == OrderState::Executing);
+    Links {
+        approve: link(pending, "approve_by_provider"),
+        reject: link(pending, "reject_by_provider"),
+        done: link(pending || executing, "set_state_done"),
+        erred: link(executing, "set_state_erred"),
+        backend_id: link(true, "set_backend_id"),
+    }
+}
