@@ -26,7 +26,7 @@ use catalogue::{Filters, list, tree};
 use terminal::Terminal;
 
 /// Settings that cannot be used (`EX_CONFIG`).
-pub const EXIT_SETTINGS: u8 = 78;
+pub const EXIT_SETTINGS: u8 = ::settings::EXIT_CODE;
 /// Wrong usage, as clap has it.
 pub const EXIT_USAGE: u8 = 2;
 /// Anything else that failed.
@@ -222,7 +222,10 @@ pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     let environment = Environment::of_process();
     let terminal = Terminal::of_process(&environment);
-    let overrides = |listen| Overrides { config: global.config.clone(), listen };
+    let overrides = |listen: Vec<Listen>| Overrides {
+        config: global.config.clone(),
+        options: settings::listen_option(&listen).into_iter().collect(),
+    };
     let load = |listen| settings::load(&environment, &overrides(listen));
     let code = match command {
         Command::Serve(ServeArgs { listen }) => {

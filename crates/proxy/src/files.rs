@@ -1,11 +1,10 @@
-//! Small files that others write: how they are read, and when they have changed.
+//! Small files that others write: when they have changed.
 
-use std::fs::File;
 use std::hash::Hasher;
-use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ::settings::files::read;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use xxhash_rust::xxh3::Xxh3;
@@ -15,26 +14,6 @@ use xxhash_rust::xxh3::Xxh3;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// As much of a file as is looked at.
 const LARGEST: u64 = 1 << 20;
-
-/// What a regular file holds; an error when that is more than `largest` bytes.
-pub(crate) fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
-    // A pipe would have us wait for whoever writes to it.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > largest { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-/// Why a file cannot be read, in the words of people.
-pub(crate) fn why(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => String::from("cannot be read (no such file)"),
-        ErrorKind::Other => format!("cannot be read ({error})"),
-        kind => format!("cannot be read ({kind})"),
-    }
-}
 
 /// Files that are looked at again and again.
 #[derive(Debug)]
@@ -92,17 +71,6 @@ fn number(bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_regular_files_of_the_right_size_are_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        assert_eq!(why(&read(&path, 5).unwrap_err()), "cannot be read (no such file)");
-        std::fs::write(&path, "12345").unwrap();
-        assert_eq!(read(&path, 5).unwrap(), b"12345");
-        assert_eq!(read(&path, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
-        assert_eq!(why(&read(directory.path(), 5).unwrap_err()), "cannot be read (not a regular file)");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_told_once_when_it_has_settled() {

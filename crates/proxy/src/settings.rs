@@ -1,46 +1,33 @@
 //! Every setting of the proxy, read and judged before a port is bound (decision D17).
 //!
 //! [`load()`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
-//! [`Settings`] that are valid or all [`Faults`] at once. The module `table` is the one list of what can be set:
-//! loading, the report of the settings in force, the warnings about unknown keys and the reference in
+//! [`Settings`] that are valid or all [`Faults`] at once; the crate `settings` does it. The module `table` is the one list
+//! of what can be set: loading, the report of the settings in force, the warnings about unknown keys and the reference in
 //! `docs/settings.md` are all made from it. A new setting is a field in a structure below, its blank value in `unset`,
 //! and a row there.
 //!
 //! Nothing here looks at the process: the caller hands in an [`Environment`].
 
 mod check;
-mod dotenv;
-mod environment;
-mod fault;
-mod file;
 mod load;
 mod reference;
 mod rules;
-mod secret_file;
-mod setting;
-mod source;
 mod systems;
 mod table;
-mod variables;
-mod warning;
-mod yaml;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
 
+pub use ::settings::{Change, Environment, Fault, Faults, InForce, Listen, Overrides, Source, Warning};
 pub(crate) use check::listen_address;
-pub use environment::Environment;
-pub use fault::{Fault, Faults};
-pub use load::{Change, InForce, Loaded, Overrides, load};
+pub(crate) use load::listen_option;
+pub use load::{Loaded, load};
 pub use reference::reference;
 pub(crate) use reference::variables;
-pub use source::Source;
-pub use warning::Warning;
 
 /// All settings, valid by construction: [`load()`] is the only way from text to here.
 #[derive(Debug, Clone)]
@@ -217,24 +204,6 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Requests at one time; more are turned away.
     pub max_requests: usize,
-}
-
-/// What can be listened on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Listen {
-    /// An address with a port.
-    Tcp(SocketAddr),
-    /// A socket of this name in the file system; the path is absolute.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// How fresh answers are.

@@ -20,6 +20,7 @@ use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
 use url::Url;
 
 use crate::metrics;
+pub use ::settings::check::public_part;
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
 pub use outcome::Last;
@@ -395,17 +396,6 @@ fn reqwest_proxy(proxy: &Url) -> Result<reqwest::Proxy, TransportError> {
         other => return Err(TransportError::ProxyScheme(other.to_owned())),
     }
     reqwest::Proxy::all(address).map_err(TransportError::Client)
-}
-
-/// A URL as it may be shown: without credentials, query and fragment.
-pub fn public_part(url: &Url) -> String {
-    let mut url = url.clone();
-    // These two fail only for URLs that cannot have credentials at all.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
 }
 
 #[cfg(test)]

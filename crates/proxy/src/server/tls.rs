@@ -17,9 +17,9 @@ use tracing::debug;
 use super::connection::Phase;
 use super::front::Front;
 use super::sockets::Stream;
-use crate::files;
 use crate::settings::{self, Fault};
 use crate::upstream::install_tls_provider;
+use ::settings::files;
 
 /// No certificate with all those above it is larger.
 const LARGEST: u64 = 1 << 20;

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::fault::{Wrong, wrong};
-use super::table::how_to_set;
-use super::{Listen, Server, Settings, Warning};
+use ::settings::{Wrong, wrong};
+
+use super::load::SCHEMA;
+use super::{Listen, Server, Settings, StorageSystem};
 
 /// The rules that are broken, each with the key that it is told under. `sound` says whether a key has no fault of its
 /// own: a value that could not be read breaks no rule.
-pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(&'static str, Wrong)> {
+pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(&'static str, Wrong)> {
     let mut broken = Vec::new();
 
     let backend = &settings.backend_settings;
@@ -30,7 +31,7 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
         ];
         for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
             let what = "required when hpc_user_api.development_mode is false";
-            broken.push((key, wrong(what, how_to_set(key))));
+            broken.push((key, wrong(what, SCHEMA.how_to_set(key))));
         }
     }
 
@@ -42,7 +43,7 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
             ("auth.keycloak_client_secret", auth.keycloak_client_secret.is_some()),
         ];
         for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
-            let remedy = format!("{}, or set auth.introspection to false", how_to_set(key));
+            let remedy = format!("{}, or set auth.introspection to false", SCHEMA.how_to_set(key));
             broken.push((key, wrong("required when auth.introspection is true", remedy)));
         }
     }
@@ -80,19 +81,31 @@ pub(super) fn broken(settings: &Settings, sound: impl Fn(&str) -> bool) -> Vec<(
     if let [(given, true), (key, false)] | [(key, false), (given, true)] = pair
         && sound(key)
     {
-        let remedy = format!("{}, or remove {given}", how_to_set(key));
+        let remedy = format!("{}, or remove {given}", SCHEMA.how_to_set(key));
         broken.push((key, wrong(format!("required when {given} is given"), remedy)));
     }
     broken
 }
 
 /// What is odd about settings that are otherwise in order. `given` says whether a key was given at all.
-pub(super) fn oddities(settings: &Settings, given: impl Fn(&str) -> bool) -> impl Iterator<Item = Warning> {
+pub(super) fn oddities(settings: &Settings, given: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut odd = Vec::new();
     let Settings { storage_systems, auth, backend_settings: backend, .. } = settings;
-    let mut differing = storage_systems.iter().filter(|system| system.name != system.offering_slug);
-    let named = differing.next().filter(|_| backend.system_identifier.is_none());
-    let named =
-        named.map(|system| Warning::NamedByName { name: system.name.clone(), slug: system.offering_slug.clone() });
-    let judged = !auth.disable_auth && !given("auth.keycloak_url");
-    named.into_iter().chain(judged.then(|| Warning::KeycloakByDefault(auth.keycloak_url.clone())))
+    let differing = storage_systems.iter().find(|system| system.name != system.offering_slug);
+    if let Some(StorageSystem { name, offering_slug: slug }) = differing.filter(|_| backend.system_identifier.is_none())
+    {
+        // Decision D2.
+        odd.push(format!(
+            "paths and `storageSystem` hold the name of the storage system, as in /{name}/…; to have its offering's slug \
+             there, as in /{slug}/…, set backend_settings.system_identifier (SYSTEM_IDENTIFIER) to offering_slug; to keep \
+             the name and silence this, set it to storage_system"
+        ));
+    }
+    if !auth.disable_auth && !given("auth.keycloak_url") {
+        let url = &auth.keycloak_url;
+        odd.push(format!(
+            "auth.keycloak_url is not given: tokens of {url} are accepted; set CSCS_KEYCLOAK_URL to your Keycloak"
+        ));
+    }
+    odd
 }

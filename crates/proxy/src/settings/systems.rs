@@ -2,16 +2,23 @@
 
 use std::collections::HashMap;
 
+use ::settings::{Value, Wrong, wrong};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::StorageSystem;
-use super::fault::{Wrong, wrong};
-use super::setting::scalar;
-use super::yaml::Value;
+use super::{Settings, StorageSystem};
+
+/// Reads the storage systems into the settings. Returns them as they may be shown.
+pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Wrong>> {
+    let systems = read(value)?;
+    let shown = systems.iter().map(|system| format!("{}: {}", system.name, system.offering_slug));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    settings.storage_systems = systems;
+    Ok(shown)
+}
 
 /// Reads a mapping of names to offering slugs: YAML, or JSON in one text. Keeps the order. A key that is there twice
 /// has its last value, as in Python.
-pub(super) fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
+fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
     let example = "map each name to an offering's slug, for example {\"capstor\": \"capstor-offering\"}";
     let pairs = match value {
         Value::Map(pairs) => pairs.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
@@ -30,7 +37,7 @@ pub(super) fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
 type Pair = (String, Result<String, Wrong>);
 
 fn text(value: &Value) -> Result<String, Wrong> {
-    scalar(value).map(str::to_owned)
+    value.scalar().map(str::to_owned)
 }
 
 fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Wrong>> {

@@ -1,8 +1,9 @@
 //! The one list of what can be set.
 
-use super::check;
-use super::setting::{Kind, Preset, Setting};
-use super::{LogFormat, OnProcessingError, SystemIdentifier};
+use ::settings::check::{base_url, endpoint, plain, secret};
+use ::settings::{Kind, Preset, Setting};
+
+use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, systems};
 
 /// Names the YAML file; stands in the environment or in `.env`.
 pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
@@ -11,27 +12,18 @@ pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
 pub(super) const PREFIXES: [&str; 9] =
     ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "INODE_", "STORAGE_", "SERVER_", "LOG_", "CACHE_"];
 
-/// How to give a setting, as a remedy says it.
-pub(super) fn how_to_set(key: &str) -> String {
-    let variable = TABLE.iter().find(|setting| setting.key == key).and_then(|setting| setting.variables.first());
-    variable.map_or_else(
-        || format!("give {key} in the YAML file"),
-        |variable| format!("set {variable}, or {key} in the YAML file"),
-    )
-}
-
 const fn row(
     key: &'static str,
     variables: &'static [&'static str],
-    kind: Kind,
+    kind: Kind<Settings>,
     preset: Preset,
     doc: &'static str,
-) -> Setting {
+) -> Setting<Settings> {
     Setting { key, variables, kind, preset, doc }
 }
 
 /// Every setting, in the order of the reference and of reports.
-pub(super) static TABLE: &[Setting] = &[
+pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "debug",
         &["DEBUG"],
@@ -42,7 +34,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "storage_systems",
         &["STORAGE_SYSTEMS"],
-        Kind::Systems(|s, systems| s.storage_systems = systems),
+        Kind::Own("mapping", systems::put),
         Preset::Required,
         "The storage systems: each name that clients use in `storage_system=`, with the slug of its offering in Waldur. \
          A mapping in YAML, a JSON object in the environment: `{\"capstor\": \"capstor-offering\"}`. At least one; the \
@@ -52,7 +44,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "waldur_api.api_url",
         &["WALDUR_API_URL"],
-        Kind::WaldurUrl(|s, url| s.waldur_api.api_url = url),
+        Kind::Url(check::waldur_url, |s, url| s.waldur_api.api_url = url),
         Preset::Required,
         "Where Waldur is. `https://waldur.example.org`, `https://waldur.example.org/api` and \
          `https://waldur.example.org/api/` mean the same.",
@@ -111,28 +103,28 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "auth.keycloak_url",
         &["CSCS_KEYCLOAK_URL"],
-        Kind::BaseUrl(|s, url| s.auth.keycloak_url = url),
+        Kind::Url(base_url, |s, url| s.auth.keycloak_url = url),
         Preset::Is("https://auth-tds.cscs.ch/auth/"),
         "Base URL of Keycloak.",
     ),
     row(
         "auth.keycloak_realm",
         &["CSCS_KEYCLOAK_REALM"],
-        Kind::Text(check::plain, |s, text| s.auth.keycloak_realm = text),
+        Kind::Text(plain, |s, text| s.auth.keycloak_realm = text),
         Preset::Is("cscs"),
         "Realm whose tokens are accepted.",
     ),
     row(
         "auth.keycloak_client_id",
         &["CSCS_KEYCLOAK_CLIENT_ID"],
-        Kind::Text(check::plain, |s, text| s.auth.keycloak_client_id = Some(text)),
+        Kind::Text(plain, |s, text| s.auth.keycloak_client_id = Some(text)),
         Preset::Absent,
         "When given, the `aud` of a token must contain it.",
     ),
     row(
         "auth.keycloak_client_secret",
         &["CSCS_KEYCLOAK_CLIENT_SECRET"],
-        Kind::Secret(check::secret, |s, secret| s.auth.keycloak_client_secret = Some(secret)),
+        Kind::Secret(secret, |s, secret| s.auth.keycloak_client_secret = Some(secret)),
         Preset::Absent,
         "Secret of that client. Needed for `auth.introspection` only.",
     ),
@@ -168,35 +160,35 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "hpc_user_api.api_url",
         &["HPC_USER_API_URL"],
-        Kind::BaseUrl(|s, url| s.hpc_user_api.api_url = Some(url)),
+        Kind::Url(base_url, |s, url| s.hpc_user_api.api_url = Some(url)),
         Preset::Absent,
         "Base URL of the HPC User API. Required unless `hpc_user_api.development_mode` is true.",
     ),
     row(
         "hpc_user_api.client_id",
         &["HPC_USER_CLIENT_ID"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.client_id = Some(text)),
+        Kind::Text(plain, |s, text| s.hpc_user_api.client_id = Some(text)),
         Preset::Absent,
         "Client id for the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.client_secret",
         &["HPC_USER_CLIENT_SECRET"],
-        Kind::Secret(check::secret, |s, secret| s.hpc_user_api.client_secret = Some(secret)),
+        Kind::Secret(secret, |s, secret| s.hpc_user_api.client_secret = Some(secret)),
         Preset::Absent,
         "Client secret for the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.oidc_token_url",
         &["HPC_USER_OIDC_TOKEN_URL"],
-        Kind::Endpoint(|s, url| s.hpc_user_api.oidc_token_url = Some(url)),
+        Kind::Url(endpoint, |s, url| s.hpc_user_api.oidc_token_url = Some(url)),
         Preset::Absent,
         "Token endpoint that gives the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.oidc_scope",
         &["HPC_USER_OIDC_SCOPE"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.oidc_scope = text),
+        Kind::Text(plain, |s, text| s.hpc_user_api.oidc_scope = text),
         Preset::IfEmpty("openid"),
         "Scope of the machine token.",
     ),
@@ -241,21 +233,21 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "hpc_user_api.user_uid_field",
         &["HPC_USER_USER_UID_FIELD"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_uid_field = text),
+        Kind::Text(plain, |s, text| s.hpc_user_api.user_uid_field = text),
         Preset::Is("unixUid"),
         "Field of that endpoint's answer with the UID.",
     ),
     row(
         "hpc_user_api.user_email_field",
         &["HPC_USER_USER_EMAIL_FIELD"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_email_field = text),
+        Kind::Text(plain, |s, text| s.hpc_user_api.user_email_field = text),
         Preset::Is("email"),
         "Field of that endpoint's answer with the e-mail address.",
     ),
     row(
         "backend_settings.storage_file_system",
         &["STORAGE_FILE_SYSTEM"],
-        Kind::Text(check::plain, |s, text| s.backend_settings.storage_file_system = text),
+        Kind::Text(plain, |s, text| s.backend_settings.storage_file_system = text),
         Preset::Is("lustre"),
         "Name of the file system in every item, for example `lustre` or `gpfs`.",
     ),
@@ -312,14 +304,14 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "sentry.dsn",
         &["SENTRY_DSN"],
-        Kind::Dsn(|s, dsn| s.sentry.dsn = Some(dsn)),
+        Kind::SecretUrl(check::dsn, |s, dsn| s.sentry.dsn = Some(dsn)),
         Preset::Absent,
         "DSN of the project in Sentry that gets errors. Without it, Sentry is off.",
     ),
     row(
         "sentry.environment",
         &["SENTRY_ENVIRONMENT"],
-        Kind::Text(check::plain, |s, text| s.sentry.environment = Some(text)),
+        Kind::Text(plain, |s, text| s.sentry.environment = Some(text)),
         Preset::Absent,
         "Tag of the events, for example `production`.",
     ),
@@ -333,7 +325,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "server.listen",
         &["SERVER_LISTEN"],
-        Kind::Addresses(|s, addresses| s.server.listen = addresses),
+        Kind::Addresses(check::address, |s, addresses| s.server.listen = addresses),
         Preset::Is("127.0.0.1:8000"),
         "Addresses to listen on, `ADDRESS:PORT` each, or `unix:/PATH` for a socket in the file system, with which group \
          and owner may connect. A list in YAML, or one text with commas. `--listen` on the command line goes before it; \
@@ -342,7 +334,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "server.tls_certificate",
         &["SERVER_TLS_CERTIFICATE"],
-        Kind::Text(check::plain, |s, path| s.server.tls_certificate = Some(path.into())),
+        Kind::Text(plain, |s, path| s.server.tls_certificate = Some(path.into())),
         Preset::Absent,
         "PEM file with the server's certificate and those between it and the root. With it, TLS (1.2, 1.3) is spoken on \
          every address with a port, and nothing else. When the file changes, new connections get the new certificate.",
@@ -350,14 +342,14 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "server.tls_key",
         &["SERVER_TLS_KEY"],
-        Kind::Text(check::plain, |s, path| s.server.tls_key = Some(path.into())),
+        Kind::Text(plain, |s, path| s.server.tls_key = Some(path.into())),
         Preset::Absent,
         "PEM file with the certificate's private key. Needed with `server.tls_certificate`.",
     ),
     row(
         "server.admin_listen",
         &["SERVER_ADMIN_LISTEN"],
-        Kind::Addresses(|s, addresses| s.server.admin_listen = addresses),
+        Kind::Addresses(check::address, |s, addresses| s.server.admin_listen = addresses),
         Preset::Absent,
         "Addresses for `/health/…` and `/metrics`, as `server.listen`. When given, these answer there and nowhere else; \
          otherwise at `server.listen`. They need no token and name no project.",
@@ -404,7 +396,7 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "cache.shared_url",
         &["CACHE_SHARED_URL"],
-        Kind::CacheServer(|s, url| s.shared_cache = Some(url)),
+        Kind::UrlWithCredentials(check::cache_server, |s, url| s.shared_cache = Some(url)),
         Preset::Absent,
         "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which replicas share \
          what they read, so that Waldur is read once for all: `redis://user:password@host:6379/0`. Replicas of one version \

@@ -16,12 +16,6 @@ fn transport(proxy: Option<&str>) -> Transport {
 }
 
 #[test]
-fn what_is_shown_of_a_url_holds_no_secret() {
-    let url = "https://user:pass@waldur.example.org:8443/api/x/?token=abc#d".parse().unwrap();
-    assert_eq!(public_part(&url), "https://waldur.example.org:8443/api/x/");
-}
-
-#[test]
 fn a_proxy_scheme_that_would_be_ignored_is_refused() {
     let error = Upstream::new("Waldur", &transport(Some("ftp://127.0.0.1:1"))).unwrap_err();
     assert!(matches!(error, TransportError::ProxyScheme(scheme) if scheme == "ftp"));

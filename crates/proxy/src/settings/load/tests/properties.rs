@@ -1,9 +1,9 @@
 //! What holds for any input.
 
+use ::settings::Kind;
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::setting::Kind;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -13,12 +13,12 @@ proptest! {
         let mut site = Site::minimal().set("HPC_USER_DEVELOPMENT_MODE", if production { "false" } else { "true" });
         for row in TABLE {
             let value = match row.kind {
-                Kind::Dsn(_) if whole => format!("https://{secret}@sentry.example/1"),
-                Kind::Secret(..) | Kind::Dsn(_) => secret.clone(),
-                Kind::CacheServer(_) if whole => format!("redis://{secret}:{secret}@host:1/0"),
+                Kind::SecretUrl(..) if whole => format!("https://{secret}@sentry.example/1"),
+                Kind::Secret(..) | Kind::SecretUrl(..) => secret.clone(),
+                Kind::UrlWithCredentials(..) if whole => format!("redis://{secret}:{secret}@host:1/0"),
                 Kind::Proxy(_) if whole => format!("socks5://{secret}:{secret}@host:1"),
-                Kind::CacheServer(_) | Kind::Proxy(_) => format!("ftp://{secret}:{secret}@host:1"),
-                Kind::BaseUrl(_) | Kind::Endpoint(_) | Kind::WaldurUrl(_) if !whole => format!("https://u:{secret}@host/"),
+                Kind::UrlWithCredentials(..) | Kind::Proxy(_) => format!("ftp://{secret}:{secret}@host:1"),
+                Kind::Url(..) if !whole => format!("https://u:{secret}@host/"),
                 _ => continue,
             };
             site = site.set(row.variables[0], &value);

@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 
 /// A variable of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) name: String,
+pub(crate) struct Entry {
+    pub(crate) name: String,
     /// `None`: a name without `=`, which sets nothing.
-    pub(super) value: Option<String>,
+    pub(crate) value: Option<String>,
     /// Line of the name, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
 }
 
 /// Reads a file. `outer` finds variables of the process; those of the file, from the top to the line in question, go
 /// before them. Also tells the lines that do not parse; they are skipped.
-pub(super) fn parse<'a>(text: &str, outer: impl Fn(&str) -> Option<&'a str>) -> (Vec<Entry>, Vec<usize>) {
+pub(crate) fn parse<'a>(text: &str, outer: impl Fn(&str) -> Option<&'a str>) -> (Vec<Entry>, Vec<usize>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n").replace('\r', "\n");
     let mut reader = Reader { rest: &text, line: 1 };
     let (mut entries, mut bad) = (Vec::new(), Vec::new());

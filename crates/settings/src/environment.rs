@@ -32,12 +32,12 @@ impl Environment {
     }
 
     /// A variable by its exact name, as `.env` and the command line refer to it; `None` too when it is not UTF-8.
-    pub(crate) fn exact(&self, name: &str) -> Option<&str> {
+    pub fn exact(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_deref()
     }
 
-    /// A variable and the name it has here: exact spelling first, then any other case, as the Python proxy finds it.
-    pub(super) fn find(&self, name: &str) -> Option<(&str, Option<&str>)> {
+    /// A variable and the name it has here: exact spelling first, then any other case.
+    pub(crate) fn find(&self, name: &str) -> Option<(&str, Option<&str>)> {
         self.variables
             .get_key_value(name)
             .or_else(|| self.variables.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)))
@@ -45,7 +45,7 @@ impl Environment {
     }
 
     /// All names.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)
     }
 }

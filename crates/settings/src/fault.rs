@@ -4,12 +4,12 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::source::Source;
+use crate::source::Source;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Key of the setting, for example `waldur_api.api_url`; for a storage system, `storage_systems.` and its name.
+    /// Key of the setting, for example `server.listen`; for a part of it, that key, a dot and the part.
     pub key: String,
     /// Where the value came from; `None` when there is no value.
     pub source: Option<Source>,
@@ -45,27 +45,37 @@ impl fmt::Display for Faults {
 
 /// A fault of a value that does not know yet which setting it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wrong {
-    /// Part of the setting, for example one storage system.
-    pub(super) part: Option<String>,
-    pub(super) what: String,
-    pub(super) remedy: String,
+pub struct Wrong {
+    /// Part of the setting, for example one entry of a mapping.
+    pub part: Option<String>,
+    /// What is wrong, as in [`Fault::what`].
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Where all that is wrong with a value comes at once, this is all.
+impl From<Wrong> for Vec<Wrong> {
+    fn from(wrong: Wrong) -> Self {
+        vec![wrong]
+    }
 }
 
 /// Says what is wrong and what to do.
-pub(super) fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
+pub fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
     Wrong { part: None, what: what.into(), remedy: remedy.into() }
 }
 
 impl Wrong {
-    pub(super) fn of(self, key: &str, source: Option<Source>) -> Fault {
+    /// The fault of the setting with this key.
+    pub(crate) fn of(self, key: &str, source: Option<Source>) -> Fault {
         let key = self.part.map_or_else(|| key.to_owned(), |part| format!("{key}.{part}"));
         Fault { key, source, what: self.what, remedy: self.remedy }
     }
 }
 
 /// A value as a fault shows it: in quotes, without control characters, shortened to 24 characters.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let short: String = text.chars().take(24).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
     format!("`{}{dots}`", short.escape_debug())

@@ -6,43 +6,26 @@
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
-/// A value as it was given, from whatever source.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Null,
-    Text(String),
-    /// A number, and how it was written.
-    Number {
-        value: f64,
-        text: String,
-    },
-    /// A plain value whose spelling is not known.
-    Unwritten,
-    /// The value of a variable that is not UTF-8.
-    Unreadable,
-    List(Vec<Value>),
-    /// Key and value in the order of the file.
-    Map(Vec<(String, Value)>),
-}
+use crate::value::Value;
 
 /// A key of a mapping with its value and the line of the key, from 1; 0 when unknown.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) value: Tree,
-    pub(super) line: u64,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) value: Tree,
+    pub(crate) line: u64,
 }
 
 /// A node of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Tree {
+pub(crate) enum Tree {
     Leaf(Value),
     Map(Vec<Entry>),
 }
 
 impl Tree {
     /// The node without its lines.
-    pub(super) fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         match self {
             Self::Leaf(value) => value.clone(),
             Self::Map(entries) => {
@@ -54,15 +37,15 @@ impl Tree {
 
 /// Text that is not YAML. The library's message may quote the file, which holds secrets, so only the place is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotYaml {
+pub(crate) struct NotYaml {
     /// Line, from 1; 0 when unknown.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// Column, from 1; 0 when unknown.
-    pub(super) column: u64,
+    pub(crate) column: u64,
 }
 
 /// Reads a file. An empty one is null.
-pub(super) fn parse(text: &str) -> Result<Tree, NotYaml> {
+pub(crate) fn parse(text: &str) -> Result<Tree, NotYaml> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,

@@ -1,23 +1,22 @@
 //! Variables of the environment and of `.env`.
 
-use super::dotenv::{self, Entry};
-use super::environment::Environment;
-use super::fault::{Fault, wrong};
-use super::secret_file;
-use super::source::Source;
-use super::table::{CONFIG_PATH, PREFIXES, TABLE};
-use super::warning::{Warning, nearest};
-use super::yaml::Value;
+use crate::dotenv::{self, Entry};
+use crate::environment::Environment;
+use crate::fault::{Fault, wrong};
+use crate::schema::Schema;
+use crate::source::Source;
+use crate::value::Value;
+use crate::warning::{Warning, nearest};
 
 /// Both kinds of variables; the environment goes before `.env`.
-pub(super) struct Variables<'a> {
+pub(crate) struct Variables<'a> {
     environment: &'a Environment,
     dotenv: Vec<Entry>,
 }
 
 impl<'a> Variables<'a> {
     /// Reads `.env` in the working directory, if there is one.
-    pub(super) fn read(environment: &'a Environment, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> Self {
+    pub(crate) fn read(environment: &'a Environment, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> Self {
         let path = environment.directory.join(".env");
         let text = match std::fs::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
@@ -39,22 +38,22 @@ impl<'a> Variables<'a> {
     }
 
     /// The value of the first of `names` that is there.
-    pub(super) fn find(&self, names: &[&str]) -> Option<(Value, Source)> {
+    pub(crate) fn find(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
         self.in_environment(names).or_else(|| self.in_dotenv(names))
     }
 
     /// The same in the environment alone.
-    pub(super) fn in_environment(&self, names: &[&str]) -> Option<(Value, Source)> {
-        names.iter().find_map(|name| self.environment.find(name)).map(|(name, value)| {
+    pub(crate) fn in_environment(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
+        names.iter().find_map(|name| self.environment.find(name.as_ref())).map(|(name, value)| {
             let value = value.map_or(Value::Unreadable, |text| Value::Text(text.to_owned()));
             (value, Source::Environment(name.to_owned()))
         })
     }
 
     /// The same in `.env` alone.
-    pub(super) fn in_dotenv(&self, names: &[&str]) -> Option<(Value, Source)> {
-        names.iter().find_map(|name| {
-            let exact = self.dotenv.iter().rev().find(|entry| entry.name == *name);
+    pub(crate) fn in_dotenv(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
+        names.iter().map(AsRef::as_ref).find_map(|name| {
+            let exact = self.dotenv.iter().rev().find(|entry| entry.name == name);
             let entry =
                 exact.or_else(|| self.dotenv.iter().rev().find(|entry| entry.name.eq_ignore_ascii_case(name)))?;
             let value = Value::Text(entry.value.clone()?);
@@ -63,14 +62,8 @@ impl<'a> Variables<'a> {
     }
 
     /// Warns of variables that are nearly spelt like one of ours.
-    pub(super) fn near_misses(&self, warnings: &mut Vec<Warning>) {
-        let known: Vec<&'static str> = TABLE
-            .iter()
-            .flat_map(|row| row.variables)
-            .copied()
-            .chain([CONFIG_PATH])
-            .chain(secret_file::variables())
-            .collect();
+    pub(crate) fn near_misses<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
+        let known: Vec<String> = schema.variables().collect();
         let environment = self.environment.names().map(|name| (name, Source::Environment(name.to_owned())));
         let dotenv = self
             .dotenv
@@ -78,11 +71,11 @@ impl<'a> Variables<'a> {
             .map(|entry| (entry.name.as_str(), Source::DotEnv { name: entry.name.clone(), line: entry.line }));
         for (name, source) in environment.chain(dotenv) {
             let upper = name.to_ascii_uppercase();
-            let ours = PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
-            if !ours || known.contains(&upper.as_str()) {
+            let ours = schema.prefixes.iter().any(|prefix| upper.starts_with(prefix));
+            if !ours || known.contains(&upper) {
                 continue;
             }
-            let near = nearest(&upper, known.iter().copied());
+            let near = nearest(&upper, known.iter().cloned());
             if near.is_some() {
                 warnings.push(Warning::UnknownKey { key: name.to_owned(), source, nearest: near });
             }

@@ -1,0 +1,67 @@
+//! Judging one value. No fault holds the value of a text or a URL: it may be a secret that went astray.
+
+mod number;
+mod url;
+
+use std::path::Path;
+
+pub use self::number::{age, count, mode, number, positive, seconds, share};
+pub use self::url::{base_url, endpoint, masked, of_scheme, proxy, public_part};
+use crate::fault::{Wrong, quoted, wrong};
+
+/// A boolean, in the words that pydantic takes, in any case.
+pub fn flag(text: &str) -> Result<bool, Wrong> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" | "t" | "y" => Ok(true),
+        "false" | "0" | "no" | "off" | "f" | "n" => Ok(false),
+        _ => Err(wrong(format!("{} is not a boolean", quoted(text)), "give true or false")),
+    }
+}
+
+/// A text that is not blank and has no control characters.
+pub fn plain(text: &str) -> Result<(), Wrong> {
+    if text.trim().is_empty() {
+        Err(wrong("blank", "give a text, or leave the setting out"))
+    } else if text.chars().any(char::is_control) {
+        Err(wrong("it holds a control character", "remove it"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The path of a file or a folder, wherever the program is started.
+pub fn absolute_path(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if Path::new(text).is_absolute() { Ok(()) } else { Err(wrong("it does not begin with `/`", "give the whole path")) }
+}
+
+/// A secret that is not blank.
+pub fn secret(text: &str) -> Result<(), Wrong> {
+    if text.trim().is_empty() { Err(wrong("blank", "give the secret, or leave the setting out")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_are_pydantics() {
+        for text in ["true", "TRUE", "1", "yes", "On", "t", "Y"] {
+            assert_eq!(flag(text), Ok(true), "{text}");
+        }
+        for text in ["false", "0", "No", "OFF", "f", "n"] {
+            assert_eq!(flag(text), Ok(false), "{text}");
+        }
+        for text in ["", " true ", "2", "enabled"] {
+            assert!(flag(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_absolute() {
+        assert!(absolute_path("/capstor/store").is_ok());
+        for text in ["", " ", "store", "./store", "/a\nb"] {
+            assert!(absolute_path(text).is_err(), "{text}");
+        }
+    }
+}

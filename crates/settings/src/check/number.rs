@@ -1,0 +1,127 @@
+//! Numbers and their ranges.
+
+use crate::fault::{Wrong, quoted, wrong};
+use crate::value::Value;
+
+/// Seconds of a day, which is long enough for anything that somebody waits for.
+const DAY: f64 = 24.0 * 60.0 * 60.0;
+
+/// A finite number. In text, underscores may group digits, as pydantic has it.
+pub fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number { value, .. } => *value,
+        Value::Text(text) => {
+            let text = text.trim();
+            let digits_around = |(at, _): (usize, &str)| {
+                text[..at].ends_with(|c: char| c.is_ascii_digit())
+                    && text[at + 1..].starts_with(|c: char| c.is_ascii_digit())
+            };
+            if !text.match_indices('_').all(digits_around) {
+                return None;
+            }
+            text.replace('_', "").parse().ok()?
+        }
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+/// A finite number that stands the test, or what is wrong: that it is not `what`.
+fn such(value: &Value, is: impl Fn(f64) -> bool, what: &str, example: &str) -> Result<f64, Wrong> {
+    let text = value.scalar()?;
+    let found = number(value).filter(|number| is(*number));
+    found.ok_or_else(|| wrong(format!("{} is not {what}", quoted(text)), format!("give one, for example {example}")))
+}
+
+/// A number above 0.
+pub fn positive(value: &Value) -> Result<f64, Wrong> {
+    such(value, |number| number > 0.0, "a number above 0", "1.5")
+}
+
+/// Seconds above 0, at most a day; a thousandth is the least.
+pub fn seconds(value: &Value) -> Result<f64, Wrong> {
+    let range = "a number of seconds above 0 and at most a day (86400)";
+    such(value, |number| (0.001..=DAY).contains(&number), range, "30")
+}
+
+/// Seconds from 0, at most a day.
+pub fn age(value: &Value) -> Result<f64, Wrong> {
+    such(value, |number| (0.0..=DAY).contains(&number), "a number of seconds from 0 to a day (86400)", "30")
+}
+
+/// A number from 0 to 1.
+pub fn share(value: &Value) -> Result<f64, Wrong> {
+    such(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1", "0.1")
+}
+
+/// A whole number from 1 to `most`.
+pub fn count(value: &Value, most: usize) -> Result<usize, Wrong> {
+    let text = value.scalar()?;
+    text.parse().ok().filter(|number| (1..=most).contains(number)).ok_or_else(|| {
+        wrong(format!("{} is not a whole number from 1 to {most}", quoted(text)), "give one, for example 4")
+    })
+}
+
+/// The permission bits of a file: three or four octal digits, whether YAML takes them for a number or not.
+pub fn mode(value: &Value) -> Result<u32, Wrong> {
+    let text = value.scalar()?;
+    let digits = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then_some(text).and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or_else(|| {
+        wrong(format!("{} is not three or four octal digits", quoted(text)), "give them, for example 0750")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn numbers_are_finite() {
+        let read = |given: &str| number(&text(given));
+        for (text, value) in [("5", 5.0), (" 5 ", 5.0), ("1_000", 1000.0), ("1e3", 1000.0), ("-.5", -0.5)] {
+            assert_eq!(read(text), Some(value), "{text}");
+        }
+        for text in ["", "inf", "nan", "-inf", "1__0", "_1", "1_", "1,5", "0x10", "1e999"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_have_ends() {
+        type Read = fn(&Value) -> Result<f64, Wrong>;
+        let cases: [(Read, &[&str], &[&str]); 4] = [
+            (positive, &["0.0001", "1e300"], &["0", "-1", "inf", ""]),
+            (seconds, &["0.001", "86400"], &["0", "0.0009", "86401", "-1"]),
+            (age, &["0", "86400"], &["-0.1", "86401"]),
+            (share, &["0", "1"], &["-0.1", "1.1", "nan"]),
+        ];
+        for (read, good, bad) in cases {
+            for given in good {
+                assert!(read(&text(given)).is_ok(), "{given}");
+            }
+            for given in bad {
+                assert!(read(&text(given)).is_err(), "{given}");
+            }
+        }
+        assert_eq!(count(&text("4"), 4), Ok(4));
+        for given in ["0", "5", "-1", "1.0", "", "four"] {
+            assert!(count(&text(given), 4).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        for (given, bits) in [("775", 0o775), ("0750", 0o750), ("2770", 0o2770), ("000", 0)] {
+            assert_eq!(mode(&text(given)), Ok(bits), "{given}");
+        }
+        // What YAML makes of the digits does not count.
+        assert_eq!(mode(&Value::Number { value: 488.0, text: "0750".to_owned() }), Ok(0o750));
+        for given in ["", "75", "00775", "778", "0o75", "+775", "-775", " 775", "rwx", "٧٧"] {
+            assert!(mode(&text(given)).is_err(), "{given}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! URLs: which do, and how they are shown.
+
+use url::Url;
+
+use crate::fault::{Wrong, wrong};
+use crate::setting::MASK;
+
+/// A URL of one of two schemes or more, with a host.
+pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Wrong> {
+    let url = Url::parse(text).map_err(|error| wrong(format!("not a URL ({error})"), remedy))?;
+    if !schemes.contains(&url.scheme()) {
+        let what = match schemes {
+            [one, other] => format!("its scheme is neither {one} nor {other}"),
+            _ => format!("its scheme is none of {}", schemes.join(", ")),
+        };
+        return Err(wrong(what, remedy));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it has no host", remedy));
+    }
+    Ok(url)
+}
+
+/// A URL that is called as it stands: http or https, without credentials and fragment.
+pub fn endpoint(text: &str) -> Result<Url, Wrong> {
+    let url = of_scheme(text, &["http", "https"], "give one such as https://host.example.org/")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("it holds credentials", "remove what stands before the `@`"));
+    }
+    if url.fragment().is_some() {
+        return Err(wrong("it has a fragment", "remove what follows the `#`"));
+    }
+    Ok(url)
+}
+
+/// A URL to which paths are added: as [`endpoint`], and without a query.
+pub fn base_url(text: &str) -> Result<Url, Wrong> {
+    let url = endpoint(text)?;
+    if url.query().is_some() {
+        return Err(wrong("it has a query", "remove what follows the `?`"));
+    }
+    Ok(url)
+}
+
+/// URL of a SOCKS or HTTP proxy; may have credentials.
+pub fn proxy(text: &str) -> Result<Url, Wrong> {
+    let remedy = "give one such as socks5://host:1080";
+    let url = of_scheme(text, &["socks5", "socks5h", "http", "https"], remedy)?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("something follows host and port", remedy));
+    }
+    Ok(url)
+}
+
+/// A URL as it may be shown: without credentials, query and fragment.
+pub fn public_part(url: &Url) -> String {
+    let mut url = url.clone();
+    // These two fail only for URLs that cannot have credentials at all.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// The same, with a mask where credentials are.
+pub fn masked(url: &Url) -> String {
+    let shown = public_part(url);
+    if url.username().is_empty() && url.password().is_none() {
+        return shown;
+    }
+    shown.replacen("://", &format!("://{MASK}@"), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_url_holds_no_secret() {
+        let url = "https://user:pass@waldur.example.org:8443/api/x/?token=abc#d".parse().unwrap();
+        assert_eq!(public_part(&url), "https://waldur.example.org:8443/api/x/");
+        assert_eq!(masked(&url), "https://********@waldur.example.org:8443/api/x/");
+    }
+
+    #[test]
+    fn urls_that_do_not_do() {
+        for text in
+            ["", "x.example", "ftp://x", "https://", "https://u:p@x/", "https://u@x/", "https://x/?a=1", "http://x/#a"]
+        {
+            assert!(base_url(text).is_err(), "{text}");
+        }
+        assert!(endpoint("https://x/token?policy=1").is_ok());
+        let what = |wrong: Wrong| wrong.what;
+        assert_eq!(endpoint("ftp://x").map_err(what), Err("its scheme is neither http nor https".to_owned()));
+        assert_eq!(
+            proxy("ftp://x").map_err(what),
+            Err("its scheme is none of socks5, socks5h, http, https".to_owned())
+        );
+    }
+
+    #[test]
+    fn proxies() {
+        for text in ["socks5://h:1080", "SOCKS5H://h", "http://u:p@h:3128/", "https://h", "socks5://[::1]:1080"] {
+            assert!(proxy(text).is_ok(), "{text}");
+        }
+        for text in ["", "h:1080", "socks4://h:1", "ftp://h", "socks5://", "socks5:h", "http://h/path", " x"] {
+            assert!(proxy(text).is_err(), "{text}");
+        }
+        assert_eq!(masked(&proxy("socks5://user:hunter2@h:1080").unwrap()), "socks5://********@h:1080");
+        assert_eq!(masked(&proxy("socks5://h:1080").unwrap()), "socks5://h:1080");
+    }
+}

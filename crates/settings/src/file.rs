@@ -1,0 +1,107 @@
+//! The YAML file: its sections and keys.
+
+use std::path::{Path, PathBuf};
+
+use crate::fault::{Fault, Wrong, wrong};
+use crate::files;
+use crate::schema::Schema;
+use crate::source::Source;
+use crate::value::Value;
+use crate::warning::{Warning, nearest};
+use crate::yaml::{self, Entry, Tree};
+
+/// What the file gives: known keys only.
+#[derive(Default)]
+pub(crate) struct File {
+    path: PathBuf,
+    given: Vec<(String, Value, u64)>,
+}
+
+/// Reads the file that `named` names. The error says why nothing is known of what it holds; what is wrong within it goes
+/// to `faults`.
+pub(crate) fn read<S>(
+    schema: &Schema<S>,
+    path: &Path,
+    named: &Source,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<Warning>,
+) -> Result<File, Fault> {
+    let mut file = File { path: path.to_owned(), given: Vec::new() };
+    let of = |wrong: Wrong, line| wrong.of("YAML file", Some(Source::File { path: path.to_owned(), line }));
+    let bytes = std::fs::read(path).map_err(|error| {
+        let what = format!("{} {}", path.display(), files::why(&error));
+        wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone()))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| of(wrong("not valid UTF-8", "save it as UTF-8"), 0))?;
+    let tree = yaml::parse(&text).map_err(|bad| {
+        let column = if bad.column == 0 { String::new() } else { format!(", at column {}", bad.column) };
+        of(wrong(format!("not valid YAML{column}"), "correct it"), bad.line)
+    })?;
+    match tree {
+        Tree::Leaf(Value::Null) => {}
+        Tree::Leaf(_) => {
+            let remedy = "write `key: value` lines, as in the reference of the settings";
+            return Err(of(wrong("not a mapping", remedy), 1));
+        }
+        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(schema, entry, faults, warnings)),
+    }
+    Ok(file)
+}
+
+impl File {
+    /// The value of a key.
+    pub(crate) fn find(&self, key: &str) -> Option<(Value, Source)> {
+        let (_, value, line) = self.given.iter().find(|(given, ..)| *given == key)?;
+        Some((value.clone(), Source::File { path: self.path.clone(), line: *line }))
+    }
+
+    fn place(&self, entry: &Entry) -> Source {
+        Source::File { path: self.path.clone(), line: entry.line }
+    }
+
+    /// A key at the top: a setting or a section.
+    fn top<S>(&mut self, schema: &Schema<S>, entry: &Entry, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) {
+        if self.setting(schema, &entry.key, entry) {
+            return;
+        }
+        if !schema.sections().any(|section| section == entry.key) {
+            warnings.push(self.unknown(schema, &entry.key, entry));
+            return;
+        }
+        match &entry.value {
+            Tree::Map(entries) => {
+                for inner in entries {
+                    let key = format!("{}.{}", entry.key, inner.key);
+                    if !self.setting(schema, &key, inner) {
+                        warnings.push(self.unknown(schema, &key, inner));
+                    }
+                }
+            }
+            // An empty section leaves the defaults.
+            Tree::Leaf(Value::Null) => {}
+            Tree::Leaf(_) => {
+                let remedy = "indent its settings below it, or remove it";
+                faults.push(
+                    wrong("not a section: a mapping belongs here", remedy).of(&entry.key, Some(self.place(entry))),
+                );
+            }
+        }
+    }
+
+    fn setting<S>(&mut self, schema: &Schema<S>, key: &str, entry: &Entry) -> bool {
+        let known = schema.keys().any(|known| known == key) || schema.file_keys().any(|known| known == key);
+        if known {
+            self.given.push((key.to_owned(), entry.value.value(), entry.line));
+        }
+        known
+    }
+
+    fn unknown<S>(&self, schema: &Schema<S>, key: &str, entry: &Entry) -> Warning {
+        let keys = schema.keys().map(str::to_owned).chain(schema.file_keys());
+        // A key that is right but in the wrong section, or in none, is known by its last part.
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let misplaced = schema.keys().find(|known| last(known) == last(key)).map(str::to_owned);
+        let nearest = nearest(key, keys.chain(schema.sections().map(str::to_owned))).or(misplaced);
+        Warning::UnknownKey { key: key.to_owned(), source: self.place(entry), nearest }
+    }
+}

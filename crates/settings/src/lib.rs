@@ -1,0 +1,75 @@
+//! The settings of a program, read and judged before it does anything: the environment goes before `.env`, that before a
+//! YAML file, that before defaults. Either they are valid, or every fault is told at once, with its key, its source and the
+//! remedy.
+//!
+//! A program declares a table. Loading, the report of the settings in force, the warnings about unknown keys and the
+//! [reference()] are all made from it:
+//!
+//! ```
+//! use settings::{Environment, Kind, Overrides, Preset, Schema, Setting, load};
+//!
+//! #[derive(Debug, Default)]
+//! struct Settings {
+//!     workers: usize,
+//! }
+//!
+//! static SCHEMA: Schema<Settings> = Schema {
+//!     table: &[Setting {
+//!         key: "pool.workers",
+//!         variables: &["POOL_WORKERS"],
+//!         kind: Kind::Count(64, |settings, number| settings.workers = number),
+//!         preset: Preset::Is("4"),
+//!         doc: "Threads that work, 1 to 64.",
+//!     }],
+//!     config_variables: &["POOL_CONFIG"],
+//!     prefixes: &["POOL_"],
+//!     unset: Settings::default,
+//!     rules: |_, _| Vec::new(),
+//!     oddities: |_, _| Vec::new(),
+//! };
+//!
+//! // A program takes `Environment::of_process()`.
+//! let environment = |workers| Environment::new("/", [("POOL_WORKERS", workers)]);
+//! let loaded = load(&SCHEMA, &environment("8"), &Overrides::default()).unwrap();
+//! assert_eq!(loaded.settings.workers, 8);
+//!
+//! let faults = load(&SCHEMA, &environment("many"), &Overrides::default()).unwrap_err();
+//! assert_eq!(
+//!     faults.0[0].to_string(),
+//!     "pool.workers (environment variable POOL_WORKERS): `many` is not a whole number from 1 to 64; give one, for example 4"
+//! );
+//! ```
+//!
+//! Nothing here looks at the process but [`Environment::of_process`].
+
+pub mod check;
+mod dotenv;
+mod environment;
+mod fault;
+mod file;
+pub mod files;
+mod listen;
+mod load;
+mod reference;
+mod schema;
+mod secret_file;
+mod setting;
+mod source;
+mod value;
+mod variables;
+mod warning;
+mod yaml;
+
+pub use environment::Environment;
+pub use fault::{Fault, Faults, Wrong, quoted, wrong};
+pub use listen::{Listen, address};
+pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
+pub use reference::reference;
+pub use schema::{Oddities, Rules, Schema};
+pub use setting::{Check, Kind, MASK, Preset, ReadUrl, Setting, Word};
+pub use source::Source;
+pub use value::Value;
+pub use warning::Warning;
+
+/// What a program that cannot use its settings exits with: `EX_CONFIG` of sysexits.
+pub const EXIT_CODE: u8 = 78;

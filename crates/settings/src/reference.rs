@@ -1,0 +1,47 @@
+//! The reference of all settings, made from the table.
+
+use std::fmt::Write as _;
+
+use crate::schema::Schema;
+use crate::setting::{Preset, Setting, section};
+
+/// The reference as Markdown: `head`, and a table for each section. Settings without a section stand under "General".
+pub fn reference<S>(schema: &Schema<S>, head: &str) -> String {
+    let mut out = head.to_owned();
+    let mut before = None;
+    for setting in schema.table {
+        let this = section(setting.key);
+        if before != Some(this) {
+            before = Some(this);
+            let title = this.map_or_else(|| "General".to_owned(), |section| format!("`{section}`"));
+            // Writing to a string cannot fail.
+            let _ =
+                write!(out, "\n## {title}\n\n| Key | Variable | Kind | Default | Meaning |\n|---|---|---|---|---|\n");
+        }
+        let _ = writeln!(out, "{}", row(setting));
+    }
+    out
+}
+
+/// Whether a setting is one row with five cells.
+pub(crate) fn is_one_row<S>(setting: &Setting<S>) -> bool {
+    let row = row(setting);
+    !row.contains('\n') && row.matches('|').count() == 6
+}
+
+fn row<S>(setting: &Setting<S>) -> String {
+    let variables: Vec<_> = setting.variables.iter().map(|name| format!("`{name}`")).collect();
+    let preset = match setting.preset {
+        Preset::Required => "**required**".to_owned(),
+        Preset::Absent => "–".to_owned(),
+        Preset::Is(text) | Preset::IfEmpty(text) => format!("`{text}`"),
+    };
+    format!(
+        "| `{}` | {} | {} | {} | {} |",
+        setting.key,
+        variables.join(", "),
+        setting.kind.describe(),
+        preset,
+        setting.doc
+    )
+}

@@ -1,0 +1,352 @@
+//! A program with settings of every kind: where they come from, and what is told of them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use settings::check::{absolute_path, base_url, of_scheme, plain, secret};
+use settings::{
+    Environment, Faults, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Schema, Setting, Value, Warning, load,
+    reference, wrong,
+};
+use tempfile::TempDir;
+use url::Url;
+
+#[derive(Debug, Clone, Default)]
+struct Settings {
+    dry_run: bool,
+    factor: f64,
+    timeout: Duration,
+    age: Duration,
+    workers: usize,
+    share: f32,
+    mode: u32,
+    root: String,
+    token: Option<SecretString>,
+    report: Option<SecretString>,
+    source: Option<Url>,
+    proxy: Option<Url>,
+    store: Option<SecretString>,
+    fast: bool,
+    names: Vec<String>,
+    listen: Vec<Listen>,
+    limits: Vec<(String, String)>,
+}
+
+const fn row(
+    key: &'static str,
+    variables: &'static [&'static str],
+    kind: Kind<Settings>,
+    preset: Preset,
+) -> Setting<Settings> {
+    Setting { key, variables, kind, preset, doc: "What it does." }
+}
+
+static SCHEMA: Schema<Settings> = Schema {
+    table: &[
+        row("dry_run", &["MOVER_DRY_RUN"], Kind::Flag(|s, flag| s.dry_run = flag), Preset::Is("no")),
+        row("factor", &["MOVER_FACTOR"], Kind::Positive(|s, number| s.factor = number), Preset::Is("1.5")),
+        row("pool.timeout", &["MOVER_TIMEOUT"], Kind::Seconds(|s, time| s.timeout = time), Preset::Is("30")),
+        row("pool.age", &["MOVER_AGE"], Kind::Age(|s, age| s.age = age), Preset::Is("0")),
+        row("pool.workers", &["MOVER_WORKERS"], Kind::Count(64, |s, number| s.workers = number), Preset::Is("4")),
+        row("pool.share", &["MOVER_SHARE"], Kind::Share(|s, share| s.share = share), Preset::Is("0.5")),
+        row("disk.mode", &["MOVER_MODE"], Kind::Mode(|s, mode| s.mode = mode), Preset::Is("0750")),
+        row("disk.root", &["MOVER_ROOT"], Kind::Text(absolute_path, |s, text| s.root = text), Preset::Required),
+        row(
+            "source.token",
+            &["MOVER_TOKEN", "TOKEN"],
+            Kind::Secret(secret, |s, token| s.token = Some(token)),
+            Preset::Absent,
+        ),
+        row("source.report", &["MOVER_REPORT"], Kind::SecretUrl(plain, |s, url| s.report = Some(url)), Preset::Absent),
+        row("source.url", &["MOVER_URL"], Kind::Url(base_url, |s, url| s.source = Some(url)), Preset::Absent),
+        row("source.proxy", &["MOVER_PROXY"], Kind::Proxy(|s, url| s.proxy = Some(url)), Preset::Absent),
+        row(
+            "source.store",
+            &["MOVER_STORE"],
+            Kind::UrlWithCredentials(
+                |text| of_scheme(text, &["amqp", "amqps"], "give amqp://HOST"),
+                |s, url| s.store = Some(url),
+            ),
+            Preset::Absent,
+        ),
+        row(
+            "pace",
+            &["MOVER_PACE"],
+            Kind::Choice(&[("slow", |s| s.fast = false), ("fast", |s| s.fast = true)]),
+            Preset::Is("slow"),
+        ),
+        row("names", &["MOVER_NAMES"], Kind::Names(|s, names| s.names = names), Preset::Absent),
+        row(
+            "listen",
+            &["MOVER_LISTEN"],
+            Kind::Addresses(|text| settings::address(text, "/run/mover.sock"), |s, listen| s.listen = listen),
+            Preset::Absent,
+        ),
+        row("limits", &[], Kind::Own("mapping", put_limits), Preset::Absent),
+    ],
+    config_variables: &["MOVER_CONFIG"],
+    prefixes: &["MOVER_"],
+    unset: Settings::default,
+    rules: |settings, sound| {
+        let both = ["pool.age", "pool.timeout"].into_iter().all(sound);
+        let broken = both && settings.age > settings.timeout;
+        broken.then(|| ("pool.age", wrong("above pool.timeout", "lower it"))).into_iter().collect()
+    },
+    oddities: |settings, given| {
+        let odd = !given("pool.workers") && settings.fast;
+        odd.then(|| "fast, with few workers".to_owned()).into_iter().collect()
+    },
+};
+
+fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<settings::Wrong>> {
+    let Value::Map(pairs) = value else { return Err(vec![wrong("not a mapping", "give one")]) };
+    for (name, limit) in pairs {
+        settings.limits.push((name.clone(), limit.scalar()?.to_owned()));
+    }
+    Ok(format!("{} limits", pairs.len()))
+}
+
+/// A working directory with variables, `.env` and `config.yaml`.
+struct Site {
+    directory: TempDir,
+    variables: Vec<(String, String)>,
+    overrides: Overrides,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self {
+            directory: TempDir::new().expect("a folder"),
+            variables: Vec::new(),
+            overrides: Overrides::default(),
+        };
+        site.set("MOVER_ROOT", "/data")
+    }
+
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        fs::write(self.directory.path().join(name), text).expect("a file");
+        self
+    }
+
+    fn yaml(mut self, text: &str) -> Self {
+        self.overrides.config = Some(PathBuf::from("config.yaml"));
+        self.file("config.yaml", text)
+    }
+
+    fn load(&self) -> Result<Loaded<Settings>, Faults> {
+        load(&SCHEMA, &Environment::new(self.directory.path(), self.variables.clone()), &self.overrides)
+    }
+
+    fn loaded(&self) -> Loaded<Settings> {
+        self.load().unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    /// Texts without the temporary directory.
+    fn told(&self, texts: impl Iterator<Item = String>) -> Vec<String> {
+        let directory = format!("{}/", self.directory.path().display());
+        texts.map(|text| text.replace(&directory, "")).collect()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.told(self.load().expect_err("faults").0.iter().map(ToString::to_string))
+    }
+
+    /// Value and source of a key.
+    fn shown(&self, key: &str) -> String {
+        let loaded = self.loaded();
+        let mut rows = loaded.report().filter(|row| row.0 == key);
+        let (_, value, source) = rows.next().expect("a row");
+        self.told(std::iter::once(format!("{value} from {source}"))).remove(0)
+    }
+}
+
+#[test]
+fn the_table_is_sound() {
+    assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
+}
+
+#[test]
+fn each_source_goes_before_the_next() {
+    let key = "pool.workers";
+    let mut site = Site::new();
+    assert_eq!(site.shown(key), "4 from default");
+    site = site.yaml("pool:\n  workers: 5\n");
+    assert_eq!(site.shown(key), "5 from config.yaml line 2");
+    site = site.file(".env", "MOVER_WORKERS=6\n");
+    assert_eq!(site.shown(key), "6 from .env line 1, MOVER_WORKERS");
+    site = site.set("mover_workers", "7");
+    assert_eq!(site.shown(key), "7 from environment variable mover_workers");
+    let given = GivenOption { option: "--workers", key, value: Value::Text("8".to_owned()) };
+    site.overrides.options.push(given);
+    assert_eq!(site.shown(key), "8 from command line --workers");
+    assert_eq!(site.loaded().settings.workers, 8);
+}
+
+#[test]
+fn every_kind_is_read_and_shown_without_secrets() {
+    let yaml = "
+dry_run: on
+factor: 2
+pool: {timeout: 9, age: 3, workers: 2, share: 1}
+disk: {mode: 2770}
+source:
+  token: 007hush
+  report: https://hush@host/
+  url: https://host/base
+  proxy: socks5://user:hush@h:1
+  store: amqps://user:hush@h/x?y=hush
+pace: fast
+names: [a, 07]
+listen: 127.0.0.1:1, unix:/run/s
+limits: {one: 010}
+";
+    let loaded = Site::new().yaml(yaml).loaded();
+    let settings = &loaded.settings;
+    assert!(settings.dry_run && settings.fast);
+    assert_eq!((settings.factor.to_string(), settings.share.to_string()), ("2".to_owned(), "1".to_owned()));
+    assert_eq!((settings.timeout, settings.age), (Duration::from_secs(9), Duration::from_secs(3)));
+    assert_eq!((settings.workers, settings.mode, settings.root.as_str()), (2, 0o2770, "/data"));
+    let revealed = |secret: &Option<SecretString>| secret.as_ref().map(|secret| secret.expose_secret().to_owned());
+    assert_eq!(revealed(&settings.token).as_deref(), Some("007hush"));
+    assert_eq!(revealed(&settings.report).as_deref(), Some("https://hush@host/"));
+    assert_eq!(revealed(&settings.store).as_deref(), Some("amqps://user:hush@h/x?y=hush"));
+    assert_eq!(settings.source.as_ref().map(Url::as_str), Some("https://host/base"));
+    assert_eq!(settings.proxy.as_ref().and_then(Url::password), Some("hush"));
+    assert_eq!((settings.names.join(" "), settings.listen.len()), ("a 07".to_owned(), 2));
+    assert_eq!(settings.limits, [("one".to_owned(), "010".to_owned())]);
+
+    let shown: Vec<_> = loaded.report().map(|(key, value, _)| format!("{key} = {value}")).collect();
+    assert_eq!(
+        shown,
+        [
+            "dry_run = true",
+            "factor = 2",
+            "pool.timeout = 9",
+            "pool.age = 3",
+            "pool.workers = 2",
+            "pool.share = 1",
+            "disk.mode = 2770",
+            "disk.root = /data",
+            "source.token = ********",
+            "source.report = ********",
+            "source.url = https://host/base",
+            "source.proxy = socks5://********@h:1",
+            "source.store = amqps://********@h/x",
+            "pace = fast",
+            "names = a, 07",
+            "listen = 127.0.0.1:1, unix:/run/s",
+            "limits = 1 limits",
+        ]
+    );
+}
+
+#[test]
+fn all_faults_come_at_once() {
+    let site = Site::new()
+        .yaml("disk:\n  mode: 0999\nlimits:\n  one: [1]\nsource: 5\n")
+        .file(".env", "MOVER_PACE=swift\n")
+        .set("MOVER_ROOT", "data")
+        .set("MOVER_URL", "https://user:hush@host/")
+        .set("MOVER_TOKEN", "hush")
+        .set("MOVER_TOKEN_FILE", "token");
+    assert_eq!(
+        site.faults(),
+        [
+            "source (config.yaml line 5): not a section: a mapping belongs here; indent its settings below it, or remove it",
+            "disk.mode (config.yaml line 2): `0999` is not three or four octal digits; give them, for example 0750",
+            "disk.root (environment variable MOVER_ROOT): it does not begin with `/`; give the whole path",
+            "source.token (environment variable MOVER_TOKEN_FILE): given twice: its value too is there (environment \
+             variable MOVER_TOKEN); remove one of the two",
+            "source.url (environment variable MOVER_URL): it holds credentials; remove what stands before the `@`",
+            "pace (.env line 1, MOVER_PACE): `swift` is not known; give `slow` or `fast`",
+            "limits (config.yaml line 3): a list, where one value belongs; give one value",
+        ]
+    );
+    let site = Site::new().set("MOVER_ROOT", "");
+    assert_eq!(
+        site.faults(),
+        ["disk.root (environment variable MOVER_ROOT): blank; give a text, or leave the setting out"]
+    );
+    let mut site = Site::new();
+    site.variables.clear();
+    assert_eq!(site.faults(), ["disk.root: required, but not given; set MOVER_ROOT, or disk.root in the YAML file"]);
+    // A value that could not be read breaks no rule.
+    let site = Site::new().set("MOVER_AGE", "31");
+    assert_eq!(site.faults(), ["pool.age (environment variable MOVER_AGE): above pool.timeout; lower it"]);
+    assert_eq!(site.set("MOVER_TIMEOUT", "x").faults().len(), 1);
+}
+
+#[test]
+fn what_an_unread_file_may_hold_is_not_missing() {
+    let mut site = Site::new().set("MOVER_CONFIG", "lost.yaml");
+    site.variables.retain(|(name, _)| name != "MOVER_ROOT");
+    let what = "lost.yaml cannot be read (no such file); correct the path, or make it readable";
+    assert_eq!(site.faults(), [format!("YAML file (environment variable MOVER_CONFIG): {what}")]);
+}
+
+#[test]
+fn odd_things_are_warnings() {
+    let site = Site::new()
+        .yaml("pool: {worker: 1}\ntimeout: 1\nzzz: 1\n")
+        .file(".env", "not a line\n")
+        .set("MOVER_PACE", "fast")
+        .set("MOVER_TOKEN_FILES", "x")
+        .set("MOVER_PORT_80_TCP", "x");
+    let warnings = site.loaded().warnings;
+    assert_eq!(
+        site.told(warnings.iter().map(ToString::to_string)),
+        [
+            ".env line 1 is not NAME=value and is skipped",
+            "unknown setting `pool.worker` (config.yaml line 1) is ignored; did you mean `pool.workers`?",
+            "unknown setting `timeout` (config.yaml line 2) is ignored; did you mean `pool.timeout`?",
+            "unknown setting `zzz` (config.yaml line 3) is ignored",
+            "unknown setting `MOVER_TOKEN_FILES` (environment variable MOVER_TOKEN_FILES) is ignored; did you mean \
+             `MOVER_TOKEN_FILE`?",
+            "fast, with few workers",
+        ]
+    );
+    assert_eq!(warnings.last(), Some(&Warning::Odd("fast, with few workers".to_owned())));
+    assert_eq!(site.set("MOVER_WORKERS", "4").loaded().warnings.len(), 5);
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file_and_its_change_is_told_without_it() {
+    let site = Site::new().yaml("source: {token_file: token}\n").file("token", "hush\r\n");
+    assert_eq!(site.shown("source.token"), "******** from file token, named by config.yaml line 1");
+    let before = site.loaded();
+    assert_eq!(before.secret_files().collect::<Vec<_>>(), [site.directory.path().join("token")]);
+    assert_eq!(before.settings.token.as_ref().map(ExposeSecret::expose_secret), Some("hush"));
+    // The same value from another source is no change.
+    assert!(site.loaded().changes_since(&before).is_empty());
+    let site = site.set("TOKEN", "hush");
+    assert!(site.loaded().changes_since(&before).is_empty());
+    let changes = site.set("TOKEN", "other").loaded().changes_since(&before);
+    let told: Vec<_> = changes.iter().map(|change| (change.key, change.after.as_deref())).collect();
+    assert_eq!(told, [("source.token", Some("********"))]);
+    assert!(!format!("{changes:?}").contains("hush"));
+}
+
+#[test]
+fn the_reference_has_a_table_for_each_section() {
+    let text = reference(&SCHEMA, "# Settings\n");
+    let head = "| Key | Variable | Kind | Default | Meaning |\n|---|---|---|---|---|\n";
+    let first = "| `dry_run` | `MOVER_DRY_RUN` | boolean | `no` | What it does. |\n";
+    assert!(text.starts_with(&format!("# Settings\n\n## General\n\n{head}{first}")), "{text}");
+    for line in [
+        "\n## `pool`\n",
+        "\n## `disk`\n",
+        "| `disk.root` | `MOVER_ROOT` | text | **required** | What it does. |",
+        "| `source.token` | `MOVER_TOKEN`, `TOKEN` | secret, or its file | – | What it does. |",
+        "| `limits` |  | mapping | – | What it does. |",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
