@@ -104,6 +104,8 @@ impl<S> Loaded<S> {
 
 /// Reads and judges all settings. Either they are valid, or every fault is told.
 pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overrides) -> Result<Loaded<S>, Faults> {
+    let known_key = |given: &GivenOption| schema.keys().any(|key| key == given.key);
+    debug_assert!(overrides.options.iter().all(known_key), "an option gives a setting that is not in the table");
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
     let variables = Variables::read(environment, &mut faults, &mut warnings);
     let config = config_path(schema, overrides, &variables);

@@ -1,7 +1,8 @@
-//! Judging one value of a kind that the proxy alone has. No fault holds the value of a text or a URL: it may be a secret that
-//! went astray.
+//! Judging one value, in ways of the proxy's own beside the general ones. No fault holds the value of a text or a URL: it
+//! may be a secret that went astray.
 
-use ::settings::check::{base_url, of_scheme, plain};
+use ::settings::check::of_scheme;
+pub(super) use ::settings::check::{base_url, endpoint, plain, secret};
 use ::settings::{Listen, Wrong, wrong};
 use http::HeaderValue;
 use url::Url;

@@ -1,6 +1,5 @@
 //! The one list of what can be set.
 
-use ::settings::check::{base_url, endpoint, plain, secret};
 use ::settings::{Kind, Preset, Setting};
 
 use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, systems};
@@ -103,28 +102,28 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "auth.keycloak_url",
         &["CSCS_KEYCLOAK_URL"],
-        Kind::Url(base_url, |s, url| s.auth.keycloak_url = url),
+        Kind::Url(check::base_url, |s, url| s.auth.keycloak_url = url),
         Preset::Is("https://auth-tds.cscs.ch/auth/"),
         "Base URL of Keycloak.",
     ),
     row(
         "auth.keycloak_realm",
         &["CSCS_KEYCLOAK_REALM"],
-        Kind::Text(plain, |s, text| s.auth.keycloak_realm = text),
+        Kind::Text(check::plain, |s, text| s.auth.keycloak_realm = text),
         Preset::Is("cscs"),
         "Realm whose tokens are accepted.",
     ),
     row(
         "auth.keycloak_client_id",
         &["CSCS_KEYCLOAK_CLIENT_ID"],
-        Kind::Text(plain, |s, text| s.auth.keycloak_client_id = Some(text)),
+        Kind::Text(check::plain, |s, text| s.auth.keycloak_client_id = Some(text)),
         Preset::Absent,
         "When given, the `aud` of a token must contain it.",
     ),
     row(
         "auth.keycloak_client_secret",
         &["CSCS_KEYCLOAK_CLIENT_SECRET"],
-        Kind::Secret(secret, |s, secret| s.auth.keycloak_client_secret = Some(secret)),
+        Kind::Secret(check::secret, |s, secret| s.auth.keycloak_client_secret = Some(secret)),
         Preset::Absent,
         "Secret of that client. Needed for `auth.introspection` only.",
     ),
@@ -160,35 +159,35 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "hpc_user_api.api_url",
         &["HPC_USER_API_URL"],
-        Kind::Url(base_url, |s, url| s.hpc_user_api.api_url = Some(url)),
+        Kind::Url(check::base_url, |s, url| s.hpc_user_api.api_url = Some(url)),
         Preset::Absent,
         "Base URL of the HPC User API. Required unless `hpc_user_api.development_mode` is true.",
     ),
     row(
         "hpc_user_api.client_id",
         &["HPC_USER_CLIENT_ID"],
-        Kind::Text(plain, |s, text| s.hpc_user_api.client_id = Some(text)),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.client_id = Some(text)),
         Preset::Absent,
         "Client id for the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.client_secret",
         &["HPC_USER_CLIENT_SECRET"],
-        Kind::Secret(secret, |s, secret| s.hpc_user_api.client_secret = Some(secret)),
+        Kind::Secret(check::secret, |s, secret| s.hpc_user_api.client_secret = Some(secret)),
         Preset::Absent,
         "Client secret for the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.oidc_token_url",
         &["HPC_USER_OIDC_TOKEN_URL"],
-        Kind::Url(endpoint, |s, url| s.hpc_user_api.oidc_token_url = Some(url)),
+        Kind::Url(check::endpoint, |s, url| s.hpc_user_api.oidc_token_url = Some(url)),
         Preset::Absent,
         "Token endpoint that gives the machine token. Required unless in development mode.",
     ),
     row(
         "hpc_user_api.oidc_scope",
         &["HPC_USER_OIDC_SCOPE"],
-        Kind::Text(plain, |s, text| s.hpc_user_api.oidc_scope = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.oidc_scope = text),
         Preset::IfEmpty("openid"),
         "Scope of the machine token.",
     ),
@@ -233,21 +232,21 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "hpc_user_api.user_uid_field",
         &["HPC_USER_USER_UID_FIELD"],
-        Kind::Text(plain, |s, text| s.hpc_user_api.user_uid_field = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_uid_field = text),
         Preset::Is("unixUid"),
         "Field of that endpoint's answer with the UID.",
     ),
     row(
         "hpc_user_api.user_email_field",
         &["HPC_USER_USER_EMAIL_FIELD"],
-        Kind::Text(plain, |s, text| s.hpc_user_api.user_email_field = text),
+        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_email_field = text),
         Preset::Is("email"),
         "Field of that endpoint's answer with the e-mail address.",
     ),
     row(
         "backend_settings.storage_file_system",
         &["STORAGE_FILE_SYSTEM"],
-        Kind::Text(plain, |s, text| s.backend_settings.storage_file_system = text),
+        Kind::Text(check::plain, |s, text| s.backend_settings.storage_file_system = text),
         Preset::Is("lustre"),
         "Name of the file system in every item, for example `lustre` or `gpfs`.",
     ),
@@ -311,7 +310,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "sentry.environment",
         &["SENTRY_ENVIRONMENT"],
-        Kind::Text(plain, |s, text| s.sentry.environment = Some(text)),
+        Kind::Text(check::plain, |s, text| s.sentry.environment = Some(text)),
         Preset::Absent,
         "Tag of the events, for example `production`.",
     ),
@@ -334,7 +333,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "server.tls_certificate",
         &["SERVER_TLS_CERTIFICATE"],
-        Kind::Text(plain, |s, path| s.server.tls_certificate = Some(path.into())),
+        Kind::Text(check::plain, |s, path| s.server.tls_certificate = Some(path.into())),
         Preset::Absent,
         "PEM file with the server's certificate and those between it and the root. With it, TLS (1.2, 1.3) is spoken on \
          every address with a port, and nothing else. When the file changes, new connections get the new certificate.",
@@ -342,7 +341,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     row(
         "server.tls_key",
         &["SERVER_TLS_KEY"],
-        Kind::Text(plain, |s, path| s.server.tls_key = Some(path.into())),
+        Kind::Text(check::plain, |s, path| s.server.tls_key = Some(path.into())),
         Preset::Absent,
         "PEM file with the certificate's private key. Needed with `server.tls_certificate`.",
     ),
