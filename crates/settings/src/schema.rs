@@ -14,7 +14,7 @@ pub struct Schema<S: 'static> {
     pub config_variables: &'static [&'static str],
     /// Variables that begin like this, in capitals, are taken for the program's own when they are spelt nearly like one.
     pub prefixes: &'static [&'static str],
-    /// Settings with nothing in them yet. They never leave [`load`](crate::load): each row of the table puts its value or
+    /// Settings with nothing in them yet. They never leave [`load()`](crate::load()): each row of the table puts its value or
     /// its preset in, or reports a fault.
     pub unset: fn() -> S,
     /// What the settings must be together.
