@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 /// Where project IDs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProjectIds {
     /// The directory's GID: right only where each GID has one tree on the system. A second tree is refused.
     Gid,

@@ -15,3 +15,4 @@ pub mod pass;
 pub mod place;
 pub mod plan;
 pub mod preflight;
+pub mod settings;

@@ -1,0 +1,161 @@
+//! What is said of each storage system.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Number};
+use settings::{Value, Wrong, wrong};
+
+use super::Settings;
+use crate::ledger::ProjectIds;
+use crate::limits::Terabyte;
+
+/// A storage system as the settings describe it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemConfig {
+    /// Its name in the document, in lower case.
+    #[serde(skip)]
+    pub name: String,
+    /// What drives it.
+    pub driver: DriverName,
+    /// What a TB of Waldur is here: `TB` (10^12 bytes) or `TiB` (2^40).
+    pub terabyte: Terabyte,
+    /// Its root in published paths; `/NAME` unless given.
+    #[serde(default)]
+    pub published_root: Option<String>,
+    /// The directory that is its root here; as published unless given.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// Whether the root must lie on a file system of its own.
+    #[serde(default = "yes")]
+    pub must_be_mounted: bool,
+    /// Whether owner and group are set; needs rights.
+    #[serde(default = "yes")]
+    pub change_owner: bool,
+    /// Owner of projects' directories.
+    #[serde(default)]
+    pub owner_uid: u32,
+    /// The lowest GID and UID that are taken for real.
+    #[serde(default = "thousand")]
+    pub lowest_id: u32,
+    /// Where project IDs come from: `gid`, or `from: N`.
+    #[serde(default = "by_gid")]
+    pub project_ids: ProjectIds,
+    /// How many resources are worked on at one time, 1 to 64.
+    #[serde(default = "four")]
+    pub at_once: usize,
+}
+
+/// Names of drivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverName {
+    /// Directories without quotas: what was agreed is written down, not enforced.
+    Posix,
+    /// In memory: for trials of `plan` and `run` without any storage.
+    Memory,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn thousand() -> u32 {
+    1000
+}
+
+fn four() -> usize {
+    4
+}
+
+fn by_gid() -> ProjectIds {
+    ProjectIds::Gid
+}
+
+impl SystemConfig {
+    /// Its root in published paths.
+    pub fn published_root(&self) -> String {
+        self.published_root.clone().unwrap_or_else(|| format!("/{}", self.name))
+    }
+
+    /// Its root on this machine.
+    pub fn root(&self) -> PathBuf {
+        self.root.clone().unwrap_or_else(|| PathBuf::from(self.published_root()))
+    }
+}
+
+const EXAMPLE: &str =
+    "map each system's name to its driver, for example {\"capstor\": {\"driver\": \"posix\", \"terabyte\": \"TB\"}}";
+
+/// Reads the systems into the settings. Returns them as they may be shown.
+pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Wrong>> {
+    let systems = match value {
+        Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![wrong("not a JSON object", EXAMPLE)])?,
+        other => json(other).map_err(|wrong| vec![wrong])?,
+    };
+    let serde_json::Value::Object(systems) = systems else { return Err(vec![wrong("not a mapping", EXAMPLE)]) };
+    if systems.is_empty() {
+        return Err(vec![wrong("empty", EXAMPLE)]);
+    }
+    let (mut read, mut faults) = (Vec::<SystemConfig>::new(), Vec::new());
+    for (name, value) in systems {
+        let part = name.escape_debug().to_string();
+        match system(&name, value) {
+            Ok(system) if read.iter().any(|other| other.name == system.name) => {
+                faults.push(Wrong { part: Some(part), ..wrong("the name is there twice", "remove one of them") });
+            }
+            Ok(system) => read.push(system),
+            Err(wrong) => faults.push(Wrong { part: Some(part), ..wrong }),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let shown = |system: &SystemConfig| {
+        format!("{}: {:?} at {}", system.name, system.driver, system.root().display()).to_lowercase()
+    };
+    let text = read.iter().map(shown).collect::<Vec<_>>().join(", ");
+    settings.systems = read;
+    Ok(text)
+}
+
+fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Wrong> {
+    // Serde's text names the field and what it should be; no value of ours is secret here.
+    let system: SystemConfig = serde_json::from_value(value)
+        .map_err(|error| wrong(error.to_string(), "see docs/provisioner.md for what a system may have"))?;
+    let system = SystemConfig { name: name.trim().to_lowercase(), ..system };
+    if !system.published_root().starts_with('/') || !system.root().is_absolute() {
+        return Err(wrong("a root does not begin with `/`", "give the whole path"));
+    }
+    if system.root().as_os_str() == "/" || system.published_root().trim_end_matches('/').is_empty() {
+        return Err(wrong("the root is `/`", "give the directory that holds the system's data alone"));
+    }
+    if !(1..=64).contains(&system.at_once) {
+        return Err(wrong("at_once is not 1 to 64", "give a number of these"));
+    }
+    Ok(system)
+}
+
+/// A value of the YAML file as JSON, so that serde can read it.
+fn json(value: &Value) -> Result<serde_json::Value, Wrong> {
+    Ok(match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Text(text) => match text.as_str() {
+            // YAML's booleans come as they are written.
+            "true" | "True" | "yes" | "on" => true.into(),
+            "false" | "False" | "no" | "off" => false.into(),
+            text => text.into(),
+        },
+        Value::Number { value, text } => match text.parse::<u64>() {
+            Ok(whole) => whole.into(),
+            Err(_) => Number::from_f64(*value).map_or(serde_json::Value::Null, Into::into),
+        },
+        Value::Unwritten | Value::Unreadable => value.scalar().map(Into::into)?,
+        Value::List(items) => items.iter().map(json).collect::<Result<Vec<_>, _>>()?.into(),
+        Value::Map(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| Ok((key.clone(), json(value)?)));
+            pairs.collect::<Result<Map<_, _>, Wrong>>()?.into()
+        }
+    })
+}
