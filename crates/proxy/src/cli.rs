@@ -103,7 +103,7 @@ Examples:
   hpc-storage-proxy serve --listen 10.0.0.1:8000 --listen [::1]:8000
   hpc-storage-proxy serve --listen unix:/run/hpc-storage-proxy/api.sock
 
-SIGHUP has all settings read anew, except where it listens, the log's format and level, and Sentry. SIGTERM and SIGINT \
+SIGHUP has all settings read anew, except where it listens, the log's format and level, Sentry and OpenTelemetry. SIGTERM and SIGINT \
 end it once running requests are finished.";
 
 const CHECK: &str = "\

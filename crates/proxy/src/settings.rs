@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use ::settings::{Change, Environment, Fault, Faults, InForce, Listen, Overrides, Source, Warning};
-pub(crate) use check::listen_address;
+pub(crate) use check::{header_list, listen_address};
 pub(crate) use load::listen_option;
 pub use load::{Loaded, load};
 pub use reference::reference;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub backend_settings: Backend,
     /// Error tracking.
     pub sentry: Sentry,
+    /// Traces for OpenTelemetry.
+    pub otlp: Otlp,
     /// Where the proxy listens.
     pub server: Server,
     /// How fresh answers are.
@@ -189,6 +191,19 @@ pub struct Sentry {
     pub traces_sample_rate: f32,
 }
 
+/// Traces for OpenTelemetry, sent by OTLP over HTTP.
+#[derive(Clone)]
+pub struct Otlp {
+    /// The collector's base URL, to which `v1/traces` is added; `None` sends nothing. No credentials, query or fragment.
+    pub endpoint: Option<Url>,
+    /// Headers for the collector, as [`header_list`] reads them.
+    pub headers: Option<SecretString>,
+    /// Name under which the traces are shown; not blank.
+    pub service_name: String,
+    /// Share of the traces that begin here that is recorded, 0 to 1.
+    pub sample_rate: f32,
+}
+
 /// Where the proxy listens.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -249,6 +264,12 @@ impl fmt::Debug for Auth {
             .field("keycloak_url", &self.keycloak_url.as_str())
             .field("keycloak_realm", &self.keycloak_realm)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Otlp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Otlp").field("endpoint", &self.endpoint.as_ref().map(Url::as_str)).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
+use opentelemetry::Context;
 use thiserror::Error;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinError;
@@ -19,6 +20,7 @@ use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
+use crate::telemetry::spans;
 use crate::upstream::{TransportError, Upstream};
 use crate::waldur::{Listing, Waldur, WaldurError};
 
@@ -111,8 +113,12 @@ impl Source {
             drop(tell);
             Ok(listing)
         };
-        let (mut listing, mut beside) = tokio::try_join!(listing, self.beside(met))?;
-        self.look_for_offerings(&listing).await;
+        let reading = async {
+            let (listing, beside) = tokio::try_join!(listing, self.beside(met))?;
+            self.look_for_offerings(&listing).await;
+            Ok::<_, SourceError>((listing, beside))
+        };
+        let (mut listing, mut beside) = spans::within("read", reading).await?;
         let customers = beside.customers(&listing);
         let identities =
             Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
@@ -120,13 +126,15 @@ impl Source {
         metrics::phase("read", began.elapsed());
         // Mapping and rendering take milliseconds for thousands of resources: too long for a thread that serves.
         let policy = self.policy.clone();
+        let trace = Context::current();
         let rendering = tokio::task::spawn_blocking(move || {
             let malformed = std::mem::take(&mut listing.malformed);
-            let began = Instant::now();
+            let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
             let catalogue = catalog::build(listing.resources(), &customers, &identities, &policy);
             metrics::phase("build", began.elapsed());
+            drop(span);
             log_mapping(&catalogue);
-            let began = Instant::now();
+            let (began, _span) = (Instant::now(), spans::phase(&trace, "render"));
             let snapshot = Snapshot::render(catalogue, malformed, before.as_deref());
             metrics::phase("render", began.elapsed());
             snapshot

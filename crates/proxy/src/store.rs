@@ -20,7 +20,7 @@ use crate::settings::Cache;
 use crate::shared::{Head, Shared as Replicas};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
-use crate::telemetry;
+use crate::telemetry::{self, spans};
 use taking::Ending;
 
 /// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
@@ -244,11 +244,11 @@ impl Store {
         let store = Arc::clone(self);
         let began = Instant::now();
         // A task of its own: it goes on when all who wait for it are gone.
-        let task = tokio::spawn(telemetry::carried(async move {
+        let task = tokio::spawn(telemetry::carried(spans::within("refresh", async move {
             let (outcome, how) = store.take_or_read(asked, max_age).await;
             store.ended(began, how);
             outcome
-        }));
+        })));
         let store = Arc::clone(self);
         let waiting = async move {
             task.await.unwrap_or_else(|_| {

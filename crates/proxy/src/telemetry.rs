@@ -1,16 +1,24 @@
-//! What the process tells about itself: the log, panics and, when it is switched on, Sentry.
+//! What the process tells about itself: the log, panics and, where they are switched on, Sentry and OpenTelemetry.
 //!
 //! The log goes to standard output, one line an event, with UTC times: for people, or as JSON. Lines that belong to a
 //! request carry its id in the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange; the
 //! libraries underneath stay at warnings, since their debug logs may hold credentials.
 
+mod otlp;
 mod panics;
 mod scrub;
 mod sentry;
+pub(crate) mod spans;
 mod storm;
 
 use std::io::{self, IsTerminal};
 
+use axum::http::Method;
+use axum::response::Response;
+use opentelemetry::Context;
+use opentelemetry::context::FutureExt;
+use opentelemetry_otlp::ExporterBuildError;
+use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -21,7 +29,6 @@ use crate::settings::{LogFormat, Settings};
 use crate::upstream::TransportError;
 
 pub(crate) use scrub::scrub;
-pub(crate) use sentry::{carried, traced};
 
 /// Target of the line that each request gets.
 pub(crate) const ACCESS: &str = "access";
@@ -30,20 +37,35 @@ pub(crate) const SETTINGS: &str = "settings";
 /// Target of the line that a panic gets.
 const PANIC: &str = "panic";
 
-/// Log, panic reports and Sentry until it is dropped; then what Sentry has not got yet is sent, for two seconds at most.
+/// Log, panic reports, Sentry and traces until it is dropped; then what Sentry and the collector have not got yet is sent,
+/// for two seconds each at most.
 #[derive(Debug)]
-#[must_use = "when it is dropped, Sentry ends"]
+#[must_use = "when it is dropped, Sentry and traces end"]
 pub struct Telemetry {
     _sentry: Option<sentry::Reports>,
+    _traces: Option<otlp::Recording>,
 }
 
-/// Starts the log, panic reports and, with a DSN, Sentry. Once for the process, before any other thread is started.
+/// What cannot be set up.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A client for Sentry or the collector of traces.
+    #[error("Sentry or the collector of traces cannot be reached like that")]
+    Client(#[from] TransportError),
+    /// The exporter of traces.
+    #[error("traces cannot be sent like that; check otlp.endpoint and otlp.headers")]
+    Traces(#[from] ExporterBuildError),
+}
+
+/// Starts the log, panic reports, with a DSN Sentry, and with a collector traces. Once for the process, before any other
+/// thread is started and outside of any runtime.
 ///
 /// # Errors
 ///
-/// Sentry's HTTP client cannot be built. That its host gives no answer is no error.
-pub fn start(settings: &Settings) -> Result<Telemetry, TransportError> {
+/// An HTTP client cannot be built. That a host gives no answer is no error.
+pub fn start(settings: &Settings) -> Result<Telemetry, StartError> {
     let sentry = sentry::start(&settings.sentry)?;
+    let traces = otlp::start(&settings.otlp)?;
     let mut layers = vec![log(settings)];
     if sentry.is_some() {
         layers.extend(sentry::layers());
@@ -51,7 +73,26 @@ pub fn start(settings: &Settings) -> Result<Telemetry, TransportError> {
     // An error says that the process has a log already.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     panics::report();
-    Ok(Telemetry { _sentry: sentry })
+    Ok(Telemetry { _sentry: sentry, _traces: traces })
+}
+
+/// Answers a request, whose span this is, with events, breadcrumbs and a transaction of its own. `route` is the pattern
+/// that matched, never the path.
+pub(crate) async fn traced(
+    span: Context,
+    method: &Method,
+    route: &str,
+    request_id: &str,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let response = sentry::traced(method, route, request_id, answer).with_context(span.clone()).await;
+    spans::answered(&span, response.status());
+    response
+}
+
+/// Work that goes on when the request that began it is gone: its events, spans and log lines stay that request's.
+pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    sentry::carried(work).with_current_context()
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
+use opentelemetry::context::FutureExt;
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -20,6 +21,7 @@ use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
 use url::Url;
 
 use crate::metrics;
+use crate::telemetry::spans;
 pub use ::settings::check::public_part;
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
@@ -256,11 +258,16 @@ impl Upstream {
         let running = Running { upstream: self, told: false };
         let mut pauses = repeat::pauses();
         let mut at_once = true;
+        let mut number = 0;
         loop {
+            number += 1;
             // Bodies are texts, so that a request can always be sent again.
-            let attempt =
+            let mut attempt =
                 request.try_clone().unwrap_or_else(|| reqwest::Request::new(http::Method::GET, request.url().clone()));
-            let outcome = timeout_at(deadline, self.read(attempt, max_body)).await.unwrap_or(Err(Fault::TimedOut));
+            let span = spans::attempt(self.name, &mut attempt, number);
+            let outcome = timeout_at(deadline, self.read(attempt, max_body)).with_context(span.clone()).await;
+            let outcome = outcome.unwrap_or(Err(Fault::TimedOut));
+            spans::attempted(&span, outcome.as_ref().ok().map(|answer| answer.status), outcome::name(&outcome));
             let rest = match repeat::judge(&outcome) {
                 Verdict::Works => {
                     running.ended(|breaker| breaker.succeeded(at_once));

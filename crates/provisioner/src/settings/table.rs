@@ -150,7 +150,10 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     Setting {
         key: "run.listen",
         variables: &["PROVISIONER_LISTEN"],
-        kind: Kind::Addresses(|text| address(text, "127.0.0.1:9750"), |s, listen| s.run.listen = listen),
+        kind: Kind::Addresses(
+            |text| address(text, "unix:/run/hpc-storage-provisioner/admin.sock"),
+            |s, listen| s.run.listen = listen,
+        ),
         preset: Preset::Absent,
         doc: "Address for `/health/live`, `/health/ready`, `/metrics` and `POST /nudge`, which begins a pass at once. \
               Nothing there is secret, and nobody is asked who he is: keep it to the machine or the cluster.",

@@ -14,13 +14,13 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, field, info, info_span};
 use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use crate::auth::CallerSlot;
 use crate::metrics;
-use crate::telemetry::{self, ACCESS, scrub};
+use crate::telemetry::{self, ACCESS, scrub, spans};
 
 /// Header with the id of a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -82,9 +82,10 @@ async fn observe(State(limits): State<Limits>, mut request: Request, next: Next)
         caller,
         answer: None,
     };
-    let span = info_span!("request", request_id = id);
-    let mut response =
-        telemetry::traced(&method, route, &id, answer(limits, request, next, line).instrument(span)).await;
+    let trace = spans::request(&method, route, &id, request.headers());
+    let span = info_span!("request", request_id = id, trace_id = spans::trace_id(&trace).map(field::display));
+    let answer = answer(limits, request, next, line).instrument(span);
+    let mut response = telemetry::traced(trace, &method, route, &id, answer).await;
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);

@@ -4,7 +4,8 @@
 use ::settings::check::of_scheme;
 pub(super) use ::settings::check::{base_url, endpoint, plain, secret};
 use ::settings::{Listen, Wrong, wrong};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 /// A token of Waldur.
@@ -30,6 +31,24 @@ pub(super) fn header(text: &str) -> Result<(), Wrong> {
         .filter(|value| value.to_str().is_ok())
         .map(|_| ())
         .ok_or_else(|| wrong("not valid as a header", "use visible ASCII characters and spaces only"))
+}
+
+/// Headers that can be read as a list.
+pub(super) fn headers(text: &str) -> Result<(), Wrong> {
+    let remedy = "give name=value, with commas between several, and %20 for a space";
+    header_list(text).map(|_| ()).ok_or_else(|| wrong("not a list of headers", remedy))
+}
+
+/// Headers as OpenTelemetry writes them: `name=value,name=value`, values with `%20` for a space and the like. `None` where
+/// one of them cannot be a header.
+pub(crate) fn header_list(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        let value = HeaderValue::from_str(&value).ok().filter(|value| value.to_str().is_ok())?;
+        Some((name.trim().parse().ok()?, value))
+    };
+    text.split(',').map(str::trim).filter(|pair| !pair.is_empty()).map(header).collect()
 }
 
 /// The path of the user endpoint.
@@ -136,6 +155,21 @@ mod tests {
         }
         assert!(cache_server("redis://h/0?protocol=resp3").is_err());
         assert_eq!(masked(&cache_server("redis://u:hunter2@h:1/0").unwrap()), "redis://********@h:1/0");
+    }
+
+    #[test]
+    fn lists_of_headers() {
+        let read = |text: &str| {
+            let list = header_list(text)?;
+            Some(list.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect::<Vec<_>>())
+        };
+        let both = ["authorization: Bearer a=b", "x-scope: 1,2"].map(String::from).to_vec();
+        assert_eq!(read("Authorization=Bearer%20a=b, x-scope = 1%2C2,"), Some(both));
+        assert_eq!(read(""), Some(Vec::new()));
+        for text in ["authorization", "a b=c", "=c", "a=b\nc", "a=%0a", "a=%ff", "a=café"] {
+            assert_eq!(read(text), None, "{text}");
+            assert!(!headers(text).unwrap_err().what.contains(text));
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use url::Url;
 
 use super::table::{CONFIG_PATH, PREFIXES, TABLE};
 use super::{
-    Auth, Backend, Cache, Environment, Faults, HpcUserApi, Listen, Log, Overrides, Sentry, Server, Settings, WaldurApi,
-    rules,
+    Auth, Backend, Cache, Environment, Faults, HpcUserApi, Listen, Log, Otlp, Overrides, Sentry, Server, Settings,
+    WaldurApi, rules,
 };
 
 /// Settings in force and how they came about.
@@ -89,6 +89,7 @@ fn unset() -> Settings {
             on_processing_error: super::OnProcessingError::default(),
         },
         sentry: Sentry::default(),
+        otlp: Otlp { endpoint: None, headers: None, service_name: String::new(), sample_rate: 0.0 },
         server: Server {
             listen: Vec::new(),
             admin_listen: Vec::new(),

@@ -8,8 +8,8 @@ use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, sys
 pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
 
 /// Variables that begin like this are taken for ours when they are spelt nearly like one.
-pub(super) const PREFIXES: [&str; 9] =
-    ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "INODE_", "STORAGE_", "SERVER_", "LOG_", "CACHE_"];
+pub(super) const PREFIXES: [&str; 10] =
+    ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "OTLP_", "INODE_", "STORAGE_", "SERVER_", "LOG_", "CACHE_"];
 
 const fn row(
     key: &'static str,
@@ -320,6 +320,36 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         Kind::Share(|s, share| s.sentry.traces_sample_rate = share),
         Preset::Is("0"),
         "Share of requests that are traced.",
+    ),
+    row(
+        "otlp.endpoint",
+        &["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        Kind::Url(check::base_url, |s, url| s.otlp.endpoint = Some(url)),
+        Preset::Absent,
+        "Base URL of the OpenTelemetry collector that gets traces, by OTLP over HTTP with protobuf: \
+         `http://collector.example.org:4318`. `v1/traces` is added. It is reached directly. Without it, nothing is recorded.",
+    ),
+    row(
+        "otlp.headers",
+        &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
+        Kind::Secret(check::headers, |s, headers| s.otlp.headers = Some(headers)),
+        Preset::Absent,
+        "Headers for the collector, `name=value` each, with commas between them; what is special in a value is written \
+         as `%20` and the like: `authorization=Bearer%20…`.",
+    ),
+    row(
+        "otlp.service_name",
+        &["OTEL_SERVICE_NAME"],
+        Kind::Text(check::plain, |s, text| s.otlp.service_name = text),
+        Preset::IfEmpty("hpc-storage-proxy"),
+        "Name of the service in the traces.",
+    ),
+    row(
+        "otlp.sample_rate",
+        &["OTLP_SAMPLE_RATE"],
+        Kind::Share(|s, share| s.otlp.sample_rate = share),
+        Preset::Is("1"),
+        "Share of the traces that begin here that is recorded. A caller who sends `traceparent` has decided for its own.",
     ),
     row(
         "server.listen",

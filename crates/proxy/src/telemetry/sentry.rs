@@ -168,7 +168,7 @@ fn scrub_all(value: &mut Value) {
 
 /// Answers a request with events and breadcrumbs of its own and, by chance, as a transaction. `route` is the pattern that
 /// matched, never the path. A request whose caller goes away leaves no transaction.
-pub(crate) async fn traced(
+pub(super) async fn traced(
     method: &Method,
     route: &str,
     request_id: &str,
@@ -193,13 +193,13 @@ pub(crate) async fn traced(
     response
 }
 
-/// Work that goes on when the request that began it is gone: its events and log lines stay that request's.
-pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+/// Work whose events and log lines stay those of the request that began it.
+pub(super) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.in_current_span().bind_hub(Hub::current())
 }
 
 /// A method's name; one that is nobody's is the caller's free text.
-fn known(method: &Method) -> &str {
+pub(super) fn known(method: &Method) -> &str {
     match *method {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
             method.as_str()

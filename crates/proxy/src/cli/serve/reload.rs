@@ -21,7 +21,7 @@ use crate::telemetry;
 /// How long requests are answered with the old settings while the first reading with the new ones goes on.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Keys, or how they begin, that count from the next start on.
-const AT_START: [&str; 5] = ["debug", "log.", "sentry.", "server.listen", "server.admin_listen"];
+const AT_START: [&str; 6] = ["debug", "log.", "sentry.", "otlp.", "server.listen", "server.admin_listen"];
 /// Those of the certificate.
 const TLS: [&str; 1] = ["server.tls_"];
 /// Those on which it depends who may ask.

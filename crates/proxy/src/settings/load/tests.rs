@@ -263,6 +263,9 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "SERVER_TLS_CERTIFICATE",
         "SERVER_TLS_KEY",
         "CACHE_SHARED_URL",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_SERVICE_NAME",
     ];
     for name in TABLE.iter().flat_map(|row| row.variables) {
         let loaded = Site::minimal().set(name, "").load();

@@ -14,6 +14,7 @@ proptest! {
         for row in TABLE {
             let value = match row.kind {
                 Kind::SecretUrl(..) if whole => format!("https://{secret}@sentry.example/1"),
+                Kind::Secret(..) if whole && row.key == "otlp.headers" => format!("authorization=Bearer%20{secret}"),
                 Kind::Secret(..) | Kind::SecretUrl(..) => secret.clone(),
                 Kind::UrlWithCredentials(..) if whole => format!("redis://{secret}:{secret}@host:1/0"),
                 Kind::Proxy(_) if whole => format!("socks5://{secret}:{secret}@host:1"),

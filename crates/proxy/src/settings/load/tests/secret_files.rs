@@ -49,6 +49,7 @@ fn every_secret_may_be_in_a_file() {
     assert_eq!(revealed(given("CSCS_KEYCLOAK_CLIENT_SECRET", "two").auth.keycloak_client_secret), "two");
     let dsn = "https://key@sentry.example/1";
     assert_eq!(revealed(given("SENTRY_DSN", dsn).sentry.dsn), dsn);
+    assert_eq!(revealed(given("OTEL_EXPORTER_OTLP_HEADERS", "key=three\n").otlp.headers), "key=three");
 }
 
 #[test]
