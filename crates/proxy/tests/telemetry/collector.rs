@@ -114,7 +114,8 @@ async fn keep(State(collector): State<Collector>, headers: HeaderMap, body: Byte
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |digit: u8| char::from_digit(digit.into(), 16).unwrap();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn texts(attributes: &[KeyValue]) -> Vec<(String, String)> {

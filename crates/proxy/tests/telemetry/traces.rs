@@ -202,7 +202,7 @@ async fn a_collector_that_hangs_delays_nothing() {
     let stopped = begin.elapsed();
     assert_eq!(ended.status.code(), Some(0));
     // One batch occupies the queue for 10 seconds. A request that waited for room, or an end that did, would take longer.
-    assert!(served < Duration::from_secs(60), "{served:?}");
+    assert!(served < Duration::from_mins(1), "{served:?}");
     assert!(stopped < Duration::from_secs(6), "{stopped:?}");
 }
 
