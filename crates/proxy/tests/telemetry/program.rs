@@ -69,13 +69,18 @@ impl Program {
     }
 
     /// Any program that logs as `serve` does; returns when it listens.
-    pub(crate) fn start(mut command: Command, settings: &[(&str, String)]) -> Self {
+    pub(crate) fn start(command: Command, settings: &[(&str, String)]) -> Self {
+        Self::start_with(command, settings, Stdio::piped())
+    }
+
+    /// The same with this standard input.
+    pub(crate) fn start_with(mut command: Command, settings: &[(&str, String)], input: Stdio) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let child = command
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .current_dir(&directory)
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(Stdio::piped());
         let mut child = child.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -132,7 +137,12 @@ impl Program {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Sends the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 

@@ -1,0 +1,84 @@
+//! TLS for clients, and certificates that are replaced.
+
+use std::fs;
+use std::path::Path;
+
+use reqwest::{Certificate, Client};
+use simulator::{Simulator, World};
+use tempfile::TempDir;
+
+use crate::program::{Program, settings};
+
+/// Writes a new certificate and its key; gives a client that trusts this one alone.
+fn renewed(directory: &Path) -> Client {
+    proxy::upstream::install_tls_provider();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(directory.join("certificate.pem"), made.cert.pem()).unwrap();
+    let trusted = Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap()
+}
+
+fn serving(simulator: &Simulator) -> (TempDir, Client, Program) {
+    let directory = tempfile::tempdir().unwrap();
+    let client = renewed(directory.path());
+    let mut settings = settings(simulator);
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    settings.extend([("SERVER_TLS_CERTIFICATE", path("certificate.pem")), ("SERVER_TLS_KEY", path("key.pem"))]);
+    let program = Program::serve(&settings);
+    (directory, client, program)
+}
+
+/// Whether the certificate that is presented is the one that the client trusts.
+async fn is_served(program: &Program, client: &Client) -> bool {
+    match client.get(format!("https://{}/api/version", program.address())).send().await {
+        Ok(answer) => answer.status() == 200,
+        Err(error) => {
+            assert!(error.is_connect(), "{error:?}");
+            false
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_certificate_is_presented_without_a_restart() {
+    let simulator = Simulator::start(World::demo()).await;
+    let (directory, first, mut program) = serving(&simulator);
+    assert!(is_served(&program, &first).await);
+    let plain = crate::program::client().get(format!("http://{}/api/version", program.address())).send().await;
+    assert!(plain.is_err(), "without TLS nothing is answered");
+
+    let second = renewed(directory.path());
+    program.wait_for("the certificate has changed: new connections get the new one");
+    assert!(is_served(&program, &second).await);
+    assert!(is_served(&program, &first).await, "an open connection goes on");
+    assert_eq!(program.stop().status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_does_not_do_leaves_the_old_one_in_force() {
+    let simulator = Simulator::start(World::demo()).await;
+    let (directory, first, mut program) = serving(&simulator);
+    // A certificate that does not belong to the key.
+    let key = fs::read_to_string(directory.path().join("key.pem")).unwrap();
+    let other = renewed(directory.path());
+    fs::write(directory.path().join("key.pem"), &key).unwrap();
+    let line = program.wait_for("what is new cannot be used, so that the old stays in force");
+    assert!(line.contains("server.tls_key") && line.contains("is not the key of the certificate in"), "{line}");
+    assert!(is_served(&program, &first).await);
+    assert!(!is_served(&program, &other).await);
+    // SIGHUP changes nothing about it.
+    program.signal("HUP");
+    program.wait_for("server.tls_key");
+    // Half of a file, as one sees it while it is copied.
+    fs::write(directory.path().join("certificate.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let line = program.wait_for("holds no certificate in PEM");
+    assert!(line.contains("server.tls_certificate"), "{line}");
+    assert!(is_served(&program, &first).await);
+
+    let third = renewed(directory.path());
+    program.wait_for("the certificate has changed");
+    assert!(is_served(&program, &third).await);
+    let log = program.stop().log.join("\n");
+    assert!(key.lines().filter(|line| !line.starts_with("--")).all(|line| !log.contains(line)), "{log}");
+}

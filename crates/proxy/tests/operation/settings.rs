@@ -1,0 +1,104 @@
+//! Settings and secrets that change while the program serves.
+
+use std::fs;
+use std::path::PathBuf;
+
+use simulator::{PROVIDER_TOKEN, Simulator, World};
+use tempfile::TempDir;
+
+use crate::program::{Program, settings, token};
+
+const VAST: &str = "/api/storage-resources/?storage_system=vast";
+
+/// A YAML file, and the settings without those that it gives.
+fn with_file(simulator: &Simulator, text: &str) -> (TempDir, PathBuf, Vec<(&'static str, String)>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("settings.yaml");
+    fs::write(&path, text).unwrap();
+    let mut settings = settings(simulator);
+    settings.retain(|(name, _)| !["STORAGE_SYSTEMS", "LOG_FORMAT"].contains(name));
+    settings.push(("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH", path.display().to_string()));
+    (directory, path, settings)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_changes_what_may_change_and_says_so() {
+    let simulator = Simulator::start(World::demo()).await;
+    let (_directory, path, settings) =
+        with_file(&simulator, "storage_systems: {capstor: capstor}\nlog: {format: json}\n");
+    let mut program = Program::serve(&settings);
+    let caller = token(&simulator);
+    assert_eq!(program.get(VAST, &caller).await.status(), 422);
+
+    fs::write(&path, "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: human}\n").unwrap();
+    program.signal("HUP");
+    program.wait_for("storage_systems = capstor: capstor, vast: vast");
+    let later = program.wait_for("this setting has changed and counts from the next start on");
+    assert!(later.contains("log.format"), "{later}");
+    program.wait_for("the settings are in force");
+    let answer = program.get(VAST, &caller).await;
+    assert_eq!(answer.status(), 200);
+    assert!(answer.text().await.unwrap().contains("/vast/"));
+    let ended = program.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    // The log is what it was, to its end.
+    assert!(!ended.json().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_with_a_fault_keeps_everything() {
+    let simulator = Simulator::start(World::demo()).await;
+    let good = "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: json}\n";
+    let (_directory, path, settings) = with_file(&simulator, good);
+    let mut program = Program::serve(&settings);
+    let caller = token(&simulator);
+    // One setting is good and another system; two are not.
+    fs::write(&path, "storage_systems: {capstor: capstor}\ncache: {max_stale: -1}\nserver: {max_requests: 0}\n")
+        .unwrap();
+    program.signal("HUP");
+    for key in ["server.max_requests", "cache.max_stale"] {
+        let line = program.wait_for(key);
+        assert!(line.contains("what is new cannot be used, so that the old stays in force"), "{line}");
+        assert!(line.contains("settings.yaml line"), "{line}");
+    }
+    assert_eq!(program.get(VAST, &caller).await.status(), 200);
+    // No YAML at all.
+    fs::write(&path, "a: [").unwrap();
+    program.signal("HUP");
+    program.wait_for("what is new cannot be used");
+    assert_eq!(program.get(VAST, &caller).await.status(), 200);
+    // It still listens to the signal.
+    fs::write(&path, good).unwrap();
+    program.signal("HUP");
+    program.wait_for("the settings are in force");
+    assert_eq!(program.stop().status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_changes_in_its_file_is_read_anew() {
+    let simulator = Simulator::start(World::demo()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let revoked = "f".repeat(40);
+    fs::write(&path, &revoked).unwrap();
+    let mut settings = settings(&simulator);
+    settings.retain(|(name, _)| *name != "WALDUR_API_TOKEN");
+    settings.push(("WALDUR_API_TOKEN_FILE", path.display().to_string()));
+    let mut program = Program::serve(&settings);
+    let caller = token(&simulator);
+    assert_eq!(program.get(VAST, &caller).await.status(), 502);
+
+    fs::write(&path, format!("{PROVIDER_TOKEN}\n")).unwrap();
+    program.wait_for("a file with a secret has changed");
+    program.wait_for("the settings are in force");
+    assert_eq!(program.get(VAST, &caller).await.status(), 200);
+    // A file that holds no token changes nothing, and is not shown.
+    fs::write(&path, "hunter2").unwrap();
+    let line = program.wait_for("what is new cannot be used");
+    assert!(line.contains("waldur_api.access_token"), "{line}");
+    assert_eq!(program.get(VAST, &caller).await.status(), 200);
+    let log = program.stop().log.join("\n");
+    for secret in [revoked.as_str(), PROVIDER_TOKEN, "hunter2"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}

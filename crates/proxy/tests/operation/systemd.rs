@@ -1,0 +1,102 @@
+//! What systemd passes, and what it is told (`sd_listen_fds(3)`, `sd_notify(3)`), without systemd.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use simulator::{Fault, Simulator, World};
+
+use crate::program::{Program, client, settings, token};
+use crate::sockets::version;
+
+/// The program with this as the one socket that was opened for it.
+fn activated(simulator: &Simulator, socket: OwnedFd) -> Program {
+    // The number of the process is known to itself alone, and sockets are passed from number 3 on.
+    let serve = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" serve";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", serve, env!("CARGO_BIN_EXE_hpc-storage-proxy")]);
+    Program::start_with(command, &settings(simulator), Stdio::from(socket))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_were_opened_before_are_served() {
+    let simulator = Simulator::start(World::demo()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Whoever comes before the program is there waits for it.
+    let early = tokio::spawn(client().get(format!("http://{address}/api/version")).send());
+    let program = activated(&simulator, listener.into());
+    assert_eq!(program.address(), address);
+    assert_eq!(early.await.unwrap().unwrap().status(), 200);
+    let ended = program.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    let passed = "the supervisor has opened what is listened on: server.listen is not used";
+    assert_eq!(ended.with_message(passed)[0]["sockets"], 1);
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    let program = activated(&simulator, UnixListener::bind(&path).unwrap().into());
+    assert_eq!(version(&path).await, 200);
+    assert_eq!(program.stop().status.code(), Some(0));
+    assert!(path.exists(), "whoever made it removes it");
+}
+
+/// Where systemd would listen.
+struct Supervisor(UnixDatagram);
+
+impl Supervisor {
+    /// The next thing that it is told, but for pings of the watchdog.
+    fn next(&self) -> String {
+        loop {
+            let told = self.any();
+            if told != "WATCHDOG=1" {
+                return told;
+            }
+        }
+    }
+
+    fn any(&self) -> String {
+        let mut message = [0; 256];
+        let length = self.0.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap().trim_end().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_supervisor_is_told_how_it_stands() {
+    let simulator = Simulator::start(World::demo()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let supervisor = Supervisor(UnixDatagram::bind(&path).unwrap());
+    supervisor.0.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let mut settings = settings(&simulator);
+    settings.extend([("NOTIFY_SOCKET", path.display().to_string()), ("WATCHDOG_USEC", "300000".to_owned())]);
+    let mut program = Program::serve(&settings);
+    assert_eq!(supervisor.next(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(supervisor.any(), "WATCHDOG=1");
+    }
+    program.signal("HUP");
+    let reloading = supervisor.next();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(supervisor.next(), "READY=1");
+
+    // While running requests are finished the watchdog is still fed.
+    simulator.clear_requests();
+    simulator.set_fault("GET /api/*", Fault::delay(Duration::from_secs(2)));
+    let url = format!("http://{}/api/storage-resources/", program.address());
+    let running = tokio::spawn(client().get(url).bearer_auth(token(&simulator)).send());
+    while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    program.terminate();
+    assert_eq!(supervisor.next(), "STOPPING=1");
+    for _ in 0..3 {
+        assert_eq!(supervisor.any(), "WATCHDOG=1");
+    }
+    program.wait_for("stopping: running requests are finished");
+    assert_eq!(running.await.unwrap().unwrap().status(), 200);
+    assert_eq!(program.end().status.code(), Some(0));
+}
