@@ -327,7 +327,8 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         Kind::Url(check::base_url, |s, url| s.otlp.endpoint = Some(url)),
         Preset::Absent,
         "Base URL of the OpenTelemetry collector that gets traces, by OTLP over HTTP with protobuf: \
-         `http://collector.example.org:4318`. `v1/traces` is added. It is reached directly. Without it, nothing is recorded.",
+         `http://collector.example.org:4318`. `v1/traces` is added; `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is not read. It is \
+         reached directly. Without it, nothing is recorded.",
     ),
     row(
         "otlp.headers",
