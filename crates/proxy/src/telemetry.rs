@@ -29,6 +29,7 @@ use crate::settings::{LogFormat, Settings};
 use crate::upstream::TransportError;
 
 pub(crate) use scrub::scrub;
+pub(crate) use sentry::carried;
 
 /// Target of the line that each request gets.
 pub(crate) const ACCESS: &str = "access";
@@ -88,11 +89,6 @@ pub(crate) async fn traced(
     let response = sentry::traced(method, route, request_id, answer).with_context(span.clone()).await;
     spans::answered(&span, response.status());
     response
-}
-
-/// Work that goes on when the request that began it is gone: its events, spans and log lines stay that request's.
-pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    sentry::carried(work).with_current_context()
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;

@@ -193,8 +193,8 @@ pub(super) async fn traced(
     response
 }
 
-/// Work whose events and log lines stay those of the request that began it.
-pub(super) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+/// Work that goes on when the request that began it is gone: its events and log lines stay that request's.
+pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.in_current_span().bind_hub(Hub::current())
 }
 

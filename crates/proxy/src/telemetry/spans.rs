@@ -47,7 +47,7 @@ pub(crate) fn trace_id(span: &Context) -> Option<TraceId> {
     (id != TraceId::INVALID).then_some(id)
 }
 
-/// Does work in a span below the current one.
+/// Does work in a span below the one that is current now, wherever and whenever it is done.
 pub(crate) fn within<'a, F: Future + Send + 'a>(name: &'static str, work: F) -> WithContext<BoxFuture<'a, F::Output>> {
     // Boxed, since what waits for it would grow with every span.
     work.boxed().with_context(phase(&Context::current(), name))
