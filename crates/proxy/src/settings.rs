@@ -196,7 +196,7 @@ pub struct Sentry {
 pub struct Otlp {
     /// The collector's base URL, to which `v1/traces` is added; `None` sends nothing. No credentials, query or fragment.
     pub endpoint: Option<Url>,
-    /// Headers for the collector, as [`header_list`] reads them.
+    /// Headers for the collector: `name=value`, with commas between several, values percent-encoded.
     pub headers: Option<SecretString>,
     /// Name under which the traces are shown; not blank.
     pub service_name: String,
