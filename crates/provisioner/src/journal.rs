@@ -4,7 +4,7 @@
 //! begun is synced to the disk before its first effect. A line cut off by a crash is dropped at the next start: what it
 //! would have said was not synced, so nothing was done for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ struct Tail {
     file: File,
     seq: u64,
     prev: String,
-    unfinished: BTreeMap<Uuid, u64>,
+    begun: BTreeSet<Uuid>,
     /// Lines left before the journal closes, for tests of crashes.
     left: Option<u64>,
 }
@@ -131,7 +131,7 @@ impl Journal {
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
         let failed = |verb| move |source| JournalError::Io { path: path.to_owned(), verb, source };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("opened"))?;
-        let mut tail = (0, hash(b""), BTreeMap::new());
+        let mut tail = (0, hash(b""), BTreeSet::new());
         let mut whole = 0;
         let mut reader = BufReader::new(&file);
         let mut text = Vec::new();
@@ -151,14 +151,14 @@ impl Journal {
             if line.prev != tail.1 {
                 return Err(broken("it does not follow the line before it"));
             }
-            note(&mut tail.2, line.resource, &line.event, line.seq);
+            note(&mut tail.2, line.resource, &line.event);
             tail = (line.seq, hash(&text), tail.2);
             whole += text.len() as u64;
         }
         file.set_len(whole).map_err(failed("written"))?;
         file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let (seq, prev, unfinished) = tail;
-        let tail = Mutex::new(Tail { file, seq, prev, unfinished, left: None });
+        let (seq, prev, begun) = tail;
+        let tail = Mutex::new(Tail { file, seq, prev, begun, left: None });
         Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
     }
 
@@ -182,7 +182,7 @@ impl Journal {
         tail.file.write_all(&text).map_err(failed)?;
         tail.seq = line.seq;
         tail.prev = hash(&text);
-        note(&mut tail.unfinished, resource, &line.event, line.seq);
+        note(&mut tail.begun, resource, &line.event);
         Ok(())
     }
 
@@ -192,9 +192,9 @@ impl Journal {
         self.tail().file.sync_data().map_err(failed)
     }
 
-    /// Whether work on a resource was begun and neither ended nor taken up since.
-    pub fn unfinished(&self, resource: Uuid) -> bool {
-        self.tail().unfinished.contains_key(&resource)
+    /// Resources on which work was begun and not brought to its end.
+    pub fn begun(&self) -> BTreeSet<Uuid> {
+        self.tail().begun.clone()
     }
 
     /// Number of the last line.
@@ -205,6 +205,23 @@ impl Journal {
     fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Resources on which work was begun and not brought to its end, for those who may only read. Does not prove the chain;
+/// nothing where there is no journal yet.
+pub fn begun(path: &Path) -> Result<BTreeSet<Uuid>, JournalError> {
+    let failed = |source| JournalError::Io { path: path.to_owned(), verb: "read", source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        opened => opened.map_err(failed)?,
+    };
+    let mut begun = BTreeSet::new();
+    for text in BufReader::new(file).split(b'\n') {
+        if let Ok(line) = serde_json::from_slice::<Line>(&text.map_err(failed)?) {
+            note(&mut begun, line.resource, &line.event);
+        }
+    }
+    Ok(begun)
 }
 
 /// The lines about one resource, for people: time and what happened. Does not prove the chain.
@@ -220,14 +237,10 @@ pub fn story(path: &Path, resource: Uuid) -> io::Result<Vec<(String, Event)>> {
     Ok(story)
 }
 
-fn note(unfinished: &mut BTreeMap<Uuid, u64>, resource: Option<Uuid>, event: &Event, seq: u64) {
+fn note(begun: &mut BTreeSet<Uuid>, resource: Option<Uuid>, event: &Event) {
     match (resource, event) {
-        (Some(resource), Event::Begun { .. }) => {
-            unfinished.insert(resource, seq);
-        }
-        (Some(resource), Event::Ended) => {
-            unfinished.remove(&resource);
-        }
+        (Some(resource), Event::Begun { .. }) => _ = begun.insert(resource),
+        (Some(resource), Event::Ended) => _ = begun.remove(&resource),
         _ => {}
     }
 }
@@ -263,6 +276,7 @@ mod tests {
     use std::fs;
     use std::time::{Duration, SystemTime};
 
+    use super::begun as begun_in;
     use super::*;
 
     fn clock() -> Clock {
@@ -284,7 +298,7 @@ mod tests {
         }
         drop(journal);
         let journal = Journal::open(&path, &clock()).unwrap();
-        assert!(!journal.unfinished(a) && journal.unfinished(b));
+        assert_eq!((journal.begun(), begun_in(&path).unwrap()), ([b].into(), [b].into()));
         assert_eq!((journal.lines(), story(&path, a).unwrap().len()), (3, 2));
     }
 

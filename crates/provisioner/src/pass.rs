@@ -3,7 +3,7 @@
 //! Everything is derived anew each time from the document and the storage. The journal adds one thing that neither can
 //! tell: whose work was begun and not brought to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -90,13 +90,8 @@ pub struct Survey {
 }
 
 /// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
-pub fn survey(
-    systems: &[System],
-    outside: Outside<'_>,
-    journal: &Journal,
-    ledger: &mut Ledger,
-) -> Result<Survey, PassError> {
-    let document = (outside.read)().map_err(PassError::Document)?;
+pub fn survey(systems: &[System], read: &dyn Fn() -> Result<Document, Fault>, begun: &BTreeSet<Uuid>, ledger: &mut Ledger) -> Result<Survey, PassError> {
+    let document = read().map_err(PassError::Document)?;
     let mut wanted = BTreeMap::new();
     for system in systems {
         let resources: Vec<_> = of_system(&document, &system.key).collect();
@@ -120,7 +115,7 @@ pub fn survey(
         let mut seen = seen.into_iter();
         for (resource, wanted) in resources.into_iter().zip(judged) {
             let seen = seen.next().unwrap_or_else(|| Err("its system was not looked at".into()));
-            let unfinished = journal.unfinished(resource.id);
+            let unfinished = begun.contains(&resource.id);
             cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished });
         }
     }
@@ -204,20 +199,6 @@ pub fn carry_out(
     }
     journal.sync()?;
     Ok(report)
-}
-
-/// One whole pass.
-pub fn pass(
-    systems: &[System],
-    outside: Outside<'_>,
-    journal: &Journal,
-    ledger: &mut Ledger,
-    policy: Policy,
-    clock: &Clock,
-) -> Result<Report, PassError> {
-    let survey = survey(systems, outside, journal, ledger)?;
-    let plan = planned(&survey, policy, false);
-    carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
 }
 
 /// A fault with its causes.

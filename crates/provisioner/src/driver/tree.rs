@@ -16,7 +16,6 @@ use super::quotas::Quotas;
 use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
-use crate::place::Place;
 
 mod handle;
 mod walk;

@@ -13,6 +13,20 @@ use crate::driver::tree::{Rules, Tree};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
 
+/// One whole pass.
+fn pass(
+    systems: &[System],
+    outside: Outside<'_>,
+    journal: &Journal,
+    ledger: &mut Ledger,
+    policy: Policy,
+    clock: &Clock,
+) -> Result<Report, PassError> {
+    let survey = survey(systems, outside.read, &journal.begun(), ledger)?;
+    let plan = planned(&survey, policy, false);
+    carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
+}
+
 fn clock() -> Clock {
     Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_hours(500_000))
 }
@@ -307,11 +321,11 @@ proptest! {
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();
         let policy = Policy { heal, ..Policy::default() };
-        let first = survey(&systems, outside, &journal, &mut ledger).unwrap();
+        let first = survey(&systems, outside.read, &journal.begun(), &mut ledger).unwrap();
         let plan = planned(&first, policy, true);
         let report = carry_out(plan, &first.document, &systems, outside, &journal, &mut ledger, &clock()).unwrap();
         prop_assert!(report.failed.is_empty(), "{:?}", report);
-        let after = survey(&systems, outside, &journal, &mut ledger).unwrap();
+        let after = survey(&systems, outside.read, &journal.begun(), &mut ledger).unwrap();
         let rest = planned(&after, policy, true);
         prop_assert!(rest.tasks.is_empty(), "{:?}\nafter {:?}", rest, report);
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::driver::conformance::Bench;
 use crate::driver::quotas::declared::Declared;
+use crate::place::Place;
 
 const RULES: Rules = Rules { must_be_mounted: false, change_owner: false };
 

@@ -1,0 +1,244 @@
+//! The command line.
+
+mod check;
+mod hand;
+mod look;
+mod out;
+mod purge;
+mod run;
+mod usage;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use settings::{Environment, Overrides, load};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::pass::told;
+use crate::settings::{SCHEMA, Settings};
+use crate::site::Site;
+
+/// Something failed, or some resources did.
+pub const EXIT_FAILURE: u8 = 1;
+/// `apply FILE`: the world is not as it was when the plan was made. Nothing was done.
+pub const EXIT_MOVED: u8 = 3;
+/// Another provisioner drives the systems. Nothing was done.
+pub const EXIT_HELD: u8 = 4;
+
+/// Makes directories and quotas of what the HPC storage proxy publishes, and reports back to Waldur.
+#[derive(Debug, Parser)]
+#[command(name = "hpc-storage-provisioner", version, about, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    /// YAML file with settings [default: $PROVISIONER_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hpc-storage-provisioner check --config provisioner.yaml
+  hpc-storage-provisioner plan --config provisioner.yaml
+  hpc-storage-provisioner run --config provisioner.yaml
+
+Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
+
+Exit codes: 0 success, 1 something failed, 2 wrong usage, 3 the world moved since the plan was made, 4 another provisioner \
+drives the systems, 78 settings that cannot be used.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the settings, the proxy, the storage and the state directory
+    Check(Json),
+    /// Show what would be done, and why; changes nothing and needs no rights
+    #[command(after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --out plan.json && hpc-storage-provisioner apply plan.json")]
+    Plan {
+        #[command(flatten)]
+        json: Json,
+        /// Write the plan into this file, for `apply`
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Carry out what is to be done now, or exactly what a file says
+    #[command(after_help = "Examples:\n  hpc-storage-provisioner apply\n  hpc-storage-provisioner apply plan.json --yes-to-many")]
+    Apply {
+        /// A plan that `plan --out` wrote; refused if the world is another one by now
+        file: Option<PathBuf>,
+        /// Also carry out so many removals or changes at once that they are held otherwise
+        #[arg(long)]
+        yes_to_many: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Carry out what is to be done, again and again, until SIGTERM or SIGINT; SIGUSR1 begins a pass at once
+    Run,
+    /// Show what waits and for what, what is in the trash, and what was begun
+    Status(Json),
+    /// Tell the whole story of one resource: Waldur, proxy, disk, next step, history
+    #[command(after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project")]
+    Explain {
+        /// UUID, path or slug
+        resource: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Mark a directory that is there as a resource's own
+    Adopt {
+        /// UUID of the resource
+        resource: Uuid,
+    },
+    /// Bring a resource's directory back from the trash, or make the one that is missing
+    Restore {
+        /// UUID of the resource, which must be in use in Waldur
+        resource: Uuid,
+        /// Make an empty directory if there is none in the trash
+        #[arg(long)]
+        make: bool,
+    },
+    /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
+    Purge {
+        /// Delete; without it, only show what would be deleted
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what is used
+    Usage {
+        #[command(flatten)]
+        json: Json,
+        /// Tell Waldur, too
+        #[arg(long)]
+        report: bool,
+    },
+    /// Show the settings in force, secrets masked, each with its source
+    Config,
+    /// Print completions for your shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+struct Json {
+    /// JSON, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// What failed, for people, with the code to exit with.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: EXIT_FAILURE, text: told(&error) }
+    }
+}
+
+fn failure(text: impl Into<String>) -> Failure {
+    Failure { code: EXIT_FAILURE, text: text.into() }
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    if let Command::Completions { shell } = cli.command {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-provisioner", &mut text);
+        return ended(out::print(&String::from_utf8_lossy(&text)));
+    }
+    // An error says that the process has a provider already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let overrides = Overrides { config: cli.config, options: Vec::new() };
+    let loaded = match load(&SCHEMA, &Environment::of_process(), &overrides) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            out::tell(&faults.to_string());
+            return ExitCode::from(settings::EXIT_CODE);
+        }
+    };
+    for warning in &loaded.warnings {
+        out::tell(&format!("warning: {}", out::harmless(&warning.to_string())));
+    }
+    if matches!(cli.command, Command::Config) {
+        let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
+        for (key, value, source) in loaded.report() {
+            table.add_row([key, &out::harmless(value), &out::harmless(&source)]);
+        }
+        return ended(out::print(&(table.trim_fmt() + "\n")));
+    }
+    ended(dispatch(cli.command, loaded.settings))
+}
+
+fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
+    let serves = matches!(command, Command::Run);
+    log(&settings, serves);
+    let site = Site::new(settings, Clock::system())?;
+    match command {
+        Command::Check(json) => check::check(&site, json.json),
+        Command::Plan { json, out } => look::plan(&site, json.json, out.as_deref()),
+        Command::Apply { file, yes_to_many, json } => work::apply(&site, file.as_deref(), yes_to_many, json.json),
+        Command::Run => run::run(&site),
+        Command::Status(json) => look::status(&site, json.json),
+        Command::Explain { resource, json } => look::explain(&site, &resource, json.json),
+        Command::Adopt { resource } => hand::adopt(&site, resource),
+        Command::Restore { resource, make } => hand::restore(&site, resource, make),
+        Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
+        Command::Usage { json, report } => usage::usage(&site, json.json, report),
+        Command::Config | Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// The log: on standard output for the loop, beside the answer for every other command.
+fn log(settings: &Settings, serves: bool) {
+    use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+    use tracing_subscriber::util::SubscriberInitExt;
+    let level = match (settings.debug, serves) {
+        (true, _) => LevelFilter::DEBUG,
+        (false, true) => LevelFilter::INFO,
+        (false, false) => LevelFilter::WARN,
+    };
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("provisioner", level);
+    let writer = if serves { BoxMakeWriter::new(std::io::stdout) } else { BoxMakeWriter::new(std::io::stderr) };
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let layer = if settings.json_log {
+        lines.json().flatten_event(true).with_filter(filter).boxed()
+    } else {
+        lines.with_filter(filter).boxed()
+    };
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                out::tell(&format!("error: {}", out::harmless(&failure.text)));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

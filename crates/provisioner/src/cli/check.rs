@@ -1,0 +1,71 @@
+//! `check`: everything that a pass needs, asked one by one.
+
+use serde_json::json;
+
+use super::{EXIT_FAILURE, Failure, out};
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::pass::told;
+use crate::site::Site;
+
+/// Asks everything; all of it, whatever fails.
+pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
+    let mut rows: Vec<(String, Result<String, String>)> = vec![("settings".into(), Ok("valid".into()))];
+    let document = site.source.read();
+    rows.push((
+        "document".into(),
+        document.as_ref().map_err(|fault| told(fault)).map(|document| {
+            let driven = |system: &str| site.systems.iter().any(|driven| driven.key == system);
+            let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| driven(&it.system));
+            format!(
+                "{} resources on systems that are driven here, {} on others, {} not understood",
+                ours.len(),
+                others.len(),
+                document.odd.len()
+            )
+        }),
+    ));
+    for system in &site.systems {
+        let ready = system.driver.ready().map_err(|fault| told(&fault));
+        let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
+        rows.push((format!("system {}", system.key), trash.map(|trash| format!("ready, {} in the trash", trash.len()))));
+    }
+    rows.push(("state directory".into(), state(site)));
+    if let Ok(document) = &document {
+        let published: std::collections::BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
+        for system in site.systems.iter().filter(|system| !published.contains(&*system.key)) {
+            rows.push((
+                format!("system {}", system.key),
+                Err(format!("the document has nothing of it; it has {}", published.iter().copied().collect::<Vec<_>>().join(", "))),
+            ));
+        }
+    }
+    let failed = rows.iter().filter(|(_, result)| result.is_err()).count();
+    if json {
+        let row = |(what, result): &(String, Result<String, String>)| {
+            json!({"check": what, "ok": result.is_ok(), "detail": result.as_ref().unwrap_or_else(|fault| fault)})
+        };
+        out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+    } else {
+        for (what, result) in &rows {
+            let (mark, detail) = match result {
+                Ok(detail) => ("ok    ", detail),
+                Err(fault) => ("FAILED", fault),
+            };
+            out::print(&format!("{mark}  {what}: {}\n", out::harmless(detail)))?;
+        }
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+fn state(site: &Site) -> Result<String, String> {
+    let directory = &site.settings.state_directory;
+    let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
+    writable.map_err(|error| {
+        format!("{} cannot be written ({}): make it, for the user that runs this", directory.display(), std::io::Error::from(error))
+    })?;
+    let path = site.journal_path();
+    let lines = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { 0 };
+    Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
+    Ok(format!("writable, a journal of {lines} lines without a break"))
+}

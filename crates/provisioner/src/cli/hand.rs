@@ -1,0 +1,62 @@
+//! `adopt` and `restore`: what a person decides.
+
+use uuid::Uuid;
+
+use super::work::begin;
+use super::{Failure, failure, look, out};
+use crate::driver::{Fault, Seen};
+use crate::document::Status;
+use crate::plan::Case;
+use crate::site::{Site, Work};
+
+/// Marks the directory at the resource's place as its own.
+pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
+    let mut work = begin(site, "adopt")?;
+    let (survey, _) = work.plan(false)?;
+    let case = look::find(&survey, &resource.to_string())?;
+    match &case.seen {
+        Ok(Seen::Unmarked(_)) => {}
+        Ok(Seen::Ours(_)) => return out::print("It is marked as this resource's already.\n"),
+        Ok(Seen::Obstructed(what)) => return Err(failure(format!("it cannot be adopted: {what}"))),
+        Ok(Seen::Absent | Seen::Trashed { .. }) => return Err(failure("there is no directory at its place to be adopted")),
+        Err(fault) => return Err(failure(fault.clone())),
+    }
+    drive(&work, case, |driver, wanted, before| driver.adopt(wanted, before))?;
+    out::print(&format!("{} is now the directory of {resource}; the next pass makes it as the document says.\n", case.resource.path))
+}
+
+/// Brings the directory back, or makes one.
+pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Failure> {
+    let mut work = begin(site, "restore")?;
+    let (survey, _) = work.plan(false)?;
+    let case = look::find(&survey, &resource.to_string())?;
+    if !matches!(case.resource.status, Status::Active | Status::Updating) {
+        return Err(failure(format!(
+            "the resource is {:?}, not in use in Waldur: nothing would keep the directory. Reject its termination, or order \
+             it anew",
+            case.resource.status
+        )
+        .to_lowercase()));
+    }
+    match &case.seen {
+        Ok(Seen::Trashed { .. }) => drive(&work, case, |driver, wanted, before| driver.restore(wanted, before))?,
+        Ok(Seen::Absent) if make => drive(&work, case, |driver, wanted, before| driver.ensure(wanted, before))?,
+        Ok(Seen::Absent) => return Err(failure("it is not in the trash; --make makes an empty directory")),
+        Ok(Seen::Ours(_)) => return out::print("Its directory is there already.\n"),
+        Ok(Seen::Unmarked(_)) => return Err(failure("a directory without our mark is at its place: `adopt` it if it is the right one")),
+        Ok(Seen::Obstructed(what)) => return Err(failure(what.clone())),
+        Err(fault) => return Err(failure(fault.clone())),
+    }
+    out::print(&format!("{} is there again.\n", case.resource.path))
+}
+
+type Deed = fn(&dyn crate::driver::Driver, &crate::driver::Wanted, crate::driver::Before<'_>) -> Result<(), Fault>;
+
+/// Has the system's driver do something for a case, each effect in the journal before it is had.
+fn drive(work: &Work<'_>, case: &Case, deed: Deed) -> Result<(), Failure> {
+    let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
+    let system = work.site.systems.iter().find(|system| system.key == case.resource.system);
+    let system = system.ok_or_else(|| failure("its system is not driven here"))?;
+    let before = |what: &str| work.before(&system.key, wanted.id, what);
+    Ok(deed(&*system.driver, wanted, &before)?)
+}

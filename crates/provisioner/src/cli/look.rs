@@ -1,0 +1,225 @@
+//! `plan`, `status`, `explain`: looking, never touching.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Failure, failure, out};
+use crate::driver::Seen;
+use crate::journal::{self, Event};
+use crate::pass::{self, Survey};
+use crate::plan::{Case, Plan, Step};
+use crate::site::Site;
+
+/// What is to be done.
+pub(super) fn plan(site: &Site, json: bool, file: Option<&Path>) -> Result<(), Failure> {
+    let (survey, notes) = site.look()?;
+    for note in notes {
+        out::tell(&format!("note: {note}"));
+    }
+    // A file is what a person looks at before saying yes: it has everything.
+    let plan = pass::planned(&survey, site.settings.policy, file.is_some());
+    if let Some(file) = file {
+        let text = serde_json::to_string_pretty(&plan)?;
+        std::fs::write(file, text + "\n").map_err(|error| failure(format!("{}: {error}", file.display())))?;
+    }
+    if json {
+        return out::print_json(&plan);
+    }
+    out::print(&shown(&plan, &survey))
+}
+
+/// A plan for people.
+pub(super) fn shown(plan: &Plan, survey: &Survey) -> String {
+    let mut text = String::new();
+    if !plan.tasks.is_empty() {
+        let mut table = out::table(&["PATH", "STEPS", "WHY"]);
+        for task in &plan.tasks {
+            let steps = task.steps.iter().map(short).collect::<Vec<_>>().join(", ");
+            table.add_row([out::harmless(&task.path), steps, out::harmless(&task.why)]);
+        }
+        text += &(table.trim_fmt() + "\n\n");
+    }
+    if !plan.held.is_empty() {
+        text += &held(plan);
+    }
+    text + &format!(
+        "{} to do, {} held, {} resources on the systems that are driven here.\n",
+        plan.tasks.len(),
+        plan.held.len(),
+        survey.cases.len()
+    )
+}
+
+fn held(plan: &Plan) -> String {
+    let mut table = out::table(&["HELD", "PATH OR ID", "REASON"]);
+    for held in &plan.held {
+        let name = match (&*held.path, held.id) {
+            ("", Some(id)) => id.to_string(),
+            ("", None) => "?".into(),
+            (path, _) => path.to_owned(),
+        };
+        table.add_row([format!("{:?}", held.hold).to_lowercase(), out::harmless(&name), out::harmless(&held.reason)]);
+    }
+    table.trim_fmt() + "\n\n"
+}
+
+fn short(step: &Step) -> &'static str {
+    match step {
+        Step::Approve => "approve",
+        Step::Reject(_) => "reject",
+        Step::Restore(_) => "restore",
+        Step::Ensure(_) => "ensure",
+        Step::Retire(_) => "retire",
+        Step::SetBackendId => "set backend id",
+        Step::Done => "done",
+        Step::Erred(_) => "erred",
+    }
+}
+
+/// What waits, what is in the trash, what was begun.
+pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
+    let (survey, notes) = site.look()?;
+    let plan = pass::planned(&survey, site.settings.policy, false);
+    let mut counts = BTreeMap::new();
+    for held in &plan.held {
+        *counts.entry(held.hold).or_insert(0_usize) += 1;
+    }
+    let trash: BTreeMap<_, _> = site
+        .systems
+        .iter()
+        .map(|system| (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| pass::told(&fault))))
+        .collect();
+    let begun = survey.cases.iter().filter(|case| case.unfinished).count();
+    if json {
+        let trash: BTreeMap<_, _> = trash.iter().map(|(system, count)| (system, count.as_ref().ok())).collect();
+        return out::print_json(&json!({
+            "resources": survey.cases.len(), "to_do": plan.tasks.len(), "held": counts, "in_trash": trash, "begun": begun,
+            "notes": notes, "reasons": plan.held,
+        }));
+    }
+    let mut text = String::new();
+    if !plan.held.is_empty() {
+        text += &held(&plan);
+    }
+    text += &format!("resources   {}\nto do       {}\nbegun       {begun}\n", survey.cases.len(), plan.tasks.len());
+    for (hold, count) in counts {
+        text += &format!("{:<11} {count}\n", format!("{hold:?}").to_lowercase());
+    }
+    for (system, count) in trash {
+        let count = count.map_or_else(|fault| fault, |count| count.to_string());
+        text += &format!("trash       {count} on {system}\n");
+    }
+    for note in notes {
+        out::tell(&format!("note: {note}"));
+    }
+    out::print(&text)
+}
+
+/// The whole story of one resource.
+pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure> {
+    let (survey, notes) = site.look()?;
+    let case = find(&survey, name)?;
+    let plan = crate::plan::plan(std::slice::from_ref(case), site.settings.policy, true);
+    let story = journal::story(&site.journal_path(), case.resource.id).unwrap_or_default();
+    let resource = &case.resource;
+    if json {
+        let order = resource.order.as_ref().map(|order| {
+            json!({"uuid": order.id, "type": order.kind, "state": order.state, "offering": order.offering})
+        });
+        let wanted = case.wanted.as_ref().map_err(|refusal| refusal.reason.clone());
+        return out::print_json(&json!({
+            "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
+            "order": order, "wanted": wanted.as_ref().ok(), "refused": wanted.as_ref().err(),
+            "seen": case.seen.as_ref().ok(), "unreadable": case.seen.as_ref().err(), "begun": case.unfinished,
+            "next": plan, "story": story, "notes": notes,
+        }));
+    }
+    let mut text = format!("{}  {}\n\n", resource.id, out::harmless(&resource.path));
+    let mut line = |label: &str, said: String| text += &format!("{label:<10}{}\n", out::harmless(&said));
+    line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
+    match &case.wanted {
+        Ok(wanted) => line(
+            "Wanted",
+            format!("mode {:o}, owner {}:{}, {}, project ID {}", wanted.mode.0, wanted.uid, wanted.gid, wanted.limits, wanted.project),
+        ),
+        Err(refusal) => line("Wanted", format!("nothing can be: {}", refusal.reason)),
+    }
+    line("Storage", seen(case));
+    for task in &plan.tasks {
+        line("Next", format!("{} ({})", task.steps.iter().map(short).collect::<Vec<_>>().join(", "), task.why));
+    }
+    for held in &plan.held {
+        line("Waits", format!("{}: {}", format!("{:?}", held.hold).to_lowercase(), held.reason));
+    }
+    if plan.tasks.is_empty() && plan.held.is_empty() {
+        line("Next", "nothing: all is as it should be".into());
+    }
+    if case.unfinished {
+        line("Begun", "work on it was begun and not brought to its end".into());
+    }
+    for (time, event) in story.iter().rev().take(20).rev() {
+        line(&time[..time.len().min(19)], format!("          {}", event_text(event)));
+    }
+    for note in notes {
+        out::tell(&format!("note: {note}"));
+    }
+    out::print(&text)
+}
+
+/// The case that a UUID, a path or a slug means.
+pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
+    let id = Uuid::try_parse(name.trim()).ok();
+    let means = |case: &&Case| {
+        Some(case.resource.id) == id || case.resource.path == name || case.resource.name.as_deref() == Some(name)
+    };
+    let found: Vec<_> = survey.cases.iter().filter(means).collect();
+    match found[..] {
+        [case] => Ok(case),
+        [] => {
+            let held = survey.held.iter().find(|held| held.id.is_some() && held.id == id);
+            Err(failure(held.map_or_else(
+                || format!("{name} is not among the {} resources of the systems that are driven here: is it in the proxy's list?", survey.cases.len()),
+                |held| format!("{name}: {}", held.reason),
+            )))
+        }
+        _ => Err(failure(format!("{} resources are called {name}: give the UUID", found.len()))),
+    }
+}
+
+fn order(case: &Case) -> String {
+    case.resource.order.as_ref().map_or("no order in progress".into(), |order| {
+        format!("{:?} order {} in state {:?}, offering of type {:?}", order.kind, order.id, order.state, order.offering)
+    })
+}
+
+fn seen(case: &Case) -> String {
+    match &case.seen {
+        Err(fault) => format!("cannot be read: {fault}"),
+        Ok(Seen::Absent) => "nothing is there".into(),
+        Ok(Seen::Obstructed(what)) => what.clone(),
+        Ok(Seen::Trashed { since }) => format!("in the trash since {since} (seconds since 1970)"),
+        Ok(Seen::Ours(present)) => format!(
+            "mode {:o}, owner {}:{}, {}, {}",
+            present.mode.0,
+            present.uid,
+            present.gid,
+            present.limits.map_or("no quotas".into(), |limits| limits.to_string()),
+            present.usage.map_or("usage not known without a walk".into(), |usage| format!("uses {} bytes, {} inodes", usage.space.0, usage.inodes.0)),
+        ),
+        Ok(Seen::Unmarked(_)) => "a directory without our mark".into(),
+    }
+}
+
+fn event_text(event: &Event) -> String {
+    match event {
+        Event::Started { by, .. } => format!("started: {by}"),
+        Event::Begun { steps, why, .. } => format!("begun ({why}): {}", steps.join("; ")),
+        Event::Effect { what } => what.clone(),
+        Event::Callback { call, outcome } => format!("{call}: {outcome}"),
+        Event::Ended => "ended".into(),
+        Event::Failed { fault } => format!("broken off: {fault}"),
+    }
+}

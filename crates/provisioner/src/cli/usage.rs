@@ -1,0 +1,80 @@
+//! `usage`: what is used, for people, dashboards and Waldur.
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::json;
+
+use super::{EXIT_FAILURE, Failure, failure, out};
+use crate::document::Status;
+use crate::site::Site;
+
+/// Shows what each resource uses, and tells Waldur if asked to. What is not known is told as unknown, never as 0.
+pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure> {
+    if report && site.settings.waldur.is_none() {
+        return Err(failure("--report needs waldur.api_url and waldur.api_token"));
+    }
+    let (survey, _) = site.look()?;
+    let progress = std::io::stderr().is_terminal();
+    let seen = |files: u64| {
+        if progress {
+            let _ = write!(std::io::stderr().lock(), "\r{files} files\u{1b}[K");
+        }
+    };
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    for system in &site.systems {
+        let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
+        let cases: Vec<_> = survey
+            .cases
+            .iter()
+            .filter(|case| case.resource.system == system.key && in_use(case.resource.status))
+            .filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?)))
+            .collect();
+        let wanted: Vec<_> = cases.iter().map(|(_, wanted)| *wanted).collect();
+        let terabyte = system.site.terabyte;
+        for ((resource, wanted), usage) in cases.iter().zip(system.driver.usage(&wanted, &seen)) {
+            let known = match usage {
+                Ok(usage) => usage,
+                Err(fault) => {
+                    out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&crate::pass::told(&fault))));
+                    failed += 1;
+                    None
+                }
+            };
+            if let (true, Some(usage)) = (report, known) {
+                // To a millionth of a TB: more than anybody pays for.
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^53 millionths")]
+                let amount = (u128::from(usage.space.0) * 1_000_000 / u128::from(terabyte.bytes())) as f64 / 1e6;
+                if let Err(fault) = site.source.report_usage(resource.id, &site.settings.usage_component, amount) {
+                    out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&fault)));
+                    failed += 1;
+                }
+            }
+            rows.push((resource.id, resource.path.clone(), known, wanted.limits));
+        }
+    }
+    if progress {
+        let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K");
+    }
+    if json {
+        let row = |(id, path, usage, limits): &(_, _, Option<crate::limits::Usage>, crate::limits::Limits)| {
+            json!({"resource": id, "path": path, "usage": usage, "limits": limits})
+        };
+        out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+    } else {
+        let mut table = out::table(&["PATH", "USED", "QUOTA", "INODES", "QUOTA"]);
+        for (_, path, usage, limits) in &rows {
+            let [space, inodes] = usage.map_or(["unknown".into(), "unknown".into()], |usage| {
+                [out::bytes(usage.space.0), usage.inodes.0.to_string()]
+            });
+            table.add_row([
+                out::harmless(path),
+                space,
+                out::bytes(limits.space_hard().0),
+                inodes,
+                limits.inodes_hard().0.to_string(),
+            ]);
+        }
+        out::print(&(table.trim_fmt() + "\n"))?;
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") }) }
+}

@@ -1,0 +1,64 @@
+//! `apply`: carrying a plan out, once.
+
+use std::path::Path;
+
+use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out};
+use crate::pass::{Report, told};
+use crate::site::{BeginError, Site, Work};
+
+/// Begins work on all systems, or says who has them.
+pub(super) fn begin<'a>(site: &'a Site, by: &str) -> Result<Work<'a>, Failure> {
+    site.begin(by).map_err(|error| {
+        let held = matches!(error, BeginError::Lease(crate::lease::NoLease::Held { .. }));
+        Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: told(&error) }
+    })
+}
+
+/// Carries out what is to be done, or exactly what the file says.
+pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: bool) -> Result<(), Failure> {
+    let expected = file.map(read).transpose()?;
+    let mut work = begin(site, &format!("apply by user {}", rustix::process::getuid().as_raw()))?;
+    let (survey, plan) = work.plan(yes_to_many || expected.is_some())?;
+    if let Some(expected) = expected {
+        // As text: what a person has seen is what is done, to the letter.
+        if serde_json::to_value(&plan)? != expected {
+            let text = "the plan that would be made now is another one than the file's: nothing was done. Make a new one \
+                        with `plan --out`";
+            return Err(Failure { code: EXIT_MOVED, text: text.into() });
+        }
+        if !yes_to_many && !work_is_small(site, &survey) {
+            return Err(failure(
+                "the plan has more removals or changes than go without asking: say --yes-to-many if that is meant",
+            ));
+        }
+    }
+    let shown = look::shown(&plan, &survey);
+    let report = work.carry_out(&survey, plan)?;
+    if json {
+        out::print_json(&report)?;
+    } else {
+        out::print(&shown)?;
+        out::print(&summary(&report))?;
+    }
+    if report.failed.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// Whether nothing would be held for being too much.
+fn work_is_small(site: &Site, survey: &crate::pass::Survey) -> bool {
+    let plan = crate::pass::planned(survey, site.settings.policy, false);
+    plan.held.iter().all(|held| held.hold != crate::plan::Hold::Asks)
+}
+
+fn read(file: &Path) -> Result<serde_json::Value, Failure> {
+    let text = std::fs::read(file).map_err(|error| failure(format!("{}: {error}", file.display())))?;
+    serde_json::from_slice(&text).map_err(|error| failure(format!("{} is no plan of `plan --out`: {error}", file.display())))
+}
+
+/// What came of it, for people.
+pub(super) fn summary(report: &Report) -> String {
+    let mut text = String::new();
+    for (id, fault) in &report.failed {
+        text += &format!("{id}  not brought to its end: {}\n", out::harmless(fault));
+    }
+    text + &format!("{} done, {} not brought to their end.\n", report.ended.len(), report.failed.len())
+}

@@ -1,0 +1,207 @@
+//! Who may drive a system: one provisioner at a time, with a token that only grows.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{Commands, Connection, Script};
+use rustix::fs::FlockOperation;
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::driver::Fault;
+
+/// How long a lease holds without being renewed, on a server.
+const LIFE: Duration = Duration::from_secs(60);
+/// How early before its end a lease is not trusted any more: an effect takes time.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How often a lease is renewed.
+const RENEWED: Duration = Duration::from_secs(15);
+/// Longest time to wait for the server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no lease.
+#[derive(Debug, Error)]
+pub enum NoLease {
+    /// Another provisioner has it.
+    #[error("{system} is driven by another provisioner now; nothing is done here until it stops")]
+    Held {
+        /// The system.
+        system: String,
+    },
+    /// The state directory.
+    #[error("the lease {path} cannot be taken")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server.
+    #[error("the server of the leases (lease.url) cannot be asked")]
+    Server(#[source] redis::RedisError),
+}
+
+/// The leases of all systems.
+#[derive(Debug)]
+pub struct Leases {
+    /// Fencing token of each system's lease: higher than that of every holder before.
+    pub tokens: BTreeMap<String, u64>,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Locks that end with the process.
+    Files(#[expect(dead_code, reason = "held, never read")] Vec<File>),
+    Server(Mutex<Server>),
+}
+
+struct Server {
+    connection: Connection,
+    owner: String,
+    /// Until when the leases hold for sure.
+    until: Instant,
+    renewed: Instant,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+impl Leases {
+    /// Takes the leases of these systems, all or none.
+    pub fn take(systems: &[String], directory: &Path, url: Option<&SecretString>) -> Result<Self, NoLease> {
+        match url {
+            None => Self::of_files(systems, directory),
+            Some(url) => Self::of_server(systems, url),
+        }
+    }
+
+    fn of_files(systems: &[String], directory: &Path) -> Result<Self, NoLease> {
+        let (mut tokens, mut files) = (BTreeMap::new(), Vec::new());
+        for system in systems {
+            let path = directory.join(format!("{system}.lease"));
+            let failed = |source| NoLease::File { path: path.display().to_string(), source };
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(NoLease::Held { system: system.clone() }),
+                Err(error) => return Err(failed(error.into())),
+            }
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(failed)?;
+            let token = text.trim().parse::<u64>().unwrap_or_default() + 1;
+            file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+            writeln!(file, "{token}").and_then(|()| file.sync_all()).map_err(failed)?;
+            tokens.insert(system.clone(), token);
+            files.push(file);
+        }
+        Ok(Self { tokens, held: Held::Files(files) })
+    }
+
+    fn of_server(systems: &[String], url: &SecretString) -> Result<Self, NoLease> {
+        let client = redis::Client::open(url.expose_secret()).map_err(NoLease::Server)?;
+        let mut connection = client.get_connection_with_timeout(PATIENCE).map_err(NoLease::Server)?;
+        connection.set_read_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+        connection.set_write_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+        let owner = Uuid::new_v4().to_string();
+        let (asked, mut tokens) = (Instant::now(), BTreeMap::new());
+        for system in systems {
+            let taken: bool = redis::cmd("SET")
+                .arg(key(system))
+                .arg(&owner)
+                .arg("NX")
+                .arg("PX")
+                .arg(LIFE.as_millis() as u64)
+                .query::<Option<String>>(&mut connection)
+                .map_err(NoLease::Server)?
+                .is_some();
+            if !taken {
+                release(&mut connection, tokens.keys(), &owner);
+                return Err(NoLease::Held { system: system.clone() });
+            }
+            let token = connection.incr(format!("{}:token", key(system)), 1).map_err(NoLease::Server)?;
+            tokens.insert(system.clone(), token);
+        }
+        let server = Server { connection, owner, until: asked + LIFE, renewed: asked };
+        Ok(Self { tokens, held: Held::Server(Mutex::new(server)) })
+    }
+
+    /// Whether the system may still be driven; asked before each effect, and renews the lease when that is due.
+    pub fn hold(&self, system: &str) -> Result<(), Fault> {
+        let lost = || Fault::Stopped(format!("the lease of {system} is lost"));
+        if !self.tokens.contains_key(system) {
+            return Err(lost());
+        }
+        let Held::Server(server) = &self.held else { return Ok(()) };
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now >= server.renewed + RENEWED && server.renew(&self.tokens) {
+            server.until = now + LIFE;
+            server.renewed = now;
+        }
+        if Instant::now() + MARGIN < server.until { Ok(()) } else { Err(lost()) }
+    }
+}
+
+impl Server {
+    /// Renews all leases; whether every one was still ours.
+    fn renew(&mut self, tokens: &BTreeMap<String, u64>) -> bool {
+        let script = Script::new(
+            "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
+        );
+        tokens.keys().all(|system| {
+            let mut call = script.key(key(system));
+            let renewed = call.arg(&self.owner).arg(LIFE.as_millis() as u64).invoke::<i64>(&mut self.connection);
+            renewed.is_ok_and(|renewed| renewed == 1)
+        })
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if let Held::Server(server) = &self.held {
+            let server = &mut *server.lock().unwrap_or_else(PoisonError::into_inner);
+            release(&mut server.connection, self.tokens.keys(), &server.owner);
+        }
+    }
+}
+
+/// Gives leases back. One that cannot be given back ends by itself.
+fn release<'a>(connection: &mut Connection, systems: impl Iterator<Item = &'a String>, owner: &str) {
+    let script = Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0");
+    for system in systems {
+        let _ = script.key(key(system)).arg(owner).invoke::<i64>(connection);
+    }
+}
+
+fn key(system: &str) -> String {
+    format!("hpc-storage-provisioner:lease:{system}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_the_token_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let systems = ["capstor".to_owned(), "vast".to_owned()];
+        let take = || Leases::take(&systems, folder.path(), None);
+        let first = take().unwrap();
+        assert!(matches!(take(), Err(NoLease::Held { .. })));
+        assert!(first.hold("vast").is_ok() && first.hold("other").is_err());
+        let before = first.tokens.clone();
+        drop(first);
+        let second = take().unwrap();
+        assert!(before.iter().all(|(system, token)| second.tokens[system] > *token));
+    }
+}

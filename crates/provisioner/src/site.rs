@@ -1,0 +1,168 @@
+//! Everything that the settings name, opened: systems with their drivers, the source, journal and ledger.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::driver::memory::Memory;
+use crate::driver::quotas::declared::Declared;
+use crate::driver::tree::{Rules, Tree};
+use crate::driver::{Driver, Fault};
+use crate::journal::{self, Event, Journal, JournalError};
+use crate::lease::Leases;
+use crate::ledger::Ledger;
+use crate::pass::{self, Outside, PassError, Report, Survey, System, told};
+use crate::plan::Plan;
+use crate::preflight;
+use crate::settings::{DriverName, Settings, SystemConfig};
+use crate::source::Source;
+
+/// What the settings name.
+#[derive(Debug)]
+pub struct Site {
+    /// The settings.
+    pub settings: Settings,
+    /// The systems that are driven here.
+    pub systems: Vec<System>,
+    /// The proxy and Waldur.
+    pub source: Source,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Site {
+    /// Opens what only has to be opened for looking.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
+        let source = Source::new(&settings)?;
+        let systems = settings.systems.iter().map(system).collect::<Result<_, _>>()?;
+        Ok(Self { settings, systems, source, clock })
+    }
+
+    /// The journal's file.
+    pub fn journal_path(&self) -> PathBuf {
+        self.settings.state_directory.join("journal")
+    }
+
+    /// The ledger's file.
+    pub fn ledger_path(&self) -> PathBuf {
+        self.settings.state_directory.join("ledger.json")
+    }
+
+    /// Reads the document and looks at the storage, without rights to change anything. The second value says what could
+    /// not be read of the state directory.
+    pub fn look(&self) -> Result<(Survey, Vec<String>), PassError> {
+        let mut notes = Vec::new();
+        let begun = journal::begun(&self.journal_path()).unwrap_or_else(|error| {
+            notes.push(format!("{}: what was begun and not ended is not known here", told(&error)));
+            BTreeSet::new()
+        });
+        let mut ledger = Ledger::open(&self.ledger_path()).unwrap_or_else(|error| {
+            notes.push(format!("the ledger cannot be read ({error}): project IDs are only guessed here"));
+            Ledger::default()
+        });
+        let survey = pass::survey(&self.systems, &|| self.source.read(), &begun, &mut ledger)?;
+        Ok((survey, notes))
+    }
+
+    /// Opens what only one provisioner may have at a time.
+    pub fn begin(&self, by: &str) -> Result<Work<'_>, BeginError> {
+        let directory = &self.settings.state_directory;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| BeginError::State { path: directory.clone(), source })?;
+        let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
+        let leases = Leases::take(&names, directory, self.settings.lease_url.as_ref())?;
+        let journal = Journal::open(&self.journal_path(), &self.clock)?;
+        let ledger = Ledger::open(&self.ledger_path())
+            .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
+        journal.write(None, Event::Started { leases: leases.tokens.clone(), by: by.to_owned() })?;
+        Ok(Work { site: self, leases, journal, ledger, stop: AtomicBool::new(false) })
+    }
+}
+
+/// Why work cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// Somebody else is at it.
+    #[error(transparent)]
+    Lease(#[from] crate::lease::NoLease),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The state directory.
+    #[error("{path} cannot be used: `state_directory` must be writable")]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A site with the right to change it.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// The site.
+    pub site: &'a Site,
+    /// The leases.
+    pub leases: Leases,
+    /// The journal.
+    pub journal: Journal,
+    /// Project IDs.
+    pub ledger: Ledger,
+    /// Set, it stops everything before the next effect.
+    pub stop: AtomicBool,
+}
+
+impl Work<'_> {
+    /// Looks, and plans.
+    pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
+        let begun = self.journal.begun();
+        let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &begun, &mut self.ledger)?;
+        let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
+        Ok((survey, plan))
+    }
+
+    /// Carries a plan out that was made just now.
+    pub fn carry_out(&mut self, survey: &Survey, plan: Plan) -> Result<Report, PassError> {
+        let (source, leases, stop) = (&self.site.source, &self.leases, &self.stop);
+        let permitted = |system: &str| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Fault::Stopped("told to stop".into()));
+            }
+            leases.hold(system)
+        };
+        let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
+        let outside = Outside { read: &read, call: &call, permitted: &permitted };
+        let systems = &self.site.systems;
+        pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
+    }
+
+    /// Says an effect of a single command in the journal, before it is had.
+    pub fn before(&self, system: &str, resource: Uuid, what: &str) -> Result<(), Fault> {
+        self.leases.hold(system)?;
+        let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
+        written.and_then(|()| self.journal.sync()).map_err(|error| Fault::Stopped(told(&error)))
+    }
+}
+
+fn system(config: &SystemConfig) -> Result<System, Fault> {
+    let rules = Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner };
+    let driver: Box<dyn Driver> = match config.driver {
+        DriverName::Posix => {
+            let namespace = if config.change_owner { "trusted" } else { "user" };
+            Box::new(Tree::new(config.root(), Declared::new(namespace), rules))
+        }
+        DriverName::Memory => Box::new(Memory::default()),
+    };
+    let site = preflight::Site {
+        published_root: config.published_root(),
+        terabyte: config.terabyte,
+        owner_uid: config.owner_uid,
+        lowest_id: config.lowest_id,
+        projects: config.project_ids,
+    };
+    Ok(System { key: config.name.clone(), site, driver, at_once: config.at_once })
+}
