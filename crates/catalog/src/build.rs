@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
+use crate::document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 use crate::identity::{self, Identities};
 use crate::mount;
 use crate::order::Order;
@@ -130,6 +130,20 @@ impl<'a> Catalogue<'a> {
     /// All items.
     pub fn items(&self) -> impl Iterator<Item = Item<'a>> {
         (0..self.len()).map(|position| self.item(position))
+    }
+
+    /// The orders in progress, each after the position and the id of its item, in the order of the items.
+    pub fn orders(&self) -> impl Iterator<Item = (usize, Uuid, OrderInProgress<'a>)> {
+        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
+            let order = resource.order.as_deref()?;
+            let order = OrderInProgress {
+                uuid: order.uuid,
+                kind: order.kind_name.as_deref(),
+                state: order.state_name.as_deref(),
+                offering_type: resource.offering_type.as_deref(),
+            };
+            Some((self.nodes.len() + leaf, resource.uuid, order))
+        })
     }
 }
 

@@ -80,6 +80,22 @@ pub struct Item<'a> {
     pub set_state_ok_url: Option<String>,
 }
 
+/// The order in progress of a project's or user's item, in Waldur's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct OrderInProgress<'a> {
+    /// UUID of the order, with dashes; null where Waldur tells none.
+    pub uuid: Option<Uuid>,
+    /// Type of the order: `Create`, `Update`, `Terminate` or another one; null where Waldur tells none.
+    #[serde(rename = "type")]
+    pub kind: Option<&'a str>,
+    /// State of the order, for example `pending-provider` or `executing`; null where Waldur tells none.
+    pub state: Option<&'a str>,
+    /// Type of the offering, for example `Marketplace.Slurm`; null where Waldur tells none.
+    pub offering_type: Option<&'a str>,
+}
+
 /// Where a directory is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -24,7 +24,7 @@ mod testing;
 
 pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_resources};
 pub use count::Count;
-pub use document::{Item, MountPoint, Named, NodeTarget, Permission, Target, TargetOf};
+pub use document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 pub use field::Malformed;
 pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project, wanted_user};
 pub use order::{Order, OrderState, OrderType};

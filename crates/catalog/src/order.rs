@@ -12,12 +12,18 @@ use crate::resource::State;
 /// An order in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
+    /// UUID of the order, where the record tells one.
+    pub uuid: Option<Uuid>,
     /// Where the order lives in Waldur's API; the root of its callback links.
     pub url: Option<String>,
     /// State of the order.
     pub state: OrderState,
+    /// The state as Waldur spells it.
+    pub state_name: Option<String>,
     /// Type of the order.
     pub kind: OrderType,
+    /// The type as Waldur spells it.
+    pub kind_name: Option<String>,
     /// What an order of type Update changes; `None` when it says nothing or nothing readable.
     pub update: Option<Update>,
 }
@@ -80,6 +86,8 @@ pub(crate) struct CallbackLinks {
 #[derive(Deserialize)]
 struct OrderRecord<'a> {
     #[serde(borrow, default)]
+    uuid: Raw<'a>,
+    #[serde(borrow, default)]
     url: Raw<'a>,
     #[serde(borrow, default)]
     state: Raw<'a>,
@@ -99,13 +107,15 @@ impl Order {
         let Ok(record) = serde_json::from_str::<OrderRecord<'_>>(raw.get()) else {
             return field::malformed("order_in_progress", "holds a key twice or is not readable");
         };
-        let state = match field::optional_text("order_in_progress.state", record.state)?.as_deref() {
+        let state_name = field::optional_text("order_in_progress.state", record.state)?;
+        let state = match state_name.as_deref() {
             Some("pending-consumer") => OrderState::PendingConsumer,
             Some("pending-provider") => OrderState::PendingProvider,
             Some("executing") => OrderState::Executing,
             _ => OrderState::Other,
         };
-        let kind = match field::optional_text("order_in_progress.type", record.kind)?.as_deref() {
+        let kind_name = field::optional_text("order_in_progress.type", record.kind)?;
+        let kind = match kind_name.as_deref() {
             Some("Create") => OrderType::Create,
             Some("Update") => OrderType::Update,
             Some("Terminate") => OrderType::Terminate,
@@ -116,7 +126,9 @@ impl Order {
             _ => None,
         };
         let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
-        Ok(Self { url, state, kind, update })
+        // Nothing of the item depends on it.
+        let uuid = field::uuid("order_in_progress.uuid", record.uuid).ok();
+        Ok(Self { uuid, url, state, state_name, kind, kind_name, update })
     }
 
     /// The links that the order's state and the resource's effective state allow.

@@ -28,6 +28,8 @@ pub struct Resource {
     pub offering_uuid: Uuid,
     /// Slug of the offering.
     pub offering_slug: String,
+    /// Type of the offering as Waldur spells it, for example `Marketplace.Slurm`; `None` where the record does not tell.
+    pub offering_type: Option<String>,
     /// Slug of the project; perhaps empty.
     pub project_slug: String,
     /// Slug of the customer; perhaps empty.
@@ -209,6 +211,8 @@ struct Record<'a> {
     #[serde(borrow, default)]
     offering_slug: Raw<'a>,
     #[serde(borrow, default)]
+    offering_type: Raw<'a>,
+    #[serde(borrow, default)]
     project_slug: Raw<'a>,
     #[serde(borrow, default)]
     customer_slug: Raw<'a>,
@@ -243,13 +247,14 @@ struct AttributesRecord {
 ///
 /// Waldur trims a nested order by the same names, so `type` and `url`, which a resource does not have, stand here for
 /// its order.
-pub const FIELDS: [&str; 19] = [
+pub const FIELDS: [&str; 20] = [
     "uuid",
     "slug",
     "state",
     "backend_id",
     "offering_uuid",
     "offering_slug",
+    "offering_type",
     "project_slug",
     "customer_slug",
     "customer_uuid",
@@ -308,6 +313,8 @@ impl Resource {
                 .filter(|path| !path.is_empty()),
             offering_uuid: field::uuid("offering_uuid", record.offering_uuid)?,
             offering_slug: field::text("offering_slug", record.offering_slug)?,
+            // Nothing of the item depends on it.
+            offering_type: field::optional_text("offering_type", record.offering_type).unwrap_or_default(),
             project_slug: slug("project_slug", record.project_slug)?,
             customer_slug: slug("customer_slug", record.customer_slug)?,
             customer_uuid: record.customer_uuid.map(|raw| field::uuid("customer_uuid", Some(raw))).transpose()?,

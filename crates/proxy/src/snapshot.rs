@@ -1,5 +1,6 @@
 //! The catalogue as it is served: every item rendered to JSON once.
 
+mod orders;
 mod packed;
 mod text;
 
@@ -13,6 +14,7 @@ use catalog::{Catalogue, Count, Filter, Index, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+use orders::Orders;
 pub use packed::FORM;
 use text::Text;
 
@@ -20,6 +22,7 @@ use text::Text;
 #[derive(Debug)]
 pub struct Snapshot {
     items: Text,
+    orders: Orders,
     index: Index,
     /// Left out for want of an identity.
     skipped: Vec<Skipped>,
@@ -53,6 +56,8 @@ pub struct Page<'a> {
     pub total: usize,
     /// The rendered items of the page: slices to be joined by commas, each of one or more items, in order.
     pub items: Vec<Bytes>,
+    /// The orders in progress of these items, as entries of a map by `itemId`: slices to be joined by commas.
+    pub orders: Vec<Bytes>,
     /// Resources that the filter selects and that are not in the catalogue.
     pub skipped: Vec<&'a Skipped>,
 }
@@ -70,13 +75,15 @@ impl Snapshot {
         before: Option<&Self>,
     ) -> Result<Self, serde_json::Error> {
         let items = Text::render(&catalogue, before.map(|before| &before.items))?;
+        let orders = Orders::render(&catalogue)?;
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
-        Self::of(items, index, skipped, malformed)
+        Self::of(items, orders, index, skipped, malformed)
     }
 
     fn of(
         items: Text,
+        orders: Orders,
         index: Index,
         skipped: Vec<Skipped>,
         malformed: Vec<Skipped>,
@@ -84,11 +91,13 @@ impl Snapshot {
         let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
         items.blocks().for_each(|block| hasher.update(block));
+        hasher.update(orders.text());
         hasher.update(&left_out);
         // A state that no item shows makes a difference to a filter.
         index.hash(&mut hasher);
         Ok(Self {
             items,
+            orders,
             index,
             skipped,
             malformed,
@@ -131,9 +140,9 @@ impl Snapshot {
         self.skipped().find(|skipped| skipped.item_id == Some(id)).map_or(Found::Nothing, Found::Skipped)
     }
 
-    /// Size of the items and of the list of what is left out, as JSON.
+    /// Size of the items, of their orders and of the list of what is left out, as JSON.
     pub fn bytes(&self) -> usize {
-        self.items.blocks().map(Bytes::len).sum::<usize>() + self.left_out.len()
+        self.items.blocks().map(Bytes::len).sum::<usize>() + self.orders.text().len() + self.left_out.len()
     }
 
     /// The number of items of each sort.
@@ -145,8 +154,9 @@ impl Snapshot {
     pub fn page(&self, filter: &Filter, offset: usize, limit: usize) -> Page<'_> {
         if *filter == Filter::default() {
             let end = offset.saturating_add(limit).min(self.len());
+            let orders = self.orders.slice(&(offset..end)).into_iter().collect();
             let items = self.items.slices(offset..end);
-            return Page { total: self.len(), items, skipped: self.skipped().collect() };
+            return Page { total: self.len(), items, orders, skipped: self.skipped().collect() };
         }
         let selection = self.select(filter);
         let mut runs: Vec<Range<usize>> = Vec::new();
@@ -157,10 +167,11 @@ impl Snapshot {
                 _ => runs.push(position..position + 1),
             }
         }
+        let orders = runs.iter().filter_map(|run| self.orders.slice(run)).collect();
         let items = runs.into_iter().flat_map(|run| self.items.slices(run)).collect();
         // A malformed record has no place in the index; no filter can tell that it is not meant.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
-        Page { total: selection.items.len(), items, skipped: skipped.chain(&self.malformed).collect() }
+        Page { total: selection.items.len(), items, orders, skipped: skipped.chain(&self.malformed).collect() }
     }
 
     fn select(&self, filter: &Filter) -> Arc<Selection> {

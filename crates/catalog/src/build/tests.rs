@@ -250,6 +250,41 @@ fn an_order_without_a_url_has_no_links() {
     assert!(item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")));
 }
 
+#[test]
+fn orders_are_told_in_waldurs_words_with_the_place_of_their_item() {
+    let order = |changes: Value| {
+        let mut order = order("executing", "Update", json!({}), json!({}));
+        order["uuid"] = json!("80110fb8582d424b87480b28b1914e55");
+        order.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        order
+    };
+    let resources: Vec<_> = [
+        json!({"order_in_progress": order(json!({})), "offering_type": "Marketplace.Slurm"}),
+        json!({}),
+        json!({"order_in_progress": order(json!({"uuid": 5, "type": "Restore", "state": null})), "offering_type": 5}),
+        json!({"order_in_progress": order(json!({})), "project_slug": "lost"}),
+        json!({"order_in_progress": {}, "uuid": Uuid::from_u128(9)}),
+    ]
+    .map(resource)
+    .into();
+    let (customers, identities, policy) = (customers(), identities(), policy());
+    let catalogue = build(&resources, &customers, &identities, &policy);
+    let orders: Vec<_> = catalogue.orders().collect();
+    for (position, id, _) in &orders {
+        assert_eq!(catalogue.item(*position).item_id, *id);
+    }
+    let orders: Vec<_> = orders.iter().map(|(at, _, order)| (*at, serde_json::to_value(order).unwrap())).collect();
+    let uuid = "80110fb8-582d-424b-8748-0b28b1914e55";
+    assert_eq!(
+        orders,
+        [
+            (2, json!({"uuid": uuid, "type": "Update", "state": "executing", "offeringType": "Marketplace.Slurm"})),
+            (4, json!({"uuid": null, "type": "Restore", "state": null, "offeringType": null})),
+            (5, json!({"uuid": null, "type": null, "state": null, "offeringType": null})),
+        ]
+    );
+}
+
 /// A world of a few resources that differ in all that filters look at.
 fn world() -> impl Strategy<Value = Vec<Resource>> {
     let system = prop::sample::select(vec!["capstor", "vast"]);

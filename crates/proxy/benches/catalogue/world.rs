@@ -79,6 +79,7 @@ fn record(number: usize) -> Box<RawValue> {
         "backend_id": "",
         "offering_uuid": uuid(3, system).simple(),
         "offering_slug": SYSTEMS[system],
+        "offering_type": "Marketplace.Slurm",
         "project_slug": format!("project-{project}"),
         "customer_uuid": uuid(2, customer).simple(),
         "customer_name": format!("Customer {customer}"),

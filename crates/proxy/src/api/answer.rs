@@ -29,22 +29,29 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     };
     let pagination = serde_json::to_string(&pagination)?;
     let applied = filters_applied(query, policy)?;
-    let mut pieces = Vec::with_capacity(2 * selected.items.len() + 4);
+    let mut pieces = Vec::with_capacity(2 * (selected.items.len() + selected.orders.len()) + 6);
     pieces.push(Bytes::from_static(HEAD.as_bytes()));
-    for (position, slice) in selected.items.into_iter().enumerate() {
-        if position > 0 {
-            pieces.push(Bytes::from_static(b","));
-        }
-        pieces.push(slice);
-    }
+    join(&mut pieces, selected.items);
     pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
     pieces.push(if *filter == Filter::default() {
         snapshot.left_out().clone()
     } else {
         serde_json::to_vec(&selected.skipped)?.into()
     });
-    pieces.push(Bytes::from_static(b"}"));
+    pieces.push(Bytes::from_static(b",\"orders\":{"));
+    join(&mut pieces, selected.orders);
+    pieces.push(Bytes::from_static(b"}}"));
     Ok(pieces)
+}
+
+/// Adds slices with a comma between each two.
+fn join(pieces: &mut Vec<Bytes>, slices: Vec<Bytes>) {
+    for (position, slice) in slices.into_iter().enumerate() {
+        if position > 0 {
+            pieces.push(Bytes::from_static(b","));
+        }
+        pieces.push(slice);
+    }
 }
 
 const HEAD: &str = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"status\":\"success\",\"resources\":[");

@@ -3,9 +3,12 @@
 
 #![expect(dead_code, reason = "these types are read by the derived schemas, never made")]
 
-use catalog::{Item, Skipped, Status};
+use std::collections::BTreeMap;
+
+use catalog::{Item, OrderInProgress, Skipped, Status};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// One page of the storage resources.
 #[derive(ToSchema)]
@@ -23,6 +26,8 @@ pub(super) struct Listing<'a> {
     /// The resources, on all pages, that the filters select and that cannot be processed. One that cannot even be read
     /// is named whatever the filters. Empty when all is well.
     skipped: Vec<Skipped>,
+    /// The orders in progress of the items on this page, by `itemId`. An item without one has no entry.
+    orders: BTreeMap<Uuid, OrderInProgress<'a>>,
 }
 
 /// How a listing went.

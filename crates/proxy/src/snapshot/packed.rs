@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Snapshot;
+use super::orders::{Orders, Place};
 use super::text::Text;
 
 /// Changes whenever the bytes mean something else.
-pub const FORM: u32 = 1;
+pub const FORM: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -21,6 +22,8 @@ struct Head<'a> {
     malformed: Cow<'a, [Skipped]>,
     ids: Cow<'a, [Uuid]>,
     ends: Vec<Cow<'a, [u32]>>,
+    orders: Cow<'a, [Place]>,
+    orders_text: Cow<'a, str>,
 }
 
 impl Snapshot {
@@ -36,6 +39,8 @@ impl Snapshot {
             malformed: Cow::Borrowed(&self.malformed),
             ids: Cow::Borrowed(self.items.ids()),
             ends: self.items.ends().map(Cow::Borrowed).collect(),
+            orders: Cow::Borrowed(self.orders.places()),
+            orders_text: String::from_utf8_lossy(self.orders.text()),
         })?;
         let mut packed = (head.len() as u64).to_le_bytes().to_vec();
         packed.reserve(head.len() + self.items.blocks().map(bytes::Bytes::len).sum::<usize>());
@@ -49,13 +54,14 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head { index, skipped, malformed, ids, ends } = serde_json::from_slice(head).ok()?;
+        let Head { index, skipped, malformed, ids, ends, orders, orders_text } = serde_json::from_slice(head).ok()?;
         let ends = ends.into_iter().map(Cow::into_owned).collect();
         let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
+        let orders = Orders::restore(orders.into_owned(), orders_text.into_owned(), items.len())?;
         if !index.fits(items.len(), skipped.len()) {
             return None;
         }
-        Self::of(items, index.into_owned(), skipped.into_owned(), malformed.into_owned()).ok()
+        Self::of(items, orders, index.into_owned(), skipped.into_owned(), malformed.into_owned()).ok()
     }
 }
 
@@ -68,12 +74,19 @@ mod tests {
     use super::*;
 
     fn snapshot(count: u128, state: &str) -> Snapshot {
+        with_orders(count, state, "executing")
+    }
+
+    fn with_orders(count: u128, state: &str, order: &str) -> Snapshot {
         let record = |number: u128| {
             let record = json!({
                 "uuid": Uuid::from_u128(number), "slug": format!("resource-{number}"), "state": state,
                 "offering_uuid": Uuid::from_u128(1), "offering_slug": "capstor", "provider_slug": "provider",
                 "customer_slug": "customer",
                 "project_slug": if number.is_multiple_of(2) { "known" } else { "unknown" }, "limits": {"storage": 1},
+                "order_in_progress": number.is_multiple_of(4).then(|| json!({
+                    "uuid": Uuid::from_u128(number + 1), "type": "Update", "state": order,
+                })),
             });
             Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
         };
@@ -106,8 +119,8 @@ mod tests {
                 let filter = Filter { state, ..Filter::default() };
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
                 assert_eq!(
-                    (again.total, again.items, again.skipped),
-                    (snapshot.total, snapshot.items, snapshot.skipped)
+                    (again.total, again.items, again.orders, again.skipped),
+                    (snapshot.total, snapshot.items, snapshot.orders, snapshot.skipped)
                 );
             }
         }
@@ -121,8 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn what_only_filters_see_makes_another_fingerprint() {
+    fn what_items_do_not_show_makes_another_fingerprint() {
         assert_ne!(snapshot(2, "a state").fingerprint(), snapshot(2, "Creating").fingerprint());
+        let snapshot = |order| with_orders(2, "OK", order);
+        assert_eq!(snapshot("pending-consumer").fingerprint(), snapshot("pending-consumer").fingerprint());
+        assert_ne!(snapshot("pending-consumer").fingerprint(), snapshot("pending-project").fingerprint());
     }
 
     #[test]
@@ -141,6 +157,8 @@ mod tests {
             ("\"ids\":[", "\"ids\":[\"00000000-0000-0000-0000-000000000000\","),
             ("\"ends\":[[", "\"ends\":[[1,"),
             ("MissingIdentityError", "AnotherError"),
+            ("\"orders\":[{\"item\":1,", "\"orders\":[{\"item\":9,"),
+            ("\"orders_text\":\"", "\"orders_text\":\" "),
         ] {
             let changed = text.replacen(is, other, 1);
             assert_ne!(changed, text, "{is}");

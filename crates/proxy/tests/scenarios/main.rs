@@ -10,6 +10,7 @@ mod identities;
 mod items;
 mod lies;
 mod metrics;
+mod orders;
 mod reading;
 mod replicas;
 mod support;

@@ -14,8 +14,10 @@ use crate::settings::Auth;
 
 const LISTING: &str = "/api/storage-resources/";
 const ITEM: &str = "/api/storage-resources/{itemId}/";
+/// An item with an order in progress.
+const ORDERED: &str = "e9a462ce-0fa0-40a0-b210-d3dbe88f40a2";
 
-/// Status and body of every recorded answer. Recordings lack `version`, and come from a proxy that skips nothing.
+/// Status and body of every recorded answer. Recordings lack `version` and `orders`, and come from a proxy that skips nothing.
 fn recorded() -> Vec<(u16, Value)> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contract/golden");
     let cases = fs::read_dir(golden).unwrap().map(|case| case.unwrap().path().join("answers.json"));
@@ -30,6 +32,10 @@ fn recorded() -> Vec<(u16, Value)> {
                     {"itemId": "83b80494-96af-48f3-94ee-913e4a8f4c01", "error": "MissingIdentityError", "detail": "No GID."},
                     {"itemId": null, "error": "MalformedResourceError", "detail": "uuid is missing"},
                 ]);
+                body["orders"] = json!({ORDERED: {
+                    "uuid": "80110fb8-582d-424b-8748-0b28b1914e55", "type": "Create", "state": "pending-provider",
+                    "offeringType": "Marketplace.Slurm",
+                }});
             }
             (status, body)
         })
@@ -132,7 +138,13 @@ fn altered_answers_are_not_as_described() {
     listing["filters_applied"].as_object_mut().unwrap().extend(filters.as_object().unwrap().clone());
     listing["filters_applied"]["offering_slugs"] = json!(["a"]);
     let filter = |place: &str| place.strip_prefix("/filters_applied/").is_some_and(|key| filters.get(key).is_some());
-    alter_everywhere(&validator(LISTING, 200), &listing, &["", "/pagination"], filter);
+    let order = format!("/orders/{ORDERED}");
+    let optional = |place: &str| filter(place) || place == order;
+    alter_everywhere(&validator(LISTING, 200), &listing, &["", "/pagination"], optional);
+    for unknown in ["uuid", "type", "state", "offeringType"] {
+        listing["orders"][ORDERED][unknown] = Value::Null;
+        assert!(validator(LISTING, 200).is_valid(&listing), "{unknown}");
+    }
 
     let faults = validator(LISTING, 422);
     for (_, mut body) in recorded().into_iter().filter(|(status, _)| *status == 422) {

@@ -1,0 +1,126 @@
+//! The orders in progress, rendered to JSON once. Like the items they stand one after the other, so that those of a page
+//! are slices.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use catalog::Catalogue;
+use serde::{Deserialize, Serialize};
+
+/// The orders in progress of a catalogue.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    places: Vec<Place>,
+    /// The entries of a JSON map by `itemId`, with a comma between each two.
+    text: Bytes,
+}
+
+/// Where an order stands. Ascending in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Position of its item.
+    item: u32,
+    /// Where its entry ends in the text.
+    end: u32,
+}
+
+impl Orders {
+    /// Renders the orders of a catalogue.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: an order has nothing that JSON cannot say.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "there are fewer than 2^32 items, and an entry takes some 200 bytes"
+    )]
+    pub(super) fn render(catalogue: &Catalogue<'_>) -> Result<Self, serde_json::Error> {
+        let (mut places, mut text) = (Vec::new(), Vec::new());
+        for (item, id, order) in catalogue.orders() {
+            if !text.is_empty() {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &id)?;
+            text.push(b':');
+            serde_json::to_writer(&mut text, &order)?;
+            places.push(Place { item: item as u32, end: text.len() as u32 });
+        }
+        text.shrink_to_fit();
+        Ok(Self { places, text: text.into() })
+    }
+
+    /// Puts together what [`places`](Self::places) and [`text`](Self::text) have told of a catalogue of so many items;
+    /// `None` where it does not fit together.
+    pub(super) fn restore(places: Vec<Place>, text: String, items: usize) -> Option<Self> {
+        let ascending = places.is_sorted_by(|one, next| one.item < next.item && one.end + 1 < next.end);
+        let last = places.last().copied().unwrap_or(Place { item: 0, end: 0 });
+        let fits = places.is_empty() || (last.item as usize) < items && places[0].end > 0;
+        (ascending && fits && last.end as usize == text.len()).then(|| Self { places, text: text.into() })
+    }
+
+    /// Where each order stands.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// All entries.
+    pub(super) fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The entries of the orders of the items at these positions; `None` where there is none.
+    pub(super) fn slice(&self, items: &Range<usize>) -> Option<Bytes> {
+        let before = |position: usize| self.places.partition_point(|place| (place.item as usize) < position);
+        let (first, past) = (before(items.start), before(items.end));
+        let last = self.places.get(first..past)?.last()?;
+        let start = first.checked_sub(1).map_or(0, |before| self.places[before].end as usize + 1);
+        Some(self.text.slice(start..last.end as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> Orders {
+        let places = [(1, 1), (4, 3), (5, 5)].map(|(item, end)| Place { item, end });
+        Orders::restore(places.into(), "a,b,c".to_owned(), 6).unwrap()
+    }
+
+    #[test]
+    fn slices_are_the_orders_of_the_items() {
+        let orders = orders();
+        for (items, entries) in [
+            (0..6, Some("a,b,c")),
+            (0..1, None),
+            (1..2, Some("a")),
+            (2..4, None),
+            (1..5, Some("a,b")),
+            (4..6, Some("b,c")),
+            (5..6, Some("c")),
+            (6..6, None),
+            // A page past the end.
+            (Range { start: 9, end: 6 }, None),
+        ] {
+            let slice = orders.slice(&items);
+            assert_eq!(slice.as_deref(), entries.map(str::as_bytes), "{items:?}");
+        }
+        assert_eq!(Orders::default().slice(&(0..10)), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_none() {
+        for (places, text, items) in [
+            (&[(1, 1)][..], "a", 1),
+            (&[(1, 1)], "ab", 2),
+            (&[(1, 2)], "a", 2),
+            (&[(1, 0)], "", 2),
+            (&[(1, 1), (1, 3)], "a,b", 2),
+            (&[(0, 1), (1, 2)], "a,", 2),
+            (&[], "a", 2),
+        ] {
+            let places = places.iter().map(|(item, end)| Place { item: *item, end: *end }).collect();
+            assert!(Orders::restore(places, text.to_owned(), items).is_none(), "{text:?} of {items} items");
+        }
+    }
+}
