@@ -19,6 +19,7 @@ pub fn policy(development_mode: bool) -> Policy {
         inodes: InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 },
         ignore_metadata_targets: false,
         development_mode,
+        relay: None,
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 use crate::identity::{self, Identities};
 use crate::mount;
-use crate::order::Order;
+use crate::order::{Callbacks, Order};
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::resource::{Rejected, Resource, Status};
@@ -144,6 +144,16 @@ impl<'a> Catalogue<'a> {
             };
             Some((self.nodes.len() + leaf, resource.uuid, order))
         })
+    }
+
+    /// What the relay needs to know of the items with an order in progress; nothing where there is none.
+    pub fn callbacks(&self) -> Vec<Callbacks> {
+        let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
+        let of = |seed: &Seed<'_>| {
+            let order = seed.resource.order.as_deref()?;
+            Some(order.callbacks(seed.resource.uuid, seed.resource.effective_state()))
+        };
+        seeds.filter_map(of).collect()
     }
 }
 
@@ -384,7 +394,13 @@ impl<'a> Catalogue<'a> {
             Cow::Borrowed,
         );
         let (old_quotas, new_quotas) = update_quotas(resource, self.policy).unwrap_or_default();
-        let links = |order: &Order| order.callback_links(resource.uuid, resource.effective_state());
+        let links = |order: &Order| {
+            let links = order.callback_links(resource.uuid, resource.effective_state());
+            match &self.policy.relay {
+                Some(relay) => links.relayed(relay, order.uuid, resource.uuid),
+                None => links,
+            }
+        };
         let links = resource.order.as_deref().map(links).unwrap_or_default();
         Item {
             item_id: resource.uuid,

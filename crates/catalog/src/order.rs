@@ -1,6 +1,8 @@
 //! The order in progress of a resource: what it changes, and where a provisioner reports.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -83,6 +85,54 @@ pub(crate) struct CallbackLinks {
     pub(crate) set_state_ok_url: Option<String>,
 }
 
+/// What may be done with an order, as paths name it.
+pub const ORDER_ACTIONS: [&str; 4] = ["approve_by_provider", "reject_by_provider", "set_state_done", "set_state_erred"];
+/// What may be done with a resource that has an order in progress, as paths name it.
+pub const RESOURCE_ACTIONS: [&str; 3] = ["set_backend_id", "update_options_direct", "set_state_ok"];
+
+/// The callbacks that are relayed for an item with an order in progress.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Callbacks {
+    /// UUID of the resource, which is that of the item.
+    pub resource: Uuid,
+    /// UUID of the order, where Waldur tells one.
+    pub order: Option<Uuid>,
+    /// State of the order as Waldur spells it.
+    pub state: Option<String>,
+    /// Links to Waldur, by the action; those that the order's state allows.
+    pub links: BTreeMap<String, String>,
+}
+
+impl CallbackLinks {
+    /// All links with their actions, [`ORDER_ACTIONS`] and then [`RESOURCE_ACTIONS`].
+    fn by_action(&mut self) -> impl Iterator<Item = (&'static str, &mut Option<String>)> {
+        let links = [
+            &mut self.approve_by_provider_url,
+            &mut self.reject_by_provider_url,
+            &mut self.set_state_done_url,
+            &mut self.set_state_erred_url,
+            &mut self.set_backend_id_url,
+            &mut self.update_resource_options_url,
+            &mut self.set_state_ok_url,
+        ];
+        ORDER_ACTIONS.into_iter().chain(RESOURCE_ACTIONS).zip(links)
+    }
+
+    /// The same callbacks at the proxy whose public URL is `relay`. Those of an order without a UUID are left out: there
+    /// is nothing to address them by.
+    pub(crate) fn relayed(mut self, relay: &str, order: Option<Uuid>, resource: Uuid) -> Self {
+        for (action, link) in self.by_action() {
+            let place = if RESOURCE_ACTIONS.contains(&action) {
+                Some(format!("resources/{resource}"))
+            } else {
+                order.map(|order| format!("orders/{order}"))
+            };
+            *link = link.take().and(place).map(|place| format!("{relay}/api/callbacks/{place}/{action}/"));
+        }
+        self
+    }
+}
+
 #[derive(Deserialize)]
 struct OrderRecord<'a> {
     #[serde(borrow, default)]
@@ -160,6 +210,13 @@ impl Order {
             }
         }
         links
+    }
+
+    /// The callbacks to be relayed for a resource.
+    pub(crate) fn callbacks(&self, resource: Uuid, effective: State) -> Callbacks {
+        let mut links = self.callback_links(resource, effective);
+        let links = links.by_action().filter_map(|(action, link)| Some((action.to_owned(), link.take()?))).collect();
+        Callbacks { resource, order: self.uuid, state: self.state_name.clone(), links }
     }
 }
 

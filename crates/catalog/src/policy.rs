@@ -27,4 +27,6 @@ pub struct Policy {
     pub ignore_metadata_targets: bool,
     /// Invent the identities that are missing (decisions D5, D6).
     pub development_mode: bool,
+    /// Where callbacks are relayed: the proxy's own public URL, without a trailing slash. `None`: links lead to Waldur.
+    pub relay: Option<String>,
 }

@@ -54,6 +54,7 @@ pub(crate) fn policy() -> Policy {
         inodes: InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 },
         ignore_metadata_targets: false,
         development_mode: false,
+        relay: None,
     }
 }
 

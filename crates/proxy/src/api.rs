@@ -2,6 +2,7 @@
 
 mod answer;
 mod caching;
+mod callbacks;
 mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -129,7 +130,7 @@ impl FromRef<Service> for Arc<Verifier> {
 
 /// All routes of the API, each within what wraps every request.
 pub fn router(service: &Service) -> Router {
-    let routes = Router::new()
+    let mut routes = Router::new()
         // Both spellings answer, neither redirects (decision D16).
         .route("/api/storage-resources/", get(list))
         .route("/api/storage-resources", get(list))
@@ -137,9 +138,13 @@ pub fn router(service: &Service) -> Router {
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
-        .merge(docs::routes())
+        .merge(docs::routes());
+    if service.store.policy().relay.is_some() {
+        routes = routes.merge(callbacks::routes());
+    }
+    let routes = routes
         .fallback(nothing_here)
-        .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
+        .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed("GET, HEAD") })
         .with_state(service.clone());
     layers::around(routes, service.limits.clone())
 }

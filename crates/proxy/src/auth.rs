@@ -56,6 +56,15 @@ const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
 pub struct Caller {
     /// The claim `preferred_username`, not blank; [`DEV_USER`] when authentication is disabled.
     pub username: String,
+    /// Those of `callbacks.required_roles` that the caller lacks.
+    pub missing_for_callbacks: Vec<String>,
+}
+
+impl Caller {
+    /// The one when authentication is disabled, who may do everything.
+    fn developer() -> Self {
+        Self { username: DEV_USER.to_owned(), missing_for_callbacks: Vec::new() }
+    }
 }
 
 /// Where a request's caller is noted, for the log: a request carries it in its extensions.
@@ -135,6 +144,7 @@ impl Verifier {
                 issuer: realm.issuer().to_owned(),
                 audience: auth.keycloak_client_id.clone(),
                 required_roles: auth.required_roles.clone(),
+                callback_roles: auth.callback_roles.clone(),
             },
             realm,
             realm_name: auth.keycloak_realm.clone(),
@@ -151,7 +161,7 @@ impl Verifier {
 
     /// Judges a request by its headers.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let Some(guard) = &self.0 else { return Ok(Caller { username: DEV_USER.to_owned() }) };
+        let Some(guard) = &self.0 else { return Ok(Caller::developer()) };
         guard.judge(headers).await
     }
 
@@ -263,7 +273,8 @@ impl Guard {
             Unfit::Refused(refusal) => refusal,
         })?;
         self.rules.check_roles(&token.claims)?;
-        let caller = Caller { username: approved.username };
+        let missing_for_callbacks = self.rules.missing_for_callbacks(&token.claims);
+        let caller = Caller { username: approved.username, missing_for_callbacks };
         let (verdict, lasting) = match &self.introspection {
             None => (Verdict::Admitted(caller), VERDICT_FOR),
             Some(introspection) => {

@@ -8,6 +8,7 @@
 //! described in `docs/metrics.md`.
 
 mod bodies;
+mod callbacks;
 mod schemas;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -43,6 +44,11 @@ pub fn document() -> OpenApi {
     let paths = PathsBuilder::new()
         .path("/api/storage-resources/", PathItem::new(HttpMethod::Get, listing()))
         .path("/api/storage-resources/{itemId}/", PathItem::new(HttpMethod::Get, item()))
+        .path("/api/callbacks/orders/{order}/{action}/", PathItem::new(HttpMethod::Post, callbacks::of_order()))
+        .path(
+            "/api/callbacks/resources/{resource}/{action}/",
+            PathItem::new(HttpMethod::Post, callbacks::of_resource()),
+        )
         .path("/api/version", PathItem::new(HttpMethod::Get, version()));
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components())).build()
 }
@@ -173,7 +179,12 @@ fn components() -> Components {
         ("Unauthorized", refused("The access token is missing or bad.")),
         ("Forbidden", refused("The access token is good, but the caller lacks a required role.")),
         ("NotFound", answer::<bodies::NothingHere>("There is no such item, or no such address.")),
-        ("MethodNotAllowed", answer::<bodies::NothingHere>("The address answers to GET and HEAD alone.")),
+        (
+            "MethodNotAllowed",
+            answer::<bodies::NothingHere>(
+                "The address does not answer to this method; `Allow` has those to which it does.",
+            ),
+        ),
         ("UnprocessableContent", answer::<bodies::BadRequest>("A parameter is not as described.")),
         (
             "InternalServerError",

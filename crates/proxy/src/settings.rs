@@ -54,6 +54,9 @@ pub struct Settings {
     pub cache: Cache,
     /// `cache.shared_url`: the Valkey or Redis server through which replicas share what they read; may hold credentials.
     pub shared_cache: Option<SecretString>,
+    /// `callbacks.relay`: whether links lead to the proxy, which relays callbacks to Waldur. When true,
+    /// `server.public_url` is there.
+    pub relay_callbacks: bool,
     /// How the log looks.
     pub log: Log,
 }
@@ -105,6 +108,8 @@ pub struct Auth {
     pub introspection: bool,
     /// Realm or client roles of which a caller needs every one.
     pub required_roles: Vec<String>,
+    /// `callbacks.required_roles`: those of which a caller needs every one, too, to have a callback relayed.
+    pub callback_roles: Vec<String>,
     /// Whether Keycloak's certificate is verified.
     pub verify_ssl: bool,
     /// SOCKS or HTTP proxy for Keycloak alone; may hold credentials.
@@ -219,6 +224,8 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Requests at one time; more are turned away.
     pub max_requests: usize,
+    /// Where clients reach the proxy: http or https, perhaps with a path; no credentials, query or fragment.
+    pub public_url: Option<Url>,
 }
 
 /// How fresh answers are.

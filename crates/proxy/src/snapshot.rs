@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use catalog::{Catalogue, Count, Filter, Index, Selection, Skipped};
+use catalog::{Callbacks, Catalogue, Count, Filter, Index, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,6 +23,8 @@ use text::Text;
 pub struct Snapshot {
     items: Text,
     orders: Orders,
+    /// What may be relayed to Waldur.
+    callbacks: Vec<Callbacks>,
     index: Index,
     /// Left out for want of an identity.
     skipped: Vec<Skipped>,
@@ -76,14 +78,16 @@ impl Snapshot {
     ) -> Result<Self, serde_json::Error> {
         let items = Text::render(&catalogue, before.map(|before| &before.items))?;
         let orders = Orders::render(&catalogue)?;
+        let callbacks = catalogue.callbacks();
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
-        Self::of(items, orders, index, skipped, malformed)
+        Self::of(items, orders, callbacks, index, skipped, malformed)
     }
 
     fn of(
         items: Text,
         orders: Orders,
+        callbacks: Vec<Callbacks>,
         index: Index,
         skipped: Vec<Skipped>,
         malformed: Vec<Skipped>,
@@ -95,9 +99,11 @@ impl Snapshot {
         hasher.update(&left_out);
         // A state that no item shows makes a difference to a filter.
         index.hash(&mut hasher);
+        callbacks.hash(&mut hasher);
         Ok(Self {
             items,
             orders,
+            callbacks,
             index,
             skipped,
             malformed,
@@ -130,6 +136,11 @@ impl Snapshot {
     /// All resources that are not in the catalogue.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.skipped.iter().chain(&self.malformed)
+    }
+
+    /// What may be relayed to Waldur.
+    pub fn callbacks(&self) -> &[Callbacks] {
+        &self.callbacks
     }
 
     /// What an id leads to. Nodes of several data types may share one id: the first is found.

@@ -85,6 +85,11 @@ impl Source {
         self.identities.cached_gids()
     }
 
+    /// Waldur.
+    pub fn waldur(&self) -> &Waldur {
+        &self.waldur
+    }
+
     /// What is known of projects and users.
     pub fn identities(&self) -> &HpcUserApi {
         &self.identities
@@ -355,5 +360,11 @@ pub fn policy(settings: &Settings) -> Policy {
         },
         ignore_metadata_targets: backend.use_mock_target_items,
         development_mode: settings.hpc_user_api.development_mode,
+        relay: settings
+            .server
+            .public_url
+            .as_ref()
+            .filter(|_| settings.relay_callbacks)
+            .map(|url| url.as_str().trim_end_matches('/').to_owned()),
     }
 }

@@ -109,6 +109,8 @@ pub struct Store {
     refresh: Mutex<Option<Refresh>>,
     /// When the last refresh ended, and whether it succeeded.
     last: Mutex<Option<(Instant, bool)>>,
+    /// When Waldur was changed from here: nothing older counts as fresh any more.
+    changed: Mutex<Option<Instant>>,
 }
 
 impl Store {
@@ -129,6 +131,7 @@ impl Store {
             newest: ArcSwapOption::empty(),
             refresh: Mutex::default(),
             last: Mutex::default(),
+            changed: Mutex::default(),
         })
     }
 
@@ -152,7 +155,9 @@ impl Store {
     /// The refresh failed, and no older snapshot may stand in for it (`cache.max_stale`).
     pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
         let arrived = Instant::now();
-        let max_age = if fresh { Duration::ZERO } else { self.cache.max_age };
+        let allowed = if fresh { Duration::ZERO } else { self.cache.max_age };
+        let since_change = self.changed().map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
+        let max_age = allowed.min(since_change);
         // The process may be younger than the age allowed.
         let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
         if let Some(reading) = self.newest.load_full().filter(young_enough) {
@@ -173,6 +178,16 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Says that Waldur was, or may have been, changed from here: the next request is answered with what is read after now.
+    pub fn note_change(&self) {
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long a request waits for a refresh: a little less than it has.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The newest snapshot, of any age.
@@ -233,6 +248,7 @@ impl Store {
     /// Takes over what another store has, of which the upstreams and the site's decisions are the same.
     pub fn inherit(&self, other: &Self) {
         self.newest.store(other.newest.load_full());
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = other.changed();
     }
 
     /// The refresh that is under way, or a new one, of what was at most `max_age` old when it was `asked` for.
@@ -299,6 +315,10 @@ impl Store {
         let succeeded = ending != Ending::Failure;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), succeeded));
         *self.lock() = None;
+    }
+
+    fn changed(&self) -> Option<Instant> {
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn last(&self) -> Option<(Instant, bool)> {

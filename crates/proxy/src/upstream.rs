@@ -205,6 +205,30 @@ impl Upstream {
     ///
     /// No usable answer, or the upstream is left alone for a moment because it failed before.
     pub async fn exchange(&self, request: RequestBuilder, max_body: usize) -> Result<Answer, ExchangeError> {
+        self.send(request, max_body, self.timeout, true).await
+    }
+
+    /// The same for a request that changes something: it is sent once, and the deadline is its own.
+    ///
+    /// # Errors
+    ///
+    /// No usable answer. Unless it is [`Fault::Unreachable`] or [`Fault::LeftAlone`], the request may have had its effect.
+    pub async fn exchange_once(
+        &self,
+        request: RequestBuilder,
+        max_body: usize,
+        timeout: Duration,
+    ) -> Result<Answer, ExchangeError> {
+        self.send(request.timeout(timeout), max_body, timeout, false).await
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        max_body: usize,
+        timeout: Duration,
+        repeated: bool,
+    ) -> Result<Answer, ExchangeError> {
         let request = match request.build() {
             Ok(request) => request,
             Err(error) => {
@@ -234,7 +258,7 @@ impl Upstream {
             status = field::Empty,
         );
         let began = Instant::now();
-        let outcome = self.attempts(request, max_body).instrument(span).await;
+        let outcome = self.attempts(request, max_body, Instant::now() + timeout, repeated).instrument(span).await;
         metrics::exchange(self.name, outcome::name(&outcome), began.elapsed());
         self.last.lock().unwrap_or_else(PoisonError::into_inner).note(&outcome, Instant::now());
         match outcome {
@@ -252,8 +276,13 @@ impl Upstream {
         }
     }
 
-    async fn attempts(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, Fault> {
-        let deadline = Instant::now() + self.timeout;
+    async fn attempts(
+        &self,
+        request: reqwest::Request,
+        max_body: usize,
+        deadline: Instant,
+        repeated: bool,
+    ) -> Result<Answer, Fault> {
         self.admission(deadline).await?;
         let running = Running { upstream: self, told: false };
         let mut pauses = repeat::pauses();
@@ -277,7 +306,7 @@ impl Upstream {
                 Verdict::MayPass(rest) => {
                     let pause = pauses.next().map(|pause| pause.max(rest.unwrap_or_default()));
                     let in_time = |pause: &Duration| Instant::now() + *pause < deadline;
-                    if let Some(pause) = pause.filter(in_time)
+                    if let Some(pause) = pause.filter(in_time).filter(|_| repeated)
                         && self.lock().may_repeat()
                     {
                         metrics::repeat(self.name);

@@ -1,4 +1,5 @@
-//! Waldur, as far as the proxy reads it: resources, and the customers of offerings. Complete or an error.
+//! Waldur, as far as the proxy reads it: resources, and the customers of offerings. Complete or an error. And callbacks,
+//! handed on.
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -6,6 +7,7 @@ pub mod fuzzing;
 mod list;
 mod page;
 mod read;
+pub mod relay;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -245,6 +245,45 @@ fn links_follow_the_order_state_and_the_effective_state() {
 }
 
 #[test]
+fn relayed_links_lead_to_the_proxy_and_waldurs_are_kept_beside() {
+    let uuid = "80110fb8582d424b87480b28b1914e55";
+    let mut order = order("pending-provider", "Create", json!({}), json!({}));
+    order["uuid"] = json!(uuid);
+    let with_uuid = resource(json!({"state": "Creating", "order_in_progress": order}));
+    order["uuid"] = json!("nonsense");
+    let without = resource(json!({"uuid": Uuid::from_u128(2), "state": "Creating", "order_in_progress": order}));
+    let resources = [with_uuid, without];
+    let policy = Policy { relay: Some("https://proxy.example.org/prefix".into()), ..policy() };
+    let (customers, identities) = (customers(), identities());
+    let catalogue = build(&resources, &customers, &identities, &policy);
+
+    let item = serde_json::to_value(catalogue.item(2)).unwrap();
+    let links: Vec<_> = item.as_object().unwrap().iter().filter(|(key, _)| key.ends_with("_url")).collect();
+    let place = "https://proxy.example.org/prefix/api/callbacks";
+    let of_order = format!("{place}/orders/80110fb8-582d-424b-8748-0b28b1914e55");
+    let of_resource = format!("{place}/resources/e9a462ce-0fa0-40a0-b210-d3dbe88f40a2");
+    let expected = json!({
+        "approve_by_provider_url": format!("{of_order}/approve_by_provider/"),
+        "reject_by_provider_url": format!("{of_order}/reject_by_provider/"),
+        "set_state_done_url": format!("{of_order}/set_state_done/"),
+        "set_backend_id_url": format!("{of_resource}/set_backend_id/"),
+        "update_resource_options_url": format!("{of_resource}/update_options_direct/"),
+        "set_state_ok_url": format!("{of_resource}/set_state_ok/"),
+    });
+    assert_eq!(json!(links.into_iter().collect::<std::collections::BTreeMap<_, _>>()), expected);
+    let item = serde_json::to_value(catalogue.item(3)).unwrap();
+    assert!(item.get("approve_by_provider_url").is_none() && item.get("set_backend_id_url").is_some(), "{item}");
+
+    let callbacks = catalogue.callbacks();
+    assert_eq!(callbacks.iter().map(|callbacks| callbacks.order).collect::<Vec<_>>(), [uuid.parse().ok(), None]);
+    assert_eq!(callbacks[0].resource, resources[0].uuid);
+    assert_eq!(callbacks[0].links.len(), 6);
+    assert_eq!(callbacks[0].links["approve_by_provider"], format!("{ORDER}approve_by_provider/"));
+    let direct = Policy { relay: None, ..policy };
+    assert!(build(&resources, &customers, &identities, &direct).callbacks().is_empty());
+}
+
+#[test]
 fn an_order_without_a_url_has_no_links() {
     let item = leaf(json!({"order_in_progress": {"state": "executing", "type": "Create", "url": null}}));
     assert!(item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")));

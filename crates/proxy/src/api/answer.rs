@@ -121,6 +121,7 @@ mod tests {
             inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
             ignore_metadata_targets: false,
             development_mode: false,
+            relay: None,
         };
         let skipped = Skipped { item_id: None, error: "MalformedResourceError", detail: "uuid is missing".into() };
         let snapshot = empty(&policy, vec![skipped]);
@@ -141,6 +142,7 @@ mod tests {
             inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
             ignore_metadata_targets: false,
             development_mode: false,
+            relay: None,
         };
         let snapshot = empty(&policy, Vec::new());
         for (page, offset) in [

@@ -17,8 +17,10 @@ use crate::store::StoreError;
 pub(crate) enum Failure {
     /// 404.
     NotFound,
-    /// 405.
-    MethodNotAllowed,
+    /// 405, and the methods that there are.
+    MethodNotAllowed(&'static str),
+    /// A callback that comes to nothing, and why.
+    Callback(StatusCode, String),
     /// 422: every fault of the query.
     Query(Vec<QueryFault>),
     /// 500: a resource cannot be processed (decisions D7, D8).
@@ -44,10 +46,11 @@ impl IntoResponse for Failure {
         let answer = |status: StatusCode, body: Value| (status, Json(body)).into_response();
         match self {
             Self::NotFound => answer(StatusCode::NOT_FOUND, json!({"detail": "Not Found"})),
-            Self::MethodNotAllowed => {
+            Self::MethodNotAllowed(allow) => {
                 let body = Json(json!({"detail": "Method Not Allowed"}));
-                (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], body).into_response()
+                (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow)], body).into_response()
             }
+            Self::Callback(status, detail) => answer(status, json!({ "detail": detail })),
             Self::Query(faults) => answer(StatusCode::UNPROCESSABLE_ENTITY, json!({"detail": faults})),
             Self::Processing(detail) => {
                 warn!(detail, "a resource cannot be processed");
@@ -114,6 +117,7 @@ mod tests {
 
     const LISTING: &str = "/api/storage-resources/";
     const ITEM: &str = "/api/storage-resources/{itemId}/";
+    const CALLBACK: &str = "/api/callbacks/orders/{order}/{action}/";
 
     #[tokio::test]
     async fn failures_are_as_the_document_describes_them() {
@@ -130,6 +134,11 @@ mod tests {
             (Failure::Internal(no_json), LISTING, 500),
             (Failure::Upstream(StoreError::Source(Arc::new(unread))), LISTING, 502),
             (Failure::Upstream(StoreError::Broken), LISTING, 500),
+            (Failure::Callback(StatusCode::CONFLICT, "the order is executing".into()), CALLBACK, 409),
+            (Failure::Callback(StatusCode::PAYLOAD_TOO_LARGE, "too large".into()), CALLBACK, 413),
+            (Failure::NotFound, CALLBACK, 404),
+            (Failure::MethodNotAllowed("POST"), CALLBACK, 405),
+            (Failure::TooSlow(Duration::from_mins(1)), CALLBACK, 504),
             (Failure::TooMany, LISTING, 503),
             (Failure::TooMany, ITEM, 503),
             (Failure::TooSlow(Duration::from_mins(1)), LISTING, 504),

@@ -32,7 +32,7 @@ pub(super) fn routes(service: Service) -> Router {
     let router = both(Router::new(), "/health/live", get(live));
     let router = both(router, "/health/ready", get(ready));
     both(router, "/metrics", get(metrics))
-        .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed })
+        .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed("GET, HEAD") })
         .with_state(service)
         .layer(middleware::from_fn(finish))
 }

@@ -19,6 +19,8 @@ pub(super) struct Rules {
     pub(super) audience: Option<String>,
     /// `auth.required_roles`.
     pub(super) required_roles: Vec<String>,
+    /// `callbacks.required_roles`.
+    pub(super) callback_roles: Vec<String>,
 }
 
 /// What is used of a token's claims, once they are approved.
@@ -66,9 +68,20 @@ impl Rules {
         Ok(Approved { username: username.to_owned(), expires })
     }
 
-    /// Checks the roles. A required `name` is a role of the realm or of the client `auth.keycloak_client_id`;
-    /// `client:name` is also that role of that client, wherever the colon is that makes it so.
+    /// Checks the roles for reading.
     pub(super) fn check_roles(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
+        let missing = self.missing(&self.required_roles, claims);
+        if missing.is_empty() { Ok(()) } else { Err(AuthError::Forbidden { missing }) }
+    }
+
+    /// The roles for callbacks that the caller lacks.
+    pub(super) fn missing_for_callbacks(&self, claims: &Map<String, Value>) -> Vec<String> {
+        self.missing(&self.callback_roles, claims)
+    }
+
+    /// Those of some roles that the caller lacks. A required `name` is a role of the realm or of the client `auth.keycloak_client_id`;
+    /// `client:name` is also that role of that client, wherever the colon is that makes it so.
+    fn missing(&self, roles: &[String], claims: &Map<String, Value>) -> Vec<String> {
         let of_realm = |role: &str| claims.get("realm_access").is_some_and(|access| names(access.get("roles"), role));
         let of_client = |client: &str, role: &str| {
             let access = claims.get("resource_access").and_then(|all| all.get(client));
@@ -79,8 +92,7 @@ impl Rules {
                 || self.audience.as_deref().is_some_and(|own| of_client(own, required))
                 || required.match_indices(':').any(|(at, _)| of_client(&required[..at], &required[at + 1..]))
         };
-        let missing: Vec<String> = self.required_roles.iter().filter(|role| !has(role)).cloned().collect();
-        if missing.is_empty() { Ok(()) } else { Err(AuthError::Forbidden { missing }) }
+        roles.iter().filter(|role| !has(role)).cloned().collect()
     }
 }
 

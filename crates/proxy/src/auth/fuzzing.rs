@@ -39,6 +39,7 @@ pub fn judge(headers: &HeaderMap, keys: &Keys, issuer: &str, now: i64) -> Option
         issuer: issuer.to_owned(),
         audience: Some(String::from("storage")),
         required_roles: vec![String::from("reader")],
+        callback_roles: Vec::new(),
     };
     let token = token::Token::parse(token::bearer(headers).ok()?).ok()?;
     let approved = rules.check(&token.claims, now);

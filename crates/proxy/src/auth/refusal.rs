@@ -21,7 +21,7 @@ pub enum AuthError {
     /// The token is good, the caller lacks roles: 403.
     #[error("the token lacks the required {}: {}", if .missing.len() == 1 { "role" } else { "roles" }, .missing.join(", "))]
     Forbidden {
-        /// Those of `auth.required_roles` that the caller lacks.
+        /// Those of `auth.required_roles`, or of `callbacks.required_roles`, that the caller lacks.
         missing: Vec<String>,
     },
     /// The realm cannot be asked, so that nobody can be judged: 502. Never a pass.

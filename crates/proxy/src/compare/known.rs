@@ -90,6 +90,16 @@ pub static KNOWN: &[Known] = &[
         explains: |difference, context| left_out(difference, context).is_some(),
     },
     Known {
+        decision: "D14",
+        reason: "links lead to this proxy here, which relays them to Waldur (callbacks.relay), and to Waldur there",
+        explains: |difference, _| {
+            let Some((ours, theirs)) = texts(difference) else { return false };
+            let action = |link: &'_ str| link.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+            let relayed = ours.contains("/api/callbacks/") && theirs.contains("/api/marketplace-");
+            difference.path.ends_with("_url") && relayed && action(ours) == action(theirs)
+        },
+    },
+    Known {
         decision: "contract",
         reason: "the same quota but for the rounding of its last digits",
         explains: |difference, _| {

@@ -200,6 +200,19 @@ fn a_last_digit_is_rounding_and_another_is_not() {
 }
 
 #[test]
+fn relayed_links_are_known_where_they_lead_to_the_same_action() {
+    let (mut ours, theirs) = (golden("plain"), golden("plain"));
+    let item = ours.items.iter_mut().find(|item| item.get("approve_by_provider_url").is_some()).unwrap();
+    let relayed =
+        "https://proxy.example/api/callbacks/orders/80110fb8-582d-424b-8748-0b28b1914e55/approve_by_provider/";
+    item["approve_by_provider_url"] = json!(relayed);
+    assert_eq!(told(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), Some("D14"))]);
+    let item = ours.items.iter_mut().find(|item| item.get("approve_by_provider_url").is_some()).unwrap();
+    item["approve_by_provider_url"] = json!(relayed.replace("approve", "reject"));
+    assert_eq!(told(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), None)]);
+}
+
+#[test]
 fn every_known_reason_is_in_the_document_on_migration() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/migration.md");
     let document = fs::read_to_string(path).unwrap();

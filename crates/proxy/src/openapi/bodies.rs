@@ -114,6 +114,13 @@ pub(super) struct NothingHere {
     detail: String,
 }
 
+/// What became of a callback.
+#[derive(ToSchema)]
+pub(super) struct CallbackEnded {
+    /// What Waldur says about it, where that is a short sentence; else what is known of it here.
+    detail: String,
+}
+
 /// The request has faults.
 #[derive(ToSchema)]
 pub(super) struct BadRequest {

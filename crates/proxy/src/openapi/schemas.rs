@@ -25,12 +25,13 @@ impl PartialSchema for StateName {
 impl ToSchema for StateName {}
 
 /// Objects that may gain keys: the answers themselves, and `pagination` (decision D15). All others are closed.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 10] = [
     "Listing",
     "Pagination",
     "Version",
     "NotAdmitted",
     "NothingHere",
+    "CallbackEnded",
     "BadRequest",
     "Failed",
     "UpstreamFailed",
@@ -45,6 +46,7 @@ pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
     add::<bodies::Version>(&mut found);
     add::<bodies::NotAdmitted>(&mut found);
     add::<bodies::NothingHere>(&mut found);
+    add::<bodies::CallbackEnded>(&mut found);
     add::<bodies::BadRequest>(&mut found);
     add::<bodies::Failed>(&mut found);
     add::<bodies::UpstreamFailed>(&mut found);

@@ -8,19 +8,20 @@ use std::path::Path;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-/// Asserts that the document describes `body` as an answer to a GET of `path` (as the document spells it).
+/// Asserts that the document describes `body` as an answer to the one method of `path` (as the document spells it).
 #[track_caller]
 pub(crate) fn assert_described(path: &str, status: u16, body: &Value) {
     if let Err(fault) = validator(path, status).validate(body) {
-        panic!("GET {path}, {status}: {fault} at {}\n{body}", fault.instance_path());
+        panic!("{path}, {status}: {fault} at {}\n{body}", fault.instance_path());
     }
 }
 
-/// Judges bodies of answers to a GET of `path`.
+/// Judges bodies of answers to the one method of `path`.
 #[track_caller]
 fn validator(path: &str, status: u16) -> Validator {
     let document = parsed();
-    let response = &document["paths"][path]["get"]["responses"][status.to_string()];
+    let operation = document["paths"][path].as_object().unwrap().values().next().unwrap();
+    let response = &operation["responses"][status.to_string()];
     let response = match response["$ref"].as_str() {
         Some(reference) => resolve(&document, reference).unwrap(),
         None => response,

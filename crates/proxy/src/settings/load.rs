@@ -62,6 +62,7 @@ fn unset() -> Settings {
             keycloak_client_secret: None,
             introspection: false,
             required_roles: Vec::new(),
+            callback_roles: Vec::new(),
             verify_ssl: true,
             socks_proxy: None,
         },
@@ -97,9 +98,11 @@ fn unset() -> Settings {
             tls_key: None,
             request_timeout: Duration::ZERO,
             max_requests: 0,
+            public_url: None,
         },
         cache: Cache::default(),
         shared_cache: None,
+        relay_callbacks: false,
         log: Log::default(),
     }
 }

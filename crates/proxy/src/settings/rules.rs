@@ -76,6 +76,13 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
     }
 
     let server = &settings.server;
+    if ["callbacks.relay", "server.public_url"].into_iter().all(&sound)
+        && settings.relay_callbacks
+        && server.public_url.is_none()
+    {
+        let remedy = format!("{}, or set callbacks.relay to false", SCHEMA.how_to_set("server.public_url"));
+        broken.push(("server.public_url", wrong("required when callbacks.relay is true", remedy)));
+    }
     let pair =
         [("server.tls_certificate", server.tls_certificate.is_some()), ("server.tls_key", server.tls_key.is_some())];
     if let [(given, true), (key, false)] | [(key, false), (given, true)] = pair
@@ -105,6 +112,13 @@ pub(super) fn oddities(settings: &Settings, given: &dyn Fn(&str) -> bool) -> Vec
         let url = &auth.keycloak_url;
         odd.push(format!(
             "auth.keycloak_url is not given: tokens of {url} are accepted; set CSCS_KEYCLOAK_URL to your Keycloak"
+        ));
+    }
+    let anybody = auth.disable_auth || auth.required_roles.is_empty() && auth.callback_roles.is_empty();
+    if settings.relay_callbacks && anybody {
+        odd.push(String::from(
+            "callbacks.relay is true and no role is required: whoever may read the API may approve, refuse and end orders; \
+             set callbacks.required_roles (CALLBACKS_REQUIRED_ROLES) to a role of your provisioners",
         ));
     }
     odd

@@ -8,8 +8,19 @@ use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, sys
 pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
 
 /// Variables that begin like this are taken for ours when they are spelt nearly like one.
-pub(super) const PREFIXES: [&str; 10] =
-    ["WALDUR_", "HPC_USER_", "CSCS_KEYCLOAK_", "SENTRY_", "OTLP_", "INODE_", "STORAGE_", "SERVER_", "LOG_", "CACHE_"];
+pub(super) const PREFIXES: [&str; 11] = [
+    "CALLBACKS_",
+    "WALDUR_",
+    "HPC_USER_",
+    "CSCS_KEYCLOAK_",
+    "SENTRY_",
+    "OTLP_",
+    "INODE_",
+    "STORAGE_",
+    "SERVER_",
+    "LOG_",
+    "CACHE_",
+];
 
 const fn row(
     key: &'static str,
@@ -398,6 +409,31 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         Kind::Count(100_000, |s, number| s.server.max_requests = number),
         Preset::Is("1000"),
         "Requests that run at one time, 1 to 100000; more are answered 503 with `Retry-After`.",
+    ),
+    row(
+        "server.public_url",
+        &["SERVER_PUBLIC_URL"],
+        Kind::Url(check::base_url, |s, url| s.server.public_url = Some(url)),
+        Preset::Absent,
+        "Where clients reach the proxy, for example `https://storage-proxy.example.org`, with the path that a reverse proxy \
+         takes off, if any. Needed with `callbacks.relay`.",
+    ),
+    row(
+        "callbacks.relay",
+        &["CALLBACKS_RELAY"],
+        Kind::Flag(|s, flag| s.relay_callbacks = flag),
+        Preset::Is("false"),
+        "Relay callbacks to Waldur: links such as `approve_by_provider_url` lead to the proxy at `server.public_url`, which \
+         calls Waldur with its own token. A provisioner then needs a token of the Keycloak realm and none of Waldur; \
+         whoever may read the API, and has the roles of `callbacks.required_roles`, may decide about orders.",
+    ),
+    row(
+        "callbacks.required_roles",
+        &["CALLBACKS_REQUIRED_ROLES"],
+        Kind::Names(|s, roles| s.auth.callback_roles = roles),
+        Preset::Absent,
+        "Realm or client roles of which a caller needs every one to have a callback relayed, beside those of \
+         `auth.required_roles`. A list in YAML, or one text with commas.",
     ),
     row(
         "cache.max_age",

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use catalog::{Index, Skipped};
+use catalog::{Callbacks, Index, Skipped};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ struct Head<'a> {
     ends: Vec<Cow<'a, [u32]>>,
     orders: Cow<'a, [Place]>,
     orders_text: Cow<'a, str>,
+    callbacks: Cow<'a, [Callbacks]>,
 }
 
 impl Snapshot {
@@ -41,6 +42,7 @@ impl Snapshot {
             ends: self.items.ends().map(Cow::Borrowed).collect(),
             orders: Cow::Borrowed(self.orders.places()),
             orders_text: String::from_utf8_lossy(self.orders.text()),
+            callbacks: Cow::Borrowed(&self.callbacks),
         })?;
         let mut packed = (head.len() as u64).to_le_bytes().to_vec();
         packed.reserve(head.len() + self.items.blocks().map(bytes::Bytes::len).sum::<usize>());
@@ -54,14 +56,23 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head { index, skipped, malformed, ids, ends, orders, orders_text } = serde_json::from_slice(head).ok()?;
+        let Head { index, skipped, malformed, ids, ends, orders, orders_text, callbacks } =
+            serde_json::from_slice(head).ok()?;
         let ends = ends.into_iter().map(Cow::into_owned).collect();
         let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
         let orders = Orders::restore(orders.into_owned(), orders_text.into_owned(), items.len())?;
         if !index.fits(items.len(), skipped.len()) {
             return None;
         }
-        Self::of(items, orders, index.into_owned(), skipped.into_owned(), malformed.into_owned()).ok()
+        Self::of(
+            items,
+            orders,
+            callbacks.into_owned(),
+            index.into_owned(),
+            skipped.into_owned(),
+            malformed.into_owned(),
+        )
+        .ok()
     }
 }
 
@@ -86,6 +97,7 @@ mod tests {
                 "project_slug": if number.is_multiple_of(2) { "known" } else { "unknown" }, "limits": {"storage": 1},
                 "order_in_progress": number.is_multiple_of(4).then(|| json!({
                     "uuid": Uuid::from_u128(number + 1), "type": "Update", "state": order,
+                    "url": format!("https://waldur.example.org/api/marketplace-orders/{number}/"),
                 })),
             });
             Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
@@ -98,6 +110,7 @@ mod tests {
             inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
             ignore_metadata_targets: false,
             development_mode: false,
+            relay: Some("https://proxy.example.org".into()),
         };
         let gids = [("known", Ok(30_000)), ("unknown", Err("nobody knows".to_owned()))];
         let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();
@@ -115,6 +128,8 @@ mod tests {
             let again = Snapshot::unpack(&snapshot.pack().unwrap(), None).unwrap();
             assert_eq!(again.fingerprint(), snapshot.fingerprint());
             assert_eq!(again.left_out(), snapshot.left_out());
+            assert_eq!(again.callbacks(), snapshot.callbacks());
+            assert_eq!(snapshot.callbacks().len(), usize::try_from(count.div_ceil(4)).unwrap());
             for state in [None, Some(State::Ok), Some(State::Erred)] {
                 let filter = Filter { state, ..Filter::default() };
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));

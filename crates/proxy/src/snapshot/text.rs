@@ -197,6 +197,7 @@ mod tests {
             inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
             ignore_metadata_targets: false,
             development_mode: true,
+            relay: None,
         };
         let (customers, identities) = (Customers::new(), Identities::default());
         Text::render(&catalog::build(resources, &customers, &identities, &policy), before).unwrap()

@@ -1,5 +1,4 @@
-//! Which exchanges are repeated, and when. All requests of this program ask for something and change nothing, so each
-//! may be sent again.
+//! Which exchanges are repeated, and when. Requests that ask for something and change nothing may be sent again.
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ mod lies;
 mod metrics;
 mod orders;
 mod reading;
+mod relay;
 mod replicas;
 mod support;
 mod transport;

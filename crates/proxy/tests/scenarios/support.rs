@@ -121,7 +121,15 @@ impl Proxy {
 
     /// GET at another of its addresses.
     pub(crate) async fn get_at(&self, base: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.http.get(format!("{base}{path}"));
+        Self::send(self.http.get(format!("{base}{path}")), headers).await
+    }
+
+    /// POST with these headers and this body.
+    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
+        Self::send(self.http.post(format!("{}{path}", self.base)).body(body.into()), headers).await
+    }
+
+    async fn send(mut request: reqwest::RequestBuilder, headers: &[(&str, &str)]) -> Answer {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -140,6 +140,7 @@ pub(super) fn settings_for(address: SocketAddr) -> settings::Auth {
         keycloak_client_secret: None,
         introspection: false,
         required_roles: Vec::new(),
+        callback_roles: Vec::new(),
         verify_ssl: true,
         socks_proxy: None,
     }

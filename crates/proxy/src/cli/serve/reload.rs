@@ -25,9 +25,16 @@ const AT_START: [&str; 6] = ["debug", "log.", "sentry.", "otlp.", "server.listen
 /// Those of the certificate.
 const TLS: [&str; 1] = ["server.tls_"];
 /// Those on which it depends who may ask.
-const AUTH: [&str; 1] = ["auth."];
+const AUTH: [&str; 2] = ["auth.", "callbacks.required_roles"];
 /// Those on which it depends what is in the catalogue.
-const CATALOGUE: [&str; 4] = ["backend_settings.", "hpc_user_api.", "storage_systems", "waldur_api.api_url"];
+const CATALOGUE: [&str; 6] = [
+    "backend_settings.",
+    "callbacks.relay",
+    "hpc_user_api.",
+    "server.public_url",
+    "storage_systems",
+    "waldur_api.api_url",
+];
 
 /// Puts new settings into force.
 pub(super) struct Reloader<L> {

@@ -165,6 +165,7 @@ async fn rejections_are_as_described() {
         keycloak_client_secret: None,
         introspection: false,
         required_roles: vec!["reader".into()],
+        callback_roles: Vec::new(),
         verify_ssl: true,
         socks_proxy: None,
     };

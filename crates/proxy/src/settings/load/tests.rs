@@ -257,6 +257,7 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "HPC_USER_SOCKS_PROXY",
         "SENTRY_ENVIRONMENT",
         // Not known to the Python proxy.
+        "CALLBACKS_REQUIRED_ROLES",
         "CSCS_KEYCLOAK_REQUIRED_ROLES",
         "CSCS_KEYCLOAK_SOCKS_PROXY",
         "HPC_USER_USER_PATH",

@@ -62,6 +62,16 @@ fn nothing_at_all_names_all_that_is_required() {
 }
 
 #[test]
+fn relaying_needs_a_public_url() {
+    let site = Site::minimal().set("CALLBACKS_RELAY", "true");
+    let fault = "server.public_url: required when callbacks.relay is true; set SERVER_PUBLIC_URL, or server.public_url in the \
+                 YAML file, or set callbacks.relay to false";
+    assert_eq!(site.faults(), [fault]);
+    let odd = site.set("SERVER_PUBLIC_URL", "ftp://proxy.example/");
+    assert_eq!(odd.faults().len(), 1, "a URL that cannot be read is not missing: {:?}", odd.faults());
+}
+
+#[test]
 fn all_faults_come_at_once_each_with_its_source() {
     let site = Site::empty()
         .yaml("auth: 5\nlog:\n  format: xml\nbackend_settings:\n  inode_soft_coefficient: 0\nsentry:\n  dsn: [1]\n")

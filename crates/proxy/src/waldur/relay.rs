@@ -1,0 +1,175 @@
+//! Handing a callback on to Waldur, with the proxy's own token.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use url::Url;
+
+use super::Waldur;
+use crate::errors;
+use crate::upstream::{Answer, Fault};
+
+/// Waldur answers a callback with a sentence, or a page of HTML.
+const MAX_BODY: usize = 64 << 10;
+/// Longest text of Waldur's that is passed on, in bytes.
+const LONGEST_DETAIL: usize = 500;
+
+/// What became of a callback.
+#[derive(Debug)]
+pub enum Relayed {
+    /// Waldur has done it; what it says about it, if that is fit to be shown.
+    Done(Option<String>),
+    /// Waldur refuses: 400, 403, 404, 405 or 409; and what it says.
+    Refused(StatusCode, Option<String>),
+    /// Nothing was sent, or nothing was done, and the reason.
+    Failed(String),
+    /// Whether it had an effect cannot be told, and the reason.
+    Unknown(String),
+}
+
+impl Relayed {
+    /// How it went, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Refused(..) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+impl Waldur {
+    /// Posts to a link that Waldur gave, once, within `timeout`. An empty body is sent as none.
+    ///
+    /// The token goes to the configured Waldur alone: a link that leads elsewhere is not followed.
+    pub async fn call(&self, link: &str, body: Bytes, timeout: Duration) -> Relayed {
+        let Some(url) = own_link(link, &self.root) else {
+            return Relayed::Failed(format!(
+                "the order's link does not lead to {}; Waldur's own address and WALDUR_API_URL must be the same",
+                self.root.origin().ascii_serialization()
+            ));
+        };
+        let token = self.token.expose_secret();
+        let mut request = self
+            .upstream
+            .post(url)
+            .header(header::AUTHORIZATION, format!("Token {token}"))
+            .header(header::ACCEPT, "application/json");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        }
+        match self.upstream.exchange_once(request, MAX_BODY, timeout).await {
+            Ok(answer) => judge(&answer, token),
+            Err(error) => {
+                let told = errors::chain(&error);
+                match error.fault {
+                    Fault::TimedOut | Fault::BrokenOff(_) | Fault::TooLarge(_) => Relayed::Unknown(told),
+                    _ => Relayed::Failed(told),
+                }
+            }
+        }
+    }
+}
+
+/// The link as a URL, if it is one at the origin of `root`, with nothing but a path.
+fn own_link(link: &str, root: &Url) -> Option<Url> {
+    let url = Url::parse(link).ok()?;
+    let plain =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    (plain && url.origin() == root.origin()).then_some(url)
+}
+
+fn judge(answer: &Answer, token: &str) -> Relayed {
+    let detail = || detail(&answer.body, token);
+    match answer.status {
+        status if status.is_success() => Relayed::Done(detail()),
+        StatusCode::BAD_REQUEST
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::CONFLICT => Relayed::Refused(answer.status, detail()),
+        StatusCode::UNAUTHORIZED => {
+            Relayed::Failed("Waldur refuses the proxy's token; check WALDUR_API_TOKEN".to_owned())
+        }
+        // What is in between gave up waiting, or lost the connection.
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+            Relayed::Unknown(format!("Waldur answered {}", answer.status))
+        }
+        status => Relayed::Failed(format!("Waldur answered {status}")),
+    }
+}
+
+/// Waldur's own sentence, if it is short text without the token.
+fn detail(body: &[u8], token: &str) -> Option<String> {
+    let told: Value = serde_json::from_slice(body).ok()?;
+    let detail = told.get("detail")?.as_str()?;
+    let fit = !detail.is_empty() && detail.len() <= LONGEST_DETAIL && !detail.chars().any(char::is_control);
+    (fit && !detail.contains(token)).then(|| detail.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn only_plain_links_to_waldur_itself_are_followed() {
+        let root = "https://waldur.example.org/prefix".parse().unwrap();
+        for (link, own) in [
+            ("https://waldur.example.org/api/marketplace-orders/1/approve_by_provider/", true),
+            ("https://waldur.example.org:443/api/x/", true),
+            ("http://waldur.example.org/api/x/", false),
+            ("https://waldur.example.org:8443/api/x/", false),
+            ("https://waldur.example.org.evil.example/api/x/", false),
+            ("https://waldur.example.org@evil.example/api/x/", false),
+            ("https://user:pass@waldur.example.org/api/x/", false),
+            ("https://waldur.example.org/api/x/?a=1", false),
+            ("https://waldur.example.org/api/x/#a", false),
+            ("//waldur.example.org/api/x/", false),
+            ("/api/x/", false),
+            ("", false),
+        ] {
+            assert_eq!(own_link(link, &root).is_some(), own, "{link}");
+        }
+    }
+
+    #[test]
+    fn answers_become_outcomes_and_only_short_plain_text_is_passed_on() {
+        let judged = |status: u16, body: &'static str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
+            match judge(&answer, "t0ken") {
+                Relayed::Done(detail) => ("done", detail.unwrap_or_default()),
+                Relayed::Refused(_, detail) => ("refused", detail.unwrap_or_default()),
+                Relayed::Failed(why) => ("failed", why),
+                Relayed::Unknown(why) => ("unknown", why),
+            }
+        };
+        for (status, body, outcome, text) in [
+            (200, "", "done", ""),
+            (201, r#"{"detail": "Approved."}"#, "done", "Approved."),
+            (409, r#"{"detail": "Wrong state."}"#, "refused", "Wrong state."),
+            (409, r#"{"detail": "Token t0ken"}"#, "refused", ""),
+            (409, "<html>t0ken</html>", "refused", ""),
+            (400, r#"{"detail": ["a"]}"#, "refused", ""),
+            (400, r#"{"detail": "a\nb"}"#, "refused", ""),
+            (404, r#"["a"]"#, "refused", ""),
+            (
+                401,
+                r#"{"detail": "Invalid token."}"#,
+                "failed",
+                "Waldur refuses the proxy's token; check WALDUR_API_TOKEN",
+            ),
+            (500, "<html>", "failed", "Waldur answered 500 Internal Server Error"),
+            (418, "", "failed", "Waldur answered 418 I'm a teapot"),
+            (504, "", "unknown", "Waldur answered 504 Gateway Timeout"),
+        ] {
+            assert_eq!(judged(status, body), (outcome, text.to_owned()), "{status} {body}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Callbacks that the proxy relays to Waldur.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use simulator::world::OrderState;
+use simulator::{Client, Fault, PROVIDER_TOKEN, Simulator, TokenSpec};
+use uuid::Uuid;
+
+use crate::support::{Answer, Proxy, demo_with};
+
+const PUBLIC: &str = "https://storage.example.org/proxy";
+const RELAY: [(&str, &str); 4] = [
+    ("DISABLE_AUTH", "false"),
+    ("CALLBACKS_RELAY", "true"),
+    ("SERVER_PUBLIC_URL", "https://storage.example.org/proxy/"),
+    ("CACHE_MAX_AGE", "3600"),
+];
+
+/// A world with a proxy that relays, and a provisioner that knows no token of Waldur's.
+struct Site {
+    simulator: Simulator,
+    proxy: Proxy,
+    bearer: String,
+}
+
+impl Site {
+    async fn new(more: &[(&str, &str)]) -> Self {
+        let (simulator, proxy) = demo_with(&[&RELAY, more].concat()).await;
+        simulator.realm().register(Client::new("provisioner", "secret"));
+        let token = simulator.realm().mint(&TokenSpec::service_account("provisioner"));
+        Self { simulator, proxy, bearer: format!("Bearer {token}") }
+    }
+
+    async fn listing(&self) -> Answer {
+        self.proxy.get_with("/api/storage-resources/?page_size=500", &[("Authorization", &self.bearer)]).await
+    }
+
+    /// The item of a resource, and the UUIDs of the resource and its order.
+    async fn item(&self, slug: &str) -> (Value, Uuid, Uuid) {
+        let (resource, order) = self.simulator.world(|world| {
+            let resource = world.resource_by_slug(slug).unwrap();
+            (resource.uuid, world.order_in_progress(resource).unwrap().uuid)
+        });
+        let listing = self.listing().await;
+        let item = listing.items().iter().find(|item| item["itemId"] == json!(resource)).unwrap();
+        (item.clone(), resource, order)
+    }
+
+    /// Follows a link of an item as a provisioner would.
+    async fn follow(&self, link: &Value, body: &str) -> Answer {
+        self.post(link.as_str().unwrap().strip_prefix(PUBLIC).unwrap(), body).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Answer {
+        self.proxy.post_with(path, &[("Authorization", &self.bearer)], body).await
+    }
+
+    /// How many calls Waldur has got that change something.
+    fn calls(&self) -> usize {
+        let changes = |request: &simulator::Received| request.method == "POST" && request.path.starts_with("/api/");
+        self.simulator.requests().iter().filter(|request| changes(request)).count()
+    }
+
+    fn state(&self, order: Uuid) -> Option<OrderState> {
+        self.simulator.world(|world| world.orders[&order].state())
+    }
+}
+
+const ORDERED: &str = "create-pending-provider";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_carried_out_with_a_token_of_the_realm_alone() {
+    let site = Site::new(&[]).await;
+    let (item, resource, order) = site.item(ORDERED).await;
+    assert_eq!(item["approve_by_provider_url"], format!("{PUBLIC}/api/callbacks/orders/{order}/approve_by_provider/"));
+    assert!(!site.listing().await.text.contains("/api/marketplace-"), "no link leads to Waldur");
+
+    let approved = site.follow(&item["approve_by_provider_url"], r#"{"attributes": {"note": "s3cret note"}}"#).await;
+    assert_eq!((approved.status, &approved.body), (200, &json!({"detail": "Order has been approved."})));
+    // The snapshot would last for an hour, and is out of date.
+    let (item, ..) = site.item(ORDERED).await;
+    assert!(item.get("approve_by_provider_url").is_none() && item.get("set_state_done_url").is_some(), "{item}");
+    let attributes = site.simulator.world(|world| world.orders[&order].record["attributes"].clone());
+    assert_eq!(attributes["note"], "s3cret note", "the body arrives as it was given");
+
+    let link = &item["set_backend_id_url"];
+    assert_eq!(*link, format!("{PUBLIC}/api/callbacks/resources/{resource}/set_backend_id/"));
+    assert_eq!(site.follow(link, r#"{"backend_id": "/capstor/made"}"#).await.status, 200);
+    let done = site.follow(&item["set_state_done_url"], "").await;
+    assert_eq!((done.status, &done.body), (200, &json!({"detail": "Waldur has done it."})));
+    assert_eq!(site.state(order), Some(OrderState::Done));
+    let listing = site.listing().await;
+    let item = listing.items().iter().find(|item| item["itemId"] == json!(resource)).unwrap();
+    assert_eq!((&item["status"], &item["mountPoint"]["default"]), (&json!("active"), &json!("/capstor/made")));
+
+    let log = site.proxy.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("proxy::callbacks")).collect();
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    for line in &lines {
+        assert!(line.contains("service-account-provisioner") && line.contains(&order.to_string()), "{line}");
+    }
+    assert!(lines[0].contains("is relayed") && lines[0].contains("approve_by_provider"), "{}", lines[0]);
+    assert!(lines[1].contains("has ended") && lines[1].contains("outcome=\"done\""), "{}", lines[1]);
+    assert!(!log.contains("s3cret note") && !log.contains(PROVIDER_TOKEN), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_belong_is_refused_before_waldur_hears_of_it() {
+    let site = Site::new(&[]).await;
+    let (_, resource, order) = site.item(ORDERED).await;
+    let approve = format!("/api/callbacks/orders/{order}/approve_by_provider/");
+    let nobody = site.proxy.post_with(&approve, &[], "").await;
+    assert_eq!((nobody.status, &nobody.body["error"]), (401, &json!("AuthenticationError")), "{}", nobody.text);
+    let forged = site.proxy.post_with(&approve, &[("Authorization", &format!("Token {PROVIDER_TOKEN}"))], "").await;
+    assert_eq!(forged.status, 401);
+
+    let made_up = Uuid::from_u128(7);
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(64 << 10));
+    for (path, body, status, words) in [
+        (format!("/api/callbacks/orders/{made_up}/approve_by_provider/"), "", 404, "no order in progress"),
+        (format!("/api/callbacks/orders/{resource}/approve_by_provider/"), "", 404, "no order in progress"),
+        ("/api/callbacks/orders/nonsense/approve_by_provider/".into(), "", 404, "no order in progress"),
+        ("/api/callbacks/orders/%ff/approve_by_provider/".into(), "", 404, "Not Found"),
+        (format!("/api/callbacks/resources/{made_up}/set_backend_id/"), "", 404, "no resource with an order"),
+        (format!("/api/callbacks/resources/{order}/set_backend_id/"), "", 404, "no resource with an order"),
+        (format!("/api/callbacks/orders/{order}/cancel/"), "", 404, "Not Found"),
+        (format!("/api/callbacks/orders/{order}/set_backend_id/"), "", 404, "Not Found"),
+        (format!("/api/callbacks/orders/{order}/..%2fcancel/"), "", 404, "Not Found"),
+        (format!("/api/callbacks/orders/{order}/set_state_erred/"), "", 409, "the order is pending-provider"),
+        (approve.clone(), "[1]", 400, "JSON object"),
+        (approve.clone(), "{", 400, "JSON object"),
+        (approve.clone(), &large, 413, "larger than 65536 bytes"),
+    ] {
+        let answer = site.post(&path, body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{path}: {}", answer.text);
+    }
+    let read = site.proxy.get_with(&approve, &[("Authorization", &site.bearer)]).await;
+    assert_eq!((read.status, read.headers["allow"].to_str().unwrap()), (405, "POST"));
+    assert_eq!(site.calls(), 0);
+    assert_eq!(site.state(order), Some(OrderState::PendingProvider));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_may_be_demanded_for_callbacks_alone() {
+    let site = Site::new(&[("CALLBACKS_REQUIRED_ROLES", "provisioner")]).await;
+    let (item, _, order) = site.item(ORDERED).await;
+    let link = &item["approve_by_provider_url"];
+    let refused = site.follow(link, "").await;
+    assert_eq!((refused.status, &refused.body["error"]), (403, &json!("AuthorizationError")), "{}", refused.text);
+    assert_eq!((site.calls(), site.state(order)), (0, Some(OrderState::PendingProvider)));
+    let token = site.simulator.realm().mint(&TokenSpec::service_account("provisioner").role("provisioner"));
+    let site = Site { bearer: format!("Bearer {token}"), ..site };
+    assert_eq!(site.follow(link, "").await.status, 200);
+    assert!(!site.proxy.log().contains("no role is required"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_another_place_is_never_followed() {
+    let site = Site::new(&[]).await;
+    let other = Simulator::start(simulator::World::empty()).await;
+    let (_, _, order) = site.item(ORDERED).await;
+    let url = format!("{}/api/marketplace-orders/{}/", other.base_url(), order.simple());
+    site.simulator.world(|world| world.orders.get_mut(&order).unwrap().set("url", url));
+    let fresh = [("Authorization", site.bearer.as_str()), ("Cache-Control", "no-cache")];
+    assert_eq!(site.proxy.get_with("/api/storage-resources/", &fresh).await.status, 200);
+    let answer = site.post(&format!("/api/callbacks/orders/{order}/approve_by_provider/"), "").await;
+    assert_eq!(answer.status, 502, "{}", answer.text);
+    assert!(answer.text.contains("WALDUR_API_URL"), "{}", answer.text);
+    assert_eq!((site.calls(), other.requests().len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_nobody_knows_is_told_as_such_and_nothing_is_sent_twice() {
+    let site = Site::new(&[("SERVER_REQUEST_TIMEOUT", "3")]).await;
+    let (item, _, order) = site.item(ORDERED).await;
+    let link = &item["approve_by_provider_url"];
+    for (calls, fault) in [Fault::Silence, Fault::Reset, Fault::status(504)].into_iter().enumerate() {
+        site.simulator.set_fault_times("POST /api/*", fault.clone(), 1);
+        let begun = Instant::now();
+        let answer = site.follow(link, "{}").await;
+        assert_eq!(answer.status, 504, "{fault:?}: {}", answer.text);
+        assert!(
+            answer.text.contains("is unknown") && answer.text.contains("Read the listing again"),
+            "{}",
+            answer.text
+        );
+        assert!(begun.elapsed() < Duration::from_secs(3), "{fault:?}");
+        assert_eq!(site.calls(), calls + 1, "{fault:?}");
+        site.simulator.clear_faults();
+    }
+    assert!(site.proxy.log().contains("outcome=\"unknown\""));
+    assert_eq!(site.state(order), Some(OrderState::PendingProvider));
+    assert_eq!(site.follow(link, "{}").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_passed_on_and_faults_told_without_waldurs_text() {
+    let site = Site::new(&[]).await;
+    let (item, _, order) = site.item(ORDERED).await;
+    let link = &item["approve_by_provider_url"];
+    let json_answer = |status: u16, body: &str| Fault::Answer {
+        status,
+        headers: vec![("Content-Type".into(), "application/json".into())],
+        body: body.into(),
+    };
+    let with_token = format!(r#"{{"detail": "Token {PROVIDER_TOKEN} may not"}}"#);
+    for (fault, status, words) in [
+        (json_answer(409, r#"{"detail": "Valid states for operation: x."}"#), 409, "Valid states for operation: x."),
+        (json_answer(400, r#"{"attributes": ["simulated fault"]}"#), 400, "Waldur refuses it (400 Bad Request)."),
+        (json_answer(403, &with_token), 403, "Waldur refuses it (403 Forbidden)."),
+        (Fault::status(404), 404, "Waldur refuses it (404 Not Found)."),
+        (Fault::status(405), 405, "Waldur refuses it (405 Method Not Allowed)."),
+        (json_answer(401, r#"{"detail": "Invalid token."}"#), 502, "check WALDUR_API_TOKEN"),
+        (Fault::status(500), 502, "Waldur answered 500"),
+        (Fault::redirect("https://evil.example/"), 502, "which is not followed"),
+    ] {
+        let before = site.calls();
+        site.simulator.set_fault_times("POST /api/*", fault.clone(), 1);
+        let answer = site.follow(link, "").await;
+        assert_eq!(answer.status, status, "{fault:?}: {}", answer.text);
+        assert!(answer.body["detail"].as_str().unwrap().contains(words), "{fault:?}: {}", answer.text);
+        assert!(!answer.text.contains(PROVIDER_TOKEN) && !answer.text.contains("simulated fault"), "{}", answer.text);
+        assert_eq!(site.calls(), before + 1, "{fault:?}");
+        site.simulator.clear_faults();
+    }
+    assert_eq!(site.state(order), Some(OrderState::PendingProvider));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_at_once_one_succeeds() {
+    let site = Site::new(&[]).await;
+    let (item, _, order) = site.item(ORDERED).await;
+    let link = &item["approve_by_provider_url"];
+    let (one, other) = futures::join!(site.follow(link, ""), site.follow(link, ""));
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{} {}", one.text, other.text);
+    assert_eq!(site.state(order), Some(OrderState::Executing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_snapshot_does_not_know_yet_is_read_afresh_once() {
+    let site = Site::new(&[]).await;
+    let resource = site.simulator.world(|world| world.resource_by_slug("create-pending-consumer").unwrap().uuid);
+    assert!(!site.listing().await.text.contains(&resource.to_string()), "Waldur hides it from providers");
+    // Approved by the consumer since the snapshot was read.
+    let order = site.simulator.world(|world| {
+        let order = world.order_in_progress(&world.resources[&resource]).unwrap().uuid;
+        world.consumer_approve(order).unwrap();
+        order
+    });
+    let approved = site.post(&format!("/api/callbacks/orders/{}/approve_by_provider", order.simple()), "").await;
+    assert_eq!(approved.status, 200, "{}", approved.text);
+    assert_eq!(site.state(order), Some(OrderState::Executing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_setting_links_lead_to_waldur_and_nothing_is_relayed() {
+    let (simulator, proxy) = demo_with(&[("SERVER_PUBLIC_URL", PUBLIC)]).await;
+    let listing = proxy.list("?page_size=500").await;
+    assert!(listing.text.contains(&format!("{}/api/marketplace-orders/", simulator.base_url())));
+    assert!(!listing.text.contains("/api/callbacks/"));
+    let orders = listing.body["orders"].as_object().unwrap();
+    let order = orders.values().find(|order| order["state"] == "pending-provider").unwrap()["uuid"].as_str().unwrap();
+    let answer = proxy.post_with(&format!("/api/callbacks/orders/{order}/approve_by_provider/"), &[], "").await;
+    assert_eq!(answer.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relaying_for_everybody_is_warned_of() {
+    let site = Site::new(&[]).await;
+    assert!(site.proxy.log().contains("no role is required"), "{}", site.proxy.log());
+}
