@@ -9,6 +9,8 @@ mod run;
 mod usage;
 mod work;
 
+pub(crate) use run::Wake;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,7 +58,9 @@ enum Command {
     /// Check the settings, the proxy, the storage and the state directory
     Check(Json),
     /// Show what would be done, and why; changes nothing and needs no rights
-    #[command(after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --out plan.json && hpc-storage-provisioner apply plan.json")]
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --out plan.json && hpc-storage-provisioner apply plan.json"
+    )]
     Plan {
         #[command(flatten)]
         json: Json,
@@ -65,7 +69,9 @@ enum Command {
         out: Option<PathBuf>,
     },
     /// Carry out what is to be done now, or exactly what a file says
-    #[command(after_help = "Examples:\n  hpc-storage-provisioner apply\n  hpc-storage-provisioner apply plan.json --yes-to-many")]
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner apply\n  hpc-storage-provisioner apply plan.json --yes-to-many"
+    )]
     Apply {
         /// A plan that `plan --out` wrote; refused if the world is another one by now
         file: Option<PathBuf>,
@@ -80,7 +86,9 @@ enum Command {
     /// Show what waits and for what, what is in the trash, and what was begun
     Status(Json),
     /// Tell the whole story of one resource: Waldur, proxy, disk, next step, history
-    #[command(after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project")]
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project"
+    )]
     Explain {
         /// UUID, path or slug
         resource: String,

@@ -247,7 +247,8 @@ struct Skipped {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Item {
-    item_id: Uuid,
+    #[serde(rename = "itemId")]
+    id: Uuid,
     status: Status,
     mount_point: MountPoint,
     permission: Permission,
@@ -303,7 +304,8 @@ struct PrimaryProject {
 struct Quota {
     #[serde(rename = "type")]
     kind: String,
-    quota: f64,
+    #[serde(rename = "quota")]
+    value: f64,
     unit: String,
     enforcement_type: String,
 }
@@ -372,7 +374,7 @@ fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeSet<
             return;
         }
     };
-    let id = item.item_id;
+    let id = item.id;
     let mut odd = |reason: &str| document.odd.push(Odd { id: Some(id), reason: reason.to_owned() });
     let octal = item.permission.permission_type == "octal"
         && matches!(item.permission.value.len(), 3 | 4)
@@ -442,7 +444,7 @@ fn four(quotas: Vec<Quota>) -> Result<Quotas, ()> {
     if !quotas.iter().zip(expected).all(fits) {
         return Err(());
     }
-    let [space_soft, space_hard, inodes_soft, inodes_hard] = quotas.map(|quota| quota.quota);
+    let [space_soft, space_hard, inodes_soft, inodes_hard] = quotas.map(|quota| quota.value);
     Ok(Quotas { space: [space_soft, space_hard], inodes: [inodes_soft, inodes_hard] })
 }
 

@@ -131,35 +131,18 @@ impl Journal {
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
         let failed = |verb| move |source| JournalError::Io { path: path.to_owned(), verb, source };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("opened"))?;
-        let mut tail = (0, hash(b""), BTreeSet::new());
-        let mut whole = 0;
-        let mut reader = BufReader::new(&file);
-        let mut text = Vec::new();
-        while {
-            text.clear();
-            reader.read_until(b'\n', &mut text).map_err(failed("read"))?
-        } > 0
-        {
-            if text.last() != Some(&b'\n') {
-                break;
-            }
-            let broken = |what| JournalError::Broken { path: path.to_owned(), line: tail.0 + 1, what };
-            let line: Line = serde_json::from_slice(&text).map_err(|_| broken("it is no line of a journal"))?;
-            if line.seq != tail.0 + 1 {
-                return Err(broken("lines are missing before it"));
-            }
-            if line.prev != tail.1 {
-                return Err(broken("it does not follow the line before it"));
-            }
-            note(&mut tail.2, line.resource, &line.event);
-            tail = (line.seq, hash(&text), tail.2);
-            whole += text.len() as u64;
-        }
-        file.set_len(whole).map_err(failed("written"))?;
+        let Chain { seq, hash: prev, begun, length } = chain(path, &file)?;
+        file.set_len(length).map_err(failed("written"))?;
         file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let (seq, prev, begun) = tail;
         let tail = Mutex::new(Tail { file, seq, prev, begun, left: None });
         Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
+    }
+
+    /// Proves the chain of the journal in this file, and gives the number of its lines. Changes nothing.
+    pub fn prove(path: &Path) -> Result<u64, JournalError> {
+        let file =
+            File::open(path).map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?;
+        chain(path, &file).map(|chain| chain.seq)
     }
 
     /// Closes the journal after so many more lines, as a crash would: every line after that fails.
@@ -204,6 +187,40 @@ impl Journal {
 
     fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the whole lines of a journal say together.
+struct Chain {
+    seq: u64,
+    hash: String,
+    begun: BTreeSet<Uuid>,
+    /// Bytes of the whole lines.
+    length: u64,
+}
+
+/// Proves that each line follows the one before. A last line without an end was cut off by a crash: it does not count.
+fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
+    let mut chain = Chain { seq: 0, hash: hash(b""), begun: BTreeSet::new(), length: 0 };
+    let mut reader = BufReader::new(file);
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        let read = reader.read_until(b'\n', &mut text);
+        read.map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?;
+        if text.last() != Some(&b'\n') {
+            return Ok(chain);
+        }
+        let broken = |what| JournalError::Broken { path: path.to_owned(), line: chain.seq + 1, what };
+        let line: Line = serde_json::from_slice(&text).map_err(|_| broken("it is no line of a journal"))?;
+        if line.seq != chain.seq + 1 {
+            return Err(broken("lines are missing before it"));
+        }
+        if line.prev != chain.hash {
+            return Err(broken("it does not follow the line before it"));
+        }
+        note(&mut chain.begun, line.resource, &line.event);
+        chain = Chain { seq: line.seq, hash: hash(&text), length: chain.length + text.len() as u64, ..chain };
     }
 }
 

@@ -16,7 +16,9 @@ use uuid::Uuid;
 use crate::driver::Fault;
 
 /// How long a lease holds without being renewed, on a server.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_millis(LIFE_MILLIS);
+/// The same in milliseconds, as the server counts.
+const LIFE_MILLIS: u64 = 60_000;
 /// How early before its end a lease is not trusted any more: an effect takes time.
 const MARGIN: Duration = Duration::from_secs(15);
 /// How often a lease is renewed.
@@ -115,16 +117,16 @@ impl Leases {
         let owner = Uuid::new_v4().to_string();
         let (asked, mut tokens) = (Instant::now(), BTreeMap::new());
         for system in systems {
-            let taken: bool = redis::cmd("SET")
+            let free: bool = redis::cmd("SET")
                 .arg(key(system))
                 .arg(&owner)
                 .arg("NX")
                 .arg("PX")
-                .arg(LIFE.as_millis() as u64)
+                .arg(LIFE_MILLIS)
                 .query::<Option<String>>(&mut connection)
                 .map_err(NoLease::Server)?
                 .is_some();
-            if !taken {
+            if !free {
                 release(&mut connection, tokens.keys(), &owner);
                 return Err(NoLease::Held { system: system.clone() });
             }
@@ -160,7 +162,7 @@ impl Server {
         );
         tokens.keys().all(|system| {
             let mut call = script.key(key(system));
-            let renewed = call.arg(&self.owner).arg(LIFE.as_millis() as u64).invoke::<i64>(&mut self.connection);
+            let renewed = call.arg(&self.owner).arg(LIFE_MILLIS).invoke::<i64>(&mut self.connection);
             renewed.is_ok_and(|renewed| renewed == 1)
         })
     }

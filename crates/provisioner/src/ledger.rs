@@ -81,7 +81,10 @@ impl Ledger {
                 let highest = entries.values().copied().max().map_or(0, |id| id.saturating_add(1));
                 // 0 and the highest number mean "none" to Lustre.
                 let id = first.max(1).max(highest);
-                if id == u32::MAX { return Err(NoProject::Exhausted(first)) } else { id }
+                if id == u32::MAX {
+                    return Err(NoProject::Exhausted(first));
+                }
+                id
             }
         };
         entries.insert(resource, id);

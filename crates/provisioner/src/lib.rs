@@ -5,6 +5,7 @@
 //! missing ([`plan`], pure). It can be killed anywhere; the next pass comes to the same end. Nothing here runs a
 //! shell, follows a symlink, or takes absence from the document for a wish to delete.
 
+pub mod cli;
 pub mod clock;
 pub mod document;
 pub mod driver;
@@ -12,10 +13,12 @@ pub mod journal;
 pub mod lease;
 pub mod ledger;
 pub mod limits;
+mod listen;
 pub mod pass;
 pub mod place;
 pub mod plan;
 pub mod preflight;
+pub mod seen;
 pub mod settings;
 pub mod site;
 pub mod source;

@@ -122,6 +122,7 @@ impl Limits {
     }
 
     /// The same limits with the space rounded up to whole blocks of `block` bytes, as a system holds them.
+    #[must_use]
     pub fn in_blocks_of(&self, block: u64) -> Self {
         Self { space: self.space.map(|bytes| Bytes(bytes.0.div_ceil(block).saturating_mul(block))), ..*self }
     }

@@ -90,7 +90,12 @@ pub struct Survey {
 }
 
 /// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
-pub fn survey(systems: &[System], read: &dyn Fn() -> Result<Document, Fault>, begun: &BTreeSet<Uuid>, ledger: &mut Ledger) -> Result<Survey, PassError> {
+pub fn survey(
+    systems: &[System],
+    read: &dyn Fn() -> Result<Document, Fault>,
+    begun: &BTreeSet<Uuid>,
+    ledger: &mut Ledger,
+) -> Result<Survey, PassError> {
     let document = read().map_err(PassError::Document)?;
     let mut wanted = BTreeMap::new();
     for system in systems {
@@ -131,7 +136,7 @@ pub fn survey(systems: &[System], read: &dyn Fn() -> Result<Document, Fault>, be
     let ours = document.odd.iter().map(|odd| (odd, "not understood"));
     let skipped = document.skipped.iter().map(|odd| (odd, "left out by the proxy"));
     let held = ours.chain(skipped).map(odd).collect();
-    Ok(Survey { cases, held, document })
+    Ok(Survey { document, cases, held })
 }
 
 fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &'a Resource> {

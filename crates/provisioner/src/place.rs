@@ -50,9 +50,12 @@ impl Place {
         let outside = || NoPlace::Outside { path: path.to_owned(), root: root.to_owned() };
         let below = path.strip_prefix(root.trim_end_matches('/')).and_then(|below| below.strip_prefix('/'));
         let below = below.filter(|below| !below.is_empty()).ok_or_else(outside)?;
-        let name = |name: &str| match plain(name) {
-            true => Ok(name.to_owned()),
-            false => Err(NoPlace::Name { path: path.to_owned(), name: name.to_owned() }),
+        let name = |name: &str| {
+            if plain(name) {
+                Ok(name.to_owned())
+            } else {
+                Err(NoPlace::Name { path: path.to_owned(), name: name.to_owned() })
+            }
         };
         below.split('/').map(name).collect::<Result<_, _>>().map(Self)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
@@ -70,15 +71,14 @@ impl Site {
     /// Opens what only one provisioner may have at a time.
     pub fn begin(&self, by: &str) -> Result<Work<'_>, BeginError> {
         let directory = &self.settings.state_directory;
-        std::fs::create_dir_all(directory)
-            .map_err(|source| BeginError::State { path: directory.clone(), source })?;
+        std::fs::create_dir_all(directory).map_err(|source| BeginError::State { path: directory.clone(), source })?;
         let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
         let leases = Leases::take(&names, directory, self.settings.lease_url.as_ref())?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         journal.write(None, Event::Started { leases: leases.tokens.clone(), by: by.to_owned() })?;
-        Ok(Work { site: self, leases, journal, ledger, stop: AtomicBool::new(false) })
+        Ok(Work { site: self, leases, journal, ledger, stop: Arc::default() })
     }
 }
 
@@ -113,7 +113,7 @@ pub struct Work<'a> {
     /// Project IDs.
     pub ledger: Ledger,
     /// Set, it stops everything before the next effect.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Work<'_> {

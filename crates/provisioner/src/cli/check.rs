@@ -28,7 +28,10 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     for system in &site.systems {
         let ready = system.driver.ready().map_err(|fault| told(&fault));
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
-        rows.push((format!("system {}", system.key), trash.map(|trash| format!("ready, {} in the trash", trash.len()))));
+        rows.push((
+            format!("system {}", system.key),
+            trash.map(|trash| format!("ready, {} in the trash", trash.len())),
+        ));
     }
     rows.push(("state directory".into(), state(site)));
     if let Ok(document) = &document {
@@ -36,15 +39,16 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         for system in site.systems.iter().filter(|system| !published.contains(&*system.key)) {
             rows.push((
                 format!("system {}", system.key),
-                Err(format!("the document has nothing of it; it has {}", published.iter().copied().collect::<Vec<_>>().join(", "))),
+                Err(format!(
+                    "the document has nothing of it; it has {}",
+                    published.iter().copied().collect::<Vec<_>>().join(", ")
+                )),
             ));
         }
     }
     let failed = rows.iter().filter(|(_, result)| result.is_err()).count();
     if json {
-        let row = |(what, result): &(String, Result<String, String>)| {
-            json!({"check": what, "ok": result.is_ok(), "detail": result.as_ref().unwrap_or_else(|fault| fault)})
-        };
+        let row = |(what, result): &(String, Result<String, String>)| json!({"check": what, "ok": result.is_ok(), "detail": result.as_ref().unwrap_or_else(|fault| fault)});
         out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
     } else {
         for (what, result) in &rows {
@@ -62,7 +66,11 @@ fn state(site: &Site) -> Result<String, String> {
     let directory = &site.settings.state_directory;
     let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
     writable.map_err(|error| {
-        format!("{} cannot be written ({}): make it, for the user that runs this", directory.display(), std::io::Error::from(error))
+        format!(
+            "{} cannot be written ({}): make it, for the user that runs this",
+            directory.display(),
+            std::io::Error::from(error)
+        )
     })?;
     let path = site.journal_path();
     let lines = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { 0 };

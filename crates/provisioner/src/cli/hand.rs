@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::work::begin;
 use super::{Failure, failure, look, out};
-use crate::driver::{Fault, Seen};
 use crate::document::Status;
+use crate::driver::{Fault, Seen};
 use crate::plan::Case;
 use crate::site::{Site, Work};
 
@@ -18,11 +18,16 @@ pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
         Ok(Seen::Unmarked(_)) => {}
         Ok(Seen::Ours(_)) => return out::print("It is marked as this resource's already.\n"),
         Ok(Seen::Obstructed(what)) => return Err(failure(format!("it cannot be adopted: {what}"))),
-        Ok(Seen::Absent | Seen::Trashed { .. }) => return Err(failure("there is no directory at its place to be adopted")),
+        Ok(Seen::Absent | Seen::Trashed { .. }) => {
+            return Err(failure("there is no directory at its place to be adopted"));
+        }
         Err(fault) => return Err(failure(fault.clone())),
     }
     drive(&work, case, |driver, wanted, before| driver.adopt(wanted, before))?;
-    out::print(&format!("{} is now the directory of {resource}; the next pass makes it as the document says.\n", case.resource.path))
+    out::print(&format!(
+        "{} is now the directory of {resource}; the next pass makes it as the document says.\n",
+        case.resource.path
+    ))
 }
 
 /// Brings the directory back, or makes one.
@@ -43,7 +48,9 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
         Ok(Seen::Absent) if make => drive(&work, case, |driver, wanted, before| driver.ensure(wanted, before))?,
         Ok(Seen::Absent) => return Err(failure("it is not in the trash; --make makes an empty directory")),
         Ok(Seen::Ours(_)) => return out::print("Its directory is there already.\n"),
-        Ok(Seen::Unmarked(_)) => return Err(failure("a directory without our mark is at its place: `adopt` it if it is the right one")),
+        Ok(Seen::Unmarked(_)) => {
+            return Err(failure("a directory without our mark is at its place: `adopt` it if it is the right one"));
+        }
         Ok(Seen::Obstructed(what)) => return Err(failure(what.clone())),
         Err(fault) => return Err(failure(fault.clone())),
     }

@@ -1,6 +1,7 @@
 //! `plan`, `status`, `explain`: looking, never touching.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::json;
@@ -90,7 +91,9 @@ pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
     let trash: BTreeMap<_, _> = site
         .systems
         .iter()
-        .map(|system| (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| pass::told(&fault))))
+        .map(|system| {
+            (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| pass::told(&fault)))
+        })
         .collect();
     let begun = survey.cases.iter().filter(|case| case.unfinished).count();
     if json {
@@ -104,13 +107,13 @@ pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
     if !plan.held.is_empty() {
         text += &held(&plan);
     }
-    text += &format!("resources   {}\nto do       {}\nbegun       {begun}\n", survey.cases.len(), plan.tasks.len());
+    _ = writeln!(text, "resources   {}\nto do       {}\nbegun       {begun}", survey.cases.len(), plan.tasks.len());
     for (hold, count) in counts {
-        text += &format!("{:<11} {count}\n", format!("{hold:?}").to_lowercase());
+        _ = writeln!(text, "{:<11} {count}", format!("{hold:?}").to_lowercase());
     }
     for (system, count) in trash {
         let count = count.map_or_else(|fault| fault, |count| count.to_string());
-        text += &format!("trash       {count} on {system}\n");
+        _ = writeln!(text, "trash       {count} on {system}");
     }
     for note in notes {
         out::tell(&format!("note: {note}"));
@@ -126,9 +129,9 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
     let story = journal::story(&site.journal_path(), case.resource.id).unwrap_or_default();
     let resource = &case.resource;
     if json {
-        let order = resource.order.as_ref().map(|order| {
-            json!({"uuid": order.id, "type": order.kind, "state": order.state, "offering": order.offering})
-        });
+        let order = resource.order.as_ref().map(
+            |order| json!({"uuid": order.id, "type": order.kind, "state": order.state, "offering": order.offering}),
+        );
         let wanted = case.wanted.as_ref().map_err(|refusal| refusal.reason.clone());
         return out::print_json(&json!({
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
@@ -138,12 +141,15 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
         }));
     }
     let mut text = format!("{}  {}\n\n", resource.id, out::harmless(&resource.path));
-    let mut line = |label: &str, said: String| text += &format!("{label:<10}{}\n", out::harmless(&said));
+    let mut line = |label: &str, said: String| _ = writeln!(text, "{label:<10}{}", out::harmless(&said));
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
     match &case.wanted {
         Ok(wanted) => line(
             "Wanted",
-            format!("mode {:o}, owner {}:{}, {}, project ID {}", wanted.mode.0, wanted.uid, wanted.gid, wanted.limits, wanted.project),
+            format!(
+                "mode {:o}, owner {}:{}, {}, project ID {}",
+                wanted.mode.0, wanted.uid, wanted.gid, wanted.limits, wanted.project
+            ),
         ),
         Err(refusal) => line("Wanted", format!("nothing can be: {}", refusal.reason)),
     }
@@ -207,7 +213,10 @@ fn seen(case: &Case) -> String {
             present.uid,
             present.gid,
             present.limits.map_or("no quotas".into(), |limits| limits.to_string()),
-            present.usage.map_or("usage not known without a walk".into(), |usage| format!("uses {} bytes, {} inodes", usage.space.0, usage.inodes.0)),
+            present.usage.map_or("usage not known without a walk".into(), |usage| format!(
+                "uses {} bytes, {} inodes",
+                usage.space.0, usage.inodes.0
+            )),
         ),
         Ok(Seen::Unmarked(_)) => "a directory without our mark".into(),
     }

@@ -22,7 +22,9 @@ pub(super) fn table(header: &[&str]) -> Table {
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failure(format!("the answer cannot be written: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(failure(format!("the answer cannot be written: {error}")))
+        }
         _ => Ok(()),
     }
 }

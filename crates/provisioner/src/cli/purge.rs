@@ -46,10 +46,14 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
         }
         work.ledger.save()?;
     }
-    let rows = due.iter().map(|(system, trashed)| json!({"system": system.key, "resource": trashed.id, "since": trashed.since}));
+    let rows = due
+        .iter()
+        .map(|(system, trashed)| json!({"system": system.key, "resource": trashed.id, "since": trashed.since}));
     if json {
         let failed: Vec<_> = failed.iter().map(|(id, fault)| json!({"resource": id, "fault": fault})).collect();
-        out::print_json(&json!({"deleted": yes, "trees": rows.collect::<Vec<_>>(), "waiting": waiting, "failed": failed}))?;
+        out::print_json(
+            &json!({"deleted": yes, "trees": rows.collect::<Vec<_>>(), "waiting": waiting, "failed": failed}),
+        )?;
     } else {
         for (system, trashed) in &due {
             let days = now.saturating_sub(trashed.since) / 86_400;

@@ -29,7 +29,8 @@ pub(crate) enum Wake {
 pub(super) fn run(site: &Site) -> Result<(), Failure> {
     let mut work = begin(site, "run")?;
     let (wake, woken) = mpsc::channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| failure(format!("no signals: {error}")))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| failure(format!("no signals: {error}")))?;
     let stop = std::sync::Arc::clone(&work.stop);
     let by_signal = wake.clone();
     std::thread::spawn(move || {

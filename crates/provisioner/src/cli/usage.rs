@@ -35,7 +35,11 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
             let known = match usage {
                 Ok(usage) => usage,
                 Err(fault) => {
-                    out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&crate::pass::told(&fault))));
+                    out::tell(&format!(
+                        "{}: {}",
+                        out::harmless(&resource.path),
+                        out::harmless(&crate::pass::told(&fault))
+                    ));
                     failed += 1;
                     None
                 }
@@ -56,9 +60,7 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
         let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K");
     }
     if json {
-        let row = |(id, path, usage, limits): &(_, _, Option<crate::limits::Usage>, crate::limits::Limits)| {
-            json!({"resource": id, "path": path, "usage": usage, "limits": limits})
-        };
+        let row = |(id, path, usage, limits): &(_, _, Option<crate::limits::Usage>, crate::limits::Limits)| json!({"resource": id, "path": path, "usage": usage, "limits": limits});
         out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
     } else {
         let mut table = out::table(&["PATH", "USED", "QUOTA", "INODES", "QUOTA"]);
@@ -76,5 +78,9 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
         }
         out::print(&(table.trim_fmt() + "\n"))?;
     }
-    if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") }) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") })
+    }
 }

@@ -1,5 +1,6 @@
 //! `apply`: carrying a plan out, once.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out};
@@ -51,14 +52,16 @@ fn work_is_small(site: &Site, survey: &crate::pass::Survey) -> bool {
 
 fn read(file: &Path) -> Result<serde_json::Value, Failure> {
     let text = std::fs::read(file).map_err(|error| failure(format!("{}: {error}", file.display())))?;
-    serde_json::from_slice(&text).map_err(|error| failure(format!("{} is no plan of `plan --out`: {error}", file.display())))
+    serde_json::from_slice(&text)
+        .map_err(|error| failure(format!("{} is no plan of `plan --out`: {error}", file.display())))
 }
 
 /// What came of it, for people.
 pub(super) fn summary(report: &Report) -> String {
     let mut text = String::new();
     for (id, fault) in &report.failed {
-        text += &format!("{id}  not brought to its end: {}\n", out::harmless(fault));
+        // Cannot fail: writing to a text.
+        _ = writeln!(text, "{id}  not brought to its end: {}", out::harmless(fault));
     }
     text + &format!("{} done, {} not brought to their end.\n", report.ended.len(), report.failed.len())
 }

@@ -146,9 +146,8 @@ impl Bench<'_> {
 /// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
 fn killed(at: u32, work: &dyn Fn(super::Before<'_>) -> Result<(), Fault>) -> bool {
     let effects = AtomicUsize::new(0);
-    let before = |what: &str| match effects.fetch_add(1, Ordering::Relaxed) < at as usize {
-        true => Ok(()),
-        false => Err(Fault::Stopped(what.into())),
+    let before = |what: &str| {
+        if effects.fetch_add(1, Ordering::Relaxed) < at as usize { Ok(()) } else { Err(Fault::Stopped(what.into())) }
     };
     match work(&before) {
         Ok(()) => true,

@@ -90,35 +90,9 @@ impl<Q: Quotas> Tree<Q> {
         Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage })
     }
 
-    /// The directory above, made if it is not there.
-    fn parent(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
-        let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
-        let mut path = String::new();
-        for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
-            path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-            above = match open_below(&above, name) {
-                Ok(directory) => directory,
-                Err(Errno::NOENT) => {
-                    before(&format!("make {path}, mode {:o}", mode.0))?;
-                    match rustix::fs::mkdirat(&above, name.as_str(), Mode::RWXU) {
-                        // Somebody else's task made it a moment ago.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(passing(format!("{path} cannot be made"), error)),
-                    }
-                    let directory = open_below(&above, name).map_err(|error| obstructed(&path, error))?;
-                    chmod(&directory, *mode)?;
-                    sync(&above)?;
-                    directory
-                }
-                Err(error) => return Err(obstructed(&path, error)),
-            };
-        }
-        Ok(above)
-    }
-
     /// Makes the directory aside and puts it in place.
     fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        let parent = self.parent(root, wanted, before)?;
+        let parent = parent(root, wanted, before)?;
         let aside = format!(".new-{}", wanted.id.simple());
         before(&format!("make {aside} beside {}", wanted.place))?;
         match rustix::fs::mkdirat(&parent, aside.as_str(), Mode::RWXU) {
@@ -151,22 +125,6 @@ impl<Q: Quotas> Tree<Q> {
         }
         // A change of owner takes the set-group-ID bit away: the mode comes after it, always.
         chmod(directory, wanted.mode)
-    }
-
-    fn trash_of(&self, root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
-        let trash = match open_below(root, TRASH) {
-            Ok(trash) => trash,
-            Err(Errno::NOENT) => return Ok(Vec::new()),
-            Err(error) => return Err(passing("the trash cannot be opened", error)),
-        };
-        let unreadable = |error| passing("the trash cannot be read", error);
-        let mut found = Vec::new();
-        for entry in Dir::read_from(&trash).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            found.extend(entry.file_name().to_str().ok().and_then(trashed));
-        }
-        found.sort_by_key(|trashed: &Trashed| (trashed.id, trashed.since));
-        Ok(found)
     }
 
     /// The directory at the place, if it is ours to work on.
@@ -202,7 +160,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
-        let known = self.root().and_then(|root| self.trash_of(&root).map(|trash| (root, trash)));
+        let known = self.root().and_then(|root| trash_of(&root).map(|trash| (root, trash)));
         match known {
             Ok((root, trash)) => wanted.iter().map(|wanted| self.look(&root, wanted, &trash)).collect(),
             Err(fault) => {
@@ -213,19 +171,18 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
-        self.trash_of(&self.root()?)
+        trash_of(&self.root()?)
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        match open_below(&root, &wanted.place.to_string()) {
-            Err(Errno::NOENT) => self.make(&root, wanted, before),
-            _ => {
-                let directory = self.ours(&root, wanted)?;
-                before(&format!("owner, project ID, limits, mode of {}", wanted.place))?;
-                self.set(&directory, wanted, false)?;
-                sync(&directory)
-            }
+        if let Err(Errno::NOENT) = open_below(&root, &wanted.place.to_string()) {
+            self.make(&root, wanted, before)
+        } else {
+            let directory = self.ours(&root, wanted)?;
+            before(&format!("owner, project ID, limits, mode of {}", wanted.place))?;
+            self.set(&directory, wanted, false)?;
+            sync(&directory)
         }
     }
 
@@ -244,7 +201,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
         }
         before(&format!("put {} into the trash", wanted.place))?;
-        let trash = self.open_trash(&root)?;
+        let trash = open_trash(&root)?;
         let above = wanted.place.parent();
         let parent = match &above {
             Some(above) => {
@@ -259,12 +216,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let newest = self.trash_of(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
+        let newest = trash_of(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
         let free = matches!(open_below(&root, &wanted.place.to_string()), Err(Errno::NOENT));
         if let Some(trashed) = newest.filter(|_| free) {
-            let parent = self.parent(&root, wanted, before)?;
+            let parent = parent(&root, wanted, before)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
-            let trash = self.open_trash(&root)?;
+            let trash = open_trash(&root)?;
             rename(&trash, &format!("{}.{}", trashed.id, trashed.since), &parent, wanted.place.name())?;
             sync(&parent)?;
             sync(&trash)?;
@@ -288,7 +245,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         let name = format!("{}.{}", trashed.id, trashed.since);
-        let trash = self.open_trash(&root)?;
+        let trash = open_trash(&root)?;
         let directory = match open_below(&trash, &name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
@@ -318,16 +275,56 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 }
 
-impl<Q: Quotas> Tree<Q> {
-    /// The trash, made if it is not there: for root alone.
-    fn open_trash(&self, root: &OwnedFd) -> Result<OwnedFd, Fault> {
-        match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
-            Ok(()) => sync(root)?,
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(passing("the trash cannot be made", error)),
-        }
-        open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
+/// The directory above, made if it is not there.
+fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
+    let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
+    let mut path = String::new();
+    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+        path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        above = match open_below(&above, name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => {
+                before(&format!("make {path}, mode {:o}", mode.0))?;
+                match rustix::fs::mkdirat(&above, name.as_str(), Mode::RWXU) {
+                    // Somebody else's task made it a moment ago.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(passing(format!("{path} cannot be made"), error)),
+                }
+                let directory = open_below(&above, name).map_err(|error| obstructed(&path, error))?;
+                chmod(&directory, *mode)?;
+                sync(&above)?;
+                directory
+            }
+            Err(error) => return Err(obstructed(&path, error)),
+        };
     }
+    Ok(above)
+}
+
+fn trash_of(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
+    let trash = match open_below(root, TRASH) {
+        Ok(trash) => trash,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(passing("the trash cannot be opened", error)),
+    };
+    let unreadable = |error| passing("the trash cannot be read", error);
+    let mut found = Vec::new();
+    for entry in Dir::read_from(&trash).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        found.extend(entry.file_name().to_str().ok().and_then(trashed));
+    }
+    found.sort_by_key(|trashed: &Trashed| (trashed.id, trashed.since));
+    Ok(found)
+}
+
+/// The trash, made if it is not there: for root alone.
+fn open_trash(root: &OwnedFd) -> Result<OwnedFd, Fault> {
+    match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
+        Ok(()) => sync(root)?,
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(passing("the trash cannot be made", error)),
+    }
+    open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
 }
 
 /// What a name in the trash says: `UUID.SECONDS`.

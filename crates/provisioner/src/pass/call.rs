@@ -77,10 +77,8 @@ impl Action {
         match (self, same) {
             // Still the same order: approval shows in its state, all else would have ended it.
             (Self::Approve, Some(order)) => order.state == OrderState::Executing,
-            (_, Some(_)) => false,
-            (Self::SetBackendId, None) => false,
-            (Self::Reject(_), None) => true,
-            (Self::Erred(_), None) => true,
+            (_, Some(_)) | (Self::SetBackendId, None) => false,
+            (Self::Reject(_) | Self::Erred(_), None) => true,
             (Self::Approve | Self::Done, None) => match (kind, now.map(|now| now.status)) {
                 (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
                 (_, status) => matches!(status, Some(Status::Active | Status::Updating | Status::Removing)),
