@@ -36,12 +36,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn lasting(reason: impl ToString) -> Self {
-        Self { lasting: true, reason: reason.to_string() }
+    fn lasting(reason: impl Into<String>) -> Self {
+        Self { lasting: true, reason: reason.into() }
     }
 
-    fn passing(reason: impl ToString) -> Self {
-        Self { lasting: false, reason: reason.to_string() }
+    fn passing(reason: impl Into<String>) -> Self {
+        Self { lasting: false, reason: reason.into() }
     }
 }
 
@@ -82,7 +82,7 @@ pub fn judge(
             || std::iter::successors(place.parent(), Place::parent).any(|above| taken.contains_key(&above))
     };
     let one = |(resource, place): (&&Resource, Result<Place, _>)| {
-        let place = place.map_err(Refusal::lasting)?;
+        let place = place.map_err(|error: crate::place::NoPlace| Refusal::lasting(error.to_string()))?;
         if overlaps(&place) {
             return Err(Refusal::lasting(format!(
                 "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
@@ -96,9 +96,11 @@ pub fn judge(
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
         let limits = match limits(resource, site.terabyte) {
             Err(_) if leaves => Limits::least(),
-            limits => limits.map_err(Refusal::lasting)?,
+            limits => limits.map_err(|error| Refusal::lasting(error.to_string()))?,
         };
-        let project = ledger.project(system, resource.id, gid, site.projects).map_err(Refusal::passing)?;
+        let project = ledger
+            .project(system, resource.id, gid, site.projects)
+            .map_err(|error| Refusal::passing(error.to_string()))?;
         let above = std::iter::successors(place.parent(), Place::parent);
         let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
         parents.reverse();

@@ -38,7 +38,7 @@ impl Site {
     /// Opens what only has to be opened for looking.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
         let source = Source::new(&settings)?;
-        let systems = settings.systems.iter().map(system).collect::<Result<_, _>>()?;
+        let systems = settings.systems.iter().map(system).collect();
         Ok(Self { settings, systems, source, clock })
     }
 
@@ -148,7 +148,7 @@ impl Work<'_> {
     }
 }
 
-fn system(config: &SystemConfig) -> Result<System, Fault> {
+fn system(config: &SystemConfig) -> System {
     let rules = Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner };
     let driver: Box<dyn Driver> = match config.driver {
         DriverName::Posix => {
@@ -164,5 +164,5 @@ fn system(config: &SystemConfig) -> Result<System, Fault> {
         lowest_id: config.lowest_id,
         projects: config.project_ids,
     };
-    Ok(System { key: config.name.clone(), site, driver, at_once: config.at_once })
+    System { key: config.name.clone(), site, driver, at_once: config.at_once }
 }

@@ -105,10 +105,13 @@ fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     ledger.save().unwrap();
 }
 
+type Ends = Vec<(Uuid, Status, Option<String>)>;
+
+/// Where everything ends, what Waldur accepted, and whether the journal closed before the end.
 fn carried_out(
     driver: impl Fn(&Path) -> Box<dyn Driver>,
     lines: Option<u64>,
-) -> (Vec<(Uuid, Status, Option<String>)>, Vec<(Uuid, &'static str)>, bool) {
+) -> (Ends, Vec<(Uuid, &'static str)>, bool) {
     let (root, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let model = Model::new(all_kinds());
     let systems = system(driver(root.path()));

@@ -23,6 +23,7 @@ pub(super) fn resource(n: u128, status: Status) -> Resource {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a resource has it")]
 fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order> {
     Some(Order { id: Uuid::from_u128(99), kind, state, offering })
 }
