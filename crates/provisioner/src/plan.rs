@@ -238,7 +238,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
     }
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return hold(Hold::Refused, refusal.reason.clone()),
+        Err(refusal) => return held_back(refusal),
     };
     match seen {
         Seen::Ours(present) => {
@@ -271,10 +271,9 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             vec![Step::Ensure(wanted.clone())],
             "approved, but not made when the work was broken off".into(),
         ),
-        Seen::Absent => hold(
-            Hold::Drift,
-            "in use in Waldur, but there is no directory: `adopt` it elsewhere, or make it by `restore --make`",
-        ),
+        Seen::Absent => {
+            hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore UUID --make`")
+        }
         Seen::Unmarked(_) => {
             hold(Hold::Conflict, "its directory has no mark of ours: `adopt` it if it is the right one")
         }
@@ -294,7 +293,7 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
         Seen::Absent => {
             return hold(
                 Hold::Drift,
-                "its quotas are to change, but there is no directory: make it by `restore --make`",
+                "its quotas are to change, but there is no directory: make it by `restore UUID --make`",
             );
         }
         Seen::Trashed { .. } => vec![Step::Restore(wanted.clone())],
@@ -355,7 +354,7 @@ fn around(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
 /// An order that can never be carried out.
 fn refuse(refusal: &Refusal, order: &Order, begun: bool, policy: Policy) -> Outcome {
     if !refusal.lasting || !policy.refuse {
-        return hold(if refusal.lasting { Hold::Refused } else { Hold::Waiting }, refusal.reason.clone());
+        return held_back(refusal);
     }
     let reason = refusal.reason.clone();
     let steps = match order.state {
@@ -382,6 +381,10 @@ fn shrinks(present: &Present, wanted: &Wanted, policy: Policy) -> Option<String>
 
 fn hold(hold: Hold, reason: impl Into<String>) -> Outcome {
     Outcome::Hold(hold, reason.into())
+}
+
+fn held_back(refusal: &Refusal) -> Outcome {
+    hold(if refusal.lasting { Hold::Refused } else { Hold::Waiting }, refusal.reason.clone())
 }
 
 fn state(order: &Order) -> &'static str {
