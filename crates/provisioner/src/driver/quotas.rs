@@ -7,6 +7,8 @@ use super::Fault;
 use crate::limits::{Limits, Usage};
 
 pub mod declared;
+pub mod kernel;
+mod tagging;
 
 /// How a file system limits a directory. All calls name the directory by an open handle, never by a path that somebody
 /// could exchange.

@@ -1,0 +1,227 @@
+//! On a real kernel: `.ci/kernel` boots one, and says by variables where the file systems are mounted.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use project_quota::tag;
+
+use super::*;
+use crate::driver::conformance::Bench;
+use crate::driver::tree::{Rules, Tree};
+use crate::place::Place;
+
+/// Owner and group of what is written: not root, whom ext4 lets beyond limits.
+const IDS: (u32, u32) = (20_000, 30_500);
+const MIB: u64 = 1 << 20;
+
+/// The folder under which this file system is mounted.
+fn mounted(variable: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set by .ci/kernel alone")))
+}
+
+/// A new directory of the file system.
+fn folder(variable: &str, name: &str) -> (PathBuf, Kernel) {
+    let path = mounted(variable).join(name);
+    fs::create_dir(&path).unwrap();
+    std::os::unix::fs::chown(&path, Some(IDS.0), Some(IDS.1)).unwrap();
+    let quotas = Kernel::of(File::open(&path).unwrap().as_fd()).unwrap();
+    (path, quotas)
+}
+
+fn limits(space: u64, inodes: u64) -> Limits {
+    Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).unwrap()
+}
+
+fn used(quotas: &Kernel, directory: &File, project: u32) -> Usage {
+    quotas.read(directory.as_fd(), project).unwrap().1.unwrap()
+}
+
+/// Runs a command as the owner of the data; what it says on standard error if it fails.
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    let ended = command.args(arguments).env("LC_ALL", "C").uid(IDS.0).gid(IDS.1).output().unwrap();
+    if ended.status.success() { Ok(()) } else { Err(String::from_utf8(ended.stderr).unwrap()) }
+}
+
+fn is_at_the_limit(ended: Result<(), String>) {
+    let said = ended.unwrap_err();
+    assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
+}
+
+fn conforms(variable: &str) {
+    let root = mounted(variable).join("conforms");
+    fs::create_dir(&root).unwrap();
+    let quotas = Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
+    let driver = Tree::new(root.clone(), quotas, Rules { must_be_mounted: true, change_owner: true });
+    let make_unmarked = |place: &Place| {
+        let path = root.join(place.to_string());
+        fs::create_dir_all(path.join("with/data")).unwrap();
+        fs::write(path.join("with/data/file"), "data").unwrap();
+    };
+    Bench { driver: &driver, ids: IDS, make_unmarked: &make_unmarked }.all();
+}
+
+fn stops_at_the_limit(variable: &str) {
+    let (path, quotas) = folder(variable, "stops");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7001, true).unwrap();
+    assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7001));
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
+    let before = used(&quotas, &directory, 7001);
+    assert_eq!(before.inodes, Inodes(1));
+    let agreed = limits(10 * MIB, 12);
+    quotas.set(directory.as_fd(), 7001, &agreed).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, Some(agreed));
+
+    let file = path.join("file");
+    is_at_the_limit(run("dd", &["if=/dev/zero", &format!("of={}", file.display()), "bs=64K", "count=400"]));
+    let written = fs::metadata(&file).unwrap().len();
+    File::open(&file).unwrap().sync_all().unwrap();
+    let after = used(&quotas, &directory, 7001);
+    assert_eq!(after.inodes, Inodes(2));
+    match quotas.system {
+        System::Xfs => assert_eq!((written, after.space), (10 * MIB, Bytes(10 * MIB))),
+        // It keeps some blocks back for the map of the file's blocks.
+        System::Ext4 => {
+            let room = 10 * MIB - before.space.0;
+            assert!(
+                (room - 16 * 1024..=room).contains(&written) && after.space.0 <= 10 * MIB,
+                "{written} of {room}, {after:?}"
+            );
+        }
+    }
+
+    fs::remove_file(&file).unwrap();
+    let names: Vec<String> = (0..20).map(|n| path.join(n.to_string()).display().to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    is_at_the_limit(run("touch", &names));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 11);
+    assert_eq!(used(&quotas, &directory, 7001).inodes, Inodes(12));
+
+    quotas.clear(directory.as_fd(), 7001).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
+    run("touch", &names).unwrap();
+}
+
+fn holds_what_it_says(variable: &str) {
+    let (path, quotas) = folder(variable, "holds");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7002, true).unwrap();
+    for space in [1, 1000, 4097, 10_000_000_000_001, (1 << 60) + 1] {
+        let agreed = limits(space, u64::from(u32::MAX) + 3).in_blocks_of(quotas.block());
+        quotas.set(directory.as_fd(), 7002, &agreed).unwrap();
+        assert_eq!(quotas.read(directory.as_fd(), 7002).unwrap().0, Some(agreed));
+    }
+    quotas.clear(directory.as_fd(), 7099).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7099).unwrap().0, None);
+    for nobody in [0, u32::MAX] {
+        assert!(matches!(quotas.set(directory.as_fd(), nobody, &limits(4096, 1)), Err(Fault::Conflict(_))));
+    }
+}
+
+fn goes_to_the_trash_and_back(variable: &str) {
+    let (path, quotas) = folder(variable, "goes");
+    let (trash, _) = folder(variable, "goes-to");
+    let (tagged, there) = (path.join("tagged"), trash.join("tagged"));
+    fs::create_dir(&tagged).unwrap();
+    let directory = File::open(&tagged).unwrap();
+    quotas.tag(directory.as_fd(), 7003, true).unwrap();
+    fs::write(tagged.join("file"), vec![1; 100_000]).unwrap();
+    File::open(tagged.join("file")).unwrap().sync_all().unwrap();
+    let before = used(&quotas, &directory, 7003);
+    for (from, to) in [(&tagged, &there), (&there, &tagged)] {
+        fs::rename(from, to).unwrap();
+        assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7003));
+        assert_eq!(used(&quotas, &directory, 7003), before);
+    }
+    let untagged = path.join("untagged");
+    fs::write(&untagged, "").unwrap();
+    assert_eq!(fs::rename(&untagged, tagged.join("in")).unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
+}
+
+fn adopts_a_tree(variable: &str) {
+    let (path, quotas) = folder(variable, "adopts");
+    let (other, _) = folder(variable, "adopts-not");
+    let (deep, outside) = (path.join("a/b/c"), other.join("outside"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "data").unwrap();
+    fs::write(&outside, "data").unwrap();
+    symlink(&outside, deep.join("link")).unwrap();
+    symlink(&other, path.join("link")).unwrap();
+    run("mkfifo", &[&path.join("fifo").display().to_string()]).unwrap();
+    let directory = File::open(&path).unwrap();
+    // A tree that was left half done: below a tagged directory there is an untagged file.
+    quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, true).unwrap();
+    for _ in 0..2 {
+        quotas.tag(directory.as_fd(), 7004, false).unwrap();
+        for (path, inherit) in [(&path, true), (&path.join("a"), true), (&deep, true), (&deep.join("file"), false)] {
+            let found = tag::get(File::open(path).unwrap().as_fd()).unwrap();
+            assert_eq!(found, tag::Tag { project: Project::new(7004), inherit }, "{}", path.display());
+        }
+        for path in [&outside, &other] {
+            assert_eq!(tag::get(File::open(path).unwrap().as_fd()).unwrap().project, None, "{}", path.display());
+        }
+    }
+    assert_eq!(used(&quotas, &directory, 7004).inodes, Inodes(5));
+
+    // The same file system, mounted within the tree: `st_dev` would not tell.
+    let within = path.join("a/within");
+    fs::create_dir(&within).unwrap();
+    let mount = |arguments: &[&Path]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    mount(&[Path::new("--bind"), &other, &within]);
+    let fault = quotas.tag(directory.as_fd(), 7005, false);
+    assert!(Command::new("umount").arg(&within).status().unwrap().success());
+    assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+    assert_eq!(tag::get(File::open(&outside).unwrap().as_fd()).unwrap().project, None);
+    assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7004), "the top is tagged last");
+}
+
+fn says_how_to_turn_quotas_on(variable: &str, remedy: &str) {
+    let root = File::open(mounted(variable)).unwrap();
+    let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
+    assert!(fault.to_string().contains(remedy), "{fault}");
+}
+
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod xfs {
+            $(
+                #[test]
+                #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+                fn $test() {
+                    super::$test("KERNEL_XFS");
+                }
+            )*
+        }
+        mod ext4 {
+            $(
+                #[test]
+                #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+                fn $test() {
+                    super::$test("KERNEL_EXT4");
+                }
+            )*
+        }
+    };
+}
+
+on_both! { conforms stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back adopts_a_tree }
+
+#[test]
+#[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+fn file_systems_without_quotas_are_not_ready() {
+    says_how_to_turn_quotas_on("KERNEL_XFS_OFF", "-o prjquota");
+    says_how_to_turn_quotas_on("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
+    says_how_to_turn_quotas_on("KERNEL_EXT4_COUNTED", "not enforced");
+}
+
+#[test]
+fn other_file_systems_are_named_as_such() {
+    let proc = File::open("/proc").unwrap();
+    let fault = Kernel::of(proc.as_fd()).unwrap_err();
+    assert!(fault.to_string().contains("0x9fa0, which is neither XFS nor ext4"), "{fault}");
+}
