@@ -15,6 +15,7 @@ use crate::document::Mode;
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
+pub mod command;
 pub mod memory;
 pub mod quotas;
 pub mod tree;

@@ -1,0 +1,78 @@
+use super::*;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn said(program: &str, arguments: &[&str], time: Duration) -> Result<String, Failed> {
+    run(&Program::find(program)?, arguments, time)
+}
+
+/// A shell stands for a program that does odd things; nothing but tests starts one.
+fn shell(script: &str, time: Duration) -> Result<String, Failed> {
+    said("sh", &["-c", script], time)
+}
+
+#[test]
+fn arguments_come_as_they_are_and_nothing_else_does() {
+    assert_eq!(said("printf", &["%s|", "$(id)", "a b", "'", ""], SOON).unwrap(), "$(id)|a b|'||");
+    assert_eq!(said("env", &[], SOON).unwrap(), "LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n");
+    assert_eq!(said("cat", &[], SOON).unwrap(), "");
+    assert_eq!(said("pwd", &[], SOON).unwrap(), "/\n");
+}
+
+#[test]
+fn programs_are_absolute_or_in_known_folders() {
+    assert!(Program::find("true").unwrap().0.is_absolute());
+    for name in ["", "./true", "../bin/true", "bin/true", "no-such-program", "/etc/passwd", "/usr/bin", "/nonexistent"]
+    {
+        assert!(matches!(Program::find(name), Err(Failed::NoProgram(_))), "{name}");
+    }
+}
+
+#[test]
+fn a_failure_names_program_and_code_and_the_first_line() {
+    let failed = shell("echo; echo one >&2; echo two >&2; exit 5", SOON).unwrap_err();
+    assert!(failed.to_string().ends_with("/sh ended with exit code 5: one"), "{failed}");
+    assert!(shell("kill -9 $$", SOON).unwrap_err().to_string().ends_with("signal 9: it said nothing"));
+    assert!(matches!(shell("printf '\\377'", SOON), Err(Failed::NoText { .. })));
+}
+
+#[test]
+fn both_outputs_are_read_at_once() {
+    let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero | tr '\\0' x";
+    assert_eq!(shell(script, SOON).unwrap().len(), 300_000);
+}
+
+#[test]
+fn what_takes_too_long_is_killed_with_all_that_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let script = format!("sleep 300 & echo $! > {}; wait", path.display());
+    assert!(matches!(shell(&script, Duration::from_millis(500)), Err(Failed::Late { .. })));
+    is_gone(&std::fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn what_is_left_running_is_killed_at_the_end() {
+    let begun = Instant::now();
+    let pid = shell("sleep 300 & echo $!", SOON).unwrap();
+    assert!(begun.elapsed() < SOON);
+    is_gone(&pid);
+}
+
+/// Killed, whether or not somebody has waited for it.
+fn is_gone(pid: &str) {
+    let path = format!("/proc/{}/stat", pid.trim());
+    for _ in 0..200 {
+        match std::fs::read_to_string(&path) {
+            Ok(stat) if !stat.contains(") Z ") => std::thread::sleep(Duration::from_millis(10)),
+            _ => return,
+        }
+    }
+    panic!("{path} is there");
+}
+
+#[test]
+fn what_says_too_much_is_killed() {
+    assert!(matches!(said("yes", &[], SOON), Err(Failed::Garrulous { .. })));
+    assert!(matches!(shell("yes >&2", SOON), Err(Failed::Garrulous { .. })));
+}
