@@ -8,6 +8,7 @@ use crate::limits::{Limits, Usage};
 
 pub mod declared;
 pub mod kernel;
+pub mod lustre;
 mod tagging;
 
 /// How a file system limits a directory. All calls name the directory by an open handle, never by a path that somebody

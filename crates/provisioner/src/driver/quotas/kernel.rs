@@ -118,7 +118,7 @@ impl Quotas for Kernel {
 }
 
 /// A project ID that means one project.
-fn number(project: u32) -> Result<Project, Fault> {
+pub(super) fn number(project: u32) -> Result<Project, Fault> {
     Project::new(project).ok_or_else(|| Fault::Conflict(format!("{project} cannot be the ID of a project")))
 }
 
