@@ -127,6 +127,12 @@ impl Limits {
         Self { space: self.space.map(|bytes| Bytes(bytes.0.div_ceil(block).saturating_mul(block))), ..*self }
     }
 
+    /// The same limits on systems that have no soft ones: the hard ones stand for both.
+    #[must_use]
+    pub const fn only_hard(&self) -> Self {
+        Self { space: [self.space[1]; 2], inodes: [self.inodes[1]; 2] }
+    }
+
     /// Limits that stop all growth: what is used now, and at least one block of `block` bytes and one inode.
     pub fn frozen_at(usage: Usage, block: u64) -> Self {
         let space = Bytes(usage.space.0.max(1).div_ceil(block).saturating_mul(block));

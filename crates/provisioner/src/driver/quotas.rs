@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use super::Fault;
 use crate::limits::{Limits, Usage};
 
+pub mod ceph;
 pub mod declared;
 pub mod kernel;
 pub mod lustre;
@@ -19,6 +20,11 @@ pub trait Quotas: Debug + Send + Sync {
 
     /// In what blocks of bytes limits of space are held.
     fn block(&self) -> u64;
+
+    /// What is read back when these limits are set.
+    fn held_as(&self, limits: &Limits) -> Limits {
+        limits.in_blocks_of(self.block())
+    }
 
     /// The directory's project ID; `None` where the system has none, 0 where none is set.
     fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault>;

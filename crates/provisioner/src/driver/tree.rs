@@ -156,7 +156,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 
     fn held_as(&self, limits: Limits) -> Limits {
-        limits.in_blocks_of(self.quotas.block())
+        self.quotas.held_as(&limits)
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {

@@ -1,0 +1,179 @@
+//! Quotas of CephFS: extended attributes of the directory itself, by its handle. There are no project IDs.
+//!
+//! **This never ran against a real CephFS.** It was written from Ceph's manual, and is tried with attributes of the same names
+//! in the namespace `user` of other file systems.
+//!
+//! CephFS has no soft limits: the hard ones are set, and read back as both ([`Quotas::held_as`]). Clients keep them, of their
+//! own free will and some seconds late; what is used lags behind as well.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::Quotas;
+use crate::driver::Fault;
+use crate::limits::{Bytes, Inodes, Limits, Usage};
+
+/// Limits: bytes, and files with directories.
+const LIMITS: [&str; 2] = ["ceph.quota.max_bytes", "ceph.quota.max_files"];
+/// What is used: bytes, and files with directories, all levels down.
+const USED: [&str; 2] = ["ceph.dir.rbytes", "ceph.dir.rentries"];
+
+/// Quotas of CephFS, mounted by the kernel or by `ceph-fuse`.
+#[derive(Debug, Default)]
+pub struct Ceph {
+    /// Before the names of attributes; empty but in tests.
+    prefix: &'static str,
+}
+
+impl Ceph {
+    /// The number that an attribute holds; `None` where it is not set.
+    fn number(&self, directory: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, Fault> {
+        let mut text = [0; 64];
+        match rustix::fs::fgetxattr(directory, format!("{}{name}", self.prefix).as_str(), &mut text) {
+            Ok(length) => number(&text[..length.min(text.len())])
+                .map(Some)
+                .ok_or_else(|| Fault::unclear(format!("the attribute {name} of a directory is no number"))),
+            Err(Errno::NODATA) => Ok(None),
+            Err(error) => Err(Fault::passing(format!("the attribute {name} cannot be read"), error)),
+        }
+    }
+
+    fn both(&self, directory: BorrowedFd<'_>, names: [&str; 2]) -> Result<Option<[u64; 2]>, Fault> {
+        let [first, second] = names;
+        Ok(self.number(directory, first)?.zip(self.number(directory, second)?).map(<[u64; 2]>::from))
+    }
+}
+
+/// The number in such an attribute; some versions end it with a zero byte.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+impl Quotas for Ceph {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        match self.both(root, USED) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Fault::unclear(format!(
+                "the root has no attribute {}, so it does not lie on CephFS: mount it, or choose other quotas for this system",
+                USED[0]
+            ))),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn block(&self) -> u64 {
+        1
+    }
+
+    fn held_as(&self, limits: &Limits) -> Limits {
+        limits.only_hard()
+    }
+
+    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: bool) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+        // 0 is what newer versions tell of a limit that is not set.
+        let limits = self
+            .both(directory, LIMITS)?
+            .and_then(|[space, inodes]| Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).ok());
+        let used = self.both(directory, USED)?;
+        Ok((limits, used.map(|[space, inodes]| Usage { space: Bytes(space), inodes: Inodes(inodes) })))
+    }
+
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), Fault> {
+        for (name, limit) in LIMITS.into_iter().zip([limits.space_hard().0, limits.inodes_hard().0]) {
+            let attribute = format!("{}{name}", self.prefix);
+            rustix::fs::fsetxattr(directory, attribute.as_str(), limit.to_string().as_bytes(), XattrFlags::empty())
+                .map_err(|error| match error {
+                    Errno::PERM | Errno::ACCESS => Fault::passing(
+                        format!(
+                            "{name} cannot be set: the client's capability for the MDS needs `p`, as in `allow rwp`"
+                        ),
+                        error,
+                    ),
+                    error => Fault::passing(format!("{name} cannot be set"), error),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Nothing: the limits were the directory's, and went with it.
+    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::driver::conformance::Bench;
+    use crate::driver::tree::{Rules, Tree};
+    use crate::place::Place;
+
+    const USER: Ceph = Ceph { prefix: "user." };
+
+    fn put(directory: &File, name: &str, value: &str) {
+        rustix::fs::fsetxattr(directory, format!("user.{name}").as_str(), value.as_bytes(), XattrFlags::empty())
+            .unwrap();
+    }
+
+    #[test]
+    fn numbers_are_whole_and_nothing_else() {
+        assert_eq!(number(b"100000000"), Some(100_000_000));
+        assert_eq!(number(b"7\0"), Some(7));
+        for text in ["", "\0", "+1", "-1", "1 ", "1K", "0x1", "18446744073709551616"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hard_limits_are_set_and_read_as_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = File::open(folder.path()).unwrap();
+        let agreed = Limits::new([Bytes(1), Bytes(1_000_001)], [Inodes(1), Inodes(9)]).unwrap();
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (None, None));
+        USER.set(directory.as_fd(), 0, &agreed).unwrap();
+        let held = Limits::new([Bytes(1_000_001); 2], [Inodes(9); 2]).unwrap();
+        assert_eq!(USER.held_as(&agreed), held);
+        put(&directory, "ceph.dir.rbytes", "5");
+        put(&directory, "ceph.dir.rentries", "3");
+        let used = Usage { space: Bytes(5), inodes: Inodes(3) };
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (Some(held), Some(used)));
+        put(&directory, "ceph.quota.max_files", "0");
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap().0, None);
+        put(&directory, "ceph.quota.max_files", "many");
+        assert!(USER.read(directory.as_fd(), 0).is_err());
+    }
+
+    #[test]
+    fn another_file_system_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = File::open(folder.path()).unwrap();
+        assert!(USER.ready(directory.as_fd()).unwrap_err().to_string().contains("does not lie on CephFS"));
+        assert!(Ceph::default().ready(directory.as_fd()).is_err());
+    }
+
+    #[test]
+    fn with_attributes_of_users_it_does_what_every_driver_must() {
+        let root = tempfile::tempdir().unwrap();
+        for name in USED {
+            put(&File::open(root.path()).unwrap(), name, "0");
+        }
+        let driver = Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false });
+        let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+        Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &make_unmarked }.all();
+    }
+}
