@@ -168,6 +168,11 @@ fn adopts_a_tree(variable: &str) {
     }
     assert_eq!(used(&quotas, &directory, 7004).inodes, Inodes(5));
 
+    // An ID that is not handed down limits nothing.
+    let not_handed_down = tag::Tag { project: Project::new(7004), inherit: false };
+    tag::set(File::open(&deep).unwrap().as_fd(), not_handed_down).unwrap();
+    assert_eq!(quotas.project(File::open(&deep).unwrap().as_fd()).unwrap(), Some(0));
+
     // The same file system, mounted within the tree: `st_dev` would not tell.
     let within = path.join("a/within");
     fs::create_dir(&within).unwrap();
