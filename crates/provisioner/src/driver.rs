@@ -17,6 +17,7 @@ use crate::place::Place;
 
 pub mod command;
 pub mod memory;
+pub mod on_demand;
 pub mod quotas;
 pub mod tree;
 

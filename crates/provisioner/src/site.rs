@@ -1,6 +1,8 @@
 //! Everything that the settings name, opened: systems with their drivers, the source, journal and ledger.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::driver::command::Program;
 use crate::driver::memory::Memory;
+use crate::driver::on_demand::OnDemand;
+use crate::driver::quotas::ceph::Ceph;
 use crate::driver::quotas::declared::Declared;
+use crate::driver::quotas::kernel::Kernel;
+use crate::driver::quotas::lustre::Lustre;
 use crate::driver::tree::{Rules, Tree};
 use crate::driver::{Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError};
@@ -149,14 +156,8 @@ impl Work<'_> {
 }
 
 fn system(config: &SystemConfig) -> System {
-    let rules = Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner };
-    let driver: Box<dyn Driver> = match config.driver {
-        DriverName::Posix => {
-            let namespace = if config.change_owner { "trusted" } else { "user" };
-            Box::new(Tree::new(config.root(), Declared::new(namespace), rules))
-        }
-        DriverName::Memory => Box::new(Memory::default()),
-    };
+    let opened = config.clone();
+    let driver = OnDemand::new(Box::new(move || driver(&opened)));
     let site = preflight::Site {
         published_root: config.published_root(),
         terabyte: config.terabyte,
@@ -164,5 +165,30 @@ fn system(config: &SystemConfig) -> System {
         lowest_id: config.lowest_id,
         projects: config.project_ids,
     };
-    System { key: config.name.clone(), site, driver, at_once: config.at_once }
+    System { key: config.name.clone(), site, driver: Box::new(driver), at_once: config.at_once }
+}
+
+/// What drives a system, opened.
+fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
+    let rules = Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner };
+    let root = config.root();
+    Ok(match config.driver {
+        DriverName::Memory => Box::new(Memory::default()),
+        DriverName::Posix => {
+            let namespace = if config.change_owner { "trusted" } else { "user" };
+            Box::new(Tree::new(root, Declared::new(namespace), rules))
+        }
+        DriverName::Xfs | DriverName::Ext4 => {
+            let handle = File::open(&root)
+                .map_err(|error| Fault::passing(format!("the root {} cannot be opened", root.display()), error))?;
+            let kernel = Kernel::of(handle.as_fd())?;
+            Box::new(Tree::new(root, kernel, rules))
+        }
+        DriverName::Lustre => {
+            let lfs = Program::find("lfs").map_err(|error| Fault::passing("Lustre's tools are needed", error))?;
+            let mount = config.mount.clone().unwrap_or_else(|| root.clone());
+            Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules))
+        }
+        DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules)),
+    })
 }

@@ -24,6 +24,9 @@ pub struct SystemConfig {
     /// Its root in published paths; `/NAME` unless given.
     #[serde(default)]
     pub published_root: Option<String>,
+    /// Where the file system is mounted, for drivers that must tell (`lustre`); the root unless given.
+    #[serde(default)]
+    pub mount: Option<PathBuf>,
     /// The directory that is its root here; as published unless given.
     #[serde(default)]
     pub root: Option<PathBuf>,
@@ -53,6 +56,14 @@ pub struct SystemConfig {
 pub enum DriverName {
     /// Directories without quotas: what was agreed is written down, not enforced.
     Posix,
+    /// Directories with project quotas of the kernel, on XFS.
+    Xfs,
+    /// The same on ext4.
+    Ext4,
+    /// Directories with project quotas of Lustre, by `lfs`.
+    Lustre,
+    /// Directories with quotas of CephFS.
+    Cephfs,
     /// In memory: for trials of `plan` and `run` without any storage.
     Memory,
 }
