@@ -17,8 +17,11 @@ use crate::place::Place;
 
 pub mod command;
 pub mod memory;
+mod mount;
 pub mod on_demand;
 pub mod quotas;
+pub mod rest;
+pub mod scale;
 pub mod tree;
 
 /// A directory as it shall be.
@@ -150,6 +153,12 @@ impl Fault {
     pub fn unclear(what: impl Into<String>) -> Self {
         Self::Passing { what: what.into(), source: None }
     }
+}
+
+/// A fault of reading a whole list, for each of those that were asked for.
+fn same_for_all<T>(fault: &Fault, count: usize) -> Vec<Result<T, Fault>> {
+    let told = crate::pass::told(fault);
+    (0..count).map(|_| Err(Fault::unclear(told.clone()))).collect()
 }
 
 /// Is told each effect before it is had; an error stops the driver.

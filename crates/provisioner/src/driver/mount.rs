@@ -1,0 +1,191 @@
+//! A mounted file system, for what a management interface cannot say or do: owners, modes, names. Everything is named
+//! from an open handle of its root, never through a symlink and never above it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::{Before, Fault, Wanted};
+use crate::document::Mode;
+use crate::place::Place;
+
+/// What `fstatfs` says of Storage Scale: "GPFS".
+pub(super) const GPFS: i64 = 0x4750_4653;
+/// What `fstatfs` says of NFS.
+pub(super) const NFS: i64 = 0x6969;
+
+/// Where a system's root is mounted, and as what kind of file system.
+#[derive(Debug, Clone)]
+pub(super) struct Mount {
+    path: PathBuf,
+    kind: i64,
+}
+
+/// What is found under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    Directory {
+        uid: u32,
+        gid: u32,
+        mode: Mode,
+    },
+    /// A file, a symlink, or a way that leads through one.
+    Other,
+}
+
+impl Mount {
+    pub(super) fn new(path: &Path, kind: i64) -> Self {
+        Self { path: path.to_owned(), kind }
+    }
+
+    /// A handle of the root. Where the file system is not mounted the directory beneath is not taken for it.
+    pub(super) fn root(&self) -> Result<OwnedFd, Fault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let what = || format!("`mount` ({}) cannot be opened", self.path.display());
+        let root = rustix::fs::open(&self.path, flags, Bits::empty()).map_err(|error| Fault::passing(what(), error))?;
+        let kind = rustix::fs::fstatfs(&root).map_err(|error| Fault::passing(what(), error))?.f_type;
+        if kind != self.kind {
+            return Err(Fault::unclear(format!(
+                "`mount` ({}) is no file system of the right kind ({kind:#x} instead of {:#x}): is it mounted?",
+                self.path.display(),
+                self.kind
+            )));
+        }
+        Ok(root)
+    }
+}
+
+/// A handle of the directory with this name below `root`.
+pub(super) fn open(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, name, flags, Bits::empty(), resolve)
+}
+
+/// What is at this place below `root`.
+pub(super) fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, Fault> {
+    match open(root, name).and_then(rustix::fs::fstat) {
+        Ok(Stat { st_uid: uid, st_gid: gid, st_mode, .. }) => {
+            Ok(Found::Directory { uid, gid, mode: Mode(st_mode & 0o7777) })
+        }
+        Err(Errno::NOENT) => Ok(Found::Nothing),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
+        Err(error) => Err(Fault::passing(format!("{name} cannot be looked at"), error)),
+    }
+}
+
+/// Makes those of the directories above that are missing, each whole at once: a crash leaves none with a wrong mode.
+pub(super) fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    let mut above = root.try_clone_to_owned().map_err(|error| Fault::passing("no handle is left", error))?;
+    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+        let what = |error| Fault::passing(format!("the directory {name} above {} cannot be made", wanted.place), error);
+        above = match open(above.as_fd(), name) {
+            Err(Errno::NOENT) => {
+                before(&format!("make the directory {name} above {}", wanted.place))?;
+                make(above.as_fd(), name, wanted.id, *mode).map_err(what)?;
+                open(above.as_fd(), name).map_err(what)?
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(Fault::Conflict(format!("{name} above {} is no directory", wanted.place)));
+            }
+            other => other.map_err(what)?,
+        };
+    }
+    Ok(())
+}
+
+/// A directory built aside and renamed. Whoever made it in the meantime made it first.
+fn make(above: BorrowedFd<'_>, name: &str, id: Uuid, mode: Mode) -> Result<(), Errno> {
+    let aside = format!(".new-{}", id.simple());
+    match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::fs::fchmod(open(above, &aside)?, Bits::from_raw_mode(mode.0))?;
+    match rustix::fs::renameat(above, &aside, above, name) {
+        Ok(()) => {}
+        Err(Errno::EXIST | Errno::NOTEMPTY) => rustix::fs::unlinkat(above, &aside, AtFlags::REMOVEDIR)?,
+        Err(error) => return Err(error),
+    }
+    rustix::fs::fsync(above)
+}
+
+/// Gives the directory at a place its owner, group and mode; tells `before` where that changes something.
+pub(super) fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    let (place, owner) = (&wanted.place, (wanted.uid, wanted.gid));
+    let (directory, there) = directory(root, place)?;
+    let what = |error| Fault::passing(format!("{place} cannot be given its owner and mode"), error);
+    if owner != (there.st_uid, there.st_gid) {
+        before(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
+        let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+        rustix::fs::fchown(&directory, Some(uid), Some(gid)).map_err(what)?;
+    }
+    // Always after the owner: a change of owner may take bits away.
+    set_mode(root, place, wanted.mode, before)
+}
+
+/// Gives the directory at a place a mode; tells `before` where that changes something.
+pub(super) fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<'_>) -> Result<(), Fault> {
+    let (directory, there) = directory(root, place)?;
+    if there.st_mode & 0o7777 == mode.0 {
+        return Ok(());
+    }
+    before(&format!("mode {:o} of {place}", mode.0))?;
+    rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
+        .map_err(|error| Fault::passing(format!("{place} cannot be given its mode"), error))
+}
+
+fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), Fault> {
+    let opened = open(root, &place.to_string());
+    let read = opened.and_then(|directory| rustix::fs::fstat(&directory).map(|stat| (directory, stat)));
+    read.map_err(|error| Fault::passing(format!("{place} cannot be opened"), error))
+}
+
+/// Names in a directory, without `.` and `..`, and whether each is a directory.
+pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<(String, bool)>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push((name, entry.file_type() == FileType::Directory));
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(path: &Path) -> i64 {
+        rustix::fs::statfs(path).unwrap().f_type
+    }
+
+    #[test]
+    fn what_is_not_mounted_is_not_taken_for_the_system() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Mount::new(folder.path(), kind(folder.path())).root().is_ok());
+        let fault = Mount::new(folder.path(), GPFS).root().unwrap_err();
+        assert!(fault.to_string().contains("is it mounted"), "{fault}");
+    }
+
+    #[test]
+    fn no_symlink_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join("out")).unwrap();
+        let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
+        assert!(matches!(look(root.as_fd(), "real").unwrap(), Found::Directory { .. }));
+        for name in ["link", "out", "out/etc"] {
+            assert_eq!(look(root.as_fd(), name).unwrap(), Found::Other, "{name}");
+        }
+        assert_eq!(look(root.as_fd(), "none").unwrap(), Found::Nothing);
+        assert!(open(root.as_fd(), "../").is_err());
+    }
+}

@@ -1,0 +1,360 @@
+//! IBM Storage Scale, by its management interface (REST v2): one fileset for each resource.
+//!
+//! Written from the documentation of release 5.2.3. **Never run against a real Storage Scale**: what is known of it is
+//! what the simulator of the tests does.
+//!
+//! A resource's fileset is known by its comment: the resource's UUID, and since when it is in the trash. It is made
+//! unlinked, given its quota, linked at its place, and given owner and mode last, through the mounted file system: the
+//! interface tells a mode only by a job for each directory, which is too much for a look at thousands. Into the trash goes
+//! a fileset by being frozen and unlinked (never by force: somebody still working in it makes a passing fault); in this
+//! state its data stays, and no directory can be entered. A directory at a place that is no fileset cannot be turned into
+//! one and is in the way.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::mount::{self, Found, Mount};
+use super::rest::{Api, NotSetUp, Pace};
+use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use crate::document::Mode;
+use crate::limits::{Limits, Usage};
+use crate::place::Place;
+
+mod calls;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use calls::Management;
+use wire::{Fileset, Mark, Quota};
+
+/// How a Storage Scale file system is reached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The management server (GUI).
+    pub api: Api,
+    /// A user with the roles StorageAdmin or Administrator.
+    pub user: String,
+    /// Its password.
+    pub password: SecretString,
+    /// Name of the file system, as `mmlsfs` says it.
+    pub filesystem: String,
+    /// The system's root as Storage Scale names it: the file system's mount point, or a directory below it. Absolute.
+    pub root: String,
+    /// Where this machine has that root; it must be a mounted Storage Scale.
+    pub mount: PathBuf,
+    /// In what blocks of bytes quotas of space are held: the file system's block size. Compared before each pass.
+    pub block_size: u64,
+    /// `new` for filesets with inodes of their own (independent), or the name of the fileset whose inodes they share, such
+    /// as `root` (dependent).
+    #[serde(default = "inode_space")]
+    pub inode_space: String,
+}
+
+fn inode_space() -> String {
+    "new".into()
+}
+
+/// A Storage Scale file system.
+#[derive(Debug)]
+pub struct Scale {
+    management: Management,
+    mount: Mount,
+    root: String,
+    block: u64,
+    independent: bool,
+}
+
+impl Scale {
+    /// Judges the settings. Nothing is sent yet.
+    pub fn new(settings: &Settings) -> Result<Self, NotSetUp> {
+        Self::on(settings, Pace::of(&settings.api), mount::GPFS)
+    }
+
+    fn on(settings: &Settings, pace: Pace, kind: i64) -> Result<Self, NotSetUp> {
+        if settings.block_size == 0 || !settings.block_size.is_multiple_of(1024) {
+            return Err(NotSetUp::Setting("`block_size` must be a multiple of 1024 bytes".into()));
+        }
+        if !settings.root.starts_with('/') {
+            return Err(NotSetUp::Setting("`root` must be an absolute path".into()));
+        }
+        Ok(Self {
+            management: Management::new(settings, pace)?,
+            mount: Mount::new(&settings.mount, kind),
+            root: settings.root.trim_end_matches('/').to_owned(),
+            block: settings.block_size,
+            independent: settings.inode_space == "new",
+        })
+    }
+
+    fn junction(&self, place: &Place) -> String {
+        format!("{}/{place}", self.root)
+    }
+
+    fn survey(&self) -> Result<Survey, Fault> {
+        let filesets = self.management.filesets()?;
+        let quotas = self.management.quotas()?.into_iter().map(|quota| (quota.object_name.clone(), quota)).collect();
+        Ok(Survey { filesets, quotas })
+    }
+
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
+        let junction = self.junction(&wanted.place);
+        if let Some((fileset, mark)) = survey.of(wanted)? {
+            match (fileset.junction(), mark.retired) {
+                (Some(at), _) if at == junction => {
+                    return self.present(survey, root, fileset, &wanted.place).map(Seen::Ours);
+                }
+                (Some(at), _) => {
+                    return Ok(Seen::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
+                }
+                (None, Some(since)) => return Ok(Seen::Trashed { since }),
+                // Begun and never linked: `ensure` takes it up.
+                (None, None) => {}
+            }
+        }
+        match survey.at(&junction) {
+            Some(other) => match other.mark() {
+                Some(mark) => Ok(Seen::Obstructed(format!("the fileset {} there is {}'s", other.name(), mark.id))),
+                None => self.present(survey, root, other, &wanted.place).map(Seen::Unmarked),
+            },
+            None => match mount::look(root, &wanted.place.to_string())? {
+                Found::Nothing => Ok(Seen::Absent),
+                Found::Directory { .. } => Ok(Seen::Obstructed("a directory there is no fileset".into())),
+                Found::Other => Ok(Seen::Obstructed("there, or on the way, is something that is no directory".into())),
+            },
+        }
+    }
+
+    fn present(&self, survey: &Survey, root: BorrowedFd<'_>, it: &Fileset, place: &Place) -> Result<Present, Fault> {
+        let Found::Directory { uid, gid, mode } = mount::look(root, &place.to_string())? else {
+            return Err(Fault::unclear(format!(
+                "the fileset {} is linked at {}, but {place} is not seen below `mount`: is that `root`?",
+                it.name(),
+                self.junction(place)
+            )));
+        };
+        let quota = survey.quotas.get(it.name());
+        let (limits, usage) = (quota.and_then(Quota::limits), quota.map(Quota::usage));
+        Ok(Present { uid, gid, mode, limits, project: None, usage })
+    }
+
+    /// The fileset at the place, where it is this resource's.
+    fn ours<'a>(&self, survey: &'a Survey, wanted: &Wanted) -> Result<Option<(&'a Fileset, Mark)>, Fault> {
+        let junction = self.junction(&wanted.place);
+        match (survey.of(wanted)?, survey.at(&junction)) {
+            (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => {
+                Err(Fault::Conflict(format!("the fileset {} of this resource is linked elsewhere", fileset.name())))
+            }
+            (Some((fileset, mark)), None) => Ok(Some((fileset, mark))),
+            (Some((fileset, mark)), Some(there)) if fileset.name() == there.name() => Ok(Some((fileset, mark))),
+            (_, Some(there)) => {
+                Err(Fault::Conflict(format!("the fileset {} at {junction} is not this resource's", there.name())))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Makes a fileset that is there fit for use: out of the trash, with room for its inodes.
+    fn use_again(&self, fileset: &Fileset, mark: Mark, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let name = fileset.name();
+        if mark.retired.is_some() {
+            if fileset.junction().is_none() {
+                return Err(Fault::Conflict(format!("the fileset {name} is in the trash; restore it")));
+            }
+            before(&format!("mark the fileset {name} as in use"))?;
+            self.management.mark(name, Mark::of(wanted.id))?;
+        }
+        let inodes = wanted.limits.inodes_hard();
+        if self.independent && fileset.most_inodes().is_some_and(|most| most < inodes) {
+            before(&format!("room for {} inodes in the fileset {name}", inodes.0))?;
+            self.management.make_room(name, inodes)?;
+        }
+        Ok(())
+    }
+
+    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
+        if held == Some(limits) {
+            return Ok(());
+        }
+        before(&format!("limits of the fileset {name}: {limits}"))?;
+        self.management.limit(name, limits)
+    }
+
+    /// Links the fileset at the place, which must be free.
+    fn link(&self, root: BorrowedFd<'_>, name: &str, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        if mount::look(root, &wanted.place.to_string())? != Found::Nothing {
+            return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
+        }
+        mount::make_parents(root, wanted, before)?;
+        let junction = self.junction(&wanted.place);
+        before(&format!("link the fileset {name} at {junction}"))?;
+        self.management.link(name, &junction)
+    }
+}
+
+/// What the management server says at one time.
+struct Survey {
+    filesets: Vec<Fileset>,
+    quotas: BTreeMap<String, Quota>,
+}
+
+impl Survey {
+    fn of(&self, wanted: &Wanted) -> Result<Option<(&Fileset, Mark)>, Fault> {
+        let marked = |it| Fileset::mark(it).filter(|mark| mark.id == wanted.id).map(|mark| (it, mark));
+        let mut marked = self.filesets.iter().filter_map(marked);
+        match (marked.next(), marked.next()) {
+            (Some((one, _)), Some((two, _))) => Err(Fault::Conflict(format!(
+                "the comments of two filesets, {} and {}, hold the UUID {}",
+                one.name(),
+                two.name(),
+                wanted.id
+            ))),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn at(&self, junction: &str) -> Option<&Fileset> {
+        self.filesets.iter().find(|fileset| fileset.junction() == Some(junction))
+    }
+}
+
+impl Driver for Scale {
+    fn ready(&self) -> Result<(), Fault> {
+        self.mount.root()?;
+        self.management.filesystem()?.judge(self.block, &self.root).map_err(Fault::unclear)
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        limits.in_blocks_of(self.block)
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        match self.mount.root().and_then(|root| Ok((root, self.survey()?))) {
+            Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
+            Err(fault) => super::same_for_all(&fault, wanted.len()),
+        }
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        let filesets = self.management.filesets()?;
+        let unlinked = filesets.iter().filter(|fileset| fileset.junction().is_none());
+        let trashed = unlinked.filter_map(Fileset::mark);
+        Ok(trashed.filter_map(|mark| Some(Trashed { id: mark.id, since: mark.retired? })).collect())
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey()?;
+        let (name, held, linked) = if let Some((fileset, mark)) = self.ours(&survey, wanted)? {
+            self.use_again(fileset, mark, wanted, before)?;
+            let held = survey.quotas.get(fileset.name()).and_then(Quota::limits);
+            (fileset.name().to_owned(), held, fileset.junction().is_some())
+        } else {
+            let name = Fileset::name_for(wanted.id);
+            if mount::look(root.as_fd(), &wanted.place.to_string())? != Found::Nothing {
+                return Err(Fault::Conflict(format!("at {} is something that is no fileset", wanted.place)));
+            }
+            before(&format!("make the fileset {name}"))?;
+            self.management.make(&name, wanted)?;
+            (name, None, false)
+        };
+        self.limit(&name, held, wanted.limits, before)?;
+        if !linked {
+            self.link(root.as_fd(), &name, wanted, before)?;
+        }
+        mount::give(root.as_fd(), wanted, before)
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey()?;
+        let Some((fileset, mark)) = self.ours(&survey, wanted)? else { return Ok(()) };
+        let name = fileset.name();
+        if fileset.junction().is_some() {
+            mount::set_mode(root.as_fd(), &wanted.place, Mode(0), before)?;
+        }
+        if fileset.junction().is_some() || mark.retired.is_none() {
+            let Some(quota) = survey.quotas.get(name) else {
+                return Err(Fault::unclear(format!(
+                    "what the fileset {name} uses is not known: is its quota accounted?"
+                )));
+            };
+            self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), before)?;
+        }
+        if mark.retired.is_none() {
+            before(&format!("mark the fileset {name} as in the trash"))?;
+            self.management.mark(name, Mark { id: wanted.id, retired: Some(now) })?;
+        }
+        if fileset.junction().is_some() {
+            before(&format!("unlink the fileset {name}"))?;
+            self.management.unlink(name)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey()?;
+        if let Some((fileset, _)) = self.ours(&survey, wanted)?
+            && fileset.junction().is_none()
+        {
+            self.link(root.as_fd(), fileset.name(), wanted, before)?;
+        }
+        self.ensure(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let survey = self.survey()?;
+        let junction = self.junction(&wanted.place);
+        let Some(there) = survey.at(&junction) else {
+            return Err(Fault::Conflict(format!("at {junction} is no fileset, and only a fileset can be adopted")));
+        };
+        if let Some((fileset, _)) = survey.of(wanted)?
+            && fileset.name() != there.name()
+        {
+            return Err(Fault::Conflict(format!("this resource has a fileset already: {}", fileset.name())));
+        }
+        match there.mark() {
+            Some(mark) if mark.id == wanted.id => Ok(()),
+            Some(mark) => Err(Fault::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
+            None => {
+                before(&format!("mark the fileset {}", there.name()))?;
+                self.management.mark(there.name(), Mark::of(wanted.id))
+            }
+        }
+    }
+
+    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+        let mark = Mark { id: trashed.id, retired: Some(trashed.since) };
+        let filesets = self.management.filesets()?;
+        let gone = filesets.iter().filter(|fileset| fileset.mark() == Some(mark) && fileset.junction().is_none());
+        for fileset in gone {
+            before(&format!("delete the fileset {}", fileset.name()))?;
+            self.management.delete(fileset.name(), mark)?;
+        }
+        Ok(())
+    }
+
+    fn usage(&self, wanted: &[&Wanted], _: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+        let survey = match self.survey() {
+            Ok(survey) => survey,
+            Err(fault) => return super::same_for_all(&fault, wanted.len()),
+        };
+        let one = |wanted: &&Wanted| {
+            let ours = survey.of(wanted)?.filter(|(it, _)| it.junction() == Some(&self.junction(&wanted.place)));
+            let Some((fileset, _)) = ours else { return Ok(None) };
+            match survey.quotas.get(fileset.name()) {
+                Some(quota) => Ok(Some(quota.usage())),
+                None => Err(Fault::unclear(format!("what the fileset {} uses is not known", fileset.name()))),
+            }
+        };
+        wanted.iter().map(one).collect()
+    }
+}

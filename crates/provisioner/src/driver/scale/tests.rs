@@ -1,0 +1,246 @@
+use std::path::Path;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::simulated::{BLOCK, ROOT, Simulated};
+use super::*;
+use crate::driver::conformance::Bench;
+use crate::driver::rest::faults::Again;
+use crate::driver::rest::tests::FAST;
+use crate::limits::{Bytes, Inodes};
+
+fn settings(simulated: &Simulated) -> Settings {
+    let api = json!({"url": simulated.url, "timeout_seconds": 10});
+    serde_json::from_value(json!({
+        "api": api, "user": "proxy", "password": "hush", "filesystem": "fs1",
+        "root": ROOT, "mount": simulated.mount(), "block_size": BLOCK,
+    }))
+    .unwrap()
+}
+
+fn kind(path: &Path) -> i64 {
+    rustix::fs::statfs(path).unwrap().f_type
+}
+
+fn scale(simulated: &Simulated) -> Scale {
+    Scale::on(&settings(simulated), FAST, kind(&simulated.mount())).unwrap()
+}
+
+fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
+    Bench { driver, ids: (0, 30_500), make_unmarked }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+#[test]
+fn does_what_every_driver_must() {
+    let simulated = Simulated::start();
+    let put = |place: &Place| simulated.world().put("made-by-hand", "Scratch of the chemists", &place.to_string());
+    bench(&scale(&simulated), &put).all();
+}
+
+#[test]
+fn does_it_when_much_goes_wrong() {
+    let simulated = Simulated::start();
+    let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
+    simulated.world().faults = Some(12);
+    let scale = scale(&simulated);
+    bench(&Again(&scale), &put).all();
+    assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+}
+
+#[test]
+fn a_lost_answer_makes_no_second_fileset() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    simulated.world().loses_next = true;
+    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Passing { .. })));
+    assert_eq!(simulated.world().names().len(), 1);
+    // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
+    assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Absent);
+    simulated.world().lag = 30;
+    scale.ensure(&wanted, &go).unwrap();
+    assert_eq!(simulated.world().names().len(), 1);
+    assert_eq!(simulated.world().twice, 1);
+}
+
+#[test]
+fn many_are_looked_at_with_few_lists() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted: Vec<_> = (0..5).map(|n| bench.wanted(n)).collect();
+    for wanted in &wanted[1..] {
+        scale.ensure(wanted, &go).unwrap();
+    }
+    simulated.world().lists = 0;
+    let seen: Vec<_> = scale.observe(&wanted.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
+    assert_eq!(seen[0], Seen::Absent);
+    assert!(seen[1..].iter().all(|seen| matches!(seen, Seen::Ours(_))), "{seen:?}");
+    // Two pages of filesets, four of quotas; not one for each resource.
+    assert_eq!(simulated.world().lists, 6);
+    let usage = scale.usage(&[&wanted[1]], &|_| {}).remove(0).unwrap();
+    assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
+}
+
+#[test]
+fn nobody_is_thrown_out_of_a_fileset() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    simulated.world().busy = true;
+    let fault = scale.retire(&wanted, 5, &go).unwrap_err();
+    assert!(matches!(fault, Fault::Passing { .. }) && fault.to_string().contains("resource busy"), "{fault}");
+    assert!(matches!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Ours(present) if present.mode == Mode(0)));
+    simulated.world().busy = false;
+    scale.retire(&wanted, 6, &go).unwrap();
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }], "since it was decided");
+}
+
+#[test]
+fn data_survives_the_trash_and_goes_with_the_purge() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    let file = simulated.mount().join(wanted.place.to_string()).join("file");
+    std::fs::write(&file, "data").unwrap();
+    scale.retire(&wanted, 5, &go).unwrap();
+    assert!(!file.exists());
+    scale.restore(&wanted, &go).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
+    scale.retire(&wanted, 6, &go).unwrap();
+    for since in [5, 7] {
+        scale.purge(&Trashed { id: wanted.id, since }, &go).unwrap();
+        assert_eq!(simulated.world().names().len(), 1, "another time in the trash is another tree");
+    }
+    scale.purge(&Trashed { id: wanted.id, since: 6 }, &go).unwrap();
+    assert!(simulated.world().names().is_empty());
+}
+
+#[test]
+fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let (directory, link) = (bench.wanted(1), bench.wanted(2));
+    let path = |wanted: &Wanted| simulated.mount().join(wanted.place.to_string());
+    std::fs::create_dir_all(path(&directory)).unwrap();
+    std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
+    for wanted in [&directory, &link] {
+        assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Seen::Obstructed(_)));
+        assert!(matches!(scale.ensure(wanted, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(scale.adopt(wanted, &go), Err(Fault::Conflict(_))));
+    }
+    assert!(simulated.world().names().is_empty(), "nothing was made aside");
+}
+
+#[test]
+fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    simulated.world().put(&Fileset::name_for(wanted.id), "somebody else's", "elsewhere");
+    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+}
+
+#[test]
+fn what_is_not_known_is_not_absent() {
+    let simulated = Simulated::start();
+    let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
+    let scale = Scale::on(&wrong, FAST, kind(&simulated.mount())).unwrap();
+    let bench = bench(&scale, &|_| {});
+    let wanted = [bench.wanted(1), bench.wanted(2)];
+    for outcome in scale.observe(&[&wanted[0], &wanted[1]]) {
+        let fault = crate::pass::told(&outcome.unwrap_err());
+        assert!(fault.contains("`password` is wrong") && !fault.contains("hunter2"), "{fault}");
+    }
+    assert!(scale.trash().is_err() && scale.ready().is_err());
+    assert!(!format!("{wrong:?}").contains("hunter2"));
+}
+
+#[test]
+fn settings_are_held_against_the_file_system() {
+    let simulated = Simulated::start();
+    for (settings, word) in [
+        (Settings { block_size: 1 << 20, ..settings(&simulated) }, "`block_size`"),
+        (Settings { root: "/gpfs/fs10".into(), ..settings(&simulated) }, "`root`"),
+    ] {
+        let fault = Scale::on(&settings, FAST, kind(&simulated.mount())).unwrap().ready().unwrap_err();
+        assert!(fault.to_string().contains(word), "{fault}");
+    }
+    let fault = Scale::new(&settings(&simulated)).unwrap().ready().unwrap_err();
+    assert!(fault.to_string().contains("is it mounted"), "{fault}");
+    assert!(Scale::new(&Settings { block_size: 1000, ..settings(&simulated) }).is_err());
+}
+
+#[test]
+fn growth_makes_room_for_inodes() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let mut wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    wanted.limits = Limits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
+    scale.ensure(&wanted, &go).unwrap();
+    let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
+    assert_eq!(fileset.most_inodes(), Some(Inodes(5_000_000)));
+}
+
+mod wire {
+    use super::super::wire::*;
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn marks_are_read_as_they_are_written_and_nothing_else_is_one() {
+        let id = Uuid::from_u128(7);
+        for mark in [Mark::of(id), Mark { id, retired: Some(12) }] {
+            assert_eq!(mark.to_string().parse(), Ok(mark));
+        }
+        let near = format!("{id} retired=");
+        let simple = id.simple().to_string();
+        let words = format!("see {id}");
+        for comment in ["", "Fileset created by IBM Container Storage Interface driver", &near, &simple, &words] {
+            assert!(comment.parse::<Mark>().is_err(), "{comment}");
+        }
+    }
+
+    #[test]
+    fn filesets_of_old_and_new_releases_are_read() {
+        let old = json!({"config": {"filesetName": "a", "path": "--", "comment": "", "maxNumInodes": 0}});
+        let new = json!({"filesetName": "a", "afm": {}, "config": {"path": "/gpfs/fs1/a", "id": 3}});
+        let [old, new] = [old, new].map(|it| serde_json::from_value::<Fileset>(it).unwrap());
+        assert_eq!((old.name(), old.junction(), old.most_inodes()), ("a", None, None));
+        assert_eq!((new.name(), new.junction(), new.mark()), ("a", Some("/gpfs/fs1/a"), None));
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_what_is_in_doubt_counts() {
+        let quota = json!({
+            "quotaType": "FILESET", "objectName": "a", "blockUsage": -8, "blockInDoubt": 24, "blockQuota": 4096,
+            "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
+        });
+        let read = |quota: &serde_json::Value| serde_json::from_value::<Quota>(quota.clone()).unwrap();
+        let limits = Limits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
+        assert_eq!(read(&quota).limits(), Some(limits));
+        assert_eq!(read(&quota).usage(), Usage { space: Bytes(16 << 10), inodes: Inodes(6) });
+        let mut unlimited = quota.clone();
+        unlimited["filesLimit"] = 0.into();
+        assert_eq!(read(&unlimited).limits(), None);
+    }
+
+    #[test]
+    fn a_failed_job_tells_why() {
+        for stderr in [json!(["EFSSG0264C\n", "no such thing"]), json!("EFSSG0264C no such thing")] {
+            let job = json!({"jobid": 4, "status": "FAILED", "result": {"stderr": stderr}});
+            let job: Job = serde_json::from_value(job).unwrap();
+            assert_eq!(job.progress(), Progress::Failed("EFSSG0264C no such thing".into()));
+        }
+    }
+}
