@@ -23,6 +23,7 @@ pub mod quotas;
 pub mod rest;
 pub mod scale;
 pub mod tree;
+pub mod vast;
 
 /// A directory as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -114,6 +114,15 @@ fn make(above: BorrowedFd<'_>, name: &str, id: Uuid, mode: Mode) -> Result<(), E
     rustix::fs::fsync(above)
 }
 
+/// Makes a directory at a place, closed to all but this program's user.
+pub(super) fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), Fault> {
+    let what = |error| Fault::passing(format!("the directory {place} cannot be made"), error);
+    let above = place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
+    let above = open(root, &above).map_err(what)?;
+    rustix::fs::mkdirat(&above, place.name(), Bits::RWXU).map_err(what)?;
+    rustix::fs::fsync(&above).map_err(what)
+}
+
 /// Gives the directory at a place its owner, group and mode; tells `before` where that changes something.
 pub(super) fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
     let (place, owner) = (&wanted.place, (wanted.uid, wanted.gid));
@@ -145,14 +154,14 @@ fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), Fau
     read.map_err(|error| Fault::passing(format!("{place} cannot be opened"), error))
 }
 
-/// Names in a directory, without `.` and `..`, and whether each is a directory.
-pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<(String, bool)>, Errno> {
+/// Names in a directory, without `.` and `..`.
+pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != "." && name != ".." {
-            names.push((name, entry.file_type() == FileType::Directory));
+            names.push(name);
         }
     }
     Ok(names)

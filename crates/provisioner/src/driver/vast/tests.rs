@@ -1,0 +1,232 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::simulated::{ROOT, Simulated};
+use super::*;
+use crate::driver::conformance::Bench;
+use crate::driver::rest::faults::Again;
+use crate::driver::rest::tests::FAST;
+use crate::limits::{Bytes, Inodes};
+
+fn settings(simulated: &Simulated, credential: &Value) -> Settings {
+    let mut settings = json!({
+        "api": {"url": simulated.url, "timeout_seconds": 10}, "root": ROOT, "mount": simulated.folder.path(),
+    });
+    for (key, value) in credential.as_object().unwrap() {
+        settings[key] = value.clone();
+    }
+    serde_json::from_value(settings).unwrap()
+}
+
+fn kind(path: &Path) -> i64 {
+    rustix::fs::statfs(path).unwrap().f_type
+}
+
+fn with(simulated: &Simulated, credential: &Value) -> Result<Vast, NotSetUp> {
+    Vast::on(&settings(simulated, credential), FAST, kind(simulated.folder.path()))
+}
+
+fn vast(simulated: &Simulated) -> Vast {
+    with(simulated, &json!({"token": "hush"})).unwrap()
+}
+
+fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
+    Bench { driver, ids: (0, 30_500), make_unmarked }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+fn seen(vast: &Vast, wanted: &Wanted) -> Seen {
+    vast.observe(&[wanted]).remove(0).unwrap()
+}
+
+#[test]
+fn does_what_every_driver_must() {
+    for (follows, pages) in [(false, false), (true, true)] {
+        let simulated = Simulated::start();
+        (simulated.world().follows, simulated.world().pages) = (follows, pages);
+        let make = |place: &Place| drop(simulated.make_directory(&place.to_string()));
+        bench(&vast(&simulated), &make).all();
+    }
+}
+
+#[test]
+fn does_it_when_much_goes_wrong() {
+    for follows in [false, true] {
+        let simulated = Simulated::start();
+        simulated.world().follows = follows;
+        simulated.world().faults = Some(6);
+        let make = |place: &Place| {
+            simulated.make_directory(&place.to_string());
+            simulated.world().put("made by hand", &format!("{ROOT}/{place}"), 1);
+        };
+        let vast = with(&simulated, &json!({"user": "manager", "password": "hush"})).unwrap();
+        bench(&Again(&vast), &make).all();
+        assert!(simulated.world().wrong > 50, "{}", simulated.world().wrong);
+        assert!(simulated.world().logins > 2, "tokens were renewed");
+    }
+}
+
+#[test]
+fn half_made_objects_are_brought_to_their_end() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let bench = bench(&vast, &|_| {});
+    // A directory without a quota: the answer of the quota call was never had, nor was the call carried out.
+    let bare = bench.wanted(1);
+    let path = simulated.make_directory(&bare.place.to_string());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    // A quota without a directory.
+    let empty = bench.wanted(2);
+    simulated.world().put(&empty.id.to_string(), &format!("{ROOT}/{}", empty.place), 1);
+    // Both, and an answer that was lost.
+    let lost = bench.wanted(3);
+    simulated.world().loses_next = true;
+    assert!(matches!(vast.ensure(&lost, &go), Err(Fault::Passing { .. })));
+    for wanted in [&bare, &empty] {
+        assert_eq!(seen(&vast, wanted), Seen::Absent);
+    }
+    for wanted in [&bare, &empty, &lost] {
+        vast.ensure(wanted, &go).unwrap();
+        assert!(bench.is_as_wanted(wanted), "{:?}", seen(&vast, wanted));
+    }
+    assert_eq!(simulated.world().quotas.len(), 3);
+}
+
+#[test]
+fn a_closed_directory_that_holds_something_is_nobodys() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    let path = simulated.make_directory(&wanted.place.to_string());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(path.join("thesis"), "data").unwrap();
+    assert!(matches!(seen(&vast, &wanted), Seen::Unmarked(_)));
+    assert!(matches!(vast.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+}
+
+#[test]
+fn a_path_in_the_trash_can_be_had_by_another() {
+    for follows in [false, true] {
+        let simulated = Simulated::start();
+        simulated.world().follows = follows;
+        let vast = vast(&simulated);
+        let bench = bench(&vast, &|_| {});
+        let old = bench.wanted(1);
+        let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+        vast.ensure(&old, &go).unwrap();
+        std::fs::write(simulated.folder.path().join(old.place.to_string()).join("file"), "data").unwrap();
+        vast.retire(&old, 5, &go).unwrap();
+        assert_eq!(seen(&vast, &new), Seen::Absent);
+        vast.ensure(&new, &go).unwrap();
+        assert!(bench.is_as_wanted(&new));
+        assert!(matches!(vast.restore(&old, &go), Err(Fault::Conflict(_))), "the place is taken");
+        assert_eq!(vast.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
+        vast.retire(&new, 6, &go).unwrap();
+        vast.restore(&old, &go).unwrap();
+        assert!(bench.is_as_wanted(&old), "{:?}", seen(&vast, &old));
+        assert!(simulated.folder.path().join(old.place.to_string()).join("file").exists());
+        vast.purge(&Trashed { id: new.id, since: 6 }, &go).unwrap();
+        assert!(bench.is_as_wanted(&old), "the purge took nothing of it");
+        assert_eq!(simulated.world().quotas.len(), 1);
+    }
+}
+
+#[test]
+fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    vast.ensure(&wanted, &go).unwrap();
+    vast.retire(&wanted, 5, &go).unwrap();
+    let path = simulated.make_directory(&wanted.place.to_string());
+    std::fs::write(path.join("file"), "data").unwrap();
+    assert!(matches!(seen(&vast, &wanted), Seen::Obstructed(_)));
+    for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go), vast.retire(&wanted, 6, &go)] {
+        assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+    }
+    assert!(path.join("file").exists());
+}
+
+#[test]
+fn symlinks_and_other_tenants_quotas_are_left_alone() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let bench = bench(&vast, &|_| {});
+    let (first, link) = (bench.wanted(1), bench.wanted(2));
+    simulated.world().put("of tenant 2", &format!("{ROOT}/{}", first.place), 2);
+    vast.ensure(&first, &go).unwrap();
+    assert!(bench.is_as_wanted(&first));
+    std::os::unix::fs::symlink("project-1", simulated.folder.path().join(link.place.to_string())).unwrap();
+    assert!(matches!(seen(&vast, &link), Seen::Obstructed(_)));
+    assert!(matches!(vast.ensure(&link, &go), Err(Fault::Conflict(_))));
+}
+
+#[test]
+fn a_failed_quota_is_unknown_not_drift() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    vast.ensure(&wanted, &go).unwrap();
+    for quota in simulated.world().quotas.values_mut() {
+        quota.fields["state"] = "FAILED".into();
+    }
+    let fault = vast.observe(&[&wanted]).remove(0).unwrap_err();
+    assert!(fault.to_string().contains("FAILED"), "{fault}");
+}
+
+#[test]
+fn usage_is_in_bytes_and_unknown_is_no_zero() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    assert_eq!(vast.usage(&[&wanted], &|_| {}).remove(0).unwrap(), None);
+    vast.ensure(&wanted, &go).unwrap();
+    let used = Usage { space: Bytes(13_832_814_592), inodes: Inodes(3) };
+    assert_eq!(vast.usage(&[&wanted], &|_| {}).remove(0).unwrap(), Some(used));
+    simulated.world().quotas.values_mut().next().unwrap().fields["used_inodes"] = Value::Null;
+    assert!(vast.usage(&[&wanted], &|_| {}).remove(0).is_err());
+    assert!(vast.retire(&wanted, 5, &go).is_err(), "it cannot be frozen at what is not known");
+}
+
+#[test]
+fn what_is_not_known_is_not_absent() {
+    let simulated = Simulated::start();
+    for credential in [json!({"token": "hunter2"}), json!({"user": "manager", "password": "hunter2"})] {
+        let vast = with(&simulated, &credential).unwrap();
+        let bench = bench(&vast, &|_| {});
+        let wanted = [bench.wanted(1), bench.wanted(2)];
+        for outcome in vast.observe(&[&wanted[0], &wanted[1]]) {
+            let fault = crate::pass::told(&outcome.unwrap_err());
+            assert!(fault.contains("VAST refuses it") && !fault.contains("hunter2"), "{fault}");
+        }
+        assert!(vast.ready().is_err());
+        assert!(!format!("{vast:?} {:?}", settings(&simulated, &credential)).contains("hunter2"));
+    }
+}
+
+#[test]
+fn one_credential_is_wanted_and_a_mount_of_nfs() {
+    let simulated = Simulated::start();
+    for credential in [json!({}), json!({"user": "a"}), json!({"token": "a", "user": "a", "password": "a"})] {
+        assert!(matches!(with(&simulated, &credential), Err(NotSetUp::Setting(_))), "{credential}");
+    }
+    let fault = Vast::new(&settings(&simulated, &json!({"token": "hush"}))).unwrap().ready().unwrap_err();
+    assert!(fault.to_string().contains("is it mounted"), "{fault}");
+}
+
+#[test]
+fn a_quota_as_the_knowledge_base_shows_it_is_read() {
+    let text = r#"{"id":5,"guid":"7526a41d-b6e7-4fc4-bfbc-9e3ac3096be3","name":"myquota","title":"keysquota","state":"OK",
+        "path":"/keystest/quotadir","grace_period":null,"soft_limit":null,"hard_limit":1000000000000,
+        "soft_limit_inodes":0,"hard_limit_inodes":0,"used_inodes":3,"used_capacity":13832814592,
+        "used_effective_capacity":13832814592,"used_capacity_tb":0.014,"cluster_id":1,"tenant_id":1}"#;
+    let quota: Quota = serde_json::from_str(text).unwrap();
+    assert_eq!((quota.mark(), quota.limits(), quota.is_of(1), quota.is_of(2)), (None, None, true, false));
+    assert_eq!(quota.usage().unwrap().space, Bytes(13_832_814_592));
+}

@@ -1,0 +1,87 @@
+//! The trash of a mounted tree: `.trash` below its root, closed to all but this program's user, with one directory
+//! `UUID.SECONDS` for each tree.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::Mode as Bits;
+use rustix::io::Errno;
+
+use crate::driver::mount::{names, open};
+use crate::driver::{Fault, Trashed, Wanted};
+
+const TRASH: &str = ".trash";
+
+fn name(trashed: &Trashed) -> String {
+    format!("{}.{}", trashed.id, trashed.since)
+}
+
+fn parse(text: &str) -> Option<Trashed> {
+    let (id, since) = text.split_once('.')?;
+    let trashed = Trashed { id: id.parse().ok()?, since: since.parse().ok()? };
+    (name(&trashed) == text).then_some(trashed)
+}
+
+/// Everything in the trash.
+pub(super) fn list(root: BorrowedFd<'_>) -> Result<Vec<Trashed>, Fault> {
+    let fault = |error| Fault::passing("the trash cannot be read", error);
+    match open(root, TRASH).and_then(|trash| names(trash.as_fd())) {
+        Ok(names) => Ok(names.iter().filter_map(|name| parse(name)).collect()),
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+/// Renames the directory into the trash.
+pub(super) fn put(root: BorrowedFd<'_>, wanted: &Wanted, now: u64) -> Result<(), Fault> {
+    let fault = |error| Fault::passing(format!("{} cannot be put into the trash", wanted.place), error);
+    match rustix::fs::mkdirat(root, TRASH, Bits::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(fault(error)),
+    }
+    let trash = open(root, TRASH).map_err(fault)?;
+    let above = above(root, wanted).map_err(fault)?;
+    let name = name(&Trashed { id: wanted.id, since: now });
+    moved(above.as_fd(), wanted.place.name(), trash.as_fd(), &name).map_err(fault)
+}
+
+/// Renames the directory from the trash to its place, which is free.
+pub(super) fn take_out(root: BorrowedFd<'_>, wanted: &Wanted, since: u64) -> Result<(), Fault> {
+    let fault = |error| Fault::passing(format!("{} cannot be taken out of the trash", wanted.place), error);
+    let (trash, above) = (open(root, TRASH).map_err(fault)?, above(root, wanted).map_err(fault)?);
+    let name = name(&Trashed { id: wanted.id, since });
+    moved(trash.as_fd(), &name, above.as_fd(), wanted.place.name()).map_err(fault)
+}
+
+fn above(root: BorrowedFd<'_>, wanted: &Wanted) -> Result<OwnedFd, Errno> {
+    open(root, &wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string()))
+}
+
+fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Result<(), Errno> {
+    rustix::fs::renameat(from, old, to, new)?;
+    rustix::fs::fsync(to)?;
+    rustix::fs::fsync(from)
+}
+
+/// Deletes a tree for good.
+pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Fault> {
+    let trash = open(root, TRASH).map_err(|error| Fault::passing("the trash cannot be read", error))?;
+    // By way of the handle, so that nobody can put another directory in the trash's place; below it the standard library
+    // follows no symlink.
+    let path = format!("/proc/self/fd/{}/{}", trash.as_fd().as_raw_fd(), name(trashed));
+    std::fs::remove_dir_all(path)
+        .map_err(|error| Fault::passing(format!("the tree of {} cannot be deleted", trashed.id), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_read() {
+        let trashed = Trashed { id: uuid::Uuid::from_u128(7), since: 12 };
+        assert_eq!(parse(&name(&trashed)), Some(trashed));
+        for odd in ["", "x.1", "00000000-0000-0000-0000-000000000007", "00000000000000000000000000000007.12"] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
+    }
+}
