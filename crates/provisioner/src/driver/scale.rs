@@ -7,7 +7,7 @@
 //! unlinked, given its quota, linked at its place, and given owner and mode last, through the mounted file system: the
 //! interface tells a mode only by a job for each directory, which is too much for a look at thousands. Into the trash goes
 //! a fileset by being frozen and unlinked (never by force: somebody still working in it makes a passing fault); in this
-//! state its data stays, and no directory can be entered. A directory at a place that is no fileset cannot be turned into
+//! state its data stays, and nobody can enter it. Usage is as old as what the management server shows of it. A directory at a place that is no fileset cannot be turned into
 //! one and is in the way.
 
 use std::collections::BTreeMap;
@@ -57,6 +57,9 @@ pub struct Settings {
     #[serde(default = "inode_space")]
     pub inode_space: String,
 }
+
+/// Why nothing can be made at a place.
+const IN_THE_WAY: &str = "there, or on the way, is something that is no directory";
 
 fn inode_space() -> String {
     "new".into()
@@ -115,7 +118,14 @@ impl Scale {
                     return Ok(Seen::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
                 }
                 (None, Some(since)) => return Ok(Seen::Trashed { since }),
-                // Begun and never linked: `ensure` takes it up.
+                // Begun and not linked: `ensure` takes it up.
+                (None, None) if survey.at(&junction).is_none() => {
+                    return match mount::look(root, &wanted.place.to_string())? {
+                        Found::Directory { .. } => Err(self.linked_or_taken(fileset.name(), &wanted.place)),
+                        Found::Nothing => Ok(Seen::Absent),
+                        Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
+                    };
+                }
                 (None, None) => {}
             }
         }
@@ -127,7 +137,7 @@ impl Scale {
             None => match mount::look(root, &wanted.place.to_string())? {
                 Found::Nothing => Ok(Seen::Absent),
                 Found::Directory { .. } => Ok(Seen::Obstructed("a directory there is no fileset".into())),
-                Found::Other => Ok(Seen::Obstructed("there, or on the way, is something that is no directory".into())),
+                Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
             },
         }
     }
@@ -145,12 +155,15 @@ impl Scale {
         Ok(Present { uid, gid, mode, limits, project: None, usage })
     }
 
-    /// The fileset at the place, where it is this resource's.
+    /// The resource's fileset: in the trash, at its place, or begun and not linked yet.
     fn ours<'a>(&self, survey: &'a Survey, wanted: &Wanted) -> Result<Option<(&'a Fileset, Mark)>, Fault> {
         let junction = self.junction(&wanted.place);
         match (survey.of(wanted)?, survey.at(&junction)) {
             (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => {
                 Err(Fault::Conflict(format!("the fileset {} of this resource is linked elsewhere", fileset.name())))
+            }
+            (Some((fileset, mark)), _) if mark.retired.is_some() && fileset.junction().is_none() => {
+                Ok(Some((fileset, mark)))
             }
             (Some((fileset, mark)), None) => Ok(Some((fileset, mark))),
             (Some((fileset, mark)), Some(there)) if fileset.name() == there.name() => Ok(Some((fileset, mark))),
@@ -179,6 +192,16 @@ impl Scale {
         Ok(())
     }
 
+    /// A directory is where an unlinked fileset of ours belongs: somebody made it, or, and this will pass, the fileset is
+    /// linked and the server does not show it yet.
+    fn linked_or_taken(&self, name: &str, place: &Place) -> Fault {
+        self.management.renew(calls::FILESETS);
+        Fault::unclear(format!(
+            "at {place} is a directory, while the fileset {name} is shown as unlinked: either that is out of date, or \
+             somebody made the directory, and has to move it away"
+        ))
+    }
+
     fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
         if held == Some(limits) {
             return Ok(());
@@ -189,8 +212,10 @@ impl Scale {
 
     /// Links the fileset at the place, which must be free.
     fn link(&self, root: BorrowedFd<'_>, name: &str, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        if mount::look(root, &wanted.place.to_string())? != Found::Nothing {
-            return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
+        match mount::look(root, &wanted.place.to_string())? {
+            Found::Nothing => {}
+            Found::Directory { .. } => return Err(self.linked_or_taken(name, &wanted.place)),
+            Found::Other => return Err(Fault::Conflict(format!("at {} is no directory", wanted.place))),
         }
         mount::make_parents(root, wanted, before)?;
         let junction = self.junction(&wanted.place);
@@ -305,6 +330,9 @@ impl Driver for Scale {
         if let Some((fileset, _)) = self.ours(&survey, wanted)?
             && fileset.junction().is_none()
         {
+            if let Some(other) = survey.at(&self.junction(&wanted.place)) {
+                return Err(Fault::Conflict(format!("the fileset {} is in its place", other.name())));
+            }
             self.link(root.as_fd(), fileset.name(), wanted, before)?;
         }
         self.ensure(wanted, before)

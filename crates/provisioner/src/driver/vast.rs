@@ -263,6 +263,9 @@ impl Driver for Vast {
     fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
+        if survey.trash.contains_key(&wanted.id) {
+            return Ok(());
+        }
         let (present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
             At::Ours(present, quota) => (present, quota),
             At::Free(..) => return Ok(()),

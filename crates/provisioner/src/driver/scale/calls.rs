@@ -15,6 +15,9 @@ use crate::limits::{Inodes, Limits};
 
 /// No list has more pages: 1,000 rows stand on each.
 const PAGES: usize = 1_000;
+/// The server's tasks that renew what it shows: the first as public clients name it, the second as its task list does.
+pub(super) const FILESETS: &str = "FILESETS";
+const QUOTA: &str = "QUOTA";
 
 #[derive(Debug)]
 pub(super) struct Management {
@@ -68,7 +71,7 @@ impl Management {
             Err(refused) if !wire::says_exists(&refused.0) => return Err(refused.fault(&what)),
             Ok(()) | Err(_) => {}
         }
-        let made = self.shown(&what, || self.fileset(name))?;
+        let made = self.shown(&what, FILESETS, || self.fileset(name))?;
         if made.mark() != Some(mark) {
             return Err(Fault::Conflict(format!(
                 "a fileset {name} is there, whose comment does not say that it is ours"
@@ -83,7 +86,7 @@ impl Management {
             .map_err(|refused| refused.fault(&what))?;
         let filter = format!("objectName={name}");
         let query = [("fields", ":all:"), ("filter", &*filter)];
-        self.shown(&what, || {
+        self.shown(&what, QUOTA, || {
             let quotas = self.list(&what, "quotas", &query, |page| page.quotas)?;
             let mut ours = quotas.iter().filter(|quota| quota.is_of_a_fileset() && quota.object_name == name);
             Ok(ours.any(|quota| quota.limits() == Some(limits)).then_some(()))
@@ -103,7 +106,7 @@ impl Management {
 
     fn put(&self, what: &str, name: &str, body: &Value, done: impl Fn(&Fileset) -> bool) -> Result<(), Fault> {
         self.change(what, Method::PUT, &["filesets", name], Some(body))?.map_err(|refused| refused.fault(what))?;
-        self.shown(what, || Ok(self.fileset(name)?.is_some_and(|fileset| done(&fileset)).then_some(())))
+        self.shown(what, FILESETS, || Ok(self.fileset(name)?.is_some_and(|fileset| done(&fileset)).then_some(())))
     }
 
     pub(super) fn link(&self, name: &str, junction: &str) -> Result<(), Fault> {
@@ -112,7 +115,7 @@ impl Management {
         let outcome = self.change(&what, Method::POST, &path, Some(&json!({ "path": junction })))?;
         let linked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction() == Some(junction)).map(drop));
         match outcome {
-            Ok(()) => self.shown(&what, linked),
+            Ok(()) => self.shown(&what, FILESETS, linked),
             // Perhaps by a call whose answer was lost.
             Err(refused) => linked()?.ok_or_else(|| refused.fault(&what)),
         }
@@ -124,7 +127,7 @@ impl Management {
         let outcome = self.change(&what, Method::DELETE, &["filesets", name, "link"], None)?;
         let unlinked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction().is_none()).map(drop));
         match outcome {
-            Ok(()) => self.shown(&what, unlinked),
+            Ok(()) => self.shown(&what, FILESETS, unlinked),
             Err(refused) => unlinked()?.ok_or_else(|| refused.fault(&what)),
         }
     }
@@ -140,7 +143,7 @@ impl Management {
         let outcome = self.change(&what, Method::DELETE, &["filesets", name], None)?;
         let gone = || Ok(self.fileset(name)?.is_none().then_some(()));
         match outcome {
-            Ok(()) => self.shown(&what, gone),
+            Ok(()) => self.shown(&what, FILESETS, gone),
             Err(refused) => gone()?.ok_or_else(|| refused.fault(&what)),
         }
     }
@@ -181,12 +184,16 @@ impl Management {
         Err(Fault::unclear(format!("{what}: the pages of the list have no end")))
     }
 
-    /// Looks again and again until what was done is shown.
-    fn shown<T>(&self, what: &str, look: impl Fn() -> Result<Option<T>, Fault>) -> Result<T, Fault> {
+    /// Looks again and again until what was done is shown; the server is asked once to renew what it shows.
+    fn shown<T>(&self, what: &str, of: &str, look: impl Fn() -> Result<Option<T>, Fault>) -> Result<T, Fault> {
         let began = Instant::now();
+        let mut asked = false;
         for pause in self.rest.pace.pauses() {
             if let Some(found) = look()? {
                 return Ok(found);
+            }
+            if !std::mem::replace(&mut asked, true) {
+                self.renew(of);
             }
             if began.elapsed() + pause > self.rest.pace.patience {
                 break;
@@ -194,6 +201,12 @@ impl Management {
             std::thread::sleep(pause);
         }
         Err(Fault::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
+    }
+
+    /// Asks the server to renew what it shows. Whether it takes this or not, what it shows decides.
+    pub(super) fn renew(&self, of: &str) {
+        let query = [("taskId", of), ("maxDelay", "0")];
+        let _ = self.ask_of("renew what is shown", Method::POST, &["refreshTask", "enqueue"], &query, None);
     }
 
     /// Has a change made and waits for its end; what the system says where it refuses or fails.
@@ -214,14 +227,8 @@ impl Management {
         };
         let began = Instant::now();
         for pause in self.rest.pace.pauses() {
-            let ask = Ask {
-                method: Method::GET,
-                path: &["scalemgmt", "v2", "jobs", &job],
-                query: &[("fields", ":all:")],
-                body: None,
-                authorization: Some(&self.authorization),
-            };
-            let jobs: Changed = fine(what, &self.rest.ask(what, &ask)?)?;
+            let answer = self.ask_of(what, Method::GET, &["jobs", &job], &[("fields", ":all:")], None)?;
+            let jobs: Changed = fine(what, &answer)?;
             match jobs.jobs.first().map(wire::Job::progress) {
                 Some(Progress::Over) => return Ok(Ok(())),
                 Some(Progress::Failed(text)) => return Ok(Err(Refused(text))),
@@ -243,7 +250,18 @@ impl Management {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Answer, Fault> {
-        let path = [&["scalemgmt", "v2", "filesystems", &self.filesystem], below].concat();
+        self.ask_of(what, method, &[&["filesystems", &*self.filesystem], below].concat(), query, body)
+    }
+
+    fn ask_of(
+        &self,
+        what: &str,
+        method: Method,
+        below: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, Fault> {
+        let path = [&["scalemgmt", "v2"], below].concat();
         self.rest.ask(what, &Ask { method, path: &path, query, body, authorization: Some(&self.authorization) })
     }
 }

@@ -171,6 +171,10 @@ impl World {
         let reply = match (&*request.method, &path[..]) {
             ("GET", ["scalemgmt", "v2", "jobs", id]) => self.job(id.parse().unwrap()),
             ("GET", ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.look(rest, request),
+            ("POST", ["scalemgmt", "v2", "refreshTask", "enqueue"]) => {
+                self.lag = 0;
+                Reply::Json(202, "", json!({"status": {"code": 202}}))
+            }
             (_, ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.begin(request, rest),
             _ => Reply::Json(404, "", json!({"status": {"code": 404, "message": "no such endpoint"}})),
         };

@@ -63,7 +63,7 @@ fn a_lost_answer_makes_no_second_fileset() {
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
     assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Absent);
-    simulated.world().lag = 30;
+    simulated.world().lag = 100_000;
     scale.ensure(&wanted, &go).unwrap();
     assert_eq!(simulated.world().names().len(), 1);
     assert_eq!(simulated.world().twice, 1);
@@ -86,6 +86,25 @@ fn many_are_looked_at_with_few_lists() {
     assert_eq!(simulated.world().lists, 6);
     let usage = scale.usage(&[&wanted[1]], &|_| {}).remove(0).unwrap();
     assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
+}
+
+#[test]
+fn a_link_that_is_not_shown_yet_is_no_conflict() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted = bench.wanted(1);
+    let lose_link = |what: &str| {
+        simulated.world().loses_next = what.starts_with("link ");
+        Ok(())
+    };
+    assert!(matches!(scale.ensure(&wanted, &lose_link), Err(Fault::Passing { .. })));
+    simulated.world().lag = 100_000;
+    for outcome in [scale.observe(&[&wanted]).remove(0).map(drop), scale.ensure(&wanted, &go)] {
+        assert!(matches!(outcome, Err(Fault::Passing { .. }) | Ok(())), "{outcome:?}");
+    }
+    scale.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted));
 }
 
 #[test]
@@ -122,6 +141,23 @@ fn data_survives_the_trash_and_goes_with_the_purge() {
     }
     scale.purge(&Trashed { id: wanted.id, since: 6 }, &go).unwrap();
     assert!(simulated.world().names().is_empty());
+}
+
+#[test]
+fn a_path_in_the_trash_can_be_had_by_another() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let old = bench.wanted(1);
+    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    scale.ensure(&old, &go).unwrap();
+    scale.retire(&old, 5, &go).unwrap();
+    scale.ensure(&new, &go).unwrap();
+    assert!(bench.is_as_wanted(&new));
+    scale.retire(&old, 6, &go).unwrap();
+    assert!(matches!(scale.restore(&old, &go), Err(Fault::Conflict(_))), "the place is taken");
+    assert!(bench.is_as_wanted(&new));
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
 }
 
 #[test]

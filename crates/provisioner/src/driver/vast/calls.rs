@@ -62,7 +62,7 @@ impl Management {
         let mut quotas = Vec::new();
         for page in 1..=PAGES {
             let page = page.to_string();
-            let answer = self.ask(what, Method::GET, &[], &[("page", &page), ("page_size", ROWS)], None)?;
+            let answer = self.ask(what, &Method::GET, &[], &[("page", &page), ("page_size", ROWS)], None)?;
             match fine(what, &answer)?.json(what)? {
                 Rows::All(all) => quotas = all,
                 Rows::Page { results, next: Some(_), .. } => {
@@ -86,25 +86,25 @@ impl Management {
     pub(super) fn make(&self, path: &str, wanted: &Wanted) -> Result<(), Fault> {
         let what = format!("make the quota of {path}");
         let body = wire::make(path, self.tenant, wanted);
-        fine(&what, &self.ask(&what, Method::POST, &[], &[], Some(&body))?).map(drop)
+        fine(&what, &self.ask(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
     }
 
     pub(super) fn change(&self, id: u64, body: &Value) -> Result<(), Fault> {
         let what = format!("change the quota {id}");
-        fine(&what, &self.ask(&what, Method::PATCH, &[&id.to_string()], &[], Some(body))?).map(drop)
+        fine(&what, &self.ask(&what, &Method::PATCH, &[&id.to_string()], &[], Some(body))?).map(drop)
     }
 
     /// One that is gone already is as good.
     pub(super) fn delete(&self, id: u64) -> Result<(), Fault> {
         let what = format!("delete the quota {id}");
-        let answer = self.ask(&what, Method::DELETE, &[&id.to_string()], &[], None)?;
+        let answer = self.ask(&what, &Method::DELETE, &[&id.to_string()], &[], None)?;
         if answer.status == StatusCode::NOT_FOUND { Ok(()) } else { fine(&what, &answer).map(drop) }
     }
 
     fn ask(
         &self,
         what: &str,
-        method: Method,
+        method: &Method,
         below: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,

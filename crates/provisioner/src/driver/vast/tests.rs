@@ -147,9 +147,11 @@ fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
     let path = simulated.make_directory(&wanted.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
     assert!(matches!(seen(&vast, &wanted), Seen::Obstructed(_)));
-    for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go), vast.retire(&wanted, 6, &go)] {
+    for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go)] {
         assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
     }
+    vast.retire(&wanted, 6, &go).unwrap();
+    assert_eq!(vast.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }]);
     assert!(path.join("file").exists());
 }
 
