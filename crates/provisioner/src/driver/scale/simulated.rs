@@ -29,7 +29,7 @@ pub(super) struct Simulated {
 pub(super) struct World {
     filesets: BTreeMap<String, It>,
     /// What the lists say: what was there some requests ago.
-    shown: BTreeMap<String, It>,
+    pub(super) shown: BTreeMap<String, It>,
     pub(super) lag: u32,
     jobs: Vec<(u32, Result<(), &'static str>)>,
     last_id: u64,
@@ -50,10 +50,10 @@ pub(super) struct World {
 }
 
 #[derive(Debug, Clone)]
-struct It {
+pub(super) struct It {
     id: u64,
     comment: String,
-    junction: Option<String>,
+    pub(super) junction: Option<String>,
     most_inodes: u64,
     /// Bytes soft and hard, inodes soft and hard.
     limits: [u64; 4],
@@ -299,8 +299,8 @@ fn quotas(name: &str, it: &It) -> [(u64, Value); 2] {
         })
     };
     [
-        (2 * it.id, quota("USR", [1024, 1024, 1, 1])),
-        (2 * it.id + 1, quota("FILESET", [soft, hard, files_soft, files_hard])),
+        (2 * it.id, quota("FILESET", [soft, hard, files_soft, files_hard])),
+        (2 * it.id + 1, quota("USR", [1024, 1024, 1, 1])),
     ]
 }
 

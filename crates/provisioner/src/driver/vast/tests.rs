@@ -138,6 +138,31 @@ fn a_path_in_the_trash_can_be_had_by_another() {
 }
 
 #[test]
+fn a_purge_takes_what_was_named_and_nothing_else() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    vast.ensure(&wanted, &go).unwrap();
+    let outside = simulated.make_directory("outside").join("file");
+    let inside = simulated.folder.path().join(wanted.place.to_string());
+    std::fs::write(&outside, "data").unwrap();
+    std::fs::create_dir(inside.join("below")).unwrap();
+    std::os::unix::fs::symlink(outside.parent().unwrap(), inside.join("below/link")).unwrap();
+    vast.purge(&Trashed { id: wanted.id, since: 5 }, &go).unwrap();
+    assert!(inside.join("below").exists(), "it is not in the trash");
+    vast.retire(&wanted, 5, &go).unwrap();
+    let frozen = simulated.world().quotas.values().next().unwrap().fields.clone();
+    assert_eq!((&frozen["hard_limit"], &frozen["hard_limit_inodes"]), (&json!(13_832_814_592_u64), &json!(3)));
+    for since in [4, 6] {
+        vast.purge(&Trashed { id: wanted.id, since }, &go).unwrap();
+        assert_eq!(simulated.world().quotas.len(), 1, "another time in the trash is another tree");
+    }
+    vast.purge(&Trashed { id: wanted.id, since: 5 }, &go).unwrap();
+    assert_eq!(vast.trash().unwrap(), []);
+    assert!(simulated.world().quotas.is_empty() && outside.exists());
+}
+
+#[test]
 fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
