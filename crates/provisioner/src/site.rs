@@ -17,7 +17,9 @@ use crate::driver::quotas::ceph::Ceph;
 use crate::driver::quotas::declared::Declared;
 use crate::driver::quotas::kernel::Kernel;
 use crate::driver::quotas::lustre::Lustre;
+use crate::driver::scale::Scale;
 use crate::driver::tree::{Rules, Tree};
+use crate::driver::vast::Vast;
 use crate::driver::{Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError};
 use crate::lease::Leases;
@@ -188,6 +190,14 @@ fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
             let lfs = Program::find("lfs").map_err(|error| Fault::passing("Lustre's tools are needed", error))?;
             let mount = config.mount.clone().unwrap_or_else(|| root.clone());
             Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules))
+        }
+        DriverName::Scale => {
+            let settings = config.scale.as_ref().ok_or_else(|| Fault::unclear("the mapping `scale` is missing"))?;
+            Box::new(Scale::new(settings).map_err(|error| Fault::passing("Storage Scale is not set up", error))?)
+        }
+        DriverName::Vast => {
+            let settings = config.vast.as_ref().ok_or_else(|| Fault::unclear("the mapping `vast` is missing"))?;
+            Box::new(Vast::new(settings).map_err(|error| Fault::passing("VAST is not set up", error))?)
         }
         DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules)),
     })

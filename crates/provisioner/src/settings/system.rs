@@ -7,6 +7,7 @@ use serde_json::{Map, Number};
 use settings::{Value, Wrong, wrong};
 
 use super::Settings;
+use crate::driver::{scale, vast};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
 
@@ -27,6 +28,12 @@ pub struct SystemConfig {
     /// Where the file system is mounted, for drivers that must tell (`lustre`); the root unless given.
     #[serde(default)]
     pub mount: Option<PathBuf>,
+    /// How IBM Storage Scale is reached; for the driver `scale`.
+    #[serde(default)]
+    pub scale: Option<scale::Settings>,
+    /// How VAST is reached; for the driver `vast`.
+    #[serde(default)]
+    pub vast: Option<vast::Settings>,
     /// The directory that is its root here; as published unless given.
     #[serde(default)]
     pub root: Option<PathBuf>,
@@ -64,6 +71,10 @@ pub enum DriverName {
     Lustre,
     /// Directories with quotas of CephFS.
     Cephfs,
+    /// Filesets of IBM Storage Scale, by its management interface.
+    Scale,
+    /// Directories with quotas of VAST, by its management system.
+    Vast,
     /// In memory: for trials of `plan` and `run` without any storage.
     Memory,
 }
@@ -131,10 +142,24 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
     Ok(text)
 }
 
-fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Wrong> {
-    // Serde's text names the field and what it should be; no value of ours is secret here.
-    let system: SystemConfig = serde_json::from_value(value)
-        .map_err(|error| wrong(error.to_string(), "see docs/provisioner.md for what a system may have"))?;
+fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wrong> {
+    for block in ["scale", "vast"] {
+        if let Some(serde_json::Value::Object(block)) = value.get_mut(block) {
+            secrets(block)?;
+        }
+    }
+    let system: SystemConfig = serde_json::from_value(value).map_err(|error| misread(&error))?;
+    let given = match system.driver {
+        DriverName::Scale => system.scale.is_some(),
+        DriverName::Vast => system.vast.is_some(),
+        _ => true,
+    };
+    if !given {
+        return Err(wrong(
+            "how the system is reached is missing",
+            "add the mapping `scale` or `vast`: see docs/provisioner.md",
+        ));
+    }
     let system = SystemConfig { name: name.trim().to_lowercase(), ..system };
     if !system.published_root().starts_with('/') || !system.root().is_absolute() {
         return Err(wrong("a root does not begin with `/`", "give the whole path"));
@@ -146,6 +171,34 @@ fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Wrong> {
         return Err(wrong("at_once is not 1 to 64", "give a number of these"));
     }
     Ok(system)
+}
+
+/// Serde's text, where that names no more than fields: a value could be a secret in the wrong place.
+fn misread(error: &serde_json::Error) -> Wrong {
+    let text = error.to_string();
+    let remedy = "see docs/provisioner.md for what a system may have";
+    if ["missing field", "unknown field", "unknown variant"].iter().any(|harmless| text.starts_with(harmless)) {
+        return wrong(text, remedy);
+    }
+    wrong("a value is not of the kind that it should be", remedy)
+}
+
+/// Reads secrets of a back-end from the files that `NAME_file` names; a number is the text that it is written as.
+fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<(), Wrong> {
+    for name in ["password", "token"] {
+        if let Some(path) = block.remove(&format!("{name}_file")) {
+            let path = path.as_str().unwrap_or_default().to_owned();
+            let read = std::fs::read_to_string(&path);
+            let text = read.map_err(|error| {
+                wrong(format!("{name}_file cannot be read ({error})"), "give the path of a file with the secret")
+            })?;
+            block.insert(name.into(), text.trim_end_matches(['\r', '\n']).into());
+        }
+        if let Some(number) = block.get(name).filter(|value| value.is_number()).map(ToString::to_string) {
+            block.insert(name.into(), number.into());
+        }
+    }
+    Ok(())
 }
 
 /// A value of the YAML file as JSON, so that serde can read it.

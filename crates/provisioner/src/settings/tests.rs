@@ -36,6 +36,9 @@ fn systems_are_refused_with_their_name_and_what_is_wrong() {
     assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("unknown variant `nfs`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "rot": "/"}}"#).contains("unknown field `rot`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "root": "/"}}"#).contains("the root is `/`"));
+    assert!(of(r#"{"a": {"driver": "vast", "terabyte": "TB"}}"#).contains("add the mapping"));
+    let secret = of(r#"{"a": {"driver": "vast", "terabyte": "TB", "vast": {"password": ["hush"], "tenant": "hush"}}}"#);
+    assert!(secret.contains("not of the kind") && !secret.contains("hush"), "{secret}");
     assert!(of("{}").contains("empty") && of("[]").contains("not a mapping"));
 }
 
