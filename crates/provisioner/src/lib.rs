@@ -8,6 +8,8 @@
 pub mod cli;
 pub mod clock;
 pub mod document;
+#[cfg(test)]
+mod documents;
 pub mod driver;
 pub mod journal;
 pub mod lease;
