@@ -21,6 +21,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::openapi;
+use crate::server::Pair;
 use crate::settings::{self, Environment, Faults, Listen, Loaded, Overrides};
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
@@ -233,7 +234,7 @@ pub fn run(cli: Cli) -> ExitCode {
             let load = move || settings::load(&environment, &overrides);
             told(load(), |loaded| serve::run(loaded, load))
         }
-        Command::Check(Json { json }) => match load(Vec::new()) {
+        Command::Check(Json { json }) => match fit_to_serve(load(Vec::new())) {
             Err(faults) if json => check::faults(&faults),
             loaded => told(loaded, |loaded| answer(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
@@ -246,13 +247,22 @@ pub fn run(cli: Cli) -> ExitCode {
         }),
         Command::Compare(arguments) => compare::run(&arguments, &environment, terminal, || load(Vec::new())),
         Command::Config(Json { json }) => {
-            told(load(Vec::new()), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
+            told(fit_to_serve(load(Vec::new())), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
         }
         Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
         Command::Completions { shell } => completions(shell).map(|()| 0),
         Command::Man { folder } => man::run(&folder).map(|()| 0),
     };
     ExitCode::from(code.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
+}
+
+/// Judges the certificate and its key, too, as `serve` does at its start.
+fn fit_to_serve(loaded: Result<Loaded, Faults>) -> Result<Loaded, Faults> {
+    let loaded = loaded?;
+    match Pair::read(&loaded) {
+        Ok(_) => Ok(loaded),
+        Err(fault) => Err(Faults(vec![fault])),
+    }
 }
 
 /// Runs a command with the settings, or tells all their faults.

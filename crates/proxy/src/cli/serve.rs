@@ -31,7 +31,7 @@ pub(super) fn run(
     loaded: Loaded,
     load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
 ) -> Result<u8, Failure> {
-    let pair = match Pair::read(&loaded.settings.server) {
+    let pair = match Pair::read(&loaded) {
         Ok(pair) => pair,
         Err(fault) => return Ok(complain(&Faults(vec![fault]), EXIT_SETTINGS)),
     };

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::connection::Phase;
 use super::front::Front;
 use super::sockets::Stream;
-use crate::settings::{self, Fault};
+use crate::settings::{Fault, Loaded};
 use crate::upstream::install_tls_provider;
 use ::settings::files;
 
@@ -36,12 +36,13 @@ impl Pair {
     /// # Errors
     ///
     /// The fault of the setting whose file does not do.
-    pub fn read(server: &settings::Server) -> Result<Option<Self>, Fault> {
+    pub fn read(loaded: &Loaded) -> Result<Option<Self>, Fault> {
+        let server = &loaded.settings.server;
         let (Some(certificate), Some(key)) = (&server.tls_certificate, &server.tls_key) else { return Ok(None) };
         install_tls_provider();
         let of = |setting, path: &Path, what: &str, remedy: &str| Fault {
             key: String::from(setting),
-            source: None,
+            source: loaded.provenance.iter().find(|row| row.key == setting).map(|row| row.source.clone()),
             what: format!("{} {what}", path.display()),
             remedy: String::from(remedy),
         };

@@ -59,6 +59,40 @@ fn every_command_names_all_faults_and_does_nothing() {
 }
 
 #[test]
+fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
+    let files = tempfile::tempdir().unwrap();
+    let [one, other] = [(), ()].map(|()| rcgen::generate_simple_self_signed(["localhost".into()]).unwrap());
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key, lost, yaml) = (path("tls.crt"), path("tls.key"), path("lost.crt"), path("settings.yaml"));
+    std::fs::write(&certificate, one.cert.pem()).unwrap();
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&yaml, format!("server:\n  tls_certificate: {certificate}\n")).unwrap();
+    let commands = [&["check"][..], &["check", "--json"], &["config"], &["serve", "--listen", "127.0.0.1:0"]];
+    let site = Site::new(World::empty()).with("SERVER_TLS_KEY", &key);
+    let assert_told = |site: &Site, fault: &str, source: &str| {
+        for command in commands {
+            let ended = site.run(&[command, &["--config", &yaml]].concat());
+            assert_eq!(ended.code, Some(78), "{command:?}: {ended:?}");
+            let all = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(all.contains(fault) && all.contains(source), "{command:?}: {all}");
+        }
+    };
+    assert_told(&site, "is not the key of the certificate in", "server.tls_key (environment variable SERVER_TLS_KEY)");
+    std::fs::write(&key, "nothing").unwrap();
+    assert_told(&site, "holds no private key in PEM", "server.tls_key (environment variable SERVER_TLS_KEY)");
+    std::fs::write(&certificate, "nothing").unwrap();
+    assert_told(&site, "holds no certificate in PEM", "server.tls_certificate (");
+    assert_told(&site, "holds no certificate in PEM", "settings.yaml line 2)");
+    let site = site.with("SERVER_TLS_CERTIFICATE", &lost);
+    assert_told(&site, "no such file", "server.tls_certificate (environment variable SERVER_TLS_CERTIFICATE)");
+    assert_eq!(site.simulator.requests().len(), 0);
+
+    std::fs::write(&key, one.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&lost, one.cert.pem()).unwrap();
+    assert_eq!(site.run(&["config", "--config", &yaml]).code, Some(0));
+}
+
+#[test]
 fn what_is_no_address_is_told_with_one_that_is() {
     let site = Site::new(World::empty());
     for text in ["localhost:8102", "8000", ""] {

@@ -107,8 +107,8 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
         let loaded = beside(move || load()).await?;
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
-            let server = loaded.settings.server.clone();
-            Some(beside(move || Pair::read(&server).map_err(one)).await?)
+            let loaded = loaded.clone();
+            Some(beside(move || Pair::read(&loaded).map_err(one)).await?)
         } else {
             None
         };
@@ -153,8 +153,8 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
 
     /// Reads the certificate anew.
     async fn renew_pair(&mut self) -> Result<(), Faults> {
-        let server = self.in_force.settings.server.clone();
-        let pair = beside(move || Pair::read(&server).map_err(one)).await?;
+        let loaded = self.in_force.clone();
+        let pair = beside(move || Pair::read(&loaded).map_err(one)).await?;
         self.fronts.api.present(pair);
         info!("the certificate has changed: new connections get the new one");
         Ok(())
