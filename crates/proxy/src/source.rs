@@ -133,7 +133,7 @@ impl Source {
         let policy = self.policy.clone();
         let trace = Context::current();
         let rendering = tokio::task::spawn_blocking(move || {
-            let malformed = std::mem::take(&mut listing.malformed);
+            let malformed = listing.malformed.drain(..).map(|rejected| Skipped::malformed(&rejected)).collect();
             let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
             let catalogue = catalog::build(listing.resources(), &customers, &identities, &policy);
             metrics::phase("build", began.elapsed());

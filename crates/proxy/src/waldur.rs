@@ -11,7 +11,7 @@ pub mod relay;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use catalog::{Customer, Customers, Rejected, Resource, Skipped};
+use catalog::{Customer, Customers, Rejected, Resource};
 use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -63,7 +63,7 @@ pub struct Listing {
     /// the process at each reading.
     pages: Vec<Vec<Resource>>,
     /// Those that cannot (decision D8).
-    pub malformed: Vec<Skipped>,
+    pub malformed: Vec<Rejected>,
 }
 
 impl Listing {
@@ -170,7 +170,7 @@ impl Waldur {
             Err(rejected) => {
                 // Whose a record is that does not even name its offering, nobody can tell.
                 if rejected.offering_slug.as_deref().is_none_or(ours) {
-                    malformed.push(Skipped::malformed(&rejected));
+                    malformed.push(rejected);
                 }
                 None
             }

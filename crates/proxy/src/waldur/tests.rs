@@ -184,7 +184,7 @@ async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
     .await;
     let listing = read(&waldur).await.unwrap();
     assert_eq!(listing.resources().count(), 1);
-    let malformed: Vec<_> = listing.malformed.iter().map(|skipped| skipped.item_id).collect();
+    let malformed: Vec<_> = listing.malformed.iter().map(|rejected| rejected.uuid).collect();
     assert_eq!(malformed, [Some(Uuid::from_u128(3)), None], "whose the empty one is, nobody can tell");
 }
 

@@ -56,8 +56,24 @@ fn all_checks_run_whatever_fails_and_none_shows_a_secret() {
         .with("CSCS_KEYCLOAK_REALM", "elsewhere");
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    let expected = [("ok", "settings"), ("FAILED", "Waldur"), ("FAILED", "machine token"), ("FAILED", "Keycloak")];
+    let expected = [
+        ("ok", "settings"),
+        ("FAILED", "Waldur"),
+        ("warning", "offerings"),
+        ("FAILED", "machine token"),
+        ("warning", "HPC User API"),
+        ("warning", "resources"),
+        ("FAILED", "Keycloak"),
+    ];
     assert_eq!(lines(&ended), expected);
+    for (step, reason) in [
+        ("offerings", "Waldur could not be read"),
+        ("HPC User API", "there is no machine token"),
+        ("resources", "Waldur could not be read"),
+    ] {
+        let told = format!("warning  {step}: not checked, since {reason}");
+        assert_eq!(line(&ended, &told), told);
+    }
     assert!(line(&ended, "FAILED   Waldur").contains("check WALDUR_API_TOKEN"), "{ended:?}");
     assert!(line(&ended, "FAILED   machine token").contains("check HPC_USER_CLIENT_ID"), "{ended:?}");
     assert!(line(&ended, "FAILED   Keycloak").contains("check auth.keycloak_url and auth.keycloak_realm"), "{ended:?}");
@@ -112,7 +128,22 @@ fn what_will_be_left_out_is_counted_and_named() {
     // Where the API cannot be asked, nothing is said about its projects.
     let ended = site.with("HPC_USER_CLIENT_SECRET", "wrong").run(&["check"]);
     assert!(!ended.stdout.contains("without a GID"), "{ended:?}");
-    assert!(line(&ended, "warning  resources").contains(": 1 of "), "{ended:?}");
+    let resources = line(&ended, "warning  resources");
+    assert!(resources.contains(": 1 of ") && resources.contains("missing GIDs are not counted"), "{resources}");
+    let ended = Site::golden("plain").with("HPC_USER_CLIENT_SECRET", "wrong").run(&["check"]);
+    line(&ended, "warning  GIDs of the projects: not checked, since the HPC User API could not be asked");
+}
+
+#[test]
+fn the_offerings_resources_add_up_with_malformed_ones() {
+    let site = Site::new(World::demo());
+    let ended = site.run(&["check"]);
+    let number = |text: &str| text.split_whitespace().next().unwrap().parse::<usize>().unwrap();
+    let counts = ended.stdout.lines().filter_map(|line| line.strip_prefix("ok       offering "));
+    let counts: Vec<_> = counts.map(|line| line.split_once(": ").unwrap().1).collect();
+    assert!(counts.iter().any(|count| count.ends_with(" resources, 1 of them malformed")), "{ended:?}");
+    let all = line(&ended, "warning  resources").split_once(" of ").unwrap().1;
+    assert_eq!(counts.iter().map(|count| number(count)).sum::<usize>(), number(all), "{ended:?}");
 }
 
 #[test]

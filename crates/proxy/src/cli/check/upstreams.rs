@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use catalog::{Identities, Policy};
+use catalog::{Identities, Policy, Skipped};
 use futures::future;
 use tokio::sync::oneshot::{Receiver, Sender};
 
@@ -24,6 +24,10 @@ const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_
 const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.oidc_token_url" };
 /// Projects that a finding names; more are counted.
 const NAMED: usize = 10;
+/// Why what follows from Waldur's resources is not known.
+const NO_LISTING: &str = "Waldur could not be read";
+/// Why what follows from the GIDs is not known.
+const NO_GIDS: &str = "the HPC User API could not be asked";
 
 const KEYCLOAK: Keys = Keys { section: "auth", place: "auth.keycloak_url and auth.keycloak_realm" };
 
@@ -32,7 +36,7 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
     const CHECK: &str = "Waldur";
     let waldur = match Waldur::new(&settings.waldur_api) {
         Ok(waldur) => waldur,
-        Err(error) => return vec![failed(CHECK, &error, WALDUR)],
+        Err(error) => return vec![failed(CHECK, &error, WALDUR), not_checked("offerings", NO_LISTING)],
     };
     let systems = &settings.storage_systems;
     let slugs: Vec<_> = systems.iter().map(|system| system.offering_slug.as_str()).collect();
@@ -40,7 +44,7 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
     let (listing, offerings) = future::join(waldur.resources(&slugs, &|_| {}), offerings).await;
     let listing = match listing {
         Ok(listing) => listing,
-        Err(error) => return vec![failed(CHECK, &error, WALDUR)],
+        Err(error) => return vec![failed(CHECK, &error, WALDUR), not_checked("offerings", NO_LISTING)],
     };
     let url = public_part(&settings.waldur_api.api_url);
     let mut findings = vec![Finding::ok(CHECK, format!("{url} answers and accepts the token"))];
@@ -55,8 +59,13 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
 fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>, listing: &Listing) -> Finding {
     let StorageSystem { name, offering_slug: slug } = system;
     let check = if name == slug { format!("offering {slug}") } else { format!("offering {slug} (of {name})") };
-    let resources = listing.resources().filter(|resource| resource.offering_slug == *slug).count();
-    let count = counted(resources, "resource");
+    let mapped = listing.resources().filter(|resource| resource.offering_slug == *slug).count();
+    let malformed = listing.malformed.iter().filter(|record| record.offering_slug.as_ref() == Some(slug)).count();
+    let resources = mapped + malformed;
+    let mut count = counted(resources, "resource");
+    if malformed > 0 {
+        count = format!("{count}, {malformed} of them malformed");
+    }
     match offerings {
         Ok([]) if resources == 0 => Finding::failed(check, "the token sees no offering with this slug").with_remedy(
             String::from("check storage_systems, and that the token's user belongs to the offering's service provider"),
@@ -75,6 +84,7 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
 }
 
 const HPC_USER_API: &str = "HPC User API";
+const RESOURCES: &str = "resources";
 
 /// Whether there is a machine token, the HPC User API takes it, and it knows the projects of the resources in `listing`;
 /// and what will be left out of these.
@@ -84,8 +94,10 @@ pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) ->
         Err(error) => return vec![failed(HPC_USER_API, &error, HPC_USER)],
     };
     let (mut findings, works) = exchange(&api, &settings.hpc_user_api).await;
-    // Without a listing, the check of Waldur says why.
-    let Ok(listing) = listing.await else { return findings };
+    let Ok(listing) = listing.await else {
+        findings.push(not_checked(RESOURCES, NO_LISTING));
+        return findings;
+    };
     let policy = source::policy(settings);
     let mut gids = None;
     if works {
@@ -121,7 +133,8 @@ fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
     })
 }
 
-/// The resources that will not be in the catalogue. Without GIDs nothing can be said about missing ones.
+/// The resources that will not be in the catalogue. Without GIDs nothing can be said about missing ones, but that they
+/// are invented in development mode.
 fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnProcessingError) -> Option<Finding> {
     let known = gids.is_some();
     let gids = gids.unwrap_or_default().into_iter();
@@ -129,11 +142,22 @@ fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: On
     let identities = Identities { gids, users: HashMap::new() };
     let customers = catalog::customers_of_resources(listing.resources());
     let catalogue = catalog::build(listing.resources(), &customers, &identities, policy);
-    let skipped = catalogue.skipped.iter().filter(|_| known);
-    let out: Vec<_> = listing.malformed.iter().chain(&catalogue.malformed).chain(skipped).collect();
-    let first = out.first()?;
+    let skipped = catalogue.skipped.into_iter().filter(|_| known);
+    let unread = listing.malformed.iter().map(Skipped::malformed);
+    let out: Vec<_> = unread.chain(catalogue.malformed).chain(skipped).collect();
+    let unknown = !known && !policy.development_mode;
+    let Some(first) = out.first() else {
+        return unknown.then(|| not_checked("GIDs of the projects", NO_GIDS));
+    };
     let all = counted(listing.resources().count() + listing.malformed.len(), "resource");
-    let detail = format!("{} of {all} will be left out; the first: {}", out.len(), first.detail);
+    let mut detail = format!("{} of {all} will be left out; the first: {}", out.len(), first.detail);
+    let nameless = listing.malformed.iter().filter(|record| record.offering_slug.is_none()).count();
+    if nameless > 0 {
+        detail = format!("{detail}; {nameless} of these name no offering");
+    }
+    if unknown {
+        detail = format!("{detail}; missing GIDs are not counted, since {NO_GIDS}");
+    }
     let remedy = match on_error {
         OnProcessingError::Skip => "put them right; `hpc-storage-proxy list` names all",
         OnProcessingError::Fail => {
@@ -141,7 +165,7 @@ fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: On
              `hpc-storage-proxy list` names all"
         }
     };
-    Some(Finding::warning("resources", detail).with_remedy(String::from(remedy)))
+    Some(Finding::warning(RESOURCES, detail).with_remedy(String::from(remedy)))
 }
 
 /// Whether there is a machine token, and the API takes it: what to say about it, and whether both are so.
@@ -169,7 +193,8 @@ async fn exchange(api: &HpcUserApi, settings: &settings::HpcUserApi) -> (Vec<Fin
         }
         Err(error) => failed(CHECK, &error, HPC_USER),
     });
-    (std::iter::once(token).chain(api).collect(), works)
+    let api = api.unwrap_or_else(|| not_checked(CHECK, "there is no machine token"));
+    (vec![token, api], works)
 }
 
 /// Whether the realm answers and has keys.
@@ -216,6 +241,11 @@ pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
 
 fn failed(check: &str, error: &(dyn Error + 'static), keys: Keys) -> Finding {
     Finding::failed(check, errors::chain(error)).with_remedy(remedy::of(error, keys))
+}
+
+/// A step that could not be done, so that nobody takes it for one that has succeeded.
+fn not_checked(check: &str, reason: &str) -> Finding {
+    Finding::warning(check, format!("not checked, since {reason}"))
 }
 
 fn counted(count: usize, what: &str) -> String {
