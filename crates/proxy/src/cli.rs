@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use catalog::Filter;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use uuid::Uuid;
 
 use crate::openapi;
 use crate::server::Pair;
@@ -112,13 +113,15 @@ Examples:
   hpc-storage-proxy check
   hpc-storage-proxy check --json | jq '.checks[] | select(.remedy)'
 
-One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails.
+One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails; a step that \
+cannot be done without one that failed says so.
 
 Exit codes: 0 nothing failed, 1 an upstream failed, 78 settings that cannot be used.";
 
 const LIST: &str = "\
 Examples:
   hpc-storage-proxy list --storage-system capstor --status pending
+  hpc-storage-proxy list --id e9a462ce0fa040a0b210d3dbe88f40a2
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
 
@@ -126,7 +129,8 @@ SPACE and INODES (M: millions) are hard limits; an arrow shows what an update ma
 provider), `executing`, or `open` (for instance when the customer has not approved yet). A \
 narrow terminal does without MODE, UID, INODES, TYPE, ORDER and GID, in this order; the rest is shown whole.
 
-Resources that are left out are named on standard error, each with the reason.
+Resources that are left out are named on standard error, each with the reason. With --id only the one that is asked for; \
+if it is neither an item nor left out, this is told and the exit code is 1.
 
 --json prints the listing of the API in one piece, without `pagination` and `filters_applied`.";
 
@@ -205,6 +209,9 @@ struct ListArgs {
     filters: Filters,
     #[command(flatten)]
     format: Json,
+    /// Only the items of this resource, or why it is left out; with or without dashes. Shows all columns
+    #[arg(long, value_name = "UUID", conflicts_with = "Filters")]
+    id: Option<Uuid>,
     /// Show system, name and item id too, however wide it gets
     #[arg(long)]
     wide: bool,
@@ -238,9 +245,11 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(faults) if json => check::faults(&faults),
             loaded => told(loaded, |loaded| answer(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
-        Command::List(ListArgs { filters, format: Json { json }, wide }) => told(load(Vec::new()), |loaded| {
-            let shape = list::Shape { json, wide };
-            filtered(filters, &loaded, |filter| answer(list::run(&loaded, filter, shape, terminal), &loaded, terminal))
+        Command::List(ListArgs { filters, format: Json { json }, id, wide }) => told(load(Vec::new()), |loaded| {
+            let shape = list::Shape { json, wide: wide || id.is_some() };
+            filtered(filters, &loaded, |filter| {
+                answer(list::run(&loaded, filter, id, shape, terminal), &loaded, terminal)
+            })
         }),
         Command::Tree(TreeArgs { filters, format: Json { json } }) => told(load(Vec::new()), |loaded| {
             filtered(filters, &loaded, |filter| answer(tree::run(&loaded, filter, json, terminal), &loaded, terminal))

@@ -71,6 +71,35 @@ fn what_is_left_out_is_told_with_its_reason() {
 }
 
 #[test]
+fn one_resource_is_found_by_its_id_however_that_is_spelt() {
+    let site = Site::golden("missing-gids");
+    let document = site.run(&["list", "--json"]).json();
+    let item = items(&document).last().unwrap()["itemId"].as_str().unwrap();
+    let skipped = &document["skipped"][0];
+    let out = skipped["itemId"].as_str().unwrap();
+    for (id, shown, told) in [(item, 2, 0), (out, 0, 2)] {
+        for spelt in [id.to_owned(), id.replace('-', "")] {
+            let ended = site.run(&["list", "--id", &spelt]);
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            assert_eq!(ended.stdout.lines().count(), shown, "{ended:?}");
+            assert_eq!(ended.stderr.lines().count(), told, "{ended:?}");
+            assert!(format!("{}{}", ended.stdout, ended.stderr).contains(id), "{ended:?}");
+        }
+    }
+    let ended = site.run(&["list", "--id", out]);
+    assert!(ended.stderr.contains(skipped["detail"].as_str().unwrap()), "{ended:?}");
+    let json = site.run(&["list", "--json", "--id", out]).json();
+    assert_eq!((items(&json).len(), json["skipped"].as_array().unwrap().len()), (0, 1));
+    let nobody = "00000000000000000000000000000bad";
+    let ended = site.run(&["list", "--id", nobody]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    assert!(ended.stderr.contains("There is neither an item") && ended.stderr.contains("storage_systems"), "{ended:?}");
+    for arguments in [&["list", "--id", "no-uuid"][..], &["list", "--id", nobody, "--status", "active"]] {
+        assert_eq!(site.run(arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_table_shows_each_item_on_a_line() {
     let ended = Site::golden("one-project").with("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#).run(&["list"]);
     let rows: Vec<Vec<_>> = ended
