@@ -95,6 +95,7 @@ pub static SCHEMA: Schema<Settings> = Schema {
     unset,
     rules: RULES,
     oddities: ODDITIES,
+    without_effect: &[],
 };
 
 fn unset() -> Settings {

@@ -268,10 +268,8 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Judges the certificate and its key, too, as `serve` does at its start.
 fn fit_to_serve(loaded: Result<Loaded, Faults>) -> Result<Loaded, Faults> {
     let loaded = loaded?;
-    match Pair::read(&loaded) {
-        Ok(_) => Ok(loaded),
-        Err(fault) => Err(Faults(vec![fault])),
-    }
+    Pair::read(&loaded)?;
+    Ok(loaded)
 }
 
 /// Runs a command with the settings, or tells all their faults.

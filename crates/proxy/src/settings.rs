@@ -14,6 +14,7 @@ mod reference;
 mod rules;
 mod systems;
 mod table;
+mod without_effect;
 
 use std::fmt;
 use std::path::PathBuf;

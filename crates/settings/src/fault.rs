@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::source::Source;
+use crate::warning::Warning;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +30,29 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All faults of the settings, never none. Displays a heading and a line for each.
+/// All that is wrong with the settings. Displays a heading and a line for each fault, then the warnings.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub struct Faults(pub Vec<Fault>);
+pub struct Faults {
+    /// The faults, never none.
+    pub faults: Vec<Fault>,
+    /// What else is odd about the names of settings: what is missing may be there, spelt wrong.
+    pub warnings: Vec<Warning>,
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self { faults: vec![fault], warnings: Vec::new() }
+    }
+}
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
+        match self.faults.len() {
             1 => f.write_str("The settings have a fault:")?,
             n => write!(f, "The settings have {n} faults:")?,
         }
-        self.0.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }
 

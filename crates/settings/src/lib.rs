@@ -26,6 +26,7 @@
 //!     unset: Settings::default,
 //!     rules: |_, _| Vec::new(),
 //!     oddities: |_, _| Vec::new(),
+//!     without_effect: &[],
 //! };
 //!
 //! // A program takes `Environment::of_process()`.
@@ -35,7 +36,7 @@
 //!
 //! let faults = load(&SCHEMA, &environment("many"), &Overrides::default()).unwrap_err();
 //! assert_eq!(
-//!     faults.0[0].to_string(),
+//!     faults.faults[0].to_string(),
 //!     "pool.workers (environment variable POOL_WORKERS): `many` is not a whole number from 1 to 64; give one, for example 4"
 //! );
 //! ```
@@ -65,7 +66,7 @@ pub use fault::{Fault, Faults, Wrong, quoted, wrong};
 pub use listen::{Listen, address};
 pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
 pub use reference::reference;
-pub use schema::{Oddities, Rules, Schema};
+pub use schema::{Oddities, Rules, Schema, WithoutEffect};
 pub use setting::{Check, Kind, MASK, Preset, ReadUrl, Setting, Word};
 pub use source::Source;
 pub use value::Value;

@@ -148,8 +148,9 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
     let broken = (schema.rules)(&settings, &sound);
     faults.extend(broken.into_iter().map(|(key, wrong)| wrong.of(key, source_of(key))));
     if !faults.is_empty() {
-        return Err(Faults(faults));
+        return Err(Faults { faults, warnings });
     }
+    variables.without_effect(schema, &mut warnings);
     let odd = (schema.oddities)(&settings, &|key| source_of(key).is_some());
     warnings.extend(odd.into_iter().map(Warning::Odd));
     Ok(Loaded { settings, provenance, warnings, config: config.map(|(path, _)| path) })

@@ -21,6 +21,19 @@ pub struct Schema<S: 'static> {
     pub rules: Rules<S>,
     /// What is odd about settings that are otherwise in order.
     pub oddities: Oddities<S>,
+    /// Variables of another program in this one's place, which mean nothing here. Whoever gives one is warned.
+    pub without_effect: &'static [WithoutEffect],
+}
+
+/// A variable that means nothing here.
+#[derive(Debug)]
+pub struct WithoutEffect {
+    /// Its name, in capitals.
+    pub name: &'static str,
+    /// How its value begins, white space aside; another value is somebody else's. An empty value never counts.
+    pub begins: &'static str,
+    /// What to do instead, as the beginning of a sentence.
+    pub instead: &'static str,
 }
 
 /// Gives the rules that are broken, each with the key that it is told under. The second argument says whether a key has

@@ -3,7 +3,7 @@
 use crate::dotenv::{self, Entry};
 use crate::environment::Environment;
 use crate::fault::{Fault, wrong};
-use crate::schema::Schema;
+use crate::schema::{Schema, WithoutEffect};
 use crate::source::Source;
 use crate::value::Value;
 use crate::warning::{Warning, nearest};
@@ -59,6 +59,18 @@ impl<'a> Variables<'a> {
             let value = Value::Text(entry.value.clone()?);
             Some((value, Source::DotEnv { name: entry.name.clone(), line: entry.line }))
         })
+    }
+
+    /// Warns of variables that mean nothing here.
+    pub(crate) fn without_effect<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
+        for WithoutEffect { name, begins, instead } in schema.without_effect {
+            if let Some((Value::Text(text), source)) = self.find(&[name])
+                && !text.is_empty()
+                && text.trim_start().starts_with(begins)
+            {
+                warnings.push(Warning::WithoutEffect { name, source, instead });
+            }
+        }
     }
 
     /// Warns of variables that are nearly spelt like one of ours.

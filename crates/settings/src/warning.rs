@@ -16,6 +16,15 @@ pub enum Warning {
         /// The known key that is nearest, if any is near.
         nearest: Option<String>,
     },
+    /// A variable that another program takes and this one does not.
+    WithoutEffect {
+        /// Its name.
+        name: &'static str,
+        /// Where it stands.
+        source: Source,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// A line of `.env` that does not parse and is skipped.
     SkippedLine(usize),
     /// What the program finds odd about its settings, in a sentence.
@@ -28,6 +37,9 @@ impl fmt::Display for Warning {
             Self::UnknownKey { key, source, nearest } => {
                 write!(f, "unknown setting `{}` ({source}) is ignored", key.escape_debug())?;
                 nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean `{nearest}`?"))
+            }
+            Self::WithoutEffect { name, source, instead } => {
+                write!(f, "`{name}` ({source}) has no effect; {instead}, or remove it")
             }
             Self::SkippedLine(line) => write!(f, ".env line {line} is not NAME=value and is skipped"),
             Self::Odd(text) => f.write_str(text),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use settings::check::{absolute_path, base_url, of_scheme, plain, secret};
 use settings::{
-    Environment, Faults, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Schema, Setting, Value, Warning, load,
-    reference, wrong,
+    Environment, Faults, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Schema, Setting, Value, Warning,
+    WithoutEffect, load, reference, wrong,
 };
 use tempfile::TempDir;
 use url::Url;
@@ -98,6 +98,7 @@ static SCHEMA: Schema<Settings> = Schema {
         let odd = !given("pool.workers") && settings.fast;
         odd.then(|| "fast, with few workers".to_owned()).into_iter().collect()
     },
+    without_effect: &[WithoutEffect { name: "POOL", begins: "{", instead: "give POOL_WORKERS" }],
 };
 
 fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<settings::Wrong>> {
@@ -156,7 +157,7 @@ impl Site {
     }
 
     fn faults(&self) -> Vec<String> {
-        self.told(self.load().expect_err("faults").0.iter().map(ToString::to_string))
+        self.told(self.load().expect_err("faults").faults.iter().map(ToString::to_string))
     }
 
     /// Value and source of a key.
@@ -299,7 +300,8 @@ fn odd_things_are_warnings() {
         .file(".env", "not a line\n")
         .set("MOVER_PACE", "fast")
         .set("MOVER_TOKEN_FILES", "x")
-        .set("MOVER_PORT_80_TCP", "x");
+        .set("MOVER_PORT_80_TCP", "x")
+        .set("pool", " {\"workers\": 2}");
     let warnings = site.loaded().warnings;
     assert_eq!(
         site.told(warnings.iter().map(ToString::to_string)),
@@ -310,11 +312,12 @@ fn odd_things_are_warnings() {
             "unknown setting `zzz` (config.yaml line 3) is ignored",
             "unknown setting `MOVER_TOKEN_FILES` (environment variable MOVER_TOKEN_FILES) is ignored; did you mean \
              `MOVER_TOKEN_FILE`?",
+            "`POOL` (environment variable pool) has no effect; give POOL_WORKERS, or remove it",
             "fast, with few workers",
         ]
     );
     assert_eq!(warnings.last(), Some(&Warning::Odd("fast, with few workers".to_owned())));
-    assert_eq!(site.set("MOVER_WORKERS", "4").loaded().warnings.len(), 5);
+    assert_eq!(site.set("MOVER_WORKERS", "4").set("pool", "elsewhere").loaded().warnings.len(), 5);
 }
 
 #[test]

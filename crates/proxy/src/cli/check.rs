@@ -115,7 +115,8 @@ pub(super) fn faults(faults: &Faults) -> Result<u8, Failure> {
         let source = fault.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
         Finding::failed("settings", format!("{}{source}: {}", fault.key, fault.what)).with_remedy(fault.remedy.clone())
     };
-    let findings: Vec<_> = faults.0.iter().map(finding).collect();
+    let warning = |warning: &crate::settings::Warning| Finding::warning("settings", warning.to_string());
+    let findings: Vec<_> = faults.faults.iter().map(finding).chain(faults.warnings.iter().map(warning)).collect();
     terminal::print_json(&Report { ok: false, checks: &findings })?;
     Ok(EXIT_SETTINGS)
 }

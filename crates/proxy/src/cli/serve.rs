@@ -33,7 +33,7 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     let pair = match Pair::read(&loaded) {
         Ok(pair) => pair,
-        Err(fault) => return Ok(complain(&Faults(vec![fault]), EXIT_SETTINGS)),
+        Err(fault) => return Ok(complain(&Faults::from(fault), EXIT_SETTINGS)),
     };
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;
     let format = loaded.settings.log.format;

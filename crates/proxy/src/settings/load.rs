@@ -9,7 +9,7 @@ use url::Url;
 use super::table::{CONFIG_PATH, PREFIXES, TABLE};
 use super::{
     Auth, Backend, Cache, Environment, Faults, HpcUserApi, Listen, Log, Otlp, Overrides, Sentry, Server, Settings,
-    WaldurApi, rules,
+    WaldurApi, rules, without_effect,
 };
 
 /// Settings in force and how they came about.
@@ -23,6 +23,7 @@ pub(super) static SCHEMA: Schema<Settings> = Schema {
     unset,
     rules: rules::broken,
     oddities: rules::oddities,
+    without_effect: &without_effect::NAMES,
 };
 
 /// Reads and judges all settings. Either they are valid, or every fault is told.

@@ -93,6 +93,43 @@ fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
 }
 
 #[test]
+fn a_misspelt_name_is_told_beside_what_is_missing() {
+    let site = Site::new(World::empty()).without(&["WALDUR_API_TOKEN"]).with("WALDUR_API_TOKN", PROVIDER_TOKEN);
+    for arguments in [&["serve"][..], &["check"], &["config"], &["check", "--json"]] {
+        let ended = site.run(arguments);
+        assert_eq!(ended.code, Some(78), "{arguments:?}: {ended:?}");
+        let all = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(all.contains("WALDUR_API_TOKN") && all.contains("did you mean `WALDUR_API_TOKEN`?"), "{all}");
+        assert!(!all.contains(PROVIDER_TOKEN), "{all}");
+    }
+    let outcomes: Vec<_> = site.run(&["check", "--json"]).json()["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["outcome"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(outcomes, ["failed", "warning"]);
+}
+
+#[test]
+fn a_variable_of_the_python_proxy_without_effect_is_told() {
+    let site = Site::new(World::empty())
+        .with("https_proxy", "http://user:hunter2@proxy:3128")
+        .with("AUTH", r#"{"disable_auth": true}"#)
+        .with("SENTRY", "elsewhere")
+        .with("VERIFY_SSL", "false")
+        .with("ALL_PROXY", "");
+    for command in ["check", "config"] {
+        let ended = site.run(&[command]);
+        let all = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(all.matches("has no effect").count(), 3, "{all}");
+        let told = "`HTTPS_PROXY` (environment variable https_proxy) has no effect; give WALDUR_SOCKS_PROXY";
+        assert!(all.contains(told) && all.contains("`AUTH`") && all.contains("`VERIFY_SSL`"), "{all}");
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+#[test]
 fn what_is_no_address_is_told_with_one_that_is() {
     let site = Site::new(World::empty());
     for text in ["localhost:8102", "8000", ""] {

@@ -18,6 +18,7 @@ fn schema(table: &'static [Setting<bool>]) -> Schema<bool> {
         unset: || false,
         rules: |_, _| Vec::new(),
         oddities: |_, _| Vec::new(),
+        without_effect: &[],
     }
 }
 

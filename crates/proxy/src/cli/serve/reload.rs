@@ -78,7 +78,10 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
                     secrets.follow(self.secrets()).await;
                     pair.follow(self.pair()).await;
                 }
-                Err(Faults(faults)) => {
+                Err(Faults { faults, warnings }) => {
+                    for warning in warnings {
+                        warn!("{warning}");
+                    }
                     for fault in faults {
                         error!("what is new cannot be used, so that the old stays in force: {fault}");
                     }
@@ -108,7 +111,7 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
             let loaded = loaded.clone();
-            Some(beside(move || Pair::read(&loaded).map_err(one)).await?)
+            Some(beside(move || Pair::read(&loaded).map_err(Faults::from)).await?)
         } else {
             None
         };
@@ -139,7 +142,12 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
         let outcome = self.service.changed(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
         let service = outcome.map_err(|error| {
             let what = errors::chain(&error);
-            one(Fault { key: String::from("settings"), source: None, what, remedy: String::from("correct them") })
+            Faults::from(Fault {
+                key: String::from("settings"),
+                source: None,
+                what,
+                remedy: String::from("correct them"),
+            })
         })?;
         if timeout(PATIENCE, service.warmed()).await != Ok(true) {
             warn!("the upstreams could not be read with the new settings; they come into force all the same");
@@ -154,7 +162,7 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
     /// Reads the certificate anew.
     async fn renew_pair(&mut self) -> Result<(), Faults> {
         let loaded = self.in_force.clone();
-        let pair = beside(move || Pair::read(&loaded).map_err(one)).await?;
+        let pair = beside(move || Pair::read(&loaded).map_err(Faults::from)).await?;
         self.fronts.api.present(pair);
         info!("the certificate has changed: new connections get the new one");
         Ok(())
@@ -165,14 +173,10 @@ fn is_in(change: &Change, keys: &[&str]) -> bool {
     keys.iter().any(|key| change.key.starts_with(key))
 }
 
-fn one(fault: Fault) -> Faults {
-    Faults(vec![fault])
-}
-
 /// Reads files beside the threads that serve: a file system may be slow.
 async fn beside<T: Send + 'static>(read: impl FnOnce() -> Result<T, Faults> + Send + 'static) -> Result<T, Faults> {
     spawn_blocking(read).await.unwrap_or_else(|error| {
         let remedy = String::from("look for its report above");
-        Err(one(Fault { key: String::from("settings"), source: None, what: error.to_string(), remedy }))
+        Err(Fault { key: String::from("settings"), source: None, what: error.to_string(), remedy }.into())
     })
 }

@@ -76,7 +76,7 @@ impl Site {
     fn faults(&self) -> Vec<String> {
         let directory = format!("{}/", self.directory.path().display());
         let faults = self.load().expect_err("faults");
-        faults.0.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
+        faults.faults.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
     }
 
     /// The value and source of a key.

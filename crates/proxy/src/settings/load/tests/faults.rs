@@ -125,7 +125,7 @@ fn every_setting_is_judged() {
         };
         let mut site = Site::minimal().yaml(&yaml);
         site.variables.retain(|(name, _)| !row.variables.contains(&name.as_str()));
-        let faults = site.load().expect_err(row.key).0;
+        let faults = site.load().expect_err(row.key).faults;
         assert!(faults.iter().any(|fault| fault.key == row.key && fault.source.is_some()), "{faults:?}");
     }
 }
