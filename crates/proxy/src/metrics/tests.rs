@@ -139,7 +139,10 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
         let name = alert["alert"].as_str().unwrap();
         assert!(sections.remove(name.strip_prefix("Hpc").unwrap()), "{name} has no section, or is there twice");
         let annotations = &alert["annotations"];
-        assert_eq!(annotations["runbook"], format!("docs/runbook.md#{}", name.to_lowercase()));
+        assert_eq!(
+            annotations["runbook"],
+            format!("/usr/share/doc/hpc-storage-proxy/runbook.md#{}", name.to_lowercase())
+        );
         assert!(["critical", "warning"].contains(&alert["labels"]["severity"].as_str().unwrap()), "{name}");
         assert!(annotations["summary"].as_str().is_some_and(|text| text.len() > 10), "{name}");
         let description = annotations["description"].as_str().unwrap();
