@@ -53,7 +53,8 @@ Examples:
 
 Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 78 settings that cannot be used.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 one of two listings cannot be read (compare), 78 settings that \
+cannot be used.";
 
 #[derive(Debug, Args)]
 struct Global {
