@@ -151,6 +151,7 @@ curl -s -d grant_type=client_credentials -d client_id={PROVISIONER} -d client_se
 See what happens when Waldur fails, and when it is back:
 
 curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
+curl -si -H \"Authorization: Bearer $TOKEN\" -H 'Cache-Control: no-cache' '{listing}?page_size=1'
 curl -s -X DELETE '{base}/_simulator/faults'
 
 The commands of the proxy against the same upstreams, in this folder:
