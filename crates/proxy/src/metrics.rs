@@ -118,6 +118,16 @@ pub(crate) fn repeat(upstream: &'static str) {
     counter!(table::REPEATS, "upstream" => upstream).increment(1);
 }
 
+/// An exchange with the cache of the replicas has ended: `success`, `failed`, `timed_out` or `left_alone`.
+pub(crate) fn shared_exchange(outcome: &'static str) {
+    counter!(table::SHARED_EXCHANGES, "outcome" => outcome).increment(1);
+}
+
+/// Another replica's reading is taken.
+pub(crate) fn taken() {
+    counter!(table::TAKEN).increment(1);
+}
+
 fn outcome(succeeded: bool) -> &'static str {
     if succeeded { "success" } else { "failure" }
 }

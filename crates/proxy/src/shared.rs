@@ -122,6 +122,11 @@ impl Shared {
         looked.map(|_| self.link.place.as_str())
     }
 
+    /// Whether the server did what was last asked of it; `None` before the first exchange.
+    pub fn works(&self) -> Option<bool> {
+        self.link.works()
+    }
+
     /// What to do for a reading that was at most `max_age` old when it was `asked` for, and that is younger than the `newest`
     /// of this replica: nobody is to see what has changed and then not see it.
     pub async fn turn(&self, asked: Instant, max_age: Duration, newest: Option<&Reading>) -> Turn {

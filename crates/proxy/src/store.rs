@@ -240,6 +240,11 @@ impl Store {
         self.join(Instant::now(), self.due()).await.is_ok()
     }
 
+    /// Whether the cache of the replicas did what was last asked of it; `None` without one, and before that.
+    pub fn shared_cache_works(&self) -> Option<bool> {
+        self.shared.as_ref().and_then(|shared| shared.works())
+    }
+
     /// How old another replica's reading may be to be as good as one of our own, when nobody waits for it.
     fn due(&self) -> Duration {
         self.cache.refresh_interval.unwrap_or(self.cache.max_age)

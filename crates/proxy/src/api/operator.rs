@@ -77,6 +77,8 @@ struct Health {
     /// `None`: authentication is disabled.
     keys: Option<KeysHealth>,
     upstreams: Vec<UpstreamHealth>,
+    /// Whether replicas share what they read. It is no reason not to be ready. `None`: no server for it is set, or none was asked.
+    shared_cache: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -126,6 +128,7 @@ impl Health {
             },
             keys: keys.map(|KeysStanding { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
             upstreams: service.upstreams().map(upstream).collect(),
+            shared_cache: service.store.shared_cache_works().map(|works| if works { "in use" } else { "away" }),
         }
     }
 }

@@ -39,6 +39,9 @@ fn set(service: &Service) {
     if let Some(age) = service.verifier.keys().and_then(|keys| keys.age) {
         gauge!(table::KEYS_AGE).set(age.as_secs_f64());
     }
+    if let Some(works) = service.store.shared_cache_works() {
+        gauge!(table::SHARED_UP).set(if works { 1.0 } else { 0.0 });
+    }
     for upstream in service.upstreams() {
         let name = upstream.name();
         if let Some(age) = upstream.last().success {

@@ -66,6 +66,9 @@ pub(super) const EXCHANGES: &str = "hpc_storage_proxy_upstream_exchange_duration
 pub(super) const REPEATS: &str = "hpc_storage_proxy_upstream_repeats_total";
 pub(super) const SUCCESS_AGE: &str = "hpc_storage_proxy_upstream_success_age_seconds";
 pub(super) const BREAKER: &str = "hpc_storage_proxy_upstream_breaker";
+pub(super) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
+pub(super) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
+pub(super) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
 pub(super) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
@@ -85,7 +88,7 @@ pub const TABLE: &[Metric] = &[
         Kind::Histogram,
         Unit::Seconds,
         &["outcome"],
-        "Readings of all upstreams. `outcome` is `success` or `failure`.",
+        "Readings of all upstreams by this replica. `outcome` is `success` or `failure`.",
     ),
     row(
         PHASES,
@@ -167,6 +170,29 @@ pub const TABLE: &[Metric] = &[
         &["upstream", "state"],
         "1 for the state in which the breaker is, 0 for the others: `closed` lets requests through, `open` none for a \
          moment, `half_open` one that tries.",
+    ),
+    row(
+        SHARED_UP,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "1 while the server of `cache.shared_url` does what is asked of it, 0 while this replica stands alone; absent without \
+         that setting, and before the first exchange.",
+    ),
+    row(
+        SHARED_EXCHANGES,
+        Kind::Counter,
+        Unit::Count,
+        &["outcome"],
+        "Exchanges with that server. `outcome` is `success`, `failed`, `timed_out`, or `left_alone` (nothing was sent, since it \
+         failed a moment ago).",
+    ),
+    row(
+        TAKEN,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Readings of other replicas that this one has taken from there instead of asking the upstreams. They are no refreshes.",
     ),
     row(BUILD, Kind::Gauge, Unit::Count, &["version"], "Always 1."),
     row("process_cpu_seconds_total", Kind::Counter, Unit::Seconds, &[], "Processor time, of users and of the system."),

@@ -11,6 +11,8 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use crate::metrics;
+
 /// How long a server that failed is left alone, and the longest time that a connection may take to be made: nobody waits for
 /// all of it, but the next one finds the connection.
 const REST: Duration = Duration::from_secs(2);
@@ -46,18 +48,31 @@ impl Link {
     /// Sends a command, which may reach the server twice, and waits for `limit` at most, connecting included.
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, limit: Duration) -> Result<T, Away> {
         if self.lock().rest.is_some_and(|rest| Instant::now() < rest) {
+            metrics::shared_exchange("left_alone");
             return Err(Away(String::from("it failed a moment ago")));
         }
         match timeout(limit, self.exchange(command)).await {
             Ok(Ok(answer)) => {
+                metrics::shared_exchange("success");
                 if self.lock().works.replace(true) != Some(true) {
                     info!(server = self.place, "the cache of the replicas is used");
                 }
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.failed(reason(&error))),
-            Err(_) => Err(self.failed(format!("no answer within {} ms", limit.as_millis()))),
+            Ok(Err(error)) => {
+                metrics::shared_exchange("failed");
+                Err(self.failed(reason(&error)))
+            }
+            Err(_) => {
+                metrics::shared_exchange("timed_out");
+                Err(self.failed(format!("no answer within {} ms", limit.as_millis())))
+            }
         }
+    }
+
+    /// Whether the last exchange worked; `None` before the first.
+    pub(super) fn works(&self) -> Option<bool> {
+        self.lock().works
     }
 
     async fn exchange<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {

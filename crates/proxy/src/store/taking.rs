@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Outcome, Reading, Store};
+use crate::metrics;
 use crate::shared::{Taken, Turn};
 
 /// How a refresh has ended.
@@ -59,6 +60,7 @@ impl Store {
 
     /// Makes another replica's reading the newest one.
     fn take(&self, taken: Taken, before: Option<&Reading>) -> Arc<Reading> {
+        metrics::taken();
         let Taken { snapshot, began, modified } = taken;
         let same = before.filter(|before| Arc::ptr_eq(&before.snapshot, &snapshot));
         if same.is_none() {

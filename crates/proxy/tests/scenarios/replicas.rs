@@ -188,6 +188,15 @@ async fn waldur_is_read_once_for_all() {
         assert_eq!(late.list(query).await.text, replicas[0].list(query).await.text);
     }
     assert_eq!(readings(&simulator), before);
+    let numbers = late.get("/metrics").await.text;
+    assert!(numbers.contains("\nhpc_storage_proxy_shared_cache_up 1\n"), "{numbers}");
+    assert!(numbers.contains("\nhpc_storage_proxy_shared_cache_exchanges_total{outcome=\"success\"}"), "{numbers}");
+    assert!(numbers.contains("\nhpc_storage_proxy_readings_taken_total 1\n"), "{numbers}");
+    assert!(
+        !numbers.contains("\nhpc_storage_proxy_refresh_duration_seconds_count"),
+        "what is taken is no refresh: {numbers}"
+    );
+    assert_eq!(late.get("/health/ready").await.body["shared_cache"], "in use");
     let log = late.log();
     assert!(log.contains("taken from another replica") && !log.contains("pa55"), "{log}");
 }
@@ -271,6 +280,11 @@ async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
     for replica in &replicas {
         assert_eq!(replica.log().matches(AWAY).count(), 1, "{}", replica.log());
         assert!(!replica.log().contains("pa55"));
+        let numbers = replica.get("/metrics").await.text;
+        assert!(numbers.contains("\nhpc_storage_proxy_shared_cache_up 0\n"), "{numbers}");
+        assert!(numbers.contains("\nhpc_storage_proxy_shared_cache_exchanges_total{outcome=\"failed\"}"), "{numbers}");
+        let ready = replica.get("/health/ready").await;
+        assert_eq!((ready.status, &ready.body["shared_cache"]), (200, &"away".into()));
     }
     server.start_again().await;
     for replica in &replicas {
