@@ -53,7 +53,10 @@ pub enum TransportError {
     #[error("the proxy scheme `{0}` is not supported: use socks5, socks5h, http or https")]
     ProxyScheme(String),
     /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be built; are the system's CA certificates installed?")]
+    #[error(
+        "the HTTP client cannot be built; are the system's CA certificates installed, and does SSL_CERT_FILE, if it is set, \
+         name a file that holds certificates?"
+    )]
     Client(#[source] reqwest::Error),
 }
 

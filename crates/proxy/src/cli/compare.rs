@@ -78,9 +78,10 @@ fn base_url(text: &str) -> Result<Url, String> {
 
 /// A URL that is called as it stands.
 fn endpoint(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("what should be a URL is none: {error}"))?;
+    const SUCH_AS: &str = "give one such as https://storage-proxy.example.org or http://127.0.0.1:8000";
+    let url = Url::parse(text).map_err(|error| format!("what should be a URL is none ({error}); {SUCH_AS}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        Err(String::from("a URL has a scheme that is neither http nor https"))
+        Err(format!("a URL has a scheme that is neither http nor https; {SUCH_AS}"))
     } else if !url.username().is_empty() || url.password().is_some() {
         Err(String::from("a URL holds credentials: a token belongs in a file"))
     } else if url.fragment().is_some() {
@@ -204,7 +205,8 @@ fn places(
 ) -> Result<(Url, Credential, Option<(Url, Credential)>), String> {
     let url = base_url(&arguments.url)?;
     let with = arguments.with.as_deref().map(|url| {
-        let token = token(arguments.with_token_file.as_deref(), "COMPARE_WITH_TOKEN", environment)?;
+        let file = arguments.with_token_file.as_deref().map(|file| ("--with-token-file", file));
+        let token = token(file, "COMPARE_WITH_TOKEN", environment)?;
         Ok::<_, String>((base_url(url)?, token))
     });
     Ok((url, other(arguments, environment)?, with.transpose()?))
@@ -214,9 +216,10 @@ fn places(
 fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credential, String> {
     let (Some(id), Some(file), Some(url)) = (&arguments.client_id, &arguments.client_secret_file, &arguments.token_url)
     else {
-        return token(arguments.token_file.as_deref(), "COMPARE_TOKEN", environment);
+        let file = arguments.token_file.as_deref().map(|file| ("--token-file", file));
+        return token(file, "COMPARE_TOKEN", environment);
     };
-    let secret = SecretString::from(secret(file)?);
+    let secret = SecretString::from(secret("--client-secret-file", file)?);
     let transport =
         Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: TOKEN_TIMEOUT };
     let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| errors::chain(&error))?;
@@ -224,10 +227,10 @@ fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credentia
     Ok(Credential::Client(Box::new(token)))
 }
 
-/// The token of a file, or of a variable.
-fn token(file: Option<&Path>, variable: &str, environment: &Environment) -> Result<Credential, String> {
+/// The token of a file, which an option names, or of a variable.
+fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment) -> Result<Credential, String> {
     let (token, place) = match (file, environment.exact(variable).filter(|token| !token.trim().is_empty())) {
-        (Some(file), _) => (secret(file)?, file.display().to_string()),
+        (Some((option, file)), _) => (secret(option, file)?, format!("{option} {}", file.display())),
         (None, Some(token)) => (token.trim().to_owned(), variable.to_owned()),
         (None, None) => return Ok(Credential::None),
     };
@@ -237,10 +240,10 @@ fn token(file: Option<&Path>, variable: &str, environment: &Environment) -> Resu
     Ok(Credential::Token(header))
 }
 
-/// The trimmed text of a file that holds a secret.
-fn secret(file: &Path) -> Result<String, String> {
+/// The trimmed text of a file that holds a secret, and that this option names.
+fn secret(option: &str, file: &Path) -> Result<String, String> {
     use std::io::Read;
-    let said = |what: &str| format!("{}: {what}", harmless(&file.display().to_string()));
+    let said = |what: &str| format!("{option} {}: {what}", harmless(&file.display().to_string()));
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET + 1).read_to_string(&mut text));
     read.map_err(|error| said(&format!("it cannot be read ({})", error.kind())))?;

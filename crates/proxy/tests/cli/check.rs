@@ -98,6 +98,18 @@ fn an_upstream_out_of_reach_is_told_with_its_setting() {
 }
 
 #[test]
+fn plain_http_behind_https_and_a_wrong_bundle_of_authorities_are_told() {
+    let site = Site::golden("plain");
+    let url = format!("{}/api", site.simulator.base_url()).replace("http://", "https://");
+    let ended = site.with("WALDUR_API_URL", url).run(&["check"]);
+    let line = line(&ended, "FAILED   Waldur");
+    assert!(line.contains("plain HTTP seems to answer") && line.contains("waldur_api.api_url"), "{line}");
+    let ended = Site::golden("plain").with("SSL_CERT_FILE", "/nowhere.pem").run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("SSL_CERT_FILE"), "{ended:?}");
+}
+
+#[test]
 fn an_unknown_offering_fails_and_an_empty_one_does_not() {
     let mut world = World::demo();
     let provider = *world.providers.keys().next().unwrap();
@@ -191,7 +203,8 @@ fn scripts_get_one_document() {
     let keycloak = &report["checks"][7];
     assert_eq!(keycloak["check"], "Keycloak");
     assert!(keycloak["detail"].as_str().unwrap().contains("404"));
-    assert!(keycloak["remedy"].as_str().unwrap().contains("auth.keycloak_realm"));
+    let remedy = keycloak["remedy"].as_str().unwrap();
+    assert!(remedy.contains("auth.keycloak_realm") && remedy.contains("capitals count"), "{remedy}");
     assert!(!ended.stdout.contains(PROVIDER_TOKEN) && !ended.stdout.contains(SECRET));
 }
 

@@ -234,10 +234,20 @@ fn what_cannot_be_asked_is_told_apart() {
     let fake = Fake::of(items(&site));
     for (arguments, code, text) in [
         (&["compare", "ftp://x/"][..], 2, "neither http nor https"),
+        (
+            &["compare", "127.0.0.1:28200"],
+            2,
+            "give one such as https://storage-proxy.example.org or http://127.0.0.1:8000",
+        ),
+        (&["compare", "localhost:28200"], 2, "give one such as https://"),
         (&["compare", "http://user:pass@x/"], 2, "credentials"),
         (&["compare", "http://x/?page=2"], 2, "query"),
         (&["compare", "http://127.0.0.1:9/"], 3, "cannot connect"),
-        (&["compare", "http://127.0.0.1:9/", "--token-file", "/nowhere"], 2, "/nowhere: it cannot be read"),
+        (
+            &["compare", "http://127.0.0.1:9/", "--token-file", "/nowhere"],
+            2,
+            "--token-file /nowhere: it cannot be read",
+        ),
         (&["compare", &format!("{}/elsewhere", fake.url)], 3, "give the base URL"),
         (&["compare", &fake.url, "--client-id", "a"], 2, "--client-secret-file"),
     ] {

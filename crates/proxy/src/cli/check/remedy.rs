@@ -27,6 +27,11 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
             "install the certificate of the authority that signed it on this machine ({section}.verify_ssl: false is for \
              tests only)"
         ),
+        Fault::Unreachable(error) if errors::chain(error).contains("InvalidContentType") => {
+            format!(
+                "plain HTTP seems to answer there: check in {place} whether it begins with http:// or https://, and the port"
+            )
+        }
         Fault::LeftAlone(_) => String::from("the exchanges before this one say why"),
         Fault::Unreachable(_) | Fault::TimedOut => {
             format!("check {place}, name resolution, firewalls and {section}.socks_proxy")
@@ -37,6 +42,9 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
         }
         // What contradicts a setting names it, and says what to do.
         Fault::Senseless(text) if text.contains(&format!("{section}.")) => return None,
+        Fault::Status(StatusCode::NOT_FOUND) if section == "auth" => {
+            format!("check {place}: no realm is spelt like this there (capitals count), or something else answers")
+        }
         Fault::Status(StatusCode::NOT_FOUND) | Fault::NotJson { .. } | Fault::Senseless(_) => {
             format!("check {place}: something else seems to answer there")
         }
