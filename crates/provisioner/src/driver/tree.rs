@@ -8,7 +8,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -285,15 +285,8 @@ fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd
             Ok(directory) => directory,
             Err(Errno::NOENT) => {
                 before(&format!("make {path}, mode {:o}", mode.0))?;
-                match rustix::fs::mkdirat(&above, name.as_str(), Mode::RWXU) {
-                    // Somebody else's task made it a moment ago.
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(passing(format!("{path} cannot be made"), error)),
-                }
-                let directory = open_below(&above, name).map_err(|error| obstructed(&path, error))?;
-                chmod(&directory, *mode)?;
-                sync(&above)?;
-                directory
+                make_whole(&above, name, wanted.id, *mode)?;
+                open_below(&above, name).map_err(|error| obstructed(&path, error))?
             }
             Err(error) => return Err(obstructed(&path, error)),
         };
@@ -327,10 +320,30 @@ fn open_trash(root: &OwnedFd) -> Result<OwnedFd, Fault> {
     open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
 }
 
+/// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
+fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
+    let aside = format!(".new-{}", id.simple());
+    let cannot = |error| passing(format!("{name} cannot be made"), error);
+    match rustix::fs::mkdirat(above, aside.as_str(), Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(cannot(error)),
+    }
+    chmod(&open_below(above, &aside).map_err(|error| obstructed(&aside, error))?, mode)?;
+    match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        // Somebody else's task made it a moment ago.
+        Err(Errno::EXIST) => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
+        Err(error) => return Err(cannot(error)),
+    }
+    sync(above)
+}
+
 /// What a name in the trash says: `UUID.SECONDS`.
 fn trashed(name: &str) -> Option<Trashed> {
     let (id, since) = name.split_once('.')?;
-    Some(Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? })
+    let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
+    // Written as we write it, and in no other way: the name is made anew from these.
+    (format!("{}.{}", trashed.id, trashed.since) == name).then_some(trashed)
 }
 
 fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {

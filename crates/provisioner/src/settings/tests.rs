@@ -13,7 +13,7 @@ fn with(more: &[(&str, &str)]) -> Result<Settings, Faults> {
 }
 
 fn fault(more: &[(&str, &str)]) -> String {
-    with(more).unwrap_err().0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    with(more).unwrap_err().faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
