@@ -40,7 +40,9 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     });
     pieces.push(Bytes::from_static(b",\"orders\":{"));
     join(&mut pieces, selected.orders);
-    pieces.push(Bytes::from_static(b"}}"));
+    // A program that makes directories must know that their groups are nobody's (D6).
+    let tail: &[u8] = if policy.development_mode { b"},\"mock_identities\":true}" } else { b"}}" };
+    pieces.push(Bytes::from_static(tail));
     Ok(pieces)
 }
 
@@ -130,6 +132,25 @@ mod tests {
             let body = listing(&snapshot, &query, &policy).unwrap().concat();
             let body: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["skipped"].as_array().unwrap().len(), 1);
+            assert_described("/api/storage-resources/", 200, &body);
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_may_invent_gids_says_so() {
+        for development_mode in [true, false] {
+            let policy = Policy {
+                systems: Vec::new(),
+                file_system: "lustre".into(),
+                inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+                ignore_metadata_targets: false,
+                development_mode,
+                relay: None,
+            };
+            let query = query::parse("", &["capstor"]).unwrap();
+            let body = listing(&empty(&policy, Vec::new()), &query, &policy).unwrap().concat();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body.get("mock_identities").is_some(), development_mode);
             assert_described("/api/storage-resources/", 200, &body);
         }
     }

@@ -28,6 +28,9 @@ pub(super) struct Listing<'a> {
     skipped: Vec<Skipped>,
     /// The orders in progress of the items on this page, by `itemId`. An item without one has no entry.
     orders: BTreeMap<Uuid, OrderInProgress<'a>>,
+    /// True where GIDs may be invented, by a proxy in development mode; absent elsewhere.
+    #[schema(nullable = false)]
+    mock_identities: Option<bool>,
 }
 
 /// How a listing went.
