@@ -4,7 +4,7 @@
 //! begun is synced to the disk before its first effect. A line cut off by a crash is dropped at the next start: what it
 //! would have said was not synced, so nothing was done for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -24,19 +24,16 @@ use crate::plan::Step;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The program began to work on systems, each with the fencing token of its lease.
-    Started {
-        /// Tokens by system.
-        leases: BTreeMap<String, u64>,
-        /// On whose command: `run`, or `apply` by which user.
-        by: String,
-    },
     /// Work on a resource begins.
     Begun {
         /// Its system.
         system: String,
         /// Its path.
         path: String,
+        /// Fencing token of the system's lease.
+        token: u64,
+        /// On whose command: `run`, or which command by which user.
+        by: String,
         /// Its order.
         order: Option<Uuid>,
         /// What will be done.
@@ -301,7 +298,8 @@ mod tests {
     }
 
     fn begun() -> Event {
-        Event::Begun { system: "capstor".into(), path: "/a".into(), order: None, steps: vec![], why: "test".into() }
+        let (system, path, by, why) = ("capstor".into(), "/a".into(), "run".into(), "test".into());
+        Event::Begun { system, path, token: 1, by, order: None, steps: vec![], why }
     }
 
     #[test]

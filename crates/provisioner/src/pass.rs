@@ -51,6 +51,10 @@ pub struct Outside<'a> {
     pub call: &'a (dyn Fn(&Call) -> Answer + Sync),
     /// Whether work on a system may go on: the lease is held, nobody said stop. Asked before each effect.
     pub permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
+    /// Fencing token of each system's lease.
+    pub tokens: &'a BTreeMap<String, u64>,
+    /// On whose command: for the journal.
+    pub by: &'a str,
 }
 
 /// What a pass leaves.
@@ -182,7 +186,8 @@ pub fn carry_out(
     for task in &plan.tasks {
         let steps = task.steps.iter().map(journal::name).collect();
         let Task { system, path, order, why, .. } = task.clone();
-        journal.write(Some(task.id), Event::Begun { system, path, order, steps, why })?;
+        let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
+        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why })?;
     }
     // One sync for all: none of them has had an effect yet.
     journal.sync()?;

@@ -6,6 +6,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backon::{BlockingRetryable, ConstantBuilder};
 
 use uuid::Uuid;
 
@@ -20,15 +23,18 @@ use crate::driver::quotas::lustre::Lustre;
 use crate::driver::scale::Scale;
 use crate::driver::tree::{Rules, Tree};
 use crate::driver::vast::Vast;
-use crate::driver::{Driver, Fault};
+use crate::driver::{Before, Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError};
-use crate::lease::Leases;
+use crate::lease::{Leases, NoLease};
 use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Report, Survey, System, told};
 use crate::plan::Plan;
 use crate::preflight;
 use crate::settings::{DriverName, Settings, SystemConfig};
 use crate::source::Source;
+
+/// How often it is looked whether a lease is free.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What the settings name.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub struct Site {
     pub source: Source,
     /// The time.
     pub clock: Clock,
+    /// Set, it stops everything before the next effect.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Site {
@@ -48,7 +56,7 @@ impl Site {
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
         let source = Source::new(&settings)?;
         let systems = settings.systems.iter().map(system).collect();
-        Ok(Self { settings, systems, source, clock })
+        Ok(Self { settings, systems, source, clock, stop: Arc::default() })
     }
 
     /// The journal's file.
@@ -77,17 +85,23 @@ impl Site {
         Ok((survey, notes))
     }
 
-    /// Opens what only one provisioner may have at a time.
-    pub fn begin(&self, by: &str) -> Result<Work<'_>, BeginError> {
+    /// Opens what only one provisioner may have at a time; `by`: on whose command, for the journal. Whoever has it is
+    /// waited for, for `patience` at most.
+    pub fn begin(&self, by: &str, patience: Duration) -> Result<Work<'_>, BeginError> {
         let directory = &self.settings.state_directory;
         std::fs::create_dir_all(directory).map_err(|source| BeginError::State { path: directory.clone(), source })?;
         let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
-        let leases = Leases::take(&names, directory, self.settings.lease_url.as_ref())?;
+        let take = || Leases::take(&names, directory, self.settings.lease_url.as_ref());
+        let waits = usize::try_from(patience.as_millis() / LOOK.as_millis()).unwrap_or_default();
+        let leases = take
+            .retry(ConstantBuilder::default().with_delay(LOOK).with_max_times(waits))
+            .sleep(std::thread::sleep)
+            .when(|error| matches!(error, NoLease::Held { .. }))
+            .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
-        journal.write(None, Event::Started { leases: leases.tokens.clone(), by: by.to_owned() })?;
-        Ok(Work { site: self, leases, journal, ledger, stop: Arc::default() })
+        Ok(Work { site: self, leases, journal, ledger, by: by.to_owned() })
     }
 }
 
@@ -121,8 +135,7 @@ pub struct Work<'a> {
     pub journal: Journal,
     /// Project IDs.
     pub ledger: Ledger,
-    /// Set, it stops everything before the next effect.
-    pub stop: Arc<AtomicBool>,
+    by: String,
 }
 
 impl Work<'_> {
@@ -136,7 +149,13 @@ impl Work<'_> {
 
     /// Carries a plan out that was made just now.
     pub fn carry_out(&mut self, survey: &Survey, plan: Plan) -> Result<Report, PassError> {
-        let (source, leases, stop) = (&self.site.source, &self.leases, &self.stop);
+        let concerned: BTreeSet<_> =
+            plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
+        // What was begun and needs nothing any more has come to its end by another way.
+        for case in survey.cases.iter().filter(|case| case.unfinished && !concerned.contains(&Some(case.resource.id))) {
+            self.journal.write(Some(case.resource.id), Event::Ended)?;
+        }
+        let (source, leases, stop) = (&self.site.source, &self.leases, &self.site.stop);
         let permitted = |system: &str| {
             if stop.load(Ordering::Relaxed) {
                 return Err(Fault::Stopped("told to stop".into()));
@@ -144,17 +163,54 @@ impl Work<'_> {
             leases.hold(system)
         };
         let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
-        let outside = Outside { read: &read, call: &call, permitted: &permitted };
+        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &leases.tokens, by: &self.by };
         let systems = &self.site.systems;
         pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
     }
 
-    /// Says an effect of a single command in the journal, before it is had.
-    pub fn before(&self, system: &str, resource: Uuid, what: &str) -> Result<(), Fault> {
-        self.leases.hold(system)?;
-        let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
-        written.and_then(|()| self.journal.sync()).map_err(|error| Fault::Stopped(told(&error)))
+    /// Does one thing to one resource, each effect in the journal before it is had.
+    pub fn drive(
+        &mut self,
+        system: &System,
+        resource: Uuid,
+        path: &str,
+        deed: &dyn Fn(Before<'_>) -> Result<(), Fault>,
+    ) -> Result<(), DriveError> {
+        self.ledger.save().map_err(|source| BeginError::State { path: self.site.ledger_path(), source })?;
+        let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
+        let (by, why) = (self.by.clone(), "a person's decision".to_owned());
+        let (system, path) = (system.key.clone(), path.to_owned());
+        let begun = Event::Begun { system: system.clone(), path, token, by, order: None, steps: Vec::new(), why };
+        self.journal.write(Some(resource), begun)?;
+        self.journal.sync()?;
+        let before = |what: &str| {
+            self.leases.hold(&system)?;
+            let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
+            written.map_err(|error| Fault::Stopped(told(&error)))
+        };
+        let done = deed(&before);
+        let event = match &done {
+            Ok(()) => Event::Ended,
+            Err(fault) => Event::Failed { fault: told(fault) },
+        };
+        self.journal.write(Some(resource), event)?;
+        self.journal.sync()?;
+        Ok(done?)
     }
+}
+
+/// Why a person's decision was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] BeginError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The storage.
+    #[error(transparent)]
+    Storage(#[from] Fault),
 }
 
 fn system(config: &SystemConfig) -> System {

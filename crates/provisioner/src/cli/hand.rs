@@ -23,7 +23,7 @@ pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
         }
         Err(fault) => return Err(failure(fault.clone())),
     }
-    drive(&work, case, |driver, wanted, before| driver.adopt(wanted, before))?;
+    drive(&mut work, case, |driver, wanted, before| driver.adopt(wanted, before))?;
     out::print(&format!(
         "{} is now the directory of {resource}; the next pass makes it as the document says.\n",
         case.resource.path
@@ -44,8 +44,8 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
         .to_lowercase()));
     }
     match &case.seen {
-        Ok(Seen::Trashed { .. }) => drive(&work, case, |driver, wanted, before| driver.restore(wanted, before))?,
-        Ok(Seen::Absent) if make => drive(&work, case, |driver, wanted, before| driver.ensure(wanted, before))?,
+        Ok(Seen::Trashed { .. }) => drive(&mut work, case, |driver, wanted, before| driver.restore(wanted, before))?,
+        Ok(Seen::Absent) if make => drive(&mut work, case, |driver, wanted, before| driver.ensure(wanted, before))?,
         Ok(Seen::Absent) => return Err(failure("it is not in the trash; --make makes an empty directory")),
         Ok(Seen::Ours(_)) => return out::print("Its directory is there already.\n"),
         Ok(Seen::Unmarked(_)) => {
@@ -60,10 +60,9 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
 type Deed = fn(&dyn crate::driver::Driver, &crate::driver::Wanted, crate::driver::Before<'_>) -> Result<(), Fault>;
 
 /// Has the system's driver do something for a case, each effect in the journal before it is had.
-fn drive(work: &Work<'_>, case: &Case, deed: Deed) -> Result<(), Failure> {
+fn drive(work: &mut Work<'_>, case: &Case, deed: Deed) -> Result<(), Failure> {
     let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let system = work.site.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    let before = |what: &str| work.before(&system.key, wanted.id, what);
-    Ok(deed(&*system.driver, wanted, &before)?)
+    Ok(work.drive(system, wanted.id, &case.resource.path, &|before| deed(&*system.driver, wanted, before))?)
 }

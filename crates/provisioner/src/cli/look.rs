@@ -224,8 +224,7 @@ fn seen(case: &Case) -> String {
 
 fn event_text(event: &Event) -> String {
     match event {
-        Event::Started { by, .. } => format!("started: {by}"),
-        Event::Begun { steps, why, .. } => format!("begun ({why}): {}", steps.join("; ")),
+        Event::Begun { steps, why, by, .. } => format!("begun by {by} ({why}): {}", steps.join("; ")),
         Event::Effect { what } => what.clone(),
         Event::Callback { call, outcome } => format!("{call}: {outcome}"),
         Event::Ended => "ended".into(),

@@ -37,8 +37,7 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
     if yes && !due.is_empty() {
         let mut work = begin(site, "purge")?;
         for (system, trashed) in &due {
-            let before = |what: &str| work.before(&system.key, trashed.id, what);
-            match system.driver.purge(trashed, &before) {
+            match work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, before)) {
                 Ok(()) if system.site.projects == ProjectIds::Gid => work.ledger.forget(&system.key, trashed.id),
                 Ok(()) => {}
                 Err(fault) => failed.push((trashed.id, crate::pass::told(&fault))),

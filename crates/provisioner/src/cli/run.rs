@@ -9,13 +9,12 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
-use super::work::begin;
 use super::{Failure, failure};
 use crate::listen;
-use crate::pass::told;
+use crate::pass::{PassError, Report, told};
 use crate::plan::Hold;
 use crate::seen::Seen;
-use crate::site::Site;
+use crate::site::{BeginError, Site};
 
 /// Why the loop wakes before its time.
 pub(crate) enum Wake {
@@ -27,11 +26,10 @@ pub(crate) enum Wake {
 
 /// Passes until a signal says stop. A pass under way stops before its next effect.
 pub(super) fn run(site: &Site) -> Result<(), Failure> {
-    let mut work = begin(site, "run")?;
     let (wake, woken) = mpsc::channel();
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| failure(format!("no signals: {error}")))?;
-    let stop = std::sync::Arc::clone(&work.stop);
+    let stop = std::sync::Arc::clone(&site.stop);
     let by_signal = wake.clone();
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -49,24 +47,12 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
     let seen = Seen::new();
     listen::serve(&site.settings.run.listen, &seen, &wake)?;
     info!(systems = site.systems.len(), "started");
-    while !work.stop.load(Ordering::Relaxed) {
+    while !site.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        match work.plan(false).and_then(|(survey, plan)| {
-            seen.planned(&plan, &survey, site.clock.now());
-            work.carry_out(&survey, plan)
-        }) {
+        match one(site, &seen) {
             Ok(report) => {
                 seen.ended(&report, began.elapsed(), site.clock.now());
-                for (resource, fault) in &report.failed {
-                    warn!(%resource, "not brought to its end: {fault}");
-                }
-                for held in report.plan.held.iter().filter(|held| held.hold == Hold::Asks).take(1) {
-                    warn!(system = held.system, "{}", held.reason);
-                }
-                let (done, failed, held) = (report.ended.len(), report.failed.len(), report.plan.held.len());
-                if done + failed > 0 {
-                    info!(done, failed, held, "pass");
-                }
+                tell(&report);
             }
             Err(fault) => {
                 seen.failed(began.elapsed());
@@ -82,6 +68,36 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Why there was no pass.
+#[derive(Debug, thiserror::Error)]
+enum NoPass {
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+    #[error(transparent)]
+    Pass(#[from] PassError),
+}
+
+/// One pass. The leases are held for no longer, so that a person's commands come between two passes.
+fn one(site: &Site, seen: &Seen) -> Result<Report, NoPass> {
+    let mut work = site.begin("run", Duration::ZERO)?;
+    let (survey, plan) = work.plan(false)?;
+    seen.planned(&plan, &survey, site.clock.now());
+    Ok(work.carry_out(&survey, plan)?)
+}
+
+fn tell(report: &Report) {
+    for (resource, fault) in &report.failed {
+        warn!(%resource, "not brought to its end: {fault}");
+    }
+    for held in report.plan.held.iter().filter(|held| held.hold == Hold::Asks).take(1) {
+        warn!(system = held.system, "{}", held.reason);
+    }
+    let (done, failed, held) = (report.ended.len(), report.failed.len(), report.plan.held.len());
+    if done + failed > 0 {
+        info!(done, failed, held, "pass");
+    }
 }
 
 /// A tenth more or less, so that many provisioners do not ask at one moment.

@@ -2,14 +2,19 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out};
 use crate::pass::{Report, told};
 use crate::site::{BeginError, Site, Work};
 
-/// Begins work on all systems, or says who has them.
-pub(super) fn begin<'a>(site: &'a Site, by: &str) -> Result<Work<'a>, Failure> {
-    site.begin(by).map_err(|error| {
+/// How long a command waits for a pass of the loop to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Begins work on all systems, or says that another provisioner has them.
+pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failure> {
+    let by = format!("{command} by user {}", rustix::process::getuid().as_raw());
+    site.begin(&by, PATIENCE).map_err(|error| {
         let held = matches!(error, BeginError::Lease(crate::lease::NoLease::Held { .. }));
         Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: told(&error) }
     })
@@ -18,7 +23,7 @@ pub(super) fn begin<'a>(site: &'a Site, by: &str) -> Result<Work<'a>, Failure> {
 /// Carries out what is to be done, or exactly what the file says.
 pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: bool) -> Result<(), Failure> {
     let expected = file.map(read).transpose()?;
-    let mut work = begin(site, &format!("apply by user {}", rustix::process::getuid().as_raw()))?;
+    let mut work = begin(site, "apply")?;
     let (survey, plan) = work.plan(yes_to_many || expected.is_some())?;
     if let Some(expected) = expected {
         // As text: what a person has seen is what is done, to the letter.

@@ -69,7 +69,7 @@ impl Bench<'_> {
     ) -> Result<Report, PassError> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
-        let outside = Outside { read: &read, call, permitted: &permitted };
+        let outside = Outside { read: &read, call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
         pass(self.systems, outside, journal, ledger, self.policy, &clock())
     }
 }
@@ -256,7 +256,7 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(Fault::unclear("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
-    let outside = Outside { read: &read, call: &call, permitted: &permitted };
+    let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
     let result = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock());
     assert!(matches!(result, Err(PassError::Document(_))));
 }
@@ -274,7 +274,7 @@ fn a_lost_lease_stops_before_the_next_effect() {
         if *effects > 1 { Err(Fault::Stopped("the lease is lost".into())) } else { Ok(()) }
     };
     let (read, call) = (|| Ok(model.document()), |call: &Call| model.call(call));
-    let outside = Outside { read: &read, call: &call, permitted: &permitted };
+    let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
     let report = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock()).unwrap();
     assert_eq!(report.failed.len(), 1);
     assert!(model.accepted.lock().unwrap().is_empty());
@@ -319,7 +319,7 @@ proptest! {
         let systems = system(Box::new(memory));
         let read = || Ok(model.document());
         let (call, permitted) = (|call: &Call| model.call(call), |_: &str| Ok(()));
-        let outside = Outside { read: &read, call: &call, permitted: &permitted };
+        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();
