@@ -308,7 +308,8 @@ impl Upstream {
                 Verdict::Fails => None,
                 Verdict::MayPass(rest) => {
                     let pause = pauses.next().map(|pause| pause.max(rest.unwrap_or_default()));
-                    let in_time = |pause: &Duration| Instant::now() + *pause < deadline;
+                    let in_time =
+                        |pause: &Duration| Instant::now().checked_add(*pause).is_some_and(|later| later < deadline);
                     if let Some(pause) = pause.filter(in_time).filter(|_| repeated)
                         && self.lock().may_repeat()
                     {
@@ -335,7 +336,9 @@ impl Upstream {
             let admission = self.lock().admit(Instant::now());
             match admission {
                 Admission::Now => return Ok(()),
-                Admission::Rests(rest) if waited || Instant::now() + rest >= deadline => {
+                Admission::Rests(rest)
+                    if waited || Instant::now().checked_add(rest).is_none_or(|later| later >= deadline) =>
+                {
                     return Err(Fault::LeftAlone(rest));
                 }
                 Admission::Rests(rest) => sleep(rest).await,

@@ -12,9 +12,11 @@
 //! [`AFTER_FAILURE`]: who has keys to be judged by goes on with them, who has none waits for that renewal, so that the first
 //! caller after the realm is back is let in.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -114,13 +116,7 @@ enum Cause {
 impl Realm {
     pub(super) fn new(auth: &settings::Auth) -> Result<Arc<Self>, SetupError> {
         let issuer = issuer(&auth.keycloak_url, &auth.keycloak_realm).map_err(SetupError::Realm)?;
-        let transport = Transport {
-            verify_tls: auth.verify_ssl,
-            proxy: auth.socks_proxy.clone(),
-            user_agent: USER_AGENT.to_owned(),
-            timeout: TIMEOUT,
-        };
-        let upstream = Upstream::new("Keycloak", &transport)?;
+        let upstream = Upstream::new("Keycloak", &transport(auth.verify_ssl, auth.socks_proxy.clone()))?;
         Ok(Arc::new(Self { issuer, upstream, state: Mutex::default() }))
     }
 
@@ -212,11 +208,21 @@ impl Realm {
         let realm = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let outcome = realm.fetch().await;
+            let outcome = realm.whole(realm.fetch()).await;
             realm.store(outcome);
             drop(running);
         });
         Some(renewal)
+    }
+
+    /// The outcome of a fetch, even if that panics: who waits for a renewal has to learn that it failed, and the next one
+    /// has to wait its time.
+    async fn whole(&self, fetch: impl Future<Output = Result<Found, ExchangeError>>) -> Result<Found, ExchangeError> {
+        // The panic itself is reported where it happens.
+        AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(|_| {
+            let fault = Fault::Senseless(String::from("reading it was cut short by a fault of this program"));
+            Err(self.upstream.error(Method::GET, &self.issuer, fault))
+        })
     }
 
     fn store(&self, outcome: Result<Found, ExchangeError>) {
@@ -282,6 +288,11 @@ impl Realm {
     }
 }
 
+/// How the realm is reached.
+fn transport(verify_tls: bool, proxy: Option<Url>) -> Transport {
+    Transport { verify_tls, proxy, user_agent: USER_AGENT.to_owned(), timeout: TIMEOUT }
+}
+
 /// Waits until a renewal has ended, however.
 async fn ended(mut renewal: watch::Receiver<()>) {
     // Nothing is ever sent: an error is the end of the sender.
@@ -315,6 +326,19 @@ fn issuer(keycloak_url: &Url, realm: &str) -> Result<Url, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_fetch_that_panics_is_a_failed_one() {
+        let realm = Realm {
+            issuer: Url::parse("https://idp.example.org/realms/cscs").unwrap(),
+            upstream: Upstream::new("Keycloak", &transport(true, None)).unwrap(),
+            state: Mutex::default(),
+        };
+        let outcome = realm.whole(async { panic!("by the test") }).await;
+        realm.store(outcome);
+        assert!(realm.usable().unwrap_err().to_string().contains("gives no usable answer"));
+        assert!(realm.state().failure.is_some());
+    }
 
     #[test]
     fn the_issuer_has_no_doubled_slash() {

@@ -10,6 +10,9 @@ use super::{Answer, Fault};
 /// Attempts of one exchange, with the first one.
 pub(crate) const ATTEMPTS: usize = 3;
 
+/// The longest time that is believed of a `Retry-After`; an upstream can name one that no clock can tell.
+const LONGEST_NAMED: Duration = Duration::from_hours(24);
+
 /// The pauses between the attempts of one exchange: about 0.1 s and 0.2 s, each up to twice as long by chance, so that
 /// many clients do not come back at once.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> {
@@ -48,17 +51,20 @@ pub(super) fn judge(outcome: &Result<Answer, Fault>) -> Verdict {
     }
 }
 
-/// How long an upstream wants to be left alone: seconds, or a date by its own clock (RFC 9110, 10.2.3).
+/// How long an upstream wants to be left alone: seconds, or a date by its own clock (RFC 9110, 10.2.3). At most
+/// [`LONGEST_NAMED`].
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let after = text(header::RETRY_AFTER)?;
-    if let Ok(seconds) = after.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !after.is_empty() && after.bytes().all(|digit| digit.is_ascii_digit()) {
+        // More digits than a number holds.
+        let seconds = after.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).min(LONGEST_NAMED));
     }
     let date = httpdate::parse_http_date(after).ok()?;
     // The upstream's clock may be an hour off, and without knowing its time the date says nothing.
     let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    Some(date.duration_since(now).unwrap_or_default().min(LONGEST_NAMED))
 }
 
 #[cfg(test)]
@@ -75,6 +81,7 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_from_what_lasts() {
         let seconds = |seconds| Verdict::MayPass(Some(Duration::from_secs(seconds)));
+        let day = Verdict::MayPass(Some(LONGEST_NAMED));
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         for (outcome, verdict) in [
             (Ok(answer(200, &[])), Verdict::Works),
@@ -87,6 +94,10 @@ mod tests {
             (Ok(answer(504, &[])), Verdict::MayPass(None)),
             (Ok(answer(429, &[("retry-after", "7")])), seconds(7)),
             (Ok(answer(503, &[("retry-after", " 0 ")])), seconds(0)),
+            (Ok(answer(503, &[("retry-after", "")])), Verdict::MayPass(None)),
+            (Ok(answer(429, &[("retry-after", "18446744073709551615")])), day),
+            (Ok(answer(429, &[("retry-after", "99999999999999999999")])), day),
+            (Ok(answer(429, &[("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"), ("date", date)])), day),
             (Ok(answer(503, &[("retry-after", "soon")])), Verdict::MayPass(None)),
             (Ok(answer(503, &[("retry-after", "-5")])), Verdict::MayPass(None)),
             (Ok(answer(429, &[("retry-after", date)])), Verdict::MayPass(None)),

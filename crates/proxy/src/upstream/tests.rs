@@ -81,6 +81,9 @@ const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
 const LATER: &str =
     "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
+/// As long as a number can say.
+const NEVER: &str = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 18446744073709551615\r\ncontent-length: 0\r\n\r\n";
+
 async fn status(upstream: &Upstream, url: &Url) -> Result<u16, Fault> {
     let outcome = upstream.exchange(upstream.get(url.clone()), 10).await;
     outcome.map(|answer| answer.status.as_u16()).map_err(|error| error.fault)
@@ -103,6 +106,17 @@ async fn what_may_pass_is_asked_for_again() {
         let obeyed = begun.elapsed() >= Duration::from_secs(1);
         assert_eq!(obeyed, moods[0] == LATER, "{moods:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_wants_to_be_left_alone_for_ever_is_left_alone_for_a_while() {
+    let (url, served) = server(&[NEVER]).await;
+    let upstream = Upstream::new("Waldur", &transport(None)).unwrap();
+    assert_eq!(status(&upstream, &url).await.unwrap(), 429);
+    assert_eq!(upstream.breaker(), BreakerState::Open);
+    let again = status(&upstream, &url).await;
+    assert!(matches!(again, Err(Fault::LeftAlone(rest)) if rest <= breaker::LONGEST_REST), "{again:?}");
+    assert_eq!(served.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
