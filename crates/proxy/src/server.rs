@@ -5,6 +5,7 @@ mod connection;
 mod front;
 mod limits;
 mod pace;
+mod sending;
 mod socket;
 mod sockets;
 mod tls;

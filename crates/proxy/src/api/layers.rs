@@ -2,17 +2,21 @@
 //! or there are too many requests.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures::FutureExt;
-use tokio::sync::Semaphore;
+use http_body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, field, info, info_span};
 use uuid::Uuid;
@@ -56,7 +60,7 @@ impl Limits {
         if requests == self.requests { Self { timeout, ..self.clone() } } else { Self::new(timeout, requests) }
     }
 
-    /// Requests that run now.
+    /// Requests that run now, and those of callers who still take the answer.
     pub(crate) fn running(&self) -> usize {
         self.requests - self.places.available_permits()
     }
@@ -94,21 +98,53 @@ async fn observe(State(limits): State<Limits>, mut request: Request, next: Next)
 }
 
 async fn answer(limits: Limits, request: Request, next: Next, mut line: Line) -> Response {
-    let response = match limits.places.try_acquire() {
-        Ok(_place) => {
+    let response = match Arc::clone(&limits.places).try_acquire_owned() {
+        Ok(place) => {
             // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-            match timeout(limits.timeout, handled).await {
+            let response = match timeout(limits.timeout, handled).await {
                 Ok(Ok(response)) => response,
                 // The panic itself is reported where it happens.
                 Ok(Err(_)) => failure::internal(),
                 Err(_) => Failure::TooSlow(limits.timeout).into_response(),
+            };
+            // An answer holds memory until it is taken. Those of strangers are small or shared by all, and keep no place:
+            // else strangers could take all of them, and never read.
+            match line.caller.username() {
+                Some(_) => response.map(|body| Body::new(Placed { body, _place: place })),
+                None => response,
             }
         }
         Err(_) => Failure::TooMany.into_response(),
     };
     line.answer = Some((response.status(), response.body().size_hint().exact()));
     response
+}
+
+/// A body that keeps the place of its request.
+struct Placed {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The line that a request gets in the log, and its place among the numbers, when it ends, however it ends.

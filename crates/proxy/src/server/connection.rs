@@ -19,6 +19,7 @@ use tracing::debug;
 use super::front::Front;
 use super::limits::{Limits, MAX_HEAD, MAX_STREAMS};
 use super::pace::Pace;
+use super::sending::Sending;
 
 /// Whether the server goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,10 +42,12 @@ pub(super) async fn serve(
     let paced = pace.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let running = Running::new(paced.clone(), &request);
+        // HTTP/1 sends one answer at a time, so that the bytes of the connection tell enough.
+        let told = (request.version() == http::Version::HTTP_2).then(|| paced.clone());
         let answer = front.router().call(request);
         async move {
             let _running = running;
-            answer.await
+            answer.await.map(|answer| answer.map(|body| Sending::new(body, told)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -102,14 +105,14 @@ async fn overdue(pace: &Shared, limits: &Limits) {
 
 /// The pace of a connection, for its stream and its requests.
 #[derive(Debug, Clone)]
-struct Shared(Arc<Mutex<Pace>>);
+pub(super) struct Shared(Arc<Mutex<Pace>>);
 
 impl Shared {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Pace::new(Instant::now()))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pace> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Pace> {
         // Nobody panics with the lock held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,10 +6,10 @@ use rustix::process::{Resource, getrlimit};
 
 /// The largest head of a request, in bytes; a larger one is answered 431.
 pub(super) const MAX_HEAD: u32 = 64 * 1024;
-/// The most requests at one time on an HTTP/2 connection.
-pub(super) const MAX_STREAMS: u32 = 100;
+/// The most requests at one time on an HTTP/2 connection: each may hold an answer that waits for the client.
+pub(super) const MAX_STREAMS: u32 = 32;
 /// Bytes of an answer, fewer of which are no progress in sending: a client that takes less within [`Limits::idle`]
-/// might as well take nothing.
+/// might as well take nothing. For HTTP/2 this counts for each answer by itself.
 pub(super) const PROGRESS: usize = 16 * 1024;
 
 /// The most connections, however many files may be open.

@@ -1,5 +1,7 @@
 //! How long a connection may go on as it is. Pure: time arrives as an argument.
 
+use std::collections::BTreeMap;
+
 use tokio::time::Instant;
 
 use super::limits::{Limits, PROGRESS};
@@ -7,7 +9,8 @@ use super::limits::{Limits, PROGRESS};
 /// What happens on a connection, as far as it bears on how long that may last.
 ///
 /// A request that runs has all the time it needs: what it waits for is bounded elsewhere. Once it is answered the
-/// client has to take the answer, and then to send the next request.
+/// client has to take the answer, and then to send the next request. Where several answers are under way at one time each has
+/// to go on, so that a lively one does not excuse those that nobody takes.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Requests whose answer is not known yet.
@@ -22,14 +25,37 @@ pub(super) struct Pace {
     blocked: bool,
     /// Bytes sent since `since`.
     sent: usize,
+    /// Answers under way, by number.
+    under_way: BTreeMap<u64, UnderWay>,
+    /// The number of the next one.
+    next: u64,
     /// When the client was told that the connection closes.
     closing: Option<Instant>,
+}
+
+/// One answer of several.
+#[derive(Debug)]
+struct UnderWay {
+    /// When it last went on.
+    since: Instant,
+    /// Bytes handed out since then.
+    bytes: usize,
 }
 
 impl Pace {
     /// A connection that begins.
     pub(super) fn new(now: Instant) -> Self {
-        Self { running: 0, since: now, head: true, multiplexed: false, blocked: false, sent: 0, closing: None }
+        Self {
+            running: 0,
+            since: now,
+            head: true,
+            multiplexed: false,
+            blocked: false,
+            sent: 0,
+            under_way: BTreeMap::new(),
+            next: 0,
+            closing: None,
+        }
     }
 
     /// Bytes came.
@@ -54,6 +80,29 @@ impl Pace {
         self.sent = 0;
     }
 
+    /// One answer of several is to be sent. Its number.
+    pub(super) fn sending(&mut self, now: Instant) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.under_way.insert(number, UnderWay { since: now, bytes: 0 });
+        number
+    }
+
+    /// Bytes of an answer were handed out, since there is room for some.
+    pub(super) fn went_on(&mut self, number: u64, bytes: usize, now: Instant) {
+        if let Some(answer) = self.under_way.get_mut(&number) {
+            answer.bytes += bytes;
+            if answer.bytes >= PROGRESS {
+                *answer = UnderWay { since: now, bytes: 0 };
+            }
+        }
+    }
+
+    /// An answer is sent, or nobody waits for it any more.
+    pub(super) fn gone(&mut self, number: u64) {
+        self.under_way.remove(&number);
+    }
+
     /// Bytes went out. Few of them are no progress, since HTTP/2 sends some even when no answer goes on.
     pub(super) fn sent(&mut self, bytes: usize, now: Instant) {
         self.blocked = false;
@@ -74,17 +123,23 @@ impl Pace {
         self.closing.get_or_insert(now);
     }
 
-    /// When the connection has lasted long enough as it is; `None` while a request runs.
+    /// When the connection has lasted long enough as it is; `None` while a request runs and all answers go on.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        if self.running > 0 {
-            return None;
-        }
-        Some(match self.closing {
+        let stuck = self.under_way.values().map(|answer| answer.since + limits.idle).min();
+        // Those that go on have as long again to come to their end.
+        let stuck = stuck.map(|stuck| self.closing.map_or(stuck, |told| stuck.max(told + limits.idle)));
+        let whole = (self.running == 0).then(|| self.of_the_whole(limits));
+        stuck.into_iter().chain(whole).min()
+    }
+
+    /// The deadline while no request runs, whatever single answers do.
+    fn of_the_whole(&self, limits: &Limits) -> Instant {
+        match self.closing {
             _ if self.blocked => self.since + limits.idle,
             Some(told) => told.max(self.since) + limits.farewell,
             None if self.head => self.since + limits.head,
             None => self.since + limits.idle,
-        })
+        }
     }
 }
 
@@ -108,9 +163,12 @@ mod tests {
         Answered,
         Sent(usize),
         Blocked,
+        Sending,
+        WentOn(u64, usize),
+        Gone(u64),
         Closing,
     }
-    use Event::{Answered, Began, Blocked, Closing, Received, Sent};
+    use Event::{Answered, Began, Blocked, Closing, Gone, Received, Sending, Sent, WentOn};
 
     fn deadline(multiplexed: bool, events: &[(u64, Event)]) -> Option<u64> {
         let start = Instant::now();
@@ -123,6 +181,9 @@ mod tests {
                 Answered => pace.answered(now),
                 Sent(bytes) => pace.sent(*bytes, now),
                 Blocked => pace.blocked(),
+                Sending => drop(pace.sending(now)),
+                WentOn(number, bytes) => pace.went_on(*number, *bytes, now),
+                Gone(number) => pace.gone(*number),
                 Closing => pace.closing(now),
             }
         }
@@ -155,6 +216,20 @@ mod tests {
         assert_eq!(deadline(false, &[(3, Began), (5, Answered), (6, Blocked), (60, Sent(1))]), Some(80));
         let trickle = [(3, Began), (5, Answered), (20, Sent(PROGRESS / 2)), (40, Sent(PROGRESS / 2)), (50, Sent(1))];
         assert_eq!(deadline(true, &trickle), Some(115));
+    }
+
+    #[test]
+    fn a_lively_answer_does_not_excuse_one_that_nobody_takes() {
+        let stuck = || vec![(1, Began), (2, Answered), (2, Sending), (40, Began), (41, Answered), (41, Sending)];
+        let with = |more: Vec<(u64, Event)>| deadline(true, &[stuck(), more].into_iter().flatten().collect::<Vec<_>>());
+        assert_eq!(with(vec![]), Some(77));
+        assert_eq!(with(vec![(70, Sent(PROGRESS)), (70, WentOn(1, PROGRESS)), (71, Began)]), Some(77));
+        assert_eq!(with(vec![(50, WentOn(0, PROGRESS / 2)), (60, WentOn(0, PROGRESS / 2))]), Some(116));
+        assert_eq!(with(vec![(50, Gone(0))]), Some(116));
+        assert_eq!(with(vec![(50, Gone(0)), (50, Gone(1)), (51, Began)]), None);
+        // It is told, and what still runs has its time, but no more than that.
+        assert_eq!(with(vec![(70, Began), (77, Closing)]), Some(152));
+        assert_eq!(with(vec![(50, Gone(0)), (50, Gone(1)), (70, Began), (77, Closing)]), None);
     }
 
     #[test]

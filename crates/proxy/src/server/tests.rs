@@ -168,6 +168,45 @@ async fn an_answer_that_is_not_taken_is_not_kept() {
     assert!(read < BIG, "{read}");
 }
 
+/// A frame of HTTP/2 with a request's head, in one piece.
+fn http2_request(stream: u8, block: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(block.len()).unwrap();
+    [&[0, 0, length, 1, 5, 0, 0, 0, stream], block].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lively_stream_does_not_keep_an_answer_that_is_not_taken() {
+    let server = start(LIMITS).await;
+    // Settings that leave no room for any answer.
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    let big = http2_request(1, b"\x82\x86\x04\x04/big\x01\x01x");
+    let stream = server.sent([hello.as_slice(), &big].concat()).await;
+    let (mut read, mut write) = stream.into_split();
+    let start = Instant::now();
+    let ended = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(1..) = read.read(&mut buffer).await {}
+        Instant::now()
+    });
+    // HEAD requests, which are answered whole; and no answer to the question whether the connection may close.
+    let lively = async {
+        for number in 1_u8..100 {
+            sleep(Duration::from_secs(5)).await;
+            let head = http2_request(2 * number + 1, b"\x02\x04HEAD\x86\x84\x01\x01x");
+            if write.write_all(&head).await.is_err() {
+                break;
+            }
+        }
+        future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = ended => ended.unwrap(),
+        () = lively => unreachable!("it waits"),
+    };
+    let lasted = (ended - start).as_secs();
+    assert!((75..=77).contains(&lasted), "{lasted} s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_slowly_is_sent_whole() {
     let server = start(LIMITS).await;

@@ -408,7 +408,8 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         &["SERVER_MAX_REQUESTS"],
         Kind::Count(100_000, |s, number| s.server.max_requests = number),
         Preset::Is("1000"),
-        "Requests that run at one time, 1 to 100000; more are answered 503 with `Retry-After`.",
+        "Requests at one time that run, or whose answer a caller still takes, 1 to 100000; more are answered 503 with \
+         `Retry-After`.",
     ),
     row(
         "server.public_url",

@@ -122,6 +122,40 @@ async fn pings_and_settings_without_end_are_not_hoarded() {
     }
 }
 
+/// Answers that nobody takes: they keep the places of their requests, so that there are never more of them than those, and
+/// a stranger's keep none.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_counted() {
+    let target = Target::with(&[("SERVER_MAX_REQUESTS", "3")]).await;
+    let length = target.token.len() + "Bearer ".len() - 127;
+    let varint = [(length % 128) as u8 | 0x80, (length / 128) as u8];
+    let path = b"\x82\x86\x04\x17/api/storage-resources/\x01\x01x".as_slice();
+    let caller = [path, b"\x0f\x08\x7f", &varint, b"Bearer ", target.token.as_bytes()].concat();
+    let listing = format!(
+        "GET /api/storage-resources/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\r\n",
+        target.token
+    );
+    for (head, status) in [(path, 200), (&caller, 503)] {
+        let mut stream = target.connect();
+        // No room for any answer.
+        let settings = frame(SETTINGS, 0, 0, b"\0\x04\0\0\0\0");
+        stream.write_all(&[PREFACE, &settings].concat()).unwrap();
+        for id in streams().take(3) {
+            stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, id, head)).unwrap();
+        }
+        let answers = std::iter::from_fn(|| next_frame(&mut stream)).filter(|(kind, _)| *kind == HEADERS);
+        assert_eq!(answers.take(3).count(), 3);
+        assert_eq!(target.statuses(listing.as_bytes()), [status]);
+        drop(stream);
+        let served = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            target.statuses(listing.as_bytes()) == [200]
+        });
+        assert!(served, "their places are free again");
+    }
+    target.is_unharmed().await;
+}
+
 /// What is no HTTP at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_is_refused() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use simulator::{Simulator, World};
 
-use crate::program::{Program, settings};
+use crate::program::{Program, settings, token};
 
 /// How much more memory and how many more open files an attack may leave behind: what allocators and closing take.
 const GROWTH_MIB: usize = 64;
@@ -17,15 +17,25 @@ pub(crate) struct Target {
     program: Program,
     memory: usize,
     files: usize,
+    /// A caller's.
+    pub(crate) token: String,
     /// Keeps the upstreams.
     _simulator: Simulator,
 }
 
 impl Target {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these settings besides.
+    pub(crate) async fn with(more: &[(&'static str, &str)]) -> Self {
         let simulator = Simulator::start(World::demo()).await;
-        let program = Program::serve(&settings(&simulator));
-        let mut target = Self { program, memory: 0, files: 0, _simulator: simulator };
+        let mut settings = settings(&simulator);
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let program = Program::serve(&settings);
+        let token = token(&simulator);
+        let mut target = Self { program, memory: 0, files: 0, token, _simulator: simulator };
         target.is_alive();
         (target.memory, target.files) = (target.memory(), target.program.open_files());
         target
