@@ -49,10 +49,12 @@ const RENEWAL: Duration = Duration::from_millis(500);
 /// How often a waiting replica looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one replica waits for another's reading before it reads for itself: the other's way to Waldur may be the one
-/// that is broken.
+/// that is broken. At most a quarter of the time that a request has.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The largest body that is published or fetched, in bytes as sealed.
+/// The largest value that is published or fetched, in bytes as sealed.
 const LARGEST: usize = 64 << 20;
+/// The largest head, likewise: it is looked at again and again.
+const LARGEST_HEAD: usize = 4096;
 
 const HEAD: &str = "head";
 const BODY: &str = "body";
@@ -66,6 +68,8 @@ pub struct Shared {
     keys: [String; 2],
     /// How long it is kept.
     kept: Duration,
+    /// How long another replica's reading is waited for.
+    patience: Duration,
     /// This replica, so that it knows its own publications again.
     own: Uuid,
 }
@@ -105,6 +109,7 @@ impl Shared {
             seal: Arc::new(seal),
             keys,
             kept: settings.cache.max_stale.max(GID_MAX_AGE),
+            patience: PATIENCE.min(settings.server.request_timeout / 4),
             own: Uuid::new_v4(),
         })))
     }
@@ -115,10 +120,8 @@ impl Shared {
     ///
     /// It does not.
     pub async fn check(&self) -> Result<&str, Away> {
-        let mut look = self.script(scripts::LOOK);
         // No head is like this, so that no lease is granted.
-        look.arg("none").arg("none").arg(millis(LEASE));
-        let looked = self.link.ask::<(u64, u64, Vec<u8>, usize, bool)>(&look, MOMENT).await;
+        let looked = self.look(b"none", "none").await;
         looked.map(|_| self.link.place.as_str())
     }
 
@@ -131,13 +134,11 @@ impl Shared {
     /// of this replica: nobody is to see what has changed and then not see it.
     pub async fn turn(&self, asked: Instant, max_age: Duration, newest: Option<&Reading>) -> Turn {
         let token = Uuid::new_v4().to_string();
-        let waits_until = Instant::now() + PATIENCE;
+        let waits_until = Instant::now() + self.patience;
         let (mut seen, mut head, mut sound) = (Vec::new(), None, true);
         loop {
             let own = Instant::now();
-            let mut look = self.script(scripts::LOOK);
-            look.arg(&seen).arg(&token).arg(millis(LEASE));
-            let looked = self.link.ask::<(u64, u64, Vec<u8>, usize, bool)>(&look, MOMENT).await;
+            let looked = self.look(&seen, &token).await;
             let Ok((seconds, micros, sealed, length, granted)) = looked else { return Turn::Alone };
             let at = Moment { server: seconds.saturating_mul(1_000_000).saturating_add(micros), own };
             if granted {
@@ -153,7 +154,7 @@ impl Shared {
             }
             head = self.head(&sealed);
             sound = head.is_some() && (1..=LARGEST).contains(&length);
-            if let Some(head) = &head
+            if let Some(head) = head.as_ref().filter(|_| sound)
                 && at.since(head.began).is_some_and(|age| age <= own.saturating_duration_since(asked) + max_age)
                 && is_younger(at.own(head.began), newest)
             {
@@ -179,9 +180,10 @@ impl Shared {
     pub async fn identities(&self, lease: &Lease) -> Option<(Known, Duration)> {
         let head = lease.head.as_ref().filter(|head| head.by != self.own)?;
         let ago = lease.at.since(head.began)?;
-        let mut command = redis::cmd("HGET");
-        command.arg(&self.keys[0]).arg(IDENTITIES);
-        let sealed = self.link.ask::<Option<Vec<u8>>>(&command, TRANSFER).await.ok()??;
+        let [sealed] = self.fetch([IDENTITIES]).await?;
+        if seal::digest(&sealed) != head.identities {
+            return None;
+        }
         let seal = Arc::clone(&self.seal);
         let opening = spawn_blocking(move || serde_json::from_slice(&seal.open(IDENTITIES, &sealed)?).ok());
         Some((opening.await.ok()??, ago))
@@ -216,14 +218,16 @@ impl Shared {
     pub async fn publish(&self, lease: Lease, snapshot: Arc<Snapshot>, modified: SystemTime, identities: Known) {
         let content = snapshot.fingerprint();
         let modified = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let head = Head { began: lease.at.server, modified, content, by: self.own };
+        let (began, by) = (lease.at.server, self.own);
         let is_there = lease.sound && lease.head.as_ref().is_some_and(|head| head.content == content);
         for whole in if is_there { &[false, true][..] } else { &[true] } {
             let seal = Arc::clone(&self.seal);
             let snapshot = whole.then(|| Arc::clone(&snapshot));
-            let (head, known) = (serde_json::to_vec(&head), serde_json::to_vec(&identities));
+            let known = serde_json::to_vec(&identities);
             let sealing = spawn_blocking(move || {
-                let (head, known) = (seal.close(HEAD, &head.ok()?)?, seal.close(IDENTITIES, &known.ok()?)?);
+                let known = seal.close(IDENTITIES, &known.ok()?)?;
+                let head = Head { began, modified, content, by, identities: seal::digest(&known) };
+                let head = seal.close(HEAD, &serde_json::to_vec(&head).ok()?)?;
                 let body = snapshot.map(|snapshot| seal.close(BODY, &snapshot.pack().ok()?));
                 let body = match body {
                     Some(body) => Some(body?),
@@ -259,9 +263,7 @@ impl Shared {
         let snapshot = if let Some(newest) = known {
             newest
         } else {
-            let mut command = redis::cmd("HMGET");
-            command.arg(&self.keys[0]).arg(HEAD).arg(BODY);
-            let (sealed, body) = self.link.ask::<(Vec<u8>, Vec<u8>)>(&command, TRANSFER).await.ok()?;
+            let [sealed, body] = self.fetch([HEAD, BODY]).await?;
             // A newer one may have come meanwhile, and goes with the body.
             head = self.head(&sealed).filter(|now| now.began >= head.began)?;
             let (seal, before) = (Arc::clone(&self.seal), newest.map(Arc::clone));
@@ -272,6 +274,20 @@ impl Shared {
         let began = at.own(head.began.min(at.server))?;
         let modified = head.modified(head.content)?;
         Some(Taken { snapshot, began, modified })
+    }
+
+    /// The server's time, the head, the length of the body, and whether the lease is granted.
+    async fn look(&self, seen: &[u8], token: &str) -> Result<(u64, u64, Vec<u8>, usize, bool), Away> {
+        let mut look = self.script(scripts::LOOK);
+        look.arg(seen).arg(token).arg(millis(LEASE)).arg(LARGEST_HEAD);
+        self.link.ask(&look, MOMENT).await
+    }
+
+    /// What is published, as sealed; `None` if any of it is too large.
+    async fn fetch<const FIELDS: usize>(&self, fields: [&str; FIELDS]) -> Option<[Vec<u8>; FIELDS]> {
+        let mut fetch = self.script(scripts::FETCH);
+        fetch.arg(LARGEST).arg(&fields[..]);
+        self.link.ask::<Vec<Vec<u8>>>(&fetch, TRANSFER).await.ok()?.try_into().ok()
     }
 
     fn head(&self, sealed: &[u8]) -> Option<Head> {

@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use secrecy::ExposeSecret;
@@ -70,6 +71,13 @@ impl Seal {
         zstd::Decoder::new(&*text).ok()?.take(LARGEST).read_to_end(&mut value).ok()?;
         Some(value)
     }
+}
+
+/// What tells a sealed value from every other.
+pub(super) fn digest(sealed: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&SHA256, sealed).as_ref());
+    bytes
 }
 
 fn expand<const LENGTH: usize>(derived: &Prk, what: &str, matters: &str) -> Result<[u8; LENGTH], Unspecified> {

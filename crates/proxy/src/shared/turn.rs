@@ -20,6 +20,8 @@ pub struct Head {
     pub(super) content: u64,
     /// Whose it is.
     pub(super) by: Uuid,
+    /// Digest of the identities that were published with it, as sealed: older ones would bring back what has changed since.
+    pub(super) identities: [u8; 32],
 }
 
 /// What a replica that needs a reading does.

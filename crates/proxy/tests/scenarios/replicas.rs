@@ -102,7 +102,9 @@ impl Server {
 
     /// What the server answers to a command.
     async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let client = redis::Client::open(self.url()).unwrap();
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let mut asked = redis::cmd(command[0]);
         asked.arg(&command[1..]).query_async(&mut connection).await.unwrap()
     }
@@ -365,12 +367,105 @@ async fn what_is_forged_foreign_or_gone_counts_as_absent() {
     let replica = server.replica(&simulator, &[LASTING]).await;
     assert_eq!(replica.get(LISTING).await.text, right.text);
     assert_eq!(readings(&simulator), before + 1);
-    // A key of another type makes the server answer with an error.
+    // A key of another type.
     let _: i64 = server.ask(&["DEL", &key]).await;
     let _: String = server.ask(&["SET", &key, "text"]).await;
     let replica = server.replica(&simulator, &[LASTING]).await;
     assert_eq!(replica.get(LISTING).await.text, right.text);
-    assert!(replica.log().contains(AWAY), "{}", replica.log());
+    until("it is published again", async || server.ask::<String>(&["TYPE", &key]).await == "hash").await;
+    assert!(!replica.log().contains(AWAY), "{}", replica.log());
+}
+
+/// Whoever may write to the server can make values as large as it allows.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_not_fetched() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let first = server.replica(&simulator, &[]).await;
+    let right = first.get(LISTING).await;
+    until("it is published", async || server.key("snapshot").await.is_some()).await;
+    drop(first);
+    let key = server.key("snapshot").await.unwrap();
+    for field in ["head", "body", "identities"] {
+        let grow = "redis.call('HSET', KEYS[1], ARGV[1], string.rep(string.rep('x', 65536), 1280))";
+        let _: Option<i64> = server.ask(&["EVAL", grow, "1", &key, field]).await;
+        let length = async || server.ask::<usize>(&["HSTRLEN", &key, field]).await;
+        assert!(length().await > 64 << 20);
+        let settings = if field == "identities" { ("CACHE_MAX_AGE", "0") } else { LASTING };
+        let replica = server.replica(&simulator, &[settings]).await;
+        assert_eq!(replica.get(LISTING).await.text, right.text, "{field}");
+        until("it is whole again", async || length().await < 1 << 20).await;
+        let most = replica.most_memory() >> 20;
+        assert!(most < 100, "{most} MiB after {field}");
+        assert!(!replica.log().contains(AWAY), "{field}: {}", replica.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_nobody_can_have_taken_is_free() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    let replica = server.replica(&simulator, &[]).await;
+    assert_eq!(replica.get(LISTING).await.status, 200);
+    until("it is published", async || server.key("snapshot").await.is_some()).await;
+    let lease = server.key("snapshot").await.unwrap().replace("snapshot", "lease");
+    for command in [&["SET", &lease, "x"][..], &["SET", &lease, "x", "PX", "3600000"], &["RPUSH", &lease, "x"]] {
+        until("the lease is given back", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
+        let _: redis::Value = server.ask(command).await;
+        let start = Instant::now();
+        assert_eq!(replica.get(LISTING).await.status, 200);
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?} after {command:?}", start.elapsed());
+    }
+    // One that is renewed for ever keeps no request longer than a part of its time.
+    let impatient = server.replica(&simulator, &[("SERVER_REQUEST_TIMEOUT", "4")]).await;
+    assert_eq!(impatient.get(LISTING).await.status, 200);
+    until("the lease is given back", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
+    let renewing = async {
+        loop {
+            let _: String = server.ask(&["SET", &lease, "x", "PX", "1900"]).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let asking = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let start = Instant::now();
+        assert_eq!(impatient.get(LISTING).await.status, 200);
+        start.elapsed()
+    };
+    let took = tokio::select! {
+        took = asking => took,
+        () = renewing => unreachable!("it has no end"),
+    };
+    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+/// Older identities, put back by whoever may write to the server, would bring back older GIDs.
+#[tokio::test(flavor = "multi_thread")]
+async fn identities_count_beside_the_head_of_their_publication_only() {
+    let Some(server) = Server::start().await else { return };
+    let simulator = Simulator::start(World::demo()).await;
+    simulator.world(|world| world.hpc.set_gid("mch-p2", Some(30_999)));
+    {
+        let replica = server.replica(&simulator, &[]).await;
+        assert!(replica.get(LISTING).await.text.contains("30999"));
+        until("it is published", async || server.key("snapshot").await.is_some()).await;
+    }
+    let key = server.key("snapshot").await.unwrap();
+    let old: Vec<u8> = server.ask(&["HGET", &key, "identities"]).await;
+    let _: i64 = server.ask(&["DEL", &key]).await;
+    simulator.world(|world| world.hpc.set_gid("mch-p2", Some(31_000)));
+    let right = {
+        let replica = server.replica(&simulator, &[]).await;
+        let right = replica.get(LISTING).await;
+        assert!(right.text.contains("31000"), "{}", right.text);
+        until("it is published", async || server.key("snapshot").await.is_some()).await;
+        right
+    };
+    let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let put_back = redis::cmd("HSET").arg(&key).arg("identities").arg(&old).to_owned();
+    let _: i64 = put_back.query_async(&mut connection).await.unwrap();
+    let replica = server.replica(&simulator, &[]).await;
+    assert_eq!(replica.get(LISTING).await.text, right.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,13 @@ impl Proxy {
         self.get(&format!("/api/storage-resources/{query}")).await
     }
 
+    /// The most memory that the process has held so far, in bytes.
+    pub(crate) fn most_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// What has been logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
