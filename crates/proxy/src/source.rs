@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
-use crate::upstream::{TransportError, Upstream};
+use crate::upstream::{BreakerState, TransportError, Upstream};
 use crate::waldur::{Listing, Waldur, WaldurError};
 
 /// Reads the catalogue from the upstreams.
@@ -78,6 +78,11 @@ impl Source {
     /// The upstreams that are asked.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         std::iter::once(self.waldur.upstream()).chain(self.identities.upstreams())
+    }
+
+    /// Whether Waldur is left alone for a moment, because it failed or asked for it.
+    pub fn is_left_alone(&self) -> bool {
+        self.waldur.upstream().breaker() == BreakerState::Open
     }
 
     /// Number of projects whose GID is cached.

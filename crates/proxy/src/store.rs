@@ -29,6 +29,8 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// A snapshot of this age is fit to be served whatever happened to the last refresh, as far as probes are concerned: what
 /// passes within it is no reason to send callers elsewhere.
 const BRIEF: Duration = Duration::from_mins(1);
+/// How long a request waits for a refresh, from the refresh's beginning on, while an older snapshot may stand in.
+const SHORT: Duration = Duration::from_secs(2);
 /// Probes start a refresh at most this often.
 const PROMPT_EVERY: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,14 @@ impl StoreError {
 }
 
 type Outcome = Result<Arc<Reading>, StoreError>;
-type Refresh = Shared<BoxFuture<'static, Outcome>>;
+type Outcomes = Shared<BoxFuture<'static, Outcome>>;
+
+/// A refresh that is under way.
+#[derive(Debug, Clone)]
+struct Refresh {
+    began: Instant,
+    outcome: Outcomes,
+}
 
 /// Keeps the newest snapshot.
 #[derive(Debug)]
@@ -150,13 +159,17 @@ impl Store {
     /// With `fresh` nothing in it is older than this call. A refresh that is under way is shared if it is young enough
     /// itself; else the next one is, by all who wait like that. Whoever stops waiting does not stop the refresh.
     ///
+    /// Who does not insist on `fresh` does not wait long where an older snapshot may stand in, and not at all while Waldur
+    /// is left alone because it failed.
+    ///
     /// # Errors
     ///
     /// The refresh failed, and no older snapshot may stand in for it (`cache.max_stale`).
     pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
         let arrived = Instant::now();
         let allowed = if fresh { Duration::ZERO } else { self.cache.max_age };
-        let since_change = self.changed().map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
+        let changed = self.changed();
+        let since_change = changed.map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
         let max_age = allowed.min(since_change);
         // The process may be younger than the age allowed.
         let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
@@ -165,16 +178,23 @@ impl Store {
         }
         let deadline = arrived + self.patience;
         loop {
-            let outcome = timeout_at(deadline, self.join(arrived, max_age)).await;
+            let refresh = self.join(arrived, max_age);
+            let until = match self.stand_in() {
+                Some(_) if fresh => deadline,
+                // What was changed from here is to be seen.
+                Some(reading) if changed.is_some_and(|changed| reading.began < changed) => deadline,
+                Some(_) if self.source.is_left_alone() => arrived,
+                Some(_) => deadline.min(refresh.began + SHORT),
+                None => deadline,
+            };
+            // One that has ended is seen even past that time.
+            let outcome = timeout_at(until, refresh.outcome).await;
             match outcome.unwrap_or(Err(StoreError::TooSlow(self.patience))) {
                 Ok(reading) if young_enough(&reading) => return Ok(Served { reading, stale: false }),
                 // It was under way already; the next one begins after this call.
                 Ok(_) => {}
                 Err(error) => {
-                    return match self.newest.load_full() {
-                        Some(reading) if reading.age() <= self.cache.max_stale => Ok(Served { reading, stale: true }),
-                        _ => Err(error),
-                    };
+                    return self.stand_in().map(|reading| Served { reading, stale: true }).ok_or(error);
                 }
             }
         }
@@ -188,6 +208,11 @@ impl Store {
     /// How long a request waits for a refresh: a little less than it has.
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// The newest snapshot, if the site allows it to stand in for a fresh one.
+    fn stand_in(&self) -> Option<Arc<Reading>> {
+        self.newest.load_full().filter(|reading| reading.age() <= self.cache.max_stale)
     }
 
     /// The newest snapshot, of any age.
@@ -229,7 +254,7 @@ impl Store {
             tokio::time::sleep(pause).await;
             let asked = Instant::now();
             // A failure has been logged; the next round, or the next request, tries again.
-            let outcome = self.join(asked, interval).await;
+            let outcome = self.join(asked, interval).outcome.await;
             pause = outcome.ok().filter(|reading| reading.began < asked).map_or(interval, rest);
         }
     }
@@ -237,7 +262,7 @@ impl Store {
     /// Reads once, or waits for the reading that is under way. Whether it succeeded.
     pub async fn refresh(self: &Arc<Self>) -> bool {
         // A failure has been logged; the next round, or the next request, tries again.
-        self.join(Instant::now(), self.due()).await.is_ok()
+        self.join(Instant::now(), self.due()).outcome.await.is_ok()
     }
 
     /// Whether the cache of the replicas did what was last asked of it; `None` without one, and before that.
@@ -277,7 +302,7 @@ impl Store {
                 Err(StoreError::Broken)
             })
         };
-        under_way.insert(waiting.boxed().shared()).clone()
+        under_way.insert(Refresh { began, outcome: waiting.boxed().shared() }).clone()
     }
 
     /// Reads the upstreams. `published` is what other replicas have.

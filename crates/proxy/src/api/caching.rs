@@ -46,7 +46,7 @@ pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
     // A caller may keep an answer, but has to ask whether it still holds.
     put(header::CACHE_CONTROL, "private, no-cache");
     if served.stale {
-        put(header::WARNING, &format!("110 - \"the upstreams cannot be read; this was read {age} s ago\""));
+        put(header::WARNING, &format!("110 - \"the upstreams cannot be read in time; this was read {age} s ago\""));
     }
     headers
 }

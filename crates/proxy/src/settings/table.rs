@@ -451,7 +451,9 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         Kind::Age(|s, age| s.cache.max_stale = age),
         Preset::Is("0"),
         "Seconds that an answer may be old while the upstreams cannot be read. It then has the headers `Age` and \
-         `Warning`. With 0 the answer is 502.",
+         `Warning`. With 0 the answer is 502. Where an old answer may stand in, a request waits for 2 s of a reading at most, \
+         and not while Waldur is left alone after failures; one with `Cache-Control: no-cache` waits as long as \
+         `server.request_timeout` lets it.",
     ),
     row(
         "cache.refresh_interval",

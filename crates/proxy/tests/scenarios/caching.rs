@@ -141,6 +141,37 @@ async fn an_old_snapshot_stands_in_only_where_the_site_allows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_long_for_waldur_while_an_old_snapshot_may_stand_in() {
+    let settings = [("CACHE_MAX_STALE", "3600"), ("WALDUR_TIMEOUT", "20"), ("SERVER_REQUEST_TIMEOUT", "7")];
+    let (simulator, proxy) = demo_with(&settings).await;
+    let right = proxy.get(LISTING).await;
+    simulator.set_fault("GET /api/*", Fault::Silence);
+    for (what, headers, longest) in [
+        ("the first one waits for the reading that it begins", &[][..], 3),
+        ("the next one finds that it takes long", &[], 1),
+        ("one that insists has its time", &NO_CACHE, 7),
+    ] {
+        let start = std::time::Instant::now();
+        let answer = proxy.get_with(LISTING, headers).await;
+        let took = start.elapsed();
+        assert_eq!((answer.status, &answer.text), (200, &right.text), "{what}");
+        assert!(header(&answer, "warning").starts_with("110 "), "{what}");
+        assert!(took < Duration::from_secs(longest), "{what}: {took:?}");
+        assert_eq!(took > Duration::from_secs(5), longest == 7, "{what}: {took:?}");
+    }
+
+    // While Waldur is left alone.
+    let (simulator, proxy) = demo_with(&settings[..1]).await;
+    assert_eq!(proxy.get(LISTING).await.status, 200);
+    simulator.set_fault("GET /api/*", Fault::retry_after(503, 3600));
+    assert_eq!(proxy.get(LISTING).await.status, 200);
+    let start = std::time::Instant::now();
+    let stale = proxy.get(LISTING).await;
+    assert!(stale.headers.contains_key("warning"));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_an_interval_nobody_waits() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600"), ("CACHE_REFRESH_INTERVAL", "0.05")]).await;
     let before = proxy.get(LISTING).await;
