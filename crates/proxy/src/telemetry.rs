@@ -4,6 +4,7 @@
 //! request carry its id in the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange; the
 //! libraries underneath stay at warnings, since their debug logs may hold credentials.
 
+mod lines;
 mod otlp;
 mod panics;
 mod scrub;
@@ -20,6 +21,7 @@ use opentelemetry::context::FutureExt;
 use opentelemetry_otlp::ExporterBuildError;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -28,6 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::settings::{LogFormat, Settings};
 use crate::upstream::TransportError;
 
+pub(crate) use lines::lost as lost_lines;
 pub(crate) use scrub::scrub;
 pub(crate) use sentry::carried;
 
@@ -39,12 +42,14 @@ pub(crate) const SETTINGS: &str = "settings";
 const PANIC: &str = "panic";
 
 /// Log, panic reports, Sentry and traces until it is dropped; then what Sentry and the collector have not got yet is sent,
-/// for two seconds each at most.
+/// for two seconds each at most, and then the rest of the log.
 #[derive(Debug)]
-#[must_use = "when it is dropped, Sentry and traces end"]
+#[must_use = "when it is dropped, the log, Sentry and traces end"]
 pub struct Telemetry {
     _sentry: Option<sentry::Reports>,
     _traces: Option<otlp::Recording>,
+    /// Last, since the others may log.
+    _lines: lines::Rest,
 }
 
 /// What cannot be set up.
@@ -67,14 +72,15 @@ pub enum StartError {
 pub fn start(settings: &Settings) -> Result<Telemetry, StartError> {
     let sentry = sentry::start(&settings.sentry)?;
     let traces = otlp::start(&settings.otlp)?;
-    let mut layers = vec![log(settings)];
+    let (lines, rest) = lines::start();
+    let mut layers = vec![log(settings, lines)];
     if sentry.is_some() {
         layers.extend(sentry::layers());
     }
     // An error says that the process has a log already.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     panics::report();
-    Ok(Telemetry { _sentry: sentry, _traces: traces })
+    Ok(Telemetry { _sentry: sentry, _traces: traces, _lines: rest })
 }
 
 /// Answers a request, whose span this is, with events, breadcrumbs and a transaction of its own. `route` is the pattern
@@ -93,13 +99,13 @@ pub(crate) async fn traced(
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn log(settings: &Settings) -> BoxedLayer {
+fn log(settings: &Settings, lines: NonBlocking) -> BoxedLayer {
     let own = if settings.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("proxy", own)
         .with_targets([(ACCESS, LevelFilter::INFO), (SETTINGS, LevelFilter::INFO)]);
-    let lines = tracing_subscriber::fmt::layer();
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines);
     match settings.log.format {
         LogFormat::Human => lines.with_ansi(io::stdout().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),

@@ -1,9 +1,10 @@
 //! How things stand, looked at when somebody asks for the numbers.
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 
 use super::{numbers, table};
 use crate::api::{Service, VERSION};
+use crate::telemetry;
 use crate::upstream::BreakerState;
 
 /// All numbers in the text format of Prometheus.
@@ -16,6 +17,7 @@ pub(crate) fn text(service: &Service) -> String {
 fn set(service: &Service) {
     let of = |number: usize| number as f64;
     gauge!(table::BUILD, "version" => VERSION).set(1.0);
+    counter!(table::LOST_LINES).absolute(telemetry::lost_lines() as u64);
     gauge!(table::RUNNING).set(of(service.limits.running()));
     gauge!(table::READY).set(if service.is_ready() { 1.0 } else { 0.0 });
     gauge!(table::GIDS).set(of(service.store.source().cached_gids()));

@@ -69,6 +69,7 @@ pub(super) const BREAKER: &str = "hpc_storage_proxy_upstream_breaker";
 pub(super) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
 pub(super) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
 pub(super) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
+pub(super) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
 pub(super) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
@@ -193,6 +194,13 @@ pub const TABLE: &[Metric] = &[
         Unit::Count,
         &[],
         "Readings of other replicas that this one has taken from there instead of asking the upstreams. They are no refreshes.",
+    ),
+    row(
+        LOST_LINES,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Lines of the log that were lost, since whoever reads standard output did not keep up.",
     ),
     row(BUILD, Kind::Gauge, Unit::Count, &["version"], "Always 1."),
     row("process_cpu_seconds_total", Kind::Counter, Unit::Seconds, &[], "Processor time, of users and of the system."),

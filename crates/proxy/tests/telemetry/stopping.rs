@@ -1,6 +1,9 @@
 //! The end of the process.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use reqwest::Response;
 use simulator::{Fault, Simulator, World};
@@ -59,4 +62,60 @@ async fn a_caller_who_goes_away_is_in_the_log() {
     assert_eq!(line["caller"], "jdoe");
     assert!(line["spans"][0]["request_id"].is_string());
     assert_eq!(program.stop().status.code(), Some(0));
+}
+
+/// Whoever reads the log may hang; the program must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+    let simulator = Simulator::start(World::demo()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"))
+        .arg("serve")
+        .env_clear()
+        .envs(settings(&simulator))
+        .current_dir(&directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0);
+    }
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = line["address"].as_str().unwrap();
+    // More lines than the pipe and the program hold.
+    let (requests, pipelined) = (20_000, 100);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut served = 0;
+    for _ in 0..requests / pipelined {
+        stream.write_all(&b"GET /api/version HTTP/1.1\r\nhost: x\r\n\r\n".repeat(pipelined)).unwrap();
+        let mut answers = String::new();
+        while answers.matches("\r\n\r\n{\"version\":\"").count() < pipelined || !answers.ends_with('}') {
+            let mut buffer = [0; 1 << 14];
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0);
+            answers.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+        served += answers.matches("HTTP/1.1 200 OK").count();
+    }
+    assert_eq!(served, requests);
+    let numbers = client().get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
+    let lost = numbers.lines().find_map(|line| line.strip_prefix("hpc_storage_proxy_log_lines_lost_total "));
+    assert!(lost.unwrap().parse::<u64>().unwrap() > 0, "{lost:?}");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let stopping = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if stopping.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(status.code(), Some(0));
+    drop(log);
 }
