@@ -11,7 +11,7 @@ use proxy::api::{self, Service};
 use proxy::clock::Clock;
 use proxy::server::{self, Front};
 use proxy::settings::{Environment, Loaded, Overrides};
-use proxy::{errors, settings, telemetry};
+use proxy::{errors, metrics, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
@@ -49,6 +49,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let loaded = load(&simulator, demo.debug)?;
     let _telemetry = telemetry::start(&loaded.settings)?;
     let service = Service::new(&loaded.settings, &Clock::system())?;
+    tokio::spawn(metrics::keep_small());
     tokio::spawn(service.clone().warm());
     let listener = bind(demo.port).await?;
     introduce(&simulator, listener.local_addr()?);

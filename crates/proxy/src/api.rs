@@ -108,7 +108,7 @@ impl Service {
 
     /// Fetches what the first request would have to wait for, and keeps it fresh where the settings say so.
     pub async fn warm(self) {
-        futures::join!(self.verifier.warm(), self.store.keep_fresh(), metrics::keep_small());
+        futures::join!(self.verifier.warm(), self.store.keep_fresh());
     }
 
     /// Whether a request would be answered, as far as can be told without asking anybody.

@@ -18,6 +18,7 @@ use super::{EXIT_SETTINGS, Failure, complain};
 use crate::api::{self, Service, VERSION};
 use crate::clock::Clock;
 use crate::errors;
+use crate::metrics;
 use crate::server::{self, Front, Listener, Pair};
 use crate::settings::{Faults, Loaded, LogFormat};
 use crate::telemetry;
@@ -79,6 +80,8 @@ async fn serve(
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
     let admin = server::open(&settings.server.admin_listen).await.map_err(|error| errors::chain(&error))?;
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
+    // Beside what new settings replace.
+    tokio::spawn(metrics::keep_small());
     let refreshing = tokio::spawn(service.clone().warm());
     let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
     let reloading = tokio::spawn(reloader.run(hangup));
