@@ -177,7 +177,7 @@ async fn list(
     {
         return Err(Failure::Processing(skipped.detail.clone()));
     }
-    let etag = caching::etag(&served);
+    let etag = caching::etag(&served, policy);
     if caching::has_it(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
     }
@@ -200,7 +200,7 @@ async fn one(
     let served = service.store.get(caching::wants_fresh(&headers)).await?;
     match served.reading.snapshot.find(id) {
         Found::Item(item) => {
-            let etag = caching::etag(&served);
+            let etag = caching::etag(&served, service.store.policy());
             if caching::has_it(&headers, &etag) {
                 return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
             }

@@ -28,7 +28,11 @@ impl Coding {
         let (mut gzip, mut zstd, mut any) = (None, None, None);
         for part in accepted.flat_map(|value| value.split(',')) {
             let (name, parameters) = part.split_once(';').unwrap_or((part, ""));
-            let weight = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
+            let weight = parameters.split(';').find_map(|parameter| {
+                parameter
+                    .split_once('=')
+                    .and_then(|(name, weight)| name.trim().eq_ignore_ascii_case("q").then_some(weight))
+            });
             let weight = weight.map_or(1.0, |weight| weight.trim().parse::<f32>().unwrap_or(0.0));
             match name.trim().to_ascii_lowercase().as_str() {
                 "gzip" | "x-gzip" => gzip = Some(weight),
@@ -137,6 +141,8 @@ mod tests {
             ("*", Some(Coding::Zstd)),
             ("*;q=0.5, zstd;q=0", Some(Coding::Gzip)),
             ("gzip;q=nonsense", None),
+            ("gzip;Q=0, zstd; Q=0.0", None),
+            ("gzip;Q=0.5, zstd;Q=0.1", Some(Coding::Gzip)),
         ] {
             assert_eq!(wanted(accept), coding, "{accept}");
         }

@@ -10,6 +10,9 @@ use crate::value::Value;
 use crate::warning::{Warning, nearest};
 use crate::yaml::{self, Entry, Tree};
 
+/// More bytes are no settings.
+const LARGEST: u64 = 1 << 20;
+
 /// What the file gives: known keys only.
 #[derive(Default)]
 pub(crate) struct File {
@@ -28,7 +31,7 @@ pub(crate) fn read<S>(
 ) -> Result<File, Fault> {
     let mut file = File { path: path.to_owned(), given: Vec::new() };
     let of = |wrong: Wrong, line| wrong.of("YAML file", Some(Source::File { path: path.to_owned(), line }));
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = files::read(path, LARGEST).map_err(|error| {
         let what = format!("{} {}", path.display(), files::why(&error));
         wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone()))
     })?;

@@ -1,6 +1,10 @@
 //! What answers say about their age, and what clients ask about it (RFC 9110, RFC 9111).
 
+use std::hash::Hash;
+
 use axum::http::{HeaderMap, HeaderValue, header};
+use catalog::{Policy, System};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::VERSION;
 use crate::store::Served;
@@ -25,9 +29,15 @@ pub(crate) fn has_it(headers: &HeaderMap, etag: &str) -> bool {
     tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// The tag of every answer made of this reading. It is weak, since answers may be compressed.
-pub(crate) fn etag(served: &Served) -> String {
-    format!("W/\"{VERSION}-{:016x}\"", served.reading.snapshot.fingerprint())
+/// The tag of every answer made of this reading. It is weak, since answers may be compressed. Listings name the offerings of
+/// the storage systems, even of those without a resource.
+pub(crate) fn etag(served: &Served, policy: &Policy) -> String {
+    let mut hasher = Xxh3::new();
+    served.reading.snapshot.fingerprint().hash(&mut hasher);
+    for System { name, offering_slug, .. } in &policy.systems {
+        (name, offering_slug).hash(&mut hasher);
+    }
+    format!("W/\"{VERSION}-{:016x}\"", hasher.digest())
 }
 
 /// The headers of every answer made of this reading.

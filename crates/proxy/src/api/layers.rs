@@ -22,6 +22,7 @@ use tracing::{Instrument, field, info, info_span};
 use uuid::Uuid;
 
 use super::failure::{self, Failure};
+use super::query;
 use crate::auth::CallerSlot;
 use crate::metrics;
 use crate::telemetry::{self, ACCESS, scrub, spans};
@@ -184,11 +185,21 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// Path and query as the log shows them. A query may hold what a caller mistook for a place for tokens.
+/// Path and query as the log shows them. A query may hold what a caller mistook for a place for tokens, so that values are
+/// shown of the parameters alone that there are.
 fn target(request: &Request) -> String {
     let uri = request.uri();
-    let target = uri.path_and_query().map_or(uri.path(), |target| target.as_str());
-    shown(&scrub(target), LONGEST_TARGET)
+    let mut target = uri.path().to_owned();
+    for (position, parameter) in uri.query().into_iter().flat_map(|query| query.split('&')).enumerate() {
+        target.push(if position == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, _)) if query::NAMES.contains(&name) => target.push_str(parameter),
+            Some((name, _)) => target.extend([name, "=…"]),
+            None if parameter.is_empty() => {}
+            None => target.push('…'),
+        }
+    }
+    shown(&scrub(&target), LONGEST_TARGET)
 }
 
 /// At most `longest` characters of a foreign text, control characters escaped.
@@ -239,6 +250,8 @@ mod tests {
     fn a_token_in_a_query_is_not_shown() {
         let request = |uri: &str| target(&Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap());
         assert_eq!(request("/api/x?page=2&access_token=abc"), "/api/x?page=2&access_token=[redacted]");
+        assert_eq!(request("/x?api_key=abc&state=OK&password%3Dabc&&=a"), "/x?api_key=…&state=OK&…&&=…");
+        assert_eq!(request("/x?"), "/x?");
         assert_eq!(request(&format!("/{}", "a".repeat(300))).len(), LONGEST_TARGET + 3);
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct QueryFault {
     ctx: Map<String, Value>,
 }
 
+/// The parameters that there are.
+pub(super) const NAMES: [&str; 6] = ["storage_system", "data_type", "status", "state", "page", "page_size"];
+
 const DEFAULT_PAGE_SIZE: u16 = 100;
 const MAX_PAGE_SIZE: u16 = 500;
 /// Larger page numbers are refused: with them the offset would not fit into 128 bits.

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use http::header;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -44,10 +45,16 @@ pub(super) async fn serve(
         let running = Running::new(paced.clone(), &request);
         // HTTP/1 sends one answer at a time, so that the bytes of the connection tell enough.
         let told = (request.version() == http::Version::HTTP_2).then(|| paced.clone());
-        let answer = front.router().call(request);
+        // RFC 9112, 3.2: a request of HTTP/1.1 names its host, once.
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        let named = request.version() != http::Version::HTTP_11 || hosts == 1;
+        let answer = named.then(|| front.router().call(request));
         async move {
             let _running = running;
-            answer.await.map(|answer| answer.map(|body| Sending::new(body, told)))
+            match answer {
+                Some(answer) => answer.await.map(|answer| answer.map(|body| Sending::new(body, told))),
+                None => Ok(nameless()),
+            }
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -75,6 +82,14 @@ pub(super) async fn serve(
         _ = connection => {}
         () = overdue(&pace, limits) => {}
     }
+}
+
+/// The answer to a request that does not say for whom it is.
+fn nameless() -> http::Response<Sending> {
+    let mut answer = http::Response::new(Sending::new(axum::body::Body::empty(), None));
+    *answer.status_mut() = http::StatusCode::BAD_REQUEST;
+    answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    answer
 }
 
 /// Resolves when the sender is gone.

@@ -53,6 +53,28 @@ async fn nobody_gets_at_the_listing_by_another_spelling() {
     target.is_unharmed().await;
 }
 
+/// RFC 9112, 3.2: what lies between may have understood another host than we would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_its_host_once() {
+    let target = Target::start().await;
+    for (version, hosts, status) in [
+        ("1.1", "host: x\r\n", 200),
+        ("1.1", "", 400),
+        ("1.1", "host: x\r\nhost: y\r\n", 400),
+        ("1.1", "host: x\r\nHost: x\r\n", 400),
+        ("1.0", "", 200),
+    ] {
+        let request = format!("GET /api/version HTTP/{version}\r\n{hosts}\r\n");
+        // What follows on the connection is not served after a refusal.
+        let last = get("/api/version", "");
+        let answer = target.send(&[request.as_bytes(), &last].concat());
+        assert!(answer.starts_with(&format!("HTTP/{version} {status} ")), "{request:?}: {answer}");
+        let answers = answer.matches("HTTP/1.").count();
+        assert_eq!(answers, if (version, status) == ("1.1", 200) { 2 } else { 1 }, "{request:?}: {answer}");
+    }
+    target.is_unharmed().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_methods_do_nothing() {
     let target = Target::start().await;

@@ -33,6 +33,19 @@ fn config_shows_what_is_in_force_and_no_secret() {
 }
 
 #[test]
+fn a_file_of_settings_is_a_regular_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let site = Site::new(World::empty());
+    for path in [pipe.to_str().unwrap(), "/dev/zero", directory.path().to_str().unwrap()] {
+        let ended = site.run(&["config", "--config", path]);
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("{path} cannot be read (not a regular file)")), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn every_command_names_all_faults_and_does_nothing() {
     let site = Site::new(World::empty())
         .without(&["STORAGE_SYSTEMS"])

@@ -172,6 +172,19 @@ async fn nobody_waits_long_for_waldur_while_an_old_snapshot_may_stand_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tags_tell_of_the_offerings_too() {
+    let systems = |slug| format!(r#"{{"capstor": "capstor", "new": "{slug}"}}"#);
+    let simulator = Simulator::start(World::demo()).await;
+    let mut answers = Vec::new();
+    for slug in ["one", "two", "one"] {
+        answers.push(start_with(&simulator, &[("STORAGE_SYSTEMS", &systems(slug))]).await.get(LISTING).await);
+    }
+    assert_eq!(answers[0].body["filters_applied"]["offering_slugs"][1], "one");
+    assert_ne!(header(&answers[0], "etag"), header(&answers[1], "etag"));
+    assert_eq!(header(&answers[0], "etag"), header(&answers[2], "etag"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_an_interval_nobody_waits() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600"), ("CACHE_REFRESH_INTERVAL", "0.05")]).await;
     let before = proxy.get(LISTING).await;
