@@ -197,7 +197,7 @@ async fn a_lively_stream_does_not_keep_an_answer_that_is_not_taken() {
                 break;
             }
         }
-        future::pending().await
+        future::pending::<()>().await;
     };
     let ended = tokio::select! {
         ended = ended => ended.unwrap(),

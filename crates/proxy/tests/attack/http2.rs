@@ -128,7 +128,7 @@ async fn pings_and_settings_without_end_are_not_hoarded() {
 async fn answers_that_nobody_takes_are_counted() {
     let target = Target::with(&[("SERVER_MAX_REQUESTS", "3")]).await;
     let length = target.token.len() + "Bearer ".len() - 127;
-    let varint = [(length % 128) as u8 | 0x80, (length / 128) as u8];
+    let varint = [length % 128 + 128, length / 128].map(|byte| u8::try_from(byte).unwrap());
     let path = b"\x82\x86\x04\x17/api/storage-resources/\x01\x01x".as_slice();
     let caller = [path, b"\x0f\x08\x7f", &varint, b"Bearer ", target.token.as_bytes()].concat();
     let listing = format!(
