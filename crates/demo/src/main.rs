@@ -1,12 +1,17 @@
-//! One command: simulator and proxy on loopback, with a world worth looking at.
+//! One command: simulator, proxy and provisioner on loopback, with a world worth looking at.
 
 #![expect(clippy::print_stdout, reason = "this program talks to people")]
 
+mod story;
+
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::Parser;
+use provisioner::site::Site;
 use proxy::api::{self, Service};
 use proxy::clock::Clock;
 use proxy::server::{self, Front};
@@ -15,7 +20,8 @@ use proxy::{errors, metrics, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
-/// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, until Ctrl-C.
+/// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, and shows the provisioner at work in a
+/// temporary directory, until Ctrl-C.
 #[derive(Debug, Parser)]
 struct Demo {
     /// Port of the proxy; a free one is taken when it is in use
@@ -33,6 +39,8 @@ const CLIENT_ID: &str = "hpc-client";
 const CLIENT_SECRET: &str = "hpc-secret";
 const PROVISIONER: &str = "storage-provisioner";
 const PROVISIONER_SECRET: &str = "provisioner-secret";
+/// Role without which nobody reports through the proxy.
+const ROLE: &str = "storage-provisioner";
 
 fn main() -> anyhow::Result<()> {
     let demo = Demo::parse();
@@ -45,28 +53,52 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
         Ok(simulator) => simulator,
         Err(_) => start_simulator(0).await?,
     };
-    simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET));
-    let loaded = load(&simulator, demo.debug)?;
+    simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET).role(ROLE));
+    simulator.world(story::prepare);
+    let listener = bind(demo.port).await?;
+    let proxy = listener.local_addr()?;
+    let loaded = load(&simulator, proxy, demo.debug)?;
+    if !demo.debug {
+        // Lines of requests would carry away what is to be read here. An error says that there is a log already.
+        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
+    }
     let _telemetry = telemetry::start(&loaded.settings)?;
     let service = Service::new(&loaded.settings, &Clock::system())?;
     tokio::spawn(metrics::keep_small());
     tokio::spawn(service.clone().warm());
-    let listener = bind(demo.port).await?;
-    introduce(&simulator, listener.local_addr()?);
+    let folder = tempfile::tempdir()?;
+    let token_url = simulator.token_url();
+    let client = [PROVISIONER, PROVISIONER_SECRET];
+    let following = story::variables(&format!("http://{proxy}"), &token_url, client, folder.path());
+    introduce(&simulator, proxy, &following);
     let router = api::router(&service).merge(api::operators_router(&service));
+    let (ended, until) = (Arc::new(AtomicBool::new(false)), folder.path().to_owned());
+    let stop_it = Arc::clone(&ended);
+    // Simulator and provisioner go with their thread: both block.
+    let _ = std::thread::spawn(move || {
+        let told =
+            story::site(following, &until).and_then(|site| story::tell(&simulator, &Site { stop: stop_it, ..site }));
+        if let Err(error) = told {
+            println!("\nThe provisioner's story broke off: {error:#}\n");
+        }
+    });
     server::serve(vec![listener.into()], Front::new(router, None), stop()).await?;
+    ended.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// Resolves at the first Ctrl-C, to what resolves at the second one.
+/// Resolves at the first Ctrl-C or SIGTERM, to what resolves at the second one.
 async fn stop() -> impl Future<Output = ()> {
     interrupt().await;
     interrupt()
 }
 
 async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
     }
 }
 
@@ -99,8 +131,14 @@ fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
 }
 
 /// The settings, by the way that every user's settings take.
-fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
-    let environment = variables(simulator).into_iter().chain([("DEBUG", debug.to_string())]);
+fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result<Loaded> {
+    let more = [
+        ("DEBUG", debug.to_string()),
+        ("CALLBACKS_RELAY", "true".to_owned()),
+        ("CALLBACKS_REQUIRED_ROLES", ROLE.to_owned()),
+        ("SERVER_PUBLIC_URL", format!("http://{proxy}")),
+    ];
+    let environment = variables(simulator).into_iter().chain(more);
     // A folder without a file `.env`: the demo's settings are these alone.
     let nowhere = std::path::PathBuf::from("/nonexistent");
     settings::load(&Environment::new(nowhere, environment), &Overrides::default())
@@ -108,17 +146,17 @@ fn load(simulator: &Simulator, debug: bool) -> anyhow::Result<Loaded> {
 }
 
 /// The variables as lines for a shell.
-fn exports(simulator: &Simulator) -> String {
-    let line = |(name, value): (&str, String)| format!("export {name}='{}'", value.replace('\'', r"'\''"));
-    variables(simulator).map(line).join("\n")
+fn exports(variables: &[(&'static str, String)]) -> String {
+    let line = |(name, value): &(&str, String)| format!("export {name}='{}'", value.replace('\'', r"'\''"));
+    variables.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn introduce(simulator: &Simulator, proxy: SocketAddr) {
+fn introduce(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(&'static str, String)]) {
     let base = simulator.base_url();
     let token_url = simulator.token_url();
-    let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).lifetime(24 * 3600));
+    let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).role(ROLE).lifetime(24 * 3600));
     let listing = format!("http://{proxy}/api/storage-resources/");
-    let exports = exports(simulator);
+    let [provisioner, exports] = [exports(provisioner), exports(&variables(simulator))];
     println!(
         "\
 The proxy answers on http://{proxy}, a simulated Waldur, HPC User API and Keycloak on {base}.
@@ -161,6 +199,17 @@ The commands of the proxy against the same upstreams, in this folder:
 cargo run --quiet -p hpc-storage-proxy -- check
 cargo run --quiet -p hpc-storage-proxy -- list
 cargo run --quiet -p hpc-storage-proxy -- tree
+
+Order more storage, and see the provisioner make it within seconds:
+
+curl -s -X POST '{base}/_simulator/orders' -d '{{\"order\": \"create\", \"offering\": \"capstor\", \"project\": \"demo-story\", \"slug\": \"mine\", \"limits\": {{\"storage\": 5}}}}'
+
+The commands of the provisioner beside the one that is at work here:
+
+{provisioner}
+cargo run --quiet -p hpc-storage-provisioner -- plan
+cargo run --quiet -p hpc-storage-provisioner -- status
+cargo run --quiet -p hpc-storage-provisioner -- explain /capstor/store/cscs/uni-alpha/demo-story
 "
     );
 }
@@ -177,11 +226,11 @@ mod tests {
     fn a_shell_takes_the_exports_for_what_they_are() -> anyhow::Result<()> {
         let simulator = Simulator::start_blocking(World::empty(), (Ipv4Addr::LOCALHOST, 0).into())?;
         for (name, value) in variables(&simulator) {
-            let ask = format!("{}\nprintf %s \"${name}\"", exports(&simulator));
+            let ask = format!("{}\nprintf %s \"${name}\"", exports(&variables(&simulator)));
             let told = Command::new("sh").args(["-c", &ask]).env_clear().output()?;
             assert_eq!(String::from_utf8(told.stdout)?, value, "{name}");
         }
-        let loaded = load(&simulator, true)?;
+        let loaded = load(&simulator, (Ipv4Addr::LOCALHOST, 1).into(), true)?;
         assert!(loaded.settings.debug && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::document::{Document, Kind, Mode, OrderKind, Resource};
+use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
 use crate::driver::Wanted;
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, exactly};
@@ -63,14 +63,18 @@ pub fn judge(
         .collect();
     let places: Vec<_> = resources.iter().map(|resource| place(&resource.path)).collect();
     let mut taken = BTreeMap::<&Place, usize>::new();
-    for place in places.iter().flatten() {
-        *taken.entry(place).or_default() += 1;
+    // What is terminated claims nothing: its place may be another's by now.
+    let claims = |resource: &Resource| resource.status != Status::Removed;
+    for (_, place) in resources.iter().zip(&places).filter(|(resource, _)| claims(resource)) {
+        if let Ok(place) = place {
+            *taken.entry(place).or_default() += 1;
+        }
     }
     let overlaps = |place: &Place| {
         // What is below a place sorts right after it.
         let below = |map_next: Option<&Place>| map_next.is_some_and(|next| place.holds(next));
         let after = (std::ops::Bound::Excluded(place), std::ops::Bound::Unbounded);
-        taken[place] > 1
+        taken.get(place).is_some_and(|count| *count > 1)
             || nodes.contains_key(place)
             || below(nodes.range(after).next().map(|(next, _)| next))
             || below(
@@ -83,7 +87,7 @@ pub fn judge(
     };
     let one = |(resource, place): (&&Resource, Result<Place, _>)| {
         let place = place.map_err(|error: crate::place::NoPlace| Refusal::lasting(error.to_string()))?;
-        if overlaps(&place) {
+        if claims(resource) && overlaps(&place) {
             return Err(Refusal::lasting(format!(
                 "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
                  own in Waldur",

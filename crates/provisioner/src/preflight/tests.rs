@@ -1,1 +1,82 @@
+use super::*;
+use crate::document::{Links, Node, Quotas, Status};
+use uuid::Uuid;
 
+fn resource(n: u128, path: &str) -> Resource {
+    Resource {
+        id: Uuid::from_u128(n),
+        system: "capstor".into(),
+        path: path.into(),
+        status: Status::Pending,
+        kind: Kind::Project,
+        name: None,
+        mode: Mode(0o770),
+        gid: Some(30_000),
+        uid: None,
+        quotas: Some(Quotas { space: [1.5, 2.0], inodes: [10.0, 20.0] }),
+        new_quotas: None,
+        order: None,
+        links: Links::default(),
+    }
+}
+
+fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Refusal>> {
+    let node = |path: &str| Node { system: "capstor".into(), path: path.into(), mode: Mode(0o775) };
+    let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
+    let document = Document { nodes, ..Document::default() };
+    let site = Site {
+        published_root: "/capstor".into(),
+        terabyte: Terabyte::Decimal,
+        owner_uid: 0,
+        lowest_id: 1000,
+        projects: ProjectIds::From(7),
+    };
+    let resources: Vec<_> = resources.iter().collect();
+    judge(&resources, &document, "capstor", &site, &mut Ledger::default())
+}
+
+fn refusal(resource: Resource) -> (bool, String) {
+    let refusal = judged(&[resource]).pop().unwrap().unwrap_err();
+    (refusal.lasting, refusal.reason)
+}
+
+#[test]
+fn what_is_wanted_has_the_modes_of_those_above() {
+    let wanted = judged(&[resource(1, "/capstor/store/cscs/customer/project")]).pop().unwrap().unwrap();
+    assert_eq!(wanted.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
+    assert_eq!((wanted.uid, wanted.gid, wanted.project), (0, 30_000, 7));
+    assert_eq!(wanted.limits.space_soft().0, 1_500_000_000_000);
+}
+
+#[test]
+fn nobody_gets_the_directory_of_a_customer_or_of_another_resource() {
+    let customers = "/capstor/store/cscs/customer";
+    for path in [customers, "/capstor/store/cscs", "/capstor/store"] {
+        assert!(refusal(resource(1, path)).1.contains("another item's"), "{path}");
+    }
+    let project = format!("{customers}/project");
+    for other in [project.clone(), format!("{project}/below")] {
+        let both = judged(&[resource(1, &project), resource(2, &other)]);
+        assert!(both.iter().all(Result::is_err), "{both:?}");
+    }
+}
+
+#[test]
+fn a_terminated_resource_leaves_its_place_to_the_next_one() {
+    let path = "/capstor/store/cscs/customer/project";
+    let gone = Resource { status: Status::Removed, ..resource(1, path) };
+    assert!(judged(&[gone, resource(2, path)])[1].is_ok());
+}
+
+#[test]
+fn what_may_come_is_awaited_and_what_can_never_be_is_lasting() {
+    let path = "/capstor/store/cscs/customer/project";
+    for gid in [None, Some(0), Some(999), Some(u32::MAX)] {
+        assert!(!refusal(Resource { gid, ..resource(1, path) }).0, "{gid:?}");
+    }
+    assert!(!refusal(Resource { kind: Kind::User, ..resource(1, path) }).0);
+    assert!(refusal(Resource { quotas: None, ..resource(1, path) }).0);
+    assert!(refusal(Resource { quotas: Some(Quotas { space: [0.0; 2], inodes: [1.0; 2] }), ..resource(1, path) }).0);
+    assert!(refusal(resource(1, "/capstor/store/cscs/customer/..")).0);
+    assert!(refusal(resource(1, "/vast/store/cscs/customer/project")).0);
+}
