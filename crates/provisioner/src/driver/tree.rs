@@ -4,6 +4,7 @@
 //! mount. A directory is made aside, under a hidden name with mode 0700, and put in place when it is complete: whoever
 //! sees it sees it whole.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -57,12 +58,21 @@ impl<Q: Quotas> Tree<Q> {
             .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))
     }
 
-    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &[Trashed]) -> Result<Seen, Fault> {
+    /// What is found for one. The trash is read when something is missing, for reading it takes as long as it is full.
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<Vec<Trashed>>) -> Result<Seen, Fault> {
         let directory = match open_below(root, &wanted.place.to_string()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => {
-                let since = trash.iter().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since).max();
-                return Ok(since.map_or(Seen::Absent, |since| Seen::Trashed { since }));
+                let trash = if let Some(trash) = trash.get() {
+                    trash
+                } else {
+                    let read = trash_of(root)?;
+                    trash.get_or_init(|| read)
+                };
+                // In order of UUID and time: the newest of this one is the last that does not come after it.
+                let after = trash.partition_point(|trashed| trashed.id <= wanted.id);
+                let newest = trash[..after].last().filter(|trashed| trashed.id == wanted.id);
+                return Ok(newest.map_or(Seen::Absent, |newest| Seen::Trashed { since: newest.since }));
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 return Ok(Seen::Obstructed("a file or a symlink is at its place or on the way there".into()));
@@ -160,9 +170,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
-        let known = self.root().and_then(|root| trash_of(&root).map(|trash| (root, trash)));
-        match known {
-            Ok((root, trash)) => wanted.iter().map(|wanted| self.look(&root, wanted, &trash)).collect(),
+        match self.root() {
+            Ok(root) => {
+                let trash = OnceCell::new();
+                wanted.iter().map(|wanted| self.look(&root, wanted, &trash)).collect()
+            }
             Err(fault) => {
                 let fault = crate::pass::told(&fault);
                 wanted.iter().map(|_| Err(Fault::unclear(fault.clone()))).collect()

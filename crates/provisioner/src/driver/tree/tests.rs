@@ -129,3 +129,22 @@ fn the_mode_is_set_whole_whatever_the_umask() {
     let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("store"), mode("store/cscs"), mode(&wanted.place.to_string())), (0o755, 0o775, 0o2770));
 }
+
+#[test]
+fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (there, gone) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&there, &go).unwrap();
+    let trash = root.path().join(".trash");
+    for name in [format!("{}.3", gone.id), format!("{}.9", gone.id), format!("{}.11", there.id)] {
+        fs::create_dir_all(trash.join(name)).unwrap();
+    }
+    assert_eq!(bench.seen(&gone), Seen::Trashed { since: 9 });
+    // No directory: whoever reads it fails.
+    fs::remove_dir_all(&trash).unwrap();
+    fs::write(&trash, "").unwrap();
+    assert!(matches!(bench.seen(&there), Seen::Ours(_)));
+    assert!(driver.observe(&[&gone]).pop().unwrap().is_err());
+}
