@@ -1,0 +1,160 @@
+//! What a pass asks of the kernel, in its order, and nothing else; `strace -f -c` shows the same counts for both.
+//!
+//! Names and lines of the journal are made beforehand; the lines are as long as those of a pass.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
+
+use crate::world::World;
+use crate::{Result, Took};
+
+const MARK: &str = "user.hpc-storage.resource";
+const LIMITS: &str = "user.hpc-storage.limits";
+/// Bytes of the journal's lines.
+const BEGUN: usize = 487;
+const CALL: usize = 243;
+const EFFECT: usize = 250;
+const ENDED: usize = 190;
+/// Calls of which there are two lines: approval, then back-end id and `done`.
+const LATER_CALLS: usize = 2;
+
+/// What is made for one resource.
+struct Work {
+    path: String,
+    parents: [String; 3],
+    aside: String,
+    name: String,
+    mark: String,
+}
+
+fn work(world: &World) -> Vec<Work> {
+    let one = |(id, customer, name): (uuid::Uuid, String, String)| Work {
+        path: format!("store/cscs/{customer}/{name}"),
+        parents: ["store".into(), "cscs".into(), customer],
+        aside: format!(".new-{}", id.simple()),
+        name,
+        mark: id.to_string(),
+    };
+    world.names().map(one).collect()
+}
+
+/// The limits' text is as long as a pass's.
+fn limits() -> String {
+    "x".repeat(101)
+}
+
+/// All are made.
+pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
+    let (root, state) = (folder.join("root"), folder.join("state"));
+    let (work, limits) = (work(world), limits());
+    let line = |length: usize| "x".repeat(length - 1) + "\n";
+    let [begun, call, effect, ended] = [BEGUN, CALL, EFFECT, ENDED].map(line);
+    let ledger = "x".repeat(24 + work.len() * 49);
+    let journal = File::create_new(state.join("journal"))?;
+    let start = Instant::now();
+    let write = |text: &str, times: usize| (0..times).try_for_each(|_| (&journal).write_all(text.as_bytes()));
+
+    look(&root, &work)?;
+    let survey = start.elapsed().as_secs_f64();
+    save(&state, &ledger)?;
+    write(&begun, work.len())?;
+    journal.sync_data()?;
+    write(&call, 2 * work.len())?;
+    for one in &work {
+        let top = open(&root)?;
+        drop(below(&top, &one.path));
+        let mut above = top.try_clone()?;
+        for parent in &one.parents {
+            above = if let Ok(directory) = below(&above, parent) {
+                directory
+            } else {
+                write(&effect, 1)?;
+                rustix::fs::mkdirat(&above, &one.aside, Mode::RWXU)?;
+                rustix::fs::fchmod(below(&above, &one.aside)?, Mode::from_raw_mode(0o775))?;
+                rustix::fs::renameat_with(&above, &one.aside, &above, parent, RenameFlags::NOREPLACE)?;
+                rustix::fs::fsync(&above)?;
+                below(&above, parent)?
+            };
+        }
+        write(&effect, 1)?;
+        rustix::fs::mkdirat(&above, &one.aside, Mode::RWXU)?;
+        let directory = below(&above, &one.aside)?;
+        write(&effect, 1)?;
+        rustix::fs::fstat(&directory)?;
+        let _ = rustix::fs::fgetxattr(&directory, LIMITS, &mut [0; 512][..]);
+        rustix::fs::fsetxattr(&directory, LIMITS, limits.as_bytes(), XattrFlags::empty())?;
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o2770))?;
+        rustix::fs::fsetxattr(&directory, MARK, one.mark.as_bytes(), XattrFlags::empty())?;
+        rustix::fs::fsync(&directory)?;
+        write(&effect, 1)?;
+        rustix::fs::renameat_with(&above, &one.aside, &above, &one.name, RenameFlags::NOREPLACE)?;
+        rustix::fs::fsync(&above)?;
+        drop((directory, above, top));
+        read_back(&open(&root)?, one)?;
+        write(&call, 2 * LATER_CALLS)?;
+    }
+    journal.sync_data()?;
+    write(&ended, work.len())?;
+    journal.sync_data()?;
+    Ok(Took { survey, all: start.elapsed().as_secs_f64() })
+}
+
+/// All are there: they are looked at. A pass before has made them.
+pub(crate) fn settled(world: &World, folder: &Path) -> Result<Took> {
+    let (root, work) = (folder.join("root"), work(world));
+    let began = Instant::now();
+    look(&root, &work)?;
+    let took = began.elapsed().as_secs_f64();
+    Ok(Took { survey: took, all: took })
+}
+
+/// The survey: the root is ready, then each is looked for.
+fn look(root: &Path, work: &[Work]) -> Result<()> {
+    let _ = rustix::fs::fgetxattr(open(root)?, LIMITS, &mut [0; 512][..]);
+    let root = open(root)?;
+    if work.first().is_some_and(|first| below(&root, &first.path).is_err()) {
+        let _ = below(&root, ".trash");
+        return work
+            .iter()
+            .skip(1)
+            .try_for_each(|one| below(&root, &one.path).map_or(Ok(()), |_| Err("it is there".into())));
+    }
+    work.iter().try_for_each(|one| read_back(&root, one))
+}
+
+fn read_back(root: &OwnedFd, one: &Work) -> Result<()> {
+    let directory = below(root, &one.path)?;
+    rustix::fs::fgetxattr(&directory, MARK, &mut [0; 64][..])?;
+    rustix::fs::fstat(&directory)?;
+    rustix::fs::fgetxattr(&directory, LIMITS, &mut [0; 512][..])?;
+    Ok(())
+}
+
+/// The ledger of project IDs, put in place.
+fn save(state: &Path, ledger: &str) -> Result<()> {
+    let aside = state.join("ledger.new");
+    fs::write(&aside, ledger)?;
+    File::open(&aside)?.sync_all()?;
+    fs::rename(aside, state.join("ledger.json"))?;
+    rustix::fs::fsync(rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)?;
+    Ok(())
+}
+
+fn flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, flags(), Mode::empty())?)
+}
+
+fn below(above: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    Ok(rustix::fs::openat2(above, path, flags(), Mode::empty(), resolve)?)
+}

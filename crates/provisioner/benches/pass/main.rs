@@ -1,0 +1,135 @@
+//! One pass of the posix driver over many resources, beside a bare loop of the same system calls.
+//!
+//! `cargo bench --package hpc-storage-provisioner --bench pass -- FOLDER RESOURCES AT_ONCE KIND WHAT ROUNDS`: KIND is `pending`
+//! (all are to be made) or `settled` (all are as they should be), WHAT is `pass`, `bare`, or `both` in turns. Each
+//! measurement is a line of JSON, in seconds.
+
+mod bare;
+mod world;
+
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use provisioner::clock::Clock;
+use provisioner::document::Document;
+use provisioner::driver::Fault;
+use provisioner::driver::quotas::declared::Declared;
+use provisioner::driver::tree::{Rules, Tree};
+use provisioner::journal::Journal;
+use provisioner::ledger::{Ledger, ProjectIds};
+use provisioner::limits::Terabyte;
+use provisioner::pass::{self, Answer, Call, Outside, System};
+use provisioner::plan::Policy;
+use provisioner::preflight::Site;
+use serde_json::json;
+
+use world::World;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What is measured.
+struct Bench {
+    folder: PathBuf,
+    world: World,
+    at_once: usize,
+}
+
+/// Seconds of a pass and of its two halves.
+struct Took {
+    survey: f64,
+    all: f64,
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    // `cargo bench` and `cargo test --benches` run every bench: without a folder there is nothing to be done.
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let [folder, resources, at_once, kind, what, rounds] = arguments.as_slice() else {
+        return Err("give FOLDER RESOURCES AT_ONCE KIND WHAT ROUNDS".into());
+    };
+    let bench = Bench { folder: folder.into(), world: World::new(resources.parse()?), at_once: at_once.parse()? };
+    for round in 0..rounds.parse::<usize>()? {
+        let mut parts = match what.as_str() {
+            "both" => vec!["pass", "bare"],
+            one => vec![one],
+        };
+        if round % 2 == 1 {
+            parts.reverse();
+        }
+        for part in parts {
+            let took = bench.round(kind, part)?;
+            writeln!(std::io::stdout(), "{}", json!({"part": part, "survey": took.survey, "all": took.all}))?;
+        }
+    }
+    Ok(())
+}
+
+impl Bench {
+    /// One measurement, in a folder of its own that is gone afterwards.
+    fn round(&self, kind: &str, part: &str) -> Result<Took> {
+        let folder = self.folder.join("round");
+        std::fs::create_dir_all(folder.join("root"))?;
+        std::fs::create_dir_all(folder.join("state"))?;
+        if kind == "settled" {
+            self.pass(&folder, [self.world.pending(), self.world.executing()].into())?;
+        }
+        // What came before is not to be paid for here.
+        rustix::fs::sync();
+        let took = match (part, kind) {
+            ("pass", "pending") => self.pass(&folder, [self.world.pending(), self.world.executing()].into())?,
+            ("pass", "settled") => self.pass(&folder, [self.world.active()].into())?,
+            ("bare", "pending") => bare::pending(&self.world, &folder)?,
+            ("bare", "settled") => bare::settled(&self.world, &folder)?,
+            _ => return Err(format!("no part {part} of {kind}").into()),
+        };
+        std::fs::remove_dir_all(&folder)?;
+        Ok(took)
+    }
+
+    /// A whole pass of a program that has begun already; the documents are what it reads, one after the other.
+    fn pass(&self, folder: &Path, documents: Vec<Document>) -> Result<Took> {
+        let pending = documents.len() > 1;
+        let clock = Clock::system();
+        let journal = Journal::open(&folder.join("state/journal"), &clock)?;
+        let mut ledger = Ledger::open(&folder.join("state/ledger.json"))?;
+        let systems = [self.system(&folder.join("root"))];
+        let documents = Mutex::new(documents.into_iter());
+        let read = || {
+            let next = documents.lock().ok().and_then(|mut documents| documents.next());
+            next.ok_or_else(|| Fault::unclear("no more documents"))
+        };
+        let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
+        let tokens = [("capstor".to_owned(), 1)].into();
+        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &tokens, by: "run" };
+        let began = Instant::now();
+        let survey = pass::survey(&systems, &read, &journal.begun(), &mut ledger)?;
+        let survey_took = began.elapsed();
+        let plan = pass::planned(&survey, Policy::default(), false);
+        let report = pass::carry_out(plan, &survey.document, &systems, outside, &journal, &mut ledger, &clock)?;
+        let took = Took { survey: survey_took.as_secs_f64(), all: began.elapsed().as_secs_f64() };
+        let expected = if pending { self.world.count } else { 0 };
+        if report.ended.len() != expected || !report.failed.is_empty() || !report.plan.held.is_empty() {
+            let (failed, held) = (report.failed.values().next(), report.plan.held.first());
+            return Err(format!("{} of {expected} ended; {failed:?}; {held:?}", report.ended.len()).into());
+        }
+        Ok(took)
+    }
+
+    fn system(&self, root: &Path) -> System {
+        let rules = Rules { must_be_mounted: false, change_owner: false };
+        let site = Site {
+            published_root: "/capstor".into(),
+            terabyte: Terabyte::Decimal,
+            owner_uid: 0,
+            lowest_id: 1000,
+            projects: ProjectIds::From(100),
+        };
+        let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), rules));
+        System { key: "capstor".into(), site, driver, at_once: self.at_once }
+    }
+}
