@@ -47,3 +47,34 @@ fn half_of_a_pair_is_told() {
     assert!(fault(&[("PROVISIONER_CLIENT_ID", "x")]).contains("proxy.client_secret"));
     assert!(fault(&[("PROVISIONER_WALDUR_API_TOKEN", "x")]).contains("waldur.api_url"));
 }
+
+/// The settings that the package installs, and the warnings that they bring.
+fn example(edit: impl Fn(&str) -> String, variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("settings.yaml");
+    std::fs::write(&path, edit(include_str!("../../../../packaging/provisioner.yaml"))).unwrap();
+    let environment = Environment::new(folder.path(), variables.iter().copied());
+    let loaded = load(&SCHEMA, &environment, &Overrides { config: Some(path), options: Vec::new() }).unwrap();
+    (loaded.settings, loaded.warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_packages_settings_load_and_change_no_default() {
+    let (settings, warnings) = example(str::to_owned, &[]);
+    let [system] = &settings.systems[..] else { panic!("{settings:?}") };
+    assert_eq!((system.published_root().as_str(), system.root().to_str()), ("/scratch", Some("/mnt/scratch")));
+    assert!(!settings.purge.enabled && !settings.policy.heal && settings.run.listen.is_empty());
+    assert!(matches!(&warnings[..], [warning] if warning.contains("no client is given")), "{warnings:?}");
+}
+
+#[test]
+fn what_the_packages_settings_have_commented_out_is_known() {
+    // The files of secrets are not here: variables go before them.
+    let secrets = [("PROVISIONER_CLIENT_SECRET", "hush"), ("PROVISIONER_WALDUR_API_TOKEN", "hush")];
+    let uncommented = |text: &str| text.split_once("\n\n").unwrap().1.replace("\n#  ", "\n  ");
+    let (settings, warnings) = example(uncommented, &secrets);
+    assert!(settings.purge.enabled && settings.policy.heal && settings.json_log && settings.lease_url.is_some());
+    assert!(settings.waldur.is_some() && settings.proxy.client_id.is_some() && settings.run.listen.len() == 1);
+    assert_eq!(settings.systems[0].project_ids, crate::ledger::ProjectIds::From(100_000));
+    assert_eq!(warnings, Vec::<String>::new());
+}
