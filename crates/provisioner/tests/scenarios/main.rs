@@ -1,0 +1,6 @@
+//! The real binary between a simulated Waldur, a real proxy, and directories.
+
+#![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
+
+mod orders;
+mod support;

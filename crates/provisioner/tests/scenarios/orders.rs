@@ -1,0 +1,78 @@
+//! Orders of every type, through both types of offerings, from the customer to the disk and back.
+
+use std::os::unix::fs::PermissionsExt;
+
+use simulator::world::{OrderState, ResourceState};
+
+use crate::support::{BASIC, SLURM, Site};
+
+/// The quota that is set on the disk, in bytes.
+fn quota(site: &Site, resource: uuid::Uuid) -> u64 {
+    let told = site.json(&["explain", &resource.to_string()]);
+    told["seen"]["ours"]["limits"]["space_hard"].as_u64().unwrap_or_else(|| panic!("{told:#}"))
+}
+
+#[test]
+fn a_directory_is_made_resized_and_put_into_the_trash() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply().says("1 done, 0 not brought to their end.");
+        assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
+        let path = format!("/{system}/store/cscs/uni/p0");
+        assert_eq!(site.backend_id(made.resource), path);
+        let mode = std::fs::metadata(site.at(&path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o2770, "{system}");
+        let before = quota(&site, made.resource);
+        assert_eq!(before, 10_000_000_000_000);
+        std::fs::write(site.at(&path).join("data"), "precious").unwrap();
+
+        let grown = site.order_size(made.resource, 40);
+        site.apply();
+        assert_eq!(site.states(grown), (OrderState::Done, ResourceState::Ok), "{system}");
+        assert_eq!(quota(&site, made.resource), 4 * before);
+
+        let ended = site.order_end(made.resource);
+        site.apply();
+        assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminated), "{system}");
+        assert!(!site.at(&path).exists());
+        let trash = site.trash(system);
+        assert_eq!(trash.len(), 1, "{trash:?}");
+        assert!(trash[0].starts_with(&format!("{}.", made.resource)), "{trash:?}");
+        let kept = site.root(system).join(".trash").join(&trash[0]).join("data");
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), "precious");
+
+        let calls = site.calls().len();
+        site.apply().says("0 done, 0 not brought to their end.");
+        assert_eq!(site.calls().len(), calls, "a pass with nothing to do tells Waldur nothing");
+    }
+}
+
+#[test]
+fn a_quota_of_nothing_is_rejected_with_the_reason() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 0);
+        site.apply().says("1 done");
+        assert_eq!(site.states(made), (OrderState::Rejected, ResourceState::Terminated), "{system}");
+        let comment = site.simulator.world(|world| world.orders[&made.order].text("provider_rejection_comment").to_owned());
+        assert!(comment.contains("quota"), "{comment:?}");
+        assert!(crate::support::names(&site.root(system)).is_empty(), "nothing is made");
+    }
+}
+
+#[test]
+fn what_no_order_asks_for_is_left_alone() {
+    let site = Site::new();
+    let made = [0, 1].map(|number| site.order(SLURM, number, 10));
+    site.apply();
+    // Gone from the list, and removing without an order.
+    site.simulator.world(|world| {
+        world.resources.shift_remove(&made[0].resource);
+        world.change(made[1].resource, "state", "Terminating".into());
+    });
+    let calls = site.calls().len();
+    site.apply().says("0 done");
+    assert!(site.at("/capstor/store/cscs/uni/p0").exists() && site.at("/capstor/store/cscs/uni/p1").exists());
+    assert_eq!(site.calls().len(), calls);
+}

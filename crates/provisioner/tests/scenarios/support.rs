@@ -1,0 +1,371 @@
+//! A site: a simulated Waldur, the proxy, a directory for each storage system, and the binary.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use proxy::api::{self, Service};
+use proxy::clock::Clock;
+use proxy::server::{self, Front};
+use proxy::settings::{Environment, Overrides};
+use serde_json::{Value, json};
+use simulator::world::{NewResource, OfferingType, OrderState, ResourceState, Role};
+use simulator::{Client, PROVIDER_TOKEN, Simulator, World};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+const CLIENT: &str = "storage-provisioner";
+const CLIENT_SECRET: &str = "s3cret-of-the-client";
+/// The Waldur token of the provisioner's own user, which the proxy does not have.
+pub(crate) const WALDUR_TOKEN: &str = "fedcba9876543210fedcba9876543210fedcba98";
+/// The system whose offering is of the type Marketplace.Slurm.
+pub(crate) const SLURM: &str = "capstor";
+/// The system whose offering is of the type Marketplace.Basic.
+pub(crate) const BASIC: &str = "tape";
+
+/// Two systems with nothing on them, and what drives them.
+pub(crate) struct Site {
+    pub(crate) simulator: Simulator,
+    address: SocketAddr,
+    proxy: Option<Runtime>,
+    relays: bool,
+    pub(crate) directory: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A resource and the order that is open for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ordered {
+    pub(crate) resource: Uuid,
+    pub(crate) order: Uuid,
+}
+
+impl Site {
+    /// A site whose proxy relays callbacks: the provisioner has its client of the realm alone.
+    pub(crate) fn new() -> Self {
+        Self::start(true, &[])
+    }
+
+    /// A site whose links lead to Waldur, and a provisioner without a token of Waldur's.
+    pub(crate) fn without_relay() -> Self {
+        Self::start(false, &[])
+    }
+
+    /// A site that relays, with these settings more.
+    pub(crate) fn with(more: &[(&str, &str)]) -> Self {
+        Self::start(true, more)
+    }
+
+    fn start(relays: bool, more: &[(&str, &str)]) -> Self {
+        let simulator = Simulator::start_blocking(world(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        simulator.realm().register(Client::new(CLIENT, CLIENT_SECRET));
+        let directory = TempDir::new().unwrap();
+        let systems: serde_json::Map<_, _> = [SLURM, BASIC].map(|name| (name.to_owned(), system(&directory, name))).into_iter().collect();
+        let mut site = Self {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            proxy: None,
+            relays,
+            settings: vec![
+                ("PROVISIONER_TOKEN_URL".into(), simulator.token_url()),
+                ("PROVISIONER_CLIENT_ID".into(), CLIENT.into()),
+                ("PROVISIONER_CLIENT_SECRET".into(), CLIENT_SECRET.into()),
+                ("PROVISIONER_SYSTEMS".into(), Value::Object(systems).to_string()),
+                ("PROVISIONER_STATE_DIRECTORY".into(), directory.path().join("state").display().to_string()),
+                ("PROVISIONER_TIMEOUT".into(), "20".into()),
+            ],
+            directory,
+            simulator,
+        };
+        site.start_proxy();
+        site.set("PROVISIONER_PROXY_URL", &format!("http://{}", site.address));
+        for (key, value) in more {
+            site.set(key, value);
+        }
+        site
+    }
+
+    /// Starts the proxy, at the address that it had before.
+    pub(crate) fn start_proxy(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(self.address)).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let simulator = &self.simulator;
+        let variables = [
+            ("STORAGE_SYSTEMS", json!({SLURM: SLURM, BASIC: BASIC}).to_string()),
+            ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
+            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
+            ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
+            ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
+            ("HPC_USER_API_URL", simulator.hpc_url()),
+            ("HPC_USER_CLIENT_ID", "hpc-client".into()),
+            ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
+            ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+            ("CALLBACKS_RELAY", self.relays.to_string()),
+            ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
+        ];
+        let environment = Environment::new(self.directory.path().to_owned(), variables);
+        let loaded = proxy::settings::load(&environment, &Overrides::default()).unwrap();
+        runtime.block_on(async {
+            let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
+            let router = api::router(&service).merge(api::operators_router(&service));
+            let never = async {
+                std::future::pending::<()>().await;
+                std::future::pending::<()>()
+            };
+            tokio::spawn(server::serve(vec![listener.into()], Front::new(router, None), never));
+        });
+        self.proxy = Some(runtime);
+    }
+
+    /// Ends the proxy with all its connections.
+    pub(crate) fn stop_proxy(&mut self) {
+        if let Some(runtime) = self.proxy.take() {
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+
+    /// Changes a setting of the provisioner.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Takes a setting of the provisioner away.
+    pub(crate) fn unset(&mut self, key: &str) {
+        self.settings.retain(|(known, _)| known != key);
+    }
+
+    /// The command, not started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-provisioner"));
+        command.env_clear().envs(self.settings.iter().cloned()).current_dir(self.directory.path()).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end. No command may ever say a secret, or panic.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+        harmless(&said.out);
+        harmless(&said.err);
+        said
+    }
+
+    /// `apply`, which must succeed.
+    pub(crate) fn apply(&self) -> Said {
+        self.run(&["apply"]).ends_with(0)
+    }
+
+    /// The answer of a command with `--json`, which must succeed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let said = self.run(&[arguments, &["--json"]].concat()).ends_with(0);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    /// Starts a command with its output in a file.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
+        let log = self.directory.path().join(format!("output-{}", Uuid::new_v4()));
+        let file = fs::File::create(&log).unwrap();
+        let mut command = self.command(arguments);
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Running { child, log }
+    }
+
+    /// The directory that is a system's root.
+    pub(crate) fn root(&self, system: &str) -> PathBuf {
+        self.directory.path().join(system)
+    }
+
+    /// Where a published path is here.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path.trim_start_matches('/'))
+    }
+
+    /// A file of the state directory.
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.directory.path().join("state").join(name)
+    }
+
+    /// The names in a system's trash.
+    pub(crate) fn trash(&self, system: &str) -> Vec<String> {
+        names(&self.root(system).join(".trash"))
+    }
+
+    /// Has a customer order a directory for project `number`, 0 to 19, and approve that.
+    pub(crate) fn order(&self, system: &str, number: usize, terabytes: usize) -> Ordered {
+        self.simulator.world(|world| {
+            let offering = world.offering_by_slug(system).unwrap().uuid;
+            let project = world.projects[number].uuid;
+            let order = world.order_create(NewResource {
+                offering,
+                project,
+                slug: format!("{system}-{number}"),
+                limits: json!({ "storage": terabytes }),
+                attributes: json!({ "storage_data_type": "store", "permissions": "2770" }),
+            });
+            world.consumer_approve(order).unwrap();
+            Ordered { resource: world.orders[&order].resource, order }
+        })
+    }
+
+    /// Has a customer order another size.
+    pub(crate) fn order_size(&self, resource: Uuid, terabytes: usize) -> Ordered {
+        self.simulator.world(|world| {
+            let order = world.order_update_limits(resource, json!({ "storage": terabytes })).unwrap();
+            world.consumer_approve(order).unwrap();
+            Ordered { resource, order }
+        })
+    }
+
+    /// Has a customer order the end of a resource.
+    pub(crate) fn order_end(&self, resource: Uuid) -> Ordered {
+        self.simulator.world(|world| {
+            let order = world.order_terminate(resource).unwrap();
+            world.consumer_approve(order).unwrap();
+            Ordered { resource, order }
+        })
+    }
+
+    /// How an order and its resource stand in Waldur.
+    pub(crate) fn states(&self, ordered: Ordered) -> (OrderState, ResourceState) {
+        self.simulator.world(|world| {
+            (world.orders[&ordered.order].state().unwrap(), world.resources[&ordered.resource].state().unwrap())
+        })
+    }
+
+    /// The path of a resource that Waldur was told.
+    pub(crate) fn backend_id(&self, resource: Uuid) -> String {
+        self.simulator.world(|world| world.resources[&resource].text("backend_id").to_owned())
+    }
+
+    /// Paths of the calls that Waldur has got that change something.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        let changes = |request: &simulator::Received| request.method == "POST" && request.path.starts_with("/api/");
+        self.simulator.requests().into_iter().filter(changes).map(|request| request.path).collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop_proxy();
+    }
+}
+
+impl Said {
+    /// It must have ended with this code.
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// Standard error must say this.
+    pub(crate) fn told(self, words: &str) -> Self {
+        assert!(self.err.contains(words), "{words:?} is missing:\n{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// The answer must say this.
+    pub(crate) fn says(self, words: &str) -> Self {
+        assert!(self.out.contains(words), "{words:?} is missing:\n{}\n{}", self.out, self.err);
+        self
+    }
+}
+
+/// A command that runs. Dropping it kills it.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap();
+        harmless(&text);
+        text
+    }
+
+    /// Its exit code, waited for; it must come within the time.
+    pub(crate) fn ends(&mut self, within: Duration) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < within, "it does not end:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error says that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until it holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The names in a directory, sorted; none where there is no directory.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn harmless(text: &str) {
+    for secret in [CLIENT_SECRET, WALDUR_TOKEN, PROVIDER_TOKEN, "pa55"] {
+        assert!(!text.contains(secret), "it says {secret}:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn system(directory: &TempDir, name: &str) -> Value {
+    let root = directory.path().join(name);
+    fs::create_dir(&root).unwrap();
+    json!({
+        "driver": "posix", "terabyte": "TB", "root": root, "must_be_mounted": false, "change_owner": false,
+        "project_ids": {"from": 1000},
+    })
+}
+
+/// One provider with an offering of each type, one customer with twenty projects, and nothing ordered.
+fn world() -> World {
+    let mut world = World::empty();
+    let provider = world.add_provider("cscs", "Storage Centre");
+    world.add_offering(provider, SLURM, "Disks", OfferingType::Slurm);
+    world.add_offering(provider, BASIC, "Tape", OfferingType::Basic);
+    let customer = world.add_customer("uni", "University");
+    for number in 0..20 {
+        let slug = format!("p{number}");
+        world.add_project(customer, &slug, &format!("Project {number}"));
+        world.hpc.add_project(&slug, Some(30_500 + number));
+    }
+    world.grant("storage-proxy", Role::ProviderOwner(provider));
+    world.add_user("provisioner").token = WALDUR_TOKEN.to_owned();
+    world.grant("provisioner", Role::ProviderOwner(provider));
+    world
+}
