@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
 
+mod kills;
 mod orders;
+mod plans;
+mod recall;
+mod relay;
 mod support;

@@ -1,0 +1,64 @@
+//! Terminations that are called off after the directory went into the trash.
+
+use simulator::Fault;
+use simulator::world::{OrderState, ResourceState};
+
+use crate::support::{BASIC, SLURM, Site};
+
+#[test]
+fn a_termination_that_the_customer_withdraws_comes_back_by_itself() {
+    let site = Site::new();
+    let made = site.order(BASIC, 0, 10);
+    site.apply();
+    let path = site.at("/tape/store/cscs/uni/p0");
+    std::fs::write(path.join("data"), "precious").unwrap();
+    let ended = site.order_end(made.resource);
+    site.simulator.set_fault("POST /api/*", Fault::status(500));
+    site.run(&["apply"]).ends_with(1).says("not brought to its end");
+    assert!(!path.exists() && site.trash(BASIC).len() == 1, "the work comes before the approval");
+    assert_eq!(site.states(ended).0, OrderState::PendingProvider);
+
+    site.simulator.clear_faults();
+    site.simulator.world(|world| world.cancel(ended.order).unwrap());
+    site.apply().says("restore").says("1 done");
+    assert_eq!(std::fs::read_to_string(path.join("data")).unwrap(), "precious");
+    assert!(site.trash(BASIC).is_empty());
+    assert_eq!(site.states(ended), (OrderState::Canceled, ResourceState::Ok));
+    site.apply().says("0 to do, 0 held");
+}
+
+#[test]
+fn a_termination_that_is_set_erred_comes_back_by_itself() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.apply();
+    let path = site.at("/capstor/store/cscs/uni/p0");
+    let ended = site.order_end(made.resource);
+    site.simulator.set_fault("POST /api/*set_state_done/", Fault::status(500));
+    site.run(&["apply"]).ends_with(1);
+    assert!(!path.exists());
+    assert_eq!(site.states(ended).0, OrderState::Executing);
+
+    site.simulator.clear_faults();
+    site.simulator.world(|world| world.set_erred(ended.order, "called off", "").unwrap());
+    site.apply().says("restore");
+    assert!(path.exists() && site.trash(SLURM).is_empty());
+    site.apply().says("0 to do, 0 held");
+}
+
+#[test]
+fn what_was_retired_and_not_told_is_told_in_the_next_pass() {
+    let site = Site::new();
+    let made = [site.order(SLURM, 0, 10), site.order(BASIC, 0, 10)];
+    site.apply();
+    let ended = made.map(|made| site.order_end(made.resource));
+    site.simulator.set_fault_times("POST /api/*set_state_done/", Fault::Reset, 1);
+    site.simulator.set_fault_times("POST /api/*approve_by_provider/", Fault::Reset, 2);
+    site.run(&["apply"]).ends_with(1);
+    site.simulator.clear_faults();
+    site.apply();
+    for ended in ended {
+        assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminated));
+    }
+    assert_eq!((site.trash(SLURM).len(), site.trash(BASIC).len()), (1, 1));
+}
