@@ -176,6 +176,16 @@ pub struct Links {
     pub backend_id: Option<String>,
 }
 
+impl Links {
+    /// Every link that there is.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        [&self.approve, &self.reject, &self.done, &self.erred, &self.backend_id]
+            .into_iter()
+            .flatten()
+            .map(|link| &**link)
+    }
+}
+
 /// An item that is held for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Odd {

@@ -188,6 +188,11 @@ impl Source {
         }
     }
 
+    /// Whether a link of the document leads to where there are credentials for it; why not.
+    pub fn reaches(&self, link: &str) -> Result<(), String> {
+        self.addressed(link).map(|_| ())
+    }
+
     fn origin(&self, link: &Url) -> Result<Origin, String> {
         let proxy = &self.settings.proxy;
         let below = |base: &Url| {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{EXIT_FAILURE, Failure, out};
+use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::pass::told;
@@ -25,6 +26,9 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
             )
         }),
     ));
+    if let Ok(document) = &document {
+        rows.extend(callbacks(site, document).map(|result| ("callbacks".into(), result)));
+    }
     for system in &site.systems {
         let ready = system.driver.ready().map_err(|fault| told(&fault));
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
@@ -60,6 +64,19 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// Whether the links of the orders in progress can be followed; nothing where there are none.
+fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>> {
+    let driven = |resource: &&Resource| site.systems.iter().any(|system| system.key == resource.system);
+    let links = document.resources.iter().filter(driven).flat_map(|resource| resource.links.all());
+    let mut reached = links.map(|link| site.source.reaches(link)).peekable();
+    reached.peek()?;
+    Some(
+        reached
+            .try_fold(0, |count, reached| reached.map(|()| count + 1))
+            .map(|count| format!("{count} links, with credentials for each")),
+    )
 }
 
 fn state(site: &Site) -> Result<String, String> {

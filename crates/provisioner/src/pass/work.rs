@@ -39,30 +39,23 @@ impl Pass<'_> {
         if !first.is_empty() {
             let answers = self.in_parallel(&first, |task| self.call(Action::Approve, task, resources[&task.id]));
             fresh = (self.outside.read)();
-            let fresh = match &fresh {
-                Ok(fresh) => by_id(fresh),
-                Err(fault) => {
-                    for task in &first {
-                        results.insert(
-                            task.id,
-                            Err(format!("approved, but the document cannot be read: {}", told(fault))),
-                        );
-                    }
-                    BTreeMap::new()
-                }
-            };
+            let fresh = fresh.as_ref().map(by_id);
             for (task, answer) in first.iter().zip(answers) {
-                if results.contains_key(&task.id) {
-                    continue;
-                }
-                match approved(task, fresh.get(&task.id).copied()) {
-                    Ok(steps) => {
-                        resources.insert(task.id, fresh[&task.id]);
+                let now = fresh.as_ref().map(|fresh| fresh.get(&task.id).copied());
+                let state = now.map_err(|fault| format!("the document cannot be read: {}", told(*fault)));
+                match state.and_then(|now| approved(task, now).map(|steps| (steps, now))) {
+                    Ok((steps, now)) => {
+                        resources.extend(now.map(|now| (task.id, now)));
                         work.push((task, steps));
                     }
                     Err(state) => {
-                        let answer = answer.err().map_or(String::new(), |stop| format!(" ({})", stop.text()));
-                        results.insert(task.id, Err(format!("approved{answer}, but {state}")));
+                        let text = match answer {
+                            Ok(()) => format!("approved, but {state}"),
+                            // What was refused, or never sent, is no approval.
+                            Err(Stop::Fault(why)) => why,
+                            Err(Stop::Unclear(_, why)) => format!("{why}; {state}"),
+                        };
+                        results.insert(task.id, Err(text));
                     }
                 }
             }
@@ -168,12 +161,6 @@ impl Stop {
     fn fault(fault: Fault) -> Self {
         Self::Fault(told(&fault))
     }
-
-    fn text(&self) -> &str {
-        match self {
-            Self::Fault(text) | Self::Unclear(_, text) => text,
-        }
-    }
 }
 
 fn by_id(document: &Document) -> BTreeMap<Uuid, &Resource> {
@@ -181,19 +168,19 @@ fn by_id(document: &Document) -> BTreeMap<Uuid, &Resource> {
 }
 
 /// What is left to do once an order was approved, or what it waits for.
-fn approved<'a>(task: &'a Task, now: Option<&Resource>) -> Result<&'a [Step], &'static str> {
-    let Some(now) = now else { return Err("it is not in the document any more") };
+fn approved<'a>(task: &'a Task, now: Option<&Resource>) -> Result<&'a [Step], String> {
+    let Some(now) = now else { return Err("it is not in the document any more".into()) };
     let rest = &task.steps[1..];
     match &now.order {
         Some(order) if Some(order.id) == task.order => match order.state {
             OrderState::Executing => Ok(rest),
-            _ => Err("its order is not executing yet: Waldur has it wait"),
+            _ => Err("its order is not executing yet: Waldur has it wait".into()),
         },
         // Waldur ends some orders on approval, those for options: what is left is the work.
         None if now.status == Status::Active && !task.removes() => {
             Ok(&rest[..rest.iter().take_while(|step| matches!(step, Step::Ensure(_) | Step::Restore(_))).count()])
         }
-        _ => Err("its order is over"),
+        _ => Err("its order is over".into()),
     }
 }
 

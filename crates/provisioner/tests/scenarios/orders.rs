@@ -55,7 +55,8 @@ fn a_quota_of_nothing_is_rejected_with_the_reason() {
         let made = site.order(system, 0, 0);
         site.apply().says("1 done");
         assert_eq!(site.states(made), (OrderState::Rejected, ResourceState::Terminated), "{system}");
-        let comment = site.simulator.world(|world| world.orders[&made.order].text("provider_rejection_comment").to_owned());
+        let comment =
+            site.simulator.world(|world| world.orders[&made.order].text("provider_rejection_comment").to_owned());
         assert!(comment.contains("quota"), "{comment:?}");
         assert!(crate::support::names(&site.root(system)).is_empty(), "nothing is made");
     }

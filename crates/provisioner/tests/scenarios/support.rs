@@ -71,7 +71,8 @@ impl Site {
         let simulator = Simulator::start_blocking(world(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         simulator.realm().register(Client::new(CLIENT, CLIENT_SECRET));
         let directory = TempDir::new().unwrap();
-        let systems: serde_json::Map<_, _> = [SLURM, BASIC].map(|name| (name.to_owned(), system(&directory, name))).into_iter().collect();
+        let systems: serde_json::Map<_, _> =
+            [SLURM, BASIC].map(|name| (name.to_owned(), system(&directory, name))).into_iter().collect();
         let mut site = Self {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             proxy: None,
