@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Commands, Connection, Script};
@@ -60,7 +60,7 @@ pub struct Leases {
 enum Held {
     /// Locks that end with the process.
     Files(#[expect(dead_code, reason = "held, never read")] Vec<File>),
-    Server(Mutex<Server>),
+    Server(Arc<Mutex<Server>>),
 }
 
 struct Server {
@@ -68,7 +68,6 @@ struct Server {
     owner: String,
     /// Until when the leases hold for sure.
     until: Instant,
-    renewed: Instant,
 }
 
 impl std::fmt::Debug for Server {
@@ -133,11 +132,13 @@ impl Leases {
             let token = connection.incr(format!("{}:token", key(system)), 1).map_err(NoLease::Server)?;
             tokens.insert(system.clone(), token);
         }
-        let server = Server { connection, owner, until: asked + LIFE, renewed: asked };
-        Ok(Self { tokens, held: Held::Server(Mutex::new(server)) })
+        let server = Arc::new(Mutex::new(Server { connection, owner, until: asked + LIFE }));
+        renewed_for_its_life(&server, tokens.clone());
+        Ok(Self { tokens, held: Held::Server(server) })
     }
 
-    /// Whether the system may still be driven; asked before each effect, and renews the lease when that is due.
+    /// Whether the system may still be driven; asked before each effect. The server is asked each time, so that a lease
+    /// that somebody took away is not used once more.
     pub fn hold(&self, system: &str) -> Result<(), Fault> {
         let lost = || Fault::Stopped(format!("the lease of {system} is lost"));
         if !self.tokens.contains_key(system) {
@@ -145,26 +146,41 @@ impl Leases {
         }
         let Held::Server(server) = &self.held else { return Ok(()) };
         let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if now >= server.renewed + RENEWED && server.renew(&self.tokens) {
-            server.until = now + LIFE;
-            server.renewed = now;
-        }
+        server.renew(&self.tokens);
         if Instant::now() + MARGIN < server.until { Ok(()) } else { Err(lost()) }
     }
 }
 
+/// Renews the leases while nobody asks: a look at a large system can take longer than a lease lives.
+fn renewed_for_its_life(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u64>) {
+    let server = Arc::downgrade(server);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(RENEWED);
+            let Some(server) = server.upgrade() else { break };
+            server.lock().unwrap_or_else(PoisonError::into_inner).renew(&tokens);
+        }
+    });
+}
+
 impl Server {
-    /// Renews all leases; whether every one was still ours.
-    fn renew(&mut self, tokens: &BTreeMap<String, u64>) -> bool {
+    /// Renews all leases. One that is not ours any more is lost at once; while the server does not answer, they hold for
+    /// what is left of their time.
+    fn renew(&mut self, tokens: &BTreeMap<String, u64>) {
         let script = Script::new(
             "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
         );
-        tokens.keys().all(|system| {
+        let asked = Instant::now();
+        let mut ours = tokens.keys().map(|system| {
             let mut call = script.key(key(system));
-            let renewed = call.arg(&self.owner).arg(LIFE_MILLIS).invoke::<i64>(&mut self.connection);
-            renewed.is_ok_and(|renewed| renewed == 1)
-        })
+            call.arg(&self.owner).arg(LIFE_MILLIS).invoke::<i64>(&mut self.connection)
+        });
+        match ours.try_fold(true, |ours, renewed| renewed.map(|renewed| ours && renewed == 1)) {
+            Ok(true) if asked < self.until => self.until = asked + LIFE,
+            // Once lost it stays so: somebody else may have had it meanwhile.
+            Ok(_) => self.until = asked,
+            Err(_) => {}
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
 
 mod kills;
+mod leases;
 mod orders;
 mod plans;
 mod recall;
