@@ -4,6 +4,7 @@
 
 mod kills;
 mod leases;
+mod looping;
 mod orders;
 mod plans;
 mod recall;

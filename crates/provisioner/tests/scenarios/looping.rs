@@ -1,0 +1,161 @@
+//! `run`: pass after pass, and what it shows of itself.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use simulator::Fault;
+use simulator::world::OrderState;
+
+use crate::support::{Running, SLURM, Site, until};
+
+/// A loop, and where it listens.
+struct Loop {
+    running: Running,
+    socket: String,
+}
+
+impl Loop {
+    fn start(site: &mut Site, interval: &str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        site.set("PROVISIONER_LISTEN", &socket);
+        site.set("PROVISIONER_RUN_INTERVAL", interval);
+        let running = site.spawn(&["run"]);
+        let this = Self { running, socket };
+        until("it listens", || std::net::TcpStream::connect(&this.socket).is_ok());
+        this
+    }
+
+    /// Status and body.
+    fn ask(&self, method: &str, path: &str) -> (u16, String) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.socket).unwrap();
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn ready(&self) -> bool {
+        self.ask("GET", "/health/ready").0 == 200
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.running.child), signal).unwrap();
+    }
+
+    /// The value of a metric's line that begins so; none where there is no such line.
+    fn metric(&self, line: &str) -> Option<f64> {
+        let (status, text) = self.ask("GET", "/metrics");
+        assert_eq!(status, 200);
+        text.lines().find_map(|said| said.strip_prefix(line)?.trim().parse().ok())
+    }
+
+    fn passes(&self) -> f64 {
+        self.metric("hpc_storage_provisioner_passes_total{outcome=\"whole\"}").unwrap_or_default()
+    }
+
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.running.ends(Duration::from_secs(5)), Some(0), "{}", self.running.said());
+    }
+}
+
+#[test]
+fn a_pass_comes_each_interval_and_at_once_when_nudged() {
+    let mut site = Site::new();
+    let work = Loop::start(&mut site, "0.3");
+    until("three passes", || work.passes() >= 3.0);
+    let made = site.order(SLURM, 0, 10);
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    work.stop();
+
+    let work = Loop::start(&mut site, "3600");
+    until("the first pass", || work.ready());
+    let made = site.order(SLURM, 1, 10);
+    assert_eq!(work.ask("POST", "/nudge").0, 202);
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    let made = site.order(SLURM, 2, 10);
+    work.signal(Signal::USR1);
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    assert_eq!(work.ask("GET", "/nudge").0, 405);
+    assert_eq!(work.ask("GET", "/").0, 404);
+    assert_eq!(work.ask("GET", "/health/live").0, 200);
+    let begun = Instant::now();
+    work.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn every_metric_of_the_documents_is_there() {
+    let mut site = Site::new();
+    site.order(SLURM, 0, 10);
+    let work = Loop::start(&mut site, "3600");
+    until("the first pass", || work.ready());
+    let (_, text) = work.ask("GET", "/metrics");
+    for (name, _) in provisioner::seen::METRICS {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing:\n{text}");
+    }
+    assert_eq!(work.metric("hpc_storage_provisioner_resources{system=\"capstor\"}"), Some(1.0));
+    assert_eq!(work.metric("hpc_storage_provisioner_tasks_total{outcome=\"ended\"}"), Some(1.0));
+    assert_eq!(work.metric("hpc_storage_provisioner_steps_total{step=\"ensure\"}"), Some(1.0));
+    assert_eq!(work.metric("hpc_storage_provisioner_held{system=\"capstor\",hold=\"refused\"}"), Some(0.0), "{text}");
+    let ready: Value = serde_json::from_str(&work.ask("GET", "/health/ready").1).unwrap();
+    assert_eq!(ready["pending"], 0);
+    work.stop();
+}
+
+#[test]
+fn without_waldur_or_the_proxy_nothing_is_touched_and_it_goes_on_when_they_are_back() {
+    let mut site = Site::new();
+    let work = Loop::start(&mut site, "0.3");
+    until("a pass", || work.ready());
+    let calls = site.calls().len();
+    site.simulator.set_fault("GET /api/*", Fault::status(503));
+    until("it is not ready", || !work.ready());
+    let made = site.order(SLURM, 0, 10);
+    until("it is told", || work.running.said().contains("no pass: the document cannot be read; nothing was touched"));
+    site.simulator.clear_faults();
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    until("it is ready again", || work.ready());
+    assert!(site.calls().len() > calls);
+
+    site.stop_proxy();
+    until("it is not ready", || !work.ready());
+    let made = site.order(SLURM, 1, 10);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(site.states(made).0, OrderState::PendingProvider);
+    site.start_proxy();
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    until("it is ready again", || work.ready());
+    work.stop();
+}
+
+#[test]
+fn a_signal_stops_a_pass_before_its_next_effect() {
+    let mut site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.simulator.set_fault("POST /api/*approve_by_provider/", Fault::delay(Duration::from_secs(1)));
+    let work = Loop::start(&mut site, "3600");
+    until("it is at work", || !site.calls().is_empty());
+    work.stop();
+    assert_eq!(site.states(made).0, OrderState::Executing);
+    assert!(crate::support::names(&site.root(SLURM)).is_empty());
+    site.apply().says("1 done");
+}
+
+#[test]
+fn a_person_works_between_two_passes() {
+    let mut site = Site::new();
+    let work = Loop::start(&mut site, "3600");
+    until("the first pass", || work.ready());
+    let made = site.order(SLURM, 0, 10);
+    site.apply().says("1 done");
+    assert_eq!(site.states(made).0, OrderState::Done);
+    let other = site.run(&["run"]).ends_with(1);
+    assert!(other.err.contains("run.listen") && other.err.contains("in use"), "{}", other.err);
+    work.stop();
+}
