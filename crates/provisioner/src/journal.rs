@@ -221,21 +221,14 @@ fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
     }
 }
 
-/// Resources on which work was begun and not brought to its end, for those who may only read. Does not prove the chain;
-/// nothing where there is no journal yet.
+/// Resources on which work was begun and not brought to its end, for those who may only read; nothing where there is no
+/// journal yet.
 pub fn begun(path: &Path) -> Result<BTreeSet<Uuid>, JournalError> {
-    let failed = |source| JournalError::Io { path: path.to_owned(), verb: "read", source };
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        opened => opened.map_err(failed)?,
+        opened => opened.map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?,
     };
-    let mut begun = BTreeSet::new();
-    for text in BufReader::new(file).split(b'\n') {
-        if let Ok(line) = serde_json::from_slice::<Line>(&text.map_err(failed)?) {
-            note(&mut begun, line.resource, &line.event);
-        }
-    }
-    Ok(begun)
+    Ok(chain(path, &file)?.begun)
 }
 
 /// The lines about one resource, for people: time and what happened. Does not prove the chain.

@@ -1,5 +1,7 @@
 //! `check`: everything that a pass needs, asked one by one.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{EXIT_FAILURE, Failure, out};
@@ -39,13 +41,16 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     }
     rows.push(("state directory".into(), state(site)));
     if let Ok(document) = &document {
-        let published: std::collections::BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
-        for system in site.systems.iter().filter(|system| !published.contains(&*system.key)) {
+        let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
+        let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
+        let others: Vec<_> = published.difference(&driven).copied().collect();
+        // One on which nothing was ordered yet has nothing there; where another name has, it may be misspelt.
+        for empty in driven.difference(&published).filter(|_| !others.is_empty()) {
             rows.push((
-                format!("system {}", system.key),
+                format!("system {empty}"),
                 Err(format!(
-                    "the document has nothing of it; it has {}",
-                    published.iter().copied().collect::<Vec<_>>().join(", ")
+                    "the document has nothing of it, but of {}, not driven here: is the name in `systems` right?",
+                    others.join(", ")
                 )),
             ));
         }

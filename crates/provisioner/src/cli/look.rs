@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, failure, out};
+use crate::document::OrderState;
 use crate::driver::Seen;
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
@@ -197,7 +198,12 @@ pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failu
 
 fn order(case: &Case) -> String {
     case.resource.order.as_ref().map_or("no order in progress".into(), |order| {
-        format!("{:?} order {} in state {:?}, offering of type {:?}", order.kind, order.id, order.state, order.offering)
+        let state = match order.state {
+            OrderState::PendingProvider => "pending-provider",
+            OrderState::Executing => "executing",
+            OrderState::Other => "another one, not the provider's",
+        };
+        format!("{:?} order {} in state {state}, offering of type {:?}", order.kind, order.id, order.offering)
     })
 }
 

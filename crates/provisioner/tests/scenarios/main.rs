@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
 
+mod broken;
+mod hands;
 mod kills;
 mod leases;
+mod looking;
 mod looping;
 mod orders;
 mod plans;

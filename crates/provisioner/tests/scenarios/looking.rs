@@ -1,0 +1,134 @@
+//! Commands that look and never touch: `explain`, `status`, `usage`, `config`.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::{BASIC, SLURM, Site, WALDUR_TOKEN};
+
+const PATH: &str = "/capstor/store/cscs/uni/p0";
+
+#[test]
+fn explain_tells_the_whole_story_by_any_name() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    let id = made.resource.to_string();
+    for name in [&*id, &made.resource.simple().to_string(), PATH] {
+        let said = site.run(&["explain", name]).ends_with(0);
+        for words in [&*id, PATH, "create order", "pending-provider", "nothing is there", "approve, ensure", "30500"] {
+            assert!(said.out.contains(words), "{words:?} is missing: {}", said.out);
+        }
+    }
+    site.apply();
+    let said = site.run(&["explain", PATH]).ends_with(0);
+    for words in [
+        "no order in progress",
+        "mode 2770",
+        "10000000000000",
+        "begun by apply by user",
+        "ended",
+        "set_state_done: accepted",
+    ] {
+        assert!(said.out.contains(words), "{words:?} is missing: {}", said.out);
+    }
+    assert!(said.out.contains("nothing: all is as it should be"), "{}", said.out);
+    let told = site.json(&["explain", &id]);
+    assert_eq!(told["resource"], id);
+    assert_eq!(told["path"], PATH);
+    assert_eq!((&told["begun"], &told["order"], &told["next"]["tasks"]), (&json!(false), &json!(null), &json!([])));
+    assert!(told["story"].as_array().unwrap().len() > 5, "{told:#}");
+    let strange = Uuid::from_u128(7).to_string();
+    site.run(&["explain", &strange]).ends_with(1).told("is not among the 1 resources");
+    site.run(&["explain", "/capstor/other"]).ends_with(1).told("is it in the proxy's list?");
+}
+
+#[test]
+fn explain_says_why_there_is_no_directory() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.simulator.world(|world| world.hpc.set_gid("p0", None));
+    site.run(&["explain", &made.resource.to_string()]).ends_with(1).told("left out by the proxy");
+    site.run(&["plan"]).ends_with(0).says("left out by the proxy").says("0 to do, 1 held");
+    site.simulator.world(|world| world.hpc.set_gid("p0", Some(7)));
+    let said = site.run(&["explain", PATH]).ends_with(0).says("the GID 7 is none of a project").says("lowest_id");
+    assert!(said.out.contains("waiting"), "{}", said.out);
+}
+
+#[test]
+fn status_counts_what_waits() {
+    let site = Site::new();
+    let made = [0, 1, 2].map(|number| site.order(SLURM, number, 10));
+    site.apply();
+    site.order_end(made[0].resource);
+    site.apply();
+    site.order(BASIC, 0, 10);
+    std::fs::rename(site.at("/capstor/store/cscs/uni/p1"), site.directory.path().join("away")).unwrap();
+    let said = site.run(&["status"]).ends_with(0).says("restore UUID --make");
+    let words: Vec<_> = said.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in ["to do 1", "begun 0", "drift 1", "trash 1 on capstor", "trash 0 on tape"] {
+        assert!(words.iter().any(|said| said == line), "{line:?} is missing: {}", said.out);
+    }
+    let told = site.json(&["status"]);
+    assert_eq!((&told["to_do"], &told["begun"], &told["held"]), (&json!(1), &json!(0), &json!({"drift": 1})));
+    assert_eq!(told["in_trash"], json!({"capstor": 1, "tape": 0}));
+}
+
+#[test]
+fn usage_is_shown_and_reported() {
+    let mut site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.apply();
+    std::fs::write(site.at(PATH).join("data"), vec![1; 3 << 20]).unwrap();
+    std::fs::create_dir(site.at(PATH).join("folder")).unwrap();
+    let told = site.json(&["usage"]);
+    assert_eq!((&told[0]["resource"], &told[0]["path"]), (&json!(made.resource), &json!(PATH)));
+    let space = told[0]["usage"]["space"].as_u64().unwrap();
+    assert!((3 << 20..4 << 20).contains(&space), "{space}");
+    assert_eq!(told[0]["usage"]["inodes"], 3);
+    assert_eq!(told[0]["limits"]["space_hard"], 10_000_000_000_000_u64);
+    site.run(&["usage"]).ends_with(0).says(PATH).says("3.0 MiB");
+
+    site.run(&["usage", "--report"]).ends_with(1).told("--report needs waldur.api_url and waldur.api_token");
+    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.run(&["usage", "--report"]).ends_with(0);
+    let reported = site.simulator.world(|world| world.usages.clone());
+    assert_eq!(reported.len(), 1);
+    assert_eq!((reported[0].resource, &*reported[0].component), (made.resource, "storage"));
+    assert!((reported[0].amount - 3e-6).abs() < 1e-6, "{}", reported[0].amount);
+
+    site.set("PROVISIONER_USAGE_COMPONENT", "moons");
+    let said = site.run(&["usage", "--report"]).ends_with(1).told(PATH).told("400");
+    assert!(said.err.contains("1 could not be read or told"), "{}", said.err);
+}
+
+#[test]
+fn the_settings_are_shown_with_their_sources_and_without_secrets() {
+    let mut site = Site::new();
+    site.set("PROVISIONER_WALDUR_API_URL", "https://waldur.example.org/api/");
+    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.set("PROVISIONER_LEASE_URL", "redis://:pa55@127.0.0.1:1/0");
+    let said = site.run(&["config"]).ends_with(0);
+    for key in ["proxy.client_secret", "waldur.api_token", "lease.url", "systems", "PROVISIONER_PROXY_URL", "default"] {
+        assert!(said.out.contains(key), "{key} is missing: {}", said.out);
+    }
+    site.set("PROVISIONER_RUN_INTERVAL", "soon");
+    let said = site.run(&["plan"]).ends_with(78).told("PROVISIONER_RUN_INTERVAL");
+    assert!(said.out.is_empty(), "{}", said.out);
+    site.unset("PROVISIONER_PROXY_URL");
+    site.run(&["plan"]).ends_with(78).told("proxy.url").told("PROVISIONER_RUN_INTERVAL");
+    site.run(&["paint"]).ends_with(2);
+}
+
+#[test]
+fn the_log_of_every_exchange_has_no_secret() {
+    let mut site = Site::without_relay();
+    site.set("PROVISIONER_DEBUG", "true");
+    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.order(SLURM, 0, 10);
+    let said = site.apply();
+    assert!(said.err.contains("callback"), "{}", said.err);
+    assert!(!said.err.contains("eyJ"), "a token of the realm: {}", said.err);
+    let journal = std::fs::read_to_string(site.state("journal")).unwrap();
+    assert!(!journal.contains(WALDUR_TOKEN) && !journal.contains("eyJ"));
+}
