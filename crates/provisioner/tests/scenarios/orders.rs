@@ -21,8 +21,8 @@ fn a_directory_is_made_resized_and_put_into_the_trash() {
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let path = format!("/{system}/store/cscs/uni/p0");
         assert_eq!(site.backend_id(made.resource), path);
-        let mode = std::fs::metadata(site.at(&path)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o2770, "{system}");
+        let permissions = std::fs::metadata(site.at(&path)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o7777, 0o2770, "{system}");
         let before = quota(&site, made.resource);
         assert_eq!(before, 10_000_000_000_000);
         std::fs::write(site.at(&path).join("data"), "precious").unwrap();

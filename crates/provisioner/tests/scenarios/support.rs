@@ -120,10 +120,7 @@ impl Site {
         runtime.block_on(async {
             let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
             let router = api::router(&service).merge(api::operators_router(&service));
-            let never = async {
-                std::future::pending::<()>().await;
-                std::future::pending::<()>()
-            };
+            let never = std::future::pending::<std::future::Pending<()>>();
             tokio::spawn(server::serve(vec![listener.into()], Front::new(router, None), never));
         });
         self.proxy = Some(runtime);
@@ -366,7 +363,7 @@ fn world() -> World {
         world.hpc.add_project(&slug, Some(30_500 + number));
     }
     world.grant("storage-proxy", Role::ProviderOwner(provider));
-    world.add_user("provisioner").token = WALDUR_TOKEN.to_owned();
+    WALDUR_TOKEN.clone_into(&mut world.add_user("provisioner").token);
     world.grant("provisioner", Role::ProviderOwner(provider));
     world
 }
