@@ -141,6 +141,7 @@ impl<'a> Catalogue<'a> {
                 kind: order.kind_name.as_deref(),
                 state: order.state_name.as_deref(),
                 offering_type: resource.offering_type.as_deref(),
+                new_options: order.new_options.as_ref(),
             };
             Some((self.nodes.len() + leaf, resource.uuid, order))
         })

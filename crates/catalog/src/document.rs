@@ -94,6 +94,10 @@ pub struct OrderInProgress<'a> {
     pub state: Option<&'a str>,
     /// Type of the offering, for example `Marketplace.Slurm`; null where Waldur tells none.
     pub offering_type: Option<&'a str>,
+    /// The options that an order of type Update asks for, as Waldur tells them; absent where it asks for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<std::collections::BTreeMap<String, serde_json::Value>>, nullable = false))]
+    pub new_options: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Where a directory is.

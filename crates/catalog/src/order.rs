@@ -28,6 +28,8 @@ pub struct Order {
     pub kind_name: Option<String>,
     /// What an order of type Update changes; `None` when it says nothing or nothing readable.
     pub update: Option<Update>,
+    /// The options that an order of type Update asks for, as Waldur tells them; `None` where it asks for none.
+    pub new_options: Option<Map<String, Value>>,
 }
 
 /// State of an order, as far as the catalogue distinguishes it.
@@ -175,10 +177,17 @@ impl Order {
             (OrderType::Update, Value::Object(attributes)) => update(attributes, &record.limits),
             _ => None,
         };
+        let new_options = match record.attributes {
+            Value::Object(mut attributes) if kind == OrderType::Update => match attributes.remove("new_options") {
+                Some(Value::Object(options)) if !options.is_empty() => Some(options),
+                _ => None,
+            },
+            _ => None,
+        };
         let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
         // Nothing of the item depends on it.
         let uuid = field::uuid("order_in_progress.uuid", record.uuid).ok();
-        Ok(Self { uuid, url, state, state_name, kind, kind_name, update })
+        Ok(Self { uuid, url, state, state_name, kind, kind_name, update, new_options })
     }
 
     /// The links that the order's state and the resource's effective state allow.

@@ -79,6 +79,14 @@ pub struct Quotas {
 #[serde(transparent)]
 pub struct Mode(pub u32);
 
+impl Mode {
+    /// A mode of three or four octal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| byte.is_ascii_digit());
+        u32::from_str_radix(text, 8).ok().filter(|_| octal).map(Self)
+    }
+}
+
 /// Status of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +126,8 @@ pub struct Order {
     pub state: OrderState,
     /// How Waldur treats orders of this offering.
     pub offering: Offering,
+    /// The options that it asks for, which its approval says again (specification 8.7).
+    pub new_options: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What an order does.
@@ -328,6 +338,7 @@ struct WireOrder {
     kind: Option<String>,
     state: Option<String>,
     offering_type: Option<String>,
+    new_options: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// How many pages the walk has, as the first one says.
@@ -386,11 +397,8 @@ fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeSet<
     };
     let id = item.id;
     let mut odd = |reason: &str| document.odd.push(Odd { id: Some(id), reason: reason.to_owned() });
-    let octal = item.permission.permission_type == "octal"
-        && matches!(item.permission.value.len(), 3 | 4)
-        && item.permission.value.bytes().all(|byte| byte.is_ascii_digit());
-    let mode = u32::from_str_radix(&item.permission.value, 8).ok().filter(|_| octal);
-    let Some(mode) = mode.map(Mode) else { return odd("the permission is not three or four octal digits") };
+    let mode = Mode::parse(&item.permission.value).filter(|_| item.permission.permission_type == "octal");
+    let Some(mode) = mode else { return odd("the permission is not three or four octal digits") };
     let (system, path) = (item.storage_system.key.to_lowercase(), item.mount_point.default);
     let kind = match item.target.target_type.as_str() {
         "tenant" | "customer" => return document.nodes.push(Node { system, path, mode }),
@@ -478,6 +486,7 @@ fn order(raw: &RawValue) -> Option<Order> {
             Some("Marketplace.Basic") => Offering::Basic,
             _ => Offering::Other,
         },
+        new_options: order.new_options,
     })
 }
 

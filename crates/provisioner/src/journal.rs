@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -119,6 +120,8 @@ struct Tail {
     seq: u64,
     prev: String,
     begun: BTreeSet<Uuid>,
+    /// Bytes of the whole lines.
+    length: u64,
     /// Lines left before the journal closes, for tests of crashes.
     left: Option<u64>,
 }
@@ -127,11 +130,12 @@ impl Journal {
     /// Opens the journal in this file, or begins it; proves its chain on the way.
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
         let failed = |verb| move |source| JournalError::Io { path: path.to_owned(), verb, source };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("opened"))?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed("opened"))?;
         let Chain { seq, hash: prev, begun, length } = chain(path, &file)?;
         file.set_len(length).map_err(failed("written"))?;
         file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let tail = Mutex::new(Tail { file, seq, prev, begun, left: None });
+        let tail = Mutex::new(Tail { file, seq, prev, begun, length, left: None });
         Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
     }
 
@@ -159,7 +163,13 @@ impl Journal {
         let failed = |source| JournalError::Io { path: self.path.clone(), verb: "written", source };
         let mut text = serde_json::to_vec(&line).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        tail.file.write_all(&text).map_err(failed)?;
+        if let Err(error) = tail.file.write_all(&text) {
+            // Half a line would break the chain for whoever writes next.
+            let length = tail.length;
+            tail.file.set_len(length).map_err(failed)?;
+            return Err(failed(error));
+        }
+        tail.length += text.len() as u64;
         tail.seq = line.seq;
         tail.prev = hash(&text);
         note(&mut tail.begun, resource, &line.event);

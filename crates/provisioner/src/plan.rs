@@ -31,14 +31,17 @@ pub struct Policy {
     pub shrink_below_usage: bool,
     /// Whether an order that can never be carried out is rejected (before approval) or set erred (after it).
     pub refuse: bool,
-    /// How many removals, and as many healings, one pass may have on a system without being asked for: this number or
+    /// Whether the termination of a resource whose directory is neither at its place nor in the trash is carried out.
+    /// Otherwise a person looks first: it may have been moved away.
+    pub absent_is_gone: bool,
+    /// How many removals, refusals and healings each, one pass may have on a system without being asked for: this number or
     /// two in a hundred of the system's resources, whichever is more.
     pub mass: usize,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { heal: false, shrink_below_usage: false, refuse: true, mass: 5 }
+        Self { heal: false, shrink_below_usage: false, refuse: true, absent_is_gone: false, mass: 5 }
     }
 }
 
@@ -153,6 +156,7 @@ pub fn plan(cases: &[Case], policy: Policy, confirmed: bool) -> Plan {
             let allowed = policy.mass.max(count / 50);
             hold_many(&mut plan, system, allowed, "removals", Task::removes);
             hold_many(&mut plan, system, allowed, "changes without an order", |task| task.order.is_none());
+            hold_many(&mut plan, system, allowed, "refusals", Task::refuses);
         }
     }
     plan
@@ -162,6 +166,11 @@ impl Task {
     /// Whether a directory goes away by it.
     pub fn removes(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Retire(_)))
+    }
+
+    /// Whether an order comes to nothing by it.
+    pub fn refuses(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Reject(_) | Step::Erred(_)))
     }
 
     /// Whether it waits, after its first step, for Waldur to say that the order is executing.
@@ -212,9 +221,28 @@ fn outcome(case: &Case, policy: Policy) -> Outcome {
         (Offering::Basic, _) if order.state == OrderState::Executing => {
             hold(Hold::Waiting, "its order was approved, and Waldur carries it out by itself")
         }
-        (_, OrderKind::Terminate) => terminate(case, order, seen),
+        _ if contradicts(order.kind, case.resource.status) => hold(
+            Hold::Refused,
+            format!(
+                "its {:?} order and its status {:?} contradict each other: look at it in Waldur",
+                order.kind, case.resource.status
+            ),
+        ),
+        (_, OrderKind::Terminate) => terminate(case, order, seen, policy),
         (_, OrderKind::Create | OrderKind::Update) => make(case, order, seen, policy),
     }
+}
+
+/// Whether no Waldur has such an order of a resource in this state. Older ones announce an order in the resource's state
+/// only when it is approved.
+fn contradicts(kind: OrderKind, status: Status) -> bool {
+    let fits: &[Status] = match kind {
+        OrderKind::Create => &[Status::Pending],
+        OrderKind::Update => &[Status::Updating, Status::Active],
+        OrderKind::Terminate => &[Status::Removing, Status::Active, Status::Error],
+        OrderKind::Other => &[],
+    };
+    !fits.contains(&status)
 }
 
 /// A resource that nobody has ordered anything for.
@@ -267,10 +295,6 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             vec![Step::Restore(wanted.clone())],
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
-        Seen::Absent if case.unfinished => Outcome::Do(
-            vec![Step::Ensure(wanted.clone())],
-            "approved, but not made when the work was broken off".into(),
-        ),
         Seen::Absent => {
             hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore UUID --make`")
         }
@@ -289,7 +313,7 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
     };
     let creates = order.kind == OrderKind::Create;
     let mut work = match seen {
-        Seen::Absent if creates || case.unfinished => vec![Step::Ensure(wanted.clone())],
+        Seen::Absent if creates => vec![Step::Ensure(wanted.clone())],
         Seen::Absent => {
             return hold(
                 Hold::Drift,
@@ -318,14 +342,22 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
 }
 
 /// An order that ends a resource. `removing` alone touches nothing: only this does.
-fn terminate(case: &Case, order: &Order, seen: &Seen) -> Outcome {
+fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
         Err(refusal) => return hold(Hold::Refused, refusal.reason.clone()),
     };
     let work = match seen {
         Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
-        Seen::Absent | Seen::Trashed { .. } => Vec::new(),
+        Seen::Trashed { .. } => Vec::new(),
+        Seen::Absent if policy.absent_is_gone => Vec::new(),
+        Seen::Absent => {
+            return hold(
+                Hold::Conflict,
+                "to be removed, but there is no directory at its place: if it was not moved away, say done in Waldur, or set \
+                 `policy.absent_is_gone`",
+            );
+        }
         Seen::Unmarked(_) => {
             return hold(
                 Hold::Conflict,

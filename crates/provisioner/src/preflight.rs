@@ -1,12 +1,13 @@
 //! What is wanted for a resource, or why nothing can be: judged before anything is touched.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
 use crate::driver::Wanted;
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, exactly};
-use crate::place::Place;
+use crate::place::{NoPlace, Place};
 
 /// Mode of directories above a resource that are neither a tenant's nor a customer's.
 const COMMON_PARENT: Mode = Mode(0o755);
@@ -22,8 +23,8 @@ pub struct Site {
     pub owner_uid: u32,
     /// The lowest GID and UID that are taken for real. What is below belongs to the machine.
     pub lowest_id: u32,
-    /// Where project IDs come from.
-    pub projects: ProjectIds,
+    /// Where project IDs come from; `None` on systems that have none.
+    pub projects: Option<ProjectIds>,
 }
 
 /// Why there can be no directory.
@@ -62,55 +63,69 @@ pub fn judge(
         .filter_map(|node| Some((place(&node.path).ok()?, node.mode)))
         .collect();
     let places: Vec<_> = resources.iter().map(|resource| place(&resource.path)).collect();
-    let mut taken = BTreeMap::<&Place, usize>::new();
-    // What is terminated claims nothing: its place may be another's by now.
-    let claims = |resource: &Resource| resource.status != Status::Removed;
-    for (_, place) in resources.iter().zip(&places).filter(|(resource, _)| claims(resource)) {
+    let newcomer = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Create);
+    // What is terminated claims nothing: its place may be another's by now. Whoever was there before keeps his place.
+    let settled = |resource: &Resource| resource.status != Status::Removed && !newcomer(resource);
+    let mut claimed = BTreeMap::<Place, usize>::new();
+    for (_, place) in resources.iter().zip(&places).filter(|(resource, _)| settled(resource)) {
         if let Ok(place) = place {
-            *taken.entry(place).or_default() += 1;
+            *claimed.entry(place.clone()).or_default() += 1;
         }
     }
-    let overlaps = |place: &Place| {
-        // What is below a place sorts right after it.
-        let below = |map_next: Option<&Place>| map_next.is_some_and(|next| place.holds(next));
-        let after = (std::ops::Bound::Excluded(place), std::ops::Bound::Unbounded);
-        taken.get(place).is_some_and(|count| *count > 1)
-            || nodes.contains_key(place)
-            || below(nodes.range(after).next().map(|(next, _)| next))
-            || below(
-                taken
-                    .range::<&Place, _>((std::ops::Bound::Excluded(&place), std::ops::Bound::Unbounded))
-                    .next()
-                    .map(|(next, _)| *next),
-            )
-            || std::iter::successors(place.parent(), Place::parent).any(|above| taken.contains_key(&above))
-    };
-    let one = |(resource, place): (&&Resource, Result<Place, _>)| {
-        let place = place.map_err(|error: crate::place::NoPlace| Refusal::lasting(error.to_string()))?;
-        if claims(resource) && overlaps(&place) {
-            return Err(Refusal::lasting(format!(
+    let one = |(resource, place): (&&Resource, Result<Place, NoPlace>)| {
+        // A root that is set wrong, here or there, is no order's fault.
+        let place = place.map_err(|error| match error {
+            NoPlace::Outside { .. } => Refusal::passing(error.to_string()),
+            error => Refusal::lasting(error.to_string()),
+        })?;
+        let (settled, newcomer) = (settled(resource), newcomer(resource));
+        let itself = usize::from(settled);
+        if (settled || newcomer)
+            && (claimed.get(&place).is_some_and(|count| *count > itself) || nested(&place, &claimed, &nodes))
+        {
+            let reason = format!(
                 "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
                  own in Waldur",
                 resource.path
-            )));
+            );
+            return Err(if newcomer { Refusal::lasting(reason) } else { Refusal::passing(reason) });
+        }
+        if newcomer {
+            *claimed.entry(place.clone()).or_default() += 1;
         }
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
         // What is to go needs neither an owner nor quotas to be found.
         let (uid, gid) =
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
+        let updates = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
+        if updates && resource.new_quotas.is_none() {
+            return Err(Refusal::passing(
+                "what its order changes is not told in the document (newQuotas is null): look at the order in Waldur",
+            ));
+        }
         let limits = match limits(resource, site.terabyte) {
             Err(_) if leaves => Limits::least(),
             limits => limits.map_err(|error| Refusal::lasting(error.to_string()))?,
         };
-        let project = ledger
-            .project(system, resource.id, gid, site.projects)
-            .map_err(|error| Refusal::passing(error.to_string()))?;
+        let project = site.projects.map_or(Ok(0), |ids| ledger.project(system, resource.id, gid, ids));
+        let project = project.map_err(|error| Refusal::passing(error.to_string()))?;
         let above = std::iter::successors(place.parent(), Place::parent);
         let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
         parents.reverse();
-        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: resource.mode, limits, project })
+        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project })
     };
     resources.iter().zip(places.clone()).map(one).collect()
+}
+
+/// Whether a place is a node's, or lies above or below another's.
+fn nested(place: &Place, claimed: &BTreeMap<Place, usize>, nodes: &BTreeMap<Place, Mode>) -> bool {
+    // What is below a place sorts right after it.
+    let after = || (Bound::Excluded(place), Bound::Unbounded);
+    let below = |next: Option<&Place>| next.is_some_and(|next| place.holds(next));
+    nodes.contains_key(place)
+        || below(nodes.range(after()).next().map(|(next, _)| next))
+        || below(claimed.range(after()).next().map(|(next, _)| next))
+        || std::iter::successors(place.parent(), Place::parent).any(|above| claimed.contains_key(&above))
 }
 
 /// Owner and group: real ones, or none.
@@ -138,6 +153,12 @@ fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Refusal> {
         )));
     }
     Ok((uid, gid))
+}
+
+/// The mode that shall apply: that of the order in progress, if it changes it.
+fn mode(resource: &Resource) -> Mode {
+    let asked = resource.order.as_ref().and_then(|order| order.new_options.as_ref()?.get("permissions")?.as_str());
+    asked.and_then(Mode::parse).unwrap_or(resource.mode)
 }
 
 /// The quotas that shall apply: those of the order in progress, if it changes them.

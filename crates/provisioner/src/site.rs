@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +90,11 @@ impl Site {
     /// waited for, for `patience` at most.
     pub fn begin(&self, by: &str, patience: Duration) -> Result<Work<'_>, BeginError> {
         let directory = &self.settings.state_directory;
-        std::fs::create_dir_all(directory).map_err(|source| BeginError::State { path: directory.clone(), source })?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| BeginError::State { path: directory.clone(), source })?;
         let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
         let take = || Leases::take(&names, directory, self.settings.lease_url.as_ref());
         let waits = usize::try_from(patience.as_millis() / LOOK.as_millis()).unwrap_or_default();
@@ -99,6 +104,10 @@ impl Site {
             .when(|error| matches!(error, NoLease::Held { .. }))
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
+        let counts = self.systems.iter().any(|system| system.site.projects.is_some());
+        if counts && journal.lines() > 0 && !self.ledger_path().exists() {
+            return Err(BeginError::LedgerLost(self.ledger_path()));
+        }
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         Ok(Work { site: self, leases, journal, ledger, by: by.to_owned() })
@@ -114,6 +123,12 @@ pub enum BeginError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Numbers that were given are not known any more.
+    #[error(
+        "the ledger {0} is gone, while the journal is there: bring it back from a backup, or project IDs would be given \
+         twice. If there truly was none, write `{{}}` into it"
+    )]
+    LedgerLost(PathBuf),
     /// The state directory.
     #[error("{path} cannot be used: `state_directory` must be writable")]
     State {
@@ -221,7 +236,10 @@ fn system(config: &SystemConfig) -> System {
         terabyte: config.terabyte,
         owner_uid: config.owner_uid,
         lowest_id: config.lowest_id,
-        projects: config.project_ids,
+        projects: match config.driver {
+            DriverName::Xfs | DriverName::Ext4 | DriverName::Lustre => Some(config.project_ids),
+            _ => None,
+        },
     };
     System { key: config.name.clone(), site, driver: Box::new(driver), at_once: config.at_once }
 }

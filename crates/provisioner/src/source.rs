@@ -20,11 +20,13 @@ use uuid::Uuid;
 
 use crate::document::{self, Document};
 use crate::driver::Fault;
-use crate::pass::{Answer, Call};
+use crate::pass::{Action, Answer, Call};
 use crate::settings::Settings;
 
 /// The largest page that is read, in bytes: 500 items are some 1 MB.
 const LARGEST_PAGE: u64 = 64 << 20;
+/// The largest document that is read, in bytes: a million items.
+const LARGEST_DOCUMENT: usize = 2 << 30;
 /// The most pages that are read: ten million items.
 const MOST_PAGES: usize = 20_000;
 /// Items a page: the most that the proxy gives.
@@ -78,6 +80,9 @@ impl Source {
         }
         for page in 2..=pages {
             bodies.push(self.page(page)?);
+            if bodies.iter().map(Vec::len).sum::<usize>() > LARGEST_DOCUMENT {
+                return Err(Fault::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
+            }
         }
         document::assemble(&bodies, self.settings.mock_identities)
             .map_err(|error| Fault::passing("the document cannot be used", error))
@@ -100,7 +105,7 @@ impl Source {
             if !status.is_success() {
                 return Err(Fault::unclear(format!("the proxy answers {status} to {url}: {}", detail(response))));
             }
-            bounded(response)
+            bounded(response, self.settings.proxy.timeout, LARGEST_PAGE)
         };
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
@@ -139,7 +144,7 @@ impl Source {
                 public(url)
             )));
         }
-        let grant: Grant = serde_json::from_slice(&bounded(response)?)
+        let grant: Grant = serde_json::from_slice(&bounded(response, self.settings.proxy.timeout, 1 << 20)?)
             .map_err(|_| Fault::unclear(format!("the token endpoint {} gives no token", public(url))))?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", grant.access_token.expose_secret()))
             .map_err(|_| Fault::unclear("the token endpoint gives a token that is none"))?;
@@ -151,6 +156,12 @@ impl Source {
 
     /// Tells Waldur something, once: what came of a POST that was not answered shows in the document.
     pub fn call(&self, call: &Call) -> Answer {
+        if !is_meant(call) {
+            return Answer::Denied(format!(
+                "the document's link for {} does not lead there: refused",
+                call.action.name()
+            ));
+        }
         let request = match self.addressed(&call.link) {
             Ok(request) => request,
             Err(why) => return Answer::Denied(why),
@@ -232,6 +243,25 @@ impl Source {
     }
 }
 
+/// Whether a link leads to the call that it is given for, of this order or resource, directly or by the proxy's relay:
+/// a document must not choose what a credential is used for.
+fn is_meant(call: &Call) -> bool {
+    let Ok(url) = Url::parse(&call.link) else { return false };
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return false;
+    }
+    let (id, places) = match call.action {
+        Action::SetBackendId => (Some(call.resource), ["marketplace-provider-resources", "resources"]),
+        _ => (call.order, ["marketplace-orders", "orders"]),
+    };
+    let mut parts = url.path().trim_end_matches('/').rsplit('/');
+    let (action, named, place) = (parts.next(), parts.next(), parts.next());
+    action == Some(call.action.name())
+        && id.is_some()
+        && named.and_then(|named| Uuid::try_parse(named).ok()) == id
+        && place.is_some_and(|place| places.contains(&place))
+}
+
 fn base(url: &Url) -> &str {
     url.as_str().trim_end_matches('/')
 }
@@ -244,20 +274,28 @@ fn unreachable(url: &Url, error: reqwest::Error) -> Fault {
     Fault::passing(format!("{} cannot be asked", public(url)), error.without_url())
 }
 
-fn bounded(response: Response) -> Result<Vec<u8>, Fault> {
-    let mut body = Vec::new();
-    let read = response.take(LARGEST_PAGE + 1).read_to_end(&mut body);
-    read.map_err(|error| Fault::passing("the answer broke off", error))?;
-    if body.len() as u64 > LARGEST_PAGE {
-        return Err(Fault::unclear(format!("the answer is larger than {LARGEST_PAGE} bytes")));
+/// A whole body, within its bound and the deadline: a client's time-out alone begins anew with each byte.
+fn bounded(mut response: Response, time: Duration, most: u64) -> Result<Vec<u8>, Fault> {
+    let until = Instant::now() + time;
+    let (mut body, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let read = response.read(&mut piece).map_err(|error| Fault::passing("the answer broke off", error))?;
+        body.extend_from_slice(&piece[..read]);
+        if read == 0 {
+            return Ok(body);
+        }
+        if body.len() as u64 > most {
+            return Err(Fault::unclear(format!("the answer is larger than {most} bytes")));
+        }
+        if Instant::now() > until {
+            return Err(Fault::unclear(format!("the answer was not whole within {} s", time.as_secs())));
+        }
     }
-    Ok(body)
 }
 
 /// What an answer says of itself: its `detail`, if that is a short text without anything that could steer a terminal.
 fn detail(response: Response) -> String {
-    let mut text = Vec::new();
-    let _ = response.take(64 << 10).read_to_end(&mut text);
+    let text = bounded(response, Duration::from_secs(10), 64 << 10).unwrap_or_default();
     let said = serde_json::from_slice::<serde_json::Value>(&text).ok();
     let said = said.as_ref().and_then(|said| said.get("detail")?.as_str()).unwrap_or("no further word");
     said.chars().filter(|c| !c.is_control()).take(200).collect()

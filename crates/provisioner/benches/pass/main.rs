@@ -127,7 +127,7 @@ impl Bench {
             terabyte: Terabyte::Decimal,
             owner_uid: 0,
             lowest_id: 1000,
-            projects: ProjectIds::From(100),
+            projects: Some(ProjectIds::From(100)),
         };
         let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), rules));
         System { key: "capstor".into(), site, driver, at_once: self.at_once }

@@ -81,7 +81,13 @@ fn resource(
         uid: None,
         quotas: Some(Quotas { space: [10.0, 12.0], inodes: [1e6, 1.2e6] }),
         new_quotas: None,
-        order: state.map(|state| Order { id: order, kind: OrderKind::Create, state, offering: Offering::SiteAgent }),
+        order: state.map(|state| Order {
+            id: order,
+            kind: OrderKind::Create,
+            state,
+            offering: Offering::SiteAgent,
+            new_options: None,
+        }),
         links,
     }
 }

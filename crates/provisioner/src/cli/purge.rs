@@ -38,7 +38,7 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
         let mut work = begin(site, "purge")?;
         for (system, trashed) in &due {
             match work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, before)) {
-                Ok(()) if system.site.projects == ProjectIds::Gid => work.ledger.forget(&system.key, trashed.id),
+                Ok(()) if system.site.projects == Some(ProjectIds::Gid) => work.ledger.forget(&system.key, trashed.id),
                 Ok(()) => {}
                 Err(fault) => failed.push((trashed.id, crate::pass::told(&fault))),
             }

@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
@@ -60,7 +60,7 @@ impl<Q: Quotas> Tree<Q> {
 
     /// What is found for one. The trash is read when something is missing, for reading it takes as long as it is full.
     fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<Vec<Trashed>>) -> Result<Seen, Fault> {
-        let directory = match open_below(root, &wanted.place.to_string()) {
+        let directory = match open_below(root, &*wanted.place.to_string()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => {
                 let trash = if let Some(trash) = trash.get() {
@@ -105,14 +105,18 @@ impl<Q: Quotas> Tree<Q> {
         let parent = parent(root, wanted, before)?;
         let aside = format!(".new-{}", wanted.id.simple());
         before(&format!("make {aside} beside {}", wanted.place))?;
-        match rustix::fs::mkdirat(&parent, aside.as_str(), Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let begun = match rustix::fs::mkdirat(&parent, aside.as_str(), Mode::RWXU) {
+            Ok(()) => false,
+            Err(Errno::EXIST) => true,
             Err(error) => return Err(passing(format!("{} cannot be made", wanted.place), error)),
+        };
+        let directory = open_below(&parent, &*aside).map_err(|error| obstructed(&aside, error))?;
+        if begun && self.mark.read(&directory)? != Some(wanted.id) {
+            bare(&directory, &aside)?;
         }
-        let directory = open_below(&parent, &aside).map_err(|error| obstructed(&aside, error))?;
-        before("owner, project ID, limits, mode, mark")?;
-        self.set(&directory, wanted, true)?;
+        before("mark, owner, project ID, limits, mode")?;
         self.mark.write(&directory, wanted.id)?;
+        self.set(&directory, wanted, true)?;
         sync(&directory)?;
         before(&format!("put {} in place", wanted.place))?;
         rename(&parent, &aside, &parent, wanted.place.name())?;
@@ -139,7 +143,7 @@ impl<Q: Quotas> Tree<Q> {
 
     /// The directory at the place, if it is ours to work on.
     fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
-        let directory = open_below(root, &wanted.place.to_string())
+        let directory = open_below(root, &*wanted.place.to_string())
             .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => Ok(directory),
@@ -161,6 +165,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
                     self.root.display()
                 )));
             }
+        }
+        if self.rules.change_owner && !marks_can_be_read() {
+            return Err(Fault::unclear(
+                "without CAP_SYS_ADMIN the marks of directories cannot be read, nor set: run as root, or set \
+                 `change_owner: false` for a trial",
+            ));
         }
         self.quotas.ready(root.as_fd())
     }
@@ -188,7 +198,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        if let Err(Errno::NOENT) = open_below(&root, &wanted.place.to_string()) {
+        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
             self.make(&root, wanted, before)
         } else {
             let directory = self.ours(&root, wanted)?;
@@ -200,7 +210,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        if let Err(Errno::NOENT) = open_below(&root, &wanted.place.to_string()) {
+        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
             return Ok(());
         }
         let directory = self.ours(&root, wanted)?;
@@ -217,11 +227,19 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let above = wanted.place.parent();
         let parent = match &above {
             Some(above) => {
-                open_below(&root, &above.to_string()).map_err(|error| obstructed(&above.to_string(), error))?
+                open_below(&root, &*above.to_string()).map_err(|error| obstructed(&above.to_string(), error))?
             }
             None => self.root()?,
         };
-        rename(&parent, wanted.place.name(), &trash, &format!("{}.{now}", wanted.id))?;
+        let name = format!("{}.{now}", wanted.id);
+        rename(&parent, wanted.place.name(), &trash, &name)?;
+        // Somebody who may write above could have put another one into its place since it was looked at.
+        let gone = open_below(&trash, &*name).map_err(|error| obstructed(&name, error)).and_then(|gone| stat(&gone));
+        let judged = stat(&directory)?;
+        if !gone.is_ok_and(|gone| (gone.st_dev, gone.st_ino) == (judged.st_dev, judged.st_ino)) {
+            rename(&trash, &name, &parent, wanted.place.name())?;
+            return Err(Fault::Conflict(format!("{} was exchanged while it was being removed", wanted.place)));
+        }
         sync(&trash)?;
         sync(&parent)
     }
@@ -229,7 +247,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         let newest = trash_of(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
-        let free = matches!(open_below(&root, &wanted.place.to_string()), Err(Errno::NOENT));
+        let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
         if let Some(trashed) = newest.filter(|_| free) {
             let parent = parent(&root, wanted, before)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
@@ -243,7 +261,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let directory = open_below(&root, &wanted.place.to_string())
+        let directory = open_below(&root, &*wanted.place.to_string())
             .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => return Ok(()),
@@ -258,23 +276,23 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let root = self.root()?;
         let name = format!("{}.{}", trashed.id, trashed.since);
         let trash = open_trash(&root)?;
-        let directory = match open_below(&trash, &name) {
+        let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(obstructed(&name, error)),
         };
         before(&format!("delete {name} from the trash for good"))?;
         let project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
-        // The standard library deletes by handles, and follows no symlink.
-        fs::remove_dir_all(format!("/proc/self/fd/{}/{name}", trash.as_raw_fd()))
-            .map_err(|error| Fault::passing(format!("{name} cannot be deleted from the trash"), error))?;
+        walk::delete(&directory)?;
+        rustix::fs::unlinkat(&trash, name.as_str(), AtFlags::REMOVEDIR)
+            .map_err(|error| passing(format!("{name} cannot be deleted from the trash"), error))?;
         project.map_or(Ok(()), |project| self.quotas.clear(root.as_fd(), project))
     }
 
     fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
         let one = |wanted: &&Wanted| {
             let root = self.root()?;
-            let directory = match open_below(&root, &wanted.place.to_string()) {
+            let directory = match open_below(&root, &*wanted.place.to_string()) {
                 Err(Errno::NOENT) => return Ok(None),
                 _ => self.ours(&root, wanted)?,
             };
@@ -332,15 +350,30 @@ fn open_trash(root: &OwnedFd) -> Result<OwnedFd, Fault> {
     open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
 }
 
+/// Whether what was made aside before is as we left it: ours, and empty. Anything else somebody put there.
+fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
+    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
+    let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
+        return Ok(());
+    }
+    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
+}
+
 /// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
     let aside = format!(".new-{}", id.simple());
     let cannot = |error| passing(format!("{name} cannot be made"), error);
-    match rustix::fs::mkdirat(above, aside.as_str(), Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+    let begun = match rustix::fs::mkdirat(above, aside.as_str(), Mode::RWXU) {
+        Ok(()) => false,
+        Err(Errno::EXIST) => true,
         Err(error) => return Err(cannot(error)),
+    };
+    let directory = open_below(above, &*aside).map_err(|error| obstructed(&aside, error))?;
+    if begun {
+        bare(&directory, &aside)?;
     }
-    chmod(&open_below(above, &aside).map_err(|error| obstructed(&aside, error))?, mode)?;
+    chmod(&directory, mode)?;
     match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         // Somebody else's task made it a moment ago.
@@ -348,6 +381,12 @@ fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Re
         Err(error) => return Err(cannot(error)),
     }
     sync(above)
+}
+
+/// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there.
+fn marks_can_be_read() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// What a name in the trash says: `UUID.SECONDS`.

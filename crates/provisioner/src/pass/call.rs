@@ -11,6 +11,8 @@ use crate::document::Links;
 pub struct Call {
     /// The resource it is about.
     pub resource: Uuid,
+    /// The order in progress.
+    pub order: Option<Uuid>,
     /// Its path as published.
     pub path: String,
     /// Where to send it, as the document says.
@@ -22,8 +24,8 @@ pub struct Call {
 /// What can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// The order is accepted.
-    Approve,
+    /// The order is accepted, with the options that it asks for.
+    Approve(Option<serde_json::Map<String, Value>>),
     /// The order is refused, for this reason.
     Reject(String),
     /// The resource is at the call's path.
@@ -49,7 +51,7 @@ impl Action {
     /// Its name in links and in the journal.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Approve => "approve_by_provider",
+            Self::Approve(_) => "approve_by_provider",
             Self::Reject(_) => "reject_by_provider",
             Self::SetBackendId => "set_backend_id",
             Self::Done => "set_state_done",
@@ -60,7 +62,7 @@ impl Action {
     /// The link for it.
     pub(super) fn link<'a>(&self, links: &'a Links) -> Option<&'a str> {
         match self {
-            Self::Approve => &links.approve,
+            Self::Approve(_) => &links.approve,
             Self::Reject(_) => &links.reject,
             Self::SetBackendId => &links.backend_id,
             Self::Done => &links.done,
@@ -76,10 +78,10 @@ impl Action {
         let same = now.and_then(|now| now.order.as_ref()).filter(|now| Some(now.id) == order.map(|order| order.id));
         match (self, same) {
             // Still the same order: approval shows in its state, all else would have ended it.
-            (Self::Approve, Some(order)) => order.state == OrderState::Executing,
+            (Self::Approve(_), Some(order)) => order.state == OrderState::Executing,
             (_, Some(_)) | (Self::SetBackendId, None) => false,
             (Self::Reject(_) | Self::Erred(_), None) => true,
-            (Self::Approve | Self::Done, None) => match (kind, now.map(|now| now.status)) {
+            (Self::Approve(_) | Self::Done, None) => match (kind, now.map(|now| now.status)) {
                 (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
                 (_, status) => matches!(status, Some(Status::Active | Status::Updating | Status::Removing)),
             },
@@ -91,7 +93,8 @@ impl Call {
     /// The body of the POST; `None` for an empty one.
     pub fn body(&self) -> Option<Value> {
         match &self.action {
-            Action::Approve | Action::Done => None,
+            Action::Approve(None) | Action::Done => None,
+            Action::Approve(Some(options)) => Some(json!({"attributes": {"new_options": options}})),
             Action::Reject(reason) => Some(json!({"provider_rejection_comment": reason})),
             Action::SetBackendId => Some(json!({"backend_id": self.path})),
             // Waldur asks for both.

@@ -22,7 +22,13 @@ pub(crate) struct Model {
 
 /// A resource with an order of this kind and state; TB and inodes that it has or asks for.
 pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderState, Offering)>, tb: f64) -> Resource {
-    let order = order.map(|(kind, state, offering)| Order { id: Uuid::from_u128(n << 32), kind, state, offering });
+    let order = order.map(|(kind, state, offering)| Order {
+        id: Uuid::from_u128(n << 32),
+        kind,
+        state,
+        offering,
+        new_options: None,
+    });
     let quotas = Some(Quotas { space: [tb; 2], inodes: [tb * 100.0; 2] });
     Resource {
         id: Uuid::from_u128(n),
@@ -70,7 +76,7 @@ impl Model {
         }
         let Some(order) = resource.order.clone() else { return Answer::Unclear("409".into()) };
         let (from, ends) = match call.action {
-            Action::Approve => (OrderState::PendingProvider, order.offering == Offering::Basic),
+            Action::Approve(_) => (OrderState::PendingProvider, order.offering == Offering::Basic),
             Action::Reject(_) => (OrderState::PendingProvider, true),
             _ => (OrderState::Executing, true),
         };

@@ -37,7 +37,7 @@ fn system(driver: Box<dyn Driver>) -> [System; 1] {
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
-        projects: ProjectIds::From(100),
+        projects: Some(ProjectIds::From(100)),
     };
     [System { key: "capstor".into(), site, driver, at_once: 1 }]
 }

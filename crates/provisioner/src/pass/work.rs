@@ -37,13 +37,14 @@ impl Pass<'_> {
         let fresh;
         let mut work: Vec<(&Task, &[Step])> = ready.iter().map(|task| (*task, &task.steps[..])).collect();
         if !first.is_empty() {
-            let answers = self.in_parallel(&first, |task| self.call(Action::Approve, task, resources[&task.id]));
+            let answers =
+                self.in_parallel(&first, |task| self.call(approval(resources[&task.id]), task, resources[&task.id]));
             fresh = (self.outside.read)();
             let fresh = fresh.as_ref().map(by_id);
             for (task, answer) in first.iter().zip(answers) {
                 let now = fresh.as_ref().map(|fresh| fresh.get(&task.id).copied());
                 let state = now.map_err(|fault| format!("the document cannot be read: {}", told(*fault)));
-                match state.and_then(|now| approved(task, now).map(|steps| (steps, now))) {
+                match state.and_then(|now| approved(task, resources[&task.id], now).map(|steps| (steps, now))) {
                     Ok((steps, now)) => {
                         resources.extend(now.map(|now| (task.id, now)));
                         work.push((task, steps));
@@ -115,7 +116,7 @@ impl Pass<'_> {
                         }
                     }
                 }
-                Step::Approve => self.call(Action::Approve, task, resource)?,
+                Step::Approve => self.call(approval(resource), task, resource)?,
                 Step::Reject(reason) => self.call(Action::Reject(reason.clone()), task, resource)?,
                 Step::SetBackendId => self.call(Action::SetBackendId, task, resource)?,
                 Step::Done => self.call(Action::Done, task, resource)?,
@@ -135,7 +136,8 @@ impl Pass<'_> {
             self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
         };
         note("sent")?;
-        let call = Call { resource: task.id, path: task.path.clone(), link: link.to_owned(), action };
+        let call =
+            Call { resource: task.id, order: task.order, path: task.path.clone(), link: link.to_owned(), action };
         let answer = (self.outside.call)(&call);
         let Call { action, .. } = call;
         let note = |outcome: &str| {
@@ -167,9 +169,18 @@ fn by_id(document: &Document) -> BTreeMap<Uuid, &Resource> {
     document.resources.iter().map(|resource| (resource.id, resource)).collect()
 }
 
+/// An approval says again what options the order asks for.
+fn approval(resource: &Resource) -> Action {
+    Action::Approve(resource.order.as_ref().and_then(|order| order.new_options.clone()))
+}
+
 /// What is left to do once an order was approved, or what it waits for.
-fn approved<'a>(task: &'a Task, now: Option<&Resource>) -> Result<&'a [Step], String> {
+fn approved<'a>(task: &'a Task, before: &Resource, now: Option<&Resource>) -> Result<&'a [Step], String> {
     let Some(now) = now else { return Err("it is not in the document any more".into()) };
+    let judged = |it: &Resource| (it.path.clone(), it.mode, it.gid, it.uid, it.new_quotas.or(it.quotas));
+    if judged(before) != judged(now) && now.order.is_some() {
+        return Err("it changed meanwhile: the next pass plans anew".into());
+    }
     let rest = &task.steps[1..];
     match &now.order {
         Some(order) if Some(order.id) == task.order => match order.state {

@@ -25,7 +25,7 @@ pub(super) fn resource(n: u128, status: Status) -> Resource {
 
 #[expect(clippy::unnecessary_wraps, reason = "as a resource has it")]
 fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order> {
-    Some(Order { id: Uuid::from_u128(99), kind, state, offering })
+    Some(Order { id: Uuid::from_u128(99), kind, state, offering, new_options: None })
 }
 
 fn wanted(resource: &Resource) -> Wanted {
@@ -95,7 +95,10 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     assert_eq!(basic(Update, PendingProvider, Status::Updating, &changed), "ensure, backend id, approve");
     assert_eq!(site_agent(Terminate, PendingProvider, Status::Removing, &ours), "approve, retire, done");
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &ours), "retire, done");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "done");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &|_| Seen::Trashed { since: 1 }), "done");
+    assert_eq!(site_agent(Create, Executing, Status::Active, &absent), "");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removed, &ours), "");
     assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &ours), "retire, approve");
     assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
 }

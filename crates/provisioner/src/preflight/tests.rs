@@ -29,7 +29,7 @@ fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Refusal>> {
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
-        projects: ProjectIds::From(7),
+        projects: Some(ProjectIds::From(7)),
     };
     let resources: Vec<_> = resources.iter().collect();
     judge(&resources, &document, "capstor", &site, &mut Ledger::default())
@@ -61,6 +61,43 @@ fn nobody_gets_the_directory_of_a_customer_or_of_another_resource() {
     }
 }
 
+fn ordered(kind: OrderKind, resource: Resource) -> Resource {
+    let (state, offering) = (crate::document::OrderState::PendingProvider, crate::document::Offering::SiteAgent);
+    Resource {
+        order: Some(crate::document::Order { id: Uuid::from_u128(9), kind, state, offering, new_options: None }),
+        ..resource
+    }
+}
+
+#[test]
+fn a_newcomer_takes_nobodys_place() {
+    let project = "/capstor/store/cscs/customer/project";
+    let there = Resource { status: Status::Active, ..resource(1, project) };
+    for other in [project.to_owned(), format!("{project}/below")] {
+        let newcomer = ordered(OrderKind::Create, resource(2, &other));
+        for both in [[there.clone(), newcomer.clone()], [newcomer, there.clone()]] {
+            let judged = judged(&both);
+            let of = |id| judged[both.iter().position(|it| it.id == Uuid::from_u128(id)).unwrap()].as_ref();
+            assert!(of(1).is_ok() && of(2).is_err_and(|refusal| refusal.lasting), "{other}: {judged:?}");
+        }
+    }
+    let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, project)));
+    let judged = judged(&twins);
+    assert!(judged[0].is_ok() && judged[1].is_err(), "{judged:?}");
+}
+
+#[test]
+fn an_order_for_a_permission_is_what_is_wanted() {
+    let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
+    assert!(!refusal(resource.clone()).0, "new quotas that are not told are awaited");
+    resource.new_quotas = resource.quotas;
+    let options = serde_json::json!({"permissions": "2750"});
+    if let Some(order) = &mut resource.order {
+        order.new_options = options.as_object().cloned();
+    }
+    assert_eq!(judged(&[resource]).pop().unwrap().unwrap().mode, Mode(0o2750));
+}
+
 #[test]
 fn a_terminated_resource_leaves_its_place_to_the_next_one() {
     let path = "/capstor/store/cscs/customer/project";
@@ -78,5 +115,6 @@ fn what_may_come_is_awaited_and_what_can_never_be_is_lasting() {
     assert!(refusal(Resource { quotas: None, ..resource(1, path) }).0);
     assert!(refusal(Resource { quotas: Some(Quotas { space: [0.0; 2], inodes: [1.0; 2] }), ..resource(1, path) }).0);
     assert!(refusal(resource(1, "/capstor/store/cscs/customer/..")).0);
-    assert!(refusal(resource(1, "/vast/store/cscs/customer/project")).0);
+    // A root that is set wrong is no order's fault.
+    assert!(!refusal(resource(1, "/vast/store/cscs/customer/project")).0);
 }

@@ -112,11 +112,19 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
               Otherwise it is held.",
     },
     Setting {
+        key: "policy.absent_is_gone",
+        variables: &["PROVISIONER_ABSENT_IS_GONE"],
+        kind: Kind::Flag(|s, flag| s.policy.absent_is_gone = flag),
+        preset: Preset::Is("false"),
+        doc: "Whether a termination is said to be done when the directory is neither at its place nor in the trash. \
+              Otherwise it is held: the directory may have been moved away, or another file system be mounted.",
+    },
+    Setting {
         key: "policy.mass",
         variables: &["PROVISIONER_MASS"],
         kind: Kind::Count(1_000_000, |s, count| s.policy.mass = count),
         preset: Preset::Is("5"),
-        doc: "How many removals, and how many changes without an order, one pass may have on a system without asking: \
+        doc: "How many removals, refusals, and changes without an order each one pass may have on a system without asking: \
               this number, or two in a hundred of its resources, whichever is more.",
     },
     Setting {

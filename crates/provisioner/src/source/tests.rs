@@ -40,6 +40,31 @@ fn credentials_go_to_their_own_origins_alone() {
 }
 
 #[test]
+fn a_link_leads_to_the_call_that_it_is_given_for_or_nowhere() {
+    let [order, resource] = [7, 8].map(Uuid::from_u128);
+    let meant =
+        |link: String, action| is_meant(&Call { resource, order: Some(order), path: "/a".into(), link, action });
+    let base = "https://waldur.example.org/api/marketplace-orders";
+    assert!(meant(format!("{base}/{}/set_state_done/", order.simple()), Action::Done));
+    assert!(meant(
+        format!("https://proxy.example.org/api/callbacks/orders/{order}/approve_by_provider/"),
+        Action::Approve(None)
+    ));
+    let set = format!("https://waldur.example.org/api/marketplace-provider-resources/{resource}/set_backend_id/");
+    assert!(meant(set.clone(), Action::SetBackendId));
+    for link in [
+        format!("{base}/{}/reject_by_provider/", order.simple()),
+        format!("{base}/{}/set_state_done/", resource.simple()),
+        format!("{base}/{}/set_state_done/?x=1", order.simple()),
+        format!("https://u:p@waldur.example.org/api/marketplace-orders/{order}/set_state_done/"),
+        format!("https://waldur.example.org/api/users/{order}/set_state_done/"),
+        set,
+    ] {
+        assert!(!meant(link.clone(), Action::Done), "{link}");
+    }
+}
+
+#[test]
 fn no_secret_is_shown() {
     let source = source(&[
         ("PROVISIONER_TOKEN_URL", "https://auth.example.org/token"),

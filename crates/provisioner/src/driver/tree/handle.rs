@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use uuid::Uuid;
 
 use crate::driver::Fault;
@@ -12,12 +13,12 @@ use crate::driver::Fault;
 const TRIES: u32 = 64;
 
 /// Opens a directory below another one: no symlink, no other mount, never upwards.
-pub(super) fn open_below(above: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     for _ in 0..TRIES {
-        match rustix::fs::openat2(above, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(above.as_fd(), path, flags, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             opened => return opened,
         }

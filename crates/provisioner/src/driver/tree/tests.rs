@@ -91,6 +91,42 @@ fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
 }
 
 #[test]
+fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let top = root.path().join(wanted.place.to_string());
+    fs::write(top.join("data"), "data").unwrap();
+    let exchange = |what: &str| {
+        if what.contains("into the trash") {
+            fs::rename(&top, top.with_file_name("kept")).unwrap();
+            fs::create_dir(&top).unwrap();
+        }
+        Ok(())
+    };
+    assert!(matches!(driver.retire(&wanted, 7, &exchange), Err(Fault::Conflict(_))));
+    assert!(top.exists() && top.with_file_name("kept").join("data").exists());
+    assert!(driver.trash().unwrap().is_empty());
+}
+
+#[test]
+fn what_somebody_planted_aside_is_not_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    let planted = root.path().join(format!("store/cscs/customer/.new-{}", wanted.id.simple()));
+    fs::create_dir_all(&planted).unwrap();
+    fs::write(planted.join("trap"), "").unwrap();
+    assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+    fs::remove_file(planted.join("trap")).unwrap();
+    driver.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted));
+}
+
+#[test]
 fn usage_counts_each_file_once_and_follows_nothing() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();

@@ -1,12 +1,12 @@
 //! What a tree takes, counted file by file, on systems that do not count.
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use super::handle::passing;
+use super::handle::{open_below, passing};
 use crate::driver::Fault;
 use crate::limits::{Bytes, Inodes, Usage};
 
@@ -14,6 +14,35 @@ use crate::limits::{Bytes, Inodes, Usage};
 const DEEPEST: usize = 500;
 /// After how many files the count is told.
 const TOLD_EACH: u64 = 1000;
+
+/// Deletes everything in a directory, by handles: no symlink is followed, and no mount crossed.
+pub(super) fn delete(directory: &OwnedFd) -> Result<(), Fault> {
+    let cannot = |error| passing("a directory in the trash cannot be read or deleted", error);
+    for entry in Dir::read_from(directory).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            // Which of them says that it is a directory.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(cannot(error)),
+        }
+        match open_below(directory, name) {
+            Ok(below) => delete(&below)?,
+            Err(Errno::XDEV) => {
+                return Err(Fault::Conflict(
+                    "another file system is mounted in a tree in the trash: unmount it first".into(),
+                ));
+            }
+            Err(error) => return Err(cannot(error)),
+        }
+        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).map_err(cannot)?;
+    }
+    Ok(())
+}
 
 struct Walk<'a> {
     usage: Usage,
@@ -57,10 +86,10 @@ impl Walk<'_> {
             }
             self.count(&stat);
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+                match open_below(directory, name) {
                     Ok(below) => self.directory(std::os::fd::AsFd::as_fd(&below), depth + 1)?,
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                    // Deleted or exchanged meanwhile, or another file system's.
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {}
                     Err(error) => return Err(unreadable(error)),
                 }
             }
