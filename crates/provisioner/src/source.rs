@@ -174,7 +174,10 @@ impl Source {
         let name = call.action.name();
         match request.send() {
             Err(error) => Answer::Unclear(format!("{name}: {}", crate::pass::told(&error.without_url()))),
-            Ok(response) => match response.status().as_u16() {
+            Ok(mut response) => match response.status().as_u16() {
+                200..=299 if !is_waldurs(&mut response) => Answer::Unclear(format!(
+                    "{name} is answered by something that is not Waldur: is it in maintenance, or behind a login page?"
+                )),
                 200..=299 => Answer::Accepted,
                 status @ (401 | 403) => Answer::Denied(format!("{name} is refused ({status}): {}", detail(response))),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", detail(response))),
@@ -291,6 +294,13 @@ fn bounded(mut response: Response, time: Duration, most: u64) -> Result<Vec<u8>,
             return Err(Fault::unclear(format!("the answer was not whole within {} s", time.as_secs())));
         }
     }
+}
+
+/// Whether an answer is one that Waldur gives: JSON, or nothing at all.
+fn is_waldurs(response: &mut Response) -> bool {
+    let mut text = Vec::new();
+    let read = response.take(64 << 10).read_to_end(&mut text);
+    read.is_ok() && (text.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok())
 }
 
 /// What an answer says of itself: its `detail`, if that is a short text without anything that could steer a terminal.

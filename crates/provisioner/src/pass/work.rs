@@ -26,7 +26,8 @@ enum Stop {
     Unclear(Action, String),
 }
 
-type Results = Vec<(Uuid, Result<(), String>)>;
+/// What came of each task; a text says why one was not brought to its end.
+pub(super) type Results = Vec<(Uuid, Result<(), String>)>;
 
 impl Pass<'_> {
     /// Works on all tasks; what came of each, in their order. Fails only with the journal.

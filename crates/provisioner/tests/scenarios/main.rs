@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
 
+mod answers;
 mod broken;
 mod hands;
 mod kills;

@@ -1,0 +1,140 @@
+//! Calls whose answers are lost or wrong: nobody knows what came of them until the document is read again.
+
+use serde_json::{Map, json};
+use simulator::Fault;
+use simulator::world::{OrderState, ResourceState};
+
+use crate::support::{BASIC, SLURM, Site, WALDUR_TOKEN};
+
+const ACTIONS: [&str; 3] = ["approve_by_provider/", "set_backend_id/", "set_state_done/"];
+
+#[test]
+fn an_answer_that_is_lost_leads_to_the_same_end() {
+    for action in ACTIONS {
+        for fault in [Fault::Reset, Fault::status(502), Fault::CutOff { after: 1 }] {
+            let site = Site::new();
+            let made = [site.order(SLURM, 0, 10), site.order(BASIC, 0, 10)];
+            site.simulator.set_fault_times(&format!("POST /api/*{action}"), fault.clone(), 2);
+            site.run(&["apply"]);
+            site.simulator.clear_faults();
+            site.apply();
+            for made in made {
+                let states = site.states(made);
+                assert_eq!(states, (OrderState::Done, ResourceState::Ok), "{action} {fault:?}");
+                assert!(site.backend_id(made.resource).ends_with("/store/cscs/uni/p0"), "{action} {fault:?}");
+            }
+            site.apply().says("0 to do, 0 held");
+        }
+    }
+}
+
+#[test]
+fn a_page_of_html_is_no_word_of_waldur() {
+    for action in ACTIONS {
+        let mut site = Site::without_relay();
+        site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+        site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+        let made = site.order(SLURM, 0, 10);
+        site.simulator.set_fault_times(&format!("POST /api/*{action}"), Fault::not_json(), 1);
+        site.run(&["apply"]).ends_with(1).says("something that is not Waldur");
+        site.apply().says("1 done");
+        assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{action}");
+        assert!(!site.backend_id(made.resource).is_empty(), "{action}");
+    }
+}
+
+#[test]
+fn an_order_that_the_customer_withdraws_meanwhile_is_left_alone() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    // After the first reading, before the approval.
+    let order = made.order;
+    site.simulator.after_answer("GET /api/marketplace-provider-resources/", move |world| world.cancel(order).unwrap());
+    site.run(&["apply"]).ends_with(1).says("0 done, 1 not brought to their end");
+    assert_eq!(site.states(made), (OrderState::Canceled, ResourceState::Terminated));
+    assert!(crate::support::names(&site.root(SLURM)).is_empty());
+    site.apply().says("0 to do");
+}
+
+#[test]
+fn whoever_may_not_is_told_and_no_order_is_blamed() {
+    let site = Site::new();
+    let made = [site.order(SLURM, 0, 10), site.order(SLURM, 1, 10)];
+    let refused = Fault::Answer {
+        status: 403,
+        headers: vec![("Content-Type".into(), "application/json".into())],
+        body: r#"{"detail": "You do not have permission to perform this action."}"#.into(),
+    };
+    site.simulator.set_fault("POST /api/*", refused);
+    site.run(&["apply"]).ends_with(1).says("approve_by_provider is refused (403)");
+    for made in made {
+        assert_eq!(site.states(made).0, OrderState::PendingProvider);
+    }
+    assert!(site.calls().iter().all(|path| path.ends_with("approve_by_provider/")), "{:?}", site.calls());
+}
+
+#[test]
+fn an_order_that_cannot_be_carried_out_after_its_approval_is_erred() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.apply();
+    let nothing = site.order_size(made.resource, 0);
+    site.apply().says("reject");
+    assert_eq!(site.states(nothing), (OrderState::Rejected, ResourceState::Ok));
+    let nothing = site.order_size(made.resource, 0);
+    site.simulator.world(|world| world.approve(nothing.order, Map::new()).unwrap());
+    site.apply().says("erred");
+    assert_eq!(site.states(nothing), (OrderState::Erred, ResourceState::Erred));
+    let message = site.simulator.world(|world| world.resources[&made.resource].text("error_message").to_owned());
+    assert!(message.contains("quota"), "{message:?}");
+    assert!(site.at("/capstor/store/cscs/uni/p0").exists());
+    site.apply().says("set it right there").says("0 to do, 1 held");
+}
+
+#[test]
+fn an_order_for_other_options_changes_the_mode() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let options =
+            Map::from_iter([("hard_quota_space".to_owned(), json!(25)), ("permissions".to_owned(), json!("700"))]);
+        let order = site.simulator.world(|world| {
+            let order = world.order_update_options(made.resource, &options).unwrap();
+            world.consumer_approve(order).unwrap();
+            order
+        });
+        site.apply();
+        let changed = crate::support::Ordered { order, ..made };
+        assert_eq!(site.states(changed), (OrderState::Done, ResourceState::Ok), "{system}");
+        let told = site.json(&["explain", &made.resource.to_string()]);
+        assert_eq!(told["seen"]["ours"]["limits"], told["wanted"]["limits"], "{system}: {told:#}");
+        assert_eq!(told["seen"]["ours"]["limits"]["space_hard"], 25_000_000_000_000_u64, "{system}");
+        site.apply().says("0 to do, 0 held");
+    }
+}
+
+#[test]
+fn drift_is_told_and_put_right_only_where_that_is_wanted() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut site = Site::new();
+    site.order(SLURM, 0, 10);
+    site.apply();
+    let path = site.at("/capstor/store/cscs/uni/p0");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    site.apply().says("drift").says("mode differs from the document").says("0 to do, 1 held");
+    site.set("PROVISIONER_DRIFT_HEAL", "true");
+    site.apply().says("1 done");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o2770);
+}
+
+#[test]
+fn two_resources_with_one_path_are_both_refused() {
+    let site = Site::new();
+    let made = [site.order(SLURM, 0, 10), site.order(SLURM, 0, 20)];
+    site.apply().says("reject");
+    for made in made {
+        assert_eq!(site.states(made).0, OrderState::Rejected);
+    }
+    assert!(crate::support::names(&site.root(SLURM)).is_empty());
+}
