@@ -226,8 +226,8 @@ fn settle(
     ledger: &mut Ledger,
     results: &mut work::Results,
 ) -> Result<(), PassError> {
-    let updates = |resource: &&Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
-    let mut updated: BTreeSet<_> = document.resources.iter().filter(updates).map(|resource| resource.id).collect();
+    let changes = |resource: &&Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
+    let mut updated: BTreeSet<_> = document.resources.iter().filter(changes).map(|resource| resource.id).collect();
     updated.retain(|updated| results.iter().any(|(id, result)| id == updated && result.is_ok()));
     if updated.is_empty() {
         return Ok(());
