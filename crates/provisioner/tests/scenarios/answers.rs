@@ -11,7 +11,7 @@ const ACTIONS: [&str; 3] = ["approve_by_provider/", "set_backend_id/", "set_stat
 #[test]
 fn an_answer_that_is_lost_leads_to_the_same_end() {
     for action in ACTIONS {
-        for fault in [Fault::Reset, Fault::status(502), Fault::CutOff { after: 1 }] {
+        for fault in [Fault::Reset, Fault::status(502), Fault::not_json(), Fault::CutOff { after: 1 }] {
             let site = Site::new();
             let made = [site.order(SLURM, 0, 10), site.order(BASIC, 0, 10)];
             site.simulator.set_fault_times(&format!("POST /api/*{action}"), fault.clone(), 2);

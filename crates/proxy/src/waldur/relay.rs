@@ -86,7 +86,9 @@ fn own_link(link: &str, root: &Url) -> Option<Url> {
 fn judge(answer: &Answer, token: &str) -> Relayed {
     let detail = || detail(&answer.body, token);
     match answer.status {
-        status if status.is_success() => Relayed::Done(detail()),
+        status if status.is_success() && is_waldurs(&answer.body) => Relayed::Done(detail()),
+        // A page of a maintenance or a login, with which whatever sits in front stands in.
+        status if status.is_success() => Relayed::Unknown(format!("{status} came with something that is not Waldur's")),
         StatusCode::BAD_REQUEST
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND
@@ -101,6 +103,11 @@ fn judge(answer: &Answer, token: &str) -> Relayed {
         }
         status => Relayed::Failed(format!("Waldur answered {status}")),
     }
+}
+
+/// Whether it is what Waldur gives: JSON, or nothing at all.
+fn is_waldurs(body: &[u8]) -> bool {
+    body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// Waldur's own sentence, if it is short text without the token.
@@ -153,6 +160,7 @@ mod tests {
         for (status, body, outcome, text) in [
             (200, "", "done", ""),
             (201, r#"{"detail": "Approved."}"#, "done", "Approved."),
+            (200, "<html>maintenance</html>", "unknown", "200 OK came with something that is not Waldur's"),
             (409, r#"{"detail": "Wrong state."}"#, "refused", "Wrong state."),
             (409, r#"{"detail": "Token t0ken"}"#, "refused", ""),
             (409, "<html>t0ken</html>", "refused", ""),
