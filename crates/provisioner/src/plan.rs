@@ -23,6 +23,7 @@ pub struct Case {
 }
 
 /// What the site allows.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Policy {
     /// Whether quotas, mode and owner of a directory in use are put right when they differ from the document.

@@ -97,12 +97,6 @@ pub fn judge(
         // What is to go needs neither an owner nor quotas to be found.
         let (uid, gid) =
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
-        let updates = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
-        if updates && resource.new_quotas.is_none() {
-            return Err(Refusal::passing(
-                "what its order changes is not told in the document (newQuotas is null): look at the order in Waldur",
-            ));
-        }
         let limits = match limits(resource, site.terabyte) {
             Err(_) if leaves => Limits::least(),
             limits => limits.map_err(|error| Refusal::lasting(error.to_string()))?,

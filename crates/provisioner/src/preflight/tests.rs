@@ -89,7 +89,7 @@ fn a_newcomer_takes_nobodys_place() {
 #[test]
 fn an_order_for_a_permission_is_what_is_wanted() {
     let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
-    assert!(!refusal(resource.clone()).0, "new quotas that are not told are awaited");
+    assert!(refusal(resource.clone()).0, "quotas of 0, or none that can be read");
     resource.new_quotas = resource.quotas;
     let options = serde_json::json!({"permissions": "2750"});
     if let Some(order) = &mut resource.order {
