@@ -275,16 +275,11 @@ fn hash(text: &[u8]) -> String {
 /// A step as the journal names it.
 pub fn name(step: &Step) -> String {
     match step {
-        Step::Approve => "approve".into(),
-        Step::Reject(reason) => format!("reject: {reason}"),
-        Step::Restore(_) => "restore".into(),
+        Step::Reject(reason) | Step::Erred(reason) => format!("{}: {reason}", step.name()),
         Step::Ensure(wanted) => {
             format!("ensure: {}, mode {:o}, owner {}:{}", wanted.limits, wanted.mode.0, wanted.uid, wanted.gid)
         }
-        Step::Retire(_) => "retire".into(),
-        Step::SetBackendId => "set backend id".into(),
-        Step::Done => "done".into(),
-        Step::Erred(reason) => format!("erred: {reason}"),
+        _ => step.name().into(),
     }
 }
 

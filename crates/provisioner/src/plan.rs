@@ -94,6 +94,22 @@ pub enum Step {
     Erred(String),
 }
 
+impl Step {
+    /// Its name, for people and for numbers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject(_) => "reject",
+            Self::Restore(_) => "restore",
+            Self::Ensure(_) => "ensure",
+            Self::Retire(_) => "retire",
+            Self::SetBackendId => "set_backend_id",
+            Self::Done => "done",
+            Self::Erred(_) => "erred",
+        }
+    }
+}
+
 /// A resource for which nothing is done now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Held {

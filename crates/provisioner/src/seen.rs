@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::pass::{Report, Survey};
-use crate::plan::{Hold, Plan, Step};
+use crate::plan::{Hold, Plan};
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";
@@ -97,7 +97,7 @@ impl Seen {
             gauge!(HELD, "system" => system, "hold" => format!("{hold:?}").to_lowercase()).set(count);
         }
         for step in plan.tasks.iter().flat_map(|task| &task.steps) {
-            counter!(STEPS, "step" => kind(step)).increment(1);
+            counter!(STEPS, "step" => step.name()).increment(1);
         }
         let tasks = plan.tasks.iter().map(|task| task.id);
         let moving = |hold| matches!(hold, Hold::Fault | Hold::Asks);
@@ -153,18 +153,5 @@ impl Seen {
 impl Default for Seen {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-fn kind(step: &Step) -> &'static str {
-    match step {
-        Step::Approve => "approve",
-        Step::Reject(_) => "reject",
-        Step::Restore(_) => "restore",
-        Step::Ensure(_) => "ensure",
-        Step::Retire(_) => "retire",
-        Step::SetBackendId => "set_backend_id",
-        Step::Done => "done",
-        Step::Erred(_) => "erred",
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn shown(plan: &Plan, survey: &Survey) -> String {
     if !plan.tasks.is_empty() {
         let mut table = out::table(&["PATH", "STEPS", "WHY"]);
         for task in &plan.tasks {
-            let steps = task.steps.iter().map(short).collect::<Vec<_>>().join(", ");
+            let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
             table.add_row([out::harmless(&task.path), steps, out::harmless(&task.why)]);
         }
         text += &(table.trim_fmt() + "\n\n");
@@ -66,19 +66,6 @@ fn held(plan: &Plan) -> String {
         table.add_row([format!("{:?}", held.hold).to_lowercase(), out::harmless(&name), out::harmless(&held.reason)]);
     }
     table.trim_fmt() + "\n\n"
-}
-
-fn short(step: &Step) -> &'static str {
-    match step {
-        Step::Approve => "approve",
-        Step::Reject(_) => "reject",
-        Step::Restore(_) => "restore",
-        Step::Ensure(_) => "ensure",
-        Step::Retire(_) => "retire",
-        Step::SetBackendId => "set backend id",
-        Step::Done => "done",
-        Step::Erred(_) => "erred",
-    }
 }
 
 /// What waits, what is in the trash, what was begun.
@@ -156,7 +143,7 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
     }
     line("Storage", seen(case));
     for task in &plan.tasks {
-        line("Next", format!("{} ({})", task.steps.iter().map(short).collect::<Vec<_>>().join(", "), task.why));
+        line("Next", format!("{} ({})", task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "), task.why));
     }
     for held in &plan.held {
         line("Waits", format!("{}: {}", format!("{:?}", held.hold).to_lowercase(), held.reason));

@@ -55,17 +55,7 @@ fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen
 
 fn steps(case: &Case) -> Vec<&'static str> {
     let plan = plan(std::slice::from_ref(case), Policy::default(), false);
-    let name = |step: &Step| match step {
-        Step::Approve => "approve",
-        Step::Reject(_) => "reject",
-        Step::Restore(_) => "restore",
-        Step::Ensure(_) => "ensure",
-        Step::Retire(_) => "retire",
-        Step::SetBackendId => "backend id",
-        Step::Done => "done",
-        Step::Erred(_) => "erred",
-    };
-    plan.tasks.iter().flat_map(|task| task.steps.iter().map(name)).collect()
+    plan.tasks.iter().flat_map(|task| task.steps.iter().map(Step::name)).collect()
 }
 
 fn held(case: &Case) -> Option<Hold> {
@@ -86,13 +76,16 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     let site_agent =
         |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::SiteAgent, status, seen);
     let basic = |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::Basic, status, seen);
-    assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, backend id, done");
-    assert_eq!(site_agent(Create, Executing, Status::Pending, &absent), "ensure, backend id, done");
-    assert_eq!(site_agent(Create, Executing, Status::Pending, &ours), "backend id, done");
-    assert_eq!(basic(Create, PendingProvider, Status::Pending, &absent), "ensure, backend id, approve");
-    assert_eq!(basic(Create, PendingProvider, Status::Pending, &ours), "backend id, approve");
-    assert_eq!(site_agent(Update, PendingProvider, Status::Updating, &changed), "approve, ensure, backend id, done");
-    assert_eq!(basic(Update, PendingProvider, Status::Updating, &changed), "ensure, backend id, approve");
+    assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, set_backend_id, done");
+    assert_eq!(site_agent(Create, Executing, Status::Pending, &absent), "ensure, set_backend_id, done");
+    assert_eq!(site_agent(Create, Executing, Status::Pending, &ours), "set_backend_id, done");
+    assert_eq!(basic(Create, PendingProvider, Status::Pending, &absent), "ensure, set_backend_id, approve");
+    assert_eq!(basic(Create, PendingProvider, Status::Pending, &ours), "set_backend_id, approve");
+    assert_eq!(
+        site_agent(Update, PendingProvider, Status::Updating, &changed),
+        "approve, ensure, set_backend_id, done"
+    );
+    assert_eq!(basic(Update, PendingProvider, Status::Updating, &changed), "ensure, set_backend_id, approve");
     assert_eq!(site_agent(Terminate, PendingProvider, Status::Removing, &ours), "approve, retire, done");
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &ours), "retire, done");
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "");
@@ -153,7 +146,7 @@ fn what_can_never_be_is_refused_and_what_may_come_is_awaited() {
     };
     assert_eq!(steps(&of(OrderState::PendingProvider, true)), ["reject"]);
     assert_eq!(steps(&of(OrderState::Executing, true)), ["erred"]);
-    assert_eq!(steps(&Case { unfinished: true, ..of(OrderState::Executing, true) }), ["backend id", "erred"]);
+    assert_eq!(steps(&Case { unfinished: true, ..of(OrderState::Executing, true) }), ["set_backend_id", "erred"]);
     for state in [OrderState::PendingProvider, OrderState::Executing] {
         assert_eq!((steps(&of(state, false)), held(&of(state, false))), (vec![], Some(Hold::Waiting)));
     }
