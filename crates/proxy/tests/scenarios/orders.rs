@@ -18,9 +18,12 @@ fn expected(simulator: &Simulator, answer: &Answer) -> Map<String, Value> {
         let resource = world.resources.get(&id)?;
         let order = world.order_in_progress(resource)?;
         let kind = world.offerings[&resource.offering].kind.as_str();
-        let entry = serde_json::json!({
+        let mut entry = serde_json::json!({
             "uuid": order.uuid, "type": order.text("type"), "state": order.text("state"), "offeringType": kind,
         });
+        if let Some(options) = order.record["attributes"].get("new_options") {
+            entry["newOptions"] = options.clone();
+        }
         Some((id.to_string(), entry))
     };
     simulator.world(|world| ids.filter_map(|id| entry(world, id)).collect())
