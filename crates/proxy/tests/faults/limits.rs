@@ -39,8 +39,11 @@ async fn one_request_too_many_is_told_when_to_come_back() {
     simulator.set_fault(Upstream::Resources.route(), Fault::delay(Duration::from_secs(3)));
     let waiting = join_all([proxy.get_with(LISTING, &FRESH), proxy.get_with(LISTING, &FRESH)]);
     let refused = async {
-        // One of them may still be on its way when the other is being read for.
+        // Both are to be there first: a probe that comes before one of them would take its place.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let begin = Instant::now();
         loop {
+            assert!(begin.elapsed() < SOON, "nobody is refused");
             let answer = proxy.get_with("/api/storage-resources/?page=0", &[]).await;
             if answer.status == 503 {
                 return answer;
