@@ -183,10 +183,16 @@ pub fn carry_out(
         return Ok(Report { plan, ..Report::default() });
     }
     ledger.save().map_err(PassError::Ledger)?;
+    for task in &plan.tasks {
+        let steps = task.steps.iter().map(journal::name).collect();
+        let Task { system, path, order, why, .. } = task.clone();
+        let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
+        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why })?;
+    }
+    // One sync for all: none of them has had an effect yet.
+    journal.sync()?;
     let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let pass = work::Pass { systems, outside, journal, now };
-    let mut results = round(&pass, &plan.tasks, document)?;
-    settle(&pass, document, ledger, &mut results)?;
+    let results = work::Pass { systems, outside, journal, now }.run(&plan.tasks, document)?;
     let mut report = Report { plan, ..Report::default() };
     for (id, result) in results {
         match result {
@@ -202,58 +208,6 @@ pub fn carry_out(
     }
     journal.sync()?;
     Ok(report)
-}
-
-/// Says what is begun, and does it.
-fn round(pass: &work::Pass<'_>, tasks: &[Task], document: &Document) -> Result<work::Results, PassError> {
-    let work::Pass { outside, journal, .. } = pass;
-    for task in tasks {
-        let steps = task.steps.iter().map(journal::name).collect();
-        let Task { system, path, order, why, .. } = task.clone();
-        let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
-        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why })?;
-    }
-    // One sync for all: none of them has had an effect yet.
-    journal.sync()?;
-    pass.run(tasks, document)
-}
-
-/// Makes what was updated as the document has it afterwards: until an order for options is done, it does not say which
-/// mode that asks for.
-fn settle(
-    pass: &work::Pass<'_>,
-    document: &Document,
-    ledger: &mut Ledger,
-    results: &mut work::Results,
-) -> Result<(), PassError> {
-    let changes = |resource: &&Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
-    let mut updated: BTreeSet<_> = document.resources.iter().filter(changes).map(|resource| resource.id).collect();
-    updated.retain(|updated| results.iter().any(|(id, result)| id == updated && result.is_ok()));
-    if updated.is_empty() {
-        return Ok(());
-    }
-    let read = || {
-        (pass.outside.read)().map(|mut document| {
-            document.resources.retain(|resource| updated.contains(&resource.id) && resource.order.is_none());
-            document
-        })
-    };
-    let failed = match survey(pass.systems, &read, &updated, ledger) {
-        Ok(after) => {
-            let tasks = plan(&after.cases, Policy::default(), true).tasks;
-            let results = round(pass, &tasks, &after.document)?;
-            results.into_iter().filter_map(|(id, result)| Some((id, result.err()?))).collect()
-        }
-        Err(fault) => {
-            let text = format!("done, but what it changed is not known: {}", told(&fault));
-            updated.iter().map(|id| (*id, text.clone())).collect::<Vec<_>>()
-        }
-    };
-    for (id, fault) in failed {
-        results.retain(|(done, _)| *done != id);
-        results.push((id, Err(fault)));
-    }
-    Ok(())
 }
 
 /// A fault with its causes.

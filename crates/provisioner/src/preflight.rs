@@ -108,7 +108,7 @@ pub fn judge(
         parents.reverse();
         Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project })
     };
-    resources.iter().zip(places.clone()).map(one).collect()
+    resources.iter().zip(places).map(one).collect()
 }
 
 /// Whether a place is a node's, or lies above or below another's.

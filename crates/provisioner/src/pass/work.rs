@@ -27,7 +27,7 @@ enum Stop {
 }
 
 /// What came of each task; a text says why one was not brought to its end.
-pub(super) type Results = Vec<(Uuid, Result<(), String>)>;
+type Results = Vec<(Uuid, Result<(), String>)>;
 
 impl Pass<'_> {
     /// Works on all tasks; what came of each, in their order. Fails only with the journal.
