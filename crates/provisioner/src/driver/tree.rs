@@ -105,12 +105,7 @@ impl<Q: Quotas> Tree<Q> {
         let parent = parent(root, wanted, before)?;
         let aside = format!(".new-{}", wanted.id.simple());
         before(&format!("make {aside} beside {}", wanted.place))?;
-        let begun = match rustix::fs::mkdirat(&parent, aside.as_str(), Mode::RWXU) {
-            Ok(()) => false,
-            Err(Errno::EXIST) => true,
-            Err(error) => return Err(passing(format!("{} cannot be made", wanted.place), error)),
-        };
-        let directory = open_below(&parent, &*aside).map_err(|error| obstructed(&aside, error))?;
+        let (directory, begun) = begin(&parent, &aside)?;
         if begun && self.mark.read(&directory)? != Some(wanted.id) {
             bare(&directory, &aside)?;
         }
@@ -350,6 +345,17 @@ fn open_trash(root: &OwnedFd) -> Result<OwnedFd, Fault> {
     open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
 }
 
+/// The directory that is being made aside, with whether it was there already.
+fn begin(above: &OwnedFd, aside: &str) -> Result<(OwnedFd, bool), Fault> {
+    let begun = match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
+        Ok(()) => false,
+        Err(Errno::EXIST) => true,
+        Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
+    };
+    let directory = open_below(above, aside).map_err(|error| obstructed(aside, error))?;
+    Ok((directory, begun))
+}
+
 /// Whether what was made aside before is as we left it: ours, and empty. Anything else somebody put there.
 fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
     let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
@@ -364,12 +370,7 @@ fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
     let aside = format!(".new-{}", id.simple());
     let cannot = |error| passing(format!("{name} cannot be made"), error);
-    let begun = match rustix::fs::mkdirat(above, aside.as_str(), Mode::RWXU) {
-        Ok(()) => false,
-        Err(Errno::EXIST) => true,
-        Err(error) => return Err(cannot(error)),
-    };
-    let directory = open_below(above, &*aside).map_err(|error| obstructed(&aside, error))?;
+    let (directory, begun) = begin(above, &aside)?;
     if begun {
         bare(&directory, &aside)?;
     }
