@@ -173,6 +173,10 @@ pub trait Driver: Debug + Send + Sync {
     /// The limits that the system reads back when it is told these: rounded up to its blocks.
     fn held_as(&self, limits: Limits) -> Limits;
 
+    /// Whether nothing counts under this project ID, and nothing is limited by it; asked only of systems that have project
+    /// IDs.
+    fn is_free(&self, project: u32) -> Result<bool, Fault>;
+
     /// What is there, one answer for each that is wanted, in their order.
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>>;
 

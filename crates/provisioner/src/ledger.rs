@@ -1,4 +1,7 @@
 //! Project IDs: which tree has which, so that no two trees on a system ever share one.
+//!
+//! A number is given only if neither the ledger nor the storage knows it: what the ledger forgot (an old backup was put
+//! back), and what others than this program numbered, still counts or is limited there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::driver::Fault;
 
 /// Where project IDs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,10 +50,33 @@ pub enum NoProject {
         /// The resource that has it.
         other: Uuid,
     },
+    /// The GID counts on the storage already.
+    #[error(
+        "the project ID {0} (its GID) is in use on the storage, by a tree that is not in the ledger: its quota would be this \
+         one's, too. Take the ID from that tree, or set `project_ids: {{from: N}}`"
+    )]
+    Used(u32),
     /// No number is left.
     #[error("no project ID is free from {0} on")]
     Exhausted(u32),
+    /// Numbers that others gave.
+    #[error(
+        "{tried} project IDs up to {last} are in use on the storage, and not by trees of this ledger: set `project_ids: \
+         {{from: N}}` to a range that nobody else uses"
+    )]
+    Crowded {
+        /// How many were looked at.
+        tried: u32,
+        /// The last of them.
+        last: u32,
+    },
+    /// The storage does not say.
+    #[error("whether a project ID is free cannot be read")]
+    Unknown(#[source] Fault),
 }
+
+/// How many numbers are looked at for one tree before a person is asked to choose another range.
+const TRIES: u32 = 1000;
 
 impl Ledger {
     /// The ledger in this file; empty where there is none yet.
@@ -66,25 +94,50 @@ impl Ledger {
         Ok(Self { path: Some(path.to_owned()), entries, changed: false })
     }
 
-    /// The project ID of a resource's tree: the one it has, or a new one.
-    pub fn project(&mut self, system: &str, resource: Uuid, gid: u32, ids: ProjectIds) -> Result<u32, NoProject> {
+    /// The project ID that a resource's tree has.
+    pub fn known(&self, system: &str, resource: Uuid) -> Option<u32> {
+        self.entries.get(system)?.0.get(&resource).copied()
+    }
+
+    /// Enters the project ID that was found on a resource's tree, unless the tree has one here or the number is another's.
+    pub fn learn(&mut self, system: &str, resource: Uuid, id: u32) {
         let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
-        if let Some(id) = entries.get(&resource) {
-            return Ok(*id);
+        if !entries.contains_key(&resource) && !entries.values().any(|other| *other == id) {
+            entries.insert(resource, id);
+            self.changed = true;
         }
+    }
+
+    /// The project ID of a resource's tree: the one it has, or a new one that `is_free` on the storage.
+    pub fn project(
+        &mut self,
+        system: &str,
+        resource: Uuid,
+        gid: u32,
+        ids: ProjectIds,
+        is_free: &dyn Fn(u32) -> Result<bool, Fault>,
+    ) -> Result<u32, NoProject> {
+        if let Some(id) = self.known(system, resource) {
+            return Ok(id);
+        }
+        let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
         let id = match ids {
             ProjectIds::Gid => match entries.iter().find(|(_, id)| **id == gid) {
                 Some((other, _)) => return Err(NoProject::Taken { id: gid, other: *other }),
-                None => gid,
+                None if is_free(gid).map_err(NoProject::Unknown)? => gid,
+                None => return Err(NoProject::Used(gid)),
             },
             ProjectIds::From(first) => {
                 let highest = entries.values().copied().max().map_or(0, |id| id.saturating_add(1));
                 // 0 and the highest number mean "none" to Lustre.
-                let id = first.max(1).max(highest);
-                if id == u32::MAX {
-                    return Err(NoProject::Exhausted(first));
+                let lowest = first.max(1).max(highest);
+                let mut candidates = (lowest..u32::MAX).take(TRIES as usize);
+                let free = candidates.find_map(|id| is_free(id).map(|free| free.then_some(id)).transpose());
+                match free {
+                    Some(id) => id.map_err(NoProject::Unknown)?,
+                    None if u32::MAX - lowest < TRIES => return Err(NoProject::Exhausted(first)),
+                    None => return Err(NoProject::Crowded { tried: TRIES, last: lowest + TRIES - 1 }),
                 }
-                id
             }
         };
         entries.insert(resource, id);
@@ -121,28 +174,66 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a driver answers")]
+    fn free(_: u32) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
     #[test]
     fn a_number_is_never_given_twice_and_never_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.json");
         let mut ledger = Ledger::open(&path).unwrap();
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
-        assert_eq!(ledger.project("capstor", a, 500, ProjectIds::From(7)).unwrap(), 7);
-        assert_eq!(ledger.project("capstor", b, 500, ProjectIds::From(7)).unwrap(), 8);
-        assert_eq!(ledger.project("vast", a, 500, ProjectIds::From(7)).unwrap(), 7);
+        let ids = ProjectIds::From(7);
+        assert_eq!(ledger.project("capstor", a, 500, ids, &free).unwrap(), 7);
+        assert_eq!(ledger.project("capstor", b, 500, ids, &free).unwrap(), 8);
+        assert_eq!(ledger.project("vast", a, 500, ids, &free).unwrap(), 7);
         ledger.save().unwrap();
         let mut again = Ledger::open(&path).unwrap();
-        assert_eq!(again.project("capstor", b, 500, ProjectIds::From(7)).unwrap(), 8);
-        assert_eq!(again.project("capstor", c, 500, ProjectIds::From(7)).unwrap(), 9);
+        assert_eq!(again.project("capstor", b, 500, ids, &free).unwrap(), 8);
+        assert_eq!(again.project("capstor", c, 500, ids, &free).unwrap(), 9);
+    }
+
+    #[test]
+    fn a_number_that_counts_on_the_storage_is_nobodys_to_give() {
+        let mut ledger = Ledger::default();
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        let ids = ProjectIds::From(7);
+        let others = |id: u32| Ok(id > 9);
+        assert_eq!(ledger.project("capstor", a, 500, ids, &others).unwrap(), 10);
+        assert_eq!(ledger.project("capstor", a, 500, ids, &|_| panic!("it has one")).unwrap(), 10);
+        let unread = ledger.project("capstor", b, 500, ids, &|_| Err(Fault::unclear("away")));
+        assert!(matches!(unread, Err(NoProject::Unknown(_))), "{unread:?}");
+        let crowded = ledger.project("capstor", b, 500, ids, &|_| Ok(false));
+        assert!(matches!(crowded, Err(NoProject::Crowded { tried: 1000, last: 1010 })), "{crowded:?}");
+        let exhausted = ledger.project("capstor", b, 500, ProjectIds::From(u32::MAX - 3), &|_| Ok(false));
+        assert!(matches!(exhausted, Err(NoProject::Exhausted(_))), "{exhausted:?}");
+        assert_eq!(ledger.known("capstor", b), None);
+    }
+
+    #[test]
+    fn what_is_found_on_a_tree_is_learned_and_never_taken_from_another() {
+        let mut ledger = Ledger::default();
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        ledger.learn("capstor", a, 12);
+        ledger.learn("capstor", a, 13);
+        ledger.learn("capstor", b, 12);
+        assert_eq!(["capstor", "vast"].map(|system| ledger.known(system, a)), [Some(12), None]);
+        assert_eq!(ledger.known("capstor", b), None);
+        assert_eq!(ledger.project("capstor", c, 500, ProjectIds::From(7), &free).unwrap(), 13);
     }
 
     #[test]
     fn two_trees_of_one_gid_do_not_share_a_project() {
         let mut ledger = Ledger::default();
         let [a, b] = [1, 2].map(Uuid::from_u128);
-        assert_eq!(ledger.project("capstor", a, 500, ProjectIds::Gid).unwrap(), 500);
-        assert_eq!(ledger.project("capstor", a, 500, ProjectIds::Gid).unwrap(), 500);
-        assert!(matches!(ledger.project("capstor", b, 500, ProjectIds::Gid), Err(NoProject::Taken { id: 500, .. })));
+        assert_eq!(ledger.project("capstor", a, 500, ProjectIds::Gid, &free).unwrap(), 500);
+        assert_eq!(ledger.project("capstor", a, 500, ProjectIds::Gid, &free).unwrap(), 500);
+        let second = ledger.project("capstor", b, 500, ProjectIds::Gid, &free);
+        assert!(matches!(second, Err(NoProject::Taken { id: 500, .. })));
+        let foreign = ledger.project("capstor", b, 501, ProjectIds::Gid, &|_| Ok(false));
+        assert!(matches!(foreign, Err(NoProject::Used(501))));
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub fn survey(
     let mut wanted = BTreeMap::new();
     for system in systems {
         let resources: Vec<_> = of_system(&document, &system.key).collect();
-        let judged = preflight::judge(&resources, &document, &system.key, &system.site, ledger);
+        let judged = preflight::judge(&resources, &document, &system.key, &system.site);
         let judged: Vec<_> = judged
             .into_iter()
             .map(|judged| judged.map(|wanted| Wanted { limits: system.driver.held_as(wanted.limits), ..wanted }))
@@ -118,12 +118,12 @@ pub fn survey(
         looks.into_iter().map(|look| look.join().unwrap_or_default()).collect()
     });
     let mut cases = BTreeMap::new();
-    for ((_, (resources, judged)), seen) in
-        systems.iter().map(|system| (system, wanted.remove(&*system.key).unwrap_or_default())).zip(seen)
-    {
-        let mut seen = seen.into_iter();
-        for (resource, wanted) in resources.into_iter().zip(judged) {
-            let seen = seen.next().unwrap_or_else(|| Err("its system was not looked at".into()));
+    for (system, mut seen) in systems.iter().zip(seen) {
+        let (resources, mut judged) = wanted.remove(&*system.key).unwrap_or_default();
+        seen.resize_with(resources.len(), || Err("its system was not looked at".into()));
+        let of_each = resources.iter().zip(&mut judged).zip(&seen);
+        preflight::number(of_each.map(|((resource, wanted), seen)| (*resource, wanted, seen)), system, ledger);
+        for ((resource, wanted), seen) in resources.into_iter().zip(judged).zip(seen) {
             let unfinished = begun.contains(&resource.id);
             cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished });
         }

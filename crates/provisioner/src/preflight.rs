@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
-use crate::driver::Wanted;
+use crate::driver::{Seen, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, exactly};
+use crate::pass::{System, told};
 use crate::place::{NoPlace, Place};
 
 /// Mode of directories above a resource that are neither a tenant's nor a customer's.
@@ -46,15 +47,9 @@ impl Refusal {
     }
 }
 
-/// What is wanted for each of these resources, all of one system, in their order. New project IDs are entered into the
-/// ledger.
-pub fn judge(
-    resources: &[&Resource],
-    document: &Document,
-    system: &str,
-    site: &Site,
-    ledger: &mut Ledger,
-) -> Vec<Result<Wanted, Refusal>> {
+/// What is wanted for each of these resources, all of one system, in their order; its project ID is 0 until it is
+/// [`number`]ed.
+pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &Site) -> Vec<Result<Wanted, Refusal>> {
     let place = |path: &str| Place::parse(path, &site.published_root);
     let nodes: BTreeMap<Place, Mode> = document
         .nodes
@@ -101,14 +96,51 @@ pub fn judge(
             Err(_) if leaves => Limits::least(),
             limits => limits.map_err(|error| Refusal::lasting(error.to_string()))?,
         };
-        let project = site.projects.map_or(Ok(0), |ids| ledger.project(system, resource.id, gid, ids));
-        let project = project.map_err(|error| Refusal::passing(error.to_string()))?;
         let above = std::iter::successors(place.parent(), Place::parent);
         let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
         parents.reverse();
-        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project })
+        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: 0 })
     };
     resources.iter().zip(places).map(one).collect()
+}
+
+/// Gives what is wanted its project ID: that of the ledger, or the one found on its tree, or a new one. `cases` are all of
+/// one system: each resource, what is wanted for it, and what is found.
+pub fn number<'a>(
+    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Refusal>, &'a Result<Seen, String>)>,
+    system: &System,
+    ledger: &mut Ledger,
+) {
+    let Some(ids) = system.site.projects else { return };
+    let mut new = Vec::new();
+    for (resource, judged, seen) in cases {
+        let Ok(wanted) = judged else { continue };
+        let found = match seen {
+            Ok(Seen::Ours(present)) => present.project.unwrap_or_default(),
+            _ => 0,
+        };
+        if matches!(ids, ProjectIds::From(first) if found >= first.max(1)) {
+            ledger.learn(&system.key, wanted.id, found);
+        }
+        // What is to go, or gone, gets no new one: it is frozen under the one that it has.
+        let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+        match ledger.known(&system.key, wanted.id) {
+            Some(id) => wanted.project = id,
+            None if leaves || resource.status == Status::Removed => wanted.project = found,
+            None => new.push((judged, seen)),
+        }
+    }
+    // After all that is there was learned: none of those numbers is given to another.
+    for (judged, seen) in new {
+        let Ok(wanted) = judged else { continue };
+        // A tree that is there is what counts under its GID.
+        let is_its_own = ids == ProjectIds::Gid && !matches!(seen, Ok(Seen::Absent));
+        let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
+        match ledger.project(&system.key, wanted.id, wanted.gid, ids, &is_free) {
+            Ok(id) => wanted.project = id,
+            Err(error) => *judged = Err(Refusal::passing(told(&error))),
+        }
+    }
 }
 
 /// Whether a place is a node's, or lies above or below another's.

@@ -125,8 +125,8 @@ pub enum BeginError {
     Journal(#[from] JournalError),
     /// Numbers that were given are not known any more.
     #[error(
-        "the ledger {0} is gone, while the journal is there: bring it back from a backup, or project IDs would be given \
-         twice. If there truly was none, write `{{}}` into it"
+        "the ledger {0} is gone, while the journal is there: bring it back from a backup, an old one too. Without one, write \
+         `{{}}` into it: project IDs are then learned from the storage"
     )]
     LedgerLost(PathBuf),
     /// The state directory.
@@ -158,6 +158,8 @@ impl Work<'_> {
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
         let begun = self.journal.begun();
         let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &begun, &mut self.ledger)?;
+        // A number is looked up on the storage once, not with each pass until its turn comes.
+        self.ledger.save().map_err(PassError::Ledger)?;
         let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
         Ok((survey, plan))
     }

@@ -63,14 +63,19 @@ impl Bench<'_> {
     fn a_life(&self) {
         let (driver, wanted) = (self.driver, self.wanted(1));
         assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert!(driver.is_free(wanted.project).unwrap());
         for _ in 0..2 {
             driver.ensure(&wanted, &go).unwrap();
             assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
         }
+        let Seen::Ours(present) = self.seen(&wanted) else { panic!("{:?}", self.seen(&wanted)) };
+        let numbered = present.project.is_some();
+        assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
         assert!(driver.usage(&[&wanted], &|_| {}).pop().unwrap().unwrap().is_some());
         for _ in 0..2 {
             driver.retire(&wanted, 1_000, &go).unwrap();
             assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });
+            assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered, "the trash still counts");
         }
         assert_eq!(driver.trash().unwrap(), [Trashed { id: wanted.id, since: 1_000 }]);
         for _ in 0..2 {
@@ -85,6 +90,7 @@ impl Bench<'_> {
         driver.purge(&Trashed { id: wanted.id, since: 2_000 }, &go).unwrap();
         assert_eq!(self.seen(&wanted), Seen::Absent);
         assert_eq!(driver.trash().unwrap(), []);
+        assert!(driver.is_free(wanted.project).unwrap());
     }
 
     fn changes(&self) {

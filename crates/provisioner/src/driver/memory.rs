@@ -89,6 +89,13 @@ impl Driver for Memory {
         limits.in_blocks_of(BLOCK)
     }
 
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        let tree = self.tree();
+        let trashed = tree.trash.values().map(|(_, directory)| directory);
+        let mut all = tree.places.values().chain(tree.building.values()).chain(trashed);
+        Ok(all.all(|it| it.present.project != Some(project)))
+    }
+
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         let tree = self.tree();
         let one = |wanted: &&Wanted| match (tree.places.get(&wanted.place), tree.trash.get(&wanted.id)) {

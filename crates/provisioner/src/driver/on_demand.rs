@@ -52,6 +52,10 @@ impl Driver for OnDemand {
         self.driver().map_or(limits, |driver| driver.held_as(limits))
     }
 
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        self.driver()?.is_free(project)
+    }
+
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.observe(wanted))
     }

@@ -174,6 +174,15 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.quotas.held_as(&limits)
     }
 
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        let root = self.root()?;
+        if self.quotas.project(root.as_fd())?.is_none() {
+            return Ok(true);
+        }
+        let (limits, usage) = self.quotas.read(root.as_fd(), project)?;
+        Ok(limits.is_none() && usage.is_none_or(|usage| (usage.space.0, usage.inodes.0) == (0, 0)))
+    }
+
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         match self.root() {
             Ok(root) => {

@@ -97,7 +97,10 @@ fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let resources: Vec<_> = document.resources.iter().filter(|it| it.status != Status::Pending).collect();
     let before: Vec<_> =
         resources.iter().map(|it| Resource { order: None, new_quotas: None, ..(*it).clone() }).collect();
-    let wanted = preflight::judge(&before.iter().collect::<Vec<_>>(), &document, "capstor", &systems[0].site, ledger);
+    let before: Vec<_> = before.iter().collect();
+    let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site);
+    let cases = before.iter().zip(&mut wanted);
+    preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Seen::Absent))), &systems[0], ledger);
     for wanted in wanted.into_iter().flatten() {
         let wanted = Wanted { limits: systems[0].driver.held_as(wanted.limits), ..wanted };
         systems[0].driver.ensure(&wanted, &|_| Ok(())).unwrap();
@@ -196,6 +199,9 @@ fn a_passing_fault_never_errs_an_order() {
         }
         fn held_as(&self, limits: crate::limits::Limits) -> crate::limits::Limits {
             self.0.held_as(limits)
+        }
+        fn is_free(&self, project: u32) -> Result<bool, Fault> {
+            self.0.is_free(project)
         }
         fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
             self.0.observe(wanted)

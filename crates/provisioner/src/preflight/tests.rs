@@ -1,5 +1,7 @@
 use super::*;
 use crate::document::{Links, Node, Quotas, Status};
+use crate::driver::Driver as _;
+use crate::driver::memory::Memory;
 use uuid::Uuid;
 
 fn resource(n: u128, path: &str) -> Resource {
@@ -24,15 +26,60 @@ fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Refusal>> {
     let node = |path: &str| Node { system: "capstor".into(), path: path.into(), mode: Mode(0o775) };
     let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
     let document = Document { nodes, ..Document::default() };
-    let site = Site {
+    let resources: Vec<_> = resources.iter().collect();
+    judge(&resources, &document, "capstor", &site(ProjectIds::Gid))
+}
+
+fn site(ids: ProjectIds) -> Site {
+    Site {
         published_root: "/capstor".into(),
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
-        projects: Some(ProjectIds::From(7)),
-    };
-    let resources: Vec<_> = resources.iter().collect();
-    judge(&resources, &document, "capstor", &site, &mut Ledger::default())
+        projects: Some(ids),
+    }
+}
+
+/// Numbers of these resources, all of which the storage has under 1001 and on, but for those that are `absent`; the
+/// number, or why there is none.
+fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &mut Ledger) -> Vec<Result<u32, String>> {
+    let driver = Memory::default();
+    let mut judged = judged(resources);
+    for (wanted, id) in judged.iter().flatten().zip(1001..) {
+        if !absent.contains(&wanted.id.as_u128()) {
+            driver.ensure(&Wanted { project: id, ..wanted.clone() }, &|_| Ok(())).unwrap();
+        }
+    }
+    let seen: Vec<_> = judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+    let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
+    let cases = resources.iter().zip(&mut judged).zip(&seen);
+    number(cases.map(|((resource, judged), seen)| (resource, judged, seen)), &system, ledger);
+    judged.into_iter().map(|judged| judged.map(|wanted| wanted.project).map_err(|refusal| refusal.reason)).collect()
+}
+
+#[test]
+fn what_the_ledger_forgot_is_learned_from_the_storage_before_a_new_number_is_given() {
+    let resources: Vec<_> = (1..=4).map(|n| resource(n, &format!("/capstor/store/cscs/customer/{n}"))).collect();
+    let [absent, leaves] = [1, 4];
+    let mut resources = resources;
+    resources[3] = ordered(OrderKind::Terminate, resources[3].clone());
+    let mut ledger = Ledger::default();
+    let numbers = numbered(ProjectIds::From(1000), &resources, &[absent, leaves], &mut ledger);
+    assert_eq!(numbers, [Ok(1004), Ok(1002), Ok(1003), Ok(0)], "one beyond all that is there");
+    assert_eq!(numbered(ProjectIds::From(1000), &resources, &[1, 2, 3, 4], &mut ledger), numbers);
+    // Below the site's own range a number is nobody's of ours.
+    let others = numbered(ProjectIds::From(5000), &resources, &[], &mut Ledger::default());
+    assert_eq!(others, [Ok(5000), Ok(5001), Ok(5002), Ok(1004)]);
+}
+
+#[test]
+fn a_gid_that_counts_elsewhere_is_no_project_id() {
+    let of_group = |n, gid| Resource { gid: Some(gid), ..resource(n, &format!("/capstor/store/cscs/customer/{n}")) };
+    // The first tree counts under 1001, which is the second one's GID.
+    let resources = [of_group(1, 30_000), of_group(2, 1001), of_group(3, 30_003)];
+    let numbers = numbered(ProjectIds::Gid, &resources, &[2, 3], &mut Ledger::default());
+    assert!(numbers[1].as_ref().is_err_and(|why| why.contains("in use on the storage")), "{numbers:?}");
+    assert_eq!((&numbers[0], &numbers[2]), (&Ok(30_000), &Ok(30_003)));
 }
 
 fn refusal(resource: Resource) -> (bool, String) {
@@ -44,7 +91,7 @@ fn refusal(resource: Resource) -> (bool, String) {
 fn what_is_wanted_has_the_modes_of_those_above() {
     let wanted = judged(&[resource(1, "/capstor/store/cscs/customer/project")]).pop().unwrap().unwrap();
     assert_eq!(wanted.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
-    assert_eq!((wanted.uid, wanted.gid, wanted.project), (0, 30_000, 7));
+    assert_eq!((wanted.uid, wanted.gid), (0, 30_000));
     assert_eq!(wanted.limits.space_soft().0, 1_500_000_000_000);
 }
 

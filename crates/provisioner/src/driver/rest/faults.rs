@@ -40,6 +40,10 @@ impl Driver for Again<'_> {
         self.0.held_as(limits)
     }
 
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        again(|| self.0.is_free(project))
+    }
+
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         wanted.iter().map(|wanted| again(|| self.0.observe(&[wanted]).remove(0))).collect()
     }
