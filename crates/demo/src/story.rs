@@ -111,7 +111,7 @@ fn furnish(site: &Site) -> anyhow::Result<()> {
         }
     }
     let (survey, plan) = work.plan(false)?;
-    work.carry_out(&survey, plan)?;
+    work.carry_out(&survey, plan, false)?;
     Ok(())
 }
 
@@ -121,14 +121,14 @@ fn pass(site: &Site) -> anyhow::Result<()> {
     let mut work = site.begin("demo", Duration::from_secs(10))?;
     let (survey, plan) = work.plan(false)?;
     let before: Vec<_> = plan.tasks.iter().map(|task| (task.id, told(task.id))).collect();
-    let report = work.carry_out(&survey, plan)?;
+    let report = work.carry_out(&survey, plan, false)?;
     for (id, before) in before {
         for (_, event) in journal::story(&site.journal_path(), id)?.into_iter().skip(before) {
             match event {
                 Event::Begun { why, path, .. } => say("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => say("", &what),
                 Event::Callback { call, outcome } if outcome != "sent" => say("", &format!("{call}: {outcome}")),
-                Event::Callback { .. } | Event::Ended => {}
+                Event::Callback { .. } | Event::Ended | Event::Continues { .. } => {}
                 Event::Failed { fault } => say("", &format!("not brought to its end: {fault}")),
             }
         }

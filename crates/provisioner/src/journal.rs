@@ -3,11 +3,14 @@
 //! Lines of JSON, each with the hash of the line before it, so that a line that was changed or taken out shows. What is
 //! begun is synced to the disk before its first effect. A line cut off by a crash is dropped at the next start: what it
 //! would have said was not synced, so nothing was done for it.
+//!
+//! A journal that has grown large is put aside as `journal-LAST`, named by its last line, and goes on in a new file, whose
+//! first line has the hash of that last one and whatever must be known of the past.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -19,7 +22,15 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::plan::Step;
+use crate::plan::{Mass, Step};
+
+mod past;
+
+pub use past::Past;
+use past::Unasked;
+
+/// From how many bytes on a journal is put aside at the next start: it is proved whole with each pass.
+const LARGE: u64 = 8 << 20;
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +52,18 @@ pub enum Event {
         steps: Vec<String>,
         /// Why.
         why: String,
+        /// What it is of which many need a person's yes; `None` where it has that, or needs none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unasked: Option<Mass>,
+    },
+    /// The first line of a file that goes on from another one.
+    Continues {
+        /// The name of that file.
+        after: String,
+        /// Resources on which work was begun there and not brought to its end.
+        begun: BTreeSet<Uuid>,
+        /// What was begun there lately without a person's yes.
+        lately: Vec<Unasked>,
     },
     /// An effect is about to be had.
     Effect {
@@ -119,7 +142,7 @@ struct Tail {
     file: File,
     seq: u64,
     prev: String,
-    begun: BTreeSet<Uuid>,
+    past: Past,
     /// Bytes of the whole lines.
     length: u64,
     /// Lines left before the journal closes, for tests of crashes.
@@ -127,23 +150,44 @@ struct Tail {
 }
 
 impl Journal {
-    /// Opens the journal in this file, or begins it; proves its chain on the way.
+    /// Opens the journal in this file, or begins it; proves its chain on the way. A large one is put aside.
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
+        Self::opened(path, clock, LARGE)
+    }
+
+    fn opened(path: &Path, clock: &Clock, large: u64) -> Result<Self, JournalError> {
         let failed = |verb| move |source| JournalError::Io { path: path.to_owned(), verb, source };
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed("opened"))?;
-        let Chain { seq, hash: prev, begun, length } = chain(path, &file)?;
-        file.set_len(length).map_err(failed("written"))?;
+        let mut chain = chain(path, &file)?;
+        file.set_len(chain.length).map_err(failed("written"))?;
+        if chain.length > large {
+            chain = put_aside(path, &file, chain, clock).map_err(failed("put aside"))?;
+            file = OpenOptions::new().read(true).append(true).open(path).map_err(failed("opened"))?;
+        }
         file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let tail = Mutex::new(Tail { file, seq, prev, begun, length, left: None });
+        let Chain { seq, hash: prev, past, length, .. } = chain;
+        let tail = Mutex::new(Tail { file, seq, prev, past, length, left: None });
         Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
     }
 
-    /// Proves the chain of the journal in this file, and gives the number of its lines. Changes nothing.
-    pub fn prove(path: &Path) -> Result<u64, JournalError> {
-        let file =
-            File::open(path).map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?;
-        chain(path, &file).map(|chain| chain.seq)
+    /// Proves the chain of the journal in this file and in those before it, as far back as they are there. Gives the numbers
+    /// of the first and the last line. Changes nothing.
+    pub fn prove(path: &Path) -> Result<(u64, u64), JournalError> {
+        let (mut first, mut before) = (None, None::<Chain>);
+        for path in files(path)? {
+            let file = File::open(&path);
+            let file = file.map_err(|source| JournalError::Io { path: path.clone(), verb: "read", source })?;
+            let chain = chain(&path, &file)?;
+            let follows = |before: &Chain| (before.seq + 1, &before.hash) == (chain.first, &chain.prev);
+            if !before.as_ref().is_none_or(follows) {
+                let what = "it does not follow the file before it";
+                return Err(JournalError::Broken { path, line: chain.first, what });
+            }
+            first.get_or_insert(chain.first);
+            before = Some(chain);
+        }
+        Ok((first.unwrap_or_default(), before.map_or(0, |chain| chain.seq)))
     }
 
     /// Closes the journal after so many more lines, as a crash would: every line after that fails.
@@ -161,8 +205,7 @@ impl Journal {
         let time = OffsetDateTime::from(self.clock.now()).format(&Rfc3339).unwrap_or_default();
         let line = Line { seq: tail.seq + 1, time, resource, event, prev: tail.prev.clone() };
         let failed = |source| JournalError::Io { path: self.path.clone(), verb: "written", source };
-        let mut text = serde_json::to_vec(&line).map_err(|error| failed(error.into()))?;
-        text.push(b'\n');
+        let text = written(&line).map_err(failed)?;
         if let Err(error) = tail.file.write_all(&text) {
             // Half a line would break the chain for whoever writes next.
             let length = tail.length;
@@ -172,7 +215,7 @@ impl Journal {
         tail.length += text.len() as u64;
         tail.seq = line.seq;
         tail.prev = hash(&text);
-        note(&mut tail.begun, resource, &line.event);
+        tail.past.note(&line.time, line.resource, &line.event);
         Ok(())
     }
 
@@ -182,9 +225,11 @@ impl Journal {
         self.tail().file.sync_data().map_err(failed)
     }
 
-    /// Resources on which work was begun and not brought to its end.
-    pub fn begun(&self) -> BTreeSet<Uuid> {
-        self.tail().begun.clone()
+    /// What is to be known of the past now.
+    pub fn past(&self) -> Past {
+        let mut past = self.tail().past.clone();
+        past.forget(self.clock.now());
+        past
     }
 
     /// Number of the last line.
@@ -199,16 +244,22 @@ impl Journal {
 
 /// What the whole lines of a journal say together.
 struct Chain {
+    /// Number of the first line; 1 where there is none yet.
+    first: u64,
+    /// What the first line says of the line before it.
+    prev: String,
+    /// Number of the last line.
     seq: u64,
+    /// Hash of the last line.
     hash: String,
-    begun: BTreeSet<Uuid>,
+    past: Past,
     /// Bytes of the whole lines.
     length: u64,
 }
 
 /// Proves that each line follows the one before. A last line without an end was cut off by a crash: it does not count.
 fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
-    let mut chain = Chain { seq: 0, hash: hash(b""), begun: BTreeSet::new(), length: 0 };
+    let mut chain = Chain { first: 1, prev: hash(b""), seq: 0, hash: hash(b""), past: Past::default(), length: 0 };
     let mut reader = BufReader::new(file);
     let mut text = Vec::new();
     loop {
@@ -218,58 +269,117 @@ fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
         if text.last() != Some(&b'\n') {
             return Ok(chain);
         }
-        let broken = |what| JournalError::Broken { path: path.to_owned(), line: chain.seq + 1, what };
-        let line: Line = serde_json::from_slice(&text).map_err(|_| broken("it is no line of a journal"))?;
+        let broken = |line, what| JournalError::Broken { path: path.to_owned(), line, what };
+        let line: Line =
+            serde_json::from_slice(&text).map_err(|_| broken(chain.seq + 1, "it is no line of a journal"))?;
+        if chain.length == 0 && matches!(line.event, Event::Continues { .. }) {
+            let (before, prev) = (line.seq.saturating_sub(1), line.prev.clone());
+            chain = Chain { first: line.seq, prev: prev.clone(), seq: before, hash: prev, ..chain };
+        }
         if line.seq != chain.seq + 1 {
-            return Err(broken("lines are missing before it"));
+            return Err(broken(chain.seq + 1, "lines are missing before it"));
         }
         if line.prev != chain.hash {
-            return Err(broken("it does not follow the line before it"));
+            return Err(broken(chain.seq + 1, "it does not follow the line before it"));
         }
-        note(&mut chain.begun, line.resource, &line.event);
+        chain.past.note(&line.time, line.resource, &line.event);
         chain = Chain { seq: line.seq, hash: hash(&text), length: chain.length + text.len() as u64, ..chain };
     }
 }
 
-/// Resources on which work was begun and not brought to its end, for those who may only read; nothing where there is no
-/// journal yet.
-pub fn begun(path: &Path) -> Result<BTreeSet<Uuid>, JournalError> {
+/// Puts a journal aside under the number of its last line and begins a new one, which goes on from there. A crash leaves the
+/// old one in place, or the new one: never none.
+fn put_aside(path: &Path, file: &File, chain: Chain, clock: &Clock) -> io::Result<Chain> {
+    let Chain { seq, hash: prev, mut past, .. } = chain;
+    past.forget(clock.now());
+    file.sync_data()?;
+    let aside = path.with_file_name(format!("{}-{seq:012}", name_of(path)));
+    match fs::hard_link(path, &aside) {
+        // From a start that broke off here.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let identity = |file: fs::Metadata| (file.dev(), file.ino());
+            if identity(fs::metadata(&aside)?) != identity(file.metadata()?) {
+                return Err(io::Error::new(error.kind(), format!("another {} is there already", aside.display())));
+            }
+        }
+        linked => linked?,
+    }
+    let time = OffsetDateTime::from(clock.now()).format(&Rfc3339).unwrap_or_default();
+    let event = Event::Continues { after: name_of(&aside), begun: past.begun.clone(), lately: past.unasked().to_vec() };
+    let text = written(&Line { seq: seq + 1, time, resource: None, event, prev: prev.clone() })?;
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut begun = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    begun.write_all(&text)?;
+    begun.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    Ok(Chain { first: seq + 1, prev, seq: seq + 1, hash: hash(&text), past, length: text.len() as u64 })
+}
+
+/// The files of the journal at this path, those that were put aside first, in the order of their lines.
+fn files(path: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let unreadable = |source| JournalError::Io { path: path.to_owned(), verb: "read", source };
+    let (directory, prefix) = (path.parent().unwrap_or(Path::new("/")), name_of(path) + "-");
+    let is_ours = |name: &str| name.strip_prefix(&prefix).is_some_and(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        files.extend(entry.file_name().to_str().is_some_and(is_ours).then(|| entry.path()));
+    }
+    // By their numbers, which have leading zeros.
+    files.sort();
+    files.push(path.to_owned());
+    Ok(files)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What is to be known of the past, for those who may only read; nothing where there is no journal yet.
+pub fn past(path: &Path, clock: &Clock) -> Result<Past, JournalError> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Past::default()),
         opened => opened.map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?,
     };
-    Ok(chain(path, &file)?.begun)
+    let mut past = chain(path, &file)?.past;
+    past.forget(clock.now());
+    Ok(past)
 }
 
 /// The lines about one resource, for people: time and what happened. Does not prove the chain.
-pub fn story(path: &Path, resource: Uuid) -> io::Result<Vec<(String, Event)>> {
+pub fn story(path: &Path, resource: Uuid) -> Result<Vec<(String, Event)>, JournalError> {
     let mut story = Vec::new();
-    for text in BufReader::new(File::open(path)?).split(b'\n') {
-        if let Ok(line) = serde_json::from_slice::<Line>(&text?)
-            && line.resource == Some(resource)
-        {
-            story.push((line.time, line.event));
+    for path in files(path)? {
+        let unreadable = |source| JournalError::Io { path: path.clone(), verb: "read", source };
+        for text in BufReader::new(File::open(&path).map_err(unreadable)?).split(b'\n') {
+            if let Ok(line) = serde_json::from_slice::<Line>(&text.map_err(unreadable)?)
+                && line.resource == Some(resource)
+            {
+                story.push((line.time, line.event));
+            }
         }
     }
     Ok(story)
 }
 
-fn note(begun: &mut BTreeSet<Uuid>, resource: Option<Uuid>, event: &Event) {
-    match (resource, event) {
-        (Some(resource), Event::Begun { .. }) => _ = begun.insert(resource),
-        (Some(resource), Event::Ended) => _ = begun.remove(&resource),
-        _ => {}
-    }
+/// A line as it stands in the file.
+fn written(line: &Line) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
+/// SHA-256 in hexadecimal digits, as `sha256sum` says it.
 fn hash(text: &[u8]) -> String {
-    use std::fmt::Write as _;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
     let digest = digest::digest(&digest::SHA256, text);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Cannot fail: writing to a text.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    digest.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// A step as the journal names it.
@@ -284,67 +394,4 @@ pub fn name(step: &Step) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::time::{Duration, SystemTime};
-
-    use super::begun as begun_in;
-    use super::*;
-
-    fn clock() -> Clock {
-        Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_hours(500_000))
-    }
-
-    fn begun() -> Event {
-        let (system, path, by, why) = ("capstor".into(), "/a".into(), "run".into(), "test".into());
-        Event::Begun { system, path, token: 1, by, order: None, steps: vec![], why }
-    }
-
-    #[test]
-    fn what_was_begun_and_not_ended_is_known_after_a_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let [a, b] = [1, 2].map(Uuid::from_u128);
-        let journal = Journal::open(&path, &clock()).unwrap();
-        for (resource, event) in [(a, begun()), (b, begun()), (a, Event::Ended)] {
-            journal.write(Some(resource), event).unwrap();
-        }
-        drop(journal);
-        let journal = Journal::open(&path, &clock()).unwrap();
-        assert_eq!((journal.begun(), begun_in(&path).unwrap()), ([b].into(), [b].into()));
-        assert_eq!((journal.lines(), story(&path, a).unwrap().len()), (3, 2));
-    }
-
-    #[test]
-    fn a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let journal = Journal::open(&path, &clock()).unwrap();
-        journal.write(None, begun()).unwrap();
-        journal.write(None, begun()).unwrap();
-        let text = fs::read(&path).unwrap();
-        fs::write(&path, &text[..text.len() - 20]).unwrap();
-        let journal = Journal::open(&path, &clock()).unwrap();
-        assert_eq!(journal.lines(), 1);
-        journal.write(None, Event::Ended).unwrap();
-        assert_eq!(Journal::open(&path, &clock()).unwrap().lines(), 2);
-    }
-
-    #[test]
-    fn a_changed_line_shows() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let journal = Journal::open(&path, &clock()).unwrap();
-        for _ in 0..3 {
-            journal.write(None, begun()).unwrap();
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        let changed = text.replacen("test", "text", 1);
-        let without_second = format!("{}\n{}\n", lines[0], lines[2]);
-        for odd in [changed, without_second] {
-            fs::write(&path, odd).unwrap();
-            assert!(matches!(Journal::open(&path, &clock()), Err(JournalError::Broken { .. })));
-        }
-    }
-}
+mod tests;

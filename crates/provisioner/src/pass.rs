@@ -3,7 +3,7 @@
 //! Everything is derived anew each time from the document and the storage. The journal adds one thing that neither can
 //! tell: whose work was begun and not brought to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Driver, Fault, Seen, Wanted};
-use crate::journal::{self, Event, Journal, JournalError};
+use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
-use crate::plan::{Case, Held, Hold, Plan, Policy, Task, plan};
+use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
 use crate::preflight::{self, Site};
 
 mod call;
@@ -55,6 +55,8 @@ pub struct Outside<'a> {
     pub tokens: &'a BTreeMap<String, u64>,
     /// On whose command: for the journal.
     pub by: &'a str,
+    /// Whether a person has said yes to as much as it is.
+    pub confirmed: bool,
 }
 
 /// What a pass leaves.
@@ -91,13 +93,15 @@ pub struct Survey {
     pub cases: Vec<Case>,
     /// What cannot even be judged.
     pub held: Vec<Held>,
+    /// What was begun lately without a person's yes.
+    pub lately: Lately,
 }
 
 /// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
 pub fn survey(
     systems: &[System],
     read: &dyn Fn() -> Result<Document, Fault>,
-    begun: &BTreeSet<Uuid>,
+    past: &Past,
     ledger: &mut Ledger,
 ) -> Result<Survey, PassError> {
     let document = read().map_err(PassError::Document)?;
@@ -124,7 +128,7 @@ pub fn survey(
         let of_each = resources.iter().zip(&mut judged).zip(&seen);
         preflight::number(of_each.map(|((resource, wanted), seen)| (*resource, wanted, seen)), system, ledger);
         for ((resource, wanted), seen) in resources.into_iter().zip(judged).zip(seen) {
-            let unfinished = begun.contains(&resource.id);
+            let unfinished = past.begun.contains(&resource.id);
             cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished });
         }
     }
@@ -140,7 +144,7 @@ pub fn survey(
     let ours = document.odd.iter().map(|odd| (odd, "not understood"));
     let skipped = document.skipped.iter().map(|odd| (odd, "left out by the proxy"));
     let held = ours.chain(skipped).map(odd).collect();
-    Ok(Survey { document, cases, held })
+    Ok(Survey { document, cases, held, lately: past.lately() })
 }
 
 fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &'a Resource> {
@@ -162,9 +166,10 @@ fn look(system: &System, judged: &[Result<Wanted, preflight::Refusal>]) -> Vec<R
     judged.iter().map(one).collect()
 }
 
-/// The plan for what was surveyed.
+/// The plan for what was surveyed. `confirmed`: a person has seen how much it is and said yes.
 pub fn planned(survey: &Survey, policy: Policy, confirmed: bool) -> Plan {
-    let mut plan = plan(&survey.cases, policy, confirmed);
+    let consent = if confirmed { Consent::Given } else { Consent::Needed(&survey.lately) };
+    let mut plan = plan(&survey.cases, policy, consent);
     plan.held.extend(survey.held.iter().cloned());
     plan
 }
@@ -187,7 +192,8 @@ pub fn carry_out(
         let steps = task.steps.iter().map(journal::name).collect();
         let Task { system, path, order, why, .. } = task.clone();
         let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
-        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why })?;
+        let unasked = task.mass().filter(|_| !outside.confirmed);
+        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why, unasked })?;
     }
     // One sync for all: none of them has had an effect yet.
     journal.sync()?;

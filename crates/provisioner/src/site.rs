@@ -25,7 +25,7 @@ use crate::driver::scale::Scale;
 use crate::driver::tree::{Rules, Tree};
 use crate::driver::vast::Vast;
 use crate::driver::{Before, Driver, Fault};
-use crate::journal::{self, Event, Journal, JournalError};
+use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Report, Survey, System, told};
@@ -74,15 +74,15 @@ impl Site {
     /// not be read of the state directory.
     pub fn look(&self) -> Result<(Survey, Vec<String>), PassError> {
         let mut notes = Vec::new();
-        let begun = journal::begun(&self.journal_path()).unwrap_or_else(|error| {
+        let past = journal::past(&self.journal_path(), &self.clock).unwrap_or_else(|error| {
             notes.push(format!("{}: what was begun and not ended is not known here", told(&error)));
-            BTreeSet::new()
+            Past::default()
         });
         let mut ledger = Ledger::open(&self.ledger_path()).unwrap_or_else(|error| {
             notes.push(format!("the ledger cannot be read ({error}): project IDs are only guessed here"));
             Ledger::default()
         });
-        let survey = pass::survey(&self.systems, &|| self.source.read(), &begun, &mut ledger)?;
+        let survey = pass::survey(&self.systems, &|| self.source.read(), &past, &mut ledger)?;
         Ok((survey, notes))
     }
 
@@ -156,16 +156,16 @@ pub struct Work<'a> {
 impl Work<'_> {
     /// Looks, and plans.
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
-        let begun = self.journal.begun();
-        let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &begun, &mut self.ledger)?;
+        let past = self.journal.past();
+        let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
         self.ledger.save().map_err(PassError::Ledger)?;
         let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
         Ok((survey, plan))
     }
 
-    /// Carries a plan out that was made just now.
-    pub fn carry_out(&mut self, survey: &Survey, plan: Plan) -> Result<Report, PassError> {
+    /// Carries a plan out that was made just now. `confirmed`: a person has seen how much it is and said yes.
+    pub fn carry_out(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
         let concerned: BTreeSet<_> =
             plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
         // What was begun and needs nothing any more has come to its end by another way.
@@ -180,7 +180,8 @@ impl Work<'_> {
             leases.hold(system)
         };
         let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
-        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &leases.tokens, by: &self.by };
+        let (tokens, by) = (&leases.tokens, &*self.by);
+        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens, by, confirmed };
         let systems = &self.site.systems;
         pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
     }
@@ -197,7 +198,8 @@ impl Work<'_> {
         let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
         let (by, why) = (self.by.clone(), "a person's decision".to_owned());
         let (system, path) = (system.key.clone(), path.to_owned());
-        let begun = Event::Begun { system: system.clone(), path, token, by, order: None, steps: Vec::new(), why };
+        let (order, steps, unasked) = (None, Vec::new(), None);
+        let begun = Event::Begun { system: system.clone(), path, token, by, order, steps, why, unasked };
         self.journal.write(Some(resource), begun)?;
         self.journal.sync()?;
         let before = |what: &str| {

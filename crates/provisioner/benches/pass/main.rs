@@ -105,9 +105,10 @@ impl Bench {
         };
         let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
         let tokens = [("capstor".to_owned(), 1)].into();
-        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &tokens, by: "run" };
+        let outside =
+            Outside { read: &read, call: &call, permitted: &permitted, tokens: &tokens, by: "run", confirmed: false };
         let began = Instant::now();
-        let survey = pass::survey(&systems, &read, &journal.begun(), &mut ledger)?;
+        let survey = pass::survey(&systems, &read, &journal.past(), &mut ledger)?;
         let survey_took = began.elapsed();
         let plan = pass::planned(&survey, Policy::default(), false);
         let report = pass::carry_out(plan, &survey.document, &systems, outside, &journal, &mut ledger, &clock)?;

@@ -95,7 +95,8 @@ fn state(site: &Site) -> Result<String, String> {
         )
     })?;
     let path = site.journal_path();
-    let lines = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { 0 };
+    let (first, last) = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { (1, 0) };
     Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
-    Ok(format!("writable, a journal of {lines} lines without a break"))
+    let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
+    Ok(format!("writable, a journal of {last} lines without a break{from}"))
 }

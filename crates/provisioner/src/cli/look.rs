@@ -113,7 +113,10 @@ pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
 pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure> {
     let (survey, notes) = site.look()?;
     let case = find(&survey, name)?;
-    let plan = crate::plan::plan(std::slice::from_ref(case), site.settings.policy, true);
+    // Of the whole plan: what it waits for may be that there is so much else.
+    let mut plan = pass::planned(&survey, site.settings.policy, false);
+    plan.tasks.retain(|task| task.id == case.resource.id);
+    plan.held.retain(|held| held.id == Some(case.resource.id));
     let story = journal::story(&site.journal_path(), case.resource.id).unwrap_or_default();
     let resource = &case.resource;
     if json {
@@ -220,6 +223,7 @@ fn event_text(event: &Event) -> String {
         Event::Begun { steps, why, by, .. } => format!("begun by {by} ({why}): {}", steps.join("; ")),
         Event::Effect { what } => what.clone(),
         Event::Callback { call, outcome } => format!("{call}: {outcome}"),
+        Event::Continues { after, .. } => format!("the journal goes on from {after}"),
         Event::Ended => "ended".into(),
         Event::Failed { fault } => format!("broken off: {fault}"),
     }

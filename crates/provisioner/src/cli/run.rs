@@ -84,7 +84,7 @@ fn one(site: &Site, seen: &Seen) -> Result<Report, NoPass> {
     let mut work = site.begin("run", Duration::ZERO)?;
     let (survey, plan) = work.plan(false)?;
     seen.planned(&plan, &survey, site.clock.now());
-    Ok(work.carry_out(&survey, plan)?)
+    Ok(work.carry_out(&survey, plan, false)?)
 }
 
 fn tell(report: &Report) {

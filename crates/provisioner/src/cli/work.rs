@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out};
-use crate::pass::{Report, told};
+use crate::pass::{self, Report, Survey, told};
+use crate::plan::Hold;
 use crate::site::{BeginError, Site, Work};
 
 /// How long a command waits for a pass of the loop to end.
@@ -24,7 +25,8 @@ pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failu
 pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: bool) -> Result<(), Failure> {
     let expected = file.map(read).transpose()?;
     let mut work = begin(site, "apply")?;
-    let (survey, plan) = work.plan(yes_to_many || expected.is_some())?;
+    let confirmed = yes_to_many || expected.is_some();
+    let (survey, plan) = work.plan(confirmed)?;
     if let Some(expected) = expected {
         // As text: what a person has seen is what is done, to the letter.
         if serde_json::to_value(&plan)? != expected {
@@ -32,14 +34,14 @@ pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: b
                         with `plan --out`";
             return Err(Failure { code: EXIT_MOVED, text: text.into() });
         }
-        if !yes_to_many && !work_is_small(site, &survey) {
-            return Err(failure(
-                "the plan has more removals or changes than go without asking: say --yes-to-many if that is meant",
-            ));
+        if let Some(reason) = asks(site, &survey).filter(|_| !yes_to_many) {
+            return Err(failure(format!(
+                "nothing was done, for the plan asks: say --yes-to-many if it is meant. {reason}"
+            )));
         }
     }
     let shown = look::shown(&plan, &survey);
-    let report = work.carry_out(&survey, plan)?;
+    let report = work.carry_out(&survey, plan, confirmed)?;
     if json {
         out::print_json(&report)?;
     } else {
@@ -49,10 +51,10 @@ pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: b
     if report.failed.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// Whether nothing would be held for being too much.
-fn work_is_small(site: &Site, survey: &crate::pass::Survey) -> bool {
-    let plan = crate::pass::planned(survey, site.settings.policy, false);
-    plan.held.iter().all(|held| held.hold != crate::plan::Hold::Asks)
+/// Why something would be held for being too much.
+fn asks(site: &Site, survey: &Survey) -> Option<String> {
+    let plan = pass::planned(survey, site.settings.policy, false);
+    plan.held.into_iter().find(|held| held.hold == Hold::Asks).map(|held| held.reason)
 }
 
 fn read(file: &Path) -> Result<serde_json::Value, Failure> {

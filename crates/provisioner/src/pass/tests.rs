@@ -22,7 +22,7 @@ fn pass(
     policy: Policy,
     clock: &Clock,
 ) -> Result<Report, PassError> {
-    let survey = survey(systems, outside.read, &journal.begun(), ledger)?;
+    let survey = survey(systems, outside.read, &journal.past(), ledger)?;
     let plan = planned(&survey, policy, false);
     carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
 }
@@ -69,7 +69,14 @@ impl Bench<'_> {
     ) -> Result<Report, PassError> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
-        let outside = Outside { read: &read, call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
+        let outside = Outside {
+            read: &read,
+            call,
+            permitted: &permitted,
+            tokens: &BTreeMap::new(),
+            by: "test",
+            confirmed: false,
+        };
         pass(self.systems, outside, journal, ledger, self.policy, &clock())
     }
 }
@@ -262,7 +269,14 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(Fault::unclear("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
-    let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
+    let outside = Outside {
+        read: &read,
+        call: &call,
+        permitted: &permitted,
+        tokens: &BTreeMap::new(),
+        by: "test",
+        confirmed: false,
+    };
     let result = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock());
     assert!(matches!(result, Err(PassError::Document(_))));
 }
@@ -280,7 +294,14 @@ fn a_lost_lease_stops_before_the_next_effect() {
         if *effects > 1 { Err(Fault::Stopped("the lease is lost".into())) } else { Ok(()) }
     };
     let (read, call) = (|| Ok(model.document()), |call: &Call| model.call(call));
-    let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
+    let outside = Outside {
+        read: &read,
+        call: &call,
+        permitted: &permitted,
+        tokens: &BTreeMap::new(),
+        by: "test",
+        confirmed: false,
+    };
     let report = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock()).unwrap();
     assert_eq!(report.failed.len(), 1);
     assert!(model.accepted.lock().unwrap().is_empty());
@@ -325,16 +346,16 @@ proptest! {
         let systems = system(Box::new(memory));
         let read = || Ok(model.document());
         let (call, permitted) = (|call: &Call| model.call(call), |_: &str| Ok(()));
-        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test" };
+        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test", confirmed: false };
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();
         let policy = Policy { heal, ..Policy::default() };
-        let first = survey(&systems, outside.read, &journal.begun(), &mut ledger).unwrap();
+        let first = survey(&systems, outside.read, &journal.past(), &mut ledger).unwrap();
         let plan = planned(&first, policy, true);
         let report = carry_out(plan, &first.document, &systems, outside, &journal, &mut ledger, &clock()).unwrap();
         prop_assert!(report.failed.is_empty(), "{:?}", report);
-        let after = survey(&systems, outside.read, &journal.begun(), &mut ledger).unwrap();
+        let after = survey(&systems, outside.read, &journal.past(), &mut ledger).unwrap();
         let rest = planned(&after, policy, true);
         prop_assert!(rest.tasks.is_empty(), "{:?}\nafter {:?}", rest, report);
     }

@@ -53,13 +53,17 @@ fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen
     Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false }
 }
 
+/// Nothing was begun before.
+static NOTHING: Lately = Lately::new();
+const NEEDED: Consent<'_> = Consent::Needed(&NOTHING);
+
 fn steps(case: &Case) -> Vec<&'static str> {
-    let plan = plan(std::slice::from_ref(case), Policy::default(), false);
+    let plan = plan(std::slice::from_ref(case), Policy::default(), NEEDED);
     plan.tasks.iter().flat_map(|task| task.steps.iter().map(Step::name)).collect()
 }
 
 fn held(case: &Case) -> Option<Hold> {
-    plan(std::slice::from_ref(case), Policy::default(), false).held.first().map(|held| held.hold)
+    plan(std::slice::from_ref(case), Policy::default(), NEEDED).held.first().map(|held| held.hold)
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn drift_is_told_and_healed_only_where_that_is_wanted() {
     let drifted = case(Status::Active, None, |wanted| Seen::Ours(Present { mode: Mode(0o777), ..present(wanted) }));
     assert_eq!((steps(&drifted), held(&drifted)), (vec![], Some(Hold::Drift)));
     let heals = Policy { heal: true, ..Policy::default() };
-    assert_eq!(plan(std::slice::from_ref(&drifted), heals, false).tasks.len(), 1);
+    assert_eq!(plan(std::slice::from_ref(&drifted), heals, NEEDED).tasks.len(), 1);
     let begun = Case { unfinished: true, ..drifted };
     assert_eq!(steps(&begun), ["ensure"]);
 }
@@ -134,7 +138,7 @@ fn quotas_do_not_shrink_below_what_is_used() {
     let update = case(Status::Updating, order(OrderKind::Update, OrderState::Executing, Offering::SiteAgent), full);
     assert_eq!((steps(&update), held(&update)), (vec![], Some(Hold::Refused)));
     let allowed = Policy { shrink_below_usage: true, ..Policy::default() };
-    assert_eq!(plan(std::slice::from_ref(&update), allowed, false).tasks.len(), 1);
+    assert_eq!(plan(std::slice::from_ref(&update), allowed, NEEDED).tasks.len(), 1);
 }
 
 #[test]
@@ -154,20 +158,59 @@ fn what_can_never_be_is_refused_and_what_may_come_is_awaited() {
 
 #[test]
 fn many_removals_at_once_ask() {
-    let terminate = order(OrderKind::Terminate, OrderState::Executing, Offering::SiteAgent);
-    let cases = |n: u128| -> Vec<Case> {
-        let one = |n| {
-            let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
-            let wanted = wanted(&resource);
-            Case { seen: Ok(Seen::Ours(present(&wanted))), resource, wanted: Ok(wanted), unfinished: false }
-        };
-        (1..=n).map(one).collect()
-    };
-    let planned = |n, confirmed| plan(&cases(n), Policy::default(), confirmed);
-    assert_eq!((planned(5, false).tasks.len(), planned(5, false).held.len()), (5, 0));
-    let asked = planned(6, false);
+    let planned = |n, consent| plan(&removals(1..=n), Policy::default(), consent);
+    assert_eq!((planned(5, NEEDED).tasks.len(), planned(5, NEEDED).held.len()), (5, 0));
+    let asked = planned(6, NEEDED);
     assert!(asked.tasks.is_empty() && asked.held.iter().all(|held| held.hold == Hold::Asks), "{asked:?}");
-    assert_eq!(planned(6, true).tasks.len(), 6);
+    assert_eq!(planned(6, Consent::Given).tasks.len(), 6);
+}
+
+#[test]
+fn few_removals_in_each_pass_ask_when_they_are_many_in_a_day() {
+    let lately = |n: u128| Lately::from([(("capstor".into(), Mass::Removal), (1..=n).map(Uuid::from_u128).collect())]);
+    let planned = |lately: &Lately, n| plan(&removals(n), Policy::default(), Consent::Needed(lately));
+    let of = |plan: &Plan| (plan.tasks.len(), plan.held.len());
+    assert_eq!(of(&planned(&lately(17), 18..=20)), (3, 0));
+    let asked = planned(&lately(18), 18..=21);
+    assert_eq!(of(&asked), (1, 3), "what was begun goes on: {asked:?}");
+    assert!(asked.held[0].reason.starts_with("21 removals on capstor within 24 hours, where 20 go"), "{asked:?}");
+    // Another kind, another system: not this one's.
+    let refusals = Lately::from([(("capstor".into(), Mass::Refusal), (1..=50).map(Uuid::from_u128).collect())]);
+    let elsewhere = Lately::from([(("vast".into(), Mass::Removal), (1..=50).map(Uuid::from_u128).collect())]);
+    for other in [refusals, elsewhere] {
+        assert_eq!(of(&planned(&other, 51..=53)), (3, 0));
+    }
+}
+
+#[test]
+fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
+    let create = order(OrderKind::Create, OrderState::Executing, Offering::SiteAgent);
+    let new = case(Status::Pending, create, |_| Seen::Absent);
+    let used = |n, seen: fn(&Wanted) -> Seen| {
+        let resource = resource(n, Status::Active);
+        let wanted = wanted(&resource);
+        Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false }
+    };
+    let planned = |cases: Vec<Case>, consent| {
+        let plan = plan(&cases, Policy::default(), consent);
+        (plan.tasks.len(), plan.held.iter().filter(|held| held.hold == Hold::Asks).count())
+    };
+    let absent = |n| used(n, |_| Seen::Absent);
+    let there = |n| used(n, |wanted| Seen::Unmarked(present(wanted)));
+    assert_eq!(planned(vec![new.clone()], NEEDED), (1, 0), "a system that was never used");
+    assert_eq!(planned(vec![absent(2), absent(3), new.clone()], NEEDED), (0, 1));
+    assert_eq!(planned(vec![absent(2), absent(3), new.clone()], Consent::Given), (1, 0));
+    assert_eq!(planned(vec![absent(2), there(3), new], NEEDED), (1, 0));
+}
+
+fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
+    let terminate = order(OrderKind::Terminate, OrderState::Executing, Offering::SiteAgent);
+    let one = |n| {
+        let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
+        let wanted = wanted(&resource);
+        Case { seen: Ok(Seen::Ours(present(&wanted))), resource, wanted: Ok(wanted), unfinished: false }
+    };
+    numbers.into_iter().map(one).collect()
 }
 
 proptest! {
@@ -189,7 +232,7 @@ proptest! {
             _ => Seen::Trashed { since: 1 },
         });
         case.unfinished = unfinished;
-        let plan = plan(std::slice::from_ref(&case), Policy { heal, ..Policy::default() }, false);
+        let plan = plan(std::slice::from_ref(&case), Policy { heal, ..Policy::default() }, NEEDED);
         let removes = plan.tasks.iter().any(Task::removes);
         let ordered = has && kind == OrderKind::Terminate && state != OrderState::Other && offering != Offering::Other;
         prop_assert!(!removes || (ordered && seen == 1));

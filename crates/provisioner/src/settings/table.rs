@@ -125,7 +125,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         kind: Kind::Count(1_000_000, |s, count| s.policy.mass = count),
         preset: Preset::Is("5"),
         doc: "How many removals, refusals, and changes without an order each one pass may have on a system without asking: \
-              this number, or two in a hundred of its resources, whichever is more.",
+              this number, or two in a hundred of its resources, whichever is more. In 24 hours four times as many.",
     },
     Setting {
         key: "purge.enabled",

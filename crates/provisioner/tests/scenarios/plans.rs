@@ -60,6 +60,42 @@ fn many_removals_at_once_are_asked_for() {
 }
 
 #[test]
+fn few_removals_pass_after_pass_are_asked_for_in_the_end() {
+    let site = Site::with(&[("PROVISIONER_MASS", "1")]);
+    let made: Vec<_> = (0..6).map(|number| site.order(SLURM, number, 10)).collect();
+    site.apply().says("6 done");
+    for made in &made[..4] {
+        site.order_end(made.resource);
+        site.apply().says("1 done");
+    }
+    let fifth = site.order_end(made[4].resource);
+    let reason = "5 removals on capstor within 24 hours, where 4 go without asking";
+    site.apply().says(reason).says("0 done");
+    site.run(&["explain", &fifth.resource.to_string()]).ends_with(0).says("asks").says("within 24 hours");
+    assert_eq!((site.states(fifth).0, site.trash(SLURM).len()), (OrderState::PendingProvider, 4));
+    site.run(&["apply", "--yes-to-many"]).ends_with(0).says("1 done");
+    // What a person said yes to does not count.
+    let sixth = site.order_end(made[5].resource);
+    site.apply().says(reason);
+    assert_eq!(site.states(sixth).0, OrderState::PendingProvider);
+}
+
+#[test]
+fn nothing_is_made_on_a_file_system_that_is_not_the_one() {
+    let site = Site::new();
+    site.order(SLURM, 0, 10);
+    site.apply().says("1 done");
+    let (store, elsewhere) = (site.root(SLURM).join("store"), site.directory.path().join("elsewhere"));
+    std::fs::rename(&store, &elsewhere).unwrap();
+    let next = site.order(SLURM, 1, 10);
+    site.apply().says("none of the 1 directories in use on capstor is there").says("0 done");
+    assert!(!store.exists() && site.states(next).0 == OrderState::PendingProvider);
+    std::fs::rename(&elsewhere, &store).unwrap();
+    site.apply().says("1 done");
+    assert_eq!(site.states(next).0, OrderState::Done);
+}
+
+#[test]
 fn json_is_for_programs() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);

@@ -1,0 +1,75 @@
+//! What has to be known of the past: neither the document nor the storage tells it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::Event;
+use crate::plan::{Lately, Mass};
+
+/// For how long what was begun without a person's yes counts.
+const LATELY: Duration = Duration::from_hours(24);
+
+/// What a journal tells of the past.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Resources on which work was begun and not brought to its end.
+    pub begun: BTreeSet<Uuid>,
+    unasked: Vec<Unasked>,
+}
+
+/// Something of which many need a person's yes, begun without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unasked {
+    /// Seconds since 1970.
+    at: u64,
+    system: String,
+    resource: Uuid,
+    mass: Mass,
+}
+
+impl Past {
+    /// What was begun without a person's yes in the last 24 hours, as of the last [`Past::forget`].
+    pub fn lately(&self) -> Lately {
+        let mut lately = BTreeMap::<_, BTreeSet<_>>::new();
+        for it in &self.unasked {
+            lately.entry((it.system.clone(), it.mass)).or_default().insert(it.resource);
+        }
+        lately
+    }
+
+    pub(super) fn unasked(&self) -> &[Unasked] {
+        &self.unasked
+    }
+
+    /// Takes in what a line says.
+    pub(super) fn note(&mut self, time: &str, resource: Option<Uuid>, event: &Event) {
+        match (resource, event) {
+            (Some(resource), Event::Begun { system, unasked, .. }) => {
+                self.begun.insert(resource);
+                if let Some(mass) = *unasked {
+                    // A time that cannot be read counts as now, for as long as there is this file.
+                    let at = OffsetDateTime::parse(time, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp);
+                    let at = at.and_then(|at| u64::try_from(at).ok()).unwrap_or(u64::MAX);
+                    self.unasked.push(Unasked { at, system: system.clone(), resource, mass });
+                }
+            }
+            (Some(resource), Event::Ended) => _ = self.begun.remove(&resource),
+            (None, Event::Continues { begun, lately, .. }) => {
+                self.begun.clone_from(begun);
+                self.unasked.clone_from(lately);
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets what was begun too long ago to count. A clock that was set back forgets nothing.
+    pub(super) fn forget(&mut self, now: SystemTime) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.unasked.retain(|it| it.at >= now.saturating_sub(LATELY).as_secs());
+    }
+}
