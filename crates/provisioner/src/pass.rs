@@ -115,16 +115,11 @@ pub fn survey(
             .collect();
         wanted.insert(&*system.key, (resources, judged));
     }
-    // Systems are looked at side by side: one that hangs delays no other.
-    let seen: Vec<_> = std::thread::scope(|scope| {
-        let looks: Vec<_> =
-            systems.iter().map(|system| scope.spawn(|| look(system, &wanted[&*system.key].1))).collect();
-        looks.into_iter().map(|look| look.join().unwrap_or_default()).collect()
-    });
+    // Side by side: all take as long as the slowest.
+    let seen = side_by_side(systems, systems.len(), |system| look(system, &wanted[&*system.key].1));
     let mut cases = BTreeMap::new();
-    for (system, mut seen) in systems.iter().zip(seen) {
+    for (system, seen) in systems.iter().zip(seen) {
         let (resources, mut judged) = wanted.remove(&*system.key).unwrap_or_default();
-        seen.resize_with(resources.len(), || Err("its system was not looked at".into()));
         let of_each = resources.iter().zip(&mut judged).zip(&seen);
         preflight::number(of_each.map(|((resource, wanted), seen)| (*resource, wanted, seen)), system, ledger);
         for ((resource, wanted), seen) in resources.into_iter().zip(judged).zip(seen) {
@@ -230,10 +225,13 @@ pub fn told(fault: &dyn std::error::Error) -> String {
 
 /// Runs `one` for each of the items, `at_once` at a time, and gives the results in their order.
 pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], at_once: usize, one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if at_once.min(items.len()) <= 1 {
+        return items.iter().map(one).collect();
+    }
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(items.len()));
     std::thread::scope(|scope| {
-        for _ in 0..at_once.clamp(1, items.len().max(1)) {
+        for _ in 0..at_once.min(items.len()) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);

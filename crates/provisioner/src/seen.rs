@@ -9,7 +9,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::pass::{Report, Survey};
+use crate::clock::Clock;
+use crate::pass::{Action, Answer, Report, Survey};
 use crate::plan::{Hold, Plan};
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
@@ -20,28 +21,58 @@ const HELD: &str = "hpc_storage_provisioner_held";
 const OLDEST: &str = "hpc_storage_provisioner_oldest_pending_seconds";
 const STEPS: &str = "hpc_storage_provisioner_steps_total";
 const TASKS: &str = "hpc_storage_provisioner_tasks_total";
+const PENDING: &str = "hpc_storage_provisioner_pending";
+const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
 
 /// Every metric with what it says.
-pub const METRICS: [(&str, &str); 8] = [
+pub const METRICS: [(&str, &str); 10] = [
     (PASSES, "Passes by outcome: whole, or failed where the document could not be had."),
     (PASS_SECONDS, "Duration of passes."),
     (LAST_PASS, "When the last whole pass ended, in seconds since 1970."),
     (RESOURCES, "Resources by storage system."),
     (HELD, "Resources for which nothing is done now, by system and by what holds them."),
     (OLDEST, "For how long the resource has been waiting that is neither settled nor a person's, the longest of all."),
+    (
+        PENDING,
+        "Resources that are neither settled nor a person's, by how long they have been waiting since this program began to look: `5m`, `1h`, `1d` for less than that, `more`.",
+    ),
     (STEPS, "Steps that were planned, by kind."),
     (TASKS, "Tasks by outcome: ended or failed."),
+    (
+        CALLBACKS,
+        "Callbacks by action and outcome: accepted, unclear (refused, or not answered), denied (whoever asks may not).",
+    ),
 ];
+
+/// Ages of what is pending: each less than so many seconds.
+const AGES: [(&str, u64); 4] = [("5m", 300), ("1h", 3600), ("1d", 86_400), ("more", u64::MAX)];
+
+/// For how long after the end of the last whole pass, and the interval, the loop is still well: a pass has time for that.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// Counts a callback. Only the loop shows the numbers.
+pub fn callback(action: &'static str, answer: &Answer) {
+    let outcome = match answer {
+        Answer::Accepted => "accepted",
+        Answer::Unclear(_) => "unclear",
+        Answer::Denied(_) => "denied",
+    };
+    counter!(CALLBACKS, "action" => action, "outcome" => outcome).increment(1);
+}
 
 /// The numbers, shared with whoever serves them.
 #[derive(Debug, Clone)]
 pub struct Seen {
     handle: PrometheusHandle,
+    clock: Clock,
+    interval: Duration,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Since when a pass is under way.
+    began: Option<SystemTime>,
     last: Option<SystemTime>,
     last_failed: bool,
     /// Since when each resource has work or waits.
@@ -49,8 +80,8 @@ struct State {
 }
 
 impl Seen {
-    /// Numbers from now on. Once for the process; a second one shows nothing.
-    pub fn new() -> Self {
+    /// Numbers from now on, of passes that come after each `interval`. Once for the process; a second one shows nothing.
+    pub fn new(clock: &Clock, interval: Duration) -> Self {
         let builder = PrometheusBuilder::new();
         let buckets = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
         // Cannot fail: the list is not empty.
@@ -63,20 +94,28 @@ impl Seen {
         let _ = metrics::set_global_recorder(recorder);
         for (name, text) in METRICS {
             match name {
-                PASSES | STEPS | TASKS => describe_counter!(name, text),
+                PASSES | STEPS | TASKS | CALLBACKS => describe_counter!(name, text),
                 PASS_SECONDS => describe_histogram!(name, text),
                 _ => describe_gauge!(name, text),
             }
         }
-        Self { handle, state: Arc::default() }
+        for action in Action::NAMES {
+            counter!(CALLBACKS, "action" => action, "outcome" => "denied").absolute(0);
+        }
+        Self { handle, clock: clock.clone(), interval, state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A pass begins.
+    pub fn began(&self) {
+        self.state().began = Some(self.clock.now());
+    }
+
     /// A pass has looked and planned.
-    pub fn planned(&self, plan: &Plan, survey: &Survey, now: SystemTime) {
+    pub fn planned(&self, plan: &Plan, survey: &Survey) {
         let mut resources = BTreeMap::<_, u32>::new();
         for case in &survey.cases {
             *resources.entry(case.resource.system.clone()).or_default() += 1;
@@ -103,6 +142,7 @@ impl Seen {
         let moving = |hold| matches!(hold, Hold::Fault | Hold::Asks);
         let waiting = plan.held.iter().filter(|held| moving(held.hold)).filter_map(|held| held.id);
         let pending: std::collections::BTreeSet<_> = tasks.chain(waiting).collect();
+        let now = self.clock.now();
         let mut state = self.state();
         state.pending.retain(|id, _| pending.contains(id));
         for id in pending {
@@ -111,7 +151,8 @@ impl Seen {
     }
 
     /// A pass came to its end.
-    pub fn ended(&self, report: &Report, took: Duration, now: SystemTime) {
+    pub fn ended(&self, report: &Report, took: Duration) {
+        let now = self.clock.now();
         counter!(PASSES, "outcome" => "whole").increment(1);
         histogram!(PASS_SECONDS).record(took);
         counter!(TASKS, "outcome" => "ended").increment(report.ended.len() as u64);
@@ -122,17 +163,25 @@ impl Seen {
         for id in &report.ended {
             state.pending.remove(id);
         }
-        let oldest = state.pending.values().filter_map(|since| now.duration_since(*since).ok()).max();
-        gauge!(OLDEST).set(oldest.unwrap_or_default().as_secs_f64());
+        // A clock that was set back makes nobody wait less than no time.
+        let ages: Vec<_> = state.pending.values().map(|since| now.duration_since(*since).unwrap_or_default()).collect();
+        gauge!(OLDEST).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
+        let mut from = 0;
+        for (name, to) in AGES {
+            let count = ages.iter().filter(|age| (from..to).contains(&age.as_secs())).count();
+            gauge!(PENDING, "age" => name).set(u32::try_from(count).unwrap_or(u32::MAX));
+            from = to;
+        }
         state.last = Some(now);
-        state.last_failed = false;
+        (state.began, state.last_failed) = (None, false);
     }
 
     /// There was no pass.
     pub fn failed(&self, took: Duration) {
         counter!(PASSES, "outcome" => "failed").increment(1);
         histogram!(PASS_SECONDS).record(took);
-        self.state().last_failed = true;
+        let mut state = self.state();
+        (state.began, state.last_failed) = (None, true);
     }
 
     /// The numbers as Prometheus reads them.
@@ -141,17 +190,47 @@ impl Seen {
         self.handle.render()
     }
 
-    /// Whether the last pass was whole, with when it was.
+    /// Whether the last pass was whole and not too long ago, with when it was.
     pub fn ready(&self) -> (bool, Value) {
+        let now = self.clock.now();
         let state = self.state();
+        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+        let ready = !state.last_failed && state.last.is_some_and(|last| since(last) < self.interval + PATIENCE);
         let last = state.last.and_then(|last| last.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let ready = last.is_some() && !state.last_failed;
-        (ready, json!({"ready": ready, "last_pass": last.map(|last| last.as_secs()), "pending": state.pending.len()}))
+        (
+            ready,
+            json!({
+                "ready": ready, "last_pass": last.map(|last| last.as_secs()), "last_failed": state.last_failed,
+                "under_way_seconds": state.began.map(|began| since(began).as_secs()), "pending": state.pending.len(),
+            }),
+        )
     }
 }
 
-impl Default for Seen {
-    fn default() -> Self {
-        Self::new()
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_pass_that_does_not_end_makes_the_loop_unready() {
+        let seconds = Arc::new(AtomicU64::new(1_000_000));
+        let read = Arc::clone(&seconds);
+        let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
+        let seen = Seen::new(&clock, Duration::from_mins(1));
+        assert!(!seen.ready().0, "nothing has been looked at yet");
+        seen.began();
+        seen.ended(&Report::default(), Duration::from_secs(1));
+        seen.began();
+        seconds.fetch_add(15 * 60, Ordering::Relaxed);
+        assert!(seen.ready().0);
+        seconds.fetch_add(60, Ordering::Relaxed);
+        let (ready, told) = seen.ready();
+        assert_eq!((ready, &told["under_way_seconds"], &told["last_pass"]), (false, &json!(960), &json!(1_000_000)));
+        seen.ended(&Report::default(), Duration::from_mins(16));
+        assert!(seen.ready().0);
+        seen.failed(Duration::from_secs(1));
+        assert_eq!((seen.ready().0, &seen.ready().1["last_failed"]), (false, &json!(true)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Names and lines of the journal are made beforehand; the lines are as long as those of a pass.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -54,14 +54,12 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
     let (work, limits) = (work(world), limits());
     let line = |length: usize| "x".repeat(length - 1) + "\n";
     let [begun, call, effect, ended] = [BEGUN, CALL, EFFECT, ENDED].map(line);
-    let ledger = "x".repeat(24 + work.len() * 49);
     let journal = File::create_new(state.join("journal"))?;
     let start = Instant::now();
     let write = |text: &str, times: usize| (0..times).try_for_each(|_| (&journal).write_all(text.as_bytes()));
 
     look(&root, &work)?;
     let survey = start.elapsed().as_secs_f64();
-    save(&state, &ledger)?;
     write(&begun, work.len())?;
     journal.sync_data()?;
     write(&call, 2 * work.len())?;
@@ -132,16 +130,6 @@ fn read_back(root: &OwnedFd, one: &Work) -> Result<()> {
     rustix::fs::fgetxattr(&directory, MARK, &mut [0; 64][..])?;
     rustix::fs::fstat(&directory)?;
     rustix::fs::fgetxattr(&directory, LIMITS, &mut [0; 512][..])?;
-    Ok(())
-}
-
-/// The ledger of project IDs, put in place.
-fn save(state: &Path, ledger: &str) -> Result<()> {
-    let aside = state.join("ledger.new");
-    fs::write(&aside, ledger)?;
-    File::open(&aside)?.sync_all()?;
-    fs::rename(aside, state.join("ledger.json"))?;
-    rustix::fs::fsync(rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)?;
     Ok(())
 }
 

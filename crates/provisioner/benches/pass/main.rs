@@ -19,7 +19,7 @@ use provisioner::driver::Fault;
 use provisioner::driver::quotas::declared::Declared;
 use provisioner::driver::tree::{Rules, Tree};
 use provisioner::journal::Journal;
-use provisioner::ledger::{Ledger, ProjectIds};
+use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;
 use provisioner::pass::{self, Answer, Call, Outside, System};
 use provisioner::plan::Policy;
@@ -128,7 +128,7 @@ impl Bench {
             terabyte: Terabyte::Decimal,
             owner_uid: 0,
             lowest_id: 1000,
-            projects: Some(ProjectIds::From(100)),
+            projects: None,
         };
         let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), rules));
         System { key: "capstor".into(), site, driver, at_once: self.at_once }

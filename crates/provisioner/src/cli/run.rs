@@ -44,14 +44,15 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
             }
         }
     });
-    let seen = Seen::new();
+    let seen = Seen::new(&site.clock, site.settings.run.interval);
     listen::serve(&site.settings.run.listen, &seen, &wake)?;
     info!(systems = site.systems.len(), "started");
     while !site.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
+        seen.began();
         match one(site, &seen) {
             Ok(report) => {
-                seen.ended(&report, began.elapsed(), site.clock.now());
+                seen.ended(&report, began.elapsed());
                 tell(&report);
             }
             Err(fault) => {
@@ -83,7 +84,7 @@ enum NoPass {
 fn one(site: &Site, seen: &Seen) -> Result<Report, NoPass> {
     let mut work = site.begin("run", Duration::ZERO)?;
     let (survey, plan) = work.plan(false)?;
-    seen.planned(&plan, &survey, site.clock.now());
+    seen.planned(&plan, &survey);
     Ok(work.carry_out(&survey, plan, false)?)
 }
 

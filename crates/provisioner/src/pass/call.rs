@@ -48,14 +48,18 @@ pub enum Answer {
 }
 
 impl Action {
+    /// The names of all of them.
+    pub const NAMES: [&'static str; 5] =
+        ["approve_by_provider", "reject_by_provider", "set_backend_id", "set_state_done", "set_state_erred"];
+
     /// Its name in links and in the journal.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Approve(_) => "approve_by_provider",
-            Self::Reject(_) => "reject_by_provider",
-            Self::SetBackendId => "set_backend_id",
-            Self::Done => "set_state_done",
-            Self::Erred(_) => "set_state_erred",
+            Self::Approve(_) => Self::NAMES[0],
+            Self::Reject(_) => Self::NAMES[1],
+            Self::SetBackendId => Self::NAMES[2],
+            Self::Done => Self::NAMES[3],
+            Self::Erred(_) => Self::NAMES[4],
         }
     }
 

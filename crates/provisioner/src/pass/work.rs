@@ -9,6 +9,7 @@ use crate::document::{Document, OrderState, Resource, Status};
 use crate::driver::{Fault, Seen, Wanted};
 use crate::journal::{Event, Journal};
 use crate::plan::{Step, Task};
+use crate::seen;
 
 pub(super) struct Pass<'a> {
     pub(super) systems: &'a [System],
@@ -141,6 +142,7 @@ impl Pass<'_> {
             Call { resource: task.id, order: task.order, path: task.path.clone(), link: link.to_owned(), action };
         let answer = (self.outside.call)(&call);
         let Call { action, .. } = call;
+        seen::callback(action.name(), &answer);
         let note = |outcome: &str| {
             let event = Event::Callback { call: action.name().into(), outcome: outcome.into() };
             self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))

@@ -102,6 +102,9 @@ fn every_metric_of_the_documents_is_there() {
     assert_eq!(work.metric("hpc_storage_provisioner_resources{system=\"capstor\"}"), Some(1.0));
     assert_eq!(work.metric("hpc_storage_provisioner_tasks_total{outcome=\"ended\"}"), Some(1.0));
     assert_eq!(work.metric("hpc_storage_provisioner_steps_total{step=\"ensure\"}"), Some(1.0));
+    let done = "hpc_storage_provisioner_callbacks_total{action=\"set_state_done\",outcome=\"accepted\"}";
+    assert_eq!(work.metric(done), Some(1.0), "{text}");
+    assert_eq!(work.metric("hpc_storage_provisioner_pending{age=\"5m\"}"), Some(0.0), "{text}");
     assert_eq!(work.metric("hpc_storage_provisioner_held{system=\"capstor\",hold=\"refused\"}"), Some(0.0), "{text}");
     let ready: Value = serde_json::from_str(&work.ask("GET", "/health/ready").1).unwrap();
     assert_eq!(ready["pending"], 0);
