@@ -3,6 +3,7 @@
 mod check;
 mod hand;
 mod look;
+mod man;
 mod out;
 mod purge;
 mod run;
@@ -131,6 +132,14 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages into a folder
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner man ~/.local/share/man/man1 && man hpc-storage-provisioner"
+    )]
+    Man {
+        /// Folder for the pages; made if it is not there
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args, Clone, Copy)]
@@ -163,6 +172,9 @@ pub fn run(cli: Cli) -> ExitCode {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-provisioner", &mut text);
         return ended(out::print(&String::from_utf8_lossy(&text)));
+    }
+    if let Command::Man { folder } = &cli.command {
+        return ended(man::write(folder));
     }
     // An error says that the process has a provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -202,7 +214,7 @@ fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Restore { resource, make } => hand::restore(&site, resource, make),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
         Command::Usage { json, report } => usage::usage(&site, json.json, report),
-        Command::Config | Command::Completions { .. } => Ok(()),
+        Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
 

@@ -25,10 +25,10 @@ use url::Url;
 
 pub use ::settings::{Change, Environment, Fault, Faults, InForce, Listen, Overrides, Source, Warning};
 pub(crate) use check::{header_list, listen_address};
+pub(crate) use load::SCHEMA;
 pub(crate) use load::listen_option;
 pub use load::{Loaded, load};
 pub use reference::reference;
-pub(crate) use reference::variables;
 
 /// All settings, valid by construction: [`load()`] is the only way from text to here.
 #[derive(Debug, Clone)]

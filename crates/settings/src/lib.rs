@@ -3,7 +3,7 @@
 //! remedy.
 //!
 //! A program declares a table. Loading, the report of the settings in force, the warnings about unknown keys and the
-//! [reference()] are all made from it:
+//! [reference()] are all made from it, and so is a part of the [manual()]:
 //!
 //! ```
 //! use settings::{Environment, Kind, Overrides, Preset, Schema, Setting, load};
@@ -51,6 +51,7 @@ mod file;
 pub mod files;
 mod listen;
 mod load;
+mod manual;
 mod reference;
 mod schema;
 mod secret_file;
@@ -65,6 +66,7 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults, Wrong, quoted, wrong};
 pub use listen::{Listen, address};
 pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
+pub use manual::manual;
 pub use reference::reference;
 pub use schema::{Oddities, Rules, Schema, WithoutEffect};
 pub use setting::{Check, Kind, MASK, Preset, ReadUrl, Setting, Word};

@@ -16,7 +16,7 @@ use super::{
 pub type Loaded = ::settings::Loaded<Settings>;
 
 /// All that the proxy says of its settings.
-pub(super) static SCHEMA: Schema<Settings> = Schema {
+pub(crate) static SCHEMA: Schema<Settings> = Schema {
     table: TABLE,
     config_variables: &[CONFIG_PATH],
     prefixes: &PREFIXES,

@@ -1,18 +1,12 @@
 //! The reference of all settings, made from the table.
 
 use super::load::SCHEMA;
-use super::table::TABLE;
 
 const HEAD: &str = include_str!("reference.md");
 
 /// The reference as Markdown, as it stands in `docs/settings.md`.
 pub fn reference() -> String {
     ::settings::reference(&SCHEMA, HEAD)
-}
-
-/// Each setting's variables, key and meaning (Markdown), in the order of the reference.
-pub(crate) fn variables() -> impl Iterator<Item = (&'static [&'static str], &'static str, &'static str)> {
-    TABLE.iter().map(|setting| (setting.variables, setting.key, setting.doc))
 }
 
 #[cfg(test)]
@@ -50,13 +44,13 @@ mod tests {
         for row in rest.lines().skip(1).take_while(|line| line.starts_with('|')) {
             let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
             let [_, variable, _, key, ..] = cells[..] else { panic!("{row}") };
-            let setting = TABLE.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("no {key}"));
+            let setting = SCHEMA.table.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("no {key}"));
             assert!(setting.variables.contains(&variable), "{key} has no variable {variable}");
             rows += 1;
         }
         assert!(rows >= 27, "{rows}");
         // Elsewhere in it, too, only variables that are read are given as a remedy.
-        let known: Vec<_> = TABLE.iter().flat_map(|setting| setting.variables).copied().collect();
+        let known: Vec<_> = SCHEMA.table.iter().flat_map(|setting| setting.variables).copied().collect();
         for variable in ["SYSTEM_IDENTIFIER", "ON_PROCESSING_ERROR", "CACHE_MAX_AGE", "SERVER_LISTEN", "WALDUR_TIMEOUT"]
         {
             assert!(document.contains(variable) && known.contains(&variable), "{variable}");

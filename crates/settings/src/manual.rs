@@ -1,0 +1,122 @@
+//! Manual pages of a program, made from its command line and its settings.
+
+use clap::Command;
+use clap_mangen::Man;
+use clap_mangen::roff::{Inline, Roff, bold, roman};
+
+use crate::schema::Schema;
+
+/// A page for the program and one for each of its commands: names of files, and what belongs into them. `version` is the
+/// program's, `files` are paths with what each is for.
+pub fn manual<S>(cli: Command, schema: &Schema<S>, version: &str, files: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut cli = cli.disable_help_subcommand(true);
+    cli.build();
+    let program = name(&cli);
+    let source = format!("{program} {version}");
+    let commands: Vec<_> = cli.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let mut own = Roff::new();
+    after_help(&cli, &mut own);
+    section_of_files(files, &mut own);
+    environment(schema, &mut own);
+    see_also(&mut own, commands.iter().map(name));
+    let mut pages = vec![(format!("{program}.1"), rendered(cli, source.clone(), &own))];
+    for command in commands {
+        let mut own = Roff::new();
+        after_help(&command, &mut own);
+        see_also(&mut own, [program.clone()]);
+        pages.push((format!("{}.1", name(&command)), rendered(command, source.clone(), &own)));
+    }
+    pages
+}
+
+fn name(command: &Command) -> String {
+    command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
+}
+
+/// What clap knows, followed by sections of our own.
+fn rendered(command: Command, source: String, own: &Roff) -> String {
+    let title = name(&command).to_uppercase();
+    let has_commands = command.has_subcommands();
+    let man = Man::new(command).title(title).source(source).manual("User Commands");
+    let mut out = Vec::new();
+    let sections = [Man::render_title, Man::render_name_section, Man::render_synopsis_section]
+        .into_iter()
+        .chain([Man::render_description_section, Man::render_options_section])
+        .chain(has_commands.then_some(Man::render_subcommands_section as fn(&Man, &mut dyn std::io::Write) -> _));
+    for section in sections {
+        // Writing to memory cannot fail.
+        let _ = section(&man, &mut out);
+    }
+    let _ = own.to_writer(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The text below a command's help: examples, exit codes, and the rest.
+fn after_help(command: &Command, out: &mut Roff) {
+    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (mut notes, mut codes) = (Vec::new(), None);
+    for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
+        if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
+            out.control("SH", ["EXAMPLES"]);
+            verbatim(examples, out);
+        } else if let Some(text) = paragraph.strip_prefix("Exit codes: ") {
+            codes = Some(text);
+        } else {
+            notes.push(paragraph);
+        }
+    }
+    if !notes.is_empty() {
+        out.control("SH", ["NOTES"]);
+    }
+    for note in notes {
+        out.control("PP", []).text(plain(note));
+    }
+    if let Some(codes) = codes {
+        out.control("SH", ["EXIT STATUS"]).text([roman(codes)]);
+    }
+}
+
+fn verbatim(lines: &str, out: &mut Roff) {
+    out.control("nf", []);
+    for line in lines.lines() {
+        out.text([roman(line)]);
+    }
+    out.control("fi", []);
+}
+
+fn section_of_files(files: &[(&str, &str)], out: &mut Roff) {
+    out.control("SH", ["FILES"]);
+    for (path, text) in files {
+        out.control("TP", []).text([bold(*path)]).text([roman(*text)]);
+    }
+}
+
+/// Every variable, from the table of the settings.
+fn environment<S>(schema: &Schema<S>, out: &mut Roff) {
+    out.control("SH", ["ENVIRONMENT"]);
+    for setting in schema.table {
+        out.control("TP", [])
+            .text([bold(setting.variables.join(", "))])
+            .text([roman(format!("({}) ", setting.key))])
+            .text(plain(setting.doc));
+    }
+}
+
+/// Markdown of the table: what stands between backticks is bold, other emphasis is dropped.
+fn plain(markdown: &str) -> Vec<Inline> {
+    let text = markdown.replace("**", "");
+    let pieces = text.split('`').enumerate();
+    pieces.map(|(at, piece)| if at % 2 == 1 { bold(piece) } else { roman(piece) }).collect()
+}
+
+fn see_also(out: &mut Roff, names: impl IntoIterator<Item = String>) {
+    out.control("SH", ["SEE ALSO"]);
+    let mut inlines = Vec::new();
+    for name in names {
+        if !inlines.is_empty() {
+            inlines.push(roman(", "));
+        }
+        inlines.extend([bold(name), roman("(1)")]);
+    }
+    out.text(inlines);
+}
