@@ -49,8 +49,11 @@ impl Past {
     /// Takes in what a line says.
     pub(super) fn note(&mut self, time: &str, resource: Option<Uuid>, event: &Event) {
         match (resource, event) {
-            (Some(resource), Event::Begun { system, unasked, .. }) => {
-                self.begun.insert(resource);
+            (Some(resource), Event::Begun { system, steps, unasked, .. }) => {
+                // A refusal is no work: it leaves nothing on the storage, whether it is brought to its end or not.
+                if !steps.iter().any(|step| refuses(step)) {
+                    self.begun.insert(resource);
+                }
                 if let Some(mass) = *unasked {
                     // A time that cannot be read counts as now, for as long as there is this file.
                     let at = OffsetDateTime::parse(time, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp);
@@ -72,4 +75,9 @@ impl Past {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.unasked.retain(|it| it.at >= now.saturating_sub(LATELY).as_secs());
     }
+}
+
+/// Whether a step with this name in the journal refuses an order.
+fn refuses(name: &str) -> bool {
+    name.starts_with("reject: ") || name.starts_with("erred: ")
 }

@@ -34,6 +34,24 @@ fn what_was_begun_and_not_ended_is_known_after_a_start() {
 }
 
 #[test]
+fn a_refusal_that_was_broken_off_is_no_work_that_was_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+    let refusing = |step: &Step| {
+        let Event::Begun { system, path, token, by, order, why, unasked, .. } = begun() else { panic!() };
+        Event::Begun { system, path, token, by, order, steps: vec![name(step)], why, unasked }
+    };
+    let journal = Journal::open(&path, &clock()).unwrap();
+    journal.write(Some(a), refusing(&Step::Erred("no quota".into()))).unwrap();
+    journal.write(Some(b), refusing(&Step::Reject("no quota".into()))).unwrap();
+    journal.write(Some(c), begun()).unwrap();
+    journal.write(Some(c), refusing(&Step::Erred("no quota".into()))).unwrap();
+    let pasts = [journal.past(), past_in(&path, &clock()).unwrap()];
+    assert_eq!(pasts.map(|past| past.begun), [[c].into(), [c].into()]);
+}
+
+#[test]
 fn a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
