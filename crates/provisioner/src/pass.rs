@@ -20,7 +20,11 @@ use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
 use crate::preflight::{self, Site};
 
+#[cfg(test)]
+mod bench;
 mod call;
+#[cfg(test)]
+pub(crate) mod kills;
 #[cfg(test)]
 pub(crate) mod model;
 #[cfg(test)]

@@ -118,9 +118,12 @@ mod tests {
     use std::fs::{self, File};
     use std::os::fd::AsFd;
 
+    use tempfile::TempDir;
+
     use super::*;
     use crate::driver::conformance::Bench;
     use crate::driver::tree::{Rules, Tree};
+    use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
     use crate::place::Place;
 
     const USER: Ceph = Ceph { prefix: "user." };
@@ -166,13 +169,32 @@ mod tests {
         assert!(Ceph::default().ready(directory.as_fd()).is_err());
     }
 
-    #[test]
-    fn with_attributes_of_users_it_does_what_every_driver_must() {
+    /// A root with what makes it look like CephFS.
+    fn root() -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for name in USED {
             put(&File::open(root.path()).unwrap(), name, "0");
         }
-        let driver = Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false });
+        root
+    }
+
+    fn driver(root: &TempDir) -> Tree<Ceph> {
+        Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false })
+    }
+
+    #[test]
+    fn killed_at_every_line_of_the_journal_it_comes_to_the_same_end() {
+        same_end_wherever_it_is_killed(|| {
+            let root = root();
+            let driver = Box::new(driver(&root));
+            Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
+        });
+    }
+
+    #[test]
+    fn with_attributes_of_users_it_does_what_every_driver_must() {
+        let root = root();
+        let driver = driver(&root);
         let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
         Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &make_unmarked }.all();
     }

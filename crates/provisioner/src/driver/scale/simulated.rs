@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::driver::rest::faults::Chance;
 use crate::driver::rest::simulated::{Reply, Request, serve};
+use crate::pass::kills::directories;
 
 /// Rows on a page of a list.
 const ROWS: usize = 3;
@@ -108,6 +109,12 @@ impl World {
 
     pub(super) fn names(&self) -> Vec<&str> {
         self.filesets.keys().map(String::as_str).filter(|name| *name != "root").collect()
+    }
+
+    /// Everything that is there: filesets, but for their numbers, and directories, linked or not.
+    pub(super) fn census(&self) -> Vec<String> {
+        let numberless = |(name, it): (&String, &It)| format!("{name} {:?}", It { id: 0, ..it.clone() });
+        self.filesets.iter().map(numberless).chain(directories(&self.folder)).collect()
     }
 
     fn make(&mut self, name: &str, comment: &str, most_inodes: u64) {

@@ -9,6 +9,7 @@ use crate::driver::conformance::Bench;
 use crate::driver::rest::faults::Again;
 use crate::driver::rest::tests::FAST;
 use crate::limits::{Bytes, Inodes};
+use crate::pass::kills::{Fresh, same_end_wherever_it_is_killed_one_by_one};
 
 fn settings(simulated: &Simulated) -> Settings {
     let api = json!({"url": simulated.url, "timeout_seconds": 10});
@@ -51,6 +52,15 @@ fn does_it_when_much_goes_wrong() {
     let scale = scale(&simulated);
     bench(&Again(&scale), &put).all();
     assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+}
+
+#[test]
+fn killed_at_every_line_of_the_journal_it_comes_to_the_same_end() {
+    same_end_wherever_it_is_killed_one_by_one(|| {
+        let simulated = Simulated::start();
+        let driver = Box::new(scale(&simulated));
+        Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
+    });
 }
 
 #[test]

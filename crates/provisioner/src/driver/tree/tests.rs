@@ -4,6 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::driver::conformance::Bench;
 use crate::driver::quotas::declared::Declared;
+use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
 use crate::place::Place;
 
 const RULES: Rules = Rules { must_be_mounted: false, change_owner: false };
@@ -27,6 +28,15 @@ fn posix_does_what_every_driver_must() {
     let driver = posix(root.path());
     let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
     bench(&driver, &make_unmarked).all();
+}
+
+#[test]
+fn killed_at_every_line_of_the_journal_posix_comes_to_the_same_end() {
+    same_end_wherever_it_is_killed(|| {
+        let root = tempfile::tempdir().unwrap();
+        let driver = Box::new(posix(root.path()));
+        Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::driver::rest::faults::Chance;
 use crate::driver::rest::simulated::{Reply, Request, serve};
+use crate::pass::kills;
 
 /// The system's root as VAST names it.
 pub(super) const ROOT: &str = "/capstor";
@@ -89,6 +90,16 @@ impl World {
     /// Makes a quota, as a person would.
     pub(super) fn put(&mut self, name: &str, path: &str, tenant: u64) -> u64 {
         self.make(&json!({"name": name, "path": path, "tenant_id": tenant})).unwrap()
+    }
+
+    /// Everything that is there: quotas, but for their numbers, and directories.
+    pub(super) fn census(&self) -> Vec<String> {
+        let numberless = |quota: &Quota| {
+            let mut fields = quota.fields.clone();
+            fields["id"] = 0.into();
+            fields.to_string()
+        };
+        self.quotas.values().map(numberless).chain(kills::directories(&self.folder)).collect()
     }
 
     fn make(&mut self, body: &Value) -> Result<u64, &'static str> {

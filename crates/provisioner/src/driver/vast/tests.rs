@@ -9,6 +9,7 @@ use crate::driver::conformance::Bench;
 use crate::driver::rest::faults::Again;
 use crate::driver::rest::tests::FAST;
 use crate::limits::{Bytes, Inodes};
+use crate::pass::kills::{Fresh, same_end_wherever_it_is_killed_one_by_one};
 
 fn settings(simulated: &Simulated, credential: &Value) -> Settings {
     let mut settings = json!({
@@ -69,6 +70,18 @@ fn does_it_when_much_goes_wrong() {
         bench(&Again(&vast), &make).all();
         assert!(simulated.world().wrong > 50, "{}", simulated.world().wrong);
         assert!(simulated.world().logins > 2, "tokens were renewed");
+    }
+}
+
+#[test]
+fn killed_at_every_line_of_the_journal_it_comes_to_the_same_end() {
+    for follows in [false, true] {
+        same_end_wherever_it_is_killed_one_by_one(|| {
+            let simulated = Simulated::start();
+            simulated.world().follows = follows;
+            let driver = Box::new(vast(&simulated));
+            Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
+        });
     }
 }
 

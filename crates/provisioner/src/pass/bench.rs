@@ -1,0 +1,117 @@
+//! What tests of passes share: the model of Waldur, a storage system, and a program that starts anew for each pass.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::model::{Model, resource};
+use super::*;
+use crate::document::Offering;
+use crate::ledger::ProjectIds;
+use crate::limits::Terabyte;
+
+/// The resource that is in use in Waldur, and in the trash.
+pub(super) const CALLED_OFF: u128 = 10;
+
+/// One whole pass.
+pub(super) fn pass(
+    systems: &[System],
+    outside: Outside<'_>,
+    journal: &Journal,
+    ledger: &mut Ledger,
+    policy: Policy,
+    clock: &Clock,
+) -> Result<Report, PassError> {
+    let survey = survey(systems, outside.read, &journal.past(), ledger)?;
+    let plan = planned(&survey, policy, false);
+    carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
+}
+
+pub(super) fn clock() -> Clock {
+    Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_hours(500_000))
+}
+
+/// The one system of the model, with project IDs from this one on.
+pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
+    let site = Site {
+        published_root: "/capstor".into(),
+        terabyte: Terabyte::Decimal,
+        owner_uid: 0,
+        lowest_id: 1000,
+        projects: Some(ProjectIds::From(projects)),
+    };
+    [System { key: "capstor".into(), site, driver, at_once: 1 }]
+}
+
+/// A site with its journal and ledger in a folder.
+pub(super) struct Bench<'a> {
+    pub(super) model: &'a Model,
+    pub(super) systems: &'a [System],
+    pub(super) folder: &'a Path,
+    pub(super) policy: Policy,
+}
+
+impl Bench<'_> {
+    /// One pass of a program that starts anew, broken off after so many lines of the journal.
+    pub(super) fn pass(&self, lines: Option<u64>) -> Result<Report, PassError> {
+        let journal = Journal::open(&self.folder.join("journal"), &clock())?;
+        if let Some(lines) = lines {
+            journal.closes_after(lines);
+        }
+        let mut ledger = Ledger::open(&self.folder.join("ledger")).unwrap();
+        self.with(&journal, &mut ledger, &|call| self.model.call(call))
+    }
+
+    pub(super) fn with(
+        &self,
+        journal: &Journal,
+        ledger: &mut Ledger,
+        call: &(dyn Fn(&Call) -> Answer + Sync),
+    ) -> Result<Report, PassError> {
+        let read = || Ok(self.model.document());
+        let permitted = |_: &str| Ok(());
+        let tokens = BTreeMap::new();
+        let outside =
+            Outside { read: &read, call, permitted: &permitted, tokens: &tokens, by: "test", confirmed: false };
+        pass(self.systems, outside, journal, ledger, self.policy, &clock())
+    }
+}
+
+/// One resource for each way that a pass can go.
+pub(super) fn all_kinds() -> Vec<Resource> {
+    use OrderKind::{Create, Terminate, Update};
+    use OrderState::{Executing, PendingProvider};
+    let of = |n, status, kind, state, offering| resource(n, status, Some((kind, state, offering)), 2.0);
+    vec![
+        of(1, Status::Pending, Create, PendingProvider, Offering::SiteAgent),
+        of(2, Status::Pending, Create, Executing, Offering::SiteAgent),
+        of(3, Status::Pending, Create, PendingProvider, Offering::Basic),
+        of(4, Status::Updating, Update, PendingProvider, Offering::SiteAgent),
+        of(5, Status::Updating, Update, PendingProvider, Offering::Basic),
+        of(6, Status::Removing, Terminate, PendingProvider, Offering::SiteAgent),
+        of(7, Status::Removing, Terminate, PendingProvider, Offering::Basic),
+        resource(8, Status::Active, None, 2.0),
+        resource(9, Status::Pending, Some((Create, PendingProvider, Offering::SiteAgent)), 0.0),
+        resource(CALLED_OFF, Status::Active, None, 2.0),
+        resource(11, Status::Pending, Some((Create, Executing, Offering::SiteAgent)), 0.0),
+    ]
+}
+
+/// Makes what resources in use have on the storage already.
+pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
+    let document = model.document();
+    let resources: Vec<_> = document.resources.iter().filter(|it| it.status != Status::Pending).collect();
+    let before: Vec<_> =
+        resources.iter().map(|it| Resource { order: None, new_quotas: None, ..(*it).clone() }).collect();
+    let before: Vec<_> = before.iter().collect();
+    let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site);
+    let cases = before.iter().zip(&mut wanted);
+    preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Seen::Absent))), &systems[0], ledger);
+    for wanted in wanted.into_iter().flatten() {
+        let wanted = Wanted { limits: systems[0].driver.held_as(wanted.limits), ..wanted };
+        systems[0].driver.ensure(&wanted, &|_| Ok(())).unwrap();
+        if wanted.id == Uuid::from_u128(CALLED_OFF) {
+            systems[0].driver.retire(&wanted, 1, &|_| Ok(())).unwrap();
+        }
+    }
+    ledger.save().unwrap();
+}
