@@ -6,12 +6,14 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use project_quota::tag;
 
 use super::*;
 use crate::driver::conformance::Bench;
 use crate::driver::tree::{Rules, Tree};
+use crate::pass::kills::{self, Fresh, directories};
 use crate::place::Place;
 
 /// Owner and group of what is written: not root, whom ext4 lets beyond limits.
@@ -63,6 +65,28 @@ fn conforms(variable: &str) {
         fs::write(path.join("with/data/file"), "data").unwrap();
     };
     Bench { driver: &driver, ids: IDS, make_unmarked: &make_unmarked }.all();
+}
+
+fn comes_to_the_same_end_wherever_it_is_killed(variable: &str) {
+    /// More than a round has.
+    const PROJECTS: u32 = 20;
+    static ROUND: AtomicU32 = AtomicU32::new(0);
+    kills::same_end_wherever_it_is_killed(|| {
+        let round = ROUND.fetch_add(1, Ordering::Relaxed);
+        // Limits stay when a tree is deleted: each round has project IDs of its own.
+        let projects = 10_000 + PROJECTS * round;
+        let root = mounted(variable).join(format!("killed-{round}"));
+        fs::create_dir(&root).unwrap();
+        let quotas = || Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
+        let driver = Box::new(Tree::new(root.clone(), quotas(), Rules { must_be_mounted: true, change_owner: true }));
+        let quotas = quotas();
+        let census = move || {
+            let directory = File::open(&root).unwrap();
+            let of = |n: u32| format!("project {n}: {:?}", quotas.read(directory.as_fd(), projects + n).unwrap());
+            (0..PROJECTS).map(of).chain(directories(&root)).collect()
+        };
+        Fresh { driver, projects, census: Box::new(census) }
+    });
 }
 
 fn stops_at_the_limit(variable: &str) {
@@ -214,7 +238,10 @@ macro_rules! on_both {
     };
 }
 
-on_both! { conforms stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back adopts_a_tree }
+on_both! {
+    conforms comes_to_the_same_end_wherever_it_is_killed stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
+    adopts_a_tree
+}
 
 #[test]
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]

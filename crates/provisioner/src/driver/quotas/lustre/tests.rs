@@ -3,24 +3,24 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 use crate::driver::conformance::Bench;
 use crate::driver::tree::{Rules, Tree};
 use crate::limits::{Bytes, Inodes};
+use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed_one_by_one};
 use crate::pass::told;
 use crate::place::Place;
 
-/// A file system at `mount` that behaves in this `odd` way.
-fn lustre(mount: &Path, odd: &Value) -> (TempDir, Lustre) {
+/// A file system at `mount`, of which `lfs` says what these files make it say.
+fn lustre(mount: &Path, odd: &[(&str, &str)]) -> (TempDir, Lustre) {
     let folder = tempfile::tempdir().unwrap();
-    let mut state = json!({ "mount": mount.to_str().unwrap(), "limits": {} });
-    state.as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
-    fs::write(folder.path().join("state"), state.to_string()).unwrap();
+    for (name, text) in odd.iter().chain(&[("mount", mount.to_str().unwrap())]) {
+        fs::write(folder.path().join(name), format!("{text}\n")).unwrap();
+    }
     let lfs = folder.path().join("lfs");
     symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lfs"), &lfs).unwrap();
     let lustre = Lustre::new(Program::find(lfs.to_str().unwrap()).unwrap(), mount.to_str().unwrap()).unwrap();
@@ -36,10 +36,10 @@ fn what_is_set_is_read_whatever_the_version_prints() {
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
     let usage = |kib: u64, inodes| Usage { space: Bytes(kib << 10), inodes: Inodes(inodes) };
-    for odd in [json!({}), json!({ "wrap": true }), json!({ "usage": { "7": [1 << 20, 110] }, "expired": true })] {
-        let (_folder, lustre) = lustre(mount.path(), &odd);
+    let over = [("usage.7", "1048576 110"), ("expired", "")];
+    for (odd, used) in [(&[][..], usage(4, 1)), (&[("wrap", "")], usage(4, 1)), (&over, usage(1 << 20, 110))] {
+        let (_folder, lustre) = lustre(mount.path(), odd);
         lustre.ready(root.as_fd()).unwrap();
-        let used = if odd["usage"].is_null() { usage(4, 1) } else { usage(1 << 20, 110) };
         assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(used)));
         lustre.set(root.as_fd(), 7, &limits()).unwrap();
         assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (Some(limits()), Some(used)));
@@ -53,25 +53,25 @@ fn what_is_set_is_read_whatever_the_version_prints() {
 fn what_is_not_known_is_a_fault_that_says_why() {
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
-    let fault = |odd: Value| {
-        let (_folder, lustre) = lustre(mount.path(), &odd);
+    let fault = |odd: &str| {
+        let (_folder, lustre) = lustre(mount.path(), &[(odd, "")]);
         told(&lustre.ready(root.as_fd()).unwrap_err())
     };
-    let off = fault(json!({ "off": true }));
+    let off = fault("off");
     assert!(
         off.contains("quota.mdt=ugp") && off.contains("lfs ended with exit code 3: prj quotas are not enabled."),
         "{off}"
     );
-    let inaccurate = fault(json!({ "inaccurate": true }));
+    let inaccurate = fault("inaccurate");
     assert!(inaccurate.contains("exit code 5"), "{inaccurate}");
-    let default = lustre(mount.path(), &json!({ "default": true, "limits": { "7": [1, 1, 1, 1] } }));
+    let default = lustre(mount.path(), &[("default", ""), ("limits.7", "1 1 1 1")]);
     assert_eq!(default.1.read(root.as_fd(), 7).unwrap().0, None);
 }
 
 #[test]
 fn another_file_system_is_never_limited_by_mistake() {
     let mount = tempfile::tempdir().unwrap();
-    let (_folder, lustre) = lustre(mount.path(), &json!({}));
+    let (_folder, lustre) = lustre(mount.path(), &[]);
     let elsewhere = File::open("/proc").unwrap();
     let fault = lustre.set(elsewhere.as_fd(), 7, &limits()).unwrap_err().to_string();
     assert!(fault.contains("does not lie on the file system at"), "{fault}");
@@ -80,13 +80,32 @@ fn another_file_system_is_never_limited_by_mistake() {
     }
 }
 
+#[test]
+#[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+fn comes_to_the_same_end_wherever_it_is_killed() {
+    let above = tempfile::tempdir_in(std::env::var_os("KERNEL_XFS").unwrap()).unwrap();
+    same_end_wherever_it_is_killed_one_by_one(|| {
+        let root = tempfile::tempdir_in(&above).unwrap();
+        let (folder, lustre) = lustre(root.path(), &[]);
+        let rules = Rules { must_be_mounted: true, change_owner: true };
+        let driver = Box::new(Tree::new(root.path().to_owned(), lustre, rules));
+        let census = move || {
+            let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            let limits = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("limits."));
+            let told = |path: PathBuf| format!("{:?}: {}", path.file_name(), fs::read_to_string(&path).unwrap());
+            limits.map(told).chain(directories(root.path())).collect()
+        };
+        Fresh { driver, projects: 100, census: Box::new(census) }
+    });
+}
+
 /// The ioctls are those of XFS; the limits are a file's.
 #[test]
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn conforms() {
     let root = Path::new(&std::env::var_os("KERNEL_XFS").unwrap()).join("lustre");
     fs::create_dir(&root).unwrap();
-    let (_folder, lustre) = lustre(&root, &json!({ "wrap": true }));
+    let (_folder, lustre) = lustre(&root, &[("wrap", "")]);
     let driver = Tree::new(root.clone(), lustre, Rules { must_be_mounted: true, change_owner: true });
     let make_unmarked = |place: &Place| fs::create_dir_all(root.join(place.to_string())).unwrap();
     Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked }.all();
