@@ -4,6 +4,7 @@
 
 mod answers;
 mod broken;
+mod enforced;
 mod hands;
 mod kills;
 mod leases;

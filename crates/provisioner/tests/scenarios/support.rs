@@ -32,6 +32,8 @@ pub(crate) struct Site {
     address: SocketAddr,
     proxy: Option<Runtime>,
     relays: bool,
+    /// The folder with the systems' roots.
+    base: PathBuf,
     pub(crate) directory: TempDir,
     settings: Vec<(String, String)>,
 }
@@ -54,29 +56,42 @@ pub(crate) struct Ordered {
 impl Site {
     /// A site whose proxy relays callbacks: the provisioner has its client of the realm alone.
     pub(crate) fn new() -> Self {
-        Self::start(true, &[])
+        Self::start(true, &[], None, &unlimited())
     }
 
     /// A site whose links lead to Waldur, and a provisioner without a token of Waldur's.
     pub(crate) fn without_relay() -> Self {
-        Self::start(false, &[])
+        Self::start(false, &[], None, &unlimited())
     }
 
     /// A site that relays, with these settings more.
     pub(crate) fn with(more: &[(&str, &str)]) -> Self {
-        Self::start(true, more)
+        Self::start(true, more, None, &unlimited())
     }
 
-    fn start(relays: bool, more: &[(&str, &str)]) -> Self {
+    /// A site that relays, whose systems have their roots in this folder and are else as described.
+    pub(crate) fn below(base: &Path, system: &Value) -> Self {
+        Self::start(true, &[], Some(base), system)
+    }
+
+    fn start(relays: bool, more: &[(&str, &str)], base: Option<&Path>, system: &Value) -> Self {
         let simulator = Simulator::start_blocking(world(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         simulator.realm().register(Client::new(CLIENT, CLIENT_SECRET));
         let directory = TempDir::new().unwrap();
-        let systems: serde_json::Map<_, _> =
-            [SLURM, BASIC].map(|name| (name.to_owned(), system(&directory, name))).into_iter().collect();
+        let base = base.unwrap_or(directory.path()).to_owned();
+        let systems = [SLURM, BASIC].map(|name| {
+            let root = base.join(name);
+            fs::create_dir(&root).unwrap();
+            let mut system = system.clone();
+            system["root"] = json!(root);
+            (name.to_owned(), system)
+        });
+        let systems: serde_json::Map<_, _> = systems.into_iter().collect();
         let mut site = Self {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             proxy: None,
             relays,
+            base,
             settings: vec![
                 ("PROVISIONER_TOKEN_URL".into(), simulator.token_url()),
                 ("PROVISIONER_CLIENT_ID".into(), CLIENT.into()),
@@ -184,12 +199,12 @@ impl Site {
 
     /// The directory that is a system's root.
     pub(crate) fn root(&self, system: &str) -> PathBuf {
-        self.directory.path().join(system)
+        self.base.join(system)
     }
 
     /// Where a published path is here.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
-        self.directory.path().join(path.trim_start_matches('/'))
+        self.base.join(path.trim_start_matches('/'))
     }
 
     /// A file of the state directory.
@@ -341,11 +356,10 @@ fn harmless(text: &str) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-fn system(directory: &TempDir, name: &str) -> Value {
-    let root = directory.path().join(name);
-    fs::create_dir(&root).unwrap();
+/// Systems in a temporary folder, for which no rights are needed.
+fn unlimited() -> Value {
     json!({
-        "driver": "posix", "terabyte": "TB", "root": root, "must_be_mounted": false, "change_owner": false,
+        "driver": "posix", "terabyte": "TB", "must_be_mounted": false, "change_owner": false,
         "project_ids": {"from": 1000},
     })
 }

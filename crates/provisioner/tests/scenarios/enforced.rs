@@ -1,0 +1,95 @@
+//! On a real kernel, which `.ci/kernel` boots: what a user of Waldur orders is what the users of the machine get.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use simulator::world::{OrderState, ResourceState};
+
+use crate::support::{BASIC, SLURM, Site};
+
+const MIB: u64 = 1 << 20;
+const TB: u64 = 1_000_000_000_000;
+/// The group of the project, as the HPC User API says.
+const GROUP: u32 = 30_500;
+
+/// Runs a command as a person of this group; what it says on standard error if it fails.
+fn run(group: u32, program: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    let ended = command.args(arguments).env("LC_ALL", "C").uid(20_000).gid(group).output().unwrap();
+    if ended.status.success() { Ok(()) } else { Err(String::from_utf8(ended.stderr).unwrap()) }
+}
+
+/// Has a member of the project reserve a file of so many bytes.
+fn reserve(file: &Path, bytes: u64) -> Result<(), String> {
+    run(GROUP, "fallocate", &["--length", &bytes.to_string(), file.to_str().unwrap()])
+}
+
+fn is_at_the_limit(ended: Result<(), String>) {
+    let said = ended.unwrap_err();
+    assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
+}
+
+fn is_denied(ended: Result<(), String>) {
+    let said = ended.unwrap_err();
+    assert!(said.contains("Permission denied"), "{said}");
+}
+
+/// Size and free space of a directory in bytes, as `df` shows them.
+fn size(directory: &Path) -> (u64, u64) {
+    let told = rustix::fs::statvfs(directory).unwrap();
+    (told.f_blocks * told.f_frsize, told.f_bfree * told.f_frsize)
+}
+
+#[test]
+#[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+fn a_real_xfs_enforces_the_quota_that_was_ordered() {
+    let mount = std::env::var_os("KERNEL_XFS_LARGE").unwrap_or_else(|| panic!("it is set by .ci/kernel alone"));
+    for (system, projects) in [(SLURM, 1000), (BASIC, 2000)] {
+        let base = PathBuf::from(&mount).join(format!("with-{system}"));
+        fs::create_dir(&base).unwrap();
+        // Project IDs are the file system's, and so is what is in the trash of the site before.
+        let site = Site::below(&base, &json!({"driver": "xfs", "terabyte": "TB", "project_ids": {"from": projects}}));
+        let made = site.order(system, 0, 1);
+        site.apply().says("1 done, 0 not brought to their end.");
+        assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
+        let directory = site.at(&site.backend_id(made.resource));
+        let it = fs::metadata(&directory).unwrap();
+        assert_eq!((it.uid(), it.gid(), it.permissions().mode() & 0o7777), (0, GROUP, 0o2770));
+        assert_eq!(size(&directory), (TB, TB));
+        is_denied(run(GROUP + 1, "ls", &[directory.to_str().unwrap()]));
+
+        reserve(&directory.join("most"), TB - 4 * MIB).unwrap();
+        let more = directory.join("more");
+        is_at_the_limit(reserve(&more, 16 * MIB));
+        // What is written block by block shows where it ends, to the block.
+        let rest = directory.join("rest");
+        is_at_the_limit(run(GROUP, "dd", &["if=/dev/zero", &format!("of={}", rest.display()), "bs=4K", "count=2K"]));
+        File::open(&rest).unwrap().sync_all().unwrap();
+        assert_eq!(size(&directory), (TB, 0), "the last block is used, and none beyond");
+
+        let grown = site.order_size(made.resource, 2);
+        site.apply().says("1 done, 0 not brought to their end.");
+        assert_eq!(site.states(grown), (OrderState::Done, ResourceState::Ok), "{system}");
+        assert_eq!(size(&directory), (2 * TB, TB));
+        reserve(&more, 16 * MIB).unwrap();
+        reserve(&directory.join("second"), TB - 32 * MIB).unwrap();
+        is_at_the_limit(reserve(&directory.join("third"), 32 * MIB));
+
+        let ended = site.order_end(made.resource);
+        site.apply().says("1 done, 0 not brought to their end.");
+        assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminated), "{system}");
+        assert!(!directory.exists());
+        let [trashed] = &site.trash(system)[..] else { panic!("{:?}", site.trash(system)) };
+        let trashed = site.root(system).join(".trash").join(trashed);
+        assert_eq!(fs::metadata(&trashed).unwrap().permissions().mode() & 0o7777, 0);
+        assert_eq!(size(&trashed).1, 0, "it is frozen at what it holds");
+        assert_eq!(fs::metadata(trashed.join("most")).unwrap().len(), TB - 4 * MIB);
+        for closed in [trashed.parent().unwrap(), &trashed, &trashed.join("most")] {
+            is_denied(run(GROUP, "ls", &[closed.to_str().unwrap()]));
+        }
+    }
+}
