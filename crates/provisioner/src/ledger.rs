@@ -20,7 +20,7 @@ use crate::driver::Fault;
 pub enum ProjectIds {
     /// The directory's GID: right only where each GID has one tree on the system. A second tree is refused.
     Gid,
-    /// The number after the highest that was ever given, from this one on.
+    /// The number after the highest that was ever given on any system, from this one on.
     From(u32),
 }
 
@@ -120,6 +120,7 @@ impl Ledger {
         if let Some(id) = self.known(system, resource) {
             return Ok(id);
         }
+        let highest = self.entries.values().flat_map(|entries| entries.0.values()).copied().max();
         let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
         let id = match ids {
             ProjectIds::Gid => match entries.iter().find(|(_, id)| **id == gid) {
@@ -128,9 +129,9 @@ impl Ledger {
                 None => return Err(NoProject::Used(gid)),
             },
             ProjectIds::From(first) => {
-                let highest = entries.values().copied().max().map_or(0, |id| id.saturating_add(1));
-                // 0 and the highest number mean "none" to Lustre.
-                let lowest = first.max(1).max(highest);
+                // Above those of all systems: two of them may lie on one file system. 0 and the highest number mean "none" to
+                // Lustre.
+                let lowest = first.max(1).max(highest.map_or(0, |id| id.saturating_add(1)));
                 let mut candidates = (lowest..u32::MAX).take(TRIES as usize);
                 let free = candidates.find_map(|id| is_free(id).map(|free| free.then_some(id)).transpose());
                 match free {
@@ -188,7 +189,6 @@ mod tests {
         let ids = ProjectIds::From(7);
         assert_eq!(ledger.project("capstor", a, 500, ids, &free).unwrap(), 7);
         assert_eq!(ledger.project("capstor", b, 500, ids, &free).unwrap(), 8);
-        assert_eq!(ledger.project("vast", a, 500, ids, &free).unwrap(), 7);
         ledger.save().unwrap();
         let mut again = Ledger::open(&path).unwrap();
         assert_eq!(again.project("capstor", b, 500, ids, &free).unwrap(), 8);
@@ -222,6 +222,17 @@ mod tests {
         assert_eq!(["capstor", "vast"].map(|system| ledger.known(system, a)), [Some(12), None]);
         assert_eq!(ledger.known("capstor", b), None);
         assert_eq!(ledger.project("capstor", c, 500, ProjectIds::From(7), &free).unwrap(), 13);
+    }
+
+    #[test]
+    fn systems_that_may_lie_on_one_file_system_do_not_share_a_number() {
+        let mut ledger = Ledger::default();
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        let ids = ProjectIds::From(7);
+        assert_eq!(ledger.project("capstor", a, 500, ids, &free).unwrap(), 7);
+        assert_eq!(ledger.project("scratch", b, 500, ids, &free).unwrap(), 8);
+        assert_eq!(ledger.project("capstor", c, 500, ids, &free).unwrap(), 9);
+        assert_eq!(ledger.project("scratch", b, 500, ids, &free).unwrap(), 8);
     }
 
     #[test]
