@@ -92,15 +92,25 @@ pub(super) fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 return Err(Fault::Conflict(format!("{name} above {} is no directory", wanted.place)));
             }
-            other => other.map_err(what)?,
+            Err(error) => return Err(what(error)),
+            Ok(directory) => {
+                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
+                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                directory
+            }
         };
     }
     Ok(())
 }
 
+/// Under what name a directory is made aside.
+fn aside(id: Uuid) -> String {
+    format!(".new-{}", id.simple())
+}
+
 /// A directory built aside and renamed. Whoever made it in the meantime made it first.
 fn make(above: BorrowedFd<'_>, name: &str, id: Uuid, mode: Mode) -> Result<(), Errno> {
-    let aside = format!(".new-{}", id.simple());
+    let aside = aside(id);
     match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
@@ -181,6 +191,22 @@ mod tests {
         assert!(Mount::new(folder.path(), kind(folder.path())).root().is_ok());
         let fault = Mount::new(folder.path(), GPFS).root().unwrap_err();
         assert!(fault.to_string().contains("is it mounted"), "{fault}");
+    }
+
+    #[test]
+    fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
+        let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
+        let limits = crate::limits::Limits::least();
+        let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
+        let wanted = Wanted { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 };
+        std::fs::create_dir_all(folder.path().join("store").join(aside(wanted.id))).unwrap();
+        std::fs::create_dir(folder.path().join("store/cscs")).unwrap();
+        std::fs::create_dir(folder.path().join(aside(wanted.id))).unwrap();
+        make_parents(root.as_fd(), &wanted, &|_| Ok(())).unwrap();
+        assert_eq!(names(root.as_fd()).unwrap(), ["store"]);
+        assert_eq!(names(open(root.as_fd(), "store").unwrap().as_fd()).unwrap(), ["cscs"]);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<Q: Quotas> Tree<Q> {
     /// Makes the directory aside and puts it in place.
     fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let parent = parent(root, wanted, before)?;
-        let aside = format!(".new-{}", wanted.id.simple());
+        let aside = aside(wanted.id);
         before(&format!("make {aside} beside {}", wanted.place))?;
         let (directory, begun) = begin(&parent, &aside)?;
         if begun && self.mark.read(&directory)? != Some(wanted.id) {
@@ -309,6 +309,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 }
 
+/// Under what name a directory is made aside.
+fn aside(id: Uuid) -> String {
+    format!(".new-{}", id.simple())
+}
+
 /// The directory above, made if it is not there.
 fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
     let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
@@ -316,7 +321,11 @@ fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd
     for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         above = match open_below(&above, name) {
-            Ok(directory) => directory,
+            Ok(directory) => {
+                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
+                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                directory
+            }
             Err(Errno::NOENT) => {
                 before(&format!("make {path}, mode {:o}", mode.0))?;
                 make_whole(&above, name, wanted.id, *mode)?;
@@ -377,7 +386,7 @@ fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
 
 /// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
-    let aside = format!(".new-{}", id.simple());
+    let aside = aside(id);
     let cannot = |error| passing(format!("{name} cannot be made"), error);
     let (directory, begun) = begin(above, &aside)?;
     if begun {

@@ -137,6 +137,22 @@ fn what_somebody_planted_aside_is_not_taken() {
 }
 
 #[test]
+fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (first, broken_off) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&first, &go).unwrap();
+    for above in ["", "store", "store/cscs", "store/cscs/customer"] {
+        fs::create_dir(root.path().join(above).join(aside(broken_off.id))).unwrap();
+    }
+    driver.ensure(&broken_off, &go).unwrap();
+    assert!(bench.is_as_wanted(&broken_off));
+    let all = directories(root.path());
+    assert!(!all.iter().any(|name| name.contains(".new-")), "{all:?}");
+}
+
+#[test]
 fn usage_counts_each_file_once_and_follows_nothing() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();
