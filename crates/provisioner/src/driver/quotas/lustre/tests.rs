@@ -37,14 +37,16 @@ fn what_is_set_is_read_whatever_the_version_prints() {
     let root = File::open(mount.path()).unwrap();
     let usage = |kib: u64, inodes| Usage { space: Bytes(kib << 10), inodes: Inodes(inodes) };
     let over = [("usage.7", "1048576 110"), ("expired", "")];
-    for (odd, used) in [(&[][..], usage(4, 1)), (&[("wrap", "")], usage(4, 1)), (&over, usage(1 << 20, 110))] {
+    let (nothing, little, much) = (usage(0, 0), usage(4, 1), usage(1 << 20, 110));
+    for (odd, unlimited, used) in [(&[][..], nothing, little), (&[("wrap", "")], nothing, little), (&over, much, much)]
+    {
         let (_folder, lustre) = lustre(mount.path(), odd);
         lustre.ready(root.as_fd()).unwrap();
-        assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(used)));
+        assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(unlimited)));
         lustre.set(root.as_fd(), 7, &limits()).unwrap();
         assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (Some(limits()), Some(used)));
         lustre.clear(root.as_fd(), 7).unwrap();
-        assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(used)));
+        assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(unlimited)));
         assert!(matches!(lustre.set(root.as_fd(), 0, &limits()), Err(Fault::Conflict(_))));
     }
 }
