@@ -80,6 +80,17 @@ pub struct Present {
     pub project: Option<u32>,
     /// What is used, where that is known without a walk.
     pub usage: Option<Usage>,
+    /// ACLs; `None` where they are left alone.
+    pub acl: Option<Acl>,
+}
+
+/// The ACLs of a directory beyond what its mode says, as `setfacl` takes them. Empty: the mode says all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Acl {
+    /// As they are.
+    pub found: String,
+    /// As the system's settings have them, which no document knows.
+    pub wanted: String,
 }
 
 impl Present {
@@ -98,6 +109,9 @@ impl Present {
         if self.project.is_some_and(|project| project != wanted.project) {
             differences.push(Difference::Project);
         }
+        if self.acl.as_ref().is_some_and(|acl| acl.found != acl.wanted) {
+            differences.push(Difference::Acl);
+        }
         differences
     }
 }
@@ -114,6 +128,8 @@ pub enum Difference {
     Owner,
     /// Its project ID.
     Project,
+    /// Its ACLs.
+    Acl,
 }
 
 /// A tree in the trash.

@@ -26,7 +26,7 @@ pub struct Case {
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Policy {
-    /// Whether quotas, mode and owner of a directory in use are put right when they differ from the document.
+    /// Whether quotas, mode, owner and ACLs of a directory in use are put right when they differ from the document.
     pub heal: bool,
     /// Whether quotas may shrink below what is used.
     pub shrink_below_usage: bool,
@@ -522,6 +522,7 @@ fn list(differences: &[Difference]) -> String {
         Difference::Mode => "mode",
         Difference::Owner => "owner",
         Difference::Project => "project ID",
+        Difference::Acl => "ACL",
     };
     differences.iter().map(name).collect::<Vec<_>>().join(", ")
 }

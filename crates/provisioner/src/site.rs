@@ -250,7 +250,8 @@ fn system(config: &SystemConfig) -> System {
 
 /// What drives a system, opened.
 fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
-    let rules = Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner };
+    let rules =
+        Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner, acl: config.acl.clone() };
     let root = config.root();
     Ok(match config.driver {
         DriverName::Memory => Box::new(Memory::default()),

@@ -122,7 +122,7 @@ impl Bench {
     }
 
     fn system(&self, root: &Path) -> System {
-        let rules = Rules { must_be_mounted: false, change_owner: false };
+        let rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
         let site = Site {
             published_root: "/capstor".into(),
             terabyte: Terabyte::Decimal,

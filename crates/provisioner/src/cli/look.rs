@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Failure, failure, out};
 use crate::document::OrderState;
-use crate::driver::Seen;
+use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
 use crate::plan::{Case, Plan, Step};
@@ -204,7 +204,7 @@ fn seen(case: &Case) -> String {
         Ok(Seen::Obstructed(what)) => what.clone(),
         Ok(Seen::Trashed { since }) => format!("in the trash since {since} (seconds since 1970)"),
         Ok(Seen::Ours(present)) => format!(
-            "mode {:o}, owner {}:{}, {}, {}",
+            "mode {:o}, owner {}:{}, {}, {}{}",
             present.mode.0,
             present.uid,
             present.gid,
@@ -213,9 +213,17 @@ fn seen(case: &Case) -> String {
                 "uses {} bytes, {} inodes",
                 usage.space.0, usage.inodes.0
             )),
+            present.acl.as_ref().map_or(String::new(), acl),
         ),
         Ok(Seen::Unmarked(_)) => "a directory without our mark".into(),
     }
+}
+
+/// ACLs, with what they should be where they are otherwise.
+fn acl(acl: &Acl) -> String {
+    let words = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+    let wanted = if acl.found == acl.wanted { String::new() } else { format!(" instead of {}", words(&acl.wanted)) };
+    format!(", ACL {}{wanted}", words(&acl.found))
 }
 
 fn event_text(event: &Event) -> String {

@@ -77,7 +77,7 @@ impl Memory {
 
 fn bare() -> Present {
     let usage = Some(Usage { space: Bytes(0), inodes: Inodes(1) });
-    Present { uid: 0, gid: 0, mode: Mode(0o700), limits: None, project: None, usage }
+    Present { uid: 0, gid: 0, mode: Mode(0o700), limits: None, project: None, usage, acl: None }
 }
 
 impl Driver for Memory {

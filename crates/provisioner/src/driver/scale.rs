@@ -152,7 +152,7 @@ impl Scale {
         };
         let quota = survey.quotas.get(it.name());
         let (limits, usage) = (quota.and_then(Quota::limits), quota.map(Quota::usage));
-        Ok(Present { uid, gid, mode, limits, project: None, usage })
+        Ok(Present { uid, gid, mode, limits, project: None, usage, acl: None })
     }
 
     /// The resource's fileset: in the trash, at its place, or begun and not linked yet.

@@ -14,25 +14,29 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::quotas::Quotas;
-use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use super::{Acl, Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
 
+pub mod acl;
 mod handle;
 mod walk;
 
+use acl::{Named, attributes};
 use handle::{Mark, open_below, passing};
 
 /// Where trees wait to be deleted, below the root.
 const TRASH: &str = ".trash";
 
 /// What a site may vary.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// Whether the root must lie on a file system of its own: an empty mount point then never looks like an empty system.
     pub must_be_mounted: bool,
     /// Whether owner and group are set. Without it the program needs no rights, and everything belongs to its user.
     pub change_owner: bool,
+    /// What ACLs add to the mode; `None`: ACLs are neither read nor set.
+    pub acl: Option<Named>,
 }
 
 /// Directories below a root, with these quotas.
@@ -97,7 +101,12 @@ impl<Q: Quotas> Tree<Q> {
         };
         let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (wanted.uid, wanted.gid) };
         let mode = document::Mode(stat.st_mode & 0o7777);
-        Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage })
+        let acl = |named: &Named| {
+            let found = attributes::read(directory)?.to_string();
+            Ok(Acl { found, wanted: named.with(wanted.mode).to_string() })
+        };
+        let acl = self.rules.acl.as_ref().map(acl).transpose()?;
+        Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage, acl })
     }
 
     /// Makes the directory aside and puts it in place.
@@ -109,7 +118,7 @@ impl<Q: Quotas> Tree<Q> {
         if begun && self.mark.read(&directory)? != Some(wanted.id) {
             bare(&directory, &aside)?;
         }
-        before("mark, owner, project ID, limits, mode")?;
+        before(&format!("mark, {}", self.whole()))?;
         self.mark.write(&directory, wanted.id)?;
         self.set(&directory, wanted, true)?;
         sync(&directory)?;
@@ -118,7 +127,16 @@ impl<Q: Quotas> Tree<Q> {
         sync(&parent)
     }
 
-    /// Owner, project ID, limits, then the mode that lets people in: only what differs.
+    /// What [`Self::set`] sets, in words.
+    fn whole(&self) -> &'static str {
+        if self.rules.acl.is_some() {
+            "owner, project ID, limits, ACLs, mode"
+        } else {
+            "owner, project ID, limits, mode"
+        }
+    }
+
+    /// Owner, project ID, limits, then ACLs and the mode that let people in: only what differs.
     fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), Fault> {
         let present = self.present(directory, wanted)?;
         if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
@@ -132,7 +150,11 @@ impl<Q: Quotas> Tree<Q> {
         if present.limits != Some(wanted.limits) || present.project.is_some_and(|project| project != wanted.project) {
             self.quotas.set(directory.as_fd(), wanted.project, &wanted.limits)?;
         }
-        // A change of owner takes the set-group-ID bit away: the mode comes after it, always.
+        if let Some(named) = self.rules.acl.as_ref().filter(|_| present.acl.is_some_and(|acl| acl.found != acl.wanted))
+        {
+            attributes::write(directory, &named.with(wanted.mode))?;
+        }
+        // A change of owner or ACL takes the set-group-ID bit away: the mode comes after them, always.
         chmod(directory, wanted.mode)
     }
 
@@ -166,6 +188,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 "without CAP_SYS_ADMIN the marks of directories cannot be read, nor set: run as root, or set \
                  `change_owner: false` for a trial",
             ));
+        }
+        if self.rules.acl.is_some() {
+            attributes::read(&root)?;
         }
         self.quotas.ready(root.as_fd())
     }
@@ -206,7 +231,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.make(&root, wanted, before)
         } else {
             let directory = self.ours(&root, wanted)?;
-            before(&format!("owner, project ID, limits, mode of {}", wanted.place))?;
+            before(&format!("{} of {}", self.whole(), wanted.place))?;
             self.set(&directory, wanted, false)?;
             sync(&directory)
         }

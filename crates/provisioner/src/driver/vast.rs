@@ -157,7 +157,7 @@ impl Vast {
             (Found::Directory { uid, gid, mode }, quota) => {
                 quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
                 let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
-                let present = Present { uid, gid, mode, limits, project: None, usage };
+                let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
                 match quota.filter(|_| ours) {
                     // What was in its place is in the trash: this is something else.
                     Some(_) if survey.trash.contains_key(&wanted.id) => {

@@ -44,7 +44,7 @@ fn wanted(resource: &Resource) -> Wanted {
 fn present(wanted: &Wanted) -> Present {
     let Wanted { uid, gid, mode, limits, project, .. } = *wanted;
     let usage = Some(Usage { space: Bytes(1 << 30), inodes: Inodes(50) });
-    Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage }
+    Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage, acl: None }
 }
 
 fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen) -> Case {

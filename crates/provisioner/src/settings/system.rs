@@ -7,6 +7,7 @@ use serde_json::{Map, Number};
 use settings::{Value, Wrong, wrong};
 
 use super::Settings;
+use crate::driver::tree::acl::{self, Named};
 use crate::driver::{scale, vast};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
@@ -18,6 +19,9 @@ pub struct SystemConfig {
     /// Its name in the document, in lower case.
     #[serde(skip)]
     pub name: String,
+    /// What ACLs add to the mode of each directory; `None`: ACLs are left alone.
+    #[serde(skip)]
+    pub acl: Option<Named>,
     /// What drives it.
     pub driver: DriverName,
     /// What a TB of Waldur is here: `TB` (10^12 bytes) or `TiB` (2^40).
@@ -148,6 +152,7 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
             secrets(block)?;
         }
     }
+    let acl = entries(&mut value)?;
     let system: SystemConfig = serde_json::from_value(value).map_err(|error| misread(&error))?;
     let given = match system.driver {
         DriverName::Scale => system.scale.is_some(),
@@ -160,7 +165,10 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
             "add the mapping `scale` or `vast`: see docs/provisioner.md",
         ));
     }
-    let system = SystemConfig { name: name.trim().to_lowercase(), ..system };
+    if acl.is_some() && matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory) {
+        return Err(wrong("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
+    }
+    let system = SystemConfig { name: name.trim().to_lowercase(), acl, ..system };
     if !system.published_root().starts_with('/') || !system.root().is_absolute() {
         return Err(wrong("a root does not begin with `/`", "give the whole path"));
     }
@@ -171,6 +179,15 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
         return Err(wrong("at_once is not 1 to 64", "give a number of these"));
     }
     Ok(system)
+}
+
+/// Takes the entries of ACLs out of what serde reads, which could not say how they must look.
+fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Wrong> {
+    let given = system.as_object_mut().and_then(|system| system.remove("acl")).filter(|given| !given.is_null());
+    let Some(given) = given else { return Ok(None) };
+    let texts: Vec<String> =
+        serde_json::from_value(given).map_err(|_| wrong("`acl` is not a list of texts", acl::FORM))?;
+    Named::parse(&texts).map(Some).map_err(|error| wrong(error.to_string(), acl::FORM))
 }
 
 /// Serde's text, where that names no more than fields: a value could be a secret in the wrong place.

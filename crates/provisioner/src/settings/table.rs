@@ -93,7 +93,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         variables: &["PROVISIONER_DRIFT_HEAL"],
         kind: Kind::Flag(|s, flag| s.policy.heal = flag),
         preset: Preset::Is("false"),
-        doc: "Whether quotas, mode and owner of directories in use are put right when they differ from the document. \
+        doc: "Whether quotas, mode, owner and ACLs of directories in use are put right when they are not as they should be. \
               Otherwise they are told.",
     },
     Setting {

@@ -37,6 +37,10 @@ fn systems_are_refused_with_their_name_and_what_is_wrong() {
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "rot": "/"}}"#).contains("unknown field `rot`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "root": "/"}}"#).contains("the root is `/`"));
     assert!(of(r#"{"a": {"driver": "vast", "terabyte": "TB"}}"#).contains("add the mapping"));
+    let acl = |acl: &str| of(&format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB", "acl": {acl}}}}}"#));
+    assert!(acl(r#"["u:backup:r-x"]"#).contains("write `u:900:r-x`"));
+    assert!(acl(r#"["u:1:r-x", "u:1:rwx"]"#).contains("has an entry already") && acl("7").contains("not a list"));
+    assert!(of(r#"{"a": {"driver": "memory", "terabyte": "TB", "acl": []}}"#).contains("sets no ACLs"));
     let secret = of(r#"{"a": {"driver": "vast", "terabyte": "TB", "vast": {"password": ["hush"], "tenant": "hush"}}}"#);
     assert!(secret.contains("not of the kind") && !secret.contains("hush"), "{secret}");
     assert!(of("{}").contains("empty") && of("[]").contains("not a mapping"));

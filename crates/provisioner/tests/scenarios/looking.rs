@@ -42,6 +42,27 @@ fn explain_tells_the_whole_story_by_any_name() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn explain_shows_acls_and_how_they_should_be() {
+    let mut site = Site::new();
+    site.order(SLURM, 0, 10);
+    site.apply();
+    let system = json!({
+        "driver": "posix", "terabyte": "TB", "root": site.root(SLURM), "must_be_mounted": false, "change_owner": false,
+        "acl": ["u:900:r-x"],
+    });
+    site.set("PROVISIONER_SYSTEMS", &json!({SLURM: system}).to_string());
+    if site.run(&["check"]).out.contains("has no POSIX ACLs") {
+        eprintln!("SKIPPED: temporary files are on a file system without ACLs");
+        return;
+    }
+    site.run(&["explain", PATH]).ends_with(0).says("ACL none instead of u:900:r-x,g::rwx").says("ACL differs");
+    site.set("PROVISIONER_DRIFT_HEAL", "true");
+    site.apply().says("1 done");
+    site.run(&["explain", PATH]).ends_with(0).says("ACL u:900:r-x,g::rwx\n").says("nothing: all is as it should be");
+}
+
+#[test]
 fn explain_says_why_there_is_no_directory() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);

@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn driver(root: &TempDir) -> Tree<Ceph> {
-        Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false })
+        Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false, acl: None })
     }
 
     #[test]

@@ -1,13 +1,16 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::*;
+use crate::driver::Difference;
 use crate::driver::conformance::Bench;
 use crate::driver::quotas::declared::Declared;
 use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
 use crate::place::Place;
 
-const RULES: Rules = Rules { must_be_mounted: false, change_owner: false };
+const RULES: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
 
 fn posix(root: &Path) -> Tree<Declared> {
     Tree::new(root.to_owned(), Declared::new("user"), RULES)
@@ -63,6 +66,137 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     let gone = fs::metadata(root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
     assert_eq!(gone.mode() & 0o7777, 0);
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
+}
+
+/// A driver that sets these entries, or nothing where the file system has no ACLs.
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn with_acls(root: &Path, texts: &[&str]) -> Option<Tree<Declared>> {
+    let named = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let driver = Tree::new(root.to_owned(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
+    driver.ready().inspect_err(|fault| eprintln!("SKIPPED: {fault}")).ok().map(|()| driver)
+}
+
+fn open(path: impl AsRef<Path>) -> fs::File {
+    fs::File::open(path).unwrap()
+}
+
+fn differences(bench: &Bench<'_>, wanted: &Wanted) -> Vec<Difference> {
+    let Seen::Ours(present) = bench.seen(wanted) else { panic!("{:?}", bench.seen(wanted)) };
+    present.differences(wanted)
+}
+
+#[test]
+fn with_acls_it_does_what_every_driver_must() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "default:g:901:rwx"]) else { return };
+    // What is made here inherits something else.
+    let inherited = Named::parse(&["default:u:7:rwx".into()]).unwrap().with(document::Mode(0o777));
+    attributes::write(open(root.path()), &inherited).unwrap();
+    let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+    bench(&driver, &make_unmarked).all();
+}
+
+#[test]
+fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:rwx", "default:g:901:rwx"]) else { return };
+    let bench = bench(&driver, &|_| {});
+    let mut wanted = bench.wanted(1);
+    let path = root.path().join(wanted.place.to_string());
+    let in_place = |what: &str| {
+        if what.contains("in place") {
+            let aside = path.with_file_name(format!(".new-{}", wanted.id.simple()));
+            let found = attributes::read(open(aside)).unwrap().to_string();
+            assert!(found.starts_with("u:900:r-x,g::rwx,g:901:rwx,default:"), "{found}");
+        }
+        Ok(())
+    };
+    driver.ensure(&wanted, &in_place).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2770);
+    assert_eq!(attributes::read(open(path.parent().unwrap())).unwrap().to_string(), "", "only what was ordered");
+    fs::write(path.join("inherits"), "").unwrap();
+    assert_eq!(attributes::read(open(path.join("inherits"))).unwrap().to_string(), "g::rwx,g:901:rwx");
+
+    // A mode is a mode, even though it moves the mask.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o2750)).unwrap();
+    assert_eq!(differences(&bench, &wanted), [Difference::Mode]);
+    driver.ensure(&wanted, &go).unwrap();
+    for texts in
+        [&[][..], &["u:900:rwx", "g:901:rwx", "default:g:901:rwx"], &["u:900:r-x", "g:901:rwx"], &["default:u:1:rwx"]]
+    {
+        let other = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        attributes::write(open(&path), &other.with(wanted.mode)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
+        assert_eq!(differences(&bench, &wanted), [Difference::Acl], "{texts:?}");
+        driver.ensure(&wanted, &go).unwrap();
+        assert!(bench.is_as_wanted(&wanted), "{texts:?}: {:?}", bench.seen(&wanted));
+    }
+    wanted.mode = document::Mode(0o2750);
+    driver.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+    driver.retire(&wanted, 7, &go).unwrap();
+    driver.restore(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+}
+
+#[test]
+fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (Some(names), Some(clears)) = (with_acls(root.path(), &["u:900:r-x"]), with_acls(root.path(), &[])) else {
+        return;
+    };
+    let leaves = posix(root.path());
+    let wanted = bench(&leaves, &|_| {}).wanted(1);
+    let found = || attributes::read(open(root.path().join(wanted.place.to_string()))).unwrap().to_string();
+    names.ensure(&wanted, &go).unwrap();
+    leaves.ensure(&wanted, &go).unwrap();
+    assert_eq!(found(), "u:900:r-x,g::rwx");
+    let Seen::Ours(present) = bench(&leaves, &|_| {}).seen(&wanted) else { panic!() };
+    assert_eq!((present.acl, present.mode), (None, wanted.mode));
+    clears.ensure(&wanted, &go).unwrap();
+    assert_eq!(found(), "");
+    assert!(bench(&clears, &|_| {}).is_as_wanted(&wanted));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn whom_an_acl_names_enters_until_the_directory_is_retired() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:r-x", "default:u:900:rwx"]) else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let wanted = bench(&driver, &|_| {}).wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let enters = |path: &Path, uid: u32, gid: u32| {
+        let mut list = Command::new("ls");
+        list.arg(path).uid(uid).gid(gid).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let (path, trash) = (root.path().join(wanted.place.to_string()), root.path().join(".trash"));
+    fs::create_dir(path.join("folder")).unwrap();
+    assert!(enters(&path, 900, 902) && enters(&path, 902, 901) && !enters(&path, 902, 902));
+    assert!(enters(&path.join("folder"), 900, 902));
+    let frozen = |what: &str| {
+        if what.contains("into the trash") {
+            assert!(!enters(&path, 900, 902) && !enters(&path, 902, 901) && !enters(&path.join("folder"), 900, 902));
+        }
+        Ok(())
+    };
+    driver.retire(&wanted, 7, &frozen).unwrap();
+    // Its mode alone must do, whatever the trash's.
+    fs::set_permissions(&trash, fs::Permissions::from_mode(0o777)).unwrap();
+    let gone = trash.join(format!("{}.7", wanted.id));
+    assert!(!enters(&gone, 900, 902) && !enters(&gone, 902, 901) && !enters(&gone.join("folder"), 900, 902));
+}
+
+#[test]
+fn a_file_system_without_acls_is_not_ready_for_them() {
+    let named = Named::parse(&["u:900:r-x".into()]).unwrap();
+    let tree = Tree::new("/proc".into(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
+    let fault = tree.ready().unwrap_err();
+    assert!(fault.to_string().contains("has no POSIX ACLs"), "{fault}");
 }
 
 #[test]
@@ -174,7 +308,7 @@ fn usage_counts_each_file_once_and_follows_nothing() {
 fn a_root_that_is_not_mounted_is_no_empty_system() {
     let root = tempfile::tempdir_in("/").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     let rules = Rules { must_be_mounted: true, ..RULES };
-    let tree = |path: &Path| Tree::new(path.to_owned(), Declared::new("user"), rules);
+    let tree = |path: &Path| Tree::new(path.to_owned(), Declared::new("user"), rules.clone());
     if fs::metadata(root.path()).unwrap().dev() == fs::metadata("/").unwrap().dev() {
         assert!(tree(root.path()).ready().is_err());
     }

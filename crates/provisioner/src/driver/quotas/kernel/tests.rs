@@ -58,7 +58,7 @@ fn conforms(variable: &str) {
     let root = mounted(variable).join("conforms");
     fs::create_dir(&root).unwrap();
     let quotas = Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
-    let driver = Tree::new(root.clone(), quotas, Rules { must_be_mounted: true, change_owner: true });
+    let driver = Tree::new(root.clone(), quotas, Rules { must_be_mounted: true, change_owner: true, acl: None });
     let make_unmarked = |place: &Place| {
         let path = root.join(place.to_string());
         fs::create_dir_all(path.join("with/data")).unwrap();
@@ -78,7 +78,8 @@ fn comes_to_the_same_end_wherever_it_is_killed(variable: &str) {
         let root = mounted(variable).join(format!("killed-{round}"));
         fs::create_dir(&root).unwrap();
         let quotas = || Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
-        let driver = Box::new(Tree::new(root.clone(), quotas(), Rules { must_be_mounted: true, change_owner: true }));
+        let driver =
+            Box::new(Tree::new(root.clone(), quotas(), Rules { must_be_mounted: true, change_owner: true, acl: None }));
         let quotas = quotas();
         let census = move || {
             let directory = File::open(&root).unwrap();

@@ -89,7 +89,7 @@ fn comes_to_the_same_end_wherever_it_is_killed() {
     same_end_wherever_it_is_killed_one_by_one(|| {
         let root = tempfile::tempdir_in(&above).unwrap();
         let (folder, lustre) = lustre(root.path(), &[]);
-        let rules = Rules { must_be_mounted: true, change_owner: true };
+        let rules = Rules { must_be_mounted: true, change_owner: true, acl: None };
         let driver = Box::new(Tree::new(root.path().to_owned(), lustre, rules));
         let census = move || {
             let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -108,7 +108,7 @@ fn conforms() {
     let root = Path::new(&std::env::var_os("KERNEL_XFS").unwrap()).join("lustre");
     fs::create_dir(&root).unwrap();
     let (_folder, lustre) = lustre(&root, &[("wrap", "")]);
-    let driver = Tree::new(root.clone(), lustre, Rules { must_be_mounted: true, change_owner: true });
+    let driver = Tree::new(root.clone(), lustre, Rules { must_be_mounted: true, change_owner: true, acl: None });
     let make_unmarked = |place: &Place| fs::create_dir_all(root.join(place.to_string())).unwrap();
     Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked }.all();
 }
