@@ -16,6 +16,7 @@ use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
 pub mod command;
+mod deletion;
 pub mod memory;
 mod mount;
 pub mod on_demand;

@@ -6,20 +6,21 @@
 
 use std::cell::OnceCell;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::deletion::delete;
 use super::quotas::Quotas;
 use super::{Acl, Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
 
 pub mod acl;
-mod handle;
+pub(super) mod handle;
 mod walk;
 
 use acl::{Named, attributes};
@@ -312,9 +313,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
         };
         before(&format!("delete {name} from the trash for good"))?;
         let project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
-        walk::delete(&directory)?;
-        rustix::fs::unlinkat(&trash, name.as_str(), AtFlags::REMOVEDIR)
-            .map_err(|error| passing(format!("{name} cannot be deleted from the trash"), error))?;
+        let alike =
+            |directory: BorrowedFd<'_>| project.map_or(Ok(()), |project| self.quotas.tag(directory, project, true));
+        delete(&trash, &name, &alike)?;
         project.map_or(Ok(()), |project| self.quotas.clear(root.as_fd(), project))
     }
 

@@ -13,7 +13,7 @@ use crate::driver::Fault;
 const TRIES: u32 = 64;
 
 /// Opens a directory below another one: no symlink, no other mount, never upwards.
-pub(super) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
+pub(in crate::driver) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -53,6 +53,6 @@ impl Mark {
     }
 }
 
-pub(super) fn passing(what: impl Into<String>, error: Errno) -> Fault {
+pub(in crate::driver) fn passing(what: impl Into<String>, error: Errno) -> Fault {
     Fault::passing(what, std::io::Error::from(error))
 }

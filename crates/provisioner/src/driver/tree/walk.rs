@@ -1,7 +1,7 @@
 //! What a tree takes, counted file by file, on systems that do not count.
 
 use std::collections::BTreeSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
@@ -14,35 +14,6 @@ use crate::limits::{Bytes, Inodes, Usage};
 const DEEPEST: usize = 500;
 /// After how many files the count is told.
 const TOLD_EACH: u64 = 1000;
-
-/// Deletes everything in a directory, by handles: no symlink is followed, and no mount crossed.
-pub(super) fn delete(directory: &OwnedFd) -> Result<(), Fault> {
-    let cannot = |error| passing("a directory in the trash cannot be read or deleted", error);
-    for entry in Dir::read_from(directory).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            // Which of them says that it is a directory.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(cannot(error)),
-        }
-        match open_below(directory, name) {
-            Ok(below) => delete(&below)?,
-            Err(Errno::XDEV) => {
-                return Err(Fault::Conflict(
-                    "another file system is mounted in a tree in the trash: unmount it first".into(),
-                ));
-            }
-            Err(error) => return Err(cannot(error)),
-        }
-        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).map_err(cannot)?;
-    }
-    Ok(())
-}
 
 struct Walk<'a> {
     usage: Usage,

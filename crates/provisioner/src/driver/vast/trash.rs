@@ -1,13 +1,13 @@
 //! The trash of a mounted tree: `.trash` below its root, closed to all but this program's user, with one directory
 //! `UUID.SECONDS` for each tree.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode as Bits;
 use rustix::io::Errno;
 
 use crate::driver::mount::{names, open};
-use crate::driver::{Fault, Trashed, Wanted};
+use crate::driver::{Fault, Trashed, Wanted, deletion};
 
 const TRASH: &str = ".trash";
 
@@ -65,11 +65,8 @@ fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Resu
 /// Deletes a tree for good.
 pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Fault> {
     let trash = open(root, TRASH).map_err(|error| Fault::passing("the trash cannot be read", error))?;
-    // By way of the handle, so that nobody can put another directory in the trash's place; below it the standard library
-    // follows no symlink.
-    let path = format!("/proc/self/fd/{}/{}", trash.as_fd().as_raw_fd(), name(trashed));
-    std::fs::remove_dir_all(path)
-        .map_err(|error| Fault::passing(format!("the tree of {} cannot be deleted", trashed.id), error))
+    // No project IDs here.
+    deletion::delete(&trash, &name(trashed), &|_| Ok(()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! On a real kernel: `.ci/kernel` boots one, and says by variables where the file systems are mounted.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use project_quota::tag;
 
 use super::*;
 use crate::driver::conformance::Bench;
+use crate::driver::deletion;
 use crate::driver::tree::{Rules, Tree};
 use crate::pass::kills::{self, Fresh, directories};
 use crate::place::Place;
@@ -210,6 +211,23 @@ fn adopts_a_tree(variable: &str) {
     assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7004), "the top is tagged last");
 }
 
+/// Whoever owns a directory may give it another project ID; what is deep must go all the same.
+fn deletes_what_is_deep_and_another_projects(variable: &str) {
+    let (path, quotas) = folder(variable, "deletes");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7006, true).unwrap();
+    let deep = path.join(vec!["deep"; 70].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    for above in deep.ancestors().take(10) {
+        quotas.tag(File::open(above).unwrap().as_fd(), 7007, true).unwrap();
+    }
+    let trash = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
+    let refused = deletion::delete(&trash, "deletes", &|_| Err(Fault::unclear("not alike")));
+    assert_eq!(refused.unwrap_err().to_string(), "not alike");
+    deletion::delete(&trash, "deletes", &|other| quotas.tag(other, 7006, true)).unwrap();
+    assert!(!path.exists());
+}
+
 fn says_how_to_turn_quotas_on(variable: &str, remedy: &str) {
     let root = File::open(mounted(variable)).unwrap();
     let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
@@ -241,7 +259,7 @@ macro_rules! on_both {
 
 on_both! {
     conforms comes_to_the_same_end_wherever_it_is_killed stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
-    adopts_a_tree
+    adopts_a_tree deletes_what_is_deep_and_another_projects
 }
 
 #[test]

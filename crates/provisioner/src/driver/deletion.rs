@@ -1,0 +1,120 @@
+//! Deleting trees for good, however deep they are: whoever makes a tree must not be able to keep it.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir};
+use rustix::io::Errno;
+
+use super::Fault;
+use super::tree::handle::{open_below, passing};
+
+/// How many levels down it goes by itself: each holds two handles, and a piece of the stack.
+const DEEPEST: usize = 64;
+
+/// Deletes a tree in the trash, by handles: no symlink is followed, no mount crossed, and nothing is gone up by `..`. Killed
+/// midway, it is taken up by the next call.
+///
+/// What lies deeper than [`DEEPEST`] is lifted: renamed to the top of the tree itself, where it lies high enough to be
+/// deleted. File systems with project quotas refuse that to a directory whose project ID is not the top's; `alike` gives it
+/// that ID.
+pub(super) fn delete(trash: &OwnedFd, name: &str, alike: Alike<'_>) -> Result<(), Fault> {
+    let name = CString::new(name).map_err(|error| Fault::passing("a name in the trash", error))?;
+    let top = match open_below(trash, &*name) {
+        Ok(top) => top,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(cannot(error)),
+    };
+    Deletion { top: &top, alike, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
+}
+
+/// Gives a directory the project ID of the top one.
+pub(super) type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Fault>;
+
+struct Deletion<'a> {
+    top: &'a OwnedFd,
+    alike: Alike<'a>,
+    /// How many names for what is lifted were tried.
+    lifted: u64,
+}
+
+impl Deletion<'_> {
+    /// Deletes a directory, that has this name in the one above, with all that is in it.
+    fn directory(
+        &mut self,
+        above: BorrowedFd<'_>,
+        name: &CStr,
+        directory: BorrowedFd<'_>,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        loop {
+            let found = self.contents(directory, depth)?;
+            match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                // What was lifted hither, or missed by a reading while entries went away. Each time some have gone.
+                Err(Errno::NOTEMPTY | Errno::EXIST) if found => {}
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+    }
+
+    /// Deletes or lifts what one reading of a directory finds; whether that was anything.
+    fn contents(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<bool, Fault> {
+        let mut found = false;
+        for entry in Dir::read_from(directory).map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            found = true;
+            match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                // Which of them says that it is a directory.
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(cannot(error)),
+            }
+            let below = match open_below(directory, name) {
+                Ok(below) => below,
+                Err(Errno::XDEV) => {
+                    return Err(Fault::Conflict(
+                        "another file system is mounted in a tree in the trash: unmount it first".into(),
+                    ));
+                }
+                Err(error) => return Err(cannot(error)),
+            };
+            if depth < DEEPEST {
+                self.directory(directory, name, below.as_fd(), depth + 1)?;
+            } else {
+                self.lift(directory, name, below.as_fd())?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Renames a directory to the top of the tree, under a name that is free there.
+    fn lift(&mut self, above: BorrowedFd<'_>, name: &CStr, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+        let mut alike = false;
+        loop {
+            let free = format!(".deep-{}", self.lifted);
+            match rustix::fs::renameat(above, name, self.top, free.as_str()) {
+                Ok(()) => return Ok(()),
+                // A call that was killed left it, or it is the users'. An empty directory is replaced, and no loss.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => self.lifted += 1,
+                Err(Errno::XDEV) if !alike => {
+                    (self.alike)(above)?;
+                    (self.alike)(directory)?;
+                    alike = true;
+                }
+                Err(error) => return Err(passing("a directory too deep in the trash cannot be renamed", error)),
+            }
+        }
+    }
+}
+
+fn cannot(error: Errno) -> Fault {
+    passing("a directory in the trash cannot be read or deleted", error)
+}
+
+#[cfg(test)]
+mod tests;
