@@ -5,6 +5,7 @@ mod hand;
 mod look;
 mod man;
 mod out;
+mod progress;
 mod purge;
 mod run;
 mod usage;

@@ -25,6 +25,7 @@ pub mod rest;
 pub mod scale;
 pub mod tree;
 pub mod vast;
+pub mod walked;
 
 /// A directory as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,9 +217,8 @@ pub trait Driver: Debug + Send + Sync {
     /// Deletes a tree in the trash for good. Only what [`Driver::trash`] named, and only that.
     fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault>;
 
-    /// What the files of each take; `None` where the directory is not there or not ours. May walk, and then tells `seen`
-    /// the number of files seen so far.
-    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>>;
+    /// What the files of each take; `None` where the directory is not there or not ours. May walk.
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>>;
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::driver::quotas::lustre::Lustre;
 use crate::driver::scale::Scale;
 use crate::driver::tree::{Rules, Tree};
 use crate::driver::vast::Vast;
+use crate::driver::walked::Walked;
 use crate::driver::{Before, Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease};
@@ -48,6 +49,8 @@ pub struct Site {
     pub source: Source,
     /// The time.
     pub clock: Clock,
+    /// The files that its drivers have walked.
+    pub walked: Walked,
     /// Set, it stops everything before the next effect.
     pub stop: Arc<AtomicBool>,
 }
@@ -56,8 +59,9 @@ impl Site {
     /// Opens what only has to be opened for looking.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
         let source = Source::new(&settings)?;
-        let systems = settings.systems.iter().map(system).collect();
-        Ok(Self { settings, systems, source, clock, stop: Arc::default() })
+        let walked = Walked::default();
+        let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
+        Ok(Self { settings, systems, source, clock, walked, stop: Arc::default() })
     }
 
     /// The journal's file.
@@ -232,9 +236,9 @@ pub enum DriveError {
     Storage(#[from] Fault),
 }
 
-fn system(config: &SystemConfig) -> System {
-    let opened = config.clone();
-    let driver = OnDemand::new(Box::new(move || driver(&opened)));
+fn system(config: &SystemConfig, walked: &Walked) -> System {
+    let (opened, walked) = (config.clone(), walked.clone());
+    let driver = OnDemand::new(Box::new(move || driver(&opened, &walked)));
     let site = preflight::Site {
         published_root: config.published_root(),
         terabyte: config.terabyte,
@@ -249,7 +253,7 @@ fn system(config: &SystemConfig) -> System {
 }
 
 /// What drives a system, opened.
-fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
+fn driver(config: &SystemConfig, walked: &Walked) -> Result<Box<dyn Driver>, Fault> {
     let rules =
         Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner, acl: config.acl.clone() };
     let root = config.root();
@@ -257,18 +261,18 @@ fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
         DriverName::Memory => Box::new(Memory::default()),
         DriverName::Posix => {
             let namespace = if config.change_owner { "trusted" } else { "user" };
-            Box::new(Tree::new(root, Declared::new(namespace), rules))
+            Box::new(Tree::new(root, Declared::new(namespace), rules).counting(walked))
         }
         DriverName::Xfs | DriverName::Ext4 => {
             let handle = File::open(&root)
                 .map_err(|error| Fault::passing(format!("the root {} cannot be opened", root.display()), error))?;
             let kernel = Kernel::of(handle.as_fd())?;
-            Box::new(Tree::new(root, kernel, rules))
+            Box::new(Tree::new(root, kernel, rules).counting(walked))
         }
         DriverName::Lustre => {
             let lfs = Program::find("lfs").map_err(|error| Fault::passing("Lustre's tools are needed", error))?;
             let mount = config.mount.clone().unwrap_or_else(|| root.clone());
-            Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules))
+            Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules).counting(walked))
         }
         DriverName::Scale => {
             let settings = config.scale.as_ref().ok_or_else(|| Fault::unclear("the mapping `scale` is missing"))?;
@@ -276,8 +280,9 @@ fn driver(config: &SystemConfig) -> Result<Box<dyn Driver>, Fault> {
         }
         DriverName::Vast => {
             let settings = config.vast.as_ref().ok_or_else(|| Fault::unclear("the mapping `vast` is missing"))?;
-            Box::new(Vast::new(settings).map_err(|error| Fault::passing("VAST is not set up", error))?)
+            let vast = Vast::new(settings).map_err(|error| Fault::passing("VAST is not set up", error))?;
+            Box::new(vast.counting(walked))
         }
-        DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules)),
+        DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules).counting(walked)),
     })
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::work::begin;
-use super::{Failure, failure, look, out};
+use super::{Failure, failure, look, out, progress};
 use crate::document::Status;
 use crate::driver::{Fault, Seen};
 use crate::plan::Case;
@@ -64,5 +64,7 @@ fn drive(work: &mut Work<'_>, case: &Case, deed: Deed) -> Result<(), Failure> {
     let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let system = work.site.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    Ok(work.drive(system, wanted.id, &case.resource.path, &|before| deed(&*system.driver, wanted, before))?)
+    let walked = &work.site.walked;
+    let done = || work.drive(system, wanted.id, &case.resource.path, &|before| deed(&*system.driver, wanted, before));
+    Ok(progress::during(walked, done)?)
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::work::begin;
-use super::{EXIT_FAILURE, Failure, failure, out};
+use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::Status;
 use crate::driver::Trashed;
 use crate::ledger::ProjectIds;
@@ -37,7 +37,8 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
     if yes && !due.is_empty() {
         let mut work = begin(site, "purge")?;
         for (system, trashed) in &due {
-            match work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, before)) {
+            let purge = || work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, before));
+            match progress::during(&site.walked, purge) {
                 Ok(()) if system.site.projects == Some(ProjectIds::Gid) => work.ledger.forget(&system.key, trashed.id),
                 Ok(()) => {}
                 Err(fault) => failed.push((trashed.id, crate::pass::told(&fault))),

@@ -1,10 +1,8 @@
 //! `usage`: what is used, for people, dashboards and Waldur.
 
-use std::io::{IsTerminal, Write};
-
 use serde_json::json;
 
-use super::{EXIT_FAILURE, Failure, failure, out};
+use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::Status;
 use crate::site::Site;
 
@@ -14,12 +12,6 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
     let (survey, _) = site.look()?;
-    let progress = std::io::stderr().is_terminal();
-    let seen = |files: u64| {
-        if progress {
-            let _ = write!(std::io::stderr().lock(), "\r{files} files\u{1b}[K");
-        }
-    };
     let (mut rows, mut failed) = (Vec::new(), 0);
     for system in &site.systems {
         let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
@@ -31,7 +23,8 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
             .collect();
         let wanted: Vec<_> = cases.iter().map(|(_, wanted)| *wanted).collect();
         let terabyte = system.site.terabyte;
-        for ((resource, wanted), usage) in cases.iter().zip(system.driver.usage(&wanted, &seen)) {
+        let used = progress::during(&site.walked, || system.driver.usage(&wanted));
+        for ((resource, wanted), usage) in cases.iter().zip(used) {
             let known = match usage {
                 Ok(usage) => usage,
                 Err(fault) => {
@@ -55,9 +48,6 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
             }
             rows.push((resource.id, resource.path.clone(), known, wanted.limits));
         }
-    }
-    if progress {
-        let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K");
     }
     if json {
         let row = |(id, path, usage, limits): &(_, _, Option<crate::limits::Usage>, crate::limits::Limits)| json!({"resource": id, "path": path, "usage": usage, "limits": limits});

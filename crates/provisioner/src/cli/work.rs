@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out};
+use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out, progress};
 use crate::pass::{self, Report, Survey, told};
 use crate::plan::Hold;
 use crate::site::{BeginError, Site, Work};
@@ -41,7 +41,7 @@ pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: b
         }
     }
     let shown = look::shown(&plan, &survey);
-    let report = work.carry_out(&survey, plan, confirmed)?;
+    let report = progress::during(&site.walked, || work.carry_out(&survey, plan, confirmed))?;
     if json {
         out::print_json(&report)?;
     } else {

@@ -71,7 +71,7 @@ impl Bench<'_> {
         let Seen::Ours(present) = self.seen(&wanted) else { panic!("{:?}", self.seen(&wanted)) };
         let numbered = present.project.is_some();
         assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
-        assert!(driver.usage(&[&wanted], &|_| {}).pop().unwrap().unwrap().is_some());
+        assert!(driver.usage(&[&wanted]).pop().unwrap().unwrap().is_some());
         for _ in 0..2 {
             driver.retire(&wanted, 1_000, &go).unwrap();
             assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::Fault;
 use super::tree::handle::{open_below, passing};
+use super::walked::Walked;
 
 /// How many levels down it goes by itself: each holds two handles, and a piece of the stack.
 const DEEPEST: usize = 64;
@@ -18,14 +19,14 @@ const DEEPEST: usize = 64;
 /// What lies deeper than [`DEEPEST`] is lifted: renamed to the top of the tree itself, where it lies high enough to be
 /// deleted. File systems with project quotas refuse that to a directory whose project ID is not the top's; `alike` gives it
 /// that ID.
-pub(super) fn delete(trash: &OwnedFd, name: &str, alike: Alike<'_>) -> Result<(), Fault> {
+pub(super) fn delete(trash: &OwnedFd, name: &str, alike: Alike<'_>, walked: &Walked) -> Result<(), Fault> {
     let name = CString::new(name).map_err(|error| Fault::passing("a name in the trash", error))?;
     let top = match open_below(trash, &*name) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(cannot(error)),
     };
-    Deletion { top: &top, alike, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
+    Deletion { top: &top, alike, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
 }
 
 /// Gives a directory the project ID of the top one.
@@ -34,6 +35,7 @@ pub(super) type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Fault>;
 struct Deletion<'a> {
     top: &'a OwnedFd,
     alike: Alike<'a>,
+    walked: &'a Walked,
     /// How many names for what is lifted were tried.
     lifted: u64,
 }
@@ -50,7 +52,10 @@ impl Deletion<'_> {
         loop {
             let found = self.contents(directory, depth)?;
             match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Ok(()) | Err(Errno::NOENT) => {
+                    self.walked.one();
+                    return Ok(());
+                }
                 // What was lifted hither, or missed by a reading while entries went away. Each time some have gone.
                 Err(Errno::NOTEMPTY | Errno::EXIST) if found => {}
                 Err(error) => return Err(cannot(error)),
@@ -69,7 +74,10 @@ impl Deletion<'_> {
             }
             found = true;
             match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
+                Ok(()) | Err(Errno::NOENT) => {
+                    self.walked.one();
+                    continue;
+                }
                 // Which of them says that it is a directory.
                 Err(Errno::ISDIR | Errno::PERM) => {}
                 Err(error) => return Err(cannot(error)),

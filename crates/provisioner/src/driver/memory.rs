@@ -206,7 +206,7 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted], _: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
         let tree = self.tree();
         let one = |wanted: &&Wanted| {
             let ours = tree.places.get(&wanted.place).filter(|it| it.mark == Some(wanted.id));

@@ -84,8 +84,8 @@ impl Driver for OnDemand {
         self.driver()?.purge(trashed, before)
     }
 
-    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
-        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.usage(wanted, seen))
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.usage(wanted))
     }
 }
 

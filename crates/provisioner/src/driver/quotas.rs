@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
 use super::Fault;
+use super::walked::Walked;
 use crate::limits::{Limits, Usage};
 
 pub mod ceph;
@@ -29,9 +30,9 @@ pub trait Quotas: Debug + Send + Sync {
     /// The directory's project ID; `None` where the system has none, 0 where none is set.
     fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault>;
 
-    /// Gives the directory, and all that will be made in it, a project ID. What is in it already may be many files:
-    /// `new` says that there is nothing.
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, new: bool) -> Result<(), Fault>;
+    /// Gives the directory, and all that will be made in it, a project ID. Where it is not new, what is in it
+    /// gets the ID, too, which may be many files: `within` counts them.
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault>;
 
     /// Limits and usage of the directory; `None` for what is not set or not known without a walk.
     fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault>;

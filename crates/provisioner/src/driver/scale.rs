@@ -374,7 +374,7 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted], _: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
         let survey = match self.survey() {
             Ok(survey) => survey,
             Err(fault) => return super::same_for_all(&fault, wanted.len()),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::deletion::delete;
 use super::quotas::Quotas;
+use super::walked::Walked;
 use super::{Acl, Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
@@ -47,6 +48,7 @@ pub struct Tree<Q> {
     quotas: Q,
     rules: Rules,
     mark: Mark,
+    walked: Walked,
 }
 
 impl<Q: Quotas> Tree<Q> {
@@ -54,7 +56,13 @@ impl<Q: Quotas> Tree<Q> {
     pub fn new(root: PathBuf, quotas: Q, rules: Rules) -> Self {
         // What a directory's group can write it could forge: `user.` serves only who has no rights anyway.
         let mark = Mark::new(if rules.change_owner { "trusted" } else { "user" });
-        Self { root, quotas, rules, mark }
+        Self { root, quotas, rules, mark, walked: Walked::default() }
+    }
+
+    /// The same, with what it walks counted here.
+    #[must_use]
+    pub fn counting(self, walked: &Walked) -> Self {
+        Self { walked: walked.clone(), ..self }
     }
 
     fn root(&self) -> Result<OwnedFd, Fault> {
@@ -146,7 +154,7 @@ impl<Q: Quotas> Tree<Q> {
                 .map_err(|error| passing(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
         }
         if present.project.is_some_and(|project| project != wanted.project) {
-            self.quotas.tag(directory.as_fd(), wanted.project, new)?;
+            self.quotas.tag(directory.as_fd(), wanted.project, (!new).then_some(&self.walked))?;
         }
         if present.limits != Some(wanted.limits) || present.project.is_some_and(|project| project != wanted.project) {
             self.quotas.set(directory.as_fd(), wanted.project, &wanted.limits)?;
@@ -314,12 +322,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
         before(&format!("delete {name} from the trash for good"))?;
         let project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike =
-            |directory: BorrowedFd<'_>| project.map_or(Ok(()), |project| self.quotas.tag(directory, project, true));
-        delete(&trash, &name, &alike)?;
+            |directory: BorrowedFd<'_>| project.map_or(Ok(()), |project| self.quotas.tag(directory, project, None));
+        delete(&trash, &name, &alike, &self.walked)?;
         project.map_or(Ok(()), |project| self.quotas.clear(root.as_fd(), project))
     }
 
-    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
         let one = |wanted: &&Wanted| {
             let root = self.root()?;
             let directory = match open_below(&root, &*wanted.place.to_string()) {
@@ -328,7 +336,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             };
             match self.present(&directory, wanted)?.usage {
                 Some(usage) => Ok(Some(usage)),
-                None => walk::usage(directory.as_fd(), seen).map(Some),
+                None => walk::usage(directory.as_fd(), &self.walked).map(Some),
             }
         };
         wanted.iter().map(one).collect()

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::mount::{self, Found, Mount};
 use super::rest::{Api, NotSetUp, Pace};
+use super::walked::Walked;
 use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document::Mode;
 use crate::limits::{Limits, Usage};
@@ -72,6 +73,7 @@ pub struct Vast {
     management: Management,
     mount: Mount,
     root: String,
+    walked: Walked,
 }
 
 /// What is there at one time.
@@ -122,7 +124,14 @@ impl Vast {
             management: Management::new(settings, pace)?,
             mount: Mount::new(&settings.mount, kind),
             root: settings.root.trim_end_matches('/').to_owned(),
+            walked: Walked::default(),
         })
+    }
+
+    /// The same, with what it walks counted here.
+    #[must_use]
+    pub fn counting(self, walked: &Walked) -> Self {
+        Self { walked: walked.clone(), ..self }
     }
 
     fn path(&self, place: &Place) -> String {
@@ -330,10 +339,10 @@ impl Driver for Vast {
             self.management.delete(quota.id)?;
         }
         before(&format!("delete the tree of {}", trashed.id))?;
-        trash::delete(root.as_fd(), trashed)
+        trash::delete(root.as_fd(), trashed, &self.walked)
     }
 
-    fn usage(&self, wanted: &[&Wanted], _: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
         let used = |(wanted, seen): (&&Wanted, Result<Seen, Fault>)| match seen? {
             Seen::Ours(Present { usage: None, .. }) => {
                 Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)))

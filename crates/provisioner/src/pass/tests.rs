@@ -63,12 +63,8 @@ fn a_passing_fault_never_errs_an_order() {
         fn purge(&self, _: &crate::driver::Trashed, _: crate::driver::Before<'_>) -> Result<(), Fault> {
             Err(Fault::unclear("busy"))
         }
-        fn usage(
-            &self,
-            wanted: &[&Wanted],
-            seen: &(dyn Fn(u64) + Sync),
-        ) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {
-            self.0.usage(wanted, seen)
+        fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {
+            self.0.usage(wanted)
         }
     }
     let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Quotas;
 use crate::driver::Fault;
+use crate::driver::walked::Walked;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 
 /// Limits: bytes, and files with directories.
@@ -77,7 +78,7 @@ impl Quotas for Ceph {
         Ok(None)
     }
 
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: bool) -> Result<(), Fault> {
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
         Ok(())
     }
 

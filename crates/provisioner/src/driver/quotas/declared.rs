@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::Quotas;
 use crate::driver::Fault;
+use crate::driver::walked::Walked;
 use crate::limits::{Limits, Usage};
 
 /// Limits in an extended attribute. For file systems without quotas, where others (or nobody) enforce them.
@@ -40,7 +41,7 @@ impl Quotas for Declared {
         Ok(None)
     }
 
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: bool) -> Result<(), Fault> {
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
         Ok(())
     }
 

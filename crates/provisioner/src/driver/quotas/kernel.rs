@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{Quotas, tagging};
 use crate::driver::Fault;
+use crate::driver::walked::Walked;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 
 /// Project quotas of one mounted file system.
@@ -85,8 +86,8 @@ impl Quotas for Kernel {
         tagging::project(directory)
     }
 
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, new: bool) -> Result<(), Fault> {
-        tagging::tag(directory, number(project)?, new)
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+        tagging::tag(directory, number(project)?, within)
     }
 
     fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {

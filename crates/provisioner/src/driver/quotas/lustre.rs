@@ -17,6 +17,7 @@ use super::kernel::number;
 use super::{Quotas, tagging};
 use crate::driver::Fault;
 use crate::driver::command::{Program, run};
+use crate::driver::walked::Walked;
 use crate::limits::{Limits, Usage};
 
 mod words;
@@ -89,8 +90,8 @@ impl Quotas for Lustre {
         tagging::project(directory)
     }
 
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, new: bool) -> Result<(), Fault> {
-        tagging::tag(directory, number(project)?, new)
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+        tagging::tag(directory, number(project)?, within)
     }
 
     fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {

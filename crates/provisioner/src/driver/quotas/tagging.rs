@@ -11,6 +11,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::driver::Fault;
+use crate::driver::walked::Walked;
 
 /// How deep a tree may be: each level holds a handle or two.
 const DEEPEST: usize = 200;
@@ -25,17 +26,17 @@ pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
     Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
 }
 
-/// Tags a directory, and what is in it unless it is `new`.
+/// Tags a directory, and what is in it unless that is nothing.
 ///
 /// Symlinks and special files stay as they are, for they cannot be opened without harm: they count nowhere.
-pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, new: bool) -> Result<(), Fault> {
-    if !new {
-        below(directory, project, Below::All, 0)?;
+pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), Fault> {
+    if let Some(walked) = within {
+        below(directory, project, Below::All, walked, 0)?;
     }
     set(directory, project, true)?;
-    if !new {
+    if let Some(walked) = within {
         // What was made in the top directory during the walk.
-        below(directory, project, Below::Untagged, 0)?;
+        below(directory, project, Below::Untagged, walked, 0)?;
     }
     Ok(())
 }
@@ -47,7 +48,13 @@ enum Below {
     Untagged,
 }
 
-fn below(directory: BorrowedFd<'_>, project: Project, which: Below, depth: usize) -> Result<(), Fault> {
+fn below(
+    directory: BorrowedFd<'_>,
+    project: Project,
+    which: Below,
+    walked: &Walked,
+    depth: usize,
+) -> Result<(), Fault> {
     if depth > DEEPEST {
         return Err(Fault::unclear(format!("a tree is deeper than {DEEPEST} directories: its project ID is not set")));
     }
@@ -59,6 +66,7 @@ fn below(directory: BorrowedFd<'_>, project: Project, which: Below, depth: usize
             continue;
         }
         let Some((opened, kind)) = open(directory, name)? else { continue };
+        walked.one();
         let is_directory = kind.is_dir();
         let was = tag::get(opened.as_fd()).map_err(|error| untaggable(name, error))?;
         let wanted = Tag { project: Some(project), inherit: is_directory };
@@ -66,7 +74,7 @@ fn below(directory: BorrowedFd<'_>, project: Project, which: Below, depth: usize
             tag::set(opened.as_fd(), wanted).map_err(|error| untaggable(name, error))?;
         }
         if is_directory && (which == Below::All || was != wanted) {
-            below(opened.as_fd(), project, which, depth + 1)?;
+            below(opened.as_fd(), project, which, walked, depth + 1)?;
         }
     }
     Ok(())

@@ -72,7 +72,7 @@ impl Driver for Again<'_> {
         again(|| self.0.purge(trashed, before))
     }
 
-    fn usage(&self, wanted: &[&Wanted], seen: &(dyn Fn(u64) + Sync)) -> Vec<Result<Option<Usage>, Fault>> {
-        wanted.iter().map(|wanted| again(|| self.0.usage(&[wanted], seen).remove(0))).collect()
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        wanted.iter().map(|wanted| again(|| self.0.usage(&[wanted]).remove(0))).collect()
     }
 }

@@ -94,7 +94,7 @@ fn many_are_looked_at_with_few_lists() {
     assert!(seen[1..].iter().all(|seen| matches!(seen, Seen::Ours(_))), "{seen:?}");
     // Two pages of filesets, four of quotas; not one for each resource.
     assert_eq!(simulated.world().lists, 6);
-    let usage = scale.usage(&[&wanted[1]], &|_| {}).remove(0).unwrap();
+    let usage = scale.usage(&[&wanted[1]]).remove(0).unwrap();
     assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
 }
 

@@ -299,7 +299,7 @@ fn usage_counts_each_file_once_and_follows_nothing() {
     fs::write(top.join("sub/file"), vec![1; 100_000]).unwrap();
     fs::hard_link(top.join("sub/file"), top.join("again")).unwrap();
     symlink(outside.path(), top.join("link")).unwrap();
-    let usage = driver.usage(&[&wanted], &|_| {}).pop().unwrap().unwrap().unwrap();
+    let usage = driver.usage(&[&wanted]).pop().unwrap().unwrap().unwrap();
     assert_eq!(usage.inodes.0, 4, "top, sub, file, link: {usage:?}");
     assert!((100_000..1 << 19).contains(&usage.space.0), "{usage:?}");
 }

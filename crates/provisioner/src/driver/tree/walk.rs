@@ -8,23 +8,22 @@ use rustix::io::Errno;
 
 use super::handle::{open_below, passing};
 use crate::driver::Fault;
+use crate::driver::walked::Walked;
 use crate::limits::{Bytes, Inodes, Usage};
 
 /// How deep a tree may be: each level holds a handle.
 const DEEPEST: usize = 500;
-/// After how many files the count is told.
-const TOLD_EACH: u64 = 1000;
 
 struct Walk<'a> {
     usage: Usage,
     linked: BTreeSet<(u64, u64)>,
-    seen: &'a (dyn Fn(u64) + Sync),
+    walked: &'a Walked,
 }
 
 /// Space on disk and inodes of a tree; a file with several names counts once. No symlink is followed.
-pub(super) fn usage(directory: BorrowedFd<'_>, seen: &(dyn Fn(u64) + Sync)) -> Result<Usage, Fault> {
+pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage, Fault> {
     let nothing = Usage { space: Bytes(0), inodes: Inodes(0) };
-    let mut walk = Walk { usage: nothing, linked: BTreeSet::new(), seen };
+    let mut walk = Walk { usage: nothing, linked: BTreeSet::new(), walked };
     let top = rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))?;
     walk.count(&top);
     walk.directory(directory, 0)?;
@@ -72,8 +71,6 @@ impl Walk<'_> {
         let space = u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512);
         self.usage.space.0 = self.usage.space.0.saturating_add(space);
         self.usage.inodes.0 += 1;
-        if self.usage.inodes.0.is_multiple_of(TOLD_EACH) {
-            (self.seen)(self.usage.inodes.0);
-        }
+        self.walked.one();
     }
 }

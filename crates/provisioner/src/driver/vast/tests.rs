@@ -225,12 +225,12 @@ fn usage_is_in_bytes_and_unknown_is_no_zero() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let wanted = bench(&vast, &|_| {}).wanted(1);
-    assert_eq!(vast.usage(&[&wanted], &|_| {}).remove(0).unwrap(), None);
+    assert_eq!(vast.usage(&[&wanted]).remove(0).unwrap(), None);
     vast.ensure(&wanted, &go).unwrap();
     let used = Usage { space: Bytes(13_832_814_592), inodes: Inodes(3) };
-    assert_eq!(vast.usage(&[&wanted], &|_| {}).remove(0).unwrap(), Some(used));
+    assert_eq!(vast.usage(&[&wanted]).remove(0).unwrap(), Some(used));
     simulated.world().quotas.values_mut().next().unwrap().fields["used_inodes"] = Value::Null;
-    assert!(vast.usage(&[&wanted], &|_| {}).remove(0).is_err());
+    assert!(vast.usage(&[&wanted]).remove(0).is_err());
     assert!(vast.retire(&wanted, 5, &go).is_err(), "it cannot be frozen at what is not known");
 }
 

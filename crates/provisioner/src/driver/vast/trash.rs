@@ -7,6 +7,7 @@ use rustix::fs::Mode as Bits;
 use rustix::io::Errno;
 
 use crate::driver::mount::{names, open};
+use crate::driver::walked::Walked;
 use crate::driver::{Fault, Trashed, Wanted, deletion};
 
 const TRASH: &str = ".trash";
@@ -63,10 +64,10 @@ fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Resu
 }
 
 /// Deletes a tree for good.
-pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Fault> {
+pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), Fault> {
     let trash = open(root, TRASH).map_err(|error| Fault::passing("the trash cannot be read", error))?;
     // No project IDs here.
-    deletion::delete(&trash, &name(trashed), &|_| Ok(()))
+    deletion::delete(&trash, &name(trashed), &|_| Ok(()), walked)
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn comes_to_the_same_end_wherever_it_is_killed(variable: &str) {
 fn stops_at_the_limit(variable: &str) {
     let (path, quotas) = folder(variable, "stops");
     let directory = File::open(&path).unwrap();
-    quotas.tag(directory.as_fd(), 7001, true).unwrap();
+    quotas.tag(directory.as_fd(), 7001, None).unwrap();
     assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7001));
     assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
     let before = used(&quotas, &directory, 7001);
@@ -136,7 +136,7 @@ fn stops_at_the_limit(variable: &str) {
 fn holds_what_it_says(variable: &str) {
     let (path, quotas) = folder(variable, "holds");
     let directory = File::open(&path).unwrap();
-    quotas.tag(directory.as_fd(), 7002, true).unwrap();
+    quotas.tag(directory.as_fd(), 7002, None).unwrap();
     for space in [1, 1000, 4097, 10_000_000_000_001, (1 << 60) + 1] {
         let agreed = limits(space, u64::from(u32::MAX) + 3).in_blocks_of(quotas.block());
         quotas.set(directory.as_fd(), 7002, &agreed).unwrap();
@@ -155,7 +155,7 @@ fn goes_to_the_trash_and_back(variable: &str) {
     let (tagged, there) = (path.join("tagged"), trash.join("tagged"));
     fs::create_dir(&tagged).unwrap();
     let directory = File::open(&tagged).unwrap();
-    quotas.tag(directory.as_fd(), 7003, true).unwrap();
+    quotas.tag(directory.as_fd(), 7003, None).unwrap();
     fs::write(tagged.join("file"), vec![1; 100_000]).unwrap();
     File::open(tagged.join("file")).unwrap().sync_all().unwrap();
     let before = used(&quotas, &directory, 7003);
@@ -181,9 +181,9 @@ fn adopts_a_tree(variable: &str) {
     run("mkfifo", &[&path.join("fifo").display().to_string()]).unwrap();
     let directory = File::open(&path).unwrap();
     // A tree that was left half done: below a tagged directory there is an untagged file.
-    quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, true).unwrap();
+    quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, None).unwrap();
     for _ in 0..2 {
-        quotas.tag(directory.as_fd(), 7004, false).unwrap();
+        quotas.tag(directory.as_fd(), 7004, Some(&Walked::default())).unwrap();
         for (path, inherit) in [(&path, true), (&path.join("a"), true), (&deep, true), (&deep.join("file"), false)] {
             let found = tag::get(File::open(path).unwrap().as_fd()).unwrap();
             assert_eq!(found, tag::Tag { project: Project::new(7004), inherit }, "{}", path.display());
@@ -204,7 +204,7 @@ fn adopts_a_tree(variable: &str) {
     fs::create_dir(&within).unwrap();
     let mount = |arguments: &[&Path]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
     mount(&[Path::new("--bind"), &other, &within]);
-    let fault = quotas.tag(directory.as_fd(), 7005, false);
+    let fault = quotas.tag(directory.as_fd(), 7005, Some(&Walked::default()));
     assert!(Command::new("umount").arg(&within).status().unwrap().success());
     assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
     assert_eq!(tag::get(File::open(&outside).unwrap().as_fd()).unwrap().project, None);
@@ -215,16 +215,16 @@ fn adopts_a_tree(variable: &str) {
 fn deletes_what_is_deep_and_another_projects(variable: &str) {
     let (path, quotas) = folder(variable, "deletes");
     let directory = File::open(&path).unwrap();
-    quotas.tag(directory.as_fd(), 7006, true).unwrap();
+    quotas.tag(directory.as_fd(), 7006, None).unwrap();
     let deep = path.join(vec!["deep"; 70].join("/"));
     fs::create_dir_all(&deep).unwrap();
     for above in deep.ancestors().take(10) {
-        quotas.tag(File::open(above).unwrap().as_fd(), 7007, true).unwrap();
+        quotas.tag(File::open(above).unwrap().as_fd(), 7007, None).unwrap();
     }
     let trash = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
-    let refused = deletion::delete(&trash, "deletes", &|_| Err(Fault::unclear("not alike")));
+    let refused = deletion::delete(&trash, "deletes", &|_| Err(Fault::unclear("not alike")), &Walked::default());
     assert_eq!(refused.unwrap_err().to_string(), "not alike");
-    deletion::delete(&trash, "deletes", &|other| quotas.tag(other, 7006, true)).unwrap();
+    deletion::delete(&trash, "deletes", &|other| quotas.tag(other, 7006, None), &Walked::default()).unwrap();
     assert!(!path.exists());
 }
 
