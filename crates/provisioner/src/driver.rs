@@ -215,7 +215,9 @@ pub trait Driver: Debug + Send + Sync {
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
 
     /// Deletes a tree in the trash for good. Only what [`Driver::trash`] named, and only that.
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault>;
+    /// `project` is the ID that it was given, on systems that have them: its limits go, too. What the tree says of itself does
+    /// not count, for its owner can change that to another's.
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault>;
 
     /// What the files of each take; `None` where the directory is not there or not ours. May walk.
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>>;

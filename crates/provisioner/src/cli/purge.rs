@@ -37,7 +37,8 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
     if yes && !due.is_empty() {
         let mut work = begin(site, "purge")?;
         for (system, trashed) in &due {
-            let purge = || work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, before));
+            let project = work.ledger.known(&system.key, trashed.id);
+            let purge = || work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, project, before));
             match progress::during(&site.walked, purge) {
                 Ok(()) if system.site.projects == Some(ProjectIds::Gid) => work.ledger.forget(&system.key, trashed.id),
                 Ok(()) => {}

@@ -85,9 +85,9 @@ impl Bench<'_> {
         assert_eq!(driver.trash().unwrap(), []);
         driver.retire(&wanted, 2_000, &go).unwrap();
         let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
-        driver.purge(&other, &go).ok();
+        driver.purge(&other, Some(wanted.project), &go).ok();
         assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
-        driver.purge(&Trashed { id: wanted.id, since: 2_000 }, &go).unwrap();
+        driver.purge(&Trashed { id: wanted.id, since: 2_000 }, Some(wanted.project), &go).unwrap();
         assert_eq!(self.seen(&wanted), Seen::Absent);
         assert_eq!(driver.trash().unwrap(), []);
         // XFS counts what was deleted for a while.
@@ -144,8 +144,8 @@ impl Bench<'_> {
             assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
             driver.retire(&wanted, 4_000, &go).unwrap();
             let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
-            whole &= killed(at, &|before| driver.purge(trashed, before));
-            driver.purge(trashed, &go).unwrap();
+            whole &= killed(at, &|before| driver.purge(trashed, Some(wanted.project), before));
+            driver.purge(trashed, Some(wanted.project), &go).unwrap();
             assert_eq!(self.seen(&wanted), Seen::Absent);
             at += 1;
             if whole {

@@ -200,7 +200,7 @@ impl Driver for Memory {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         before("delete")?;
         self.tree().trash.retain(|id, (since, _)| (*id, *since) != (trashed.id, trashed.since));
         Ok(())

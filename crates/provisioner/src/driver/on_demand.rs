@@ -80,8 +80,8 @@ impl Driver for OnDemand {
         self.driver()?.adopt(wanted, before)
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
-        self.driver()?.purge(trashed, before)
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.purge(trashed, project, before)
     }
 
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {

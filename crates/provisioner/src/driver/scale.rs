@@ -363,7 +363,7 @@ impl Driver for Scale {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since) };
         let filesets = self.management.filesets()?;
         let gone = filesets.iter().filter(|fileset| fileset.mark() == Some(mark) && fileset.junction().is_none());

@@ -256,9 +256,10 @@ impl<Q: Quotas> Driver for Tree<Q> {
         // Nobody enters; without rights of its own, the program must be able to come back.
         chmod(&directory, document::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, wanted)?;
-        if let Some(usage) = present.usage {
+        // Its owner can give it another's project ID, whose limits are not to be touched.
+        if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == wanted.project)) {
             let frozen = Limits::frozen_at(usage, self.quotas.block());
-            self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
+            self.quotas.set(directory.as_fd(), wanted.project, &frozen)?;
         }
         before(&format!("put {} into the trash", wanted.place))?;
         let trash = open_trash(&root)?;
@@ -310,7 +311,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&directory)
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         let name = format!("{}.{}", trashed.id, trashed.since);
         let trash = open_trash(&root)?;
@@ -319,12 +320,15 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(obstructed(&name, error)),
         };
+        // First, for without the tree nobody would look for them.
+        if let Some(project) = project {
+            before(&format!("take the limits of project {project} away"))?;
+            self.quotas.clear(root.as_fd(), project)?;
+        }
         before(&format!("delete {name} from the trash for good"))?;
-        let project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
-        let alike =
-            |directory: BorrowedFd<'_>| project.map_or(Ok(()), |project| self.quotas.tag(directory, project, None));
-        delete(&trash, &name, &alike, &self.walked)?;
-        project.map_or(Ok(()), |project| self.quotas.clear(root.as_fd(), project))
+        let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
+        let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
+        delete(&trash, &name, &alike, &self.walked)
     }
 
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {

@@ -327,7 +327,7 @@ impl Driver for Vast {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {

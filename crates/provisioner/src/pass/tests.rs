@@ -60,7 +60,7 @@ fn a_passing_fault_never_errs_an_order() {
         fn adopt(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
             Err(Fault::unclear("busy"))
         }
-        fn purge(&self, _: &crate::driver::Trashed, _: crate::driver::Before<'_>) -> Result<(), Fault> {
+        fn purge(&self, _: &crate::driver::Trashed, _: Option<u32>, _: crate::driver::Before<'_>) -> Result<(), Fault> {
             Err(Fault::unclear("busy"))
         }
         fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {

@@ -68,8 +68,8 @@ impl Driver for Again<'_> {
         again(|| self.0.adopt(wanted, before))
     }
 
-    fn purge(&self, trashed: &Trashed, before: Before<'_>) -> Result<(), Fault> {
-        again(|| self.0.purge(trashed, before))
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.purge(trashed, project, before))
     }
 
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {

@@ -149,10 +149,10 @@ fn data_survives_the_trash_and_goes_with_the_purge() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
     scale.retire(&wanted, 6, &go).unwrap();
     for since in [5, 7] {
-        scale.purge(&Trashed { id: wanted.id, since }, &go).unwrap();
+        scale.purge(&Trashed { id: wanted.id, since }, None, &go).unwrap();
         assert_eq!(simulated.world().names().len(), 1, "another time in the trash is another tree");
     }
-    scale.purge(&Trashed { id: wanted.id, since: 6 }, &go).unwrap();
+    scale.purge(&Trashed { id: wanted.id, since: 6 }, None, &go).unwrap();
     assert!(simulated.world().names().is_empty());
 }
 

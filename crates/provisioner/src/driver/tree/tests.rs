@@ -230,7 +230,7 @@ fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
     driver.ensure(&wanted, &go).unwrap();
     symlink(outside.path(), root.path().join(wanted.place.to_string()).join("link")).unwrap();
     driver.retire(&wanted, 7, &go).unwrap();
-    driver.purge(&Trashed { id: wanted.id, since: 7 }, &go).unwrap();
+    driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go).unwrap();
     assert!(outside.path().join("kept").exists() && driver.trash().unwrap().is_empty());
 }
 

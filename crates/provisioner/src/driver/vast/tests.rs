@@ -144,7 +144,7 @@ fn a_path_in_the_trash_can_be_had_by_another() {
         vast.restore(&old, &go).unwrap();
         assert!(bench.is_as_wanted(&old), "{:?}", seen(&vast, &old));
         assert!(simulated.folder.path().join(old.place.to_string()).join("file").exists());
-        vast.purge(&Trashed { id: new.id, since: 6 }, &go).unwrap();
+        vast.purge(&Trashed { id: new.id, since: 6 }, None, &go).unwrap();
         assert!(bench.is_as_wanted(&old), "the purge took nothing of it");
         assert_eq!(simulated.world().quotas.len(), 1);
     }
@@ -161,16 +161,16 @@ fn a_purge_takes_what_was_named_and_nothing_else() {
     std::fs::write(&outside, "data").unwrap();
     std::fs::create_dir(inside.join("below")).unwrap();
     std::os::unix::fs::symlink(outside.parent().unwrap(), inside.join("below/link")).unwrap();
-    vast.purge(&Trashed { id: wanted.id, since: 5 }, &go).unwrap();
+    vast.purge(&Trashed { id: wanted.id, since: 5 }, None, &go).unwrap();
     assert!(inside.join("below").exists(), "it is not in the trash");
     vast.retire(&wanted, 5, &go).unwrap();
     let frozen = simulated.world().quotas.values().next().unwrap().fields.clone();
     assert_eq!((&frozen["hard_limit"], &frozen["hard_limit_inodes"]), (&json!(13_832_814_592_u64), &json!(3)));
     for since in [4, 6] {
-        vast.purge(&Trashed { id: wanted.id, since }, &go).unwrap();
+        vast.purge(&Trashed { id: wanted.id, since }, None, &go).unwrap();
         assert_eq!(simulated.world().quotas.len(), 1, "another time in the trash is another tree");
     }
-    vast.purge(&Trashed { id: wanted.id, since: 5 }, &go).unwrap();
+    vast.purge(&Trashed { id: wanted.id, since: 5 }, None, &go).unwrap();
     assert_eq!(vast.trash().unwrap(), []);
     assert!(simulated.world().quotas.is_empty() && outside.exists());
 }

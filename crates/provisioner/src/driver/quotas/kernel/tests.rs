@@ -14,6 +14,7 @@ use super::*;
 use crate::driver::conformance::Bench;
 use crate::driver::deletion;
 use crate::driver::tree::{Rules, Tree};
+use crate::driver::{Driver as _, Trashed, Wanted};
 use crate::pass::kills::{self, Fresh, directories};
 use crate::place::Place;
 
@@ -55,11 +56,17 @@ fn is_at_the_limit(ended: Result<(), String>) {
     assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
 }
 
+/// The driver with its root at this path, which is made, and quotas of the file system.
+fn tree(root: &Path) -> (Tree<Kernel>, Kernel) {
+    fs::create_dir(root).unwrap();
+    let quotas = || Kernel::of(File::open(root).unwrap().as_fd()).unwrap();
+    let rules = Rules { must_be_mounted: true, change_owner: true, acl: None };
+    (Tree::new(root.to_owned(), quotas(), rules), quotas())
+}
+
 fn conforms(variable: &str) {
     let root = mounted(variable).join("conforms");
-    fs::create_dir(&root).unwrap();
-    let quotas = Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
-    let driver = Tree::new(root.clone(), quotas, Rules { must_be_mounted: true, change_owner: true, acl: None });
+    let (driver, _) = tree(&root);
     let make_unmarked = |place: &Place| {
         let path = root.join(place.to_string());
         fs::create_dir_all(path.join("with/data")).unwrap();
@@ -77,11 +84,8 @@ fn comes_to_the_same_end_wherever_it_is_killed(variable: &str) {
         // Limits stay when a tree is deleted: each round has project IDs of its own.
         let projects = 10_000 + PROJECTS * round;
         let root = mounted(variable).join(format!("killed-{round}"));
-        fs::create_dir(&root).unwrap();
-        let quotas = || Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
-        let driver =
-            Box::new(Tree::new(root.clone(), quotas(), Rules { must_be_mounted: true, change_owner: true, acl: None }));
-        let quotas = quotas();
+        let (driver, quotas) = tree(&root);
+        let driver = Box::new(driver);
         let census = move || {
             let directory = File::open(&root).unwrap();
             let of = |n: u32| format!("project {n}: {:?}", quotas.read(directory.as_fd(), projects + n).unwrap());
@@ -167,6 +171,24 @@ fn goes_to_the_trash_and_back(variable: &str) {
     let untagged = path.join("untagged");
     fs::write(&untagged, "").unwrap();
     assert_eq!(fs::rename(&untagged, tagged.join("in")).unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
+}
+
+/// The owner of a directory may give it another's project ID.
+fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
+    let root = mounted(variable).join("stolen");
+    let (driver, quotas) = tree(&root);
+    let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
+    let [thief, owner] = [1, 2].map(|n| Wanted { project: 7020 + n, ..bench.wanted(n) });
+    for wanted in [&thief, &owner] {
+        driver.ensure(wanted, &|_| Ok(())).unwrap();
+    }
+    let directory = File::open(root.join(thief.place.to_string())).unwrap();
+    tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project), inherit: true }).unwrap();
+    let limits = |wanted: &Wanted| quotas.read(directory.as_fd(), wanted.project).unwrap().0;
+    driver.retire(&thief, 5, &|_| Ok(())).unwrap();
+    assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
+    driver.purge(&Trashed { id: thief.id, since: 5 }, Some(thief.project), &|_| Ok(())).unwrap();
+    assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
 }
 
 fn adopts_a_tree(variable: &str) {
@@ -259,7 +281,7 @@ macro_rules! on_both {
 
 on_both! {
     conforms comes_to_the_same_end_wherever_it_is_killed stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
-    adopts_a_tree deletes_what_is_deep_and_another_projects
+    adopts_a_tree a_number_that_was_stolen_stays_its_owners deletes_what_is_deep_and_another_projects
 }
 
 #[test]
