@@ -28,6 +28,8 @@ use crate::site::Site;
 
 /// Something failed, or some resources did.
 pub const EXIT_FAILURE: u8 = 1;
+/// Wrong usage, as clap has it.
+pub const EXIT_USAGE: u8 = 2;
 /// `apply FILE`: the world is not as it was when the plan was made. Nothing was done.
 pub const EXIT_MOVED: u8 = 3;
 /// Another provisioner drives the systems. Nothing was done.
@@ -40,6 +42,9 @@ pub struct Cli {
     /// YAML file with settings [default: $PROVISIONER_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Only this storage system of the settings; may be given more than once [default: all of them]
+    #[arg(long, global = true, value_name = "NAME")]
+    system: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -197,7 +202,23 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         return ended(out::print(&(table.trim_fmt() + "\n")));
     }
-    ended(dispatch(cli.command, loaded.settings))
+    match only(loaded.settings, &cli.system) {
+        Ok(settings) => ended(dispatch(cli.command, settings)),
+        Err(failure) => ended(Err(failure)),
+    }
+}
+
+/// The settings with these systems alone; with all of them if none is named.
+fn only(mut settings: Settings, names: &[String]) -> Result<Settings, Failure> {
+    let is_known = |name: &&String| settings.systems.iter().any(|system| system.name == name.to_lowercase());
+    if let Some(name) = names.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = settings.systems.iter().map(|system| system.name.as_str()).collect();
+        let text = format!("--system {name}: the settings have no such system, but {}", known.join(", "));
+        return Err(Failure { code: EXIT_USAGE, text });
+    }
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted.to_lowercase() == name);
+    settings.systems.retain(|system| is_wanted(&system.name));
+    Ok(settings)
 }
 
 fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {

@@ -36,7 +36,16 @@ pub enum NoLease {
         /// The system.
         system: String,
     },
-    /// The state directory.
+    /// Another provisioner writes into the state directory.
+    #[error(
+        "another provisioner works with the state directory {path} now; nothing is done here until it stops. Two that drive \
+         different systems need a `state_directory` each"
+    )]
+    State {
+        /// The directory.
+        path: String,
+    },
+    /// A file of the state directory.
     #[error("the lease {path} cannot be taken")]
     File {
         /// The file.
@@ -47,6 +56,30 @@ pub enum NoLease {
     /// The server.
     #[error("the server of the leases (lease.url) cannot be asked")]
     Server(#[source] redis::RedisError),
+}
+
+/// The right to write into a state directory, until it is dropped.
+#[derive(Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "held, never read")] File);
+
+impl StateLock {
+    /// Takes it: two programs that wrote one journal would break it, whatever systems they drive.
+    pub fn take(directory: &Path) -> Result<Self, NoLease> {
+        let path = directory.display().to_string();
+        let file = File::open(directory).map_err(|source| NoLease::File { path: path.clone(), source })?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(NoLease::State { path }),
+            Err(error) => Err(NoLease::File { path, source: error.into() }),
+        }
+    }
+}
+
+impl NoLease {
+    /// Whether somebody else has it, who will give it back.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Held { .. } | Self::State { .. })
+    }
 }
 
 /// The leases of all systems.
@@ -215,6 +248,15 @@ fn key(system: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_program_at_a_time_writes_into_a_state_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = StateLock::take(folder.path()).unwrap();
+        assert!(matches!(StateLock::take(folder.path()), Err(NoLease::State { .. })));
+        drop(lock);
+        assert!(StateLock::take(folder.path()).is_ok());
+    }
 
     #[test]
     fn one_at_a_time_and_the_token_grows() {

@@ -27,7 +27,7 @@ use crate::driver::vast::Vast;
 use crate::driver::walked::Walked;
 use crate::driver::{Before, Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError, Past};
-use crate::lease::{Leases, NoLease};
+use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Report, Survey, System, told};
 use crate::plan::Plan;
@@ -100,12 +100,15 @@ impl Site {
             .create(directory)
             .map_err(|source| BeginError::State { path: directory.clone(), source })?;
         let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
-        let take = || Leases::take(&names, directory, self.settings.lease_url.as_ref());
+        let take = || {
+            let lock = StateLock::take(directory)?;
+            Leases::take(&names, directory, self.settings.lease_url.as_ref()).map(|leases| (lock, leases))
+        };
         let waits = usize::try_from(patience.as_millis() / LOOK.as_millis()).unwrap_or_default();
-        let leases = take
+        let (lock, leases) = take
             .retry(ConstantBuilder::default().with_delay(LOOK).with_max_times(waits))
             .sleep(std::thread::sleep)
-            .when(|error| matches!(error, NoLease::Held { .. }))
+            .when(NoLease::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
         let counts = self.systems.iter().any(|system| system.site.projects.is_some());
@@ -114,7 +117,7 @@ impl Site {
         }
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
-        Ok(Work { site: self, leases, journal, ledger, by: by.to_owned() })
+        Ok(Work { site: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })
     }
 }
 
@@ -155,6 +158,7 @@ pub struct Work<'a> {
     /// Project IDs.
     pub ledger: Ledger,
     by: String,
+    _lock: StateLock,
 }
 
 impl Work<'_> {

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failure> {
     let by = format!("{command} by user {}", rustix::process::getuid().as_raw());
     site.begin(&by, PATIENCE).map_err(|error| {
-        let held = matches!(error, BeginError::Lease(crate::lease::NoLease::Held { .. }));
+        let held = matches!(&error, BeginError::Lease(no) if no.is_held());
         Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: told(&error) }
     })
 }

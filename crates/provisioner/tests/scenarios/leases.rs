@@ -7,7 +7,7 @@ use std::time::Duration;
 use simulator::Fault;
 use simulator::world::OrderState;
 
-use crate::support::{SLURM, Site, until};
+use crate::support::{BASIC, SLURM, Site, until};
 
 /// A Valkey or Redis server. Dropping it kills it.
 struct Server {
@@ -58,12 +58,18 @@ fn asked(site: &Site, what: &str) -> usize {
     site.calls().iter().filter(|path| path.ends_with(what)).count()
 }
 
-fn second_is_kept_away(site: &Site) {
+/// `elsewhere`: the second one has a state directory of its own.
+fn second_is_kept_away(site: &mut Site, elsewhere: bool, why: &str) {
     let made = site.order(SLURM, 0, 10);
     site.simulator.set_fault("POST /api/*approve_by_provider/", Fault::Silence);
     let mut first = site.spawn(&["apply"]);
     until("the first is at work", || asked(site, "approve_by_provider/") == 1);
-    let said = site.run(&["apply"]).ends_with(4).told("is driven by another provisioner");
+    let state = site.state("");
+    if elsewhere {
+        site.set("PROVISIONER_STATE_DIRECTORY", &site.directory.path().join("other").display().to_string());
+    }
+    let said = site.run(&["apply"]).ends_with(4).told(why);
+    site.set("PROVISIONER_STATE_DIRECTORY", &state.display().to_string());
     assert!(said.out.is_empty(), "{}", said.out);
     // Looking needs no lease.
     site.run(&["plan"]).ends_with(0);
@@ -78,15 +84,31 @@ fn second_is_kept_away(site: &Site) {
 fn of_two_at_once_the_second_is_kept_away() {
     let mut site = Site::new();
     site.set("PROVISIONER_TIMEOUT", "120");
-    second_is_kept_away(&site);
+    second_is_kept_away(&mut site, false, "another provisioner works with the state directory");
     site.apply().says("1 done");
+}
+
+#[test]
+fn of_two_for_different_systems_the_second_is_kept_away_from_the_first_ones_journal() {
+    let site = Site::with(&[("PROVISIONER_TIMEOUT", "120")]);
+    let made = [site.order(SLURM, 0, 10), site.order(BASIC, 1, 10)];
+    site.simulator.set_fault("POST /api/*approve_by_provider/", Fault::Silence);
+    let mut first = site.spawn(&["apply", "--system", SLURM]);
+    until("the first is at work", || asked(&site, "approve_by_provider/") == 1);
+    site.run(&["apply", "--system", BASIC]).ends_with(4).told("need a `state_directory` each");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    site.simulator.clear_faults();
+    site.run(&["apply", "--system", "Tape"]).ends_with(0).says("1 done");
+    assert_eq!(made.map(|made| site.states(made).0), [OrderState::PendingProvider, OrderState::Done]);
+    site.run(&["plan", "--system", "scratch"]).ends_with(2).told("no such system, but capstor, tape");
 }
 
 #[test]
 fn of_two_hosts_at_once_the_second_is_kept_away() {
     let Some(server) = Server::start() else { return };
     let mut site = Site::with(&[("PROVISIONER_LEASE_URL", &server.url()), ("PROVISIONER_TIMEOUT", "120")]);
-    second_is_kept_away(&site);
+    second_is_kept_away(&mut site, true, "is driven by another provisioner");
     // What was killed gave nothing back; its lease ends by itself.
     let left: i64 = server.ask(&["PTTL", "hpc-storage-provisioner:lease:capstor"]);
     assert!((1..=60_000).contains(&left), "{left}");
