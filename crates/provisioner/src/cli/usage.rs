@@ -4,6 +4,9 @@ use serde_json::json;
 
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::Status;
+use crate::driver::Seen;
+use crate::limits::{Limits, Usage};
+use crate::plan::Case;
 use crate::site::Site;
 
 /// Shows what each resource uses, and tells Waldur if asked to. What is not known is told as unknown, never as 0.
@@ -19,12 +22,13 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
             .cases
             .iter()
             .filter(|case| case.resource.system == system.key && in_use(case.resource.status))
-            .filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?)))
+            .filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?, read(case))))
             .collect();
-        let wanted: Vec<_> = cases.iter().map(|(_, wanted)| *wanted).collect();
+        let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, wanted, _)| *wanted).collect();
         let terabyte = system.site.terabyte;
-        let used = progress::during(&site.walked, || system.driver.usage(&wanted));
-        for ((resource, wanted), usage) in cases.iter().zip(used) {
+        let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
+        for (resource, wanted, read) in cases {
+            let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
             let known = match usage {
                 Ok(usage) => usage,
                 Err(fault) => {
@@ -50,7 +54,7 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
         }
     }
     if json {
-        let row = |(id, path, usage, limits): &(_, _, Option<crate::limits::Usage>, crate::limits::Limits)| json!({"resource": id, "path": path, "usage": usage, "limits": limits});
+        let row = |(id, path, usage, limits): &(_, _, Option<Usage>, Limits)| json!({"resource": id, "path": path, "usage": usage, "limits": limits});
         out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
     } else {
         let mut table = out::table(&["PATH", "USED", "QUOTA", "INODES", "QUOTA"]);
@@ -72,5 +76,15 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
         Ok(())
     } else {
         Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") })
+    }
+}
+
+/// What a look has told already, if it is the directory's own number under which it counts.
+fn read(case: &Case) -> Option<Usage> {
+    match (&case.seen, &case.wanted) {
+        (Ok(Seen::Ours(present)), Ok(wanted)) if present.project.is_none_or(|project| project == wanted.project) => {
+            present.usage
+        }
+        _ => None,
     }
 }

@@ -338,7 +338,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 Err(Errno::NOENT) => return Ok(None),
                 _ => self.ours(&root, wanted)?,
             };
-            match self.present(&directory, wanted)?.usage {
+            let present = self.present(&directory, wanted)?;
+            if let Some(project) = present.project.filter(|project| *project != wanted.project) {
+                return Err(Fault::unclear(format!(
+                    "{} has the project ID {project} and not its own, {}: what it uses is not known",
+                    wanted.place, wanted.project
+                )));
+            }
+            match present.usage {
                 Some(usage) => Ok(Some(usage)),
                 None => walk::usage(directory.as_fd(), &self.walked).map(Some),
             }

@@ -185,6 +185,7 @@ fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
     let directory = File::open(root.join(thief.place.to_string())).unwrap();
     tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project), inherit: true }).unwrap();
     let limits = |wanted: &Wanted| quotas.read(directory.as_fd(), wanted.project).unwrap().0;
+    assert!(driver.usage(&[&thief]).remove(0).is_err(), "what another uses is not told as its own");
     driver.retire(&thief, 5, &|_| Ok(())).unwrap();
     assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
     driver.purge(&Trashed { id: thief.id, since: 5 }, Some(thief.project), &|_| Ok(())).unwrap();
