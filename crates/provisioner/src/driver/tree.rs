@@ -9,9 +9,8 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use uuid::Uuid;
 
 use super::deletion::delete;
 use super::quotas::Quotas;
@@ -22,13 +21,12 @@ use crate::limits::{Limits, Usage};
 
 pub mod acl;
 pub(super) mod handle;
+mod making;
+mod trash;
 mod walk;
 
 use acl::{Named, attributes};
-use handle::{Mark, open_below, passing};
-
-/// Where trees wait to be deleted, below the root.
-const TRASH: &str = ".trash";
+use handle::{Mark, chmod, obstructed, open_below, passing, rename, stat, sync};
 
 /// What a site may vary.
 #[derive(Debug, Clone)]
@@ -79,7 +77,7 @@ impl<Q: Quotas> Tree<Q> {
                 let trash = if let Some(trash) = trash.get() {
                     trash
                 } else {
-                    let read = trash_of(root)?;
+                    let read = trash::list(root)?;
                     trash.get_or_init(|| read)
                 };
                 // In order of UUID and time: the newest of this one is the last that does not come after it.
@@ -120,12 +118,12 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Makes the directory aside and puts it in place.
     fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        let parent = parent(root, wanted, before)?;
-        let aside = aside(wanted.id);
+        let parent = making::parent(root, wanted, before)?;
+        let aside = making::aside(wanted.id);
         before(&format!("make {aside} beside {}", wanted.place))?;
-        let (directory, begun) = begin(&parent, &aside)?;
+        let (directory, begun) = making::begin(&parent, &aside)?;
         if begun && self.mark.read(&directory)? != Some(wanted.id) {
-            bare(&directory, &aside)?;
+            making::bare(&directory, &aside)?;
         }
         before(&format!("mark, {}", self.whole()))?;
         self.mark.write(&directory, wanted.id)?;
@@ -231,7 +229,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
-        trash_of(&self.root()?)
+        trash::list(&self.root()?)
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
@@ -262,7 +260,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.quotas.set(directory.as_fd(), wanted.project, &frozen)?;
         }
         before(&format!("put {} into the trash", wanted.place))?;
-        let trash = open_trash(&root)?;
+        let trash = trash::open(&root)?;
         let above = wanted.place.parent();
         let parent = match &above {
             Some(above) => {
@@ -285,12 +283,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let newest = trash_of(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
+        let newest = trash::list(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
         let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
         if let Some(trashed) = newest.filter(|_| free) {
-            let parent = parent(&root, wanted, before)?;
+            let parent = making::parent(&root, wanted, before)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
-            let trash = open_trash(&root)?;
+            let trash = trash::open(&root)?;
             rename(&trash, &format!("{}.{}", trashed.id, trashed.since), &parent, wanted.place.name())?;
             sync(&parent)?;
             sync(&trash)?;
@@ -314,7 +312,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         let name = format!("{}.{}", trashed.id, trashed.since);
-        let trash = open_trash(&root)?;
+        let trash = trash::open(&root)?;
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
@@ -354,143 +352,10 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 }
 
-/// Under what name a directory is made aside.
-fn aside(id: Uuid) -> String {
-    format!(".new-{}", id.simple())
-}
-
-/// The directory above, made if it is not there.
-fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
-    let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
-    let mut path = String::new();
-    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
-        path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-        above = match open_below(&above, name) {
-            Ok(directory) => {
-                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
-                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
-                directory
-            }
-            Err(Errno::NOENT) => {
-                before(&format!("make {path}, mode {:o}", mode.0))?;
-                make_whole(&above, name, wanted.id, *mode)?;
-                open_below(&above, name).map_err(|error| obstructed(&path, error))?
-            }
-            Err(error) => return Err(obstructed(&path, error)),
-        };
-    }
-    Ok(above)
-}
-
-fn trash_of(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
-    let trash = match open_below(root, TRASH) {
-        Ok(trash) => trash,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(passing("the trash cannot be opened", error)),
-    };
-    let unreadable = |error| passing("the trash cannot be read", error);
-    let mut found = Vec::new();
-    for entry in Dir::read_from(&trash).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        found.extend(entry.file_name().to_str().ok().and_then(trashed));
-    }
-    found.sort_by_key(|trashed: &Trashed| (trashed.id, trashed.since));
-    Ok(found)
-}
-
-/// The trash, made if it is not there: for root alone.
-fn open_trash(root: &OwnedFd) -> Result<OwnedFd, Fault> {
-    match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
-        Ok(()) => sync(root)?,
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(passing("the trash cannot be made", error)),
-    }
-    open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
-}
-
-/// The directory that is being made aside, with whether it was there already.
-fn begin(above: &OwnedFd, aside: &str) -> Result<(OwnedFd, bool), Fault> {
-    let begun = match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
-        Ok(()) => false,
-        Err(Errno::EXIST) => true,
-        Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
-    };
-    let directory = open_below(above, aside).map_err(|error| obstructed(aside, error))?;
-    Ok((directory, begun))
-}
-
-/// Whether what was made aside before is as we left it: ours, and empty. Anything else somebody put there.
-fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
-    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
-    let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
-    if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
-        return Ok(());
-    }
-    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
-}
-
-/// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
-fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
-    let aside = aside(id);
-    let cannot = |error| passing(format!("{name} cannot be made"), error);
-    let (directory, begun) = begin(above, &aside)?;
-    if begun {
-        bare(&directory, &aside)?;
-    }
-    chmod(&directory, mode)?;
-    match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
-        // Somebody else's task made it a moment ago.
-        Err(Errno::EXIST) => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
-        Err(error) => return Err(cannot(error)),
-    }
-    sync(above)
-}
-
 /// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there.
 fn marks_can_be_read() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
-}
-
-/// What a name in the trash says: `UUID.SECONDS`.
-fn trashed(name: &str) -> Option<Trashed> {
-    let (id, since) = name.split_once('.')?;
-    let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
-    // Written as we write it, and in no other way: the name is made anew from these.
-    (format!("{}.{}", trashed.id, trashed.since) == name).then_some(trashed)
-}
-
-fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
-    rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
-}
-
-fn chmod(directory: &OwnedFd, mode: document::Mode) -> Result<(), Fault> {
-    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
-        .map_err(|error| passing(format!("mode {:o} cannot be set", mode.0), error))
-}
-
-fn sync(directory: &OwnedFd) -> Result<(), Fault> {
-    rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
-}
-
-/// Renames, and never over anything.
-fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Result<(), Fault> {
-    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
-        Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
-    }
-}
-
-/// Why a directory that should open does not.
-fn obstructed(path: &str, error: Errno) -> Fault {
-    match error {
-        Errno::NOTDIR | Errno::LOOP => Fault::Conflict(format!("{path} is a file or a symlink, or lies behind one")),
-        Errno::XDEV => Fault::Conflict(format!("{path} lies on another file system than the root")),
-        Errno::NOENT => Fault::Conflict(format!("there is no directory {path}")),
-        error => passing(format!("{path} cannot be opened"), error),
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! Handles below a root, and the mark by which a directory is known as ours.
+//! Handles below a root, what is done by them, and the mark by which a directory is known as ours.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
 
+use crate::document;
 use crate::driver::Fault;
 
 /// How often a resolution is tried again when somebody renames directories meanwhile.
@@ -55,4 +56,36 @@ impl Mark {
 
 pub(in crate::driver) fn passing(what: impl Into<String>, error: Errno) -> Fault {
     Fault::passing(what, std::io::Error::from(error))
+}
+
+pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
+    rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
+}
+
+pub(super) fn chmod(directory: &OwnedFd, mode: document::Mode) -> Result<(), Fault> {
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
+        .map_err(|error| passing(format!("mode {:o} cannot be set", mode.0), error))
+}
+
+pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {
+    rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
+}
+
+/// Renames, and never over anything.
+pub(super) fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Result<(), Fault> {
+    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
+        Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
+    }
+}
+
+/// Why a directory that should open does not.
+pub(super) fn obstructed(path: &str, error: Errno) -> Fault {
+    match error {
+        Errno::NOTDIR | Errno::LOOP => Fault::Conflict(format!("{path} is a file or a symlink, or lies behind one")),
+        Errno::XDEV => Fault::Conflict(format!("{path} lies on another file system than the root")),
+        Errno::NOENT => Fault::Conflict(format!("there is no directory {path}")),
+        error => passing(format!("{path} cannot be opened"), error),
+    }
 }

@@ -278,7 +278,7 @@ fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away()
     let (first, broken_off) = (bench.wanted(1), bench.wanted(2));
     driver.ensure(&first, &go).unwrap();
     for above in ["", "store", "store/cscs", "store/cscs/customer"] {
-        fs::create_dir(root.path().join(above).join(aside(broken_off.id))).unwrap();
+        fs::create_dir(root.path().join(above).join(making::aside(broken_off.id))).unwrap();
     }
     driver.ensure(&broken_off, &go).unwrap();
     assert!(bench.is_as_wanted(&broken_off));

@@ -1,0 +1,78 @@
+//! Directories made aside and put in place whole.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Dir, Mode, RenameFlags};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::handle::{chmod, obstructed, open_below, passing, stat, sync};
+use crate::document;
+use crate::driver::{Before, Fault, Wanted};
+
+/// Under what name a directory is made aside.
+pub(super) fn aside(id: Uuid) -> String {
+    format!(".new-{}", id.simple())
+}
+
+/// The directory above, made if it is not there.
+pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
+    let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
+    let mut path = String::new();
+    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+        path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        above = match open_below(&above, name) {
+            Ok(directory) => {
+                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
+                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                directory
+            }
+            Err(Errno::NOENT) => {
+                before(&format!("make {path}, mode {:o}", mode.0))?;
+                make_whole(&above, name, wanted.id, *mode)?;
+                open_below(&above, name).map_err(|error| obstructed(&path, error))?
+            }
+            Err(error) => return Err(obstructed(&path, error)),
+        };
+    }
+    Ok(above)
+}
+
+/// The directory that is being made aside, with whether it was there already.
+pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<(OwnedFd, bool), Fault> {
+    let begun = match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
+        Ok(()) => false,
+        Err(Errno::EXIST) => true,
+        Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
+    };
+    let directory = open_below(above, aside).map_err(|error| obstructed(aside, error))?;
+    Ok((directory, begun))
+}
+
+/// Whether what was made aside before is as we left it: ours, and empty. Anything else somebody put there.
+pub(super) fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
+    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
+    let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
+        return Ok(());
+    }
+    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
+}
+
+/// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
+fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
+    let aside = aside(id);
+    let cannot = |error| passing(format!("{name} cannot be made"), error);
+    let (directory, begun) = begin(above, &aside)?;
+    if begun {
+        bare(&directory, &aside)?;
+    }
+    chmod(&directory, mode)?;
+    match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        // Somebody else's task made it a moment ago.
+        Err(Errno::EXIST) => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
+        Err(error) => return Err(cannot(error)),
+    }
+    sync(above)
+}

@@ -1,0 +1,46 @@
+//! Where trees wait to be deleted, below the root: `.trash/UUID.SECONDS`.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Dir, Mode};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::handle::{obstructed, open_below, passing, sync};
+use crate::driver::{Fault, Trashed};
+
+const TRASH: &str = ".trash";
+
+pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
+    let trash = match open_below(root, TRASH) {
+        Ok(trash) => trash,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(passing("the trash cannot be opened", error)),
+    };
+    let unreadable = |error| passing("the trash cannot be read", error);
+    let mut found = Vec::new();
+    for entry in Dir::read_from(&trash).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        found.extend(entry.file_name().to_str().ok().and_then(trashed));
+    }
+    found.sort_by_key(|trashed: &Trashed| (trashed.id, trashed.since));
+    Ok(found)
+}
+
+/// The trash, made if it is not there: for root alone.
+pub(super) fn open(root: &OwnedFd) -> Result<OwnedFd, Fault> {
+    match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
+        Ok(()) => sync(root)?,
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(passing("the trash cannot be made", error)),
+    }
+    open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
+}
+
+/// What a name in the trash says: `UUID.SECONDS`.
+fn trashed(name: &str) -> Option<Trashed> {
+    let (id, since) = name.split_once('.')?;
+    let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
+    // Written as we write it, and in no other way: the name is made anew from these.
+    (format!("{}.{}", trashed.id, trashed.since) == name).then_some(trashed)
+}
