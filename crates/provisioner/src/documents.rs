@@ -66,8 +66,11 @@ fn write_the_documents() {
 #[test]
 fn the_handbook_names_every_metric_driver_and_hold() {
     let handbook = std::fs::read_to_string(path("provisioner.md")).unwrap();
-    for (name, text) in METRICS {
-        assert!(handbook.contains(&format!("| `{name}` | {text} |")), "{name}");
+    for (name, labels, text) in METRICS {
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        let row = format!("| `{name}` | {labels} | {text} |\n");
+        assert!(handbook.contains(&row), "the handbook does not have\n{row}");
     }
     for driver in ["posix", "xfs", "ext4", "lustre", "cephfs", "scale", "vast", "memory"] {
         assert!(handbook.contains(&format!("`{driver}`")), "{driver}");

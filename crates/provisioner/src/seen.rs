@@ -1,6 +1,6 @@
 //! What the loop shows of itself: numbers for Prometheus, and whether it is well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,23 +24,37 @@ const TASKS: &str = "hpc_storage_provisioner_tasks_total";
 const PENDING: &str = "hpc_storage_provisioner_pending";
 const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
 
-/// Every metric with what it says.
-pub const METRICS: [(&str, &str); 10] = [
-    (PASSES, "Passes by outcome: whole, or failed where the document could not be had."),
-    (PASS_SECONDS, "Duration of passes."),
-    (LAST_PASS, "When the last whole pass ended, in seconds since 1970."),
-    (RESOURCES, "Resources by storage system."),
-    (HELD, "Resources for which nothing is done now, by system and by what holds them."),
-    (OLDEST, "For how long the resource has been waiting that is neither settled nor a person's, the longest of all."),
+/// Every metric with its labels and what it says.
+pub const METRICS: [(&str, &[&str], &str); 10] = [
+    (
+        PASSES,
+        &["outcome"],
+        "Passes: `whole`, or `failed`: no document, no use of the state directory, or another provisioner at work.",
+    ),
+    (PASS_SECONDS, &[], "Duration of passes."),
+    (LAST_PASS, &[], "When the last whole pass ended, in seconds since 1970; absent before the first."),
+    (RESOURCES, &["system"], "Resources of a storage system."),
+    (
+        HELD,
+        &["system", "hold"],
+        "Resources for which nothing is done now, by what holds them; `system` is empty where the item could not be read.",
+    ),
+    (
+        OLDEST,
+        &[],
+        "For how long the resource has been waiting that has work to be done or is held by a fault, the longest of all.",
+    ),
     (
         PENDING,
-        "Resources that are neither settled nor a person's, by how long they have been waiting since this program began to look: `5m`, `1h`, `1d` for less than that, `more`.",
+        &["age"],
+        "Resources with work to be done, or held by a fault, by how long they have been waiting since this program began to look: `5m`, `1h`, `1d` for less than that, `more`.",
     ),
-    (STEPS, "Steps that were planned, by kind."),
-    (TASKS, "Tasks by outcome: ended or failed."),
+    (STEPS, &["step"], "Steps that were planned."),
+    (TASKS, &["outcome"], "Tasks: `ended`, or `failed`."),
     (
         CALLBACKS,
-        "Callbacks by action and outcome: accepted, unclear (refused, or not answered), denied (whoever asks may not).",
+        &["action", "outcome"],
+        "Callbacks: `accepted`, `unclear` (refused, or not answered), `denied` (whoever asks may not).",
     ),
 ];
 
@@ -75,6 +89,8 @@ struct State {
     began: Option<SystemTime>,
     last: Option<SystemTime>,
     last_failed: bool,
+    /// Systems that numbers were told of. What has nothing any more is told as 0.
+    systems: BTreeSet<String>,
     /// Since when each resource has work or waits.
     pending: BTreeMap<Uuid, SystemTime>,
 }
@@ -92,12 +108,19 @@ impl Seen {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let _ = metrics::set_global_recorder(recorder);
-        for (name, text) in METRICS {
+        for (name, _, text) in METRICS {
             match name {
                 PASSES | STEPS | TASKS | CALLBACKS => describe_counter!(name, text),
                 PASS_SECONDS => describe_histogram!(name, text),
                 _ => describe_gauge!(name, text),
             }
+        }
+        // What has not happened yet is 0, so that its first time shows as a change.
+        for outcome in ["whole", "failed"] {
+            counter!(PASSES, "outcome" => outcome).absolute(0);
+        }
+        for outcome in ["ended", "failed"] {
+            counter!(TASKS, "outcome" => outcome).absolute(0);
         }
         for action in Action::NAMES {
             counter!(CALLBACKS, "action" => action, "outcome" => "denied").absolute(0);
@@ -116,14 +139,17 @@ impl Seen {
 
     /// A pass has looked and planned.
     pub fn planned(&self, plan: &Plan, survey: &Survey) {
-        let mut resources = BTreeMap::<_, u32>::new();
+        let mut state = self.state();
+        state.systems.extend(survey.cases.iter().map(|case| case.resource.system.clone()));
+        let mut resources: BTreeMap<_, u32> = state.systems.iter().map(|system| (system.clone(), 0)).collect();
         for case in &survey.cases {
             *resources.entry(case.resource.system.clone()).or_default() += 1;
         }
         let mut held = BTreeMap::<_, u32>::new();
-        for system in resources.keys() {
+        // Without a system: what could not be read.
+        for system in resources.keys().map(String::as_str).chain([""]) {
             for hold in [Hold::Waiting, Hold::Fault, Hold::Drift, Hold::Conflict, Hold::Refused, Hold::Asks] {
-                held.insert((system.clone(), hold), 0);
+                held.insert((system.to_owned(), hold), 0);
             }
         }
         for it in &plan.held {
@@ -139,11 +165,9 @@ impl Seen {
             counter!(STEPS, "step" => step.name()).increment(1);
         }
         let tasks = plan.tasks.iter().map(|task| task.id);
-        let moving = |hold| matches!(hold, Hold::Fault | Hold::Asks);
-        let waiting = plan.held.iter().filter(|held| moving(held.hold)).filter_map(|held| held.id);
-        let pending: std::collections::BTreeSet<_> = tasks.chain(waiting).collect();
+        let waiting = plan.held.iter().filter(|held| held.hold == Hold::Fault).filter_map(|held| held.id);
+        let pending: BTreeSet<_> = tasks.chain(waiting).collect();
         let now = self.clock.now();
-        let mut state = self.state();
         state.pending.retain(|id, _| pending.contains(id));
         for id in pending {
             state.pending.entry(id).or_insert(now);
@@ -208,29 +232,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn a_pass_that_does_not_end_makes_the_loop_unready() {
-        let seconds = Arc::new(AtomicU64::new(1_000_000));
-        let read = Arc::clone(&seconds);
-        let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
-        let seen = Seen::new(&clock, Duration::from_mins(1));
-        assert!(!seen.ready().0, "nothing has been looked at yet");
-        seen.began();
-        seen.ended(&Report::default(), Duration::from_secs(1));
-        seen.began();
-        seconds.fetch_add(15 * 60, Ordering::Relaxed);
-        assert!(seen.ready().0);
-        seconds.fetch_add(60, Ordering::Relaxed);
-        let (ready, told) = seen.ready();
-        assert_eq!((ready, &told["under_way_seconds"], &told["last_pass"]), (false, &json!(960), &json!(1_000_000)));
-        seen.ended(&Report::default(), Duration::from_mins(16));
-        assert!(seen.ready().0);
-        seen.failed(Duration::from_secs(1));
-        assert_eq!((seen.ready().0, &seen.ready().1["last_failed"]), (false, &json!(true)));
-    }
-}
+mod tests;

@@ -1,0 +1,109 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::document::{Document, Status};
+use crate::pass::model::resource;
+use crate::plan::{Case, Held, Lately, Step, Task};
+
+fn survey(cases: &[Case]) -> Survey {
+    Survey { document: Document::default(), cases: cases.to_vec(), held: Vec::new(), lately: Lately::new() }
+}
+
+fn held(system: &str, hold: Hold) -> Held {
+    Held { id: Some(Uuid::from_u128(1)), system: system.into(), path: String::new(), hold, reason: String::new() }
+}
+
+/// What is shown after `act`, by series.
+fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
+    let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || act(&Seen::new(&Clock::system(), Duration::from_mins(1))));
+    let text = handle.render();
+    let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    lines.map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn every_number_has_the_labels_of_the_table() {
+    let resource = resource(1, Status::Active, None, 1.0);
+    let step = Step::Done;
+    let task = Task {
+        id: resource.id,
+        system: resource.system.clone(),
+        path: String::new(),
+        why: String::new(),
+        order: None,
+        steps: vec![step],
+    };
+    let case = Case { resource, wanted: Err(refusal()), seen: Err(String::new()), unfinished: false };
+    let shown = shown(|seen| {
+        seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
+        seen.ended(&Report::default(), Duration::from_secs(1));
+        callback(Action::NAMES[0], &Answer::Accepted);
+    });
+    let mut found = BTreeMap::<_, BTreeSet<_>>::new();
+    for series in shown.keys() {
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| Some(label.split_once('=')?.0));
+        let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        found.entry(name).or_default().extend(labels.filter(|label| *label != "le"));
+    }
+    let table: BTreeMap<_, _> =
+        METRICS.iter().map(|(name, labels, _)| (*name, labels.iter().copied().collect())).collect();
+    assert_eq!(found, table);
+}
+
+fn refusal() -> crate::preflight::Refusal {
+    crate::preflight::Refusal { lasting: false, reason: String::new() }
+}
+
+#[test]
+fn what_has_gone_is_told_as_none() {
+    let case = |n| {
+        let resource = resource(n, Status::Active, None, 1.0);
+        Case { resource, wanted: Err(refusal()), seen: Err(String::new()), unfinished: false }
+    };
+    let shown = shown(|seen| {
+        let held = vec![held("", Hold::Refused), held("capstor", Hold::Conflict)];
+        seen.planned(&Plan { tasks: Vec::new(), held }, &survey(&[case(1), case(2)]));
+        seen.planned(&Plan::default(), &survey(&[]));
+    });
+    for series in [
+        r#"hpc_storage_provisioner_held{system="",hold="refused"}"#,
+        r#"hpc_storage_provisioner_held{system="capstor",hold="conflict"}"#,
+        r#"hpc_storage_provisioner_resources{system="capstor"}"#,
+    ] {
+        assert_eq!(shown.get(series).map(String::as_str), Some("0"), "{series} {shown:#?}");
+    }
+}
+
+#[test]
+fn what_asks_waits_for_a_person_and_a_fault_for_nobody() {
+    for (hold, pending) in [(Hold::Fault, 1), (Hold::Asks, 0), (Hold::Waiting, 0)] {
+        let _ = shown(|seen| {
+            seen.planned(&Plan { tasks: Vec::new(), held: vec![held("capstor", hold)] }, &survey(&[]));
+            assert_eq!(seen.ready().1["pending"], pending, "{hold:?}");
+        });
+    }
+}
+
+#[test]
+fn a_pass_that_does_not_end_makes_the_loop_unready() {
+    let seconds = Arc::new(AtomicU64::new(1_000_000));
+    let read = Arc::clone(&seconds);
+    let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
+    let seen = Seen::new(&clock, Duration::from_mins(1));
+    assert!(!seen.ready().0, "nothing has been looked at yet");
+    seen.began();
+    seen.ended(&Report::default(), Duration::from_secs(1));
+    seen.began();
+    seconds.fetch_add(15 * 60, Ordering::Relaxed);
+    assert!(seen.ready().0);
+    seconds.fetch_add(60, Ordering::Relaxed);
+    let (ready, told) = seen.ready();
+    assert_eq!((ready, &told["under_way_seconds"], &told["last_pass"]), (false, &json!(960), &json!(1_000_000)));
+    seen.ended(&Report::default(), Duration::from_mins(16));
+    assert!(seen.ready().0);
+    seen.failed(Duration::from_secs(1));
+    assert_eq!((seen.ready().0, &seen.ready().1["last_failed"]), (false, &json!(true)));
+}
