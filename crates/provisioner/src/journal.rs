@@ -113,8 +113,9 @@ pub enum JournalError {
     },
     /// Somebody changed it, or the disk did.
     #[error(
-        "the journal {path} is broken at line {line}: {what}. It was changed after it was written: keep it for the audit, \
-         move it aside and start with a new one; the next pass finds what is to be done from the storage itself"
+        "the journal {path} is broken at line {line}: {what}. It, or the line before, was changed after it was written: keep \
+         it for the audit, move it aside with all `journal-…` beside it, and start with a new one; the next pass finds what \
+         is to be done from the storage itself"
     )]
     Broken {
         /// Its file.

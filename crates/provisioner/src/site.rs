@@ -90,6 +90,15 @@ impl Site {
         Ok((survey, notes))
     }
 
+    /// Where project IDs are given, and the journal has so many `lines`, there must be a ledger.
+    pub fn ledger_is_there(&self, lines: u64) -> Result<(), BeginError> {
+        let counts = self.systems.iter().any(|system| system.site.projects.is_some());
+        if counts && lines > 0 && !self.ledger_path().exists() {
+            return Err(BeginError::LedgerLost(self.ledger_path()));
+        }
+        Ok(())
+    }
+
     /// Opens what only one provisioner may have at a time; `by`: on whose command, for the journal. Whoever has it is
     /// waited for, for `patience` at most.
     pub fn begin(&self, by: &str, patience: Duration) -> Result<Work<'_>, BeginError> {
@@ -111,10 +120,7 @@ impl Site {
             .when(NoLease::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
-        let counts = self.systems.iter().any(|system| system.site.projects.is_some());
-        if counts && journal.lines() > 0 && !self.ledger_path().exists() {
-            return Err(BeginError::LedgerLost(self.ledger_path()));
-        }
+        self.ledger_is_there(journal.lines())?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         Ok(Work { site: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })

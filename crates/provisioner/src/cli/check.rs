@@ -96,6 +96,7 @@ fn state(site: &Site) -> Result<String, String> {
     })?;
     let path = site.journal_path();
     let (first, last) = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { (1, 0) };
+    site.ledger_is_there(last).map_err(|error| told(&error))?;
     Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
     let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
     Ok(format!("writable, a journal of {last} lines without a break{from}"))

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, failure, out};
-use crate::document::OrderState;
+use crate::document::{OrderState, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
@@ -166,13 +166,16 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
     out::print(&text)
 }
 
-/// The case that a UUID, a path or a slug means.
+/// The case that a UUID, a path or a slug means. What is terminated gives way to what came after it by the same name.
 pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
     let id = Uuid::try_parse(name.trim()).ok();
     let means = |case: &&Case| {
         Some(case.resource.id) == id || case.resource.path == name || case.resource.name.as_deref() == Some(name)
     };
-    let found: Vec<_> = survey.cases.iter().filter(means).collect();
+    let mut found: Vec<_> = survey.cases.iter().filter(means).collect();
+    if found.iter().any(|case| case.resource.status != Status::Removed) {
+        found.retain(|case| case.resource.status != Status::Removed);
+    }
     match found[..] {
         [case] => Ok(case),
         [] => {
@@ -182,7 +185,11 @@ pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failu
                 |held| format!("{name}: {}", held.reason),
             )))
         }
-        _ => Err(failure(format!("{} resources are called {name}: give the UUID", found.len()))),
+        _ => {
+            let each = |case: &&Case| format!("{} ({:?})", case.resource.id, case.resource.status).to_lowercase();
+            let each = found.iter().map(each).collect::<Vec<_>>().join(", ");
+            Err(failure(format!("{} resources are called {name}, give the UUID: {each}", found.len())))
+        }
     }
 }
 

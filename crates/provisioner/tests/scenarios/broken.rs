@@ -149,3 +149,18 @@ fn a_ledger_that_cannot_be_read_is_not_begun_anew() {
     site.run(&["plan"]).ends_with(0).told("the ledger cannot be read");
     fails(&site, "state directory", "ledger");
 }
+
+#[test]
+fn check_tells_that_the_ledger_is_gone() {
+    let mut site = Site::new();
+    site.order(SLURM, 0, 10);
+    site.apply();
+    let systems = serde_json::json!({"capstor": {"driver": "lustre", "terabyte": "TB", "root": site.root(SLURM)}});
+    site.set("PROVISIONER_SYSTEMS", &systems.to_string());
+    fs::remove_file(site.state("ledger.json")).unwrap_or_default();
+    site.run(&["apply"]).ends_with(1).told("ledger.json is gone");
+    let said = site.run(&["check"]).ends_with(1);
+    assert!(said.out.contains("FAILED  state directory") && said.out.contains("ledger.json is gone"), "{}", said.out);
+    fs::write(site.state("ledger.json"), "{}").unwrap();
+    site.run(&["check"]).ends_with(1).says("ok      state directory");
+}

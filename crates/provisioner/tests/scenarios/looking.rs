@@ -63,6 +63,24 @@ fn explain_shows_acls_and_how_they_should_be() {
 }
 
 #[test]
+fn of_resources_with_one_path_the_one_in_use_is_meant_or_each_is_named() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.apply();
+    site.order_end(made.resource);
+    site.apply();
+    assert_eq!(site.json(&["explain", PATH])["resource"], made.resource.to_string());
+    let anew = site.order(SLURM, 0, 10);
+    assert_eq!(site.json(&["explain", PATH])["resource"], anew.resource.to_string());
+    assert_eq!(site.json(&["explain", &made.resource.to_string()])["resource"], made.resource.to_string());
+    let other = site.order(SLURM, 0, 10);
+    let said = site.run(&["explain", PATH]).ends_with(1);
+    for resource in [anew.resource, other.resource] {
+        assert!(said.err.contains(&format!("{resource} (pending)")), "{}", said.err);
+    }
+}
+
+#[test]
 fn explain_says_why_there_is_no_directory() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);
