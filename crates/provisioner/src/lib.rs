@@ -16,6 +16,8 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 mod listen;
+#[cfg(test)]
+mod operations;
 pub mod pass;
 pub mod place;
 pub mod plan;
