@@ -91,6 +91,8 @@ pub struct Run {
 pub static SCHEMA: Schema<Settings> = Schema {
     table: table::TABLE,
     config_variables: &["PROVISIONER_CONFIG"],
+    // It runs as root, and its commands wherever somebody stands.
+    reads_dotenv: false,
     prefixes: &["PROVISIONER_"],
     unset,
     rules: RULES,

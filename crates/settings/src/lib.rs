@@ -1,5 +1,5 @@
-//! The settings of a program, read and judged before it does anything: the environment goes before `.env`, that before a
-//! YAML file, that before defaults. Either they are valid, or every fault is told at once, with its key, its source and the
+//! The settings of a program, read and judged before it does anything: the environment goes before `.env` (where the
+//! program reads that), that before a YAML file, that before defaults. Either they are valid, or every fault is told at once, with its key, its source and the
 //! remedy.
 //!
 //! A program declares a table. Loading, the report of the settings in force, the warnings about unknown keys and the
@@ -22,6 +22,7 @@
 //!         doc: "Threads that work, 1 to 64.",
 //!     }],
 //!     config_variables: &["POOL_CONFIG"],
+//!     reads_dotenv: true,
 //!     prefixes: &["POOL_"],
 //!     unset: Settings::default,
 //!     rules: |_, _| Vec::new(),

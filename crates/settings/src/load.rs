@@ -107,7 +107,7 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
     let known_key = |given: &GivenOption| schema.keys().any(|key| key == given.key);
     debug_assert!(overrides.options.iter().all(known_key), "an option gives a setting that is not in the table");
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-    let variables = Variables::read(environment, &mut faults, &mut warnings);
+    let variables = Variables::read(environment, schema.reads_dotenv, &mut faults, &mut warnings);
     let config = config_path(schema, overrides, &variables);
     let file = match &config {
         Some((path, source)) => {

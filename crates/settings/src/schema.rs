@@ -12,6 +12,9 @@ pub struct Schema<S: 'static> {
     pub table: &'static [Setting<S>],
     /// Variables that name the YAML file, in the environment or in `.env`; the preferred one first.
     pub config_variables: &'static [&'static str],
+    /// Whether a file `.env` in the working directory counts. Not for a program that people run as root wherever they stand:
+    /// whoever owns that folder would decide its settings.
+    pub reads_dotenv: bool,
     /// Variables that begin like this, in capitals, are taken for the program's own when they are spelt nearly like one.
     pub prefixes: &'static [&'static str],
     /// Settings with nothing in them yet. They never leave [`load()`](crate::load()): each row of the table puts its value or

@@ -15,8 +15,16 @@ pub(crate) struct Variables<'a> {
 }
 
 impl<'a> Variables<'a> {
-    /// Reads `.env` in the working directory, if there is one.
-    pub(crate) fn read(environment: &'a Environment, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) -> Self {
+    /// Reads `.env` in the working directory, if it counts and there is one.
+    pub(crate) fn read(
+        environment: &'a Environment,
+        reads_dotenv: bool,
+        faults: &mut Vec<Fault>,
+        warnings: &mut Vec<Warning>,
+    ) -> Self {
+        if !reads_dotenv {
+            return Self { environment, dotenv: Vec::new() };
+        }
         let path = environment.directory.join(".env");
         let text = match std::fs::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,

@@ -87,6 +87,7 @@ static SCHEMA: Schema<Settings> = Schema {
         row("limits", &[], Kind::Own("mapping", put_limits), Preset::Absent),
     ],
     config_variables: &["MOVER_CONFIG"],
+    reads_dotenv: true,
     prefixes: &["MOVER_"],
     unset: Settings::default,
     rules: |settings, sound| {

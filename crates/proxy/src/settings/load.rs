@@ -19,6 +19,7 @@ pub type Loaded = ::settings::Loaded<Settings>;
 pub(crate) static SCHEMA: Schema<Settings> = Schema {
     table: TABLE,
     config_variables: &[CONFIG_PATH],
+    reads_dotenv: true,
     prefixes: &PREFIXES,
     unset,
     rules: rules::broken,

@@ -14,6 +14,7 @@ fn schema(table: &'static [Setting<bool>]) -> Schema<bool> {
     Schema {
         table,
         config_variables: &["CONFIG"],
+        reads_dotenv: true,
         prefixes: &[],
         unset: || false,
         rules: |_, _| Vec::new(),
