@@ -55,7 +55,7 @@ Examples:
   hpc-storage-provisioner plan --config provisioner.yaml
   hpc-storage-provisioner run --config provisioner.yaml
 
-Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
+Settings come from the environment, a YAML file and defaults, in this order. A file .env does not count.
 
 Exit codes: 0 success, 1 something failed, 2 wrong usage, 3 the world moved since the plan was made, 4 another provisioner \
 drives the systems, 78 settings that cannot be used.";
@@ -114,6 +114,11 @@ enum Command {
         /// Make an empty directory if there is none in the trash
         #[arg(long)]
         make: bool,
+    },
+    /// Put the directory of a resource that is terminated in Waldur into the trash, where no order does
+    Retire {
+        /// UUID of the resource
+        resource: Uuid,
     },
     /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
     Purge {
@@ -234,6 +239,7 @@ fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Explain { resource, json } => look::explain(&site, &resource, json.json),
         Command::Adopt { resource } => hand::adopt(&site, resource),
         Command::Restore { resource, make } => hand::restore(&site, resource, make),
+        Command::Retire { resource } => hand::retire(&site, resource),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
         Command::Usage { json, report } => usage::usage(&site, json.json, report),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),

@@ -18,8 +18,8 @@ fn path(name: &str) -> PathBuf {
 fn settings() -> String {
     let head = format!(
         "# Settings of the provisioner\n\n<!-- Generated from crates/provisioner/src/settings/table.rs. Write it anew with\n     \
-         {WRITE} -->\n\nThe environment goes before a file `.env` in the working directory, that before the YAML file \
-         (`--config`, or\n`PROVISIONER_CONFIG`), that before defaults. A secret can be in a file: `NAME_FILE`, or `key_file`. \
+         {WRITE} -->\n\nThe environment goes before the YAML file (`--config`, or `PROVISIONER_CONFIG`), that before \
+         defaults. A file `.env` does not count:\nthe program runs as root, wherever somebody stands. A secret can be in a file: `NAME_FILE`, or `key_file`. \
          What a storage system may\nhave is in [provisioner.md](provisioner.md#systems).\n"
     );
     settings::reference(&SCHEMA, &head)

@@ -149,32 +149,49 @@ impl Leases {
     }
 
     fn of_server(systems: &[String], url: &SecretString) -> Result<Self, NoLease> {
-        let client = redis::Client::open(url.expose_secret()).map_err(NoLease::Server)?;
-        let mut connection = client.get_connection_with_timeout(PATIENCE).map_err(NoLease::Server)?;
-        connection.set_read_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
-        connection.set_write_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+        let mut connection = connected(url)?;
         let owner = Uuid::new_v4().to_string();
-        let (asked, mut tokens) = (Instant::now(), BTreeMap::new());
+        let asked = Instant::now();
+        match Self::each(systems, &mut connection, &owner) {
+            Ok(tokens) => {
+                let server = Arc::new(Mutex::new(Server { connection, owner, until: asked + LIFE }));
+                renewed_for_its_life(&server, tokens.clone());
+                Ok(Self { tokens, held: Held::Server(server) })
+            }
+            Err(fault) => {
+                // Those that were taken before it failed.
+                release(&mut connection, systems.iter(), &owner);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Takes the lease of each system; the tokens.
+    fn each(systems: &[String], connection: &mut Connection, owner: &str) -> Result<BTreeMap<String, u64>, NoLease> {
+        let mut tokens = BTreeMap::new();
         for system in systems {
             let free: bool = redis::cmd("SET")
                 .arg(key(system))
-                .arg(&owner)
+                .arg(owner)
                 .arg("NX")
                 .arg("PX")
                 .arg(LIFE_MILLIS)
-                .query::<Option<String>>(&mut connection)
+                .query::<Option<String>>(connection)
                 .map_err(NoLease::Server)?
                 .is_some();
             if !free {
-                release(&mut connection, tokens.keys(), &owner);
                 return Err(NoLease::Held { system: system.clone() });
             }
             let token = connection.incr(format!("{}:token", key(system)), 1).map_err(NoLease::Server)?;
             tokens.insert(system.clone(), token);
         }
-        let server = Arc::new(Mutex::new(Server { connection, owner, until: asked + LIFE }));
-        renewed_for_its_life(&server, tokens.clone());
-        Ok(Self { tokens, held: Held::Server(server) })
+        Ok(tokens)
+    }
+
+    /// Whether the server of the leases answers.
+    pub fn ask(url: &SecretString) -> Result<(), NoLease> {
+        let mut connection = connected(url)?;
+        redis::cmd("PING").query::<String>(&mut connection).map(drop).map_err(NoLease::Server)
     }
 
     /// Whether the system may still be driven; asked before each effect. The server is asked each time, so that a lease
@@ -231,6 +248,15 @@ impl Drop for Leases {
             release(&mut server.connection, self.tokens.keys(), &server.owner);
         }
     }
+}
+
+/// A connection to the server of the leases.
+fn connected(url: &SecretString) -> Result<Connection, NoLease> {
+    let client = redis::Client::open(url.expose_secret()).map_err(NoLease::Server)?;
+    let connection = client.get_connection_with_timeout(PATIENCE).map_err(NoLease::Server)?;
+    connection.set_read_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+    connection.set_write_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+    Ok(connection)
 }
 
 /// Gives leases back. One that cannot be given back ends by itself.

@@ -3,7 +3,7 @@
 //! A number is given only if neither the ledger nor the storage knows it: what the ledger forgot (an old backup was put
 //! back), and what others than this program numbered, still counts or is limited there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -61,33 +61,42 @@ pub enum NoProject {
     Exhausted(u32),
     /// Numbers that others gave.
     #[error(
-        "{tried} project IDs up to {last} are in use on the storage, and not by trees of this ledger: set `project_ids: \
-         {{from: N}}` to a range that nobody else uses"
+        "all project IDs that were tried from {0} on are in use on the storage, and not by trees of this ledger: set \
+         `project_ids: {{from: N}}` to a range that nobody else uses"
     )]
-    Crowded {
-        /// How many were looked at.
-        tried: u32,
-        /// The last of them.
-        last: u32,
-    },
+    Crowded(u32),
     /// The storage does not say.
     #[error("whether a project ID is free cannot be read")]
     Unknown(#[source] Fault),
 }
 
-/// How many numbers are looked at for one tree before a person is asked to choose another range.
-const TRIES: u32 = 1000;
+/// How many numbers are looked at for one tree, one after the other, and then how many that nobody can tell beforehand: any
+/// user of a file system can have small files count under the next numbers.
+const TRIES: (u32, u32) = (16, 48);
+/// How far those may lie.
+const LEAP: u32 = 1 << 16;
+/// How far beyond all known numbers one that is found on a tree may lie to be learned: its owner can choose it.
+const FAR: u32 = 1 << 20;
 
 impl Ledger {
     /// The ledger in this file; empty where there is none yet.
     pub fn open(path: &Path) -> io::Result<Self> {
         let entries = match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{} is no ledger ({error}): bring it back from a backup", path.display()),
-                )
-            })?,
+            Ok(text) => {
+                let broken = |what: &dyn std::fmt::Display| {
+                    let text = format!("{} is no ledger ({what}): bring it back from a backup", path.display());
+                    io::Error::new(io::ErrorKind::InvalidData, text)
+                };
+                let entries: BTreeMap<String, Entries> =
+                    serde_json::from_slice(&text).map_err(|error| broken(&error))?;
+                for (system, Entries(entries)) in &entries {
+                    let numbers: BTreeSet<_> = entries.values().collect();
+                    if numbers.len() != entries.len() || numbers.contains(&0) {
+                        return Err(broken(&format!("{system} has a project ID twice, or 0")));
+                    }
+                }
+                entries
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
@@ -99,13 +108,24 @@ impl Ledger {
         self.entries.get(system)?.0.get(&resource).copied()
     }
 
-    /// Enters the project ID that was found on a resource's tree, unless the tree has one here or the number is another's.
-    pub fn learn(&mut self, system: &str, resource: Uuid, id: u32) {
-        let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
-        if !entries.contains_key(&resource) && !entries.values().any(|other| *other == id) {
-            entries.insert(resource, id);
+    /// Whether another resource of the system has this number.
+    pub fn is_anothers(&self, system: &str, resource: Uuid, id: u32) -> bool {
+        let entries = self.entries.get(system).map(|entries| &entries.0);
+        entries.is_some_and(|entries| entries.iter().any(|(other, taken)| *other != resource && *taken == id))
+    }
+
+    /// Enters the project ID that was found on a resource's tree, unless the tree has one here, the number is another's, or it
+    /// lies where none was given yet, `first` being the lowest.
+    pub fn learn(&mut self, system: &str, resource: Uuid, id: u32, first: u32) {
+        let known = first.max(1)..=self.highest().unwrap_or_default().max(first).saturating_add(FAR);
+        if self.known(system, resource).is_none() && !self.is_anothers(system, resource, id) && known.contains(&id) {
+            self.entries.entry(system.to_owned()).or_default().0.insert(resource, id);
             self.changed = true;
         }
+    }
+
+    fn highest(&self) -> Option<u32> {
+        self.entries.values().flat_map(|entries| entries.0.values()).copied().max()
     }
 
     /// The project ID of a resource's tree: the one it has, or a new one that `is_free` on the storage.
@@ -120,7 +140,7 @@ impl Ledger {
         if let Some(id) = self.known(system, resource) {
             return Ok(id);
         }
-        let highest = self.entries.values().flat_map(|entries| entries.0.values()).copied().max();
+        let highest = self.highest();
         let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
         let id = match ids {
             ProjectIds::Gid => match entries.iter().find(|(_, id)| **id == gid) {
@@ -132,12 +152,15 @@ impl Ledger {
                 // Above those of all systems: two of them may lie on one file system. 0 and the highest number mean "none" to
                 // Lustre.
                 let lowest = first.max(1).max(highest.map_or(0, |id| id.saturating_add(1)));
-                let mut candidates = (lowest..u32::MAX).take(TRIES as usize);
-                let free = candidates.find_map(|id| is_free(id).map(|free| free.then_some(id)).transpose());
-                match free {
+                let (near, far) = TRIES;
+                // Told from the UUID, which nobody knows before there is the resource.
+                let leap = |n| u32::try_from(resource.as_u128() >> n & 0xffff).unwrap_or_default() % LEAP;
+                let offsets = (0..near).chain((0..far).map(|n| near + leap(n)));
+                let mut candidates = offsets.filter_map(|n| lowest.checked_add(n)).filter(|id| *id != u32::MAX);
+                match candidates.find_map(|id| is_free(id).map(|free| free.then_some(id)).transpose()) {
                     Some(id) => id.map_err(NoProject::Unknown)?,
-                    None if u32::MAX - lowest < TRIES => return Err(NoProject::Exhausted(first)),
-                    None => return Err(NoProject::Crowded { tried: TRIES, last: lowest + TRIES - 1 }),
+                    None if u32::MAX - lowest < near => return Err(NoProject::Exhausted(first)),
+                    None => return Err(NoProject::Crowded(lowest)),
                 }
             }
         };
@@ -206,19 +229,28 @@ mod tests {
         let unread = ledger.project("capstor", b, 500, ids, &|_| Err(Fault::unclear("away")));
         assert!(matches!(unread, Err(NoProject::Unknown(_))), "{unread:?}");
         let crowded = ledger.project("capstor", b, 500, ids, &|_| Ok(false));
-        assert!(matches!(crowded, Err(NoProject::Crowded { tried: 1000, last: 1010 })), "{crowded:?}");
+        assert!(matches!(crowded, Err(NoProject::Crowded(11))), "{crowded:?}");
         let exhausted = ledger.project("capstor", b, 500, ProjectIds::From(u32::MAX - 3), &|_| Ok(false));
         assert!(matches!(exhausted, Err(NoProject::Exhausted(_))), "{exhausted:?}");
         assert_eq!(ledger.known("capstor", b), None);
     }
 
     #[test]
+    fn somebody_who_takes_the_next_numbers_stops_nobody() {
+        let mut ledger = Ledger::default();
+        let resource = Uuid::from_u128(0x1234_5678_9abc_def0_1122_3344_5566_7788);
+        let taken = |id: u32| Ok(id > 1007);
+        let id = ledger.project("capstor", resource, 500, ProjectIds::From(7), &taken).unwrap();
+        assert!((1008..0x2_0000).contains(&id), "{id}");
+    }
+
+    #[test]
     fn what_is_found_on_a_tree_is_learned_and_never_taken_from_another() {
         let mut ledger = Ledger::default();
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
-        ledger.learn("capstor", a, 12);
-        ledger.learn("capstor", a, 13);
-        ledger.learn("capstor", b, 12);
+        for (resource, id) in [(a, 12), (a, 13), (b, 12), (b, 6), (b, 0), (b, u32::MAX - 1)] {
+            ledger.learn("capstor", resource, id, 7);
+        }
         assert_eq!(["capstor", "vast"].map(|system| ledger.known(system, a)), [Some(12), None]);
         assert_eq!(ledger.known("capstor", b), None);
         assert_eq!(ledger.project("capstor", c, 500, ProjectIds::From(7), &free).unwrap(), 13);
@@ -251,7 +283,14 @@ mod tests {
     fn a_broken_ledger_stops_the_program() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.json");
-        fs::write(&path, "{\"capstor\": ").unwrap();
-        assert!(Ledger::open(&path).is_err());
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        for text in [
+            "{\"capstor\": ".to_owned(),
+            format!(r#"{{"capstor": {{"{a}": 7, "{b}": 7}}}}"#),
+            format!(r#"{{"capstor": {{"{a}": 0}}}}"#),
+        ] {
+            fs::write(&path, &text).unwrap();
+            assert!(Ledger::open(&path).is_err(), "{text}");
+        }
     }
 }

@@ -53,6 +53,8 @@ pub struct Outside<'a> {
     pub read: &'a (dyn Fn() -> Result<Document, Fault> + Sync),
     /// Tells Waldur something.
     pub call: &'a (dyn Fn(&Call) -> Answer + Sync),
+    /// Whether a call can be sent where its link leads; why not. Asked before the first effect of a task.
+    pub reaches: &'a (dyn Fn(&Call) -> Result<(), String> + Sync),
     /// Whether work on a system may go on: the lease is held, nobody said stop. Asked before each effect.
     pub permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
     /// Fencing token of each system's lease.

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 /// The longest name of a directory in bytes, on every system that is driven here.
 const LONGEST_NAME: usize = 255;
-/// The longest place in bytes: what a path may have, less room for the root.
-const LONGEST: usize = 3000;
+/// The longest path in bytes: what Waldur takes for a back-end's id.
+const LONGEST: usize = 255;
 
 /// A place below a system's root: one or more names, none of which can lead anywhere but down.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,8 +36,8 @@ pub enum NoPlace {
         /// The name.
         name: String,
     },
-    /// Longer than a system takes.
-    #[error("the path is longer than {LONGEST} bytes")]
+    /// Longer than Waldur takes.
+    #[error("the path is longer than {LONGEST} bytes, the most that Waldur takes for a back-end's id")]
     Long,
 }
 
@@ -51,7 +51,7 @@ impl Place {
         let below = path.strip_prefix(root.trim_end_matches('/')).and_then(|below| below.strip_prefix('/'));
         let below = below.filter(|below| !below.is_empty()).ok_or_else(outside)?;
         let name = |name: &str| {
-            if plain(name) {
+            if is_plain(name) {
                 Ok(name.to_owned())
             } else {
                 Err(NoPlace::Name { path: path.to_owned(), name: name.to_owned() })
@@ -84,7 +84,7 @@ impl Place {
 }
 
 /// Whether a name says the same to everyone who reads it.
-fn plain(name: &str) -> bool {
+pub fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with(['.', '-']) && name.bytes().all(allowed)
 }

@@ -90,6 +90,8 @@ pub enum Step {
     Ensure(Wanted),
     /// Freeze the directory and put it into the trash.
     Retire(Wanted),
+    /// See that there is no directory, and take it for gone (`policy.absent_is_gone`).
+    Gone(Wanted),
     /// Tell Waldur the path.
     SetBackendId,
     /// Say that the order is carried out.
@@ -107,6 +109,7 @@ impl Step {
             Self::Restore(_) => "restore",
             Self::Ensure(_) => "ensure",
             Self::Retire(_) => "retire",
+            Self::Gone(_) => "gone",
             Self::SetBackendId => "set_backend_id",
             Self::Done => "done",
             Self::Erred(_) => "erred",
@@ -161,7 +164,8 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
     let mut population = BTreeMap::<&str, usize>::new();
     for case in cases {
         let resource = &case.resource;
-        *population.entry(&resource.system).or_default() += 1;
+        // What is terminated stays in the list for ever; what is there is what can be lost.
+        *population.entry(&resource.system).or_default() += usize::from(matches!(case.seen, Ok(Seen::Ours(_))));
         let (system, path) = (resource.system.clone(), resource.path.clone());
         match outcome(case, policy) {
             Outcome::Settled => {}
@@ -181,9 +185,9 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
 }
 
 impl Task {
-    /// Whether a directory goes away by it.
+    /// Whether a directory goes away by it, or is said to be gone.
     pub fn removes(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Retire(_)))
+        self.steps.iter().any(|step| matches!(step, Step::Retire(_) | Step::Gone(_)))
     }
 
     /// Whether it waits, after its first step, for Waldur to say that the order is executing.
@@ -246,7 +250,8 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             Seen::Ours(_) => {
                 return hold(
                     Hold::Conflict,
-                    "terminated in Waldur without an order that was carried out here: look at the directory",
+                    "terminated in Waldur without an order that was carried out here: `retire UUID` puts the directory into the \
+                     trash",
                 );
             }
             _ => return Outcome::Settled,
@@ -339,7 +344,7 @@ fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome
     let work = match seen {
         Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
         Seen::Trashed { .. } => Vec::new(),
-        Seen::Absent if policy.absent_is_gone => Vec::new(),
+        Seen::Absent if policy.absent_is_gone => vec![Step::Gone(wanted.clone())],
         Seen::Absent => {
             return hold(
                 Hold::Conflict,

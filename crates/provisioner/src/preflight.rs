@@ -1,6 +1,6 @@
 //! What is wanted for a resource, or why nothing can be: judged before anything is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
@@ -61,6 +61,9 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
     let newcomer = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Create);
     // What is terminated claims nothing: its place may be another's by now. Whoever was there before keeps his place.
     let settled = |resource: &Resource| resource.status != Status::Removed && !newcomer(resource);
+    let leaves = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+    let of_those_that_leave = resources.iter().zip(&places).filter(|(resource, _)| leaves(resource));
+    let leaving: BTreeSet<_> = of_those_that_leave.filter_map(|(_, place)| place.clone().ok()).collect();
     let mut claimed = BTreeMap::<Place, usize>::new();
     for (_, place) in resources.iter().zip(&places).filter(|(resource, _)| settled(resource)) {
         if let Ok(place) = place {
@@ -78,6 +81,11 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         if (settled || newcomer)
             && (claimed.get(&place).is_some_and(|count| *count > itself) || nested(&place, &claimed, &nodes))
         {
+            // Ended and ordered anew: the one goes before the other comes.
+            if newcomer && leaving.contains(&place) && !nested(&place, &claimed, &nodes) {
+                let reason = format!("the path {} is still another resource's, which is to be removed", resource.path);
+                return Err(Refusal::passing(reason));
+            }
             let reason = format!(
                 "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
                  own in Waldur",
@@ -88,7 +96,10 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         if newcomer {
             *claimed.entry(place.clone()).or_default() += 1;
         }
-        let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+        let leaves = leaves(resource) || resource.status == Status::Removed;
+        if !leaves {
+            asked_mode(resource)?;
+        }
         // What is to go needs neither an owner nor quotas to be found.
         let (uid, gid) =
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
@@ -112,21 +123,31 @@ pub fn number<'a>(
     ledger: &mut Ledger,
 ) {
     let Some(ids) = system.site.projects else { return };
+    let bears = |seen: &Result<Seen, String>| match seen {
+        Ok(Seen::Ours(present)) => present.project.unwrap_or_default(),
+        _ => 0,
+    };
+    let cases: Vec<_> = cases.collect();
+    let mut trees = BTreeMap::<u32, usize>::new();
+    for (_, _, seen) in &cases {
+        *trees.entry(bears(seen)).or_default() += 1;
+    }
     let mut new = Vec::new();
     for (resource, judged, seen) in cases {
         let Ok(wanted) = judged else { continue };
-        let found = match seen {
-            Ok(Seen::Ours(present)) => present.project.unwrap_or_default(),
-            _ => 0,
-        };
-        if matches!(ids, ProjectIds::From(first) if found >= first.max(1)) {
-            ledger.learn(&system.key, wanted.id, found);
+        let found = bears(seen);
+        // A number that two trees bear is one's, and nothing tells whose: an owner can change it.
+        let is_its_own = trees[&found] == 1 && !ledger.is_anothers(&system.key, wanted.id, found);
+        if let (ProjectIds::From(first), true) = (ids, is_its_own) {
+            ledger.learn(&system.key, wanted.id, found, first);
         }
         // What is to go, or gone, gets no new one: it is frozen under the one that it has.
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
         match ledger.known(&system.key, wanted.id) {
             Some(id) => wanted.project = id,
-            None if leaves || resource.status == Status::Removed => wanted.project = found,
+            None if leaves || resource.status == Status::Removed => {
+                wanted.project = if is_its_own { found } else { 0 };
+            }
             None => new.push((judged, seen)),
         }
     }
@@ -182,9 +203,17 @@ fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Refusal> {
 }
 
 /// The mode that shall apply: that of the order in progress, if it changes it.
-fn mode(resource: &Resource) -> Mode {
-    let asked = resource.order.as_ref().and_then(|order| order.new_options.as_ref()?.get("permissions")?.as_str());
-    asked.and_then(Mode::parse).unwrap_or(resource.mode)
+pub fn mode(resource: &Resource) -> Mode {
+    asked_mode(resource).ok().flatten().unwrap_or(resource.mode)
+}
+
+/// The mode that the order in progress asks for, if it does.
+fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Refusal> {
+    let asked = resource.order.as_ref().and_then(|order| order.new_options.as_ref()?.get("permissions"));
+    let Some(asked) = asked.filter(|asked| !asked.is_null()) else { return Ok(None) };
+    asked.as_str().and_then(Mode::parse).map(Some).ok_or_else(|| {
+        Refusal::lasting("the permissions that the order asks for are not three or four octal digits, as in \"2770\"")
+    })
 }
 
 /// The quotas that shall apply: those of the order in progress, if it changes them.

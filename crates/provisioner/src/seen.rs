@@ -29,7 +29,7 @@ pub const METRICS: [(&str, &[&str], &str); 10] = [
     (
         PASSES,
         &["outcome"],
-        "Passes: `whole`, or `failed`: no document, no use of the state directory, or another provisioner at work.",
+        "Passes: `whole`, `kept_away` by another provisioner or somebody's command, or `failed`: no document, or no use of the state directory.",
     ),
     (PASS_SECONDS, &[], "Duration of passes."),
     (LAST_PASS, &[], "When the last whole pass ended, in seconds since 1970; absent before the first."),
@@ -93,6 +93,8 @@ struct State {
     systems: BTreeSet<String>,
     /// Since when each resource has work or waits.
     pending: BTreeMap<Uuid, SystemTime>,
+    /// Those of them whose work came to its end. One that the next plan has again was not done by that.
+    done: BTreeSet<Uuid>,
 }
 
 impl Seen {
@@ -116,7 +118,7 @@ impl Seen {
             }
         }
         // What has not happened yet is 0, so that its first time shows as a change.
-        for outcome in ["whole", "failed"] {
+        for outcome in ["whole", "failed", "kept_away"] {
             counter!(PASSES, "outcome" => outcome).absolute(0);
         }
         for outcome in ["ended", "failed"] {
@@ -168,6 +170,7 @@ impl Seen {
         let waiting = plan.held.iter().filter(|held| held.hold == Hold::Fault).filter_map(|held| held.id);
         let pending: BTreeSet<_> = tasks.chain(waiting).collect();
         let now = self.clock.now();
+        state.done.clear();
         state.pending.retain(|id, _| pending.contains(id));
         for id in pending {
             state.pending.entry(id).or_insert(now);
@@ -184,11 +187,10 @@ impl Seen {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         gauge!(LAST_PASS).set(since.as_secs_f64());
         let mut state = self.state();
-        for id in &report.ended {
-            state.pending.remove(id);
-        }
+        state.done.extend(&report.ended);
         // A clock that was set back makes nobody wait less than no time.
-        let ages: Vec<_> = state.pending.values().map(|since| now.duration_since(*since).unwrap_or_default()).collect();
+        let left = state.pending.iter().filter(|(id, _)| !state.done.contains(id));
+        let ages: Vec<_> = left.map(|(_, since)| now.duration_since(*since).unwrap_or_default()).collect();
         gauge!(OLDEST).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
         let mut from = 0;
         for (name, to) in AGES {
@@ -198,6 +200,12 @@ impl Seen {
         }
         state.last = Some(now);
         (state.began, state.last_failed) = (None, false);
+    }
+
+    /// There was no pass, because another one has the systems.
+    pub fn kept_away(&self) {
+        counter!(PASSES, "outcome" => "kept_away").increment(1);
+        self.state().began = None;
     }
 
     /// There was no pass.
@@ -225,7 +233,7 @@ impl Seen {
             ready,
             json!({
                 "ready": ready, "last_pass": last.map(|last| last.as_secs()), "last_failed": state.last_failed,
-                "under_way_seconds": state.began.map(|began| since(began).as_secs()), "pending": state.pending.len(),
+                "under_way_seconds": state.began.map(|began| since(began).as_secs()), "pending": state.pending.keys().filter(|id| !state.done.contains(id)).count(),
             }),
         )
     }

@@ -58,10 +58,11 @@ pub struct Site {
 impl Site {
     /// Opens what only has to be opened for looking.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
-        let source = Source::new(&settings)?;
+        let stop = Arc::default();
+        let source = Source::new(&settings, &stop)?;
         let walked = Walked::default();
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
-        Ok(Self { settings, systems, source, clock, walked, stop: Arc::default() })
+        Ok(Self { settings, systems, source, clock, walked, stop })
     }
 
     /// The journal's file.
@@ -90,15 +91,6 @@ impl Site {
         Ok((survey, notes))
     }
 
-    /// Where project IDs are given, and the journal has so many `lines`, there must be a ledger.
-    pub fn ledger_is_there(&self, lines: u64) -> Result<(), BeginError> {
-        let counts = self.systems.iter().any(|system| system.site.projects.is_some());
-        if counts && lines > 0 && !self.ledger_path().exists() {
-            return Err(BeginError::LedgerLost(self.ledger_path()));
-        }
-        Ok(())
-    }
-
     /// Opens what only one provisioner may have at a time; `by`: on whose command, for the journal. Whoever has it is
     /// waited for, for `patience` at most.
     pub fn begin(&self, by: &str, patience: Duration) -> Result<Work<'_>, BeginError> {
@@ -120,7 +112,6 @@ impl Site {
             .when(NoLease::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
-        self.ledger_is_there(journal.lines())?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         Ok(Work { site: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })
@@ -136,12 +127,6 @@ pub enum BeginError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Numbers that were given are not known any more.
-    #[error(
-        "the ledger {0} is gone, while the journal is there: bring it back from a backup, an old one too. Without one, write \
-         `{{}}` into it: project IDs are then learned from the storage"
-    )]
-    LedgerLost(PathBuf),
     /// The state directory.
     #[error("{path} cannot be used: `state_directory` must be writable")]
     State {
@@ -194,8 +179,10 @@ impl Work<'_> {
             leases.hold(system)
         };
         let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
+        let reaches = |call: &pass::Call| source.reaches(call);
         let (tokens, by) = (&leases.tokens, &*self.by);
-        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens, by, confirmed };
+        let outside =
+            Outside { read: &read, call: &call, reaches: &reaches, permitted: &permitted, tokens, by, confirmed };
         let systems = &self.site.systems;
         pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
     }

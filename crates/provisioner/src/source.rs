@@ -4,7 +4,8 @@
 //! leads elsewhere is refused, whatever document it stands in.
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable, ExponentialBuilder};
@@ -29,8 +30,14 @@ const LARGEST_PAGE: u64 = 64 << 20;
 const LARGEST_DOCUMENT: usize = 2 << 30;
 /// The most pages that are read: ten million items.
 const MOST_PAGES: usize = 20_000;
+/// How many times as long as one exchange the reading of all pages may take.
+const LONGEST_READING: u32 = 10;
 /// Items a page: the most that the proxy gives.
 const PAGE_SIZE: usize = 500;
+/// Where the proxy relays callbacks, below its URL.
+const RELAY: &str = "/api/callbacks/";
+/// The largest answer to a callback that is read, in bytes.
+const LARGEST_ANSWER: u64 = 1 << 20;
 /// A token is renewed this long before it expires.
 const RENEW_BEFORE: Duration = Duration::from_secs(30);
 
@@ -39,6 +46,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30);
 pub struct Source {
     client: Client,
     settings: Settings,
+    /// Set, it ends what is being read.
+    stop: Arc<AtomicBool>,
     token: Mutex<Option<(HeaderValue, Instant)>>,
 }
 
@@ -56,20 +65,27 @@ enum Origin {
 
 impl Source {
     /// A source by these settings.
-    pub fn new(settings: &Settings) -> Result<Self, Fault> {
+    pub fn new(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<Self, Fault> {
         let client = Client::builder()
             .redirect(Policy::none())
+            // Credentials go to their own origins, whatever the shell of the user who runs this says of proxies.
+            .no_proxy()
             .timeout(settings.proxy.timeout)
             .user_agent(concat!("hpc-storage-provisioner/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {
                 Fault::passing("no HTTP client can be made: are the system's CA certificates installed?", error)
             })?;
-        Ok(Self { client, settings: settings.clone(), token: Mutex::new(None) })
+        Ok(Self { client, settings: settings.clone(), stop: Arc::clone(stop), token: Mutex::new(None) })
+    }
+
+    fn bounded(&self, response: Response, most: u64) -> Result<Vec<u8>, Fault> {
+        bounded(response, self.settings.proxy.timeout, most, &self.stop)
     }
 
     /// The whole document, read afresh.
     pub fn read(&self) -> Result<Document, Fault> {
+        let until = Instant::now() + self.settings.proxy.timeout * LONGEST_READING;
         let mut bodies = vec![self.page(1)?];
         let pages =
             document::pages(&bodies[0]).map_err(|error| Fault::passing("the document cannot be read", error))?;
@@ -80,6 +96,10 @@ impl Source {
         }
         for page in 2..=pages {
             bodies.push(self.page(page)?);
+            if Instant::now() > until {
+                let (read, time) = (bodies.len(), (self.settings.proxy.timeout * LONGEST_READING).as_secs());
+                return Err(Fault::unclear(format!("only {read} of {pages} pages of the document came in {time} s")));
+            }
             if bodies.iter().map(Vec::len).sum::<usize>() > LARGEST_DOCUMENT {
                 return Err(Fault::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
             }
@@ -105,11 +125,11 @@ impl Source {
             if !status.is_success() {
                 return Err(Fault::unclear(format!("the proxy answers {status} to {url}: {}", detail(response))));
             }
-            bounded(response, self.settings.proxy.timeout, LARGEST_PAGE)
+            self.bounded(response, LARGEST_PAGE)
         };
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
-        once.retry(patience).sleep(std::thread::sleep).call()
+        once.retry(patience).sleep(std::thread::sleep).when(|_| !self.stop.load(Ordering::Relaxed)).call()
     }
 
     fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder, Fault> {
@@ -144,7 +164,7 @@ impl Source {
                 public(url)
             )));
         }
-        let grant: Grant = serde_json::from_slice(&bounded(response, self.settings.proxy.timeout, 1 << 20)?)
+        let grant: Grant = serde_json::from_slice(&self.bounded(response, 1 << 20)?)
             .map_err(|_| Fault::unclear(format!("the token endpoint {} gives no token", public(url))))?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", grant.access_token.expose_secret()))
             .map_err(|_| Fault::unclear("the token endpoint gives a token that is none"))?;
@@ -157,10 +177,7 @@ impl Source {
     /// Tells Waldur something, once: what came of a POST that was not answered shows in the document.
     pub fn call(&self, call: &Call) -> Answer {
         if !is_meant(call) {
-            return Answer::Denied(format!(
-                "the document's link for {} does not lead there: refused",
-                call.action.name()
-            ));
+            return Answer::Denied(not_meant(call));
         }
         let request = match self.addressed(&call.link) {
             Ok(request) => request,
@@ -174,15 +191,25 @@ impl Source {
         let name = call.action.name();
         match request.send() {
             Err(error) => Answer::Unclear(format!("{name}: {}", crate::pass::told(&error.without_url()))),
-            Ok(mut response) => match response.status().as_u16() {
-                200..=299 if !is_waldurs(&mut response) => Answer::Unclear(format!(
+            Ok(response) if response.status().is_success() => {
+                if self.is_waldurs(response) {
+                    return Answer::Accepted;
+                }
+                Answer::Unclear(format!(
                     "{name} is answered by something that is not Waldur: is it in maintenance, or behind a login page?"
-                )),
-                200..=299 => Answer::Accepted,
+                ))
+            }
+            Ok(response) => match response.status().as_u16() {
                 status @ (401 | 403) => Answer::Denied(format!("{name} is refused ({status}): {}", detail(response))),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", detail(response))),
             },
         }
+    }
+
+    /// Whether an answer is one that Waldur gives: JSON, or nothing at all.
+    fn is_waldurs(&self, response: Response) -> bool {
+        let is_json = |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+        self.bounded(response, LARGEST_ANSWER).is_ok_and(|text| text.is_empty() || is_json(&text))
     }
 
     /// A POST to a link, with the credentials that belong to its origin.
@@ -202,23 +229,30 @@ impl Source {
         }
     }
 
+    /// Whether a call's link leads to that call, where there are credentials for it; why not.
+    pub fn reaches(&self, call: &Call) -> Result<(), String> {
+        if is_meant(call) { self.leads(&call.link) } else { Err(not_meant(call)) }
+    }
+
     /// Whether a link of the document leads to where there are credentials for it; why not.
-    pub fn reaches(&self, link: &str) -> Result<(), String> {
+    pub fn leads(&self, link: &str) -> Result<(), String> {
         self.addressed(link).map(|_| ())
     }
 
     fn origin(&self, link: &Url) -> Result<Origin, String> {
         let proxy = &self.settings.proxy;
-        let below = |base: &Url| {
-            // A path that only begins alike is another one.
-            let path = base.path().trim_end_matches('/');
-            link.origin() == base.origin() && link.path().strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+        let below = |base: &Url, more: &str| {
+            let path = format!("{}{more}", base.path().trim_end_matches('/'));
+            link.origin() == base.origin() && link.path().starts_with(&path)
         };
-        if below(&proxy.url) || proxy.public_url.as_ref().is_some_and(below) {
+        // The two may be at one origin: what the proxy relays is told by its place there.
+        let relayed = |url: &Url| below(url, RELAY);
+        if relayed(&proxy.url) || proxy.public_url.as_ref().is_some_and(relayed) {
             return Ok(Origin::Proxy);
         }
         match &self.settings.waldur {
-            Some(waldur) if below(&waldur.api_url) => Ok(Origin::Waldur),
+            // A path that only begins alike is another one.
+            Some(waldur) if below(&waldur.api_url, "/") => Ok(Origin::Waldur),
             Some(waldur) => Err(format!(
                 "a link of the document leads to {}, neither to the proxy nor to waldur.api_url ({}): refused",
                 link.origin().ascii_serialization(),
@@ -265,6 +299,10 @@ fn is_meant(call: &Call) -> bool {
         && place.is_some_and(|place| places.contains(&place))
 }
 
+fn not_meant(call: &Call) -> String {
+    format!("the document's link for {} does not lead there: refused", call.action.name())
+}
+
 fn base(url: &Url) -> &str {
     url.as_str().trim_end_matches('/')
 }
@@ -273,15 +311,20 @@ fn public(url: &Url) -> String {
     settings::check::public_part(url)
 }
 
+fn told_to_stop(stop: &AtomicBool) -> Result<(), Fault> {
+    if stop.load(Ordering::Relaxed) { Err(Fault::Stopped("the answer was read".into())) } else { Ok(()) }
+}
+
 fn unreachable(url: &Url, error: reqwest::Error) -> Fault {
     Fault::passing(format!("{} cannot be asked", public(url)), error.without_url())
 }
 
 /// A whole body, within its bound and the deadline: a client's time-out alone begins anew with each byte.
-fn bounded(mut response: Response, time: Duration, most: u64) -> Result<Vec<u8>, Fault> {
+fn bounded(mut response: Response, time: Duration, most: u64, stop: &AtomicBool) -> Result<Vec<u8>, Fault> {
     let until = Instant::now() + time;
     let (mut body, mut piece) = (Vec::new(), vec![0; 64 << 10]);
     loop {
+        told_to_stop(stop)?;
         let read = response.read(&mut piece).map_err(|error| Fault::passing("the answer broke off", error))?;
         body.extend_from_slice(&piece[..read]);
         if read == 0 {
@@ -296,16 +339,9 @@ fn bounded(mut response: Response, time: Duration, most: u64) -> Result<Vec<u8>,
     }
 }
 
-/// Whether an answer is one that Waldur gives: JSON, or nothing at all.
-fn is_waldurs(response: &mut Response) -> bool {
-    let mut text = Vec::new();
-    let read = response.take(64 << 10).read_to_end(&mut text);
-    read.is_ok() && (text.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok())
-}
-
 /// What an answer says of itself: its `detail`, if that is a short text without anything that could steer a terminal.
 fn detail(response: Response) -> String {
-    let text = bounded(response, Duration::from_secs(10), 64 << 10).unwrap_or_default();
+    let text = bounded(response, Duration::from_secs(10), 64 << 10, &AtomicBool::new(false)).unwrap_or_default();
     let said = serde_json::from_slice::<serde_json::Value>(&text).ok();
     let said = said.as_ref().and_then(|said| said.get("detail")?.as_str()).unwrap_or("no further word");
     said.chars().filter(|c| !c.is_control()).take(200).collect()

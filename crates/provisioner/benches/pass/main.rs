@@ -105,8 +105,15 @@ impl Bench {
         };
         let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
         let tokens = [("capstor".to_owned(), 1)].into();
-        let outside =
-            Outside { read: &read, call: &call, permitted: &permitted, tokens: &tokens, by: "run", confirmed: false };
+        let outside = Outside {
+            read: &read,
+            call: &call,
+            reaches: &|_| Ok(()),
+            permitted: &permitted,
+            tokens: &tokens,
+            by: "run",
+            confirmed: false,
+        };
         let began = Instant::now();
         let survey = pass::survey(&systems, &read, &journal.past(), &mut ledger)?;
         let survey_took = began.elapsed();

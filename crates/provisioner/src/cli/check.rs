@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{EXIT_FAILURE, Failure, out};
 use crate::document::{Document, Resource};
 use crate::journal::Journal;
+use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::pass::told;
 use crate::site::Site;
@@ -40,6 +41,10 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         ));
     }
     rows.push(("state directory".into(), state(site)));
+    if let Some(url) = &site.settings.lease_url {
+        let asked = Leases::ask(url).map(|()| "the server answers".to_owned()).map_err(|error| told(&error));
+        rows.push(("leases".into(), asked));
+    }
     if let Ok(document) = &document {
         let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
         let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
@@ -75,7 +80,7 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
 fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>> {
     let driven = |resource: &&Resource| site.systems.iter().any(|system| system.key == resource.system);
     let links = document.resources.iter().filter(driven).flat_map(|resource| resource.links.all());
-    let mut reached = links.map(|link| site.source.reaches(link)).peekable();
+    let mut reached = links.map(|link| site.source.leads(link)).peekable();
     reached.peek()?;
     Some(
         reached
@@ -86,7 +91,9 @@ fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>>
 
 fn state(site: &Site) -> Result<String, String> {
     let directory = &site.settings.state_directory;
-    let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
+    // What is not there yet is made by the first pass, where it may.
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+    let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK);
     writable.map_err(|error| {
         format!(
             "{} cannot be written ({}): make it, for the user that runs this",
@@ -94,9 +101,14 @@ fn state(site: &Site) -> Result<String, String> {
             std::io::Error::from(error)
         )
     })?;
+    if !there.is_dir() {
+        return Err(format!("{} is no directory: name another one, or move it away", there.display()));
+    }
+    if there != directory {
+        return Ok("not there yet: the first pass makes it".into());
+    }
     let path = site.journal_path();
     let (first, last) = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { (1, 0) };
-    site.ledger_is_there(last).map_err(|error| told(&error))?;
     Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
     let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
     Ok(format!("writable, a journal of {last} lines without a break{from}"))

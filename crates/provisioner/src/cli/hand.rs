@@ -1,4 +1,6 @@
-//! `adopt` and `restore`: what a person decides.
+//! `adopt`, `restore` and `retire`: what a person decides.
+
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
@@ -23,9 +25,10 @@ pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
         }
         Err(fault) => return Err(failure(fault.clone())),
     }
-    drive(&mut work, case, |driver, wanted, before| driver.adopt(wanted, before))?;
+    drive(&mut work, case, &|driver, wanted, before| driver.adopt(wanted, before))?;
     out::print(&format!(
-        "{} is now the directory of {resource}; the next pass makes it as the document says.\n",
+        "{} is now the directory of {resource}; the next pass makes it as an order says, or tells in what it differs from the \
+         document.\n",
         case.resource.path
     ))
 }
@@ -44,8 +47,8 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
         .to_lowercase()));
     }
     match &case.seen {
-        Ok(Seen::Trashed { .. }) => drive(&mut work, case, |driver, wanted, before| driver.restore(wanted, before))?,
-        Ok(Seen::Absent) if make => drive(&mut work, case, |driver, wanted, before| driver.ensure(wanted, before))?,
+        Ok(Seen::Trashed { .. }) => drive(&mut work, case, &|driver, wanted, before| driver.restore(wanted, before))?,
+        Ok(Seen::Absent) if make => drive(&mut work, case, &|driver, wanted, before| driver.ensure(wanted, before))?,
         Ok(Seen::Absent) => return Err(failure("it is not in the trash; --make makes an empty directory")),
         Ok(Seen::Ours(_)) => return out::print("Its directory is there already.\n"),
         Ok(Seen::Unmarked(_)) => {
@@ -57,10 +60,32 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
     out::print(&format!("{} is there again.\n", case.resource.path))
 }
 
-type Deed = fn(&dyn crate::driver::Driver, &crate::driver::Wanted, crate::driver::Before<'_>) -> Result<(), Fault>;
+/// Puts the directory of a resource into the trash that is terminated in Waldur, without an order to do it for: one that was
+/// withdrawn while the directory was made, or ended by staff.
+pub(super) fn retire(site: &Site, resource: Uuid) -> Result<(), Failure> {
+    let mut work = begin(site, "retire")?;
+    let (survey, _) = work.plan(false)?;
+    let case = look::find(&survey, &resource.to_string())?;
+    if case.resource.status != Status::Removed {
+        return Err(failure(
+            "the resource is not terminated in Waldur: order its termination there, and the directory goes with it",
+        ));
+    }
+    match &case.seen {
+        Ok(Seen::Ours(_)) => {}
+        Ok(_) => return Err(failure("no directory of this resource is at its place")),
+        Err(fault) => return Err(failure(fault.clone())),
+    }
+    let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    drive(&mut work, case, &|driver, wanted, before| driver.retire(wanted, now, before))?;
+    out::print(&format!("{} is in the trash now.\n", case.resource.path))
+}
+
+type Deed<'a> =
+    &'a dyn Fn(&dyn crate::driver::Driver, &crate::driver::Wanted, crate::driver::Before<'_>) -> Result<(), Fault>;
 
 /// Has the system's driver do something for a case, each effect in the journal before it is had.
-fn drive(work: &mut Work<'_>, case: &Case, deed: Deed) -> Result<(), Failure> {
+fn drive(work: &mut Work<'_>, case: &Case, deed: Deed<'_>) -> Result<(), Failure> {
     let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let system = work.site.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;

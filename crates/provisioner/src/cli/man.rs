@@ -9,14 +9,13 @@ use settings::manual;
 use super::{Cli, Failure, failure};
 use crate::settings::SCHEMA;
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 5] = [
     (
         "/etc/hpc-storage-provisioner/settings.yaml",
         "The settings that the packaged service reads, because its unit says --config. The program alone reads no file that \
          is not named.",
     ),
     ("/etc/default/hpc-storage-provisioner", "Variables for the packaged service; it need not be there."),
-    (".env", "Variables, read from the working directory."),
     ("/var/lib/hpc-storage-provisioner/journal", "What was begun, and what came of it; the older parts beside it."),
     ("/var/lib/hpc-storage-provisioner/ledger.json", "Which directory has which project ID."),
     ("/var/lib/hpc-storage-provisioner/SYSTEM.lease", "Locked by whoever drives the system."),

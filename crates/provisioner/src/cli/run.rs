@@ -16,6 +16,9 @@ use crate::plan::Hold;
 use crate::seen::Seen;
 use crate::site::{BeginError, Site};
 
+/// The least time from the beginning of a pass to that of the next.
+const BREATH: Duration = Duration::from_secs(1);
+
 /// Why the loop wakes before its time.
 pub(crate) enum Wake {
     /// Begin a pass.
@@ -55,6 +58,11 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
                 seen.ended(&report, began.elapsed());
                 tell(&report);
             }
+            // Somebody's command, or the one that drives now: nothing is wrong.
+            Err(NoPass::Begin(BeginError::Lease(held))) if held.is_held() => {
+                seen.kept_away();
+                info!("no pass: {}", told(&held));
+            }
             Err(fault) => {
                 seen.failed(began.elapsed());
                 error!("no pass: {}", told(&fault));
@@ -64,7 +72,8 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
             Ok(Wake::Nudge) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        // Nudges that came during a pass are answered by one more.
+        // Nobody can have more than a pass a second. Nudges that came meanwhile are answered by one.
+        std::thread::sleep(BREATH.saturating_sub(began.elapsed()));
         while let Ok(Wake::Nudge) = woken.try_recv() {}
     }
     info!("stopped");

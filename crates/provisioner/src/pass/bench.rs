@@ -70,8 +70,15 @@ impl Bench<'_> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
         let tokens = BTreeMap::new();
-        let outside =
-            Outside { read: &read, call, permitted: &permitted, tokens: &tokens, by: "test", confirmed: false };
+        let outside = Outside {
+            read: &read,
+            call,
+            reaches: &|_| Ok(()),
+            permitted: &permitted,
+            tokens: &tokens,
+            by: "test",
+            confirmed: false,
+        };
         pass(self.systems, outside, journal, ledger, self.policy, &clock())
     }
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{OrderKind, OrderState, Resource, Status};
 use crate::document::Links;
+use crate::preflight;
 
 /// One thing to tell Waldur.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,11 @@ impl Action {
             (Self::Reject(_) | Self::Erred(_), None) => true,
             (Self::Approve(_) | Self::Done, None) => match (kind, now.map(|now| now.status)) {
                 (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
+                // Called off it leaves the resource as it was.
+                (Some(OrderKind::Update), Some(Status::Active)) => now.is_some_and(|now| {
+                    let wanted = |it: &Resource| (preflight::mode(it), it.new_quotas.or(it.quotas));
+                    wanted(before) == wanted(now)
+                }),
                 (_, status) => matches!(status, Some(Status::Active | Status::Updating | Status::Removing)),
             },
         }

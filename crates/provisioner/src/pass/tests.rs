@@ -100,6 +100,7 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     let outside = Outside {
         read: &read,
         call: &call,
+        reaches: &|_| Ok(()),
         permitted: &permitted,
         tokens: &BTreeMap::new(),
         by: "test",
@@ -125,6 +126,7 @@ fn a_lost_lease_stops_before_the_next_effect() {
     let outside = Outside {
         read: &read,
         call: &call,
+        reaches: &|_| Ok(()),
         permitted: &permitted,
         tokens: &BTreeMap::new(),
         by: "test",
@@ -174,7 +176,7 @@ proptest! {
         let systems = system(Box::new(memory));
         let read = || Ok(model.document());
         let (call, permitted) = (|call: &Call| model.call(call), |_: &str| Ok(()));
-        let outside = Outside { read: &read, call: &call, permitted: &permitted, tokens: &BTreeMap::new(), by: "test", confirmed: false };
+        let outside = Outside { read: &read, call: &call, reaches: &|_| Ok(()), permitted: &permitted, tokens: &BTreeMap::new(), by: "test", confirmed: false };
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();

@@ -9,6 +9,7 @@ use crate::document::{Document, OrderState, Resource, Status};
 use crate::driver::{Fault, Seen, Wanted};
 use crate::journal::{Event, Journal};
 use crate::plan::{Step, Task};
+use crate::preflight;
 use crate::seen;
 
 pub(super) struct Pass<'a> {
@@ -99,7 +100,16 @@ impl Pass<'_> {
             let note = self.journal.write(Some(task.id), Event::Effect { what: what.to_owned() });
             note.map_err(|error| Fault::Stopped(format!("{what}: {}", told(&error))))
         };
+        // Nobody is cut off, and nothing made, for an order that could not be ended afterwards.
+        for action in steps.iter().filter_map(|step| said(step, resource)) {
+            let call = addressed(action, task, resource)?;
+            (self.outside.reaches)(&call).map_err(Stop::Fault)?;
+        }
         for step in steps {
+            if let Some(action) = said(step, resource) {
+                self.call(action, task, resource)?;
+                continue;
+            }
             match step {
                 Step::Ensure(wanted) => {
                     system.driver.ensure(wanted, &before).map_err(Stop::fault)?;
@@ -118,40 +128,31 @@ impl Pass<'_> {
                         }
                     }
                 }
-                Step::Approve => self.call(approval(resource), task, resource)?,
-                Step::Reject(reason) => self.call(Action::Reject(reason.clone()), task, resource)?,
-                Step::SetBackendId => self.call(Action::SetBackendId, task, resource)?,
-                Step::Done => self.call(Action::Done, task, resource)?,
-                Step::Erred(reason) => self.call(Action::Erred(reason.clone()), task, resource)?,
+                Step::Gone(wanted) => match observe(system, wanted)? {
+                    Seen::Absent => {}
+                    other => return Err(Stop::Fault(format!("taken for gone, but found {}", describe(&other)))),
+                },
+                Step::Approve | Step::Reject(_) | Step::SetBackendId | Step::Done | Step::Erred(_) => {}
             }
         }
         Ok(())
     }
 
     fn call(&self, action: Action, task: &Task, resource: &Resource) -> Result<(), Stop> {
-        let Some(link) = action.link(&resource.links) else {
-            return Err(Stop::Fault(format!("the document has no link for {}", action.name())));
-        };
+        let call = addressed(action, task, resource)?;
         (self.outside.permitted)(&task.system).map_err(Stop::fault)?;
         let note = |outcome: &str| {
-            let event = Event::Callback { call: action.name().into(), outcome: outcome.into() };
+            let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into() };
             self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
         };
         note("sent")?;
-        let call =
-            Call { resource: task.id, order: task.order, path: task.path.clone(), link: link.to_owned(), action };
         let answer = (self.outside.call)(&call);
-        let Call { action, .. } = call;
-        seen::callback(action.name(), &answer);
-        let note = |outcome: &str| {
-            let event = Event::Callback { call: action.name().into(), outcome: outcome.into() };
-            self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
-        };
+        seen::callback(call.action.name(), &answer);
         match answer {
             Answer::Accepted => note("accepted"),
             Answer::Unclear(why) => {
                 note(&why)?;
-                Err(Stop::Unclear(action, why))
+                Err(Stop::Unclear(call.action, why))
             }
             Answer::Denied(why) => {
                 note(&why)?;
@@ -177,11 +178,31 @@ fn approval(resource: &Resource) -> Action {
     Action::Approve(resource.order.as_ref().and_then(|order| order.new_options.clone()))
 }
 
+/// What Waldur is told by a step; `None` for work on the storage.
+fn said(step: &Step, resource: &Resource) -> Option<Action> {
+    match step {
+        Step::Approve => Some(approval(resource)),
+        Step::Reject(reason) => Some(Action::Reject(reason.clone())),
+        Step::SetBackendId => Some(Action::SetBackendId),
+        Step::Done => Some(Action::Done),
+        Step::Erred(reason) => Some(Action::Erred(reason.clone())),
+        Step::Restore(_) | Step::Ensure(_) | Step::Retire(_) | Step::Gone(_) => None,
+    }
+}
+
+/// A call with its link.
+fn addressed(action: Action, task: &Task, resource: &Resource) -> Result<Call, Stop> {
+    let link = action.link(&resource.links).map(ToOwned::to_owned);
+    let link = link.ok_or_else(|| Stop::Fault(format!("the document has no link for {}", action.name())))?;
+    Ok(Call { resource: task.id, order: task.order, path: task.path.clone(), link, action })
+}
+
 /// What is left to do once an order was approved, or what it waits for.
 fn approved<'a>(task: &'a Task, before: &Resource, now: Option<&Resource>) -> Result<&'a [Step], String> {
     let Some(now) = now else { return Err("it is not in the document any more".into()) };
-    let judged = |it: &Resource| (it.path.clone(), it.mode, it.gid, it.uid, it.new_quotas.or(it.quotas));
-    if judged(before) != judged(now) && now.order.is_some() {
+    let judged = |it: &Resource| (it.path.clone(), preflight::mode(it), it.gid, it.uid, it.new_quotas.or(it.quotas));
+    // Also where the order is over: one that was called off leaves the resource as it was.
+    if judged(before) != judged(now) {
         return Err("it changed meanwhile: the next pass plans anew".into());
     }
     let rest = &task.steps[1..];

@@ -92,12 +92,14 @@ fn hold_many(plan: &mut Plan, system: &str, allowed: usize, mass: Mass, lately: 
     }
 }
 
-/// Holds what would be made on a system where nothing is that is in use: another file system may be at its root.
+/// Holds what would be made, or said to be gone, on a system where nothing is that is in use: another file system may be at its
+/// root.
 fn hold_on_an_empty_system(plan: &mut Plan, system: &str, cases: &[Case]) {
     let in_use = |case: &&Case| {
         let used = matches!(case.resource.status, Status::Active | Status::Updating | Status::Removing);
-        case.resource.system == system && used && case.wanted.is_ok()
+        case.resource.system == system && used
     };
+    // What cannot be looked for is not seen there.
     let absent = |case: &Case| matches!(case.seen, Ok(Seen::Absent));
     let count = cases.iter().filter(in_use).count();
     if count == 0 || !cases.iter().filter(in_use).all(absent) {
@@ -105,10 +107,10 @@ fn hold_on_an_empty_system(plan: &mut Plan, system: &str, cases: &[Case]) {
     }
     let reason = format!(
         "none of the {count} directories in use on {system} is there: is the right file system at its root? If it is, look at \
-         what is to be made with `plan --out FILE`, then `apply FILE --yes-to-many`"
+         what is to be done with `plan --out FILE`, then `apply FILE --yes-to-many`"
     );
-    let makes = |task: &Task| task.system == system && task.steps.iter().any(|step| matches!(step, Step::Ensure(_)));
-    ask(plan, makes, &reason);
+    let acts = |step: &Step| matches!(step, Step::Ensure(_) | Step::Gone(_));
+    ask(plan, |task| task.system == system && task.steps.iter().any(acts), &reason);
 }
 
 /// Holds these tasks until a person says yes.

@@ -166,6 +166,30 @@ fn many_removals_at_once_ask() {
 }
 
 #[test]
+fn what_is_gone_already_makes_no_system_larger() {
+    let gone = (1000..4000).map(|_| case(Status::Removed, None, |_| Seen::Absent)).zip(1000..);
+    let gone = gone.map(|(case, n)| Case { resource: resource(n, Status::Removed), ..case });
+    let cases: Vec<_> = removals(1..=40).into_iter().chain(gone).collect();
+    let plan = plan(&cases, Policy::default(), NEEDED);
+    assert!(plan.tasks.is_empty() && plan.held.iter().all(|held| held.hold == Hold::Asks), "{:?}", plan.tasks);
+}
+
+#[test]
+fn what_is_taken_for_gone_is_a_removal() {
+    let policy = Policy { absent_is_gone: true, ..Policy::default() };
+    let absent = |case: Case| Case { seen: Ok(Seen::Absent), ..case };
+    let there = case(Status::Active, None, |wanted| Seen::Ours(present(wanted)));
+    let there = Case { resource: resource(100, Status::Active), ..there };
+    let of = |n, others: &[Case]| {
+        let cases: Vec<_> = removals(1..=n).into_iter().map(absent).chain(others.iter().cloned()).collect();
+        plan(&cases, policy, NEEDED).tasks.len()
+    };
+    assert_eq!(of(5, std::slice::from_ref(&there)), 5);
+    assert_eq!(of(6, &[there]), 0, "too many");
+    assert_eq!(of(1, &[]), 0, "nothing at all is there: is it the right file system?");
+}
+
+#[test]
 fn few_removals_in_each_pass_ask_when_they_are_many_in_a_day() {
     let lately = |n: u128| Lately::from([(("capstor".into(), Mass::Removal), (1..=n).map(Uuid::from_u128).collect())]);
     let planned = |lately: &Lately, n| plan(&removals(n), Policy::default(), Consent::Needed(lately));

@@ -73,6 +73,26 @@ fn what_the_ledger_forgot_is_learned_from_the_storage_before_a_new_number_is_giv
 }
 
 #[test]
+fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
+    let resources: Vec<_> = (1..=3).map(|n| resource(n, &format!("/capstor/store/cscs/customer/{n}"))).collect();
+    let mut judged = judged(&resources);
+    let driver = Memory::default();
+    for wanted in judged.iter().flatten() {
+        driver.ensure(&Wanted { project: 1001, ..wanted.clone() }, &|_| Ok(())).unwrap();
+    }
+    let seen: Vec<_> = judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+    let system =
+        System { key: "capstor".into(), site: site(ProjectIds::From(1000)), driver: Box::new(driver), at_once: 1 };
+    let leaves = ordered(OrderKind::Terminate, resources[2].clone());
+    let resources = [&resources[0], &resources[1], &leaves];
+    let mut ledger = Ledger::default();
+    let cases = resources.into_iter().zip(&mut judged).zip(&seen);
+    number(cases.map(|((resource, judged), seen)| (resource, judged, seen)), &system, &mut ledger);
+    let numbers: Vec<_> = judged.iter().map(|wanted| wanted.as_ref().unwrap().project).collect();
+    assert_eq!(numbers, [1000, 1002, 0], "each another one, and nothing of the three is frozen or kept");
+}
+
+#[test]
 fn a_gid_that_counts_elsewhere_is_no_project_id() {
     let of_group = |n, gid| Resource { gid: Some(gid), ..resource(n, &format!("/capstor/store/cscs/customer/{n}")) };
     // The first tree counts under 1001, which is the second one's GID.
@@ -131,6 +151,29 @@ fn a_newcomer_takes_nobodys_place() {
     let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, project)));
     let judged = judged(&twins);
     assert!(judged[0].is_ok() && judged[1].is_err(), "{judged:?}");
+}
+
+#[test]
+fn who_orders_anew_waits_until_the_old_one_is_gone() {
+    let project = "/capstor/store/cscs/customer/project";
+    let old = ordered(OrderKind::Terminate, Resource { status: Status::Removing, ..resource(1, project) });
+    let newcomer = ordered(OrderKind::Create, resource(2, project));
+    let both = judged(&[old.clone(), newcomer]);
+    assert!(both[0].is_ok() && both[1].as_ref().is_err_and(|refusal| !refusal.lasting), "{both:?}");
+    let below = ordered(OrderKind::Create, resource(2, &format!("{project}/below")));
+    assert!(judged(&[old, below])[1].as_ref().is_err_and(|refusal| refusal.lasting));
+}
+
+#[test]
+fn permissions_that_are_none_are_refused_for_what_they_are() {
+    for odd in [serde_json::json!(700), serde_json::json!("rwx"), serde_json::json!("78")] {
+        let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
+        if let Some(order) = &mut resource.order {
+            order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
+        }
+        let (lasting, reason) = refusal(resource);
+        assert!(lasting && reason.contains("octal digits"), "{odd}: {reason}");
+    }
 }
 
 #[test]

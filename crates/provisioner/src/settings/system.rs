@@ -100,6 +100,13 @@ fn by_gid() -> ProjectIds {
 }
 
 impl SystemConfig {
+    /// Whether both are directories of one root on this machine.
+    fn is_driven_where(&self, other: &Self) -> bool {
+        let mounted =
+            |system: &Self| !matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory);
+        mounted(self) && mounted(other) && self.root() == other.root()
+    }
+
     /// Its root in published paths.
     pub fn published_root(&self) -> String {
         self.published_root.clone().unwrap_or_else(|| format!("/{}", self.name))
@@ -130,6 +137,10 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
         match system(&name, value) {
             Ok(system) if read.iter().any(|other| other.name == system.name) => {
                 faults.push(Wrong { part: Some(part), ..wrong("the name is there twice", "remove one of them") });
+            }
+            Ok(system) if read.iter().any(|other| other.is_driven_where(&system)) => {
+                let wrong = wrong("another system has the same root", "give each a root of its own");
+                faults.push(Wrong { part: Some(part), ..wrong });
             }
             Ok(system) => read.push(system),
             Err(wrong) => faults.push(Wrong { part: Some(part), ..wrong }),
@@ -169,6 +180,12 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
         return Err(wrong("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
     }
     let system = SystemConfig { name: name.trim().to_lowercase(), acl, ..system };
+    if !crate::place::is_plain(&system.name) {
+        return Err(wrong(
+            "the name of the system is none that a file could have",
+            "use letters, digits, `.`, `_` and `-`",
+        ));
+    }
     if !system.published_root().starts_with('/') || !system.root().is_absolute() {
         return Err(wrong("a root does not begin with `/`", "give the whole path"));
     }
@@ -194,8 +211,11 @@ fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Wrong> {
 fn misread(error: &serde_json::Error) -> Wrong {
     let text = error.to_string();
     let remedy = "see docs/provisioner.md for what a system may have";
-    if ["missing field", "unknown field", "unknown variant"].iter().any(|harmless| text.starts_with(harmless)) {
+    if ["missing field", "unknown field"].iter().any(|harmless| text.starts_with(harmless)) {
         return wrong(text, remedy);
+    }
+    if let Some((_, expected)) = text.split_once(", expected ").filter(|_| text.starts_with("unknown variant")) {
+        return wrong(format!("a value is not {expected}"), remedy);
     }
     wrong("a value is not of the kind that it should be", remedy)
 }

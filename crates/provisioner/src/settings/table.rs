@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use secrecy::SecretString;
-use settings::{Kind, Preset, Setting, address, check};
+use settings::{Kind, Preset, Setting, Wrong, address, check, wrong};
 use url::Url;
 
 use super::{Settings, Waldur, system};
@@ -14,6 +14,15 @@ fn waldur(settings: &mut Settings) -> &mut Waldur {
         api_url: Url::parse("http://unset.invalid/").expect("a URL"),
         api_token: SecretString::default(),
     })
+}
+
+fn lease_url(text: &str) -> Result<(), Wrong> {
+    let is_one = redis::Client::open(text).is_ok();
+    if is_one {
+        Ok(())
+    } else {
+        Err(wrong("no URL of a Valkey or Redis server", "give one, such as redis://host:6379"))
+    }
 }
 
 pub(super) static TABLE: &[Setting<Settings>] = &[
@@ -169,7 +178,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
     Setting {
         key: "lease.url",
         variables: &["PROVISIONER_LEASE_URL"],
-        kind: Kind::SecretUrl(check::secret, |s, url| s.lease_url = Some(url)),
+        kind: Kind::SecretUrl(lease_url, |s, url| s.lease_url = Some(url)),
         preset: Preset::Absent,
         doc: "Valkey or Redis server with the leases, where provisioners on several hosts drive the same systems: \
               `redis://host:6379`. Without it a lock in the state directory keeps others of this host away.",
@@ -193,7 +202,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         variables: &["PROVISIONER_DEBUG"],
         kind: Kind::Flag(|s, flag| s.debug = flag),
         preset: Preset::Is("false"),
-        doc: "Whether the log has every exchange.",
+        doc: "Whether the log has each callback that goes out.",
     },
     Setting {
         key: "log.format",

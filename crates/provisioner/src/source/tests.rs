@@ -10,7 +10,8 @@ fn source(more: &[(&str, &str)]) -> Source {
         ("PROVISIONER_WALDUR_API_TOKEN", "0123456789abcdef0123456789abcdef01234567"),
     ];
     let environment = Environment::new("/", minimum.iter().chain(more).copied());
-    Source::new(&load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap().settings).unwrap()
+    let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+    Source::new(&loaded.settings, &Arc::default()).unwrap()
 }
 
 #[test]
@@ -31,12 +32,24 @@ fn credentials_go_to_their_own_origins_alone() {
         "https://waldur.example.org@evil.example/api/x/",
         "https://waldur.example.org/apix/y/",
         "https://waldur.example.org/admin/",
-        "https://proxy.example.org/hpcx/api/",
+        "https://proxy.example.org/hpcx/api/callbacks/1/",
+        "https://proxy.example.org/hpc/api/storage-resources/",
         "https://waldur.example.org/api/../admin/",
         "file:///etc/passwd",
     ] {
         assert_eq!(origin(elsewhere), "nobody", "{elsewhere}");
     }
+}
+
+#[test]
+fn at_one_origin_the_proxy_has_its_token_and_waldur_its_own() {
+    let source = source(&[
+        ("PROVISIONER_PROXY_URL", "https://one.example.org"),
+        ("PROVISIONER_WALDUR_API_URL", "https://one.example.org/api"),
+    ]);
+    let origin = |link: &str| source.origin(&Url::parse(link).unwrap()).unwrap();
+    assert!(matches!(origin("https://one.example.org/api/callbacks/orders/1/"), Origin::Proxy));
+    assert!(matches!(origin("https://one.example.org/api/marketplace-orders/1/"), Origin::Waldur));
 }
 
 #[test]

@@ -15,3 +15,4 @@ mod plans;
 mod recall;
 mod relay;
 mod support;
+mod withdrawn;

@@ -154,6 +154,11 @@ impl Site {
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
+    /// A setting of the provisioner.
+    pub(crate) fn setting(&self, key: &str) -> String {
+        self.settings.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
     /// Takes a setting of the provisioner away.
     pub(crate) fn unset(&mut self, key: &str) {
         self.settings.retain(|(known, _)| known != key);

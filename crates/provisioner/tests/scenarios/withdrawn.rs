@@ -1,0 +1,132 @@
+//! What is called off, refused or ordered anew while the provisioner is at it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Map, json};
+use simulator::world::{OrderState, ResourceState};
+use uuid::Uuid;
+
+use crate::support::{BASIC, Ordered, SLURM, Site, WALDUR_TOKEN};
+
+/// Has an order be cancelled right after the document was read, and before anything is done for it.
+fn cancel_once_read(site: &Site, order: Uuid) {
+    site.simulator.after_answer("GET /api/marketplace-provider-resources/", move |world| world.cancel(order).unwrap());
+}
+
+fn limits(site: &Site, resource: Uuid) -> serde_json::Value {
+    site.json(&["explain", &resource.to_string()])["seen"]["ours"]["limits"]["space_hard"].clone()
+}
+
+#[test]
+fn a_size_that_was_called_off_is_not_given_or_is_taken_back() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let before = limits(&site, made.resource);
+        let grown = site.order_size(made.resource, 40);
+        cancel_once_read(&site, grown.order);
+        site.run(&["apply"]).ends_with(1).says("not brought to its end");
+        assert_eq!(site.states(grown).0, OrderState::Canceled, "{system}");
+        site.apply();
+        assert_eq!(limits(&site, made.resource), before, "{system}");
+        site.apply().says("0 to do, 0 held");
+    }
+}
+
+#[test]
+fn permissions_that_were_called_off_are_not_given_or_are_taken_back() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let options = Map::from_iter([("permissions".to_owned(), json!("0777"))]);
+        let order = site.simulator.world(|world| {
+            let order = world.order_update_options(made.resource, &options).unwrap();
+            world.consumer_approve(order).unwrap();
+            order
+        });
+        cancel_once_read(&site, order);
+        site.run(&["apply"]).ends_with(1);
+        site.apply();
+        let directory = site.at(&format!("/{system}/store/cscs/uni/p0"));
+        let found = std::fs::metadata(directory).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, 0o2770, "{system}");
+    }
+}
+
+#[test]
+fn what_is_ended_and_ordered_anew_at_once_comes_one_after_the_other() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let (end, new) = (site.order_end(made.resource), site.order(system, 0, 20));
+        site.apply().says("which is to be removed").says("1 done");
+        site.apply().says("1 done");
+        assert_eq!([end, new].map(|it| site.states(it).0), [OrderState::Done; 2], "{system}");
+        assert_eq!((site.states(new).1, site.trash(system).len()), (ResourceState::Ok, 1), "{system}");
+    }
+}
+
+#[test]
+fn nobody_is_cut_off_for_an_order_that_could_not_be_ended() {
+    for system in [SLURM, BASIC] {
+        let mut site = Site::without_relay();
+        site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+        site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let end = site.order_end(made.resource);
+        site.unset("PROVISIONER_WALDUR_API_URL");
+        site.unset("PROVISIONER_WALDUR_API_TOKEN");
+        site.run(&["apply"]).ends_with(1).says("for which there is no token");
+        assert!(site.trash(system).is_empty(), "{system}");
+        assert_eq!(site.states(end).0, OrderState::PendingProvider, "{system}");
+    }
+}
+
+#[test]
+fn what_was_made_for_an_order_that_was_withdrawn_meanwhile_is_put_away_by_a_person() {
+    let site = Site::new();
+    let made = site.order(BASIC, 0, 10);
+    let order = made.order;
+    site.simulator
+        .after_answer("POST /api/marketplace-provider-resources/*", move |world| world.cancel(order).unwrap());
+    site.run(&["apply"]).ends_with(1);
+    let again = site.order(BASIC, 0, 10);
+    let id = made.resource.to_string();
+    let waits = site.apply();
+    assert!(waits.out.contains("`retire UUID`") && site.states(again).0 == OrderState::PendingProvider, "{waits:?}");
+    site.run(&["retire", &again.resource.to_string()]).ends_with(1).told("not terminated in Waldur");
+    site.run(&["retire", &id]).ends_with(0).says("is in the trash now");
+    site.run(&["retire", &id]).ends_with(1).told("no directory of this resource");
+    site.apply().says("1 done");
+    assert_eq!(site.states(again), (OrderState::Done, ResourceState::Ok));
+    assert_eq!(site.trash(BASIC).len(), 1);
+}
+
+#[test]
+fn directories_that_are_not_there_are_said_to_be_gone_only_where_others_are() {
+    let mut site = Site::with(&[("PROVISIONER_ABSENT_IS_GONE", "true")]);
+    let made: Vec<_> = (0..3).map(|number| site.order(SLURM, number, 10)).collect();
+    site.apply().says("3 done");
+    let (store, elsewhere) = (site.root(SLURM).join("store"), site.directory.path().join("elsewhere"));
+    std::fs::rename(&store, &elsewhere).unwrap();
+    let ended: Vec<Ordered> = made[..2].iter().map(|made| site.order_end(made.resource)).collect();
+    site.apply().says("none of the 3 directories in use on capstor is there").says("0 done");
+    assert!(ended.iter().all(|ended| site.states(*ended).0 == OrderState::PendingProvider));
+    std::fs::rename(&elsewhere, &store).unwrap();
+    std::fs::remove_dir(site.at("/capstor/store/cscs/uni/p0")).unwrap();
+    site.apply().says("approve, gone, done").says("2 done");
+    assert_eq!((site.states(ended[0]).0, site.trash(SLURM).len()), (OrderState::Done, 1));
+    site.unset("PROVISIONER_ABSENT_IS_GONE");
+}
+
+#[test]
+fn a_file_of_settings_that_lies_about_decides_nothing() {
+    let site = Site::new();
+    std::fs::write(site.directory.path().join(".env"), "PROVISIONER_PROXY_URL=http://127.0.0.1:1\n").unwrap();
+    site.order(SLURM, 0, 10);
+    site.apply().says("1 done");
+}
