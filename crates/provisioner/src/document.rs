@@ -3,7 +3,7 @@
 //! What an item says and cannot be understood makes that item [`Odd`]: it is held for a person, never guessed. What the
 //! document lacks as a whole makes it unreadable: a list that is not complete is no list.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -351,7 +351,7 @@ pub fn pages(first: &[u8]) -> Result<usize, Unreadable> {
 /// With `mock_identities` the invented GIDs of a proxy in development mode are taken for real ones.
 pub fn assemble(bodies: &[Vec<u8>], mock_identities: bool) -> Result<Document, Unreadable> {
     let mut document = Document::default();
-    let (mut seen, mut read, mut total) = (BTreeSet::new(), 0, None);
+    let (mut seen, mut read, mut total) = (BTreeMap::new(), 0, None);
     for (at, body) in bodies.iter().enumerate() {
         let page = page(at, body)?;
         let orders = page.orders.ok_or(Unreadable::NoOrders)?;
@@ -371,6 +371,12 @@ pub fn assemble(bodies: &[Vec<u8>], mock_identities: bool) -> Result<Document, U
             document.skipped = skipped.map(odd).collect();
         }
     }
+    // Of items with one UUID none can be trusted.
+    let is_double = |id: &Uuid| seen.get(id).is_some_and(|count| *count > 1);
+    document.resources.retain(|resource| !is_double(&resource.id));
+    let doubles = seen.keys().filter(|id| is_double(id));
+    let odd = |id: &Uuid| Odd { id: Some(*id), reason: "two items have this itemId".into() };
+    document.odd.extend(doubles.map(odd));
     match total {
         Some(total) if total == read => Ok(document),
         total => Err(Unreadable::Changed { read, total: total.unwrap_or_default() }),
@@ -386,16 +392,20 @@ fn page(at: usize, body: &[u8]) -> Result<Page<'_>, Unreadable> {
 }
 
 /// Puts one item where it belongs.
-fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeSet<Uuid>, document: &mut Document) {
+fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeMap<Uuid, usize>, document: &mut Document) {
     let item: Item = match serde_json::from_str(raw.get()) {
         Ok(item) => item,
         Err(error) => {
             let id = serde_json::from_str::<Id>(raw.get()).ok().map(|id| id.item_id);
+            *seen.entry(id.unwrap_or_default()).or_default() += usize::from(id.is_some());
             document.odd.push(Odd { id, reason: format!("the item cannot be understood: {error}") });
             return;
         }
     };
     let id = item.id;
+    // Tenants and customers may repeat themselves: nothing is done for them.
+    let is_node = matches!(item.target.target_type.as_str(), "tenant" | "customer");
+    *seen.entry(id).or_default() += usize::from(!is_node);
     let mut odd = |reason: &str| document.odd.push(Odd { id: Some(id), reason: reason.to_owned() });
     let mode = Mode::parse(&item.permission.value).filter(|_| item.permission.permission_type == "octal");
     let Some(mode) = mode else { return odd("the permission is not three or four octal digits") };
@@ -417,11 +427,6 @@ fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeSet<
         Some(order) => order,
         None => None,
     };
-    if !seen.insert(id) {
-        // Neither of the two can be trusted.
-        document.resources.retain(|other| other.id != id);
-        return odd("two items have this itemId");
-    }
     let (target, links) = (item.target.target_item, item.links);
     let gid = match kind {
         Kind::Project => target.unix_gid,

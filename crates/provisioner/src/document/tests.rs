@@ -96,3 +96,17 @@ fn a_proxy_that_tells_no_orders_or_invents_gids_is_refused() {
     mock["mock_identities"] = json!(true);
     assert!(matches!(assembled(&[mock]), Err(Unreadable::MockIdentities)));
 }
+
+#[test]
+fn of_two_items_with_one_uuid_none_is_believed_whichever_comes_first() {
+    let mut odd = item(ID);
+    odd["permission"]["value"] = "rwx".into();
+    let mut unread = item(ID);
+    unread["status"] = "asleep".into();
+    for other in [item(ID), odd, unread] {
+        for pair in [[item(ID), other.clone()], [other.clone(), item(ID)]] {
+            let document = assembled(&[page(&pair, 2)]).unwrap();
+            assert!(document.resources.is_empty() && !document.odd.is_empty(), "{document:?}");
+        }
+    }
+}

@@ -107,3 +107,33 @@ fn a_pass_that_does_not_end_makes_the_loop_unready() {
     seen.failed(Duration::from_secs(1));
     assert_eq!((seen.ready().0, &seen.ready().1["last_failed"]), (false, &json!(true)));
 }
+
+#[test]
+fn what_is_in_each_plan_again_is_pending_however_often_it_is_said_to_be_done() {
+    let resource = resource(1, Status::Pending, None, 1.0);
+    let task = Task {
+        id: resource.id,
+        system: resource.system.clone(),
+        path: String::new(),
+        why: String::new(),
+        order: None,
+        steps: vec![Step::Done],
+    };
+    let plan = Plan { tasks: vec![task], held: Vec::new() };
+    let seconds = Arc::new(AtomicU64::new(1_000_000));
+    let read = Arc::clone(&seconds);
+    let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
+    let seen = Seen::new(&clock, Duration::from_mins(1));
+    let report = Report { ended: vec![resource.id], ..Report::default() };
+    for _ in 0..10 {
+        seen.planned(&plan, &survey(&[]));
+        seen.ended(&report, Duration::from_secs(1));
+        assert_eq!(seen.ready().1["pending"], 0, "until the next plan");
+        seconds.fetch_add(60, Ordering::Relaxed);
+    }
+    seen.planned(&plan, &survey(&[]));
+    seen.ended(&Report::default(), Duration::from_secs(1));
+    let pending = seen.state().pending.clone();
+    assert_eq!(pending[&resource.id], SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    assert_eq!(seen.ready().1["pending"], 1);
+}

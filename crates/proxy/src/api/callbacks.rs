@@ -3,6 +3,8 @@
 //! A caller names an order or a resource and an action. Where that leads is looked up in the snapshot, so nothing that
 //! a caller writes becomes part of a URL. Each relayed callback leaves two lines in the log, the second with its outcome.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -114,22 +116,32 @@ fn object(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     Err(Failure::Callback(StatusCode::BAD_REQUEST, "the body is neither empty nor a JSON object".to_owned()))
 }
 
+/// How old a snapshot may be in which a callback is looked up first.
+const RECENT: Duration = Duration::from_mins(1);
+
 /// Where a callback leads.
 struct Found {
     link: String,
     order: Option<Uuid>,
 }
 
-/// Looks in the snapshot, and once more in a new one: what a caller has just learned elsewhere may be news here.
+/// Looks in the newest snapshot, and once more in a new one: what a caller has just learned elsewhere may be news here.
 async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found, Failure> {
     let mut refusal = nothing(of);
+    // A caller tells of many orders one after the other, and each call makes the snapshot old: what it has is enough where
+    // Waldur itself judges the state.
     for fresh in [false, true] {
-        let served = service.store.get(fresh).await?;
+        let newest = service.store.newest().filter(|reading| !fresh && reading.age() < RECENT);
+        let reading = match newest {
+            Some(reading) => reading,
+            None if fresh => service.store.get(true).await?.reading,
+            None => continue,
+        };
         let is_meant = |callbacks: &&Callbacks| match of {
             Of::Order => callbacks.order == Some(id),
             Of::Resource => callbacks.resource == id,
         };
-        let Some(found) = served.reading.snapshot.callbacks().iter().find(is_meant) else {
+        let Some(found) = reading.snapshot.callbacks().iter().find(is_meant) else {
             refusal = nothing(of);
             continue;
         };
