@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::mount::{self, Found, Mount};
+use super::mount::{self, Mount};
 use super::rest::{Api, NotSetUp, Pace};
 use super::walked::Walked;
 use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
@@ -29,6 +29,7 @@ use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
 mod calls;
+mod held;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod trash;
 mod wire;
 
 use calls::Management;
+use held::{Found, Held};
 use wire::Quota;
 
 /// How a VAST cluster is reached. Either `token`, or `user` and `password`.
@@ -104,8 +106,8 @@ impl Survey {
 /// What a resource's path holds, told apart as far as it can be.
 enum At<'a> {
     /// Nothing that holds data: no directory, or one that was just begun; with our quota, if that is there.
-    Free(Found, Option<&'a Quota>),
-    Ours(Present, &'a Quota),
+    Free(Option<Held>, Option<&'a Quota>),
+    Ours(Held, Present, &'a Quota),
     Unmarked(Present, Option<&'a Quota>),
     Obstructed(String),
 }
@@ -146,7 +148,7 @@ impl Vast {
     fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, Fault> {
         let path = self.path(&wanted.place);
         let quota = survey.at(&path, wanted);
-        let found = mount::look(root, &wanted.place.to_string())?;
+        let found = held::look(root, &wanted.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(wanted.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(At::Obstructed(format!("the quota of {path} is {other}'s")));
@@ -161,9 +163,10 @@ impl Vast {
             (Found::Nothing, Some(quota)) if !ours => {
                 Ok(At::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name)))
             }
-            (Found::Nothing, ours) => Ok(At::Free(found, ours)),
-            (Found::Directory { .. }, _) if !ours && is_begun(root, &wanted.place, found)? => Ok(At::Free(found, None)),
-            (Found::Directory { uid, gid, mode }, quota) => {
+            (Found::Nothing, ours) => Ok(At::Free(None, ours)),
+            (Found::Directory(held), _) if !ours && held.is_begun()? => Ok(At::Free(Some(held), None)),
+            (Found::Directory(held), quota) => {
+                let ((uid, gid), mode) = (held.owner(), held.mode());
                 quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
                 let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
                 let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
@@ -172,7 +175,7 @@ impl Vast {
                     Some(_) if survey.trash.contains_key(&wanted.id) => {
                         Ok(At::Obstructed("it is in the trash, and something else is in its place".into()))
                     }
-                    Some(ours) => Ok(At::Ours(present, ours)),
+                    Some(ours) => Ok(At::Ours(held, present, ours)),
                     None => Ok(At::Unmarked(present, quota)),
                 }
             }
@@ -181,7 +184,7 @@ impl Vast {
 
     fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
         Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
-            (At::Ours(present, _), _) => Seen::Ours(present),
+            (At::Ours(_, present, _), _) => Seen::Ours(present),
             (At::Unmarked(present, _), _) => Seen::Unmarked(present),
             (At::Obstructed(why), _) => Seen::Obstructed(why),
             (At::Free(..), Some(since)) => Seen::Trashed { since: *since },
@@ -212,14 +215,15 @@ impl Vast {
     }
 }
 
-/// Whether the directory is one that was begun here and holds nothing: ours alone, closed, empty.
-fn is_begun(root: BorrowedFd<'_>, place: &Place, found: Found) -> Result<bool, Fault> {
-    let Found::Directory { uid, mode, .. } = found else { return Ok(false) };
-    if uid != rustix::process::geteuid().as_raw() || mode.0 & 0o7077 != 0 {
-        return Ok(false);
+/// Makes the directory with those above, and holds it.
+fn make(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, Fault> {
+    mount::make_parents(root, wanted, before)?;
+    before(&format!("make the directory {}", wanted.place))?;
+    mount::make_private(root, &wanted.place)?;
+    match held::look(root, &wanted.place)? {
+        Found::Directory(held) if held.is_new()? => Ok(held),
+        _ => Err(Fault::Conflict(format!("at {} is something else than what was made there just now", wanted.place))),
     }
-    let names = mount::open(root, &place.to_string()).and_then(|directory| mount::names(directory.as_fd()));
-    names.map(|names| names.is_empty()).map_err(|error| Fault::passing(format!("{place} cannot be read"), error))
 }
 
 impl Driver for Vast {
@@ -255,22 +259,21 @@ impl Driver for Vast {
             return Err(Fault::Conflict(format!("the directory of {} is in the trash; restore it", wanted.place)));
         }
         match self.at(&survey, root.as_fd(), wanted)? {
-            At::Obstructed(why) => return Err(Fault::Conflict(why)),
-            At::Unmarked(..) => return Err(Fault::Conflict(format!("{} is not ours", wanted.place))),
-            At::Ours(_, quota) => self.limit(quota, wanted.limits, before)?,
-            At::Free(found, quota) => {
-                if found == Found::Nothing {
-                    mount::make_parents(root.as_fd(), wanted, before)?;
-                    before(&format!("make the directory {}", wanted.place))?;
-                    mount::make_private(root.as_fd(), &wanted.place)?;
-                }
+            At::Obstructed(why) => Err(Fault::Conflict(why)),
+            At::Unmarked(..) => Err(Fault::Conflict(format!("{} is not ours", wanted.place))),
+            At::Ours(held, _, quota) => {
+                self.limit(quota, wanted.limits, before)?;
+                held.give(wanted, before)
+            }
+            At::Free(begun, quota) => {
+                let held = begun.map_or_else(|| make(root.as_fd(), wanted, before), Ok)?;
                 match quota {
                     Some(quota) => self.limit(quota, wanted.limits, before)?,
                     None => self.set_quota(&survey, wanted, before)?,
                 }
+                held.give(wanted, before)
             }
         }
-        mount::give(root.as_fd(), wanted, before)
     }
 
     fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
@@ -279,8 +282,8 @@ impl Driver for Vast {
         if survey.trash.contains_key(&wanted.id) {
             return Ok(());
         }
-        let (present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
-            At::Ours(present, quota) => (present, quota),
+        let (held, present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
+            At::Ours(held, present, quota) => (held, present, quota),
             At::Free(..) => return Ok(()),
             At::Obstructed(why) => return Err(Fault::Conflict(why)),
             At::Unmarked(..) => return Err(Fault::Conflict(format!("{} is not ours", wanted.place))),
@@ -288,7 +291,7 @@ impl Driver for Vast {
         let Some(usage) = present.usage else {
             return Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)));
         };
-        mount::set_mode(root.as_fd(), &wanted.place, Mode(0), before)?;
+        held.set_mode(Mode(0), before)?;
         self.limit(quota, Limits::frozen_at(usage, 1), before)?;
         before(&format!("put {} into the trash", wanted.place))?;
         trash::put(root.as_fd(), wanted, now)
@@ -298,7 +301,7 @@ impl Driver for Vast {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if let Some(since) = survey.trash.get(&wanted.id) {
-            if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(Found::Nothing, _)) {
+            if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _)) {
                 return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
             }
             mount::make_parents(root.as_fd(), wanted, before)?;

@@ -1,3 +1,5 @@
+mod exchanged;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
