@@ -3,22 +3,29 @@
 //! Written from the documentation of release 5.3, the public knowledge base and the vendor's public clients. **Never run
 //! against a real VAST**: what is known of it is what the simulator of the tests does.
 //!
-//! A resource's directory is known by the quota object of exactly its path, whose name is the resource's UUID. The
-//! directory is made over the mount, empty and closed to all but this program's user, then the quota, then owner and mode:
-//! what a crash leaves in between holds nothing and is taken up again. Directories are not made by the quota call
-//! (`create_dir`): an NFS client that has just seen nothing there may go on seeing nothing.
+//! A resource's directory is known by the quota object of exactly its path, whose name is `UUID.INODE`: the resource's UUID
+//! and the number of the directory itself. For a directory bears no mark, and a path is had by whatever is renamed to it:
+//! who may write in the directory above can put another's there, with or without its quota. A number that differs is a
+//! conflict, at the path and in the trash. That NFS gives the same number as long as the directory lives, on every mount, is
+//! taken for granted, and was never tried on a real VAST.
+//!
+//! A quota that is named by the UUID alone, as earlier versions named them, is the resource's, but for which directory is
+//! not known: owner, mode and limits do not tell it from the same project's next one. So nothing is done with it, until
+//! `adopt` says that it is the right one.
+//!
+//! The directory is made over the mount, empty and closed to all but this program's user, then the quota, then owner and
+//! mode: what a crash leaves in between holds nothing and is taken up again, whatever number its quota has. Directories are
+//! not made by the quota call (`create_dir`): an NFS client that has just seen nothing there may go on seeing nothing.
 //!
 //! Into the trash goes a directory by being frozen, closed and renamed to `.trash/UUID.SECONDS` below the root. Its quota
 //! object stays, whether VAST leaves it at the old path or moves it along: so a directory that comes back is known at once.
 //! Only when another resource gets the path, or with the purge, it is taken away.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::mount::{self, Mount};
 use super::rest::{Api, NotSetUp, Pace};
@@ -32,6 +39,7 @@ mod calls;
 mod held;
 #[cfg(test)]
 mod simulated;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -39,6 +47,7 @@ mod wire;
 
 use calls::Management;
 use held::{Found, Held};
+use survey::Survey;
 use wire::Quota;
 
 /// How a VAST cluster is reached. Either `token`, or `user` and `password`.
@@ -78,37 +87,13 @@ pub struct Vast {
     walked: Walked,
 }
 
-/// What is there at one time.
-struct Survey {
-    quotas: Vec<Quota>,
-    /// Since when, by resource.
-    trash: BTreeMap<Uuid, u64>,
-}
-
-impl Survey {
-    fn of(&self, id: Uuid) -> Option<&Quota> {
-        self.quotas.iter().find(|quota| quota.mark() == Some(id))
-    }
-
-    /// Left behind at this path by another resource, which is in the trash.
-    fn left_at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
-        let left = |mark: Uuid| mark != wanted.id && self.trash.contains_key(&mark);
-        self.quotas.iter().find(|quota| quota.path == path && quota.mark().is_some_and(left))
-    }
-
-    /// The quota of whatever is at this path now.
-    fn at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
-        let left = self.left_at(path, wanted).map(|quota| quota.id);
-        self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != left)
-    }
-}
-
 /// What a resource's path holds, told apart as far as it can be.
 enum At<'a> {
     /// Nothing that holds data: no directory, or one that was just begun; with our quota, if that is there.
     Free(Option<Held>, Option<&'a Quota>),
     Ours(Held, Present, &'a Quota),
-    Unmarked(Present, Option<&'a Quota>),
+    /// With a quota without a mark, or with our mark that does not say for which directory it is.
+    Unmarked(Held, Present, Option<&'a Quota>),
     Obstructed(String),
 }
 
@@ -146,6 +131,10 @@ impl Vast {
     }
 
     fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, Fault> {
+        match survey.prove_trashed(root, wanted.id) {
+            Err(Fault::Conflict(why)) => return Ok(At::Obstructed(why)),
+            proved => proved?,
+        }
         let path = self.path(&wanted.place);
         let quota = survey.at(&path, wanted);
         let found = held::look(root, &wanted.place)?;
@@ -158,52 +147,84 @@ impl Vast {
         {
             return Ok(At::Obstructed(format!("its quota is at {}", elsewhere.path)));
         }
-        match (found, quota) {
-            (Found::Other, _) => Ok(At::Obstructed("there, or on the way, is something that is no directory".into())),
-            (Found::Nothing, Some(quota)) if !ours => {
-                Ok(At::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name)))
+        let held = match found {
+            Found::Other => {
+                return Ok(At::Obstructed("there, or on the way, is something that is no directory".into()));
             }
-            (Found::Nothing, ours) => Ok(At::Free(None, ours)),
-            (Found::Directory(held), _) if !ours && held.is_begun()? => Ok(At::Free(Some(held), None)),
-            (Found::Directory(held), quota) => {
-                let ((uid, gid), mode) = (held.owner(), held.mode());
-                quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
-                let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
-                let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
-                match quota.filter(|_| ours) {
-                    // What was in its place is in the trash: this is something else.
-                    Some(_) if survey.trash.contains_key(&wanted.id) => {
-                        Ok(At::Obstructed("it is in the trash, and something else is in its place".into()))
-                    }
-                    Some(ours) => Ok(At::Ours(held, present, ours)),
-                    None => Ok(At::Unmarked(present, quota)),
-                }
+            Found::Nothing => {
+                return Ok(match quota.filter(|_| !ours) {
+                    Some(quota) => At::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name)),
+                    None => At::Free(None, quota),
+                });
             }
+            Found::Directory(held) => held,
+        };
+        let named = quota.filter(|_| ours);
+        let same = named.is_some_and(|quota| quota.inode() == Some(held.inode()));
+        if !same && let Some(other) = survey.other_for(held.inode(), wanted) {
+            return Ok(At::Obstructed(moved_here(&path, other)));
         }
+        if !same && held.is_begun()? {
+            return Ok(At::Free(Some(held), named));
+        }
+        quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
+        let ((uid, gid), mode) = (held.owner(), held.mode());
+        let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
+        let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
+        Ok(match named {
+            // What was in its place is in the trash: this is something else.
+            Some(_) if survey.trash.contains_key(&wanted.id) => {
+                At::Obstructed("it is in the trash, and something else is in its place".into())
+            }
+            Some(ours) if same => At::Ours(held, present, ours),
+            Some(ours) if ours.inode().is_some() => {
+                At::Obstructed(format!("at {path} is {}", ours.another(held.inode())))
+            }
+            _ => At::Unmarked(held, present, quota),
+        })
     }
 
     fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
         Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
             (At::Ours(_, present, _), _) => Seen::Ours(present),
-            (At::Unmarked(present, _), _) => Seen::Unmarked(present),
+            (At::Unmarked(_, present, _), _) => Seen::Unmarked(present),
             (At::Obstructed(why), _) => Seen::Obstructed(why),
             (At::Free(..), Some(since)) => Seen::Trashed { since: *since },
             (At::Free(..), None) => Seen::Absent,
         })
     }
 
-    /// Gives the directory at the path a quota of this resource.
-    fn set_quota(&self, survey: &Survey, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    /// Gives the directory at the path, which has this inode, a quota of this resource.
+    fn set_quota(
+        &self,
+        survey: &Survey,
+        root: BorrowedFd<'_>,
+        wanted: &Wanted,
+        inode: u64,
+        before: Before<'_>,
+    ) -> Result<(), Fault> {
         let path = self.path(&wanted.place);
         let left = survey.left_at(&path, wanted);
         // One of this resource that did not come along out of the trash.
         let stray = survey.of(wanted.id).filter(|quota| quota.path != path);
         for old in left.into_iter().chain(stray) {
+            if let Some(id) = old.mark() {
+                survey.prove_trashed(root, id)?;
+            }
             before(&format!("take away the quota {} of {}", old.name, old.path))?;
             self.management.delete(old.id)?;
         }
         before(&format!("quota of {path}: {}", wanted.limits))?;
-        self.management.make(&path, wanted)
+        self.management.make(&path, inode, wanted)
+    }
+
+    /// Names the quota after this resource and the directory with this inode.
+    fn mark(&self, quota: &Quota, wanted: &Wanted, inode: u64, before: Before<'_>) -> Result<(), Fault> {
+        if quota.mark() == Some(wanted.id) && quota.inode() == Some(inode) {
+            return Ok(());
+        }
+        before(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
+        self.management.change(quota.id, &wire::mark(wanted.id, inode))
     }
 
     fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
@@ -216,14 +237,38 @@ impl Vast {
 }
 
 /// Makes the directory with those above, and holds it.
-fn make(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, Fault> {
+fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, Fault> {
     mount::make_parents(root, wanted, before)?;
     before(&format!("make the directory {}", wanted.place))?;
     mount::make_private(root, &wanted.place)?;
-    match held::look(root, &wanted.place)? {
-        Found::Directory(held) if held.is_new()? => Ok(held),
-        _ => Err(Fault::Conflict(format!("at {} is something else than what was made there just now", wanted.place))),
+    let held = match held::look(root, &wanted.place)? {
+        Found::Directory(held) if held.is_new()? => held,
+        _ => {
+            let what = "is something else than what was made there just now";
+            return Err(Fault::Conflict(format!("at {} {what}", wanted.place)));
+        }
+    };
+    match survey.other_for(held.inode(), wanted) {
+        Some(other) => Err(Fault::Conflict(moved_here(&wanted.place.to_string(), other))),
+        None => Ok(held),
     }
+}
+
+/// Why a directory that another resource's quota is for cannot be used. A file system may give numbers again.
+fn moved_here(path: &str, other: &Quota) -> String {
+    format!(
+        "at {path} is the directory of the quota {} of {}: it was moved here. If that one's directory was deleted by \
+         hand, delete its quota in VMS",
+        other.name, other.path
+    )
+}
+
+fn unmarked(wanted: &Wanted, quota: Option<&Quota>) -> Fault {
+    let ours = quota.filter(|quota| quota.mark() == Some(wanted.id));
+    Fault::Conflict(match ours {
+        Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", wanted.place),
+        None => format!("{} is not ours", wanted.place),
+    })
 }
 
 impl Driver for Vast {
@@ -260,16 +305,19 @@ impl Driver for Vast {
         }
         match self.at(&survey, root.as_fd(), wanted)? {
             At::Obstructed(why) => Err(Fault::Conflict(why)),
-            At::Unmarked(..) => Err(Fault::Conflict(format!("{} is not ours", wanted.place))),
+            At::Unmarked(_, _, quota) => Err(unmarked(wanted, quota)),
             At::Ours(held, _, quota) => {
                 self.limit(quota, wanted.limits, before)?;
                 held.give(wanted, before)
             }
             At::Free(begun, quota) => {
-                let held = begun.map_or_else(|| make(root.as_fd(), wanted, before), Ok)?;
+                let held = begun.map_or_else(|| make(&survey, root.as_fd(), wanted, before), Ok)?;
                 match quota {
-                    Some(quota) => self.limit(quota, wanted.limits, before)?,
-                    None => self.set_quota(&survey, wanted, before)?,
+                    Some(quota) => {
+                        self.mark(quota, wanted, held.inode(), before)?;
+                        self.limit(quota, wanted.limits, before)?;
+                    }
+                    None => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before)?,
                 }
                 held.give(wanted, before)
             }
@@ -280,13 +328,13 @@ impl Driver for Vast {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&wanted.id) {
-            return Ok(());
+            return survey.prove_trashed(root.as_fd(), wanted.id);
         }
         let (held, present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
             At::Ours(held, present, quota) => (held, present, quota),
             At::Free(..) => return Ok(()),
             At::Obstructed(why) => return Err(Fault::Conflict(why)),
-            At::Unmarked(..) => return Err(Fault::Conflict(format!("{} is not ours", wanted.place))),
+            At::Unmarked(_, _, quota) => return Err(unmarked(wanted, quota)),
         };
         let Some(usage) = present.usage else {
             return Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)));
@@ -294,22 +342,27 @@ impl Driver for Vast {
         held.set_mode(Mode(0), before)?;
         self.limit(quota, Limits::frozen_at(usage, 1), before)?;
         before(&format!("put {} into the trash", wanted.place))?;
-        trash::put(root.as_fd(), wanted, now)
+        trash::put(root.as_fd(), wanted, now)?;
+        // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.
+        let put = Survey { trash: [(wanted.id, now)].into(), ..survey };
+        put.prove_trashed(root.as_fd(), wanted.id)
     }
 
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if let Some(since) = survey.trash.get(&wanted.id) {
+            survey.prove_trashed(root.as_fd(), wanted.id)?;
             if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _)) {
                 return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
             }
             mount::make_parents(root.as_fd(), wanted, before)?;
+            let inode = trash::inode(root.as_fd(), &Trashed { id: wanted.id, since: *since })?;
             before(&format!("take {} out of the trash", wanted.place))?;
             trash::take_out(root.as_fd(), wanted, *since)?;
             let survey = self.survey(root.as_fd())?;
             if survey.at(&self.path(&wanted.place), wanted).is_none() {
-                self.set_quota(&survey, wanted, before)?;
+                self.set_quota(&survey, root.as_fd(), wanted, inode, before)?;
             }
         }
         self.ensure(wanted, before)
@@ -320,11 +373,8 @@ impl Driver for Vast {
         let survey = self.survey(root.as_fd())?;
         match self.at(&survey, root.as_fd(), wanted)? {
             At::Ours(..) => Ok(()),
-            At::Unmarked(_, None) => self.set_quota(&survey, wanted, before),
-            At::Unmarked(_, Some(quota)) => {
-                before(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
-                self.management.change(quota.id, &wire::mark(wanted.id))
-            }
+            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before),
+            At::Unmarked(held, _, Some(quota)) => self.mark(quota, wanted, held.inode(), before),
             At::Obstructed(why) => Err(Fault::Conflict(why)),
             At::Free(..) => Err(Fault::Conflict(format!("at {} is nothing to adopt", wanted.place))),
         }
@@ -336,6 +386,7 @@ impl Driver for Vast {
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
             return Ok(());
         }
+        survey.prove_trashed(root.as_fd(), trashed.id)?;
         // First, for without the tree nobody would look for it any more.
         if let Some(quota) = survey.of(trashed.id) {
             before(&format!("delete the quota {} of {}", quota.name, quota.path))?;

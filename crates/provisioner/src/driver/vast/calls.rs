@@ -83,9 +83,9 @@ impl Management {
         Err(Fault::unclear(format!("{what}: the pages of the list have no end")))
     }
 
-    pub(super) fn make(&self, path: &str, wanted: &Wanted) -> Result<(), Fault> {
+    pub(super) fn make(&self, path: &str, inode: u64, wanted: &Wanted) -> Result<(), Fault> {
         let what = format!("make the quota of {path}");
-        let body = wire::make(path, self.tenant, wanted);
+        let body = wire::make(path, inode, self.tenant, wanted);
         fine(&what, &self.ask(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
     }
 

@@ -35,6 +35,10 @@ pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, Fault> 
 }
 
 impl Held {
+    pub(super) fn inode(&self) -> u64 {
+        self.stat.st_ino
+    }
+
     pub(super) fn owner(&self) -> (u32, u32) {
         (self.stat.st_uid, self.stat.st_gid)
     }

@@ -92,11 +92,17 @@ impl World {
         self.make(&json!({"name": name, "path": path, "tenant_id": tenant})).unwrap()
     }
 
-    /// Everything that is there: quotas, but for their numbers, and directories.
+    /// Everything that is there: quotas, with their directories instead of numbers, and directories.
     pub(super) fn census(&self) -> Vec<String> {
+        let places = directories(&self.folder);
         let numberless = |quota: &Quota| {
             let mut fields = quota.fields.clone();
             fields["id"] = 0.into();
+            if let Some((id, inode)) = fields["name"].as_str().and_then(|name| name.split_once('.')) {
+                let place = inode.parse().ok().and_then(|inode: u64| places.get(&inode));
+                let below = place.map(|place| place.strip_prefix(&self.folder).unwrap());
+                fields["name"] = format!("{id} for {below:?}").into();
+            }
             fields.to_string()
         };
         self.quotas.values().map(numberless).chain(kills::directories(&self.folder)).collect()

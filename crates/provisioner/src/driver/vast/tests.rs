@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::simulated::{ROOT, Simulated};
 use super::*;
@@ -271,4 +272,19 @@ fn a_quota_as_the_knowledge_base_shows_it_is_read() {
     let quota: Quota = serde_json::from_str(text).unwrap();
     assert_eq!((quota.mark(), quota.limits(), quota.is_of(1), quota.is_of(2)), (None, None, true, false));
     assert_eq!(quota.usage().unwrap().space, Bytes(13_832_814_592));
+}
+
+#[test]
+fn only_names_as_they_are_written_here_are_marks() {
+    let named = |name: &str| -> Quota { serde_json::from_value(json!({"id": 1, "path": "/", "name": name})).unwrap() };
+    let id = Uuid::from_u128(7);
+    for (name, inode) in [(format!("{id}.12"), Some(12)), (id.to_string(), None)] {
+        let quota = named(&name);
+        assert_eq!((quota.mark(), quota.inode()), (Some(id), inode), "{name}");
+    }
+    for odd in [id.simple().to_string(), format!("{id}."), format!("{id}.012"), format!("{id}.+1"), format!("{id}.1.2")]
+    {
+        let quota = named(&odd);
+        assert_eq!((quota.mark(), quota.inode()), (None, None), "{odd}");
+    }
 }

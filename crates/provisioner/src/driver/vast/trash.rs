@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode as Bits;
+use rustix::fs::{AtFlags, Mode as Bits};
 use rustix::io::Errno;
 
 use crate::driver::mount::{names, open};
@@ -30,6 +30,12 @@ pub(super) fn list(root: BorrowedFd<'_>) -> Result<Vec<Trashed>, Fault> {
         Err(Errno::NOENT) => Ok(Vec::new()),
         Err(error) => Err(fault(error)),
     }
+}
+
+/// The inode of a tree in the trash. Trees are closed, perhaps to this program's user, too: it is not opened.
+pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Fault> {
+    let stat = open(root, TRASH).and_then(|trash| rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW));
+    stat.map(|stat| stat.st_ino).map_err(|error| Fault::passing(format!("{} in the trash", name(trashed)), error))
 }
 
 /// Renames the directory into the trash.

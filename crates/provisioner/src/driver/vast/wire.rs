@@ -33,9 +33,35 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    /// Whose it is: its name is a UUID, written as UUIDs are written here.
+    /// Whose it is, and for the directory with which inode: its name, written as names are written here.
+    fn named(&self) -> Option<(Uuid, Option<u64>)> {
+        let (id, inode) = match self.name.split_once('.') {
+            Some((id, inode)) => (id, Some(inode.parse().ok()?)),
+            None => (&*self.name, None),
+        };
+        let id: Uuid = id.parse().ok()?;
+        let text = inode.map_or_else(|| id.to_string(), |inode| name(id, inode));
+        (text == self.name).then_some((id, inode))
+    }
+
+    /// Whose it is.
     pub(super) fn mark(&self) -> Option<Uuid> {
-        self.name.parse().ok().filter(|id: &Uuid| id.to_string() == self.name)
+        self.named().map(|(id, _)| id)
+    }
+
+    /// The inode of its directory. Earlier versions did not write it down.
+    pub(super) fn inode(&self) -> Option<u64> {
+        self.named().and_then(|(_, inode)| inode)
+    }
+
+    /// What a directory with another inode is, and what to do.
+    pub(super) fn another(&self, inode: u64) -> String {
+        let (what, why) = match self.inode() {
+            Some(_) => ("another directory than", "something was moved or exchanged: put the right one there"),
+            None => ("perhaps not", "it does not say for which directory it is"),
+        };
+        let right = self.mark().map(|id| name(id, inode)).unwrap_or_default();
+        format!("{what} that of the quota {}; {why}. If it is the right one, name its quota {right} in VMS", self.name)
     }
 
     /// A tenant that is not said is the only one.
@@ -91,14 +117,19 @@ pub(super) fn limits(limits: Limits) -> Value {
     })
 }
 
-pub(super) fn mark(id: Uuid) -> Value {
-    json!({ "name": id.to_string() })
+/// The name of a resource's quota for the directory with this inode.
+fn name(id: Uuid, inode: u64) -> String {
+    format!("{id}.{inode}")
+}
+
+pub(super) fn mark(id: Uuid, inode: u64) -> Value {
+    json!({ "name": name(id, inode) })
 }
 
 /// A new quota for a directory that is there.
-pub(super) fn make(path: &str, tenant: u64, wanted: &Wanted) -> Value {
+pub(super) fn make(path: &str, inode: u64, tenant: u64, wanted: &Wanted) -> Value {
     let mut body = limits(wanted.limits);
-    body["name"] = wanted.id.to_string().into();
+    body["name"] = name(wanted.id, inode).into();
     body["path"] = path.into();
     body["tenant_id"] = tenant.into();
     body["create_dir"] = false.into();

@@ -1,0 +1,52 @@
+//! What is there at one time: the quotas, and what lies in the trash.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use uuid::Uuid;
+
+use super::trash;
+use super::wire::Quota;
+use crate::driver::{Fault, Trashed, Wanted};
+
+pub(super) struct Survey {
+    pub(super) quotas: Vec<Quota>,
+    /// Since when, by resource.
+    pub(super) trash: BTreeMap<Uuid, u64>,
+}
+
+impl Survey {
+    pub(super) fn of(&self, id: Uuid) -> Option<&Quota> {
+        self.quotas.iter().find(|quota| quota.mark() == Some(id))
+    }
+
+    /// Left behind at this path by another resource, which is in the trash.
+    pub(super) fn left_at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
+        let left = |mark: Uuid| mark != wanted.id && self.trash.contains_key(&mark);
+        self.quotas.iter().find(|quota| quota.path == path && quota.mark().is_some_and(left))
+    }
+
+    /// The quota of whatever is at this path now.
+    pub(super) fn at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
+        let left = self.left_at(path, wanted).map(|quota| quota.id);
+        self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != left)
+    }
+
+    /// Another resource's quota that is for the directory with this inode, wherever that lies now.
+    pub(super) fn other_for(&self, inode: u64, wanted: &Wanted) -> Option<&Quota> {
+        let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(wanted.id);
+        self.quotas.iter().find(other)
+    }
+
+    /// A conflict where the tree in the trash under this UUID is not the one that its quota is for. Without a quota there
+    /// is nothing to compare: it is taken away only after this was asked, and nobody else gets into the trash.
+    pub(super) fn prove_trashed(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), Fault> {
+        let Some(&since) = self.trash.get(&id) else { return Ok(()) };
+        let Some(quota) = self.of(id) else { return Ok(()) };
+        let inode = trash::inode(root, &Trashed { id, since })?;
+        if quota.inode() == Some(inode) {
+            return Ok(());
+        }
+        Err(Fault::Conflict(format!("in the trash as {id}.{since} is {}", quota.another(inode))))
+    }
+}
