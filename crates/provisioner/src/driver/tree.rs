@@ -21,12 +21,14 @@ use crate::limits::{Limits, Usage};
 
 pub mod acl;
 pub(super) mod handle;
+#[cfg(test)]
+pub(super) mod injected;
 mod making;
 mod trash;
 mod walk;
 
 use acl::{Named, attributes};
-use handle::{Mark, chmod, obstructed, open_below, passing, rename, stat, sync};
+use handle::{Mark, bare, chmod, obstructed, open_below, passing, rename, stat, sync};
 
 /// What a site may vary.
 #[derive(Debug, Clone)]
@@ -121,9 +123,11 @@ impl<Q: Quotas> Tree<Q> {
         let parent = making::parent(root, wanted, before)?;
         let aside = making::aside(wanted.id);
         before(&format!("make {aside} beside {}", wanted.place))?;
-        let (directory, begun) = making::begin(&parent, &aside)?;
-        if begun && self.mark.read(&directory)? != Some(wanted.id) {
-            making::bare(&directory, &aside)?;
+        let directory = making::begin(&parent, &aside)?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => {}
+            Some(other) => return Err(Fault::Conflict(format!("{aside} is marked as that of {other}"))),
+            None => bare(&directory, &aside)?,
         }
         before(&format!("mark, {}", self.whole()))?;
         self.mark.write(&directory, wanted.id)?;

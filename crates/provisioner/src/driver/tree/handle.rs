@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::fs::{Dir, Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
@@ -78,6 +78,16 @@ pub(super) fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Resu
         Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
         Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
     }
+}
+
+/// Whether what was made aside is as we left it: ours, and empty. Anything else somebody put there.
+pub(in crate::driver) fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
+    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
+    let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
+        return Ok(());
+    }
+    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
 }
 
 /// Why a directory that should open does not.

@@ -2,11 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Dir, Mode, RenameFlags};
+use rustix::fs::{AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{chmod, obstructed, open_below, passing, stat, sync};
+use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
+#[cfg(test)]
+use super::injected::{self, Moment};
 use crate::document;
 use crate::driver::{Before, Fault, Wanted};
 
@@ -38,35 +40,24 @@ pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Res
     Ok(above)
 }
 
-/// The directory that is being made aside, with whether it was there already.
-pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<(OwnedFd, bool), Fault> {
-    let begun = match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
-        Ok(()) => false,
-        Err(Errno::EXIST) => true,
+/// The directory that is being made aside, made if it is not there. Whoever may write above can put another one in its
+/// place at any time: that it was made a moment ago proves nothing, and the caller has to judge what was opened.
+pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, Fault> {
+    match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
-    };
-    let directory = open_below(above, aside).map_err(|error| obstructed(aside, error))?;
-    Ok((directory, begun))
-}
-
-/// Whether what was made aside before is as we left it: ours, and empty. Anything else somebody put there.
-pub(super) fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
-    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
-    let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
-    if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
-        return Ok(());
     }
-    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
+    #[cfg(test)]
+    injected::at(Moment::Made);
+    open_below(above, aside).map_err(|error| obstructed(aside, error))
 }
 
 /// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Result<(), Fault> {
     let aside = aside(id);
     let cannot = |error| passing(format!("{name} cannot be made"), error);
-    let (directory, begun) = begin(above, &aside)?;
-    if begun {
-        bare(&directory, &aside)?;
-    }
+    let directory = begin(above, &aside)?;
+    bare(&directory, &aside)?;
     chmod(&directory, mode)?;
     match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
         Ok(()) => {}

@@ -271,6 +271,46 @@ fn what_somebody_planted_aside_is_not_taken() {
 }
 
 #[test]
+fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&other, &go).unwrap();
+    let theirs = root.path().join(other.place.to_string());
+    fs::rename(&theirs, theirs.with_file_name(making::aside(wanted.id))).unwrap();
+    let fault = driver.ensure(&wanted, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+    fs::rename(theirs.with_file_name(making::aside(wanted.id)), &theirs).unwrap();
+    assert!(bench.is_as_wanted(&other));
+}
+
+#[test]
+fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
+    for (above, mode) in [("store/cscs/customer", 0o2770), ("store/cscs", 0o700)] {
+        let root = tempfile::tempdir().unwrap();
+        let driver = posix(root.path());
+        let bench = bench(&driver, &|_| {});
+        let wanted = bench.wanted(1);
+        let aside = root.path().join(above).join(making::aside(wanted.id));
+        let victim = aside.with_file_name("victim");
+        fs::create_dir_all(&victim).unwrap();
+        fs::write(victim.join("data"), "data").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(mode)).unwrap();
+        let exchanged = (aside.clone(), victim.clone());
+        injected::happens(move |moment| {
+            if moment == injected::Moment::Made && exchanged.0.exists() {
+                fs::remove_dir(&exchanged.0).unwrap();
+                fs::rename(&exchanged.1, &exchanged.0).unwrap();
+            }
+        });
+        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))), "{above}");
+        assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
+        assert!(aside.join("data").exists() && bench.seen(&wanted) == Seen::Absent);
+    }
+}
+
+#[test]
 fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
