@@ -169,6 +169,20 @@ impl<Q: Quotas> Tree<Q> {
         chmod(directory, wanted.mode)
     }
 
+    /// Whether a tree in the trash is that of the resource under whose name it lies there: a crash may have come before what
+    /// was exchanged was put back.
+    fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), Fault> {
+        let whose = match self.mark.read(directory)? {
+            Some(id) if id == trashed.id => return Ok(()),
+            Some(other) => format!("is marked as that of {other}"),
+            None => "has no mark of ours".into(),
+        };
+        Err(Fault::Conflict(format!(
+            "{} in the trash {whose}: look at it, and move it to where it belongs",
+            trash::name(trashed)
+        )))
+    }
+
     /// The directory at the place, if it is ours to work on.
     fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
         let directory = open_below(root, &*wanted.place.to_string())
@@ -272,14 +286,13 @@ impl<Q: Quotas> Driver for Tree<Q> {
             }
             None => self.root()?,
         };
-        let name = format!("{}.{now}", wanted.id);
+        let name = trash::name(&Trashed { id: wanted.id, since: now });
         rename(&parent, wanted.place.name(), &trash, &name)?;
         // Somebody who may write above could have put another one into its place since it was looked at.
         let gone = open_below(&trash, &*name).map_err(|error| obstructed(&name, error)).and_then(|gone| stat(&gone));
         let judged = stat(&directory)?;
         if !gone.is_ok_and(|gone| (gone.st_dev, gone.st_ino) == (judged.st_dev, judged.st_ino)) {
-            rename(&trash, &name, &parent, wanted.place.name())?;
-            return Err(Fault::Conflict(format!("{} was exchanged while it was being removed", wanted.place)));
+            return Err(exchanged(&trash, &name, &parent, wanted));
         }
         sync(&trash)?;
         sync(&parent)
@@ -291,9 +304,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
         if let Some(trashed) = newest.filter(|_| free) {
             let parent = making::parent(&root, wanted, before)?;
+            let (trash, name) = (trash::open(&root)?, trash::name(&trashed));
+            let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
+            self.is_of(&trashed, &directory)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
-            let trash = trash::open(&root)?;
-            rename(&trash, &format!("{}.{}", trashed.id, trashed.since), &parent, wanted.place.name())?;
+            rename(&trash, &name, &parent, wanted.place.name())?;
             sync(&parent)?;
             sync(&trash)?;
         }
@@ -315,13 +330,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let name = format!("{}.{}", trashed.id, trashed.since);
+        let name = trash::name(trashed);
         let trash = trash::open(&root)?;
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(obstructed(&name, error)),
         };
+        self.is_of(trashed, &directory)?;
         // First, for without the tree nobody would look for them.
         if let Some(project) = project {
             before(&format!("take the limits of project {project} away"))?;
@@ -353,6 +369,23 @@ impl<Q: Quotas> Driver for Tree<Q> {
             }
         };
         wanted.iter().map(one).collect()
+    }
+}
+
+/// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies
+/// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
+fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> Fault {
+    let was = format!("{} was exchanged while it was being removed", wanted.place);
+    if rename(trash, name, parent, wanted.place.name()).is_ok() {
+        return Fault::Conflict(was);
+    }
+    let nobodys = trash::nobodys(name);
+    match rename(trash, name, trash, &nobodys) {
+        Ok(()) => Fault::Conflict(format!(
+            "{was}, and what was put there cannot be put back: it lies in the trash as {nobodys}; look at it, and move it \
+             to where it belongs"
+        )),
+        Err(fault) => fault,
     }
 }
 

@@ -7,6 +7,8 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
 
+#[cfg(test)]
+use super::injected::{self, Moment};
 use crate::document;
 use crate::driver::Fault;
 
@@ -74,7 +76,11 @@ pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {
 /// Renames, and never over anything.
 pub(super) fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Result<(), Fault> {
     match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            #[cfg(test)]
+            injected::at(Moment::Renamed);
+            Ok(())
+        }
         Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
         Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
     }

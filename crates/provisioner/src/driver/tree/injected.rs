@@ -7,6 +7,8 @@ use std::cell::RefCell;
 pub(in crate::driver) enum Moment {
     /// A directory was made aside, and is not open yet.
     Made,
+    /// A directory was renamed, and was not looked at since.
+    Renamed,
 }
 
 type Deed = Box<dyn FnMut(Moment)>;
@@ -15,9 +17,20 @@ thread_local! {
     static DEED: RefCell<Option<Deed>> = const { RefCell::new(None) };
 }
 
+/// Nothing happens any more once this is dropped: the next test may run on the same thread.
+#[must_use]
+pub(in crate::driver) struct Happens;
+
+impl Drop for Happens {
+    fn drop(&mut self) {
+        DEED.take();
+    }
+}
+
 /// Has this happen on this thread from now on.
-pub(in crate::driver) fn happens(deed: impl FnMut(Moment) + 'static) {
+pub(in crate::driver) fn happens(deed: impl FnMut(Moment) + 'static) -> Happens {
     DEED.set(Some(Box::new(deed)));
+    Happens
 }
 
 /// The moment has come.

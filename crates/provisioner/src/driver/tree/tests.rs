@@ -271,6 +271,63 @@ fn what_somebody_planted_aside_is_not_taken() {
 }
 
 #[test]
+fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    for wanted in [&wanted, &other] {
+        driver.ensure(wanted, &go).unwrap();
+    }
+    let [ours, theirs] = [&wanted, &other].map(|wanted| root.path().join(wanted.place.to_string()));
+    fs::write(theirs.join("data"), "data").unwrap();
+    let exchange = {
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        move |what: &str| {
+            if what.contains("into the trash") {
+                fs::rename(&ours, ours.with_file_name("kept")).unwrap();
+                fs::rename(&theirs, &ours).unwrap();
+            }
+            Ok(())
+        }
+    };
+    let again = ours.clone();
+    let _happens = injected::happens(move |moment| {
+        if moment == injected::Moment::Renamed && !again.exists() {
+            fs::create_dir(&again).unwrap();
+        }
+    });
+    let fault = driver.retire(&wanted, 7, &exchange).unwrap_err();
+    let name = format!("exchanged-{}.7", wanted.id);
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&name)), "{fault}");
+    assert!(root.path().join(".trash").join(name).join("data").exists());
+    assert_eq!(driver.trash().unwrap(), []);
+}
+
+#[test]
+fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&other, &go).unwrap();
+    fs::create_dir(root.path().join(".trash")).unwrap();
+    let trashed = root.path().join(format!(".trash/{}.7", wanted.id));
+    fs::rename(root.path().join(other.place.to_string()), &trashed).unwrap();
+    let tries: [&dyn Fn() -> Result<(), Fault>; 2] =
+        [&|| driver.restore(&wanted, &go), &|| driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go)];
+    for tried in tries {
+        let fault = tried().unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+    }
+    rustix::fs::removexattr(&trashed, "user.hpc-storage.resource").unwrap();
+    for tried in tries {
+        assert!(matches!(tried(), Err(Fault::Conflict(why)) if why.contains("no mark")));
+    }
+    assert!(trashed.exists() && !root.path().join(wanted.place.to_string()).exists());
+}
+
+#[test]
 fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
@@ -298,7 +355,7 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
         fs::write(victim.join("data"), "data").unwrap();
         fs::set_permissions(&victim, fs::Permissions::from_mode(mode)).unwrap();
         let exchanged = (aside.clone(), victim.clone());
-        injected::happens(move |moment| {
+        let _happens = injected::happens(move |moment| {
             if moment == injected::Moment::Made && exchanged.0.exists() {
                 fs::remove_dir(&exchanged.0).unwrap();
                 fs::rename(&exchanged.1, &exchanged.0).unwrap();

@@ -37,10 +37,20 @@ pub(super) fn open(root: &OwnedFd) -> Result<OwnedFd, Fault> {
     open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
 }
 
+/// The name in the trash: `UUID.SECONDS`.
+pub(super) fn name(trashed: &Trashed) -> String {
+    format!("{}.{}", trashed.id, trashed.since)
+}
+
+/// A name in the trash for what was put there under this one and is not the resource's: [`list`] takes it for nobody's.
+pub(super) fn nobodys(name: &str) -> String {
+    format!("exchanged-{name}")
+}
+
 /// What a name in the trash says: `UUID.SECONDS`.
-fn trashed(name: &str) -> Option<Trashed> {
-    let (id, since) = name.split_once('.')?;
+fn trashed(text: &str) -> Option<Trashed> {
+    let (id, since) = text.split_once('.')?;
     let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
     // Written as we write it, and in no other way: the name is made anew from these.
-    (format!("{}.{}", trashed.id, trashed.since) == name).then_some(trashed)
+    (name(&trashed) == text).then_some(trashed)
 }
