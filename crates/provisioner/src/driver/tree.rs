@@ -24,11 +24,13 @@ pub(super) mod handle;
 #[cfg(test)]
 pub(super) mod injected;
 mod making;
+pub(super) mod renaming;
 mod trash;
 mod walk;
 
 use acl::{Named, attributes};
-use handle::{Mark, bare, chmod, obstructed, open_below, passing, rename, stat, sync};
+use handle::{Mark, bare, chmod, obstructed, open_below, passing, stat, sync};
+use renaming::{Renamed, rename, rename_named};
 
 /// What a site may vary.
 #[derive(Debug, Clone)]
@@ -134,7 +136,7 @@ impl<Q: Quotas> Tree<Q> {
         self.set(&directory, wanted, true)?;
         sync(&directory)?;
         before(&format!("put {} in place", wanted.place))?;
-        rename(&parent, &aside, &parent, wanted.place.name())?;
+        rename(&directory, [&parent, &parent], [&aside, wanted.place.name()])?.or_conflict(wanted.place.name())?;
         sync(&parent)
     }
 
@@ -287,12 +289,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
             None => self.root()?,
         };
         let name = trash::name(&Trashed { id: wanted.id, since: now });
-        rename(&parent, wanted.place.name(), &trash, &name)?;
-        // Somebody who may write above could have put another one into its place since it was looked at.
-        let gone = open_below(&trash, &*name).map_err(|error| obstructed(&name, error)).and_then(|gone| stat(&gone));
-        let judged = stat(&directory)?;
-        if !gone.is_ok_and(|gone| (gone.st_dev, gone.st_ino) == (judged.st_dev, judged.st_ino)) {
-            return Err(exchanged(&trash, &name, &parent, wanted));
+        match rename(&directory, [&parent, &trash], [wanted.place.name(), &name])? {
+            Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, wanted)),
+            renamed => renamed.or_conflict(&name)?,
         }
         sync(&trash)?;
         sync(&parent)
@@ -308,7 +307,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
-            rename(&trash, &name, &parent, wanted.place.name())?;
+            let place = wanted.place.name();
+            rename(&directory, [&trash, &parent], [&name, place])?.or_conflict(place)?;
             sync(&parent)?;
             sync(&trash)?;
         }
@@ -376,15 +376,16 @@ impl<Q: Quotas> Driver for Tree<Q> {
 /// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
 fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> Fault {
     let was = format!("{} was exchanged while it was being removed", wanted.place);
-    if rename(trash, name, parent, wanted.place.name()).is_ok() {
+    if rename_named([trash, parent], [name, wanted.place.name()]).is_ok_and(|done| done) {
         return Fault::Conflict(was);
     }
     let nobodys = trash::nobodys(name);
-    match rename(trash, name, trash, &nobodys) {
-        Ok(()) => Fault::Conflict(format!(
+    match rename_named([trash, trash], [name, &nobodys]) {
+        Ok(true) => Fault::Conflict(format!(
             "{was}, and what was put there cannot be put back: it lies in the trash as {nobodys}; look at it, and move it \
              to where it belongs"
         )),
+        Ok(false) => Fault::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
         Err(fault) => fault,
     }
 }

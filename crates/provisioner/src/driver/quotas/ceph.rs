@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::driver::conformance::Bench;
-    use crate::driver::tree::{Rules, Tree};
+    use crate::driver::tree::{Rules, Tree, injected};
     use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
     use crate::place::Place;
 
@@ -198,5 +198,11 @@ mod tests {
         let driver = driver(&root);
         let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
         Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &make_unmarked }.all();
+    }
+
+    #[test]
+    fn it_does_so_as_the_kernels_client_that_cannot_rename_without_replacing() {
+        let _happens = injected::refused(Errno::INVAL);
+        with_attributes_of_users_it_does_what_every_driver_must();
     }
 }

@@ -2,13 +2,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Dir, Mode, OFlags, RenameFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
 
-#[cfg(test)]
-use super::injected::{self, Moment};
 use crate::document;
 use crate::driver::Fault;
 
@@ -71,19 +69,6 @@ pub(super) fn chmod(directory: &OwnedFd, mode: document::Mode) -> Result<(), Fau
 
 pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {
     rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
-}
-
-/// Renames, and never over anything.
-pub(super) fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> Result<(), Fault> {
-    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        Ok(()) => {
-            #[cfg(test)]
-            injected::at(Moment::Renamed);
-            Ok(())
-        }
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Fault::Conflict(format!("{new} is there already"))),
-        Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
-    }
 }
 
 /// Whether what was made aside is as we left it: ours, and empty. Anything else somebody put there.

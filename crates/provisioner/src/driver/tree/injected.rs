@@ -1,6 +1,9 @@
-//! What a test has happen between two system calls on its own thread: what somebody else does just then.
+//! What a test has happen on its own thread: what somebody else does between two system calls, and a call that a file
+//! system does not know.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+
+use rustix::io::Errno;
 
 /// Between which calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,7 @@ pub(in crate::driver) enum Moment {
 type Deed = Box<dyn FnMut(Moment)>;
 
 thread_local! {
+    static REFUSAL: Cell<Option<Errno>> = const { Cell::new(None) };
     static DEED: RefCell<Option<Deed>> = const { RefCell::new(None) };
 }
 
@@ -24,6 +28,7 @@ pub(in crate::driver) struct Happens;
 impl Drop for Happens {
     fn drop(&mut self) {
         DEED.take();
+        REFUSAL.take();
     }
 }
 
@@ -31,6 +36,17 @@ impl Drop for Happens {
 pub(in crate::driver) fn happens(deed: impl FnMut(Moment) + 'static) -> Happens {
     DEED.set(Some(Box::new(deed)));
     Happens
+}
+
+/// Has renaming without replacing refused on this thread from now on.
+pub(in crate::driver) fn refused(error: Errno) -> Happens {
+    REFUSAL.set(Some(error));
+    Happens
+}
+
+/// How renaming without replacing is refused.
+pub(in crate::driver) fn refusal() -> Option<Errno> {
+    REFUSAL.get()
 }
 
 /// The moment has come.

@@ -2,13 +2,14 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, RenameFlags};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
+use super::renaming::{Renamed, rename};
 use crate::document;
 use crate::driver::{Before, Fault, Wanted};
 
@@ -59,11 +60,10 @@ fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: document::Mode) -> Re
     let directory = begin(above, &aside)?;
     bare(&directory, &aside)?;
     chmod(&directory, mode)?;
-    match rustix::fs::renameat_with(above, aside.as_str(), above, name, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
+    match rename(&directory, [above, above], [&aside, name])? {
         // Somebody else's task made it a moment ago.
-        Err(Errno::EXIST) => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
-        Err(error) => return Err(cannot(error)),
+        Renamed::Taken => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
+        renamed => renamed.or_conflict(name)?,
     }
     sync(above)
 }

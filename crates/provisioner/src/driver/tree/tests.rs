@@ -34,6 +34,38 @@ fn posix_does_what_every_driver_must() {
 }
 
 #[test]
+fn it_does_so_where_the_file_system_cannot_rename_without_replacing() {
+    for error in [Errno::INVAL, Errno::NOSYS] {
+        let _happens = injected::refused(error);
+        let root = tempfile::tempdir().unwrap();
+        let driver = posix(root.path());
+        let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+        bench(&driver, &make_unmarked).all();
+    }
+}
+
+#[test]
+fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_replacing() {
+    let _happens = injected::refused(Errno::INVAL);
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let wanted = bench(&driver, &|_| {}).wanted(1);
+    let top = root.path().join(wanted.place.to_string());
+    for file in [false, true] {
+        let planted = |what: &str| {
+            if what.contains("in place") {
+                if file { fs::write(&top, "").unwrap() } else { fs::create_dir(&top).unwrap() }
+            }
+            Ok(())
+        };
+        let fault = driver.ensure(&wanted, &planted).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains("is there already")), "{fault}");
+        assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
+    }
+    driver.ensure(&wanted, &go).unwrap();
+}
+
+#[test]
 fn killed_at_every_line_of_the_journal_posix_comes_to_the_same_end() {
     same_end_wherever_it_is_killed(|| {
         let root = tempfile::tempdir().unwrap();
