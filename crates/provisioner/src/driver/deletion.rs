@@ -3,15 +3,21 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 
 use super::Fault;
 use super::tree::handle::{open_below, passing};
+#[cfg(test)]
+use super::tree::injected::{self, Moment};
 use super::walked::Walked;
 
 /// How many levels down it goes by itself: each holds two handles, and a piece of the stack.
 const DEEPEST: usize = 64;
+/// How often a directory is read anew because something is in it again.
+const ROUNDS: u32 = 64;
+/// The same for the top of a tree, whither what is deep is lifted: each round goes [`DEEPEST`] levels down.
+const ROUNDS_OF_TOP: u32 = 1 << 14;
 
 /// Deletes a tree in the trash, by handles: no symlink is followed, no mount crossed, and nothing is gone up by `..`. Killed
 /// midway, it is taken up by the next call.
@@ -49,18 +55,24 @@ impl Deletion<'_> {
         directory: BorrowedFd<'_>,
         depth: usize,
     ) -> Result<(), Fault> {
-        loop {
+        for _ in 0..if depth == 0 { ROUNDS_OF_TOP } else { ROUNDS } {
             let found = self.contents(directory, depth)?;
+            #[cfg(test)]
+            injected::at(Moment::Emptied);
             match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {
                     self.walked.one();
                     return Ok(());
                 }
                 // What was lifted hither, or missed by a reading while entries went away. Each time some have gone.
-                Err(Errno::NOTEMPTY | Errno::EXIST) if found => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST) if found => close(directory),
                 Err(error) => return Err(cannot(error)),
             }
         }
+        Err(Fault::unclear(
+            "a directory in the trash does not become empty: somebody has it open and makes files in it, or its file system \
+             does not show them; the rest of the tree is still there",
+        ))
     }
 
     /// Deletes or lifts what one reading of a directory finds; whether that was anything.
@@ -73,17 +85,19 @@ impl Deletion<'_> {
                 continue;
             }
             found = true;
-            match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+            let refused = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {
                     self.walked.one();
                     continue;
                 }
                 // Which of them says that it is a directory.
-                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error @ (Errno::ISDIR | Errno::PERM)) => error,
                 Err(error) => return Err(cannot(error)),
-            }
+            };
             let below = match open_below(directory, name) {
                 Ok(below) => below,
+                // No directory, so it was refused for another reason.
+                Err(Errno::NOTDIR | Errno::LOOP) => return Err(cannot(refused)),
                 Err(Errno::XDEV) => {
                     return Err(Fault::Conflict(
                         "another file system is mounted in a tree in the trash: unmount it first".into(),
@@ -120,8 +134,22 @@ impl Deletion<'_> {
     }
 }
 
+/// Takes a directory away from its owner: who has it open makes nothing more in it. Where that cannot be done, the number
+/// of rounds is the bound.
+fn close(directory: BorrowedFd<'_>) {
+    let _ = rustix::fs::fchown(directory, Some(rustix::process::geteuid()), None);
+    let _ = rustix::fs::fchmod(directory, Mode::RWXU);
+}
+
 fn cannot(error: Errno) -> Fault {
-    passing("a directory in the trash cannot be read or deleted", error)
+    match error {
+        Errno::PERM => passing(
+            "a file or directory in the trash may not be deleted; if it is immutable or append-only, as `lsattr` shows, \
+             run `chattr -R -i -a` on the tree",
+            error,
+        ),
+        error => passing("a directory in the trash cannot be read or deleted", error),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -77,6 +79,81 @@ fn a_deletion_that_was_killed_is_taken_up() {
     all(&trash).unwrap();
     assert!(is_empty(folder.path()));
     all(&trash).unwrap();
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn who_has_a_directory_open_and_makes_files_in_it_does_not_keep_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let (folder, trash, tree) = trash();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let held = folder.path().join("tree/held");
+    fs::create_dir(&held).unwrap();
+    chown(&held, Some(20_000), Some(30_500)).unwrap();
+    let mut user = Command::new("sh");
+    user.args(["-c", "while read name; do mkdir $name 2>&- && echo made || echo refused; done"]).current_dir(&held);
+    let mut user = user.uid(20_000).gid(30_500).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut ask, mut answers) = (user.stdin.take().unwrap(), BufReader::new(user.stdout.take().unwrap()).lines());
+    let mut tries = 0;
+    let (said, says) = std::sync::mpsc::channel();
+    // Something to be found in the first round.
+    fs::write(held.join("file"), "").unwrap();
+    let happens = injected::happens(move |_| {
+        tries += 1;
+        assert!(tries < 1000, "it never ends");
+        writeln!(ask, "again-{tries}").unwrap();
+        said.send(answers.next().unwrap().unwrap()).unwrap();
+    });
+    drop(tree);
+    all(&trash).unwrap();
+    drop(happens);
+    user.wait().unwrap();
+    assert_eq!(says.try_iter().take(2).collect::<Vec<_>>(), ["made", "refused"]);
+    assert!(is_empty(folder.path()));
+}
+
+#[test]
+fn a_directory_that_never_becomes_empty_ends_in_a_fault() {
+    let (folder, trash, _) = trash();
+    let filled = folder.path().join("tree/filled");
+    fs::create_dir_all(filled.join("below")).unwrap();
+    let mut tries = 0;
+    let happens = injected::happens(move |_| {
+        tries += 1;
+        assert!(tries < 10_000, "it never ends");
+        let _ = fs::write(filled.join("again"), "");
+    });
+    assert!(all(&trash).unwrap_err().to_string().contains("does not become empty"));
+    drop(happens);
+    all(&trash).unwrap();
+    assert!(is_empty(folder.path()));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn a_file_that_is_immutable_is_told_as_such() {
+    let (folder, trash, tree) = trash();
+    let file = folder.path().join("tree/file");
+    fs::write(&file, "").unwrap();
+    let chattr = |what: &str| Command::new("chattr").arg(what).arg(&file).status().is_ok_and(|ended| ended.success());
+    if !chattr("+i") {
+        eprintln!("SKIPPED: needs root, chattr and a file system with immutable files");
+        return;
+    }
+    drop(tree);
+    let fault = all(&trash).unwrap_err();
+    assert!(chattr("-i"));
+    assert!(crate::pass::told(&fault).contains("chattr -R -i -a") && fault_is(&fault, Errno::PERM), "{fault:?}");
+    all(&trash).unwrap();
+}
+
+fn fault_is(fault: &Fault, errno: Errno) -> bool {
+    let Fault::Passing { source: Some(source), .. } = fault else { return false };
+    let error = source.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[test]

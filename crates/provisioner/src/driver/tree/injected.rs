@@ -12,6 +12,8 @@ pub(in crate::driver) enum Moment {
     Made,
     /// A directory was renamed, and was not looked at since.
     Renamed,
+    /// All that was seen in a directory is deleted, and the directory is not yet.
+    Emptied,
 }
 
 type Deed = Box<dyn FnMut(Moment)>;
