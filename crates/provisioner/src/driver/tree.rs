@@ -271,6 +271,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         let directory = self.ours(&root, wanted)?;
         before(&format!("freeze {}", wanted.place))?;
+        if self.rules.change_owner {
+            // First: its owner may have it open, and could set any mode by that.
+            rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
+                .map_err(|error| passing(format!("{} cannot be taken away from its owner", wanted.place), error))?;
+        }
         // Nobody enters; without rights of its own, the program must be able to come back.
         chmod(&directory, document::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, wanted)?;

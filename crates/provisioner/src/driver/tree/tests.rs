@@ -96,8 +96,28 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (20_000, 30_500, 0o2770));
     driver.retire(&wanted, 5, &go).unwrap();
     let gone = fs::metadata(root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
-    assert_eq!(gone.mode() & 0o7777, 0);
+    assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "whose it was could set its mode by an open handle");
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
+    driver.restore(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn with_rights_it_comes_to_the_same_end_wherever_it_is_killed() {
+    let made = || {
+        let root = tempfile::tempdir().unwrap();
+        let driver = Tree::new(root.path().to_owned(), Declared::new("trusted"), Rules { change_owner: true, ..RULES });
+        (root, driver)
+    };
+    if !rustix::process::geteuid().is_root() || made().1.ready().is_err() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    same_end_wherever_it_is_killed(|| {
+        let (root, driver) = made();
+        Fresh { driver: Box::new(driver), projects: 100, census: Box::new(move || directories(root.path())) }
+    });
 }
 
 /// A driver that sets these entries, or nothing where the file system has no ACLs.
