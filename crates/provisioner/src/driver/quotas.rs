@@ -30,6 +30,17 @@ pub trait Quotas: Debug + Send + Sync {
     /// The directory's project ID; `None` where the system has none, 0 where none is set.
     fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault>;
 
+    /// The project ID that the directory hands down to what is made in it, 0 too; `None` where it hands down none. Nothing
+    /// with another ID can be renamed into one that does.
+    fn hands_down(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
+    /// Has the directory hand nothing down, and count nowhere.
+    fn untag(&self, _: BorrowedFd<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Gives the directory, and all that will be made in it, a project ID. Where it is not new, what is in it
     /// gets the ID, too, which may be many files: `within` counts them.
     fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault>;

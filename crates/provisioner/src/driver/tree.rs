@@ -122,7 +122,7 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Makes the directory aside and puts it in place.
     fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        let parent = making::parent(root, wanted, before)?;
+        let parent = making::parent(root, wanted, &|above, path| self.takes(above, path), before)?;
         let aside = making::aside(wanted.id);
         before(&format!("make {aside} beside {}", wanted.place))?;
         let directory = making::begin(&parent, &aside)?;
@@ -185,6 +185,36 @@ impl<Q: Quotas> Tree<Q> {
         )))
     }
 
+    /// Whether directories with other project IDs can be renamed into this one: else it ends in EXDEV, whoever tries.
+    fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        let Some(project) = self.quotas.hands_down(directory.as_fd())? else { return Ok(()) };
+        // Without a `.` or `/` at its end.
+        let path: PathBuf = self.root.join(path).components().collect();
+        let path = path.display();
+        Err(Fault::unclear(format!(
+            "{path} hands the project ID {project} down, and directories with other IDs cannot be renamed into it: run \
+             `chattr -P -p 0 {path}`"
+        )))
+    }
+
+    /// The directory above the place, into which what is put back can be renamed.
+    fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+        let path = wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
+        let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
+        self.takes(&above, &path)?;
+        Ok(above)
+    }
+
+    /// The trash, made if it is not there, into which anything can be renamed.
+    fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, Fault> {
+        let (trash, made) = trash::open(root)?;
+        if made && self.quotas.hands_down(trash.as_fd())?.is_some() {
+            self.quotas.untag(trash.as_fd())?;
+        }
+        self.takes(&trash, trash::TRASH)?;
+        Ok(trash)
+    }
+
     /// The directory at the place, if it is ours to work on.
     fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
         let directory = open_below(root, &*wanted.place.to_string())
@@ -219,7 +249,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if self.rules.acl.is_some() {
             attributes::read(&root)?;
         }
-        self.quotas.ready(root.as_fd())
+        self.quotas.ready(root.as_fd())?;
+        self.takes(&root, "")
     }
 
     fn held_as(&self, limits: Limits) -> Limits {
@@ -271,6 +302,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         let directory = self.ours(&root, wanted)?;
         before(&format!("freeze {}", wanted.place))?;
+        // Both first: what cannot leave is not to be frozen.
+        let (parent, trash) = (self.above(&root, wanted)?, self.trash_for(&root)?);
         if self.rules.change_owner {
             // First: its owner may have it open, and could set any mode by that.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
@@ -285,14 +318,6 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.quotas.set(directory.as_fd(), wanted.project, &frozen)?;
         }
         before(&format!("put {} into the trash", wanted.place))?;
-        let trash = trash::open(&root)?;
-        let above = wanted.place.parent();
-        let parent = match &above {
-            Some(above) => {
-                open_below(&root, &*above.to_string()).map_err(|error| obstructed(&above.to_string(), error))?
-            }
-            None => self.root()?,
-        };
         let name = trash::name(&Trashed { id: wanted.id, since: now });
         match rename(&directory, [&parent, &trash], [wanted.place.name(), &name])? {
             Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, wanted)),
@@ -307,8 +332,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let newest = trash::list(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
         let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
         if let Some(trashed) = newest.filter(|_| free) {
-            let parent = making::parent(&root, wanted, before)?;
-            let (trash, name) = (trash::open(&root)?, trash::name(&trashed));
+            let parent = making::parent(&root, wanted, &|above, path| self.takes(above, path), before)?;
+            let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
@@ -336,7 +361,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         let name = trash::name(trashed);
-        let trash = trash::open(&root)?;
+        let (trash, _) = trash::open(&root)?;
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),

@@ -86,6 +86,14 @@ impl Quotas for Kernel {
         tagging::project(directory)
     }
 
+    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        tagging::hands_down(directory)
+    }
+
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+        tagging::untag(directory)
+    }
+
     fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
         tagging::tag(directory, number(project)?, within)
     }

@@ -20,10 +20,25 @@ const TRIES: u32 = 64;
 
 /// The project ID of a directory, 0 where it has none.
 pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
-    let tag =
-        tag::get(directory).map_err(|error| Fault::passing("the project ID of a directory cannot be read", error))?;
+    let tag = read(directory)?;
     // A directory that does not hand its ID down is not limited: what is made in it would count nowhere.
     Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
+}
+
+/// The project ID that a directory hands down, 0 where it hands down none that counts; `None` where it hands nothing down.
+pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    let tag = read(directory)?;
+    Ok(tag.inherit.then(|| tag.project.map_or(0, Project::get)))
+}
+
+/// Takes a directory's tag away.
+pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    tag::set(directory, Tag { project: None, inherit: false })
+        .map_err(|error| Fault::passing("the project ID of a directory cannot be taken away", error))
+}
+
+fn read(directory: BorrowedFd<'_>) -> Result<Tag, Fault> {
+    tag::get(directory).map_err(|error| Fault::passing("the project ID of a directory cannot be read", error))
 }
 
 /// Tags a directory, and what is in it unless that is nothing.

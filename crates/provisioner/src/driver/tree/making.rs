@@ -18,8 +18,11 @@ pub(super) fn aside(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
-/// The directory above, made if it is not there.
-pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<OwnedFd, Fault> {
+/// Whether something can be made and renamed in a directory, which has this path.
+pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), Fault>;
+
+/// The directory above, made if it is not there. What is there already is judged before anything is made in it.
+pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, takes: Takes<'_>, before: Before<'_>) -> Result<OwnedFd, Fault> {
     let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
     let mut path = String::new();
     for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
@@ -28,6 +31,7 @@ pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Res
             Ok(directory) => {
                 // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
                 let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                takes(&directory, &path)?;
                 directory
             }
             Err(Errno::NOENT) => {

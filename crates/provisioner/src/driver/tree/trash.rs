@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::handle::{obstructed, open_below, passing, sync};
 use crate::driver::{Fault, Trashed};
 
-const TRASH: &str = ".trash";
+pub(super) const TRASH: &str = ".trash";
 
 pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
     let trash = match open_below(root, TRASH) {
@@ -27,14 +27,17 @@ pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
     Ok(found)
 }
 
-/// The trash, made if it is not there: for root alone.
-pub(super) fn open(root: &OwnedFd) -> Result<OwnedFd, Fault> {
-    match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
-        Ok(()) => sync(root)?,
-        Err(Errno::EXIST) => {}
+/// The trash, for root alone, with whether it was made now.
+pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), Fault> {
+    let made = match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(error) => return Err(passing("the trash cannot be made", error)),
+    };
+    if made {
+        sync(root)?;
     }
-    open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))
+    Ok((open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?, made))
 }
 
 /// The name in the trash: `UUID.SECONDS`.

@@ -251,6 +251,50 @@ fn deletes_what_is_deep_and_another_projects(variable: &str) {
     assert!(!path.exists());
 }
 
+/// Whoever tags a directory above, or the trash, has renames end in EXDEV.
+fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(variable: &str) {
+    let root = mounted(variable).join("hands-down");
+    let (driver, quotas) = tree(&root);
+    let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
+    let [there, new] = [1, 2].map(|n| Wanted { project: 7030 + n, ..bench.wanted(n) });
+    let go = |_: &str| Ok(());
+    driver.ensure(&there, &go).unwrap();
+    driver.retire(&there, 4, &go).unwrap();
+    driver.restore(&there, &go).unwrap();
+    let remedied = |fault: Fault, path: &Path| {
+        let remedy = format!("chattr -P -p 0 {}", path.display());
+        assert!(fault.to_string().contains(&format!("`{remedy}`")), "{fault}");
+        assert!(Command::new("sh").args(["-c", &remedy]).status().unwrap().success());
+    };
+    for project in [Project::new(7030), None] {
+        let tagged = |path: &Path| {
+            tag::set(File::open(path).unwrap().as_fd(), tag::Tag { project, inherit: true }).unwrap();
+        };
+        let parent = root.join(there.place.parent().unwrap().to_string());
+        tagged(&parent);
+        assert!(driver.retire(&there, 5, &go).is_err() && bench.is_as_wanted(&there));
+        remedied(driver.ensure(&new, &go).unwrap_err(), &parent);
+        tagged(&root.join(".trash"));
+        remedied(driver.retire(&there, 5, &go).unwrap_err(), &root.join(".trash"));
+        assert!(bench.is_as_wanted(&there));
+        tagged(&root);
+        fs::remove_dir(root.join(".trash")).unwrap();
+        // The trash is made anew, and does not keep what it inherits.
+        driver.retire(&there, 5, &go).unwrap();
+        let trash = File::open(root.join(".trash")).unwrap();
+        assert_eq!(
+            (quotas.hands_down(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
+            (None, Some(0))
+        );
+        remedied(driver.ready().unwrap_err(), &root);
+        driver.ready().unwrap();
+        driver.restore(&there, &go).unwrap();
+        driver.ensure(&new, &go).unwrap();
+        driver.retire(&new, 6, &go).unwrap();
+        driver.purge(&Trashed { id: new.id, since: 6 }, Some(new.project), &go).unwrap();
+    }
+}
+
 fn says_how_to_turn_quotas_on(variable: &str, remedy: &str) {
     let root = File::open(mounted(variable)).unwrap();
     let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
@@ -282,6 +326,7 @@ macro_rules! on_both {
 
 on_both! {
     conforms comes_to_the_same_end_wherever_it_is_killed stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
+    what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen
     adopts_a_tree a_number_that_was_stolen_stays_its_owners deletes_what_is_deep_and_another_projects
 }
 
