@@ -8,6 +8,10 @@ use rustix::fs::{AtFlags, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::tree::handle::{bare, obstructed};
+#[cfg(test)]
+use super::tree::injected::{self, Moment};
+use super::tree::renaming::{Renamed, rename};
 use super::{Before, Fault, Wanted};
 use crate::document::Mode;
 use crate::place::Place;
@@ -86,7 +90,7 @@ pub(super) fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
                 before(&format!("make the directory {name} above {}", wanted.place))?;
-                make(above.as_fd(), name, wanted.id, *mode).map_err(what)?;
+                make(&above, name, wanted.id, *mode)?;
                 open(above.as_fd(), name).map_err(what)?
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -109,19 +113,25 @@ fn aside(id: Uuid) -> String {
 }
 
 /// A directory built aside and renamed. Whoever made it in the meantime made it first.
-fn make(above: BorrowedFd<'_>, name: &str, id: Uuid, mode: Mode) -> Result<(), Errno> {
+///
+/// What was opened is judged, even if it was made a moment ago: who may write above can exchange it.
+fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), Fault> {
     let aside = aside(id);
+    let cannot = |error| Fault::passing(format!("the directory {name} cannot be made"), error);
     match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(cannot(error)),
     }
-    rustix::fs::fchmod(open(above, &aside)?, Bits::from_raw_mode(mode.0))?;
-    match rustix::fs::renameat(above, &aside, above, name) {
-        Ok(()) => {}
-        Err(Errno::EXIST | Errno::NOTEMPTY) => rustix::fs::unlinkat(above, &aside, AtFlags::REMOVEDIR)?,
-        Err(error) => return Err(error),
+    #[cfg(test)]
+    injected::at(Moment::Made);
+    let directory = open(above.as_fd(), &aside).map_err(|error| obstructed(&aside, error))?;
+    bare(&directory, &aside)?;
+    rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0)).map_err(cannot)?;
+    match rename(&directory, [above, above], [&aside, name])? {
+        Renamed::Taken => rustix::fs::unlinkat(above, &aside, AtFlags::REMOVEDIR).map_err(cannot)?,
+        renamed => renamed.or_conflict(name)?,
     }
-    rustix::fs::fsync(above)
+    rustix::fs::fsync(above).map_err(cannot)
 }
 
 /// Makes a directory at a place, closed to all but this program's user.
@@ -179,6 +189,8 @@ pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::*;
 
     fn kind(path: &Path) -> i64 {
@@ -193,14 +205,46 @@ mod tests {
         assert!(fault.to_string().contains("is it mounted"), "{fault}");
     }
 
+    fn wanted() -> Wanted {
+        let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
+        let limits = crate::limits::Limits::least();
+        let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
+        Wanted { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 }
+    }
+
+    #[test]
+    fn what_somebody_planted_aside_before_or_just_after_it_was_made_is_not_opened_to_all() {
+        for before in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
+            let (wanted, store) = (wanted(), folder.path().join("store"));
+            std::fs::create_dir(&store).unwrap();
+            let (victim, aside) = (store.join("victim"), store.join(aside(wanted.id)));
+            std::fs::create_dir(&victim).unwrap();
+            std::fs::write(victim.join("data"), "data").unwrap();
+            std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o700)).unwrap();
+            if before {
+                std::fs::rename(&victim, &aside).unwrap();
+            }
+            let exchanged = (victim.clone(), aside.clone());
+            let _happens = injected::happens(move |moment| {
+                if moment == Moment::Made && exchanged.0.exists() {
+                    std::fs::remove_dir(&exchanged.1).unwrap();
+                    std::fs::rename(&exchanged.0, &exchanged.1).unwrap();
+                }
+            });
+            let made = make_parents(root.as_fd(), &wanted, &|_| Ok(()));
+            assert!(matches!(made, Err(Fault::Conflict(_))), "{made:?}");
+            assert_eq!(std::fs::metadata(&aside).unwrap().mode() & 0o7777, 0o700);
+            assert!(aside.join("data").exists() && !store.join("cscs").exists());
+        }
+    }
+
     #[test]
     fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
-        let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
-        let limits = crate::limits::Limits::least();
-        let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
-        let wanted = Wanted { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 };
+        let wanted = wanted();
         std::fs::create_dir_all(folder.path().join("store").join(aside(wanted.id))).unwrap();
         std::fs::create_dir(folder.path().join("store/cscs")).unwrap();
         std::fs::create_dir(folder.path().join(aside(wanted.id))).unwrap();

@@ -82,7 +82,7 @@ pub(in crate::driver) fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fau
 }
 
 /// Why a directory that should open does not.
-pub(super) fn obstructed(path: &str, error: Errno) -> Fault {
+pub(in crate::driver) fn obstructed(path: &str, error: Errno) -> Fault {
     match error {
         Errno::NOTDIR | Errno::LOOP => Fault::Conflict(format!("{path} is a file or a symlink, or lies behind one")),
         Errno::XDEV => Fault::Conflict(format!("{path} lies on another file system than the root")),
