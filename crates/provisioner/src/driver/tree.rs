@@ -69,8 +69,20 @@ impl<Q: Quotas> Tree<Q> {
 
     fn root(&self) -> Result<OwnedFd, Fault> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(&self.root, flags, Mode::empty())
-            .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))
+        let root = rustix::fs::open(&self.root, flags, Mode::empty())
+            .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
+        // With each handle anew: it may be unmounted in the middle of a pass.
+        if self.rules.must_be_mounted {
+            let top = fs::metadata("/").map_err(|error| Fault::passing("/ cannot be read", error))?;
+            if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
+                return Err(Fault::unclear(format!(
+                    "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
+                     system",
+                    self.root.display()
+                )));
+            }
+        }
+        Ok(root)
     }
 
     /// What is found for one. The trash is read when something is missing, for reading it takes as long as it is full.
@@ -230,16 +242,6 @@ impl<Q: Quotas> Tree<Q> {
 impl<Q: Quotas> Driver for Tree<Q> {
     fn ready(&self) -> Result<(), Fault> {
         let root = self.root()?;
-        if self.rules.must_be_mounted {
-            let top = fs::metadata("/").map_err(|error| Fault::passing("/ cannot be read", error))?;
-            if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
-                return Err(Fault::unclear(format!(
-                    "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
-                     system",
-                    self.root.display()
-                )));
-            }
-        }
         if self.rules.change_owner && !marks_can_be_read() {
             return Err(Fault::unclear(
                 "without CAP_SYS_ADMIN the marks of directories cannot be read, nor set: run as root, or set \

@@ -459,7 +459,15 @@ fn a_root_that_is_not_mounted_is_no_empty_system() {
     let rules = Rules { must_be_mounted: true, ..RULES };
     let tree = |path: &Path| Tree::new(path.to_owned(), Declared::new("user"), rules.clone());
     if fs::metadata(root.path()).unwrap().dev() == fs::metadata("/").unwrap().dev() {
-        assert!(tree(root.path()).ready().is_err());
+        let driver = tree(root.path());
+        assert!(driver.ready().is_err());
+        // It may be unmounted after it was asked whether it is ready.
+        let wanted = bench(&driver, &|_| {}).wanted(1);
+        for tried in [driver.ensure(&wanted, &go), driver.retire(&wanted, 7, &go), driver.restore(&wanted, &go)] {
+            assert!(tried.unwrap_err().to_string().contains("nothing is mounted"));
+        }
+        assert!(driver.observe(&[&wanted]).remove(0).is_err() && driver.trash().is_err());
+        assert_eq!(directories(root.path()), [""; 0]);
     }
     assert!(tree(Path::new("/nonexistent")).ready().is_err());
 }
