@@ -85,22 +85,31 @@ impl<Q: Quotas> Tree<Q> {
         Ok(root)
     }
 
-    /// What is found for one. The trash is read when something is missing, for reading it takes as long as it is full.
+    /// What is found for one. The trash is read when its directory is not there, for reading it takes as long as it is full.
+    ///
+    /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
+    /// that is moved away. Whoever makes something there does not keep a removal from its end.
     fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<Vec<Trashed>>) -> Result<Seen, Fault> {
+        let at_its_place = self.at_its_place(root, wanted)?;
+        if matches!(at_its_place, Seen::Ours(_)) {
+            return Ok(at_its_place);
+        }
+        let trash = if let Some(trash) = trash.get() {
+            trash
+        } else {
+            let read = trash::list(root)?;
+            trash.get_or_init(|| read)
+        };
+        // In order of UUID and time: the newest of this one is the last that does not come after it.
+        let after = trash.partition_point(|trashed| trashed.id <= wanted.id);
+        let newest = trash[..after].last().filter(|trashed| trashed.id == wanted.id);
+        Ok(newest.map_or(at_its_place, |newest| Seen::Trashed { since: newest.since }))
+    }
+
+    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, Fault> {
         let directory = match open_below(root, &*wanted.place.to_string()) {
             Ok(directory) => directory,
-            Err(Errno::NOENT) => {
-                let trash = if let Some(trash) = trash.get() {
-                    trash
-                } else {
-                    let read = trash::list(root)?;
-                    trash.get_or_init(|| read)
-                };
-                // In order of UUID and time: the newest of this one is the last that does not come after it.
-                let after = trash.partition_point(|trashed| trashed.id <= wanted.id);
-                let newest = trash[..after].last().filter(|trashed| trashed.id == wanted.id);
-                return Ok(newest.map_or(Seen::Absent, |newest| Seen::Trashed { since: newest.since }));
-            }
+            Err(Errno::NOENT) => return Ok(Seen::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 return Ok(Seen::Obstructed("a file or a symlink is at its place or on the way there".into()));
             }
@@ -333,6 +342,15 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let root = self.root()?;
         let newest = trash::list(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
         let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
+        if newest.is_some() && !free {
+            self.ours(&root, wanted).map_err(|fault| match fault {
+                Fault::Conflict(what) => Fault::Conflict(format!(
+                    "{what}: move what is at {} away, and it comes back from the trash",
+                    wanted.place
+                )),
+                fault => fault,
+            })?;
+        }
         if let Some(trashed) = newest.filter(|_| free) {
             let parent = making::parent(&root, wanted, &|above, path| self.takes(above, path), before)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));

@@ -357,6 +357,36 @@ fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
 }
 
 #[test]
+fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_when_it_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    let top = root.path().join(wanted.place.to_string());
+    let in_the_way: [(&dyn Fn(), &str); 3] = [
+        (&|| fs::create_dir(&top).unwrap(), "has no mark of ours"),
+        (&|| fs::write(&top, "").unwrap(), "is a file or a symlink"),
+        (
+            &|| driver.ensure(&Wanted { place: wanted.place.clone(), ..other.clone() }, &go).unwrap(),
+            "marked as that of",
+        ),
+    ];
+    for (put, named) in in_the_way {
+        driver.ensure(&wanted, &go).unwrap();
+        fs::write(top.join("data"), "data").unwrap();
+        driver.retire(&wanted, 7, &go).unwrap();
+        put();
+        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 }, "{named}");
+        let fault = driver.restore(&wanted, &go).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
+        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 });
+        fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
+        driver.restore(&wanted, &go).unwrap();
+        assert!(bench.is_as_wanted(&wanted) && top.join("data").exists());
+    }
+}
+
+#[test]
 fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_back() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
