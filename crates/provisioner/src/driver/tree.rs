@@ -152,6 +152,7 @@ impl<Q: Quotas> Tree<Q> {
             Some(other) => return Err(Fault::Conflict(format!("{aside} is marked as that of {other}"))),
             None => bare(&directory, &aside)?,
         }
+        self.still_free(&directory, wanted)?;
         before(&format!("mark, {}", self.whole()))?;
         self.mark.write(&directory, wanted.id)?;
         self.set(&directory, wanted, true)?;
@@ -159,6 +160,19 @@ impl<Q: Quotas> Tree<Q> {
         before(&format!("put {} in place", wanted.place))?;
         rename(&directory, [&parent, &parent], [&aside, wanted.place.name()])?.or_conflict(wanted.place.name())?;
         sync(&parent)
+    }
+
+    /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
+    fn still_free(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+        let found = self.quotas.project(directory.as_fd())?;
+        if found.is_none_or(|found| found == wanted.project) || self.is_free(wanted.project)? {
+            return Ok(());
+        }
+        Err(Fault::Conflict(format!(
+            "the project ID {} of {} is in use by another tree by now: take it from that tree, or the line of {} out of the \
+             ledger, for a new one",
+            wanted.project, wanted.place, wanted.id
+        )))
     }
 
     /// What [`Self::set`] sets, in words.

@@ -192,6 +192,20 @@ fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
     assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
 }
 
+/// Two systems on one file system, each with numbers that were free when they were given.
+fn a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one(variable: &str) {
+    let roots = ["one-system", "other-system"].map(|name| mounted(variable).join(name));
+    let [(one, quotas), (other, _)] = roots.each_ref().map(|root| tree(root));
+    let bench = Bench { driver: &one, ids: IDS, make_unmarked: &|_| {} };
+    let wanted = Wanted { project: 7030, ..bench.wanted(1) };
+    one.ensure(&wanted, &|_| Ok(())).unwrap();
+    let second = Wanted { limits: limits(MIB, 5), id: uuid::Uuid::from_u128(9), ..wanted.clone() };
+    let fault = other.ensure(&second, &|_| Ok(())).unwrap_err();
+    assert!(fault.to_string().contains("project ID 7030"), "{fault}");
+    let directory = File::open(&roots[0]).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7030).unwrap().0, Some(wanted.limits));
+}
+
 fn adopts_a_tree(variable: &str) {
     let (path, quotas) = folder(variable, "adopts");
     let (other, _) = folder(variable, "adopts-not");
@@ -327,6 +341,7 @@ macro_rules! on_both {
 on_both! {
     conforms comes_to_the_same_end_wherever_it_is_killed stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
     what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen
+    a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one
     adopts_a_tree a_number_that_was_stolen_stays_its_owners deletes_what_is_deep_and_another_projects
 }
 
