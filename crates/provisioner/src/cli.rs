@@ -19,7 +19,6 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use settings::{Environment, Overrides, load};
-use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::pass::told;
@@ -64,7 +63,7 @@ drives the systems, 78 settings that cannot be used.";
 enum Command {
     /// Check the settings, the proxy, the storage and the state directory
     Check(Json),
-    /// Show what would be done, and why; changes nothing and needs no rights
+    /// Show what would be done, and why; changes nothing
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --out plan.json && hpc-storage-provisioner apply plan.json"
     )]
@@ -97,28 +96,28 @@ enum Command {
         after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project"
     )]
     Explain {
-        /// UUID, path or slug
+        /// UUID, path, or slug of the resource in Waldur
         resource: String,
         #[command(flatten)]
         json: Json,
     },
     /// Mark a directory that is there as a resource's own
     Adopt {
-        /// UUID of the resource
-        resource: Uuid,
+        /// UUID, path or slug
+        resource: String,
     },
     /// Bring a resource's directory back from the trash, or make the one that is missing
     Restore {
-        /// UUID of the resource, which must be in use in Waldur
-        resource: Uuid,
+        /// UUID, path or slug, which must be in use in Waldur
+        resource: String,
         /// Make an empty directory if there is none in the trash
         #[arg(long)]
         make: bool,
     },
     /// Put the directory of a resource that is terminated in Waldur into the trash, where no order does
     Retire {
-        /// UUID of the resource
-        resource: Uuid,
+        /// UUID, path or slug
+        resource: String,
     },
     /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
     Purge {
@@ -237,9 +236,9 @@ fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Run => run::run(&site),
         Command::Status(json) => look::status(&site, json.json),
         Command::Explain { resource, json } => look::explain(&site, &resource, json.json),
-        Command::Adopt { resource } => hand::adopt(&site, resource),
-        Command::Restore { resource, make } => hand::restore(&site, resource, make),
-        Command::Retire { resource } => hand::retire(&site, resource),
+        Command::Adopt { resource } => hand::adopt(&site, &resource),
+        Command::Restore { resource, make } => hand::restore(&site, &resource, make),
+        Command::Retire { resource } => hand::retire(&site, &resource),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
         Command::Usage { json, report } => usage::usage(&site, json.json, report),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),

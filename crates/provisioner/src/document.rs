@@ -75,9 +75,15 @@ pub struct Quotas {
 }
 
 /// Three or four octal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);
+
+/// As people read it, and the document has it.
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:o}", self.0))
+    }
+}
 
 impl Mode {
     /// A mode of three or four octal digits.

@@ -250,8 +250,11 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             Seen::Ours(_) => {
                 return hold(
                     Hold::Conflict,
-                    "terminated in Waldur without an order that was carried out here: `retire UUID` puts the directory into the \
-                     trash",
+                    format!(
+                        "terminated in Waldur without an order that was carried out here: `retire {}` puts the directory into \
+                         the trash",
+                        case.resource.id
+                    ),
                 );
             }
             _ => return Outcome::Settled,
@@ -290,7 +293,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
         Seen::Absent => {
-            hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore UUID --make`")
+            hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore PATH --make`")
         }
         Seen::Unmarked(_) => {
             hold(Hold::Conflict, "its directory has no mark of ours: `adopt` it if it is the right one")
@@ -311,7 +314,7 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
         Seen::Absent => {
             return hold(
                 Hold::Drift,
-                "its quotas are to change, but there is no directory: make it by `restore UUID --make`",
+                "its quotas are to change, but there is no directory: make it by `restore PATH --make`",
             );
         }
         Seen::Trashed { .. } => vec![Step::Restore(wanted.clone())],

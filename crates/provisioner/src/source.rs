@@ -123,7 +123,8 @@ impl Source {
                 *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             if !status.is_success() {
-                return Err(Fault::unclear(format!("the proxy answers {status} to {url}: {}", detail(response))));
+                let hint = if status.as_u16() == 404 { " (is proxy.url the proxy's, without `/api`?)" } else { "" };
+                return Err(Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", detail(response))));
             }
             self.bounded(response, LARGEST_PAGE)
         };
@@ -316,7 +317,8 @@ fn told_to_stop(stop: &AtomicBool) -> Result<(), Fault> {
 }
 
 fn unreachable(url: &Url, error: reqwest::Error) -> Fault {
-    Fault::passing(format!("{} cannot be asked", public(url)), error.without_url())
+    let remedy = "is the URL right, and does something answer there?";
+    Fault::passing(format!("{} cannot be asked: {remedy}", public(url)), error.without_url())
 }
 
 /// A whole body, within its bound and the deadline: a client's time-out alone begins anew with each byte.

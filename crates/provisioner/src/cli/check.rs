@@ -46,19 +46,7 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         rows.push(("leases".into(), asked));
     }
     if let Ok(document) = &document {
-        let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
-        let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
-        let others: Vec<_> = published.difference(&driven).copied().collect();
-        // One on which nothing was ordered yet has nothing there; where another name has, it may be misspelt.
-        for empty in driven.difference(&published).filter(|_| !others.is_empty()) {
-            rows.push((
-                format!("system {empty}"),
-                Err(format!(
-                    "the document has nothing of it, but of {}, not driven here: is the name in `systems` right?",
-                    others.join(", ")
-                )),
-            ));
-        }
+        rows.extend(misnamed(site, document).into_iter().map(|(system, why)| (format!("system {system}"), Err(why))));
     }
     let failed = rows.iter().filter(|(_, result)| result.is_err()).count();
     if json {
@@ -74,6 +62,20 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// Systems of the settings that the document has nothing of, while it has of others, and what may be wrong.
+pub(super) fn misnamed(site: &Site, document: &Document) -> Vec<(String, String)> {
+    let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
+    let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
+    let others: Vec<_> = published.difference(&driven).copied().collect();
+    let why = format!(
+        "the document has nothing of it, but of {}, not driven here: is the name in `systems` right?",
+        others.join(", ")
+    );
+    // One on which nothing was ordered yet has nothing there; where another name has, it may be misspelt.
+    let empty = driven.difference(&published).filter(|_| !others.is_empty());
+    empty.map(|system| ((*system).to_owned(), why.clone())).collect()
 }
 
 /// Whether the links of the orders in progress can be followed; nothing where there are none.

@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use uuid::Uuid;
-
 use super::work::begin;
 use super::{Failure, failure, look, out, progress};
 use crate::document::Status;
@@ -12,10 +10,10 @@ use crate::plan::Case;
 use crate::site::{Site, Work};
 
 /// Marks the directory at the resource's place as its own.
-pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
+pub(super) fn adopt(site: &Site, name: &str) -> Result<(), Failure> {
     let mut work = begin(site, "adopt")?;
     let (survey, _) = work.plan(false)?;
-    let case = look::find(&survey, &resource.to_string())?;
+    let case = look::find(&survey, name)?;
     match &case.seen {
         Ok(Seen::Unmarked(_)) => {}
         Ok(Seen::Ours(_)) => return out::print("It is marked as this resource's already.\n"),
@@ -27,24 +25,23 @@ pub(super) fn adopt(site: &Site, resource: Uuid) -> Result<(), Failure> {
     }
     drive(&mut work, case, &|driver, wanted, before| driver.adopt(wanted, before))?;
     out::print(&format!(
-        "{} is now the directory of {resource}; the next pass makes it as an order says, or tells in what it differs from the \
+        "{} is now the directory of {}; the next pass makes it as an order says, or tells in what it differs from the \
          document.\n",
-        case.resource.path
+        case.resource.path, case.resource.id
     ))
 }
 
 /// Brings the directory back, or makes one.
-pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Failure> {
+pub(super) fn restore(site: &Site, name: &str, make: bool) -> Result<(), Failure> {
     let mut work = begin(site, "restore")?;
     let (survey, _) = work.plan(false)?;
-    let case = look::find(&survey, &resource.to_string())?;
+    let case = look::find(&survey, name)?;
     if !matches!(case.resource.status, Status::Active | Status::Updating) {
         return Err(failure(format!(
-            "the resource is {:?}, not in use in Waldur: nothing would keep the directory. Reject its termination, or order \
-             it anew",
-            case.resource.status
-        )
-        .to_lowercase()));
+            "the resource is {}, not in use in Waldur: nothing would keep the directory. Have its termination rejected there, \
+             or where that is done already, order it anew and copy from the trash",
+            format!("{:?}", case.resource.status).to_lowercase()
+        )));
     }
     match &case.seen {
         Ok(Seen::Trashed { .. }) => drive(&mut work, case, &|driver, wanted, before| driver.restore(wanted, before))?,
@@ -62,10 +59,10 @@ pub(super) fn restore(site: &Site, resource: Uuid, make: bool) -> Result<(), Fai
 
 /// Puts the directory of a resource into the trash that is terminated in Waldur, without an order to do it for: one that was
 /// withdrawn while the directory was made, or ended by staff.
-pub(super) fn retire(site: &Site, resource: Uuid) -> Result<(), Failure> {
+pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
     let mut work = begin(site, "retire")?;
     let (survey, _) = work.plan(false)?;
-    let case = look::find(&survey, &resource.to_string())?;
+    let case = look::find(&survey, name)?;
     if case.resource.status != Status::Removed {
         return Err(failure(
             "the resource is not terminated in Waldur: order its termination there, and the directory goes with it",

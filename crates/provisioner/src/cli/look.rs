@@ -12,7 +12,7 @@ use crate::document::{OrderState, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
-use crate::plan::{Case, Plan, Step};
+use crate::plan::{Case, Held, Hold, Plan, Step};
 use crate::site::Site;
 
 /// What is to be done.
@@ -47,6 +47,13 @@ pub(super) fn shown(plan: &Plan, survey: &Survey) -> String {
     if !plan.held.is_empty() {
         text += &held(plan);
     }
+    let asks = plan.held.iter().filter(|held| held.hold == Hold::Asks).count();
+    if asks > 0 {
+        _ = writeln!(
+            text,
+            "{asks} of them go only with --yes-to-many; `plan --out FILE` has them among what is to be done."
+        );
+    }
     text + &format!(
         "{} to do, {} held, {} resources on the systems that are driven here.\n",
         plan.tasks.len(),
@@ -55,15 +62,27 @@ pub(super) fn shown(plan: &Plan, survey: &Survey) -> String {
     )
 }
 
+fn folds(held: &Held) -> bool {
+    matches!(held.hold, Hold::Fault | Hold::Asks)
+}
+
 fn held(plan: &Plan) -> String {
     let mut table = out::table(&["HELD", "PATH OR ID", "REASON"]);
-    for held in &plan.held {
-        let name = match (&*held.path, held.id) {
-            ("", Some(id)) => id.to_string(),
-            ("", None) => "?".into(),
-            (path, _) => path.to_owned(),
+    // A whole system that cannot be read, or asks, is one line.
+    let mut alike = BTreeMap::<_, usize>::new();
+    for it in plan.held.iter().filter(|it| folds(it)) {
+        *alike.entry((&it.system, it.hold, &it.reason)).or_default() += 1;
+    }
+    for it in &plan.held {
+        let many = folds(it).then(|| alike.remove(&(&it.system, it.hold, &it.reason)));
+        let name = match (many, &*it.path, it.id) {
+            (Some(None), ..) => continue,
+            (Some(Some(many)), ..) if many > 1 => format!("{}: {many} resources", it.system),
+            (_, "", Some(id)) => id.to_string(),
+            (_, "", None) => "?".into(),
+            (_, path, _) => path.to_owned(),
         };
-        table.add_row([format!("{:?}", held.hold).to_lowercase(), out::harmless(&name), out::harmless(&held.reason)]);
+        table.add_row([format!("{:?}", it.hold).to_lowercase(), out::harmless(&name), out::harmless(&it.reason)]);
     }
     table.trim_fmt() + "\n\n"
 }
@@ -109,6 +128,9 @@ pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
     out::print(&text)
 }
 
+/// How many lines of the journal are shown.
+const LINES: usize = 40;
+
 /// The whole story of one resource.
 pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure> {
     let (survey, notes) = site.look()?;
@@ -152,12 +174,17 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
         line("Waits", format!("{}: {}", format!("{:?}", held.hold).to_lowercase(), held.reason));
     }
     if plan.tasks.is_empty() && plan.held.is_empty() {
-        line("Next", "nothing: all is as it should be".into());
+        let gone = if resource.status == Status::Removed { "it is gone in Waldur, and " } else { "" };
+        line("Next", format!("nothing: {gone}all is as it should be"));
     }
     if case.unfinished {
         line("Begun", "work on it was begun and not brought to its end".into());
     }
-    for (time, event) in story.iter().rev().take(20).rev() {
+    let earlier = story.len().saturating_sub(LINES);
+    if earlier > 0 {
+        line("", format!("{earlier} earlier lines: --json"));
+    }
+    for (time, event) in &story[earlier..] {
         line(&time[..time.len().min(19)], format!("          {}", event_text(event)));
     }
     for note in notes {
@@ -168,7 +195,9 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
 
 /// The case that a UUID, a path or a slug means. What is terminated gives way to what came after it by the same name.
 pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
-    let id = Uuid::try_parse(name.trim()).ok();
+    // Shells complete a directory's name with a slash.
+    let name = name.trim().trim_end_matches('/');
+    let id = Uuid::try_parse(name).ok();
     let means = |case: &&Case| {
         Some(case.resource.id) == id || case.resource.path == name || case.resource.name.as_deref() == Some(name)
     };
@@ -180,6 +209,10 @@ pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failu
         [case] => Ok(case),
         [] => {
             let held = survey.held.iter().find(|held| held.id.is_some() && held.id == id);
+            let elsewhere = survey.document.resources.iter().find(|it| Some(it.id) == id || it.path == name);
+            if let Some(elsewhere) = elsewhere {
+                return Err(failure(format!("{name} is on {}, which is not driven here", elsewhere.system)));
+            }
             Err(failure(held.map_or_else(
                 || format!("{name} is not among the {} resources of the systems that are driven here: is it in the proxy's list?", survey.cases.len()),
                 |held| format!("{name}: {}", held.reason),
@@ -209,14 +242,14 @@ fn seen(case: &Case) -> String {
         Err(fault) => format!("cannot be read: {fault}"),
         Ok(Seen::Absent) => "nothing is there".into(),
         Ok(Seen::Obstructed(what)) => what.clone(),
-        Ok(Seen::Trashed { since }) => format!("in the trash since {since} (seconds since 1970)"),
+        Ok(Seen::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
         Ok(Seen::Ours(present)) => format!(
             "mode {:o}, owner {}:{}, {}, {}{}",
             present.mode.0,
             present.uid,
             present.gid,
             present.limits.map_or("no quotas".into(), |limits| limits.to_string()),
-            present.usage.map_or("usage not known without a walk".into(), |usage| format!(
+            present.usage.map_or("usage: see `usage`".into(), |usage| format!(
                 "uses {} bytes, {} inodes",
                 usage.space.0, usage.inodes.0
             )),
@@ -235,6 +268,7 @@ fn acl(acl: &Acl) -> String {
 
 fn event_text(event: &Event) -> String {
     match event {
+        Event::Begun { steps, why, by, .. } if steps.is_empty() => format!("begun by {by} ({why})"),
         Event::Begun { steps, why, by, .. } => format!("begun by {by} ({why}): {}", steps.join("; ")),
         Event::Effect { what } => what.clone(),
         Event::Callback { call, outcome } => format!("{call}: {outcome}"),

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Failure, failure};
 
@@ -60,4 +62,11 @@ pub(super) fn bytes(bytes: u64) -> String {
         }
     }
     format!("{bytes} B")
+}
+
+/// A moment, given in seconds since 1970, for people: its day and minute in UTC.
+pub(super) fn date(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let text = time.and_then(|time| time.format(&Rfc3339).ok());
+    text.map_or_else(|| format!("{seconds} s after 1970"), |text| text.trim_end_matches('Z').replace('T', " ") + " UTC")
 }

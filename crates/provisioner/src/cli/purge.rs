@@ -63,7 +63,11 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
         for (id, fault) in &failed {
             out::tell(&format!("{id}: {}", out::harmless(fault)));
         }
-        let verb = if yes { "deleted" } else { "would be deleted (--yes deletes)" };
+        let verb = match (yes, rules.enabled) {
+            (true, _) => "deleted",
+            (false, true) => "would be deleted (--yes deletes)",
+            (false, false) => "would be deleted, but purge.enabled is off",
+        };
         out::print(&format!("{} {verb}, {waiting} more are due.\n", due.len() - failed.len()))?;
     }
     if failed.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }

@@ -1,5 +1,6 @@
 //! `run`: pass after pass.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -9,10 +10,11 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
+use super::check::misnamed;
 use super::{Failure, failure};
 use crate::listen;
 use crate::pass::{PassError, Report, told};
-use crate::plan::Hold;
+use crate::plan::{Hold, Plan, Step};
 use crate::seen::Seen;
 use crate::site::{BeginError, Site};
 
@@ -49,11 +51,12 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
     });
     let seen = Seen::new(&site.clock, site.settings.run.interval);
     listen::serve(&site.settings.run.listen, &seen, &wake)?;
+    let mut said = Told::default();
     info!(systems = site.systems.len(), "started");
     while !site.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         seen.began();
-        match one(site, &seen) {
+        match one(site, &seen, &mut said) {
             Ok(report) => {
                 seen.ended(&report, began.elapsed());
                 tell(&report);
@@ -90,19 +93,55 @@ enum NoPass {
 }
 
 /// One pass. The leases are held for no longer, so that a person's commands come between two passes.
-fn one(site: &Site, seen: &Seen) -> Result<Report, NoPass> {
+fn one(site: &Site, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
     let mut work = site.begin("run", Duration::ZERO)?;
     let (survey, plan) = work.plan(false)?;
     seen.planned(&plan, &survey);
+    told.looked(&plan, &misnamed(site, &survey.document));
     Ok(work.carry_out(&survey, plan, false)?)
+}
+
+/// What the log has said: only what changes is said anew.
+#[derive(Default)]
+struct Told {
+    held: BTreeMap<(String, Hold), (usize, String)>,
+    misnamed: Vec<(String, String)>,
+}
+
+impl Told {
+    fn looked(&mut self, plan: &Plan, misnamed: &[(String, String)]) {
+        let mut held = BTreeMap::new();
+        for it in &plan.held {
+            let (count, _) = held.entry((it.system.clone(), it.hold)).or_insert_with(|| (0, it.reason.clone()));
+            *count += 1;
+        }
+        for ((system, hold), (count, reason)) in held.iter().filter(|(key, told)| self.held.get(*key) != Some(told)) {
+            let kind = format!("{hold:?}").to_lowercase();
+            if matches!(hold, Hold::Fault | Hold::Asks | Hold::Conflict) {
+                warn!(system, count, "held ({kind}): {reason}");
+            } else {
+                info!(system, count, "held ({kind}), the first for: {reason}");
+            }
+        }
+        for (system, hold) in self.held.keys().filter(|key| !held.contains_key(*key)) {
+            info!(system, "nothing is held any more ({})", format!("{hold:?}").to_lowercase());
+        }
+        if self.misnamed != misnamed {
+            for (system, why) in misnamed {
+                warn!(system, "{why}");
+            }
+        }
+        (self.held, self.misnamed) = (held, misnamed.to_vec());
+    }
 }
 
 fn tell(report: &Report) {
     for (resource, fault) in &report.failed {
         warn!(%resource, "not brought to its end: {fault}");
     }
-    for held in report.plan.held.iter().filter(|held| held.hold == Hold::Asks).take(1) {
-        warn!(system = held.system, "{}", held.reason);
+    for task in report.plan.tasks.iter().filter(|task| report.ended.contains(&task.id)) {
+        let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
+        info!(resource = %task.id, path = task.path, "{}: {steps}", task.why);
     }
     let (done, failed, held) = (report.ended.len(), report.failed.len(), report.plan.held.len());
     if done + failed > 0 {

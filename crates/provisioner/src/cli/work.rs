@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use super::check::misnamed;
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out, progress};
 use crate::pass::{self, Report, Survey, told};
 use crate::plan::Hold;
@@ -41,6 +42,10 @@ pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: b
         }
     }
     let shown = look::shown(&plan, &survey);
+    for (system, why) in misnamed(site, &survey.document) {
+        out::tell(&format!("note: {system}: {why}"));
+    }
+    let unread = plan.held.iter().any(|held| held.hold == Hold::Fault);
     let report = progress::during(&site.walked, || work.carry_out(&survey, plan, confirmed))?;
     if json {
         out::print_json(&report)?;
@@ -48,7 +53,7 @@ pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: b
         out::print(&shown)?;
         out::print(&summary(&report))?;
     }
-    if report.failed.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+    if report.failed.is_empty() && !unread { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
 /// Why something would be held for being too much.

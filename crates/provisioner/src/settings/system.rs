@@ -211,8 +211,12 @@ fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Wrong> {
 fn misread(error: &serde_json::Error) -> Wrong {
     let text = error.to_string();
     let remedy = "see docs/provisioner.md for what a system may have";
-    if ["missing field", "unknown field"].iter().any(|harmless| text.starts_with(harmless)) {
+    if text.starts_with("missing field") {
         return wrong(text, remedy);
+    }
+    if text.starts_with("unknown field") {
+        // Read apart, so that serde does not know of it.
+        return wrong(text.replace("`at_once`", "`at_once`, `acl`"), remedy);
     }
     if let Some((_, expected)) = text.split_once(", expected ").filter(|_| text.starts_with("unknown variant")) {
         return wrong(format!("a value is not {expected}"), remedy);

@@ -25,7 +25,8 @@ fn a_directory_that_is_there_is_adopted_when_a_person_says_so() {
     assert_eq!(site.states(made).0, OrderState::Done);
     assert_eq!(fs::read_to_string(site.at(PATH).join("data")).unwrap(), "precious");
     site.run(&["explain", &id]).ends_with(0).says("mark ");
-    site.run(&["adopt", "p0"]).ends_with(2);
+    site.run(&["adopt"]).ends_with(2);
+    site.run(&["adopt", "p0"]).ends_with(1).told("is not among");
     site.run(&["adopt", &Uuid::from_u128(7).to_string()]).ends_with(1).told("is not among the 1 resources");
 }
 
@@ -46,7 +47,7 @@ fn a_missing_directory_is_made_by_a_person_alone() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);
     let id = made.resource.to_string();
-    site.run(&["restore", &id]).ends_with(1).told("not in use in waldur");
+    site.run(&["restore", &id]).ends_with(1).told("not in use in Waldur");
     site.apply();
     site.run(&["restore", &id]).ends_with(0).says("is there already");
     fs::remove_dir(site.at(PATH)).unwrap();

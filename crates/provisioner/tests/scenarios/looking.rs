@@ -101,7 +101,7 @@ fn status_counts_what_waits() {
     site.apply();
     site.order(BASIC, 0, 10);
     std::fs::rename(site.at("/capstor/store/cscs/uni/p1"), site.directory.path().join("away")).unwrap();
-    let said = site.run(&["status"]).ends_with(0).says("restore UUID --make");
+    let said = site.run(&["status"]).ends_with(0).says("restore PATH --make");
     let words: Vec<_> = said.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for line in ["to do 1", "begun 0", "drift 1", "trash 1 on capstor", "trash 0 on tape"] {
         assert!(words.iter().any(|said| said == line), "{line:?} is missing: {}", said.out);

@@ -162,3 +162,22 @@ fn a_person_works_between_two_passes() {
     assert!(other.err.contains("run.listen") && other.err.contains("in use"), "{}", other.err);
     work.stop();
 }
+
+#[test]
+fn the_log_tells_what_was_done_and_once_what_cannot_be() {
+    let mut site = Site::new();
+    let work = Loop::start(&mut site, "0.2");
+    let made = site.order(SLURM, 0, 10);
+    until("the order is done", || site.states(made).0 == OrderState::Done);
+    let done = "Create order pending-provider: approve, ensure, set_backend_id, done";
+    until("it is told", || work.running.said().contains(done));
+    assert!(work.running.said().contains("/capstor/store/cscs/uni/p0"), "{}", work.running.said());
+    std::fs::rename(site.root(SLURM), site.directory.path().join("away")).unwrap();
+    until("it is told", || work.running.said().contains("the storage cannot be read"));
+    let passes = work.passes();
+    until("more passes", || work.passes() >= passes + 2.0);
+    assert_eq!(work.running.said().matches("the storage cannot be read").count(), 1, "{}", work.running.said());
+    std::fs::rename(site.directory.path().join("away"), site.root(SLURM)).unwrap();
+    until("it is told", || work.running.said().contains("nothing is held any more"));
+    work.stop();
+}

@@ -97,7 +97,10 @@ fn what_was_made_for_an_order_that_was_withdrawn_meanwhile_is_put_away_by_a_pers
     let again = site.order(BASIC, 0, 10);
     let id = made.resource.to_string();
     let waits = site.apply();
-    assert!(waits.out.contains("`retire UUID`") && site.states(again).0 == OrderState::PendingProvider, "{waits:?}");
+    assert!(
+        waits.out.contains(&format!("`retire {id}`")) && site.states(again).0 == OrderState::PendingProvider,
+        "{waits:?}"
+    );
     site.run(&["retire", &again.resource.to_string()]).ends_with(1).told("not terminated in Waldur");
     site.run(&["retire", &id]).ends_with(0).says("is in the trash now");
     site.run(&["retire", &id]).ends_with(1).told("no directory of this resource");
