@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::fs::{Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
 
 use crate::world::World;
 use crate::{Result, Took};
@@ -69,12 +69,15 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
         let mut above = top.try_clone()?;
         for parent in &one.parents {
             above = if let Ok(directory) = below(&above, parent) {
+                let _ = rustix::fs::unlinkat(&above, &one.aside, AtFlags::REMOVEDIR);
                 directory
             } else {
                 write(&effect, 1)?;
                 rustix::fs::mkdirat(&above, &one.aside, Mode::RWXU)?;
-                rustix::fs::fchmod(below(&above, &one.aside)?, Mode::from_raw_mode(0o775))?;
-                rustix::fs::renameat_with(&above, &one.aside, &above, parent, RenameFlags::NOREPLACE)?;
+                let directory = below(&above, &one.aside)?;
+                is_bare(&directory)?;
+                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o775))?;
+                rename(&directory, &above, [&one.aside, parent])?;
                 rustix::fs::fsync(&above)?;
                 below(&above, parent)?
             };
@@ -82,6 +85,8 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
         write(&effect, 1)?;
         rustix::fs::mkdirat(&above, &one.aside, Mode::RWXU)?;
         let directory = below(&above, &one.aside)?;
+        let _ = rustix::fs::fgetxattr(&directory, MARK, &mut [0; 64][..]);
+        is_bare(&directory)?;
         write(&effect, 1)?;
         rustix::fs::fstat(&directory)?;
         let _ = rustix::fs::fgetxattr(&directory, LIMITS, &mut [0; 512][..]);
@@ -90,7 +95,7 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
         rustix::fs::fsetxattr(&directory, MARK, one.mark.as_bytes(), XattrFlags::empty())?;
         rustix::fs::fsync(&directory)?;
         write(&effect, 1)?;
-        rustix::fs::renameat_with(&above, &one.aside, &above, &one.name, RenameFlags::NOREPLACE)?;
+        rename(&directory, &above, [&one.aside, &one.name])?;
         rustix::fs::fsync(&above)?;
         drop((directory, above, top));
         read_back(&open(&root)?, one)?;
@@ -123,6 +128,24 @@ fn look(root: &Path, work: &[Work]) -> Result<()> {
             .try_for_each(|one| below(&root, &one.path).map_or(Ok(()), |_| Err("it is there".into())));
     }
     work.iter().try_for_each(|one| read_back(&root, one))
+}
+
+/// Nobody has put anything into what was made aside.
+fn is_bare(directory: &OwnedFd) -> Result<()> {
+    for entry in Dir::read_from(directory)? {
+        entry?;
+    }
+    let _ = rustix::process::geteuid();
+    rustix::fs::fstat(directory)?;
+    Ok(())
+}
+
+/// Put in place, and seen to be that one.
+fn rename(directory: &OwnedFd, above: &OwnedFd, [old, new]: [&str; 2]) -> Result<()> {
+    rustix::fs::renameat_with(above, old, above, new, RenameFlags::NOREPLACE)?;
+    rustix::fs::fstat(directory)?;
+    rustix::fs::statat(above, new, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
 }
 
 fn read_back(root: &OwnedFd, one: &Work) -> Result<()> {
