@@ -135,6 +135,10 @@ pub fn number<'a>(
     let mut new = Vec::new();
     for (resource, judged, seen) in cases {
         let Ok(wanted) = judged else { continue };
+        if let Some(id) = ledger.known(&system.key, wanted.id) {
+            wanted.project = id;
+            continue;
+        }
         let found = bears(seen);
         // A number that two trees bear is one's, and nothing tells whose: an owner can change it.
         let is_its_own = trees[&found] == 1 && !ledger.is_anothers(&system.key, wanted.id, found);
@@ -143,12 +147,12 @@ pub fn number<'a>(
         }
         // What is to go, or gone, gets no new one: it is frozen under the one that it has.
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
-        match ledger.known(&system.key, wanted.id) {
-            Some(id) => wanted.project = id,
-            None if leaves || resource.status == Status::Removed => {
-                wanted.project = if is_its_own { found } else { 0 };
-            }
-            None => new.push((judged, seen)),
+        if let Some(id) = ledger.known(&system.key, wanted.id) {
+            wanted.project = id;
+        } else if leaves || resource.status == Status::Removed {
+            wanted.project = if is_its_own { found } else { 0 };
+        } else {
+            new.push((judged, seen));
         }
     }
     // After all that is there was learned: none of those numbers is given to another.
