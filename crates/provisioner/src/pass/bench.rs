@@ -42,6 +42,16 @@ pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
     [System { key: "capstor".into(), site, driver, at_once: 1 }]
 }
 
+/// What lies outside, as far as it differs between tests.
+pub(super) fn outside<'a>(
+    read: &'a (dyn Fn() -> Result<Document, Fault> + Sync),
+    call: &'a (dyn Fn(&Call) -> Answer + Sync),
+    permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
+) -> Outside<'a> {
+    static NO_TOKENS: BTreeMap<String, u64> = BTreeMap::new();
+    Outside { read, call, reaches: &|_| Ok(()), permitted, tokens: &NO_TOKENS, by: "test", confirmed: false }
+}
+
 /// A site with its journal and ledger in a folder.
 pub(super) struct Bench<'a> {
     pub(super) model: &'a Model,
@@ -69,16 +79,7 @@ impl Bench<'_> {
     ) -> Result<Report, PassError> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
-        let tokens = BTreeMap::new();
-        let outside = Outside {
-            read: &read,
-            call,
-            reaches: &|_| Ok(()),
-            permitted: &permitted,
-            tokens: &tokens,
-            by: "test",
-            confirmed: false,
-        };
+        let outside = outside(&read, call, &permitted);
         pass(self.systems, outside, journal, ledger, self.policy, &clock())
     }
 }

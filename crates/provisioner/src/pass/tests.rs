@@ -2,7 +2,7 @@ use std::sync::Mutex as StdMutex;
 
 use proptest::prelude::*;
 
-use super::bench::{Bench, all_kinds, clock, furnish, pass};
+use super::bench::{Bench, all_kinds, clock, furnish, outside, pass};
 use super::model::{Model, resource};
 use super::*;
 use crate::document::Offering;
@@ -97,15 +97,7 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(Fault::unclear("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
-    let outside = Outside {
-        read: &read,
-        call: &call,
-        reaches: &|_| Ok(()),
-        permitted: &permitted,
-        tokens: &BTreeMap::new(),
-        by: "test",
-        confirmed: false,
-    };
+    let outside = outside(&read, &call, &permitted);
     let result = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock());
     assert!(matches!(result, Err(PassError::Document(_))));
 }
@@ -123,15 +115,7 @@ fn a_lost_lease_stops_before_the_next_effect() {
         if *effects > 1 { Err(Fault::Stopped("the lease is lost".into())) } else { Ok(()) }
     };
     let (read, call) = (|| Ok(model.document()), |call: &Call| model.call(call));
-    let outside = Outside {
-        read: &read,
-        call: &call,
-        reaches: &|_| Ok(()),
-        permitted: &permitted,
-        tokens: &BTreeMap::new(),
-        by: "test",
-        confirmed: false,
-    };
+    let outside = outside(&read, &call, &permitted);
     let report = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock()).unwrap();
     assert_eq!(report.failed.len(), 1);
     assert!(model.accepted.lock().unwrap().is_empty());
@@ -176,7 +160,7 @@ proptest! {
         let systems = system(Box::new(memory));
         let read = || Ok(model.document());
         let (call, permitted) = (|call: &Call| model.call(call), |_: &str| Ok(()));
-        let outside = Outside { read: &read, call: &call, reaches: &|_| Ok(()), permitted: &permitted, tokens: &BTreeMap::new(), by: "test", confirmed: false };
+        let outside = outside(&read, &call, &permitted);
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();

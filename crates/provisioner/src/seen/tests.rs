@@ -13,6 +13,11 @@ fn held(system: &str, hold: Hold) -> Held {
     Held { id: Some(Uuid::from_u128(1)), system: system.into(), path: String::new(), hold, reason: String::new() }
 }
 
+fn task(resource: &crate::document::Resource) -> Task {
+    let (path, why) = (String::new(), String::new());
+    Task { id: resource.id, system: resource.system.clone(), path, why, order: None, steps: vec![Step::Done] }
+}
+
 /// What is shown after `act`, by series.
 fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
     let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
@@ -26,15 +31,7 @@ fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
 #[test]
 fn every_number_has_the_labels_of_the_table() {
     let resource = resource(1, Status::Active, None, 1.0);
-    let step = Step::Done;
-    let task = Task {
-        id: resource.id,
-        system: resource.system.clone(),
-        path: String::new(),
-        why: String::new(),
-        order: None,
-        steps: vec![step],
-    };
+    let task = task(&resource);
     let case = Case { resource, wanted: Err(refusal()), seen: Err(String::new()), unfinished: false };
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
@@ -111,14 +108,7 @@ fn a_pass_that_does_not_end_makes_the_loop_unready() {
 #[test]
 fn what_is_in_each_plan_again_is_pending_however_often_it_is_said_to_be_done() {
     let resource = resource(1, Status::Pending, None, 1.0);
-    let task = Task {
-        id: resource.id,
-        system: resource.system.clone(),
-        path: String::new(),
-        why: String::new(),
-        order: None,
-        steps: vec![Step::Done],
-    };
+    let task = task(&resource);
     let plan = Plan { tasks: vec![task], held: Vec::new() };
     let seconds = Arc::new(AtomicU64::new(1_000_000));
     let read = Arc::clone(&seconds);
