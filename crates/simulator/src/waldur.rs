@@ -6,7 +6,8 @@
 //! What 7.0.x answers was recorded. Of newer releases some things are known from their sources only in outline, and are
 //! therefore made up here: the texts that come with 200 of `approve_by_provider` and `set_state_ok` and with 409 of
 //! `update_options_direct`; that `update_options_direct` lays the options over the old ones; 400 for `set_backend_id`
-//! without one; that both fields of `set_state_erred` may be absent; what a resource does when its order is cancelled.
+//! without one; that both fields of `set_state_erred` may be absent; what a resource does when its order is cancelled; the text
+//! that comes with 400 of a `backend_id` that another resource has; an order of the type Restore, but for its name.
 
 mod access;
 mod actions;
@@ -35,6 +36,9 @@ pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
 fn route(shared: &Shared, call: &Call) -> Reply {
     let Some(path) = call.path.strip_suffix('/') else { return refusals::append_slash(call) };
     let segments: Vec<&str> = path.split('/').skip(2).collect();
+    if let (["marketplace-orders", id], &Method::DELETE) = (segments.as_slice(), &call.method) {
+        return actions::delete(shared, call, parse(id)).with("Allow", "GET, PUT, PATCH, DELETE, HEAD, OPTIONS");
+    }
     if let [family, ..] = segments[..]
         && let Some(get) = find_list(shared, call, family, &segments[1..])
     {

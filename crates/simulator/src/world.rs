@@ -66,6 +66,15 @@ pub struct World {
     pub usages: Vec<Usage>,
     /// What the HPC User API knows.
     pub hpc: Hpc,
+    /// Whether newer releases have the call `set_state_ok` of resources; 7.0.x never has.
+    pub has_set_state_ok: bool,
+    /// Whether `set_backend_id` refuses an id that another resource of the offering has.
+    pub unique_backend_ids: bool,
+    /// Whether the background worker lags: an approval then leaves the resource's state to [`World::run_worker`], which
+    /// overwrites whatever the resource has become since.
+    pub worker_lags: bool,
+    /// The states that the worker still has to set, oldest first.
+    queued: Vec<(Uuid, ResourceState)>,
     ids: u64,
 }
 
@@ -124,6 +133,10 @@ impl World {
             orders: IndexMap::new(),
             usages: Vec::new(),
             hpc: Hpc::default(),
+            has_set_state_ok: true,
+            unique_backend_ids: false,
+            worker_lags: false,
+            queued: Vec::new(),
             ids: 0,
         };
         world.add_user("staff").is_staff = true;

@@ -197,3 +197,155 @@ async fn a_shell_can_order() {
     assert_eq!(order(json!({ "order": "terminate", "resource": "nothing" })).await.0, 404);
     assert_eq!(order(json!({ "order": "paint", "resource": "vast-scratch-11" })).await.0, 400);
 }
+
+/// The demo world's resource with this slug, and a pending order that changes its limits.
+fn pending_update(world: &mut World, slug: &str) -> Uuid {
+    let id = world.resource_by_slug(slug).unwrap().uuid;
+    let order = world.order_update_limits(id, json!({ "storage": 99 })).unwrap();
+    world.consumer_approve(order).unwrap();
+    order
+}
+
+#[tokio::test]
+async fn a_lagging_worker_overwrites_what_the_resource_has_become() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(|world| {
+        world.worker_lags = true;
+        pending_update(world, "capstor-store-0")
+    });
+    assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200);
+    assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Ok));
+    sim.world(World::run_worker);
+    assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Updating));
+    let resource = sim.world(|world| world.orders[&order].resource);
+    assert!(sim.world(|world| world.order_in_progress(&world.resources[&resource]).is_none()));
+    let path = format!("marketplace-provider-resources/{}/set_state_ok", resource.simple());
+    sim.world(|world| world.has_set_state_ok = false);
+    assert_eq!(post(&sim, &path, json!({})).await.0, 404);
+    sim.world(|world| world.has_set_state_ok = true);
+    assert_eq!(post(&sim, &path, json!({})).await.0, 200);
+    sim.world(World::run_worker);
+    assert_eq!(states(&sim, order).1, ResourceState::Ok, "the worker does each thing once");
+}
+
+#[tokio::test]
+async fn refusals_for_good_come_in_three_forms() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(|world| pending_update(world, "capstor-store-0"));
+    let approve = format!("marketplace-orders/{}/approve_by_provider", order.simple());
+    let (project, customer, resource) = sim.world(|world| {
+        let resource = world.orders[&order].resource;
+        let project = world.resources[&resource].project;
+        (project, world.projects[&project].customer, resource)
+    });
+    sim.world(|world| world.projects.get_mut(&project).unwrap().expired = true);
+    let (status, body) = post(&sim, &approve, json!({})).await;
+    assert_eq!(status, 400);
+    assert!(body[0].as_str().unwrap().ends_with("is expired."), "{body}");
+    sim.world(|world| world.customers.get_mut(&customer).unwrap().blocked = true);
+    assert_eq!(post(&sim, &approve, json!({})).await, (400, json!(["Blocked organization is not available."])));
+
+    sim.world(|world| {
+        world.unique_backend_ids = true;
+        let other = world.resource_by_slug("capstor-store-1").unwrap().uuid;
+        world.change(other, "backend_id", "/taken".into());
+    });
+    let set = format!("marketplace-provider-resources/{}/set_backend_id", resource.simple());
+    let (status, body) = post(&sim, &set, json!({ "backend_id": "/taken" })).await;
+    assert!(status == 400 && body["backend_id"][0].as_str().unwrap().contains("not unique"), "{status} {body}");
+    assert_eq!(post(&sim, &set, json!({ "backend_id": "/own" })).await.0, 200);
+
+    let done = post(&sim, &format!("marketplace-orders/{}/set_state_done", order.simple()), json!({})).await;
+    assert!(done.0 == 409 && done.1["detail"].is_string(), "{done:?}");
+    assert_eq!(states(&sim, order).0, OrderState::PendingProvider);
+}
+
+#[tokio::test]
+async fn a_user_deletes_a_pending_order_and_the_resource_stays_creating() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(new_resource);
+    let (resource, customer) = sim.world(|world| {
+        let resource = &world.resources[&world.orders[&order].resource];
+        (resource.uuid, world.projects[&resource.project].customer)
+    });
+    let token = sim.world(|world| {
+        world.add_user("buyer");
+        world.grant("buyer", simulator::world::Role::CustomerOwner(customer));
+        world.token("buyer").unwrap()
+    });
+    let url = format!("{}/api/marketplace-orders/{}/", sim.base_url(), order.simple());
+    let delete = async |token: &str| {
+        let request = client().delete(&url).header("Authorization", format!("Token {token}"));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(delete(PROVIDER_TOKEN).await, 403);
+    assert_eq!(delete(&token).await, 204);
+    assert_eq!(delete(&token).await, 404);
+    sim.world(|world| {
+        let row = &world.resources[&resource];
+        assert_eq!((row.state(), row.text("backend_id")), (Some(ResourceState::Creating), ""));
+        assert!(row.orders.is_empty() && world.order_in_progress(row).is_none());
+    });
+}
+
+#[tokio::test]
+async fn an_offering_manager_lists_and_may_not_approve() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(|world| pending_update(world, "capstor-store-0"));
+    let token = sim.world(|world| {
+        let offering = world.offering_by_slug("capstor").unwrap().uuid;
+        world.add_user("manager");
+        world.grant("manager", simulator::world::Role::OfferingManager(offering));
+        world.token("manager").unwrap()
+    });
+    let token = format!("Token {token}");
+    let list = format!("{}/api/marketplace-provider-resources/", sim.base_url());
+    let rows: Vec<Value> =
+        client().get(list).header("Authorization", &token).send().await.unwrap().json().await.unwrap();
+    assert!(!rows.is_empty());
+    let approve = format!("{}/api/marketplace-orders/{}/approve_by_provider/", sim.base_url(), order.simple());
+    let refused = client().post(approve).header("Authorization", &token).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 403);
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["detail"], "You do not have permission to perform this action.");
+    assert_eq!(states(&sim, order).0, OrderState::PendingProvider);
+}
+
+#[tokio::test]
+async fn usage_has_at_most_two_decimals() {
+    let sim = Simulator::start(World::demo()).await;
+    let resource = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
+    for (amount, status) in
+        [(json!(7.25), 201), (json!("7.250"), 400), (json!(1.234_567), 400), (json!(0.000_001), 400)]
+    {
+        let body =
+            json!({ "resource": resource.simple().to_string(), "usages": [{ "type": "storage", "amount": amount }] });
+        let (answered, body) = post(&sim, "marketplace-component-usages/set_usage", body).await;
+        assert_eq!(answered, status, "{amount}: {body}");
+        if status == 400 {
+            let text = "Ensure that there are no more than 2 decimal places.";
+            assert_eq!(body, json!({ "usages": [{ "amount": [text] }] }), "{amount}");
+        }
+    }
+    assert_eq!(sim.world(|world| world.usages.iter().map(|usage| usage.amount).collect::<Vec<_>>()), [7.25]);
+}
+
+#[tokio::test]
+async fn a_terminated_resource_comes_back_by_a_restore_order() {
+    let sim = Simulator::start(World::demo()).await;
+    let order = sim.world(|world| {
+        let id = world.resource_by_slug("capstor-store-0").unwrap().uuid;
+        let end = world.order_terminate(id).unwrap();
+        world.consumer_approve(end).unwrap();
+        world.approve(end, Map::new()).unwrap();
+        world.set_done(end).unwrap();
+        let order = world.order_restore(id).unwrap();
+        world.consumer_approve(order).unwrap();
+        order
+    });
+    assert_eq!(states(&sim, order), (OrderState::PendingProvider, ResourceState::Creating));
+    assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
+    assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200);
+    assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Ok));
+}

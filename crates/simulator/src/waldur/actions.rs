@@ -9,7 +9,7 @@ use super::refusals;
 use crate::World;
 use crate::http::{Call, Reply};
 use crate::server::Shared;
-use crate::world::{OrderState, Release, Resource};
+use crate::world::{OrderState, Release, Resource, ResourceState};
 
 /// Actions of an order.
 pub(super) const ORDER: [&str; 6] =
@@ -19,7 +19,11 @@ pub(super) const ORDER: [&str; 6] =
 pub(super) fn known(shared: &Shared, action: &str) -> bool {
     match action {
         "set_backend_id" | "set_backend_metadata" | "submit_report" => true,
-        "update_options_direct" | "set_state_ok" => shared.read().release == Release::Newer,
+        "update_options_direct" => shared.read().release == Release::Newer,
+        "set_state_ok" => {
+            let world = shared.read();
+            world.release == Release::Newer && world.has_set_state_ok
+        }
         _ => false,
     }
 }
@@ -71,6 +75,29 @@ pub(super) fn order(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str
             refusals::detail(StatusCode::OK, "Order has been approved.")
         }
         Ok(()) => Reply::empty(StatusCode::OK),
+    }
+}
+
+/// `DELETE` of an order by its consumer.
+pub(super) fn delete(shared: &Shared, call: &Call, id: Option<Uuid>) -> Reply {
+    let mut world = shared.write();
+    let user = match access::authenticate(&world, call) {
+        Ok(user) => user.clone(),
+        Err(reply) => return reply,
+    };
+    let caller = Caller::new(&world, &user);
+    let found = id.and_then(|id| world.orders.get(&id)).and_then(|order| {
+        let resource = world.resources.get(&order.resource)?;
+        (caller.sees_as_provider(resource.offering) || caller.sees_as_consumer(resource)).then_some((order, resource))
+    });
+    let Some((order, resource)) = found else { return refusals::missing("Order") };
+    if !caller.sees_as_consumer(resource) || user.is_support {
+        return refusals::forbidden();
+    }
+    let id = order.uuid;
+    match world.delete_order(id) {
+        Ok(()) => Reply::empty(StatusCode::NO_CONTENT),
+        Err(refusal) => refusals::transition(&refusal, "Order"),
     }
 }
 
@@ -179,11 +206,25 @@ fn set_backend_id(world: &mut World, id: Uuid, body: &Value) -> Reply {
         Err(fault) => Reply::json(StatusCode::BAD_REQUEST, &json!({ "backend_id": fault })),
         Ok(None) if world.release == Release::V7_0 => refusals::crash(),
         Ok(None) => refusals::invalid("backend_id", "This field is required."),
+        Ok(Some(text)) if world.unique_backend_ids && is_anothers(world, id, &text) => {
+            refusals::invalid("backend_id", "This backend ID is not unique within the offering.")
+        }
         Ok(Some(text)) if world.change(id, "backend_id", text.clone().into()) => {
             status("Resource backend_id has been changed.")
         }
         Ok(Some(_)) => status("Resource backend_id is not changed."),
     }
+}
+
+/// Whether another resource of the same offering that is not terminated has this id.
+fn is_anothers(world: &World, id: Uuid, backend_id: &str) -> bool {
+    let offering = world.resources.get(&id).map(|row| row.offering);
+    world.resources.values().any(|row| {
+        row.uuid != id
+            && Some(row.offering) == offering
+            && row.state() != Some(ResourceState::Terminated)
+            && row.text("backend_id") == backend_id
+    })
 }
 
 fn set_field(world: &mut World, id: Uuid, body: &Value, field: &str, done: &str) -> Reply {

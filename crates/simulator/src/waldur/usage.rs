@@ -41,21 +41,41 @@ pub(super) fn set(shared: &Shared, call: &Call) -> Reply {
         let text = format!("These components are invalid: {}.", unknown.join(", "));
         return refusals::invalid("non_field_errors", &text);
     }
+    let faults: Vec<Value> = usages
+        .iter()
+        .map(|usage| amount(&usage["amount"]).map_or_else(|fault| json!({ "amount": [fault] }), |_| json!({})))
+        .collect();
+    if faults.iter().any(|fault| *fault != json!({})) {
+        return Reply::json(StatusCode::BAD_REQUEST, &json!({ "usages": faults }));
+    }
     for usage in &usages {
-        let Some(amount) = amount(&usage["amount"]) else {
-            return Reply::json(
-                StatusCode::BAD_REQUEST,
-                &json!({ "usages": [{ "amount": ["A valid number is required."] }] }),
-            );
-        };
+        let amount = amount(&usage["amount"]).unwrap_or_default();
         let description = usage["description"].as_str().unwrap_or_default();
         record(&mut world, id, &kind(usage), amount, description);
     }
     Reply::empty(StatusCode::CREATED)
 }
 
-fn amount(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok())
+/// An amount as the REST framework's `DecimalField` takes it, or why not.
+fn amount(value: &Value) -> Result<f64, &'static str> {
+    // A number's shortest text is what Python's `str` makes of it, too.
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        _ => return Err("A valid number is required."),
+    };
+    let amount = text.parse::<f64>().ok().filter(|amount| amount.is_finite()).ok_or("A valid number is required.")?;
+    if decimals(&text) > 2 {
+        return Err("Ensure that there are no more than 2 decimal places.");
+    }
+    Ok(amount)
+}
+
+/// How many decimal places a number has, `3e-6` and `3.50` as well.
+fn decimals(text: &str) -> i64 {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let places = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    (i64::try_from(places).unwrap_or(i64::MAX) - exponent.parse::<i64>().unwrap_or_default()).max(0)
 }
 
 /// A second report of a month overwrites the first.
@@ -117,4 +137,18 @@ fn show(world: &World, usage: &Usage, row: &crate::world::Resource) -> Value {
         "customer_name": customer.map(|row| &row.name), "customer_uuid": customer.map(|row| hex(row.uuid)),
         "billing_period": usage.billing_period, "modified_by": 3,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimals;
+
+    #[test]
+    fn decimal_places_are_counted_as_pythons_decimal_counts_them() {
+        for (text, places) in
+            [("7", 0), ("7.5", 1), ("7.50", 2), ("0.000003", 6), ("3e-6", 6), ("3.5E-1", 2), ("1e3", 0)]
+        {
+            assert_eq!(decimals(text), places, "{text}");
+        }
+    }
 }

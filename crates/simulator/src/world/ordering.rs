@@ -58,6 +58,13 @@ impl World {
         Some(self.add_order(resource, OrderType::Terminate, json!({}), json!({})))
     }
 
+    /// Orders a terminated resource back. `None` for an unknown resource.
+    pub fn order_restore(&mut self, resource: Uuid) -> Option<Uuid> {
+        self.resources.get(&resource)?;
+        self.announce(resource, ResourceState::Creating);
+        Some(self.add_order(resource, OrderType::Restore, json!({}), json!({})))
+    }
+
     /// Puts an order into this state without any of the effects that a transition has, to set a scene.
     pub fn force_order(&mut self, order: Uuid, state: OrderState) {
         if let Some(row) = self.orders.get_mut(&order) {

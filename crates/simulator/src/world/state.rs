@@ -124,6 +124,8 @@ pub enum OrderType {
     Create,
     Update,
     Terminate,
+    /// Brings a terminated resource back.
+    Restore,
 }
 
 impl OrderType {
@@ -133,12 +135,22 @@ impl OrderType {
             Self::Create => "Create",
             Self::Update => "Update",
             Self::Terminate => "Terminate",
+            Self::Restore => "Restore",
+        }
+    }
+
+    /// The state of a resource for which such an order is in progress.
+    pub fn in_progress(self) -> ResourceState {
+        match self {
+            Self::Create | Self::Restore => ResourceState::Creating,
+            Self::Update => ResourceState::Updating,
+            Self::Terminate => ResourceState::Terminating,
         }
     }
 
     /// Exactly as Waldur writes it, or none.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Create, Self::Update, Self::Terminate].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Create, Self::Update, Self::Terminate, Self::Restore].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

@@ -71,12 +71,19 @@ impl World {
             return self.finish(order);
         }
         self.move_order(order, OrderState::Executing);
-        match kind {
-            OrderType::Create => self.touch(resource),
-            OrderType::Update => self.change_state(resource, ResourceState::Updating),
-            OrderType::Terminate => self.change_state(resource, ResourceState::Terminating),
+        match kind.in_progress() {
+            ResourceState::Creating => self.touch(resource),
+            state if self.worker_lags => self.queued.push((resource, state)),
+            state => self.change_state(resource, state),
         }
         Ok(())
+    }
+
+    /// Lets a lagging worker catch up: it sets the states that approvals have queued, even where the order is over by now.
+    pub fn run_worker(&mut self) {
+        for (resource, state) in std::mem::take(&mut self.queued) {
+            self.change_state(resource, state);
+        }
     }
 
     /// The provider's refusal: `pending-provider` → `rejected`. A new resource is Terminated, any other OK again.
@@ -128,7 +135,7 @@ impl World {
         let next = match kind {
             OrderType::Terminate => ResourceState::Ok,
             OrderType::Create if !old && unnamed => ResourceState::Terminated,
-            OrderType::Create | OrderType::Update => ResourceState::Erred,
+            OrderType::Create | OrderType::Update | OrderType::Restore => ResourceState::Erred,
         };
         if next == ResourceState::Erred
             && let Some(row) = self.resources.get_mut(&resource)
@@ -152,8 +159,21 @@ impl World {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Canceled);
         if self.release == Release::Newer {
-            let next = if kind == OrderType::Create { ResourceState::Terminated } else { ResourceState::Ok };
+            let next = before(kind);
             self.change_state(resource, next);
+        }
+        Ok(())
+    }
+
+    /// A user deletes a pending order of a new resource: the resource stays Creating, without an order.
+    pub fn delete_order(&mut self, order: Uuid) -> Result<(), Refusal> {
+        const FROM: [OrderState; 2] = [OrderState::PendingConsumer, OrderState::PendingProvider];
+        self.expect(order, &FROM, "pending-consumer, pending-provider")?;
+        if let Some(row) = self.orders.shift_remove(&order)
+            && let Some(resource) = self.resources.get_mut(&row.resource)
+        {
+            resource.orders.retain(|known| *known != order);
+            self.repin(row.resource);
         }
         Ok(())
     }
@@ -198,7 +218,7 @@ impl World {
     fn reject(&mut self, order: Uuid) -> Result<(), Refusal> {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Rejected);
-        let next = if kind == OrderType::Create { ResourceState::Terminated } else { ResourceState::Ok };
+        let next = before(kind);
         self.change_state(resource, next);
         Ok(())
     }
@@ -211,7 +231,7 @@ impl World {
         let new = row.record.get("attributes").and_then(|attributes| attributes.get("new_options")).cloned();
         self.move_order(order, OrderState::Done);
         match kind {
-            OrderType::Create => {}
+            OrderType::Create | OrderType::Restore => {}
             OrderType::Update if options => {
                 self.change(resource, "options", new.unwrap_or(Value::Null));
             }
@@ -279,5 +299,13 @@ impl World {
             return Err(Refusal::Unavailable(text));
         }
         Ok(())
+    }
+}
+
+/// The state of a resource whose order came to nothing.
+fn before(kind: OrderType) -> ResourceState {
+    match kind {
+        OrderType::Create | OrderType::Restore => ResourceState::Terminated,
+        OrderType::Update | OrderType::Terminate => ResourceState::Ok,
     }
 }
