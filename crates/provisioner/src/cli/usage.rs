@@ -42,9 +42,7 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
                 }
             };
             if let (true, Some(usage)) = (report, known) {
-                // To a millionth of a TB: more than anybody pays for.
-                #[expect(clippy::cast_precision_loss, reason = "far below 2^53 millionths")]
-                let amount = (u128::from(usage.space.0) * 1_000_000 / u128::from(terabyte.bytes())) as f64 / 1e6;
+                let amount = hundredths(usage.space.0, terabyte.bytes());
                 if let Err(fault) = site.source.report_usage(resource.id, &site.settings.usage_component, amount) {
                     out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&fault)));
                     failed += 1;
@@ -79,6 +77,12 @@ pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure
     }
 }
 
+/// Bytes in units of `terabyte` bytes with the two decimals that Waldur takes, rounded up: used space is never reported as 0.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53 hundredths")]
+fn hundredths(bytes: u64, terabyte: u64) -> f64 {
+    (u128::from(bytes) * 100).div_ceil(u128::from(terabyte)) as f64 / 100.0
+}
+
 /// What a look has told already, if it is the directory's own number under which it counts.
 fn read(case: &Case) -> Option<Usage> {
     match (&case.seen, &case.wanted) {
@@ -86,5 +90,24 @@ fn read(case: &Case) -> Option<Usage> {
             present.usage
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hundredths;
+
+    #[test]
+    fn usage_is_rounded_up_to_two_decimals() {
+        for (bytes, amount) in [
+            (0, "0"),
+            (1, "0.01"),
+            (1_234_567, "0.01"),
+            (10_000_000_000, "0.01"),
+            (10_000_000_001, "0.02"),
+            (7_250_000_000_000, "7.25"),
+        ] {
+            assert_eq!(hundredths(bytes, 1_000_000_000_000).to_string(), amount, "{bytes}");
+        }
     }
 }

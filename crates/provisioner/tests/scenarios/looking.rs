@@ -133,7 +133,7 @@ fn usage_is_shown_and_reported() {
     let reported = site.simulator.world(|world| world.usages.clone());
     assert_eq!(reported.len(), 1);
     assert_eq!((reported[0].resource, &*reported[0].component), (made.resource, "storage"));
-    assert!((reported[0].amount - 3e-6).abs() < 1e-6, "{}", reported[0].amount);
+    assert!((reported[0].amount - 0.01).abs() < f64::EPSILON, "rounded up: {}", reported[0].amount);
 
     site.set("PROVISIONER_USAGE_COMPONENT", "moons");
     let said = site.run(&["usage", "--report"]).ends_with(1).told(PATH).told("400");
