@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod clock;
+mod credential;
 pub mod document;
 #[cfg(test)]
 mod documents;

@@ -9,16 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable, ExponentialBuilder};
+use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::json;
-use tracing::debug;
+use token_response::Denied;
+use tracing::{debug, warn};
 use url::Url;
 use uuid::Uuid;
 
+use crate::credential::Refusal;
 use crate::document::{self, Document};
 use crate::driver::Fault;
 use crate::pass::{Action, Answer, Call};
@@ -38,23 +40,64 @@ const PAGE_SIZE: usize = 500;
 const RELAY: &str = "/api/callbacks/";
 /// The largest answer to a callback that is read, in bytes.
 const LARGEST_ANSWER: u64 = 1 << 20;
-/// A token is renewed this long before it expires.
-const RENEW_BEFORE: Duration = Duration::from_secs(30);
+/// The largest answer of the token endpoint that is read, in bytes.
+const LARGEST_GRANT: u64 = 1 << 20;
+/// A refused secret or token is tried again after this time, in case that the other side was at fault.
+const PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(15);
 
 /// The proxy, and Waldur where callbacks go there.
 #[derive(Debug)]
 pub struct Source {
-    client: Client,
+    http: Client,
     settings: Settings,
     /// Set, it ends what is being read.
     stop: Arc<AtomicBool>,
-    token: Mutex<Option<(HeaderValue, Instant)>>,
+    token: Mutex<Option<Token>>,
+    /// Whether the token endpoint refused the client.
+    client: Refusal,
+    /// Whether Waldur refused its token.
+    waldur: Refusal,
 }
 
-#[derive(Deserialize)]
-struct Grant {
-    access_token: SecretString,
-    expires_in: u64,
+/// A token for the proxy.
+#[derive(Debug)]
+struct Token {
+    /// `Bearer …`, marked as sensitive.
+    bearer: HeaderValue,
+    /// When it was asked for.
+    obtained: Instant,
+    renew_at: Instant,
+    expires_at: Instant,
+}
+
+/// Why a page or a token was not had.
+enum Failure {
+    /// It may be there the next time.
+    Passing(Fault),
+    /// Asking again gives the same answer, and could lock an account.
+    Lasting(Fault),
+}
+
+impl Failure {
+    fn of_status(status: StatusCode, fault: Fault) -> Self {
+        let passes =
+            status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        if passes { Self::Passing(fault) } else { Self::Lasting(fault) }
+    }
+
+    fn fault(self) -> Fault {
+        match self {
+            Self::Passing(fault) | Self::Lasting(fault) => fault,
+        }
+    }
+}
+
+/// What a request was authorized by.
+enum Credential {
+    /// The token for the proxy; `None` where the proxy serves without authentication.
+    Bearer(Option<HeaderValue>),
+    /// Waldur's token.
+    Waldur,
 }
 
 /// Whose token a link gets.
@@ -66,7 +109,7 @@ enum Origin {
 impl Source {
     /// A source by these settings.
     pub fn new(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<Self, Fault> {
-        let client = Client::builder()
+        let http = Client::builder()
             .redirect(Policy::none())
             // Credentials go to their own origins, whatever the shell of the user who runs this says of proxies.
             .no_proxy()
@@ -76,7 +119,9 @@ impl Source {
             .map_err(|error| {
                 Fault::passing("no HTTP client can be made: are the system's CA certificates installed?", error)
             })?;
-        Ok(Self { client, settings: settings.clone(), stop: Arc::clone(stop), token: Mutex::new(None) })
+        let refusal = || Refusal::lasting(PAUSE_WHEN_REFUSED);
+        let (settings, stop) = (settings.clone(), Arc::clone(stop));
+        Ok(Self { http, settings, stop, token: Mutex::new(None), client: refusal(), waldur: refusal() })
     }
 
     fn bounded(&self, response: Response, most: u64) -> Result<Vec<u8>, Fault> {
@@ -110,69 +155,122 @@ impl Source {
 
     /// One page. Reading is repeated: it changes nothing.
     fn page(&self, page: usize) -> Result<Vec<u8>, Fault> {
-        let url =
-            format!("{}/api/storage-resources/?page={page}&page_size={PAGE_SIZE}", base(&self.settings.proxy.url));
-        let once = || {
-            let request = self.client.get(&url);
-            // Only the first page asks for a new reading: the others come from the same.
-            let request = if page == 1 { request.header(CACHE_CONTROL, "no-cache") } else { request };
-            let response =
-                self.authorized(request)?.send().map_err(|error| unreachable(&self.settings.proxy.url, error))?;
-            let status = response.status();
-            if status.as_u16() == 401 {
-                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            }
-            if !status.is_success() {
-                let hint = if status.as_u16() == 404 { " (is proxy.url the proxy's, without `/api`?)" } else { "" };
-                return Err(Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", detail(response))));
-            }
-            self.bounded(response, LARGEST_PAGE)
-        };
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
-        once.retry(patience).sleep(std::thread::sleep).when(|_| !self.stop.load(Ordering::Relaxed)).call()
+        let may_pass = |failure: &Failure| matches!(failure, Failure::Passing(_)) && !self.stop.load(Ordering::Relaxed);
+        let once = || self.page_once(page);
+        once.retry(patience).sleep(std::thread::sleep).when(may_pass).call().map_err(Failure::fault)
     }
 
-    fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder, Fault> {
-        Ok(match self.bearer()? {
-            Some(bearer) => request.header(AUTHORIZATION, bearer),
-            None => request,
-        })
+    fn page_once(&self, page: usize) -> Result<Vec<u8>, Failure> {
+        let url =
+            format!("{}/api/storage-resources/?page={page}&page_size={PAGE_SIZE}", base(&self.settings.proxy.url));
+        let asked = Instant::now();
+        let mut request = self.http.get(&url);
+        // Only the first page asks for a new reading: the others come from the same.
+        if page == 1 {
+            request = request.header(CACHE_CONTROL, "no-cache");
+        }
+        let bearer = self.bearer()?;
+        if let Some(bearer) = &bearer {
+            request = request.header(AUTHORIZATION, bearer.clone());
+        }
+        let response =
+            request.send().map_err(|error| Failure::Passing(unreachable(&self.settings.proxy.url, error)))?;
+        let status = response.status();
+        if !status.is_success() {
+            let hint = match status {
+                StatusCode::NOT_FOUND => " (is proxy.url the proxy's, without `/api`?)",
+                StatusCode::UNAUTHORIZED if bearer.is_none() => {
+                    " (give proxy.token_url, proxy.client_id and proxy.client_secret)"
+                }
+                _ => "",
+            };
+            let fault = Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", detail(response)));
+            // An old token may have been revoked; a new one would be refused like the one before.
+            let was_old =
+                status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));
+            return Err(if was_old { Failure::Passing(fault) } else { Failure::of_status(status, fault) });
+        }
+        self.bounded(response, LARGEST_PAGE).map_err(Failure::Passing)
+    }
+
+    /// Forgets a token that the proxy refused. Whether it was obtained before `asked`.
+    fn forget(&self, refused: &HeaderValue, asked: Instant) -> bool {
+        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            Some(token) if token.bearer == refused => {
+                let is_old = token.obtained < asked;
+                *held = None;
+                is_old
+            }
+            // Another thread has forgotten or replaced it.
+            _ => true,
+        }
     }
 
     /// The value of the header for the proxy; `None` where there is no client.
-    fn bearer(&self) -> Result<Option<HeaderValue>, Fault> {
+    fn bearer(&self) -> Result<Option<HeaderValue>, Failure> {
         let proxy = &self.settings.proxy;
         let (Some(url), Some(id), Some(secret)) = (&proxy.token_url, &proxy.client_id, &proxy.client_secret) else {
             return Ok(None);
         };
+        // Held over the exchange: whoever comes meanwhile waits for the same token, or the same refusal.
         let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((bearer, until)) = &*held
-            && Instant::now() < *until
-        {
-            return Ok(Some(bearer.clone()));
+        if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
+            return Ok(Some(token.bearer.clone()));
         }
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", id.as_str()),
-            ("client_secret", secret.expose_secret()),
-        ];
-        let response = self.client.post(url.clone()).form(&form).send().map_err(|error| unreachable(url, error))?;
+        match self.grant(url, id, secret) {
+            Ok(token) => Ok(Some(held.insert(token).bearer.clone())),
+            Err(failure) => match held.as_ref().filter(|token| Instant::now() < token.expires_at) {
+                Some(token) => {
+                    let why = crate::pass::told(&failure.fault());
+                    warn!("the token for the proxy cannot be renewed and is used until it expires: {why}");
+                    Ok(Some(token.bearer.clone()))
+                }
+                None => Err(failure),
+            },
+        }
+    }
+
+    /// A new token. A client that was refused is not sent again at once.
+    fn grant(&self, url: &Url, id: &str, secret: &SecretString) -> Result<Token, Failure> {
+        self.client.check().map_err(Failure::Lasting)?;
+        let form = [("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret.expose_secret())];
+        // The lifetime counts from before the request, so that the token never seems to live longer than it does.
+        let obtained = Instant::now();
+        let response = self
+            .http
+            .post(url.clone())
+            .form(&form)
+            .send()
+            .map_err(|error| Failure::Passing(unreachable(url, error)))?;
         let status = response.status();
-        if !status.is_success() {
-            return Err(Fault::unclear(format!(
-                "the token endpoint {} answers {status}: check proxy.client_id, proxy.client_secret and proxy.token_url",
-                public(url)
-            )));
-        }
-        let grant: Grant = serde_json::from_slice(&self.bounded(response, 1 << 20)?)
-            .map_err(|_| Fault::unclear(format!("the token endpoint {} gives no token", public(url))))?;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", grant.access_token.expose_secret()))
-            .map_err(|_| Fault::unclear("the token endpoint gives a token that is none"))?;
+        let body = self.bounded(response, LARGEST_GRANT).map_err(Failure::Passing)?;
+        let granted = token_response::read(status.as_u16(), &body).map_err(|denied| {
+            let endpoint = format!("the token endpoint {}", public(url));
+            let what = match &denied {
+                Denied::Client(code) => format!(
+                    "{endpoint} refuses the client ({code}): check proxy.client_id and proxy.client_secret, and that \
+                     the identity provider allows this client the client credentials grant"
+                ),
+                Denied::Scope | Denied::Request(_) | Denied::NotJson { .. } | Denied::Unusable(_) => {
+                    format!("{endpoint} gives no token: {denied}; check proxy.token_url")
+                }
+                Denied::Status(_) => format!("{endpoint} gives no token: {status}"),
+            };
+            if matches!(denied, Denied::Client(_)) {
+                self.client.record(&*what);
+            }
+            Failure::of_status(status, Fault::unclear(what))
+        })?;
+        let mut bearer =
+            HeaderValue::from_str(&format!("Bearer {}", granted.access_token.expose_secret())).map_err(|_| {
+                Failure::Lasting(Fault::unclear("the token endpoint gives a token that fits into no header"))
+            })?;
         bearer.set_sensitive(true);
-        let life = Duration::from_secs(grant.expires_in.min(86_400)).saturating_sub(RENEW_BEFORE);
-        *held = Some((bearer.clone(), Instant::now() + life));
-        Ok(Some(bearer))
+        let (renew_at, expires_at) = (obtained + granted.renew_after(), obtained + granted.lifetime);
+        Ok(Token { bearer, obtained, renew_at, expires_at })
     }
 
     /// Tells Waldur something, once: what came of a POST that was not answered shows in the document.
@@ -180,8 +278,9 @@ impl Source {
         if !is_meant(call) {
             return Answer::Denied(not_meant(call));
         }
-        let request = match self.addressed(&call.link) {
-            Ok(request) => request,
+        let asked = Instant::now();
+        let (request, credential) = match self.addressed(&call.link) {
+            Ok(addressed) => addressed,
             Err(why) => return Answer::Denied(why),
         };
         let request = match call.body() {
@@ -192,41 +291,61 @@ impl Source {
         let name = call.action.name();
         match request.send() {
             Err(error) => Answer::Unclear(format!("{name}: {}", crate::pass::told(&error.without_url()))),
-            Ok(response) if response.status().is_success() => {
-                if self.is_waldurs(response) {
-                    return Answer::Accepted;
-                }
-                Answer::Unclear(format!(
-                    "{name} is answered by something that is not Waldur: is it in maintenance, or behind a login page?"
-                ))
-            }
+            Ok(response) if response.status().is_success() => match self.is_waldurs(response) {
+                Ok(true) => Answer::Accepted,
+                Ok(false) => Answer::Unclear(format!(
+                    "{name} is answered by something that is not Waldur: is it in maintenance, or behind a login \
+                         page?"
+                )),
+                Err(fault) => Answer::Unclear(format!("{name} is answered, but {}", crate::pass::told(&fault))),
+            },
             Ok(response) => match response.status().as_u16() {
-                status @ (401 | 403) => Answer::Denied(format!("{name} is refused ({status}): {}", detail(response))),
+                401 => {
+                    self.refused(&credential, asked);
+                    Answer::Denied(format!("{name} is refused (401): {}", detail(response)))
+                }
+                status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", detail(response))),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", detail(response))),
             },
         }
     }
 
-    /// Whether an answer is one that Waldur gives: JSON, or nothing at all.
-    fn is_waldurs(&self, response: Response) -> bool {
+    /// Whether an answer is one that Waldur gives: JSON, or nothing at all. It is read to its end also when the program is
+    /// told to stop: what Waldur has accepted must not look as if it had not.
+    fn is_waldurs(&self, response: Response) -> Result<bool, Fault> {
         let is_json = |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
-        self.bounded(response, LARGEST_ANSWER).is_ok_and(|text| text.is_empty() || is_json(&text))
+        let text = bounded(response, self.settings.proxy.timeout, LARGEST_ANSWER, &AtomicBool::new(false))?;
+        Ok(text.is_empty() || is_json(&text))
     }
 
-    /// A POST to a link, with the credentials that belong to its origin.
-    fn addressed(&self, link: &str) -> Result<RequestBuilder, String> {
+    /// A POST to a link, with the credentials that belong to its origin, and those credentials.
+    fn addressed(&self, link: &str) -> Result<(RequestBuilder, Credential), String> {
         let url = Url::parse(link).map_err(|_| "a link of the document is no URL".to_owned())?;
-        let request = self.client.post(url.clone());
+        let request = self.http.post(url.clone());
         match self.origin(&url)? {
-            Origin::Proxy => self.authorized(request).map_err(|fault| crate::pass::told(&fault)),
+            Origin::Proxy => {
+                let bearer = self.bearer().map_err(|failure| crate::pass::told(&failure.fault()))?;
+                let request = bearer.iter().fold(request, |request, bearer| request.header(AUTHORIZATION, bearer));
+                Ok((request, Credential::Bearer(bearer)))
+            }
             Origin::Waldur => {
+                self.waldur.check().map_err(|fault| crate::pass::told(&fault))?;
                 let token =
                     self.settings.waldur.as_ref().map(|waldur| waldur.api_token.expose_secret()).unwrap_or_default();
                 let mut value =
                     HeaderValue::from_str(&format!("Token {token}")).map_err(|_| "waldur.api_token is no token")?;
                 value.set_sensitive(true);
-                Ok(request.header(AUTHORIZATION, value))
+                Ok((request.header(AUTHORIZATION, value), Credential::Waldur))
             }
+        }
+    }
+
+    /// Records that a credential was refused (401), so that it is not sent again at once.
+    fn refused(&self, credential: &Credential, asked: Instant) {
+        match credential {
+            Credential::Bearer(Some(bearer)) => _ = self.forget(bearer, asked),
+            Credential::Bearer(None) => {}
+            Credential::Waldur => self.waldur.record("Waldur refuses the token (401): check waldur.api_token"),
         }
     }
 
@@ -273,9 +392,16 @@ impl Source {
         let url = format!("{}/marketplace-component-usages/set_usage/", base(&waldur.api_url));
         let body =
             json!({"resource": resource.simple().to_string(), "usages": [{"type": component, "amount": amount}]});
-        match self.addressed(&url)?.json(&body).send() {
+        let asked = Instant::now();
+        let (request, credential) = self.addressed(&url)?;
+        match request.json(&body).send() {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(format!("Waldur answers {}: {}", response.status(), detail(response))),
+            Ok(response) => {
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    self.refused(&credential, asked);
+                }
+                Err(format!("Waldur answers {}: {}", response.status(), detail(response)))
+            }
             Err(error) => Err(crate::pass::told(&error.without_url())),
         }
     }

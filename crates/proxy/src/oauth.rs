@@ -10,21 +10,17 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+use token_response::{Denied, Granted};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use url::Url;
 
 use crate::metrics;
-use crate::upstream::{ExchangeError, Upstream, public_part};
+use crate::upstream::{ExchangeError, Fault, Upstream, public_part};
 
-mod grant;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// A token is renewed this long before it expires (specification 5.2).
-pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_mins(5);
-/// A token that lives shorter than this is renewed at half its life instead.
-pub const SHORT_LIFE: Duration = Duration::from_mins(10);
 /// After a failed renewal a token that is still valid is used without another attempt for this long, so that a token
 /// endpoint that hangs does not delay every request.
 pub const RENEWAL_HOLD_OFF: Duration = Duration::from_secs(30);
@@ -188,12 +184,11 @@ impl MachineToken {
         metrics::token_renewal(outcome.is_ok());
         let mut state = self.state();
         match outcome {
-            Ok(granted) => {
-                let life = granted.life;
-                let renew_after = if life < SHORT_LIFE { life / 2 } else { life.saturating_sub(RENEW_BEFORE_EXPIRY) };
-                let token = Token(Arc::new(granted.authorization));
+            Ok((token, granted)) => {
+                let life = granted.lifetime;
                 debug!(upstream = self.upstream.name(), life_seconds = life.as_secs(), "new machine token");
-                state.held = Some(Held { token: token.clone(), renew_at: sent + renew_after, expires_at: sent + life });
+                let renew_at = sent + granted.renew_after();
+                state.held = Some(Held { token: token.clone(), renew_at, expires_at: sent + life });
                 state.failure = None;
                 Ok(token)
             }
@@ -220,7 +215,7 @@ impl MachineToken {
         }
     }
 
-    async fn request(&self) -> Result<grant::Granted, TokenError> {
+    async fn request(&self) -> Result<(Token, Granted), TokenError> {
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("client_id", &self.client_id),
@@ -231,16 +226,21 @@ impl MachineToken {
         }
         let request = self.upstream.post(self.url.clone()).header(http::header::ACCEPT, "application/json").form(&form);
         let answer = self.upstream.exchange(request, MAX_BODY).await?;
-        let fault = match grant::read(&answer) {
-            Ok(granted) => return Ok(granted),
-            Err(grant::Denied::Fault(fault)) => fault,
-            Err(grant::Denied::Client(code)) => {
-                return Err(TokenError::ClientRefused { url: public_part(&self.url), code });
-            }
-            Err(grant::Denied::Scope) => return Err(TokenError::ScopeRefused { url: public_part(&self.url) }),
-            Err(grant::Denied::Request(code)) => {
-                return Err(TokenError::NotATokenEndpoint { url: public_part(&self.url), code });
-            }
+        let url = || public_part(&self.url);
+        let fault = match token_response::read(answer.status.as_u16(), &answer.body) {
+            Ok(granted) => match HeaderValue::from_str(&format!("Bearer {}", granted.access_token.expose_secret())) {
+                Ok(mut authorization) => {
+                    authorization.set_sensitive(true);
+                    return Ok((Token(Arc::new(authorization)), granted));
+                }
+                Err(_) => Fault::Senseless("`access_token` does not fit into a header".to_owned()),
+            },
+            Err(Denied::Client(code)) => return Err(TokenError::ClientRefused { url: url(), code }),
+            Err(Denied::Scope) => return Err(TokenError::ScopeRefused { url: url() }),
+            Err(Denied::Request(code)) => return Err(TokenError::NotATokenEndpoint { url: url(), code }),
+            Err(Denied::Status(_)) => Fault::Status(answer.status),
+            Err(Denied::NotJson { line, column }) => Fault::NotJson { line, column },
+            Err(Denied::Unusable(what)) => Fault::Senseless(what.to_owned()),
         };
         Err(self.upstream.error(Method::POST, &self.url, fault).into())
     }

@@ -27,7 +27,7 @@ use super::Fault;
 #[cfg(test)]
 pub(super) mod faults;
 #[cfg(test)]
-pub(super) mod simulated;
+pub(crate) mod simulated;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -1,5 +1,9 @@
-use super::*;
+use std::sync::atomic::AtomicUsize;
+
 use settings::{Environment, Overrides, load};
+
+use super::*;
+use crate::driver::rest::simulated::{Reply, serve};
 
 fn source(more: &[(&str, &str)]) -> Source {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -86,4 +90,154 @@ fn no_secret_is_shown() {
     ]);
     let shown = format!("{source:?}");
     assert!(!shown.contains("very-secret") && !shown.contains("0123456789abcdef"), "{shown}");
+}
+
+/// A proxy, a token endpoint and Waldur on one port, which answer as told; and what they were asked.
+struct World {
+    source: Source,
+    stop: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl World {
+    /// `answer` gets the path and the credential of each request.
+    fn new(answer: impl Fn(&str, &str) -> Reply + Send + Sync + 'static) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asking = Arc::clone(&asked);
+        let url = serve(move |request| {
+            let path = format!("/{}", request.path.join("/"));
+            asking.lock().unwrap().push(path.clone());
+            answer(&path, request.authorization.as_deref().unwrap_or_default())
+        });
+        let variables = [
+            ("PROVISIONER_PROXY_URL", url.to_string()),
+            ("PROVISIONER_SYSTEMS", r#"{"capstor": {"driver": "memory", "terabyte": "TB"}}"#.into()),
+            ("PROVISIONER_WALDUR_API_URL", format!("{url}waldur/api/")),
+            ("PROVISIONER_WALDUR_API_TOKEN", "0123456789abcdef0123456789abcdef01234567".into()),
+            ("PROVISIONER_TOKEN_URL", format!("{url}token")),
+            ("PROVISIONER_CLIENT_ID", "provisioner".into()),
+            ("PROVISIONER_CLIENT_SECRET", "very-secret".into()),
+        ];
+        let environment = Environment::new("/", variables);
+        let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+        let stop = Arc::default();
+        Self { source: Source::new(&loaded.settings, &stop).unwrap(), stop, asked }
+    }
+
+    fn asked(&self, path: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
+    }
+
+    /// A callback that goes to Waldur itself.
+    fn call(&self) -> Answer {
+        let [resource, order] = [8, 7].map(Uuid::from_u128);
+        let base = self.source.settings.waldur.as_ref().unwrap().api_url.clone();
+        let link = format!("{base}marketplace-orders/{}/set_state_done/", order.simple());
+        self.source.call(&Call { resource, order: Some(order), path: "/a".into(), link, action: Action::Done })
+    }
+}
+
+fn granted(more: &serde_json::Value) -> Reply {
+    let mut body = json!({"access_token": "t0ken"});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Reply::Json(200, "", body)
+}
+
+fn document() -> Reply {
+    let pagination = json!({"current": 1, "limit": 500, "offset": 0, "pages": 1, "total": 0});
+    Reply::Json(200, "", json!({"status": "success", "resources": [], "orders": {}, "pagination": pagination}))
+}
+
+#[test]
+fn a_token_endpoint_may_leave_out_the_lifetime_or_write_it_as_text_or_decimal() {
+    for more in [
+        json!({}),
+        json!({"expires_in": null}),
+        json!({"expires_in": "300"}),
+        json!({"expires_in": 300.0}),
+        json!({"expires_in": 300, "token_type": "bearer"}),
+    ] {
+        let given = more.clone();
+        let world = World::new(move |path, _| if path == "/token" { granted(&given) } else { document() });
+        world.source.read().unwrap_or_else(|fault| panic!("{more}: {}", crate::pass::told(&fault)));
+    }
+}
+
+#[test]
+fn a_refused_client_is_not_sent_again() {
+    for status in [400, 401] {
+        let refused = json!({"error": "unauthorized_client", "error_description": "very-secret"});
+        let world = World::new(move |_, _| Reply::Json(status, "", refused.clone()));
+        let first = crate::pass::told(&world.source.read().unwrap_err());
+        assert!(first.contains("check proxy.client_id and proxy.client_secret"), "{first}");
+        let second = crate::pass::told(&world.source.read().unwrap_err());
+        assert!(second.contains("not sent again") && !second.contains("very-secret"), "{second}");
+        assert_eq!((world.asked("/token"), world.asked.lock().unwrap().len()), (1, 1));
+    }
+}
+
+#[test]
+fn an_outage_of_the_token_endpoint_is_no_refusal() {
+    let world = World::new(|_, _| Reply::Json(503, "", json!(null)));
+    assert!(world.source.read().is_err());
+    assert_eq!(world.asked("/token"), 3);
+    assert!(world.source.read().is_err());
+    assert_eq!(world.asked("/token"), 6);
+}
+
+#[test]
+fn a_revoked_token_is_replaced_and_a_new_one_that_is_refused_is_not() {
+    let tokens = AtomicUsize::new(0);
+    let world = World::new(move |path, authorization| match (path, authorization) {
+        ("/token", _) => {
+            let number = tokens.fetch_add(1, Ordering::Relaxed) + 1;
+            Reply::Json(200, "", json!({"access_token": format!("token-{number}")}))
+        }
+        (_, "Bearer token-2") => document(),
+        _ => Reply::Json(401, "", json!({"detail": "no"})),
+    });
+    assert!(world.source.read().is_err(), "the first token is refused at once");
+    assert_eq!((world.asked("/token"), world.asked("/api/storage-resources/")), (1, 1));
+    assert!(world.source.read().is_ok());
+    let mut held = world.source.token.lock().unwrap();
+    held.as_mut().unwrap().bearer = HeaderValue::from_static("Bearer token-1");
+    drop(held);
+    assert!(world.source.read().is_err(), "the old one is replaced by token-3, which is refused");
+    assert_eq!((world.asked("/token"), world.asked("/api/storage-resources/")), (3, 4));
+}
+
+#[test]
+fn a_token_that_cannot_be_renewed_is_used_until_it_expires() {
+    let tokens = AtomicUsize::new(0);
+    let world = World::new(move |path, _| match path {
+        "/token" if tokens.fetch_add(1, Ordering::Relaxed) == 0 => granted(&json!({})),
+        "/token" => Reply::Json(503, "", json!(null)),
+        _ => document(),
+    });
+    world.source.read().unwrap();
+    world.source.token.lock().unwrap().as_mut().unwrap().renew_at = Instant::now();
+    world.source.read().unwrap();
+    world.source.token.lock().unwrap().as_mut().unwrap().expires_at = Instant::now();
+    assert!(world.source.read().is_err());
+}
+
+#[test]
+fn waldurs_token_is_not_sent_again_once_it_was_refused() {
+    let world = World::new(|_, _| Reply::Json(401, "", json!({"detail": "Invalid token."})));
+    assert_eq!(world.call(), Answer::Denied("set_state_done is refused (401): Invalid token.".into()));
+    let Answer::Denied(why) = world.call() else { panic!("it must be denied") };
+    assert!(why.contains("check waldur.api_token") && why.contains("not sent again"), "{why}");
+    assert!(world.source.report_usage(Uuid::from_u128(8), "storage", 1.0).unwrap_err().contains("not sent again"));
+    assert_eq!(world.asked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_signal_during_a_callback_does_not_lose_its_answer() {
+    let world = World::new(|_, _| Reply::Json(200, "", json!({"uuid": "7"})));
+    world.stop.store(true, Ordering::Relaxed);
+    assert_eq!(world.call(), Answer::Accepted);
+    let lost = World::new(|_, _| Reply::Json(200, "transfer-encoding: chunked\r\n", json!({"uuid": "7"})));
+    let Answer::Unclear(why) = lost.call() else { panic!("it must be unclear") };
+    assert!(why.contains("the answer broke off") && !why.contains("maintenance"), "{why}");
 }
