@@ -12,7 +12,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::document::Mode;
-use crate::limits::{Limits, Usage};
+use crate::limits::{self, Limits, Terabyte, Usage};
 use crate::place::Place;
 
 pub mod command;
@@ -96,42 +96,70 @@ pub struct Acl {
 }
 
 impl Present {
-    /// In what it differs from what is wanted; empty when in nothing.
+    /// The values that differ from what is wanted.
     pub fn differences(&self, wanted: &Wanted) -> Vec<Difference> {
         let mut differences = Vec::new();
         if self.limits != Some(wanted.limits) {
-            differences.push(Difference::Quota);
+            differences.push(Difference::Quota { old: self.limits, new: wanted.limits });
         }
         if self.mode != wanted.mode {
-            differences.push(Difference::Mode);
+            differences.push(Difference::Mode { old: self.mode, new: wanted.mode });
         }
         if (self.uid, self.gid) != (wanted.uid, wanted.gid) {
-            differences.push(Difference::Owner);
+            let shown = |uid: u32, gid: u32| format!("{uid}:{gid}");
+            differences.push(Difference::Owner { old: shown(self.uid, self.gid), new: shown(wanted.uid, wanted.gid) });
         }
-        if self.project.is_some_and(|project| project != wanted.project) {
-            differences.push(Difference::Project);
+        if let Some(old) = self.project.filter(|project| *project != wanted.project) {
+            differences.push(Difference::Project { old, new: wanted.project });
         }
-        if self.acl.as_ref().is_some_and(|acl| acl.found != acl.wanted) {
-            differences.push(Difference::Acl);
+        if let Some(acl) = self.acl.as_ref().filter(|acl| acl.found != acl.wanted) {
+            differences.push(Difference::Acl { old: acl.found.clone(), new: acl.wanted.clone() });
         }
         differences
     }
 }
 
-/// In what a directory can differ from what is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// A value of a directory that differs from what is wanted: as it is, and as it shall be.
+#[expect(missing_docs, reason = "each has its old and new value")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "lowercase")]
 pub enum Difference {
-    /// Its quotas.
-    Quota,
-    /// Its mode.
-    Mode,
-    /// Its owner or group.
-    Owner,
-    /// Its project ID.
-    Project,
-    /// Its ACLs.
-    Acl,
+    /// Quotas; no old ones where none are set.
+    Quota { old: Option<Limits>, new: Limits },
+    /// Mode.
+    Mode { old: Mode, new: Mode },
+    /// Owner and group, as `UID:GID`.
+    Owner { old: String, new: String },
+    /// Project ID.
+    Project { old: u32, new: u32 },
+    /// ACLs beyond the mode.
+    Acl { old: String, new: String },
+}
+
+impl Difference {
+    /// What differs, for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Quota { .. } => "quota",
+            Self::Mode { .. } => "mode",
+            Self::Owner { .. } => "owner",
+            Self::Project { .. } => "project ID",
+            Self::Acl { .. } => "ACL",
+        }
+    }
+
+    /// Old and new value, for people; space in the unit of the system.
+    pub fn describe(&self, terabyte: Terabyte) -> String {
+        let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+        let name = self.name();
+        match self {
+            Self::Quota { old, new } => limits::change(old.as_ref(), new, terabyte),
+            Self::Mode { old, new } => format!("{name} {:o} → {:o}", old.0, new.0),
+            Self::Owner { old, new } => format!("{name} {old} → {new}"),
+            Self::Project { old, new } => format!("{name} {old} → {new}"),
+            Self::Acl { old, new } => format!("{name} {} → {}", or_none(old), or_none(new)),
+        }
+    }
 }
 
 /// A tree in the trash.

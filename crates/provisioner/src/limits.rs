@@ -24,6 +24,24 @@ impl Terabyte {
             Self::Binary => 1 << 40,
         }
     }
+
+    /// Its name: `TB` or `TiB`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decimal => "TB",
+            Self::Binary => "TiB",
+        }
+    }
+
+    /// A number of bytes in this unit, to three decimals; in bytes where it is less than a thousandth.
+    pub fn amount(self, bytes: Bytes) -> String {
+        let thousandths = (u128::from(bytes.0) * 1000 + u128::from(self.bytes() / 2)) / u128::from(self.bytes());
+        if thousandths == 0 {
+            return format!("{} bytes", bytes.0);
+        }
+        let number = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        format!("{} {}", number.trim_end_matches('0').trim_end_matches('.'), self.name())
+    }
 }
 
 /// A number of bytes.
@@ -152,6 +170,26 @@ impl Limits {
     }
 }
 
+/// What of the quotas changes, for people: `space 10 TB → 20 TB, inodes 5 → 6`, soft and hard values as `8 TB/10 TB` where
+/// they differ.
+pub fn change(old: Option<&Limits>, new: &Limits, terabyte: Terabyte) -> String {
+    let pair = |[soft, hard]: [String; 2]| if soft == hard { hard } else { format!("{soft}/{hard}") };
+    let space = |limits: &Limits| pair(limits.space.map(|bytes| terabyte.amount(bytes)));
+    let exact = |limits: &Limits| pair(limits.space.map(|bytes| format!("{} bytes", bytes.0)));
+    let inodes = |limits: &Limits| pair(limits.inodes.map(|inodes| inodes.0.to_string()));
+    let Some(old) = old else { return format!("space none → {}, inodes none → {}", space(new), inodes(new)) };
+    let mut changes = Vec::new();
+    if old.space != new.space {
+        // Rounded they may look alike.
+        let show: &dyn Fn(&Limits) -> String = if space(old) == space(new) { &exact } else { &space };
+        changes.push(format!("space {} → {}", show(old), show(new)));
+    }
+    if old.inodes != new.inodes {
+        changes.push(format!("inodes {} → {}", inodes(old), inodes(new)));
+    }
+    changes.join(", ")
+}
+
 impl TryFrom<Unjudged> for Limits {
     type Error = NoLimits;
 
@@ -223,6 +261,28 @@ mod tests {
             assert!(exactly(odd, tb, "bytes").is_err(), "{odd}");
         }
         assert!(exactly(1.5, 1, "inodes").is_err());
+    }
+
+    #[test]
+    fn a_change_of_quotas_shows_old_and_new_in_the_unit_of_the_system() {
+        let tb = Terabyte::Decimal;
+        let of = |space: [u64; 2], inodes: [u64; 2]| Limits::new(space.map(Bytes), inodes.map(Inodes)).unwrap();
+        let [ten, twenty] = [10, 20].map(|n| n * tb.bytes());
+        let change = |old: Limits, new: Limits| super::change(Some(&old), &new, tb);
+        assert_eq!(change(of([ten; 2], [5; 2]), of([twenty; 2], [5; 2])), "space 10 TB → 20 TB");
+        assert_eq!(
+            change(of([ten, twenty], [5; 2]), of([twenty; 2], [4, 6])),
+            "space 10 TB/20 TB → 20 TB, inodes 5 → 4/6"
+        );
+        assert_eq!(
+            change(of([ten; 2], [5; 2]), of([ten + 1; 2], [5; 2])),
+            "space 10000000000000 bytes → 10000000000001 bytes"
+        );
+        assert_eq!(
+            super::change(None, &of([1 << 40; 2], [5; 2]), Terabyte::Binary),
+            "space none → 1 TiB, inodes none → 5"
+        );
+        assert_eq!([Bytes(300_000_002_048), Bytes(12)].map(|bytes| tb.amount(bytes)), ["0.3 TB", "12 bytes"]);
     }
 
     proptest! {

@@ -141,6 +141,7 @@ pub fn survey(
         path: String::new(),
         hold: Hold::Refused,
         reason: format!("{what}: {}", odd.reason),
+        changes: Vec::new(),
     };
     let ours = document.odd.iter().map(|odd| (odd, "not understood"));
     let skipped = document.skipped.iter().map(|odd| (odd, "left out by the proxy"));

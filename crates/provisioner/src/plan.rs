@@ -72,8 +72,96 @@ pub struct Task {
     pub why: String,
     /// The order that it is done for.
     pub order: Option<Uuid>,
+    /// What it comes to.
+    pub action: TaskAction,
+    /// The values that change, of a directory that is there.
+    pub changes: Vec<Difference>,
     /// The steps.
     pub steps: Vec<Step>,
+}
+
+/// What a task comes to, for people and for filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskAction {
+    /// A directory is made.
+    Create,
+    /// Nothing but quotas of a directory change.
+    Resize,
+    /// Other values of a directory change.
+    Change,
+    /// A directory comes back from the trash.
+    Restore,
+    /// A directory is moved to the trash.
+    Trash,
+    /// A directory that is not there is taken for gone.
+    Gone,
+    /// Nothing changes on the storage: Waldur is notified.
+    Report,
+    /// The order is rejected.
+    Reject,
+    /// The order is set erred.
+    Fail,
+}
+
+impl TaskAction {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Create,
+        Self::Resize,
+        Self::Change,
+        Self::Restore,
+        Self::Trash,
+        Self::Gone,
+        Self::Report,
+        Self::Reject,
+        Self::Fail,
+    ];
+
+    /// Its name, as in `--action`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Resize => "resize",
+            Self::Change => "change",
+            Self::Restore => "restore",
+            Self::Trash => "trash",
+            Self::Gone => "gone",
+            Self::Report => "report",
+            Self::Reject => "reject",
+            Self::Fail => "fail",
+        }
+    }
+
+    /// What has been done.
+    pub fn past(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Resize => "resized",
+            Self::Change => "changed",
+            Self::Restore => "restored from trash",
+            Self::Trash => "moved to trash",
+            Self::Gone => "taken for gone",
+            Self::Report => "reported to Waldur",
+            Self::Reject => "rejected",
+            Self::Fail => "set erred",
+        }
+    }
+
+    fn of(steps: &[Step], changes: &[Difference]) -> Self {
+        let one = |step: &Step| match step {
+            Step::Ensure(_) if changes.is_empty() => Some(Self::Create),
+            Step::Ensure(_) if changes.iter().all(|it| matches!(it, Difference::Quota { .. })) => Some(Self::Resize),
+            Step::Ensure(_) => Some(Self::Change),
+            Step::Restore(_) => Some(Self::Restore),
+            Step::Retire(_) => Some(Self::Trash),
+            Step::Gone(_) => Some(Self::Gone),
+            Step::Reject(_) => Some(Self::Reject),
+            Step::Erred(_) => Some(Self::Fail),
+            Step::Approve | Step::SetBackendId | Step::Done => None,
+        };
+        steps.iter().find_map(one).unwrap_or(Self::Report)
+    }
 }
 
 /// One step of a task.
@@ -130,6 +218,8 @@ pub struct Held {
     pub hold: Hold,
     /// What it waits for, and what to do about it.
     pub reason: String,
+    /// The values of its directory that differ from the document, where that is what holds it.
+    pub changes: Vec<Difference>,
 }
 
 /// Why nothing is done.
@@ -148,6 +238,23 @@ pub enum Hold {
     Refused,
     /// So much at once that a person must say yes.
     Asks,
+}
+
+impl Hold {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Fault, Self::Drift, Self::Conflict, Self::Refused, Self::Asks];
+
+    /// Its name, as in `--hold`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Fault => "fault",
+            Self::Drift => "drift",
+            Self::Conflict => "conflict",
+            Self::Refused => "refused",
+            Self::Asks => "asks",
+        }
+    }
 }
 
 /// What becomes of one case.
@@ -171,9 +278,15 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
             Outcome::Settled => {}
             Outcome::Do(steps, why) => {
                 let order = resource.order.as_ref().map(|order| order.id);
-                plan.tasks.push(Task { id: resource.id, system, path, why, order, steps });
+                let ensures = steps.iter().any(|step| matches!(step, Step::Ensure(_)));
+                let changes = if ensures { changes(case) } else { Vec::new() };
+                let action = TaskAction::of(&steps, &changes);
+                plan.tasks.push(Task { id: resource.id, system, path, why, order, action, changes, steps });
             }
-            Outcome::Hold(hold, reason) => plan.held.push(Held { id: Some(resource.id), system, path, hold, reason }),
+            Outcome::Hold(hold, reason) => {
+                let changes = if hold == Hold::Drift { changes(case) } else { Vec::new() };
+                plan.held.push(Held { id: Some(resource.id), system, path, hold, reason, changes });
+            }
         }
     }
     if let Consent::Needed(lately) = consent {
@@ -193,6 +306,14 @@ impl Task {
     /// Whether it waits, after its first step, for Waldur to say that the order is executing.
     pub fn approves_first(&self) -> bool {
         self.steps.len() > 1 && self.steps[0] == Step::Approve
+    }
+}
+
+/// The values of a directory of ours that differ from the document.
+fn changes(case: &Case) -> Vec<Difference> {
+    match (&case.seen, &case.wanted) {
+        (Ok(Seen::Ours(present)), Ok(wanted)) => present.differences(wanted),
+        _ => Vec::new(),
     }
 }
 
@@ -421,14 +542,7 @@ fn state(order: &Order) -> &'static str {
 }
 
 fn list(differences: &[Difference]) -> String {
-    let name = |difference: &Difference| match difference {
-        Difference::Quota => "quota",
-        Difference::Mode => "mode",
-        Difference::Owner => "owner",
-        Difference::Project => "project ID",
-        Difference::Acl => "ACL",
-    };
-    differences.iter().map(name).collect::<Vec<_>>().join(", ")
+    differences.iter().map(Difference::name).collect::<Vec<_>>().join(", ")
 }
 
 fn plural(differences: &[Difference]) -> &'static str {

@@ -227,7 +227,8 @@ fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
             if differences.is_empty() {
                 return Ok(());
             }
-            Err(Stop::Fault(format!("made, but read back otherwise: {differences:?}")))
+            let differences: Vec<_> = differences.iter().map(|it| it.describe(system.site.terabyte)).collect();
+            Err(Stop::Fault(format!("made, but read back otherwise: {}", differences.join(", "))))
         }
         other => Err(Stop::Fault(format!("made, but found {}", describe(&other)))),
     }

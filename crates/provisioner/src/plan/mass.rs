@@ -123,5 +123,6 @@ fn ask(plan: &mut Plan, concerned: impl Fn(&Task) -> bool, reason: &str) {
         path: task.path,
         hold: Hold::Asks,
         reason: reason.to_owned(),
+        changes: task.changes,
     }));
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::document::{Kind, Links, Mode, Quotas};
-use crate::limits::{Bytes, Inodes, Limits, Usage};
+use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
 use crate::place::Place;
 
 pub(super) fn resource(n: u128, status: Status) -> Resource {
@@ -98,6 +98,39 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     assert_eq!(site_agent(Terminate, Executing, Status::Removed, &ours), "");
     assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &ours), "retire, approve");
     assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
+}
+
+#[test]
+fn a_task_says_what_it_comes_to_and_which_values_change() {
+    use OrderKind::{Create, Terminate, Update};
+    let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
+    let smaller = Limits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
+    let resized = |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), ..present(wanted) });
+    let changed =
+        |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) });
+    let seen: [(_, _, &dyn Fn(&Wanted) -> Seen, _, &[&str]); 6] = [
+        (Create, Status::Pending, &|_| Seen::Absent, "create", &[]),
+        (Update, Status::Updating, &resized, "resize", &["space 0.5 TiB → 1 TiB"]),
+        (
+            Update,
+            Status::Updating,
+            &changed,
+            "change",
+            &["space 0.5 TiB → 1 TiB", "mode 700 → 770", "owner 0:1 → 0:30000"],
+        ),
+        (Update, Status::Updating, &|wanted| Seen::Ours(present(wanted)), "report", &[]),
+        (Terminate, Status::Removing, &resized, "trash", &[]),
+        (Create, Status::Pending, &|_| Seen::Trashed { since: 1 }, "restore", &[]),
+    ];
+    for (kind, status, seen, action, changes) in seen {
+        let plan = plan(&[case(status, order(kind), seen)], Policy::default(), NEEDED);
+        let told: Vec<_> = plan.tasks[0].changes.iter().map(|it| it.describe(Terabyte::Binary)).collect();
+        let told: Vec<_> = told.iter().map(String::as_str).collect();
+        assert_eq!((plan.tasks[0].action.name(), &told[..]), (action, changes));
+    }
+    let drifted = plan(&[case(Status::Active, None, resized)], Policy::default(), NEEDED);
+    let json = serde_json::to_value(&drifted.held[0].changes).unwrap();
+    assert_eq!((&json[0]["what"], &json[0]["old"]["space_hard"]), (&"quota".into(), &(1_u64 << 39).into()));
 }
 
 #[test]

@@ -3,19 +3,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::document::{Document, Status};
 use crate::pass::model::resource;
-use crate::plan::{Case, Held, Lately, Step, Task};
+use crate::plan::{Case, Held, Lately, Step, Task, TaskAction};
 
 fn survey(cases: &[Case]) -> Survey {
     Survey { document: Document::default(), cases: cases.to_vec(), held: Vec::new(), lately: Lately::new() }
 }
 
 fn held(system: &str, hold: Hold) -> Held {
-    Held { id: Some(Uuid::from_u128(1)), system: system.into(), path: String::new(), hold, reason: String::new() }
+    let (system, path, reason) = (system.into(), String::new(), String::new());
+    Held { id: Some(Uuid::from_u128(1)), system, path, hold, reason, changes: Vec::new() }
 }
 
 fn task(resource: &crate::document::Resource) -> Task {
     let (path, why) = (String::new(), String::new());
-    Task { id: resource.id, system: resource.system.clone(), path, why, order: None, steps: vec![Step::Done] }
+    let (action, changes, steps) = (TaskAction::Report, Vec::new(), vec![Step::Done]);
+    Task { id: resource.id, system: resource.system.clone(), path, why, order: None, action, changes, steps }
 }
 
 /// What is shown after `act`, by series.
