@@ -14,6 +14,7 @@ use crate::mount;
 use crate::order::{Callbacks, Order};
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
+use crate::quota_problem::QuotaProblem;
 use crate::resource::{Rejected, Resource, Status};
 use crate::select::{Index, Leaf, NODE_STATUS, Outcome};
 use crate::target::{self, PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
@@ -147,6 +148,14 @@ impl<'a> Catalogue<'a> {
         })
     }
 
+    /// The quotas that cannot be trusted, each after the position and the id of its item, in the order of the items.
+    pub fn quota_problems(&self) -> impl Iterator<Item = (usize, Uuid, QuotaProblem)> {
+        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
+            let problem = QuotaProblem::of(resource, self.policy.inodes)?;
+            Some((self.nodes.len() + leaf, resource.uuid, problem))
+        })
+    }
+
     /// What the relay needs to know of the items with an order in progress; nothing where there is none.
     pub fn callbacks(&self) -> Vec<Callbacks> {
         let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
@@ -181,7 +190,7 @@ pub fn build<'a>(
             continue;
         };
         // A record whose quotas do not compute is malformed and leaves no trace, not even nodes.
-        if let Err(fault) = quota::calculate(resource.limits, &resource.options, policy.inodes) {
+        if let Err(fault) = quota::calculate(&resource.limits, &resource.options, policy.inodes) {
             malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
             continue;
         }
@@ -416,7 +425,7 @@ impl<'a> Catalogue<'a> {
                 target_item: target(resource, owner, self.identities, self.policy),
             },
             // What does not compute has no seed.
-            quotas: quota::calculate(resource.limits, &resource.options, self.policy.inodes).unwrap_or_default(),
+            quotas: quota::calculate(&resource.limits, &resource.options, self.policy.inodes).unwrap_or_default(),
             old_quotas,
             new_quotas,
             parent_item_id: parent,
@@ -437,8 +446,9 @@ type OldAndNew = (Option<[Quota; 4]>, Option<[Quota; 4]>);
 fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
     let update = resource.order.as_ref()?.update.as_ref()?;
     let quotas = |limits: &Option<_>, options: &Option<_>| {
-        let options = options.as_ref().unwrap_or(&resource.options);
-        quota::calculate(limits.unwrap_or(resource.limits), options, policy.inodes).ok()
+        let (limits, options) =
+            (limits.as_ref().unwrap_or(&resource.limits), options.as_ref().unwrap_or(&resource.options));
+        quota::calculate(limits, options, policy.inodes).ok()
     };
     Some((quotas(&update.old_limits, &update.old_options)?, quotas(&update.new_limits, &update.new_options)?))
 }

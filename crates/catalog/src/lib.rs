@@ -14,6 +14,7 @@ mod mount;
 mod order;
 mod policy;
 mod quota;
+mod quota_problem;
 mod resource;
 #[cfg(feature = "schema")]
 mod schema;
@@ -30,6 +31,7 @@ pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wan
 pub use order::{Callbacks, ORDER_ACTIONS, Order, OrderState, OrderType, RESOURCE_ACTIONS};
 pub use policy::{Policy, System};
 pub use quota::{Enforcement, InodeRule, Limits, Mode, Options, Quota, QuotaType, Unit, calculate};
+pub use quota_problem::{QuotaProblem, QuotaProblemCode};
 pub use resource::{FIELDS, Rejected, Resource, State, Status};
 pub use select::{Filter, Index, Selection};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

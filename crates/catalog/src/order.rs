@@ -26,8 +26,12 @@ pub struct Order {
     pub kind: OrderType,
     /// The type as Waldur spells it.
     pub kind_name: Option<String>,
-    /// What an order of type Update changes; `None` when it says nothing or nothing readable.
+    /// What an order of type Update changes; `None` when it changes no quotas or cannot be read.
     pub update: Option<Update>,
+    /// Why the quotas that an order of type Update asks for cannot be trusted, with the field that says so.
+    pub(crate) unreadable: Option<String>,
+    /// The number `storage` in the order's own limits, in TB; `None` where it is absent or cannot be read.
+    pub(crate) storage: Option<f64>,
     /// The options that an order of type Update asks for, as Waldur tells them; `None` where it asks for none.
     pub new_options: Option<Map<String, Value>>,
 }
@@ -173,10 +177,11 @@ impl Order {
             Some("Terminate") => OrderType::Terminate,
             _ => OrderType::Other,
         };
-        let update = match (kind, &record.attributes) {
-            (OrderType::Update, Value::Object(attributes)) => update(attributes, &record.limits),
-            _ => None,
+        let (update, unreadable) = match kind {
+            OrderType::Update => update(&record.attributes, &record.limits),
+            _ => (None, None),
         };
+        let storage = record.limits.get("storage").and_then(|storage| field::amount("", storage).ok().flatten());
         let new_options = match record.attributes {
             Value::Object(mut attributes) if kind == OrderType::Update => match attributes.remove("new_options") {
                 Some(Value::Object(options)) if !options.is_empty() => Some(options),
@@ -187,7 +192,7 @@ impl Order {
         let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
         // Nothing of the item depends on it.
         let uuid = field::uuid("order_in_progress.uuid", record.uuid).ok();
-        Ok(Self { uuid, url, state, state_name, kind, kind_name, update, new_options })
+        Ok(Self { uuid, url, state, state_name, kind, kind_name, update, unreadable, storage, new_options })
     }
 
     /// The links that the order's state and the resource's effective state allow.
@@ -229,40 +234,73 @@ impl Order {
     }
 }
 
-/// What an Update order changes; `None` when it says nothing, or something that cannot be read.
-fn update(attributes: &Map<String, Value>, order_limits: &Value) -> Option<Update> {
+/// What an Update order changes, and why that cannot be trusted. Without either it changes no quotas, as a plan switch or a
+/// renewal does (decision D26).
+fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<String>) {
+    let attributes = match attributes {
+        Value::Null => return (None, None),
+        Value::Object(attributes) => attributes,
+        _ => return (None, Some("the order's attributes are not a map".to_owned())),
+    };
     let mut update = Update::default();
+    let mut unreadable = None;
     if let Some(old) = attributes.get("old_limits") {
-        update.old_limits = limits(old).ok()?;
-        update.new_limits = limits(order_limits).ok()?;
+        match (limits("old_limits", old), limits("limits", order_limits)) {
+            (Ok(old), Ok(new)) => {
+                if new.is_none() {
+                    unreadable = Some("the order has old_limits, but its limits are empty".to_owned());
+                }
+                (update.old_limits, update.new_limits) = (old, new);
+            }
+            (Err(fault), _) | (_, Err(fault)) => return (None, Some(fault)),
+        }
     }
     if attributes.contains_key("old_options") || attributes.contains_key("new_options") {
-        update.old_options = options(attributes.get("old_options")).ok()?;
-        update.new_options = options(attributes.get("new_options")).ok()?;
+        let of = |name| options(name, attributes.get(name));
+        match (of("old_options"), of("new_options")) {
+            (Ok(old), Ok(new)) => {
+                if new.is_none() {
+                    unreadable = Some("the order has old_options, but its new_options are empty".to_owned());
+                }
+                (update.old_options, update.new_options) = (old, new);
+            }
+            (Err(fault), _) | (_, Err(fault)) => return (None, Some(fault)),
+        }
     }
-    (update != Update::default()).then_some(update)
+    if let Some(name) = ["limits", "new_limits", "options"].into_iter().find(|name| attributes.contains_key(*name)) {
+        unreadable = Some(format!("the order's attributes hold {name}, which is not understood"));
+    }
+    ((update != Update::default()).then_some(update), unreadable)
 }
 
-fn limits(value: &Value) -> Result<Option<Limits>, Malformed> {
-    let record: Option<LimitsRecord> = filled_map(value)?;
-    record.map(Limits::try_from).transpose()
+/// Limits of an order; `name` is their key in messages.
+fn limits(name: &str, value: &Value) -> Result<Option<Limits>, String> {
+    let record: Option<LimitsRecord> = filled_map(name, value)?;
+    let names = || Ok(value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect());
+    record.map(|record| Limits::read(&record, names)).transpose().map_err(|fault| of_order(name, &fault))
 }
 
-fn options(value: Option<&Value>) -> Result<Option<Options>, Malformed> {
-    let record: Option<OptionsRecord> = filled_map(value.unwrap_or(&Value::Null))?;
-    record.map(Options::try_from).transpose()
+/// Options of an order; `name` is their key in messages.
+fn options(name: &str, value: Option<&Value>) -> Result<Option<Options>, String> {
+    let record: Option<OptionsRecord> = filled_map(name, value.unwrap_or(&Value::Null))?;
+    record.map(Options::try_from).transpose().map_err(|fault| of_order(name, &fault))
+}
+
+/// A fault of a field, under the name that the map has in the order.
+fn of_order(name: &str, Malformed { field, problem }: &Malformed) -> String {
+    let key = field.split_once('.').map_or(*field, |(_, key)| key);
+    format!("the order's {name}.{key} {problem}")
 }
 
 /// A map with something in it; `None` for what counts as absent: everything that Python takes for false.
-fn filled_map<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Option<T>, Malformed> {
+fn filled_map<T: for<'de> Deserialize<'de>>(name: &str, value: &Value) -> Result<Option<T>, String> {
     match value {
         Value::Null | Value::Bool(false) => Ok(None),
         Value::Object(map) if map.is_empty() => Ok(None),
         Value::Array(list) if list.is_empty() => Ok(None),
         Value::String(text) if text.is_empty() => Ok(None),
         Value::Number(number) if number.as_f64() == Some(0.0) => Ok(None),
-        Value::Object(_) => T::deserialize(value)
-            .map_or_else(|_| field::malformed("order_in_progress", "is not readable"), |record| Ok(Some(record))),
-        _ => field::malformed("order_in_progress", "holds limits or options that are no map"),
+        Value::Object(_) => T::deserialize(value).map(Some).map_err(|_| format!("the order's {name} cannot be read")),
+        _ => Err(format!("the order's {name} are not a map")),
     }
 }

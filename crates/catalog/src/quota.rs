@@ -7,11 +7,31 @@ use serde_json::Value;
 
 use crate::field::{self, Malformed, malformed};
 
-/// What a customer bought.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// The limits of a resource.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Limits {
-    /// Storage in TB; finite, at least 0.
-    pub storage: f64,
+    /// Storage in TB; finite, at least 0; `None` where the component `storage` is absent or null. The document shows that
+    /// as 0, so [`QuotaProblem`](crate::QuotaProblem) tells the two apart.
+    pub storage: Option<f64>,
+    /// Names of the other components; only where `storage` is `None`.
+    pub others: Box<[String]>,
+}
+
+impl Limits {
+    /// Reads the map `limits` of a record. `names` lists its keys and runs only where `storage` is absent.
+    pub(crate) fn read(
+        record: &LimitsRecord,
+        names: impl FnOnce() -> Result<Vec<String>, Malformed>,
+    ) -> Result<Self, Malformed> {
+        let storage = field::amount("limits.storage", &record.storage)?;
+        let others = if storage.is_some() { Vec::new() } else { names()? };
+        Ok(Self { storage, others: others.into_iter().filter(|name| name != "storage").collect() })
+    }
+
+    /// Storage in TB as the document shows it: 0 where there is none.
+    pub(crate) fn shown(&self) -> f64 {
+        self.storage.unwrap_or(0.0)
+    }
 }
 
 /// What an administrator set in the resource's options.
@@ -142,14 +162,6 @@ pub(crate) struct OptionsRecord {
     permissions: Value,
 }
 
-impl TryFrom<LimitsRecord> for Limits {
-    type Error = Malformed;
-
-    fn try_from(record: LimitsRecord) -> Result<Self, Malformed> {
-        Ok(Self { storage: field::amount("limits.storage", &record.storage)?.unwrap_or(0.0) })
-    }
-}
-
 impl TryFrom<OptionsRecord> for Options {
     type Error = Malformed;
 
@@ -177,14 +189,15 @@ pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, M
 /// # Errors
 ///
 /// An inode limit that is no finite number: the storage limit is absurdly large.
-pub fn calculate(limits: Limits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
-    let base = limits.storage * rule.base_multiplier;
+pub fn calculate(limits: &Limits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
+    let storage = limits.shown();
+    let base = storage * rule.base_multiplier;
     let [soft, hard] = [base * rule.soft_coefficient, base * rule.hard_coefficient].map(f64::trunc);
     if !soft.is_finite() || !hard.is_finite() {
         return malformed("limits.storage", "is too large for an inode limit");
     }
-    let space_soft = limits.storage;
-    let space_hard = options.hard_quota_space.unwrap_or(limits.storage);
+    let space_soft = storage;
+    let space_hard = options.hard_quota_space.unwrap_or(storage);
     if space_soft <= 0.0 && space_hard <= 0.0 {
         return Ok(None);
     }
@@ -206,13 +219,17 @@ mod tests {
 
     const RULE: InodeRule = InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 };
 
-    fn amounts(limits: Limits, options: &Options) -> Option<[f64; 4]> {
-        calculate(limits, options, RULE).unwrap().map(|quotas| quotas.map(|quota| quota.quota))
+    fn limits(storage: f64) -> Limits {
+        Limits { storage: Some(storage), ..Limits::default() }
+    }
+
+    fn amounts(storage: f64, options: &Options) -> Option<[f64; 4]> {
+        calculate(&limits(storage), options, RULE).unwrap().map(|quotas| quotas.map(|quota| quota.quota))
     }
 
     #[test]
     fn ten_terabytes() {
-        let quotas = amounts(Limits { storage: 10.0 }, &Options::default());
+        let quotas = amounts(10.0, &Options::default());
         assert_eq!(quotas, Some([10.0, 10.0, 13_300_000.0, 20_000_000.0]));
     }
 
@@ -224,26 +241,26 @@ mod tests {
             hard_quota_inodes: Some(6000.0),
             permissions: None,
         };
-        assert_eq!(amounts(Limits { storage: 1234.0 }, &options), Some([1234.0, 12.0, 1000.0, 6000.0]));
+        assert_eq!(amounts(1234.0, &options), Some([1234.0, 12.0, 1000.0, 6000.0]));
     }
 
     #[test]
     fn nothing_bought_and_nothing_granted_is_no_quota() {
-        assert_eq!(amounts(Limits { storage: 0.0 }, &Options::default()), None);
+        assert_eq!(amounts(0.0, &Options::default()), None);
         let granted = Options { hard_quota_space: Some(20.5), ..Options::default() };
-        assert_eq!(amounts(Limits { storage: 0.0 }, &granted), Some([0.0, 20.5, 0.0, 0.0]));
+        assert_eq!(amounts(0.0, &granted), Some([0.0, 20.5, 0.0, 0.0]));
     }
 
     #[test]
     fn an_absurd_limit_is_malformed_whatever_the_overrides() {
         let options = Options { soft_quota_inodes: Some(1.0), hard_quota_inodes: Some(1.0), ..Options::default() };
-        assert!(calculate(Limits { storage: 1e308 }, &options, RULE).is_err());
+        assert!(calculate(&limits(1e308), &options, RULE).is_err());
     }
 
     proptest! {
         #[test]
         fn inode_limits_are_whole_and_ordered(storage in 0.0..1e9_f64) {
-            if let Some([_, _, soft, hard]) = amounts(Limits { storage }, &Options::default()) {
+            if let Some([_, _, soft, hard]) = amounts(storage, &Options::default()) {
                 prop_assert!(soft <= hard);
                 prop_assert!(soft.fract().abs() < f64::EPSILON);
                 prop_assert!(hard.fract().abs() < f64::EPSILON);

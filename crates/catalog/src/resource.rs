@@ -1,8 +1,10 @@
 //! A resource of Waldur, read once and valid afterwards.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -46,9 +48,9 @@ pub struct Resource {
     pub data_type: String,
     /// Mode of the directory.
     pub permission: Mode,
-    /// What the customer bought.
+    /// The limits.
     pub limits: Limits,
-    /// What an administrator set.
+    /// Administrative overrides.
     pub options: Options,
     /// Target item that the back-end left in `backend_metadata`.
     pub metadata_target: Option<Box<TargetItem>>,
@@ -296,6 +298,10 @@ impl Resource {
     fn read(uuid: Uuid, record: &Record<'_>) -> Result<Self, Malformed> {
         let attributes: AttributesRecord = field::map("attributes", record.attributes)?;
         let limits: LimitsRecord = field::map("limits", record.limits)?;
+        let limits = Limits::read(&limits, || {
+            let components: BTreeMap<String, IgnoredAny> = field::map("limits", record.limits)?;
+            Ok(components.into_keys().collect())
+        })?;
         let options: OptionsRecord = field::map("options", record.options)?;
         let options = Options::try_from(options)?;
         let attribute_mode = quota::mode("attributes.permissions", &attributes.permissions)?;
@@ -327,7 +333,7 @@ impl Resource {
             permission: options.permissions.or(attribute_mode).unwrap_or(Mode::DEFAULT),
             metadata_target: target::from_metadata(TargetType::of_data_type(&data_type), &metadata)?.map(Box::new),
             data_type,
-            limits: Limits::try_from(limits)?,
+            limits,
             options,
             order: record.order_in_progress.map(Order::parse).transpose()?.map(Box::new),
         })

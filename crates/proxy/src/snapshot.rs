@@ -1,20 +1,20 @@
 //! The catalogue as it is served: every item rendered to JSON once.
 
-mod orders;
+mod entries;
 mod packed;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use catalog::{Callbacks, Catalogue, Count, Filter, Index, Selection, Skipped};
+use catalog::{Callbacks, Catalogue, Count, Filter, Index, QuotaProblemCode, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use orders::Orders;
+use entries::Entries;
 pub use packed::FORM;
 use text::Text;
 
@@ -22,7 +22,9 @@ use text::Text;
 #[derive(Debug)]
 pub struct Snapshot {
     items: Text,
-    orders: Orders,
+    orders: Entries,
+    quota_problems: Entries,
+    problem_counts: BTreeMap<QuotaProblemCode, usize>,
     /// What may be relayed to Waldur.
     callbacks: Vec<Callbacks>,
     index: Index,
@@ -60,6 +62,8 @@ pub struct Page<'a> {
     pub items: Vec<Bytes>,
     /// The orders in progress of these items, as entries of a map by `itemId`: slices to be joined by commas.
     pub orders: Vec<Bytes>,
+    /// The quota problems of these items, likewise.
+    pub quota_problems: Vec<Bytes>,
     /// Resources that the filter selects and that are not in the catalogue.
     pub skipped: Vec<&'a Skipped>,
 }
@@ -77,16 +81,22 @@ impl Snapshot {
         before: Option<&Self>,
     ) -> Result<Self, serde_json::Error> {
         let items = Text::render(&catalogue, before.map(|before| &before.items))?;
-        let orders = Orders::render(&catalogue)?;
+        let orders = Entries::render(catalogue.orders())?;
+        let quota_problems = Entries::render(catalogue.quota_problems())?;
+        let mut problem_counts = BTreeMap::new();
+        for (_, _, problem) in catalogue.quota_problems() {
+            *problem_counts.entry(problem.code).or_default() += 1;
+        }
         let callbacks = catalogue.callbacks();
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
-        Self::of(items, orders, callbacks, index, skipped, malformed)
+        Self::of(items, [orders, quota_problems], problem_counts, callbacks, index, skipped, malformed)
     }
 
     fn of(
         items: Text,
-        orders: Orders,
+        [orders, quota_problems]: [Entries; 2],
+        problem_counts: BTreeMap<QuotaProblemCode, usize>,
         callbacks: Vec<Callbacks>,
         index: Index,
         skipped: Vec<Skipped>,
@@ -95,7 +105,10 @@ impl Snapshot {
         let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
         items.blocks().for_each(|block| hasher.update(block));
-        hasher.update(orders.text());
+        for entries in [&orders, &quota_problems] {
+            hasher.update(entries.text());
+            hasher.update(&[0]);
+        }
         hasher.update(&left_out);
         // A state that no item shows makes a difference to a filter.
         index.hash(&mut hasher);
@@ -103,6 +116,8 @@ impl Snapshot {
         Ok(Self {
             items,
             orders,
+            quota_problems,
+            problem_counts,
             callbacks,
             index,
             skipped,
@@ -138,6 +153,11 @@ impl Snapshot {
         self.skipped.iter().chain(&self.malformed)
     }
 
+    /// How many items have a quota problem of this kind.
+    pub fn quota_problems(&self, code: QuotaProblemCode) -> usize {
+        self.problem_counts.get(&code).copied().unwrap_or_default()
+    }
+
     /// What may be relayed to Waldur.
     pub fn callbacks(&self) -> &[Callbacks] {
         &self.callbacks
@@ -151,9 +171,10 @@ impl Snapshot {
         self.skipped().find(|skipped| skipped.item_id == Some(id)).map_or(Found::Nothing, Found::Skipped)
     }
 
-    /// Size of the items, of their orders and of the list of what is left out, as JSON.
+    /// Size of the items, of the maps beside them and of the list of what is left out, as JSON.
     pub fn bytes(&self) -> usize {
-        self.items.blocks().map(Bytes::len).sum::<usize>() + self.orders.text().len() + self.left_out.len()
+        let beside = self.orders.text().len() + self.quota_problems.text().len();
+        self.items.blocks().map(Bytes::len).sum::<usize>() + beside + self.left_out.len()
     }
 
     /// The number of items of each sort.
@@ -165,9 +186,14 @@ impl Snapshot {
     pub fn page(&self, filter: &Filter, offset: usize, limit: usize) -> Page<'_> {
         if *filter == Filter::default() {
             let end = offset.saturating_add(limit).min(self.len());
-            let orders = self.orders.slice(&(offset..end)).into_iter().collect();
-            let items = self.items.slices(offset..end);
-            return Page { total: self.len(), items, orders, skipped: self.skipped().collect() };
+            let slice = |entries: &Entries| entries.slice(&(offset..end)).into_iter().collect();
+            return Page {
+                total: self.len(),
+                items: self.items.slices(offset..end),
+                orders: slice(&self.orders),
+                quota_problems: slice(&self.quota_problems),
+                skipped: self.skipped().collect(),
+            };
         }
         let selection = self.select(filter);
         let mut runs: Vec<Range<usize>> = Vec::new();
@@ -178,11 +204,13 @@ impl Snapshot {
                 _ => runs.push(position..position + 1),
             }
         }
-        let orders = runs.iter().filter_map(|run| self.orders.slice(run)).collect();
+        let slices = |entries: &Entries| runs.iter().filter_map(|run| entries.slice(run)).collect();
+        let (orders, quota_problems) = (slices(&self.orders), slices(&self.quota_problems));
         let items = runs.into_iter().flat_map(|run| self.items.slices(run)).collect();
         // A malformed record has no place in the index; no filter can tell that it is not meant.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
-        Page { total: selection.items.len(), items, orders, skipped: skipped.chain(&self.malformed).collect() }
+        let skipped = skipped.chain(&self.malformed).collect();
+        Page { total: selection.items.len(), items, orders, quota_problems, skipped }
     }
 
     fn select(&self, filter: &Filter) -> Arc<Selection> {

@@ -29,7 +29,8 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     };
     let pagination = serde_json::to_string(&pagination)?;
     let applied = filters_applied(query, policy)?;
-    let mut pieces = Vec::with_capacity(2 * (selected.items.len() + selected.orders.len()) + 6);
+    let slices = selected.items.len() + selected.orders.len() + selected.quota_problems.len();
+    let mut pieces = Vec::with_capacity(2 * slices + 7);
     pieces.push(Bytes::from_static(HEAD.as_bytes()));
     join(&mut pieces, selected.items);
     pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
@@ -40,6 +41,8 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     });
     pieces.push(Bytes::from_static(b",\"orders\":{"));
     join(&mut pieces, selected.orders);
+    pieces.push(Bytes::from_static(b"},\"quotaProblems\":{"));
+    join(&mut pieces, selected.quota_problems);
     // A program that makes directories must know that their groups are nobody's (D6).
     let tail: &[u8] = if policy.development_mode { b"},\"mock_identities\":true}" } else { b"}}" };
     pieces.push(Bytes::from_static(tail));

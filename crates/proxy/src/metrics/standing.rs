@@ -33,6 +33,9 @@ fn set(service: &Service) {
             ];
             gauge!(table::ITEMS, &labels).set(of(items));
         }
+        for code in catalog::QuotaProblemCode::ALL {
+            gauge!(table::QUOTA_PROBLEMS, "code" => code.as_str()).set(of(snapshot.quota_problems(code)));
+        }
         for reason in catalog::Skipped::REASONS {
             let count = snapshot.skipped().filter(|skipped| skipped.error == reason).count();
             gauge!(table::SKIPPED, "reason" => reason).set(of(count));

@@ -56,6 +56,7 @@ pub(super) const AGE: &str = "hpc_storage_proxy_snapshot_age_seconds";
 pub(super) const BYTES: &str = "hpc_storage_proxy_snapshot_bytes";
 pub(super) const ITEMS: &str = "hpc_storage_proxy_items";
 pub(super) const SKIPPED: &str = "hpc_storage_proxy_skipped_resources";
+pub(super) const QUOTA_PROBLEMS: &str = "hpc_storage_proxy_quota_problems";
 pub(super) const GIDS: &str = "hpc_storage_proxy_gid_cache_entries";
 pub(super) const GID_HITS: &str = "hpc_storage_proxy_gid_cache_hits_total";
 pub(super) const GID_MISSES: &str = "hpc_storage_proxy_gid_cache_misses_total";
@@ -122,6 +123,15 @@ pub const TABLE: &[Metric] = &[
         Unit::Count,
         &["reason"],
         "Resources that the newest snapshot leaves out. `reason` is `MissingIdentityError` or `MalformedResourceError`.",
+    ),
+    row(
+        QUOTA_PROBLEMS,
+        Kind::Gauge,
+        Unit::Count,
+        &["code"],
+        "Items of the newest snapshot whose quotas cannot be trusted, so no provisioner acts on them. `code` is as in \
+         `quotaProblems` of the listing: `missing_component`, `pinned_by_option`, `unreadable_order`, `zero_limit` or \
+         `zero_ordered`.",
     ),
     row(GIDS, Kind::Gauge, Unit::Count, &[], "Projects whose GID is cached."),
     row(GID_HITS, Kind::Counter, Unit::Count, &[], "GIDs that a reading took from the cache."),

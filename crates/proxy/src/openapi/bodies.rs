@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use catalog::{Item, OrderInProgress, Skipped, Status};
+use catalog::{Item, OrderInProgress, QuotaProblem, Skipped, Status};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -28,6 +28,11 @@ pub(super) struct Listing<'a> {
     skipped: Vec<Skipped>,
     /// The orders in progress of the items on this page, by `itemId`. An item without one has no entry.
     orders: BTreeMap<Uuid, OrderInProgress<'a>>,
+    /// The items on this page whose quotas cannot be trusted, by `itemId`, with the reason: a limit that is absent counts
+    /// as 0 in `quotas`, and an override can contradict a new limit. Do not act on these quotas, and do not reject an order
+    /// because of them; ask a person.
+    #[schema(rename = "quotaProblems")]
+    quota_problems: BTreeMap<Uuid, QuotaProblem>,
     /// True where GIDs may be invented, by a proxy in development mode; absent elsewhere.
     #[schema(nullable = false)]
     mock_identities: Option<bool>,

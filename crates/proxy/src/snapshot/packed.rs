@@ -3,17 +3,18 @@
 //! Eight bytes with the length of a head, the head as JSON, the text of the items as it stands.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use catalog::{Callbacks, Index, Skipped};
+use catalog::{Callbacks, Index, QuotaProblemCode, Skipped};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Snapshot;
-use super::orders::{Orders, Place};
+use super::entries::{Entries, Place};
 use super::text::Text;
 
 /// Changes whenever the bytes mean something else.
-pub const FORM: u32 = 2;
+pub const FORM: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -22,9 +23,26 @@ struct Head<'a> {
     malformed: Cow<'a, [Skipped]>,
     ids: Cow<'a, [Uuid]>,
     ends: Vec<Cow<'a, [u32]>>,
-    orders: Cow<'a, [Place]>,
-    orders_text: Cow<'a, str>,
+    orders: PackedEntries<'a>,
+    quota_problems: PackedEntries<'a>,
+    problem_counts: Cow<'a, BTreeMap<QuotaProblemCode, usize>>,
     callbacks: Cow<'a, [Callbacks]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedEntries<'a> {
+    places: Cow<'a, [Place]>,
+    text: Cow<'a, str>,
+}
+
+impl<'a> PackedEntries<'a> {
+    fn of(entries: &'a Entries) -> Self {
+        Self { places: Cow::Borrowed(entries.places()), text: String::from_utf8_lossy(entries.text()) }
+    }
+
+    fn restore(self, items: usize) -> Option<Entries> {
+        Entries::restore(self.places.into_owned(), self.text.into_owned(), items)
+    }
 }
 
 impl Snapshot {
@@ -40,8 +58,9 @@ impl Snapshot {
             malformed: Cow::Borrowed(&self.malformed),
             ids: Cow::Borrowed(self.items.ids()),
             ends: self.items.ends().map(Cow::Borrowed).collect(),
-            orders: Cow::Borrowed(self.orders.places()),
-            orders_text: String::from_utf8_lossy(self.orders.text()),
+            orders: PackedEntries::of(&self.orders),
+            quota_problems: PackedEntries::of(&self.quota_problems),
+            problem_counts: Cow::Borrowed(&self.problem_counts),
             callbacks: Cow::Borrowed(&self.callbacks),
         })?;
         let mut packed = (head.len() as u64).to_le_bytes().to_vec();
@@ -56,17 +75,18 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head { index, skipped, malformed, ids, ends, orders, orders_text, callbacks } =
+        let Head { index, skipped, malformed, ids, ends, orders, quota_problems, problem_counts, callbacks } =
             serde_json::from_slice(head).ok()?;
         let ends = ends.into_iter().map(Cow::into_owned).collect();
         let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
-        let orders = Orders::restore(orders.into_owned(), orders_text.into_owned(), items.len())?;
+        let entries = [orders.restore(items.len())?, quota_problems.restore(items.len())?];
         if !index.fits(items.len(), skipped.len()) {
             return None;
         }
         Self::of(
             items,
-            orders,
+            entries,
+            problem_counts.into_owned(),
             callbacks.into_owned(),
             index.into_owned(),
             skipped.into_owned(),
@@ -94,7 +114,8 @@ mod tests {
                 "uuid": Uuid::from_u128(number), "slug": format!("resource-{number}"), "state": state,
                 "offering_uuid": Uuid::from_u128(1), "offering_slug": "capstor", "provider_slug": "provider",
                 "customer_slug": "customer",
-                "project_slug": if number.is_multiple_of(2) { "known" } else { "unknown" }, "limits": {"storage": 1},
+                "project_slug": if number.is_multiple_of(2) { "known" } else { "unknown" },
+                "limits": if number.is_multiple_of(6) { json!({}) } else { json!({"storage": 1}) },
                 "order_in_progress": number.is_multiple_of(4).then(|| json!({
                     "uuid": Uuid::from_u128(number + 1), "type": "Update", "state": order,
                     "url": format!("https://waldur.example.org/api/marketplace-orders/{number}/"),
@@ -129,13 +150,15 @@ mod tests {
             assert_eq!(again.fingerprint(), snapshot.fingerprint());
             assert_eq!(again.left_out(), snapshot.left_out());
             assert_eq!(again.callbacks(), snapshot.callbacks());
+            let missing = |snapshot: &Snapshot| snapshot.quota_problems(QuotaProblemCode::MissingComponent);
+            assert_eq!((missing(&again), missing(&snapshot)), (missing(&snapshot), count.div_ceil(6) as usize));
             assert_eq!(snapshot.callbacks().len(), usize::try_from(count.div_ceil(4)).unwrap());
             for state in [None, Some(State::Ok), Some(State::Erred)] {
                 let filter = Filter { state, ..Filter::default() };
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
                 assert_eq!(
-                    (again.total, again.items, again.orders, again.skipped),
-                    (snapshot.total, snapshot.items, snapshot.orders, snapshot.skipped)
+                    (again.total, again.items, again.orders, again.quota_problems, again.skipped),
+                    (snapshot.total, snapshot.items, snapshot.orders, snapshot.quota_problems, snapshot.skipped)
                 );
             }
         }
@@ -172,8 +195,9 @@ mod tests {
             ("\"ids\":[", "\"ids\":[\"00000000-0000-0000-0000-000000000000\","),
             ("\"ends\":[[", "\"ends\":[[1,"),
             ("MissingIdentityError", "AnotherError"),
-            ("\"orders\":[{\"item\":1,", "\"orders\":[{\"item\":9,"),
-            ("\"orders_text\":\"", "\"orders_text\":\" "),
+            ("\"orders\":{\"places\":[{\"item\":1,", "\"orders\":{\"places\":[{\"item\":9,"),
+            ("\"quota_problems\":{\"places\":[{\"item\":1,", "\"quota_problems\":{\"places\":[{\"item\":9,"),
+            ("\"text\":\"", "\"text\":\" "),
         ] {
             let changed = text.replacen(is, other, 1);
             assert_ne!(changed, text, "{is}");

@@ -29,11 +29,15 @@ fn a_site_in_order_is_ok_line_by_line() {
         ("ok", "offering capstor"),
         ("ok", "offering vast"),
         ("ok", "offering iopsstor"),
+        ("warning", "quotas"),
         ("ok", "machine token"),
         ("ok", "HPC User API"),
         ("ok", "Keycloak"),
     ];
     assert_eq!(lines(&ended), expected);
+    // Options of this world pin hard quotas below their limits.
+    let quotas = line(&ended, "warning  quotas");
+    assert!(quotas.contains("with pinned_by_option; the first, ") && quotas.contains("change or clear"), "{quotas}");
     assert_eq!(ended.stderr, "");
     let rows = crate::site::golden("plain", "upstream.json");
     for slug in ["capstor", "vast", "iopsstor"] {
@@ -199,8 +203,8 @@ fn scripts_get_one_document() {
     assert_eq!(report["ok"], false);
     let outcomes: Vec<_> =
         report["checks"].as_array().unwrap().iter().map(|check| check["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "failed"]);
-    let keycloak = &report["checks"][7];
+    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "warning", "ok", "ok", "failed"]);
+    let keycloak = &report["checks"][8];
     assert_eq!(keycloak["check"], "Keycloak");
     assert!(keycloak["detail"].as_str().unwrap().contains("404"));
     let remedy = keycloak["remedy"].as_str().unwrap();

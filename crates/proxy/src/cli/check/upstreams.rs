@@ -1,9 +1,9 @@
 //! Each upstream, asked as the proxy asks it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
-use catalog::{Identities, Policy, Skipped};
+use catalog::{Identities, Policy, QuotaProblem, QuotaProblemCode, Skipped};
 use futures::future;
 use tokio::sync::oneshot::{Receiver, Sender};
 
@@ -51,9 +51,39 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
     findings.extend(
         systems.iter().zip(offerings).map(|(system, offerings)| offering(system, offerings.as_deref(), &listing)),
     );
+    findings.extend(quota_problems(&listing, &source::policy(settings)));
     // An error says that nobody waits for it.
     let _ = told.send(listing);
     findings
+}
+
+/// The resources whose quotas cannot be trusted, one finding for each kind of problem.
+fn quota_problems(listing: &Listing, policy: &Policy) -> Vec<Finding> {
+    let mut found = BTreeMap::<_, Vec<_>>::new();
+    for resource in listing.resources() {
+        if let Some(problem) = QuotaProblem::of(resource, policy.inodes) {
+            found.entry(problem.code).or_default().push((&resource.slug, problem.detail));
+        }
+    }
+    let finding = |(code, resources): (QuotaProblemCode, Vec<(&String, String)>)| {
+        let (slug, detail) = &resources[0];
+        let count = counted(resources.len(), "resource");
+        let remedy = match code {
+            QuotaProblemCode::MissingComponent => {
+                "name the offering's component `storage` in Waldur; until then nothing is made"
+            }
+            QuotaProblemCode::PinnedByOption => "change or clear the option of the resource in Waldur",
+            QuotaProblemCode::UnreadableOrder => {
+                "look at the order in Waldur; until it is changed or rejected it waits"
+            }
+            QuotaProblemCode::ZeroLimit | QuotaProblemCode::ZeroOrdered => {
+                "raise the limit in Waldur, or terminate the resource"
+            }
+        };
+        Finding::warning("quotas", format!("{count} with {}; the first, {slug}: {detail}", code.as_str()))
+            .with_remedy(remedy.to_owned())
+    };
+    found.into_iter().map(finding).collect()
 }
 
 fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>, listing: &Listing) -> Finding {

@@ -1,21 +1,21 @@
-//! The orders in progress, rendered to JSON once. Like the items they stand one after the other, so that those of a page
-//! are slices.
+//! Maps by `itemId` beside the items, rendered to JSON once: orders in progress, quota problems. Like the items, their
+//! entries stand one after the other, so the entries of a page are slices.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use catalog::Catalogue;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-/// The orders in progress of a catalogue.
+/// Entries of a map by `itemId`, for some of the items of a catalogue.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
+pub(super) struct Entries {
     places: Vec<Place>,
     /// The entries of a JSON map by `itemId`, with a comma between each two.
     text: Bytes,
 }
 
-/// Where an order stands. Ascending in both.
+/// Where an entry stands. Ascending in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Position of its item.
@@ -24,33 +24,35 @@ pub(super) struct Place {
     end: u32,
 }
 
-impl Orders {
-    /// Renders the orders of a catalogue.
+impl Entries {
+    /// Renders entries, each given with the position and the id of its item, in the order of the items.
     ///
     /// # Errors
     ///
-    /// None in practice: an order has nothing that JSON cannot say.
+    /// None in practice: no entry has anything that JSON cannot say.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "there are fewer than 2^32 items, and an entry takes some 200 bytes"
     )]
-    pub(super) fn render(catalogue: &Catalogue<'_>) -> Result<Self, serde_json::Error> {
+    pub(super) fn render(
+        entries: impl Iterator<Item = (usize, Uuid, impl Serialize)>,
+    ) -> Result<Self, serde_json::Error> {
         let (mut places, mut text) = (Vec::new(), Vec::new());
-        for (item, id, order) in catalogue.orders() {
+        for (item, id, entry) in entries {
             if !text.is_empty() {
                 text.push(b',');
             }
             serde_json::to_writer(&mut text, &id)?;
             text.push(b':');
-            serde_json::to_writer(&mut text, &order)?;
+            serde_json::to_writer(&mut text, &entry)?;
             places.push(Place { item: item as u32, end: text.len() as u32 });
         }
         text.shrink_to_fit();
         Ok(Self { places, text: text.into() })
     }
 
-    /// Puts together what [`places`](Self::places) and [`text`](Self::text) have told of a catalogue of so many items;
-    /// `None` where it does not fit together.
+    /// Rebuilds the entries from [`places`](Self::places) and [`text`](Self::text), for a catalogue of `items` items; `None`
+    /// where they do not fit together.
     pub(super) fn restore(places: Vec<Place>, text: String, items: usize) -> Option<Self> {
         let ascending = places.is_sorted_by(|one, next| one.item < next.item && one.end + 1 < next.end);
         let last = places.last().copied().unwrap_or(Place { item: 0, end: 0 });
@@ -58,7 +60,7 @@ impl Orders {
         (ascending && fits && last.end as usize == text.len()).then(|| Self { places, text: text.into() })
     }
 
-    /// Where each order stands.
+    /// Where each entry stands.
     pub(super) fn places(&self) -> &[Place] {
         &self.places
     }
@@ -68,7 +70,7 @@ impl Orders {
         &self.text
     }
 
-    /// The entries of the orders of the items at these positions; `None` where there is none.
+    /// The entries of the items at these positions; `None` where there is none.
     pub(super) fn slice(&self, items: &Range<usize>) -> Option<Bytes> {
         let before = |position: usize| self.places.partition_point(|place| (place.item as usize) < position);
         let (first, past) = (before(items.start), before(items.end));
@@ -82,14 +84,14 @@ impl Orders {
 mod tests {
     use super::*;
 
-    fn orders() -> Orders {
+    fn entries() -> Entries {
         let places = [(1, 1), (4, 3), (5, 5)].map(|(item, end)| Place { item, end });
-        Orders::restore(places.into(), "a,b,c".to_owned(), 6).unwrap()
+        Entries::restore(places.into(), "a,b,c".to_owned(), 6).unwrap()
     }
 
     #[test]
-    fn slices_are_the_orders_of_the_items() {
-        let orders = orders();
+    fn slices_are_the_entries_of_the_items() {
+        let all = entries();
         for (items, entries) in [
             (0..6, Some("a,b,c")),
             (0..1, None),
@@ -102,10 +104,10 @@ mod tests {
             // A page past the end.
             (Range { start: 9, end: 6 }, None),
         ] {
-            let slice = orders.slice(&items);
+            let slice = all.slice(&items);
             assert_eq!(slice.as_deref(), entries.map(str::as_bytes), "{items:?}");
         }
-        assert_eq!(Orders::default().slice(&(0..10)), None);
+        assert_eq!(Entries::default().slice(&(0..10)), None);
     }
 
     #[test]
@@ -120,7 +122,7 @@ mod tests {
             (&[], "a", 2),
         ] {
             let places = places.iter().map(|(item, end)| Place { item: *item, end: *end }).collect();
-            assert!(Orders::restore(places, text.to_owned(), items).is_none(), "{text:?} of {items} items");
+            assert!(Entries::restore(places, text.to_owned(), items).is_none(), "{text:?} of {items} items");
         }
     }
 }

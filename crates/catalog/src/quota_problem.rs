@@ -1,0 +1,265 @@
+//! Quotas that cannot be trusted: the document shows a number, but nobody asked for that number.
+//!
+//! The mapping rules turn what is absent into 0 and let an override win over the limit. A provisioner must not act on such
+//! a number, and must not reject an order because of it (decision D20), so the listing names each case and its cause.
+
+use serde::{Deserialize, Serialize};
+
+use crate::order::{Order, OrderState, OrderType};
+use crate::quota::{self, InodeRule, Limits, Options};
+use crate::resource::{Resource, State};
+
+/// Why the quotas of an item cannot be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct QuotaProblem {
+    /// The kind of problem.
+    pub code: QuotaProblemCode,
+    /// The cause, for people: which limit or option, and its value.
+    pub detail: String,
+}
+
+/// Kinds of quota problems. `missing_component`: the limits have no component `storage`. `pinned_by_option`: an option
+/// overrides the limit, so that a quota is 0 or its soft value is above its hard value. `unreadable_order`: the order changes
+/// limits or options, but they cannot be read. `zero_limit`: the limit is 0, or too small for an inode quota.
+/// `zero_ordered`: the order itself asks for a limit of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaProblemCode {
+    /// The limits have no component `storage`.
+    MissingComponent,
+    /// An option overrides the limit in a way that makes no quota.
+    PinnedByOption,
+    /// The order's limits or options cannot be read.
+    UnreadableOrder,
+    /// The limit is 0, or too small for an inode quota.
+    ZeroLimit,
+    /// The order itself asks for a limit of 0.
+    ZeroOrdered,
+}
+
+impl QuotaProblemCode {
+    /// All codes, in the order in which they are documented.
+    pub const ALL: [Self; 5] =
+        [Self::MissingComponent, Self::PinnedByOption, Self::UnreadableOrder, Self::ZeroLimit, Self::ZeroOrdered];
+
+    /// The code as it is published.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingComponent => "missing_component",
+            Self::PinnedByOption => "pinned_by_option",
+            Self::UnreadableOrder => "unreadable_order",
+            Self::ZeroLimit => "zero_limit",
+            Self::ZeroOrdered => "zero_ordered",
+        }
+    }
+}
+
+/// Component names in a message; the rest are counted.
+const NAMED: usize = 5;
+
+impl QuotaProblem {
+    /// The problem of a resource's quotas, as they stand or as the order in progress changes them. `None` where there is
+    /// none, and where quotas no longer matter: the resource is terminated, or is about to be.
+    pub fn of(resource: &Resource, rule: InodeRule) -> Option<Self> {
+        // What the customer has not approved may never come.
+        let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
+        let ends = matches!(resource.state, State::Terminated | State::Terminating);
+        if ends || order.is_some_and(|order| order.kind == OrderType::Terminate) {
+            return None;
+        }
+        let problem = |code, detail| Some(Self { code, detail });
+        if let Some(detail) = order.and_then(|order| unreadable(order, resource)) {
+            return problem(QuotaProblemCode::UnreadableOrder, detail);
+        }
+        let update = order.and_then(|order| order.update.as_ref());
+        let limits = update.and_then(|update| update.new_limits.as_ref()).unwrap_or(&resource.limits);
+        let options = update.and_then(|update| update.new_options.as_ref()).unwrap_or(&resource.options);
+        let Some(storage) = limits.storage else {
+            return problem(QuotaProblemCode::MissingComponent, missing_component(limits));
+        };
+        if storage <= 0.0 {
+            let ordered = order.is_some_and(|order| order.storage == Some(0.0)) && options.hard_quota_space.is_none();
+            let code = if ordered { QuotaProblemCode::ZeroOrdered } else { QuotaProblemCode::ZeroLimit };
+            return problem(code, "the limit storage is 0".to_owned());
+        }
+        let owner = if update.is_some_and(|update| update.new_options.is_some()) { "order's new" } else { "resource" };
+        let limit = if update.is_some_and(|update| update.new_limits.is_some()) { "new limit" } else { "limit" };
+        if let Some(detail) = pinned_space(storage, options, owner, limit) {
+            return problem(QuotaProblemCode::PinnedByOption, detail);
+        }
+        inodes(limits, options, rule, owner).and_then(|(code, detail)| problem(code, detail))
+    }
+}
+
+/// Why the quotas that an order asks for are unknown.
+fn unreadable(order: &Order, resource: &Resource) -> Option<String> {
+    if let Some(detail) = &order.unreadable {
+        return Some(detail.clone());
+    }
+    // An order that changes no quotas repeats the limits of its resource.
+    let (ordered, current) = (order.storage?, resource.limits.storage);
+    if order.kind != OrderType::Update || order.update.is_some() || current == Some(ordered) {
+        return None;
+    }
+    let current = current.map_or_else(|| "none".to_owned(), |current| format!("{current} TB"));
+    Some(format!(
+        "the order's limit storage is {ordered} TB and the resource's is {current}, but the order has no old_limits: it is \
+         not clear which of them holds"
+    ))
+}
+
+fn missing_component(limits: &Limits) -> String {
+    let mut names: Vec<_> = limits.others.iter().take(NAMED).cloned().collect();
+    if limits.others.len() > NAMED {
+        names.push(format!("and {} more", limits.others.len() - NAMED));
+    }
+    let present = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    format!("the limits have no component storage (present: {present})")
+}
+
+/// How an override of the hard space quota contradicts the limit of `storage` TB.
+fn pinned_space(storage: f64, options: &Options, owner: &str, limit: &str) -> Option<String> {
+    let hard = options.hard_quota_space.filter(|hard| *hard < storage)?;
+    Some(format!("{owner} option hard_quota_space ({hard} TB) pins the hard quota below the {limit} ({storage} TB)"))
+}
+
+/// Inode quotas that are 0, or soft above hard.
+fn inodes(limits: &Limits, options: &Options, rule: InodeRule, owner: &str) -> Option<(QuotaProblemCode, String)> {
+    let Ok(quotas) = quota::calculate(limits, options, rule) else {
+        return Some((
+            QuotaProblemCode::UnreadableOrder,
+            "the limit storage is too large for an inode quota".to_owned(),
+        ));
+    };
+    let [_, _, soft, hard] = quotas?.map(|quota| quota.quota);
+    let overrides =
+        [("soft_quota_inodes", options.soft_quota_inodes), ("hard_quota_inodes", options.hard_quota_inodes)];
+    if let Some((name, _)) = overrides.iter().find(|(_, value)| *value == Some(0.0)) {
+        return Some((QuotaProblemCode::PinnedByOption, format!("{owner} option {name} pins an inode quota to 0")));
+    }
+    if soft <= 0.0 || hard <= 0.0 {
+        let storage = limits.shown();
+        return Some((
+            QuotaProblemCode::ZeroLimit,
+            format!("the limit storage ({storage} TB) is too small for an inode quota: it comes to 0 inodes"),
+        ));
+    }
+    if soft <= hard {
+        return None;
+    }
+    let set: Vec<_> = overrides.iter().filter_map(|(name, value)| Some(format!("{name} ({})", (*value)?))).collect();
+    Some((
+        QuotaProblemCode::PinnedByOption,
+        format!("{owner} option {} puts the soft inode quota ({soft}) above the hard one ({hard})", set.join(" with ")),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::resource;
+
+    const RULE: InodeRule = InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 };
+
+    fn of(changes: Value) -> Option<(&'static str, String)> {
+        QuotaProblem::of(&resource(changes), RULE).map(|problem| (problem.code.as_str(), problem.detail))
+    }
+
+    fn with_order(kind: &str, attributes: Value, limits: Value) -> Value {
+        json!({"url": "https://w.example/api/marketplace-orders/1/", "type": kind, "state": "pending-provider",
+            "attributes": attributes, "limits": limits})
+    }
+
+    fn update(attributes: Value, limits: Value) -> Option<(&'static str, String)> {
+        of(json!({"state": "Updating", "order_in_progress": with_order("Update", attributes, limits)}))
+    }
+
+    #[test]
+    fn orders_that_change_no_quotas_have_no_problem() {
+        assert_eq!(of(json!({})), None);
+        // A plan switch and a renewal.
+        assert_eq!(update(json!({}), json!({"storage": 10})), None);
+        assert_eq!(update(json!(null), json!({})), None);
+        assert_eq!(update(json!({"action": "renew", "old_limits": {"storage": 10}}), json!({"storage": 10})), None);
+        assert_eq!(update(json!({"old_limits": {"storage": 10}}), json!({"storage": 20})), None);
+        assert_eq!(update(json!({"old_options": {}, "new_options": {"hard_quota_space": null}}), json!({})), None);
+    }
+
+    #[test]
+    fn each_problem_names_its_cause() {
+        let problem = |changes: Value, code: &str, words: &str| {
+            let (found, detail) = of(changes.clone()).unwrap_or_else(|| panic!("{changes} has no problem"));
+            assert_eq!(found, code, "{changes}: {detail}");
+            assert!(detail.contains(words), "{changes}: {detail}");
+        };
+        problem(json!({"limits": {}}), "missing_component", "present: nothing");
+        problem(json!({"limits": {"storage_tb": 10}}), "missing_component", "storage (present: storage_tb)");
+        problem(json!({"limits": {"storage": null, "ram": 1}}), "missing_component", "(present: ram)");
+        problem(json!({"limits": {}, "options": {"hard_quota_space": 5}}), "missing_component", "nothing");
+        problem(json!({"limits": {"storage": 0}}), "zero_limit", "storage is 0");
+        problem(json!({"limits": {"storage": 1e-9}}), "zero_limit", "0 inodes");
+        problem(json!({"limits": {"storage": 0}, "options": {"hard_quota_space": 20}}), "zero_limit", "storage is 0");
+        let pinned = "resource option hard_quota_space (5 TB) pins the hard quota below the limit (10 TB)";
+        problem(json!({"options": {"hard_quota_space": 5}}), "pinned_by_option", pinned);
+        problem(json!({"options": {"hard_quota_inodes": 0}}), "pinned_by_option", "hard_quota_inodes pins");
+        problem(json!({"options": {"hard_quota_inodes": 5}}), "pinned_by_option", "(13300000) above the hard one (5)");
+    }
+
+    #[test]
+    fn what_an_order_says_is_told_apart_from_what_it_leaves_out() {
+        let problem = |found: Option<(&str, String)>, code: &str, words: &str| {
+            let (found, detail) = found.unwrap();
+            assert!(found == code && detail.contains(words), "{found}: {detail}");
+        };
+        let old = |value: Value| json!({"old_limits": value});
+        problem(
+            update(old(json!({"storage": -1})), json!({"storage": 2})),
+            "unreadable_order",
+            "old_limits.storage is neg",
+        );
+        problem(
+            update(old(json!({"storage": 1})), json!({"storage": "much"})),
+            "unreadable_order",
+            "limits.storage is not",
+        );
+        problem(update(old(json!({"storage": 1})), json!("much")), "unreadable_order", "limits are not a map");
+        problem(update(old(json!({"storage": 1})), json!({})), "unreadable_order", "its limits are empty");
+        problem(update(old(json!({"tb": 1})), json!({"tb": 2})), "missing_component", "(present: tb)");
+        problem(update(json!({}), json!({"storage": 20})), "unreadable_order", "no old_limits");
+        problem(update(json!("old_limits"), json!({})), "unreadable_order", "attributes are not a map");
+        problem(update(json!({"new_limits": {"storage": 1}}), json!({})), "unreadable_order", "hold new_limits");
+        let cleared = json!({"old_options": {"hard_quota_space": 20}, "new_options": {"hard_quota_space": ""}});
+        problem(update(cleared, json!({})), "unreadable_order", "new_options.hard_quota_space is not a number");
+        let emptied = json!({"old_options": {"hard_quota_space": 20}, "new_options": {}});
+        problem(update(emptied, json!({})), "unreadable_order", "new_options are empty");
+        let options = json!({"new_options": {"hard_quota_space": 3}});
+        problem(update(options, json!({})), "pinned_by_option", "order's new option hard_quota_space (3 TB)");
+        problem(update(old(json!({"storage": 10})), json!({"storage": 0})), "zero_ordered", "storage is 0");
+        let created = with_order("Create", json!({}), json!({"storage": 0}));
+        let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
+        problem(of(changes), "zero_ordered", "storage is 0");
+        // Zero in the resource alone is not what the order asks for.
+        let created = with_order("Create", json!({}), json!({}));
+        let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
+        problem(of(changes), "zero_limit", "storage is 0");
+    }
+
+    #[test]
+    fn an_option_that_pins_the_old_limit_is_named_with_both_values() {
+        let order = with_order("Update", json!({"old_limits": {"storage": 10}}), json!({"storage": 20}));
+        let changes = json!({"state": "Updating", "options": {"hard_quota_space": 10}, "order_in_progress": order});
+        let detail = "resource option hard_quota_space (10 TB) pins the hard quota below the new limit (20 TB)";
+        assert_eq!(of(changes), Some(("pinned_by_option", detail.to_owned())));
+    }
+
+    #[test]
+    fn quotas_of_what_ends_do_not_matter() {
+        assert_eq!(of(json!({"state": "Terminated", "limits": {}})), None);
+        let order = with_order("Terminate", json!({}), json!({}));
+        assert_eq!(of(json!({"limits": {}, "order_in_progress": order})), None);
+    }
+}
