@@ -3,6 +3,7 @@
 //! What an item says and cannot be understood makes that item [`Odd`]: it is held for a person, never guessed. What the
 //! document lacks as a whole makes it unreadable: a list that is not complete is no list.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -57,12 +58,23 @@ pub struct Resource {
     pub uid: Option<u32>,
     /// Quotas that apply.
     pub quotas: Option<Quotas>,
-    /// Quotas that the order in progress asks for.
+    /// Quotas that the order in progress asks for; `None` where it changes none (decision D26).
     pub new_quotas: Option<Quotas>,
+    /// Why the quotas cannot be trusted, as the proxy says.
+    pub quota_problem: Option<QuotaProblem>,
     /// The order in progress.
     pub order: Option<Order>,
     /// Where to report.
     pub links: Links,
+}
+
+/// Why quotas cannot be trusted: the document shows a number that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaProblem {
+    /// Whether the order itself asks for a quota of 0: the only one of these problems that an order is to blame for.
+    pub zero_ordered: bool,
+    /// The cause, as the proxy says.
+    pub detail: String,
 }
 
 /// Four numbers as published: TB and inodes.
@@ -247,11 +259,19 @@ struct Page<'a> {
     resources: Vec<&'a RawValue>,
     pagination: Pagination,
     #[serde(borrow, default)]
-    orders: Option<BTreeMap<Uuid, &'a RawValue>>,
-    #[serde(default)]
-    skipped: Vec<Skipped>,
+    orders: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
+    #[serde(borrow, default, rename = "quotaProblems")]
+    quota_problems: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    #[serde(borrow, default)]
+    skipped: Vec<&'a RawValue>,
     #[serde(default)]
     mock_identities: bool,
+}
+
+#[derive(Deserialize)]
+struct WireProblem {
+    code: String,
+    detail: String,
 }
 
 #[derive(Deserialize)]
@@ -260,7 +280,7 @@ struct Pagination {
     pages: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Skipped {
     #[serde(rename = "itemId")]
     item_id: Option<Uuid>,
@@ -368,13 +388,15 @@ pub fn assemble(bodies: &[Vec<u8>], mock_identities: bool) -> Result<Document, U
             return Err(Unreadable::Changed { read, total: page.pagination.total });
         }
         read += page.resources.len();
+        let beside = Beside {
+            orders: by_item(orders, "orders", &mut document.odd),
+            quota_problems: by_item(page.quota_problems, "quotaProblems", &mut document.odd),
+        };
         for raw in page.resources {
-            take(raw, &orders, &mut seen, &mut document);
+            take(raw, &beside, &mut seen, &mut document);
         }
         if at == 0 {
-            let skipped = page.skipped.into_iter();
-            let odd = |it: Skipped| Odd { id: it.item_id, reason: format!("{}: {}", it.error, it.detail) };
-            document.skipped = skipped.map(odd).collect();
+            document.skipped = page.skipped.into_iter().map(skipped).collect();
         }
     }
     // Of items with one UUID none can be trusted.
@@ -397,8 +419,39 @@ fn page(at: usize, body: &[u8]) -> Result<Page<'_>, Unreadable> {
     })
 }
 
+/// What stands beside the items of a page, by `itemId`; `None` for an item with several entries.
+struct Beside<'a> {
+    orders: BTreeMap<Uuid, Option<&'a RawValue>>,
+    quota_problems: BTreeMap<Uuid, Option<&'a RawValue>>,
+}
+
+/// The entries of a map by the item that they are for. A key that is no UUID is for no item that can be named: only itself is
+/// reported.
+fn by_item<'a>(
+    entries: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    name: &str,
+    odd: &mut Vec<Odd>,
+) -> BTreeMap<Uuid, Option<&'a RawValue>> {
+    let mut by_item = BTreeMap::new();
+    for (key, entry) in entries {
+        match Uuid::try_parse(&key) {
+            // One UUID in two spellings.
+            Ok(id) => _ = by_item.entry(id).and_modify(|entry| *entry = None).or_insert(Some(entry)),
+            Err(_) => odd.push(Odd { id: None, reason: format!("a key of the map `{name}` is not a UUID") }),
+        }
+    }
+    by_item
+}
+
+fn skipped(raw: &RawValue) -> Odd {
+    match serde_json::from_str::<Skipped>(raw.get()) {
+        Ok(it) => Odd { id: it.item_id, reason: format!("{}: {}", it.error, it.detail) },
+        Err(_) => Odd { id: None, reason: "an entry of the list `skipped` cannot be read".to_owned() },
+    }
+}
+
 /// Puts one item where it belongs.
-fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeMap<Uuid, usize>, document: &mut Document) {
+fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, document: &mut Document) {
     let item: Item = match serde_json::from_str(raw.get()) {
         Ok(item) => item,
         Err(error) => {
@@ -428,11 +481,13 @@ fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeMap<
     let Ok(new_quotas) = item.new_quotas.map(four).transpose() else {
         return odd("the new quotas are not the four that they should be");
     };
-    let order = match orders.get(&id).map(|raw| order(raw)) {
+    let order = match beside.orders.get(&id).map(|raw| raw.and_then(order)) {
         Some(None) => return odd("the order in progress cannot be understood"),
         Some(order) => order,
         None => None,
     };
+    let quota_problem =
+        beside.quota_problems.get(&id).map(|raw| raw.map_or_else(QuotaProblem::unreadable, quota_problem));
     let (target, links) = (item.target.target_item, item.links);
     let gid = match kind {
         Kind::Project => target.unix_gid,
@@ -451,6 +506,7 @@ fn take(raw: &RawValue, orders: &BTreeMap<Uuid, &RawValue>, seen: &mut BTreeMap<
         uid,
         quotas,
         new_quotas,
+        quota_problem,
         order,
         links,
     });
@@ -475,6 +531,24 @@ fn four(quotas: Vec<Quota>) -> Result<Quotas, ()> {
     }
     let [space_soft, space_hard, inodes_soft, inodes_hard] = quotas.map(|quota| quota.value);
     Ok(Quotas { space: [space_soft, space_hard], inodes: [inodes_soft, inodes_hard] })
+}
+
+impl QuotaProblem {
+    /// An entry that says that there is a problem, but not which.
+    fn unreadable() -> Self {
+        Self {
+            zero_ordered: false,
+            detail: "the proxy reports a problem with the quotas, but it cannot be read".to_owned(),
+        }
+    }
+}
+
+/// An entry of `quotaProblems`. A code that is not known here is a problem all the same.
+fn quota_problem(raw: &RawValue) -> QuotaProblem {
+    match serde_json::from_str::<WireProblem>(raw.get()) {
+        Ok(WireProblem { code, detail }) => QuotaProblem { zero_ordered: code == "zero_ordered", detail },
+        Err(_) => QuotaProblem::unreadable(),
+    }
 }
 
 fn order(raw: &RawValue) -> Option<Order> {

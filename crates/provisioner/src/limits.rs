@@ -81,18 +81,19 @@ struct Unjudged {
     inodes_hard: Inodes,
 }
 
-/// Why numbers are no limits. All of these last until the order or the offering is changed.
+/// Why numbers are no limits. None of these is a reason to reject an order: the numbers may follow from an option, or from
+/// nothing at all.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoLimits {
     /// A value that would mean *unlimited*.
-    #[error("the quota for {0} is 0, which storage systems take for unlimited")]
+    #[error("the quota for {0} is 0, which storage systems treat as unlimited")]
     Zero(&'static str),
     /// A soft value above the hard one.
     #[error("the soft quota for {0} is above the hard one")]
     SoftAboveHard(&'static str),
-    /// Not a whole number of bytes or inodes, or none that a computer can hold.
-    #[error("the quota for {what} ({value}) is not a whole number of {what} between 1 and 2^63")]
-    Uncountable {
+    /// Negative, or out of range.
+    #[error("the quota for {what} ({value}) is not between 0 and 2^63 {what}")]
+    OutOfRange {
         /// `bytes` or `inodes`.
         what: &'static str,
         /// The number as published.
@@ -212,26 +213,27 @@ impl fmt::Display for Limits {
     }
 }
 
-/// `value` times `unit` as a whole number, exactly: a number is taken as the decimal that is written, not as the
-/// binary fraction that stands for it.
-pub fn exactly(value: f64, unit: u64, what: &'static str) -> Result<u64, NoLimits> {
-    let uncountable = || NoLimits::Uncountable { what, value: value.to_string() };
+/// `value` times `unit` as a whole number, rounded up (decision D27). The value is taken as the decimal that is written, not
+/// as the binary fraction that stands for it: 0.3 TB is 300 GB, not one byte more.
+pub fn round_up(value: f64, unit: u64, what: &'static str) -> Result<u64, NoLimits> {
+    let out_of_range = || NoLimits::OutOfRange { what, value: value.to_string() };
     if !value.is_finite() || value < 0.0 {
-        return Err(uncountable());
+        return Err(out_of_range());
     }
     // The shortest decimal that stands for this number; never with an exponent.
     let text = value.to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let whole: u128 = whole.parse().map_err(|_| uncountable())?;
-    let scale = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u128.checked_pow(digits));
-    let scale = scale.ok_or_else(uncountable)?;
-    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| uncountable())? };
-    let digits = whole.checked_mul(scale).and_then(|digits| digits.checked_add(fraction)).ok_or_else(uncountable)?;
-    let product = digits.checked_mul(unit.into()).ok_or_else(uncountable)?;
-    if !product.is_multiple_of(scale) || product / scale >= 1 << 63 {
-        return Err(uncountable());
+    let whole: u128 = whole.parse().map_err(|_| out_of_range())?;
+    let whole = whole.checked_mul(unit.into()).ok_or_else(out_of_range)?;
+    // Digit by digit from the last one, carrying tenths: a fraction of any length fits.
+    let (mut carried, mut rest) = (0_u128, false);
+    for digit in fraction.bytes().rev() {
+        let tenths = u128::from(digit - b'0') * u128::from(unit) + carried;
+        rest |= !tenths.is_multiple_of(10);
+        carried = tenths / 10;
     }
-    u64::try_from(product / scale).map_err(|_| uncountable())
+    let rounded = whole + carried + u128::from(rest);
+    u64::try_from(rounded).ok().filter(|rounded| *rounded < 1 << 63).ok_or_else(out_of_range)
 }
 
 #[cfg(test)]
@@ -251,16 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_taken_as_they_are_written() {
-        let tb = Terabyte::Decimal.bytes();
-        assert_eq!(exactly(10.0, tb, "bytes"), Ok(10_000_000_000_000));
-        assert_eq!(exactly(0.3, tb, "bytes"), Ok(300_000_000_000));
-        assert_eq!(exactly(0.5, Terabyte::Binary.bytes(), "bytes"), Ok(1 << 39));
-        assert_eq!(exactly(0.000_000_000_001, tb, "bytes"), Ok(1));
-        for odd in [0.000_000_000_000_1, f64::NAN, f64::INFINITY, -1.0, 1e300, 9_223_372.036_854_776] {
-            assert!(exactly(odd, tb, "bytes").is_err(), "{odd}");
+    fn numbers_are_taken_as_they_are_written_and_rounded_up() {
+        let (tb, tib) = (Terabyte::Decimal.bytes(), Terabyte::Binary.bytes());
+        for (value, unit, bytes) in [
+            (10.0, tb, 10_000_000_000_000),
+            (0.3, tb, 300_000_000_000),
+            (0.3, tib, 329_853_488_333),
+            (0.5, tib, 1 << 39),
+            (1.0 / 3.0, tb, 333_333_333_334),
+            (0.000_000_000_001, tb, 1),
+            (0.000_000_000_000_1, tb, 1),
+            (f64::MIN_POSITIVE, tb, 1),
+            (0.0, tb, 0),
+        ] {
+            assert_eq!(round_up(value, unit, "bytes"), Ok(bytes), "{value} × {unit}");
         }
-        assert!(exactly(1.5, 1, "inodes").is_err());
+        assert_eq!(round_up(1.5, 1, "inodes"), Ok(2));
+        for odd in [f64::NAN, f64::INFINITY, -1.0, 1e300, 9_223_372.036_854_776] {
+            assert!(round_up(odd, tb, "bytes").is_err(), "{odd}");
+        }
     }
 
     #[test]
@@ -288,7 +299,16 @@ mod tests {
     proptest! {
         #[test]
         fn whole_numbers_of_inodes_come_through(n in 0_u32..) {
-            prop_assert_eq!(exactly(f64::from(n), 1, "inodes"), Ok(u64::from(n)));
+            prop_assert_eq!(round_up(f64::from(n), 1, "inodes"), Ok(u64::from(n)));
+        }
+
+        #[test]
+        fn less_than_one_is_added(value in 0.0..1e6_f64) {
+            let (bytes, tb) = (round_up(value, Terabyte::Decimal.bytes(), "bytes").unwrap(), 1e12);
+            #[expect(clippy::cast_precision_loss, reason = "the tolerance is wider")]
+            let difference = bytes as f64 - value * tb;
+            let noise = value * tb * f64::EPSILON * 2.0;
+            prop_assert!((-noise..=1.0 + noise).contains(&difference), "{}", difference);
         }
 
         #[test]

@@ -154,7 +154,7 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
 }
 
 /// What is found for each, in their order.
-fn look(system: &System, judged: &[Result<Wanted, preflight::Refusal>]) -> Vec<Result<Seen, String>> {
+fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<Result<Seen, String>> {
     if let Err(fault) = system.driver.ready() {
         return judged.iter().map(|_| Err(told(&fault))).collect();
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::document::{Offering, Order, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Difference, Present, Seen, Wanted};
-use crate::preflight::Refusal;
+use crate::preflight::{Obstacle, ObstacleKind};
 
 mod mass;
 
@@ -18,8 +18,8 @@ pub use mass::{Consent, DAY, Lately, Mass};
 pub struct Case {
     /// As published.
     pub resource: Resource,
-    /// The directory as it shall be, or why there cannot be one.
-    pub wanted: Result<Wanted, Refusal>,
+    /// The directory's desired state, or why there is none.
+    pub wanted: Result<Wanted, Obstacle>,
     /// What is found; an error text where it could not be read.
     pub seen: Result<Seen, String>,
     /// Whether work on it was begun in an earlier pass and not brought to its end.
@@ -34,7 +34,8 @@ pub struct Policy {
     pub heal: bool,
     /// Whether quotas may shrink below what is used.
     pub shrink_below_usage: bool,
-    /// Whether an order that can never be carried out is rejected (before approval) or set erred (after it).
+    /// Whether an order that literally asks for something impossible ([`ObstacleKind::Impossible`]) is rejected (before
+    /// approval) or set erred (after it). Otherwise it is held for a person, like all others (decision D20).
     pub refuse: bool,
     /// Whether the termination of a resource whose directory is neither at its place nor in the trash is carried out.
     /// Otherwise a person looks first: it may have been moved away.
@@ -46,7 +47,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { heal: false, shrink_below_usage: false, refuse: true, absent_is_gone: false, mass: 5 }
+        Self { heal: false, shrink_below_usage: false, refuse: false, absent_is_gone: false, mass: 5 }
     }
 }
 
@@ -384,7 +385,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
     }
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return held_back(refusal),
+        Err(obstacle) => return held_back(obstacle),
     };
     match seen {
         Seen::Ours(present) => {
@@ -427,7 +428,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
 fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return refuse(refusal, order, case.unfinished, policy),
+        Err(obstacle) => return obstructed(obstacle, order, case.unfinished, policy),
     };
     let creates = order.kind == OrderKind::Create;
     let mut work = match seen {
@@ -463,7 +464,7 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
 fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return hold(Hold::Refused, refusal.reason.clone()),
+        Err(obstacle) => return held_back(obstacle),
     };
     let work = match seen {
         Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
@@ -501,19 +502,40 @@ fn around(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
     work
 }
 
-/// An order that can never be carried out.
-fn refuse(refusal: &Refusal, order: &Order, begun: bool, policy: Policy) -> Outcome {
-    if !refusal.lasting || !policy.refuse {
-        return held_back(refusal);
+/// An order that there is an obstacle to.
+fn obstructed(obstacle: &Obstacle, order: &Order, begun: bool, policy: Policy) -> Outcome {
+    if obstacle.kind != ObstacleKind::Impossible || !policy.refuse {
+        return held_back(obstacle);
     }
-    let reason = refusal.reason.clone();
-    let steps = match order.state {
-        OrderState::PendingProvider => vec![Step::Reject(reason)],
-        // Without a back-end id Waldur would take the resource of a failed Create for gone.
-        _ if begun => vec![Step::SetBackendId, Step::Erred(reason)],
-        _ => vec![Step::Erred(reason)],
-    };
-    Outcome::Do(steps, format!("{:?} order {} cannot be carried out", order.kind, state(order)))
+    let why = format!("{:?} order {} cannot be carried out: {}", order.kind, state(order), obstacle.reason);
+    Outcome::Do(refusal(order, begun, &obstacle.reason), why)
+}
+
+/// The steps that end an order without carrying it out. `begun`: something may exist on the storage.
+fn refusal(order: &Order, begun: bool, reason: &str) -> Vec<Step> {
+    match order.state {
+        OrderState::PendingProvider => vec![Step::Reject(reason.to_owned())],
+        // Without a back-end ID, Waldur takes the resource of a failed Create for gone.
+        _ if begun => vec![Step::SetBackendId, Step::Erred(reason.to_owned())],
+        _ => vec![Step::Erred(reason.to_owned())],
+    }
+}
+
+/// The task by which a person ends the order of a resource without carrying it out; why there is none.
+pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
+    let Resource { id, system, path, .. } = &case.resource;
+    let Some(order) = &case.resource.order else { return Err("it has no order in progress".to_owned()) };
+    if order.state == OrderState::Other {
+        return Err("its order does not wait for the provider: only Waldur's users can end it".to_owned());
+    }
+    if order.offering == Offering::Basic && order.state == OrderState::Executing {
+        return Err("its order was approved, and Waldur completes it by itself".to_owned());
+    }
+    // Where there is no desired state, the storage was not looked at.
+    let begun = case.unfinished || case.wanted.is_err() || !matches!(case.seen, Ok(Seen::Absent));
+    let steps = refusal(order, begun, reason);
+    let (system, path) = (system.clone(), path.clone());
+    Ok(Task { id: *id, system, path, why: format!("rejected: {reason}"), order: Some(order.id), steps })
 }
 
 /// Why a shrink is held.
@@ -533,8 +555,13 @@ fn hold(hold: Hold, reason: impl Into<String>) -> Outcome {
     Outcome::Hold(hold, reason.into())
 }
 
-fn held_back(refusal: &Refusal) -> Outcome {
-    hold(if refusal.lasting { Hold::Refused } else { Hold::Waiting }, refusal.reason.clone())
+fn held_back(Obstacle { kind, reason }: &Obstacle) -> Outcome {
+    let why = match kind {
+        ObstacleKind::Waiting => Hold::Waiting,
+        ObstacleKind::Conflict => Hold::Conflict,
+        ObstacleKind::Person | ObstacleKind::Impossible => Hold::Refused,
+    };
+    hold(why, reason.clone())
 }
 
 fn state(order: &Order) -> &'static str {

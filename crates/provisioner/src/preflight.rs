@@ -1,4 +1,4 @@
-//! What is wanted for a resource, or why nothing can be: judged before anything is touched.
+//! The desired state of a resource's directory, or the obstacle to it: decided before anything is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
 use crate::driver::{Seen, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
-use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, exactly};
+use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
 use crate::pass::{System, told};
 use crate::place::{NoPlace, Place};
 
@@ -28,28 +28,54 @@ pub struct Site {
     pub projects: Option<ProjectIds>,
 }
 
-/// Why there can be no directory.
+/// Why there is no desired state for a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Whether only another order, or a change of the offering, mends it.
-    pub lasting: bool,
+pub struct Obstacle {
+    /// Who or what removes it.
+    pub kind: ObstacleKind,
     /// What is wrong and what to do.
     pub reason: String,
 }
 
-impl Refusal {
-    fn lasting(reason: impl Into<String>) -> Self {
-        Self { lasting: true, reason: reason.into() }
+/// Who or what removes an obstacle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// It goes away by itself: somebody else's turn.
+    Waiting,
+    /// A person changes something in Waldur, at the proxy or in the settings.
+    Person,
+    /// Two resources have the same place.
+    Conflict,
+    /// Only another order does: this one literally asks for something that cannot be, whatever changes outside it. The only
+    /// kind for which an order may be rejected, and only with `policy.refuse` (decision D20).
+    Impossible,
+}
+
+impl Obstacle {
+    fn new(kind: ObstacleKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
     }
 
-    fn passing(reason: impl Into<String>) -> Self {
-        Self { lasting: false, reason: reason.into() }
+    fn waiting(reason: impl Into<String>) -> Self {
+        Self::new(ObstacleKind::Waiting, reason)
+    }
+
+    fn person(reason: impl Into<String>) -> Self {
+        Self::new(ObstacleKind::Person, reason)
+    }
+
+    fn conflict(reason: impl Into<String>) -> Self {
+        Self::new(ObstacleKind::Conflict, reason)
+    }
+
+    fn impossible(reason: impl Into<String>) -> Self {
+        Self::new(ObstacleKind::Impossible, reason)
     }
 }
 
 /// What is wanted for each of these resources, all of one system, in their order; its project ID is 0 until it is
 /// [`number`]ed.
-pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &Site) -> Vec<Result<Wanted, Refusal>> {
+pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &Site) -> Vec<Result<Wanted, Obstacle>> {
     let place = |path: &str| Place::parse(path, &site.published_root);
     let nodes: BTreeMap<Place, Mode> = document
         .nodes
@@ -71,11 +97,7 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         }
     }
     let one = |(resource, place): (&&Resource, Result<Place, NoPlace>)| {
-        // A root that is set wrong, here or there, is no order's fault.
-        let place = place.map_err(|error| match error {
-            NoPlace::Outside { .. } => Refusal::passing(error.to_string()),
-            error => Refusal::lasting(error.to_string()),
-        })?;
+        let place = place.map_err(|error| no_place(resource, &error))?;
         let (settled, newcomer) = (settled(resource), newcomer(resource));
         let itself = usize::from(settled);
         if (settled || newcomer)
@@ -83,15 +105,15 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         {
             // Ended and ordered anew: the one goes before the other comes.
             if newcomer && leaving.contains(&place) && !nested(&place, &claimed, &nodes) {
-                let reason = format!("the path {} is still another resource's, which is to be removed", resource.path);
-                return Err(Refusal::passing(reason));
+                let reason =
+                    format!("another resource still has the path {}; its termination is in progress", resource.path);
+                return Err(Obstacle::waiting(reason));
             }
-            let reason = format!(
-                "the path {} is also another item's, or holds one: give the project, customer or resource a slug of its \
-                 own in Waldur",
+            return Err(Obstacle::conflict(format!(
+                "the path {} is also the path of another item, or lies above or below one: give the project, customer or \
+                 resource a slug of its own in Waldur",
                 resource.path
-            );
-            return Err(if newcomer { Refusal::lasting(reason) } else { Refusal::passing(reason) });
+            )));
         }
         if newcomer {
             *claimed.entry(place.clone()).or_default() += 1;
@@ -105,7 +127,7 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
         let limits = match limits(resource, site.terabyte) {
             Err(_) if leaves => Limits::least(),
-            limits => limits.map_err(|error| Refusal::lasting(error.to_string()))?,
+            limits => limits?,
         };
         let above = std::iter::successors(place.parent(), Place::parent);
         let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
@@ -118,7 +140,7 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
 /// Gives what is wanted its project ID: that of the ledger, or the one found on its tree, or a new one. `cases` are all of
 /// one system: each resource, what is wanted for it, and what is found.
 pub fn number<'a>(
-    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Refusal>, &'a Result<Seen, String>)>,
+    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Obstacle>, &'a Result<Seen, String>)>,
     system: &System,
     ledger: &mut Ledger,
 ) {
@@ -163,7 +185,7 @@ pub fn number<'a>(
         let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
         match ledger.project(&system.key, wanted.id, wanted.gid, ids, &is_free) {
             Ok(id) => wanted.project = id,
-            Err(error) => *judged = Err(Refusal::passing(told(&error))),
+            Err(error) => *judged = Err(Obstacle::waiting(told(&error))),
         }
     }
 }
@@ -179,56 +201,82 @@ fn nested(place: &Place, claimed: &BTreeMap<Place, usize>, nodes: &BTreeMap<Plac
         || std::iter::successors(place.parent(), Place::parent).any(|above| claimed.contains_key(&above))
 }
 
-/// Owner and group: real ones, or none.
-fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Refusal> {
+/// The obstacle that a path is which is no place on this system. Slugs, the back-end ID and the roots in the settings of both
+/// programs make a path: none of them is what an order asks for.
+fn no_place(resource: &Resource, error: &NoPlace) -> Obstacle {
+    if resource.path.starts_with('/') {
+        return Obstacle::person(format!(
+            "{error}; check the slugs and backend_id in Waldur, and the roots in the settings"
+        ));
+    }
+    Obstacle::person(format!("backend_id in Waldur ({}) is not a path of this system; clear it there", resource.path))
+}
+
+/// Owner and group: those of a real user and project.
+fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Obstacle> {
     let real = |id: u32| id >= site.lowest_id && id != u32::MAX;
+    let reserved = |what: &str, id: u32| {
+        let lowest = site.lowest_id;
+        Obstacle::person(format!(
+            "the {what} {id} is reserved for the system (below `lowest_id`, {lowest}): correct it at its source"
+        ))
+    };
     let gid = resource
         .gid
-        .ok_or_else(|| Refusal::passing("the project has no GID yet: the HPC User API does not know it"))?;
+        .ok_or_else(|| Obstacle::waiting("the project has no GID yet: the HPC User API does not know it"))?;
     if !real(gid) {
-        return Err(Refusal::passing(format!(
-            "the GID {gid} is none of a project (below {}): see `lowest_id`",
-            site.lowest_id
-        )));
+        return Err(reserved("GID", gid));
     }
     let uid = match resource.kind {
         Kind::Project => return Ok((site.owner_uid, gid)),
         Kind::User => resource
             .uid
-            .ok_or_else(|| Refusal::passing("the user has no UID yet: see `hpc_user_api.user_path` of the proxy"))?,
+            .ok_or_else(|| Obstacle::waiting("the user has no UID yet: see `hpc_user_api.user_path` of the proxy"))?,
     };
-    if !real(uid) {
-        return Err(Refusal::passing(format!(
-            "the UID {uid} is none of a user (below {}): see `lowest_id`",
-            site.lowest_id
-        )));
-    }
-    Ok((uid, gid))
+    if real(uid) { Ok((uid, gid)) } else { Err(reserved("UID", uid)) }
 }
 
-/// The mode that shall apply: that of the order in progress, if it changes it.
+/// The desired mode: that of the order in progress, if it changes the mode.
 pub fn mode(resource: &Resource) -> Mode {
     asked_mode(resource).ok().flatten().unwrap_or(resource.mode)
 }
 
 /// The mode that the order in progress asks for, if it does.
-fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Refusal> {
+fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
     let asked = resource.order.as_ref().and_then(|order| order.new_options.as_ref()?.get("permissions"));
     let Some(asked) = asked.filter(|asked| !asked.is_null()) else { return Ok(None) };
     asked.as_str().and_then(Mode::parse).map(Some).ok_or_else(|| {
-        Refusal::lasting("the permissions that the order asks for are not three or four octal digits, as in \"2770\"")
+        Obstacle::impossible("the order asks for permissions that are not three or four octal digits, as in \"2770\"")
     })
 }
 
-/// The quotas that shall apply: those of the order in progress, if it changes them.
-fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, NoLimits> {
+/// The desired quotas: those of the order in progress, if it changes them. A number that nobody asked for is an obstacle, never
+/// a quota of 0.
+fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
+    if let Some(problem) = &resource.quota_problem {
+        let detail = problem.detail.clone();
+        return Err(if problem.zero_ordered && asks_for_quotas(resource) {
+            Obstacle::impossible(format!("the order asks for a quota of 0: {detail}"))
+        } else {
+            Obstacle::person(detail)
+        });
+    }
     let updates = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
-    let quotas = if updates { resource.new_quotas } else { resource.quotas };
-    // The document has no quotas where no space is granted.
-    let quotas = quotas.ok_or(NoLimits::Zero("space"))?;
-    let [space_soft, space_hard] = quotas.space.map(|value| exactly(value, terabyte.bytes(), "bytes").map(Bytes));
-    let [inodes_soft, inodes_hard] = quotas.inodes.map(|value| exactly(value, 1, "inodes").map(Inodes));
-    Limits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
+    let new = resource.new_quotas.filter(|_| updates);
+    let quotas = new
+        .or(resource.quotas)
+        .ok_or_else(|| Obstacle::person("the document has no quotas for it: look at its limits in Waldur"))?;
+    let limits = || {
+        let [space_soft, space_hard] = quotas.space.map(|value| round_up(value, terabyte.bytes(), "bytes").map(Bytes));
+        let [inodes_soft, inodes_hard] = quotas.inodes.map(|value| round_up(value, 1, "inodes").map(Inodes));
+        Limits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
+    };
+    limits().map_err(|error: NoLimits| Obstacle::person(format!("{error}: look at its limits and options in Waldur")))
+}
+
+/// Whether the order in progress is one that sets quotas.
+fn asks_for_quotas(resource: &Resource) -> bool {
+    resource.order.as_ref().is_some_and(|order| matches!(order.kind, OrderKind::Create | OrderKind::Update))
 }
 
 #[cfg(test)]

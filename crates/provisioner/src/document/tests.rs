@@ -110,3 +110,49 @@ fn of_two_items_with_one_uuid_none_is_believed_whichever_comes_first() {
         }
     }
 }
+
+#[test]
+fn one_entry_that_cannot_be_read_costs_one_item() {
+    let other = "21111111-2222-4333-8444-555555555555";
+    let raw = |change: &dyn Fn(&mut Value), spelled: (&str, &str)| {
+        let mut page = page(&[item(ID), item(other)], 2);
+        change(&mut page);
+        page.to_string().replace(spelled.0, spelled.1)
+    };
+    let key = |page: &mut Value| page["orders"]["no-uuid"] = json!({});
+    let twice = |page: &mut Value| page["orders"][ID.replace('-', "")] = json!({"type": "Terminate"});
+    let number = |page: &mut Value| page["resources"][0]["quotas"][0]["quota"] = json!(123_456);
+    let options = |page: &mut Value| page["orders"][ID]["newOptions"] = json!({"x": 123_456});
+    let skipped = |page: &mut Value| page["skipped"] = json!([7, {"itemId": 5}, {"error": "E", "detail": "d"}]);
+    let problems = |page: &mut Value| page["quotaProblems"] = json!({"no-uuid": 1});
+    let cases: [(&str, &dyn Fn(&mut Value), usize); 6] = [
+        ("a key of orders", &key, 2),
+        ("two orders of one item", &twice, 1),
+        ("a number out of range", &number, 1),
+        ("a number out of range in an order", &options, 1),
+        ("entries of skipped", &skipped, 2),
+        ("a key of quotaProblems", &problems, 2),
+    ];
+    for (name, change, left) in cases {
+        let body = raw(change, ("123456", "1e400"));
+        let document = assemble(&[body.into_bytes()], false).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(document.resources.len(), left, "{name}: {document:?}");
+        assert!(!document.odd.is_empty() || document.skipped.len() == 3, "{name}: {document:?}");
+    }
+}
+
+#[test]
+fn quota_problems_come_with_their_items_whatever_they_are() {
+    for (entry, zero_ordered, words) in [
+        (json!({"code": "zero_ordered", "detail": "the limit storage is 0"}), true, "storage is 0"),
+        (json!({"code": "pinned_by_option", "detail": "an option"}), false, "an option"),
+        (json!({"code": "of a newer proxy", "detail": "something"}), false, "something"),
+        (json!(["zero_ordered"]), false, "cannot be read"),
+    ] {
+        let mut page = page(&[item(ID)], 1);
+        page["quotaProblems"] = json!({ID: entry});
+        let document = assembled(&[page]).unwrap();
+        let problem = document.resources[0].quota_problem.clone().unwrap();
+        assert!(problem.zero_ordered == zero_ordered && problem.detail.contains(words), "{problem:?}");
+    }
+}

@@ -98,7 +98,8 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
     let systems = system(fresh.driver, fresh.projects);
     let ledger = || Ledger::open(&folder.path().join("ledger")).unwrap();
     furnish(&systems, &model, &mut ledger());
-    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    let policy = Policy { refuse: true, ..Policy::default() };
+    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy };
     let first = bench.pass(killed_at);
     assert!(killed_at.is_none() || first.is_err(), "its last line ends the last task");
     let (_, lines) = Journal::prove(&folder.path().join("journal")).unwrap();

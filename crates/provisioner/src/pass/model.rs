@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Action, Answer, Call};
 use crate::document::{
-    Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, Quotas, Resource, Status,
+    Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, QuotaProblem, Quotas, Resource, Status,
 };
 
 /// The state of everything, and what was told.
@@ -45,6 +45,8 @@ pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderS
             .as_ref()
             .filter(|order| order.kind == OrderKind::Update)
             .map(|_| Quotas { space: [tb * 2.0; 2], inodes: [tb * 200.0; 2] }),
+        quota_problem: (tb <= 0.0)
+            .then(|| QuotaProblem { zero_ordered: order.is_some(), detail: "the limit storage is 0".to_owned() }),
         order,
         links: Links::default(),
     }

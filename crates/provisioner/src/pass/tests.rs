@@ -142,7 +142,7 @@ proptest! {
     // `PROPTEST_CASES=100000 cargo test --release -p hpc-storage-provisioner random` for the long run.
     #[test]
     fn of_random_worlds_the_plan_is_empty_after_apply(
-        seeds in prop::collection::vec((any_status(), any_order(), 0_u8..4, 0_u8..6), 1..12), heal in any::<bool>(),
+        seeds in prop::collection::vec((any_status(), any_order(), 0_u8..4, 0_u8..6), 1..12), heal in any::<bool>(), refuse in any::<bool>(),
     ) {
         let resources: Vec<_> = seeds.iter().zip(1..).map(|((status, order, tb, _), n)| resource(n, *status, *order, f64::from(*tb))).collect();
         let model = Model::new(resources.clone());
@@ -164,7 +164,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
         let mut ledger = Ledger::default();
-        let policy = Policy { heal, ..Policy::default() };
+        let policy = Policy { heal, refuse, ..Policy::default() };
         let first = survey(&systems, outside.read, &journal.past(), &mut ledger).unwrap();
         let plan = planned(&first, policy, true);
         let report = carry_out(plan, &first.document, &systems, outside, &journal, &mut ledger, &clock()).unwrap();

@@ -18,6 +18,7 @@ pub(super) fn resource(n: u128, status: Status) -> Resource {
         uid: None,
         quotas: Some(Quotas { space: [1.0; 2], inodes: [100.0; 2] }),
         new_quotas: None,
+        quota_problem: None,
         order: None,
         links: Links::default(),
     }
@@ -174,19 +175,83 @@ fn quotas_do_not_shrink_below_what_is_used() {
     assert_eq!(plan(std::slice::from_ref(&update), allowed, NEEDED).tasks.len(), 1);
 }
 
+fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
+    let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Seen::Absent);
+    Case { wanted: Err(Obstacle { kind, reason: "why".into() }), ..case }
+}
+
 #[test]
-fn what_can_never_be_is_refused_and_what_may_come_is_awaited() {
-    let of = |state, lasting| {
-        let refusal = Refusal { lasting, reason: "why".into() };
-        let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Seen::Absent);
-        Case { wanted: Err(refusal), ..case }
-    };
-    assert_eq!(steps(&of(OrderState::PendingProvider, true)), ["reject"]);
-    assert_eq!(steps(&of(OrderState::Executing, true)), ["erred"]);
-    assert_eq!(steps(&Case { unfinished: true, ..of(OrderState::Executing, true) }), ["set_backend_id", "erred"]);
-    for state in [OrderState::PendingProvider, OrderState::Executing] {
-        assert_eq!((steps(&of(state, false)), held(&of(state, false))), (vec![], Some(Hold::Waiting)));
+fn an_obstacle_holds_the_order_and_nothing_is_rejected_by_itself() {
+    for (kind, expected) in [
+        (ObstacleKind::Waiting, Hold::Waiting),
+        (ObstacleKind::Person, Hold::Refused),
+        (ObstacleKind::Conflict, Hold::Conflict),
+        (ObstacleKind::Impossible, Hold::Refused),
+    ] {
+        for state in [OrderState::PendingProvider, OrderState::Executing] {
+            let case = with_obstacle(kind, state);
+            assert_eq!((steps(&case), held(&case)), (vec![], Some(expected)), "{kind:?}");
+        }
     }
+}
+
+#[test]
+fn with_the_policy_only_the_impossible_is_rejected() {
+    let policy = Policy { refuse: true, ..Policy::default() };
+    let steps = |case: &Case| -> Vec<_> {
+        let plan = plan(std::slice::from_ref(case), policy, NEEDED);
+        plan.tasks.iter().flat_map(|task| task.steps.iter().map(Step::name)).collect()
+    };
+    for kind in [ObstacleKind::Waiting, ObstacleKind::Person, ObstacleKind::Conflict] {
+        assert!(steps(&with_obstacle(kind, OrderState::PendingProvider)).is_empty(), "{kind:?}");
+    }
+    let impossible = |state| with_obstacle(ObstacleKind::Impossible, state);
+    assert_eq!(steps(&impossible(OrderState::PendingProvider)), ["reject"]);
+    assert_eq!(steps(&impossible(OrderState::Executing)), ["erred"]);
+    assert_eq!(steps(&Case { unfinished: true, ..impossible(OrderState::Executing) }), ["set_backend_id", "erred"]);
+}
+
+#[test]
+fn rejections_are_under_the_mass_rule() {
+    let policy = Policy { refuse: true, ..Policy::default() };
+    let rejected = |count: u128| {
+        let one = |n| Case {
+            resource: Resource {
+                id: Uuid::from_u128(n),
+                ..with_obstacle(ObstacleKind::Impossible, OrderState::PendingProvider).resource
+            },
+            ..with_obstacle(ObstacleKind::Impossible, OrderState::PendingProvider)
+        };
+        plan(&(1..=count).map(one).collect::<Vec<_>>(), policy, NEEDED)
+    };
+    assert_eq!(rejected(5).tasks.len(), 5);
+    let asked = rejected(6);
+    assert!(asked.tasks.is_empty() && asked.held.iter().all(|held| held.hold == Hold::Asks), "{asked:?}");
+}
+
+#[test]
+fn a_person_rejects_whatever_waits_for_the_provider() {
+    let names = |case: &Case| {
+        super::reject(case, "no money").map(|task| task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "))
+    };
+    let of = |kind, state, offering, seen: fn(&Wanted) -> Seen| {
+        names(&case(Status::Pending, order(kind, state, offering), seen))
+    };
+    let absent = |_: &Wanted| Seen::Absent;
+    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
+    use OrderState::{Executing, Other, PendingProvider};
+    let (create, terminate) = (OrderKind::Create, OrderKind::Terminate);
+    assert_eq!(of(create, PendingProvider, Offering::SiteAgent, absent), Ok("reject".to_owned()));
+    assert_eq!(of(create, PendingProvider, Offering::Basic, ours), Ok("reject".to_owned()));
+    assert_eq!(of(create, Executing, Offering::SiteAgent, absent), Ok("erred".to_owned()));
+    assert_eq!(of(create, Executing, Offering::SiteAgent, ours), Ok("set_backend_id, erred".to_owned()));
+    assert_eq!(of(terminate, PendingProvider, Offering::SiteAgent, ours), Ok("reject".to_owned()));
+    assert!(of(create, Other, Offering::SiteAgent, absent).is_err_and(|why| why.contains("does not wait")));
+    assert!(of(create, Executing, Offering::Basic, absent).is_err_and(|why| why.contains("by itself")));
+    assert!(names(&case(Status::Active, None, ours)).is_err_and(|why| why.contains("no order")));
+    // Nothing was looked for: something may be there.
+    let unknown = with_obstacle(ObstacleKind::Person, Executing);
+    assert_eq!(names(&unknown), Ok("set_backend_id, erred".to_owned()));
 }
 
 #[test]

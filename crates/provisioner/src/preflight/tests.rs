@@ -1,5 +1,5 @@
 use super::*;
-use crate::document::{Links, Node, Quotas, Status};
+use crate::document::{Links, Node, QuotaProblem, Quotas, Status};
 use crate::driver::Driver as _;
 use crate::driver::memory::Memory;
 use uuid::Uuid;
@@ -17,12 +17,13 @@ fn resource(n: u128, path: &str) -> Resource {
         uid: None,
         quotas: Some(Quotas { space: [1.5, 2.0], inodes: [10.0, 20.0] }),
         new_quotas: None,
+        quota_problem: None,
         order: None,
         links: Links::default(),
     }
 }
 
-fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Refusal>> {
+fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Obstacle>> {
     let node = |path: &str| Node { system: "capstor".into(), path: path.into(), mode: Mode(0o775) };
     let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
     let document = Document { nodes, ..Document::default() };
@@ -54,7 +55,7 @@ fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &m
     let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
     let cases = resources.iter().zip(&mut judged).zip(&seen);
     number(cases.map(|((resource, judged), seen)| (resource, judged, seen)), &system, ledger);
-    judged.into_iter().map(|judged| judged.map(|wanted| wanted.project).map_err(|refusal| refusal.reason)).collect()
+    judged.into_iter().map(|judged| judged.map(|wanted| wanted.project).map_err(|obstacle| obstacle.reason)).collect()
 }
 
 #[test]
@@ -102,9 +103,9 @@ fn a_gid_that_counts_elsewhere_is_no_project_id() {
     assert_eq!((&numbers[0], &numbers[2]), (&Ok(30_000), &Ok(30_003)));
 }
 
-fn refusal(resource: Resource) -> (bool, String) {
-    let refusal = judged(&[resource]).pop().unwrap().unwrap_err();
-    (refusal.lasting, refusal.reason)
+fn obstacle(resource: Resource) -> (ObstacleKind, String) {
+    let Obstacle { kind, reason } = judged(&[resource]).pop().unwrap().unwrap_err();
+    (kind, reason)
 }
 
 #[test]
@@ -119,7 +120,8 @@ fn what_is_wanted_has_the_modes_of_those_above() {
 fn nobody_gets_the_directory_of_a_customer_or_of_another_resource() {
     let customers = "/capstor/store/cscs/customer";
     for path in [customers, "/capstor/store/cscs", "/capstor/store"] {
-        assert!(refusal(resource(1, path)).1.contains("another item's"), "{path}");
+        let (kind, reason) = obstacle(resource(1, path));
+        assert!(kind == ObstacleKind::Conflict && reason.contains("path of another item"), "{path}: {reason}");
     }
     let project = format!("{customers}/project");
     for other in [project.clone(), format!("{project}/below")] {
@@ -145,7 +147,10 @@ fn a_newcomer_takes_nobodys_place() {
         for both in [[there.clone(), newcomer.clone()], [newcomer, there.clone()]] {
             let judged = judged(&both);
             let of = |id| judged[both.iter().position(|it| it.id == Uuid::from_u128(id)).unwrap()].as_ref();
-            assert!(of(1).is_ok() && of(2).is_err_and(|refusal| refusal.lasting), "{other}: {judged:?}");
+            assert!(
+                of(1).is_ok() && of(2).is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict),
+                "{other}: {judged:?}"
+            );
         }
     }
     let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, project)));
@@ -159,28 +164,93 @@ fn who_orders_anew_waits_until_the_old_one_is_gone() {
     let old = ordered(OrderKind::Terminate, Resource { status: Status::Removing, ..resource(1, project) });
     let newcomer = ordered(OrderKind::Create, resource(2, project));
     let both = judged(&[old.clone(), newcomer]);
-    assert!(both[0].is_ok() && both[1].as_ref().is_err_and(|refusal| !refusal.lasting), "{both:?}");
+    assert!(
+        both[0].is_ok() && both[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Waiting),
+        "{both:?}"
+    );
     let below = ordered(OrderKind::Create, resource(2, &format!("{project}/below")));
-    assert!(judged(&[old, below])[1].as_ref().is_err_and(|refusal| refusal.lasting));
+    assert!(judged(&[old, below])[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict));
 }
 
+const PROJECT: &str = "/capstor/store/cscs/customer/project";
+
+fn problem(zero_ordered: bool) -> Option<QuotaProblem> {
+    Some(QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() })
+}
+
+/// Every reason for which an order may be rejected, each with what in the order makes it one. There are no others.
 #[test]
-fn permissions_that_are_none_are_refused_for_what_they_are() {
+fn only_what_the_order_itself_asks_for_is_impossible() {
+    // The order's new options hold permissions that are none.
     for odd in [serde_json::json!(700), serde_json::json!("rwx"), serde_json::json!("78")] {
-        let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
+        let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
         if let Some(order) = &mut resource.order {
             order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
         }
-        let (lasting, reason) = refusal(resource);
-        assert!(lasting && reason.contains("octal digits"), "{odd}: {reason}");
+        let (kind, reason) = obstacle(resource);
+        assert!(kind == ObstacleKind::Impossible && reason.contains("octal digits"), "{odd}: {reason}");
     }
+    // The order's own limits say 0.
+    for kind in [OrderKind::Create, OrderKind::Update] {
+        let zero = ordered(kind, Resource { quota_problem: problem(true), ..resource(1, PROJECT) });
+        let (kind, reason) = obstacle(zero);
+        assert!(kind == ObstacleKind::Impossible && reason.contains("asks for a quota of 0"), "{reason}");
+    }
+}
+
+/// What is absent, unreadable, overridden or somebody else's doing never makes an order impossible.
+#[test]
+fn everything_else_is_for_a_person_or_goes_away() {
+    let at = |path: &str| resource(1, path);
+    let zero = Quotas { space: [0.0; 2], inodes: [1.0; 2] };
+    let pinned = Quotas { space: [20.0, 10.0], inodes: [1.0; 2] };
+    let absurd = Quotas { space: [1e300; 2], inodes: [1.0; 2] };
+    let person = [
+        Resource { quotas: None, ..at(PROJECT) },
+        Resource { quotas: Some(zero), ..at(PROJECT) },
+        Resource { quotas: Some(pinned), ..at(PROJECT) },
+        Resource { quotas: Some(absurd), ..at(PROJECT) },
+        Resource { quota_problem: problem(false), ..at(PROJECT) },
+        // A problem of an order that is over by now.
+        Resource { quota_problem: problem(true), status: Status::Active, ..at(PROJECT) },
+        Resource { gid: Some(0), ..at(PROJECT) },
+        Resource { gid: Some(999), ..at(PROJECT) },
+        Resource { gid: Some(u32::MAX), ..at(PROJECT) },
+        at("/capstor/store/cscs/customer/.."),
+        at("/capstor/store/cscs/customer/a b"),
+        at("/vast/store/cscs/customer/project"),
+        at("hpc-proj-10"),
+    ];
+    let waiting = [Resource { gid: None, ..at(PROJECT) }, Resource { kind: Kind::User, ..at(PROJECT) }];
+    for (kind, resources) in [(ObstacleKind::Person, &person[..]), (ObstacleKind::Waiting, &waiting)] {
+        for resource in resources {
+            let orders = [OrderKind::Create, OrderKind::Update].map(|kind| ordered(kind, resource.clone()));
+            let with_orders =
+                orders.into_iter().filter(|_| !resource.quota_problem.as_ref().is_some_and(|it| it.zero_ordered));
+            for resource in with_orders.chain([resource.clone()]) {
+                let (found, reason) = obstacle(resource.clone());
+                assert_eq!(found, kind, "{resource:?}: {reason}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backend_id_that_is_no_path_names_its_remedy() {
+    let (_, reason) = obstacle(ordered(OrderKind::Create, resource(1, "hpc-proj-10")));
+    assert_eq!(reason, "backend_id in Waldur (hpc-proj-10) is not a path of this system; clear it there");
+}
+
+#[test]
+fn an_update_that_changes_no_quotas_keeps_those_that_hold() {
+    let switch = ordered(OrderKind::Update, resource(1, PROJECT));
+    let wanted = judged(&[switch]).pop().unwrap().unwrap();
+    assert_eq!(wanted.limits.space_hard().0, 2_000_000_000_000);
 }
 
 #[test]
 fn an_order_for_a_permission_is_what_is_wanted() {
     let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
-    assert!(refusal(resource.clone()).0, "quotas of 0, or none that can be read");
-    resource.new_quotas = resource.quotas;
     let options = serde_json::json!({"permissions": "2750"});
     if let Some(order) = &mut resource.order {
         order.new_options = options.as_object().cloned();
@@ -193,18 +263,4 @@ fn a_terminated_resource_leaves_its_place_to_the_next_one() {
     let path = "/capstor/store/cscs/customer/project";
     let gone = Resource { status: Status::Removed, ..resource(1, path) };
     assert!(judged(&[gone, resource(2, path)])[1].is_ok());
-}
-
-#[test]
-fn what_may_come_is_awaited_and_what_can_never_be_is_lasting() {
-    let path = "/capstor/store/cscs/customer/project";
-    for gid in [None, Some(0), Some(999), Some(u32::MAX)] {
-        assert!(!refusal(Resource { gid, ..resource(1, path) }).0, "{gid:?}");
-    }
-    assert!(!refusal(Resource { kind: Kind::User, ..resource(1, path) }).0);
-    assert!(refusal(Resource { quotas: None, ..resource(1, path) }).0);
-    assert!(refusal(Resource { quotas: Some(Quotas { space: [0.0; 2], inodes: [1.0; 2] }), ..resource(1, path) }).0);
-    assert!(refusal(resource(1, "/capstor/store/cscs/customer/..")).0);
-    // A root that is set wrong is no order's fault.
-    assert!(!refusal(resource(1, "/vast/store/cscs/customer/project")).0);
 }

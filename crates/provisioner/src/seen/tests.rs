@@ -34,7 +34,7 @@ fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
 fn every_number_has_the_labels_of_the_table() {
     let resource = resource(1, Status::Active, None, 1.0);
     let task = task(&resource);
-    let case = Case { resource, wanted: Err(refusal()), seen: Err(String::new()), unfinished: false };
+    let case = Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false };
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
         seen.ended(&Report::default(), Duration::from_secs(1));
@@ -52,15 +52,15 @@ fn every_number_has_the_labels_of_the_table() {
     assert_eq!(found, table);
 }
 
-fn refusal() -> crate::preflight::Refusal {
-    crate::preflight::Refusal { lasting: false, reason: String::new() }
+fn obstacle() -> crate::preflight::Obstacle {
+    crate::preflight::Obstacle { kind: crate::preflight::ObstacleKind::Waiting, reason: String::new() }
 }
 
 #[test]
 fn what_has_gone_is_told_as_none() {
     let case = |n| {
         let resource = resource(n, Status::Active, None, 1.0);
-        Case { resource, wanted: Err(refusal()), seen: Err(String::new()), unfinished: false }
+        Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false }
     };
     let shown = shown(|seen| {
         let held = vec![held("", Hold::Refused), held("capstor", Hold::Conflict)];

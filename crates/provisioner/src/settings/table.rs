@@ -116,9 +116,10 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         key: "policy.refuse",
         variables: &["PROVISIONER_REFUSE"],
         kind: Kind::Flag(|s, flag| s.policy.refuse = flag),
-        preset: Preset::Is("true"),
-        doc: "Whether an order that can never be carried out is rejected before its approval, or set erred after it. \
-              Otherwise it is held.",
+        preset: Preset::Is("false"),
+        doc: "Whether an order that literally asks for something impossible (a limit of 0, permissions that are not octal \
+              digits) is rejected before its approval, or set erred after it. Otherwise it is held, like every other order \
+              that cannot be carried out, and a person decides: `hpc-storage-provisioner reject`.",
     },
     Setting {
         key: "policy.absent_is_gone",
