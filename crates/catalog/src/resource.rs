@@ -1,13 +1,11 @@
 //! A resource of Waldur, read once and valid afterwards.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw, malformed};
@@ -299,8 +297,8 @@ impl Resource {
         let attributes: AttributesRecord = field::map("attributes", record.attributes)?;
         let limits: LimitsRecord = field::map("limits", record.limits)?;
         let limits = Limits::read(&limits, || {
-            let components: BTreeMap<String, IgnoredAny> = field::map("limits", record.limits)?;
-            Ok(components.into_keys().collect())
+            let components: Map<String, Value> = field::map("limits", record.limits)?;
+            Ok(components.into_iter().map(|(name, _)| name).collect())
         })?;
         let options: OptionsRecord = field::map("options", record.options)?;
         let options = Options::try_from(options)?;

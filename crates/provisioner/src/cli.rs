@@ -119,6 +119,20 @@ enum Command {
         /// UUID, path or slug
         resource: String,
     },
+    /// End an order without carrying it out: reject it, or set it erred after its approval
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner reject /capstor/store/cscs/customer/project --reason 'The quota exceeds the contract' --yes"
+    )]
+    Reject {
+        /// UUID, path or slug of the resource, or UUID of the order
+        resource: String,
+        /// Why; Waldur shows it to the customer
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Do it; without it, only show what would be done
+        #[arg(long)]
+        yes: bool,
+    },
     /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
     Purge {
         /// Delete; without it, only show what would be deleted
@@ -239,6 +253,7 @@ fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
         Command::Adopt { resource } => hand::adopt(&site, &resource),
         Command::Restore { resource, make } => hand::restore(&site, &resource, make),
         Command::Retire { resource } => hand::retire(&site, &resource),
+        Command::Reject { resource, reason, yes } => hand::reject(&site, &resource, &reason, yes),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
         Command::Usage { json, report } => usage::usage(&site, json.json, report),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),

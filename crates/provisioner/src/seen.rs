@@ -125,7 +125,9 @@ impl Seen {
             counter!(TASKS, "outcome" => outcome).absolute(0);
         }
         for action in Action::NAMES {
-            counter!(CALLBACKS, "action" => action, "outcome" => "denied").absolute(0);
+            for outcome in ["accepted", "denied"] {
+                counter!(CALLBACKS, "action" => action, "outcome" => outcome).absolute(0);
+            }
         }
         Self { handle, clock: clock.clone(), interval, state: Arc::default() }
     }

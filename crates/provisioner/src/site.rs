@@ -163,7 +163,8 @@ impl Work<'_> {
         Ok((survey, plan))
     }
 
-    /// Carries a plan out that was made just now. `confirmed`: a person has seen how much it is and said yes.
+    /// Carries out the whole plan of a survey, which was made just now, and closes what needs nothing any more. `confirmed`: a
+    /// person has seen how much it is and said yes.
     pub fn carry_out(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
         let concerned: BTreeSet<_> =
             plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
@@ -171,6 +172,11 @@ impl Work<'_> {
         for case in survey.cases.iter().filter(|case| case.unfinished && !concerned.contains(&Some(case.resource.id))) {
             self.journal.write(Some(case.resource.id), Event::Ended)?;
         }
+        self.perform(survey, plan, confirmed)
+    }
+
+    /// Carries out these tasks of a survey, and no others.
+    pub fn perform(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
         let (source, leases, stop) = (&self.site.source, &self.leases, &self.site.stop);
         let permitted = |system: &str| {
             if stop.load(Ordering::Relaxed) {

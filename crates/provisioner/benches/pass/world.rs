@@ -81,6 +81,7 @@ fn resource(
         uid: None,
         quotas: Some(Quotas { space: [10.0, 12.0], inodes: [1e6, 1.2e6] }),
         new_quotas: None,
+        quota_problem: None,
         order: state.map(|state| Order {
             id: order,
             kind: OrderKind::Create,

@@ -1,4 +1,4 @@
-//! `adopt`, `restore` and `retire`: what a person decides.
+//! `adopt`, `restore`, `retire` and `reject`: what a person decides.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use super::work::begin;
 use super::{Failure, failure, look, out, progress};
 use crate::document::Status;
 use crate::driver::{Fault, Seen};
-use crate::plan::Case;
+use crate::plan::{self, Case};
 use crate::site::{Site, Work};
 
 /// Marks the directory at the resource's place as its own.
@@ -76,6 +76,29 @@ pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
     let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     drive(&mut work, case, &|driver, wanted, before| driver.retire(wanted, now, before))?;
     out::print(&format!("{} is in the trash now.\n", case.resource.path))
+}
+
+/// Ends an order without carrying it out: rejects it, or sets it erred after its approval. Without `yes` it only shows that.
+pub(super) fn reject(site: &Site, name: &str, reason: &str, yes: bool) -> Result<(), Failure> {
+    let reason = reason.trim();
+    if reason.is_empty() {
+        return Err(failure("--reason is empty: Waldur shows it to the customer"));
+    }
+    let mut work = begin(site, "reject")?;
+    let (survey, _) = work.plan(false)?;
+    let case = look::find(&survey, name)?;
+    let task = plan::reject(case, reason).map_err(|why| failure(format!("{}: {why}", case.resource.path)))?;
+    let steps = task.steps.iter().map(plan::Step::name).collect::<Vec<_>>().join(", ");
+    let order = case.resource.order.as_ref().map(|order| format!("{:?} order {}", order.kind, order.id));
+    let what = format!("{}: {}", case.resource.path, order.unwrap_or_default());
+    if !yes {
+        return out::print(&out::harmless(&format!("{what} would be ended by: {steps}. --yes does it.\n")));
+    }
+    let report = work.perform(&survey, plan::Plan { tasks: vec![task], held: Vec::new() }, true)?;
+    match report.failed.into_values().next() {
+        Some(fault) => Err(failure(format!("{what} was not rejected: {fault}"))),
+        None => out::print(&out::harmless(&format!("{what} was rejected ({steps}).\n"))),
+    }
 }
 
 type Deed<'a> =

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, failure, out};
-use crate::document::{OrderState, Status};
+use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
@@ -193,13 +193,15 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
     out::print(&text)
 }
 
-/// The case that a UUID, a path or a slug means. What is terminated gives way to what came after it by the same name.
+/// The case that a UUID (its own or its order's), a path or a slug means. What is terminated gives way to what came after it by the same name.
 pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
     // Shells complete a directory's name with a slash.
     let name = name.trim().trim_end_matches('/');
     let id = Uuid::try_parse(name).ok();
     let means = |case: &&Case| {
-        Some(case.resource.id) == id || case.resource.path == name || case.resource.name.as_deref() == Some(name)
+        let Resource { id: resource, path, name: slug, order, .. } = &case.resource;
+        let order = order.as_ref().is_some_and(|order| Some(order.id) == id);
+        Some(*resource) == id || order || path == name || slug.as_deref() == Some(name)
     };
     let mut found: Vec<_> = survey.cases.iter().filter(means).collect();
     if found.iter().any(|case| case.resource.status != Status::Removed) {

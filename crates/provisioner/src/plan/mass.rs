@@ -29,7 +29,7 @@ impl Mass {
         match self {
             Self::Removal => "removals",
             Self::ChangeWithoutOrder => "changes without an order",
-            Self::Refusal => "refusals",
+            Self::Refusal => "rejections",
         }
     }
 }

@@ -74,10 +74,11 @@ fn whoever_may_not_is_told_and_no_order_is_blamed() {
 }
 
 #[test]
-fn an_order_that_cannot_be_carried_out_after_its_approval_is_erred() {
-    let site = Site::new();
+fn with_the_policy_an_impossible_order_is_erred_after_its_approval() {
+    let mut site = Site::new();
     let made = site.order(SLURM, 0, 10);
     site.apply();
+    site.set("PROVISIONER_REFUSE", "true");
     let nothing = site.order_size(made.resource, 0);
     site.apply().says("reject");
     assert_eq!(site.states(nothing), (OrderState::Rejected, ResourceState::Ok));
@@ -129,9 +130,74 @@ fn drift_is_told_and_put_right_only_where_that_is_wanted() {
 }
 
 #[test]
-fn of_two_resources_with_one_path_the_second_is_refused() {
-    let site = Site::new();
+fn of_two_resources_with_one_path_the_second_is_held() {
+    let mut site = Site::new();
+    site.set("PROVISIONER_REFUSE", "true");
     let made = [site.order(SLURM, 0, 10), site.order(SLURM, 0, 20)];
-    site.apply().says("reject");
-    assert_eq!(made.map(|made| site.states(made).0), [OrderState::Done, OrderState::Rejected]);
+    site.apply().says("conflict").says("is also the path of another item");
+    assert_eq!(made.map(|made| site.states(made).0), [OrderState::Done, OrderState::PendingProvider]);
+}
+
+#[test]
+fn a_component_with_another_name_is_held_with_the_names() {
+    let mut site = Site::new();
+    site.set("PROVISIONER_REFUSE", "true");
+    let made = site.order(SLURM, 0, 10);
+    site.simulator.world(|world| world.change(made.resource, "limits", json!({"storage_tb": 10})));
+    site.apply().says("refused").says("no component storage").says("(present: storage_tb)").says("0 to do, 1 held");
+    assert_eq!(site.states(made).0, OrderState::PendingProvider);
+}
+
+#[test]
+fn a_plan_switch_changes_no_quotas_and_is_carried_out() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        let switch = site.order_size(made.resource, 10);
+        site.simulator.world(|world| world.orders.get_mut(&switch.order).unwrap().set("attributes", json!({})));
+        site.apply().says("1 done");
+        assert_eq!(site.states(switch), (OrderState::Done, ResourceState::Ok), "{system}");
+        site.apply().says("0 to do, 0 held");
+    }
+}
+
+#[test]
+fn an_option_that_pins_the_quota_is_named_and_the_order_held() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.simulator.world(|world| world.change(made.resource, "options", json!({"hard_quota_space": 10})));
+    site.apply().says("1 done");
+    let update = site.order_size(made.resource, 20);
+    let explained = site.run(&["explain", &made.resource.to_string()]);
+    explained.ends_with(0).says("hard_quota_space (10 TB) pins the hard quota below the new limit (20 TB)");
+    site.apply().says("0 to do, 1 held");
+    assert_eq!(site.states(update).0, OrderState::PendingProvider);
+}
+
+#[test]
+fn a_person_rejects_an_order_with_a_reason_that_the_customer_sees() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 0);
+    let id = made.resource.to_string();
+    site.run(&["reject", &id, "--reason", " "]).ends_with(1).told("--reason is empty");
+    site.run(&["reject", &id, "--reason", "not paid"]).ends_with(0).says("would be ended by: reject");
+    assert_eq!(site.states(made).0, OrderState::PendingProvider);
+    // By the order's own UUID, as Waldur's page shows it.
+    let order = made.order.to_string();
+    site.run(&["reject", &order, "--reason", "not paid", "--yes"]).ends_with(0).says("was rejected (reject)");
+    assert_eq!(site.states(made).0, OrderState::Rejected);
+    assert_eq!(site.comment(made), "not paid");
+    site.run(&["reject", &id, "--reason", "again", "--yes"]).ends_with(1).told("it has no order in progress");
+}
+
+#[test]
+fn an_approved_order_that_a_person_rejects_is_erred_and_other_work_is_untouched() {
+    let site = Site::new();
+    let made = [site.order(SLURM, 0, 10), site.order(SLURM, 1, 0)];
+    site.simulator.world(|world| world.approve(made[1].order, Map::new()).unwrap());
+    let id = made[1].resource.to_string();
+    site.run(&["reject", &id, "--reason", "no space", "--yes"]).ends_with(0).says("erred");
+    assert_eq!(site.states(made[1]).0, OrderState::Erred);
+    assert_eq!(site.states(made[0]).0, OrderState::PendingProvider);
 }

@@ -88,8 +88,8 @@ fn explain_says_why_there_is_no_directory() {
     site.run(&["explain", &made.resource.to_string()]).ends_with(1).told("left out by the proxy");
     site.run(&["plan"]).ends_with(0).says("left out by the proxy").says("0 to do, 1 held");
     site.simulator.world(|world| world.hpc.set_gid("p0", Some(7)));
-    let said = site.run(&["explain", PATH]).ends_with(0).says("the GID 7 is none of a project").says("lowest_id");
-    assert!(said.out.contains("waiting"), "{}", said.out);
+    let said = site.run(&["explain", PATH]).ends_with(0).says("the GID 7 is reserved for the system").says("lowest_id");
+    assert!(said.out.contains("refused"), "a person corrects it: {}", said.out);
 }
 
 #[test]

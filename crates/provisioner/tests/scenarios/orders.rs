@@ -49,15 +49,16 @@ fn a_directory_is_made_resized_and_put_into_the_trash() {
 }
 
 #[test]
-fn a_quota_of_nothing_is_rejected_with_the_reason() {
+fn a_quota_of_0_is_held_and_rejected_only_by_policy() {
     for system in [SLURM, BASIC] {
-        let site = Site::new();
+        let mut site = Site::new();
         let made = site.order(system, 0, 0);
+        site.apply().says("refused").says("the order asks for a quota of 0").says("0 to do, 1 held");
+        assert_eq!(site.states(made).0, OrderState::PendingProvider, "{system}");
+        site.set("PROVISIONER_REFUSE", "true");
         site.apply().says("1 done");
         assert_eq!(site.states(made), (OrderState::Rejected, ResourceState::Terminated), "{system}");
-        let comment =
-            site.simulator.world(|world| world.orders[&made.order].text("provider_rejection_comment").to_owned());
-        assert!(comment.contains("quota"), "{comment:?}");
+        assert!(site.comment(made).contains("quota of 0"), "{}", site.comment(made));
         assert!(crate::support::names(&site.root(system)).is_empty(), "nothing is made");
     }
 }

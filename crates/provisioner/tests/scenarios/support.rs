@@ -264,6 +264,11 @@ impl Site {
         })
     }
 
+    /// Why the provider rejected an order, as Waldur shows it.
+    pub(crate) fn comment(&self, ordered: Ordered) -> String {
+        self.simulator.world(|world| world.orders[&ordered.order].text("provider_rejection_comment").to_owned())
+    }
+
     /// The path of a resource that Waldur was told.
     pub(crate) fn backend_id(&self, resource: Uuid) -> String {
         self.simulator.world(|world| world.resources[&resource].text("backend_id").to_owned())

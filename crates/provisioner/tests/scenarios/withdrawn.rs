@@ -62,7 +62,7 @@ fn what_is_ended_and_ordered_anew_at_once_comes_one_after_the_other() {
         let made = site.order(system, 0, 10);
         site.apply();
         let (end, new) = (site.order_end(made.resource), site.order(system, 0, 20));
-        site.apply().says("which is to be removed").says("1 done");
+        site.apply().says("its termination is in progress").says("1 done");
         site.apply().says("1 done");
         assert_eq!([end, new].map(|it| site.states(it).0), [OrderState::Done; 2], "{system}");
         assert_eq!((site.states(new).1, site.trash(system).len()), (ResourceState::Ok, 1), "{system}");

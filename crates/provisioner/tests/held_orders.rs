@@ -1,0 +1,238 @@
+//! From Waldur's record to the plan: whatever is missing or odd in a record, no order is rejected because of it.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use catalog::{Customer, Customers, Identities, InodeRule, Policy as Mapping, Resource, System};
+use proptest::prelude::*;
+use provisioner::document::{self, Document};
+use provisioner::driver::Seen;
+use provisioner::ledger::ProjectIds;
+use provisioner::limits::Terabyte;
+use provisioner::plan::{Case, Consent, Lately, Plan, Policy, Step, plan};
+use provisioner::preflight::{self, Site};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+const URL: &str = "https://waldur.example.org/api/marketplace-orders/cdcbd52d778a5c9095c238b9b172d04a/";
+
+/// A resource with an order that can be carried out.
+fn record(kind: &str, order_state: &str, offering_type: &str) -> Value {
+    let (state, attributes, limits) = match kind {
+        "Create" => ("Creating", json!({}), json!({"storage": 10})),
+        "Update" => ("Updating", json!({"old_limits": {"storage": 10}}), json!({"storage": 20})),
+        "Options" => (
+            "Updating",
+            json!({"old_options": {"hard_quota_space": 12}, "new_options": {"hard_quota_space": 15, "permissions": "2770"}}),
+            json!({}),
+        ),
+        "Switch" => ("Updating", json!({}), json!({"storage": 10})),
+        _ => ("Terminating", json!({}), json!({})),
+    };
+    let order_type = if matches!(kind, "Options" | "Switch") { "Update" } else { kind };
+    json!({
+        "uuid": "f26dd9910af75f82be64d2bdde8d622f", "slug": "storage-0", "state": state, "backend_id": "",
+        "offering_uuid": "21bade026a6a4768b2ed66ffdcc99396", "offering_slug": "capstor", "offering_type": offering_type,
+        "project_slug": "project", "customer_uuid": "6102dd7063e8440e9dd8904f07489671", "customer_name": "Customer",
+        "customer_slug": "customer", "provider_slug": "cscs", "provider_name": "CSCS",
+        "attributes": {"storage_data_type": "store"}, "limits": {"storage": 10}, "options": {"hard_quota_space": 12},
+        "backend_metadata": {},
+        "order_in_progress": {
+            "uuid": "cdcbd52d778a5c9095c238b9b172d04a", "url": URL, "type": order_type, "state": order_state,
+            "attributes": attributes, "limits": limits,
+        },
+    })
+}
+
+/// The listing that the proxy makes of one record; `None` where it skips the record.
+fn listing(record: &Value) -> Option<Document> {
+    let raw = serde_json::value::to_raw_value(record).unwrap();
+    let resource = Resource::parse(&raw).ok()?;
+    let mapping = Mapping {
+        systems: vec![System { name: "capstor".into(), identifier: "capstor".into(), offering_slug: "capstor".into() }],
+        file_system: "lustre".into(),
+        inodes: InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 },
+        ignore_metadata_targets: false,
+        development_mode: false,
+        relay: None,
+    };
+    let customers = Customers::from([(
+        "customer".to_owned(),
+        Customer { uuid: Uuid::from_u128(7), name: Some("Customer".into()) },
+    )]);
+    let mut identities = Identities::default();
+    identities.gids.insert("project".into(), Ok(30_500));
+    let catalogue = catalog::build([&resource], &customers, &identities, &mapping);
+    let entries =
+        |pairs: Vec<(Uuid, Value)>| pairs.into_iter().map(|(id, it)| (id.to_string(), it)).collect::<Map<_, _>>();
+    let page = json!({
+        "resources": catalogue.items().collect::<Vec<_>>(),
+        "pagination": {"pages": 1, "total": catalogue.len()},
+        "skipped": catalogue.skipped,
+        "orders": entries(catalogue.orders().map(|(_, id, order)| (id, json!(order))).collect()),
+        "quotaProblems": entries(catalogue.quota_problems().map(|(_, id, problem)| (id, json!(problem))).collect()),
+    });
+    Some(document::assemble(&[page.to_string().into_bytes()], false).unwrap())
+}
+
+/// What a pass would do for one record with nothing on the storage.
+fn planned(record: &Value, policy: Policy) -> Plan {
+    let Some(document) = listing(record) else { return Plan::default() };
+    let site = Site {
+        published_root: "/capstor".into(),
+        terabyte: Terabyte::Binary,
+        owner_uid: 0,
+        lowest_id: 1000,
+        projects: Some(ProjectIds::Gid),
+    };
+    let resources: Vec<_> = document.resources.iter().collect();
+    let wanted = preflight::judge(&resources, &document, "capstor", &site);
+    let cases = resources.into_iter().zip(wanted);
+    let case = |(resource, wanted): (&document::Resource, _)| Case {
+        resource: resource.clone(),
+        wanted,
+        seen: Ok(Seen::Absent),
+        unfinished: false,
+    };
+    plan(&cases.map(case).collect::<Vec<_>>(), policy, Consent::Needed(&Lately::new()))
+}
+
+fn rejects(plan: &Plan) -> bool {
+    plan.tasks.iter().flat_map(|task| &task.steps).any(|step| matches!(step, Step::Reject(_) | Step::Erred(_)))
+}
+
+/// Whether the order itself asks for something impossible: a limit of 0, or permissions that are not octal.
+fn asks_for_the_impossible(record: &Value) -> bool {
+    let order = &record["order_in_progress"];
+    let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    let zero = number(&order["limits"]["storage"]).is_some_and(|storage| storage.abs() < f64::EPSILON);
+    let permissions = &order["attributes"]["new_options"]["permissions"];
+    let octal = |text: &str| matches!(text.len(), 3 | 4) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    zero || !(permissions.is_null() || permissions.as_str().is_some_and(octal))
+}
+
+/// All places in a value, as JSON pointers.
+fn places(value: &Value, place: String, all: &mut Vec<String>) {
+    if let Value::Object(map) = value {
+        for (key, value) in map {
+            places(value, format!("{place}/{key}"), all);
+        }
+    }
+    if !place.is_empty() {
+        all.push(place);
+    }
+}
+
+/// Changes one place of a record: removes it, or puts something else there; or adds a key beside it.
+fn change(record: &mut Value, place: prop::sample::Index, action: u8, other: Value) {
+    let mut all = Vec::new();
+    places(record, String::new(), &mut all);
+    let place = place.get(&all);
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    let Some(Value::Object(parent)) = record.pointer_mut(parent) else { return };
+    match action {
+        0 => _ = parent.remove(key),
+        1 => _ = parent.insert("surprise".to_owned(), other),
+        _ => _ = parent.insert(key.to_owned(), other),
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let values = [
+        json!(null),
+        json!(0),
+        json!(0.0),
+        json!(-1),
+        json!(0.3),
+        json!(1e300),
+        json!(30),
+        json!(""),
+        json!("0"),
+        json!("20"),
+        json!("much"),
+        json!(true),
+        json!(false),
+        json!([]),
+        json!([1]),
+        json!({}),
+        json!({"storage": 0}),
+        json!({"storage_tb": 5}),
+        json!({"hard_quota_space": ""}),
+        json!({"hard_quota_space": 1}),
+        json!("hpc-proj-10"),
+        json!("/vast/x"),
+        json!(".."),
+        json!("2770"),
+        json!("rwx"),
+    ];
+    prop::sample::select(values.to_vec())
+}
+
+fn any_record() -> impl Strategy<Value = Value> {
+    let kind = prop::sample::select(vec!["Create", "Update", "Options", "Switch", "Terminate", "Restore"]);
+    let state = prop::sample::select(vec!["pending-provider", "executing"]);
+    let offering = prop::sample::select(vec!["Marketplace.Slurm", "Marketplace.Basic"]);
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any_value()), 0..4);
+    (kind, state, offering, changes).prop_map(|(kind, state, offering, changes)| {
+        let mut record = record(kind, state, offering);
+        for (place, action, other) in changes {
+            change(&mut record, place, action, other);
+        }
+        record
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_order_is_rejected_by_itself(record in any_record()) {
+        prop_assert!(!rejects(&planned(&record, Policy::default())));
+    }
+
+    #[test]
+    fn with_the_policy_only_what_the_order_asks_for_is_rejected(record in any_record()) {
+        let plan = planned(&record, Policy { refuse: true, ..Policy::default() });
+        prop_assert!(!rejects(&plan) || asks_for_the_impossible(&record), "{:?}", plan);
+    }
+}
+
+/// One case of a paid order: what is changed in the record, and what the plan says about it.
+#[test]
+fn orders_that_were_once_rejected_are_carried_out_or_held_with_the_reason() {
+    let of = |kind: &str, changes: &[(&str, Value)]| {
+        let mut record = record(kind, "pending-provider", "Marketplace.Slurm");
+        for (place, value) in changes {
+            *record.pointer_mut(place).unwrap() = value.clone();
+        }
+        // A provisioner with the policy on rejects none of these either.
+        let plan = planned(&record, Policy { refuse: true, ..Policy::default() });
+        let held = plan.held.iter().map(|held| held.reason.clone());
+        let steps = plan.tasks.iter().flat_map(|task| task.steps.iter().map(|step| step.name().to_owned()));
+        held.chain(steps).collect::<Vec<_>>().join(", ")
+    };
+    let create = "approve, ensure, set_backend_id, done";
+    assert_eq!(of("Create", &[]), create);
+    // Fractions are rounded up.
+    assert_eq!(of("Create", &[("/limits/storage", json!(0.3)), ("/options", json!({}))]), create);
+    assert_eq!(of("Create", &[("/options", json!({"hard_quota_space": 10.333_333_333_333_334}))]), create);
+    let missing = "the limits have no component storage (present: storage_tb)";
+    assert_eq!(of("Create", &[("/limits", json!({"storage_tb": 10}))]), missing);
+    let missing = "the limits have no component storage (present: nothing)";
+    assert_eq!(of("Create", &[("/limits", json!({}))]), missing);
+    assert_eq!(of("Create", &[("/limits", json!(null))]), missing);
+    let pinned = "resource option hard_quota_space (12 TB) pins the hard quota below the new limit (20 TB)";
+    assert_eq!(of("Update", &[]), pinned);
+    let cleared = json!({"old_options": {"hard_quota_space": 20}, "new_options": {"hard_quota_space": ""}});
+    let unreadable = "the order's new_options.hard_quota_space is not a number";
+    assert_eq!(of("Options", &[("/order_in_progress/attributes", cleared)]), unreadable);
+    let foreign = "backend_id in Waldur (hpc-proj-10) is not a path of this system; clear it there";
+    assert_eq!(of("Create", &[("/backend_id", json!("hpc-proj-10"))]), foreign);
+    // A plan switch and a renewal change no quotas; there is only no directory in these tests.
+    let renewed = json!({"action": "renew", "old_limits": {"storage": 10}});
+    let no_directory = of("Switch", &[]);
+    assert!(no_directory.contains("there is no directory"), "{no_directory}");
+    assert_eq!(of("Switch", &[("/order_in_progress/attributes", renewed)]), no_directory);
+    // The one thing that the order itself asks for.
+    let zero = json!({"storage": 0});
+    let zero = [("/limits", zero.clone()), ("/order_in_progress/limits", zero), ("/options", json!({}))];
+    assert_eq!(of("Create", &zero), "reject");
+}
