@@ -157,6 +157,7 @@ fn inodes(limits: &Limits, options: &Options, rule: InodeRule, owner: &str) -> O
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals of JSON read better by value")]
 mod tests {
     use serde_json::{Value, json};
 

@@ -535,7 +535,9 @@ pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
     let begun = case.unfinished || case.wanted.is_err() || !matches!(case.seen, Ok(Seen::Absent));
     let steps = refusal(order, begun, reason);
     let (system, path) = (system.clone(), path.clone());
-    Ok(Task { id: *id, system, path, why: format!("rejected: {reason}"), order: Some(order.id), steps })
+    let (order, why) = (Some(order.id), format!("rejected: {reason}"));
+    let (action, changes) = (TaskAction::of(&steps, &[]), Vec::new());
+    Ok(Task { id: *id, system, path, why, order, action, changes, steps })
 }
 
 /// Why a shrink is held.
