@@ -113,8 +113,9 @@ fn of_two_items_with_one_uuid_none_is_believed_whichever_comes_first() {
 
 #[test]
 fn one_entry_that_cannot_be_read_costs_one_item() {
+    type Change<'a> = &'a dyn Fn(&mut Value);
     let other = "21111111-2222-4333-8444-555555555555";
-    let raw = |change: &dyn Fn(&mut Value), spelled: (&str, &str)| {
+    let raw = |change: Change<'_>, spelled: (&str, &str)| {
         let mut page = page(&[item(ID), item(other)], 2);
         change(&mut page);
         page.to_string().replace(spelled.0, spelled.1)
@@ -125,7 +126,7 @@ fn one_entry_that_cannot_be_read_costs_one_item() {
     let options = |page: &mut Value| page["orders"][ID]["newOptions"] = json!({"x": 123_456});
     let skipped = |page: &mut Value| page["skipped"] = json!([7, {"itemId": 5}, {"error": "E", "detail": "d"}]);
     let problems = |page: &mut Value| page["quotaProblems"] = json!({"no-uuid": 1});
-    let cases: [(&str, &dyn Fn(&mut Value), usize); 6] = [
+    let cases: [(&str, Change<'_>, usize); 6] = [
         ("a key of orders", &key, 2),
         ("two orders of one item", &twice, 1),
         ("a number out of range", &number, 1),

@@ -109,7 +109,8 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
     let resized = |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), ..present(wanted) });
     let changed =
         |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) });
-    let seen: [(_, _, &dyn Fn(&Wanted) -> Seen, _, &[&str]); 6] = [
+    type Look<'a> = &'a dyn Fn(&Wanted) -> Seen;
+    let seen: [(_, _, Look<'_>, _, &[&str]); 6] = [
         (Create, Status::Pending, &|_| Seen::Absent, "create", &[]),
         (Update, Status::Updating, &resized, "resize", &["space 0.5 TiB → 1 TiB"]),
         (
@@ -231,6 +232,7 @@ fn rejections_are_under_the_mass_rule() {
 
 #[test]
 fn a_person_rejects_whatever_waits_for_the_provider() {
+    use OrderState::{Executing, Other, PendingProvider};
     let names = |case: &Case| {
         super::reject(case, "no money").map(|task| task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "))
     };
@@ -239,7 +241,6 @@ fn a_person_rejects_whatever_waits_for_the_provider() {
     };
     let absent = |_: &Wanted| Seen::Absent;
     let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
-    use OrderState::{Executing, Other, PendingProvider};
     let (create, terminate) = (OrderKind::Create, OrderKind::Terminate);
     assert_eq!(of(create, PendingProvider, Offering::SiteAgent, absent), Ok("reject".to_owned()));
     assert_eq!(of(create, PendingProvider, Offering::Basic, ours), Ok("reject".to_owned()));
