@@ -103,13 +103,13 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
 
 #[test]
 fn a_task_says_what_it_comes_to_and_which_values_change() {
+    type Look<'a> = &'a dyn Fn(&Wanted) -> Seen;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
     let smaller = Limits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
     let resized = |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), ..present(wanted) });
     let changed =
         |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) });
-    type Look<'a> = &'a dyn Fn(&Wanted) -> Seen;
     let seen: [(_, _, Look<'_>, _, &[&str]); 6] = [
         (Create, Status::Pending, &|_| Seen::Absent, "create", &[]),
         (Update, Status::Updating, &resized, "resize", &["space 0.5 TiB → 1 TiB"]),

@@ -174,8 +174,8 @@ fn who_orders_anew_waits_until_the_old_one_is_gone() {
 
 const PROJECT: &str = "/capstor/store/cscs/customer/project";
 
-fn problem(zero_ordered: bool) -> Option<QuotaProblem> {
-    Some(QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() })
+fn problem(zero_ordered: bool) -> QuotaProblem {
+    QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() }
 }
 
 /// Every reason for which an order may be rejected, each with what in the order makes it one. There are no others.
@@ -192,7 +192,7 @@ fn only_what_the_order_itself_asks_for_is_impossible() {
     }
     // The order's own limits say 0.
     for kind in [OrderKind::Create, OrderKind::Update] {
-        let zero = ordered(kind, Resource { quota_problem: problem(true), ..resource(1, PROJECT) });
+        let zero = ordered(kind, Resource { quota_problem: Some(problem(true)), ..resource(1, PROJECT) });
         let (kind, reason) = obstacle(zero);
         assert!(kind == ObstacleKind::Impossible && reason.contains("asks for a quota of 0"), "{reason}");
     }
@@ -210,9 +210,9 @@ fn everything_else_is_for_a_person_or_goes_away() {
         Resource { quotas: Some(zero), ..at(PROJECT) },
         Resource { quotas: Some(pinned), ..at(PROJECT) },
         Resource { quotas: Some(absurd), ..at(PROJECT) },
-        Resource { quota_problem: problem(false), ..at(PROJECT) },
+        Resource { quota_problem: Some(problem(false)), ..at(PROJECT) },
         // A problem of an order that is over by now.
-        Resource { quota_problem: problem(true), status: Status::Active, ..at(PROJECT) },
+        Resource { quota_problem: Some(problem(true)), status: Status::Active, ..at(PROJECT) },
         Resource { gid: Some(0), ..at(PROJECT) },
         Resource { gid: Some(999), ..at(PROJECT) },
         Resource { gid: Some(u32::MAX), ..at(PROJECT) },
