@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use settings::{Environment, Overrides, load};
+use settings::{Environment, Loaded, Overrides, load};
 
 use crate::clock::Clock;
 use crate::pass::told;
@@ -87,7 +87,8 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Carry out what is to be done, again and again, until SIGTERM or SIGINT; SIGUSR1 begins a pass at once
+    /// Carry out what is to be done, again and again, until SIGTERM or SIGINT; SIGUSR1 begins a pass at once, SIGHUP reloads
+    /// the settings
     Run,
     /// Show what waits and for what, what is in the trash, and what was begun
     Status(Json),
@@ -203,7 +204,8 @@ pub fn run(cli: Cli) -> ExitCode {
     // An error says that the process has a provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let overrides = Overrides { config: cli.config, options: Vec::new() };
-    let loaded = match load(&SCHEMA, &Environment::of_process(), &overrides) {
+    let read = || load(&SCHEMA, &Environment::of_process(), &overrides);
+    let mut loaded = match read() {
         Ok(loaded) => loaded,
         Err(faults) => {
             out::tell(&faults.to_string());
@@ -220,14 +222,22 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         return ended(out::print(&(table.trim_fmt() + "\n")));
     }
-    match only(loaded.settings, &cli.system) {
-        Ok(settings) => ended(dispatch(cli.command, settings)),
-        Err(failure) => ended(Err(failure)),
+    if let Err(failure) = only(&mut loaded.settings, &cli.system) {
+        return ended(Err(failure));
     }
+    let reread = || {
+        let mut loaded = read().map_err(|faults| {
+            let warnings = faults.warnings.iter().map(ToString::to_string);
+            faults.faults.iter().map(ToString::to_string).chain(warnings).collect::<Vec<_>>()
+        })?;
+        only(&mut loaded.settings, &cli.system).map_err(|failure| vec![failure.text])?;
+        Ok(loaded)
+    };
+    ended(dispatch(cli.command, loaded, &reread))
 }
 
-/// The settings with these systems alone; with all of them if none is named.
-fn only(mut settings: Settings, names: &[String]) -> Result<Settings, Failure> {
+/// Keeps these systems alone; all of them if none is named.
+fn only(settings: &mut Settings, names: &[String]) -> Result<(), Failure> {
     let is_known = |name: &&String| settings.systems.iter().any(|system| system.name == name.to_lowercase());
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = settings.systems.iter().map(|system| system.name.as_str()).collect();
@@ -236,18 +246,19 @@ fn only(mut settings: Settings, names: &[String]) -> Result<Settings, Failure> {
     }
     let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted.to_lowercase() == name);
     settings.systems.retain(|system| is_wanted(&system.name));
-    Ok(settings)
+    Ok(())
 }
 
-fn dispatch(command: Command, settings: Settings) -> Result<(), Failure> {
+/// `reread` reads the settings again.
+fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -> Result<(), Failure> {
     let serves = matches!(command, Command::Run);
-    log(&settings, serves);
-    let site = Site::new(settings, Clock::system())?;
+    log(&loaded.settings, serves);
+    let site = Site::new(loaded.settings.clone(), Clock::system())?;
     match command {
+        Command::Run => run::run(site, loaded, reread),
         Command::Check(json) => check::check(&site, json.json),
         Command::Plan { json, out } => look::plan(&site, json.json, out.as_deref()),
         Command::Apply { file, yes_to_many, json } => work::apply(&site, file.as_deref(), yes_to_many, json.json),
-        Command::Run => run::run(&site),
         Command::Status(json) => look::status(&site, json.json),
         Command::Explain { resource, json } => look::explain(&site, &resource, json.json),
         Command::Adopt { resource } => hand::adopt(&site, &resource),

@@ -79,12 +79,13 @@ pub fn callback(action: &'static str, answer: &Answer) {
 pub struct Seen {
     handle: PrometheusHandle,
     clock: Clock,
-    interval: Duration,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Time from one pass to the next.
+    interval: Duration,
     /// Since when a pass is under way.
     began: Option<SystemTime>,
     last: Option<SystemTime>,
@@ -129,11 +130,17 @@ impl Seen {
                 counter!(CALLBACKS, "action" => action, "outcome" => outcome).absolute(0);
             }
         }
-        Self { handle, clock: clock.clone(), interval, state: Arc::default() }
+        let state = Arc::new(Mutex::new(State { interval, ..State::default() }));
+        Self { handle, clock: clock.clone(), state }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes come after each `interval` from now on.
+    pub fn set_interval(&self, interval: Duration) {
+        self.state().interval = interval;
     }
 
     /// A pass begins.
@@ -229,7 +236,7 @@ impl Seen {
         let now = self.clock.now();
         let state = self.state();
         let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
-        let ready = !state.last_failed && state.last.is_some_and(|last| since(last) < self.interval + PATIENCE);
+        let ready = !state.last_failed && state.last.is_some_and(|last| since(last) < state.interval + PATIENCE);
         let last = state.last.and_then(|last| last.duration_since(SystemTime::UNIX_EPOCH).ok());
         (
             ready,

@@ -65,6 +65,14 @@ impl Site {
         Ok(Self { settings, systems, source, clock, walked, stop })
     }
 
+    /// The same site by other settings. Everything is opened again, so that new secrets are used.
+    pub fn with(&self, settings: Settings) -> Result<Self, Fault> {
+        let source = Source::new(&settings, &self.stop)?;
+        let (walked, stop, clock) = (self.walked.clone(), Arc::clone(&self.stop), self.clock.clone());
+        let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
+        Ok(Self { settings, systems, source, clock, walked, stop })
+    }
+
     /// The journal's file.
     pub fn journal_path(&self) -> PathBuf {
         self.settings.state_directory.join("journal")

@@ -70,6 +70,7 @@ pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
 pub use manual::manual;
 pub use reference::reference;
 pub use schema::{Oddities, Rules, Schema, WithoutEffect};
+pub use secret_file::read as read_secret;
 pub use setting::{Check, Kind, MASK, Preset, ReadUrl, Setting, Word};
 pub use source::Source;
 pub use value::Value;

@@ -34,7 +34,7 @@ pub(crate) fn value_or_file(
 }
 
 /// The secret in a file, without the end of its line.
-fn read(path: &Path) -> Result<String, Wrong> {
+pub fn read(path: &Path) -> Result<String, Wrong> {
     let shown = path.display();
     let bytes = files::read(path, LARGEST).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => {
@@ -42,7 +42,7 @@ fn read(path: &Path) -> Result<String, Wrong> {
         }
         _ => wrong(format!("{shown} {}", files::why(&error)), "correct the path, or make it readable"),
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{shown} is not valid UTF-8"), "write it anew"))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{shown} is not valid UTF-8"), "write it again"))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() {
         return Err(wrong(format!("{shown} is empty"), "write the secret into it"));

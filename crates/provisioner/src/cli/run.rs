@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use settings::Loaded;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
@@ -16,7 +17,13 @@ use crate::listen;
 use crate::pass::{PassError, Report, told};
 use crate::plan::{Hold, Plan, Step};
 use crate::seen::Seen;
+use crate::settings::Settings;
 use crate::site::{BeginError, Site};
+
+mod reload;
+
+pub(super) use reload::Load;
+use reload::{LOOK, Reloader};
 
 /// The least time from the beginning of a pass to that of the next.
 const BREATH: Duration = Duration::from_secs(1);
@@ -25,21 +32,25 @@ const BREATH: Duration = Duration::from_secs(1);
 pub(crate) enum Wake {
     /// Begin a pass.
     Nudge,
+    /// Reload the settings, and begin a pass.
+    Reload(&'static str),
     /// Come to an end.
     Stop,
 }
 
-/// Passes until a signal says stop. A pass under way stops before its next effect.
-pub(super) fn run(site: &Site) -> Result<(), Failure> {
+/// Passes until a signal says stop. A pass under way stops before its next effect. `loaded`: the settings of the site;
+/// `load` reads them again.
+pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> Result<(), Failure> {
     let (wake, woken) = mpsc::channel();
     let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| failure(format!("no signals: {error}")))?;
+        Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]).map_err(|error| failure(format!("no signals: {error}")))?;
     let stop = std::sync::Arc::clone(&site.stop);
     let by_signal = wake.clone();
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let said = match signal {
                 SIGUSR1 => Wake::Nudge,
+                SIGHUP => Wake::Reload("SIGHUP"),
                 // A second one ends it where it stands: it can be killed anywhere.
                 _ if stop.swap(true, Ordering::Relaxed) => std::process::exit(1),
                 _ => Wake::Stop,
@@ -51,12 +62,13 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
     });
     let seen = Seen::new(&site.clock, site.settings.run.interval);
     listen::serve(&site.settings.run.listen, &seen, &wake)?;
+    let mut reloader = Reloader::new(loaded, load);
     let mut said = Told::default();
     info!(systems = site.systems.len(), "started");
     while !site.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         seen.began();
-        match one(site, &seen, &mut said) {
+        match one(&site, &seen, &mut said) {
             Ok(report) => {
                 seen.ended(&report, began.elapsed());
                 tell(&report);
@@ -71,16 +83,44 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
                 error!("no pass: {}", told(&fault));
             }
         }
-        match woken.recv_timeout(jittered(site.settings.run.interval)) {
-            Ok(Wake::Nudge) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-        }
+        let mut wake = wait(&woken, Instant::now() + jittered(site.settings.run.interval), &mut reloader);
         // Nobody can have more than a pass a second. Nudges that came meanwhile are answered by one.
         std::thread::sleep(BREATH.saturating_sub(began.elapsed()));
-        while let Ok(Wake::Nudge) = woken.try_recv() {}
+        while let Ok(next) = woken.try_recv() {
+            wake = match (wake, next) {
+                (Wake::Stop, _) | (_, Wake::Stop) => Wake::Stop,
+                (reload @ Wake::Reload(_), _) | (_, reload) => reload,
+            };
+        }
+        match wake {
+            Wake::Nudge => {}
+            Wake::Reload(why) => {
+                if let Some(new) = reloader.reload(&site, why) {
+                    seen.set_interval(new.settings.run.interval);
+                    site = new;
+                }
+            }
+            Wake::Stop => break,
+        }
     }
     info!("stopped");
     Ok(())
+}
+
+/// Waits for the time of the next pass, or for what comes before it: a signal, a nudge, a file with a secret that changed.
+fn wait(woken: &Receiver<Wake>, until: Instant, reloader: &mut Reloader<'_>) -> Wake {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match woken.recv_timeout(left.min(LOOK)) {
+            Ok(wake) => return wake,
+            Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
+            Err(RecvTimeoutError::Timeout) if reloader.secrets_changed() => {
+                return Wake::Reload("a file with a secret has changed");
+            }
+            Err(RecvTimeoutError::Timeout) if left <= LOOK => return Wake::Nudge,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 /// Why there was no pass.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Number};
-use settings::{Value, Wrong, wrong};
+use settings::{Value, Wrong, read_secret, wrong};
 
 use super::Settings;
 use crate::driver::tree::acl::{self, Named};
@@ -22,6 +22,9 @@ pub struct SystemConfig {
     /// What ACLs add to the mode of each directory; `None`: ACLs are left alone.
     #[serde(skip)]
     pub acl: Option<Named>,
+    /// The files that its secrets were read from.
+    #[serde(skip)]
+    pub secret_files: Vec<PathBuf>,
     /// What drives it.
     pub driver: DriverName,
     /// What a TB of Waldur is here: `TB` (10^12 bytes) or `TiB` (2^40).
@@ -158,9 +161,10 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
 }
 
 fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wrong> {
+    let mut secret_files = Vec::new();
     for block in ["scale", "vast"] {
         if let Some(serde_json::Value::Object(block)) = value.get_mut(block) {
-            secrets(block)?;
+            secret_files.extend(secrets(block)?);
         }
     }
     let acl = entries(&mut value)?;
@@ -179,7 +183,7 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
     if acl.is_some() && matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory) {
         return Err(wrong("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
     }
-    let system = SystemConfig { name: name.trim().to_lowercase(), acl, ..system };
+    let system = SystemConfig { name: name.trim().to_lowercase(), acl, secret_files, ..system };
     if !crate::place::is_plain(&system.name) {
         return Err(wrong(
             "the name of the system is none that a file could have",
@@ -225,21 +229,22 @@ fn misread(error: &serde_json::Error) -> Wrong {
 }
 
 /// Reads secrets of a back-end from the files that `NAME_file` names; a number is the text that it is written as.
-fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<(), Wrong> {
+/// Returns these files.
+fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, Wrong> {
+    let mut files = Vec::new();
     for name in ["password", "token"] {
         if let Some(path) = block.remove(&format!("{name}_file")) {
-            let path = path.as_str().unwrap_or_default().to_owned();
-            let read = std::fs::read_to_string(&path);
-            let text = read.map_err(|error| {
-                wrong(format!("{name}_file cannot be read ({error})"), "give the path of a file with the secret")
-            })?;
-            block.insert(name.into(), text.trim_end_matches(['\r', '\n']).into());
+            let path = PathBuf::from(path.as_str().unwrap_or_default());
+            let secret =
+                read_secret(&path).map_err(|fault| Wrong { what: format!("{name}_file: {}", fault.what), ..fault })?;
+            block.insert(name.into(), secret.into());
+            files.push(path);
         }
         if let Some(number) = block.get(name).filter(|value| value.is_number()).map(ToString::to_string) {
             block.insert(name.into(), number.into());
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// A value of the YAML file as JSON, so that serde can read it.

@@ -10,18 +10,25 @@ use simulator::world::OrderState;
 use crate::support::{Running, SLURM, Site, until};
 
 /// A loop, and where it listens.
-struct Loop {
-    running: Running,
+pub(crate) struct Loop {
+    pub(crate) running: Running,
     socket: String,
 }
 
 impl Loop {
-    fn start(site: &mut Site, interval: &str) -> Self {
+    pub(crate) fn start(site: &mut Site, interval: &str) -> Self {
+        Self::start_with(site, Some(interval))
+    }
+
+    /// Without an interval the setting is what other sources say.
+    pub(crate) fn start_with(site: &mut Site, interval: Option<&str>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = listener.local_addr().unwrap().to_string();
         drop(listener);
         site.set("PROVISIONER_LISTEN", &socket);
-        site.set("PROVISIONER_RUN_INTERVAL", interval);
+        if let Some(interval) = interval {
+            site.set("PROVISIONER_RUN_INTERVAL", interval);
+        }
         let running = site.spawn(&["run"]);
         let this = Self { running, socket };
         until("it listens", || std::net::TcpStream::connect(&this.socket).is_ok());
@@ -29,7 +36,7 @@ impl Loop {
     }
 
     /// Status and body.
-    fn ask(&self, method: &str, path: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, method: &str, path: &str) -> (u16, String) {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.socket).unwrap();
         stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
@@ -39,26 +46,26 @@ impl Loop {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         self.ask("GET", "/health/ready").0 == 200
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.running.child), signal).unwrap();
     }
 
     /// The value of a metric's line that begins so; none where there is no such line.
-    fn metric(&self, line: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, line: &str) -> Option<f64> {
         let (status, text) = self.ask("GET", "/metrics");
         assert_eq!(status, 200);
         text.lines().find_map(|said| said.strip_prefix(line)?.trim().parse().ok())
     }
 
-    fn passes(&self) -> f64 {
+    pub(crate) fn passes(&self) -> f64 {
         self.metric("hpc_storage_provisioner_passes_total{outcome=\"whole\"}").unwrap_or_default()
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(Signal::TERM);
         assert_eq!(self.running.ends(Duration::from_secs(5)), Some(0), "{}", self.running.said());
     }

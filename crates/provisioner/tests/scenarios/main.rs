@@ -14,5 +14,6 @@ mod orders;
 mod plans;
 mod recall;
 mod relay;
+mod reloading;
 mod support;
 mod withdrawn;

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 const CLIENT: &str = "storage-provisioner";
-const CLIENT_SECRET: &str = "s3cret-of-the-client";
+pub(crate) const CLIENT_SECRET: &str = "s3cret-of-the-client";
 /// The Waldur token of the provisioner's own user, which the proxy does not have.
 pub(crate) const WALDUR_TOKEN: &str = "fedcba9876543210fedcba9876543210fedcba98";
 /// The system whose offering is of the type Marketplace.Slurm.

@@ -1,0 +1,177 @@
+//! New settings for a loop that runs: on SIGHUP, and when a file with a secret has changed.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use settings::{Change, Loaded};
+use tracing::{error, info, warn};
+
+use crate::pass::told;
+use crate::settings::Settings;
+use crate::site::Site;
+
+/// How often the files of secrets are read. Unlike notifications this works on every file system and with every way to
+/// replace a file: Kubernetes changes where a link leads.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// The largest part of a file that is compared, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// Keys, or their beginnings, that a reload does not change.
+const AT_START: [&str; 2] = ["log.", "run.listen"];
+
+/// Reads the settings again. The error says everything that is wrong, a line each.
+pub(in crate::cli) type Load<'a> = &'a dyn Fn() -> Result<Loaded<Settings>, Vec<String>>;
+
+/// Puts new settings into force between two passes.
+pub(super) struct Reloader<'a> {
+    load: Load<'a>,
+    in_force: Loaded<Settings>,
+    secrets: Watch,
+}
+
+impl<'a> Reloader<'a> {
+    pub(super) fn new(in_force: Loaded<Settings>, load: Load<'a>) -> Self {
+        let secrets = Watch::new(secret_files(&in_force));
+        Self { load, in_force, secrets }
+    }
+
+    /// Whether a file with a secret has changed. Reads the files once for each [`LOOK`] at most.
+    pub(super) fn secrets_changed(&mut self) -> bool {
+        self.secrets.changed()
+    }
+
+    /// The site by the new settings; `None` if they cannot be used, which the log explains. The old ones stay then.
+    pub(super) fn reload(&mut self, site: &Site, why: &str) -> Option<Site> {
+        info!(why, "reloading the settings");
+        let reloaded = (self.load)().and_then(|loaded| {
+            let site = site.with(loaded.settings.clone()).map_err(|fault| vec![told(&fault)])?;
+            Ok((loaded, site))
+        });
+        let (loaded, site) = match reloaded {
+            Ok(reloaded) => reloaded,
+            Err(faults) => {
+                for fault in faults {
+                    error!("the new settings cannot be used, and the old ones stay in force: {fault}");
+                }
+                return None;
+            }
+        };
+        for warning in loaded.warnings.iter().filter(|warning| !self.in_force.warnings.contains(warning)) {
+            warn!("{warning}");
+        }
+        for Change { key, before, after, source } in &loaded.changes_since(&self.in_force) {
+            let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| String::from("not set"));
+            info!("{key} = {} ({source}), was {}", shown(after), shown(before));
+            if AT_START.iter().any(|at_start| key.starts_with(at_start)) {
+                warn!(key, "this setting changes with the next start only");
+            }
+        }
+        info!("the settings are in force");
+        self.secrets.follow(secret_files(&loaded));
+        self.in_force = loaded;
+        Some(site)
+    }
+}
+
+/// All files that secrets were read from.
+fn secret_files(loaded: &Loaded<Settings>) -> Vec<PathBuf> {
+    let of_systems = loaded.settings.systems.iter().flat_map(|system| &system.secret_files).cloned();
+    loaded.secret_files().map(Path::to_owned).chain(of_systems).collect()
+}
+
+/// Files whose content is compared from time to time.
+struct Watch {
+    paths: Vec<PathBuf>,
+    /// A hash of each file's content as it was last taken into account; `None`: it could not be read.
+    known: Vec<Option<u64>>,
+    /// The same as it was last read, and when.
+    last: (Vec<Option<u64>>, Instant),
+    keys: RandomState,
+}
+
+impl Watch {
+    fn new(paths: Vec<PathBuf>) -> Self {
+        let keys = RandomState::new();
+        let known = hashes(&paths, &keys);
+        Self { paths, last: (known.clone(), Instant::now()), known, keys }
+    }
+
+    /// Watches these files from now on. Files that were watched before keep what is known of them.
+    fn follow(&mut self, paths: Vec<PathBuf>) {
+        if paths != self.paths {
+            *self = Self::new(paths);
+        }
+    }
+
+    /// Whether the files changed since the last change, and not again for the time of a look: several files may belong
+    /// together, and nobody writes them at one moment.
+    fn changed(&mut self) -> bool {
+        if self.paths.is_empty() || self.last.1.elapsed() < LOOK {
+            return false;
+        }
+        let now = hashes(&self.paths, &self.keys);
+        let settled = now == self.last.0;
+        self.last = (now, Instant::now());
+        let changed = settled && self.last.0 != self.known;
+        if changed {
+            self.known.clone_from(&self.last.0);
+        }
+        changed
+    }
+}
+
+fn hashes(paths: &[PathBuf], keys: &RandomState) -> Vec<Option<u64>> {
+    paths.iter().map(|path| settings::files::read(path, LARGEST).ok().map(|bytes| keys.hash_one(bytes))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+    use settings::{Environment, Overrides, load};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::settings::SCHEMA;
+
+    #[test]
+    fn a_storage_systems_password_is_read_again_when_its_file_changes() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        std::fs::write(&file, "old").unwrap();
+        let systems = serde_json::json!({"capstor": {"driver": "scale", "terabyte": "TB", "scale": {
+            "api": {"url": "https://gui.example.org"}, "user": "provisioner", "password_file": file,
+            "filesystem": "fs1", "root": "/gpfs/fs1/capstor", "mount": "/gpfs/fs1/capstor", "block_size": 4_194_304,
+        }}});
+        let variables = [
+            ("PROVISIONER_PROXY_URL", "https://proxy.example.org".to_owned()),
+            ("PROVISIONER_SYSTEMS", systems.to_string()),
+        ];
+        let read = || {
+            let environment = Environment::new("/", variables.iter().cloned());
+            load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| vec![faults.to_string()])
+        };
+        let password = |site: &Site| {
+            let scale = site.settings.systems[0].scale.as_ref().unwrap();
+            scale.password.expose_secret().to_owned()
+        };
+        let loaded = read().unwrap();
+        let site = Site::new(loaded.settings.clone(), Clock::system()).unwrap();
+        let mut reloader = Reloader::new(loaded, &read);
+        let changed = |reloader: &mut Reloader<'_>| {
+            let begun = Instant::now();
+            while !reloader.secrets_changed() && begun.elapsed() < LOOK * 10 {
+                std::thread::sleep(LOOK / 20);
+            }
+            assert!(begun.elapsed() < LOOK * 10, "the change is not noticed");
+        };
+        assert_eq!(password(&site), "old");
+        std::fs::write(&file, "new\n").unwrap();
+        changed(&mut reloader);
+        let site = reloader.reload(&site, "test").unwrap();
+        assert_eq!(password(&site), "new");
+        std::fs::remove_file(&file).unwrap();
+        changed(&mut reloader);
+        assert!(reloader.reload(&site, "test").is_none());
+    }
+}

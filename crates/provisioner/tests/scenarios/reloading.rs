@@ -1,0 +1,62 @@
+//! New secrets and new settings for a loop that runs.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::looping::Loop;
+use crate::support::{CLIENT_SECRET, Site, until};
+
+/// How often the provisioner's client was refused a token.
+fn refusals(site: &Site) -> usize {
+    let token = site.simulator.token_url();
+    let refused = |request: &simulator::Received| token.ends_with(&request.path) && request.status != Some(200);
+    site.simulator.requests().iter().filter(|request| refused(request)).count()
+}
+
+#[test]
+fn a_wrong_secret_is_sent_once_and_a_new_one_counts_without_a_restart() {
+    let mut site = Site::new();
+    let file = site.directory.path().join("client-secret");
+    fs::write(&file, "pa55-of-yesterday\n").unwrap();
+    site.unset("PROVISIONER_CLIENT_SECRET");
+    site.set("PROVISIONER_CLIENT_SECRET_FILE", &file.display().to_string());
+    let work = Loop::start(&mut site, "0.2");
+    let failed = || work.metric("hpc_storage_provisioner_passes_total{outcome=\"failed\"}").unwrap_or_default();
+    until("three passes failed", || failed() >= 3.0);
+    assert_eq!(refusals(&site), 1);
+    until("the reason is logged", || work.running.said().contains("check proxy.client_id and proxy.client_secret"));
+
+    // An unusable file changes nothing.
+    fs::write(&file, "").unwrap();
+    until("the file is refused", || work.running.said().contains("client-secret is empty; write the secret into it"));
+    assert_eq!(refusals(&site), 1);
+
+    fs::write(&file, CLIENT_SECRET).unwrap();
+    until("the new secret is used", || work.ready());
+    assert_eq!(refusals(&site), 1);
+    work.stop();
+}
+
+#[test]
+fn a_hangup_reloads_the_settings_and_unusable_ones_change_nothing() {
+    let mut site = Site::new();
+    let file = site.directory.path().join("provisioner.yaml");
+    fs::write(&file, "drift:\n  heal: true\n").unwrap();
+    site.set("PROVISIONER_CONFIG", &file.display().to_string());
+    let work = Loop::start_with(&mut site, None);
+    until("the first pass", || work.ready());
+    let before = work.passes();
+
+    fs::write(&file, "run:\n  interval: soon\n").unwrap();
+    work.signal(Signal::HUP);
+    until("they are refused", || work.running.said().contains("the old ones stay in force: run.interval"));
+
+    fs::write(&file, "run:\n  interval: 0.2\nlog:\n  format: json\n").unwrap();
+    work.signal(Signal::HUP);
+    until("passes at the new interval", || work.passes() >= before + 4.0);
+    let said = work.running.said();
+    assert!(said.contains("run.interval = 0.2") && said.contains("was 60"), "{said}");
+    assert!(said.contains("this setting changes with the next start only"), "{said}");
+    work.stop();
+}
