@@ -1,6 +1,9 @@
 //! `check`: everything that a pass needs, asked one by one.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -109,9 +112,63 @@ fn state(site: &Site) -> Result<String, String> {
     if there != directory {
         return Ok("not there yet: the first pass makes it".into());
     }
+    probe(directory)?;
     let path = site.journal_path();
     let (first, last) = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { (1, 0) };
     Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
     let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
-    Ok(format!("writable, a journal of {last} lines without a break{from}"))
+    Ok(format!("writable and synced, a journal of {last} lines without a break{from}"))
+}
+
+/// Writes a file into the state directory, syncs it and removes it, as the journal needs it. Only this shows a file system
+/// that is full or read-only.
+fn probe(directory: &Path) -> Result<(), String> {
+    let path = directory.join(format!(".check-{}", std::process::id()));
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).open(&path)?;
+        // A block, for which a full file system has no room.
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    };
+    let written = write();
+    let removed = match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && written.is_err() => Ok(()),
+        removed => removed.and_then(|()| File::open(directory)?.sync_all()),
+    };
+    written.and(removed).map_err(|error| {
+        format!("a file in {} cannot be written, synced and removed ({error}): {}", directory.display(), remedy(&error))
+    })
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => "mount it writable; in a systemd unit, name it in ReadWritePaths=",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room: without the journal nothing is done on any system"
+        }
+        ErrorKind::PermissionDenied => "make it writable for the user that runs this",
+        _ => "look at the disk that it is on",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_tried_by_writing_and_nothing_is_left_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(probe(directory.path()), Ok(()));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        // Root has every right there, and can make no file all the same.
+        let fault = probe(Path::new("/proc")).unwrap_err();
+        assert!(fault.starts_with("a file in /proc cannot be written"), "{fault}");
+    }
+
+    #[test]
+    fn a_full_disk_and_one_that_is_read_only_each_have_a_remedy() {
+        for (errno, words) in [(28, "make room"), (122, "make room"), (30, "ReadWritePaths="), (13, "for the user")] {
+            assert!(remedy(&io::Error::from_raw_os_error(errno)).contains(words), "{errno}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::tree::handle::{bare, obstructed};
+use super::tree::handle::{bare, obstructed, only_root};
 #[cfg(test)]
 use super::tree::injected::{self, Moment};
 use super::tree::renaming::{Renamed, rename};
@@ -147,11 +147,11 @@ pub(super) fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), Fa
 pub(super) fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
     let (place, owner) = (&wanted.place, (wanted.uid, wanted.gid));
     let (directory, there) = directory(root, place)?;
-    let what = |error| Fault::passing(format!("{place} cannot be given its owner and mode"), error);
     if owner != (there.st_uid, there.st_gid) {
         before(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-        rustix::fs::fchown(&directory, Some(uid), Some(gid)).map_err(what)?;
+        rustix::fs::fchown(&directory, Some(uid), Some(gid))
+            .map_err(|error| only_root(format!("{place} cannot be given its owner"), "run as root", error))?;
     }
     // Always after the owner: a change of owner may take bits away.
     set_mode(root, place, wanted.mode, before)
@@ -165,7 +165,7 @@ pub(super) fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: 
     }
     before(&format!("mode {:o} of {place}", mode.0))?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
-        .map_err(|error| Fault::passing(format!("{place} cannot be given its mode"), error))
+        .map_err(|error| only_root(format!("{place} cannot be given its mode"), "run as root", error))
 }
 
 fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), Fault> {

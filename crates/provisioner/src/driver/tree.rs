@@ -29,7 +29,7 @@ mod trash;
 mod walk;
 
 use acl::{Named, attributes};
-use handle::{Mark, bare, chmod, obstructed, open_below, passing, stat, sync};
+use handle::{Mark, bare, chmod, obstructed, open_below, passing, privileged, stat, sync};
 use renaming::{Renamed, rename, rename_named};
 
 /// What a site may vary.
@@ -190,7 +190,7 @@ impl<Q: Quotas> Tree<Q> {
         if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
             let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
             rustix::fs::fchown(directory, Some(uid), Some(gid))
-                .map_err(|error| passing(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
+                .map_err(|error| privileged(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
         }
         if present.project.is_some_and(|project| project != wanted.project) {
             self.quotas.tag(directory.as_fd(), wanted.project, (!new).then_some(&self.walked))?;
@@ -265,11 +265,8 @@ impl<Q: Quotas> Tree<Q> {
 impl<Q: Quotas> Driver for Tree<Q> {
     fn ready(&self) -> Result<(), Fault> {
         let root = self.root()?;
-        if self.rules.change_owner && !marks_can_be_read() {
-            return Err(Fault::unclear(
-                "without CAP_SYS_ADMIN the marks of directories cannot be read, nor set: run as root, or set \
-                 `change_owner: false` for a trial",
-            ));
+        if self.rules.change_owner {
+            marks_can_be_read()?;
         }
         if self.rules.acl.is_some() {
             attributes::read(&root)?;
@@ -332,7 +329,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if self.rules.change_owner {
             // First: its owner may have it open, and could set any mode by that.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
-                .map_err(|error| passing(format!("{} cannot be taken away from its owner", wanted.place), error))?;
+                .map_err(|error| privileged(format!("{} cannot be taken away from its owner", wanted.place), error))?;
         }
         // Nobody enters; without rights of its own, the program must be able to come back.
         chmod(&directory, document::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
@@ -454,10 +451,25 @@ fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> 
     }
 }
 
-/// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there.
-fn marks_can_be_read() -> bool {
+/// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there. The kernel
+/// shows them to CAP_SYS_ADMIN outside of user namespaces alone.
+fn marks_can_be_read() -> Result<(), Fault> {
     use rustix::thread::{CapabilitySet, capabilities};
-    capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
+    let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
+        "without CAP_SYS_ADMIN"
+    } else if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everybody(&map)) {
+        "in a user namespace"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::unclear(format!(
+        "{lacks} the marks of directories cannot be read, nor set: run as root, or set `change_owner: false` for a trial"
+    )))
+}
+
+/// Whether this is the `uid_map` of a process in no user namespace: each user is himself.
+fn maps_everybody(uid_map: &str) -> bool {
+    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]

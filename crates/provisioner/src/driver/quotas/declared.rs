@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::Quotas;
 use crate::driver::Fault;
+use crate::driver::tree::handle::privileged;
 use crate::driver::walked::Walked;
 use crate::limits::{Limits, Usage};
 
@@ -21,7 +22,7 @@ impl Declared {
     }
 
     fn failed(&self, verb: &str, error: Errno) -> Fault {
-        Fault::passing(format!("the attribute {} cannot be {verb}", self.0), std::io::Error::from(error))
+        privileged(format!("the attribute {} cannot be {verb}", self.0), error)
     }
 }
 

@@ -41,7 +41,7 @@ impl Mark {
         let length = match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             Ok(length) => length,
             Err(Errno::NODATA) => return Ok(None),
-            Err(error) => return Err(passing(format!("the mark {} cannot be read", self.0), error)),
+            Err(error) => return Err(privileged(format!("the mark {} cannot be read", self.0), error)),
         };
         let id = text.get(..length).and_then(|text| Uuid::try_parse_ascii(text).ok());
         id.map(Some).ok_or_else(|| Fault::Conflict(format!("the mark {} of a directory is no UUID", self.0)))
@@ -50,12 +50,29 @@ impl Mark {
     pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), Fault> {
         let text = id.hyphenated().to_string();
         rustix::fs::fsetxattr(directory, self.0.as_str(), text.as_bytes(), XattrFlags::empty())
-            .map_err(|error| passing(format!("the mark {} cannot be set", self.0), error))
+            .map_err(|error| privileged(format!("the mark {} cannot be set", self.0), error))
     }
 }
 
 pub(in crate::driver) fn passing(what: impl Into<String>, error: Errno) -> Fault {
     Fault::passing(what, std::io::Error::from(error))
+}
+
+/// A fault of something that needs root where `change_owner` is on.
+pub(in crate::driver) fn privileged(what: impl Into<String>, error: Errno) -> Fault {
+    only_root(what, "run as root, or set `change_owner: false` for this system", error)
+}
+
+/// A fault of something that only root may do. `remedy`: what to do if that is the cause.
+pub(in crate::driver) fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> Fault {
+    let what = what.into();
+    match error {
+        Errno::PERM | Errno::ACCESS => passing(
+            format!("{what}: {remedy}; a user namespace, and root_squash of an NFS server, take root's rights away"),
+            error,
+        ),
+        error => passing(what, error),
+    }
 }
 
 pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
@@ -64,7 +81,7 @@ pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
 
 pub(super) fn chmod(directory: &OwnedFd, mode: document::Mode) -> Result<(), Fault> {
     rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
-        .map_err(|error| passing(format!("mode {:o} cannot be set", mode.0), error))
+        .map_err(|error| privileged(format!("mode {:o} cannot be set", mode.0), error))
 }
 
 pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {

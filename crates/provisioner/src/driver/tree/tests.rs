@@ -102,6 +102,26 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
 }
 
+/// In a thread of its own: rights are each thread's own.
+#[test]
+fn what_needs_roots_rights_says_so() {
+    std::thread::spawn(|| {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let mut held = capabilities(None).unwrap();
+        held.effective -= CapabilitySet::CHOWN;
+        set_capabilities(None, held).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
+        let wanted = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.wanted(1);
+        let told = crate::pass::told(&driver.ensure(&wanted, &go).unwrap_err());
+        assert!(told.contains("cannot be set: run as root, or set `change_owner: false`"), "{told}");
+        assert!(told.contains("not permitted"), "{told}");
+    })
+    .join()
+    .unwrap();
+    assert!(maps_everybody("         0          0 4294967295\n") && !maps_everybody("0 1000 1\n"));
+}
+
 #[test]
 #[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 fn with_rights_it_comes_to_the_same_end_wherever_it_is_killed() {

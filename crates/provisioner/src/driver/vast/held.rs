@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::document::Mode;
 use crate::driver::mount::{names, open};
+use crate::driver::tree::handle::only_root;
 use crate::driver::{Before, Fault, Wanted};
 use crate::place::Place;
 
@@ -87,6 +88,6 @@ impl Held {
     }
 
     fn cannot(&self, what: &str, error: Errno) -> Fault {
-        Fault::passing(format!("{} cannot be given its {what}", self.place), error)
+        only_root(format!("{} cannot be given its {what}", self.place), "run as root", error)
     }
 }
