@@ -181,7 +181,7 @@ fn any_record() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4096), ..ProptestConfig::default() })]
 
     #[test]
     fn no_order_is_rejected_by_itself(record in any_record()) {
