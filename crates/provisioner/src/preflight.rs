@@ -13,6 +13,9 @@ use crate::place::{NoPlace, Place};
 /// Mode of directories above a resource that are neither a tenant's nor a customer's.
 const COMMON_PARENT: Mode = Mode(0o755);
 
+/// The bit of a mode that has programs run as the file's owner.
+const SETUID: u32 = 0o4000;
+
 /// What preflight knows of a storage system.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -26,6 +29,52 @@ pub struct Site {
     pub lowest_id: u32,
     /// Where project IDs come from; `None` on systems that have none.
     pub projects: Option<ProjectIds>,
+    /// The modes that are accepted.
+    pub modes: Modes,
+}
+
+/// The modes of directories that a system accepts. A mode outside holds the resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modes {
+    /// Bits that each mode must have.
+    pub lowest: Mode,
+    /// Bits that a mode may have.
+    pub highest: Mode,
+}
+
+/// Everything but setuid, which serves no directory and is most likely a mistake. Setgid hands a project's group down.
+impl Default for Modes {
+    fn default() -> Self {
+        Self { lowest: Mode(0), highest: Mode(0o3777) }
+    }
+}
+
+impl Modes {
+    /// Checks the mode of a resource's directory, and for setuid those of the directories above, which have others than those
+    /// of resources.
+    fn check(self, mode: Mode, above: &[Mode]) -> Result<(), Obstacle> {
+        let (excess, missing) = (mode.0 & !self.highest.0, self.lowest.0 & !mode.0);
+        let above = above.iter().find(|above| above.0 & SETUID & !self.highest.0 != 0);
+        let obstacle = |what: String, key: &str, value: Mode| {
+            Err(Obstacle::person(format!(
+                "{what}: correct it at its source, or `{key}` ({:04o}) of this system",
+                value.0
+            )))
+        };
+        if let Some(above) = above {
+            let what = format!("a directory above has the mode {:04o}, with setuid", above.0);
+            obstacle(what, "highest_mode", self.highest)
+        } else if excess != 0 {
+            let setuid = if excess & SETUID == 0 { "" } else { " (setuid)" };
+            let what = format!("the mode {:04o} has bits that are not accepted, {excess:04o}{setuid}", mode.0);
+            obstacle(what, "highest_mode", self.highest)
+        } else if missing != 0 {
+            let what = format!("the mode {:04o} lacks bits that each must have, {missing:04o}", mode.0);
+            obstacle(what, "lowest_mode", self.lowest)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Why there is no desired state for a directory.
@@ -132,6 +181,9 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         let above = std::iter::successors(place.parent(), Place::parent);
         let mut parents: Vec<_> = above.map(|above| nodes.get(&above).copied().unwrap_or(COMMON_PARENT)).collect();
         parents.reverse();
+        if !leaves {
+            site.modes.check(mode(resource), &parents)?;
+        }
         Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: 0 })
     };
     resources.iter().zip(places).map(one).collect()

@@ -255,6 +255,7 @@ fn system(config: &SystemConfig, walked: &Walked) -> System {
         terabyte: config.terabyte,
         owner_uid: config.owner_uid,
         lowest_id: config.lowest_id,
+        modes: config.modes,
         projects: match config.driver {
             DriverName::Xfs | DriverName::Ext4 | DriverName::Lustre => Some(config.project_ids),
             _ => None,

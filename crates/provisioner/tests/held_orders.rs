@@ -81,6 +81,7 @@ fn planned(record: &Value, policy: Policy) -> Plan {
         terabyte: Terabyte::Binary,
         owner_uid: 0,
         lowest_id: 1000,
+        modes: preflight::Modes::default(),
         projects: Some(ProjectIds::Gid),
     };
     let resources: Vec<_> = document.resources.iter().collect();

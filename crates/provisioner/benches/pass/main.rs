@@ -135,6 +135,7 @@ impl Bench {
             terabyte: Terabyte::Decimal,
             owner_uid: 0,
             lowest_id: 1000,
+            modes: provisioner::preflight::Modes::default(),
             projects: None,
         };
         let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), rules));

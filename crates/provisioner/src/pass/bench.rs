@@ -37,6 +37,7 @@ pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
+        modes: crate::preflight::Modes::default(),
         projects: Some(ProjectIds::From(projects)),
     };
     [System { key: "capstor".into(), site, driver, at_once: 1 }]

@@ -37,6 +37,7 @@ fn site(ids: ProjectIds) -> Site {
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
+        modes: Modes::default(),
         projects: Some(ids),
     }
 }
@@ -263,4 +264,35 @@ fn a_terminated_resource_leaves_its_place_to_the_next_one() {
     let path = "/capstor/store/cscs/customer/project";
     let gone = Resource { status: Status::Removed, ..resource(1, path) };
     assert!(judged(&[gone, resource(2, path)])[1].is_ok());
+}
+
+#[test]
+fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_go() {
+    let of = |mode: u32, modes: Modes, node: u32| {
+        let resource = Resource { mode: Mode(mode), ..resource(1, "/capstor/store/cscs/customer/p") };
+        let node = Node { system: "capstor".into(), path: "/capstor/store/cscs/customer".into(), mode: Mode(node) };
+        let document = Document { nodes: vec![node], ..Document::default() };
+        let site = Site { modes, ..site(ProjectIds::Gid) };
+        judge(&[&resource], &document, "capstor", &site).remove(0).map(|wanted| wanted.mode.0)
+    };
+    let preset = Modes::default();
+    for mode in [0o700, 0o770, 0o2770, 0o1777, 0o3775] {
+        assert_eq!(of(mode, preset, 0o775), Ok(mode));
+    }
+    let held = |obstacle: Result<u32, Obstacle>, words: &str| {
+        let obstacle = obstacle.unwrap_err();
+        assert_eq!(obstacle.kind, ObstacleKind::Person, "nothing that is rejected");
+        assert!(obstacle.reason.contains(words), "{}", obstacle.reason);
+    };
+    held(of(0o4770, preset, 0o775), "the mode 4770 has bits that are not accepted, 4000 (setuid)");
+    held(of(0o770, preset, 0o4775), "a directory above has the mode 4775, with setuid");
+    assert_eq!(of(0o4770, Modes { highest: Mode(0o7777), ..preset }, 0o4775), Ok(0o4770));
+    let strict = Modes { lowest: Mode(0o2700), highest: Mode(0o2770) };
+    assert_eq!(of(0o2750, strict, 0o775), Ok(0o2750), "directories above have modes of their own");
+    held(of(0o2775, strict, 0o775), "not accepted, 0005");
+    held(of(0o770, strict, 0o775), "the mode 0770 lacks bits that each must have, 2000");
+
+    let gone =
+        Resource { mode: Mode(0o4770), status: Status::Removed, ..resource(1, "/capstor/store/cscs/customer/p") };
+    assert!(judged(&[gone])[0].is_ok());
 }

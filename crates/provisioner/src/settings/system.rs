@@ -7,10 +7,12 @@ use serde_json::{Map, Number};
 use settings::{Value, Wrong, read_secret, wrong};
 
 use super::Settings;
+use crate::document::Mode;
 use crate::driver::tree::acl::{self, Named};
 use crate::driver::{scale, vast};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
+use crate::preflight::Modes;
 
 /// A storage system as the settings describe it.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +24,9 @@ pub struct SystemConfig {
     /// What ACLs add to the mode of each directory; `None`: ACLs are left alone.
     #[serde(skip)]
     pub acl: Option<Named>,
+    /// The modes of directories that it accepts (`lowest_mode`, `highest_mode`).
+    #[serde(skip)]
+    pub modes: Modes,
     /// The files that its secrets were read from.
     #[serde(skip)]
     pub secret_files: Vec<PathBuf>,
@@ -167,7 +172,7 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
             secret_files.extend(secrets(block)?);
         }
     }
-    let acl = entries(&mut value)?;
+    let (acl, modes) = (entries(&mut value)?, modes(&mut value)?);
     let system: SystemConfig = serde_json::from_value(value).map_err(|error| misread(&error))?;
     let given = match system.driver {
         DriverName::Scale => system.scale.is_some(),
@@ -183,7 +188,7 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
     if acl.is_some() && matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory) {
         return Err(wrong("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
     }
-    let system = SystemConfig { name: name.trim().to_lowercase(), acl, secret_files, ..system };
+    let system = SystemConfig { name: name.trim().to_lowercase(), acl, modes, secret_files, ..system };
     if !crate::place::is_plain(&system.name) {
         return Err(wrong(
             "the name of the system is none that a file could have",
@@ -211,6 +216,28 @@ fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Wrong> {
     Named::parse(&texts).map(Some).map_err(|error| wrong(error.to_string(), acl::FORM))
 }
 
+/// Takes the accepted modes out of what serde reads: octal digits, as a text or as the number that YAML takes them for.
+fn modes(system: &mut serde_json::Value) -> Result<Modes, Wrong> {
+    let preset = Modes::default();
+    let mut take = |key: &str, preset: Mode| {
+        let given = system.as_object_mut().and_then(|system| system.remove(key)).filter(|given| !given.is_null());
+        let Some(given) = given else { return Ok(preset) };
+        // The number has lost its leading zeros.
+        let digits = given.as_str().map_or_else(|| format!("{:0>4}", given.to_string()), ToOwned::to_owned);
+        Mode::parse(&digits).ok_or_else(|| {
+            wrong(format!("`{key}` is not three or four octal digits"), "give them, for example \"2770\"")
+        })
+    };
+    let modes = Modes { lowest: take("lowest_mode", preset.lowest)?, highest: take("highest_mode", preset.highest)? };
+    if modes.lowest.0 & !modes.highest.0 != 0 {
+        return Err(wrong(
+            "`lowest_mode` has bits that `highest_mode` has not: no mode would do",
+            "correct one of them",
+        ));
+    }
+    Ok(modes)
+}
+
 /// Serde's text, where that names no more than fields: a value could be a secret in the wrong place.
 fn misread(error: &serde_json::Error) -> Wrong {
     let text = error.to_string();
@@ -220,7 +247,7 @@ fn misread(error: &serde_json::Error) -> Wrong {
     }
     if text.starts_with("unknown field") {
         // Read apart, so that serde does not know of it.
-        return wrong(text.replace("`at_once`", "`at_once`, `acl`"), remedy);
+        return wrong(text.replace("`at_once`", "`at_once`, `acl`, `lowest_mode`, `highest_mode`"), remedy);
     }
     if let Some((_, expected)) = text.split_once(", expected ").filter(|_| text.starts_with("unknown variant")) {
         return wrong(format!("a value is not {expected}"), remedy);

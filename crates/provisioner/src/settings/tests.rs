@@ -41,9 +41,25 @@ fn systems_are_refused_with_their_name_and_what_is_wrong() {
     assert!(acl(r#"["u:backup:r-x"]"#).contains("write `u:900:r-x`"));
     assert!(acl(r#"["u:1:r-x", "u:1:rwx"]"#).contains("has an entry already") && acl("7").contains("not a list"));
     assert!(of(r#"{"a": {"driver": "memory", "terabyte": "TB", "acl": []}}"#).contains("sets no ACLs"));
+    let mode = |more: &str| of(&format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB", {more}}}}}"#));
+    assert!(mode(r#""highest_mode": "0o770""#).contains("`highest_mode` is not three or four octal digits"));
+    assert!(mode(r#""highest_mode": 2780"#).contains("octal digits"));
+    assert!(mode(r#""lowest_mode": 2770, "highest_mode": 770"#).contains("no mode would do"));
     let secret = of(r#"{"a": {"driver": "vast", "terabyte": "TB", "vast": {"password": ["hush"], "tenant": "hush"}}}"#);
     assert!(secret.contains("not of the kind") && !secret.contains("hush"), "{secret}");
     assert!(of("{}").contains("empty") && of("[]").contains("not a mapping"));
+}
+
+#[test]
+fn modes_are_octal_digits_in_any_spelling() {
+    let modes = |more: &str| {
+        let systems = format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB"{more}}}}}"#);
+        let modes = with(&[("PROVISIONER_SYSTEMS", &systems)]).unwrap().systems[0].modes;
+        (modes.lowest.0, modes.highest.0)
+    };
+    assert_eq!(modes(""), (0, 0o3777), "everything but setuid");
+    assert_eq!(modes(r#", "lowest_mode": "0700", "highest_mode": 2770"#), (0o700, 0o2770));
+    assert_eq!(modes(r#", "lowest_mode": 70, "highest_mode": "7777""#), (0o070, 0o7777));
 }
 
 #[test]
