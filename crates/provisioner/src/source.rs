@@ -186,7 +186,7 @@ impl Source {
                 }
                 _ => "",
             };
-            let fault = Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", detail(response)));
+            let fault = Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", reason(response)));
             // An old token may have been revoked; a new one would be refused like the one before.
             let was_old =
                 status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));
@@ -302,10 +302,10 @@ impl Source {
             Ok(response) => match response.status().as_u16() {
                 401 => {
                     self.refused(&credential, asked);
-                    Answer::Denied(format!("{name} is refused (401): {}", detail(response)))
+                    Answer::Denied(format!("{name} is refused (401): {}", reason(response)))
                 }
-                status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", detail(response))),
-                status => Answer::Unclear(format!("{name} is answered {status}: {}", detail(response))),
+                status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", reason(response))),
+                status => Answer::Unclear(format!("{name} is answered {status}: {}", reason(response))),
             },
         }
     }
@@ -400,7 +400,7 @@ impl Source {
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.refused(&credential, asked);
                 }
-                Err(format!("Waldur answers {}: {}", response.status(), detail(response)))
+                Err(format!("Waldur answers {}: {}", response.status(), reason(response)))
             }
             Err(error) => Err(crate::pass::told(&error.without_url())),
         }
@@ -467,12 +467,10 @@ fn bounded(mut response: Response, time: Duration, most: u64, stop: &AtomicBool)
     }
 }
 
-/// What an answer says of itself: its `detail`, if that is a short text without anything that could steer a terminal.
-fn detail(response: Response) -> String {
-    let text = bounded(response, Duration::from_secs(10), 64 << 10, &AtomicBool::new(false)).unwrap_or_default();
-    let said = serde_json::from_slice::<serde_json::Value>(&text).ok();
-    let said = said.as_ref().and_then(|said| said.get("detail")?.as_str()).unwrap_or("no further word");
-    said.chars().filter(|c| !c.is_control()).take(200).collect()
+/// The reason that an answer gives.
+fn reason(response: Response) -> String {
+    let body = bounded(response, Duration::from_secs(10), 64 << 10, &AtomicBool::new(false)).unwrap_or_default();
+    waldur_reason::reason(&body).unwrap_or_else(|| "it gives no reason".to_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use url::Url;
 
 use super::Waldur;
@@ -14,8 +13,6 @@ use crate::upstream::{Answer, Fault};
 
 /// Waldur answers a callback with a sentence, or a page of HTML.
 const MAX_BODY: usize = 64 << 10;
-/// Longest text of Waldur's that is passed on, in bytes.
-const LONGEST_DETAIL: usize = 500;
 
 /// What became of a callback.
 #[derive(Debug)]
@@ -110,12 +107,9 @@ fn is_waldurs(body: &[u8]) -> bool {
     body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
-/// Waldur's own sentence, if it is short text without the token.
+/// Waldur's own words, if they do not contain the token.
 fn detail(body: &[u8], token: &str) -> Option<String> {
-    let told: Value = serde_json::from_slice(body).ok()?;
-    let detail = told.get("detail")?.as_str()?;
-    let fit = !detail.is_empty() && detail.len() <= LONGEST_DETAIL && !detail.chars().any(char::is_control);
-    (fit && !detail.contains(token)).then(|| detail.to_owned())
+    waldur_reason::reason(body).filter(|reason| !reason.contains(token))
 }
 
 #[cfg(test)]
@@ -146,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_become_outcomes_and_only_short_plain_text_is_passed_on() {
+    fn answers_become_outcomes_and_waldurs_reason_is_passed_on() {
         let judged = |status: u16, body: &'static str| {
             let status = StatusCode::from_u16(status).unwrap();
             let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
@@ -164,9 +158,10 @@ mod tests {
             (409, r#"{"detail": "Wrong state."}"#, "refused", "Wrong state."),
             (409, r#"{"detail": "Token t0ken"}"#, "refused", ""),
             (409, "<html>t0ken</html>", "refused", ""),
-            (400, r#"{"detail": ["a"]}"#, "refused", ""),
-            (400, r#"{"detail": "a\nb"}"#, "refused", ""),
-            (404, r#"["a"]"#, "refused", ""),
+            (400, r#"["Project 'x' is expired."]"#, "refused", "Project 'x' is expired."),
+            (400, r#"{"backend_id": ["It is not unique."]}"#, "refused", "backend_id: It is not unique."),
+            (400, r#"{"detail": "a\nb"}"#, "refused", r"a\nb"),
+            (400, r#"["Token t0ken"]"#, "refused", ""),
             (
                 401,
                 r#"{"detail": "Invalid token."}"#,

@@ -196,7 +196,7 @@ async fn an_outcome_that_nobody_knows_is_told_as_such_and_nothing_is_sent_twice(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_passed_on_and_faults_told_without_waldurs_text() {
+async fn refusals_are_passed_on_with_their_reasons_and_faults_without_waldurs_text() {
     let site = Site::new(&[]).await;
     let (item, _, order) = site.item(ORDERED).await;
     let link = &item["approve_by_provider_url"];
@@ -208,7 +208,8 @@ async fn refusals_are_passed_on_and_faults_told_without_waldurs_text() {
     let with_token = format!(r#"{{"detail": "Token {PROVIDER_TOKEN} may not"}}"#);
     for (fault, status, words) in [
         (json_answer(409, r#"{"detail": "Valid states for operation: x."}"#), 409, "Valid states for operation: x."),
-        (json_answer(400, r#"{"attributes": ["simulated fault"]}"#), 400, "Waldur refuses it (400 Bad Request)."),
+        (json_answer(400, r#"{"attributes": ["They are odd."]}"#), 400, "attributes: They are odd."),
+        (json_answer(400, r#"["Project 'x' is expired."]"#), 400, "Project 'x' is expired."),
         (json_answer(403, &with_token), 403, "Waldur refuses it (403 Forbidden)."),
         (Fault::status(404), 404, "Waldur refuses it (404 Not Found)."),
         (Fault::status(405), 405, "Waldur refuses it (405 Method Not Allowed)."),
