@@ -127,7 +127,7 @@ fn pass(site: &Site) -> anyhow::Result<()> {
             match event {
                 Event::Begun { why, path, .. } => say("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => say("", &what),
-                Event::Callback { call, outcome } if outcome != "sent" => say("", &format!("{call}: {outcome}")),
+                Event::Callback { call, outcome, .. } if outcome != "sent" => say("", &format!("{call}: {outcome}")),
                 Event::Callback { .. } | Event::Ended | Event::Continues { .. } => {}
                 Event::Failed { fault } => say("", &format!("not brought to its end: {fault}")),
             }

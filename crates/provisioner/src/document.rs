@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
@@ -66,6 +67,8 @@ pub struct Resource {
     pub order: Option<Order>,
     /// Where to report.
     pub links: Links,
+    /// Whether it is Creating in Waldur without an order and a backend ID: it has no claim to its path.
+    pub unclaimed: bool,
 }
 
 /// Why quotas cannot be trusted: the document shows a number that nobody asked for.
@@ -149,10 +152,12 @@ pub struct Order {
 }
 
 /// What an order does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderKind {
     /// Makes a resource.
     Create,
+    /// Brings a terminated resource back.
+    Restore,
     /// Changes quotas or options.
     Update,
     /// Ends a resource.
@@ -202,12 +207,15 @@ pub struct Links {
     /// Tells Waldur the path.
     #[serde(rename = "set_backend_id_url")]
     pub backend_id: Option<String>,
+    /// Says that the resource is in use.
+    #[serde(rename = "set_state_ok_url")]
+    pub ok: Option<String>,
 }
 
 impl Links {
     /// Every link that there is.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        [&self.approve, &self.reject, &self.done, &self.erred, &self.backend_id]
+        [&self.approve, &self.reject, &self.done, &self.erred, &self.backend_id, &self.ok]
             .into_iter()
             .flatten()
             .map(|link| &**link)
@@ -262,10 +270,26 @@ struct Page<'a> {
     orders: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
     #[serde(borrow, default, rename = "quotaProblems")]
     quota_problems: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    #[serde(borrow, default, rename = "resourceLinks")]
+    resource_links: BTreeMap<Cow<'a, str>, &'a RawValue>,
     #[serde(borrow, default)]
     skipped: Vec<&'a RawValue>,
     #[serde(default)]
     mock_identities: bool,
+}
+
+/// What the document says of a resource in transition without an order.
+#[derive(Deserialize, Default)]
+struct ResourceLinks {
+    set_state_ok_url: Option<String>,
+    /// Null where Waldur has none; absent where the proxy does not say.
+    #[serde(default, deserialize_with = "present")]
+    backend_id: Option<Value>,
+}
+
+/// A value that is there, null or not.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -391,6 +415,7 @@ pub fn assemble(bodies: &[Vec<u8>], mock_identities: bool) -> Result<Document, U
         let beside = Beside {
             orders: by_item(orders, "orders", &mut document.odd),
             quota_problems: by_item(page.quota_problems, "quotaProblems", &mut document.odd),
+            resource_links: by_item(page.resource_links, "resourceLinks", &mut document.odd),
         };
         for raw in page.resources {
             take(raw, &beside, &mut seen, &mut document);
@@ -423,6 +448,7 @@ fn page(at: usize, body: &[u8]) -> Result<Page<'_>, Unreadable> {
 struct Beside<'a> {
     orders: BTreeMap<Uuid, Option<&'a RawValue>>,
     quota_problems: BTreeMap<Uuid, Option<&'a RawValue>>,
+    resource_links: BTreeMap<Uuid, Option<&'a RawValue>>,
 }
 
 /// The entries of a map by the item that they are for. A key that is no UUID is for no item that can be named: only itself is
@@ -488,7 +514,12 @@ fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, d
     };
     let quota_problem =
         beside.quota_problems.get(&id).map(|raw| raw.map_or_else(QuotaProblem::unreadable, quota_problem));
-    let (target, links) = (item.target.target_item, item.links);
+    let (target, mut links) = (item.target.target_item, item.links);
+    // What cannot be read there is not there: the resource waits for a person.
+    let entry = beside.resource_links.get(&id).copied().flatten();
+    let of_resource: ResourceLinks = entry.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    links.ok = links.ok.or(of_resource.set_state_ok_url);
+    let unclaimed = item.status == Status::Pending && order.is_none() && of_resource.backend_id == Some(Value::Null);
     let gid = match kind {
         Kind::Project => target.unix_gid,
         Kind::User => target.primary_project.and_then(|project| project.unix_gid),
@@ -509,6 +540,7 @@ fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, d
         quota_problem,
         order,
         links,
+        unclaimed,
     });
 }
 
@@ -557,6 +589,7 @@ fn order(raw: &RawValue) -> Option<Order> {
         id: order.uuid?,
         kind: match order.kind.as_deref() {
             Some("Create") => OrderKind::Create,
+            Some("Restore") => OrderKind::Restore,
             Some("Update") => OrderKind::Update,
             Some("Terminate") => OrderKind::Terminate,
             _ => OrderKind::Other,

@@ -7,7 +7,7 @@
 //! A journal that has grown large is put aside as `journal-LAST`, named by its last line, and goes on in a new file, whose
 //! first line has the hash of that last one and whatever must be known of the past.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -22,7 +22,8 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::plan::{Mass, Step};
+use crate::document::OrderKind;
+use crate::plan::{LastOrder, Mass, Step};
 
 mod past;
 
@@ -48,6 +49,9 @@ pub enum Event {
         by: String,
         /// Its order.
         order: Option<Uuid>,
+        /// What that order does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<OrderKind>,
         /// What will be done.
         steps: Vec<String>,
         /// Why.
@@ -64,6 +68,9 @@ pub enum Event {
         begun: BTreeSet<Uuid>,
         /// What was begun there lately without a person's yes.
         lately: Vec<Unasked>,
+        /// The newest order of each resource, where something was done for it lately.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        orders: BTreeMap<Uuid, LastOrder>,
     },
     /// An effect is about to be had.
     Effect {
@@ -76,6 +83,9 @@ pub enum Event {
         call: String,
         /// What came of it.
         outcome: String,
+        /// Whether Waldur refuses it for good; the outcome says why.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
     },
     /// Work on a resource came to its end.
     Ended,
@@ -306,7 +316,12 @@ fn put_aside(path: &Path, file: &File, chain: Chain, clock: &Clock) -> io::Resul
         linked => linked?,
     }
     let time = OffsetDateTime::from(clock.now()).format(&Rfc3339).unwrap_or_default();
-    let event = Event::Continues { after: name_of(&aside), begun: past.begun.clone(), lately: past.unasked().to_vec() };
+    let event = Event::Continues {
+        after: name_of(&aside),
+        begun: past.begun.clone(),
+        lately: past.unasked().to_vec(),
+        orders: past.orders().clone(),
+    };
     let text = written(&Line { seq: seq + 1, time, resource: None, event, prev: prev.clone() })?;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {

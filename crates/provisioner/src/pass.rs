@@ -126,11 +126,13 @@ pub fn survey(
     let mut cases = BTreeMap::new();
     for (system, seen) in systems.iter().zip(seen) {
         let (resources, mut judged) = wanted.remove(&*system.key).unwrap_or_default();
+        preflight::ghosts(&resources, &mut judged, &seen);
         let of_each = resources.iter().zip(&mut judged).zip(&seen);
         preflight::number(of_each.map(|((resource, wanted), seen)| (*resource, wanted, seen)), system, ledger);
         for ((resource, wanted), seen) in resources.into_iter().zip(judged).zip(seen) {
             let unfinished = past.begun.contains(&resource.id);
-            cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished });
+            let last_order = past.last_order(resource.id).cloned();
+            cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished, last_order });
         }
     }
     // In the document's order, whatever the order of the systems.
@@ -190,12 +192,15 @@ pub fn carry_out(
         return Ok(Report { plan, ..Report::default() });
     }
     ledger.save().map_err(PassError::Ledger)?;
+    let resources = document.resources.iter();
+    let kinds: BTreeMap<_, _> = resources.filter_map(|it| Some((it.id, it.order.as_ref()?.kind))).collect();
     for task in &plan.tasks {
         let steps = task.steps.iter().map(journal::name).collect();
         let Task { system, path, order, why, .. } = task.clone();
+        let kind = kinds.get(&task.id).copied();
         let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
         let unasked = task.mass().filter(|_| !outside.confirmed);
-        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, steps, why, unasked })?;
+        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, kind, steps, why, unasked })?;
     }
     // One sync for all: none of them has had an effect yet.
     journal.sync()?;

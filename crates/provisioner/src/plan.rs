@@ -9,8 +9,12 @@ use crate::document::{Offering, Order, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Difference, Present, Seen, Wanted};
 use crate::preflight::{Obstacle, ObstacleKind};
 
+mod last_order;
 mod mass;
 
+pub use last_order::{ACCEPTED, LastOrder, SENT, WaldurRefusal};
+
+use last_order::SET_STATE_OK;
 pub use mass::{Consent, DAY, Lately, Mass};
 
 /// A resource, what is wanted for it, and what is found.
@@ -24,6 +28,20 @@ pub struct Case {
     pub seen: Result<Seen, String>,
     /// Whether work on it was begun in an earlier pass and not brought to its end.
     pub unfinished: bool,
+    /// Its newest order in the journal, if something was done for one lately.
+    pub last_order: Option<LastOrder>,
+}
+
+impl Case {
+    /// What Waldur refuses of what is to be done for it now.
+    pub fn refused(&self) -> Option<&WaldurRefusal> {
+        let last = self.last_order.as_ref()?;
+        let is_current = match &self.resource.order {
+            Some(order) => order.id == last.order,
+            None => ended_here(self).is_some(),
+        };
+        last.refused.as_ref().filter(|_| is_current)
+    }
 }
 
 /// What the site allows.
@@ -159,7 +177,7 @@ impl TaskAction {
             Step::Gone(_) => Some(Self::Gone),
             Step::Reject(_) => Some(Self::Reject),
             Step::Erred(_) => Some(Self::Fail),
-            Step::Approve | Step::SetBackendId | Step::Done => None,
+            Step::Approve | Step::SetBackendId | Step::Done | Step::SetStateOk => None,
         };
         steps.iter().find_map(one).unwrap_or(Self::Report)
     }
@@ -187,6 +205,8 @@ pub enum Step {
     Done,
     /// Say that the order failed for good.
     Erred(String),
+    /// Say that the resource is in use, where Waldur shows it as changing without an order.
+    SetStateOk,
 }
 
 impl Step {
@@ -202,6 +222,20 @@ impl Step {
             Self::SetBackendId => "set_backend_id",
             Self::Done => "done",
             Self::Erred(_) => "erred",
+            Self::SetStateOk => "set_state_ok",
+        }
+    }
+
+    /// The call to Waldur that it is, if it is one.
+    fn call(&self) -> Option<&'static str> {
+        match self {
+            Self::Approve => Some("approve_by_provider"),
+            Self::Reject(_) => Some("reject_by_provider"),
+            Self::SetBackendId => Some("set_backend_id"),
+            Self::Done => Some("set_state_done"),
+            Self::Erred(_) => Some("set_state_erred"),
+            Self::SetStateOk => Some(SET_STATE_OK),
+            Self::Restore(_) | Self::Ensure(_) | Self::Retire(_) | Self::Gone(_) => None,
         }
     }
 }
@@ -239,11 +273,14 @@ pub enum Hold {
     Refused,
     /// So much at once that a person must say yes.
     Asks,
+    /// Waldur refuses a call that it needs: tried again after a while.
+    Declined,
 }
 
 impl Hold {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Waiting, Self::Fault, Self::Drift, Self::Conflict, Self::Refused, Self::Asks];
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Fault, Self::Drift, Self::Conflict, Self::Refused, Self::Asks, Self::Declined];
 
     /// Its name, as in `--hold`.
     pub fn name(self) -> &'static str {
@@ -254,6 +291,7 @@ impl Hold {
             Self::Conflict => "conflict",
             Self::Refused => "refused",
             Self::Asks => "asks",
+            Self::Declined => "declined",
         }
     }
 }
@@ -275,7 +313,7 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
         // What is terminated stays in the list for ever; what is there is what can be lost.
         *population.entry(&resource.system).or_default() += usize::from(matches!(case.seen, Ok(Seen::Ours(_))));
         let (system, path) = (resource.system.clone(), resource.path.clone());
-        match outcome(case, policy) {
+        match unless_declined(case, outcome(case, policy)) {
             Outcome::Settled => {}
             Outcome::Do(steps, why) => {
                 let order = resource.order.as_ref().map(|order| order.id);
@@ -318,6 +356,19 @@ fn changes(case: &Case) -> Vec<Difference> {
     }
 }
 
+/// The same outcome, unless it needs a call that Waldur refused so lately that it is too early to try again.
+fn unless_declined(case: &Case, outcome: Outcome) -> Outcome {
+    let Outcome::Do(steps, _) = &outcome else { return outcome };
+    let refused = case
+        .refused()
+        .filter(|refused| refused.backs_off && steps.iter().any(|step| step.call() == Some(&*refused.call)));
+    match refused {
+        None => outcome,
+        Some(refused) if refused.call == SET_STATE_OK => hold(Hold::Conflict, set_ok_in_waldur(case, &refused.reason)),
+        Some(refused) => hold(Hold::Declined, refused.to_string()),
+    }
+}
+
 fn outcome(case: &Case, policy: Policy) -> Outcome {
     let seen = match &case.seen {
         Ok(seen) => seen,
@@ -344,7 +395,7 @@ fn outcome(case: &Case, policy: Policy) -> Outcome {
             ),
         ),
         (_, OrderKind::Terminate) => terminate(case, order, seen, policy),
-        (_, OrderKind::Create | OrderKind::Update) => make(case, order, seen, policy),
+        (_, OrderKind::Create | OrderKind::Update | OrderKind::Restore) => make(case, order, seen, policy),
     }
 }
 
@@ -352,7 +403,7 @@ fn outcome(case: &Case, policy: Policy) -> Outcome {
 /// only when it is approved.
 fn contradicts(kind: OrderKind, status: Status) -> bool {
     let fits: &[Status] = match kind {
-        OrderKind::Create => &[Status::Pending],
+        OrderKind::Create | OrderKind::Restore => &[Status::Pending],
         OrderKind::Update => &[Status::Updating, Status::Active],
         OrderKind::Terminate => &[Status::Removing, Status::Active, Status::Error],
         OrderKind::Other => &[],
@@ -363,35 +414,117 @@ fn contradicts(kind: OrderKind, status: Status) -> bool {
 /// A resource that nobody has ordered anything for.
 fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
     match case.resource.status {
-        Status::Pending | Status::Updating | Status::Removing => {
-            return hold(Hold::Waiting, "no order of it is in progress: look at its orders in Waldur");
-        }
-        Status::Error => return hold(Hold::Refused, "it is erred in Waldur: set it right there"),
+        Status::Pending | Status::Updating | Status::Removing => in_transition(case, seen, policy),
+        Status::Error => hold(Hold::Refused, "it is erred in Waldur: set it right there"),
         // Only an order removes. The trash is where it belongs.
-        Status::Removed => match seen {
-            Seen::Ours(_) => {
-                return hold(
-                    Hold::Conflict,
-                    format!(
-                        "terminated in Waldur without an order that was carried out here: `retire {}` puts the directory into \
-                         the trash",
-                        case.resource.id
-                    ),
-                );
+        Status::Removed => match (seen, &case.wanted) {
+            // With Basic, approval comes first; what was broken off after it goes on here.
+            (Seen::Ours(_), Ok(wanted)) if case.unfinished && ended_here(case).is_some() => {
+                let why = "its termination was approved here, and Waldur shows it as terminated".into();
+                Outcome::Do(vec![Step::Retire(wanted.clone())], why)
             }
-            _ => return Outcome::Settled,
+            (Seen::Ours(_), _) => hold(
+                Hold::Conflict,
+                format!(
+                    "terminated in Waldur without an order that was carried out here: `retire {}` puts the directory into the \
+                     trash",
+                    case.resource.id
+                ),
+            ),
+            _ => Outcome::Settled,
         },
-        Status::Active => {}
+        Status::Active => in_use(case, seen, policy, None),
     }
+}
+
+/// The order that was ended here and that the status still shows as in progress, or for a terminated resource as the last.
+fn ended_here(case: &Case) -> Option<&LastOrder> {
+    let kinds: &[OrderKind] = match case.resource.status {
+        Status::Pending => &[OrderKind::Create, OrderKind::Restore],
+        Status::Updating => &[OrderKind::Update],
+        Status::Removing | Status::Removed => &[OrderKind::Terminate],
+        Status::Active | Status::Error => &[],
+    };
+    case.last_order.as_ref().filter(|last| last.sent && kinds.contains(&last.kind))
+}
+
+/// A resource that Waldur shows as changing, without an order. Nobody will change that by himself: its order was deleted, or
+/// Waldur's worker set the state late, after the order had been ended here.
+fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
+    let (resource, status) = (&case.resource, case.resource.status);
+    let Some(last) = ended_here(case) else {
+        if resource.unclaimed && !matches!(seen, Seen::Ours(_) | Seen::Trashed { .. }) {
+            return hold(
+                Hold::Conflict,
+                "a ghost: Creating in Waldur without an order, a backend_id or a directory, because its order was deleted before \
+                 it was carried out. It does not keep its path from others: terminate it in Waldur",
+            );
+        }
+        return hold(
+            Hold::Conflict,
+            format!(
+                "{} in Waldur, but no order of it is in progress: look at its orders in Waldur, and set its state to what \
+                 they came to",
+                waldur_state(status)
+            ),
+        );
+    };
+    if status == Status::Removing {
+        let then = if matches!(seen, Seen::Ours(_)) {
+            "its directory then goes to the trash"
+        } else {
+            "its directory is in the trash already"
+        };
+        return hold(
+            Hold::Conflict,
+            format!(
+                "its termination (order {}) was carried out here, but Waldur shows it as Terminating without an order: set \
+                 its state to Terminated in Waldur's administration; {then}",
+                last.order
+            ),
+        );
+    }
+    if resource.links.ok.is_none() {
+        return hold(Hold::Conflict, set_ok_in_waldur(case, "the document has no link for it"));
+    }
+    in_use(case, seen, policy, Some(Step::SetStateOk))
+}
+
+/// What a person does where Waldur cannot be told that a resource is in use.
+fn set_ok_in_waldur(case: &Case, reason: &str) -> String {
+    let order = case.last_order.as_ref().map(|last| format!(" (order {})", last.order)).unwrap_or_default();
+    format!(
+        "what was ordered for it is done{order}, but Waldur shows it as {} without an order, and refuses set_state_ok \
+         ({reason}): set its state to OK in Waldur's administration",
+        waldur_state(case.resource.status)
+    )
+}
+
+/// The state of a resource as Waldur spells it.
+fn waldur_state(status: Status) -> &'static str {
+    match status {
+        Status::Pending => "Creating",
+        Status::Active => "OK",
+        Status::Updating => "Updating",
+        Status::Removing => "Terminating",
+        Status::Removed => "Terminated",
+        Status::Error => "Erred",
+    }
+}
+
+/// A resource that is in use; `last`: the step that ends what is done for it.
+fn in_use(case: &Case, seen: &Seen, policy: Policy, last: Option<Step>) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
         Err(obstacle) => return held_back(obstacle),
     };
+    let with_last = |step| std::iter::once(step).chain(last.clone()).collect();
     match seen {
         Seen::Ours(present) => {
             let differences = present.differences(wanted);
             if differences.is_empty() {
-                return Outcome::Settled;
+                let why = || "done here, but Waldur shows it as changing without an order".to_owned();
+                return last.map_or(Outcome::Settled, |last| Outcome::Do(vec![last], why()));
             }
             if let Some(reason) = shrinks(present, wanted, policy) {
                 return hold(Hold::Drift, reason);
@@ -399,7 +532,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             // What an approved order of ours left half done is no drift: Waldur has it as done.
             if policy.heal || case.unfinished {
                 let why = format!("{} differ{} from the document", list(&differences), plural(&differences));
-                return Outcome::Do(vec![Step::Ensure(wanted.clone())], why);
+                return Outcome::Do(with_last(Step::Ensure(wanted.clone())), why);
             }
             hold(
                 Hold::Drift,
@@ -411,7 +544,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             )
         }
         Seen::Trashed { .. } => Outcome::Do(
-            vec![Step::Restore(wanted.clone())],
+            with_last(Step::Restore(wanted.clone())),
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
         Seen::Absent => {
@@ -433,6 +566,13 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
     let creates = order.kind == OrderKind::Create;
     let mut work = match seen {
         Seen::Absent if creates => vec![Step::Ensure(wanted.clone())],
+        Seen::Absent if order.kind == OrderKind::Restore => {
+            return hold(
+                Hold::Conflict,
+                "to be brought back, but its directory is not in the trash: if nobody has it any more, `reject` the order, \
+                 and have a new resource ordered",
+            );
+        }
         Seen::Absent => {
             return hold(
                 Hold::Drift,
@@ -491,7 +631,9 @@ fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome
 /// The work with what Waldur is told before and after it.
 fn around(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
     match (order.offering, order.state) {
-        // Approval ends the order: the work comes first.
+        // Approval ends the order. Nobody is cut off before Waldur has accepted that (see `pass::work`).
+        (Offering::Basic, _) if matches!(work[..], [Step::Retire(_)]) => work.insert(0, Step::Approve),
+        // Approval ends the order: what is ordered is there by then.
         (Offering::Basic, _) => work.push(Step::Approve),
         (_, OrderState::PendingProvider) => {
             work.insert(0, Step::Approve);

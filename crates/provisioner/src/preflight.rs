@@ -133,9 +133,12 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         .filter_map(|node| Some((place(&node.path).ok()?, node.mode)))
         .collect();
     let places: Vec<_> = resources.iter().map(|resource| place(&resource.path)).collect();
-    let newcomer = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Create);
+    let comes = |kind| matches!(kind, OrderKind::Create | OrderKind::Restore);
+    let newcomer = |resource: &Resource| resource.order.as_ref().is_some_and(|order| comes(order.kind));
     // What is terminated claims nothing: its place may be another's by now. Whoever was there before keeps his place.
-    let settled = |resource: &Resource| resource.status != Status::Removed && !newcomer(resource);
+    // A ghost neither: see `ghosts`.
+    let settled =
+        |resource: &Resource| resource.status != Status::Removed && !newcomer(resource) && !resource.unclaimed;
     let leaves = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
     let of_those_that_leave = resources.iter().zip(&places).filter(|(resource, _)| leaves(resource));
     let leaving: BTreeSet<_> = of_those_that_leave.filter_map(|(_, place)| place.clone().ok()).collect();
@@ -189,6 +192,26 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
     resources.iter().zip(places).map(one).collect()
 }
 
+/// Holds the new resources whose path a ghost has that does have something on the storage: a resource that is Creating in Waldur
+/// without an order or a backend ID keeps its path from others only by that.
+pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], seen: &[Result<Seen, String>]) {
+    let has_something = |seen: &Result<Seen, String>| !matches!(seen, Ok(Seen::Absent | Seen::Obstructed(_)));
+    let ghosts = resources.iter().zip(seen).filter(|(resource, seen)| resource.unclaimed && has_something(seen));
+    let ghosts: BTreeMap<_, _> = ghosts.map(|(resource, _)| (&*resource.path, resource.id)).collect();
+    for (resource, wanted) in resources.iter().zip(wanted).filter(|(resource, _)| !resource.unclaimed) {
+        if let Some(ghost) = ghosts.get(&*resource.path)
+            && wanted.is_ok()
+            && resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Create)
+        {
+            *wanted = Err(Obstacle::conflict(format!(
+                "the path {} is also that of {ghost}, which is Creating in Waldur without an order but has a directory there or in \
+                 the trash: look at both, and terminate the wrong one in Waldur",
+                resource.path
+            )));
+        }
+    }
+}
+
 /// Gives what is wanted its project ID: that of the ledger, or the one found on its tree, or a new one. `cases` are all of
 /// one system: each resource, what is wanted for it, and what is found.
 pub fn number<'a>(
@@ -223,7 +246,7 @@ pub fn number<'a>(
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
         if let Some(id) = ledger.known(&system.key, wanted.id) {
             wanted.project = id;
-        } else if leaves || resource.status == Status::Removed {
+        } else if leaves || resource.unclaimed || resource.status == Status::Removed {
             wanted.project = if is_its_own { found } else { 0 };
         } else {
             new.push((judged, seen));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::pass::{Action, Answer, Report, Survey};
-use crate::plan::{Hold, Plan};
+use crate::plan::{Hold, Plan, WaldurRefusal};
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";
@@ -23,9 +23,10 @@ const STEPS: &str = "hpc_storage_provisioner_steps_total";
 const TASKS: &str = "hpc_storage_provisioner_tasks_total";
 const PENDING: &str = "hpc_storage_provisioner_pending";
 const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
+const REFUSED_BY_WALDUR: &str = "hpc_storage_provisioner_refused_by_waldur";
 
 /// Every metric with its labels and what it says.
-pub const METRICS: [(&str, &[&str], &str); 10] = [
+pub const METRICS: [(&str, &[&str], &str); 11] = [
     (
         PASSES,
         &["outcome"],
@@ -49,12 +50,17 @@ pub const METRICS: [(&str, &[&str], &str); 10] = [
         &["age"],
         "Resources with work to be done, or held by a fault, by how long they have been waiting since this program began to look: `5m`, `1h`, `1d` for less than that, `more`.",
     ),
+    (
+        REFUSED_BY_WALDUR,
+        &["system", "reason"],
+        "Resources with an order for which Waldur refused a call and has not accepted it since; `reason`: `expired_project`, `blocked_organization`, `backend_id`, `missing_call` (this Waldur has no `set_state_ok`), `other`.",
+    ),
     (STEPS, &["step"], "Steps that were planned."),
     (TASKS, &["outcome"], "Tasks: `ended`, or `failed`."),
     (
         CALLBACKS,
         &["action", "outcome"],
-        "Callbacks: `accepted`, `unclear` (refused, or not answered), `denied` (whoever asks may not).",
+        "Callbacks: `accepted`, `refused` (by Waldur, until something changes there), `unclear` (the order is in another state, or no answer came), `denied` (the credentials do not allow it).",
     ),
 ];
 
@@ -69,6 +75,7 @@ pub fn callback(action: &'static str, answer: &Answer) {
     let outcome = match answer {
         Answer::Accepted => "accepted",
         Answer::Unclear(_) => "unclear",
+        Answer::Refused(_) => "refused",
         Answer::Denied(_) => "denied",
     };
     counter!(CALLBACKS, "action" => action, "outcome" => outcome).increment(1);
@@ -126,6 +133,7 @@ impl Seen {
             counter!(TASKS, "outcome" => outcome).absolute(0);
         }
         for action in Action::NAMES {
+            counter!(CALLBACKS, "action" => action, "outcome" => "refused").absolute(0);
             for outcome in ["accepted", "denied"] {
                 counter!(CALLBACKS, "action" => action, "outcome" => outcome).absolute(0);
             }
@@ -159,12 +167,22 @@ impl Seen {
         let mut held = BTreeMap::<_, u32>::new();
         // Without a system: what could not be read.
         for system in resources.keys().map(String::as_str).chain([""]) {
-            for hold in [Hold::Waiting, Hold::Fault, Hold::Drift, Hold::Conflict, Hold::Refused, Hold::Asks] {
+            for hold in Hold::ALL {
                 held.insert((system.to_owned(), hold), 0);
             }
         }
         for it in &plan.held {
             *held.entry((it.system.clone(), it.hold)).or_default() += 1;
+        }
+        let mut refused: BTreeMap<_, u32> =
+            resources.keys().flat_map(|system| WaldurRefusal::KINDS.map(|kind| ((system.clone(), kind), 0))).collect();
+        for case in &survey.cases {
+            if let Some(refusal) = case.refused() {
+                *refused.entry((case.resource.system.clone(), refusal.kind())).or_default() += 1;
+            }
+        }
+        for ((system, kind), count) in refused {
+            gauge!(REFUSED_BY_WALDUR, "system" => system, "reason" => kind).set(count);
         }
         for (system, count) in resources {
             gauge!(RESOURCES, "system" => system).set(count);

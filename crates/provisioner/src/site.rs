@@ -35,6 +35,8 @@ use crate::preflight;
 use crate::settings::{DriverName, Settings, SystemConfig};
 use crate::source::Source;
 
+/// On whose command the loop works.
+pub const LOOP: &str = "run";
 /// How often it is looked whether a lease is free.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -164,6 +166,8 @@ impl Work<'_> {
     /// Looks, and plans.
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
         let past = self.journal.past();
+        // A person does not wait for what the loop waits for.
+        let past = if self.by == LOOP { past } else { past.retried() };
         let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
         self.ledger.save().map_err(PassError::Ledger)?;
@@ -213,8 +217,8 @@ impl Work<'_> {
         let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
         let (by, why) = (self.by.clone(), "a person's decision".to_owned());
         let (system, path) = (system.key.clone(), path.to_owned());
-        let (order, steps, unasked) = (None, Vec::new(), None);
-        let begun = Event::Begun { system: system.clone(), path, token, by, order, steps, why, unasked };
+        let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
+        let begun = Event::Begun { system: system.clone(), path, token, by, order, kind, steps, why, unasked };
         self.journal.write(Some(resource), begun)?;
         self.journal.sync()?;
         let before = |what: &str| {

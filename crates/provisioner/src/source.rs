@@ -40,6 +40,8 @@ const PAGE_SIZE: usize = 500;
 const RELAY: &str = "/api/callbacks/";
 /// The largest answer to a callback that is read, in bytes.
 const LARGEST_ANSWER: u64 = 1 << 20;
+/// Why a Waldur without `set_state_ok` refuses it.
+const NOT_THERE: &str = "this Waldur does not have this call";
 /// The largest answer of the token endpoint that is read, in bytes.
 const LARGEST_GRANT: u64 = 1 << 20;
 /// A refused secret or token is tried again after this time, in case that the other side was at fault.
@@ -305,6 +307,8 @@ impl Source {
                     Answer::Denied(format!("{name} is refused (401): {}", reason(response)))
                 }
                 status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", reason(response))),
+                400 => Answer::Refused(reason(response)),
+                404 if call.action == Action::SetStateOk => Answer::Refused(NOT_THERE.to_owned()),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", reason(response))),
             },
         }
@@ -415,7 +419,9 @@ fn is_meant(call: &Call) -> bool {
         return false;
     }
     let (id, places) = match call.action {
-        Action::SetBackendId => (Some(call.resource), ["marketplace-provider-resources", "resources"]),
+        Action::SetBackendId | Action::SetStateOk => {
+            (Some(call.resource), ["marketplace-provider-resources", "resources"])
+        }
         _ => (call.order, ["marketplace-orders", "orders"]),
     };
     let mut parts = url.path().trim_end_matches('/').rsplit('/');

@@ -92,6 +92,7 @@ fn planned(record: &Value, policy: Policy) -> Plan {
         wanted,
         seen: Ok(Seen::Absent),
         unfinished: false,
+        last_order: None,
     };
     plan(&cases.map(case).collect::<Vec<_>>(), policy, Consent::Needed(&Lately::new()))
 }

@@ -67,6 +67,7 @@ fn resource(
             done: link("set_state_done"),
             erred: link("set_state_erred").filter(|_| !pending),
             backend_id: link("set_backend_id"),
+            ok: None,
         }
     });
     Resource {
@@ -90,5 +91,6 @@ fn resource(
             new_options: None,
         }),
         links,
+        unclaimed: false,
     }
 }

@@ -18,7 +18,7 @@ use crate::pass::{PassError, Report, told};
 use crate::plan::{Hold, Plan, Step};
 use crate::seen::Seen;
 use crate::settings::Settings;
-use crate::site::{BeginError, Site};
+use crate::site::{BeginError, LOOP, Site};
 
 mod reload;
 
@@ -134,7 +134,7 @@ enum NoPass {
 
 /// One pass. The leases are held for no longer, so that a person's commands come between two passes.
 fn one(site: &Site, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
-    let mut work = site.begin("run", Duration::ZERO)?;
+    let mut work = site.begin(LOOP, Duration::ZERO)?;
     let (survey, plan) = work.plan(false)?;
     seen.planned(&plan, &survey);
     told.looked(&plan, &misnamed(site, &survey.document));
@@ -157,7 +157,7 @@ impl Told {
         }
         for ((system, hold), (count, reason)) in held.iter().filter(|(key, told)| self.held.get(*key) != Some(told)) {
             let kind = format!("{hold:?}").to_lowercase();
-            if matches!(hold, Hold::Fault | Hold::Asks | Hold::Conflict) {
+            if matches!(hold, Hold::Fault | Hold::Asks | Hold::Conflict | Hold::Declined) {
                 warn!(system, count, "held ({kind}): {reason}");
             } else {
                 info!(system, count, "held ({kind}), the first for: {reason}");

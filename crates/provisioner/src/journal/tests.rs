@@ -14,7 +14,7 @@ fn begun() -> Event {
 
 fn begun_as(unasked: Option<Mass>) -> Event {
     let (system, path, by, why) = ("capstor".into(), "/a".into(), "run".into(), "test".into());
-    Event::Begun { system, path, token: 1, by, order: None, steps: vec![], why, unasked }
+    Event::Begun { system, path, token: 1, by, order: None, kind: None, steps: vec![], why, unasked }
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn a_refusal_that_was_broken_off_is_no_work_that_was_begun() {
     let path = folder.path().join("journal");
     let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
     let refusing = |step: &Step| {
-        let Event::Begun { system, path, token, by, order, why, unasked, .. } = begun() else { panic!() };
-        Event::Begun { system, path, token, by, order, steps: vec![name(step)], why, unasked }
+        let Event::Begun { system, path, token, by, order, kind, why, unasked, .. } = begun() else { panic!() };
+        Event::Begun { system, path, token, by, order, kind, steps: vec![name(step)], why, unasked }
     };
     let journal = Journal::open(&path, &clock()).unwrap();
     journal.write(Some(a), refusing(&Step::Erred("no quota".into()))).unwrap();

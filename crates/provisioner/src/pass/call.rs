@@ -35,6 +35,8 @@ pub enum Action {
     Done,
     /// The order failed for good, for this reason.
     Erred(String),
+    /// The resource is in use: what was ordered for it is done, whatever its state says.
+    SetStateOk,
 }
 
 /// What came of a call.
@@ -44,14 +46,22 @@ pub enum Answer {
     Accepted,
     /// Waldur did not take it, or nobody knows: read the order again. Why.
     Unclear(String),
+    /// Waldur refuses it, and will again until something changes there. Waldur's reason.
+    Refused(String),
     /// Whoever asks may not. For an operator: no order is to blame.
     Denied(String),
 }
 
 impl Action {
     /// The names of all of them.
-    pub const NAMES: [&'static str; 5] =
-        ["approve_by_provider", "reject_by_provider", "set_backend_id", "set_state_done", "set_state_erred"];
+    pub const NAMES: [&'static str; 6] = [
+        "approve_by_provider",
+        "reject_by_provider",
+        "set_backend_id",
+        "set_state_done",
+        "set_state_erred",
+        "set_state_ok",
+    ];
 
     /// Its name in links and in the journal.
     pub fn name(&self) -> &'static str {
@@ -61,6 +71,7 @@ impl Action {
             Self::SetBackendId => Self::NAMES[2],
             Self::Done => Self::NAMES[3],
             Self::Erred(_) => Self::NAMES[4],
+            Self::SetStateOk => Self::NAMES[5],
         }
     }
 
@@ -72,19 +83,23 @@ impl Action {
             Self::SetBackendId => &links.backend_id,
             Self::Done => &links.done,
             Self::Erred(_) => &links.erred,
+            Self::SetStateOk => &links.ok,
         }
         .as_deref()
     }
 
     /// Whether what it aims at is reached, as a document that was read afterwards shows; `now`: the resource in it.
     pub(super) fn reached(&self, before: &Resource, now: Option<&Resource>) -> bool {
+        if *self == Self::SetStateOk {
+            return now.is_some_and(|now| now.status == Status::Active);
+        }
         let order = before.order.as_ref();
         let kind = order.map(|order| order.kind);
         let same = now.and_then(|now| now.order.as_ref()).filter(|now| Some(now.id) == order.map(|order| order.id));
         match (self, same) {
             // Still the same order: approval shows in its state, all else would have ended it.
             (Self::Approve(_), Some(order)) => order.state == OrderState::Executing,
-            (_, Some(_)) | (Self::SetBackendId, None) => false,
+            (_, Some(_)) | (Self::SetBackendId | Self::SetStateOk, None) => false,
             (Self::Reject(_) | Self::Erred(_), None) => true,
             (Self::Approve(_) | Self::Done, None) => match (kind, now.map(|now| now.status)) {
                 (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
@@ -103,7 +118,7 @@ impl Call {
     /// The body of the POST; `None` for an empty one.
     pub fn body(&self) -> Option<Value> {
         match &self.action {
-            Action::Approve(None) | Action::Done => None,
+            Action::Approve(None) | Action::Done | Action::SetStateOk => None,
             Action::Approve(Some(options)) => Some(json!({"attributes": {"new_options": options}})),
             Action::Reject(reason) => Some(json!({"provider_rejection_comment": reason})),
             Action::SetBackendId => Some(json!({"backend_id": self.path})),

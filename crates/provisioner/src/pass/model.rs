@@ -49,6 +49,7 @@ pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderS
             .then(|| QuotaProblem { zero_ordered: order.is_some(), detail: "the limit storage is 0".to_owned() }),
         order,
         links: Links::default(),
+        unclaimed: false,
     }
 }
 
@@ -74,6 +75,10 @@ impl Model {
         let Some(resource) = resources.get_mut(&call.resource) else { return Answer::Unclear("404".into()) };
         if call.action == Action::SetBackendId {
             self.backend_ids.lock().unwrap().insert(call.resource, call.path.clone());
+            return Answer::Accepted;
+        }
+        if call.action == Action::SetStateOk {
+            resource.status = Status::Active;
             return Answer::Accepted;
         }
         let Some(order) = resource.order.clone() else { return Answer::Unclear("409".into()) };
@@ -120,7 +125,10 @@ impl Model {
 
 /// The links that the order's state allows, as the proxy makes them.
 fn links(resource: &Resource) -> Links {
-    let Some(order) = &resource.order else { return Links::default() };
+    let Some(order) = &resource.order else {
+        let ok = Some(format!("https://waldur.example.org/{}/set_state_ok/", resource.id));
+        return Links { ok, ..Links::default() };
+    };
     let link =
         |allowed: bool, action: &str| allowed.then(|| format!("https://waldur.example.org/{}/{action}/", order.id));
     let (pending, executing) = (order.state == OrderState::PendingProvider, order.state == OrderState::Executing);
@@ -130,5 +138,6 @@ fn links(resource: &Resource) -> Links {
         done: link(pending || executing, "set_state_done"),
         erred: link(executing, "set_state_erred"),
         backend_id: link(true, "set_backend_id"),
+        ok: None,
     }
 }

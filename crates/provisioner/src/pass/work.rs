@@ -1,14 +1,21 @@
-//! The work of a pass: approvals first, then, with a document read anew, everything else.
+//! The work of a pass: approvals first, then, with a document read again, everything else.
+//!
+//! A directory is retired only when Waldur can no longer refuse the termination. An offering of the type `Marketplace.Slurm` has
+//! approved it by then, and the order is executing. With `Marketplace.Basic` approval ends the order, and it can be refused for
+//! months (an expired project, a blocked organization): retired first, the users of a resource that is still theirs would be
+//! cut off all that time. So Waldur is asked first, and the directory is retired when the document says that the resource is
+//! terminated. Whoever breaks off between the two leaves a terminated resource with its directory: the journal knows that its
+//! approval was sent from here, and the next pass retires it. Without the journal a person does (`retire`).
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::{Action, Answer, Call, Outside, PassError, System, side_by_side, told};
-use crate::document::{Document, OrderState, Resource, Status};
+use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Fault, Seen, Wanted};
 use crate::journal::{Event, Journal};
-use crate::plan::{Step, Task};
+use crate::plan::{ACCEPTED, SENT, Step, Task};
 use crate::preflight;
 use crate::seen;
 
@@ -26,6 +33,10 @@ enum Stop {
     Fault(String),
     /// The call may have reached its aim: a document read afterwards tells.
     Unclear(Action, String),
+    /// Waldur refuses the call, unless a document read afterwards tells that its aim was reached before.
+    Refused(Action, String),
+    /// All is done but the last call, which the order may not need: a document read afterwards tells.
+    Last(Action),
 }
 
 /// What came of each task; a text says why one was not brought to its end.
@@ -56,8 +67,9 @@ impl Pass<'_> {
                         let text = match answer {
                             Ok(()) => format!("approved, but {state}"),
                             // What was refused, or never sent, is no approval.
-                            Err(Stop::Fault(why)) => why,
+                            Err(Stop::Fault(why) | Stop::Refused(_, why)) => why,
                             Err(Stop::Unclear(_, why)) => format!("{why}; {state}"),
+                            Err(Stop::Last(action)) => format!("{}: {state}", action.name()),
                         };
                         results.insert(task.id, Err(text));
                     }
@@ -65,12 +77,35 @@ impl Pass<'_> {
             }
         }
         let stops = self.in_parallel(&work, |(task, steps)| self.task(task, steps, resources[&task.id]));
-        let mut unclear = Vec::new();
+        let (mut unclear, mut last) = (Vec::new(), Vec::new());
         for ((task, _), stop) in work.iter().zip(stops) {
             match stop {
                 Ok(()) => _ = results.insert(task.id, Ok(())),
                 Err(Stop::Fault(fault)) => _ = results.insert(task.id, Err(fault)),
-                Err(Stop::Unclear(action, why)) => unclear.push((task.id, action, why)),
+                Err(Stop::Unclear(action, why) | Stop::Refused(action, why)) => unclear.push((task.id, action, why)),
+                Err(Stop::Last(action)) => last.push((*task, action)),
+            }
+        }
+        if !last.is_empty() {
+            let after = (self.outside.read)();
+            let after = after.as_ref().map(by_id);
+            for (task, action) in last {
+                let now = after.as_ref().ok().and_then(|after| after.get(&task.id).copied());
+                // Where the order is over, there is nothing left to say.
+                let is_open = now.and_then(|now| now.order.as_ref()).is_some_and(|order| Some(order.id) == task.order);
+                let stop = match &after {
+                    Err(fault) => Err(Stop::Fault(format!("the document cannot be read: {}", told(*fault)))),
+                    Ok(_) if is_open => self.call(action, task, resources[&task.id]),
+                    Ok(_) => Ok(()),
+                };
+                match stop {
+                    Ok(()) => _ = results.insert(task.id, Ok(())),
+                    Err(Stop::Fault(fault)) => _ = results.insert(task.id, Err(fault)),
+                    Err(Stop::Unclear(action, why) | Stop::Refused(action, why)) => {
+                        unclear.push((task.id, action, why));
+                    }
+                    Err(Stop::Last(_)) => {}
+                }
             }
         }
         if !unclear.is_empty() {
@@ -107,6 +142,9 @@ impl Pass<'_> {
         }
         for step in steps {
             if let Some(action) = said(step, resource) {
+                if *step == Step::Done && may_be_over(task, resource) {
+                    return Err(Stop::Last(action));
+                }
                 self.call(action, task, resource)?;
                 continue;
             }
@@ -132,7 +170,12 @@ impl Pass<'_> {
                     Seen::Absent => {}
                     other => return Err(Stop::Fault(format!("taken for gone, but found {}", describe(&other)))),
                 },
-                Step::Approve | Step::Reject(_) | Step::SetBackendId | Step::Done | Step::Erred(_) => {}
+                Step::Approve
+                | Step::Reject(_)
+                | Step::SetBackendId
+                | Step::Done
+                | Step::Erred(_)
+                | Step::SetStateOk => {}
             }
         }
         Ok(())
@@ -141,18 +184,24 @@ impl Pass<'_> {
     fn call(&self, action: Action, task: &Task, resource: &Resource) -> Result<(), Stop> {
         let call = addressed(action, task, resource)?;
         (self.outside.permitted)(&task.system).map_err(Stop::fault)?;
-        let note = |outcome: &str| {
-            let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into() };
+        let noted = |outcome: &str, refused| {
+            let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into(), refused };
             self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
         };
-        note("sent")?;
+        let note = |outcome: &str| noted(outcome, false);
+        note(SENT)?;
         let answer = (self.outside.call)(&call);
         seen::callback(call.action.name(), &answer);
         match answer {
-            Answer::Accepted => note("accepted"),
+            Answer::Accepted => note(ACCEPTED),
             Answer::Unclear(why) => {
                 note(&why)?;
                 Err(Stop::Unclear(call.action, why))
+            }
+            Answer::Refused(why) => {
+                noted(&why, true)?;
+                let why = format!("Waldur refuses {}: {why}", call.action.name());
+                Err(Stop::Refused(call.action, why))
             }
             Answer::Denied(why) => {
                 note(&why)?;
@@ -186,6 +235,7 @@ fn said(step: &Step, resource: &Resource) -> Option<Action> {
         Step::SetBackendId => Some(Action::SetBackendId),
         Step::Done => Some(Action::Done),
         Step::Erred(reason) => Some(Action::Erred(reason.clone())),
+        Step::SetStateOk => Some(Action::SetStateOk),
         Step::Restore(_) | Step::Ensure(_) | Step::Retire(_) | Step::Gone(_) => None,
     }
 }
@@ -211,12 +261,30 @@ fn approved<'a>(task: &'a Task, before: &Resource, now: Option<&Resource>) -> Re
             OrderState::Executing => Ok(rest),
             _ => Err("its order is not executing yet: Waldur has it wait".into()),
         },
-        // Waldur ends some orders on approval, those for options: what is left is the work.
-        None if now.status == Status::Active && !task.removes() => {
-            Ok(&rest[..rest.iter().take_while(|step| matches!(step, Step::Ensure(_) | Step::Restore(_))).count()])
+        // Waldur ends some orders on approval, those of Basic offerings and those for options: what is left is the work. Where
+        // its worker lags, the resource still is what it was while the order was open.
+        None if ended_on_approval(before, now) => {
+            let work = |step: &&Step| matches!(step, Step::Ensure(_) | Step::Restore(_) | Step::Retire(_));
+            Ok(&rest[..rest.iter().take_while(work).count()])
         }
+        None if now.status == Status::Removing => Err("Waldur does not show it as terminated yet".into()),
         _ => Err("its order is over".into()),
     }
+}
+
+/// Whether an order that is over came to its aim: one that was called off leaves the resource as it was.
+fn ended_on_approval(before: &Resource, now: &Resource) -> bool {
+    match before.order.as_ref().map(|order| order.kind) {
+        Some(OrderKind::Terminate) => now.status == Status::Removed,
+        Some(OrderKind::Update) => matches!(now.status, Status::Active | Status::Updating),
+        _ => now.status == Status::Active,
+    }
+}
+
+/// Whether Waldur may have ended the order already: it ends those for options when they are approved, or soon after.
+fn may_be_over(task: &Task, resource: &Resource) -> bool {
+    let asks_for_options = resource.order.as_ref().is_some_and(|order| order.new_options.is_some());
+    asks_for_options && task.approves_first()
 }
 
 /// What the system says afterwards must be what was wanted.

@@ -21,6 +21,7 @@ pub(super) fn resource(n: u128, status: Status) -> Resource {
         quota_problem: None,
         order: None,
         links: Links::default(),
+        unclaimed: false,
     }
 }
 
@@ -51,7 +52,7 @@ fn present(wanted: &Wanted) -> Present {
 fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen) -> Case {
     let resource = Resource { order, ..resource(1, status) };
     let wanted = wanted(&resource);
-    Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false }
+    Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
 }
 
 /// Nothing was begun before.
@@ -69,7 +70,7 @@ fn held(case: &Case) -> Option<Hold> {
 
 #[test]
 fn orders_of_both_types_are_carried_out_in_their_order() {
-    use OrderKind::{Create, Terminate, Update};
+    use OrderKind::{Create, Restore, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
     let absent = |_: &Wanted| Seen::Absent;
     let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
@@ -97,7 +98,19 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &|_| Seen::Trashed { since: 1 }), "done");
     assert_eq!(site_agent(Create, Executing, Status::Active, &absent), "");
     assert_eq!(site_agent(Terminate, Executing, Status::Removed, &ours), "");
-    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &ours), "retire, approve");
+    assert_eq!(
+        basic(Terminate, PendingProvider, Status::Removing, &ours),
+        "approve, retire",
+        "nobody is cut off before"
+    );
+    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Seen::Trashed { since: 1 }), "approve");
+    let trashed = |_: &Wanted| Seen::Trashed { since: 1 };
+    assert_eq!(
+        site_agent(Restore, PendingProvider, Status::Pending, &trashed),
+        "approve, restore, set_backend_id, done"
+    );
+    assert_eq!(basic(Restore, PendingProvider, Status::Pending, &trashed), "restore, set_backend_id, approve");
+    assert_eq!(site_agent(Restore, PendingProvider, Status::Pending, &absent), "", "no empty one for a full one");
     assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
 }
 
@@ -137,9 +150,10 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
 
 #[test]
 fn removing_alone_touches_nothing() {
-    for order in [None, order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent)] {
+    let pending = order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent);
+    for (order, hold) in [(None, Hold::Conflict), (pending, Hold::Waiting)] {
         let case = case(Status::Removing, order, |wanted| Seen::Ours(present(wanted)));
-        assert_eq!((steps(&case), held(&case)), (vec![], Some(Hold::Waiting)));
+        assert_eq!((steps(&case), held(&case)), (vec![], Some(hold)));
     }
     let gone = case(Status::Removed, None, |wanted| Seen::Ours(present(wanted)));
     assert_eq!((steps(&gone), held(&gone)), (vec![], Some(Hold::Conflict)));
@@ -312,7 +326,7 @@ fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
     let used = |n, seen: fn(&Wanted) -> Seen| {
         let resource = resource(n, Status::Active);
         let wanted = wanted(&resource);
-        Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false }
+        Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
     };
     let planned = |cases: Vec<Case>, consent| {
         let plan = plan(&cases, Policy::default(), consent);
@@ -331,7 +345,13 @@ fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
     let one = |n| {
         let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
         let wanted = wanted(&resource);
-        Case { seen: Ok(Seen::Ours(present(&wanted))), resource, wanted: Ok(wanted), unfinished: false }
+        Case {
+            seen: Ok(Seen::Ours(present(&wanted))),
+            resource,
+            wanted: Ok(wanted),
+            unfinished: false,
+            last_order: None,
+        }
     };
     numbers.into_iter().map(one).collect()
 }
@@ -362,4 +382,116 @@ proptest! {
         // What is not ours is never worked on, whoever orders it.
         prop_assert!(!matches!(seen, 2 | 3) || plan.tasks.is_empty());
     }
+}
+
+/// The newest order of a case, with an end of it sent to Waldur, or not.
+fn last(kind: OrderKind, sent: bool) -> LastOrder {
+    let mut last = LastOrder::new(Uuid::from_u128(99), kind, 0);
+    if sent {
+        last.note(1, "approve_by_provider", SENT, false);
+    }
+    last
+}
+
+/// The newest order of a case, with a call that Waldur has just refused.
+fn refused(kind: OrderKind, call: &str, reason: &str) -> LastOrder {
+    let mut last = last(kind, true);
+    last.note(1, call, reason, true);
+    last.refused.as_mut().unwrap().backs_off = true;
+    last
+}
+
+#[test]
+fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
+    let order = order(OrderKind::Terminate, OrderState::PendingProvider, Offering::Basic);
+    let mut case = case(Status::Removing, order, |wanted| Seen::Ours(present(wanted)));
+    case.last_order = Some(refused(OrderKind::Terminate, "approve_by_provider", "Project 'x' is expired."));
+    let plan = plan(std::slice::from_ref(&case), Policy::default(), NEEDED);
+    assert_eq!((plan.tasks.len(), plan.held[0].hold), (0, Hold::Declined));
+    let reason = &plan.held[0].reason;
+    assert!(reason.starts_with("Waldur refuses approve_by_provider: Project 'x' is expired. Tried once"), "{reason}");
+    assert_eq!(case.refused().map(WaldurRefusal::kind), Some("expired_project"));
+
+    let mut due = case.clone();
+    due.last_order.as_mut().unwrap().refused.as_mut().unwrap().backs_off = false;
+    assert_eq!(steps(&due), ["approve", "retire"]);
+    assert!(due.refused().is_some(), "still counted");
+    // A refusal of another order, or of a call that is not needed, keeps nothing from being done.
+    let mut other = case.clone();
+    other.last_order.as_mut().unwrap().order = Uuid::from_u128(98);
+    assert_eq!(steps(&other), ["approve", "retire"]);
+    case.last_order = Some(refused(OrderKind::Terminate, "set_backend_id", "It is not unique."));
+    assert_eq!(steps(&case), ["approve", "retire"]);
+}
+
+#[test]
+fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conflict() {
+    let linked = |status, kind, sent, seen: &dyn Fn(&Wanted) -> Seen| {
+        let mut case = case(status, None, seen);
+        case.resource.links.ok = Some("https://waldur.example.org/".into());
+        case.last_order = Some(last(kind, sent));
+        case
+    };
+    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
+    let trashed = |_: &Wanted| Seen::Trashed { since: 1 };
+    for (status, kind) in [
+        (Status::Pending, OrderKind::Create),
+        (Status::Pending, OrderKind::Restore),
+        (Status::Updating, OrderKind::Update),
+    ] {
+        let case = linked(status, kind, true, &ours);
+        assert_eq!(steps(&case), ["set_state_ok"], "{status:?}");
+        let mut missing = case.clone();
+        missing.last_order = Some(refused(kind, SET_STATE_OK, "this Waldur does not have this call"));
+        assert_eq!(held_of(&missing), (Hold::Conflict, "set its state to OK in Waldur's administration"));
+        let mut without_link = case.clone();
+        without_link.resource.links.ok = None;
+        assert_eq!(held_of(&without_link), (Hold::Conflict, "set its state to OK in Waldur's administration"));
+        // Nothing is said of what is not as the document says, nor of what was not ended here.
+        let changed = |wanted: &Wanted| Seen::Ours(Present { mode: Mode(0o700), ..present(wanted) });
+        assert_eq!(held(&linked(status, kind, true, &changed)), Some(Hold::Drift));
+        let mut begun = linked(status, kind, true, &changed);
+        begun.unfinished = true;
+        assert_eq!(steps(&begun), ["ensure", "set_state_ok"]);
+        assert_eq!(held(&linked(status, kind, false, &ours)), Some(Hold::Conflict));
+        assert_eq!(held(&linked(status, OrderKind::Terminate, true, &ours)), Some(Hold::Conflict));
+    }
+    let ended = linked(Status::Removing, OrderKind::Terminate, true, &trashed);
+    assert_eq!(held_of(&ended), (Hold::Conflict, "its directory is in the trash already"));
+}
+
+/// Why a case is held, with the end of its reason.
+fn held_of(case: &Case) -> (Hold, &'static str) {
+    const ENDS: [&str; 3] = [
+        "set its state to OK in Waldur's administration",
+        "its directory is in the trash already",
+        "terminate it in Waldur",
+    ];
+    let plan = plan(std::slice::from_ref(case), Policy::default(), NEEDED);
+    let held = &plan.held[0];
+    let end = ENDS.into_iter().find(|end| held.reason.ends_with(end));
+    (held.hold, end.unwrap_or_else(|| panic!("{}", held.reason)))
+}
+
+#[test]
+fn what_was_approved_here_is_retired_once_it_is_terminated() {
+    let mut case = case(Status::Removed, None, |wanted| Seen::Ours(present(wanted)));
+    case.last_order = Some(last(OrderKind::Terminate, true));
+    assert_eq!(held(&case), Some(Hold::Conflict), "it was brought to its end: this directory came later");
+    case.unfinished = true;
+    assert_eq!(steps(&case), ["retire"]);
+    for (kind, sent) in [(OrderKind::Terminate, false), (OrderKind::Update, true)] {
+        case.last_order = Some(last(kind, sent));
+        assert_eq!((steps(&case), held(&case)), (vec![], Some(Hold::Conflict)), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_ghost_is_reported_as_one() {
+    let mut ghost = case(Status::Pending, None, |_| Seen::Absent);
+    ghost.resource.unclaimed = true;
+    assert_eq!(held_of(&ghost), (Hold::Conflict, "terminate it in Waldur"));
+    ghost.seen = Ok(Seen::Trashed { since: 1 });
+    let plan = plan(&[ghost], Policy::default(), NEEDED);
+    assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("ghost"), "{plan:?}");
 }

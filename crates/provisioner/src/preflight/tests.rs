@@ -20,6 +20,7 @@ fn resource(n: u128, path: &str) -> Resource {
         quota_problem: None,
         order: None,
         links: Links::default(),
+        unclaimed: false,
     }
 }
 
@@ -295,4 +296,28 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
     let gone =
         Resource { mode: Mode(0o4770), status: Status::Removed, ..resource(1, "/capstor/store/cscs/customer/p") };
     assert!(judged(&[gone])[0].is_ok());
+}
+
+/// The wanted of two resources with one path: a ghost for which this is found, and one that is ordered.
+fn beside_a_ghost(seen: &Result<Seen, String>) -> Vec<Result<Wanted, Obstacle>> {
+    let path = "/capstor/store/cscs/customer/a";
+    let ghost = Resource { unclaimed: true, ..resource(1, path) };
+    let resources = [ghost, ordered(OrderKind::Create, resource(2, path))];
+    let mut wanted = judged(&resources);
+    ghosts(&resources.iter().collect::<Vec<_>>(), &mut wanted, &[seen.clone(), Ok(Seen::Absent)]);
+    wanted
+}
+
+#[test]
+fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
+    let wanted = beside_a_ghost(&Ok(Seen::Absent));
+    assert!(wanted.iter().all(Result::is_ok), "{wanted:?}");
+    for seen in [Ok(Seen::Trashed { since: 1 }), Err("the storage cannot be read".to_owned())] {
+        let wanted = beside_a_ghost(&seen);
+        let obstacle = wanted[1].as_ref().unwrap_err();
+        assert!(
+            obstacle.kind == ObstacleKind::Conflict && obstacle.reason.contains("without an order"),
+            "{obstacle:?}"
+        );
+    }
 }

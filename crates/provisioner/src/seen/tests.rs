@@ -34,7 +34,8 @@ fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
 fn every_number_has_the_labels_of_the_table() {
     let resource = resource(1, Status::Active, None, 1.0);
     let task = task(&resource);
-    let case = Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false };
+    let case =
+        Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false, last_order: None };
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
         seen.ended(&Report::default(), Duration::from_secs(1));
@@ -60,7 +61,7 @@ fn obstacle() -> crate::preflight::Obstacle {
 fn what_has_gone_is_told_as_none() {
     let case = |n| {
         let resource = resource(n, Status::Active, None, 1.0);
-        Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false }
+        Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false, last_order: None }
     };
     let shown = shown(|seen| {
         let held = vec![held("", Hold::Refused), held("capstor", Hold::Conflict)];

@@ -188,3 +188,25 @@ fn the_log_tells_what_was_done_and_once_what_cannot_be() {
     until("it is told", || work.running.said().contains("nothing is held any more"));
     work.stop();
 }
+
+#[test]
+fn the_loop_waits_before_it_tries_again_what_waldur_refuses_and_counts_it() {
+    let mut site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.simulator.world(|world| {
+        let project = world.resources[&made.resource].project;
+        let customer = world.projects[&project].customer;
+        world.customers.get_mut(&customer).unwrap().blocked = true;
+    });
+    let work = Loop::start(&mut site, "0.1");
+    let refused = r#"hpc_storage_provisioner_refused_by_waldur{system="capstor",reason="blocked_organization"}"#;
+    until("it is counted", || work.metric(refused).is_some_and(|count| count > 0.0));
+    let held = r#"hpc_storage_provisioner_held{system="capstor",hold="declined"}"#;
+    until("it is held", || work.metric(held).is_some_and(|count| count > 0.0));
+    let passes = work.passes();
+    until("more passes", || work.passes() > passes);
+    let (calls, said) = (site.calls(), work.running.said());
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(said.contains("Waldur refuses approve_by_provider: Blocked organization is not available."), "{said}");
+    assert!(!work.ask("GET", "/metrics").1.contains("Blocked organization"), "a text is no label");
+}

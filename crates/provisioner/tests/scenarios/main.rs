@@ -4,6 +4,7 @@
 
 mod answers;
 mod broken;
+mod declined;
 mod enforced;
 mod hands;
 mod kills;
