@@ -8,15 +8,15 @@ use crate::driver::Fault;
 /// Remembers that a credential was refused, so that it is not sent again.
 ///
 /// It belongs to one client with one secret. When settings are reloaded (on SIGHUP, and when a file with a secret has
-/// changed), every client is created again with the new secret and a `Refusal` that remembers nothing.
+/// changed), every client is created again with the new secret and a `CredentialGuard` that remembers nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Refusal {
+pub(crate) struct CredentialGuard {
     refused: Mutex<Option<(Instant, String)>>,
     /// After this time the same credential is tried again; `None`: never.
     pause: Option<Duration>,
 }
 
-impl Refusal {
+impl CredentialGuard {
     /// A refused credential is tried again after this time. For credentials whose wrong use locks no account.
     pub(crate) fn lasting(pause: Duration) -> Self {
         Self { pause: Some(pause), ..Self::default() }
@@ -54,20 +54,20 @@ mod tests {
 
     #[test]
     fn a_refused_credential_is_not_sent_again() {
-        let refusal = Refusal::default();
-        assert!(refusal.check().is_ok());
-        refusal.record("the server refuses `password` (401)");
-        let fault = refusal.check().unwrap_err().to_string();
+        let guard = CredentialGuard::default();
+        assert!(guard.check().is_ok());
+        guard.record("the server refuses `password` (401)");
+        let fault = guard.check().unwrap_err().to_string();
         assert!(fault.starts_with("the server refuses `password` (401). It is not sent again"), "{fault}");
-        assert!(refusal.check().is_err(), "however often it is asked");
+        assert!(guard.check().is_err(), "however often it is asked");
     }
 
     #[test]
     fn where_no_account_is_locked_it_is_tried_again_after_a_pause() {
-        let refusal = Refusal::lasting(Duration::from_mins(15));
-        refusal.record("refused");
-        assert!(refusal.check().unwrap_err().to_string().contains("again 15 min after"));
-        let over = Refusal::lasting(Duration::ZERO);
+        let guard = CredentialGuard::lasting(Duration::from_mins(15));
+        guard.record("refused");
+        assert!(guard.check().unwrap_err().to_string().contains("again 15 min after"));
+        let over = CredentialGuard::lasting(Duration::ZERO);
         over.record("refused");
         assert!(over.check().is_ok());
     }

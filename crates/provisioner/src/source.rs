@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use url::Url;
 use uuid::Uuid;
 
-use crate::credential::Refusal;
+use crate::credential::CredentialGuard;
 use crate::document::{self, Document};
 use crate::driver::Fault;
 use crate::pass::{Action, Answer, Call};
@@ -56,9 +56,9 @@ pub struct Source {
     stop: Arc<AtomicBool>,
     token: Mutex<Option<Token>>,
     /// Whether the token endpoint refused the client.
-    client: Refusal,
+    client: CredentialGuard,
     /// Whether Waldur refused its token.
-    waldur: Refusal,
+    waldur: CredentialGuard,
 }
 
 /// A token for the proxy.
@@ -121,9 +121,9 @@ impl Source {
             .map_err(|error| {
                 Fault::passing("no HTTP client can be made: are the system's CA certificates installed?", error)
             })?;
-        let refusal = || Refusal::lasting(PAUSE_WHEN_REFUSED);
+        let guard = || CredentialGuard::lasting(PAUSE_WHEN_REFUSED);
         let (settings, stop) = (settings.clone(), Arc::clone(stop));
-        Ok(Self { http, settings, stop, token: Mutex::new(None), client: refusal(), waldur: refusal() })
+        Ok(Self { http, settings, stop, token: Mutex::new(None), client: guard(), waldur: guard() })
     }
 
     fn bounded(&self, response: Response, most: u64) -> Result<Vec<u8>, Fault> {

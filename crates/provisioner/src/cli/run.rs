@@ -78,6 +78,9 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
                 seen.kept_away();
                 info!("no pass: {}", told(&held));
             }
+            Err(fault) if site.stop.load(Ordering::Relaxed) => {
+                info!("the pass was stopped by a signal: {}", told(&fault))
+            }
             Err(fault) => {
                 seen.failed(began.elapsed());
                 error!("no pass: {}", told(&fault));

@@ -158,6 +158,20 @@ fn a_signal_stops_a_pass_before_its_next_effect() {
 }
 
 #[test]
+fn a_signal_while_the_document_is_read_is_no_failure() {
+    let mut site = Site::new();
+    site.order(SLURM, 0, 10);
+    site.simulator.set_fault("GET /api/*", Fault::delay(Duration::from_secs(1)));
+    let mut work = Loop::start(&mut site, "3600");
+    let reads = |request: &simulator::Received| request.path.starts_with("/api/marketplace-provider-resources");
+    until("it reads", || site.simulator.requests().iter().any(reads));
+    work.signal(Signal::TERM);
+    assert_eq!(work.running.ends(Duration::from_secs(15)), Some(0), "{}", work.running.said());
+    let said = work.running.said();
+    assert!(said.contains("the pass was stopped by a signal") && !said.contains("ERROR"), "{said}");
+}
+
+#[test]
 fn a_person_works_between_two_passes() {
     let mut site = Site::new();
     let work = Loop::start(&mut site, "3600");
