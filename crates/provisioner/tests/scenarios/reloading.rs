@@ -3,9 +3,10 @@
 use std::fs;
 
 use rustix::process::Signal;
+use simulator::world::OrderState;
 
 use crate::looping::Loop;
-use crate::support::{CLIENT_SECRET, Site, until};
+use crate::support::{CLIENT_SECRET, SLURM, Site, WALDUR_TOKEN, until};
 
 /// How often the provisioner's client was refused a token.
 fn refusals(site: &Site) -> usize {
@@ -58,5 +59,23 @@ fn a_hangup_reloads_the_settings_and_unusable_ones_change_nothing() {
     let said = work.running.said();
     assert!(said.contains("run.interval = 0.2") && said.contains("was 60"), "{said}");
     assert!(said.contains("this setting changes with the next start only"), "{said}");
+    work.stop();
+}
+
+#[test]
+fn a_wrong_token_of_waldur_is_sent_once_and_a_new_one_counts_without_a_restart() {
+    let mut site = Site::without_relay();
+    let file = site.directory.path().join("waldur-token");
+    fs::write(&file, "0000000000000000000000000000000000000000").unwrap();
+    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+    site.set("PROVISIONER_WALDUR_API_TOKEN_FILE", &file.display().to_string());
+    let made = site.order(SLURM, 0, 10);
+    let work = Loop::start(&mut site, "0.2");
+    until("three passes", || work.passes() >= 3.0);
+    assert_eq!(site.calls().len(), 1, "{:?}", site.calls());
+    until("the reason is logged", || work.running.said().contains("check waldur.api_token"));
+
+    fs::write(&file, WALDUR_TOKEN).unwrap();
+    until("the order is done", || site.states(made).0 == OrderState::Done);
     work.stop();
 }
