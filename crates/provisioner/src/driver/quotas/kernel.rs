@@ -71,10 +71,13 @@ impl Quotas for Kernel {
                 Err(Fault::unclear(format!("project quotas are counted, and not enforced: {remedy}")))
             }
             Ok(_) => Err(Fault::unclear(format!("project quotas are off: {remedy}"))),
-            Err(error) if error.errno() == Some(Errno::PERM) => {
-                Err(Fault::passing("project quotas need the capability CAP_SYS_ADMIN: give it to the program", error))
-            }
-            Err(error) => Err(Fault::passing(format!("project quotas cannot be asked for: {remedy}"), error)),
+            Err(error) => Err(match error.errno() {
+                Some(Errno::PERM) => {
+                    Fault::passing("project quotas need the capability CAP_SYS_ADMIN: give it to the program", error)
+                }
+                Some(Errno::NOSYS) => failed("the state of project quotas cannot be read", error),
+                _ => Fault::passing(format!("project quotas cannot be asked for: {remedy}"), error),
+            }),
         }
     }
 
@@ -100,7 +103,7 @@ impl Quotas for Kernel {
 
     fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
         let found = quota::get(directory, number(project)?)
-            .map_err(|error| Fault::passing(format!("the quota of project {project} cannot be read"), error))?;
+            .map_err(|error| failed(&format!("the quota of project {project} cannot be read"), error))?;
         let limits = found.limits.all().and_then(|all| {
             let space = [all.space_soft, all.space_hard].map(|n| Bytes(n.get()));
             Limits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
@@ -117,13 +120,28 @@ impl Quotas for Kernel {
             inodes_hard: n(limits.inodes_hard().0)?,
         };
         quota::set(directory, number(project)?, &all)
-            .map_err(|error| Fault::passing(format!("the quota of project {project} cannot be set"), error))
+            .map_err(|error| failed(&format!("the quota of project {project} cannot be set"), error))
     }
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
         quota::clear(root, number(project)?)
-            .map_err(|error| Fault::passing(format!("the quota of project {project} cannot be taken away"), error))
+            .map_err(|error| failed(&format!("the quota of project {project} cannot be taken away"), error))
     }
+}
+
+/// The fault of a call about quotas. No mount option helps where the kernel has no quotas at all.
+fn failed(what: &str, error: project_quota::Error) -> Fault {
+    if error.errno() != Some(Errno::NOSYS) {
+        return Fault::passing(what, error);
+    }
+    Fault::passing(
+        format!(
+            "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
+             Linux 5.14, or a container's filter hides the call quotactl_fd: use another kernel, or choose other quotas for \
+             this system"
+        ),
+        error,
+    )
 }
 
 /// A project ID that means one project.

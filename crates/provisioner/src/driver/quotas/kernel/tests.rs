@@ -18,6 +18,14 @@ use crate::driver::{Driver as _, Trashed, Wanted};
 use crate::pass::kills::{self, Fresh, directories};
 use crate::place::Place;
 
+#[test]
+fn a_kernel_without_quotas_is_not_blamed_on_the_mount() {
+    let error = |errno| project_quota::Error::Kernel { call: "Q_XGETQSTATV", errno };
+    let without = failed("the state of project quotas cannot be read", error(Errno::NOSYS)).to_string();
+    assert!(without.contains("this kernel has no quota support") && !without.contains("prjquota"), "{without}");
+    assert_eq!(failed("it cannot be read", error(Errno::IO)).to_string(), "it cannot be read");
+}
+
 /// Owner and group of what is written: not root, whom ext4 lets beyond limits.
 const IDS: (u32, u32) = (20_000, 30_500);
 const MIB: u64 = 1 << 20;
