@@ -223,6 +223,12 @@ pub trait Driver: Debug + Send + Sync {
     /// IDs.
     fn is_free(&self, project: u32) -> Result<bool, Fault>;
 
+    /// What an operator should know before the first order, beyond [`Driver::ready`]: a note, or a fault for what will stop
+    /// orders. `above` are the directories above those of the resources. Called by `check` alone; changes nothing.
+    fn inspect(&self, _above: &[Place]) -> Vec<Result<String, Fault>> {
+        Vec::new()
+    }
+
     /// What is there, one answer for each that is wanted, in their order.
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>>;
 

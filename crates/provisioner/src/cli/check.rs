@@ -12,7 +12,8 @@ use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
-use crate::pass::told;
+use crate::pass::{System, told};
+use crate::place::Place;
 use crate::site::Site;
 
 /// Asks everything; all of it, whatever fails.
@@ -36,12 +37,15 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         rows.extend(callbacks(site, document).map(|result| ("callbacks".into(), result)));
     }
     for system in &site.systems {
+        let name = format!("system {}", system.key);
         let ready = system.driver.ready().map_err(|fault| told(&fault));
+        let is_ready = ready.is_ok();
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
-        rows.push((
-            format!("system {}", system.key),
-            trash.map(|trash| format!("ready, {} in the trash", trash.len())),
-        ));
+        rows.push((name.clone(), trash.map(|trash| format!("ready, {} in the trash", trash.len()))));
+        if is_ready {
+            let found = system.driver.inspect(&above(document.as_ref().ok(), system));
+            rows.extend(found.into_iter().map(|found| (name.clone(), found.map_err(|fault| told(&fault)))));
+        }
     }
     rows.push(("state directory".into(), state(site)));
     if let Some(url) = &site.settings.lease_url {
@@ -65,6 +69,21 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// The directories above those of the system's resources.
+fn above(document: Option<&Document>, system: &System) -> Vec<Place> {
+    let mut above = BTreeSet::new();
+    let resources = document.iter().flat_map(|document| &document.resources);
+    for resource in resources.filter(|resource| resource.system == system.key) {
+        let place = Place::parse(&resource.path, &system.site.published_root).ok();
+        let mut next = place.and_then(|place| place.parent());
+        while let Some(place) = next.filter(|place| !above.contains(place)) {
+            next = place.parent();
+            above.insert(place);
+        }
+    }
+    above.into_iter().collect()
 }
 
 /// Systems of the settings that the document has nothing of, while it has of others, and what may be wrong.

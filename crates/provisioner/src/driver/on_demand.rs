@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use super::{Before, Driver, Fault, Seen, Trashed, Wanted};
 use crate::limits::{Limits, Usage};
+use crate::place::Place;
 
 /// Opens a driver.
 pub type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, Fault> + Send + Sync>;
@@ -54,6 +55,10 @@ impl Driver for OnDemand {
 
     fn is_free(&self, project: u32) -> Result<bool, Fault> {
         self.driver()?.is_free(project)
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use super::Fault;
 use super::walked::Walked;
@@ -19,6 +20,11 @@ pub trait Quotas: Debug + Send + Sync {
     /// Whether quotas are on for the file system of this root; the fault says what to do.
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault>;
 
+    /// What `check` reports about the quotas of this root: a note, or a fault for what will stop orders.
+    fn inspect(&self, _root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+        Vec::new()
+    }
+
     /// In what blocks of bytes limits of space are held.
     fn block(&self) -> u64;
 
@@ -34,6 +40,31 @@ pub trait Quotas: Debug + Send + Sync {
     /// with another ID can be renamed into one that does.
     fn hands_down(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
         Ok(None)
+    }
+
+    /// Whether the directory has a quota that nothing can be renamed across.
+    fn is_realm(&self, _directory: BorrowedFd<'_>) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// The number of snapshots that keep the directory from being deleted.
+    fn snapshots(&self, _directory: BorrowedFd<'_>) -> Result<u64, Fault> {
+        Ok(0)
+    }
+
+    /// The index of the metadata server that holds the directory; `None` where there are not several.
+    fn metadata_server(&self, _directory: BorrowedFd<'_>, _path: &Path) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
+    /// Why this file system may refuse to rename a directory to another parent (EXDEV), with the remedy.
+    fn why_across(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether limits that a project without files shows are the file system's default, and not its own.
+    fn are_default(&self, _root: BorrowedFd<'_>, _limits: &Limits) -> Result<bool, Fault> {
+        Ok(false)
     }
 
     /// Has the directory hand nothing down, and count nowhere.

@@ -5,7 +5,9 @@
 //! sees it sees it whole.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -18,6 +20,7 @@ use super::walked::Walked;
 use super::{Acl, Before, Driver, Fault, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
+use crate::place::Place;
 
 pub mod acl;
 pub(super) mod handle;
@@ -232,6 +235,68 @@ impl<Q: Quotas> Tree<Q> {
         )))
     }
 
+    /// Whether directories can be renamed out of and into this one, which has this path below the root.
+    fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        if !self.quotas.is_realm(directory.as_fd())? {
+            return Ok(());
+        }
+        let path = self.root.join(path);
+        let path = path.display();
+        Err(Fault::unclear(format!(
+            "{path} has a quota of its own. No directory can be renamed out of it or into it, so nothing below it can go into \
+             the trash or come back: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
+             ceph.quota.max_files)"
+        )))
+    }
+
+    /// Whether the directory, which is at its place, can leave it and be deleted later. Asked before anything is changed.
+    fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), Fault> {
+        self.has_no_snapshots(directory, &place.to_string())?;
+        let mut above = place.parent();
+        while let Some(place) = above {
+            let path = place.to_string();
+            let directory = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
+            self.is_no_realm(&directory, &path)?;
+            above = place.parent();
+        }
+        Ok(())
+    }
+
+    fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        match self.quotas.snapshots(directory.as_fd())? {
+            0 => Ok(()),
+            count => Err(Fault::unclear(format!(
+                "{path} has snapshots ({count}), and a directory with snapshots cannot be deleted: delete them first (`rmdir \
+                 DIRECTORY/.snap/NAME`, in the directories below, too)"
+            ))),
+        }
+    }
+
+    /// The fault of a rename to another parent, with what this file system can have against it.
+    pub(super) fn across(&self, fault: Fault) -> Fault {
+        match (fault, self.quotas.why_across()) {
+            (Fault::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
+                Fault::Passing { what: format!("{what}: {why}"), source: Some(source) }
+            }
+            (fault, _) => fault,
+        }
+    }
+
+    /// What stands in the way of renaming directories into this one or out of it; the metadata server that holds it.
+    fn inspect_one(&self, root: &OwnedFd, path: &str) -> Result<Option<u32>, Fault> {
+        let directory = match open_below(root, path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(obstructed(path, error)),
+        };
+        // A quota of the root is one for all that is below it.
+        if path != "." {
+            self.is_no_realm(&directory, path)?;
+        }
+        self.takes(&directory, path)?;
+        self.quotas.metadata_server(directory.as_fd(), &self.root.join(path))
+    }
+
     /// The directory above the place, into which what is put back can be renamed.
     fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
         let path = wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
@@ -247,6 +312,7 @@ impl<Q: Quotas> Tree<Q> {
             self.quotas.untag(trash.as_fd())?;
         }
         self.takes(&trash, trash::TRASH)?;
+        self.is_no_realm(&trash, trash::TRASH)?;
         Ok(trash)
     }
 
@@ -285,7 +351,35 @@ impl<Q: Quotas> Driver for Tree<Q> {
             return Ok(true);
         }
         let (limits, usage) = self.quotas.read(root.as_fd(), project)?;
-        Ok(limits.is_none() && usage.is_none_or(|usage| (usage.space.0, usage.inodes.0) == (0, 0)))
+        if usage.is_some_and(|usage| (usage.space.0, usage.inodes.0) != (0, 0)) {
+            return Ok(false);
+        }
+        limits.map_or(Ok(true), |limits| self.quotas.are_default(root.as_fd(), &limits))
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let mut found = self.quotas.inspect(root.as_fd());
+        let above = above.iter().map(Place::to_string);
+        let mut servers = BTreeSet::new();
+        for path in [".", trash::TRASH].map(str::to_owned).into_iter().chain(above) {
+            match self.inspect_one(&root, &path) {
+                Ok(server) => servers.extend(server),
+                Err(fault) => found.push(Err(fault)),
+            }
+        }
+        if servers.len() > 1 {
+            let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+            found.push(Ok(format!(
+                "its directories are on several metadata servers (MDT {}): {}",
+                servers.join(", "),
+                self.quotas.why_across().unwrap_or_default()
+            )));
+        }
+        found
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
@@ -323,8 +417,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
             return Ok(());
         }
         let directory = self.ours(&root, wanted)?;
+        // What cannot leave is not to be frozen.
+        self.can_leave(&root, &directory, &wanted.place)?;
         before(&format!("freeze {}", wanted.place))?;
-        // Both first: what cannot leave is not to be frozen.
         let (parent, trash) = (self.above(&root, wanted)?, self.trash_for(&root)?);
         if self.rules.change_owner {
             // First: its owner may have it open, and could set any mode by that.
@@ -341,7 +436,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         before(&format!("put {} into the trash", wanted.place))?;
         let name = trash::name(&Trashed { id: wanted.id, since: now });
-        match rename(&directory, [&parent, &trash], [wanted.place.name(), &name])? {
+        let renamed = rename(&directory, [&parent, &trash], [wanted.place.name(), &name]);
+        match renamed.map_err(|fault| self.across(fault))? {
             Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, wanted)),
             renamed => renamed.or_conflict(&name)?,
         }
@@ -363,13 +459,16 @@ impl<Q: Quotas> Driver for Tree<Q> {
             })?;
         }
         if let Some(trashed) = newest.filter(|_| free) {
-            let parent = making::parent(&root, wanted, &|above, path| self.takes(above, path), before)?;
+            let takes =
+                |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
+            let parent = making::parent(&root, wanted, &takes, before)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
             before(&format!("bring {} back from the trash", wanted.place))?;
             let place = wanted.place.name();
-            rename(&directory, [&trash, &parent], [&name, place])?.or_conflict(place)?;
+            let renamed = rename(&directory, [&trash, &parent], [&name, place]);
+            renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
             sync(&parent)?;
             sync(&trash)?;
         }
@@ -399,6 +498,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(error) => return Err(obstructed(&name, error)),
         };
         self.is_of(trashed, &directory)?;
+        self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
         // First, for without the tree nobody would look for them.
         if let Some(project) = project {
             before(&format!("take the limits of project {project} away"))?;
@@ -449,6 +549,11 @@ fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> 
         Ok(false) => Fault::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
         Err(fault) => fault,
     }
+}
+
+/// Whether a rename was refused since its two ends cannot be joined (EXDEV).
+fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
 }
 
 /// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there. The kernel

@@ -8,16 +8,21 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Dir, XattrFlags};
 use rustix::io::Errno;
 
 use super::Quotas;
 use crate::driver::Fault;
+use crate::driver::tree::handle::open_below;
 use crate::driver::walked::Walked;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 
 /// Limits: bytes, and files with directories.
 const LIMITS: [&str; 2] = ["ceph.quota.max_bytes", "ceph.quota.max_files"];
+/// Snapshots of the directory and of all below it; older versions have no such attribute.
+const SNAPSHOTS: &str = "ceph.dir.rsnaps";
+/// Where a directory shows its snapshots.
+const SNAPSHOT_DIRECTORY: &str = ".snap";
 /// What is used: bytes, and files with directories, all levels down.
 const USED: [&str; 2] = ["ceph.dir.rbytes", "ceph.dir.rentries"];
 
@@ -64,6 +69,51 @@ impl Quotas for Ceph {
             ))),
             Err(fault) => Err(fault),
         }
+    }
+
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+        match self.is_realm(root) {
+            Ok(false) => Vec::new(),
+            Ok(true) => vec![Ok("the root has a quota of its own, which limits all resources together".to_owned())],
+            Err(fault) => vec![Err(fault)],
+        }
+    }
+
+    /// The kernel's client and ceph-fuse rename nothing from one quota realm to another (EXDEV): a realm is what lies below a
+    /// directory with a quota.
+    fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, Fault> {
+        for name in LIMITS {
+            if self.number(directory, name)?.is_some_and(|limit| limit != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn snapshots(&self, directory: BorrowedFd<'_>) -> Result<u64, Fault> {
+        if let Some(all) = self.number(directory, SNAPSHOTS)? {
+            return Ok(all);
+        }
+        let unreadable = |error| Fault::passing("the snapshots of a directory cannot be read", error);
+        let shown = match open_below(directory, SNAPSHOT_DIRECTORY) {
+            Ok(shown) => shown,
+            Err(Errno::NOENT) => return Ok(0),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut count = 0;
+        for entry in Dir::read_from(&shown).map_err(unreadable)? {
+            // Names that begin with `_` are snapshots of a directory above.
+            let own = !matches!(entry.map_err(unreadable)?.file_name().to_bytes().first(), Some(b'.' | b'_') | None);
+            count += u64::from(own);
+        }
+        Ok(count)
+    }
+
+    fn why_across(&self) -> Option<&'static str> {
+        Some(
+            "CephFS renames nothing from one quota realm or subvolume to another: no directory between the root and the \
+             resource may have a quota of its own (`getfattr -n ceph.quota.max_bytes DIRECTORY`) or be a subvolume",
+        )
     }
 
     fn block(&self) -> u64 {
@@ -122,6 +172,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::driver::Driver as _;
     use crate::driver::conformance::Bench;
     use crate::driver::tree::{Rules, Tree, injected};
     use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
@@ -181,6 +232,84 @@ mod tests {
 
     fn driver(root: &TempDir) -> Tree<Ceph> {
         Tree::new(root.path().to_owned(), USER, Rules { must_be_mounted: false, change_owner: false, acl: None })
+    }
+
+    fn go(_: &str) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// A directory that is there, and what keeps it from going: said before anything is changed, and found by `inspect`.
+    #[test]
+    fn a_quota_of_a_directory_above_is_found_before_anything_is_frozen() {
+        let root = root();
+        let driver = driver(&root);
+        let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
+        let wanted = bench.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let above: Vec<_> = std::iter::successors(wanted.place.parent(), Place::parent).collect();
+        assert!(driver.inspect(&above).is_empty());
+        for place in &above {
+            let directory = File::open(root.path().join(place.to_string())).unwrap();
+            put(&directory, "ceph.quota.max_files", "9");
+            let [Err(found)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
+            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err();
+            for fault in [found, &fault] {
+                let said = fault.to_string();
+                assert!(said.contains(&format!("/{place} has a quota of its own")), "{said}");
+            }
+            assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+            put(&directory, "ceph.quota.max_files", "0");
+        }
+        // A quota of the root is no realm between two directories below it.
+        put(&File::open(root.path()).unwrap(), "ceph.quota.max_bytes", "1000");
+        assert!(matches!(&driver.inspect(&above)[..], [Ok(note)] if note.contains("limits all resources together")));
+        driver.retire(&wanted, 5, &go).unwrap();
+        let parent = File::open(root.path().join(above[0].to_string())).unwrap();
+        put(&parent, "ceph.quota.max_files", "9");
+        let fault = driver.restore(&wanted, &go).unwrap_err().to_string();
+        assert!(fault.contains("has a quota of its own"), "{fault}");
+    }
+
+    #[test]
+    fn a_directory_with_snapshots_is_neither_frozen_nor_purged() {
+        let root = root();
+        let driver = driver(&root);
+        let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
+        let wanted = bench.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let path = root.path().join(wanted.place.to_string());
+        let refused = || {
+            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err().to_string();
+            assert!(fault.contains("has snapshots (2)") && bench.is_as_wanted(&wanted), "{fault}");
+        };
+        put(&File::open(&path).unwrap(), SNAPSHOTS, "2");
+        refused();
+        rustix::fs::removexattr(&path, format!("user.{SNAPSHOTS}").as_str()).unwrap();
+        for name in ["daily", "weekly", "_of-the-root_1"] {
+            fs::create_dir_all(path.join(".snap").join(name)).unwrap();
+        }
+        refused();
+        fs::remove_dir_all(path.join(".snap")).unwrap();
+        driver.retire(&wanted, 5, &go).unwrap();
+        let trashed = crate::driver::Trashed { id: wanted.id, since: 5 };
+        let tree = root.path().join(format!(".trash/{}.5", wanted.id));
+        put(&File::open(&tree).unwrap(), SNAPSHOTS, "1");
+        let fault = driver.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err().to_string();
+        assert!(fault.contains("has snapshots (1)") && tree.exists(), "{fault}");
+        put(&File::open(&tree).unwrap(), SNAPSHOTS, "0");
+        driver.purge(&trashed, None, &go).unwrap();
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn a_refused_rename_names_the_quota_realms() {
+        let root = root();
+        let driver = driver(&root);
+        let wanted = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let _happens = injected::refused(Errno::XDEV);
+        let fault = driver.retire(&wanted, 5, &go).unwrap_err().to_string();
+        assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
     }
 
     #[test]

@@ -9,6 +9,8 @@
 
 use std::fmt::Display;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,12 +18,14 @@ use rustix::io::Errno;
 use super::kernel::number;
 use super::{Quotas, tagging};
 use crate::driver::Fault;
-use crate::driver::command::{Program, run};
+use crate::driver::command::{Failed, Program, run};
 use crate::driver::walked::Walked;
 use crate::limits::{Limits, Usage};
 
 mod words;
 
+/// How `lfs` ends where a number is inaccurate.
+const EIO: i32 = 5;
 /// How long `lfs` may take. Servers that are away make it wait; it does one thing at a time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -30,6 +34,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub struct Lustre {
     lfs: Program,
     mount: String,
+    /// The default quota of projects, once it was needed; read again in each pass.
+    default: Mutex<Option<words::Default>>,
 }
 
 impl Lustre {
@@ -43,7 +49,7 @@ impl Lustre {
                 "the mount point {mount:?} is no absolute path without blanks: name the folder where Lustre is mounted"
             )));
         }
-        Ok(Self { lfs, mount: mount.to_owned() })
+        Ok(Self { lfs, mount: mount.to_owned(), default: Mutex::new(None) })
     }
 
     fn call(&self, directory: BorrowedFd<'_>, arguments: &[String], what: impl Display) -> Result<String, Fault> {
@@ -55,7 +61,28 @@ impl Lustre {
                 self.mount
             )));
         }
-        run(&self.lfs, arguments, PATIENCE).map_err(|failed| Fault::passing(what.to_string(), failed))
+        run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
+            Failed::Ended { code: Some(EIO), .. } => Fault::passing(
+                format!(
+                    "{what}: it is inaccurate, since some servers do not answer; look at them (`lfs check servers`)"
+                ),
+                failed,
+            ),
+            failed => Fault::passing(what.to_string(), failed),
+        })
+    }
+
+    /// The default quota of projects.
+    fn default(&self, root: BorrowedFd<'_>) -> Result<words::Default, Fault> {
+        let mut known = self.default.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(default) = *known {
+            return Ok(default);
+        }
+        let what = "the default quota of projects cannot be read";
+        let said = self.call(root, &words::asking_default(&self.mount), what)?;
+        let default = words::default(&said, &self.mount).map_err(|error| Fault::passing(what, error))?;
+        *known = Some(default);
+        Ok(default)
     }
 
     fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Usage), Fault> {
@@ -69,6 +96,7 @@ impl Quotas for Lustre {
     /// Whether `lfs` tells of project quotas at all. Whether the servers enforce them (`lctl get_param
     /// osd-*.*.quota_slave.enabled` there) cannot be seen from a client.
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        *self.default.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Any project will do: one without limits is told of as well.
         self.quota(root, 1).map(|_| ()).map_err(|fault| match fault {
             Fault::Passing { what, source } => Fault::Passing {
@@ -80,6 +108,40 @@ impl Quotas for Lustre {
             },
             fault => fault,
         })
+    }
+
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+        let note = match self.default(root) {
+            Ok(words::Default([0, 0, 0, 0])) => return Vec::new(),
+            Ok(words::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
+                "a default project quota is set (space {soft}/{hard} KiB, inodes {inodes_soft}/{inodes_hard}; 0 is no limit). \
+                 It limits every project without limits of its own. A project ID that shows exactly this and uses nothing \
+                 counts as free"
+            ),
+            Err(fault) => format!("whether a default project quota is set is not known: {}", crate::pass::told(&fault)),
+        };
+        vec![Ok(note)]
+    }
+
+    /// From Lustre 2.16 on, `lfs` shows the default limits for a project that has none of its own, and does not say so.
+    fn are_default(&self, root: BorrowedFd<'_>, limits: &Limits) -> Result<bool, Fault> {
+        Ok(self.default(root)?.limits() == Some(*limits))
+    }
+
+    fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, Fault> {
+        let path = path.display().to_string();
+        let what = format!("the metadata server of {path} is not known");
+        let said = self.call(directory, &words::asking_metadata_server(&path), &what)?;
+        let index = said.split_whitespace().next().and_then(|word| word.parse().ok());
+        index.map(Some).ok_or_else(|| Fault::unclear(format!("{what}: `lfs` printed no number")))
+    }
+
+    fn why_across(&self) -> Option<&'static str> {
+        Some(
+            "Lustre renames a directory from one metadata server to another only where `mdt.*.enable_remote_rename` is 1 \
+             (`lctl get_param mdt.*.enable_remote_rename` on the servers; `lctl set_param -P mdt.*.enable_remote_rename=1` \
+             on the MGS). Without it, nothing can be put into the trash or brought back from there",
+        )
     }
 
     fn block(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::driver::Driver as _;
 use crate::driver::conformance::Bench;
 use crate::driver::tree::{Rules, Tree};
 use crate::limits::{Bytes, Inodes};
@@ -26,6 +27,8 @@ fn lustre(mount: &Path, odd: &[(&str, &str)]) -> (TempDir, Lustre) {
     let lustre = Lustre::new(Program::find(lfs.to_str().unwrap()).unwrap(), mount.to_str().unwrap()).unwrap();
     (folder, lustre)
 }
+
+const RULES: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
 
 fn limits() -> Limits {
     Limits::new([Bytes(10 << 20), Bytes(11 << 20)], [Inodes(100), Inodes(110)]).unwrap()
@@ -65,9 +68,50 @@ fn what_is_not_known_is_a_fault_that_says_why() {
         "{off}"
     );
     let inaccurate = fault("inaccurate");
+    assert!(inaccurate.contains("inaccurate, since some servers do not answer"), "{inaccurate}");
     assert!(inaccurate.contains("exit code 5"), "{inaccurate}");
     let default = lustre(mount.path(), &[("default", ""), ("limits.7", "1 1 1 1")]);
     assert_eq!(default.1.read(root.as_fd(), 7).unwrap().0, None);
+}
+
+#[test]
+fn an_unused_project_that_shows_the_default_quota_is_free_and_check_names_the_default() {
+    let mount = tempfile::tempdir().unwrap();
+    let root = File::open(mount.path()).unwrap();
+    let (folder, lustre) = lustre(mount.path(), &[("default-quota", "1000 2000 100 200")]);
+    let shown = Limits::new([Bytes(1000 << 10), Bytes(2000 << 10)], [Inodes(100), Inodes(200)]).unwrap();
+    assert_eq!(lustre.read(root.as_fd(), 7).unwrap().0, Some(shown));
+    let driver = Tree::new(mount.path().to_owned(), lustre, RULES);
+    assert!(driver.is_free(7).unwrap());
+    fs::write(folder.path().join("usage.8"), "4 1\n").unwrap();
+    fs::write(folder.path().join("limits.9"), "1000 2000 100 201\n").unwrap();
+    assert!(!driver.is_free(8).unwrap() && !driver.is_free(9).unwrap(), "used, and other limits");
+    let [Ok(note)] = &driver.inspect(&[])[..] else { panic!("{:?}", driver.inspect(&[])) };
+    assert!(note.contains("a default project quota is set (space 1000/2000 KiB, inodes 100/200"), "{note}");
+    // Another default is noticed by the next pass.
+    fs::write(folder.path().join("default-quota"), "1 1 1 1\n").unwrap();
+    driver.ready().unwrap();
+    assert!(driver.is_free(7).unwrap() && !driver.is_free(9).unwrap());
+    fs::remove_file(folder.path().join("default-quota")).unwrap();
+    driver.ready().unwrap();
+    assert!(driver.is_free(7).unwrap() && driver.inspect(&[]).is_empty());
+}
+
+#[test]
+fn renames_between_metadata_servers_are_named_by_check_and_by_the_fault() {
+    let mount = tempfile::tempdir().unwrap();
+    fs::create_dir_all(mount.path().join("store/cscs")).unwrap();
+    let (folder, lustre) = lustre(mount.path(), &[]);
+    let driver = Tree::new(mount.path().to_owned(), lustre, RULES);
+    let above = [Place::parse("/sys/store/cscs", "/sys").unwrap(), Place::parse("/sys/none", "/sys").unwrap()];
+    assert!(driver.inspect(&above).is_empty());
+    fs::write(folder.path().join("mdt"), "cscs\n").unwrap();
+    let [Ok(note)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
+    assert!(note.contains("(MDT 0, 1)") && note.contains("mdt.*.enable_remote_rename"), "{note}");
+    let refused = driver.across(Fault::passing("a cannot be renamed to b", std::io::Error::from(Errno::XDEV)));
+    assert!(refused.to_string().contains("mdt.*.enable_remote_rename"), "{refused}");
+    let other = driver.across(Fault::passing("a cannot be renamed to b", std::io::Error::from(Errno::IO)));
+    assert_eq!(other.to_string(), "a cannot be renamed to b");
 }
 
 #[test]
@@ -107,7 +151,7 @@ fn comes_to_the_same_end_wherever_it_is_killed() {
 fn conforms() {
     let root = Path::new(&std::env::var_os("KERNEL_XFS").unwrap()).join("lustre");
     fs::create_dir(&root).unwrap();
-    let (_folder, lustre) = lustre(&root, &[("wrap", "")]);
+    let (_folder, lustre) = lustre(&root, &[("wrap", ""), ("default-quota", "1000 2000 100 200")]);
     let driver = Tree::new(root.clone(), lustre, Rules { must_be_mounted: true, change_owner: true, acl: None });
     let make_unmarked = |place: &Place| fs::create_dir_all(root.join(place.to_string())).unwrap();
     Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked }.all();

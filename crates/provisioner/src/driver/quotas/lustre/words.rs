@@ -12,7 +12,7 @@ pub(super) const BLOCK: u64 = 1024;
 pub(super) enum Unclear {
     #[error("a limit of {0} bytes is no whole number of KiB")]
     Uneven(u64),
-    #[error("lfs says of a number that it is inaccurate, for servers are away: {0}")]
+    #[error("it is inaccurate: some servers do not answer; look at them (`lfs check servers`). `lfs` printed: {0}")]
     Inaccurate(String),
     #[error("what lfs says is no quota of this file system: {0:?}")]
     Unknown(String),
@@ -23,6 +23,16 @@ pub(super) enum Unclear {
 /// Asks for limits and usage: quiet, which leaves the heading out.
 pub(super) fn asking(project: u32, mount: &str) -> Vec<String> {
     ["quota", "-q", "-p", &project.to_string(), mount].map(str::to_owned).into()
+}
+
+/// Asks for the default quota of projects: quiet, like [`asking`].
+pub(super) fn asking_default(mount: &str) -> Vec<String> {
+    ["quota", "-q", "-P", mount].map(str::to_owned).into()
+}
+
+/// Asks for the index of the metadata server that holds a directory.
+pub(super) fn asking_metadata_server(path: &str) -> Vec<String> {
+    ["getdirstripe", "-m", path].map(str::to_owned).into()
 }
 
 /// Sets all four limits as bare numbers: suffixes mean powers of 1024, for inodes too.
@@ -50,14 +60,12 @@ fn four(project: u32, limits: [u64; 4], mount: &str) -> Vec<String> {
 
 /// Limits and usage as told; no limits unless all four are set for this very project.
 pub(super) fn told(said: &str, mount: &str) -> Result<(Option<Limits>, Usage), Unclear> {
-    let unknown = || Unclear::Unknown(said.chars().take(300).collect());
-    let row = said.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
-    // A long mount point has a line of its own.
-    let row = row.ok_or_else(unknown)?.trim_start();
-    let (row, rest) = row.split_once('\n').unwrap_or((row, ""));
+    let unknown = || unknown(said);
+    let (row, rest) = row(said, mount)?;
     let mut default = false;
     for line in rest.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if line.starts_with("Some errors happened when getting quota info") {
+        // From 2.16 on the line begins with the number of errors.
+        if line.trim_start_matches(|each: char| each.is_ascii_digit() || each == ' ').starts_with(INACCURATE) {
             return Err(Unclear::Inaccurate(row.trim().to_owned()));
         }
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -83,6 +91,45 @@ pub(super) fn told(said: &str, mount: &str) -> Result<(Option<Limits>, Usage), U
     // What nobody could agree on (a soft limit above its hard one) is not what was agreed: it is set anew.
     let limits = Limits::new([bytes(soft)?, bytes(hard)?], [Inodes(files_soft), Inodes(files_hard)]);
     Ok((limits.ok(), usage))
+}
+
+/// The line after a row with numbers that not all servers were asked for.
+const INACCURATE: &str = "Some errors happened when getting quota info";
+
+/// The row of numbers, without the mount point, and what comes after it.
+fn row<'a>(said: &'a str, mount: &str) -> Result<(&'a str, &'a str), Unclear> {
+    let row = said.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
+    // A long mount point has a line of its own.
+    let row = row.ok_or_else(|| unknown(said))?.trim_start();
+    Ok(row.split_once('\n').unwrap_or((row, "")))
+}
+
+fn unknown(said: &str) -> Unclear {
+    Unclear::Unknown(said.chars().take(300).collect())
+}
+
+/// The default quota of projects: KiB soft and hard, inodes soft and hard; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Default(pub(super) [u64; 4]);
+
+impl Default {
+    /// The limits that a project without limits of its own shows from Lustre 2.16 on; `None` where one of them is not set.
+    pub(super) fn limits(self) -> Option<Limits> {
+        let [soft, hard, inodes_soft, inodes_hard] = self.0;
+        let space = [soft, hard].map(|kib| Bytes(kib.saturating_mul(BLOCK)));
+        Limits::new(space, [inodes_soft, inodes_hard].map(Inodes)).ok()
+    }
+}
+
+/// The default quota: a row of soft limit, hard limit and time of grace, of space and of inodes. There is no usage.
+pub(super) fn default(said: &str, mount: &str) -> Result<Default, Unclear> {
+    let words: Vec<&str> = row(said, mount)?.0.split_whitespace().collect();
+    let [soft, hard, _, inodes_soft, inodes_hard, _] = words[..] else { return Err(unknown(said)) };
+    let mut numbers = [0; 4];
+    for (number, word) in numbers.iter_mut().zip([soft, hard, inodes_soft, inodes_hard]) {
+        *number = word.parse().map_err(|_| unknown(said))?;
+    }
+    Ok(Default(numbers))
 }
 
 /// What stands where a time of grace is told: `-`, `none` and `expired` for one that is over, or `6d23h59m50s`.
@@ -160,7 +207,29 @@ mod tests {
     }
 
     #[test]
+    fn a_project_that_shows_the_default_quota_of_2_16_shows_its_limits() {
+        let recorded = include_str!("../../../../tests/recorded/lustre-default-quota.txt");
+        let shown = limits([1_000_000, 2_000_000], [1000, 2000]);
+        assert_eq!(told(recorded, "/mnt"), Ok((Some(shown), usage(0, 0))));
+        assert_eq!(asking_default("/mnt").join(" "), "quota -q -P /mnt");
+        // The grace times are seconds, or words.
+        for said in ["  /mnt 1000000 2000000 604800 1000 2000 604800\n", "/mnt\n 1000000 2000000 1w 1000 2000 none\n"] {
+            assert_eq!(default(said, "/mnt").unwrap().limits(), Some(shown), "{said}");
+        }
+        assert_eq!(default("/mnt 0 2000000 10 0 0 10", "/mnt"), Ok(Default([0, 2_000_000, 0, 0])));
+        assert_eq!(Default([0, 2_000_000, 0, 0]).limits(), None);
+        for said in ["", "/mnt 0 1 2 - 0 1 2 -", "/mnt a 1 2 0 1 2", "/other 0 1 2 0 1 2"] {
+            assert!(matches!(default(said, "/mnt"), Err(Unclear::Unknown(_))), "{said}");
+        }
+    }
+
+    #[test]
     fn what_is_inaccurate_or_odd_is_unknown_and_not_a_number() {
+        let recorded = include_str!("../../../../tests/recorded/lustre-inaccurate-2.16.txt");
+        for said in [recorded.to_owned(), recorded.replace(['[', ']'], "")] {
+            let Err(fault) = told(&said, "/mnt") else { panic!("{said}") };
+            assert!(fault.to_string().contains("inaccurate: some servers do not answer"), "{fault}");
+        }
         let inaccurate = "        /univ_1 [10200224]       0       0       -   17724       0       0       -\nSome errors happened when getting quota info. Some devices may be not working or deactivated. The data in \"[]\" is inaccurate.\n";
         assert!(matches!(told(inaccurate, "/univ_1"), Err(Unclear::Inaccurate(_))));
         let first = inaccurate.lines().next().unwrap();
