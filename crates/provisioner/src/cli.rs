@@ -5,9 +5,11 @@ mod hand;
 mod look;
 mod man;
 mod out;
+mod plans;
 mod progress;
 mod purge;
 mod run;
+mod saved;
 mod usage;
 mod work;
 
@@ -65,33 +67,51 @@ enum Command {
     Check(Json),
     /// Show what would be done, and why; changes nothing
     #[command(
-        after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --out plan.json && hpc-storage-provisioner apply plan.json"
+        after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --hold conflict --limit 0\n  hpc-storage-provisioner plan --action resize --out plan.json && hpc-storage-provisioner apply plan.json"
     )]
     Plan {
         #[command(flatten)]
         json: Json,
-        /// Write the plan into this file, for `apply`
+        /// Write the plan into this file, for `apply`; with --action only those tasks
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        #[command(flatten)]
+        filter: plans::Filter,
+        #[command(flatten)]
+        limit: plans::Limit,
+        #[command(flatten)]
+        fresh: Fresh,
     },
     /// Carry out what is to be done now, or exactly what a file says
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner apply\n  hpc-storage-provisioner apply plan.json --yes-to-many"
     )]
     Apply {
-        /// A plan that `plan --out` wrote; refused if the world is another one by now
+        /// A plan that `plan --out` wrote: just its tasks, or none if what they depend on has changed
         file: Option<PathBuf>,
         /// Also carry out so many removals or changes at once that they are held otherwise
         #[arg(long)]
         yes_to_many: bool,
         #[command(flatten)]
         json: Json,
+        #[command(flatten)]
+        limit: plans::Limit,
     },
     /// Carry out what is to be done, again and again, until SIGTERM or SIGINT; SIGUSR1 begins a pass at once, SIGHUP reloads
     /// the settings
     Run,
     /// Show what waits and for what, what is in the trash, and what was begun
-    Status(Json),
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner status\n  hpc-storage-provisioner status --json --fresh"
+    )]
+    Status {
+        #[command(flatten)]
+        json: Json,
+        #[command(flatten)]
+        limit: plans::Limit,
+        #[command(flatten)]
+        fresh: Fresh,
+    },
     /// Tell the whole story of one resource: Waldur, proxy, disk, next step, history
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project"
@@ -101,17 +121,25 @@ enum Command {
         resource: String,
         #[command(flatten)]
         json: Json,
+        #[command(flatten)]
+        fresh: Fresh,
     },
-    /// Mark a directory that is there as a resource's own
+    /// Mark directories that are there as their resources' own
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner adopt /capstor/store/cscs/customer/project\n  hpc-storage-provisioner adopt --all --system capstor\n  hpc-storage-provisioner adopt --hold conflict --yes"
+    )]
     Adopt {
-        /// UUID, path or slug
-        resource: String,
+        #[command(flatten)]
+        chosen: hand::Chosen,
     },
-    /// Bring a resource's directory back from the trash, or make the one that is missing
+    /// Bring directories of resources that are in use in Waldur back from the trash, or make those that are missing
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner restore /capstor/store/cscs/customer/project\n  hpc-storage-provisioner restore --make --hold drift --system capstor"
+    )]
     Restore {
-        /// UUID, path or slug, which must be in use in Waldur
-        resource: String,
-        /// Make an empty directory if there is none in the trash
+        #[command(flatten)]
+        chosen: hand::Chosen,
+        /// Make empty directories where there are none in the trash
         #[arg(long)]
         make: bool,
     },
@@ -146,9 +174,11 @@ enum Command {
     Usage {
         #[command(flatten)]
         json: Json,
-        /// Tell Waldur, too
+        /// Report it to Waldur, too
         #[arg(long)]
         report: bool,
+        #[command(flatten)]
+        fresh: Fresh,
     },
     /// Show the settings in force, secrets masked, each with its source
     Config,
@@ -172,6 +202,13 @@ struct Json {
     /// JSON, for scripts
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args, Clone, Copy)]
+struct Fresh {
+    /// Have the proxy read Waldur now, instead of taking its newest reading
+    #[arg(long)]
+    fresh: bool,
 }
 
 /// What failed, for people, with the code to exit with.
@@ -208,12 +245,12 @@ pub fn run(cli: Cli) -> ExitCode {
     let mut loaded = match read() {
         Ok(loaded) => loaded,
         Err(faults) => {
-            out::tell(&faults.to_string());
+            faults.to_string().lines().for_each(out::tell);
             return ExitCode::from(settings::EXIT_CODE);
         }
     };
     for warning in &loaded.warnings {
-        out::tell(&format!("warning: {}", out::harmless(&warning.to_string())));
+        out::tell(&format!("warning: {warning}"));
     }
     if matches!(cli.command, Command::Config) {
         let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
@@ -257,16 +294,20 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
     match command {
         Command::Run => run::run(site, loaded, reread),
         Command::Check(json) => check::check(&site, json.json),
-        Command::Plan { json, out } => look::plan(&site, json.json, out.as_deref()),
-        Command::Apply { file, yes_to_many, json } => work::apply(&site, file.as_deref(), yes_to_many, json.json),
-        Command::Status(json) => look::status(&site, json.json),
-        Command::Explain { resource, json } => look::explain(&site, &resource, json.json),
-        Command::Adopt { resource } => hand::adopt(&site, &resource),
-        Command::Restore { resource, make } => hand::restore(&site, &resource, make),
+        Command::Plan { json, out, filter, limit, fresh } => {
+            plans::plan(&site, json.json, out.as_deref(), &filter, limit, fresh.fresh)
+        }
+        Command::Apply { file, yes_to_many, json, limit } => {
+            work::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
+        }
+        Command::Status { json, limit, fresh } => look::status(&site, json.json, limit, fresh.fresh),
+        Command::Explain { resource, json, fresh } => look::explain(&site, &resource, json.json, fresh.fresh),
+        Command::Adopt { chosen } => hand::adopt(&site, &chosen),
+        Command::Restore { chosen, make } => hand::restore(&site, &chosen, make),
         Command::Retire { resource } => hand::retire(&site, &resource),
         Command::Reject { resource, reason, yes } => hand::reject(&site, &resource, &reason, yes),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
-        Command::Usage { json, report } => usage::usage(&site, json.json, report),
+        Command::Usage { json, report, fresh } => usage::usage(&site, json.json, report, fresh.fresh),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
@@ -284,7 +325,13 @@ fn log(settings: &Settings, serves: bool) {
         (false, false) => LevelFilter::WARN,
     };
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("provisioner", level);
-    let writer = if serves { BoxMakeWriter::new(std::io::stdout) } else { BoxMakeWriter::new(std::io::stderr) };
+    let writer = match (settings.json_log, serves) {
+        // JSON has its own escapes.
+        (true, true) => BoxMakeWriter::new(std::io::stdout),
+        (true, false) => BoxMakeWriter::new(std::io::stderr),
+        (false, true) => BoxMakeWriter::new(|| out::Escaped(std::io::stdout())),
+        (false, false) => BoxMakeWriter::new(|| out::Escaped(std::io::stderr())),
+    };
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let layer = if settings.json_log {
         lines.json().flatten_event(true).with_filter(filter).boxed()
@@ -299,7 +346,7 @@ fn ended(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
-                out::tell(&format!("error: {}", out::harmless(&failure.text)));
+                out::tell(&format!("error: {}", failure.text));
             }
             ExitCode::from(failure.code)
         }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub struct Document {
     pub odd: Vec<Odd>,
     /// Resources that the proxy itself leaves out, with its reason.
     pub skipped: Vec<Odd>,
+    /// How long ago the proxy began to read it from Waldur.
+    pub age: Duration,
 }
 
 /// A tenant's or customer's directory.

@@ -48,6 +48,14 @@ pub struct Wanted {
     pub project: u32,
 }
 
+impl Wanted {
+    /// Quotas, mode and owner, for people; space in the unit of the system.
+    pub fn describe(&self, terabyte: Terabyte) -> String {
+        let Self { uid, gid, mode, .. } = self;
+        format!("{}, mode {:o}, owner {uid}:{gid}", self.limits.describe(terabyte), mode.0)
+    }
+}
+
 /// What is found for a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

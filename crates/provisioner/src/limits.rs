@@ -164,6 +164,12 @@ impl Limits {
         self.space_hard() < usage.space || self.inodes_hard() < usage.inodes
     }
 
+    /// All of them, for people; space in the unit of the system.
+    pub fn describe(&self, terabyte: Terabyte) -> String {
+        let space = pair(self.space.map(|bytes| terabyte.amount(bytes)));
+        format!("space {space}, inodes {}", pair(self.inodes.map(|inodes| inodes.0.to_string())))
+    }
+
     /// Whether any of these limits is below the one in `before`.
     pub fn shrink(&self, before: &Self) -> bool {
         self.space.iter().zip(&before.space).any(|(now, before)| now < before)
@@ -171,10 +177,13 @@ impl Limits {
     }
 }
 
+fn pair([soft, hard]: [String; 2]) -> String {
+    if soft == hard { hard } else { format!("{soft}/{hard}") }
+}
+
 /// What of the quotas changes, for people: `space 10 TB → 20 TB, inodes 5 → 6`, soft and hard values as `8 TB/10 TB` where
 /// they differ.
 pub fn change(old: Option<&Limits>, new: &Limits, terabyte: Terabyte) -> String {
-    let pair = |[soft, hard]: [String; 2]| if soft == hard { hard } else { format!("{soft}/{hard}") };
     let space = |limits: &Limits| pair(limits.space.map(|bytes| terabyte.amount(bytes)));
     let exact = |limits: &Limits| pair(limits.space.map(|bytes| format!("{} bytes", bytes.0)));
     let inodes = |limits: &Limits| pair(limits.inodes.map(|inodes| inodes.0.to_string()));

@@ -27,11 +27,13 @@ mod call;
 pub(crate) mod kills;
 #[cfg(test)]
 pub(crate) mod model;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod work;
 
 pub use call::{Action, Answer, Call};
+pub use progress::{Phase, Progress};
 
 /// A storage system that is driven here.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub struct Outside<'a> {
     pub by: &'a str,
     /// Whether a person has said yes to as much as it is.
     pub confirmed: bool,
+    /// Where it is counted how far the work has come.
+    pub progress: &'a Progress,
 }
 
 /// What a pass leaves.

@@ -14,6 +14,7 @@ use backon::{BlockingRetryable, ConstantBuilder};
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::document::Document;
 use crate::driver::command::Program;
 use crate::driver::memory::Memory;
 use crate::driver::on_demand::OnDemand;
@@ -29,7 +30,7 @@ use crate::driver::{Before, Driver, Fault};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
-use crate::pass::{self, Outside, PassError, Report, Survey, System, told};
+use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System, told};
 use crate::plan::Plan;
 use crate::preflight;
 use crate::settings::{DriverName, Settings, SystemConfig};
@@ -39,6 +40,13 @@ use crate::source::Source;
 pub const LOOP: &str = "run";
 /// How often it is looked whether a lease is free.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How many resources a person's decision begins with one sync of the journal: after a crash at most these are begun and not
+/// ended.
+const BATCH: usize = 256;
+
+/// From which age on a document is old.
+const OLD: Duration = Duration::from_mins(1);
 
 /// What the settings name.
 #[derive(Debug)]
@@ -53,6 +61,8 @@ pub struct Site {
     pub clock: Clock,
     /// The files that its drivers have walked.
     pub walked: Walked,
+    /// How far the tasks of the pass have come.
+    pub progress: Progress,
     /// Set, it stops everything before the next effect.
     pub stop: Arc<AtomicBool>,
 }
@@ -64,7 +74,7 @@ impl Site {
         let source = Source::new(&settings, &stop)?;
         let walked = Walked::default();
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
-        Ok(Self { settings, systems, source, clock, walked, stop })
+        Ok(Self { settings, systems, source, clock, walked, progress: Progress::new(), stop })
     }
 
     /// The same site by other settings. Everything is opened again, so that new secrets are used.
@@ -72,7 +82,7 @@ impl Site {
         let source = Source::new(&settings, &self.stop)?;
         let (walked, stop, clock) = (self.walked.clone(), Arc::clone(&self.stop), self.clock.clone());
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
-        Ok(Self { settings, systems, source, clock, walked, stop })
+        Ok(Self { settings, systems, source, clock, walked, progress: Progress::new(), stop })
     }
 
     /// The journal's file.
@@ -85,9 +95,10 @@ impl Site {
         self.settings.state_directory.join("ledger.json")
     }
 
-    /// Reads the document and looks at the storage, without rights to change anything. The second value says what could
-    /// not be read of the state directory.
-    pub fn look(&self) -> Result<(Survey, Vec<String>), PassError> {
+    /// Reads the document and looks at the storage, without rights to change anything; `fresh`: not from the newest reading of
+    /// the proxy, but from a new one. The second value says what could not be read of the state directory, and whether the
+    /// document is old.
+    pub fn look(&self, fresh: bool) -> Result<(Survey, Vec<String>), PassError> {
         let mut notes = Vec::new();
         let past = journal::past(&self.journal_path(), &self.clock).unwrap_or_else(|error| {
             notes.push(format!("{}: what was begun and not ended is not known here", told(&error)));
@@ -97,7 +108,16 @@ impl Site {
             notes.push(format!("the ledger cannot be read ({error}): project IDs are only guessed here"));
             Ledger::default()
         });
-        let survey = pass::survey(&self.systems, &|| self.source.read(), &past, &mut ledger)?;
+        let survey = pass::survey(
+            &self.systems,
+            &|| if fresh { self.source.read() } else { self.source.newest() },
+            &past,
+            &mut ledger,
+        )?;
+        let age = survey.document.age;
+        if age >= OLD {
+            notes.push(format!("the document is {} s old; --fresh has the proxy read Waldur now", age.as_secs()));
+        }
         Ok((survey, notes))
     }
 
@@ -165,14 +185,28 @@ pub struct Work<'a> {
 impl Work<'_> {
     /// Looks, and plans.
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
+        let survey = self.survey(&|| self.site.source.read())?;
+        let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
+        Ok((survey, plan))
+    }
+
+    /// Looks, for a person's decision: the proxy's newest reading is as good as a new one, unless it is old.
+    pub fn look(&mut self) -> Result<Survey, PassError> {
+        let source = &self.site.source;
+        self.survey(&|| match source.newest()? {
+            document if document.age < OLD => Ok(document),
+            _ => source.read(),
+        })
+    }
+
+    fn survey(&mut self, read: &dyn Fn() -> Result<Document, Fault>) -> Result<Survey, PassError> {
         let past = self.journal.past();
         // A person does not wait for what the loop waits for.
         let past = if self.by == LOOP { past } else { past.retried() };
-        let survey = pass::survey(&self.site.systems, &|| self.site.source.read(), &past, &mut self.ledger)?;
+        let survey = pass::survey(&self.site.systems, read, &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
         self.ledger.save().map_err(PassError::Ledger)?;
-        let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
-        Ok((survey, plan))
+        Ok(survey)
     }
 
     /// Carries out the whole plan of a survey, which was made just now, and closes what needs nothing any more. `confirmed`: a
@@ -198,9 +232,17 @@ impl Work<'_> {
         };
         let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
         let reaches = |call: &pass::Call| source.reaches(call);
-        let (tokens, by) = (&leases.tokens, &*self.by);
-        let outside =
-            Outside { read: &read, call: &call, reaches: &reaches, permitted: &permitted, tokens, by, confirmed };
+        let (tokens, by, progress) = (&leases.tokens, &*self.by, &self.site.progress);
+        let outside = Outside {
+            read: &read,
+            call: &call,
+            reaches: &reaches,
+            permitted: &permitted,
+            tokens,
+            by,
+            confirmed,
+            progress,
+        };
         let systems = &self.site.systems;
         pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
     }
@@ -211,29 +253,55 @@ impl Work<'_> {
         system: &System,
         resource: Uuid,
         path: &str,
-        deed: &dyn Fn(Before<'_>) -> Result<(), Fault>,
+        deed: &(dyn Fn(Before<'_>) -> Result<(), Fault> + Sync),
     ) -> Result<(), DriveError> {
+        let done = self.drive_all(system, &[(resource, path)], &|_, before| deed(before))?;
+        Ok(done.into_iter().next().unwrap_or(Ok(()))?)
+    }
+
+    /// Does one thing to each of these resources of a system, by UUID and path: as many at once as the system allows, each
+    /// effect in the journal before it is had. What came of each, in their order.
+    pub fn drive_all(
+        &mut self,
+        system: &System,
+        resources: &[(Uuid, &str)],
+        deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), Fault> + Sync),
+    ) -> Result<Vec<Result<(), Fault>>, DriveError> {
         self.ledger.save().map_err(|source| BeginError::State { path: self.site.ledger_path(), source })?;
         let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
-        let (by, why) = (self.by.clone(), "a person's decision".to_owned());
-        let (system, path) = (system.key.clone(), path.to_owned());
-        let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
-        let begun = Event::Begun { system: system.clone(), path, token, by, order, kind, steps, why, unasked };
-        self.journal.write(Some(resource), begun)?;
+        self.site.progress.begin("resources", resources.len());
+        let mut results = Vec::with_capacity(resources.len());
+        for batch in resources.chunks(BATCH) {
+            for (resource, path) in batch {
+                let (by, why) = (self.by.clone(), "a person's decision".to_owned());
+                let (system, path) = (system.key.clone(), (*path).to_owned());
+                let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
+                let begun = Event::Begun { system, path, token, by, order, kind, steps, why, unasked };
+                self.journal.write(Some(*resource), begun)?;
+            }
+            // One sync for all of the batch: none has had an effect yet.
+            self.journal.sync()?;
+            let done = pass::side_by_side(batch, system.at_once, |(resource, _)| {
+                let before = |what: &str| {
+                    self.leases.hold(&system.key)?;
+                    let written = self.journal.write(Some(*resource), Event::Effect { what: what.to_owned() });
+                    written.map_err(|error| Fault::Stopped(told(&error)))
+                };
+                let done = deed(*resource, &before);
+                self.site.progress.one();
+                done
+            });
+            for ((resource, _), done) in batch.iter().zip(&done) {
+                let event = match done {
+                    Ok(()) => Event::Ended,
+                    Err(fault) => Event::Failed { fault: told(fault) },
+                };
+                self.journal.write(Some(*resource), event)?;
+            }
+            results.extend(done);
+        }
         self.journal.sync()?;
-        let before = |what: &str| {
-            self.leases.hold(&system)?;
-            let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
-            written.map_err(|error| Fault::Stopped(told(&error)))
-        };
-        let done = deed(&before);
-        let event = match &done {
-            Ok(()) => Event::Ended,
-            Err(fault) => Event::Failed { fault: told(fault) },
-        };
-        self.journal.write(Some(resource), event)?;
-        self.journal.sync()?;
-        Ok(done?)
+        Ok(results)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use backon::{BlockingRetryable, ExponentialBuilder};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
+use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -130,10 +130,20 @@ impl Source {
         bounded(response, self.settings.proxy.timeout, most, &self.stop)
     }
 
-    /// The whole document, read afresh.
+    /// The whole document, for which the proxy reads Waldur now.
     pub fn read(&self) -> Result<Document, Fault> {
+        self.document(true)
+    }
+
+    /// The whole document as the proxy has it. [`Document::age`] says how old it is.
+    pub fn newest(&self) -> Result<Document, Fault> {
+        self.document(false)
+    }
+
+    fn document(&self, fresh: bool) -> Result<Document, Fault> {
         let until = Instant::now() + self.settings.proxy.timeout * LONGEST_READING;
-        let mut bodies = vec![self.page(1)?];
+        let (first, age) = self.page(1, fresh)?;
+        let mut bodies = vec![first];
         let pages =
             document::pages(&bodies[0]).map_err(|error| Fault::passing("the document cannot be read", error))?;
         if pages > MOST_PAGES {
@@ -142,7 +152,7 @@ impl Source {
             )));
         }
         for page in 2..=pages {
-            bodies.push(self.page(page)?);
+            bodies.push(self.page(page, false)?.0);
             if Instant::now() > until {
                 let (read, time) = (bodies.len(), (self.settings.proxy.timeout * LONGEST_READING).as_secs());
                 return Err(Fault::unclear(format!("only {read} of {pages} pages of the document came in {time} s")));
@@ -151,26 +161,27 @@ impl Source {
                 return Err(Fault::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
             }
         }
-        document::assemble(&bodies, self.settings.mock_identities)
-            .map_err(|error| Fault::passing("the document cannot be used", error))
+        let document = document::assemble(&bodies, self.settings.mock_identities)
+            .map_err(|error| Fault::passing("the document cannot be used", error))?;
+        Ok(Document { age, ..document })
     }
 
-    /// One page. Reading is repeated: it changes nothing.
-    fn page(&self, page: usize) -> Result<Vec<u8>, Fault> {
+    /// One page, and its age. Reading is repeated: it changes nothing.
+    fn page(&self, page: usize, fresh: bool) -> Result<(Vec<u8>, Duration), Fault> {
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
         let may_pass = |failure: &Failure| matches!(failure, Failure::Passing(_)) && !self.stop.load(Ordering::Relaxed);
-        let once = || self.page_once(page);
+        let once = || self.page_once(page, fresh);
         once.retry(patience).sleep(std::thread::sleep).when(may_pass).call().map_err(Failure::fault)
     }
 
-    fn page_once(&self, page: usize) -> Result<Vec<u8>, Failure> {
+    fn page_once(&self, page: usize, fresh: bool) -> Result<(Vec<u8>, Duration), Failure> {
         let url =
             format!("{}/api/storage-resources/?page={page}&page_size={PAGE_SIZE}", base(&self.settings.proxy.url));
         let asked = Instant::now();
         let mut request = self.http.get(&url);
         // Only the first page asks for a new reading: the others come from the same.
-        if page == 1 {
+        if fresh {
             request = request.header(CACHE_CONTROL, "no-cache");
         }
         let bearer = self.bearer()?;
@@ -194,7 +205,9 @@ impl Source {
                 status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));
             return Err(if was_old { Failure::Passing(fault) } else { Failure::of_status(status, fault) });
         }
-        self.bounded(response, LARGEST_PAGE).map_err(Failure::Passing)
+        let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
+        let body = self.bounded(response, LARGEST_PAGE).map_err(Failure::Passing)?;
+        Ok((body, Duration::from_secs(age)))
     }
 
     /// Forgets a token that the proxy refused. Whether it was obtained before `asked`.

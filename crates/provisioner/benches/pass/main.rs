@@ -21,7 +21,7 @@ use provisioner::driver::tree::{Rules, Tree};
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;
-use provisioner::pass::{self, Answer, Call, Outside, System};
+use provisioner::pass::{self, Answer, Call, Outside, Progress, System};
 use provisioner::plan::Policy;
 use provisioner::preflight::Site;
 use serde_json::json;
@@ -113,6 +113,7 @@ impl Bench {
             tokens: &tokens,
             by: "run",
             confirmed: false,
+            progress: &Progress::default(),
         };
         let began = Instant::now();
         let survey = pass::survey(&systems, &read, &journal.past(), &mut ledger)?;

@@ -1,60 +1,250 @@
 //! `adopt`, `restore`, `retire` and `reject`: what a person decides.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::SystemTime;
 
+use clap::Args;
+use uuid::Uuid;
+
+use super::out::{self, Page};
+use super::plans::{self, Entry, LIMIT};
 use super::work::begin;
-use super::{Failure, failure, look, out, progress};
+use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
-use crate::driver::{Fault, Seen};
-use crate::plan::{self, Case};
+use crate::driver::{Before, Driver, Fault, Seen};
+use crate::pass::{self, Survey, told};
+use crate::plan::{self, Case, Hold};
 use crate::site::{Site, Work};
 
-/// Marks the directory at the resource's place as its own.
-pub(super) fn adopt(site: &Site, name: &str) -> Result<(), Failure> {
-    let mut work = begin(site, "adopt")?;
-    let (survey, _) = work.plan(false)?;
-    let case = look::find(&survey, name)?;
-    match &case.seen {
-        Ok(Seen::Unmarked(_)) => {}
-        Ok(Seen::Ours(_)) => return out::print("It is marked as this resource's already.\n"),
-        Ok(Seen::Obstructed(what)) => return Err(failure(format!("it cannot be adopted: {what}"))),
-        Ok(Seen::Absent | Seen::Trashed { .. }) => {
-            return Err(failure("there is no directory at its place to be adopted"));
-        }
-        Err(fault) => return Err(failure(fault.clone())),
-    }
-    drive(&mut work, case, &|driver, wanted, before| driver.adopt(wanted, before))?;
-    out::print(&format!(
-        "{} is now the directory of {}; the next pass makes it as an order says, or tells in what it differs from the \
-         document.\n",
-        case.resource.path, case.resource.id
-    ))
+/// For which resources something is decided.
+#[derive(Debug, Args)]
+pub(super) struct Chosen {
+    /// UUIDs, paths or slugs
+    #[arg(value_name = "RESOURCE", required_unless_present_any = ["all", "hold"], conflicts_with_all = ["all", "hold"])]
+    resources: Vec<String>,
+    /// All for which it can be done
+    #[arg(long)]
+    all: bool,
+    /// All for which it can be done and that `plan` shows as held like this
+    #[arg(long, value_name = "HOLD", value_parser = plans::holds())]
+    hold: Vec<Hold>,
+    /// Do not ask before it is done for all of --all or --hold
+    #[arg(long)]
+    yes: bool,
 }
 
-/// Brings the directory back, or makes one.
-pub(super) fn restore(site: &Site, name: &str, make: bool) -> Result<(), Failure> {
-    let mut work = begin(site, "restore")?;
-    let (survey, _) = work.plan(false)?;
-    let case = look::find(&survey, name)?;
-    if !matches!(case.resource.status, Status::Active | Status::Updating) {
-        return Err(failure(format!(
-            "the resource is {}, not in use in Waldur: nothing would keep the directory. Have its termination rejected there, \
-             or where that is done already, order it anew and copy from the trash",
-            format!("{:?}", case.resource.status).to_lowercase()
-        )));
-    }
-    match &case.seen {
-        Ok(Seen::Trashed { .. }) => drive(&mut work, case, &|driver, wanted, before| driver.restore(wanted, before))?,
-        Ok(Seen::Absent) if make => drive(&mut work, case, &|driver, wanted, before| driver.ensure(wanted, before))?,
-        Ok(Seen::Absent) => return Err(failure("it is not in the trash; --make makes an empty directory")),
-        Ok(Seen::Ours(_)) => return out::print("Its directory is there already.\n"),
-        Ok(Seen::Unmarked(_)) => {
-            return Err(failure("a directory without our mark is at its place: `adopt` it if it is the right one"));
+/// What is decided.
+#[derive(Clone, Copy)]
+enum Decision {
+    Adopt,
+    Restore { make: bool },
+}
+
+/// Whether it can be done for a resource.
+enum Verdict {
+    Possible,
+    /// Nothing is left to do.
+    Already(&'static str),
+    /// Why not.
+    Impossible(String),
+}
+
+/// Marks the directories at the resources' places as their own.
+pub(super) fn adopt(site: &Site, chosen: &Chosen) -> Result<(), Failure> {
+    decide(site, Decision::Adopt, chosen)
+}
+
+/// Brings the directories back, or makes them.
+pub(super) fn restore(site: &Site, chosen: &Chosen, make: bool) -> Result<(), Failure> {
+    decide(site, Decision::Restore { make }, chosen)
+}
+
+fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
+    // Whoever names a resource has decided; for all of a kind they have to see them first.
+    let mut seen = None::<BTreeSet<Uuid>>;
+    if chosen.resources.is_empty() && !chosen.yes {
+        // Nobody is kept waiting while a person reads.
+        let (survey, notes) = site.look(false)?;
+        out::notes(&notes);
+        let (cases, _) = choose(site, &survey, decision, chosen)?;
+        let mut page = Page::new();
+        let entries = cases.iter().map(|case| entry(site, case, decision.name().into(), String::new())).collect();
+        plans::groups(&mut page, entries, LIMIT);
+        page.line(0, &format!("{} to {}.", cases.len(), decision.name()));
+        page.print()?;
+        if !cases.is_empty() && !confirmed(&format!("{} all of them?", decision.name())) {
+            return Err(failure(format!("nothing was done: say --yes to {} all of them", decision.name())));
         }
-        Ok(Seen::Obstructed(what)) => return Err(failure(what.clone())),
-        Err(fault) => return Err(failure(fault.clone())),
+        seen = Some(cases.iter().map(|case| case.resource.id).collect());
     }
-    out::print(&format!("{} is there again.\n", case.resource.path))
+    let mut work = begin(site, decision.name())?;
+    let survey = work.look()?;
+    let (mut cases, already) = choose(site, &survey, decision, chosen)?;
+    cases.retain(|case| seen.as_ref().is_none_or(|seen| seen.contains(&case.resource.id)));
+    let results = progress::of_tasks(site, || carry_out(&mut work, decision, &cases))?;
+    let mut page = Page::new();
+    for (case, why) in already {
+        page.line(0, &case.resource.path);
+        page.line(2, why);
+    }
+    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
+    let failed = failed.into_iter().filter_map(|(case, result)| Some((case, told(&result.err()?))));
+    let failed: Vec<_> =
+        failed.map(|(case, why)| entry(site, case, format!("failed ({})", decision.name()), why)).collect();
+    let summary = format!("{} {}, {} failed.", done.len(), decision.past(), failed.len());
+    let all_done = failed.is_empty();
+    plans::groups(&mut page, failed, 0);
+    let done = done.into_iter().map(|(case, _)| entry(site, case, decision.past().into(), decision.next().into()));
+    plans::groups(&mut page, done.collect(), LIMIT);
+    page.line(0, &summary);
+    page.print()?;
+    if all_done { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// The resources that are chosen and for which it can be done, and those for which nothing is left to do. Fails where one that
+/// is named is neither.
+#[expect(clippy::type_complexity, reason = "two lists of one kind")]
+fn choose<'a>(
+    site: &Site,
+    survey: &'a Survey,
+    decision: Decision,
+    chosen: &Chosen,
+) -> Result<(Vec<&'a Case>, Vec<(&'a Case, &'static str)>), Failure> {
+    if chosen.resources.is_empty() {
+        let plan = pass::planned(survey, site.settings.policy, false);
+        let held = plan.held.iter().filter(|held| chosen.hold.contains(&held.hold));
+        let held: BTreeSet<_> = held.filter_map(|held| held.id).collect();
+        let chosen = |case: &&Case| chosen.all || held.contains(&case.resource.id);
+        let possible = |case: &&Case| matches!(decision.judge(case), Verdict::Possible);
+        return Ok((survey.cases.iter().filter(chosen).filter(possible).collect(), Vec::new()));
+    }
+    let (mut cases, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for name in &chosen.resources {
+        match look::find(survey, name) {
+            Ok(case) => match decision.judge(case) {
+                Verdict::Possible => _ = cases.insert(case.resource.id, case),
+                Verdict::Already(why) => already.push((case, why)),
+                Verdict::Impossible(why) => impossible.push(format!("{name}: {why}")),
+            },
+            Err(unknown) => impossible.push(unknown.text),
+        }
+    }
+    match impossible.pop() {
+        None => Ok((cases.into_values().collect(), already)),
+        Some(last) => {
+            for why in impossible {
+                out::tell(&format!("error: {why}"));
+            }
+            Err(failure(last))
+        }
+    }
+}
+
+/// What came of each resource.
+type Results<'a> = Vec<(&'a Case, Result<(), Fault>)>;
+
+fn carry_out<'a>(work: &mut Work<'_>, decision: Decision, cases: &[&'a Case]) -> Result<Results<'a>, Failure> {
+    let mut results = Vec::new();
+    for system in &work.site.systems {
+        let ours: Vec<_> = cases.iter().copied().filter(|case| case.resource.system == system.key).collect();
+        let resources: Vec<_> = ours.iter().map(|case| (case.resource.id, &*case.resource.path)).collect();
+        let by_id: BTreeMap<_, _> = ours.iter().map(|case| (case.resource.id, *case)).collect();
+        let done =
+            work.drive_all(system, &resources, &|id, before| decision.act(&*system.driver, by_id[&id], before))?;
+        results.extend(ours.into_iter().zip(done));
+    }
+    Ok(results)
+}
+
+impl Decision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Adopt => "adopt",
+            Self::Restore { .. } => "restore",
+        }
+    }
+
+    fn past(self) -> &'static str {
+        match self {
+            Self::Adopt => "adopted",
+            Self::Restore { .. } => "restored",
+        }
+    }
+
+    /// What comes next.
+    fn next(self) -> &'static str {
+        match self {
+            Self::Adopt => "marked; the next pass makes it as an order says, or shows what differs from the document",
+            Self::Restore { .. } => "there again, as in the document",
+        }
+    }
+
+    fn judge(self, case: &Case) -> Verdict {
+        use Verdict::{Already, Impossible, Possible};
+        if let (Self::Restore { .. }, status) = (self, case.resource.status)
+            && !matches!(status, Status::Active | Status::Updating)
+        {
+            return Impossible(format!(
+                "the resource is {}, not in use in Waldur: nothing would keep the directory. Have its termination rejected \
+                 there, or where that is done already, order it again and copy from the trash",
+                format!("{status:?}").to_lowercase()
+            ));
+        }
+        let possible = || case.wanted.as_ref().map_or_else(|refusal| Impossible(refusal.reason.clone()), |_| Possible);
+        match (self, &case.seen) {
+            (_, Err(fault)) => Impossible(fault.clone()),
+            (Self::Adopt, Ok(Seen::Unmarked(_)))
+            | (Self::Restore { .. }, Ok(Seen::Trashed { .. }))
+            | (Self::Restore { make: true }, Ok(Seen::Absent)) => possible(),
+            (Self::Adopt, Ok(Seen::Ours(_))) => Already("it is marked as this resource's already"),
+            (Self::Adopt, Ok(Seen::Obstructed(what))) => Impossible(format!("it cannot be adopted: {what}")),
+            (Self::Adopt, Ok(Seen::Absent | Seen::Trashed { .. })) => {
+                Impossible("there is no directory at its place to be adopted".into())
+            }
+            (Self::Restore { make: false }, Ok(Seen::Absent)) => {
+                Impossible("it is not in the trash; --make makes an empty directory".into())
+            }
+            (Self::Restore { .. }, Ok(Seen::Ours(_))) => Already("its directory is there already"),
+            (Self::Restore { .. }, Ok(Seen::Unmarked(_))) => {
+                Impossible("a directory without our mark is at its place: `adopt` it if it is the right one".into())
+            }
+            (Self::Restore { .. }, Ok(Seen::Obstructed(what))) => Impossible(what.clone()),
+        }
+    }
+
+    fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), Fault> {
+        let wanted = case.wanted.as_ref().map_err(|refusal| Fault::unclear(refusal.reason.clone()))?;
+        match (self, &case.seen) {
+            (Self::Adopt, _) => driver.adopt(wanted, before),
+            (Self::Restore { .. }, Ok(Seen::Trashed { .. })) => driver.restore(wanted, before),
+            (Self::Restore { .. }, _) => driver.ensure(wanted, before),
+        }
+    }
+}
+
+/// A resource with what of its directory differs from the document.
+fn entry<'a>(site: &Site, case: &'a Case, kind: String, note: String) -> Entry<'a> {
+    let (system, terabyte) = (&*case.resource.system, plans::terabyte(&site.systems, &case.resource.system));
+    let detail = match (&case.seen, &case.wanted) {
+        (Ok(Seen::Unmarked(present)), Ok(wanted)) => plans::described(&present.differences(wanted), terabyte),
+        (Ok(Seen::Trashed { since }), _) => format!("in the trash since {}", out::date(*since)),
+        (_, Ok(wanted)) => wanted.describe(terabyte),
+        _ => String::new(),
+    };
+    Entry { kind, system, note, name: case.resource.path.clone(), detail }
+}
+
+/// Asks whoever sits at the terminal; without one nobody says yes.
+fn confirmed(question: &str) -> bool {
+    let (stdin, mut stderr) = (io::stdin(), io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return false;
+    }
+    let mut answer = String::new();
+    let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+    asked.and_then(|()| stdin.lock().read_line(&mut answer)).is_ok()
+        && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 /// Puts the directory of a resource into the trash that is terminated in Waldur, without an order to do it for: one that was
@@ -74,8 +264,14 @@ pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
         Err(fault) => return Err(failure(fault.clone())),
     }
     let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    drive(&mut work, case, &|driver, wanted, before| driver.retire(wanted, now, before))?;
-    out::print(&format!("{} is in the trash now.\n", case.resource.path))
+    let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
+    let system = site.systems.iter().find(|system| system.key == case.resource.system);
+    let system = system.ok_or_else(|| failure("its system is not driven here"))?;
+    let retire = |before: Before<'_>| system.driver.retire(wanted, now, before);
+    progress::during(&site.walked, || work.drive(system, wanted.id, &case.resource.path, &retire))?;
+    let mut page = Page::new();
+    page.line(0, &format!("{} is in the trash now.", case.resource.path));
+    page.print()
 }
 
 /// Ends an order without carrying it out: rejects it, or sets it erred after its approval. Without `yes` it only shows that.
@@ -91,25 +287,15 @@ pub(super) fn reject(site: &Site, name: &str, reason: &str, yes: bool) -> Result
     let steps = task.steps.iter().map(plan::Step::name).collect::<Vec<_>>().join(", ");
     let order = case.resource.order.as_ref().map(|order| format!("{:?} order {}", order.kind, order.id));
     let what = format!("{}: {}", case.resource.path, order.unwrap_or_default());
+    let mut page = Page::new();
     if !yes {
-        return out::print(&out::harmless(&format!("{what} would be ended by: {steps}. --yes does it.\n")));
+        page.line(0, &format!("{what} would be ended by: {steps}. --yes does it."));
+        return page.print();
     }
     let report = work.perform(&survey, plan::Plan { tasks: vec![task], held: Vec::new() }, true)?;
-    match report.failed.into_values().next() {
-        Some(fault) => Err(failure(format!("{what} was not rejected: {fault}"))),
-        None => out::print(&out::harmless(&format!("{what} was rejected ({steps}).\n"))),
+    if let Some(fault) = report.failed.into_values().next() {
+        return Err(failure(format!("{what} was not rejected: {fault}")));
     }
-}
-
-type Deed<'a> =
-    &'a dyn Fn(&dyn crate::driver::Driver, &crate::driver::Wanted, crate::driver::Before<'_>) -> Result<(), Fault>;
-
-/// Has the system's driver do something for a case, each effect in the journal before it is had.
-fn drive(work: &mut Work<'_>, case: &Case, deed: Deed<'_>) -> Result<(), Failure> {
-    let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
-    let system = work.site.systems.iter().find(|system| system.key == case.resource.system);
-    let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    let walked = &work.site.walked;
-    let done = || work.drive(system, wanted.id, &case.resource.path, &|before| deed(&*system.driver, wanted, before));
-    Ok(progress::during(walked, done)?)
+    page.line(0, &format!("{what} was rejected ({steps})."));
+    page.print()
 }

@@ -1,95 +1,27 @@
-//! `plan`, `status`, `explain`: looking, never touching.
+//! `status`, `explain`: looking, never touching.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::path::Path;
 
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Failure, failure, out};
+use super::out::{self, Page};
+use super::{Failure, failure, plans};
 use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
 use crate::pass::{self, Survey};
-use crate::plan::{Case, Held, Hold, Plan, Step};
+use crate::plan::{Case, Step};
 use crate::site::Site;
 
-/// What is to be done.
-pub(super) fn plan(site: &Site, json: bool, file: Option<&Path>) -> Result<(), Failure> {
-    let (survey, notes) = site.look()?;
-    for note in notes {
-        out::tell(&format!("note: {note}"));
-    }
-    // A file is what a person looks at before saying yes: it has everything.
-    let plan = pass::planned(&survey, site.settings.policy, file.is_some());
-    if let Some(file) = file {
-        let text = serde_json::to_string_pretty(&plan)?;
-        std::fs::write(file, text + "\n").map_err(|error| failure(format!("{}: {error}", file.display())))?;
-    }
-    if json {
-        return out::print_json(&plan);
-    }
-    out::print(&shown(&plan, &survey))
-}
-
-/// A plan for people.
-pub(super) fn shown(plan: &Plan, survey: &Survey) -> String {
-    let mut text = String::new();
-    if !plan.tasks.is_empty() {
-        let mut table = out::table(&["PATH", "STEPS", "WHY"]);
-        for task in &plan.tasks {
-            let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
-            table.add_row([out::harmless(&task.path), steps, out::harmless(&task.why)]);
-        }
-        text += &(table.trim_fmt() + "\n\n");
-    }
-    if !plan.held.is_empty() {
-        text += &held(plan);
-    }
-    let asks = plan.held.iter().filter(|held| held.hold == Hold::Asks).count();
-    if asks > 0 {
-        _ = writeln!(
-            text,
-            "{asks} of them go only with --yes-to-many; `plan --out FILE` has them among what is to be done."
-        );
-    }
-    text + &format!(
-        "{} to do, {} held, {} resources on the systems that are driven here.\n",
-        plan.tasks.len(),
-        plan.held.len(),
-        survey.cases.len()
-    )
-}
-
-fn folds(held: &Held) -> bool {
-    matches!(held.hold, Hold::Fault | Hold::Asks)
-}
-
-fn held(plan: &Plan) -> String {
-    let mut table = out::table(&["HELD", "PATH OR ID", "REASON"]);
-    // A whole system that cannot be read, or asks, is one line.
-    let mut alike = BTreeMap::<_, usize>::new();
-    for it in plan.held.iter().filter(|it| folds(it)) {
-        *alike.entry((&it.system, it.hold, &it.reason)).or_default() += 1;
-    }
-    for it in &plan.held {
-        let many = folds(it).then(|| alike.remove(&(&it.system, it.hold, &it.reason)));
-        let name = match (many, &*it.path, it.id) {
-            (Some(None), ..) => continue,
-            (Some(Some(many)), ..) if many > 1 => format!("{}: {many} resources", it.system),
-            (_, "", Some(id)) => id.to_string(),
-            (_, "", None) => "?".into(),
-            (_, path, _) => path.to_owned(),
-        };
-        table.add_row([format!("{:?}", it.hold).to_lowercase(), out::harmless(&name), out::harmless(&it.reason)]);
-    }
-    table.trim_fmt() + "\n\n"
-}
-
 /// What waits, what is in the trash, what was begun.
-pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
-    let (survey, notes) = site.look()?;
+pub(super) fn status(
+    site: &Site,
+    json: bool,
+    plans::Limit { limit }: plans::Limit,
+    fresh: bool,
+) -> Result<(), Failure> {
+    let (survey, notes) = site.look(fresh)?;
     let plan = pass::planned(&survey, site.settings.policy, false);
     let mut counts = BTreeMap::new();
     for held in &plan.held {
@@ -110,30 +42,30 @@ pub(super) fn status(site: &Site, json: bool) -> Result<(), Failure> {
             "notes": notes, "reasons": plan.held,
         }));
     }
-    let mut text = String::new();
-    if !plan.held.is_empty() {
-        text += &held(&plan);
+    let mut page = Page::new();
+    if plans::groups(&mut page, plans::held(&plan, &site.systems), limit) {
+        page.line(0, "Not all are shown: --limit 0 shows all.");
     }
-    _ = writeln!(text, "resources   {}\nto do       {}\nbegun       {begun}", survey.cases.len(), plan.tasks.len());
+    page.labelled("resources", &survey.cases.len().to_string());
+    page.labelled("to do", &plan.tasks.len().to_string());
+    page.labelled("begun", &begun.to_string());
     for (hold, count) in counts {
-        _ = writeln!(text, "{:<11} {count}", format!("{hold:?}").to_lowercase());
+        page.labelled(hold.name(), &count.to_string());
     }
     for (system, count) in trash {
         let count = count.map_or_else(|fault| fault, |count| count.to_string());
-        _ = writeln!(text, "trash       {count} on {system}");
+        page.labelled("trash", &format!("{count} on {system}"));
     }
-    for note in notes {
-        out::tell(&format!("note: {note}"));
-    }
-    out::print(&text)
+    out::notes(&notes);
+    page.print()
 }
 
 /// How many lines of the journal are shown.
 const LINES: usize = 40;
 
 /// The whole story of one resource.
-pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure> {
-    let (survey, notes) = site.look()?;
+pub(super) fn explain(site: &Site, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
+    let (survey, notes) = site.look(fresh)?;
     let case = find(&survey, name)?;
     // Of the whole plan: what it waits for may be that there is so much else.
     let mut plan = pass::planned(&survey, site.settings.policy, false);
@@ -153,8 +85,12 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
             "next": plan, "story": story, "notes": notes,
         }));
     }
-    let mut text = format!("{}  {}\n\n", resource.id, out::harmless(&resource.path));
-    let mut line = |label: &str, said: String| _ = writeln!(text, "{label:<10}{}", out::harmless(&said));
+    let terabyte = plans::terabyte(&site.systems, &resource.system);
+    let mut page = Page::new();
+    page.line(0, &resource.path);
+    page.line(0, &resource.id.to_string());
+    page.blank();
+    let mut line = |label: &str, text: String| page.labelled(label, &text);
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
     match &case.wanted {
         Ok(wanted) => line(
@@ -169,9 +105,14 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
     line("Storage", seen(case));
     for task in &plan.tasks {
         line("Next", format!("{} ({})", task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "), task.why));
+        let (action, changes) = (task.action.name(), plans::described(&task.changes, terabyte));
+        line("", if changes.is_empty() { action.into() } else { format!("{action}: {changes}") });
     }
     for held in &plan.held {
-        line("Waits", format!("{}: {}", format!("{:?}", held.hold).to_lowercase(), held.reason));
+        line("Waits", format!("{}: {}", held.hold.name(), held.reason));
+        if !held.changes.is_empty() {
+            line("", plans::described(&held.changes, terabyte));
+        }
     }
     if plan.tasks.is_empty() && plan.held.is_empty() {
         let gone = if resource.status == Status::Removed { "it is gone in Waldur, and " } else { "" };
@@ -185,15 +126,14 @@ pub(super) fn explain(site: &Site, name: &str, json: bool) -> Result<(), Failure
         line("", format!("{earlier} earlier lines: --json"));
     }
     for (time, event) in &story[earlier..] {
-        line(&time[..time.len().min(19)], format!("          {}", event_text(event)));
+        line(time.get(..19).unwrap_or(time), event_text(event));
     }
-    for note in notes {
-        out::tell(&format!("note: {note}"));
-    }
-    out::print(&text)
+    out::notes(&notes);
+    page.print()
 }
 
-/// The case that a UUID (its own or its order's), a path or a slug means. What is terminated gives way to what came after it by the same name.
+/// The case that a UUID (its own or its order's), a path or a slug means. What is terminated gives way to what came after it by
+/// the same name.
 pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
     // Shells complete a directory's name with a slash.
     let name = name.trim().trim_end_matches('/');

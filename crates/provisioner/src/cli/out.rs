@@ -1,14 +1,80 @@
 //! Standard output and standard error.
+//!
+//! What comes from the document, the storage or Waldur is escaped by [`harmless`]: lines by [`Page`] and [`tell`], log lines by
+//! [`Escaped`], JSON by [`print_json`].
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Failure, failure};
+
+/// The answer of a command for people, line by line. On a terminal long lines are wrapped between words; a path is one word.
+pub(super) struct Page {
+    text: String,
+    width: Option<usize>,
+}
+
+impl Page {
+    /// A page as wide as the terminal; without a terminal no line is wrapped.
+    pub(super) fn new() -> Self {
+        Self::wide(io::stdout().is_terminal().then(textwrap::termwidth))
+    }
+
+    pub(super) fn wide(width: Option<usize>) -> Self {
+        Self { text: String::new(), width }
+    }
+
+    /// A line that begins after so many spaces.
+    pub(super) fn line(&mut self, indent: usize, text: &str) {
+        let indent = " ".repeat(indent);
+        self.wrapped(&indent, &indent, text);
+    }
+
+    /// A line with a label before it.
+    pub(super) fn labelled(&mut self, label: &str, text: &str) {
+        self.wrapped(&format!("{:<11} ", harmless(label)), &" ".repeat(12), text);
+    }
+
+    fn wrapped(&mut self, first: &str, next: &str, text: &str) {
+        let text = harmless(text);
+        if let Some(width) = self.width {
+            let options = Options::new(width)
+                .initial_indent(first)
+                .subsequent_indent(next)
+                .break_words(false)
+                .word_splitter(WordSplitter::NoHyphenation)
+                .word_separator(WordSeparator::AsciiSpace)
+                .wrap_algorithm(WrapAlgorithm::FirstFit);
+            self.text += &textwrap::fill(&text, options);
+        } else {
+            self.text += first;
+            self.text += &text;
+        }
+        self.text.push('\n');
+    }
+
+    /// An empty line.
+    pub(super) fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// What it says so far.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Prints all of it.
+    pub(super) fn print(&self) -> Result<(), Failure> {
+        print(&self.text)
+    }
+}
 
 /// A table without lines, as wide as the terminal.
 pub(super) fn table(header: &[&str]) -> Table {
@@ -31,25 +97,50 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes the answer as JSON.
+/// Writes the answer as JSON. What would steer a terminal can only stand in its texts, where JSON has an escape for it.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer)?;
-    print(&(text + "\n"))
+    let one = |c: char| if steers(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    print(&(text.chars().map(one).collect::<String>() + "\n"))
 }
 
-/// Words beside the answer.
+/// A line beside the answer.
 pub(super) fn tell(text: &str) {
     // Where nobody listens there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
 }
 
-/// A text from elsewhere as a terminal may get it: nothing in it moves the cursor or turns the reading direction.
+/// What has to be known beside the answer.
+pub(super) fn notes(notes: &[String]) {
+    for note in notes {
+        tell(&format!("note: {note}"));
+    }
+}
+
+/// A text from elsewhere as a terminal may get it, on one line: nothing in it breaks the line, moves the cursor or turns the
+/// reading direction.
 pub(super) fn harmless(text: &str) -> String {
-    let steers = |c: char| {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A writer of log lines. The subscriber writes each line at once, with its end.
+pub(super) struct Escaped<W>(pub(super) W);
+
+impl<W: Write> Write for Escaped<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        self.0.write_all((harmless(text) + end).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Bytes for people.
@@ -69,4 +160,39 @@ pub(super) fn date(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     let text = time.and_then(|time| time.format(&Rfc3339).ok());
     text.map_or_else(|| format!("{seconds} s after 1970"), |text| text.trim_end_matches('Z').replace('T', " ") + " UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "/cap/x\n\n0 to do, 0 held\r\u{1b}[2J\u{9b}2J\u{202e}y";
+
+    #[test]
+    fn what_comes_from_elsewhere_stays_on_its_line_and_steers_nothing() {
+        let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(steers));
+        for width in [None, Some(200)] {
+            let mut page = Page::wide(width);
+            page.line(2, HOSTILE);
+            assert!(is_plain(page.text()), "{:?}", page.text());
+            assert!(page.text().contains(r"/cap/x\n\n0 to do, 0 held\r\u{1b}[2J"), "{:?}", page.text());
+        }
+    }
+
+    #[test]
+    fn a_log_line_is_one_line() {
+        let mut log = Escaped(Vec::new());
+        assert_eq!(log.write(b"path=/cap/x\n0 held\x1b[2J\n").unwrap(), 23);
+        assert_eq!(log.0, b"path=/cap/x\\n0 held\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn lines_are_wrapped_between_words_and_paths_are_whole() {
+        let path = "/capstor/store/cscs/".to_owned() + &"customer-".repeat(9) + "x";
+        let mut page = Page::wide(Some(80));
+        page.line(2, &format!("the path {path} is also another item's: give one of them a slug of its own in Waldur"));
+        let lines: Vec<_> = page.text().lines().collect();
+        assert_eq!(lines[1], format!("  {path}"));
+        assert!(lines.iter().all(|line| line.len() <= 80 || line.trim() == path), "{lines:?}");
+    }
 }

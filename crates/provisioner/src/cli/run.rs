@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use super::check::misnamed;
-use super::{Failure, failure};
+use super::{Failure, failure, progress};
 use crate::listen;
 use crate::pass::{PassError, Report, told};
 use crate::plan::{Hold, Plan, Step};
@@ -141,7 +141,7 @@ fn one(site: &Site, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
     let (survey, plan) = work.plan(false)?;
     seen.planned(&plan, &survey);
     told.looked(&plan, &misnamed(site, &survey.document));
-    Ok(work.carry_out(&survey, plan, false)?)
+    Ok(progress::logged(site, || work.carry_out(&survey, plan, false))?)
 }
 
 /// What the log has said: only what changes is said anew.
@@ -180,11 +180,11 @@ impl Told {
 
 fn tell(report: &Report) {
     for (resource, fault) in &report.failed {
-        warn!(%resource, "not brought to its end: {fault}");
+        warn!(%resource, "failed: {fault}");
     }
     for task in report.plan.tasks.iter().filter(|task| report.ended.contains(&task.id)) {
         let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
-        info!(resource = %task.id, path = task.path, "{}: {steps}", task.why);
+        info!(resource = %task.id, path = task.path, "{}: {}: {steps}", task.action.past(), task.why);
     }
     let (done, failed, held) = (report.ended.len(), report.failed.len(), report.plan.held.len());
     if done + failed > 0 {

@@ -10,11 +10,12 @@ use crate::plan::Case;
 use crate::site::Site;
 
 /// Shows what each resource uses, and tells Waldur if asked to. What is not known is told as unknown, never as 0.
-pub(super) fn usage(site: &Site, json: bool, report: bool) -> Result<(), Failure> {
+pub(super) fn usage(site: &Site, json: bool, report: bool, fresh: bool) -> Result<(), Failure> {
     if report && site.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
-    let (survey, _) = site.look()?;
+    let (survey, notes) = site.look(fresh)?;
+    out::notes(&notes);
     let (mut rows, mut failed) = (Vec::new(), 0);
     for system in &site.systems {
         let in_use = |status| !matches!(status, Status::Removed | Status::Pending);

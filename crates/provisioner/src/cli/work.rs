@@ -1,12 +1,13 @@
 //! `apply`: carrying a plan out, once.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use super::check::misnamed;
-use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, look, out, progress};
-use crate::pass::{self, Report, Survey, told};
+use super::out::{self, Page};
+use super::saved::Saved;
+use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, plans, progress};
+use crate::pass::{self, Survey, told};
 use crate::plan::Hold;
 use crate::site::{BeginError, Site, Work};
 
@@ -23,57 +24,59 @@ pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failu
 }
 
 /// Carries out what is to be done, or exactly what the file says.
-pub(super) fn apply(site: &Site, file: Option<&Path>, yes_to_many: bool, json: bool) -> Result<(), Failure> {
-    let expected = file.map(read).transpose()?;
+pub(super) fn apply(
+    site: &Site,
+    file: Option<&Path>,
+    yes_to_many: bool,
+    json: bool,
+    plans::Limit { limit }: plans::Limit,
+) -> Result<(), Failure> {
+    let saved = file.map(Saved::read).transpose()?;
     let mut work = begin(site, "apply")?;
-    let confirmed = yes_to_many || expected.is_some();
-    let (survey, plan) = work.plan(confirmed)?;
-    if let Some(expected) = expected {
-        // As text: what a person has seen is what is done, to the letter.
-        if serde_json::to_value(&plan)? != expected {
-            let text = "the plan that would be made now is another one than the file's: nothing was done. Make a new one \
-                        with `plan --out`";
+    let confirmed = yes_to_many || saved.is_some();
+    let (survey, mut plan) = work.plan(confirmed)?;
+    if let Some(saved) = &saved {
+        let differences = saved.differences(&plan, &survey)?;
+        if !differences.is_empty() {
+            for line in differences {
+                out::tell(&line);
+            }
+            let text = "what the file's tasks depend on is not as it was, see above: nothing was done. Make a new plan with \
+                        `plan --out`";
             return Err(Failure { code: EXIT_MOVED, text: text.into() });
         }
-        if let Some(reason) = asks(site, &survey).filter(|_| !yes_to_many) {
+        if let Some(reason) = asks(site, &survey, saved).filter(|_| !yes_to_many) {
             return Err(failure(format!(
                 "nothing was done, for the plan asks: say --yes-to-many if it is meant. {reason}"
             )));
         }
+        let (ours, all) = (saved.resources(), plan.tasks.len());
+        plan.tasks.retain(|task| ours.contains(&task.id));
+        if let others @ 1.. = all - plan.tasks.len() {
+            out::tell(&format!("note: {others} to do that are not in the file: they wait"));
+        }
     }
-    let shown = look::shown(&plan, &survey);
     for (system, why) in misnamed(site, &survey.document) {
         out::tell(&format!("note: {system}: {why}"));
     }
     let unread = plan.held.iter().any(|held| held.hold == Hold::Fault);
-    let report = progress::during(&site.walked, || work.carry_out(&survey, plan, confirmed))?;
+    let report = progress::of_tasks(site, || match saved {
+        Some(_) => work.perform(&survey, plan, confirmed),
+        None => work.carry_out(&survey, plan, confirmed),
+    })?;
     if json {
         out::print_json(&report)?;
     } else {
-        out::print(&shown)?;
-        out::print(&summary(&report))?;
+        let mut page = Page::new();
+        plans::done(&mut page, &report, &site.systems, limit);
+        page.print()?;
     }
     if report.failed.is_empty() && !unread { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// Why something would be held for being too much.
-fn asks(site: &Site, survey: &Survey) -> Option<String> {
-    let plan = pass::planned(survey, site.settings.policy, false);
-    plan.held.into_iter().find(|held| held.hold == Hold::Asks).map(|held| held.reason)
-}
-
-fn read(file: &Path) -> Result<serde_json::Value, Failure> {
-    let text = std::fs::read(file).map_err(|error| failure(format!("{}: {error}", file.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| failure(format!("{} is no plan of `plan --out`: {error}", file.display())))
-}
-
-/// What came of it, for people.
-pub(super) fn summary(report: &Report) -> String {
-    let mut text = String::new();
-    for (id, fault) in &report.failed {
-        // Cannot fail: writing to a text.
-        _ = writeln!(text, "{id}  not brought to its end: {}", out::harmless(fault));
-    }
-    text + &format!("{} done, {} not brought to their end.\n", report.ended.len(), report.failed.len())
+/// Why something of the file would be held for being too much.
+fn asks(site: &Site, survey: &Survey, saved: &Saved) -> Option<String> {
+    let (plan, ours) = (pass::planned(survey, site.settings.policy, false), saved.resources());
+    let is_ours = |id: Option<uuid::Uuid>| id.is_some_and(|id| ours.contains(&id));
+    plan.held.into_iter().find(|held| held.hold == Hold::Asks && is_ours(held.id)).map(|held| held.reason)
 }

@@ -50,7 +50,9 @@ pub(super) fn outside<'a>(
     permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
 ) -> Outside<'a> {
     static NO_TOKENS: BTreeMap<String, u64> = BTreeMap::new();
-    Outside { read, call, reaches: &|_| Ok(()), permitted, tokens: &NO_TOKENS, by: "test", confirmed: false }
+    static PROGRESS: Progress = Progress::new();
+    let (tokens, progress) = (&NO_TOKENS, &PROGRESS);
+    Outside { read, call, reaches: &|_| Ok(()), permitted, tokens, by: "test", confirmed: false, progress }
 }
 
 /// A site with its journal and ledger in a folder.

@@ -51,8 +51,9 @@ impl Pass<'_> {
         let fresh;
         let mut work: Vec<(&Task, &[Step])> = ready.iter().map(|task| (*task, &task.steps[..])).collect();
         if !first.is_empty() {
-            let answers =
-                self.in_parallel(&first, |task| self.call(approval(resources[&task.id]), task, resources[&task.id]));
+            let answers = self.in_parallel("approvals", &first, |task| {
+                self.call(approval(resources[&task.id]), task, resources[&task.id])
+            });
             fresh = (self.outside.read)();
             let fresh = fresh.as_ref().map(by_id);
             for (task, answer) in first.iter().zip(answers) {
@@ -76,7 +77,7 @@ impl Pass<'_> {
                 }
             }
         }
-        let stops = self.in_parallel(&work, |(task, steps)| self.task(task, steps, resources[&task.id]));
+        let stops = self.in_parallel("tasks", &work, |(task, steps)| self.task(task, steps, resources[&task.id]));
         let (mut unclear, mut last) = (Vec::new(), Vec::new());
         for ((task, _), stop) in work.iter().zip(stops) {
             match stop {
@@ -121,9 +122,14 @@ impl Pass<'_> {
     }
 
     /// As many at once as their systems allow.
-    fn in_parallel<T: Sync, R: Send>(&self, items: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    fn in_parallel<T: Sync, R: Send>(&self, what: &'static str, items: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
         let at_once = self.systems.iter().map(|system| system.at_once).max().unwrap_or(1);
-        side_by_side(items, at_once, one)
+        self.outside.progress.begin(what, items.len());
+        side_by_side(items, at_once, |item| {
+            let result = one(item);
+            self.outside.progress.one();
+            result
+        })
     }
 
     fn task(&self, task: &Task, steps: &[Step], resource: &Resource) -> Result<(), Stop> {

@@ -50,7 +50,7 @@ fn an_order_that_the_customer_withdraws_meanwhile_is_left_alone() {
     // After the first reading, before the approval.
     let order = made.order;
     site.simulator.after_answer("GET /api/marketplace-provider-resources/", move |world| world.cancel(order).unwrap());
-    site.run(&["apply"]).ends_with(1).says("0 done, 1 not brought to their end");
+    site.run(&["apply"]).ends_with(1).says("0 done, 1 failed");
     assert_eq!(site.states(made), (OrderState::Canceled, ResourceState::Terminated));
     assert!(crate::support::names(&site.root(SLURM)).is_empty());
     site.apply().says("0 to do");

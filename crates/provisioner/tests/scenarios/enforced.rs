@@ -53,7 +53,7 @@ fn a_real_xfs_enforces_the_quota_that_was_ordered() {
     let site = Site::below(&PathBuf::from(mount), &system);
     for system in [SLURM, BASIC] {
         let made = site.order(system, 0, 1);
-        site.apply().says("1 done, 0 not brought to their end.");
+        site.apply().says("1 done, 0 failed");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let directory = site.at(&site.backend_id(made.resource));
         let it = fs::metadata(&directory).unwrap();
@@ -71,7 +71,7 @@ fn a_real_xfs_enforces_the_quota_that_was_ordered() {
         assert_eq!(size(&directory), (TB, 0), "the last block is used, and none beyond");
 
         let grown = site.order_size(made.resource, 2);
-        site.apply().says("1 done, 0 not brought to their end.");
+        site.apply().says("1 done, 0 failed");
         assert_eq!(site.states(grown), (OrderState::Done, ResourceState::Ok), "{system}");
         assert_eq!(size(&directory), (2 * TB, TB));
         reserve(&more, 16 * MIB).unwrap();
@@ -79,7 +79,7 @@ fn a_real_xfs_enforces_the_quota_that_was_ordered() {
         is_at_the_limit(reserve(&directory.join("third"), 32 * MIB));
 
         let ended = site.order_end(made.resource);
-        site.apply().says("1 done, 0 not brought to their end.");
+        site.apply().says("1 done, 0 failed");
         assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminated), "{system}");
         assert!(!directory.exists());
         let [trashed] = &site.trash(system)[..] else { panic!("{:?}", site.trash(system)) };

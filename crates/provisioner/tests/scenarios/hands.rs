@@ -54,7 +54,7 @@ fn a_missing_directory_is_made_by_a_person_alone() {
     site.apply().says("drift").says("0 to do, 1 held");
     assert!(!site.at(PATH).exists());
     site.run(&["restore", &id]).ends_with(1).told("--make makes an empty directory");
-    site.run(&["restore", &id, "--make"]).ends_with(0).says("is there again");
+    site.run(&["restore", &id, "--make"]).ends_with(0).says("1 restored, 0 failed");
     assert!(site.at(PATH).is_dir());
     site.apply().says("0 to do, 0 held");
 }

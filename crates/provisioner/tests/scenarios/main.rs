@@ -12,6 +12,7 @@ mod leases;
 mod looking;
 mod looping;
 mod orders;
+mod people;
 mod plans;
 mod recall;
 mod relay;

@@ -17,7 +17,7 @@ fn a_directory_is_made_resized_and_put_into_the_trash() {
     for system in [SLURM, BASIC] {
         let site = Site::new();
         let made = site.order(system, 0, 10);
-        site.apply().says("1 done, 0 not brought to their end.");
+        site.apply().says("1 done, 0 failed");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let path = format!("/{system}/store/cscs/uni/p0");
         assert_eq!(site.backend_id(made.resource), path);
@@ -43,7 +43,7 @@ fn a_directory_is_made_resized_and_put_into_the_trash() {
         assert_eq!(std::fs::read_to_string(kept).unwrap(), "precious");
 
         let calls = site.calls().len();
-        site.apply().says("0 done, 0 not brought to their end.");
+        site.apply().says("0 done, 0 failed");
         assert_eq!(site.calls().len(), calls, "a pass with nothing to do tells Waldur nothing");
     }
 }

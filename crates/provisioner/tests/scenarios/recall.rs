@@ -14,7 +14,7 @@ fn nobody_is_cut_off_before_waldur_accepts_the_termination() {
     std::fs::write(path.join("data"), "precious").unwrap();
     let ended = site.order_end(made.resource);
     site.simulator.set_fault("POST /api/*", Fault::status(500));
-    site.run(&["apply"]).ends_with(1).says("not brought to its end");
+    site.run(&["apply"]).ends_with(1).says("failed (");
     assert!(path.exists() && site.trash(BASIC).is_empty(), "the approval comes before the work");
     assert_eq!(site.states(ended).0, OrderState::PendingProvider);
 

@@ -37,7 +37,7 @@ fn without_a_token_for_waldur_the_orders_wait_and_the_remedy_is_told() {
     let site = Site::without_relay();
     let made = [site.order(SLURM, 0, 10), site.order(BASIC, 0, 10)];
     let said = site.run(&["apply"]).ends_with(1);
-    for words in ["there is no token", "waldur.api_token", "callbacks.relay", "0 done, 2 not brought"] {
+    for words in ["there is no token", "waldur.api_token", "callbacks.relay", "0 done, 2 failed"] {
         assert!(said.out.contains(words), "{words:?} is missing: {}", said.out);
     }
     assert!(!said.out.contains("approved"), "nothing was: {}", said.out);

@@ -32,6 +32,8 @@ pub(crate) struct Site {
     address: SocketAddr,
     proxy: Option<Runtime>,
     relays: bool,
+    /// Seconds that answers of the proxy may be old.
+    pub(crate) max_age: u32,
     /// The folder with the systems' roots.
     base: PathBuf,
     pub(crate) directory: TempDir,
@@ -91,6 +93,7 @@ impl Site {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             proxy: None,
             relays,
+            max_age: 0,
             base,
             settings: vec![
                 ("PROVISIONER_TOKEN_URL".into(), simulator.token_url()),
@@ -127,6 +130,8 @@ impl Site {
             ("HPC_USER_CLIENT_ID", "hpc-client".into()),
             ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
             ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
+            // What is ordered shows at once, also to commands that only look.
+            ("CACHE_MAX_AGE", self.max_age.to_string()),
             ("CALLBACKS_RELAY", self.relays.to_string()),
             ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
         ];
@@ -364,6 +369,7 @@ fn harmless(text: &str) {
         assert!(!text.contains(secret), "it says {secret}:\n{text}");
     }
     assert!(!text.contains("panicked"), "{text}");
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "it has control characters:\n{text:?}");
 }
 
 /// Systems in a temporary folder, for which no rights are needed.

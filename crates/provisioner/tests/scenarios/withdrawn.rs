@@ -26,7 +26,7 @@ fn a_size_that_was_called_off_is_not_given_or_is_taken_back() {
         let before = limits(&site, made.resource);
         let grown = site.order_size(made.resource, 40);
         cancel_once_read(&site, grown.order);
-        site.run(&["apply"]).ends_with(1).says("not brought to its end");
+        site.run(&["apply"]).ends_with(1).says("failed (");
         assert_eq!(site.states(grown).0, OrderState::Canceled, "{system}");
         site.apply();
         assert_eq!(limits(&site, made.resource), before, "{system}");
