@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 use crate::identity::{self, Identities};
 use crate::mount;
-use crate::order::{Callbacks, Order};
+use crate::order::{self, Callbacks, Order, ResourceLinks};
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::quota_problem::QuotaProblem;
@@ -156,12 +156,24 @@ impl<'a> Catalogue<'a> {
         })
     }
 
-    /// What the relay needs to know of the items with an order in progress; nothing where there is none.
+    /// The resources in transition without an order, each after the position and the id of its item, in the order of the items.
+    pub fn resource_links(&self) -> impl Iterator<Item = (usize, Uuid, ResourceLinks<'a>)> {
+        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
+            let direct = order::set_state_ok_url(&self.policy.waldur, resource)?;
+            let relay = self.policy.relay.as_deref();
+            let set_state_ok_url = relay.map_or(direct, |relay| order::relayed_set_state_ok_url(relay, resource.uuid));
+            let links = ResourceLinks { set_state_ok_url, backend_id: resource.backend_id.as_deref() };
+            Some((self.nodes.len() + leaf, resource.uuid, links))
+        })
+    }
+
+    /// What the relay needs to know of the items with an order in progress, or in transition without one; nothing where there is
+    /// no relay.
     pub fn callbacks(&self) -> Vec<Callbacks> {
         let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
-        let of = |seed: &Seed<'_>| {
-            let order = seed.resource.order.as_deref()?;
-            Some(order.callbacks(seed.resource.uuid, seed.resource.effective_state()))
+        let of = |seed: &Seed<'_>| match seed.resource.order.as_deref() {
+            Some(order) => Some(order.callbacks(seed.resource.uuid, seed.resource.effective_state())),
+            None => Callbacks::without_order(seed.resource, &self.policy.waldur),
         };
         seeds.filter_map(of).collect()
     }

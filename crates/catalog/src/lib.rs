@@ -28,7 +28,7 @@ pub use count::Count;
 pub use document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 pub use field::Malformed;
 pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project, wanted_user};
-pub use order::{Callbacks, ORDER_ACTIONS, Order, OrderState, OrderType, RESOURCE_ACTIONS};
+pub use order::{Callbacks, ORDER_ACTIONS, Order, OrderState, OrderType, RESOURCE_ACTIONS, ResourceLinks};
 pub use policy::{Policy, System};
 pub use quota::{Enforcement, InodeRule, Limits, Mode, Options, Quota, QuotaType, Unit, calculate};
 pub use quota_problem::{QuotaProblem, QuotaProblemCode};

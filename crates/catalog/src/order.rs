@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw};
 use crate::quota::{Limits, LimitsRecord, Options, OptionsRecord};
-use crate::resource::State;
+use crate::resource::{Resource, State};
 
 /// An order in progress.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,19 +91,50 @@ pub(crate) struct CallbackLinks {
     pub(crate) set_state_ok_url: Option<String>,
 }
 
+/// A resource that is in transition (Creating, Updating, Terminating, Erred) without an order in progress (decision D25).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct ResourceLinks<'a> {
+    /// POST here brings the resource to the state OK. Older releases of Waldur answer 404.
+    #[cfg_attr(feature = "schema", schema(format = "uri"))]
+    pub set_state_ok_url: String,
+    /// The resource's `backend_id` in Waldur; null where it has none. A resource that is Creating without an order or a
+    /// `backend_id` was never made: its order was deleted.
+    pub backend_id: Option<&'a str>,
+}
+
+/// Whether Waldur can bring a resource in this state to OK.
+fn can_be_set_ok(state: State) -> bool {
+    matches!(state, State::Erred | State::Creating | State::Updating | State::Terminating)
+}
+
+/// Where Waldur brings a resource to the state OK; `None` for one in another state, or with an order in progress, whose links
+/// lead there.
+pub(crate) fn set_state_ok_url(waldur: &str, resource: &Resource) -> Option<String> {
+    let applies = resource.order.is_none() && can_be_set_ok(resource.effective_state());
+    applies.then(|| format!("{waldur}/marketplace-provider-resources/{}/{SET_STATE_OK}/", resource.uuid))
+}
+
+/// The same link at the proxy whose public URL is `relay`.
+pub(crate) fn relayed_set_state_ok_url(relay: &str, resource: Uuid) -> String {
+    format!("{relay}/api/callbacks/resources/{resource}/{SET_STATE_OK}/")
+}
+
+/// The action that brings a resource to the state OK, as paths name it.
+const SET_STATE_OK: &str = "set_state_ok";
 /// What may be done with an order, as paths name it.
 pub const ORDER_ACTIONS: [&str; 4] = ["approve_by_provider", "reject_by_provider", "set_state_done", "set_state_erred"];
-/// What may be done with a resource that has an order in progress, as paths name it.
-pub const RESOURCE_ACTIONS: [&str; 3] = ["set_backend_id", "update_options_direct", "set_state_ok"];
+/// What may be done with a resource that has an order in progress, as paths name it; the last also without one.
+pub const RESOURCE_ACTIONS: [&str; 3] = ["set_backend_id", "update_options_direct", SET_STATE_OK];
 
-/// The callbacks that are relayed for an item with an order in progress.
+/// The callbacks that are relayed for an item with an order in progress, or in transition without one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Callbacks {
     /// UUID of the resource, which is that of the item.
     pub resource: Uuid,
-    /// UUID of the order, where Waldur tells one.
+    /// UUID of the order; `None` where Waldur gives none, or there is no order.
     pub order: Option<Uuid>,
-    /// State of the order as Waldur spells it.
+    /// State of the order as Waldur spells it; `None` where there is no order.
     pub state: Option<String>,
     /// Links to Waldur, by the action; those that the order's state allows.
     pub links: BTreeMap<String, String>,
@@ -136,6 +167,15 @@ impl CallbackLinks {
             *link = link.take().and(place).map(|place| format!("{relay}/api/callbacks/{place}/{action}/"));
         }
         self
+    }
+}
+
+impl Callbacks {
+    /// Those of a resource in transition without an order.
+    pub(crate) fn without_order(resource: &Resource, waldur: &str) -> Option<Self> {
+        let link = set_state_ok_url(waldur, resource)?;
+        let links = BTreeMap::from([(SET_STATE_OK.to_owned(), link)]);
+        Some(Self { resource: resource.uuid, order: None, state: None, links })
     }
 }
 
@@ -219,8 +259,8 @@ impl Order {
             if self.state == OrderState::PendingProvider {
                 links.update_resource_options_url = resource("update_options_direct");
             }
-            if matches!(effective, State::Erred | State::Creating | State::Updating | State::Terminating) {
-                links.set_state_ok_url = resource("set_state_ok");
+            if can_be_set_ok(effective) {
+                links.set_state_ok_url = resource(SET_STATE_OK);
             }
         }
         links

@@ -29,4 +29,6 @@ pub struct Policy {
     pub development_mode: bool,
     /// Where callbacks are relayed: the proxy's own public URL, without a trailing slash. `None`: links lead to Waldur.
     pub relay: Option<String>,
+    /// Waldur's API, without a trailing slash, for links of resources without an order: an order's own link leads there too.
+    pub waldur: String,
 }

@@ -55,6 +55,7 @@ pub(crate) fn policy() -> Policy {
         ignore_metadata_targets: false,
         development_mode: false,
         relay: None,
+        waldur: "https://waldur.example.org/api".into(),
     }
 }
 

@@ -32,6 +32,7 @@ fn policy() -> Policy {
         ignore_metadata_targets: false,
         development_mode: false,
         relay: None,
+        waldur: "https://waldur.example.org/api".into(),
     }
 }
 

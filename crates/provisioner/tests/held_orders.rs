@@ -53,6 +53,7 @@ fn listing(record: &Value) -> Option<Document> {
         ignore_metadata_targets: false,
         development_mode: false,
         relay: None,
+        waldur: "https://waldur.example.org/api".into(),
     };
     let customers = Customers::from([(
         "customer".to_owned(),

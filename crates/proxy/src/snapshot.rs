@@ -24,6 +24,7 @@ pub struct Snapshot {
     items: Text,
     orders: Entries,
     quota_problems: Entries,
+    resource_links: Entries,
     problem_counts: BTreeMap<QuotaProblemCode, usize>,
     /// What may be relayed to Waldur.
     callbacks: Vec<Callbacks>,
@@ -64,6 +65,8 @@ pub struct Page<'a> {
     pub orders: Vec<Bytes>,
     /// The quota problems of these items, likewise.
     pub quota_problems: Vec<Bytes>,
+    /// The links of those in transition without an order, likewise.
+    pub resource_links: Vec<Bytes>,
     /// Resources that the filter selects and that are not in the catalogue.
     pub skipped: Vec<&'a Skipped>,
 }
@@ -83,6 +86,7 @@ impl Snapshot {
         let items = Text::render(&catalogue, before.map(|before| &before.items))?;
         let orders = Entries::render(catalogue.orders())?;
         let quota_problems = Entries::render(catalogue.quota_problems())?;
+        let resource_links = Entries::render(catalogue.resource_links())?;
         let mut problem_counts = BTreeMap::new();
         for (_, _, problem) in catalogue.quota_problems() {
             *problem_counts.entry(problem.code).or_default() += 1;
@@ -90,12 +94,12 @@ impl Snapshot {
         let callbacks = catalogue.callbacks();
         let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
         malformed.extend(unmappable);
-        Self::of(items, [orders, quota_problems], problem_counts, callbacks, index, skipped, malformed)
+        Self::of(items, [orders, quota_problems, resource_links], problem_counts, callbacks, index, skipped, malformed)
     }
 
     fn of(
         items: Text,
-        [orders, quota_problems]: [Entries; 2],
+        [orders, quota_problems, resource_links]: [Entries; 3],
         problem_counts: BTreeMap<QuotaProblemCode, usize>,
         callbacks: Vec<Callbacks>,
         index: Index,
@@ -105,7 +109,7 @@ impl Snapshot {
         let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
         items.blocks().for_each(|block| hasher.update(block));
-        for entries in [&orders, &quota_problems] {
+        for entries in [&orders, &quota_problems, &resource_links] {
             hasher.update(entries.text());
             hasher.update(&[0]);
         }
@@ -117,6 +121,7 @@ impl Snapshot {
             items,
             orders,
             quota_problems,
+            resource_links,
             problem_counts,
             callbacks,
             index,
@@ -173,8 +178,8 @@ impl Snapshot {
 
     /// Size of the items, of the maps beside them and of the list of what is left out, as JSON.
     pub fn bytes(&self) -> usize {
-        let beside = self.orders.text().len() + self.quota_problems.text().len();
-        self.items.blocks().map(Bytes::len).sum::<usize>() + beside + self.left_out.len()
+        let beside = [&self.orders, &self.quota_problems, &self.resource_links].map(|entries| entries.text().len());
+        self.items.blocks().map(Bytes::len).sum::<usize>() + beside.iter().sum::<usize>() + self.left_out.len()
     }
 
     /// The number of items of each sort.
@@ -192,6 +197,7 @@ impl Snapshot {
                 items: self.items.slices(offset..end),
                 orders: slice(&self.orders),
                 quota_problems: slice(&self.quota_problems),
+                resource_links: slice(&self.resource_links),
                 skipped: self.skipped().collect(),
             };
         }
@@ -205,12 +211,13 @@ impl Snapshot {
             }
         }
         let slices = |entries: &Entries| runs.iter().filter_map(|run| entries.slice(run)).collect();
-        let (orders, quota_problems) = (slices(&self.orders), slices(&self.quota_problems));
+        let [orders, quota_problems, resource_links] =
+            [&self.orders, &self.quota_problems, &self.resource_links].map(slices);
         let items = runs.into_iter().flat_map(|run| self.items.slices(run)).collect();
         // A malformed record has no place in the index; no filter can tell that it is not meant.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
         let skipped = skipped.chain(&self.malformed).collect();
-        Page { total: selection.items.len(), items, orders, quota_problems, skipped }
+        Page { total: selection.items.len(), items, orders, quota_problems, resource_links, skipped }
     }
 
     fn select(&self, filter: &Filter) -> Arc<Selection> {

@@ -371,5 +371,6 @@ pub fn policy(settings: &Settings) -> Policy {
             .as_ref()
             .filter(|_| settings.relay_callbacks)
             .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+        waldur: format!("{}/api", settings.waldur_api.api_url.as_str().trim_end_matches('/')),
     }
 }

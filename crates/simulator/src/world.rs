@@ -40,6 +40,7 @@ pub enum RowOrder {
 }
 
 /// Everything that Waldur and the HPC User API know.
+#[expect(clippy::struct_excessive_bools, reason = "independent ways in which Waldurs differ")]
 #[derive(Debug, Clone)]
 pub struct World {
     /// Which release's semantics Waldur follows.
@@ -68,6 +69,8 @@ pub struct World {
     pub hpc: Hpc,
     /// Whether newer releases have the call `set_state_ok` of resources; 7.0.x never has.
     pub has_set_state_ok: bool,
+    /// Whether newer releases end an order of options when it is approved.
+    pub options_end_on_approval: bool,
     /// Whether `set_backend_id` refuses an id that another resource of the offering has.
     pub unique_backend_ids: bool,
     /// Whether the background worker lags: an approval then leaves the resource's state to [`World::run_worker`], which
@@ -134,6 +137,7 @@ impl World {
             usages: Vec::new(),
             hpc: Hpc::default(),
             has_set_state_ok: true,
+            options_end_on_approval: true,
             unique_backend_ids: false,
             worker_lags: false,
             queued: Vec::new(),

@@ -422,3 +422,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn resources_in_transition_without_an_order_have_links_of_their_own() {
+    let of = |n: u128, changes: Value| {
+        let mut record = json!({"uuid": Uuid::from_u128(n), "order_in_progress": null, "backend_id": ""});
+        record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        resource(record)
+    };
+    let resources = [
+        of(1, json!({"state": "Creating"})),
+        of(2, json!({"state": "Updating", "backend_id": "/capstor/made"})),
+        of(3, json!({"state": "Terminating"})),
+        of(4, json!({"state": "Erred"})),
+        of(5, json!({"state": "OK"})),
+        of(6, json!({"state": "Terminated"})),
+        of(7, json!({"state": "Creating", "order_in_progress": order("executing", "Create", json!({}), json!({}))})),
+    ];
+    let (customers, identities) = (customers(), identities());
+    let policies = [Policy { relay: Some("https://proxy.example.org".into()), ..policy() }, policy()];
+    let [relayed, direct] = policies.each_ref().map(|policy| build(&resources, &customers, &identities, policy));
+    let base = format!("{}/marketplace-provider-resources", policies[1].waldur);
+    let place = |catalogue: &Catalogue<'_>| -> Vec<_> {
+        let links = catalogue.resource_links().map(|(at, id, links)| (at - catalogue.nodes.len(), id.as_u128(), links));
+        links.map(|(at, id, links)| (at, id, links.set_state_ok_url, links.backend_id.map(ToOwned::to_owned))).collect()
+    };
+    let expected = |link: &dyn Fn(Uuid) -> String| {
+        let backend_id = |n| (n == 2).then(|| "/capstor/made".to_owned());
+        (1..=4).map(|n| (n - 1, n as u128, link(Uuid::from_u128(n as u128)), backend_id(n))).collect::<Vec<_>>()
+    };
+    assert_eq!(place(&direct), expected(&|id| format!("{base}/{id}/set_state_ok/")));
+    let relay = "https://proxy.example.org/api/callbacks/resources";
+    assert_eq!(place(&relayed), expected(&|id| format!("{relay}/{id}/set_state_ok/")));
+    let callbacks = relayed.callbacks();
+    assert_eq!(callbacks.len(), 5);
+    for (n, callbacks) in (1..=4).zip(&callbacks) {
+        let link = format!("{base}/{}/set_state_ok/", Uuid::from_u128(n));
+        assert_eq!((callbacks.order, &callbacks.state), (None, &None));
+        assert_eq!(callbacks.links, [("set_state_ok".to_owned(), link)].into());
+    }
+}

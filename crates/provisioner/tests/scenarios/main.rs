@@ -4,7 +4,6 @@
 
 mod answers;
 mod broken;
-mod declined;
 mod enforced;
 mod hands;
 mod kills;
@@ -17,5 +16,6 @@ mod plans;
 mod recall;
 mod relay;
 mod reloading;
+mod stuck;
 mod support;
 mod withdrawn;

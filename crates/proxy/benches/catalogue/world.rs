@@ -40,6 +40,7 @@ pub(crate) fn world(count: usize) -> World {
             ignore_metadata_targets: false,
             development_mode: false,
             relay: None,
+            waldur: "https://waldur.example.org/api".into(),
         },
     }
 }

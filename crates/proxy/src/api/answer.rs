@@ -29,8 +29,9 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     };
     let pagination = serde_json::to_string(&pagination)?;
     let applied = filters_applied(query, policy)?;
-    let slices = selected.items.len() + selected.orders.len() + selected.quota_problems.len();
-    let mut pieces = Vec::with_capacity(2 * slices + 7);
+    let slices =
+        selected.items.len() + selected.orders.len() + selected.quota_problems.len() + selected.resource_links.len();
+    let mut pieces = Vec::with_capacity(2 * slices + 8);
     pieces.push(Bytes::from_static(HEAD.as_bytes()));
     join(&mut pieces, selected.items);
     pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
@@ -43,6 +44,8 @@ pub(crate) fn listing(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Re
     join(&mut pieces, selected.orders);
     pieces.push(Bytes::from_static(b"},\"quotaProblems\":{"));
     join(&mut pieces, selected.quota_problems);
+    pieces.push(Bytes::from_static(b"},\"resourceLinks\":{"));
+    join(&mut pieces, selected.resource_links);
     // A program that makes directories must know that their groups are nobody's (D6).
     let tail: &[u8] = if policy.development_mode { b"},\"mock_identities\":true}" } else { b"}}" };
     pieces.push(Bytes::from_static(tail));
@@ -127,6 +130,7 @@ mod tests {
             ignore_metadata_targets: false,
             development_mode: false,
             relay: None,
+            waldur: "https://waldur.example.org/api".into(),
         };
         let skipped = Skipped { item_id: None, error: "MalformedResourceError", detail: "uuid is missing".into() };
         let snapshot = empty(&policy, vec![skipped]);
@@ -149,6 +153,7 @@ mod tests {
                 ignore_metadata_targets: false,
                 development_mode,
                 relay: None,
+                waldur: "https://waldur.example.org/api".into(),
             };
             let query = query::parse("", &["capstor"]).unwrap();
             let body = listing(&empty(&policy, Vec::new()), &query, &policy).unwrap().concat();
@@ -167,6 +172,7 @@ mod tests {
             ignore_metadata_targets: false,
             development_mode: false,
             relay: None,
+            waldur: "https://waldur.example.org/api".into(),
         };
         let snapshot = empty(&policy, Vec::new());
         for (page, offset) in [

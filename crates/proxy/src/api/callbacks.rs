@@ -148,8 +148,15 @@ async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found
         if let Some(link) = found.links.get(action) {
             return Ok(Found { link: link.clone(), order: found.order });
         }
-        let state = found.state.as_deref().unwrap_or("in an unknown state");
-        let detail = format!("the order is {state}, which does not allow {action}; read the listing again");
+        let detail = match (&found.order, &found.state) {
+            (None, None) => {
+                format!("the resource has no order in progress, which does not allow {action}; read the listing again")
+            }
+            (_, state) => {
+                let state = state.as_deref().unwrap_or("in an unknown state");
+                format!("the order is {state}, which does not allow {action}; read the listing again")
+            }
+        };
         refusal = Failure::Callback(StatusCode::CONFLICT, detail);
     }
     Err(refusal)
@@ -159,7 +166,8 @@ fn nothing(of: Of) -> Failure {
     let detail = match of {
         Of::Order => "no order in progress has this UUID; the listing's `orders` has those that there are",
         Of::Resource => {
-            "no resource with an order in progress has this UUID; the listing's `orders` has those that have"
+            "no resource with an order in progress, or in transition, has this UUID; the listing's `orders` and `resourceLinks` \
+             have those that there are"
         }
     };
     Failure::Callback(StatusCode::NOT_FOUND, detail.to_owned())

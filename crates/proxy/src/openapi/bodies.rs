@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use catalog::{Item, OrderInProgress, QuotaProblem, Skipped, Status};
+use catalog::{Item, OrderInProgress, QuotaProblem, ResourceLinks, Skipped, Status};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -33,6 +33,10 @@ pub(super) struct Listing<'a> {
     /// because of them; ask a person.
     #[schema(rename = "quotaProblems")]
     quota_problems: BTreeMap<Uuid, QuotaProblem>,
+    /// The items on this page whose resource is in transition (Creating, Updating, Terminating, Erred) without an order in
+    /// progress, by `itemId`: nobody will change that by himself.
+    #[schema(rename = "resourceLinks")]
+    resource_links: BTreeMap<Uuid, ResourceLinks<'a>>,
     /// True where GIDs may be invented, by a proxy in development mode; absent elsewhere.
     #[schema(nullable = false)]
     mock_identities: Option<bool>,

@@ -14,7 +14,7 @@ use super::entries::{Entries, Place};
 use super::text::Text;
 
 /// Changes whenever the bytes mean something else.
-pub const FORM: u32 = 3;
+pub const FORM: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -25,6 +25,7 @@ struct Head<'a> {
     ends: Vec<Cow<'a, [u32]>>,
     orders: PackedEntries<'a>,
     quota_problems: PackedEntries<'a>,
+    resource_links: PackedEntries<'a>,
     problem_counts: Cow<'a, BTreeMap<QuotaProblemCode, usize>>,
     callbacks: Cow<'a, [Callbacks]>,
 }
@@ -60,6 +61,7 @@ impl Snapshot {
             ends: self.items.ends().map(Cow::Borrowed).collect(),
             orders: PackedEntries::of(&self.orders),
             quota_problems: PackedEntries::of(&self.quota_problems),
+            resource_links: PackedEntries::of(&self.resource_links),
             problem_counts: Cow::Borrowed(&self.problem_counts),
             callbacks: Cow::Borrowed(&self.callbacks),
         })?;
@@ -75,11 +77,23 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head { index, skipped, malformed, ids, ends, orders, quota_problems, problem_counts, callbacks } =
-            serde_json::from_slice(head).ok()?;
+        let Head {
+            index,
+            skipped,
+            malformed,
+            ids,
+            ends,
+            orders,
+            quota_problems,
+            resource_links,
+            problem_counts,
+            callbacks,
+        } = serde_json::from_slice(head).ok()?;
         let ends = ends.into_iter().map(Cow::into_owned).collect();
         let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
-        let entries = [orders.restore(items.len())?, quota_problems.restore(items.len())?];
+        let [orders, quota_problems, resource_links] =
+            [orders, quota_problems, resource_links].map(|entries| entries.restore(items.len()));
+        let entries = [orders?, quota_problems?, resource_links?];
         if !index.fits(items.len(), skipped.len()) {
             return None;
         }
@@ -132,6 +146,7 @@ mod tests {
             ignore_metadata_targets: false,
             development_mode: false,
             relay: Some("https://proxy.example.org".into()),
+            waldur: "https://waldur.example.org/api".into(),
         };
         let gids = [("known", Ok(30_000)), ("unknown", Err("nobody knows".to_owned()))];
         let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();

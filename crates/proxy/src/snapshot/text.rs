@@ -198,6 +198,7 @@ mod tests {
             ignore_metadata_targets: false,
             development_mode: true,
             relay: None,
+            waldur: "https://waldur.example.org/api".into(),
         };
         let (customers, identities) = (Customers::new(), Identities::default());
         Text::render(&catalog::build(resources, &customers, &identities, &policy), before).unwrap()

@@ -274,3 +274,27 @@ async fn relaying_for_everybody_is_warned_of() {
     let site = Site::new(&[]).await;
     assert!(site.proxy.log().contains("no role is required"), "{}", site.proxy.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_without_an_order_can_be_set_ok_and_nothing_else() {
+    let site = Site::new(&[]).await;
+    let (_, resource, order) = site.item(ORDERED).await;
+    site.simulator.world(|world| world.delete_order(order).unwrap());
+    let fresh = [("Authorization", site.bearer.as_str()), ("Cache-Control", "no-cache")];
+    let listing = site.proxy.get_with("/api/storage-resources/?page_size=500", &fresh).await;
+    let item = listing.items().iter().find(|item| item["itemId"] == json!(resource)).unwrap();
+    assert!(item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")), "D14 stands: {item}");
+    let links = &listing.body["resourceLinks"][resource.to_string()];
+    let url = format!("{PUBLIC}/api/callbacks/resources/{resource}/set_state_ok/");
+    assert_eq!(*links, json!({"set_state_ok_url": url, "backend_id": null}));
+
+    let other = site.post(&format!("/api/callbacks/resources/{resource}/set_backend_id/"), "{}").await;
+    assert_eq!(other.status, 409, "{}", other.text);
+    assert!(other.text.contains("no order in progress"), "{}", other.text);
+    site.simulator.world(|world| world.has_set_state_ok = false);
+    assert_eq!(site.follow(&links["set_state_ok_url"], "").await.status, 404);
+    site.simulator.world(|world| world.has_set_state_ok = true);
+    assert_eq!(site.follow(&links["set_state_ok_url"], "").await.status, 200);
+    let state = site.simulator.world(|world| world.resources[&resource].state());
+    assert_eq!(state, Some(simulator::world::ResourceState::Ok));
+}

@@ -67,7 +67,8 @@ impl World {
             own.extend(attributes);
         }
         let options = self.orders.get(&order).is_some_and(super::Order::is_options_order);
-        if self.offering_type(order) == OfferingType::Basic || (options && self.release == Release::Newer) {
+        let ends_options = self.release == Release::Newer && self.options_end_on_approval;
+        if self.offering_type(order) == OfferingType::Basic || (options && ends_options) {
             return self.finish(order);
         }
         self.move_order(order, OrderState::Executing);

@@ -17,7 +17,7 @@ const ITEM: &str = "/api/storage-resources/{itemId}/";
 /// An item with an order in progress.
 const ORDERED: &str = "e9a462ce-0fa0-40a0-b210-d3dbe88f40a2";
 
-/// Status and body of every recorded answer. Recordings lack `version`, `orders` and `quotaProblems`, and come from a proxy that skips nothing.
+/// Status and body of every recorded answer. Recordings lack `version`, `orders`, `quotaProblems` and `resourceLinks`, and come from a proxy that skips nothing.
 fn recorded() -> Vec<(u16, Value)> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contract/golden");
     let cases = fs::read_dir(golden).unwrap().map(|case| case.unwrap().path().join("answers.json"));
@@ -38,6 +38,9 @@ fn recorded() -> Vec<(u16, Value)> {
                 }});
                 body["quotaProblems"] = json!({ORDERED: {
                     "code": "missing_component", "detail": "the limits have no component storage (present: nothing)",
+                }});
+                body["resourceLinks"] = json!({ORDERED: {
+                    "set_state_ok_url": "https://waldur.example.org/api/", "backend_id": null,
                 }});
             }
             (status, body)
@@ -141,7 +144,7 @@ fn altered_answers_are_not_as_described() {
     listing["filters_applied"].as_object_mut().unwrap().extend(filters.as_object().unwrap().clone());
     listing["filters_applied"]["offering_slugs"] = json!(["a"]);
     let filter = |place: &str| place.strip_prefix("/filters_applied/").is_some_and(|key| filters.get(key).is_some());
-    let entries = ["orders", "quotaProblems"].map(|map| format!("/{map}/{ORDERED}"));
+    let entries = ["orders", "quotaProblems", "resourceLinks"].map(|map| format!("/{map}/{ORDERED}"));
     let optional = |place: &str| filter(place) || entries.contains(&place.to_owned());
     alter_everywhere(&validator(LISTING, 200), &listing, &["", "/pagination"], optional);
     for unknown in ["uuid", "type", "state", "offeringType"] {
