@@ -138,7 +138,7 @@ fn pass(site: &Site) -> anyhow::Result<()> {
 
 /// Says what is on the disk.
 fn look(site: &Site, resource: Uuid) -> anyhow::Result<()> {
-    let (survey, _) = site.look()?;
+    let (survey, _) = site.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
     let wanted = case.wanted.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
     let path = site.settings.systems[0].root().join(wanted.place.to_string());
