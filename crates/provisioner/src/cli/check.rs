@@ -56,9 +56,11 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         rows.extend(misnamed(site, document).into_iter().map(|(system, why)| (format!("system {system}"), Err(why))));
     }
     let failed = rows.iter().filter(|(_, result)| result.is_err()).count();
+    let warning = document.as_ref().ok().and_then(|document| quota_problems(site, document));
     if json {
         let row = |(what, result): &(String, Result<String, String>)| json!({"check": what, "ok": result.is_ok(), "detail": result.as_ref().unwrap_or_else(|fault| fault)});
-        out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+        let warning = warning.map(|detail| json!({"check": "quotas", "ok": true, "warning": true, "detail": detail}));
+        out::print_json(&rows.iter().map(row).chain(warning).collect::<Vec<_>>())?;
     } else {
         for (what, result) in &rows {
             let (mark, detail) = match result {
@@ -66,6 +68,9 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
                 Err(fault) => ("FAILED", fault),
             };
             out::print(&format!("{mark}  {what}: {}\n", out::harmless(detail)))?;
+        }
+        if let Some(detail) = warning {
+            out::print(&format!("warn    quotas: {}\n", out::harmless(&detail)))?;
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
@@ -98,6 +103,18 @@ pub(super) fn misnamed(site: &Site, document: &Document) -> Vec<(String, String)
     // One on which nothing was ordered yet has nothing there; where another name has, it may be misspelt.
     let empty = driven.difference(&published).filter(|_| !others.is_empty());
     empty.map(|system| ((*system).to_owned(), why.clone())).collect()
+}
+
+/// How many resources have quotas that cannot be trusted, and the first of them.
+fn quota_problems(site: &Site, document: &Document) -> Option<String> {
+    let driven = |resource: &&Resource| site.systems.iter().any(|system| system.key == resource.system);
+    let problem = |it: &Resource| Some((it.path.clone(), it.quota_problem.as_ref()?.detail.clone()));
+    let problems: Vec<_> = document.resources.iter().filter(driven).filter_map(problem).collect();
+    let (path, detail) = problems.first()?;
+    let count = problems.len();
+    Some(format!(
+        "quotas of {count} of the resources cannot be trusted, and are not applied; the first is {path}: {detail}"
+    ))
 }
 
 /// Whether the links of the orders in progress can be followed; nothing where there are none.

@@ -145,6 +145,7 @@ fn a_component_with_another_name_is_held_with_the_names() {
     let made = site.order(SLURM, 0, 10);
     site.simulator.world(|world| world.change(made.resource, "limits", json!({"storage_tb": 10})));
     site.apply().says("refused").says("no component storage").says("(present: storage_tb)").says("0 to do, 1 held");
+    site.run(&["check"]).ends_with(0).says("warn    quotas: quotas of 1 of the resources cannot be trusted");
     assert_eq!(site.states(made).0, OrderState::PendingProvider);
 }
 
