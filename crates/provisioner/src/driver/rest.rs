@@ -267,6 +267,22 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// A whole number as management systems send it: a number, one with a fraction of zero, or digits in a text.
+pub(super) fn whole(value: &Value) -> Option<i128> {
+    /// 2^64: what is above fits into none of their counters.
+    const MOST: f64 = 18_446_744_073_709_551_616.0;
+    match value {
+        Value::Number(number) => {
+            let exact = number.as_u64().map(i128::from).or_else(|| number.as_i64().map(i128::from));
+            #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is below 2^64")]
+            let rounded = || number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < MOST).map(|it| it as i128);
+            exact.or_else(rounded)
+        }
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 /// The header of HTTP's basic scheme.
 pub(super) fn basic(user: &str, password: &SecretString) -> Result<HeaderValue, NotSetUp> {
     let text = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));

@@ -137,6 +137,7 @@ impl Vast {
         }
         let path = self.path(&wanted.place);
         let quota = survey.at(&path, wanted);
+        quota.map_or(Ok(()), Quota::is_readable)?;
         let found = held::look(root, &wanted.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(wanted.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
@@ -215,7 +216,13 @@ impl Vast {
             self.management.delete(old.id)?;
         }
         before(&format!("quota of {path}: {}", wanted.limits))?;
-        self.management.make(&path, inode, wanted)
+        self.management.make(&path, inode, wanted).map_err(|fault| match (fault, &survey.above(&path)[..]) {
+            (Fault::Passing { what, source }, above @ [_, ..]) => Fault::Passing {
+                what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
+                source,
+            },
+            (fault, _) => fault,
+        })
     }
 
     /// Names the quota after this resource and the directory with this inode.
@@ -234,6 +241,15 @@ impl Vast {
         before(&format!("limits of {}: {limits}", quota.path))?;
         self.management.change(quota.id, &wire::limits(limits))
     }
+}
+
+/// What VAST's documentation says of quotas within others.
+const NESTING: &str = "VAST nests quotas 16 levels deep at most, older releases 3, and the smallest limit holds";
+
+/// Quotas by their names and paths.
+fn named(quotas: &[&Quota]) -> String {
+    let named = quotas.iter().map(|quota| format!("{} of {}", super::rest::quoted(&quota.name), quota.path));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// Makes the directory with those above, and holds it.
@@ -283,6 +299,28 @@ impl Driver for Vast {
 
     fn is_free(&self, _: u32) -> Result<bool, Fault> {
         Ok(true)
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        let quotas = match self.management.quotas() {
+            Ok(quotas) => quotas,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let above: Vec<_> = above.iter().map(|place| self.path(place)).collect();
+        let holds = |quota: &&Quota| survey::holds(&quota.path, &self.root) || above.contains(&quota.path);
+        let outer: Vec<_> = quotas.iter().filter(holds).collect();
+        let mut found = Vec::new();
+        if !outer.is_empty() {
+            found.push(Ok(format!("directories above those of resources have quotas ({}): {NESTING}", named(&outer))));
+        }
+        for fault in quotas.iter().filter_map(|quota| Some((quota, quota.is_readable().err()?))) {
+            // One elsewhere stops nothing here.
+            found.push(match fault {
+                (quota, fault) if survey::holds(&self.root, &quota.path) => Err(fault),
+                (_, fault) => Ok(fault.to_string()),
+            });
+        }
+        found
     }
 
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {

@@ -97,3 +97,20 @@ fn no_credential_is_shown() {
 fn what_a_server_says_becomes_one_line() {
     assert_eq!(quoted("EFSSG0072C \n\t Command\u{1b}[0m failed."), "EFSSG0072C Command [0m failed.");
 }
+
+#[test]
+fn whole_numbers_are_read_however_they_are_written() {
+    for (value, number) in [
+        (json!(7), 7),
+        (json!(-7), -7),
+        (json!(12.0), 12),
+        (json!(1e12), 1_000_000_000_000),
+        (json!("1000000000000"), 1_000_000_000_000),
+        (json!(u64::MAX), i128::from(u64::MAX)),
+    ] {
+        assert_eq!(whole(&value), Some(number), "{value}");
+    }
+    for odd in [json!(1.5), json!(1e30), json!(""), json!("1.0"), json!("-1"), json!("1 TB"), json!(true), json!([1])] {
+        assert_eq!(whole(&odd), None, "{odd}");
+    }
+}

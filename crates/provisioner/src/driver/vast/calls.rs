@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use super::wire::{self, Login, Quota, Refusal, Rows};
+use crate::credential::CredentialGuard;
 use crate::driver::rest::{self, Answer, Ask, NotSetUp, Pace, Rest};
 use crate::driver::{Fault, Wanted};
 
@@ -22,6 +23,8 @@ const PAGES: u32 = 1_000;
 pub(super) struct Management {
     rest: Rest,
     credential: Credential,
+    /// Whether the token, or user and password, were refused: a few more attempts lock the manager.
+    guard: CredentialGuard,
     tenant: u64,
 }
 
@@ -53,13 +56,14 @@ impl Management {
             }
             _ => return Err(NotSetUp::Setting("give either `token`, or `user` and `password`".into())),
         };
-        Ok(Self { rest: Rest::new(&settings.api, pace)?, credential, tenant: settings.tenant })
+        let (rest, guard) = (Rest::new(&settings.api, pace)?, CredentialGuard::default());
+        Ok(Self { rest, credential, guard, tenant: settings.tenant })
     }
 
     /// All quotas of the tenant, or a fault.
     pub(super) fn quotas(&self) -> Result<Vec<Quota>, Fault> {
         let what = "list the quotas";
-        let mut quotas = Vec::new();
+        let mut quotas = Vec::<Value>::new();
         for page in 1..=PAGES {
             let page = page.to_string();
             let answer = self.ask(what, &Method::GET, &[], &[("page", &page), ("page_size", ROWS)], None)?;
@@ -77,6 +81,8 @@ impl Management {
                     }
                 }
             }
+            let quotas = quotas.iter().map(Quota::read).collect::<Result<Vec<_>, _>>();
+            let mut quotas = quotas.map_err(|why| Fault::unclear(format!("{what}: {why}")))?;
             quotas.retain(|quota| quota.is_of(self.tenant));
             return Ok(quotas);
         }
@@ -124,12 +130,17 @@ impl Management {
                     *lock(token) = None;
                     renewed = true;
                 }
+                Credential::Token(_) if answer.status == StatusCode::UNAUTHORIZED => {
+                    self.guard.record("VAST refuses `token` (401)");
+                    return Ok(answer);
+                }
                 _ => return Ok(answer),
             }
         }
     }
 
     fn authorization(&self) -> Result<HeaderValue, Fault> {
+        self.guard.check()?;
         let (user, password, token) = match &self.credential {
             Credential::Token(token) => return Ok(token.clone()),
             Credential::Login { user, password, token } => (user, password, token),
@@ -145,6 +156,9 @@ impl Management {
         let answer = self
             .rest
             .ask(what, &Ask { method: Method::POST, path, query: &[], body: Some(&body), authorization: None })?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.guard.record("VAST refuses `user` or `password` (401)");
+        }
         let login: Login = fine(what, &answer)?.json(what)?;
         let token = rest::secret("Bearer", &login.access.into(), "password");
         let token = token.map_err(|_| Fault::unclear(format!("{what}: the token that VAST gives is none")))?;
@@ -161,9 +175,12 @@ fn lock(token: &Mutex<Option<HeaderValue>>) -> MutexGuard<'_, Option<HeaderValue
 fn fine<'a>(what: &str, answer: &'a Answer) -> Result<&'a Answer, Fault> {
     match answer.status {
         status if status.is_success() => Ok(answer),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Fault::unclear(format!(
-            "{what}: VAST refuses it ({}): is `token`, or `user` and `password`, right, and may it do this?",
-            answer.status
+        StatusCode::UNAUTHORIZED => {
+            Err(Fault::unclear(format!("{what}: VAST refuses it (401): correct `token`, or `user` and `password`")))
+        }
+        StatusCode::FORBIDDEN => Err(Fault::unclear(format!(
+            "{what}: VAST refuses it (403). Either the manager's role does not permit to see and change quotas: give it one \
+             that does. Or the manager is locked after wrong passwords, or `token` is over: unlock it, or make a new token"
         ))),
         status => {
             let said = answer.json(what).map(|Refusal { detail }| rest::quoted(&detail));

@@ -41,6 +41,10 @@ pub(super) struct World {
     /// The token that is good, and how often it was given.
     token: String,
     pub(super) logins: u32,
+    /// Logins that were refused.
+    pub(super) wrong_logins: u32,
+    /// How deep quotas can be nested.
+    pub(super) levels: usize,
     requests: u32,
     /// Whether the answer to the next change gets lost.
     pub(super) loses_next: bool,
@@ -66,6 +70,8 @@ impl Simulated {
             pages: false,
             token: "first".into(),
             logins: 0,
+            wrong_logins: 0,
+            levels: 16,
             requests: 0,
             loses_next: false,
         };
@@ -116,7 +122,12 @@ impl World {
         if self.quotas.values().any(taken) {
             return Err("quota with this name or path already exists.");
         }
-        let real = self.real(body["path"].as_str().unwrap());
+        let path = body["path"].as_str().unwrap();
+        let is_above = |quota: &&Quota| path.starts_with(&format!("{}/", quota.fields["path"].as_str().unwrap()));
+        if self.quotas.values().filter(is_above).count() >= self.levels {
+            return Err("Quota nesting limit exceeded.");
+        }
+        let real = self.real(path);
         let inode = match std::fs::metadata(&real) {
             Ok(there) => there.ino(),
             Err(_) if body["create_dir"] == false => return Err("Directory does not exist."),
@@ -133,7 +144,7 @@ impl World {
     }
 
     fn real(&self, path: &str) -> PathBuf {
-        self.folder.join(Path::new(path).strip_prefix(ROOT).unwrap())
+        self.folder.join(Path::new(path).strip_prefix(ROOT).unwrap_or(Path::new("elsewhere")))
     }
 
     fn goes_wrong(&mut self) -> bool {
@@ -175,6 +186,7 @@ impl World {
 
     fn log_in(&mut self, body: &Value) -> Reply {
         if *body != json!({"username": "manager", "password": "hush"}) {
+            self.wrong_logins += 1;
             return Reply::Json(401, "", json!({"detail": "No active account found with the given credentials"}));
         }
         self.logins += 1;

@@ -32,6 +32,11 @@ impl Survey {
         self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != left)
     }
 
+    /// The quotas of the directories above this path.
+    pub(super) fn above(&self, path: &str) -> Vec<&Quota> {
+        self.quotas.iter().filter(|quota| quota.path != path && holds(&quota.path, path)).collect()
+    }
+
     /// Another resource's quota that is for the directory with this inode, wherever that lies now.
     pub(super) fn other_for(&self, inode: u64, wanted: &Wanted) -> Option<&Quota> {
         let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(wanted.id);
@@ -49,4 +54,10 @@ impl Survey {
         }
         Err(Fault::Conflict(format!("in the trash as {id}.{since} is {}", quota.another(inode))))
     }
+}
+
+/// Whether a path is the other one, or lies above it.
+pub(super) fn holds(upper: &str, lower: &str) -> bool {
+    let below = lower.strip_prefix(upper.trim_end_matches('/'));
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }

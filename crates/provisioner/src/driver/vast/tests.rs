@@ -269,14 +269,14 @@ fn a_quota_as_the_knowledge_base_shows_it_is_read() {
         "path":"/keystest/quotadir","grace_period":null,"soft_limit":null,"hard_limit":1000000000000,
         "soft_limit_inodes":0,"hard_limit_inodes":0,"used_inodes":3,"used_capacity":13832814592,
         "used_effective_capacity":13832814592,"used_capacity_tb":0.014,"cluster_id":1,"tenant_id":1}"#;
-    let quota: Quota = serde_json::from_str(text).unwrap();
+    let quota = Quota::read(&serde_json::from_str(text).unwrap()).unwrap();
     assert_eq!((quota.mark(), quota.limits(), quota.is_of(1), quota.is_of(2)), (None, None, true, false));
     assert_eq!(quota.usage().unwrap().space, Bytes(13_832_814_592));
 }
 
 #[test]
 fn only_names_as_they_are_written_here_are_marks() {
-    let named = |name: &str| -> Quota { serde_json::from_value(json!({"id": 1, "path": "/", "name": name})).unwrap() };
+    let named = |name: &str| Quota::read(&json!({"id": 1, "path": "/", "name": name})).unwrap();
     let id = Uuid::from_u128(7);
     for (name, inode) in [(format!("{id}.12"), Some(12)), (id.to_string(), None)] {
         let quota = named(&name);
@@ -287,4 +287,82 @@ fn only_names_as_they_are_written_here_are_marks() {
         let quota = named(&odd);
         assert_eq!((quota.mark(), quota.inode()), (None, None), "{odd}");
     }
+}
+
+#[test]
+fn whole_numbers_are_read_however_they_are_written() {
+    let recorded = include_str!("../../../tests/recorded/vast-quotas-float.json");
+    let Ok(wire::Rows::Page { results, .. }) = serde_json::from_str(recorded) else { panic!("a page") };
+    let quota = Quota::read(&results[0]).unwrap();
+    assert!(quota.is_readable().is_ok(), "{:?}", quota.is_readable());
+    assert_eq!(quota.usage(), Some(Usage { space: Bytes(12), inodes: Inodes(3) }));
+    let whole = json!({"id": 1, "path": "/a", "soft_limit": 5e12, "hard_limit": "6000000000000",
+        "soft_limit_inodes": 7.0, "hard_limit_inodes": 8});
+    let limits = Limits::new([Bytes(5_000_000_000_000), Bytes(6_000_000_000_000)], [Inodes(7), Inodes(8)]).unwrap();
+    assert_eq!(Quota::read(&whole).unwrap().limits(), Some(limits));
+    for row in [json!({"path": "/a"}), json!({"id": 1}), json!({"id": 1, "path": 7}), json!([1]), json!(null)] {
+        assert!(Quota::read(&row).unwrap_err().contains("look at"), "{row}");
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_read_concerns_its_own_path_alone_and_is_named() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let bench = bench(&vast, &|_| {});
+    let (first, second) = (bench.wanted(1), bench.wanted(2));
+    for wanted in [&first, &second] {
+        vast.ensure(wanted, &go).unwrap();
+    }
+    let elsewhere = simulated.world().put("somebody else", "/capstor-too/x", 1);
+    simulated.world().quotas.get_mut(&elsewhere).unwrap().fields["hard_limit"] = json!("1 TB");
+    assert!(bench.is_as_wanted(&first) && bench.is_as_wanted(&second));
+    let found = vast.inspect(&[]);
+    assert!(matches!(&found[..], [Ok(note)] if note.contains("(somebody else) of /capstor-too/x cannot be read")));
+    let odd = |wanted: &Wanted| {
+        let mut world = simulated.world();
+        let path = format!("{ROOT}/{}", wanted.place);
+        world.quotas.values_mut().find(|quota| quota.fields["path"] == *path).unwrap().fields["hard_limit"] =
+            json!(1.5);
+    };
+    odd(&first);
+    assert!(bench.is_as_wanted(&second));
+    let fault = vast.observe(&[&first]).remove(0).unwrap_err().to_string();
+    assert!(fault.contains(&format!("of {ROOT}/{} cannot be read: hard_limit is 1.5", first.place)), "{fault}");
+    for fault in [vast.ensure(&first, &go), vast.retire(&first, 5, &go)] {
+        assert!(matches!(fault, Err(Fault::Passing { .. })), "{fault:?}");
+    }
+    assert_eq!(vast.inspect(&[]).iter().filter(|found| found.is_err()).count(), 1);
+}
+
+#[test]
+fn quotas_above_are_named_by_check_and_where_vast_refuses_another_level() {
+    let simulated = Simulated::start();
+    let vast = vast(&simulated);
+    let wanted = bench(&vast, &|_| {}).wanted(1);
+    assert!(vast.inspect(&[]).is_empty());
+    let customer = wanted.place.parent().unwrap();
+    simulated.make_directory(&customer.to_string());
+    simulated.world().put("of the customer", &format!("{ROOT}/{customer}"), 1);
+    simulated.world().put("beside", "/capstor2", 1);
+    let [Ok(note)] = &vast.inspect(&[customer])[..] else { panic!("one note") };
+    assert!(note.contains("of the customer") && note.contains("16 levels") && !note.contains("beside"), "{note}");
+    simulated.world().levels = 1;
+    let fault = vast.ensure(&wanted, &go).unwrap_err().to_string();
+    assert!(fault.contains("Quota nesting limit exceeded") && fault.contains("of the customer"), "{fault}");
+    simulated.world().levels = 2;
+    vast.ensure(&wanted, &go).unwrap();
+}
+
+#[test]
+fn a_wrong_password_is_sent_once_and_a_right_that_lacks_has_two_causes() {
+    let simulated = Simulated::start();
+    let driver = with(&simulated, &json!({"user": "manager", "password": "hunter2"})).unwrap();
+    for _ in 0..3 {
+        let fault = driver.ready().unwrap_err().to_string();
+        assert!(fault.contains("401") && fault.contains("password"), "{fault}");
+    }
+    assert_eq!(simulated.world().wrong_logins, 1);
+    let fault = with(&simulated, &json!({"token": "over"})).unwrap().ready().unwrap_err().to_string();
+    assert!(fault.contains("role") && fault.contains("locked after wrong passwords"), "{fault}");
 }

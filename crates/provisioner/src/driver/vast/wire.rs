@@ -4,35 +4,68 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::driver::Wanted;
+use crate::driver::rest::{quoted, whole};
+use crate::driver::{Fault, Wanted};
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 
 /// A quota object. A limit of `null` or 0 is none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Quota {
     pub(super) id: u64,
-    #[serde(default)]
     pub(super) name: String,
     pub(super) path: String,
-    #[serde(default)]
     tenant_id: Option<u64>,
-    #[serde(default)]
     state: Option<String>,
-    #[serde(default)]
-    soft_limit: Option<u64>,
-    #[serde(default)]
-    hard_limit: Option<u64>,
-    #[serde(default)]
-    soft_limit_inodes: Option<u64>,
-    #[serde(default)]
-    hard_limit_inodes: Option<u64>,
-    #[serde(default)]
-    used_effective_capacity: Option<u64>,
-    #[serde(default)]
+    space: [Option<u64>; 2],
+    inodes: [Option<u64>; 2],
+    used_space: Option<u64>,
     used_inodes: Option<u64>,
+    /// The first value that cannot be read.
+    odd: Option<String>,
 }
 
 impl Quota {
+    /// A row of the list. A value that cannot be read matters to the quota's own path alone ([`Self::is_readable`]); an
+    /// error only where the row has no number or path, for then it could be anybody's.
+    pub(super) fn read(row: &Value) -> Result<Self, String> {
+        let mut odd = None;
+        let mut note = |key: &str, value: &Value| {
+            let text = || format!("{key} is {}", quoted(&value.to_string()));
+            odd.get_or_insert_with(text);
+        };
+        let mut number = |key: &str| {
+            let value = &row[key];
+            let read = whole(value).and_then(|read| u64::try_from(read).ok());
+            if read.is_none() && !value.is_null() {
+                note(key, value);
+            }
+            read
+        };
+        let id = number("id").ok_or("a quota has no readable `id`: look at the list of quotas in VMS")?;
+        let path = row["path"].as_str();
+        let path = path.ok_or_else(|| format!("the quota {id} has no readable `path`: look at it in VMS"))?.to_owned();
+        let tenant_id = number("tenant_id");
+        let space = ["soft_limit", "hard_limit"].map(&mut number);
+        let inodes = ["soft_limit_inodes", "hard_limit_inodes"].map(&mut number);
+        let (used_space, used_inodes) = (number("used_effective_capacity"), number("used_inodes"));
+        let mut text = |key: &str| {
+            let value = &row[key];
+            if !value.is_null() && !value.is_string() {
+                note(key, value);
+            }
+            value.as_str().map(str::to_owned)
+        };
+        let (name, state) = (text("name").unwrap_or_default(), text("state"));
+        Ok(Self { id, name, path, tenant_id, state, space, inodes, used_space, used_inodes, odd })
+    }
+
+    /// A fault that names what cannot be read.
+    pub(super) fn is_readable(&self) -> Result<(), Fault> {
+        let Some(odd) = &self.odd else { return Ok(()) };
+        let (id, name, path) = (self.id, quoted(&self.name), &self.path);
+        Err(Fault::unclear(format!("the quota {id} ({name}) of {path} cannot be read: {odd}; look at it in VMS")))
+    }
+
     /// Whose it is, and for the directory with which inode: its name, written as names are written here.
     fn named(&self) -> Option<(Uuid, Option<u64>)> {
         let (id, inode) = match self.name.split_once('.') {
@@ -78,13 +111,13 @@ impl Quota {
     }
 
     pub(super) fn limits(&self) -> Option<Limits> {
-        let space = [self.soft_limit?, self.hard_limit?].map(Bytes);
-        Limits::new(space, [self.soft_limit_inodes?, self.hard_limit_inodes?].map(Inodes)).ok()
+        let ([soft, hard], [inodes_soft, inodes_hard]) = (self.space, self.inodes);
+        Limits::new([soft?, hard?].map(Bytes), [inodes_soft?, inodes_hard?].map(Inodes)).ok()
     }
 
     /// `None` where VAST does not say yet.
     pub(super) fn usage(&self) -> Option<Usage> {
-        Some(Usage { space: Bytes(self.used_effective_capacity?), inodes: Inodes(self.used_inodes?) })
+        Some(Usage { space: Bytes(self.used_space?), inodes: Inodes(self.used_inodes?) })
     }
 }
 
@@ -92,8 +125,8 @@ impl Quota {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Rows {
-    All(Vec<Quota>),
-    Page { results: Vec<Quota>, count: usize, next: Option<String> },
+    All(Vec<Value>),
+    Page { results: Vec<Value>, count: usize, next: Option<String> },
 }
 
 /// The answer to a login.
