@@ -157,6 +157,18 @@ pub(super) fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) ->
     set_mode(root, place, wanted.mode, before)
 }
 
+/// Takes the directory at a place away from its owner, who could open it again, and closes it to all.
+pub(super) fn close(root: BorrowedFd<'_>, place: &Place, before: Before<'_>) -> Result<(), Fault> {
+    let (directory, there) = directory(root, place)?;
+    let user = rustix::process::geteuid();
+    if there.st_uid != user.as_raw() {
+        before(&format!("take {place} away from its owner"))?;
+        rustix::fs::fchown(&directory, Some(user), None)
+            .map_err(|error| only_root(format!("{place} cannot be taken away from its owner"), "run as root", error))?;
+    }
+    set_mode(root, place, Mode(0), before)
+}
+
 /// Gives the directory at a place a mode; tells `before` where that changes something.
 pub(super) fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<'_>) -> Result<(), Fault> {
     let (directory, there) = directory(root, place)?;

@@ -5,10 +5,15 @@
 //!
 //! A resource's fileset is known by its comment: the resource's UUID, and since when it is in the trash. It is made
 //! unlinked, given its quota, linked at its place, and given owner and mode last, through the mounted file system: the
-//! interface tells a mode only by a job for each directory, which is too much for a look at thousands. Into the trash goes
-//! a fileset by being frozen and unlinked (never by force: somebody still working in it makes a passing fault); in this
-//! state its data stays, and nobody can enter it. Usage is as old as what the management server shows of it. A directory at a place that is no fileset cannot be turned into
-//! one and is in the way.
+//! interface tells a mode only by a job for each directory, which is too much for a look at thousands. Usage is as old as
+//! what the management server shows of it. A directory at a place that is no fileset cannot be turned into one and is in the
+//! way.
+//!
+//! How a fileset goes into the trash is a setting ([`Removal`]), for unlinking has a price: to IBM Storage Protect the files
+//! of an unlinked fileset are deleted, and their backups expire. By default it is frozen where it is (taken away from its
+//! owner, mode 0, limits at what is used), marked in its comment and renamed to `trash-NAME`; it stays linked, and its path
+//! is taken until it is purged. Otherwise it is frozen and unlinked, never by force: open files make a passing fault.
+//! `purge` unlinks, where that was not done, and deletes.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,7 +25,6 @@ use serde::Deserialize;
 use super::mount::{self, Found, Mount};
 use super::rest::{Api, NotSetUp, Pace};
 use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
-use crate::document::Mode;
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
@@ -56,7 +60,24 @@ pub struct Settings {
     /// as `root` (dependent).
     #[serde(default = "inode_space")]
     pub inode_space: String,
+    /// What happens to the fileset of a resource that is removed, until `purge` deletes it.
+    #[serde(default)]
+    pub removal: Removal,
 }
+
+/// How a fileset goes into the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Removal {
+    /// It is frozen and renamed, and stays linked: backups by path go on. Its path is taken until it is purged.
+    #[default]
+    Freeze,
+    /// It is frozen and unlinked: its path is free at once, and IBM Storage Protect expires its backups.
+    Unlink,
+}
+
+/// Quotas of filesets by their names; what is wrong with those that cannot be read.
+type Quotas = BTreeMap<String, Result<Quota, String>>;
 
 /// Why nothing can be made at a place.
 const IN_THE_WAY: &str = "there, or on the way, is something that is no directory";
@@ -73,6 +94,8 @@ pub struct Scale {
     root: String,
     block: u64,
     independent: bool,
+    removal: Removal,
+    filesystem: String,
 }
 
 impl Scale {
@@ -94,6 +117,8 @@ impl Scale {
             root: settings.root.trim_end_matches('/').to_owned(),
             block: settings.block_size,
             independent: settings.inode_space == "new",
+            removal: settings.removal,
+            filesystem: settings.filesystem.clone(),
         })
     }
 
@@ -102,36 +127,54 @@ impl Scale {
     }
 
     fn survey(&self) -> Result<Survey, Fault> {
-        let filesets = self.management.filesets()?;
-        let quotas = self.management.quotas()?.into_iter().map(|quota| (quota.object_name.clone(), quota)).collect();
-        Ok(Survey { filesets, quotas })
+        Ok(Survey { filesets: self.management.filesets()?, quotas: self.management.quotas()? })
+    }
+
+    /// Since when a fileset is in the trash. Where they are unlinked, one that is still linked is on its way there.
+    fn trashed_since(&self, fileset: &Fileset, mark: Mark) -> Option<u64> {
+        mark.retired.filter(|_| self.removal == Removal::Freeze || fileset.junction().is_none())
+    }
+
+    /// Why a fileset at a place, which has this mark, keeps another resource from it.
+    fn in_the_way(&self, there: &Fileset, mark: Mark) -> String {
+        let (name, id) = (there.name(), mark.id);
+        match mark.retired {
+            None => format!("the fileset {name} there is {id}'s"),
+            Some(_) => format!(
+                "the fileset {name} there is that of {id}, which was removed. It stays linked so that its backups do not \
+                 expire: purge it, or unlink it (`mmunlinkfileset {} {name}`)",
+                self.filesystem
+            ),
+        }
     }
 
     fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
         let junction = self.junction(&wanted.place);
         if let Some((fileset, mark)) = survey.of(wanted)? {
-            match (fileset.junction(), mark.retired) {
-                (Some(at), _) if at == junction => {
+            if let Some(since) = self.trashed_since(fileset, mark) {
+                return Ok(Seen::Trashed { since });
+            }
+            match fileset.junction() {
+                Some(at) if at == junction => {
                     return self.present(survey, root, fileset, &wanted.place).map(Seen::Ours);
                 }
-                (Some(at), _) => {
+                Some(at) => {
                     return Ok(Seen::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
                 }
-                (None, Some(since)) => return Ok(Seen::Trashed { since }),
                 // Begun and not linked: `ensure` takes it up.
-                (None, None) if survey.at(&junction).is_none() => {
+                None if survey.at(&junction).is_none() => {
                     return match mount::look(root, &wanted.place.to_string())? {
                         Found::Directory { .. } => Err(self.linked_or_taken(fileset.name(), &wanted.place)),
                         Found::Nothing => Ok(Seen::Absent),
                         Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
                     };
                 }
-                (None, None) => {}
+                None => {}
             }
         }
         match survey.at(&junction) {
             Some(other) => match other.mark() {
-                Some(mark) => Ok(Seen::Obstructed(format!("the fileset {} there is {}'s", other.name(), mark.id))),
+                Some(mark) => Ok(Seen::Obstructed(self.in_the_way(other, mark))),
                 None => self.present(survey, root, other, &wanted.place).map(Seen::Unmarked),
             },
             None => match mount::look(root, &wanted.place.to_string())? {
@@ -150,7 +193,7 @@ impl Scale {
                 self.junction(place)
             )));
         };
-        let quota = survey.quotas.get(it.name());
+        let quota = survey.quota(it.name())?;
         let (limits, usage) = (quota.and_then(Quota::limits), quota.map(Quota::usage));
         Ok(Present { uid, gid, mode, limits, project: None, usage, acl: None })
     }
@@ -167,29 +210,54 @@ impl Scale {
             }
             (Some((fileset, mark)), None) => Ok(Some((fileset, mark))),
             (Some((fileset, mark)), Some(there)) if fileset.name() == there.name() => Ok(Some((fileset, mark))),
-            (_, Some(there)) => {
-                Err(Fault::Conflict(format!("the fileset {} at {junction} is not this resource's", there.name())))
-            }
+            (_, Some(there)) => Err(Fault::Conflict(match there.mark() {
+                Some(mark) => self.in_the_way(there, mark),
+                None => format!("the fileset {} at {junction} is not this resource's", there.name()),
+            })),
             (None, None) => Ok(None),
         }
     }
 
-    /// Makes a fileset that is there fit for use: out of the trash, with room for its inodes.
-    fn use_again(&self, fileset: &Fileset, mark: Mark, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        let name = fileset.name();
+    /// Makes a fileset that is there fit for use: out of the trash, with room for its inodes. Returns its name then.
+    fn use_again(&self, fileset: &Fileset, mark: Mark, wanted: &Wanted, before: Before<'_>) -> Result<String, Fault> {
+        let mut name = fileset.name().to_owned();
         if mark.retired.is_some() {
-            if fileset.junction().is_none() {
-                return Err(Fault::Conflict(format!("the fileset {name} is in the trash; restore it")));
-            }
             before(&format!("mark the fileset {name} as in use"))?;
-            self.management.mark(name, Mark::of(wanted.id))?;
+            self.management.mark(&name, Mark::of(wanted.id), &fileset.name_in_use())?;
+            name = fileset.name_in_use();
         }
         let inodes = wanted.limits.inodes_hard();
         if self.independent && fileset.most_inodes().is_some_and(|most| most < inodes) {
             before(&format!("room for {} inodes in the fileset {name}", inodes.0))?;
-            self.management.make_room(name, inodes)?;
+            self.management.make_room(&name, inodes)?;
         }
-        Ok(())
+        Ok(name)
+    }
+
+    /// Makes the fileset, or makes the one that is there as wanted; one in the trash only where it is brought back.
+    fn bring(&self, wanted: &Wanted, restores: bool, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey()?;
+        let (name, held, linked) = if let Some((fileset, mark)) = self.ours(&survey, wanted)? {
+            if !restores && self.trashed_since(fileset, mark).is_some() {
+                return Err(Fault::Conflict(format!("the fileset {} is in the trash; restore it", fileset.name())));
+            }
+            let held = survey.quota(fileset.name())?.and_then(Quota::limits);
+            (self.use_again(fileset, mark, wanted, before)?, held, fileset.junction().is_some())
+        } else {
+            let name = Fileset::name_for(wanted.id);
+            if mount::look(root.as_fd(), &wanted.place.to_string())? != Found::Nothing {
+                return Err(Fault::Conflict(format!("at {} is something that is no fileset", wanted.place)));
+            }
+            before(&format!("make the fileset {name}"))?;
+            self.management.make(&name, wanted)?;
+            (name, None, false)
+        };
+        self.limit(&name, held, wanted.limits, before)?;
+        if !linked {
+            self.link(root.as_fd(), &name, wanted, before)?;
+        }
+        mount::give(root.as_fd(), wanted, before)
     }
 
     /// A directory is where an unlinked fileset of ours belongs: somebody made it, or, and this will pass, the fileset is
@@ -227,7 +295,7 @@ impl Scale {
 /// What the management server says at one time.
 struct Survey {
     filesets: Vec<Fileset>,
-    quotas: BTreeMap<String, Quota>,
+    quotas: Quotas,
 }
 
 impl Survey {
@@ -242,6 +310,15 @@ impl Survey {
                 wanted.id
             ))),
             (found, _) => Ok(found),
+        }
+    }
+
+    /// The quota of the fileset with this name; a fault where it cannot be read.
+    fn quota(&self, name: &str) -> Result<Option<&Quota>, Fault> {
+        match self.quotas.get(name) {
+            None => Ok(None),
+            Some(Ok(quota)) => Ok(Some(quota)),
+            Some(Err(why)) => Err(Fault::unclear(format!("the quota of the fileset {name} cannot be read: {why}"))),
         }
     }
 
@@ -264,6 +341,24 @@ impl Driver for Scale {
         Ok(true)
     }
 
+    fn inspect(&self, _: &[Place]) -> Vec<Result<String, Fault>> {
+        let mut found = Vec::new();
+        match self.management.filesystem() {
+            Ok(filesystem) if filesystem.has_quotas_per_fileset() => found.push(Ok(format!(
+                "quotas of users and groups count by fileset (--perfileset-quota): limits are set by the call for single \
+                 filesets. If that is refused: `mmchfs {} --noperfileset-quota`",
+                self.filesystem
+            ))),
+            Ok(_) => {}
+            Err(fault) => found.push(Err(fault)),
+        }
+        if self.removal == Removal::Unlink {
+            let text = "removed filesets are unlinked (`removal: unlink`): IBM Storage Protect expires their backups";
+            found.push(Ok(text.to_owned()));
+        }
+        found
+    }
+
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         match self.mount.root().and_then(|root| Ok((root, self.survey()?))) {
             Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
@@ -273,44 +368,30 @@ impl Driver for Scale {
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         let filesets = self.management.filesets()?;
-        let unlinked = filesets.iter().filter(|fileset| fileset.junction().is_none());
-        let trashed = unlinked.filter_map(Fileset::mark);
-        Ok(trashed.filter_map(|mark| Some(Trashed { id: mark.id, since: mark.retired? })).collect())
+        let trashed = |fileset: &Fileset| {
+            let mark = fileset.mark()?;
+            Some(Trashed { id: mark.id, since: self.trashed_since(fileset, mark)? })
+        };
+        Ok(filesets.iter().filter_map(trashed).collect())
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-        let root = self.mount.root()?;
-        let survey = self.survey()?;
-        let (name, held, linked) = if let Some((fileset, mark)) = self.ours(&survey, wanted)? {
-            self.use_again(fileset, mark, wanted, before)?;
-            let held = survey.quotas.get(fileset.name()).and_then(Quota::limits);
-            (fileset.name().to_owned(), held, fileset.junction().is_some())
-        } else {
-            let name = Fileset::name_for(wanted.id);
-            if mount::look(root.as_fd(), &wanted.place.to_string())? != Found::Nothing {
-                return Err(Fault::Conflict(format!("at {} is something that is no fileset", wanted.place)));
-            }
-            before(&format!("make the fileset {name}"))?;
-            self.management.make(&name, wanted)?;
-            (name, None, false)
-        };
-        self.limit(&name, held, wanted.limits, before)?;
-        if !linked {
-            self.link(root.as_fd(), &name, wanted, before)?;
-        }
-        mount::give(root.as_fd(), wanted, before)
+        self.bring(wanted, false, before)
     }
 
     fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let Some((fileset, mark)) = self.ours(&survey, wanted)? else { return Ok(()) };
+        if self.trashed_since(fileset, mark).is_some() {
+            return Ok(());
+        }
         let name = fileset.name();
         if fileset.junction().is_some() {
-            mount::set_mode(root.as_fd(), &wanted.place, Mode(0), before)?;
+            mount::close(root.as_fd(), &wanted.place, before)?;
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
-            let Some(quota) = survey.quotas.get(name) else {
+            let Some(quota) = survey.quota(name)? else {
                 return Err(Fault::unclear(format!(
                     "what the fileset {name} uses is not known: is its quota accounted?"
                 )));
@@ -318,10 +399,14 @@ impl Driver for Scale {
             self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), before)?;
         }
         if mark.retired.is_none() {
+            let new_name = match self.removal {
+                Removal::Freeze => fileset.name_in_trash(),
+                Removal::Unlink => name.to_owned(),
+            };
             before(&format!("mark the fileset {name} as in the trash"))?;
-            self.management.mark(name, Mark { id: wanted.id, retired: Some(now) })?;
+            self.management.mark(name, Mark { id: wanted.id, retired: Some(now) }, &new_name)?;
         }
-        if fileset.junction().is_some() {
+        if self.removal == Removal::Unlink && fileset.junction().is_some() {
             before(&format!("unlink the fileset {name}"))?;
             self.management.unlink(name)?;
         }
@@ -339,7 +424,7 @@ impl Driver for Scale {
             }
             self.link(root.as_fd(), fileset.name(), wanted, before)?;
         }
-        self.ensure(wanted, before)
+        self.bring(wanted, true, before)
     }
 
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
@@ -358,7 +443,7 @@ impl Driver for Scale {
             Some(mark) => Err(Fault::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
             None => {
                 before(&format!("mark the fileset {}", there.name()))?;
-                self.management.mark(there.name(), Mark::of(wanted.id))
+                self.management.mark(there.name(), Mark::of(wanted.id), there.name())
             }
         }
     }
@@ -366,10 +451,19 @@ impl Driver for Scale {
     fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since) };
         let filesets = self.management.filesets()?;
-        let gone = filesets.iter().filter(|fileset| fileset.mark() == Some(mark) && fileset.junction().is_none());
-        for fileset in gone {
-            before(&format!("delete the fileset {}", fileset.name()))?;
-            self.management.delete(fileset.name(), mark)?;
+        let is_it = |fileset: &&Fileset| {
+            fileset.mark() == Some(mark) && self.trashed_since(fileset, mark) == Some(trashed.since)
+        };
+        for fileset in filesets.iter().filter(is_it) {
+            let name = fileset.name();
+            // First: once it is unlinked, its backups expire.
+            self.management.can_be_deleted(fileset, &filesets)?;
+            if fileset.junction().is_some() {
+                before(&format!("unlink the fileset {name}"))?;
+                self.management.unlink(name)?;
+            }
+            before(&format!("delete the fileset {name}"))?;
+            self.management.delete(name, mark)?;
         }
         Ok(())
     }
@@ -380,9 +474,12 @@ impl Driver for Scale {
             Err(fault) => return super::same_for_all(&fault, wanted.len()),
         };
         let one = |wanted: &&Wanted| {
-            let ours = survey.of(wanted)?.filter(|(it, _)| it.junction() == Some(&self.junction(&wanted.place)));
-            let Some((fileset, _)) = ours else { return Ok(None) };
-            match survey.quotas.get(fileset.name()) {
+            let junction = self.junction(&wanted.place);
+            let is_in_use = |(fileset, mark): &(&Fileset, Mark)| {
+                fileset.junction() == Some(&*junction) && self.trashed_since(fileset, *mark).is_none()
+            };
+            let Some((fileset, _)) = survey.of(wanted)?.filter(is_in_use) else { return Ok(None) };
+            match survey.quota(fileset.name())? {
                 Some(quota) => Ok(Some(quota.usage())),
                 None => Err(Fault::unclear(format!("what the fileset {} uses is not known", fileset.name()))),
             }

@@ -7,12 +7,16 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::Quotas;
 use super::Settings;
 use super::wire::{self, Changed, Fileset, Filesystem, Filesystems, Mark, Page, Progress, Quota};
+use crate::credential::CredentialGuard;
 use crate::driver::rest::{self, Answer, Ask, NotSetUp, Pace, Rest};
 use crate::driver::{Fault, Wanted};
 use crate::limits::{Inodes, Limits};
 
+/// What a 401 means.
+const WRONG_PASSWORD: &str = "Storage Scale says that `user` or `password` is wrong (401)";
 /// No list has more pages: 1,000 rows stand on each.
 const PAGES: usize = 1_000;
 /// The server's tasks that renew what it shows: the first as public clients name it, the second as its task list does.
@@ -25,6 +29,8 @@ pub(super) struct Management {
     authorization: HeaderValue,
     filesystem: String,
     inode_space: String,
+    /// Whether user and password were refused: a few more attempts lock the user.
+    guard: CredentialGuard,
 }
 
 /// What the system says why it does not do something.
@@ -43,6 +49,7 @@ impl Management {
             authorization: rest::basic(&settings.user, &settings.password)?,
             filesystem: settings.filesystem.clone(),
             inode_space: settings.inode_space.clone(),
+            guard: CredentialGuard::default(),
         })
     }
 
@@ -57,10 +64,10 @@ impl Management {
         self.list("list the filesets", "filesets", &[("fields", ":all:")], |page| page.filesets)
     }
 
-    pub(super) fn quotas(&self) -> Result<Vec<Quota>, Fault> {
-        let mut quotas = self.list("list the quotas", "quotas", &[("fields", ":all:")], |page| page.quotas)?;
-        quotas.retain(Quota::is_of_a_fileset);
-        Ok(quotas)
+    /// The quotas of filesets, by the names of these.
+    pub(super) fn quotas(&self) -> Result<Quotas, Fault> {
+        let rows = self.list("list the quotas", "quotas", &[("fields", ":all:")], |page| page.quotas)?;
+        Ok(rows.iter().filter_map(Quota::read).collect())
     }
 
     /// Makes an unlinked fileset. One that is there already must be this resource's: an answer may have been lost.
@@ -82,20 +89,33 @@ impl Management {
 
     pub(super) fn limit(&self, name: &str, limits: Limits) -> Result<(), Fault> {
         let what = format!("limit the fileset {name} to {limits}");
-        self.change(&what, Method::POST, &["quotas"], Some(&wire::limit(name, limits)))?
+        let path: &[&str] =
+            if self.filesystem()?.has_quotas_per_fileset() { &["filesets", name, "quotas"] } else { &["quotas"] };
+        self.change(&what, Method::POST, path, Some(&wire::limit(name, limits)))?
             .map_err(|refused| refused.fault(&what))?;
         let filter = format!("objectName={name}");
         let query = [("fields", ":all:"), ("filter", &*filter)];
         self.shown(&what, QUOTA, || {
-            let quotas = self.list(&what, "quotas", &query, |page| page.quotas)?;
-            let mut ours = quotas.iter().filter(|quota| quota.is_of_a_fileset() && quota.object_name == name);
-            Ok(ours.any(|quota| quota.limits() == Some(limits)).then_some(()))
+            let rows = self.list(&what, "quotas", &query, |page| page.quotas)?;
+            let mut ours = rows.iter().filter_map(Quota::read).filter(|(of, _)| of == name);
+            Ok(ours.any(|(_, quota)| quota.is_ok_and(|quota| quota.limits() == Some(limits))).then_some(()))
         })
     }
 
-    pub(super) fn mark(&self, name: &str, mark: Mark) -> Result<(), Fault> {
+    /// Marks a fileset and gives it a new name, where that is another one.
+    pub(super) fn mark(&self, name: &str, mark: Mark, new_name: &str) -> Result<(), Fault> {
         let what = format!("mark the fileset {name}");
-        self.put(&what, name, &json!({ "comment": mark.to_string() }), |fileset| fileset.mark() == Some(mark))
+        let mut body = json!({ "comment": mark.to_string() });
+        if new_name != name {
+            body["newFilesetName"] = new_name.into();
+        }
+        let outcome = self.change(&what, Method::PUT, &["filesets", name], Some(&body))?;
+        let marked = || Ok(self.fileset(new_name)?.filter(|fileset| fileset.mark() == Some(mark)).map(drop));
+        match outcome {
+            Ok(()) => self.shown(&what, FILESETS, marked),
+            // Perhaps by a call whose answer was lost.
+            Err(refused) => marked()?.ok_or_else(|| refused.fault(&what)),
+        }
     }
 
     pub(super) fn make_room(&self, name: &str, inodes: Inodes) -> Result<(), Fault> {
@@ -128,8 +148,64 @@ impl Management {
         let unlinked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction().is_none()).map(drop));
         match outcome {
             Ok(()) => self.shown(&what, FILESETS, unlinked),
-            Err(refused) => unlinked()?.ok_or_else(|| refused.fault(&what)),
+            Err(refused) => unlinked()?.ok_or_else(|| {
+                let text = refused.0.to_lowercase();
+                let open = if text.contains("busy") || text.contains("open") {
+                    "files in it are open, and it is never unlinked by force; find the processes (`lsof` on the nodes) and \
+                     end them. It is tried again; "
+                } else {
+                    ""
+                };
+                Fault::unclear(format!("{what}: {open}Storage Scale says: {}", refused.0))
+            }),
         }
+    }
+
+    /// Whether Storage Scale would delete this one of all filesets, and no other data go with it.
+    pub(super) fn can_be_deleted(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), Fault> {
+        let name = fileset.name();
+        let names = |filesets: Vec<&Fileset>| filesets.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
+        if let Some(junction) = fileset.junction() {
+            let is_below = |it: &&Fileset| {
+                it.junction().and_then(|at| at.strip_prefix(junction)).is_some_and(|below| below.starts_with('/'))
+            };
+            let below: Vec<_> = all.iter().filter(is_below).collect();
+            if !below.is_empty() {
+                return Err(Fault::Conflict(format!(
+                    "other filesets are linked below the fileset {name} ({}): unlink them, or link them elsewhere",
+                    names(below)
+                )));
+            }
+        }
+        if !fileset.is_independent() {
+            return Ok(());
+        }
+        let dependent: Vec<_> = all.iter().filter(|it| it.depends_on(fileset)).collect();
+        if !dependent.is_empty() {
+            return Err(Fault::Conflict(format!(
+                "Storage Scale does not delete the fileset {name} while other filesets use its inode space ({}): delete \
+                 these first",
+                names(dependent)
+            )));
+        }
+        let what = format!("list the snapshots of the fileset {name}");
+        let answer = self.ask(&what, Method::GET, &["filesets", name, "snapshots"], &[], None)?;
+        if answer.status.is_client_error() {
+            let refused = refusal(&what, &answer)?;
+            // The list of filesets may be out of date.
+            return if wire::says_absent(&refused.0) { Ok(()) } else { Err(refused.fault(&what)) };
+        }
+        let snapshots = fine::<Page>(&what, &answer)?.snapshots;
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        let snapshots: Vec<_> = snapshots.iter().map(|snapshot| rest::quoted(&snapshot.name)).collect();
+        let list = snapshots.join(", ");
+        Err(Fault::Conflict(format!(
+            "Storage Scale does not delete the fileset {name} while it has snapshots ({list}): delete them first \
+             (`mmdelsnapshot {} {name}:NAME`)",
+            self.filesystem
+        )))
     }
 
     /// Deletes an unlinked fileset and all that is in it, if it is still the one with this mark.
@@ -261,8 +337,14 @@ impl Management {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Answer, Fault> {
+        self.guard.check()?;
         let path = [&["scalemgmt", "v2"], below].concat();
-        self.rest.ask(what, &Ask { method, path: &path, query, body, authorization: Some(&self.authorization) })
+        let ask = Ask { method, path: &path, query, body, authorization: Some(&self.authorization) };
+        let answer = self.rest.ask(what, &ask)?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.guard.record(WRONG_PASSWORD);
+        }
+        Ok(answer)
     }
 }
 
@@ -277,10 +359,11 @@ fn fine<T: serde::de::DeserializeOwned>(what: &str, answer: &Answer) -> Result<T
 /// What a refusal says.
 fn refusal(what: &str, answer: &Answer) -> Result<Refused, Fault> {
     match answer.status {
-        StatusCode::UNAUTHORIZED => Err(Fault::unclear(format!("{what}: `user` or `password` is wrong (401)"))),
-        StatusCode::FORBIDDEN => {
-            Err(Fault::unclear(format!("{what}: `user` may not do this (403); give it the role StorageAdmin")))
-        }
+        StatusCode::UNAUTHORIZED => Err(Fault::unclear(format!("{what}: {WRONG_PASSWORD}"))),
+        StatusCode::FORBIDDEN => Err(Fault::unclear(format!(
+            "{what}: `user` may not do this (403). Either it lacks the role StorageAdmin: give it that role. Or it is locked \
+             after wrong passwords: unlock it, and correct `password`"
+        ))),
         status => {
             let said = answer.json::<Changed>(what).map(|changed| rest::quoted(&changed.status.message));
             Ok(Refused(said.unwrap_or_else(|_| status.to_string())))

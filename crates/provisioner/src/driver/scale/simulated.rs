@@ -48,11 +48,19 @@ pub(super) struct World {
     pub(super) loses_next: bool,
     /// Filesets that were to be made and were there.
     pub(super) twice: u32,
+    /// Whether quotas of users and groups count by fileset.
+    pub(super) per_fileset: bool,
+    /// Requests with a wrong password; after three the user is locked, and the right one does not help.
+    pub(super) wrong_passwords: u32,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct It {
     id: u64,
+    /// The number of the fileset whose inodes it uses, its own if it is independent.
+    pub(super) inode_space: u64,
+    pub(super) snapshots: Vec<&'static str>,
+    alloc_inodes: u64,
     comment: String,
     pub(super) junction: Option<String>,
     most_inodes: u64,
@@ -80,6 +88,8 @@ impl Simulated {
             wrong: 0,
             loses_next: false,
             twice: 0,
+            per_fileset: false,
+            wrong_passwords: 0,
         };
         let world = Arc::new(Mutex::new(world));
         world.lock().unwrap().make("root", "root fileset", 0);
@@ -113,13 +123,23 @@ impl World {
 
     /// Everything that is there: filesets, but for their numbers, and directories, linked or not.
     pub(super) fn census(&self) -> Vec<String> {
-        let numberless = |(name, it): (&String, &It)| format!("{name} {:?}", It { id: 0, ..it.clone() });
+        let numberless =
+            |(name, it): (&String, &It)| format!("{name} {:?}", It { id: 0, inode_space: 0, ..it.clone() });
         self.filesets.iter().map(numberless).chain(directories(&self.folder)).collect()
     }
 
     fn make(&mut self, name: &str, comment: &str, most_inodes: u64) {
         self.last_id += 1;
-        let it = It { id: self.last_id, comment: comment.into(), junction: None, most_inodes, limits: [0; 4] };
+        let it = It {
+            id: self.last_id,
+            inode_space: self.last_id,
+            snapshots: Vec::new(),
+            alloc_inodes: 0,
+            comment: comment.into(),
+            junction: None,
+            most_inodes,
+            limits: [0; 4],
+        };
         self.filesets.insert(name.into(), it);
         std::fs::create_dir(self.folder.join("unlinked").join(name)).unwrap();
     }
@@ -139,7 +159,7 @@ impl World {
         Ok(())
     }
 
-    fn unlink(&mut self, name: &str) -> Result<(), &'static str> {
+    pub(super) fn unlink(&mut self, name: &str) -> Result<(), &'static str> {
         let junction = self.filesets.get(name).and_then(|it| it.junction.clone()).ok_or("EFSSG0072C not linked")?;
         if self.busy {
             return Err("EFSSG0450C mmunlinkfileset: Device or resource busy.");
@@ -149,10 +169,37 @@ impl World {
         Ok(())
     }
 
+    /// Changes a fileset as a person would, by its name.
+    pub(super) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut It)) {
+        edit(self.filesets.get_mut(name).unwrap());
+        self.shown = self.filesets.clone();
+    }
+
+    pub(super) fn fileset(&self, name: &str) -> It {
+        self.filesets[name].clone()
+    }
+
+    fn rename(&mut self, name: &str, new: &str) -> Result<(), &'static str> {
+        if self.filesets.contains_key(new) {
+            return Err("EFSSP1102C The fileset already exists.");
+        }
+        let it = self.filesets.remove(name).ok_or("EFSSG0072C no such fileset")?;
+        if it.junction.is_none() {
+            let unlinked = self.folder.join("unlinked");
+            std::fs::rename(unlinked.join(name), unlinked.join(new)).unwrap();
+        }
+        self.filesets.insert(new.into(), it);
+        Ok(())
+    }
+
     fn delete(&mut self, name: &str) -> Result<(), &'static str> {
         let it = self.filesets.get(name).ok_or("EFSSG0072C no such fileset")?;
         if it.junction.is_some() {
             return Err("EFSSG0442C the fileset is linked");
+        }
+        let depends = |other: &It| other.id != it.id && other.inode_space == it.id;
+        if !it.snapshots.is_empty() || self.filesets.values().any(depends) {
+            return Err("EFSSG0443C the fileset has snapshots or dependent filesets");
         }
         std::fs::remove_dir_all(self.folder.join("unlinked").join(name)).unwrap();
         self.filesets.remove(name);
@@ -166,8 +213,12 @@ impl World {
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
+        if self.wrong_passwords >= 3 {
+            return Reply::Json(403, "", json!({"status": {"code": 403, "message": "Forbidden"}}));
+        }
         // The basic scheme for "proxy" and "hush".
         if request.authorization.as_deref() != Some("Basic cHJveHk6aHVzaA==") {
+            self.wrong_passwords += 1;
             return Reply::Json(401, "", json!({"status": {"code": 401, "message": "Unauthorized"}}));
         }
         if self.goes_wrong() {
@@ -225,11 +276,19 @@ impl World {
                     return Err("EFSSP1102C The fileset already exists.");
                 }
                 assert!(body.get("path").is_none(), "made unlinked");
+                if number("allocInodes") > number("maxNumInodes") {
+                    return Err("EFSSG0073C more inodes are to be allocated than there may be");
+                }
                 self.make(name, text("comment"), number("maxNumInodes"));
+                self.filesets.get_mut(name).unwrap().alloc_inodes = number("allocInodes");
                 Ok(())
             }
             ("PUT", ["filesets", name]) => {
-                let it = self.filesets.get_mut(*name).ok_or("EFSSG0072C no such fileset")?;
+                if body.get("newFilesetName").is_some() {
+                    self.rename(name, text("newFilesetName"))?;
+                }
+                let name = body["newFilesetName"].as_str().unwrap_or(name);
+                let it = self.filesets.get_mut(name).ok_or("EFSSG0072C no such fileset")?;
                 if body.get("comment").is_some() {
                     it.comment = text("comment").into();
                 }
@@ -239,7 +298,9 @@ impl World {
             ("POST", ["filesets", name, "link"]) => self.link(name, text("path")),
             ("DELETE", ["filesets", name, "link"]) => self.unlink(name),
             ("DELETE", ["filesets", name]) => self.delete(name),
-            ("POST", ["quotas"]) => {
+            ("POST", ["quotas"]) if self.per_fileset => Err("EFSSG0074C Per fileset quota enabled on this filesystem"),
+            ("POST", ["filesets", _, "quotas"]) if !self.per_fileset => Err("EFSSG0075C no quotas of filesets"),
+            ("POST", ["quotas"] | ["filesets", _, "quotas"]) => {
                 assert_eq!((text("operationType"), text("quotaType")), ("setQuota", "FILESET"));
                 let it = self.filesets.get_mut(text("objectName")).ok_or("EFSSG0072C no such fileset")?;
                 let [soft, hard] = ["blockSoftLimit", "blockHardLimit"].map(|key| number(key).next_multiple_of(BLOCK));
@@ -260,15 +321,17 @@ impl World {
             [] => {
                 let filesystem = json!({
                     "name": "fs1", "block": {"blockSize": BLOCK}, "mount": {"mountPoint": "/gpfs/fs1"},
-                    "quota": {"quotasEnforced": "user;group;fileset"},
+                    "quota": {"quotasEnforced": "user;group;fileset", "perfilesetQuotas": self.per_fileset},
                 });
                 Reply::Json(200, "", json!({"status": {"code": 200}, "filesystems": [filesystem]}))
             }
+            ["filesets", name, "snapshots"] => {
+                let named = |name: &&'static str| json!({ "snapshotName": name });
+                let snapshots = self.filesets.get(*name).map(|it| it.snapshots.iter().map(named).collect::<Vec<_>>());
+                shown_or_absent(snapshots.map(|snapshots| json!({"snapshots": snapshots})))
+            }
             ["filesets", name] => {
-                let found = self.shown.get(*name).map(|it| json!({"filesets": [fileset(name, it)]}));
-                let message = "Invalid value in 'filesetName'";
-                let absent = || Reply::Json(400, "", json!({"status": {"code": 400, "message": message}}));
-                found.map_or_else(absent, |found| Reply::Json(200, "", found))
+                shown_or_absent(self.shown.get(*name).map(|it| json!({"filesets": [fileset(name, it)]})))
             }
             ["filesets"] => {
                 self.lists += 1;
@@ -286,10 +349,17 @@ impl World {
     }
 }
 
+fn shown_or_absent(found: Option<Value>) -> Reply {
+    let message = "Invalid value in 'filesetName'";
+    let absent = || Reply::Json(400, "", json!({"status": {"code": 400, "message": message}}));
+    found.map_or_else(absent, |found| Reply::Json(200, "", found))
+}
+
 fn fileset(name: &str, it: &It) -> Value {
     let path = it.junction.as_deref().unwrap_or("--");
     let config = json!({
         "path": path, "comment": it.comment, "maxNumInodes": it.most_inodes, "id": it.id,
+        "inodeSpace": it.inode_space, "isInodeSpaceOwner": it.inode_space == it.id,
         "status": if it.junction.is_some() { "Linked" } else { "Unlinked" },
     });
     json!({"filesetName": name, "filesystemName": "fs1", "config": config})

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::simulated::{BLOCK, ROOT, Simulated};
 use super::*;
+use crate::document::Mode;
 use crate::driver::conformance::Bench;
 use crate::driver::rest::faults::Again;
 use crate::driver::rest::tests::FAST;
@@ -28,6 +29,12 @@ fn scale(simulated: &Simulated) -> Scale {
     Scale::on(&settings(simulated), FAST, kind(&simulated.mount())).unwrap()
 }
 
+/// The driver that unlinks what is removed.
+fn unlinking(simulated: &Simulated) -> Scale {
+    let settings = Settings { removal: Removal::Unlink, ..settings(simulated) };
+    Scale::on(&settings, FAST, kind(&simulated.mount())).unwrap()
+}
+
 fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
     Bench { driver, ids: (0, 30_500), make_unmarked }
 }
@@ -39,28 +46,35 @@ fn go(_: &str) -> Result<(), Fault> {
 
 #[test]
 fn does_what_every_driver_must() {
-    let simulated = Simulated::start();
-    let put = |place: &Place| simulated.world().put("made-by-hand", "Scratch of the chemists", &place.to_string());
-    bench(&scale(&simulated), &put).all();
+    for (per_fileset, of) in [(false, scale as fn(&Simulated) -> Scale), (true, unlinking)] {
+        let simulated = Simulated::start();
+        simulated.world().per_fileset = per_fileset;
+        let put = |place: &Place| simulated.world().put("made-by-hand", "Scratch of the chemists", &place.to_string());
+        bench(&of(&simulated), &put).all();
+    }
 }
 
 #[test]
 fn does_it_when_much_goes_wrong() {
-    let simulated = Simulated::start();
-    let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
-    simulated.world().faults = Some(12);
-    let scale = scale(&simulated);
-    bench(&Again(&scale), &put).all();
-    assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+    for of in [scale, unlinking] {
+        let simulated = Simulated::start();
+        let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
+        simulated.world().faults = Some(12);
+        let scale = of(&simulated);
+        bench(&Again(&scale), &put).all();
+        assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+    }
 }
 
 #[test]
 fn killed_at_every_line_of_the_journal_it_comes_to_the_same_end() {
-    same_end_wherever_it_is_killed_one_by_one(|| {
-        let simulated = Simulated::start();
-        let driver = Box::new(scale(&simulated));
-        Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
-    });
+    for of in [scale, unlinking] {
+        same_end_wherever_it_is_killed_one_by_one(|| {
+            let simulated = Simulated::start();
+            let driver = Box::new(of(&simulated));
+            Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
+        });
+    }
 }
 
 #[test]
@@ -121,12 +135,14 @@ fn a_link_that_is_not_shown_yet_is_no_conflict() {
 #[test]
 fn nobody_is_thrown_out_of_a_fileset() {
     let simulated = Simulated::start();
-    let scale = scale(&simulated);
+    let scale = unlinking(&simulated);
     let wanted = bench(&scale, &|_| {}).wanted(1);
     scale.ensure(&wanted, &go).unwrap();
     simulated.world().busy = true;
     let fault = scale.retire(&wanted, 5, &go).unwrap_err();
-    assert!(matches!(fault, Fault::Passing { .. }) && fault.to_string().contains("resource busy"), "{fault}");
+    let said = fault.to_string();
+    assert!(matches!(fault, Fault::Passing { .. }) && said.contains("resource busy"), "{said}");
+    assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
     let Seen::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
     assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(Limits::frozen_at(used, BLOCK))));
@@ -138,7 +154,7 @@ fn nobody_is_thrown_out_of_a_fileset() {
 #[test]
 fn data_survives_the_trash_and_goes_with_the_purge() {
     let simulated = Simulated::start();
-    let scale = scale(&simulated);
+    let scale = unlinking(&simulated);
     let wanted = bench(&scale, &|_| {}).wanted(1);
     scale.ensure(&wanted, &go).unwrap();
     let file = simulated.mount().join(wanted.place.to_string()).join("file");
@@ -157,9 +173,112 @@ fn data_survives_the_trash_and_goes_with_the_purge() {
 }
 
 #[test]
-fn a_path_in_the_trash_can_be_had_by_another() {
+fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let old = bench.wanted(1);
+    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    scale.ensure(&old, &go).unwrap();
+    let path = simulated.mount().join(old.place.to_string());
+    std::fs::write(path.join("file"), "data").unwrap();
+    // Somebody works in it: nobody is thrown out.
+    simulated.world().busy = true;
+    scale.retire(&old, 5, &go).unwrap();
+    simulated.world().busy = false;
+    let name = format!("trash-{}", Fileset::name_for(old.id));
+    assert_eq!(simulated.world().names(), [&*name]);
+    assert!(simulated.world().fileset(&name).junction.is_some() && path.join("file").exists());
+    let Found::Directory { uid, mode, .. } =
+        mount::look(scale.mount.root().unwrap().as_fd(), &old.place.to_string()).unwrap()
+    else {
+        panic!("it stays where it is");
+    };
+    assert_eq!((uid, mode), (0, Mode(0)));
+    assert_eq!(scale.usage(&[&old]).remove(0).unwrap(), None);
+    // Its path is taken, and whoever wants it is told what to do.
+    let Seen::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
+    assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
+    assert!(matches!(scale.ensure(&new, &go), Err(Fault::Conflict(said)) if said == why));
+    assert!(matches!(scale.ensure(&old, &go), Err(Fault::Conflict(_))), "it is to be restored");
+    scale.restore(&old, &go).unwrap();
+    assert!(bench.is_as_wanted(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
+    // Once a person has unlinked it, the path is free.
+    scale.retire(&old, 6, &go).unwrap();
+    simulated.world().unlink(&name).unwrap();
+    simulated.world().lag = 0;
+    scale.ensure(&new, &go).unwrap();
+    assert!(bench.is_as_wanted(&new));
+    assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Seen::Trashed { since: 6 });
+    scale.purge(&Trashed { id: old.id, since: 6 }, None, &go).unwrap();
+    assert_eq!(simulated.world().names(), [Fileset::name_for(new.id)]);
+}
+
+#[test]
+fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted = bench.wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    scale.retire(&wanted, 5, &go).unwrap();
+    let (name, trashed) = (format!("trash-{}", Fileset::name_for(wanted.id)), Trashed { id: wanted.id, since: 5 });
+    let refused = |word: &str| {
+        let fault = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(word)), "{fault}");
+        assert!(simulated.world().fileset(&name).junction.is_some());
+    };
+    simulated.world().edit(&name, |it| it.snapshots = vec!["daily", "weekly"]);
+    refused("snapshots (daily, weekly): delete them first (`mmdelsnapshot fs1 trash-hpc-");
+    simulated.world().edit(&name, |it| it.snapshots.clear());
+    let space = simulated.world().fileset(&name).inode_space;
+    simulated.world().put("dependent", "of the chemists", "elsewhere");
+    simulated.world().edit("dependent", |it| it.inode_space = space);
+    refused("use its inode space (dependent)");
+    simulated.world().edit("dependent", |it| it.inode_space = 0);
+    let below = format!("{ROOT}/{}/below", wanted.place);
+    simulated.world().edit("dependent", |it| it.junction = Some(below));
+    refused("linked below the fileset");
+    simulated.world().edit("dependent", |it| it.junction = Some(format!("{ROOT}/elsewhere")));
+    // Files that are open keep it, too.
+    simulated.world().busy = true;
+    let fault = scale.purge(&trashed, None, &go).unwrap_err().to_string();
+    assert!(fault.contains("files in it are open"), "{fault}");
+    simulated.world().busy = false;
+    scale.purge(&trashed, None, &go).unwrap();
+    assert_eq!(simulated.world().names(), ["dependent"]);
+}
+
+#[test]
+fn a_wrong_password_is_sent_once_and_a_locked_user_is_named_as_such() {
+    let simulated = Simulated::start();
+    let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
+    let on = |settings: &Settings| Scale::on(settings, FAST, kind(&simulated.mount())).unwrap();
+    let driver = on(&wrong);
+    for _ in 0..3 {
+        let fault = driver.ready().unwrap_err().to_string();
+        assert!(fault.contains("`password` is wrong (401)"), "{fault}");
+        assert!(driver.trash().is_err());
+    }
+    assert_eq!(simulated.world().wrong_passwords, 1);
+    simulated.world().wrong_passwords = 3;
+    let fault = on(&settings(&simulated)).ready().unwrap_err().to_string();
+    assert!(fault.contains("the role StorageAdmin") && fault.contains("locked after wrong passwords"), "{fault}");
+}
+
+#[test]
+fn check_names_quotas_by_fileset_and_backups_that_expire() {
+    let simulated = Simulated::start();
+    assert!(scale(&simulated).inspect(&[]).is_empty());
+    simulated.world().per_fileset = true;
+    let notes: Vec<_> = unlinking(&simulated).inspect(&[]).into_iter().map(Result::unwrap).collect();
+    assert!(notes[0].contains("mmchfs fs1 --noperfileset-quota") && notes[1].contains("expires their backups"));
+}
+
+#[test]
+fn a_path_in_the_trash_can_be_had_by_another() {
+    let simulated = Simulated::start();
+    let scale = unlinking(&simulated);
     let bench = bench(&scale, &|_| {});
     let old = bench.wanted(1);
     let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
@@ -275,13 +394,23 @@ mod wire {
             "quotaType": "FILESET", "objectName": "a", "blockUsage": -8, "blockInDoubt": 24, "blockQuota": 4096,
             "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
         });
-        let read = |quota: &serde_json::Value| serde_json::from_value::<Quota>(quota.clone()).unwrap();
+        let read = |quota: &serde_json::Value| Quota::read(quota).unwrap().1.unwrap();
         let limits = Limits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
         assert_eq!(read(&quota).limits(), Some(limits));
         assert_eq!(read(&quota).usage(), Usage { space: Bytes(16 << 10), inodes: Inodes(6) });
         let mut unlimited = quota.clone();
         unlimited["filesLimit"] = 0.into();
         assert_eq!(read(&unlimited).limits(), None);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_concerns_its_own_fileset_alone() {
+        let row = |limit: serde_json::Value| json!({"quotaType": "FILESET", "objectName": "a", "blockLimit": limit});
+        let written = Quota::read(&row(json!("8192"))).unwrap().1;
+        assert!(written.is_ok() && written == Quota::read(&row(json!(8192.0))).unwrap().1);
+        let (name, odd) = Quota::read(&row(json!("8 GiB"))).unwrap();
+        assert_eq!((&*name, odd.unwrap_err()), ("a", "blockLimit is no whole number: \"8 GiB\"".to_owned()));
+        assert_eq!(Quota::read(&json!({"quotaType": "USR", "objectName": "a", "blockLimit": []})), None);
     }
 
     #[test]

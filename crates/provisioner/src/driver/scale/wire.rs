@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::driver::Wanted;
-use crate::driver::rest::quoted;
+use crate::driver::rest::{quoted, whole};
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 
 /// A fileset's comment: whose it is, and since when it is in the trash, as `UUID` or `UUID retired=SECONDS`.
@@ -53,7 +53,9 @@ pub(super) struct Page {
     #[serde(default)]
     pub(super) filesets: Vec<Fileset>,
     #[serde(default)]
-    pub(super) quotas: Vec<Quota>,
+    pub(super) quotas: Vec<Value>,
+    #[serde(default)]
+    pub(super) snapshots: Vec<Snapshot>,
     #[serde(default)]
     paging: Option<Paging>,
 }
@@ -69,6 +71,13 @@ impl Page {
     pub(super) fn next(&self) -> Option<u64> {
         self.paging.as_ref().and_then(|paging| paging.last_id).filter(|last| *last > 0)
     }
+}
+
+/// A snapshot of a fileset.
+#[derive(Debug, Deserialize)]
+pub(super) struct Snapshot {
+    #[serde(rename = "snapshotName", default)]
+    pub(super) name: String,
 }
 
 /// A fileset. Its name is in `config` in release 5.0 and beside it from 5.0.1 on.
@@ -88,8 +97,15 @@ struct Config {
     #[serde(default)]
     comment: Option<String>,
     #[serde(rename = "maxNumInodes", default)]
-    most_inodes: Option<u64>,
+    most_inodes: Value,
+    #[serde(rename = "inodeSpace", default)]
+    inode_space: Value,
+    #[serde(rename = "isInodeSpaceOwner", default)]
+    owns_inode_space: Option<bool>,
 }
+
+/// What the name of a fileset in the trash begins with, where filesets stay linked.
+const IN_TRASH: &str = "trash-";
 
 impl Fileset {
     /// The name of a fileset that is made for a resource.
@@ -112,55 +128,80 @@ impl Fileset {
 
     /// How many inodes an independent fileset has room for; a dependent one says 0.
     pub(super) fn most_inodes(&self) -> Option<Inodes> {
-        self.config.most_inodes.filter(|most| *most > 0).map(Inodes)
+        let most = whole(&self.config.most_inodes).and_then(|most| most.try_into().ok());
+        most.filter(|most| *most > 0).map(Inodes)
+    }
+
+    /// Whether it has inodes of its own.
+    pub(super) fn is_independent(&self) -> bool {
+        self.config.owns_inode_space.unwrap_or(self.most_inodes().is_some())
+    }
+
+    /// Whether it shares the inodes of the other, independent one.
+    pub(super) fn depends_on(&self, other: &Self) -> bool {
+        let space = |it: &Self| whole(&it.config.inode_space);
+        self.name() != other.name() && space(self).is_some() && space(self) == space(other)
+    }
+
+    /// Its name while it is in the trash and linked.
+    pub(super) fn name_in_trash(&self) -> String {
+        if self.name().starts_with(IN_TRASH) { self.name().to_owned() } else { format!("{IN_TRASH}{}", self.name()) }
+    }
+
+    /// Its name while it is in use.
+    pub(super) fn name_in_use(&self) -> String {
+        self.name().strip_prefix(IN_TRASH).unwrap_or(self.name()).to_owned()
     }
 }
 
 /// A quota: space in KiB, each use beside what is in doubt, that is handed out to nodes and perhaps used. What is in use
 /// can be below zero for a moment.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "as the interface names them")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
-    #[serde(default)]
-    quota_type: String,
-    #[serde(default)]
-    pub(super) object_name: String,
-    #[serde(default)]
-    block_usage: i64,
-    #[serde(default)]
-    block_quota: u64,
-    #[serde(default)]
-    block_limit: u64,
-    #[serde(default)]
-    block_in_doubt: i64,
-    #[serde(default)]
-    files_usage: i64,
-    #[serde(default)]
-    files_quota: u64,
-    #[serde(default)]
-    files_limit: u64,
-    #[serde(default)]
-    files_in_doubt: i64,
+    /// KiB and inodes, soft and hard.
+    block_limits: [u64; 2],
+    files_limits: [u64; 2],
+    /// In use and in doubt.
+    blocks: [i64; 2],
+    files: [i64; 2],
 }
 
 impl Quota {
-    pub(super) fn is_of_a_fileset(&self) -> bool {
-        self.quota_type.eq_ignore_ascii_case("FILESET")
+    /// The quota in a row of the list, by the name of its fileset; what is wrong with a row whose numbers cannot be read, so
+    /// that the others can. `None`: it is a user's or a group's, or names no fileset.
+    pub(super) fn read(row: &Value) -> Option<(String, Result<Self, String>)> {
+        let kind = row["quotaType"].as_str().unwrap_or_default();
+        let name = row["objectName"].as_str().filter(|_| kind.eq_ignore_ascii_case("FILESET"))?;
+        Some((name.to_owned(), Self::of(row)))
+    }
+
+    fn of(row: &Value) -> Result<Self, String> {
+        fn pair<T: TryFrom<i128> + Copy + Default>(row: &Value, keys: [&str; 2]) -> Result<[T; 2], String> {
+            let mut pair = [T::default(); 2];
+            for (number, key) in pair.iter_mut().zip(keys).filter(|(_, key)| !row[*key].is_null()) {
+                let read = whole(&row[key]).and_then(|read| read.try_into().ok());
+                *number = read.ok_or_else(|| format!("{key} is no whole number: {}", quoted(&row[key].to_string())))?;
+            }
+            Ok(pair)
+        }
+        Ok(Self {
+            block_limits: pair(row, ["blockQuota", "blockLimit"])?,
+            files_limits: pair(row, ["filesQuota", "filesLimit"])?,
+            blocks: pair(row, ["blockUsage", "blockInDoubt"])?,
+            files: pair(row, ["filesUsage", "filesInDoubt"])?,
+        })
     }
 
     /// `None` where one of them is 0, which means unlimited.
     pub(super) fn limits(&self) -> Option<Limits> {
         let bytes = |kib: u64| Bytes(kib.saturating_mul(1024));
-        let inodes = [self.files_quota, self.files_limit].map(Inodes);
-        Limits::new([self.block_quota, self.block_limit].map(bytes), inodes).ok()
+        Limits::new(self.block_limits.map(bytes), self.files_limits.map(Inodes)).ok()
     }
 
     /// What is used, and what may be.
     pub(super) fn usage(&self) -> Usage {
-        let sum = |used: i64, doubt: i64| used.saturating_add(doubt).max(0).unsigned_abs();
-        let space = sum(self.block_usage, self.block_in_doubt).saturating_mul(1024);
-        Usage { space: Bytes(space), inodes: Inodes(sum(self.files_usage, self.files_in_doubt)) }
+        let sum = |[used, doubt]: [i64; 2]| used.saturating_add(doubt).max(0).unsigned_abs();
+        Usage { space: Bytes(sum(self.blocks).saturating_mul(1024)), inodes: Inodes(sum(self.files)) }
     }
 }
 
@@ -194,9 +235,24 @@ struct MountPoint {
 struct Enforced {
     #[serde(default)]
     quotas_enforced: String,
+    #[serde(default)]
+    perfileset_quotas: Value,
 }
 
 impl Filesystem {
+    /// Whether quotas of users and groups count by fileset (`--perfileset-quota`).
+    ///
+    /// This decides where quotas are set. `POST filesystems/{fs}/quotas` is documented to need it off, and `POST
+    /// filesystems/{fs}/filesets/{fileset}/quotas` to need it on. `GET filesystems/{fs}/quotas` has filesets' quotas in both
+    /// cases. IBM's CSI driver knows the first call alone, and asks sites to turn it off.
+    pub(super) fn has_quotas_per_fileset(&self) -> bool {
+        match &self.quota.perfileset_quotas {
+            Value::Bool(on) => *on,
+            Value::String(text) => text.eq_ignore_ascii_case("yes"),
+            _ => false,
+        }
+    }
+
     /// Whether it is as the settings say; if not, what to do.
     pub(super) fn judge(&self, block: u64, root: &str) -> Result<(), String> {
         let (held, mounted) = (self.block.block_size, self.mount.mount_point.trim_end_matches('/'));
@@ -284,12 +340,18 @@ pub(super) fn says_absent(text: &str) -> bool {
     text.contains("Invalid value in 'filesetName'") || text.contains("Invalid value in 'fsetName'")
 }
 
+/// Inodes that are preallocated for a new fileset, as many as by IBM's CSI driver.
+const PREALLOCATED: u64 = 1024;
+
 /// A new fileset, unlinked. An independent one has room for as many inodes as it may have.
 pub(super) fn make(name: &str, wanted: &Wanted, inode_space: &str) -> Value {
     let comment = Mark::of(wanted.id).to_string();
     let mut body = json!({ "filesetName": name, "comment": comment, "inodeSpace": inode_space });
     if inode_space == "new" {
-        body["maxNumInodes"] = wanted.limits.inodes_hard().0.to_string().into();
+        let most = wanted.limits.inodes_hard().0;
+        body["maxNumInodes"] = most.to_string().into();
+        // Otherwise a number of the file system's own is preallocated, which can be above the most.
+        body["allocInodes"] = most.min(PREALLOCATED).to_string().into();
     }
     body
 }
