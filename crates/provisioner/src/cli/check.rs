@@ -12,7 +12,7 @@ use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
-use crate::pass::{System, told};
+use crate::pass::told;
 use crate::place::Place;
 use crate::site::Site;
 
@@ -43,7 +43,9 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
         rows.push((name.clone(), trash.map(|trash| format!("ready, {} in the trash", trash.len()))));
         if is_ready {
-            let found = system.driver.inspect(&above(document.as_ref().ok(), system));
+            let resources = document.iter().flat_map(|document| &document.resources);
+            let paths = resources.filter(|it| it.system == system.key).map(|it| &*it.path);
+            let found = system.driver.inspect(&above(paths, &system.site.published_root));
             rows.extend(found.into_iter().map(|found| (name.clone(), found.map_err(|fault| told(&fault)))));
         }
     }
@@ -76,13 +78,12 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// The directories above those of the system's resources.
-fn above(document: Option<&Document>, system: &System) -> Vec<Place> {
+/// The directories above those with these published paths, below the published root of their system.
+fn above<'a>(paths: impl Iterator<Item = &'a str>, root: &str) -> Vec<Place> {
     let mut above = BTreeSet::new();
-    let resources = document.iter().flat_map(|document| &document.resources);
-    for resource in resources.filter(|resource| resource.system == system.key) {
-        let place = Place::parse(&resource.path, &system.site.published_root).ok();
-        let mut next = place.and_then(|place| place.parent());
+    for path in paths {
+        // A path that is no place is held, and says so.
+        let mut next = Place::parse(path, root).ok().and_then(|place| place.parent());
         while let Some(place) = next.filter(|place| !above.contains(place)) {
             next = place.parent();
             above.insert(place);
@@ -206,5 +207,12 @@ mod tests {
         for (errno, words) in [(28, "make room"), (122, "make room"), (30, "ReadWritePaths="), (13, "for the user")] {
             assert!(remedy(&io::Error::from_raw_os_error(errno)).contains(words), "{errno}");
         }
+    }
+
+    #[test]
+    fn each_directory_above_is_asked_about_once() {
+        let paths = ["/sys/store/a/p1", "/sys/store/a/p2", "/sys/store/b/p1", "/sys/top", "/other/store/c/p1"];
+        let above: Vec<_> = above(paths.into_iter(), "/sys").iter().map(ToString::to_string).collect();
+        assert_eq!(above, ["store", "store/a", "store/b"]);
     }
 }

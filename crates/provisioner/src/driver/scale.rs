@@ -130,11 +130,6 @@ impl Scale {
         Ok(Survey { filesets: self.management.filesets()?, quotas: self.management.quotas()? })
     }
 
-    /// Since when a fileset is in the trash. Where they are unlinked, one that is still linked is on its way there.
-    fn trashed_since(&self, fileset: &Fileset, mark: Mark) -> Option<u64> {
-        mark.retired.filter(|_| self.removal == Removal::Freeze || fileset.junction().is_none())
-    }
-
     /// Why a fileset at a place, which has this mark, keeps another resource from it.
     fn in_the_way(&self, there: &Fileset, mark: Mark) -> String {
         let (name, id) = (there.name(), mark.id);
@@ -151,7 +146,7 @@ impl Scale {
     fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
         let junction = self.junction(&wanted.place);
         if let Some((fileset, mark)) = survey.of(wanted)? {
-            if let Some(since) = self.trashed_since(fileset, mark) {
+            if let Some(since) = trashed_since(fileset, mark) {
                 return Ok(Seen::Trashed { since });
             }
             match fileset.junction() {
@@ -239,7 +234,7 @@ impl Scale {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let (name, held, linked) = if let Some((fileset, mark)) = self.ours(&survey, wanted)? {
-            if !restores && self.trashed_since(fileset, mark).is_some() {
+            if !restores && trashed_since(fileset, mark).is_some() {
                 return Err(Fault::Conflict(format!("the fileset {} is in the trash; restore it", fileset.name())));
             }
             let held = survey.quota(fileset.name())?.and_then(Quota::limits);
@@ -290,6 +285,11 @@ impl Scale {
         before(&format!("link the fileset {name} at {junction}"))?;
         self.management.link(name, &junction)
     }
+}
+
+/// Since when a fileset is in the trash, whichever way it went there. One that is linked and has its old name is on its way.
+fn trashed_since(fileset: &Fileset, mark: Mark) -> Option<u64> {
+    mark.retired.filter(|_| fileset.junction().is_none() || fileset.name() == fileset.name_in_trash())
 }
 
 /// What the management server says at one time.
@@ -370,7 +370,7 @@ impl Driver for Scale {
         let filesets = self.management.filesets()?;
         let trashed = |fileset: &Fileset| {
             let mark = fileset.mark()?;
-            Some(Trashed { id: mark.id, since: self.trashed_since(fileset, mark)? })
+            Some(Trashed { id: mark.id, since: trashed_since(fileset, mark)? })
         };
         Ok(filesets.iter().filter_map(trashed).collect())
     }
@@ -383,7 +383,7 @@ impl Driver for Scale {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let Some((fileset, mark)) = self.ours(&survey, wanted)? else { return Ok(()) };
-        if self.trashed_since(fileset, mark).is_some() {
+        if trashed_since(fileset, mark).is_some() {
             return Ok(());
         }
         let name = fileset.name();
@@ -398,13 +398,14 @@ impl Driver for Scale {
             };
             self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), before)?;
         }
-        if mark.retired.is_none() {
-            let new_name = match self.removal {
-                Removal::Freeze => fileset.name_in_trash(),
-                Removal::Unlink => name.to_owned(),
-            };
+        let retired = Mark { retired: Some(mark.retired.unwrap_or(now)), ..mark };
+        let new_name = match self.removal {
+            Removal::Freeze => fileset.name_in_trash(),
+            Removal::Unlink => name.to_owned(),
+        };
+        if mark != retired || new_name != name {
             before(&format!("mark the fileset {name} as in the trash"))?;
-            self.management.mark(name, Mark { id: wanted.id, retired: Some(now) }, &new_name)?;
+            self.management.mark(name, retired, &new_name)?;
         }
         if self.removal == Removal::Unlink && fileset.junction().is_some() {
             before(&format!("unlink the fileset {name}"))?;
@@ -451,9 +452,8 @@ impl Driver for Scale {
     fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since) };
         let filesets = self.management.filesets()?;
-        let is_it = |fileset: &&Fileset| {
-            fileset.mark() == Some(mark) && self.trashed_since(fileset, mark) == Some(trashed.since)
-        };
+        let is_it =
+            |fileset: &&Fileset| fileset.mark() == Some(mark) && trashed_since(fileset, mark) == Some(trashed.since);
         for fileset in filesets.iter().filter(is_it) {
             let name = fileset.name();
             // First: once it is unlinked, its backups expire.
@@ -476,7 +476,7 @@ impl Driver for Scale {
         let one = |wanted: &&Wanted| {
             let junction = self.junction(&wanted.place);
             let is_in_use = |(fileset, mark): &(&Fileset, Mark)| {
-                fileset.junction() == Some(&*junction) && self.trashed_since(fileset, *mark).is_none()
+                fileset.junction() == Some(&*junction) && trashed_since(fileset, *mark).is_none()
             };
             let Some((fileset, _)) = survey.of(wanted)?.filter(is_in_use) else { return Ok(None) };
             match survey.quota(fileset.name())? {

@@ -215,6 +215,29 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
 }
 
 #[test]
+fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
+    let simulated = Simulated::start();
+    let (freezing, unlinking) = (scale(&simulated), unlinking(&simulated));
+    let bench = bench(&freezing, &|_| {});
+    let [frozen, begun] = [1, 2].map(|n| bench.wanted(n));
+    for wanted in [&frozen, &begun] {
+        freezing.ensure(wanted, &go).unwrap();
+    }
+    freezing.retire(&frozen, 5, &go).unwrap();
+    assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Seen::Trashed { since: 5 });
+    // Marked, and linked for files are open: on its way.
+    simulated.world().busy = true;
+    unlinking.retire(&begun, 6, &go).unwrap_err();
+    assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Seen::Ours(_)));
+    freezing.retire(&begun, 7, &go).unwrap();
+    let mut trash = unlinking.trash().unwrap();
+    trash.sort_by_key(|trashed| trashed.since);
+    assert_eq!(trash, [Trashed { id: frozen.id, since: 5 }, Trashed { id: begun.id, since: 6 }]);
+    unlinking.restore(&frozen, &go).unwrap();
+    assert!(bench.is_as_wanted(&frozen));
+}
+
+#[test]
 fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
