@@ -154,9 +154,7 @@ def settings(simulator, waldur_token, auth):
 
 def furnish(provisioner, environment=None):
     """Makes what is in use in the provisioner's world and not there. On a system where nothing is it makes nothing by itself."""
-    held = json.loads(subprocess.check_output([*provisioner, "status", "--json"], env=environment))["reasons"]
-    for missing in (each["id"] for each in held if each["hold"] == "drift"):
-        run([*provisioner, "restore", missing, "--make"], env=environment, stdout=subprocess.DEVNULL)
+    run([*provisioner, "restore", "--make", "--all", "--yes"], env=environment, stdout=subprocess.DEVNULL)
 
 
 def free_port():

@@ -116,7 +116,10 @@ fn choose<'a>(
         let held = plan.held.iter().filter(|held| chosen.hold.contains(&held.hold));
         let held: BTreeSet<_> = held.filter_map(|held| held.id).collect();
         let chosen = |case: &&Case| chosen.all || held.contains(&case.resource.id);
-        let possible = |case: &&Case| matches!(decision.judge(case), Verdict::Possible);
+        // What is terminated claims no directory unless somebody names it.
+        let possible = |case: &&Case| {
+            case.resource.status != Status::Removed && matches!(decision.judge(case), Verdict::Possible)
+        };
         return Ok((survey.cases.iter().filter(chosen).filter(possible).collect(), Vec::new()));
     }
     let (mut cases, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());

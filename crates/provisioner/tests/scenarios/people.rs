@@ -193,6 +193,12 @@ fn unmarked(site: &Site, count: usize) -> Vec<String> {
 #[test]
 fn many_directories_are_adopted_with_one_confirmation() {
     let site = Site::new();
+    let ended = site.order(SLURM, 9, 10);
+    site.apply();
+    site.order_end(ended.resource);
+    site.apply();
+    let others = site.at("/capstor/store/cscs/uni/p9");
+    std::fs::create_dir(&others).unwrap();
     let paths = unmarked(&site, 8);
     std::fs::set_permissions(site.at(&paths[0]), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let is_marked = |path: &String| rustix::fs::getxattr(site.at(path), MARK, &mut [0; 64][..]).is_ok();
@@ -209,6 +215,7 @@ fn many_directories_are_adopted_with_one_confirmation() {
     site.run(&["adopt", &paths[6], &paths[7]]).ends_with(0).says("2 adopted, 0 failed");
     site.run(&["adopt", "--hold", "conflict", "--yes"]).ends_with(0).says("adopted on capstor: 6").says("6 adopted");
     assert!(paths.iter().all(is_marked));
+    assert!(rustix::fs::getxattr(&others, MARK, &mut [0; 64][..]).is_err(), "its resource is terminated");
     site.run(&["plan", "--hold", "conflict"]).ends_with(0).says("0 to do, 0 held");
     site.run(&["adopt"]).ends_with(2);
     site.run(&["adopt", "--all", &paths[0]]).ends_with(2);
