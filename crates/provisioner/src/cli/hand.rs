@@ -117,9 +117,8 @@ fn choose<'a>(
         let held: BTreeSet<_> = held.filter_map(|held| held.id).collect();
         let chosen = |case: &&Case| chosen.all || held.contains(&case.resource.id);
         // What is terminated claims no directory unless somebody names it.
-        let possible = |case: &&Case| {
-            case.resource.status != Status::Removed && matches!(decision.judge(case), Verdict::Possible)
-        };
+        let possible =
+            |case: &&Case| case.resource.status != Status::Removed && matches!(decision.judge(case), Verdict::Possible);
         return Ok((survey.cases.iter().filter(chosen).filter(possible).collect(), Vec::new()));
     }
     let (mut cases, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
