@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::document::OrderState;
 use crate::pass::{Action, Answer, Report, Survey};
-use crate::plan::{Hold, Plan, WaldurRefusal};
+use crate::plan::{Case, Hold, Plan, WaldurRefusal};
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";
@@ -19,6 +20,7 @@ const LAST_PASS: &str = "hpc_storage_provisioner_last_pass_timestamp_seconds";
 const RESOURCES: &str = "hpc_storage_provisioner_resources";
 const HELD: &str = "hpc_storage_provisioner_held";
 const OLDEST: &str = "hpc_storage_provisioner_oldest_pending_seconds";
+const OLDEST_WAITING: &str = "hpc_storage_provisioner_oldest_waiting_order_seconds";
 const STEPS: &str = "hpc_storage_provisioner_steps_total";
 const TASKS: &str = "hpc_storage_provisioner_tasks_total";
 const PENDING: &str = "hpc_storage_provisioner_pending";
@@ -26,7 +28,7 @@ const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
 const REFUSED_BY_WALDUR: &str = "hpc_storage_provisioner_refused_by_waldur";
 
 /// Every metric with its labels and what it says.
-pub const METRICS: [(&str, &[&str], &str); 11] = [
+pub const METRICS: [(&str, &[&str], &str); 12] = [
     (
         PASSES,
         &["outcome"],
@@ -44,6 +46,11 @@ pub const METRICS: [(&str, &[&str], &str); 11] = [
         OLDEST,
         &[],
         "For how long the resource has been waiting that has work to be done or is held by a fault, the longest of all.",
+    ),
+    (
+        OLDEST_WAITING,
+        &[],
+        "For how long an order has been waiting for neither its customer nor this program, the longest of all: for Waldur's worker, or for a GID or UID of the HPC User API.",
     ),
     (
         PENDING,
@@ -101,6 +108,8 @@ struct State {
     systems: BTreeSet<String>,
     /// Since when each resource has work or waits.
     pending: BTreeMap<Uuid, SystemTime>,
+    /// Since when each resource has an order that waits for Waldur's worker, or for a GID or UID.
+    waiting: BTreeMap<Uuid, SystemTime>,
     /// Those of them whose work came to its end. One that the next plan has again was not done by that.
     done: BTreeSet<Uuid>,
 }
@@ -194,14 +203,17 @@ impl Seen {
             counter!(STEPS, "step" => step.name()).increment(1);
         }
         let tasks = plan.tasks.iter().map(|task| task.id);
-        let waiting = plan.held.iter().filter(|held| held.hold == Hold::Fault).filter_map(|held| held.id);
-        let pending: BTreeSet<_> = tasks.chain(waiting).collect();
+        let held_by =
+            |hold| plan.held.iter().filter(move |held| held.hold == hold).filter_map(|held| held.id).collect();
+        let faults: BTreeSet<_> = held_by(Hold::Fault);
+        // An order in any other state waits for its customer, or for the project to start.
+        let is_placed = |case: &&Case| case.resource.order.as_ref().is_some_and(|it| it.state != OrderState::Other);
+        let placed: BTreeSet<_> = survey.cases.iter().filter(is_placed).map(|case| case.resource.id).collect();
+        let waiting: BTreeSet<_> = held_by(Hold::Waiting);
         let now = self.clock.now();
         state.done.clear();
-        state.pending.retain(|id, _| pending.contains(id));
-        for id in pending {
-            state.pending.entry(id).or_insert(now);
-        }
+        keep_since(&mut state.pending, &tasks.chain(faults).collect(), now);
+        keep_since(&mut state.waiting, &(&waiting & &placed), now);
     }
 
     /// A pass came to its end.
@@ -219,6 +231,8 @@ impl Seen {
         let left = state.pending.iter().filter(|(id, _)| !state.done.contains(id));
         let ages: Vec<_> = left.map(|(_, since)| now.duration_since(*since).unwrap_or_default()).collect();
         gauge!(OLDEST).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
+        let waiting = state.waiting.values().min().map(|since| now.duration_since(*since).unwrap_or_default());
+        gauge!(OLDEST_WAITING).set(waiting.unwrap_or_default().as_secs_f64());
         let mut from = 0;
         for (name, to) in AGES {
             let count = ages.iter().filter(|age| (from..to).contains(&age.as_secs())).count();
@@ -263,6 +277,14 @@ impl Seen {
                 "under_way_seconds": state.began.map(|began| since(began).as_secs()), "pending": state.pending.keys().filter(|id| !state.done.contains(id)).count(),
             }),
         )
+    }
+}
+
+/// Keeps the times of the resources `ids`, and enters `now` for the new ones.
+fn keep_since(since: &mut BTreeMap<Uuid, SystemTime>, ids: &BTreeSet<Uuid>, now: SystemTime) {
+    since.retain(|id, _| ids.contains(id));
+    for id in ids {
+        since.entry(*id).or_insert(now);
     }
 }
 

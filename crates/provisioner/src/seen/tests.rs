@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::document::{Document, Status};
+use crate::document::{Document, Offering, OrderKind, OrderState, Status};
 use crate::pass::model::resource;
 use crate::plan::{Case, Held, Lately, Step, Task, TaskAction};
 
@@ -84,6 +84,42 @@ fn what_asks_waits_for_a_person_and_a_fault_for_nobody() {
             seen.planned(&Plan { tasks: Vec::new(), held: vec![held("capstor", hold)] }, &survey(&[]));
             assert_eq!(seen.ready().1["pending"], pending, "{hold:?}");
         });
+    }
+}
+
+#[test]
+fn an_order_that_waits_for_waldurs_worker_or_a_gid_shows_its_age() {
+    for (order, expected) in [
+        // Approved, and Waldur's worker does not carry it out.
+        (Some((OrderState::Executing, Offering::Basic)), 7200.0),
+        // The project has no GID.
+        (Some((OrderState::PendingProvider, Offering::SiteAgent)), 7200.0),
+        // The customer has not approved it.
+        (Some((OrderState::Other, Offering::SiteAgent)), 0.0),
+        (None, 0.0),
+    ] {
+        let seconds = Arc::new(AtomicU64::new(1_000_000));
+        let read = Arc::clone(&seconds);
+        let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
+        let order = order.map(|(state, offering)| (OrderKind::Create, state, offering));
+        let resource = resource(1, Status::Pending, order, 1.0);
+        let case =
+            Case { resource, wanted: Err(obstacle()), seen: Err(String::new()), unfinished: false, last_order: None };
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let seen = Seen::new(&clock, Duration::from_mins(1));
+            for _ in 0..3 {
+                let plan = Plan { tasks: Vec::new(), held: vec![held("capstor", Hold::Waiting)] };
+                seen.planned(&plan, &survey(std::slice::from_ref(&case)));
+                seen.ended(&Report::default(), Duration::from_secs(1));
+                seconds.fetch_add(3600, Ordering::Relaxed);
+            }
+        });
+        let text = handle.render();
+        let line = text.lines().find(|line| line.starts_with(OLDEST_WAITING)).unwrap();
+        let shown: f64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+        assert_eq!(shown.to_bits(), f64::to_bits(expected), "{order:?}");
     }
 }
 
