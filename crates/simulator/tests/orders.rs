@@ -332,6 +332,23 @@ async fn usage_has_at_most_two_decimals() {
 }
 
 #[tokio::test]
+async fn usage_is_taken_of_a_resource_that_is_in_use_alone() {
+    let sim = Simulator::start(World::demo()).await;
+    let resource = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
+    for (state, status) in
+        [("OK", 201), ("Updating", 201), ("Terminating", 201), ("Creating", 400), ("Erred", 400), ("Terminated", 400)]
+    {
+        sim.world(|world| world.resource_by_slug_mut("capstor-store-0").unwrap().set("state", state));
+        let body = json!({ "resource": resource.simple().to_string(), "usages": [{ "type": "storage", "amount": 1 }] });
+        let (answered, body) = post(&sim, "marketplace-component-usages/set_usage", body).await;
+        assert_eq!(answered, status, "{state}: {body}");
+        if status == 400 {
+            assert_eq!(body, json!({ "resource": ["Resource is not in valid state."] }), "{state}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_terminated_resource_comes_back_by_a_restore_order() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| {

@@ -42,7 +42,9 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, fresh: bool) -> Resul
                     None
                 }
             };
-            if let (true, Some(usage)) = (report, known) {
+            // Waldur takes usage in these states alone (400).
+            let reportable = matches!(resource.status, Status::Active | Status::Updating | Status::Removing);
+            if let (true, true, Some(usage)) = (report, reportable, known) {
                 let amount = hundredths(usage.space.0, terabyte.bytes());
                 if let Err(fault) = site.source.report_usage(resource.id, &site.settings.usage_component, amount) {
                     out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&fault)));

@@ -135,6 +135,11 @@ fn usage_is_shown_and_reported() {
     assert_eq!((reported[0].resource, &*reported[0].component), (made.resource, "storage"));
     assert!((reported[0].amount - 0.01).abs() < f64::EPSILON, "rounded up: {}", reported[0].amount);
 
+    // Waldur takes none of a resource that is erred, which is shown all the same.
+    site.simulator.world(|world| world.resources.get_mut(&made.resource).unwrap().set("state", "Erred"));
+    site.run(&["usage", "--report"]).ends_with(0).says(PATH);
+    site.simulator.world(|world| world.resources.get_mut(&made.resource).unwrap().set("state", "OK"));
+
     site.set("PROVISIONER_USAGE_COMPONENT", "moons");
     let said = site.run(&["usage", "--report"]).ends_with(1).told(PATH).told("400");
     assert!(said.err.contains("1 could not be read or told"), "{}", said.err);

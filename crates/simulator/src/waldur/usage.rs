@@ -10,7 +10,7 @@ use super::{offerings, refusals};
 use crate::World;
 use crate::http::{Call, Reply};
 use crate::server::Shared;
-use crate::world::Usage;
+use crate::world::{ResourceState, Usage};
 
 /// `POST …/set_usage/`: by `resource`; the way by `plan_period` is not simulated.
 pub(super) fn set(shared: &Shared, call: &Call) -> Reply {
@@ -34,6 +34,9 @@ pub(super) fn set(shared: &Shared, call: &Call) -> Reply {
         return refusals::forbidden();
     }
     let id = row.uuid;
+    if !matches!(row.state(), Some(ResourceState::Ok | ResourceState::Updating | ResourceState::Terminating)) {
+        return refusals::invalid("resource", "Resource is not in valid state.");
+    }
     let usages = body["usages"].as_array().cloned().unwrap_or_default();
     let kind = |usage: &Value| usage["type"].as_str().unwrap_or_default().to_owned();
     let unknown: Vec<String> = usages.iter().map(kind).filter(|kind| !offering.components.contains(kind)).collect();
