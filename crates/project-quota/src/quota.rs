@@ -16,6 +16,9 @@ const SET_LIMITS: Command = Command { number: 0x5804, name: "Q_XSETQLIM" };
 const GET_QUOTA: Command = Command { number: 0x5803, name: "Q_XGETQUOTA" };
 const GET_STATE: Command = Command { number: 0x5808, name: "Q_XGETQSTATV" };
 
+/// Does nothing where there are quotas.
+const SYNC: Command = Command { number: 0x5807, name: "Q_XQUOTASYNC" };
+
 /// The unit of space of these calls, in bytes.
 const UNIT: u64 = 512;
 
@@ -97,7 +100,8 @@ const _: () = assert!(size_of::<Statv>() == 160);
 #[expect(unsafe_code, reason = "vouches for the layout")]
 // SAFETY: the fields are those of the header, in their order, checked by size; integers alone.
 unsafe impl Layout for Statv {
-    const COMMANDS: &'static [c_uint] = &[GET_STATE.number];
+    // The kernel does not look at the argument of the second one.
+    const COMMANDS: &'static [c_uint] = &[GET_STATE.number, SYNC.number];
 }
 
 /// `FS_QSTATV_VERSION1`.
@@ -116,8 +120,15 @@ pub struct State {
     pub enforced: bool,
 }
 
-/// Whether project quotas are on, on the file system of `fd`. A kernel or file system that has none of them at all (ENOSYS,
-/// EOPNOTSUPP, ENOTTY) is an error.
+/// Whether the kernel has quotas for the file system of `fd`, turned on or not.
+///
+/// ENOSYS of the other calls has two causes: the kernel has no quotas (at all, or for this file system), or none is turned on.
+pub fn is_supported(fd: BorrowedFd<'_>) -> bool {
+    quotactl(fd, SYNC, 0, &mut Statv::default()).err().is_none_or(|error| error.errno() != Some(Errno::NOSYS))
+}
+
+/// Whether project quotas are on, on the file system of `fd`. It is an error where no quotas of any kind are turned on, or the
+/// kernel has none (ENOSYS; [`is_supported`] tells which).
 pub fn state(fd: BorrowedFd<'_>) -> Result<State, Error> {
     let mut found = Statv { version: STATV_VERSION, ..Statv::default() };
     quotactl(fd, GET_STATE, 0, &mut found)?;
@@ -193,6 +204,14 @@ mod tests {
         assert_eq!(offset_of!(Statv, files), 8);
         assert_eq!(offset_of!(Statv, time_limits), 80);
         assert_eq!(offset_of!(Statv, padding2), 104);
+    }
+
+    #[test]
+    fn a_file_system_without_quotas_is_told_from_one_where_they_are_off() {
+        use std::os::fd::AsFd;
+        let proc = std::fs::File::open("/proc").unwrap();
+        assert_eq!(state(proc.as_fd()).unwrap_err().errno(), Some(Errno::NOSYS));
+        assert!(!is_supported(proc.as_fd()));
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl Quotas for Kernel {
                 Some(Errno::PERM) => {
                     Fault::passing("project quotas need the capability CAP_SYS_ADMIN: give it to the program", error)
                 }
-                Some(Errno::NOSYS) => failed("the state of project quotas cannot be read", error),
+                Some(Errno::NOSYS) if quota::is_supported(root) => {
+                    Fault::passing(format!("project quotas are off: {remedy}"), error)
+                }
+                Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
                 _ => Fault::passing(format!("project quotas cannot be asked for: {remedy}"), error),
             }),
         }
@@ -103,7 +106,7 @@ impl Quotas for Kernel {
 
     fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
         let found = quota::get(directory, number(project)?)
-            .map_err(|error| failed(&format!("the quota of project {project} cannot be read"), error))?;
+            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be read"), error))?;
         let limits = found.limits.all().and_then(|all| {
             let space = [all.space_soft, all.space_hard].map(|n| Bytes(n.get()));
             Limits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
@@ -120,20 +123,25 @@ impl Quotas for Kernel {
             inodes_hard: n(limits.inodes_hard().0)?,
         };
         quota::set(directory, number(project)?, &all)
-            .map_err(|error| failed(&format!("the quota of project {project} cannot be set"), error))
+            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be set"), error))
     }
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
         quota::clear(root, number(project)?)
-            .map_err(|error| failed(&format!("the quota of project {project} cannot be taken away"), error))
+            .map_err(|error| failed(root, &format!("the quota of project {project} cannot be taken away"), error))
     }
 }
 
-/// The fault of a call about quotas. No mount option helps where the kernel has no quotas at all.
-fn failed(what: &str, error: project_quota::Error) -> Fault {
-    if error.errno() != Some(Errno::NOSYS) {
-        return Fault::passing(what, error);
+/// The fault of a call about quotas on the file system of `fd`.
+fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> Fault {
+    if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
+        return without_quotas(what, error);
     }
+    Fault::passing(what, error)
+}
+
+/// No mount option helps where the kernel has no quotas.
+fn without_quotas(what: &str, error: project_quota::Error) -> Fault {
     Fault::passing(
         format!(
             "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
