@@ -179,6 +179,14 @@ pub struct Trashed {
     pub since: u64,
 }
 
+/// Why a place within another resource's directory is not used. The data of the one would go away with the other.
+fn nested(above: &str, other: Uuid) -> String {
+    format!(
+        "it would lie within {above}, which is marked as the directory of another resource, {other}: give one of them another \
+         path in Waldur"
+    )
+}
+
 /// What stopped a driver.
 #[derive(Debug, Error)]
 pub enum Fault {

@@ -107,6 +107,17 @@ pub struct Survey {
     pub lately: Lately,
 }
 
+impl Survey {
+    /// The same, with everything that Waldur refused due to be tried again: a person does not wait for what the loop waits for.
+    #[must_use]
+    pub fn retried(mut self) -> Self {
+        for refused in self.cases.iter_mut().filter_map(|case| case.last_order.as_mut()?.refused.as_mut()) {
+            refused.backs_off = false;
+        }
+        self
+    }
+}
+
 /// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
 pub fn survey(
     systems: &[System],

@@ -201,12 +201,10 @@ impl Work<'_> {
 
     fn survey(&mut self, read: &dyn Fn() -> Result<Document, Fault>) -> Result<Survey, PassError> {
         let past = self.journal.past();
-        // A person does not wait for what the loop waits for.
-        let past = if self.by == LOOP { past } else { past.retried() };
         let survey = pass::survey(&self.site.systems, read, &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
         self.ledger.save().map_err(PassError::Ledger)?;
-        Ok(survey)
+        Ok(if self.by == LOOP { survey } else { survey.retried() })
     }
 
     /// Carries out the whole plan of a survey, which was made just now, and closes what needs nothing any more. `confirmed`: a

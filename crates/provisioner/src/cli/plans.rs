@@ -69,6 +69,7 @@ pub(super) fn plan(
     let (survey, notes) = site.look(fresh)?;
     out::notes(&notes);
     // A file is what a person looks at before saying yes: it has everything.
+    let survey = if file.is_some() { survey.retried() } else { survey };
     let mut plan = pass::planned(&survey, site.settings.policy, file.is_some());
     filter.apply(&mut plan);
     if let Some(file) = file {

@@ -79,7 +79,7 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
                 info!("no pass: {}", told(&held));
             }
             Err(fault) if site.stop.load(Ordering::Relaxed) => {
-                info!("the pass was stopped by a signal: {}", told(&fault))
+                info!("the pass was stopped by a signal: {}", told(&fault));
             }
             Err(fault) => {
                 seen.failed(began.elapsed());

@@ -57,6 +57,7 @@ impl Bench<'_> {
         self.a_life();
         self.changes();
         self.what_is_not_ours_stays();
+        self.nothing_nests();
         self.killed_anywhere();
     }
 
@@ -126,6 +127,24 @@ impl Bench<'_> {
             assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
         }
         assert!(self.is_as_wanted(&wanted));
+    }
+
+    /// No resource's directory lies within another's.
+    fn nothing_nests(&self) {
+        let (driver, outer) = (self.driver, self.wanted(7));
+        driver.ensure(&outer, &go).unwrap();
+        let inner = Wanted {
+            place: Place::parse(&format!("/sys/{}/sub", outer.place), "/sys").unwrap(),
+            parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
+            ..self.wanted(8)
+        };
+        let seen = self.seen(&inner);
+        assert!(matches!(&seen, Seen::Obstructed(why) if why.contains(&outer.id.to_string())), "{seen:?}");
+        let fault = driver.ensure(&inner, &go);
+        assert!(matches!(&fault, Err(Fault::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
+        assert!(self.is_as_wanted(&outer), "{:?}", self.seen(&outer));
+        driver.retire(&outer, 7_000, &go).unwrap();
+        driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
     }
 
     /// Stopped before each effect in turn, and called again: the same end, nothing doubled, nothing left over.

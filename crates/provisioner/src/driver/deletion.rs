@@ -25,22 +25,29 @@ const ROUNDS_OF_TOP: u32 = 1 << 14;
 /// What lies deeper than [`DEEPEST`] is lifted: renamed to the top of the tree itself, where it lies high enough to be
 /// deleted. File systems with project quotas refuse that to a directory whose project ID is not the top's; `alike` gives it
 /// that ID.
-pub(super) fn delete(trash: &OwnedFd, name: &str, alike: Alike<'_>, walked: &Walked) -> Result<(), Fault> {
+/// Each directory is shown to `ours` before anything in it is deleted.
+pub(super) fn delete(
+    trash: &OwnedFd,
+    name: &str,
+    (alike, ours): (Alike<'_>, Alike<'_>),
+    walked: &Walked,
+) -> Result<(), Fault> {
     let name = CString::new(name).map_err(|error| Fault::passing("a name in the trash", error))?;
     let top = match open_below(trash, &*name) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(cannot(error)),
     };
-    Deletion { top: &top, alike, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
+    Deletion { top: &top, alike, ours, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
 }
 
-/// Gives a directory the project ID of the top one.
+/// Gives a directory the project ID of the top one, or tells whether it is the resource's own.
 pub(super) type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Fault>;
 
 struct Deletion<'a> {
     top: &'a OwnedFd,
     alike: Alike<'a>,
+    ours: Alike<'a>,
     walked: &'a Walked,
     /// How many names for what is lifted were tried.
     lifted: u64,
@@ -105,6 +112,7 @@ impl Deletion<'_> {
                 }
                 Err(error) => return Err(cannot(error)),
             };
+            (self.ours)(below.as_fd())?;
             if depth < DEEPEST {
                 self.directory(directory, name, below.as_fd(), depth + 1)?;
             } else {

@@ -29,6 +29,21 @@ struct Directory {
     present: Present,
 }
 
+impl Tree {
+    /// Why the place lies within another resource's directory, if it does.
+    fn above(&self, wanted: &Wanted) -> Option<String> {
+        std::iter::successors(wanted.place.parent(), Place::parent).find_map(|above| {
+            let other = self.places.get(&above)?.mark.filter(|mark| *mark != wanted.id)?;
+            Some(super::nested(&above.to_string(), other))
+        })
+    }
+
+    /// Whether another resource's directory lies below a place.
+    fn has_below(&self, place: &Place) -> bool {
+        self.places.iter().any(|(below, it)| place.holds(below) && it.mark.is_some())
+    }
+}
+
 const BLOCK: u64 = 4096;
 
 impl Memory {
@@ -105,7 +120,7 @@ impl Driver for Memory {
                 None => Seen::Unmarked(it.present.clone()),
             },
             (None, Some((since, _))) => Seen::Trashed { since: *since },
-            (None, None) => Seen::Absent,
+            (None, None) => tree.above(wanted).map_or(Seen::Absent, Seen::Obstructed),
         };
         wanted.iter().map(|wanted| Ok(one(wanted))).collect()
     }
@@ -134,6 +149,9 @@ impl Driver for Memory {
             }
             Some(_) => Err(Fault::Conflict("the place is taken".into())),
             None => {
+                if let Some(why) = self.tree().above(wanted) {
+                    return Err(Fault::Conflict(why));
+                }
                 before("make aside")?;
                 self.tree().building.insert(wanted.id, Directory { mark: None, present: bare() });
                 before("owner, project, limits, mode, mark")?;
@@ -163,6 +181,9 @@ impl Driver for Memory {
             Some(_) => return Err(Fault::Conflict("the directory is not ours".into())),
             None => return Ok(()),
         }
+        if self.tree().has_below(&wanted.place) {
+            return Err(Fault::Conflict("a directory in it is another resource's".into()));
+        }
         before("freeze")?;
         self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
             it.present.mode = Mode(0);
@@ -179,6 +200,9 @@ impl Driver for Memory {
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         before("take out of the trash")?;
         let mut tree = self.tree();
+        if tree.has_below(&wanted.place) {
+            return Err(Fault::Conflict("something is at its place".into()));
+        }
         if !tree.places.contains_key(&wanted.place)
             && let Some((_, back)) = tree.trash.remove(&wanted.id)
         {

@@ -173,7 +173,7 @@ impl Scale {
                 None => self.present(survey, root, other, &wanted.place).map(Seen::Unmarked),
             },
             None => match mount::look(root, &wanted.place.to_string())? {
-                Found::Nothing => Ok(Seen::Absent),
+                Found::Nothing => Ok(survey.above(&junction, wanted).map_or(Seen::Absent, Seen::Obstructed)),
                 Found::Directory { .. } => Ok(Seen::Obstructed("a directory there is no fileset".into())),
                 Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
             },
@@ -233,7 +233,11 @@ impl Scale {
     fn bring(&self, wanted: &Wanted, restores: bool, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        let (name, held, linked) = if let Some((fileset, mark)) = self.ours(&survey, wanted)? {
+        let found = self.ours(&survey, wanted)?;
+        if found.is_none_or(|(fileset, _)| fileset.junction().is_none()) {
+            survey.above(&self.junction(&wanted.place), wanted).map_or(Ok(()), |why| Err(Fault::Conflict(why)))?;
+        }
+        let (name, held, linked) = if let Some((fileset, mark)) = found {
             if !restores && trashed_since(fileset, mark).is_some() {
                 return Err(Fault::Conflict(format!("the fileset {} is in the trash; restore it", fileset.name())));
             }
@@ -322,6 +326,30 @@ impl Survey {
         }
     }
 
+    /// Why a junction lies within another resource's fileset, if it does.
+    fn above(&self, junction: &str, wanted: &Wanted) -> Option<String> {
+        let holds = |above: &str| junction.strip_prefix(above).is_some_and(|below| below.starts_with('/'));
+        self.filesets.iter().find_map(|fileset| {
+            let at = fileset.junction().filter(|at| holds(at))?;
+            let other = fileset.mark().filter(|mark| mark.id != wanted.id)?;
+            Some(super::nested(at, other.id))
+        })
+    }
+
+    /// A conflict where another resource's fileset is linked below a junction.
+    fn below(&self, junction: &str, wanted: &Wanted) -> Result<(), Fault> {
+        let is_below = |at: &str| at.strip_prefix(junction).is_some_and(|below| below.starts_with('/'));
+        let other = self.filesets.iter().find(|fileset| {
+            fileset.junction().is_some_and(is_below) && fileset.mark().is_some_and(|mark| mark.id != wanted.id)
+        });
+        other.map_or(Ok(()), |other| {
+            let name = other.name();
+            Err(Fault::Conflict(format!(
+                "the fileset {name} of another resource is linked below {junction}: move it first"
+            )))
+        })
+    }
+
     fn at(&self, junction: &str) -> Option<&Fileset> {
         self.filesets.iter().find(|fileset| fileset.junction() == Some(junction))
     }
@@ -387,7 +415,8 @@ impl Driver for Scale {
             return Ok(());
         }
         let name = fileset.name();
-        if fileset.junction().is_some() {
+        if let Some(junction) = fileset.junction() {
+            survey.below(junction, wanted)?;
             mount::close(root.as_fd(), &wanted.place, before)?;
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
@@ -423,6 +452,7 @@ impl Driver for Scale {
             if let Some(other) = survey.at(&self.junction(&wanted.place)) {
                 return Err(Fault::Conflict(format!("the fileset {} is in its place", other.name())));
             }
+            survey.above(&self.junction(&wanted.place), wanted).map_or(Ok(()), |why| Err(Fault::Conflict(why)))?;
             self.link(root.as_fd(), fileset.name(), wanted, before)?;
         }
         self.bring(wanted, true, before)

@@ -27,6 +27,7 @@ pub(super) mod handle;
 #[cfg(test)]
 pub(super) mod injected;
 mod making;
+mod nesting;
 pub(super) mod renaming;
 mod trash;
 mod walk;
@@ -146,6 +147,7 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Makes the directory aside and puts it in place.
     fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        self.not_nested(root, wanted)?;
         let parent = making::parent(root, wanted, &|above, path| self.takes(above, path), before)?;
         let aside = making::aside(wanted.id);
         before(&format!("make {aside} beside {}", wanted.place))?;
@@ -316,6 +318,12 @@ impl<Q: Quotas> Tree<Q> {
         Ok(trash)
     }
 
+    /// A conflict where the place lies within another resource's directory.
+    fn not_nested(&self, root: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+        let nested = nesting::above(root, &self.mark, (&wanted.place, wanted.id), &nesting::Above::default())?;
+        nested.map_or(Ok(()), |why| Err(Fault::Conflict(format!("{}: {why}", wanted.place))))
+    }
+
     /// The directory at the place, if it is ours to work on.
     fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
         let directory = open_below(root, &*wanted.place.to_string())
@@ -385,8 +393,16 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
         match self.root() {
             Ok(root) => {
-                let trash = OnceCell::new();
-                wanted.iter().map(|wanted| self.look(&root, wanted, &trash)).collect()
+                let (trash, above) = (OnceCell::new(), nesting::Above::default());
+                let one = |wanted: &&Wanted| {
+                    let seen = self.look(&root, wanted, &trash)?;
+                    if !matches!(seen, Seen::Absent | Seen::Unmarked(_)) {
+                        return Ok(seen);
+                    }
+                    let nested = nesting::above(&root, &self.mark, (&wanted.place, wanted.id), &above)?;
+                    Ok(nested.map_or(seen, Seen::Obstructed))
+                };
+                wanted.iter().map(one).collect()
             }
             Err(fault) => {
                 let fault = crate::pass::told(&fault);
@@ -418,6 +434,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         let directory = self.ours(&root, wanted)?;
         // What cannot leave is not to be frozen.
+        nesting::below(&directory, &self.mark, (&wanted.place.to_string(), wanted.id))?;
         self.can_leave(&root, &directory, &wanted.place)?;
         before(&format!("freeze {}", wanted.place))?;
         let (parent, trash) = (self.above(&root, wanted)?, self.trash_for(&root)?);
@@ -459,6 +476,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             })?;
         }
         if let Some(trashed) = newest.filter(|_| free) {
+            self.not_nested(&root, wanted)?;
             let takes =
                 |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
             let parent = making::parent(&root, wanted, &takes, before)?;
@@ -482,7 +500,10 @@ impl<Q: Quotas> Driver for Tree<Q> {
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => return Ok(()),
             Some(other) => return Err(Fault::Conflict(format!("{} is marked as that of {other}", wanted.place))),
-            None => before(&format!("mark {} as that of {}", wanted.place, wanted.id))?,
+            None => {
+                self.not_nested(&root, wanted)?;
+                before(&format!("mark {} as that of {}", wanted.place, wanted.id))?;
+            }
         }
         self.mark.write(&directory, wanted.id)?;
         sync(&directory)
@@ -498,6 +519,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(error) => return Err(obstructed(&name, error)),
         };
         self.is_of(trashed, &directory)?;
+        nesting::below(&directory, &self.mark, (&name, trashed.id))?;
         self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
         // First, for without the tree nobody would look for them.
         if let Some(project) = project {
@@ -507,7 +529,13 @@ impl<Q: Quotas> Driver for Tree<Q> {
         before(&format!("delete {name} from the trash for good"))?;
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
-        delete(&trash, &name, &alike, &self.walked)
+        let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {
+            Some(other) if other != trashed.id => Err(Fault::Conflict(format!(
+                "a directory in {name} in the trash is marked as that of another resource, {other}: move it out of there"
+            ))),
+            _ => Ok(()),
+        };
+        delete(&trash, &name, (&alike, &ours), &self.walked)
     }
 
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {

@@ -143,6 +143,9 @@ impl Vast {
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(At::Obstructed(format!("the quota of {path} is {other}'s")));
         }
+        if !ours && let Some(why) = survey.nested_in(&path, wanted) {
+            return Ok(At::Obstructed(why));
+        }
         if let Some(elsewhere) = survey.of(wanted.id).filter(|quota| quota.path != path)
             && !survey.trash.contains_key(&wanted.id)
         {
@@ -374,6 +377,7 @@ impl Driver for Vast {
             At::Obstructed(why) => return Err(Fault::Conflict(why)),
             At::Unmarked(_, _, quota) => return Err(unmarked(wanted, quota)),
         };
+        survey.nothing_nested(&quota.path, wanted.id)?;
         let Some(usage) = present.usage else {
             return Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)));
         };
@@ -427,6 +431,7 @@ impl Driver for Vast {
         survey.prove_trashed(root.as_fd(), trashed.id)?;
         // First, for without the tree nobody would look for it any more.
         if let Some(quota) = survey.of(trashed.id) {
+            survey.nothing_nested(&quota.path, trashed.id)?;
             before(&format!("delete the quota {} of {}", quota.name, quota.path))?;
             self.management.delete(quota.id)?;
         }

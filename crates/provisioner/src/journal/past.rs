@@ -50,15 +50,6 @@ impl Past {
         self.orders.get(&resource)
     }
 
-    /// The same past, with every refusal of Waldur due to be tried again: a person asks for it.
-    #[must_use]
-    pub fn retried(mut self) -> Self {
-        for refused in self.orders.values_mut().filter_map(|last| last.refused.as_mut()) {
-            refused.backs_off = false;
-        }
-        self
-    }
-
     pub(super) fn unasked(&self) -> &[Unasked] {
         &self.unasked
     }

@@ -278,3 +278,24 @@ fn an_options_order_that_waldur_ends_on_approval_is_not_said_to_be_done_again() 
     site.apply().says("1 done");
     assert_eq!((done(&site), site.states(Ordered { order: waits, ..made }).0), (before + 1, OrderState::Done));
 }
+
+#[test]
+fn nothing_is_made_within_the_directory_of_a_resource_that_is_missing_from_the_list() {
+    for system in [SLURM, BASIC] {
+        let site = Site::new();
+        let made = site.order(system, 0, 10);
+        site.apply();
+        site.simulator.world(|world| {
+            world.resources.shift_remove(&made.resource);
+            world.orders.shift_remove(&made.order);
+        });
+        let inner = site.order(system, 1, 10);
+        let path = format!("/{system}/store/cscs/uni/p0/sub");
+        site.simulator.world(|world| world.change(inner.resource, "backend_id", path.clone().into()));
+        site.apply().says("0 done");
+        let (hold, reason) = held(&site, inner.resource);
+        assert!(hold == "conflict" && reason.contains(&made.resource.to_string()), "{hold}: {reason}");
+        assert!(!site.at(&path).exists());
+        assert_eq!(site.states(inner).0, OrderState::PendingProvider);
+    }
+}

@@ -9,6 +9,7 @@ use crate::driver::conformance::Bench;
 use crate::driver::quotas::declared::Declared;
 use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed};
 use crate::place::Place;
+use uuid::Uuid;
 
 const RULES: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
 
@@ -550,4 +551,71 @@ fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
     fs::write(&trash, "").unwrap();
     assert!(matches!(bench.seen(&there), Seen::Ours(_)));
     assert!(driver.observe(&[&gone]).pop().unwrap().is_err());
+}
+
+/// Marks a directory as that of another resource, as an earlier version could have.
+fn mark_as_anothers(directory: &Path) {
+    let other = Uuid::from_u128(0xbad).hyphenated().to_string();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(directory, "user.hpc-storage.resource", other.as_bytes(), flags).unwrap();
+}
+
+#[test]
+fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let top = root.path().join(wanted.place.to_string());
+    let inner = top.join("deeper/inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("data"), "precious").unwrap();
+    mark_as_anothers(&inner);
+    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("deeper/inner")), "{fault}");
+    assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+
+    // In the trash all the same, by an earlier version.
+    fs::create_dir(root.path().join(".trash")).unwrap();
+    fs::rename(&top, root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
+    let trashed = Trashed { id: wanted.id, since: 5 };
+    let fault = driver.purge(&trashed, None, &go).unwrap_err();
+    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    let found = root.path().join(format!(".trash/{}.5/deeper/inner", wanted.id));
+    assert_eq!(fs::read_to_string(found.join("data")).unwrap(), "precious");
+    fs::rename(&found, root.path().join("inner")).unwrap();
+    driver.purge(&trashed, None, &go).unwrap();
+    assert_eq!(driver.trash().unwrap(), []);
+}
+
+#[test]
+fn deleting_stops_at_anothers_directory_wherever_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let inner = root.path().join("tree/inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("data"), "precious").unwrap();
+    let trash = open_below(OwnedFd::from(fs::File::open(root.path()).unwrap()), ".").unwrap();
+    let stops = |_: BorrowedFd<'_>| Err(Fault::Conflict("another's".into()));
+    let fault = delete(&trash, "tree", (&|_| Ok(()), &stops), &Walked::default()).unwrap_err();
+    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    assert!(inner.join("data").exists());
+}
+
+#[test]
+fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    driver.retire(&wanted, 5, &go).unwrap();
+    let above = root.path().join(wanted.place.parent().unwrap().to_string());
+    mark_as_anothers(&above);
+    assert!(matches!(driver.restore(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(bench.seen(&wanted), Seen::Trashed { .. }));
+    fs::create_dir(root.path().join(wanted.place.to_string())).unwrap();
+    let other = Wanted { id: Uuid::from_u128(7), ..wanted };
+    assert!(matches!(driver.adopt(&other, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(bench.seen(&other), Seen::Obstructed(_)));
 }

@@ -37,6 +37,29 @@ impl Survey {
         self.quotas.iter().filter(|quota| quota.path != path && holds(&quota.path, path)).collect()
     }
 
+    /// Why a path lies within another resource's directory, if it does.
+    pub(super) fn nested_in(&self, path: &str, wanted: &Wanted) -> Option<String> {
+        let mut above = self.others(wanted.id).filter(|(quota, _)| quota.path != path && holds(&quota.path, path));
+        above.next().map(|(quota, other)| crate::driver::nested(&quota.path, other))
+    }
+
+    /// A conflict where another resource's directory lies below a path.
+    pub(super) fn nothing_nested(&self, path: &str, id: Uuid) -> Result<(), Fault> {
+        let is_below = |quota: &Quota| quota.path != path && holds(path, &quota.path);
+        self.others(id).find(|(quota, _)| is_below(quota)).map_or(Ok(()), |(quota, other)| {
+            let below = &quota.path;
+            Err(Fault::Conflict(format!(
+                "{below} is the directory of another resource, {other}: move it out of {path} first"
+            )))
+        })
+    }
+
+    /// The quotas of other resources whose directories are not in the trash.
+    fn others(&self, id: Uuid) -> impl Iterator<Item = (&Quota, Uuid)> {
+        let marked = self.quotas.iter().filter_map(|quota| Some((quota, quota.mark()?)));
+        marked.filter(move |(_, mark)| *mark != id && !self.trash.contains_key(mark))
+    }
+
     /// Another resource's quota that is for the directory with this inode, wherever that lies now.
     pub(super) fn other_for(&self, inode: u64, wanted: &Wanted) -> Option<&Quota> {
         let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(wanted.id);

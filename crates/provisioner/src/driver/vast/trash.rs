@@ -73,7 +73,7 @@ fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Resu
 pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), Fault> {
     let trash = open(root, TRASH).map_err(|error| Fault::passing("the trash cannot be read", error))?;
     // No project IDs here.
-    deletion::delete(&trash, &name(trashed), &|_| Ok(()), walked)
+    deletion::delete(&trash, &name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)
 }
 
 #[cfg(test)]

@@ -270,9 +270,11 @@ fn deletes_what_is_deep_and_another_projects(variable: &str) {
         quotas.tag(File::open(above).unwrap().as_fd(), 7007, None).unwrap();
     }
     let trash = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
-    let refused = deletion::delete(&trash, "deletes", &|_| Err(Fault::unclear("not alike")), &Walked::default());
+    let refused =
+        deletion::delete(&trash, "deletes", (&|_| Err(Fault::unclear("not alike")), &|_| Ok(())), &Walked::default());
     assert_eq!(refused.unwrap_err().to_string(), "not alike");
-    deletion::delete(&trash, "deletes", &|other| quotas.tag(other, 7006, None), &Walked::default()).unwrap();
+    deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &Walked::default())
+        .unwrap();
     assert!(!path.exists());
 }
 

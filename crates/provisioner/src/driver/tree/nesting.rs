@@ -1,0 +1,82 @@
+//! Marks of other resources above and below a directory: no resource's directory lies within another's.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Dir, FileType};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::handle::{Mark, open_below, passing};
+use crate::driver::{Fault, nested};
+use crate::place::Place;
+
+/// How many entries of a tree are read in search of marks, level by level from the top. Places have few levels, so a mark that
+/// was set here lies near the top; a tree of millions of files must not hold up a pass.
+const MOST: usize = 100_000;
+
+/// The marks of the directories above, by path, as far as they were read.
+pub(super) type Above = RefCell<BTreeMap<String, Option<Uuid>>>;
+
+/// Why a place lies within another resource's directory, if it does.
+pub(super) fn above(
+    root: &OwnedFd,
+    mark: &Mark,
+    (place, id): (&Place, Uuid),
+    known: &Above,
+) -> Result<Option<String>, Fault> {
+    let mut path = String::new();
+    for name in place.parents() {
+        path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        let read = known.borrow().get(&path).copied();
+        let found = match read {
+            Some(found) => found,
+            None => match open_below(root, &*path) {
+                Ok(directory) => mark.read(&directory)?,
+                // What is in the way is found by others, too.
+                Err(_) => None,
+            },
+        };
+        known.borrow_mut().insert(path.clone(), found);
+        if let Some(other) = found.filter(|other| *other != id) {
+            return Ok(Some(nested(&path, other)));
+        }
+    }
+    Ok(None)
+}
+
+/// A conflict where a directory below this one bears another resource's mark.
+pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), Fault> {
+    let unreadable = |error| passing(format!("{place} cannot be read"), error);
+    let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
+    while let Some(path) = levels.pop_front() {
+        let directory = if path.is_empty() { top.try_clone().ok() } else { open_below(top, &*path).ok() };
+        // Deleted or exchanged meanwhile, another file system's, or closed to this program.
+        let Some(directory) = directory else { continue };
+        if let Some(other) = mark.read(&directory)?.filter(|other| *other != id) {
+            let path = path.to_string_lossy();
+            return Err(Fault::Conflict(format!(
+                "{path:?} in {place} is marked as that of another resource, {other}: move it out of there first"
+            )));
+        }
+        for entry in Dir::read_from(&directory).map_err(unreadable)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::NOENT) => break,
+                Err(error) => return Err(unreadable(error)),
+            };
+            left = match left.checked_sub(1) {
+                Some(left) => left,
+                None => return Ok(()),
+            };
+            let name = entry.file_name().to_bytes();
+            if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) && !matches!(name, b"." | b"..") {
+                let between: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                levels.extend(CString::new([path.to_bytes(), between, name].concat()));
+            }
+        }
+    }
+    Ok(())
+}
