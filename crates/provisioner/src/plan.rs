@@ -457,7 +457,8 @@ fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             return hold(
                 Hold::Conflict,
                 "a ghost: Creating in Waldur without an order, a backend_id or a directory, because its order was deleted before \
-                 it was carried out. It does not keep its path from others: terminate it in Waldur",
+                 it was carried out. It does not keep its path from others. Users cannot terminate what is Creating: set its state to \
+                 Terminated in Waldur's administration",
             );
         }
         return hold(
@@ -613,8 +614,8 @@ fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome
         Seen::Absent => {
             return hold(
                 Hold::Conflict,
-                "to be removed, but there is no directory at its place: if it was not moved away, say done in Waldur, or set \
-                 `policy.absent_is_gone`",
+                "to be removed, but there is no directory at its place: if it was not moved away, approve its order and set it \
+                 done in Waldur, or set `policy.absent_is_gone`",
             );
         }
         Seen::Unmarked(_) => {
@@ -623,7 +624,14 @@ fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome
                 "the directory to be removed has no mark of ours: `adopt` it first if it is the right one",
             );
         }
-        Seen::Obstructed(what) => return hold(Hold::Conflict, what.clone()),
+        Seen::Obstructed(what) => {
+            return hold(
+                Hold::Conflict,
+                format!(
+                    "to be removed, but {what}: if nothing of it is anywhere else, approve its order and set it done in Waldur"
+                ),
+            );
+        }
     };
     Outcome::Do(around(work, order), format!("Terminate order {}", state(order)))
 }

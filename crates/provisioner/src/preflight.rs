@@ -140,23 +140,30 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
     let settled =
         |resource: &Resource| resource.status != Status::Removed && !newcomer(resource) && !resource.unclaimed;
     let leaves = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
-    let of_those_that_leave = resources.iter().zip(&places).filter(|(resource, _)| leaves(resource));
-    let leaving: BTreeSet<_> = of_those_that_leave.filter_map(|(_, place)| place.clone().ok()).collect();
-    let mut claimed = BTreeMap::<Place, usize>::new();
-    for (_, place) in resources.iter().zip(&places).filter(|(resource, _)| settled(resource)) {
+    let (mut claimed, mut leaving) = (BTreeMap::<Place, usize>::new(), BTreeMap::<Place, usize>::new());
+    for (resource, place) in resources.iter().zip(&places).filter(|(resource, _)| settled(resource)) {
         if let Ok(place) = place {
             *claimed.entry(place.clone()).or_default() += 1;
+            *leaving.entry(place.clone()).or_default() += usize::from(leaves(resource));
         }
     }
     let one = |(resource, place): (&&Resource, Result<Place, NoPlace>)| {
         let place = place.map_err(|error| no_place(resource, &error))?;
         let (settled, newcomer) = (settled(resource), newcomer(resource));
-        let itself = usize::from(settled);
-        if (settled || newcomer)
-            && (claimed.get(&place).is_some_and(|count| *count > itself) || nested(&place, &claimed, &nodes))
-        {
+        let claims = claimed.get(&place).copied().unwrap_or_default();
+        let leaving = leaving.get(&place).copied().unwrap_or_default();
+        // A termination takes away only what bears the resource's own mark, so it needs no place of its own, and keeps none from
+        // a resource that has one.
+        let shared = if leaves(resource) {
+            false
+        } else if newcomer {
+            claims > 0
+        } else {
+            claims > leaving + 1
+        };
+        if (settled || newcomer) && (shared || nested(&place, &claimed, &nodes)) {
             // Ended and ordered anew: the one goes before the other comes.
-            if newcomer && leaving.contains(&place) && !nested(&place, &claimed, &nodes) {
+            if newcomer && leaving > 0 && !nested(&place, &claimed, &nodes) {
                 let reason =
                     format!("another resource still has the path {}; its termination is in progress", resource.path);
                 return Err(Obstacle::waiting(reason));
@@ -205,7 +212,7 @@ pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], 
         {
             *wanted = Err(Obstacle::conflict(format!(
                 "the path {} is also that of {ghost}, which is Creating in Waldur without an order but has a directory there or in \
-                 the trash: look at both, and terminate the wrong one in Waldur",
+                 the trash: look at both, and set the wrong one's state to Terminated in Waldur's administration",
                 resource.path
             )));
         }

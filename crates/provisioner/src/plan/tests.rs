@@ -465,7 +465,7 @@ fn held_of(case: &Case) -> (Hold, &'static str) {
     const ENDS: [&str; 3] = [
         "set its state to OK in Waldur's administration",
         "its directory is in the trash already",
-        "terminate it in Waldur",
+        "set its state to Terminated in Waldur's administration",
     ];
     let plan = plan(std::slice::from_ref(case), Policy::default(), NEEDED);
     let held = &plan.held[0];
@@ -490,7 +490,7 @@ fn what_was_approved_here_is_retired_once_it_is_terminated() {
 fn a_ghost_is_reported_as_one() {
     let mut ghost = case(Status::Pending, None, |_| Seen::Absent);
     ghost.resource.unclaimed = true;
-    assert_eq!(held_of(&ghost), (Hold::Conflict, "terminate it in Waldur"));
+    assert_eq!(held_of(&ghost), (Hold::Conflict, "set its state to Terminated in Waldur's administration"));
     ghost.seen = Ok(Seen::Trashed { since: 1 });
     let plan = plan(&[ghost], Policy::default(), NEEDED);
     assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("ghost"), "{plan:?}");

@@ -298,6 +298,22 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
     assert!(judged(&[gone])[0].is_ok());
 }
 
+#[test]
+fn a_termination_keeps_no_place_from_a_resource_in_use() {
+    let path = "/capstor/store/cscs/customer/project";
+    let goes = |n| ordered(OrderKind::Terminate, resource(n, path));
+    let ok = |resources: &[Resource]| judged(resources).iter().map(Result::is_ok).collect::<Vec<_>>();
+    assert_eq!(ok(&[goes(1), resource(2, path)]), [true, true]);
+    assert_eq!(ok(&[goes(1), ordered(OrderKind::Update, resource(2, path))]), [true, true]);
+    assert_eq!(ok(&[goes(1), goes(2)]), [true, true]);
+    assert_eq!(ok(&[goes(1), resource(2, path), resource(3, path)]), [true, false, false]);
+    // One that is new comes after it, and nothing is made in what goes away.
+    let next = judged(&[goes(1), ordered(OrderKind::Create, resource(2, path))]).remove(1).unwrap_err();
+    assert_eq!(next.kind, ObstacleKind::Waiting);
+    let inside = ordered(OrderKind::Create, resource(2, "/capstor/store/cscs/customer/project/inside"));
+    assert_eq!(judged(&[goes(1), inside]).remove(1).unwrap_err().kind, ObstacleKind::Conflict);
+}
+
 /// The wanted of two resources with one path: a ghost for which this is found, and one that is ordered.
 fn beside_a_ghost(seen: &Result<Seen, String>) -> Vec<Result<Wanted, Obstacle>> {
     let path = "/capstor/store/cscs/customer/a";

@@ -171,7 +171,7 @@ fn a_ghost_is_reported_and_does_not_keep_its_path_from_another() {
         site.apply().says("a ghost").says("1 done");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let (hold, reason) = held(&site, ghost.resource);
-        assert!(hold == "conflict" && reason.contains("terminate it in Waldur"), "{hold}: {reason}");
+        assert!(hold == "conflict" && reason.contains("set its state to Terminated"), "{hold}: {reason}");
         // Also when the other is there by now.
         site.apply().says("a ghost").says("0 to do, 1 held");
     }
