@@ -153,3 +153,42 @@ fn what_was_begun_without_a_yes_counts_for_a_day() {
     let earlier = Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_hours(499_000));
     assert_eq!(past_in(&path, &earlier).unwrap().lately().len(), 1, "a clock that was set back forgets nothing");
 }
+
+#[test]
+fn what_waldur_refuses_is_remembered_over_starts_and_when_the_journal_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let [resource, order] = [1, 2].map(Uuid::from_u128);
+    let Event::Begun { system, path: at, token, by, steps, why, unasked, .. } = begun() else { panic!() };
+    let kind = Some(OrderKind::Terminate);
+    let begun = Event::Begun { system, path: at, token, by, order: Some(order), kind, steps, why, unasked };
+    let call = |outcome: &str, refused| Event::Callback {
+        call: "approve_by_provider".into(),
+        outcome: outcome.into(),
+        refused,
+    };
+    let journal = Journal::open(&path, &clock()).unwrap();
+    for event in [begun.clone(), call("sent", false), call("Project 'x' is expired.", true)] {
+        journal.write(Some(resource), event).unwrap();
+    }
+    drop(journal);
+    let after = |minutes: u64| Clock::from_fn(move || clock().now() + Duration::from_mins(minutes));
+    let refused = |past: &Past| {
+        let refused = past.last_order(resource).and_then(|last| last.refused.clone());
+        refused.map(|refused| (refused.times, refused.backs_off, refused.reason))
+    };
+    let once = |backs_off| Some((1, backs_off, "Project 'x' is expired.".to_owned()));
+    assert_eq!(refused(&Journal::open(&path, &after(4)).unwrap().past()), once(true));
+    assert_eq!(refused(&Journal::open(&path, &after(5)).unwrap().past()), once(false));
+    // Put aside: what is remembered goes on in the new file.
+    let journal = Journal::opened(&path, &after(5), 100).unwrap();
+    assert_eq!(refused(&journal.past()), once(false));
+    for event in [begun, call("sent", false), call("Project 'x' is expired.", true)] {
+        journal.write(Some(resource), event).unwrap();
+    }
+    assert_eq!(refused(&journal.past()).map(|(times, backs_off, _)| (times, backs_off)), Some((2, true)));
+    journal.write(Some(resource), call("accepted", false)).unwrap();
+    assert_eq!(refused(&journal.past()), None);
+    let week = past_in(&path, &after(8 * 24 * 60)).unwrap();
+    assert!(week.last_order(resource).is_none(), "what is long over takes no room");
+}
