@@ -164,7 +164,7 @@ impl FromStr for Status {
 /// A record that does not follow the mapping rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// UUID of the resource, where that can be read.
+    /// UUID of the resource; `None` when the row is not a record at all (decision D19).
     pub uuid: Option<Uuid>,
     /// Slug of the offering, where that can be read.
     pub offering_slug: Option<String>,
@@ -236,6 +236,13 @@ struct Record<'a> {
     order_in_progress: Raw<'a>,
 }
 
+/// The UUID of a record whose other fields cannot be read.
+#[derive(Deserialize)]
+struct Key<'a> {
+    #[serde(borrow, default)]
+    uuid: Raw<'a>,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct AttributesRecord {
@@ -277,12 +284,14 @@ impl Resource {
     ///
     /// The first field that does not follow the mapping rules, and whose record it is, as far as that can be read.
     pub fn parse(raw: &RawValue) -> Result<Self, Rejected> {
-        let unreadable = |problem| Rejected::new(None, [None; 3], Malformed { field: "the record", problem });
+        let unreadable = |uuid, problem| Rejected::new(uuid, [None; 3], Malformed { field: "the record", problem });
         if !raw.get().starts_with('{') {
-            return Err(unreadable("is not a map"));
+            return Err(unreadable(None, "is not a map"));
         }
         let Ok(record) = serde_json::from_str::<Record<'_>>(raw.get()) else {
-            return Err(unreadable("holds a key twice or is not readable"));
+            let key = serde_json::from_str::<Key<'_>>(raw.get()).ok();
+            let uuid = key.and_then(|key| field::uuid("uuid", key.uuid).ok());
+            return Err(unreadable(uuid, "holds a key twice or is not readable"));
         };
         let uuid = field::uuid("uuid", record.uuid);
         uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|fault| {

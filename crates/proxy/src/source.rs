@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
@@ -22,7 +23,7 @@ use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
 use crate::upstream::{BreakerState, TransportError, Upstream};
-use crate::waldur::{Listing, Waldur, WaldurError};
+use crate::waldur::{self, Listing, Waldur, WaldurError};
 
 /// Reads the catalogue from the upstreams.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Source {
     reported: Mutex<HashSet<(Option<Uuid>, String)>>,
     /// Slugs of the offerings that have no resources.
     empty: Mutex<HashSet<String>>,
+    /// Whether it was logged that Waldur is too old.
+    too_old: AtomicBool,
 }
 
 /// Why there is no catalogue.
@@ -67,6 +70,7 @@ impl Source {
             on_processing_error: settings.backend_settings.on_processing_error,
             reported: Mutex::default(),
             empty: Mutex::default(),
+            too_old: AtomicBool::new(false),
         })
     }
 
@@ -125,6 +129,9 @@ impl Source {
         };
         let reading = async {
             let (listing, beside) = tokio::try_join!(listing, self.beside(met))?;
+            if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
+                error!("{}", waldur::TOO_OLD);
+            }
             self.look_for_offerings(&listing).await;
             Ok::<_, SourceError>((listing, beside))
         };
@@ -181,11 +188,25 @@ impl Source {
         while let Some(answer) = asked.next().await {
             beside.take(answer?);
         }
+        // By now all pages are read, so that Waldur has nothing else to do.
+        for offering in std::mem::take(&mut beside.unanswered) {
+            let customers = self.waldur.customers(offering).await?;
+            beside.take(Told::Customers(offering, customers));
+        }
         Ok(beside)
     }
 
+    /// The customers of an offering. A failed exchange is no error yet: it is repeated when all pages are read, since a
+    /// small Waldur may have been busy with them, and the pages are not to be lost.
     async fn customers(&self, offering: Uuid) -> Result<Told, SourceError> {
-        Ok(Told::Customers(offering, self.waldur.customers(offering).await?))
+        match self.waldur.customers(offering).await {
+            Ok(customers) => Ok(Told::Customers(offering, customers)),
+            Err(error @ WaldurError::Exchange(_)) => {
+                warn!(error = errors::chain(&error), %offering, "the customers of an offering are asked for again");
+                Ok(Told::NoAnswer(offering))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn gids(&self, projects: Vec<String>) -> Result<Told, SourceError> {
@@ -263,6 +284,8 @@ struct Beside {
     users: HashMap<String, UserIdentity>,
     projects: HashSet<String>,
     names: HashSet<String>,
+    /// Offerings whose customers are to be asked for again.
+    unanswered: Vec<Uuid>,
 }
 
 /// What has not been asked for yet.
@@ -276,6 +299,8 @@ struct News {
 /// An answer about something that was asked for beside the resources.
 enum Told {
     Customers(Uuid, Option<Customers>),
+    /// The request for the customers of this offering failed.
+    NoAnswer(Uuid),
     Gids(Gids),
     Users(HashMap<String, hpc_user::UserIdentity>),
 }
@@ -297,6 +322,7 @@ impl Beside {
     fn take(&mut self, told: Told) {
         match told {
             Told::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
+            Told::NoAnswer(offering) => self.unanswered.push(offering),
             Told::Gids(gids) => {
                 let gids = gids.into_iter().map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string())));
                 self.gids.extend(gids);

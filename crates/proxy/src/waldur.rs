@@ -8,14 +8,17 @@ mod list;
 mod page;
 mod read;
 pub mod relay;
+mod rights;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use catalog::{Customer, Customers, Rejected, Resource};
 use http::StatusCode;
-use secrecy::SecretString;
+use reqwest::RequestBuilder;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 use url::Url;
 use uuid::Uuid;
@@ -23,11 +26,15 @@ use uuid::Uuid;
 use crate::settings::WaldurApi;
 use crate::upstream::{ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
 use list::{List, Listed};
+pub use rights::{MayApprove, TokenUser};
 
 /// What a service provider's token sees.
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
 /// What staff and support see.
 const STAFF_LIST: &str = "/api/marketplace-resources/";
+
+/// Largest description of a user that is read, in bytes.
+const MAX_USER: usize = 4 << 20;
 
 /// Client for Waldur.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub struct Waldur {
     root: Url,
     token: SecretString,
     pages_at_once: usize,
+    /// Requests for pages of any list that run at the same time.
+    requests: Semaphore,
     /// How many pages of resources there were last time.
     pages: AtomicUsize,
     /// Whether the provider endpoint has answered.
@@ -64,7 +73,13 @@ pub struct Listing {
     pages: Vec<Vec<Resource>>,
     /// Those that cannot (decision D8).
     pub malformed: Vec<Rejected>,
+    /// Whether there are records and none has an `offering_slug`.
+    pub lacks_offering_slugs: bool,
 }
+
+/// What a Waldur that is too old lacks, and the remedy.
+pub const TOO_OLD: &str = "no record has an `offering_slug`: this Waldur is too old, and every resource is skipped; update \
+                           Waldur to 7.8.3 or newer";
 
 impl Listing {
     /// Those that can be mapped, in Waldur's order.
@@ -78,6 +93,10 @@ impl Listing {
 pub struct Offering {
     /// Slug of the offering.
     pub slug: String,
+    /// UUID of the offering, where Waldur says it.
+    pub uuid: Option<Uuid>,
+    /// UUID of the organization that provides it, where Waldur says it.
+    pub customer_uuid: Option<Uuid>,
 }
 
 impl Waldur {
@@ -97,6 +116,7 @@ impl Waldur {
             root: settings.api_url.clone(),
             token: settings.access_token.clone(),
             pages_at_once: settings.pages_at_once,
+            requests: Semaphore::new(settings.pages_at_once),
             pages: AtomicUsize::new(1),
             has_provider_endpoint: AtomicBool::new(false),
         })
@@ -164,6 +184,12 @@ impl Waldur {
             }
             Listed::Missing(status) => return Err(self.refused_or(status, PROVIDER_LIST)),
         };
+        let names_no_offering = |row: &Result<Resource, Rejected>| match row {
+            Ok(_) => false,
+            Err(rejected) => rejected.offering_slug.is_none(),
+        };
+        let mut rows = pages.iter().flatten().peekable();
+        let lacks_offering_slugs = rows.peek().is_some() && rows.all(names_no_offering);
         let mut malformed = Vec::new();
         let mut usable = |row: Result<Resource, Rejected>| match row {
             Ok(resource) => Some(resource).filter(|resource| ours(&resource.offering_slug)),
@@ -176,7 +202,7 @@ impl Waldur {
             }
         };
         let pages = pages.into_iter().map(|page| page.into_iter().filter_map(&mut usable).collect()).collect();
-        let listing = Listing { pages, malformed };
+        let listing = Listing { pages, malformed, lacks_offering_slugs };
         debug!(
             resources = listing.resources().count(),
             malformed = listing.malformed.len(),
@@ -208,13 +234,34 @@ impl Waldur {
 
     /// The offerings with this slug that the token sees.
     pub async fn offerings(&self, slug: &str) -> Result<Vec<Offering>, WaldurError> {
-        let query = [("slug", slug.to_owned()), ("field", String::from("slug"))];
+        let mut query = vec![("slug", slug.to_owned())];
+        query.extend(["slug", "uuid", "customer_uuid"].map(|field| ("field", field.to_owned())));
         let path = "/api/marketplace-provider-offerings/";
         let list = List { path, what: "offerings", query: &query, read: read::offerings, expected: None };
         match self.list(list, &|_| {}).await? {
             Listed::Pages(pages) => Ok(pages.into_iter().flatten().filter(|offering| offering.slug == slug).collect()),
             Listed::Missing(status) => Err(self.refused_or(status, path)),
         }
+    }
+
+    /// The user that the token belongs to.
+    pub async fn token_user(&self) -> Result<TokenUser, WaldurError> {
+        let url = self.url("/api/users/me/");
+        let request = self.get(url.clone()).query(&TokenUser::FIELDS.map(|field| ("field", field)));
+        let answer = self.upstream.exchange(request, MAX_USER).await.map_err(WaldurError::Exchange)?;
+        match answer.status {
+            StatusCode::OK => answer.json().map_err(|fault| self.error(&url, fault)),
+            StatusCode::UNAUTHORIZED => Err(WaldurError::Refused(answer.status)),
+            status => Err(self.refused_or(status, url.path())),
+        }
+    }
+
+    /// Starts a GET request with the token.
+    fn get(&self, url: Url) -> RequestBuilder {
+        self.upstream
+            .get(url)
+            .header(http::header::AUTHORIZATION, format!("Token {}", self.token.expose_secret()))
+            .header(http::header::ACCEPT, "application/json")
     }
 
     fn url(&self, path: &str) -> Url {

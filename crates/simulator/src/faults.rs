@@ -50,6 +50,9 @@ pub enum Fault {
     },
     /// The right answer with `null` in place of the first record of its first list.
     BadRecord,
+    /// The right answer with `[]` in place of each member of the first record of its first list, but for `uuid` and
+    /// `posixName`.
+    BadMembers,
     /// Every page of a list exists and names a next one.
     EndlessPages,
     /// The right answer; afterwards these many of the oldest resources are gone, so that a reader of pages misses rows.

@@ -17,7 +17,7 @@ pub(super) struct Read<'a> {
     pub(super) outcomes: HashMap<&'a str, Result<u32, NoGid>>,
     /// Entries for projects that were not asked for.
     pub(super) unasked: usize,
-    /// Entries that are no objects or have no `posixName`.
+    /// Entries that are not objects or have no `posixName`, where all slugs are answered without them.
     pub(super) nameless: usize,
 }
 
@@ -37,7 +37,8 @@ struct Entry {
 }
 
 /// Reads `{"projects": [{"posixName", "unixGid"}, …]}`. The order of the entries makes no difference. A malformed entry
-/// concerns its own slug only; a body of another shape, or with two lists, is a fault of the whole answer.
+/// concerns its own slug only; a body of another shape, or with two lists, is a fault of the whole answer. So is an entry
+/// that names no project while a slug has no entry: it may be the missing one.
 pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, Fault> {
     let body: Value = answer.json()?;
     let Some(projects) = body.get("projects").and_then(Value::as_array) else {
@@ -60,6 +61,11 @@ pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, F
                 Some(before) => *before = Some(agreed(*before, said_now())),
             },
         }
+    }
+    if nameless > 0 && said.values().any(Option::is_none) {
+        let what =
+            format!("{nameless} entries of `projects` are not objects with a `posixName`, and a project is missing");
+        return Err(Fault::Senseless(what));
     }
     let unsaid = if asked.len() == 1 && unasked > 0 { NoGid::Mismatched } else { NoGid::Unknown };
     let outcomes = said.into_iter().map(|(slug, outcome)| (slug, outcome.unwrap_or(Err(unsaid)))).collect();
@@ -114,7 +120,7 @@ mod tests {
 
     fn outcome(slug: &str, projects: &Value) -> Result<u32, NoGid> {
         let body = json!({ "projects": projects });
-        read(&answer(body.to_string()), &[slug, "other"]).expect("a good shape").outcomes[slug]
+        read(&answer(body.to_string()), &[slug]).expect("a good shape").outcomes[slug]
     }
 
     #[test]
@@ -127,7 +133,7 @@ mod tests {
             (json!([a(json!(1))]), Ok(1)),
             (json!([a(json!(4_294_967_294_u32))]), Ok(4_294_967_294)),
             (json!([]), Err(NoGid::Unknown)),
-            (json!([{ "posixName": "A", "unixGid": 30500 }]), Err(NoGid::Unknown)),
+            (json!([{ "posixName": "A", "unixGid": 30500 }]), Err(NoGid::Mismatched)),
             (json!([a(json!(null))]), Err(NoGid::Null)),
             (json!([{ "posixName": "a" }]), Err(NoGid::Null)),
             (json!([a(json!(1)), a(json!(1.0))]), Ok(1)),
@@ -172,9 +178,17 @@ mod tests {
     #[test]
     fn entries_without_a_place_are_counted() {
         let body = r#"{"projects": [1, {"posixName": "b"}, {"posixName": "a", "unixGid": 1}, {}]}"#;
-        let read = read(&answer(body), &["a", "c"]).expect("a good shape");
-        let outcomes = [("a", Ok(1)), ("c", Err(NoGid::Unknown))].into();
-        assert_eq!(read, Read { outcomes, unasked: 1, nameless: 2 });
+        let read = read(&answer(body), &["a"]).expect("a good shape");
+        assert_eq!(read, Read { outcomes: [("a", Ok(1))].into(), unasked: 1, nameless: 2 });
+    }
+
+    #[test]
+    fn an_entry_that_names_no_project_may_be_the_missing_one() {
+        for entry in ["null", "7", "{}", r#"["c", 5]"#, r#"{"posixName": 1, "unixGid": 9}"#] {
+            let body = format!(r#"{{"projects": [{{"posixName": "a", "unixGid": 1}}, {entry}]}}"#);
+            assert!(matches!(read(&answer(body.clone()), &["a", "c"]), Err(Fault::Senseless(_))), "{body}");
+            assert!(read(&answer(body.clone()), &["a"]).is_ok(), "{body}");
+        }
     }
 
     #[test]
@@ -225,10 +239,10 @@ mod tests {
             (one, other) in entries().prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle())),
             asked in prop::sample::subsequence(vec!["a", "b", "c"], 1..=3),
         ) {
-            let read = |projects| read(&answer(json!({ "projects": projects }).to_string()), &asked).expect("a shape");
-            let one = read(one);
-            prop_assert_eq!(one.outcomes.len(), asked.len());
-            prop_assert_eq!(one, read(other));
+            let bodies = [one, other].map(|projects| answer(json!({ "projects": projects }).to_string()));
+            let [one, other] = bodies.each_ref().map(|body| read(body, &asked).map_err(|fault| fault.to_string()));
+            prop_assert_eq!(one.as_ref().map_or(asked.len(), |read| read.outcomes.len()), asked.len());
+            prop_assert_eq!(one, other);
         }
 
         #[test]

@@ -93,8 +93,9 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         &["WALDUR_PAGES_AT_ONCE"],
         Kind::Count(32, |s, number| s.waldur_api.pages_at_once = number),
         Preset::Is("4"),
-        "How many pages of 300 resources are read from Waldur at once; 1 to 32. Above the number of Waldur's workers it \
-         gains nothing.",
+        "How many requests for lists run in Waldur at the same time, for pages of 300 resources as well as for customers; \
+         1 to 32. Give at most the number of Waldur's workers, such as 2 for a small Waldur with two: more requests gain \
+         nothing, wait there instead of here, and may time out.",
     ),
     row(
         "waldur_api.agent_header",

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::TryStreamExt;
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
-use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
 use tracing::debug;
 
@@ -216,13 +215,15 @@ impl Waldur {
     async fn page<T: Send + 'static>(&self, list: &List<'_, T>, number: usize) -> Result<Fetched<T>, WaldurError> {
         let url = self.url(list.path);
         let request = self
-            .upstream
             .get(url.clone())
-            .header(http::header::AUTHORIZATION, format!("Token {}", self.token.expose_secret()))
-            .header(http::header::ACCEPT, "application/json")
             .query(list.query)
             .query(&[("page", number.to_string()), ("page_size", PAGE_SIZE.to_string())]);
-        let answer = self.upstream.exchange(request, MAX_BODY).await.map_err(WaldurError::Exchange)?;
+        let answer = {
+            // An error would say that the semaphore is closed, which it never is. The exchange's deadline begins here, so
+            // that a request does not time out in a queue.
+            let _turn = self.requests.acquire().await;
+            self.upstream.exchange(request, MAX_BODY).await.map_err(WaldurError::Exchange)?
+        };
         match answer.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(Fetched::Missing(answer.status)),

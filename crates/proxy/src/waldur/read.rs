@@ -2,23 +2,27 @@
 
 use catalog::{Customer, Rejected, Resource};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::page::{Rows, fingerprint};
 use super::{CustomerRow, Offering};
 
-/// Resources: a malformed one is a value, it never breaks the page.
-#[expect(clippy::unnecessary_wraps, reason = "the readers of all lists have one signature")]
+/// Resources. A malformed record is a value and does not break the page (decision D8); a row that is not a record does
+/// (decision D19).
 pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, Rejected>>, String> {
-    let read = |record: &&RawValue| match Resource::parse(record) {
-        Ok(resource) => (Some(fingerprint(resource.uuid)), Ok(resource)),
-        Err(rejected) => (rejected.uuid.map(fingerprint), Err(rejected)),
+    let read = |(row, record): (usize, &&RawValue)| match Resource::parse(record) {
+        Ok(resource) => Ok((Some(fingerprint(resource.uuid)), Ok(resource))),
+        Err(rejected) => match rejected.uuid {
+            Some(uuid) => Ok((Some(fingerprint(uuid)), Err(rejected))),
+            None => Err(format!("row {} is not a record: {}", row + 1, rejected.fault)),
+        },
     };
-    Ok(records.iter().map(read).collect())
+    records.iter().enumerate().map(read).collect()
 }
 
-/// Customers: without one of them its projects would lose their place, so one whose UUID cannot be read is an error.
+/// Customers. Without one of them its projects would lose their place, so a customer that cannot be read is an error.
 pub(super) fn customers(records: &[&RawValue]) -> Result<Rows<CustomerRow>, String> {
     #[derive(Deserialize)]
     struct Record {
@@ -27,8 +31,8 @@ pub(super) fn customers(records: &[&RawValue]) -> Result<Rows<CustomerRow>, Stri
         name: Option<String>,
     }
     let read = |record: &&RawValue| {
-        let Record { uuid, slug, name } = serde_json::from_str(record.get())
-            .map_err(|_| String::from("a customer's uuid, slug or name cannot be read"))?;
+        let Record { uuid, slug, name } =
+            object(record).ok_or_else(|| String::from("a customer's uuid, slug or name cannot be read"))?;
         Ok((Some(fingerprint(uuid)), CustomerRow { slug, customer: Customer { uuid, name } }))
     };
     records.iter().map(read).collect()
@@ -37,9 +41,13 @@ pub(super) fn customers(records: &[&RawValue]) -> Result<Rows<CustomerRow>, Stri
 /// Offerings.
 pub(super) fn offerings(records: &[&RawValue]) -> Result<Rows<Offering>, String> {
     let read = |record: &&RawValue| {
-        let offering: Offering =
-            serde_json::from_str(record.get()).map_err(|_| String::from("an offering lacks its slug"))?;
+        let offering: Offering = object(record).ok_or_else(|| String::from("an offering's slug cannot be read"))?;
         Ok((Some(fingerprint(record.get())), offering))
     };
     records.iter().map(read).collect()
+}
+
+/// A record that is a JSON object; serde would read a struct from a list as well, element by element.
+fn object<T: DeserializeOwned>(record: &RawValue) -> Option<T> {
+    if record.get().starts_with('{') { serde_json::from_str(record.get()).ok() } else { None }
 }

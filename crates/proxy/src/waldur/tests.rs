@@ -1,5 +1,6 @@
 //! Lists that lie, on loopback: each is read whole or not at all.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -18,6 +19,8 @@ type Answer = fn(&str, usize) -> (StatusCode, Vec<(&'static str, String)>, Strin
 struct Server {
     answer: Arc<Mutex<Answer>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Requests that run, and the most that ever did.
+    running: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
 async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, String)>>, request: Request) -> Response {
@@ -25,6 +28,11 @@ async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, Str
     let path = request.uri().path().to_owned();
     server.asked.lock().unwrap().push(format!("{path} {number}"));
     let answer = *server.answer.lock().unwrap();
+    let (running, most) = &*server.running;
+    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    // Others that come meanwhile run beside it.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    running.fetch_sub(1, Ordering::SeqCst);
     let (status, headers, body) = answer(&path, number);
     let header = |(name, value): (&str, String)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
     let headers: HeaderMap = headers.into_iter().map(header).collect();
@@ -33,7 +41,7 @@ async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, Str
 
 /// A client and the server that it reads.
 async fn waldur(answer: Answer) -> (Waldur, Server) {
-    let server = Server { answer: Arc::new(Mutex::new(answer)), asked: Arc::default() };
+    let server = Server { answer: Arc::new(Mutex::new(answer)), asked: Arc::default(), running: Arc::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().fallback(page).with_state(server.clone());
@@ -153,6 +161,41 @@ async fn a_count_that_lies_costs_few_requests() {
 }
 
 #[tokio::test]
+async fn no_more_requests_run_at_the_same_time_than_the_setting_says_whatever_they_ask_for() {
+    let (mut waldur, server) = waldur(|path, number| {
+        let rows = if path == PROVIDER_LIST { rows(number, 10, 100) } else { json!([]).to_string() };
+        ok(&[("x-result-count", if path == PROVIDER_LIST { "100" } else { "0" })], rows)
+    })
+    .await;
+    (waldur.pages_at_once, waldur.requests) = (2, Semaphore::new(2));
+    let customers = futures::future::join_all((0..9).map(|offering| waldur.customers(Uuid::from_u128(offering))));
+    let (listing, customers) = futures::future::join(read(&waldur), customers).await;
+    assert_eq!(listing.unwrap().resources().count(), 100);
+    assert!(customers.into_iter().all(|customers| customers.is_ok()));
+    assert_eq!(server.running.1.load(Ordering::SeqCst), 2);
+}
+
+fn nameless(number: usize) -> Value {
+    let mut row = record(number, "");
+    row.as_object_mut().unwrap().remove("offering_slug");
+    row
+}
+
+#[tokio::test]
+async fn a_waldur_is_too_old_when_no_record_has_an_offering_slug() {
+    let cases: [(Answer, bool); 4] = [
+        (|_, _| ok(&[LAST], json!([nameless(1), nameless(2)]).to_string()), true),
+        (|_, _| ok(&[LAST], json!([nameless(1), record(2, "capstor")]).to_string()), false),
+        (|_, _| ok(&[LAST], json!([nameless(1), record(2, "foreign")]).to_string()), false),
+        (|_, _| ok(&[LAST], "[]".into()), false),
+    ];
+    for (number, (answer, is_too_old)) in cases.into_iter().enumerate() {
+        let (waldur, _server) = waldur(answer).await;
+        assert_eq!(read(&waldur).await.unwrap().lacks_offering_slugs, is_too_old, "case {number}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_millions_of_rows_is_refused() {
     let (waldur, _server) = waldur(|_, _| ok(&[], format!("[{}{{}}]", "{},".repeat(1_000_000)))).await;
     let error = read(&waldur).await.unwrap_err();
@@ -179,13 +222,51 @@ async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
         malformed["limits"] = json!("much");
         let mut ours = record(3, "capstor");
         ours["limits"] = json!("much");
-        ok(&[LAST], json!([record(1, "foreign"), malformed, ours, {}, record(4, "capstor")]).to_string())
+        ok(
+            &[LAST],
+            json!([record(1, "foreign"), malformed, ours, {"uuid": Uuid::from_u128(5)}, record(4, "capstor")])
+                .to_string(),
+        )
     })
     .await;
     let listing = read(&waldur).await.unwrap();
     assert_eq!(listing.resources().count(), 1);
     let malformed: Vec<_> = listing.malformed.iter().map(|rejected| rejected.uuid).collect();
-    assert_eq!(malformed, [Some(Uuid::from_u128(3)), None], "whose the empty one is, nobody can tell");
+    assert_eq!(malformed, [3, 5].map(|id| Some(Uuid::from_u128(id))), "the last one does not name its offering");
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_a_record_breaks_the_list() {
+    let bad: [Answer; 9] = [
+        |_, _| ok(&[LAST], json!([record(1, "capstor"), 1, 2, null]).to_string()),
+        |_, _| ok(&[LAST], "[[[]]]".into()),
+        |_, _| ok(&[LAST], r#"[{"uuid": "\ud800"}]"#.into()),
+        |_, _| ok(&[LAST], r#"[{"uuid": null}]"#.into()),
+        |_, _| ok(&[LAST], r#"[{"uuid": 5}]"#.into()),
+        |_, _| ok(&[LAST], r#"[{"uuid": "x", "slug": "r1"}]"#.into()),
+        |_, _| ok(&[LAST], "[{}]".into()),
+        |_, _| ok(&[LAST], r#"["00000000-0000-0000-0000-000000000001"]"#.into()),
+        |_, _| ok(&[LAST], r#"[["00000000-0000-0000-0000-000000000001", "a", "A"]]"#.into()),
+    ];
+    for answer in bad {
+        let (waldur, _server) = waldur(answer).await;
+        let error = read(&waldur).await.unwrap_err();
+        assert!(error.contains("is not a record"), "{error}");
+        let error = errors::chain(&waldur.customers(Uuid::nil()).await.unwrap_err());
+        assert!(error.contains("cannot be read"), "{error}");
+        assert!(waldur.offerings("a").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_record_with_a_key_twice_still_has_its_uuid() {
+    let (waldur, _server) = waldur(|_, _| {
+        let row = r#"[{"uuid": "00000000-0000-0000-0000-000000000001", "slug": "a", "slug": "b"}]"#;
+        ok(&[LAST], row.into())
+    })
+    .await;
+    let listing = read(&waldur).await.unwrap();
+    assert_eq!(listing.malformed[0].uuid, Some(Uuid::from_u128(1)));
 }
 
 #[tokio::test]

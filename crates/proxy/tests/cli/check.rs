@@ -30,6 +30,7 @@ fn a_site_in_order_is_ok_line_by_line() {
         ("ok", "offering vast"),
         ("ok", "offering iopsstor"),
         ("warning", "quotas"),
+        ("ok", "callbacks"),
         ("ok", "machine token"),
         ("ok", "HPC User API"),
         ("ok", "Keycloak"),
@@ -129,6 +130,44 @@ fn an_unknown_offering_fails_and_an_empty_one_does_not() {
 }
 
 #[test]
+fn a_waldur_that_is_too_old_fails() {
+    let mut world = World::demo();
+    world.release = simulator::world::Release::V7_0;
+    let ended = Site::new(world).run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let old = line(&ended, "FAILED   Waldur release");
+    assert!(old.contains("`offering_slug`") && old.contains("update Waldur to 7.8.3 or newer"), "{old}");
+}
+
+#[test]
+fn a_token_that_may_not_approve_orders_is_found_without_changing_anything() {
+    let token = |site: &Site, name: &str| site.simulator.world(|world| world.token(name)).unwrap();
+    let site = Site::new(World::demo());
+    let owner = site.run(&["check"]);
+    assert!(line(&owner, "ok       callbacks").contains("storage-proxy may approve orders"), "{owner:?}");
+    let manager = token(&site, "capstor-manager");
+    let site = site.with("WALDUR_API_TOKEN", manager).with("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#);
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(0), "the proxy itself does not need it: {ended:?}");
+    let told = line(&ended, "warning  callbacks");
+    assert!(told.contains("capstor-manager sees the orders of capstor but may not approve"), "{told}");
+    assert!(told.contains("the token of an owner (CUSTOMER.OWNER)"), "{told}");
+    // Where the proxy sends callbacks with this token, it fails.
+    let site = site.with("CALLBACKS_RELAY", "true").with("SERVER_PUBLIC_URL", "http://proxy.example.org");
+    let ended = site.run(&["check"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(line(&ended, "FAILED   callbacks").contains("403"), "{ended:?}");
+    // Without an answer of Waldur, it says what to test.
+    site.simulator.set_fault("GET /api/users/me/", Fault::status(404));
+    let unknown = site.run(&["check"]);
+    let told = line(&unknown, "warning  callbacks");
+    assert!(told.contains("is unknown") && told.contains("test it"), "{told}");
+    assert!(
+        site.simulator.requests().iter().all(|request| request.method == "GET" || !request.path.starts_with("/api/"))
+    );
+}
+
+#[test]
 fn what_will_be_left_out_is_counted_and_named() {
     let site = Site::new(World::demo());
     let out = site.run(&["list", "--json"]).json()["skipped"].as_array().unwrap().len();
@@ -203,8 +242,8 @@ fn scripts_get_one_document() {
     assert_eq!(report["ok"], false);
     let outcomes: Vec<_> =
         report["checks"].as_array().unwrap().iter().map(|check| check["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "warning", "ok", "ok", "failed"]);
-    let keycloak = &report["checks"][8];
+    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "warning", "ok", "ok", "ok", "failed"]);
+    let keycloak = &report["checks"][9];
     assert_eq!(keycloak["check"], "Keycloak");
     assert!(keycloak["detail"].as_str().unwrap().contains("404"));
     let remedy = keycloak["remedy"].as_str().unwrap();

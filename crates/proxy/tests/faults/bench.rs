@@ -173,6 +173,7 @@ fn fault(upstream: Upstream, trouble: Trouble, elsewhere: &str) -> Option<(Strin
         Trouble::NotJson => Fault::not_json(),
         Trouble::WrongJson => Fault::wrong_type(),
         Trouble::BadRecord => Fault::BadRecord,
+        Trouble::BadMembers => Fault::BadMembers,
         Trouble::EndlessBody => Fault::EndlessBody,
         Trouble::EndlessPages => Fault::EndlessPages,
         Trouble::MovingPages if upstream == Upstream::Customers => {

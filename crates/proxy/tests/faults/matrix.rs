@@ -65,7 +65,8 @@ fn is_slow((_, trouble, _): Cell) -> bool {
 
 /// Whether the fault is there when the proxy starts: afterwards it would not be met, since what was asked for is kept.
 fn is_there_from_the_start((upstream, trouble, _): Cell) -> bool {
-    upstream.is_realm() || trouble == Trouble::NoSuchName || (upstream, trouble) == (Upstream::Gids, Trouble::BadRecord)
+    let is_cached = upstream == Upstream::Gids && matches!(trouble, Trouble::BadRecord | Trouble::BadMembers);
+    upstream.is_realm() || trouble == Trouble::NoSuchName || is_cached
 }
 
 /// Which cells are wrong, and how.

@@ -69,6 +69,7 @@ pub(crate) enum Trouble {
     NotJson,
     WrongJson,
     BadRecord,
+    BadMembers,
     EndlessBody,
     EndlessPages,
     MovingPages,
@@ -79,9 +80,9 @@ pub(crate) enum Trouble {
 }
 
 use Trouble::{
-    BadCertificate, BadGateway, BadRecord, BrokenOff, ClockOff, Dripping, EndlessBody, EndlessPages, Forbidden,
-    InternalError, MovingPages, NoSuchName, NotFound, NotJson, Redirect, Refused, Reset, Silent, TooManyDate,
-    TooManySeconds, Unauthorized, Unavailable, WrongJson,
+    BadCertificate, BadGateway, BadMembers, BadRecord, BrokenOff, ClockOff, Dripping, EndlessBody, EndlessPages,
+    Forbidden, InternalError, MovingPages, NoSuchName, NotFound, NotJson, Redirect, Refused, Reset, Silent,
+    TooManyDate, TooManySeconds, Unauthorized, Unavailable, WrongJson,
 };
 
 impl Trouble {
@@ -102,7 +103,8 @@ impl Trouble {
             Unavailable => "503",
             NotJson => "not JSON",
             WrongJson => "other JSON",
-            BadRecord => "one bad record",
+            BadRecord => "`null` in place of a record",
+            BadMembers => "one malformed record",
             EndlessBody => "body without end",
             EndlessPages => "pages without end",
             MovingPages => "pages change while they are read",
@@ -152,7 +154,7 @@ const OWN_FIELDS: Outcome = WholeBut("the customers come from the resources' own
 
 /// Rows: faults; columns: [`UPSTREAMS`].
 #[rustfmt::skip]
-pub(crate) const MATRIX: [(Trouble, [Outcome; 7]); 23] = [
+pub(crate) const MATRIX: [(Trouble, [Outcome; 7]); 24] = [
     (Refused, [UNREACHABLE, WITH_RESOURCES, UNREACHABLE, UNREACHABLE, WITH_KEYS, UNREACHABLE, Whole]),
     (BrokenOff, [BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, Whole]),
     (Reset, [BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, BROKE_OFF, Whole]),
@@ -168,7 +170,8 @@ pub(crate) const MATRIX: [(Trouble, [Outcome; 7]); 23] = [
     (Unavailable, [Fails("it answered 503"), Fails("it answered 503"), Fails("it answered 503"), Fails("it answered 503"), FIXED_PATHS, Fails("it answered 503"), Whole]),
     (NotJson, [NOT_JSON, NOT_JSON, NOT_JSON, NOT_JSON, FIXED_PATHS, NOT_JSON, Whole]),
     (WrongJson, [NOT_JSON, NOT_JSON, Fails("it has no list `projects`"), Fails("`access_token` is missing"), FIXED_PATHS, Fails("it has no list of keys"), Whole]),
-    (BadRecord, [LeftOut("MalformedResourceError"), Fails("uuid, slug or name cannot be read"), LeftOut("does not know the project"), NO_RECORDS, NO_RECORDS, WholeBut("tokens signed with that key are refused"), Absent("nothing is read")]),
+    (BadRecord, [Fails("row 1 is not a record"), Fails("uuid, slug or name cannot be read"), Fails("are not objects with a `posixName`"), NO_RECORDS, NO_RECORDS, WholeBut("tokens signed with that key are refused"), Absent("nothing is read")]),
+    (BadMembers, [LeftOut("MalformedResourceError"), Fails("uuid, slug or name cannot be read"), LeftOut("something that is not a GID"), NO_RECORDS, NO_RECORDS, WholeBut("tokens signed with that key are refused"), Absent("nothing is read")]),
     (EndlessBody, [TOO_LARGE, TOO_LARGE, TOO_LARGE, TOO_LARGE, FIXED_PATHS, TOO_LARGE, Whole]),
     (EndlessPages, [Whole, Whole, NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES]),
     (MovingPages, [Fails("the list of resources changed while it was read"), Fails("the list of customers changed while it was read"), NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES, NO_PAGES]),

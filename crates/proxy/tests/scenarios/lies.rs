@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use simulator::{Fault, Simulator, World};
 
-use crate::support::{demo, start_with};
+use crate::support::{demo, demo_with, start_with};
 
 const RESOURCES: &str = "GET /api/marketplace-provider-resources/";
 const CUSTOMERS: &str = "GET /api/marketplace-provider-offerings/*/customers/";
@@ -37,6 +37,24 @@ async fn no_fault_of_waldur_is_served_as_a_listing() {
             simulator.clear_faults();
             assert_eq!(proxy.list("?page_size=500").await.items(), right.items(), "after {words} on {route}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_request_for_customers_is_repeated_and_the_pages_are_kept() {
+    let simulator = Simulator::start(World::large(700)).await;
+    let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "3")]).await;
+    let right = proxy.list("?page_size=500").await;
+    for fault in [Fault::Silence, Fault::not_json(), Fault::status(501)] {
+        simulator.clear_requests();
+        simulator.set_fault_times(CUSTOMERS, fault.clone(), 1);
+        let fresh = proxy.get_with("/api/storage-resources/?page_size=500", &[("cache-control", "no-cache")]).await;
+        assert_eq!((fresh.status, fresh.items()), (200, right.items()), "{fault:?}: {}", fresh.text);
+        let requests = simulator.requests();
+        let count = |part: &str| requests.iter().filter(|request| request.path.contains(part)).count();
+        let offerings = simulator.world(|world| world.offerings.len());
+        assert_eq!(count("/customers/"), offerings + 1, "{fault:?}");
+        assert_eq!(count("/marketplace-provider-resources/"), 3, "{fault:?}: the pages are read once");
     }
 }
 
@@ -96,6 +114,22 @@ async fn bodies_and_lists_without_end_are_cut() {
     // The count says where the list ends, whatever the links say.
     simulator.set_fault(RESOURCES, Fault::EndlessPages);
     assert_eq!(proxy.list("?page_size=500").await.items(), right.items());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_not_records_are_a_broken_list_and_the_last_snapshot_stays() {
+    let (simulator, proxy) = demo_with(&[("CACHE_MAX_STALE", "3600")]).await;
+    let strict = start_with(&simulator, &[]).await;
+    let right = proxy.list("?page_size=500").await;
+    assert!(right.items().len() > 40, "{}", right.items().len());
+    for rows in ["[1, 2, null]", "[[[]]]", r#"[{"uuid": "\ud800"}]"#, r#"[{"slug": "capstor-store-1"}]"#] {
+        simulator.set_fault(RESOURCES, Fault::ok("application/json", rows));
+        strict.list("").await.assert_upstream_error("row 1 is not a record");
+        let stale = proxy.get_with("/api/storage-resources/?page_size=500", &[("cache-control", "no-cache")]).await;
+        assert_eq!((stale.status, stale.items()), (200, right.items()), "{rows}");
+        assert!(stale.headers.contains_key("warning"), "{rows}");
+        simulator.clear_faults();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,8 @@ async fn a_waldur_whose_records_lack_what_is_needed_is_told_record_by_record() {
     let skipped = answer.body["skipped"].as_array().unwrap();
     assert!(skipped.len() > 20);
     assert!(skipped.iter().all(|skipped| skipped["error"] == "MalformedResourceError"), "{}", answer.text);
+    assert_eq!(proxy.get_with("/api/storage-resources/", &[("cache-control", "no-cache")]).await.status, 200);
+    assert_eq!(proxy.log().matches("this Waldur is too old").count(), 1, "{}", proxy.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,8 @@ pub(super) async fn serve(
     };
     match &fault {
         Some(Fault::Headers { headers }) => reply.replace(headers),
-        Some(Fault::BadRecord) => reply.body = with_a_bad_record(&reply.body),
+        Some(Fault::BadRecord) => reply.body = with_a_bad_record(&reply.body, |record| *record = Value::Null),
+        Some(Fault::BadMembers) => reply.body = with_a_bad_record(&reply.body, spoil_members),
         _ => {}
     }
     shared.follow_up(&call);
@@ -116,8 +117,15 @@ fn declared(reply: &Reply, body: Body) -> Response {
     response
 }
 
-/// The body with `null` in place of the first record of its first list; one without such a list as it is.
-fn with_a_bad_record(body: &Bytes) -> Bytes {
+fn spoil_members(record: &mut Value) {
+    let members = record.as_object_mut().into_iter().flatten();
+    for (_, value) in members.filter(|(name, _)| !matches!(name.as_str(), "uuid" | "posixName")) {
+        *value = Value::Array(Vec::new());
+    }
+}
+
+/// The body with the first record of its first list spoiled; one without such a list as it is.
+fn with_a_bad_record(body: &Bytes, spoil: impl FnOnce(&mut Value)) -> Bytes {
     let Ok(mut body_read) = serde_json::from_slice::<Value>(body) else { return body.clone() };
     let list = match &mut body_read {
         Value::Array(list) => Some(list),
@@ -125,7 +133,7 @@ fn with_a_bad_record(body: &Bytes) -> Bytes {
         _ => None,
     };
     match list.and_then(|list| list.first_mut()) {
-        Some(record) => *record = Value::Null,
+        Some(record) => spoil(record),
         None => return body.clone(),
     }
     body_read.to_string().into()

@@ -1,6 +1,6 @@
 //! Each upstream, asked as the proxy asks it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 
 use catalog::{Identities, Policy, QuotaProblem, QuotaProblemCode, Skipped};
@@ -17,7 +17,7 @@ use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
 use crate::shared::Shared;
 use crate::source;
 use crate::upstream::public_part;
-use crate::waldur::{Listing, Offering, Waldur, WaldurError};
+use crate::waldur::{self, Listing, MayApprove, Offering, TokenUser, Waldur, WaldurError};
 
 const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
@@ -41,17 +41,22 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
     let systems = &settings.storage_systems;
     let slugs: Vec<_> = systems.iter().map(|system| system.offering_slug.as_str()).collect();
     let offerings = future::join_all(slugs.iter().map(|slug| waldur.offerings(slug)));
-    let (listing, offerings) = future::join(waldur.resources(&slugs, &|_| {}), offerings).await;
+    let (listing, offerings, user) =
+        future::join3(waldur.resources(&slugs, &|_| {}), offerings, waldur.token_user()).await;
     let listing = match listing {
         Ok(listing) => listing,
         Err(error) => return vec![failed(CHECK, &error, WALDUR), not_checked("offerings", NO_LISTING)],
     };
     let url = public_part(&settings.waldur_api.api_url);
     let mut findings = vec![Finding::ok(CHECK, format!("{url} answers and accepts the token"))];
+    if listing.lacks_offering_slugs {
+        findings.push(Finding::failed("Waldur release", waldur::TOO_OLD));
+    }
     findings.extend(
-        systems.iter().zip(offerings).map(|(system, offerings)| offering(system, offerings.as_deref(), &listing)),
+        systems.iter().zip(&offerings).map(|(system, offerings)| offering(system, offerings.as_deref(), &listing)),
     );
     findings.extend(quota_problems(&listing, &source::policy(settings)));
+    findings.push(callbacks(&user, &offerings, settings.relay_callbacks));
     // An error says that nobody waits for it.
     let _ = told.send(listing);
     findings
@@ -111,6 +116,54 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
         // Resources say that there is an offering, whatever the list of offerings says.
         Ok(_) | Err(_) => Finding::ok(check, count),
     }
+}
+
+/// Whether callbacks with this token can succeed. A call that would find out changes orders, so only the user's roles are
+/// read.
+fn callbacks(
+    user: &Result<TokenUser, WaldurError>,
+    offerings: &[Result<Vec<Offering>, WaldurError>],
+    relayed: bool,
+) -> Finding {
+    const CHECK: &str = "callbacks";
+    const TEST: &str = "test it: order something of a test project and let `approve_by_provider` be called; 403 means \
+                        that the token may not";
+    let user = match user {
+        Ok(user) => user,
+        Err(error) => {
+            let detail = format!("whether the token may approve orders is unknown: {}", errors::chain(error));
+            return Finding::warning(CHECK, detail).with_remedy(String::from(TEST));
+        }
+    };
+    let (mut rights, mut unknown, mut refused) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for offering in offerings.iter().flatten().flatten() {
+        match offering.uuid.zip(offering.customer_uuid).map(|(uuid, provider)| user.may_approve(uuid, provider)) {
+            Some(MayApprove::Yes(right)) => drop(rights.insert(right)),
+            Some(MayApprove::Unknown(role)) => drop(unknown.insert(format!("role {role}"))),
+            None => drop(unknown.insert(format!("offering {} without a provider", offering.slug))),
+            Some(MayApprove::No) => refused.push(offering.slug.as_str()),
+        }
+    }
+    let name = &user.username;
+    if !refused.is_empty() {
+        let detail = format!(
+            "the token's user {name} sees the orders of {} but may not approve, reject or end them: Waldur answers 403 \
+             to `approve_by_provider`, `reject_by_provider`, `set_state_done` and `set_state_erred`",
+            refused.join(", ")
+        );
+        let remedy = "use the token of an owner (CUSTOMER.OWNER) of the organization that provides the offering";
+        return if relayed {
+            Finding::failed(CHECK, detail).with_remedy(format!("callbacks.relay is on: {remedy}"))
+        } else {
+            Finding::warning(CHECK, detail).with_remedy(format!("reading works; for callbacks {remedy}"))
+        };
+    }
+    if rights.is_empty() || !unknown.is_empty() {
+        let why = if unknown.is_empty() { String::from("no offering") } else { Vec::from_iter(unknown).join(", ") };
+        let detail = format!("whether the token's user {name} may approve orders is unknown ({why})");
+        return Finding::warning(CHECK, detail).with_remedy(String::from(TEST));
+    }
+    Finding::ok(CHECK, format!("the token's user {name} may approve orders ({})", Vec::from_iter(rights).join(", ")))
 }
 
 const HPC_USER_API: &str = "HPC User API";
