@@ -51,10 +51,10 @@ fn a_lifetime_without_sense_is_an_error() {
 #[test]
 fn a_token_is_renewed_five_minutes_before_it_expires_and_a_short_one_at_half_its_lifetime() {
     let renewed = |lifetime| {
-        Granted { access_token: "t".into(), lifetime: Duration::from_secs(lifetime) }.renew_after().as_secs_f64()
+        Granted { access_token: "t".into(), lifetime: Duration::from_secs(lifetime) }.renew_after().as_millis()
     };
-    assert_eq!([renewed(1), renewed(60), renewed(599)], [0.5, 30.0, 299.5]);
-    assert_eq!([renewed(600), renewed(3600)], [300.0, 3300.0]);
+    assert_eq!([renewed(1), renewed(60), renewed(599)], [500, 30_000, 299_500]);
+    assert_eq!([renewed(600), renewed(3600)], [300_000, 3_300_000]);
 }
 
 #[test]
