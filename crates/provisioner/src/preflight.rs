@@ -1,6 +1,6 @@
 //! The desired state of a resource's directory, or the obstacle to it: decided before anything is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
