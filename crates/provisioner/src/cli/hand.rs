@@ -73,7 +73,7 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
         plans::groups(&mut page, entries, LIMIT);
         page.line(0, &format!("{} to {}.", cases.len(), decision.name()));
         page.print()?;
-        if !cases.is_empty() && !confirmed(&format!("{} all of them?", decision.name())) {
+        if !cases.is_empty() && !confirmed(&format!("{} all of these?", decision.name())) {
             return Err(failure(format!("nothing was done: say --yes to {} all of them", decision.name())));
         }
         seen = Some(cases.iter().map(|case| case.resource.id).collect());

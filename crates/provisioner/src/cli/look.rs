@@ -10,6 +10,7 @@ use super::{Failure, failure, plans};
 use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
+use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::plan::{Case, Step};
 use crate::site::Site;
@@ -93,16 +94,10 @@ pub(super) fn explain(site: &Site, name: &str, json: bool, fresh: bool) -> Resul
     let mut line = |label: &str, text: String| page.labelled(label, &text);
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
     match &case.wanted {
-        Ok(wanted) => line(
-            "Wanted",
-            format!(
-                "mode {:o}, owner {}:{}, {}, project ID {}",
-                wanted.mode.0, wanted.uid, wanted.gid, wanted.limits, wanted.project
-            ),
-        ),
+        Ok(wanted) => line("Wanted", format!("{}, project ID {}", wanted.describe(terabyte), wanted.project)),
         Err(refusal) => line("Wanted", format!("nothing can be: {}", refusal.reason)),
     }
-    line("Storage", seen(case));
+    line("Storage", seen(case, terabyte));
     for task in &plan.tasks {
         line("Next", format!("{} ({})", task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "), task.why));
         let (action, changes) = (task.action.name(), plans::described(&task.changes, terabyte));
@@ -179,21 +174,22 @@ fn order(case: &Case) -> String {
     })
 }
 
-fn seen(case: &Case) -> String {
+fn seen(case: &Case, terabyte: Terabyte) -> String {
     match &case.seen {
         Err(fault) => format!("cannot be read: {fault}"),
         Ok(Seen::Absent) => "nothing is there".into(),
         Ok(Seen::Obstructed(what)) => what.clone(),
         Ok(Seen::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
         Ok(Seen::Ours(present)) => format!(
-            "mode {:o}, owner {}:{}, {}, {}{}",
+            "{}, mode {:o}, owner {}:{}, {}{}",
+            present.limits.map_or("no quotas".into(), |limits| limits.describe(terabyte)),
             present.mode.0,
             present.uid,
             present.gid,
-            present.limits.map_or("no quotas".into(), |limits| limits.to_string()),
             present.usage.map_or("usage: see `usage`".into(), |usage| format!(
-                "uses {} bytes, {} inodes",
-                usage.space.0, usage.inodes.0
+                "uses {}, {} inodes",
+                terabyte.amount(usage.space),
+                usage.inodes.0
             )),
             present.acl.as_ref().map_or(String::new(), acl),
         ),

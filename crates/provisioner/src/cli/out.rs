@@ -76,10 +76,10 @@ impl Page {
     }
 }
 
-/// A table without lines, as wide as the terminal.
+/// A table without lines. Neither a path nor a number in it is broken, however narrow the terminal.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Disabled);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

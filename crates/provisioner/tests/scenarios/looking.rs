@@ -23,7 +23,7 @@ fn explain_tells_the_whole_story_by_any_name() {
     for words in [
         "no order in progress",
         "mode 2770",
-        "10000000000000",
+        "space 10 TB, inodes",
         "begun by apply by user",
         "ended",
         "set_state_done: accepted",
