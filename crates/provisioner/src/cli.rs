@@ -64,6 +64,9 @@ drives the systems, 78 settings that cannot be used.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the settings, the proxy, the storage and the state directory
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner check\n  hpc-storage-provisioner check --json --system capstor"
+    )]
     Check(Json),
     /// Show what would be done, and why; changes nothing
     #[command(
@@ -144,6 +147,7 @@ enum Command {
         make: bool,
     },
     /// Put the directory of a resource that is terminated in Waldur into the trash, where no order does
+    #[command(after_help = "Examples:\n  hpc-storage-provisioner retire e9a462ce-0fa0-40a0-b210-d3dbe88f40a2")]
     Retire {
         /// UUID, path or slug
         resource: String,
