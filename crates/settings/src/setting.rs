@@ -97,7 +97,12 @@ impl<S> Setting<S> {
         let may_be_empty = matches!(self.preset, Preset::Absent | Preset::IfEmpty(_))
             && matches!(
                 self.kind,
-                Kind::Text(..) | Kind::Secret(..) | Kind::Proxy(_) | Kind::UrlWithCredentials(..) | Kind::Names(_)
+                Kind::Text(..)
+                    | Kind::Secret(..)
+                    | Kind::SecretUrl(..)
+                    | Kind::Proxy(_)
+                    | Kind::UrlWithCredentials(..)
+                    | Kind::Names(_)
             );
         match value {
             Value::Null => true,

@@ -50,7 +50,13 @@ impl Value {
             };
             return items.iter().map(item).collect();
         }
-        self.scalar()?.split(',').map(str::trim).filter(|part| !part.is_empty()).map(plain).collect()
+        let text = self.scalar()?;
+        let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(plain).collect();
+        if parts.is_empty() && !text.is_empty() {
+            // Whoever writes this means something, and an empty list may mean that nothing is demanded.
+            return Err(wrong("a list without an entry", "give at least one, or leave the setting out"));
+        }
+        parts.into_iter().collect()
     }
 }
 
@@ -68,6 +74,9 @@ mod tests {
         assert_eq!(text(" a,, b c ,").list().unwrap(), both);
         assert_eq!(Value::List(vec![text(" a "), text("b c")]).list().unwrap(), both);
         assert_eq!(text("").list().unwrap(), Vec::<String>::new());
+        for bad in [text(",,"), text(" "), text(" , ")] {
+            assert!(bad.list().is_err(), "{bad:?}");
+        }
         for bad in [Value::List(vec![text(" ")]), Value::List(vec![Value::List(vec![])]), text("a\0"), Value::Null] {
             assert!(bad.list().is_err(), "{bad:?}");
         }

@@ -36,7 +36,8 @@ pub(super) fn header(text: &str) -> Result<(), Wrong> {
 /// Headers that can be read as a list.
 pub(super) fn headers(text: &str) -> Result<(), Wrong> {
     let remedy = "give name=value, with commas between several, and %20 for a space";
-    header_list(text).map(|_| ()).ok_or_else(|| wrong("not a list of headers", remedy))
+    let list = header_list(text).ok_or_else(|| wrong("not a list of headers", remedy))?;
+    if list.is_empty() { Err(wrong("a list without a header", remedy)) } else { Ok(()) }
 }
 
 /// Headers as OpenTelemetry writes them: `name=value,name=value`, values with `%20` for a space and the like. `None` where
@@ -166,6 +167,7 @@ mod tests {
         let both = ["authorization: Bearer a=b", "x-scope: 1,2"].map(String::from).to_vec();
         assert_eq!(read("Authorization=Bearer%20a=b, x-scope = 1%2C2,"), Some(both));
         assert_eq!(read(""), Some(Vec::new()));
+        assert!(headers(",,").is_err());
         for text in ["authorization", "a b=c", "=c", "a=b\nc", "a=%0a", "a=%ff", "a=café"] {
             assert_eq!(read(text), None, "{text}");
             assert!(!headers(text).unwrap_err().what.contains(text));

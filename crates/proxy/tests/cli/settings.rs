@@ -131,13 +131,18 @@ fn a_variable_of_the_python_proxy_without_effect_is_told() {
         .with("AUTH", r#"{"disable_auth": true}"#)
         .with("SENTRY", "elsewhere")
         .with("VERIFY_SSL", "false")
+        .with("UVICORN_PORT", "8080")
+        .with("WEB_CONCURRENCY", "4")
         .with("ALL_PROXY", "");
     for command in ["check", "config"] {
         let ended = site.run(&[command]);
         let all = format!("{}{}", ended.stdout, ended.stderr);
-        assert_eq!(all.matches("has no effect").count(), 3, "{all}");
+        assert_eq!(all.matches("has no effect").count(), 5, "{all}");
         let told = "`HTTPS_PROXY` (environment variable https_proxy) has no effect; give WALDUR_SOCKS_PROXY";
         assert!(all.contains(told) && all.contains("`AUTH`") && all.contains("`VERIFY_SSL`"), "{all}");
+        assert!(
+            all.contains("`UVICORN_PORT`") && all.contains("give SERVER_LISTEN") && all.contains("`WEB_CONCURRENCY`")
+        );
         assert!(!all.contains("hunter2"), "{all}");
     }
 }

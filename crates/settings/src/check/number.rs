@@ -6,24 +6,22 @@ use crate::value::Value;
 /// Seconds of a day, which is long enough for anything that somebody waits for.
 const DAY: f64 = 24.0 * 60.0 * 60.0;
 
-/// A finite number. In text, underscores may group digits, as pydantic has it.
+/// A finite number, in the one grammar that holds for whole and decimal numbers, in the environment and in YAML: an
+/// optional sign, digits that `_` may group, optionally a fraction and an exponent, with white space around. Leading
+/// zeros are refused, since YAML takes `010` for 8 and the environment for 10; so is everything else that YAML reads as a
+/// number (`0x10`, `.inf`, `1:30`).
 pub fn number(value: &Value) -> Option<f64> {
-    let number = match value {
-        Value::Number { value, .. } => *value,
-        Value::Text(text) => {
-            let text = text.trim();
-            let digits_around = |(at, _): (usize, &str)| {
-                text[..at].ends_with(|c: char| c.is_ascii_digit())
-                    && text[at + 1..].starts_with(|c: char| c.is_ascii_digit())
-            };
-            if !text.match_indices('_').all(digits_around) {
-                return None;
-            }
-            text.replace('_', "").parse().ok()?
-        }
-        _ => return None,
-    };
-    number.is_finite().then_some(number)
+    let text = value.scalar().ok()?.trim();
+    let is_digit = |c: char| c.is_ascii_digit();
+    let grouped = |(at, _): (usize, &str)| text[..at].ends_with(is_digit) && text[at + 1..].starts_with(is_digit);
+    let digits = text.trim_start_matches(['+', '-']);
+    let has_leading_zero = digits.starts_with('0') && digits[1..].starts_with(|c: char| is_digit(c) || c == '_');
+    // `inf` and `nan` would be read, too.
+    let known = |c: char| is_digit(c) || matches!(c, '_' | '.' | 'e' | 'E' | '+' | '-');
+    if has_leading_zero || !text.chars().all(known) || !text.match_indices('_').all(grouped) {
+        return None;
+    }
+    text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// A finite number that stands the test, or what is wrong: that it is not `what`.
@@ -57,7 +55,10 @@ pub fn share(value: &Value) -> Result<f64, Wrong> {
 /// A whole number from 1 to `most`.
 pub fn count(value: &Value, most: usize) -> Result<usize, Wrong> {
     let text = value.scalar()?;
-    text.parse().ok().filter(|number| (1..=most).contains(number)).ok_or_else(|| {
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^53")]
+    let whole = number(value).filter(|number| number.fract() == 0.0 && (1.0..=most as f64).contains(number));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, above 0 and within the limit")]
+    whole.map(|number| number as usize).ok_or_else(|| {
         wrong(format!("{} is not a whole number from 1 to {most}", quoted(text)), "give one, for example 4")
     })
 }
@@ -82,11 +83,23 @@ mod tests {
     #[test]
     fn numbers_are_finite() {
         let read = |given: &str| number(&text(given));
-        for (text, value) in [("5", 5.0), (" 5 ", 5.0), ("1_000", 1000.0), ("1e3", 1000.0), ("-.5", -0.5)] {
-            assert_eq!(read(text), Some(value), "{text}");
+        // YAML's own idea of the number does not count.
+        let of_yaml = |given: &str| number(&Value::Number { value: 8.0, text: given.to_owned() });
+        for (text, value) in [
+            ("5", 5.0),
+            (" 5 ", 5.0),
+            ("+5", 5.0),
+            ("0", 0.0),
+            ("0.5", 0.5),
+            ("1_000", 1000.0),
+            ("1e3", 1000.0),
+            ("1E+3", 1000.0),
+            ("-.5", -0.5),
+        ] {
+            assert_eq!((read(text), of_yaml(text)), (Some(value), Some(value)), "{text}");
         }
-        for text in ["", "inf", "nan", "-inf", "1__0", "_1", "1_", "1,5", "0x10", "1e999"] {
-            assert_eq!(read(text), None, "{text}");
+        for text in ["", "inf", "nan", "-inf", "1__0", "_1", "1_", "1,5", "0x10", "1e999", "010", "-00", "0_1", "+-1"] {
+            assert_eq!((read(text), of_yaml(text)), (None, None), "{text}");
         }
     }
 
@@ -107,8 +120,11 @@ mod tests {
                 assert!(read(&text(given)).is_err(), "{given}");
             }
         }
-        assert_eq!(count(&text("4"), 4), Ok(4));
-        for given in ["0", "5", "-1", "1.0", "", "four"] {
+        for given in ["4", "+4", " 4 ", "4.0", "4e0", "0.4e1"] {
+            assert_eq!(count(&text(given), 4), Ok(4), "{given}");
+        }
+        assert_eq!(count(&text("1_000"), 1000), Ok(1000));
+        for given in ["0", "5", "-1", "1.5", "", "four", "04"] {
             assert!(count(&text(given), 4).is_err(), "{given}");
         }
     }

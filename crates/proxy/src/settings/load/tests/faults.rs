@@ -72,6 +72,23 @@ fn relaying_needs_a_public_url() {
 }
 
 #[test]
+fn stricter_settings_than_those_of_the_python_proxy_are_faults() {
+    let equal = Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").set("INODE_HARD_COEFFICIENT", "2");
+    assert!(equal.faults()[0].contains("must be greater than inode_soft_coefficient"), "{:?}", equal.faults());
+    for (name, value) in [
+        ("CSCS_KEYCLOAK_REQUIRED_ROLES", ",,"),
+        ("CALLBACKS_REQUIRED_ROLES", " , "),
+        ("OTEL_EXPORTER_OTLP_HEADERS", ","),
+        ("SENTRY_DSN", "https://sentry.example/1"),
+        ("WALDUR_PAGES_AT_ONCE", "010"),
+        ("INODE_BASE_MULTIPLIER", "010"),
+    ] {
+        assert_eq!(Site::minimal().set(name, value).faults().len(), 1, "{name}={value}");
+    }
+    assert!(Site::minimal().set("SENTRY_DSN", "").loaded().settings.sentry.dsn.is_none(), "empty means not set");
+}
+
+#[test]
 fn all_faults_come_at_once_each_with_its_source() {
     let site = Site::empty()
         .yaml("auth: 5\nlog:\n  format: xml\nbackend_settings:\n  inode_soft_coefficient: 0\nsentry:\n  dsn: [1]\n")

@@ -73,7 +73,7 @@ fn what_is_wrong_with_a_file_is_told() {
     assert_eq!(named(b"\n", "token"), [format!("{key}: token is empty; write the secret into it")]);
     let remedy = "name a file that holds the secret and nothing else";
     assert_eq!(named(&vec![b'a'; 65537], "token"), [format!("{key}: token is larger than 64 KiB; {remedy}")]);
-    assert_eq!(named(b"\xff", "token"), [format!("{key}: token is not valid UTF-8; write it anew")]);
+    assert_eq!(named(b"\xff", "token"), [format!("{key}: token is not valid UTF-8; write it again")]);
     let key_of_file = "waldur_api.access_token (file token, named by environment variable WALDUR_API_TOKEN_FILE)";
     let remedy = "give the 40 hexadecimal digits that Waldur shows under the user's credentials";
     assert_eq!(named(b"hunter2", "token"), [format!("{key_of_file}: not a token: 7 characters; {remedy}")]);
