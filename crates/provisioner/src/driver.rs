@@ -73,6 +73,11 @@ pub enum Seen {
         /// When it was put there.
         since: u64,
     },
+    /// In the trash, claimed by a purge: what is left of it cannot be brought back.
+    Purging {
+        /// When it was put into the trash.
+        since: u64,
+    },
 }
 
 /// A directory that is there.
@@ -218,6 +223,15 @@ impl Fault {
     }
 }
 
+/// Why a tree does not come back from the trash.
+fn being_purged() -> Fault {
+    Fault::Conflict(
+        "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back; once `purge` has \
+         ended, `restore --make` makes an empty one"
+            .into(),
+    )
+}
+
 /// A fault of reading a whole list, for each of those that were asked for.
 fn same_for_all<T>(fault: &Fault, count: usize) -> Vec<Result<T, Fault>> {
     let told = crate::pass::told(fault);
@@ -248,8 +262,17 @@ pub trait Driver: Debug + Send + Sync {
     /// What is there, one answer for each that is wanted, in their order.
     fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>>;
 
-    /// Everything in the trash.
+    /// Everything in the trash that no purge has claimed.
     fn trash(&self) -> Result<Vec<Trashed>, Fault>;
+
+    /// Everything in the trash that a purge has claimed and not deleted yet: it goes on, or was killed.
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault>;
+
+    /// When the tree in the trash was last changed, in seconds since 1970, by the clock of the storage system; `None` where
+    /// the system does not say.
+    fn changed(&self, _trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
 
     /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
@@ -264,9 +287,15 @@ pub trait Driver: Debug + Send + Sync {
     /// Marks the unmarked directory at the place as this resource's.
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
 
-    /// Deletes a tree in the trash for good. Only what [`Driver::trash`] named, and only that.
-    /// `project` is the ID that it was given, on systems that have them: its limits go, too. What the tree says of itself does
-    /// not count, for its owner can change that to another's.
+    /// Claims a tree in the trash for a purge, in one step that cannot happen at the same time as [`Driver::restore`]:
+    /// afterwards nothing but [`Driver::purge`] touches it. Only what [`Driver::trash`] named, and only that. Takes no longer
+    /// for large trees. Nothing to do where it is claimed already, or gone.
+    ///
+    /// `project` is the ID that it was given, on systems that have them: its limits are removed. What the tree says of itself
+    /// does not count, for its owner can change that to another's.
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault>;
+
+    /// Deletes a tree in the trash for good, after claiming it. Killed midway, it is taken up by the next call.
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault>;
 
     /// What the files of each take; `None` where the directory is not there or not ours. May walk.

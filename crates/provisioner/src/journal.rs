@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -26,12 +27,17 @@ use crate::document::OrderKind;
 use crate::plan::{LastOrder, Mass, Step};
 
 mod past;
+mod witness;
 
 pub use past::Past;
 use past::Unasked;
+pub use witness::{Witness, witness};
 
 /// From how many bytes on a journal is put aside at the next start: it is proved whole with each pass.
 const LARGE: u64 = 8 << 20;
+
+/// How old the last line may become before a heartbeat is written.
+const HEARTBEAT: Duration = Duration::from_hours(24);
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +93,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refused: bool,
     },
+    /// The provisioner runs. Written where nothing else was for a day, so that the journal shows how time passed.
+    Heartbeat,
     /// Work on a resource came to its end.
     Ended,
     /// Work on a resource was broken off; the next pass takes it up.
@@ -153,6 +161,8 @@ struct Tail {
     file: File,
     seq: u64,
     prev: String,
+    /// Time of the last line; empty where there is none.
+    time: String,
     past: Past,
     /// Bytes of the whole lines.
     length: u64,
@@ -177,8 +187,8 @@ impl Journal {
             file = OpenOptions::new().read(true).append(true).open(path).map_err(failed("opened"))?;
         }
         file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let Chain { seq, hash: prev, past, length, .. } = chain;
-        let tail = Mutex::new(Tail { file, seq, prev, past, length, left: None });
+        let Chain { seq, hash: prev, time, past, length, .. } = chain;
+        let tail = Mutex::new(Tail { file, seq, prev, time, past, length, left: None });
         Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
     }
 
@@ -227,6 +237,17 @@ impl Journal {
         tail.seq = line.seq;
         tail.prev = hash(&text);
         tail.past.note(&line.time, line.resource, &line.event);
+        tail.time = line.time;
+        Ok(())
+    }
+
+    /// Writes a heartbeat where the last line is more than a day away from now. A journal that was just begun gets none.
+    pub fn beat(&self) -> Result<(), JournalError> {
+        let last = OffsetDateTime::parse(&self.tail().time, &Rfc3339).ok();
+        let now = OffsetDateTime::from(self.clock.now());
+        if last.is_some_and(|last| (now - last).unsigned_abs() >= HEARTBEAT) {
+            self.write(None, Event::Heartbeat)?;
+        }
         Ok(())
     }
 
@@ -263,6 +284,8 @@ struct Chain {
     seq: u64,
     /// Hash of the last line.
     hash: String,
+    /// Time of the last line; empty where there is none.
+    time: String,
     past: Past,
     /// Bytes of the whole lines.
     length: u64,
@@ -270,7 +293,15 @@ struct Chain {
 
 /// Proves that each line follows the one before. A last line without an end was cut off by a crash: it does not count.
 fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
-    let mut chain = Chain { first: 1, prev: hash(b""), seq: 0, hash: hash(b""), past: Past::default(), length: 0 };
+    let mut chain = Chain {
+        first: 1,
+        prev: hash(b""),
+        seq: 0,
+        hash: hash(b""),
+        time: String::new(),
+        past: Past::default(),
+        length: 0,
+    };
     let mut reader = BufReader::new(file);
     let mut text = Vec::new();
     loop {
@@ -294,7 +325,8 @@ fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
             return Err(broken(chain.seq + 1, "it does not follow the line before it"));
         }
         chain.past.note(&line.time, line.resource, &line.event);
-        chain = Chain { seq: line.seq, hash: hash(&text), length: chain.length + text.len() as u64, ..chain };
+        let length = chain.length + text.len() as u64;
+        chain = Chain { seq: line.seq, hash: hash(&text), time: line.time, length, ..chain };
     }
 }
 
@@ -322,7 +354,8 @@ fn put_aside(path: &Path, file: &File, chain: Chain, clock: &Clock) -> io::Resul
         lately: past.unasked().to_vec(),
         orders: past.orders().clone(),
     };
-    let text = written(&Line { seq: seq + 1, time, resource: None, event, prev: prev.clone() })?;
+    let line = Line { seq: seq + 1, time: time.clone(), resource: None, event, prev: prev.clone() };
+    let text = written(&line)?;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -333,7 +366,7 @@ fn put_aside(path: &Path, file: &File, chain: Chain, clock: &Clock) -> io::Resul
     begun.sync_all()?;
     fs::rename(&new, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-    Ok(Chain { first: seq + 1, prev, seq: seq + 1, hash: hash(&text), past, length: text.len() as u64 })
+    Ok(Chain { first: seq + 1, prev, seq: seq + 1, hash: hash(&text), time, past, length: text.len() as u64 })
 }
 
 /// The files of the journal at this path, those that were put aside first, in the order of their lines.

@@ -296,6 +296,10 @@ impl Hold {
     }
 }
 
+/// Why nothing is done for a directory that a purge has claimed.
+const PURGING: &str = "its directory is being deleted for good by `purge`, or was when that was killed, and what is left of it \
+                       cannot be brought back; let `purge` end, then make an empty one: `restore PATH --make`";
+
 /// What becomes of one case.
 enum Outcome {
     /// All is as it should be.
@@ -548,6 +552,7 @@ fn in_use(case: &Case, seen: &Seen, policy: Policy, last: Option<Step>) -> Outco
             with_last(Step::Restore(wanted.clone())),
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
+        Seen::Purging { .. } => hold(Hold::Conflict, PURGING),
         Seen::Absent => {
             hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore PATH --make`")
         }
@@ -581,6 +586,7 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
             );
         }
         Seen::Trashed { .. } => vec![Step::Restore(wanted.clone())],
+        Seen::Purging { .. } => return hold(Hold::Conflict, PURGING),
         Seen::Ours(present) => {
             if let Some(reason) = shrinks(present, wanted, policy) {
                 return hold(Hold::Refused, reason);
@@ -609,7 +615,7 @@ fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome
     };
     let work = match seen {
         Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
-        Seen::Trashed { .. } => Vec::new(),
+        Seen::Trashed { .. } | Seen::Purging { .. } => Vec::new(),
         Seen::Absent if policy.absent_is_gone => vec![Step::Gone(wanted.clone())],
         Seen::Absent => {
             return hold(

@@ -76,6 +76,8 @@ pub struct Purge {
     pub retention_days: usize,
     /// How many trees one call deletes at most.
     pub at_most: usize,
+    /// How many files and directories are deleted a second at most.
+    pub rate: usize,
 }
 
 /// The loop of `run`.
@@ -116,7 +118,7 @@ fn unset() -> Settings {
         systems: Vec::new(),
         state_directory: PathBuf::new(),
         policy: crate::plan::Policy::default(),
-        purge: Purge { enabled: false, retention_days: 0, at_most: 0 },
+        purge: Purge { enabled: false, retention_days: 0, at_most: 0, rate: 0 },
         run: Run { interval: Duration::ZERO, listen: Vec::new() },
         lease_url: None,
         usage_component: String::new(),

@@ -26,12 +26,12 @@ use crate::driver::scale::Scale;
 use crate::driver::tree::{Rules, Tree};
 use crate::driver::vast::Vast;
 use crate::driver::walked::Walked;
-use crate::driver::{Before, Driver, Fault};
+use crate::driver::{Before, Driver, Fault, Seen};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System, told};
-use crate::plan::Plan;
+use crate::plan::{Case, Plan};
 use crate::preflight;
 use crate::settings::{DriverName, Settings, SystemConfig};
 use crate::source::Source;
@@ -142,6 +142,7 @@ impl Site {
             .when(NoLease::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
+        journal.beat()?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         Ok(Work { site: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })
@@ -213,7 +214,9 @@ impl Work<'_> {
         let concerned: BTreeSet<_> =
             plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
         // What was begun and needs nothing any more has come to its end by another way.
-        for case in survey.cases.iter().filter(|case| case.unfinished && !concerned.contains(&Some(case.resource.id))) {
+        let claimed = |case: &Case| matches!(case.seen, Ok(Seen::Purging { .. }));
+        let over = |case: &&Case| case.unfinished && !claimed(case) && !concerned.contains(&Some(case.resource.id));
+        for case in survey.cases.iter().filter(over) {
             self.journal.write(Some(case.resource.id), Event::Ended)?;
         }
         self.perform(survey, plan, confirmed)
@@ -266,26 +269,16 @@ impl Work<'_> {
         deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), Fault> + Sync),
     ) -> Result<Vec<Result<(), Fault>>, DriveError> {
         self.ledger.save().map_err(|source| BeginError::State { path: self.site.ledger_path(), source })?;
-        let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
         self.site.progress.begin("resources", resources.len());
         let mut results = Vec::with_capacity(resources.len());
         for batch in resources.chunks(BATCH) {
             for (resource, path) in batch {
-                let (by, why) = (self.by.clone(), "a person's decision".to_owned());
-                let (system, path) = (system.key.clone(), (*path).to_owned());
-                let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
-                let begun = Event::Begun { system, path, token, by, order, kind, steps, why, unasked };
-                self.journal.write(Some(*resource), begun)?;
+                self.begun(system, *resource, path)?;
             }
             // One sync for all of the batch: none has had an effect yet.
             self.journal.sync()?;
             let done = pass::side_by_side(batch, system.at_once, |(resource, _)| {
-                let before = |what: &str| {
-                    self.leases.hold(&system.key)?;
-                    let written = self.journal.write(Some(*resource), Event::Effect { what: what.to_owned() });
-                    written.map_err(|error| Fault::Stopped(told(&error)))
-                };
-                let done = deed(*resource, &before);
+                let done = deed(*resource, &|what| self.effect(system, *resource, what));
                 self.site.progress.one();
                 done
             });
@@ -300,6 +293,44 @@ impl Work<'_> {
         }
         self.journal.sync()?;
         Ok(results)
+    }
+
+    /// Begins work on one resource that goes on without this right: in the journal it stays begun until it is finished.
+    pub fn start(
+        &mut self,
+        system: &System,
+        resource: Uuid,
+        deed: &(dyn Fn(Before<'_>) -> Result<(), Fault> + Sync),
+    ) -> Result<(), DriveError> {
+        self.begun(system, resource, "")?;
+        self.journal.sync()?;
+        if let Err(fault) = deed(&|what| self.effect(system, resource, what)) {
+            self.finish(resource, Event::Failed { fault: told(&fault) })?;
+            return Err(fault.into());
+        }
+        Ok(self.journal.sync()?)
+    }
+
+    /// Writes what came of work on a resource.
+    pub fn finish(&self, resource: Uuid, event: Event) -> Result<(), JournalError> {
+        self.journal.write(Some(resource), event)?;
+        self.journal.sync()
+    }
+
+    /// Writes that a person's command begins work on a resource.
+    fn begun(&self, system: &System, resource: Uuid, path: &str) -> Result<(), JournalError> {
+        let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
+        let (by, why) = (self.by.clone(), "a person's decision".to_owned());
+        let (system, path) = (system.key.clone(), path.to_owned());
+        let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
+        self.journal.write(Some(resource), Event::Begun { system, path, token, by, order, kind, steps, why, unasked })
+    }
+
+    /// Writes an effect before it happens, if the lease is still held.
+    fn effect(&self, system: &System, resource: Uuid, what: &str) -> Result<(), Fault> {
+        self.leases.hold(&system.key)?;
+        let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
+        written.map_err(|error| Fault::Stopped(told(&error)))
     }
 }
 

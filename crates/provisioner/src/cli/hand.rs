@@ -201,12 +201,17 @@ impl Decision {
             | (Self::Restore { make: true }, Ok(Seen::Absent)) => possible(),
             (Self::Adopt, Ok(Seen::Ours(_))) => Already("it is marked as this resource's already"),
             (Self::Adopt, Ok(Seen::Obstructed(what))) => Impossible(format!("it cannot be adopted: {what}")),
-            (Self::Adopt, Ok(Seen::Absent | Seen::Trashed { .. })) => {
+            (Self::Adopt, Ok(Seen::Absent | Seen::Trashed { .. } | Seen::Purging { .. })) => {
                 Impossible("there is no directory at its place to be adopted".into())
             }
             (Self::Restore { make: false }, Ok(Seen::Absent)) => {
                 Impossible("it is not in the trash; --make makes an empty directory".into())
             }
+            (Self::Restore { .. }, Ok(Seen::Purging { .. })) => Impossible(
+                "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back: let \
+                 `purge` end, then --make makes an empty directory"
+                    .into(),
+            ),
             (Self::Restore { .. }, Ok(Seen::Ours(_))) => Already("its directory is there already"),
             (Self::Restore { .. }, Ok(Seen::Unmarked(_))) => {
                 Impossible("a directory without our mark is at its place: `adopt` it if it is the right one".into())
@@ -262,6 +267,13 @@ pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
     }
     match &case.seen {
         Ok(Seen::Ours(_)) => {}
+        Ok(Seen::Trashed { since } | Seen::Purging { since }) => {
+            return out::print(&format!(
+                "{} is already in the trash, since {}.\n",
+                out::harmless(&case.resource.path),
+                out::date(*since)
+            ));
+        }
         Ok(_) => return Err(failure("no directory of this resource is at its place")),
         Err(fault) => return Err(failure(fault.clone())),
     }

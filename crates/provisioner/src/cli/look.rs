@@ -180,6 +180,9 @@ fn seen(case: &Case, terabyte: Terabyte) -> String {
         Ok(Seen::Absent) => "nothing is there".into(),
         Ok(Seen::Obstructed(what)) => what.clone(),
         Ok(Seen::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
+        Ok(Seen::Purging { since }) => {
+            format!("in the trash since {}, being deleted for good by `purge`", out::date(*since))
+        }
         Ok(Seen::Ours(present)) => format!(
             "{}, mode {:o}, owner {}:{}, {}{}",
             present.limits.map_or("no quotas".into(), |limits| limits.describe(terabyte)),
@@ -213,6 +216,7 @@ fn event_text(event: &Event) -> String {
         Event::Callback { call, outcome, .. } => format!("{call}: {outcome}"),
         Event::Continues { after, .. } => format!("the journal goes on from {after}"),
         Event::Ended => "ended".into(),
+        Event::Heartbeat => "running".into(),
         Event::Failed { fault } => format!("broken off: {fault}"),
     }
 }

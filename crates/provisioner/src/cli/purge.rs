@@ -1,16 +1,79 @@
-//! `purge`: deleting for good, a job of its own.
+//! `purge`: deleting for good, a job of its own. Passes go on meanwhile: the state directory and the leases of the systems
+//! are only held while a tree is claimed, and again while the end is written down.
 
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use serde_json::json;
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::work::begin;
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
-use crate::document::Status;
-use crate::driver::Trashed;
+use crate::document::{Document, Status};
+use crate::driver::{Fault, Trashed};
+use crate::journal::{self, Event, Witness};
+use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
-use crate::pass::System;
-use crate::site::Site;
+use crate::pass::{System, side_by_side, told};
+use crate::settings::Purge;
+use crate::site::{Site, Work};
+
+/// How many trees are deleted at the same time.
+const AT_ONCE: usize = 4;
+/// How long one tree waits for a pass to end.
+const PATIENCE: Duration = Duration::from_mins(10);
+const DAY: u64 = 86_400;
+
+/// A tree that may be deleted.
+#[derive(Debug)]
+struct Due<'a> {
+    system: &'a System,
+    trashed: Trashed,
+    /// Whether an earlier purge has claimed it and was broken off.
+    unfinished: bool,
+}
+
+impl<'a> Due<'a> {
+    fn row(&self) -> Row<'a> {
+        let Trashed { id: resource, since } = self.trashed;
+        Row { system: &self.system.key, resource, since, unfinished: self.unfinished }
+    }
+}
+
+/// A tree as the answer has it.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    system: &'a str,
+    resource: Uuid,
+    since: u64,
+    unfinished: bool,
+}
+
+/// A tree that is due by its name and not deleted all the same.
+#[derive(Debug, Serialize)]
+struct Refused<'a> {
+    system: &'a str,
+    resource: Uuid,
+    since: u64,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Failed {
+    resource: Uuid,
+    fault: String,
+}
+
+/// The answer in JSON.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    deleted: bool,
+    trees: Vec<Row<'a>>,
+    waiting: usize,
+    refused: &'a [Refused<'a>],
+    failed: &'a [Failed],
+}
 
 /// Deletes what may be deleted: longer in the trash than the retention, **and** terminated in Waldur.
 pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
@@ -18,57 +81,242 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
     if yes && !rules.enabled {
         return Err(failure("purge is off: set purge.enabled if trees shall be deleted for good"));
     }
-    let document = site.source.read()?;
     let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let oldest = now.saturating_sub(rules.retention_days as u64 * 86_400);
-    let terminated = |trashed: &Trashed| {
-        document.resources.iter().any(|resource| resource.id == trashed.id && resource.status == Status::Removed)
-    };
-    let mut due: Vec<(&System, Trashed)> = Vec::new();
-    for system in &site.systems {
-        system.driver.ready()?;
-        let trash = system.driver.trash()?;
-        due.extend(trash.into_iter().filter(|it| it.since < oldest && terminated(it)).map(|trashed| (system, trashed)));
-    }
-    due.sort_by_key(|(_, trashed)| trashed.since);
+    let (mut due, refused) = due(site, &site.source.read()?, now)?;
     let waiting = due.len().saturating_sub(rules.at_most);
     due.truncate(rules.at_most);
     let mut failed = Vec::new();
     if yes && !due.is_empty() {
-        let mut work = begin(site, "purge")?;
-        for (system, trashed) in &due {
-            let project = work.ledger.known(&system.key, trashed.id);
-            let purge = || work.drive(system, trashed.id, "", &|before| system.driver.purge(trashed, project, before));
-            match progress::during(&site.walked, purge) {
-                Ok(()) if system.site.projects == Some(ProjectIds::Gid) => work.ledger.forget(&system.key, trashed.id),
-                Ok(()) => {}
-                Err(fault) => failed.push((trashed.id, crate::pass::told(&fault))),
+        // Ends the command at once where another provisioner is at work for long.
+        drop(begin(site, "purge")?);
+        site.walked.limit(rules.rate);
+        let alone = Mutex::default();
+        let results = progress::during(&site.walked, || side_by_side(&due, AT_ONCE, |due| delete(site, due, &alone)));
+        for (due, result) in due.iter().zip(results) {
+            if let Err(fault) = result {
+                failed.push(Failed { resource: due.trashed.id, fault });
             }
         }
-        work.ledger.save()?;
     }
-    let rows = due
-        .iter()
-        .map(|(system, trashed)| json!({"system": system.key, "resource": trashed.id, "since": trashed.since}));
     if json {
-        let failed: Vec<_> = failed.iter().map(|(id, fault)| json!({"resource": id, "fault": fault})).collect();
-        out::print_json(
-            &json!({"deleted": yes, "trees": rows.collect::<Vec<_>>(), "waiting": waiting, "failed": failed}),
-        )?;
+        let trees = due.iter().map(Due::row).collect();
+        out::print_json(&Answer { deleted: yes, trees, waiting, refused: &refused, failed: &failed })?;
     } else {
-        for (system, trashed) in &due {
-            let days = now.saturating_sub(trashed.since) / 86_400;
-            out::print(&format!("{}  on {}, in the trash for {days} days\n", trashed.id, system.key))?;
+        for due in &due {
+            let days = now.saturating_sub(due.trashed.since) / DAY;
+            let again = if due.unfinished { ", begun by an earlier purge" } else { "" };
+            out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", due.trashed.id, due.system.key))?;
         }
-        for (id, fault) in &failed {
-            out::tell(&format!("{id}: {}", out::harmless(fault)));
+        for Refused { system, resource, reason, .. } in &refused {
+            out::tell(&format!("{resource}: not deleted from {system}: {}", out::harmless(reason)));
+        }
+        for Failed { resource, fault } in &failed {
+            out::tell(&format!("{resource}: {}", out::harmless(fault)));
         }
         let verb = match (yes, rules.enabled) {
             (true, _) => "deleted",
             (false, true) => "would be deleted (--yes deletes)",
             (false, false) => "would be deleted, but purge.enabled is off",
         };
-        out::print(&format!("{} {verb}, {waiting} more are due.\n", due.len() - failed.len()))?;
+        let refusals = if refused.is_empty() { String::new() } else { format!(", {} refused", refused.len()) };
+        out::print(&format!("{} {verb}, {waiting} more are due{refusals}.\n", due.len() - failed.len()))?;
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+    if failed.is_empty() && refused.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure { code: EXIT_FAILURE, text: String::new() })
+    }
+}
+
+/// What may be deleted, the oldest first, and what is refused although it is due by its name.
+fn due<'a>(site: &'a Site, document: &Document, now: u64) -> Result<(Vec<Due<'a>>, Vec<Refused<'a>>), Failure> {
+    let witness = journal::witness(&site.journal_path())?;
+    let (mut due, mut refused) = (Vec::new(), Vec::new());
+    for system in &site.systems {
+        system.driver.ready()?;
+        for trashed in system.driver.claimed()? {
+            if is_terminated(document, trashed.id) {
+                due.push(Due { system, trashed, unfinished: true });
+            } else {
+                let reason = "an earlier purge has claimed it, and it is not terminated in Waldur any more: whether it is \
+                              whole is not known. Look at it; in the trash its name begins with `purge-`";
+                let Trashed { id: resource, since } = trashed;
+                refused.push(Refused { system: &system.key, resource, since, reason: reason.into() });
+            }
+        }
+        let old = |trashed: &Trashed| now.saturating_sub(trashed.since) > retention(site.settings.purge);
+        let trash = system.driver.trash()?.into_iter().filter(old);
+        for trashed in trash.filter(|trashed| is_terminated(document, trashed.id)) {
+            let changed = system.driver.changed(&trashed)?;
+            match doubt(&trashed, changed, &witness, now, site.settings.purge) {
+                None => due.push(Due { system, trashed, unfinished: false }),
+                Some(reason) => {
+                    let Trashed { id: resource, since } = trashed;
+                    refused.push(Refused { system: &system.key, resource, since, reason });
+                }
+            }
+        }
+    }
+    due.sort_by_key(|due| (!due.unfinished, due.trashed.since));
+    Ok((due, refused))
+}
+
+fn is_terminated(document: &Document, id: Uuid) -> bool {
+    document.resources.iter().any(|resource| resource.id == id && resource.status == Status::Removed)
+}
+
+fn retention(rules: Purge) -> u64 {
+    rules.retention_days as u64 * DAY
+}
+
+/// Why it is doubtful that a tree was in the trash for as long as its name says. The name was made with the clock of that
+/// day and is compared with the clock of today: each may be wrong. So the time of the directory itself and the journal must
+/// agree with them, to a day.
+fn doubt(trashed: &Trashed, changed: Option<u64>, witness: &Witness, now: u64, rules: Purge) -> Option<String> {
+    let named = out::date(trashed.since);
+    let least = retention(rules).saturating_sub(DAY);
+    if let Some(last) = witness.last().filter(|last| *last > now + DAY) {
+        return Some(format!(
+            "the clock shows {}, and the journal was last written on {}: set the clock right",
+            out::date(now),
+            out::date(last)
+        ));
+    }
+    if let Some(changed) = changed.filter(|changed| now.saturating_sub(*changed) < least) {
+        return Some(format!(
+            "by its name it has been in the trash since {named}, but its directory was changed on {}: the clock was wrong when \
+             it was retired, or somebody changed it. It is due {} days after that change",
+            out::date(changed),
+            rules.retention_days
+        ));
+    }
+    let quiet = witness.quiet(trashed.id, now);
+    (quiet < least).then(|| {
+        format!(
+            "by its name it has been in the trash since {named}, but the journal shows only {} days of work since then: the \
+             clock is or was wrong, or no provisioner ran (more than two days between two lines count as two). It is due \
+             when the journal shows {} days",
+            quiet / DAY,
+            rules.retention_days
+        )
+    })
+}
+
+/// Deletes one tree. `alone` is held together with the state directory, which one thread takes at a time.
+fn delete(site: &Site, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
+    let Due { system, trashed, .. } = due;
+    let tree = TreeLock::take(site, system, trashed)?;
+    exclusive(site, alone, &mut |work| {
+        // Much may have happened since the trash was read.
+        let document = site.source.read().map_err(|fault| told(&fault))?;
+        if !is_terminated(&document, trashed.id) {
+            return Err("it is not terminated in Waldur any more".into());
+        }
+        let project = work.ledger.known(&system.key, trashed.id);
+        let claim = |before: crate::driver::Before<'_>| {
+            system.driver.claim(trashed, project, before)?;
+            before(&format!("delete {}.{} for good", trashed.id, trashed.since))
+        };
+        work.start(system, trashed.id, &claim).map_err(|fault| told(&fault))
+    })?;
+    // The claim keeps passes away, and the lock keeps other purges away: nothing else is needed, however long it takes.
+    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| told(&fault));
+    exclusive(site, alone, &mut |work| {
+        let event = match &deleted {
+            Ok(()) => Event::Ended,
+            Err(fault) => Event::Failed { fault: fault.clone() },
+        };
+        work.finish(trashed.id, event).map_err(|fault| told(&fault))?;
+        if deleted.is_ok() && system.site.projects == Some(ProjectIds::Gid) {
+            work.ledger.forget(&system.key, trashed.id);
+            work.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
+        }
+        Ok(())
+    })?;
+    if deleted.is_ok() {
+        tree.remove();
+    }
+    deleted
+}
+
+/// Does something with the right to write into the state directory, between two passes.
+fn exclusive(
+    site: &Site,
+    alone: &Mutex<()>,
+    deed: &mut dyn FnMut(&mut Work<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+    let by = format!("purge by user {}", rustix::process::getuid().as_raw());
+    let mut work = site.begin(&by, PATIENCE).map_err(|error| told(&error))?;
+    deed(&mut work)
+}
+
+/// The right to delete one tree, which one purge has at a time.
+struct TreeLock {
+    name: String,
+    directory: PathBuf,
+    lease: Leases,
+}
+
+impl TreeLock {
+    fn take(site: &Site, system: &System, trashed: &Trashed) -> Result<Self, String> {
+        let directory = site.settings.state_directory.join("purge");
+        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let name = format!("{}.{}.{}", system.key, trashed.id, trashed.since);
+        match Leases::take(std::slice::from_ref(&name), &directory, site.settings.lease_url.as_ref()) {
+            Ok(lease) => Ok(Self { name, directory, lease }),
+            Err(NoLease::Held { .. }) => Err("another purge is deleting it".into()),
+            Err(error) => Err(told(&error)),
+        }
+    }
+
+    fn hold(&self) -> Result<(), Fault> {
+        self.lease.hold(&self.name)
+    }
+
+    /// Removes the lock's file: the tree is gone, and its name never comes back.
+    fn remove(self) {
+        // Where the lock is on a server there is no file.
+        let _ = std::fs::remove_file(self.directory.join(format!("{}.lease", self.name)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal::{Journal, witness};
+
+    const NOW: u64 = 1_790_000_000;
+
+    #[test]
+    fn a_tree_goes_when_its_name_its_directory_and_the_journal_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let id = Uuid::from_u128(7);
+        let retired = NOW - 91 * DAY;
+        for day in 0..=91 {
+            let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(retired + day * DAY));
+            let journal = Journal::open(&path, &clock).unwrap();
+            if day == 0 { journal.write(Some(id), Event::Ended).unwrap() } else { journal.beat().unwrap() }
+        }
+        let witness = witness(&path).unwrap();
+        let rules = Purge { enabled: true, retention_days: 90, at_most: 1, rate: 1 };
+        let doubt =
+            |since, changed, now| doubt(&Trashed { id, since }, changed, &witness, now, rules).unwrap_or_default();
+        assert_eq!(doubt(retired, Some(retired), NOW), "");
+        assert_eq!(doubt(retired, None, NOW), "");
+        // Retired when the clock was 26 years back, on a file system whose own clock was right.
+        let back = 26 * 365 * DAY;
+        assert!(doubt(retired - back, Some(NOW - 3 * DAY), NOW).contains("its directory was changed on"));
+        // The clock is 26 years back, or 100 days forward.
+        assert!(doubt(retired - back, Some(retired), NOW - back).contains("set the clock right"));
+        let other = Trashed { id: Uuid::from_u128(8), since: NOW - 3 * DAY };
+        let early =
+            Journal::open(&path, &Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))).unwrap();
+        early.write(Some(other.id), Event::Ended).unwrap();
+        let witness = journal::witness(&path).unwrap();
+        let why = super::doubt(&other, Some(other.since), &witness, NOW + 100 * DAY, rules).unwrap();
+        assert!(why.contains("shows only 2 days"), "{why}");
+    }
 }

@@ -88,9 +88,18 @@ impl Bench<'_> {
         let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
         driver.purge(&other, Some(wanted.project), &go).ok();
         assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
-        driver.purge(&Trashed { id: wanted.id, since: 2_000 }, Some(wanted.project), &go).unwrap();
+        let trashed = Trashed { id: wanted.id, since: 2_000 };
+        assert_eq!(driver.claimed().unwrap(), []);
+        for _ in 0..2 {
+            driver.claim(&trashed, Some(wanted.project), &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Purging { since: 2_000 });
+            assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
+            let restored = driver.restore(&wanted, &go);
+            assert!(matches!(restored, Err(Fault::Conflict(_))), "{restored:?}");
+        }
+        driver.purge(&trashed, Some(wanted.project), &go).unwrap();
         assert_eq!(self.seen(&wanted), Seen::Absent);
-        assert_eq!(driver.trash().unwrap(), []);
+        assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
         // XFS counts what was deleted for a while.
         let mut waits = 0;
         while !driver.is_free(wanted.project).unwrap() {

@@ -21,6 +21,8 @@ struct Tree {
     places: BTreeMap<Place, Directory>,
     building: BTreeMap<Uuid, Directory>,
     trash: BTreeMap<Uuid, (u64, Directory)>,
+    /// Since when what a purge has claimed was in the trash.
+    claimed: BTreeMap<Uuid, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -120,13 +122,20 @@ impl Driver for Memory {
                 None => Seen::Unmarked(it.present.clone()),
             },
             (None, Some((since, _))) => Seen::Trashed { since: *since },
-            (None, None) => tree.above(wanted).map_or(Seen::Absent, Seen::Obstructed),
+            (None, None) => match tree.claimed.get(&wanted.id) {
+                Some(since) => Seen::Purging { since: *since },
+                None => tree.above(wanted).map_or(Seen::Absent, Seen::Obstructed),
+            },
         };
         wanted.iter().map(|wanted| Ok(one(wanted))).collect()
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         Ok(self.tree().trash.iter().map(|(id, (since, _))| Trashed { id: *id, since: *since }).collect())
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        Ok(self.tree().claimed.iter().map(|(id, since)| Trashed { id: *id, since: *since }).collect())
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
@@ -200,6 +209,9 @@ impl Driver for Memory {
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         before("take out of the trash")?;
         let mut tree = self.tree();
+        if !tree.trash.contains_key(&wanted.id) && tree.claimed.contains_key(&wanted.id) {
+            return Err(super::being_purged());
+        }
         if tree.has_below(&wanted.place) {
             return Err(Fault::Conflict("something is at its place".into()));
         }
@@ -224,9 +236,20 @@ impl Driver for Memory {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        let mut tree = self.tree();
+        if tree.trash.get(&trashed.id).is_some_and(|(since, _)| *since == trashed.since) {
+            before("claim for the purge")?;
+            tree.trash.remove(&trashed.id);
+            tree.claimed.insert(trashed.id, trashed.since);
+        }
+        Ok(())
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
         before("delete")?;
-        self.tree().trash.retain(|id, (since, _)| (*id, *since) != (trashed.id, trashed.since));
+        self.tree().claimed.retain(|id, since| (*id, *since) != (trashed.id, trashed.since));
         Ok(())
     }
 

@@ -69,6 +69,14 @@ impl Driver for OnDemand {
         self.driver()?.trash()
     }
 
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        self.driver()?.claimed()
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        self.driver()?.changed(trashed)
+    }
+
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         self.driver()?.ensure(wanted, before)
     }
@@ -83,6 +91,10 @@ impl Driver for OnDemand {
 
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         self.driver()?.adopt(wanted, before)
+    }
+
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.claim(trashed, project, before)
     }
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {

@@ -147,7 +147,7 @@ impl Scale {
         let junction = self.junction(&wanted.place);
         if let Some((fileset, mark)) = survey.of(wanted)? {
             if let Some(since) = trashed_since(fileset, mark) {
-                return Ok(Seen::Trashed { since });
+                return Ok(if mark.claimed { Seen::Purging { since } } else { Seen::Trashed { since } });
             }
             match fileset.junction() {
                 Some(at) if at == junction => {
@@ -238,6 +238,9 @@ impl Scale {
             survey.above(&self.junction(&wanted.place), wanted).map_or(Ok(()), |why| Err(Fault::Conflict(why)))?;
         }
         let (name, held, linked) = if let Some((fileset, mark)) = found {
+            if mark.claimed {
+                return Err(super::being_purged());
+            }
             if !restores && trashed_since(fileset, mark).is_some() {
                 return Err(Fault::Conflict(format!("the fileset {} is in the trash; restore it", fileset.name())));
             }
@@ -269,6 +272,16 @@ impl Scale {
         ))
     }
 
+    /// What is in the trash, claimed by a purge or not.
+    fn in_trash(&self, claimed: bool) -> Result<Vec<Trashed>, Fault> {
+        let filesets = self.management.filesets()?;
+        let trashed = |fileset: &Fileset| {
+            let mark = fileset.mark().filter(|mark| mark.claimed == claimed)?;
+            Some(Trashed { id: mark.id, since: trashed_since(fileset, mark)? })
+        };
+        Ok(filesets.iter().filter_map(trashed).collect())
+    }
+
     fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
         if held == Some(limits) {
             return Ok(());
@@ -294,6 +307,12 @@ impl Scale {
 /// Since when a fileset is in the trash, whichever way it went there. One that is linked and has its old name is on its way.
 fn trashed_since(fileset: &Fileset, mark: Mark) -> Option<u64> {
     mark.retired.filter(|_| fileset.junction().is_none() || fileset.name() == fileset.name_in_trash())
+}
+
+/// The filesets that are in the trash with this mark.
+fn in_trash_as(filesets: &[Fileset], mark: Mark) -> impl Iterator<Item = &Fileset> {
+    let is_it = move |fileset: &&Fileset| fileset.mark() == Some(mark) && trashed_since(fileset, mark).is_some();
+    filesets.iter().filter(is_it)
 }
 
 /// What the management server says at one time.
@@ -395,12 +414,11 @@ impl Driver for Scale {
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
-        let filesets = self.management.filesets()?;
-        let trashed = |fileset: &Fileset| {
-            let mark = fileset.mark()?;
-            Some(Trashed { id: mark.id, since: trashed_since(fileset, mark)? })
-        };
-        Ok(filesets.iter().filter_map(trashed).collect())
+        self.in_trash(false)
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        self.in_trash(true)
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
@@ -446,9 +464,12 @@ impl Driver for Scale {
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        if let Some((fileset, _)) = self.ours(&survey, wanted)?
+        if let Some((fileset, mark)) = self.ours(&survey, wanted)?
             && fileset.junction().is_none()
         {
+            if mark.claimed {
+                return Err(super::being_purged());
+            }
             if let Some(other) = survey.at(&self.junction(&wanted.place)) {
                 return Err(Fault::Conflict(format!("the fileset {} is in its place", other.name())));
             }
@@ -479,12 +500,23 @@ impl Driver for Scale {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
-        let mark = Mark { id: trashed.id, retired: Some(trashed.since) };
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
         let filesets = self.management.filesets()?;
-        let is_it =
-            |fileset: &&Fileset| fileset.mark() == Some(mark) && trashed_since(fileset, mark) == Some(trashed.since);
-        for fileset in filesets.iter().filter(is_it) {
+        for fileset in in_trash_as(&filesets, mark) {
+            // First: what is claimed is not restored any more.
+            self.management.can_be_deleted(fileset, &filesets)?;
+            before(&format!("mark the fileset {} as claimed by the purge", fileset.name()))?;
+            self.management.mark(fileset.name(), Mark { claimed: true, ..mark }, fileset.name())?;
+        }
+        Ok(())
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: true };
+        let filesets = self.management.filesets()?;
+        for fileset in in_trash_as(&filesets, mark) {
             let name = fileset.name();
             // First: once it is unlinked, its backups expire.
             self.management.can_be_deleted(fileset, &filesets)?;

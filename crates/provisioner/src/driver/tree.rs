@@ -93,7 +93,7 @@ impl<Q: Quotas> Tree<Q> {
     ///
     /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
     /// that is moved away. Whoever makes something there does not keep a removal from its end.
-    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<Vec<Trashed>>) -> Result<Seen, Fault> {
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Seen, Fault> {
         let at_its_place = self.at_its_place(root, wanted)?;
         if matches!(at_its_place, Seen::Ours(_)) {
             return Ok(at_its_place);
@@ -101,13 +101,19 @@ impl<Q: Quotas> Tree<Q> {
         let trash = if let Some(trash) = trash.get() {
             trash
         } else {
-            let read = trash::list(root)?;
+            let read = trash::read(root)?;
             trash.get_or_init(|| read)
         };
         // In order of UUID and time: the newest of this one is the last that does not come after it.
-        let after = trash.partition_point(|trashed| trashed.id <= wanted.id);
-        let newest = trash[..after].last().filter(|trashed| trashed.id == wanted.id);
-        Ok(newest.map_or(at_its_place, |newest| Seen::Trashed { since: newest.since }))
+        let newest = |trees: &[Trashed]| {
+            let after = trees.partition_point(|trashed| trashed.id <= wanted.id);
+            trees[..after].last().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since)
+        };
+        Ok(match (newest(&trash.waiting), newest(&trash.claimed)) {
+            (Some(since), _) => Seen::Trashed { since },
+            (None, Some(since)) if at_its_place == Seen::Absent => Seen::Purging { since },
+            _ => at_its_place,
+        })
     }
 
     fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, Fault> {
@@ -415,6 +421,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
         trash::list(&self.root()?)
     }
 
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::read(&self.root()?).map(|trash| trash.claimed)
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        trash::changed(&self.root()?, trashed).map(Some)
+    }
+
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
         if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
@@ -464,8 +478,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let newest = trash::list(&root)?.into_iter().rfind(|trashed| trashed.id == wanted.id);
+        let trash::Trash { waiting, claimed } = trash::read(&root)?;
+        let newest = waiting.into_iter().rfind(|trashed| trashed.id == wanted.id);
         let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
+        if free && newest.is_none() && claimed.iter().any(|trashed| trashed.id == wanted.id) {
+            return Err(super::being_purged());
+        }
         if newest.is_some() && !free {
             self.ours(&root, wanted).map_err(|fault| match fault {
                 Fault::Conflict(what) => Fault::Conflict(format!(
@@ -509,9 +527,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&directory)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.root()?;
-        let name = trash::name(trashed);
+        let (name, claimed) = (trash::name(trashed), trash::claimed_name(trashed));
         let (trash, _) = trash::open(&root)?;
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
@@ -526,6 +544,21 @@ impl<Q: Quotas> Driver for Tree<Q> {
             before(&format!("take the limits of project {project} away"))?;
             self.quotas.clear(root.as_fd(), project)?;
         }
+        before(&format!("rename {name} in the trash to {claimed}"))?;
+        rename(&directory, [&trash, &trash], [&name, &claimed])?.or_conflict(&claimed)?;
+        sync(&trash)
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        let name = trash::claimed_name(trashed);
+        let (trash, _) = trash::open(&self.root()?)?;
+        let directory = match open_below(&trash, &*name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(obstructed(&name, error)),
+        };
+        self.is_of(trashed, &directory)?;
         before(&format!("delete {name} from the trash for good"))?;
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));

@@ -126,8 +126,9 @@ impl Vast {
     }
 
     fn survey(&self, root: BorrowedFd<'_>) -> Result<Survey, Fault> {
-        let trash = trash::list(root)?.into_iter().map(|trashed| (trashed.id, trashed.since)).collect();
-        Ok(Survey { quotas: self.management.quotas()?, trash })
+        let by_id = |trees: Vec<Trashed>| trees.into_iter().map(|trashed| (trashed.id, trashed.since)).collect();
+        let [trash, claimed] = trash::list(root)?.map(by_id);
+        Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
     }
 
     fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, Fault> {
@@ -194,7 +195,9 @@ impl Vast {
             (At::Unmarked(_, present, _), _) => Seen::Unmarked(present),
             (At::Obstructed(why), _) => Seen::Obstructed(why),
             (At::Free(..), Some(since)) => Seen::Trashed { since: *since },
-            (At::Free(..), None) => Seen::Absent,
+            (At::Free(..), None) => {
+                survey.claimed.get(&wanted.id).map_or(Seen::Absent, |since| Seen::Purging { since: *since })
+            }
         })
     }
 
@@ -335,7 +338,15 @@ impl Driver for Vast {
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
-        trash::list(self.mount.root()?.as_fd())
+        trash::list(self.mount.root()?.as_fd()).map(|[trash, _]| trash)
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::list(self.mount.root()?.as_fd()).map(|[_, claimed]| claimed)
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        trash::changed(self.mount.root()?.as_fd(), trashed).map(Some)
     }
 
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
@@ -406,6 +417,10 @@ impl Driver for Vast {
             if survey.at(&self.path(&wanted.place), wanted).is_none() {
                 self.set_quota(&survey, root.as_fd(), wanted, inode, before)?;
             }
+        } else if survey.claimed.contains_key(&wanted.id)
+            && matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _))
+        {
+            return Err(super::being_purged());
         }
         self.ensure(wanted, before)
     }
@@ -422,7 +437,7 @@ impl Driver for Vast {
         }
     }
 
-    fn purge(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
@@ -435,6 +450,13 @@ impl Driver for Vast {
             before(&format!("delete the quota {} of {}", quota.name, quota.path))?;
             self.management.delete(quota.id)?;
         }
+        before(&format!("claim the tree of {} in the trash for the purge", trashed.id))?;
+        trash::claim(root.as_fd(), trashed)
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        let root = self.mount.root()?;
         before(&format!("delete the tree of {}", trashed.id))?;
         trash::delete(root.as_fd(), trashed, &self.walked)
     }

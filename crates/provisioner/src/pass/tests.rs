@@ -48,6 +48,9 @@ fn a_passing_fault_never_errs_an_order() {
         fn trash(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
             self.0.trash()
         }
+        fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
+            self.0.claimed()
+        }
         fn ensure(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
             Err(Fault::unclear("no space left"))
         }
@@ -58,6 +61,9 @@ fn a_passing_fault_never_errs_an_order() {
             Err(Fault::unclear("busy"))
         }
         fn adopt(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
+            Err(Fault::unclear("busy"))
+        }
+        fn claim(&self, _: &crate::driver::Trashed, _: Option<u32>, _: crate::driver::Before<'_>) -> Result<(), Fault> {
             Err(Fault::unclear("busy"))
         }
         fn purge(&self, _: &crate::driver::Trashed, _: Option<u32>, _: crate::driver::Before<'_>) -> Result<(), Fault> {

@@ -166,7 +166,7 @@ impl Pass<'_> {
                 Step::Retire(wanted) => {
                     system.driver.retire(wanted, self.now, &before).map_err(Stop::fault)?;
                     match observe(system, wanted)? {
-                        Seen::Trashed { .. } => {}
+                        Seen::Trashed { .. } | Seen::Purging { .. } => {}
                         other => {
                             return Err(Stop::Fault(format!("put into the trash, but found {}", describe(&other))));
                         }
@@ -320,5 +320,6 @@ fn describe(seen: &Seen) -> &str {
         Seen::Unmarked(_) => "a directory without our mark",
         Seen::Obstructed(what) => what,
         Seen::Trashed { .. } => "it in the trash",
+        Seen::Purging { .. } => "it in the trash, being deleted",
     }
 }

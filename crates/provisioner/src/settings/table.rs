@@ -159,6 +159,13 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         doc: "How many trees one call of `purge` deletes at most.",
     },
     Setting {
+        key: "purge.rate",
+        variables: &["PROVISIONER_PURGE_RATE"],
+        kind: Kind::Count(1_000_000, |s, count| s.purge.rate = count),
+        preset: Preset::Is("10000"),
+        doc: "How many files and directories `purge` deletes a second at most, all trees together.",
+    },
+    Setting {
         key: "run.interval",
         variables: &["PROVISIONER_RUN_INTERVAL"],
         kind: Kind::Seconds(|s, time| s.run.interval = time),

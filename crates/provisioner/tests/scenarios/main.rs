@@ -13,6 +13,7 @@ mod looping;
 mod orders;
 mod people;
 mod plans;
+mod purging;
 mod recall;
 mod relay;
 mod reloading;

@@ -52,6 +52,10 @@ impl Driver for Again<'_> {
         again(|| self.0.trash())
     }
 
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        again(|| self.0.claimed())
+    }
+
     fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         again(|| self.0.ensure(wanted, before))
     }
@@ -66,6 +70,10 @@ impl Driver for Again<'_> {
 
     fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
         again(|| self.0.adopt(wanted, before))
+    }
+
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.claim(trashed, project, before))
     }
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {

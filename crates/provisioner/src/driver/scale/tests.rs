@@ -391,7 +391,9 @@ mod wire {
     #[test]
     fn marks_are_read_as_they_are_written_and_nothing_else_is_one() {
         let id = Uuid::from_u128(7);
-        for mark in [Mark::of(id), Mark { id, retired: Some(12) }] {
+        for mark in
+            [false, true].map(|claimed| Mark { id, retired: Some(12), claimed }).into_iter().chain([Mark::of(id)])
+        {
             assert_eq!(mark.to_string().parse(), Ok(mark));
         }
         let near = format!("{id} retired=");

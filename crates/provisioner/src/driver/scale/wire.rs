@@ -17,18 +17,21 @@ pub(super) struct Mark {
     pub(super) id: Uuid,
     /// Seconds since 1970.
     pub(super) retired: Option<u64>,
+    /// Whether a purge has claimed it.
+    pub(super) claimed: bool,
 }
 
 impl Mark {
     pub(super) const fn of(id: Uuid) -> Self {
-        Self { id, retired: None }
+        Self { id, retired: None, claimed: false }
     }
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.id)?;
-        self.retired.map_or(Ok(()), |since| write!(f, " retired={since}"))
+        let word = if self.claimed { "purge" } else { "retired" };
+        self.retired.map_or(Ok(()), |since| write!(f, " {word}={since}"))
     }
 }
 
@@ -36,13 +39,15 @@ impl FromStr for Mark {
     type Err = ();
 
     fn from_str(comment: &str) -> Result<Self, ()> {
-        let (id, retired) = match comment.split_once(" retired=") {
+        let split = |word| comment.split_once(word);
+        let claimed = split(" purge=");
+        let (id, retired) = match split(" retired=").or(claimed) {
             Some((id, since)) => (id, Some(since.parse().map_err(|_| ())?)),
             None => (comment, None),
         };
         // Only as written here: a UUID in a person's own words is no mark.
         let id: Uuid = id.parse().map_err(|_| ())?;
-        let mark = Self { id, retired };
+        let mark = Self { id, retired, claimed: claimed.is_some() };
         if mark.to_string() == comment { Ok(mark) } else { Err(()) }
     }
 }

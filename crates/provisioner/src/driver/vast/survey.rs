@@ -13,6 +13,8 @@ pub(super) struct Survey {
     pub(super) quotas: Vec<Quota>,
     /// Since when, by resource.
     pub(super) trash: BTreeMap<Uuid, u64>,
+    /// The same for what a purge has claimed.
+    pub(super) claimed: BTreeMap<Uuid, u64>,
 }
 
 impl Survey {

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode as Bits};
+use rustix::fs::{AtFlags, Mode as Bits, Stat};
 use rustix::io::Errno;
 
 use crate::driver::mount::{names, open};
@@ -22,20 +22,41 @@ fn parse(text: &str) -> Option<Trashed> {
     (name(&trashed) == text).then_some(trashed)
 }
 
-/// Everything in the trash.
-pub(super) fn list(root: BorrowedFd<'_>) -> Result<Vec<Trashed>, Fault> {
+/// What the names of trees begin with that a purge has claimed.
+const CLAIMED: &str = "purge-";
+
+fn claimed_name(trashed: &Trashed) -> String {
+    format!("{CLAIMED}{}", name(trashed))
+}
+
+/// Everything in the trash: first what waits there, then what a purge has claimed.
+pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], Fault> {
     let fault = |error| Fault::passing("the trash cannot be read", error);
     match open(root, TRASH).and_then(|trash| names(trash.as_fd())) {
-        Ok(names) => Ok(names.iter().filter_map(|name| parse(name)).collect()),
-        Err(Errno::NOENT) => Ok(Vec::new()),
+        Ok(names) => {
+            let claimed = |name: &String| parse(name.strip_prefix(CLAIMED)?);
+            Ok([names.iter().filter_map(|name| parse(name)).collect(), names.iter().filter_map(claimed).collect()])
+        }
+        Err(Errno::NOENT) => Ok([Vec::new(), Vec::new()]),
         Err(error) => Err(fault(error)),
     }
 }
 
-/// The inode of a tree in the trash. Trees are closed, perhaps to this program's user, too: it is not opened.
+/// The inode of a tree in the trash.
 pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Fault> {
+    stat(root, trashed).map(|stat| stat.st_ino)
+}
+
+/// When a tree in the trash was last changed, by the clock of the storage system.
+pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Fault> {
+    // Before 1970 is wrong in any case.
+    stat(root, trashed).map(|stat| u64::try_from(stat.st_ctime).unwrap_or_default())
+}
+
+/// Trees are closed, perhaps to this program's user, too: it is not opened.
+fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, Fault> {
     let stat = open(root, TRASH).and_then(|trash| rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW));
-    stat.map(|stat| stat.st_ino).map_err(|error| Fault::passing(format!("{} in the trash", name(trashed)), error))
+    stat.map_err(|error| Fault::passing(format!("{} in the trash", name(trashed)), error))
 }
 
 /// Renames the directory into the trash.
@@ -69,11 +90,22 @@ fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Resu
     rustix::fs::fsync(from)
 }
 
-/// Deletes a tree for good.
+/// Renames a tree in the trash, so that nothing but a purge finds it any more.
+pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Fault> {
+    let fault = |error| Fault::passing(format!("{} in the trash cannot be renamed", name(trashed)), error);
+    let trash = open(root, TRASH).map_err(fault)?;
+    rustix::fs::renameat(&trash, name(trashed), &trash, claimed_name(trashed)).map_err(fault)?;
+    rustix::fs::fsync(&trash).map_err(fault)
+}
+
+/// Deletes a claimed tree for good.
 pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), Fault> {
-    let trash = open(root, TRASH).map_err(|error| Fault::passing("the trash cannot be read", error))?;
+    let trash = match open(root, TRASH) {
+        Err(Errno::NOENT) => return Ok(()),
+        trash => trash.map_err(|error| Fault::passing("the trash cannot be read", error))?,
+    };
     // No project IDs here.
-    deletion::delete(&trash, &name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)
+    deletion::delete(&trash, &claimed_name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)
 }
 
 #[cfg(test)]
