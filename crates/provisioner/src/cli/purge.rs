@@ -82,7 +82,8 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
         return Err(failure("purge is off: set purge.enabled if trees shall be deleted for good"));
     }
     let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (mut due, refused) = due(site, &site.source.read()?, now)?;
+    let document = if yes { site.source.read()? } else { site.source.newest()? };
+    let (mut due, refused) = due(site, &document, now)?;
     let waiting = due.len().saturating_sub(rules.at_most);
     due.truncate(rules.at_most);
     let mut failed = Vec::new();
