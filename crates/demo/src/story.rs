@@ -128,7 +128,7 @@ fn pass(site: &Site) -> anyhow::Result<()> {
                 Event::Begun { why, path, .. } => say("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => say("", &what),
                 Event::Callback { call, outcome, .. } if outcome != "sent" => say("", &format!("{call}: {outcome}")),
-                Event::Callback { .. } | Event::Ended | Event::Continues { .. } => {}
+                Event::Callback { .. } | Event::Ended | Event::Heartbeat | Event::Continues { .. } => {}
                 Event::Failed { fault } => say("", &format!("not brought to its end: {fault}")),
             }
         }
