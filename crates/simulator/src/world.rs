@@ -73,12 +73,21 @@ pub struct World {
     pub options_end_on_approval: bool,
     /// Whether `set_backend_id` refuses an id that another resource of the offering has.
     pub unique_backend_ids: bool,
-    /// Whether the background worker lags: an approval then leaves the resource's state to [`World::run_worker`], which
-    /// overwrites whatever the resource has become since.
+    /// Whether the background worker lags: an approval then leaves the rest to [`World::run_worker`], which overwrites whatever
+    /// the resource has become since.
     pub worker_lags: bool,
-    /// The states that the worker still has to set, oldest first.
-    queued: Vec<(Uuid, ResourceState)>,
+    /// What the worker still has to do, oldest first.
+    queued: Vec<Queued>,
     ids: u64,
+}
+
+/// What an approval leaves to the background worker.
+#[derive(Debug, Clone, Copy)]
+enum Queued {
+    /// Set this state of a resource.
+    State(Uuid, ResourceState),
+    /// Complete this order, if it is still executing.
+    Finish(Uuid),
 }
 
 /// What the HPC User API knows, and what it accepts.

@@ -3,7 +3,7 @@
 
 use reqwest::Client;
 use serde_json::{Map, Value, json};
-use simulator::world::{NewResource, OrderState, ResourceState};
+use simulator::world::{NewResource, OfferingType, OrderState, ResourceState};
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 use uuid::Uuid;
 
@@ -227,6 +227,29 @@ async fn a_lagging_worker_overwrites_what_the_resource_has_become() {
     assert_eq!(post(&sim, &path, json!({})).await.0, 200);
     sim.world(World::run_worker);
     assert_eq!(states(&sim, order).1, ResourceState::Ok, "the worker does each thing once");
+}
+
+#[tokio::test]
+async fn an_order_that_approval_completes_is_executing_until_the_worker_comes_to_it() {
+    for by_hand in [false, true] {
+        let sim = Simulator::start(World::demo()).await;
+        let order = sim.world(|world| {
+            world.worker_lags = true;
+            let basic = world.offerings.values().find(|it| it.kind == OfferingType::Basic).unwrap().uuid;
+            let resource = world.resources.values().find(|it| it.offering == basic).unwrap().uuid;
+            let order = world.order_terminate(resource).unwrap();
+            world.consumer_approve(order).unwrap();
+            order
+        });
+        assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
+        assert_eq!(states(&sim, order), (OrderState::Executing, ResourceState::Terminating));
+        if by_hand {
+            assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200, "where the worker has lost it");
+        }
+        sim.world(World::run_worker);
+        assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Terminated));
+        assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 409);
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,28 @@ fn a_resource_that_is_changing_for_another_cause_is_left_to_a_person() {
 }
 
 #[test]
+fn an_approved_order_waits_for_a_lagging_worker_of_waldur() {
+    let site = Site::new();
+    let made = site.order(BASIC, 0, 10);
+    site.simulator.world(|world| world.worker_lags = true);
+    site.apply();
+    assert_eq!(site.states(made), (OrderState::Executing, ResourceState::Creating));
+    let (hold, reason) = held(&site, made.resource);
+    assert!(hold == "waiting" && reason.contains("Waldur carries it out by itself"), "{hold}: {reason}");
+    site.simulator.world(World::run_worker);
+    assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok));
+
+    // The termination is accepted: what follows needs no worker.
+    let ended = site.order_end(made.resource);
+    site.apply();
+    assert_eq!(site.states(ended), (OrderState::Executing, ResourceState::Terminating));
+    assert_eq!(site.trash(BASIC).len(), 1);
+    site.simulator.world(World::run_worker);
+    assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminated));
+    site.apply().says("0 to do, 0 held");
+}
+
+#[test]
 fn a_ghost_is_reported_and_does_not_keep_its_path_from_another() {
     for system in [SLURM, BASIC] {
         let site = Site::new();

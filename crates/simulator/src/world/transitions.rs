@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{OfferingType, OrderState, OrderType, Release, ResourceState, World};
+use super::{OfferingType, OrderState, OrderType, Queued, Release, ResourceState, World};
 
 /// Why a transition does not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// The provider's approval: `pending-provider` → `executing`. An offering of type Basic completes the order at
-    /// once, newer releases an order of options too. `attributes` are merged into the order by newer releases.
+    /// once, newer releases an order of options too; the background worker does that, at once unless it lags. `attributes` are merged into the order by newer releases.
     pub fn approve(&mut self, order: Uuid, attributes: Map<String, Value>) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::PendingProvider], "pending-provider")?;
         self.available(order)?;
@@ -68,22 +68,33 @@ impl World {
         }
         let options = self.orders.get(&order).is_some_and(super::Order::is_options_order);
         let ends_options = self.release == Release::Newer && self.options_end_on_approval;
-        if self.offering_type(order) == OfferingType::Basic || (options && ends_options) {
+        let ends = self.offering_type(order) == OfferingType::Basic || (options && ends_options);
+        if ends && !self.worker_lags {
             return self.finish(order);
         }
         self.move_order(order, OrderState::Executing);
         match kind.in_progress() {
+            _ if ends => self.queued.push(Queued::Finish(order)),
             ResourceState::Creating => self.touch(resource),
-            state if self.worker_lags => self.queued.push((resource, state)),
+            state if self.worker_lags => self.queued.push(Queued::State(resource, state)),
             state => self.change_state(resource, state),
         }
         Ok(())
     }
 
-    /// Lets a lagging worker catch up: it sets the states that approvals have queued, even where the order is over by now.
+    /// Lets a lagging worker catch up: it sets the states that approvals have queued, even where the order is over by now, and
+    /// completes the orders that approvals complete.
     pub fn run_worker(&mut self) {
-        for (resource, state) in std::mem::take(&mut self.queued) {
-            self.change_state(resource, state);
+        for queued in std::mem::take(&mut self.queued) {
+            match queued {
+                Queued::State(resource, state) => self.change_state(resource, state),
+                Queued::Finish(order) => {
+                    if self.orders.get(&order).and_then(super::Order::state) == Some(OrderState::Executing) {
+                        // The order is there, and executing: it can be completed.
+                        let _ = self.finish(order);
+                    }
+                }
+            }
         }
     }
 
@@ -102,7 +113,6 @@ impl World {
     /// `executing` → `done`: limits and options take effect, the resource is OK, or Terminated.
     pub fn set_done(&mut self, order: Uuid) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::Executing], "executing")?;
-        self.slurm_only(order)?;
         self.finish(order)
     }
 
