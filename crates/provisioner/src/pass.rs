@@ -129,7 +129,9 @@ pub fn survey(
     let mut wanted = BTreeMap::new();
     for system in systems {
         let resources: Vec<_> = of_system(&document, &system.key).collect();
-        let judged = preflight::judge(&resources, &document, &system.key, &system.site);
+        let ended =
+            |resource: &Resource| past.last_order(resource.id).is_some_and(|last| last.explains(resource.status));
+        let judged = preflight::judge(&resources, &document, &system.key, &system.site, &ended);
         let judged: Vec<_> = judged
             .into_iter()
             .map(|judged| judged.map(|wanted| Wanted { limits: system.driver.held_as(wanted.limits), ..wanted }))

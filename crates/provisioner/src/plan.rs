@@ -443,13 +443,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
 
 /// The order that was ended here and that the status still shows as in progress, or for a terminated resource as the last.
 fn ended_here(case: &Case) -> Option<&LastOrder> {
-    let kinds: &[OrderKind] = match case.resource.status {
-        Status::Pending => &[OrderKind::Create, OrderKind::Restore],
-        Status::Updating => &[OrderKind::Update],
-        Status::Removing | Status::Removed => &[OrderKind::Terminate],
-        Status::Active | Status::Error => &[],
-    };
-    case.last_order.as_ref().filter(|last| last.sent && kinds.contains(&last.kind))
+    case.last_order.as_ref().filter(|last| last.explains(case.resource.status))
 }
 
 /// A resource that Waldur shows as changing, without an order. Nobody will change that by himself: its order was deleted, or

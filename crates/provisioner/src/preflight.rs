@@ -123,8 +123,14 @@ impl Obstacle {
 }
 
 /// What is wanted for each of these resources, all of one system, in their order; its project ID is 0 until it is
-/// [`number`]ed.
-pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &Site) -> Vec<Result<Wanted, Obstacle>> {
+/// [`number`]ed. `ended`: whether the termination of a resource was carried out here, by the journal.
+pub fn judge(
+    resources: &[&Resource],
+    document: &Document,
+    system: &str,
+    site: &Site,
+    ended: &dyn Fn(&Resource) -> bool,
+) -> Vec<Result<Wanted, Obstacle>> {
     let place = |path: &str| Place::parse(path, &site.published_root);
     let nodes: BTreeMap<Place, Mode> = document
         .nodes
@@ -135,10 +141,15 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
     let places: Vec<_> = resources.iter().map(|resource| place(&resource.path)).collect();
     let comes = |kind| matches!(kind, OrderKind::Create | OrderKind::Restore);
     let newcomer = |resource: &Resource| resource.order.as_ref().is_some_and(|order| comes(order.kind));
+    // Waldur may show a termination as in progress after it was carried out: its worker set the state late.
+    let gone = |resource: &Resource| match resource.status {
+        Status::Removed => true,
+        Status::Removing => resource.order.is_none() && ended(resource),
+        _ => false,
+    };
     // What is terminated claims nothing: its place may be another's by now. Whoever was there before keeps his place.
     // A ghost neither: see `ghosts`.
-    let settled =
-        |resource: &Resource| resource.status != Status::Removed && !newcomer(resource) && !resource.unclaimed;
+    let settled = |resource: &Resource| !gone(resource) && !newcomer(resource) && !resource.unclaimed;
     let leaves = |resource: &Resource| resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
     let (mut claimed, mut leaving) = (BTreeMap::<Place, usize>::new(), BTreeMap::<Place, usize>::new());
     for (resource, place) in resources.iter().zip(&places).filter(|(resource, _)| settled(resource)) {
@@ -177,7 +188,7 @@ pub fn judge(resources: &[&Resource], document: &Document, system: &str, site: &
         if newcomer {
             *claimed.entry(place.clone()).or_default() += 1;
         }
-        let leaves = leaves(resource) || resource.status == Status::Removed;
+        let leaves = leaves(resource) || gone(resource);
         if !leaves {
             asked_mode(resource)?;
         }

@@ -86,7 +86,7 @@ fn planned(record: &Value, policy: Policy) -> Plan {
         projects: Some(ProjectIds::Gid),
     };
     let resources: Vec<_> = document.resources.iter().collect();
-    let wanted = preflight::judge(&resources, &document, "capstor", &site);
+    let wanted = preflight::judge(&resources, &document, "capstor", &site, &|_| false);
     let cases = resources.into_iter().zip(wanted);
     let case = |(resource, wanted): (&document::Resource, _)| Case {
         resource: resource.clone(),

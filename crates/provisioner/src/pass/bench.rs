@@ -114,7 +114,7 @@ pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let before: Vec<_> =
         resources.iter().map(|it| Resource { order: None, new_quotas: None, ..(*it).clone() }).collect();
     let before: Vec<_> = before.iter().collect();
-    let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site);
+    let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site, &|_| false);
     let cases = before.iter().zip(&mut wanted);
     preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Seen::Absent))), &systems[0], ledger);
     for wanted in wanted.into_iter().flatten() {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::document::OrderKind;
+use crate::document::{OrderKind, Status};
 
 /// How the journal names a call before there is an answer.
 pub const SENT: &str = "sent";
@@ -97,6 +97,18 @@ impl LastOrder {
     /// An order for which work begins.
     pub fn new(order: Uuid, kind: OrderKind, at: u64) -> Self {
         Self { order, kind, sent: false, refused: None, at }
+    }
+
+    /// Whether it was ended here, and a resource without an order has this status because Waldur still shows it as in progress,
+    /// or because it was the last.
+    pub fn explains(&self, status: Status) -> bool {
+        let kinds: &[OrderKind] = match status {
+            Status::Pending => &[OrderKind::Create, OrderKind::Restore],
+            Status::Updating => &[OrderKind::Update],
+            Status::Removing | Status::Removed => &[OrderKind::Terminate],
+            Status::Active | Status::Error => &[],
+        };
+        self.sent && kinds.contains(&self.kind)
     }
 
     /// Takes in what came of a call, as the journal names it.

@@ -29,7 +29,7 @@ fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Obstacle>> {
     let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
     let document = Document { nodes, ..Document::default() };
     let resources: Vec<_> = resources.iter().collect();
-    judge(&resources, &document, "capstor", &site(ProjectIds::Gid))
+    judge(&resources, &document, "capstor", &site(ProjectIds::Gid), &|_| false)
 }
 
 fn site(ids: ProjectIds) -> Site {
@@ -274,7 +274,7 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
         let node = Node { system: "capstor".into(), path: "/capstor/store/cscs/customer".into(), mode: Mode(node) };
         let document = Document { nodes: vec![node], ..Document::default() };
         let site = Site { modes, ..site(ProjectIds::Gid) };
-        judge(&[&resource], &document, "capstor", &site).remove(0).map(|wanted| wanted.mode.0)
+        judge(&[&resource], &document, "capstor", &site, &|_| false).remove(0).map(|wanted| wanted.mode.0)
     };
     let preset = Modes::default();
     for mode in [0o700, 0o770, 0o2770, 0o1777, 0o3775] {
@@ -296,6 +296,17 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
     let gone =
         Resource { mode: Mode(0o4770), status: Status::Removed, ..resource(1, "/capstor/store/cscs/customer/p") };
     assert!(judged(&[gone])[0].is_ok());
+}
+
+#[test]
+fn what_was_terminated_here_keeps_no_place_whatever_waldur_shows() {
+    let path = "/capstor/store/cscs/customer/project";
+    let shown = Resource { status: Status::Removing, ..resource(1, path) };
+    let new = ordered(OrderKind::Create, resource(2, path));
+    for ended in [true, false] {
+        let judged = judge(&[&shown, &new], &Document::default(), "capstor", &site(ProjectIds::Gid), &|_| ended);
+        assert_eq!(judged[1].is_ok(), ended, "{judged:?}");
+    }
 }
 
 #[test]

@@ -147,6 +147,25 @@ fn without_the_call_and_for_terminating_a_person_is_told_what_to_set() {
 }
 
 #[test]
+fn what_a_lagging_worker_shows_as_terminating_keeps_no_path_from_the_next_resource() {
+    let site = Site::new();
+    let made = site.order(SLURM, 0, 10);
+    site.apply();
+    let_the_worker_lag(&site);
+    let ended = site.order_end(made.resource);
+    site.apply();
+    site.simulator.world(World::run_worker);
+    assert_eq!(site.states(ended), (OrderState::Done, ResourceState::Terminating));
+    let next = site.order(SLURM, 0, 20);
+    site.apply().says("1 done");
+    let grown = site.order_size(next.resource, 40);
+    site.apply().says("1 done");
+    assert_eq!(site.states(grown), (OrderState::Done, ResourceState::Ok));
+    let (hold, reason) = held(&site, ended.resource);
+    assert!(hold == "conflict" && reason.contains("set its state to Terminated"), "{hold}: {reason}");
+}
+
+#[test]
 fn a_resource_that_is_changing_for_another_cause_is_left_to_a_person() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);
