@@ -150,7 +150,7 @@ pub struct Order {
     pub state: OrderState,
     /// How Waldur treats orders of this offering.
     pub offering: Offering,
-    /// The options that it asks for, which its approval says again (specification 8.7).
+    /// The options that it asks for, which its approval says again (specification 8.2).
     pub new_options: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
