@@ -4,6 +4,7 @@ mod check;
 mod hand;
 mod look;
 mod man;
+mod orphans;
 mod out;
 mod plans;
 mod progress;
@@ -105,9 +106,12 @@ enum Command {
     Run,
     /// Show what waits and for what, what is in the trash, and what was begun
     #[command(
-        after_help = "Examples:\n  hpc-storage-provisioner status\n  hpc-storage-provisioner status --json --fresh"
+        after_help = "Examples:\n  hpc-storage-provisioner status\n  hpc-storage-provisioner status --orphans\n  hpc-storage-provisioner status --json --fresh"
     )]
     Status {
+        /// Only show directories and trash that bear a mark and are not in the proxy's list; walks the upper levels
+        #[arg(long)]
+        orphans: bool,
         #[command(flatten)]
         json: Json,
         #[command(flatten)]
@@ -167,6 +171,9 @@ enum Command {
         yes: bool,
     },
     /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner purge\n  hpc-storage-provisioner purge --json | jq .refused\n  hpc-storage-provisioner purge --yes"
+    )]
     Purge {
         /// Delete; without it, only show what would be deleted
         #[arg(long)]
@@ -174,13 +181,19 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Show what is used
+    /// Show what is used, of each resource and in the trash, with sums
+    #[command(
+        after_help = "Examples:\n  hpc-storage-provisioner usage --sort percent\n  hpc-storage-provisioner usage --json | jq 'map(select(.in_trash_since)) | map(.usage.space) | add'\n  hpc-storage-provisioner usage --report"
+    )]
     Usage {
         #[command(flatten)]
         json: Json,
-        /// Report it to Waldur, too
+        /// Report it to Waldur, too; the trash is left out
         #[arg(long)]
         report: bool,
+        /// Sort by this [default: as in the proxy's list, system by system]
+        #[arg(long, value_name = "KEY")]
+        sort: Option<usage::Sort>,
         #[command(flatten)]
         fresh: Fresh,
     },
@@ -304,14 +317,14 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
         Command::Apply { file, yes_to_many, json, limit } => {
             work::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
         }
-        Command::Status { json, limit, fresh } => look::status(&site, json.json, limit, fresh.fresh),
+        Command::Status { orphans, json, limit, fresh } => look::status(&site, orphans, json.json, limit, fresh.fresh),
         Command::Explain { resource, json, fresh } => look::explain(&site, &resource, json.json, fresh.fresh),
         Command::Adopt { chosen } => hand::adopt(&site, &chosen),
         Command::Restore { chosen, make } => hand::restore(&site, &chosen, make),
         Command::Retire { resource } => hand::retire(&site, &resource),
         Command::Reject { resource, reason, yes } => hand::reject(&site, &resource, &reason, yes),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
-        Command::Usage { json, report, fresh } => usage::usage(&site, json.json, report, fresh.fresh),
+        Command::Usage { json, report, sort, fresh } => usage::usage(&site, json.json, report, sort, fresh.fresh),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }

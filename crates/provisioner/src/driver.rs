@@ -192,6 +192,15 @@ fn nested(above: &str, other: Uuid) -> String {
     )
 }
 
+/// A directory that bears the mark of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Marked {
+    /// UUID of the resource.
+    pub id: Uuid,
+    /// Where it is, below the root of the system.
+    pub path: String,
+}
+
 /// What stopped a driver.
 #[derive(Debug, Error)]
 pub enum Fault {
@@ -267,6 +276,13 @@ pub trait Driver: Debug + Send + Sync {
 
     /// Everything in the trash that a purge has claimed and not deleted yet: it goes on, or was killed.
     fn claimed(&self) -> Result<Vec<Trashed>, Fault>;
+
+    /// All directories with a mark, of whatever resource, down to `levels` below the root; not those in the trash.
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault>;
+
+    /// What the files of trees in the trash take, each given with its project ID on systems that have them; `None` where it is
+    /// not there. May walk.
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>>;
 
     /// When the tree in the trash was last changed, in seconds since 1970, by the clock of the storage system; `None` where
     /// the system does not say.

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::out::{self, Page};
-use super::{Failure, failure, plans};
+use super::{Failure, failure, orphans, plans};
 use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Seen};
 use crate::journal::{self, Event};
@@ -18,11 +18,17 @@ use crate::site::Site;
 /// What waits, what is in the trash, what was begun.
 pub(super) fn status(
     site: &Site,
+    orphans: bool,
     json: bool,
     plans::Limit { limit }: plans::Limit,
     fresh: bool,
 ) -> Result<(), Failure> {
     let (survey, notes) = site.look(fresh)?;
+    if orphans {
+        out::notes(&notes);
+        orphans::show(site, &survey.document, json)?;
+        return orphans::empty(site, &survey);
+    }
     let plan = pass::planned(&survey, site.settings.policy, false);
     let mut counts = BTreeMap::new();
     for held in &plan.held {
@@ -38,10 +44,11 @@ pub(super) fn status(
     let begun = survey.cases.iter().filter(|case| case.unfinished).count();
     if json {
         let trash: BTreeMap<_, _> = trash.iter().map(|(system, count)| (system, count.as_ref().ok())).collect();
-        return out::print_json(&json!({
+        out::print_json(&json!({
             "resources": survey.cases.len(), "to_do": plan.tasks.len(), "held": counts, "in_trash": trash, "begun": begun,
             "notes": notes, "reasons": plan.held,
-        }));
+        }))?;
+        return orphans::empty(site, &survey);
     }
     let mut page = Page::new();
     if plans::groups(&mut page, plans::held(&plan, &site.systems), limit) {
@@ -58,7 +65,8 @@ pub(super) fn status(
         page.labelled("trash", &format!("{count} on {system}"));
     }
     out::notes(&notes);
-    page.print()
+    page.print()?;
+    orphans::empty(site, &survey)
 }
 
 /// How many lines of the journal are shown.

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Failure, failure};
+use crate::limits::{Bytes, Terabyte};
 
 /// The answer of a command for people, line by line. On a terminal long lines are wrapped between words; a path is one word.
 pub(super) struct Page {
@@ -143,16 +144,22 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// Bytes for people.
-pub(super) fn bytes(bytes: u64) -> String {
-    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    for (size, unit) in units {
-        if bytes >= size {
-            let tenths = u128::from(bytes) * 10 / u128::from(size);
-            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+/// Space for people, in the system's own unit (powers of 1000 or of 1024), with at most two decimals.
+pub(super) fn size(bytes: Bytes, terabyte: Terabyte) -> String {
+    let (step, units) = match terabyte {
+        Terabyte::Decimal => (1000, ["TB", "GB", "MB", "kB"]),
+        Terabyte::Binary => (1024, ["TiB", "GiB", "MiB", "KiB"]),
+    };
+    let mut size = terabyte.bytes();
+    for unit in units {
+        if bytes.0 >= size {
+            let hundredths = (u128::from(bytes.0) * 100 + u128::from(size / 2)) / u128::from(size);
+            let number = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            return format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'));
         }
+        size /= step;
     }
-    format!("{bytes} B")
+    format!("{} B", bytes.0)
 }
 
 /// A moment, given in seconds since 1970, for people: its day and minute in UTC.
@@ -177,6 +184,17 @@ mod tests {
             assert!(is_plain(page.text()), "{:?}", page.text());
             assert!(page.text().contains(r"/cap/x\n\n0 to do, 0 held\r\u{1b}[2J"), "{:?}", page.text());
         }
+    }
+
+    #[test]
+    fn space_is_shown_in_the_unit_of_its_system() {
+        let sizes = [999, 3 << 20, 250_000_000_000, 10_250_000_000_000, 1 << 40].map(Bytes);
+        let decimal = ["999 B", "3.15 MB", "250 GB", "10.25 TB", "1.1 TB"];
+        assert_eq!(sizes.map(|bytes| size(bytes, Terabyte::Decimal)), decimal);
+        assert_eq!(
+            sizes.map(|bytes| size(bytes, Terabyte::Binary)),
+            ["999 B", "3 MiB", "232.83 GiB", "9.32 TiB", "1 TiB"]
+        );
     }
 
     #[test]

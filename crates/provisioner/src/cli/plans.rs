@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use super::out::{self, Page};
-use super::{Failure, failure};
+use super::{Failure, failure, orphans};
 use crate::driver::Difference;
 use crate::limits::Terabyte;
 use crate::pass::{self, Report, System};
@@ -78,7 +78,8 @@ pub(super) fn plan(
     }
     if json {
         let Plan { tasks, held } = &plan;
-        return out::print_json(&json!({"tasks": tasks, "held": held, "counts": counts(&plan)}));
+        out::print_json(&json!({"tasks": tasks, "held": held, "counts": counts(&plan)}))?;
+        return orphans::empty(site, &survey);
     }
     let mut page = Page::new();
     let tasks = plan.tasks.iter().map(|task| planned(task, &site.systems)).collect();
@@ -95,7 +96,8 @@ pub(super) fn plan(
     let all = survey.cases.len();
     let (to_do, held) = (plan.tasks.len(), plan.held.len());
     page.line(0, &format!("{to_do} to do, {held} held, {all} resources on the systems that are driven here."));
-    page.print()
+    page.print()?;
+    orphans::empty(site, &survey)
 }
 
 /// How many of each kind there are on each system.

@@ -1,16 +1,59 @@
 //! `usage`: what is used, for people, dashboards and Waldur.
 
-use serde_json::json;
+use std::cmp::Reverse;
 
-use super::{EXIT_FAILURE, Failure, failure, out, progress};
-use crate::document::Status;
-use crate::driver::Seen;
-use crate::limits::{Limits, Usage};
+use clap::ValueEnum;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::out::{self, Page};
+use super::{EXIT_FAILURE, Failure, failure, progress};
+use crate::document::{Resource, Status};
+use crate::driver::{Fault, Seen};
+use crate::ledger::Ledger;
+use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
+use crate::pass::{Survey, System, told};
 use crate::plan::Case;
 use crate::site::Site;
 
-/// Shows what each resource uses, and tells Waldur if asked to. What is not known is told as unknown, never as 0.
-pub(super) fn usage(site: &Site, json: bool, report: bool, fresh: bool) -> Result<(), Failure> {
+/// In which order resources are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// By path
+    Path,
+    /// The most space first
+    Space,
+    /// The most inodes first
+    Inodes,
+    /// The fullest quota first, of space or of inodes
+    Percent,
+}
+
+/// What one directory takes.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    system: &'a str,
+    resource: Uuid,
+    path: &'a str,
+    usage: Option<Usage>,
+    /// `None` in the trash, where quotas are frozen at what is used.
+    limits: Option<Limits>,
+    /// Percent of the hard quotas.
+    percent: Option<Percent>,
+    /// Since when it is in the trash, in seconds since 1970.
+    in_trash_since: Option<u64>,
+    #[serde(skip)]
+    terabyte: Terabyte,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Percent {
+    space: f64,
+    inodes: f64,
+}
+
+/// Shows what each resource uses, and tells Waldur if asked to. What is not known is shown as unknown, never as 0.
+pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, fresh: bool) -> Result<(), Failure> {
     if report && site.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
@@ -18,66 +61,197 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, fresh: bool) -> Resul
     out::notes(&notes);
     let (mut rows, mut failed) = (Vec::new(), 0);
     for system in &site.systems {
-        let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
-        let cases: Vec<_> = survey
-            .cases
-            .iter()
-            .filter(|case| case.resource.system == system.key && in_use(case.resource.status))
-            .filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?, read(case))))
-            .collect();
-        let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, wanted, _)| *wanted).collect();
-        let terabyte = system.site.terabyte;
-        let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
-        for (resource, wanted, read) in cases {
-            let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
-            let known = match usage {
-                Ok(usage) => usage,
-                Err(fault) => {
-                    out::tell(&format!(
-                        "{}: {}",
-                        out::harmless(&resource.path),
-                        out::harmless(&crate::pass::told(&fault))
-                    ));
-                    failed += 1;
-                    None
-                }
-            };
+        for (row, status) in in_use(site, &survey, system, &mut failed) {
             // Waldur takes usage in these states alone (400).
-            let reportable = matches!(resource.status, Status::Active | Status::Updating | Status::Removing);
-            if let (true, true, Some(usage)) = (report, reportable, known) {
-                let amount = hundredths(usage.space.0, terabyte.bytes());
-                if let Err(fault) = site.source.report_usage(resource.id, &site.settings.usage_component, amount) {
-                    out::tell(&format!("{}: {}", out::harmless(&resource.path), out::harmless(&fault)));
+            let reportable = matches!(status, Status::Active | Status::Updating | Status::Removing);
+            if let (true, true, Some(usage)) = (report, reportable, row.usage) {
+                let amount = hundredths(usage.space.0, row.terabyte.bytes());
+                if let Err(fault) = site.source.report_usage(row.resource, &site.settings.usage_component, amount) {
+                    out::tell(&format!("{}: {fault}", row.path));
                     failed += 1;
                 }
             }
-            rows.push((resource.id, resource.path.clone(), known, wanted.limits));
+            rows.push(row);
+        }
+        // Nobody is told what the trash takes.
+        if !report {
+            rows.extend(in_trash(site, &survey, system, &mut failed));
         }
     }
+    if let Some(sort) = sort {
+        order(&mut rows, sort);
+    }
     if json {
-        let row = |(id, path, usage, limits): &(_, _, Option<Usage>, Limits)| json!({"resource": id, "path": path, "usage": usage, "limits": limits});
-        out::print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+        out::print_json(&rows)?;
     } else {
-        let mut table = out::table(&["PATH", "USED", "QUOTA", "INODES", "QUOTA"]);
-        for (_, path, usage, limits) in &rows {
-            let [space, inodes] = usage.map_or(["unknown".into(), "unknown".into()], |usage| {
-                [out::bytes(usage.space.0), usage.inodes.0.to_string()]
-            });
-            table.add_row([
-                out::harmless(path),
-                space,
-                out::bytes(limits.space_hard().0),
-                inodes,
-                limits.inodes_hard().0.to_string(),
-            ]);
-        }
-        out::print(&(table.trim_fmt() + "\n"))?;
+        shown(&rows, &site.systems).print()?;
     }
     if failed == 0 {
         Ok(())
     } else {
         Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") })
     }
+}
+
+/// What the resources take that are in use.
+fn in_use<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<(Row<'a>, Status)> {
+    let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
+    let ours = survey.cases.iter().filter(|case| case.resource.system == system.key && in_use(case.resource.status));
+    let cases: Vec<_> =
+        ours.filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?, read(case)))).collect();
+    let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, wanted, _)| *wanted).collect();
+    let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
+    let one = |(resource, wanted, read): (&'a Resource, &crate::driver::Wanted, Option<Usage>)| {
+        let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
+        let usage = known(usage, &resource.path, failed);
+        let limits = wanted.limits;
+        let percent = usage.map(|usage| Percent {
+            space: percent(usage.space.0, limits.space_hard().0),
+            inodes: percent(usage.inodes.0, limits.inodes_hard().0),
+        });
+        let row = Row {
+            system: &system.key,
+            resource: resource.id,
+            path: &resource.path,
+            usage,
+            limits: Some(limits),
+            percent,
+            in_trash_since: None,
+            terabyte: system.site.terabyte,
+        };
+        (row, resource.status)
+    };
+    cases.into_iter().map(one).collect()
+}
+
+/// What trees in the trash take.
+fn in_trash<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
+    let trash = match system.driver.ready().and_then(|()| system.driver.trash()) {
+        Ok(trash) => trash,
+        Err(fault) => {
+            out::tell(&format!("the trash of {}: {}", system.key, told(&fault)));
+            *failed += 1;
+            return Vec::new();
+        }
+    };
+    // Which cannot be read is in the notes already: then trees are counted file by file.
+    let ledger = Ledger::open(&site.ledger_path()).unwrap_or_default();
+    let trash: Vec<_> = trash
+        .into_iter()
+        .map(|trashed| (ledger.known(&system.key, trashed.id), trashed))
+        .map(|(id, it)| (it, id))
+        .collect();
+    let usages = progress::during(&site.walked, || system.driver.trash_usage(&trash));
+    let one = |((trashed, _), usage): (_, Result<Option<Usage>, Fault>)| {
+        let trashed: crate::driver::Trashed = trashed;
+        let resource = survey.document.resources.iter().find(|resource| resource.id == trashed.id);
+        let usage = known(usage, &format!("{} in the trash of {}", trashed.id, system.key), failed);
+        Row {
+            system: &system.key,
+            resource: trashed.id,
+            path: resource.map_or("", |resource| &resource.path),
+            usage,
+            limits: None,
+            percent: None,
+            in_trash_since: Some(trashed.since),
+            terabyte: system.site.terabyte,
+        }
+    };
+    trash.into_iter().zip(usages).map(one).collect()
+}
+
+/// What is known; a fault is told and counted.
+fn known(usage: Result<Option<Usage>, Fault>, name: &str, failed: &mut usize) -> Option<Usage> {
+    usage.unwrap_or_else(|fault| {
+        out::tell(&format!("{name}: {}", told(&fault)));
+        *failed += 1;
+        None
+    })
+}
+
+fn order(rows: &mut [Row<'_>], sort: Sort) {
+    let usage = |row: &Row<'_>| row.usage.map(|usage| (usage.space, usage.inodes));
+    match sort {
+        Sort::Path => rows.sort_by(|a, b| (a.path, a.in_trash_since).cmp(&(b.path, b.in_trash_since))),
+        Sort::Space => rows.sort_by_key(|row| Reverse(usage(row).map(|(space, _)| space))),
+        Sort::Inodes => rows.sort_by_key(|row| Reverse(usage(row).map(|(_, inodes)| inodes))),
+        Sort::Percent => {
+            let fullest = |row: &Row<'_>| row.percent.map_or(-1.0, |percent| percent.space.max(percent.inodes));
+            rows.sort_by(|a, b| fullest(b).total_cmp(&fullest(a)));
+        }
+    }
+}
+
+/// Percent with one decimal, rounded down: what is not full is never shown as full.
+#[expect(clippy::cast_precision_loss, reason = "thousandths of a quota")]
+fn percent(used: u64, hard: u64) -> f64 {
+    (u128::from(used) * 1000 / u128::from(hard.max(1))) as f64 / 10.0
+}
+
+/// Each resource with what it takes, and the sums of each system.
+fn shown(rows: &[Row<'_>], systems: &[System]) -> Page {
+    let mut page = Page::new();
+    for row in rows {
+        match row.in_trash_since {
+            None => page.line(0, row.path),
+            Some(since) => {
+                let name = if row.path.is_empty() { row.resource.to_string() } else { row.path.to_owned() };
+                page.line(0, &name);
+                page.line(4, &format!("in the trash of {} since {}", row.system, out::date(since)));
+            }
+        }
+        page.line(4, &amounts(row));
+    }
+    if !rows.is_empty() {
+        page.blank();
+    }
+    for system in systems {
+        for in_trash in [false, true] {
+            let of_system = |row: &&Row<'_>| row.system == system.key && row.in_trash_since.is_some() == in_trash;
+            let ours: Vec<_> = rows.iter().filter(of_system).collect();
+            if !ours.is_empty() {
+                let what = if in_trash { "in the trash" } else { "in use" };
+                page.line(0, &format!("{} {what} on {}: {}", ours.len(), system.key, sum(&ours, system.site.terabyte)));
+            }
+        }
+    }
+    page
+}
+
+fn amounts(row: &Row<'_>) -> String {
+    let size = |bytes: Bytes| out::size(bytes, row.terabyte);
+    match (row.usage, row.limits, row.percent) {
+        (Some(usage), Some(limits), Some(percent)) => format!(
+            "{} of {} ({} %), {} of {} inodes ({} %)",
+            size(usage.space),
+            size(limits.space_hard()),
+            percent.space,
+            usage.inodes.0,
+            limits.inodes_hard().0,
+            percent.inodes
+        ),
+        (Some(usage), ..) => format!("{}, {} inodes", size(usage.space), usage.inodes.0),
+        (None, Some(limits), _) => {
+            format!("unknown of {}, unknown of {} inodes", size(limits.space_hard()), limits.inodes_hard().0)
+        }
+        (None, ..) => "unknown".into(),
+    }
+}
+
+/// The sum of what is known, with the sum of the quotas.
+fn sum(rows: &[&Row<'_>], terabyte: Terabyte) -> String {
+    let (mut space, mut inodes, mut quota) = (0_u64, 0_u64, 0_u64);
+    for row in rows {
+        let usage = row.usage.unwrap_or(Usage { space: Bytes(0), inodes: Inodes(0) });
+        space = space.saturating_add(usage.space.0);
+        inodes = inodes.saturating_add(usage.inodes.0);
+        quota = quota.saturating_add(row.limits.map_or(0, |limits| limits.space_hard().0));
+    }
+    let size = |bytes| out::size(Bytes(bytes), terabyte);
+    let of = if quota == 0 { String::new() } else { format!(" of {} ({} %)", size(quota), percent(space, quota)) };
+    let unknown = rows.iter().filter(|row| row.usage.is_none()).count();
+    let unknown = if unknown == 0 { String::new() } else { format!(", and {unknown} that are unknown") };
+    format!("{}{of}, {inodes} inodes{unknown}", size(space))
 }
 
 /// Bytes in units of `terabyte` bytes with the two decimals that Waldur takes, rounded up: used space is never reported as 0.
@@ -98,7 +272,41 @@ fn read(case: &Case) -> Option<Usage> {
 
 #[cfg(test)]
 mod tests {
-    use super::hundredths;
+    use super::*;
+
+    fn row(path: &str, space: u64, hard: u64) -> Row<'_> {
+        let usage = Usage { space: Bytes(space), inodes: Inodes(7) };
+        let limits = Limits::new([Bytes(hard); 2], [Inodes(1000); 2]).unwrap();
+        let percent = Percent { space: percent(space, hard), inodes: percent(7, 1000) };
+        Row {
+            system: "capstor",
+            resource: Uuid::from_u128(7),
+            path,
+            usage: Some(usage),
+            limits: Some(limits),
+            percent: Some(percent),
+            in_trash_since: None,
+            terabyte: Terabyte::Decimal,
+        }
+    }
+
+    #[test]
+    fn resources_are_sorted_and_summed() {
+        const TB: u64 = 1_000_000_000_000;
+        let mut rows = [row("/a", 2 * TB, 100 * TB), row("/c", TB - TB / 1000, TB), row("/b", 3 * TB, 10 * TB)];
+        rows[0].usage = None;
+        rows[0].percent = None;
+        for (sort, paths) in
+            [(Sort::Path, ["/a", "/b", "/c"]), (Sort::Space, ["/b", "/c", "/a"]), (Sort::Percent, ["/c", "/b", "/a"])]
+        {
+            order(&mut rows, sort);
+            assert_eq!(rows.each_ref().map(|row| row.path), paths, "{sort:?}");
+        }
+        assert_eq!(amounts(&rows[0]), "999 GB of 1 TB (99.9 %), 7 of 1000 inodes (0.7 %)");
+        let all: Vec<_> = rows.iter().collect();
+        let text = sum(&all, Terabyte::Decimal);
+        assert_eq!(text, "4 TB of 111 TB (3.6 %), 14 inodes, and 1 that are unknown");
+    }
 
     #[test]
     fn usage_is_rounded_up_to_two_decimals() {

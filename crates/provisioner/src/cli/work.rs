@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::misnamed;
 use super::out::{self, Page};
 use super::saved::Saved;
-use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, plans, progress};
+use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, orphans, plans, progress};
 use crate::pass::{self, Survey, told};
 use crate::plan::Hold;
 use crate::site::{BeginError, Site, Work};
@@ -71,6 +71,7 @@ pub(super) fn apply(
         plans::done(&mut page, &report, &site.systems, limit);
         page.print()?;
     }
+    orphans::empty(site, &survey)?;
     if report.failed.is_empty() && !unread { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use uuid::Uuid;
 
-use super::{Driver, Fault, Seen, Trashed, Wanted};
+use super::{Driver, Fault, Marked, Seen, Trashed, Wanted};
 use crate::document::Mode;
 use crate::limits::{Bytes, Inodes, Limits};
 use crate::place::Place;
@@ -73,6 +73,7 @@ impl Bench<'_> {
         let numbered = present.project.is_some();
         assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
         assert!(driver.usage(&[&wanted]).pop().unwrap().unwrap().is_some());
+        assert_eq!(driver.marked(6).unwrap(), [Marked { id: wanted.id, path: wanted.place.to_string() }]);
         for _ in 0..2 {
             driver.retire(&wanted, 1_000, &go).unwrap();
             assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });
@@ -89,6 +90,9 @@ impl Bench<'_> {
         driver.purge(&other, Some(wanted.project), &go).ok();
         assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
         let trashed = Trashed { id: wanted.id, since: 2_000 };
+        assert_eq!(driver.marked(6).unwrap(), []);
+        let used = driver.trash_usage(&[(trashed.clone(), Some(wanted.project)), (other, None)]);
+        assert!(matches!(used[..], [Ok(Some(_)), Ok(None)]), "{used:?}");
         assert_eq!(driver.claimed().unwrap(), []);
         for _ in 0..2 {
             driver.claim(&trashed, Some(wanted.project), &go).unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use super::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
 use crate::document::Mode;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 use crate::place::Place;
@@ -132,6 +132,20 @@ impl Driver for Memory {
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         Ok(self.tree().trash.iter().map(|(id, (since, _))| Trashed { id: *id, since: *since }).collect())
+    }
+
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+        let tree = self.tree();
+        let marked = |(place, it): (&Place, &Directory)| Some(Marked { id: it.mark?, path: place.to_string() });
+        let mut marked: Vec<_> = tree.places.iter().filter_map(marked).collect();
+        marked.sort();
+        Ok(marked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let tree = self.tree();
+        let one = |(trashed, _): &(Trashed, _)| Ok(tree.trash.get(&trashed.id).and_then(|(_, it)| it.present.usage));
+        trashed.iter().map(one).collect()
     }
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {

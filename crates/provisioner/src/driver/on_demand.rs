@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::{Before, Driver, Fault, Seen, Trashed, Wanted};
+use super::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
@@ -71,6 +71,15 @@ impl Driver for OnDemand {
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
         self.driver()?.claimed()
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        self.driver()?.marked(levels)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        self.driver()
+            .map_or_else(|fault| super::same_for_all(&fault, trashed.len()), |driver| driver.trash_usage(trashed))
     }
 
     fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {

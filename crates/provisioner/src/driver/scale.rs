@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use super::mount::{self, Found, Mount};
 use super::rest::{Api, NotSetUp, Pace};
-use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use super::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
 
@@ -415,6 +415,32 @@ impl Driver for Scale {
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         self.in_trash(false)
+    }
+
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+        let filesets = self.management.filesets()?;
+        let marked = |fileset: &Fileset| {
+            let mark = fileset.mark().filter(|mark| trashed_since(fileset, *mark).is_none())?;
+            // One that is not linked yet has no path: its name is the best that there is.
+            let path = fileset.junction().map_or(fileset.name(), |at| at.strip_prefix(&self.root).unwrap_or(at));
+            Some(Marked { id: mark.id, path: path.trim_start_matches('/').to_owned() })
+        };
+        let mut marked: Vec<_> = filesets.iter().filter_map(marked).collect();
+        marked.sort();
+        Ok(marked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let survey = match self.survey() {
+            Ok(survey) => survey,
+            Err(fault) => return super::same_for_all(&fault, trashed.len()),
+        };
+        let one = |(trashed, _): &(Trashed, _)| {
+            let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
+            let Some(fileset) = in_trash_as(&survey.filesets, mark).next() else { return Ok(None) };
+            Ok(survey.quota(fileset.name())?.map(Quota::usage))
+        };
+        trashed.iter().map(one).collect()
     }
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {

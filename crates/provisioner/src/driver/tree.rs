@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::deletion::delete;
 use super::quotas::Quotas;
 use super::walked::Walked;
-use super::{Acl, Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use super::{Acl, Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
 use crate::document;
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
@@ -423,6 +423,30 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
         trash::read(&self.root()?).map(|trash| trash.claimed)
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        nesting::marked(&self.root()?, &self.mark, levels, &self.walked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let one = |(trashed, project): &(Trashed, Option<u32>)| {
+            let name = format!("{}/{}", trash::TRASH, trash::name(trashed));
+            let directory = match open_below(self.root()?, &*name) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(obstructed(&name, error)),
+            };
+            // What the tree says of its project does not count: its owner could change that.
+            let numbered = self.quotas.project(directory.as_fd())?.is_some();
+            let project = if numbered { *project } else { Some(0) };
+            let read = project.map(|project| self.quotas.read(directory.as_fd(), project)).transpose()?;
+            match read.and_then(|(_, usage)| usage) {
+                Some(usage) => Ok(Some(usage)),
+                None => walk::usage(directory.as_fd(), &self.walked).map(Some),
+            }
+        };
+        trashed.iter().map(one).collect()
     }
 
     fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use super::mount::{self, Mount};
 use super::rest::{Api, NotSetUp, Pace};
 use super::walked::Walked;
-use super::{Before, Driver, Fault, Present, Seen, Trashed, Wanted};
+use super::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
 use crate::document::Mode;
 use crate::limits::{Limits, Usage};
 use crate::place::Place;
@@ -339,6 +339,30 @@ impl Driver for Vast {
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         trash::list(self.mount.root()?.as_fd()).map(|[trash, _]| trash)
+    }
+
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        let marked = |quota: &Quota| {
+            let id = quota.mark()?;
+            let path = quota.path.strip_prefix(&self.root)?.trim_start_matches('/').to_owned();
+            let elsewhere = survey.trash.contains_key(&id) || survey.claimed.contains_key(&id);
+            (!elsewhere).then_some(Marked { id, path })
+        };
+        let mut marked: Vec<_> = survey.quotas.iter().filter_map(marked).collect();
+        marked.sort();
+        Ok(marked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let surveyed = self.mount.root().and_then(|root| self.survey(root.as_fd()));
+        let survey = match surveyed {
+            Ok(survey) => survey,
+            Err(fault) => return super::same_for_all(&fault, trashed.len()),
+        };
+        let one = |(trashed, _): &(Trashed, _)| Ok(survey.of(trashed.id).and_then(Quota::usage));
+        trashed.iter().map(one).collect()
     }
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {

@@ -48,6 +48,15 @@ fn a_passing_fault_never_errs_an_order() {
         fn trash(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
             self.0.trash()
         }
+        fn marked(&self, levels: usize) -> Result<Vec<crate::driver::Marked>, Fault> {
+            self.0.marked(levels)
+        }
+        fn trash_usage(
+            &self,
+            trashed: &[(crate::driver::Trashed, Option<u32>)],
+        ) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {
+            self.0.trash_usage(trashed)
+        }
         fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
             self.0.claimed()
         }

@@ -124,7 +124,23 @@ fn usage_is_shown_and_reported() {
     assert!((3 << 20..4 << 20).contains(&space), "{space}");
     assert_eq!(told[0]["usage"]["inodes"], 3);
     assert_eq!(told[0]["limits"]["space_hard"], 10_000_000_000_000_u64);
-    site.run(&["usage"]).ends_with(0).says(PATH).says("3.0 MiB");
+    site.run(&["usage"])
+        .ends_with(0)
+        .says(PATH)
+        .says("3.15 MB of 10 TB (0 %), 3 of ")
+        .says("1 in use on capstor: 3.15 MB");
+    let second = site.order(SLURM, 1, 10);
+    site.apply();
+    site.order_end(second.resource);
+    site.apply();
+    let told = site.json(&["usage", "--sort", "space"]);
+    assert_eq!((&told[0]["path"], &told[0]["in_trash_since"]), (&json!(PATH), &json!(null)));
+    assert_eq!((&told[1]["resource"], &told[1]["usage"]["inodes"]), (&json!(second.resource), &json!(1)));
+    assert!(told[1]["in_trash_since"].is_u64() && told[0]["percent"]["space"].is_number(), "{told}");
+    site.run(&["usage", "--sort", "percent"])
+        .ends_with(0)
+        .says("in the trash of capstor since 20")
+        .says("1 in the trash on");
 
     site.run(&["usage", "--report"]).ends_with(1).told("--report needs waldur.api_url and waldur.api_token");
     site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
@@ -143,6 +159,31 @@ fn usage_is_shown_and_reported() {
     site.set("PROVISIONER_USAGE_COMPONENT", "moons");
     let said = site.run(&["usage", "--report"]).ends_with(1).told(PATH).told("400");
     assert!(said.err.contains("1 could not be read or told"), "{}", said.err);
+}
+
+#[test]
+fn what_the_proxy_does_not_list_is_found_and_an_empty_list_is_no_success() {
+    let site = Site::new();
+    site.run(&["plan"]).ends_with(0).told("the proxy's list is empty");
+    let made = [0, 1].map(|number| site.order(SLURM, number, 10));
+    site.apply();
+    site.order_end(made[1].resource);
+    site.apply();
+    site.run(&["status", "--orphans"]).ends_with(0).says("0 on the storage");
+    site.simulator.world(|world| world.resources.shift_remove(&made[1].resource));
+    site.run(&["apply"]).ends_with(0);
+    site.run(&["status", "--orphans"]).ends_with(0).says("1 on the storage").says("in the trash since 20");
+    site.simulator.world(|world| world.resources.shift_remove(&made[0].resource));
+    for command in ["apply", "plan", "status"] {
+        site.run(&[command]).ends_with(1).told("the proxy's list is empty").told("the journal shows");
+    }
+    assert!(site.at(PATH).is_dir());
+    let said = site.run(&["status", "--orphans", "--json"]).ends_with(1);
+    let orphans: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&orphans[0]["resource"], &orphans[0]["path"]), (&json!(made[0].resource), &json!("store/cscs/uni/p0")));
+    assert_eq!(orphans[1]["resource"], json!(made[1].resource));
+    std::fs::remove_file(site.state("journal")).unwrap();
+    site.run(&["plan"]).ends_with(1).told("capstor has directories of some");
 }
 
 #[test]

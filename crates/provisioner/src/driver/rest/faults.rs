@@ -1,6 +1,6 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
-use crate::driver::{Before, Driver, Fault, Seen, Trashed, Wanted};
+use crate::driver::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
 use crate::limits::{Limits, Usage};
 
 /// Numbers that look like chance (xorshift).
@@ -50,6 +50,14 @@ impl Driver for Again<'_> {
 
     fn trash(&self) -> Result<Vec<Trashed>, Fault> {
         again(|| self.0.trash())
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        again(|| self.0.marked(levels))
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        trashed.iter().map(|one| again(|| self.0.trash_usage(std::slice::from_ref(one)).remove(0))).collect()
     }
 
     fn claimed(&self) -> Result<Vec<Trashed>, Fault> {

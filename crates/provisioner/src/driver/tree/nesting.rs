@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::handle::{Mark, open_below, passing};
-use crate::driver::{Fault, nested};
+use crate::driver::walked::Walked;
+use crate::driver::{Fault, Marked, nested};
 use crate::place::Place;
 
 /// How many entries of a tree are read in search of marks, level by level from the top. Places have few levels, so a mark that
@@ -45,6 +46,48 @@ pub(super) fn above(
         }
     }
     Ok(None)
+}
+
+/// All directories below the root that bear a mark, down to so many levels. What is hidden is not looked into, nor what lies in a
+/// directory with a mark.
+pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, Fault> {
+    let mut found = Vec::new();
+    let top = root.try_clone().map_err(|error| Fault::passing("no handle is left", error))?;
+    each_level(&top, "", mark, (levels, walked), &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn each_level(
+    above: &OwnedFd,
+    path: &str,
+    mark: &Mark,
+    (levels, walked): (usize, &Walked),
+    found: &mut Vec<Marked>,
+) -> Result<(), Fault> {
+    let unreadable = |error| passing(format!("{path:?} below the root cannot be read"), error);
+    for entry in Dir::read_from(above).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        // Places have plain names.
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name.starts_with('.') || !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            continue;
+        }
+        walked.one();
+        let directory = match open_below(above, name) {
+            Ok(directory) => directory,
+            // Deleted or exchanged meanwhile, no directory, or another file system's.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        match mark.read(&directory)? {
+            Some(id) => found.push(Marked { id, path }),
+            None if levels > 1 => each_level(&directory, &path, mark, (levels - 1, walked), found)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// A conflict where a directory below this one bears another resource's mark.

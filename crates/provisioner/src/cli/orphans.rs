@@ -1,0 +1,90 @@
+//! What is on the storage that the document does not know, and a document that knows nothing.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::out::{self, Page};
+use super::{EXIT_FAILURE, Failure, progress};
+use crate::document::Document;
+use crate::driver::{Fault, Marked, Trashed};
+use crate::pass::{Survey, System, told};
+use crate::site::Site;
+
+/// How many levels below the root directories of resources are looked for.
+const LEVELS: usize = 6;
+
+/// A directory with the mark of a resource that is not in the document.
+#[derive(Debug, Serialize)]
+pub(super) struct Orphan {
+    system: String,
+    resource: Uuid,
+    /// Below the root of the system; `None` in the trash.
+    path: Option<String>,
+    /// Since when it is in the trash, in seconds since 1970.
+    in_trash_since: Option<u64>,
+}
+
+/// Shows what bears a mark and is not in the document. Fails where a system cannot be read.
+pub(super) fn show(site: &Site, document: &Document, json: bool) -> Result<(), Failure> {
+    let odd = document.odd.iter().chain(&document.skipped).filter_map(|odd| odd.id);
+    let known: BTreeSet<_> = document.resources.iter().map(|resource| resource.id).chain(odd).collect();
+    let (mut orphans, mut unread) = (Vec::new(), Vec::new());
+    for system in &site.systems {
+        match progress::during(&site.walked, || of_system(system)) {
+            Ok(found) => orphans.extend(found.into_iter().filter(|orphan| !known.contains(&orphan.resource))),
+            Err(fault) => unread.push((&*system.key, told(&fault))),
+        }
+    }
+    for (system, fault) in &unread {
+        out::tell(&format!("{system}: {fault}"));
+    }
+    if json {
+        out::print_json(&orphans)?;
+    } else {
+        let mut page = Page::new();
+        for Orphan { system, resource, path, in_trash_since } in &orphans {
+            page.line(0, &format!("{resource} on {system}"));
+            page.line(4, path.as_deref().unwrap_or_default());
+            if let Some(since) = in_trash_since {
+                page.line(4, &format!("in the trash since {}", out::date(*since)));
+            }
+        }
+        page.line(0, &format!("{} on the storage that the proxy's list does not have.", orphans.len()));
+        page.print()?;
+    }
+    if unread.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+}
+
+/// Everything on a system that bears a mark.
+fn of_system(system: &System) -> Result<Vec<Orphan>, Fault> {
+    system.driver.ready()?;
+    let orphan = |resource, path, in_trash_since| Orphan { system: system.key.clone(), resource, path, in_trash_since };
+    let placed = system.driver.marked(LEVELS)?.into_iter().map(|Marked { id, path }| orphan(id, Some(path), None));
+    let trash = system.driver.trash()?.into_iter().chain(system.driver.claimed()?);
+    let trash = trash.map(|Trashed { id, since }| orphan(id, None, Some(since)));
+    Ok(placed.chain(trash).collect())
+}
+
+/// Says plainly that the proxy's list is empty. Fails where there was something before: then the proxy, or its rights in
+/// Waldur, are wrong, and not Waldur empty.
+pub(super) fn empty(site: &Site, survey: &Survey) -> Result<(), Failure> {
+    let Document { resources, odd, skipped, .. } = &survey.document;
+    if !(resources.is_empty() && odd.is_empty() && skipped.is_empty()) {
+        return Ok(());
+    }
+    let text = "the proxy's list is empty: it has no resource of any system";
+    let worked = std::fs::metadata(site.journal_path()).is_ok_and(|journal| journal.len() > 0);
+    let found = |system: &&System| of_system(system).is_ok_and(|found| !found.is_empty());
+    let known = if worked {
+        "the journal shows that there were some".to_owned()
+    } else if let Some(system) = site.systems.iter().find(found) {
+        format!("{} has directories of some", system.key)
+    } else {
+        out::tell(&format!("note: {text}"));
+        return Ok(());
+    };
+    let remedy = "nothing was touched. Look at the token of the proxy and at `check` there";
+    Err(Failure { code: EXIT_FAILURE, text: format!("{text}, but {known}; {remedy}") })
+}
