@@ -46,7 +46,7 @@ const TRANSFER: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(2);
 /// How often it is renewed.
 const RENEWAL: Duration = Duration::from_millis(500);
-/// How often a waiting replica looks.
+/// Pause of a waiting replica between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one replica waits for another's reading before it reads for itself: the other's way to Waldur may be the one
 /// that is broken. At most a quarter of the time that a request has.
@@ -136,22 +136,34 @@ impl Shared {
         let token = Uuid::new_v4().to_string();
         let waits_until = Instant::now() + self.patience;
         let (mut seen, mut head, mut sound) = (Vec::new(), None, true);
+        let (mut looks, mut heads) = (0_usize, 0_usize);
         loop {
+            // The first look shows the head; the second, without a pause, may get the lease. All others wait for a change.
+            if looks > 1 {
+                sleep(LOOK).await;
+            }
+            looks += 1;
             let own = Instant::now();
             let looked = self.look(&seen, &token).await;
             let Ok((seconds, micros, sealed, length, granted)) = looked else { return Turn::Alone };
             let at = Moment { server: seconds.saturating_mul(1_000_000).saturating_add(micros), own };
             if granted {
+                self.link.accepted();
                 return Turn::Read(Lease { token, at, head, sound });
             }
-            if sealed == seen {
-                if own >= waits_until {
+            if own >= waits_until {
+                // Each reading publishes one head, and takes many looks.
+                if heads > looks / 2 {
+                    self.link.distrust("it shows another head at every look");
+                } else {
                     info!("another replica is still reading; this one reads for itself");
-                    return Turn::Alone;
                 }
-                sleep(LOOK).await;
+                return Turn::Alone;
+            }
+            if sealed == seen {
                 continue;
             }
+            heads += 1;
             head = self.head(&sealed);
             sound = head.is_some() && (1..=LARGEST).contains(&length);
             if let Some(head) = head.as_ref().filter(|_| sound)

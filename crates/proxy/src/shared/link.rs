@@ -13,11 +13,16 @@ use tracing::{info, warn};
 
 use crate::metrics;
 
-/// How long a server that failed is left alone, and the longest time that a connection may take to be made: nobody waits for
-/// all of it, but the next one finds the connection.
+/// Pause after a failure, and the longest time that a connection may take to be made: nobody waits for all of it, but the next
+/// request finds the connection.
 const REST: Duration = Duration::from_secs(2);
+/// Pause after a failure that looks lasting: answers that make no sense.
+const LONG_REST: Duration = Duration::from_mins(5);
+/// How long a server that refused a command counts as failing although it answers others, unless it accepts a write. A server
+/// that answers reads and refuses writes would otherwise be reported as gone and back at every reading.
+const DOUBT: Duration = Duration::from_mins(10);
 
-/// The server gave no answer that can be used, and why not; this has been told.
+/// The server gave no usable answer, and why; this has been logged.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct Away(String);
@@ -33,10 +38,12 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct State {
     connection: Option<MultiplexedConnection>,
-    /// Whether the last exchange worked; nobody knows before the first.
+    /// Whether the server works; unknown before the first exchange.
     works: Option<bool>,
-    /// The server is left alone until then.
+    /// Nothing is sent to the server until then.
     rest: Option<Instant>,
+    /// When it last refused a command or made no sense.
+    refused: Option<Instant>,
 }
 
 impl Link {
@@ -54,23 +61,38 @@ impl Link {
         match timeout(limit, self.exchange(command)).await {
             Ok(Ok(answer)) => {
                 metrics::shared_exchange("success");
-                if self.lock().works.replace(true) != Some(true) {
-                    info!(server = self.place, "the cache of the replicas is used");
+                if self.lock().refused.is_none_or(|refused| refused.elapsed() > DOUBT) {
+                    self.accepted();
                 }
                 Ok(answer)
             }
             Ok(Err(error)) => {
                 metrics::shared_exchange("failed");
-                Err(self.failed(reason(&error)))
+                let refused = !error.is_io_error();
+                Err(self.failed(reason(&error), REST, refused))
             }
             Err(_) => {
                 metrics::shared_exchange("timed_out");
-                Err(self.failed(format!("no answer within {} ms", limit.as_millis())))
+                Err(self.failed(format!("no answer within {} ms", limit.as_millis()), REST, false))
             }
         }
     }
 
-    /// Whether the last exchange worked; `None` before the first.
+    /// Notes that the server does what is asked of it, writes included.
+    pub(super) fn accepted(&self) {
+        let mut state = self.lock();
+        state.refused = None;
+        if state.works.replace(true) != Some(true) {
+            info!(server = self.place, "the cache of the replicas is used");
+        }
+    }
+
+    /// Notes that the server's answers make no sense: it is not used for some minutes.
+    pub(super) fn distrust(&self, reason: &str) {
+        self.failed(reason.to_owned(), LONG_REST, true);
+    }
+
+    /// Whether the server works; `None` before the first exchange.
     pub(super) fn works(&self) -> Option<bool> {
         self.lock().works
     }
@@ -101,10 +123,13 @@ impl Link {
         connecting.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
-    fn failed(&self, reason: String) -> Away {
+    fn failed(&self, reason: String, rest: Duration, refused: bool) -> Away {
         let mut state = self.lock();
         state.connection = None;
-        state.rest = Some(Instant::now() + REST);
+        state.rest = Some(Instant::now() + rest);
+        if refused {
+            state.refused = Some(Instant::now());
+        }
         if state.works.replace(false) != Some(false) {
             warn!(
                 server = self.place,

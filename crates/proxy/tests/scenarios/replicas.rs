@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use simulator::{Fault, Latency, Simulator, World};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Answer, Proxy, free_address, skipped, start_with};
 
@@ -520,4 +524,102 @@ async fn with_tls_the_servers_certificate_is_verified() {
         server.key("snapshot").await.is_some()
     })
     .await;
+}
+
+/// A server of its own kind: `answer` gives the reply to each script, which is counted.
+async fn odd_server(
+    answer: impl Fn(&[Vec<u8>], usize) -> String + Send + Sync + 'static,
+) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/0", listener.local_addr().unwrap());
+    let (scripts, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
+    let counter = Arc::clone(&scripts);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (scripts, answer) = (Arc::clone(&counter), Arc::clone(&answer));
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                while let Some(command) = command(&mut stream).await {
+                    let reply = if command[0] == b"EVAL" {
+                        answer(&command, scripts.fetch_add(1, Ordering::Relaxed))
+                    } else {
+                        "+OK\r\n".to_owned()
+                    };
+                    if stream.write_all(reply.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (url, scripts)
+}
+
+/// The next command; `None` at the end.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<Vec<Vec<u8>>> {
+    let mut parts = Vec::new();
+    for _ in 0..number(stream).await? {
+        let mut part = vec![0; number(stream).await? + 2];
+        stream.read_exact(&mut part).await.ok()?;
+        part.truncate(part.len() - 2);
+        parts.push(part);
+    }
+    Some(parts)
+}
+
+/// The number in a line such as `*3` or `$5`.
+async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    line.trim().get(1..)?.parse().ok()
+}
+
+/// The reply to a look: no lease, and this head.
+fn head(text: &str) -> String {
+    format!("*5\r\n:1800000000\r\n:0\r\n${}\r\n{text}\r\n:0\r\n:0\r\n", text.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_another_head_at_every_look_keeps_nobody_waiting_for_long() {
+    let (url, scripts) = odd_server(|_, number| head(&number.to_string())).await;
+    let simulator = Simulator::start(World::demo()).await;
+    // A replica is patient for a quarter of this.
+    let settings = [("CACHE_SHARED_URL", url.as_str()), ("SERVER_REQUEST_TIMEOUT", "4")];
+    let replica = start_with(&simulator, &settings).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(replica.get_with(LISTING, &NO_CACHE).await.status, 200);
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let scripts = scripts.load(Ordering::Relaxed);
+    assert!((3..60).contains(&scripts), "{scripts} scripts");
+    let log = replica.log();
+    assert_eq!(log.matches(AWAY).count(), 1, "{log}");
+    assert!(log.contains("it shows another head at every look"), "{log}");
+    assert!(replica.get("/metrics").await.text.contains("\nhpc_storage_proxy_shared_cache_up 0\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_writes_is_logged_once() {
+    let (url, scripts) = odd_server(|command, _| {
+        // The second look would take the lease.
+        if command[5].is_empty() {
+            head("x")
+        } else {
+            "-READONLY You can't write against a read only replica.\r\n".into()
+        }
+    })
+    .await;
+    let simulator = Simulator::start(World::demo()).await;
+    let replica = start_with(&simulator, &[("CACHE_SHARED_URL", url.as_str()), ("CACHE_MAX_AGE", "0")]).await;
+    until("it was tried three times", async || {
+        assert_eq!(replica.get(LISTING).await.status, 200);
+        scripts.load(Ordering::Relaxed) >= 6
+    })
+    .await;
+    let log = replica.log();
+    assert_eq!(log.matches(AWAY).count(), 1, "{log}");
+    assert!(log.matches("the cache of the replicas is used").count() <= 1, "{log}");
+    assert!(replica.get("/metrics").await.text.contains("\nhpc_storage_proxy_shared_cache_up 0\n"));
 }
