@@ -62,8 +62,26 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- /* Fails where a URL outside the Secret contains credentials: a ConfigMap and a Deployment are no place for them. */ -}}
+{{- define "proxy.noCredentials" -}}
+{{- if regexMatch "://[^/]*@" (dig "cache" "shared_url" "" .Values.settings | toString) }}
+{{- fail "settings.cache.shared_url contains credentials and would stand in a ConfigMap: give it as CACHE_SHARED_URL in secrets.values, or in your Secret with CACHE_SHARED_URL among secrets.keys" }}
+{{- end }}
+{{- range $group, $variable := dict "waldur_api" "WALDUR_SOCKS_PROXY" "auth" "CSCS_KEYCLOAK_SOCKS_PROXY" "hpc_user_api" "HPC_USER_SOCKS_PROXY" }}
+{{- if regexMatch "://[^/]*@" (dig $group "socks_proxy" "" $.Values.settings | toString) }}
+{{- fail (printf "settings.%s.socks_proxy contains credentials and would stand in a ConfigMap: give it as %s in env, with valueFrom.secretKeyRef" $group $variable) }}
+{{- end }}
+{{- end }}
+{{- range .Values.env }}
+{{- if regexMatch "://[^/]*@" (get . "value" | toString) }}
+{{- fail (printf "the value of %s in env contains credentials and would stand in the Deployment: use valueFrom.secretKeyRef" .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* settings.yaml: the values over what the chart itself decides. */ -}}
 {{- define "proxy.settings" -}}
+{{- include "proxy.noCredentials" . }}
 {{- $server := dict "listen" (list "0.0.0.0:8000") "admin_listen" (list "0.0.0.0:8001") }}
 {{- if .Values.tls.secretName }}
 {{- $_ := set $server "tls_certificate" "/etc/hpc-storage-proxy/tls/tls.crt" }}
