@@ -8,14 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use catalog::{Callbacks, ORDER_ACTIONS, RESOURCE_ACTIONS};
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, error, info};
 use uuid::Uuid;
 
@@ -27,6 +27,8 @@ use crate::waldur::relay::Relayed;
 
 /// Largest body of a callback, in bytes.
 const MAX_BODY: usize = 64 << 10;
+/// Most time for the body of a callback to arrive; where requests have less than twice as much, half of their time.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// Target of the lines that callbacks leave in the log.
 const JOURNAL: &str = "proxy::callbacks";
 
@@ -74,7 +76,13 @@ async fn relay(
         Of::Resource => RESOURCE_ACTIONS.as_slice(),
     };
     let action = *actions.iter().find(|known| **known == action).ok_or(Failure::NotFound)?;
-    let body = object(Bytes::from_request(request, &service).await)?;
+    let body_time = BODY_TIME.min(service.store.patience() / 2);
+    let Ok(body) = timeout(body_time, Bytes::from_request(request, &service)).await else {
+        let detail = format!("the body is not complete after {} s", body_time.as_secs_f64());
+        let refusal = Failure::Callback(StatusCode::REQUEST_TIMEOUT, detail);
+        return Ok(([(header::CONNECTION, "close")], refusal).into_response());
+    };
+    let body = object(body)?;
     let Ok(id) = Uuid::parse_str(&id) else { return Err(nothing(of)) };
     let Found { link, order } = find(&service, of, id, action).await?;
     // A task of its own, so that whoever stops waiting leaves neither the order half done nor the log half told.

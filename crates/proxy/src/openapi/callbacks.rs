@@ -33,6 +33,7 @@ fn operation(name: &str, summary: &str, parameters: [Parameter; 2]) -> Operation
         ("400", "The body is no JSON object, or Waldur refuses it."),
         ("404", "No order in progress has this UUID, or there is no such action, or Waldur does not find it."),
         ("405", "Waldur has no such action for this type of offering, or the method is not POST."),
+        ("408", "The body did not arrive in time; nothing was done."),
         ("409", "The order is in a state that does not allow the action."),
         ("413", "The body is larger than 64 KiB."),
         (

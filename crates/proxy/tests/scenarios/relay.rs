@@ -298,3 +298,25 @@ async fn a_resource_without_an_order_can_be_set_ok_and_nothing_else() {
     let state = site.simulator.world(|world| world.resources[&resource].state());
     assert_eq!(state, Some(simulator::world::ResourceState::Ok));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_arrive_is_the_callers_fault() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let site = Site::new(&[("SERVER_REQUEST_TIMEOUT", "4")]).await;
+    let (_, _, order) = site.item(ORDERED).await;
+    let mut stream = tokio::net::TcpStream::connect(site.proxy.base.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = format!(
+        "POST /api/callbacks/orders/{order}/approve_by_provider/ HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\n\
+         content-length: 100\r\n\r\n{{",
+        site.bearer
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
+    assert!(answer.contains("the body is not complete after 1.8 s"), "{answer}");
+    assert_eq!(site.calls(), 0);
+    let numbers = site.proxy.get("/metrics").await.text;
+    assert!(numbers.contains("status=\"408\"") && !numbers.contains("status=\"504\""), "{numbers}");
+}
