@@ -9,6 +9,7 @@ mod sending;
 mod socket;
 mod sockets;
 mod tls;
+mod unread;
 
 use std::convert::Infallible;
 use std::io;

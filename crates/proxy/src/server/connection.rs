@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its end.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -21,6 +22,7 @@ use super::front::Front;
 use super::limits::{Limits, MAX_HEAD, MAX_STREAMS};
 use super::pace::Pace;
 use super::sending::Sending;
+use super::unread;
 
 /// Whether the server goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,21 +47,26 @@ pub(super) async fn serve(
         let running = Running::new(paced.clone(), &request);
         // HTTP/1 sends one answer at a time, so that the bytes of the connection tell enough.
         let told = (request.version() == http::Version::HTTP_2).then(|| paced.clone());
-        // RFC 9112, 3.2: a request of HTTP/1.1 names its host, once.
-        let hosts = request.headers().get_all(header::HOST).iter().count();
-        let named = request.version() != http::Version::HTTP_11 || hosts == 1;
-        let answer = named.then(|| front.router().call(request));
+        // The stream of a body of HTTP/2 ends by itself.
+        let one_at_a_time = request.version() < http::Version::HTTP_2;
+        let answer = names_its_host(&request).then(|| {
+            let (request, rest) = unread::watched(request);
+            (front.router().call(request), rest.filter(|_| one_at_a_time))
+        });
         async move {
             let _running = running;
-            match answer {
-                Some(answer) => answer.await.map(|answer| answer.map(|body| Sending::new(body, told))),
-                None => Ok(nameless()),
+            let Some((answer, rest)) = answer else { return Ok::<_, Infallible>(nameless()) };
+            let mut answer = answer.await?;
+            if let Some(rest) = rest {
+                rest.finish(&mut answer).await;
             }
+            Ok(answer.map(|body| Sending::new(body, told)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Neither protocol's own timers are used: `Pace` has the only one.
-    builder.http1().max_buf_size(MAX_HEAD as usize);
+    // Neither protocol's own timers are used: `Pace` has the only one. A client that has ended its sending side may still read.
+    // Nobody can tell it from one that has gone, so its request goes on to its answer or its timeout.
+    builder.http1().max_buf_size(MAX_HEAD as usize).half_close(true);
     builder.http2().max_header_list_size(MAX_HEAD).max_concurrent_streams(MAX_STREAMS);
     let stream = Paced { stream, pace: pace.clone(), drained: 0 };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -84,7 +91,37 @@ pub(super) async fn serve(
     }
 }
 
-/// The answer to a request that does not say for whom it is.
+/// Whether a request names a valid host, once (RFC 9112, 3.2). Only HTTP/1.1 requires the header.
+fn names_its_host<B>(request: &http::Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() != http::Version::HTTP_11,
+        (Some(host), None) => is_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether this is a host with an optional port (RFC 3986, 3.2.2). The host may be empty.
+fn is_host(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("", port),
+        Some(_) => return false,
+        None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
+    };
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    let escaped = |rest: &str| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let mut parts = host.split('%');
+    parts.next().is_some_and(|first| first.bytes().all(valid))
+        && parts.all(|part| escaped(part) && part.bytes().all(valid))
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || is_port(port)))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+}
+
+/// The answer to a request that names no host, several, or an invalid one.
 fn nameless() -> http::Response<Sending> {
     let mut answer = http::Response::new(Sending::new(axum::body::Body::empty(), None));
     *answer.status_mut() = http::StatusCode::BAD_REQUEST;
@@ -220,5 +257,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn hosts_are_validated() {
+        for host in ["x", "", "x.example.org", "x:80", "x:", "127.0.0.1:8000", "[::1]", "[::1]:80", "a_b", "%41", ":80"]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "a b", "a/b", "a@b", "a?b", "a#b", "a\\b", "x:y", "x:80:80", "x:65536", "x:+1", "::1", "[::1", "[x]",
+            "[::1]x", "%4", "%zz", "<x>", "a,b/", "\u{fc}", "http://x",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+        assert!(!is_host(b"\xff"));
     }
 }

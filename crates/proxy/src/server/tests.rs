@@ -392,3 +392,41 @@ async fn a_port_in_use_is_told_with_its_remedy() {
     let hint = "another program does: stop it, or give another --listen";
     assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_ended_its_sending_side_gets_its_answer() {
+    let server = start(Limits { connections: 1, ..LIMITS }).await;
+    let mut stream = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    server.entered.acquire().await.unwrap().forget();
+    stream.shutdown().await.unwrap();
+    sleep(Duration::from_secs(20)).await;
+    server.leave.add_permits(1);
+    assert!(read_to(&mut stream, "ran").await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(to_the_end(&mut stream).await, 0);
+    // One that has gone altogether leaves nothing behind once its request is answered: there is one place.
+    let gone = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    server.entered.acquire().await.unwrap().forget();
+    drop(gone);
+    server.leave.add_permits(1);
+    answered(&mut server.sent(REQUEST).await).await;
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_leaves_the_connection_usable_or_closes_it_openly() {
+    let server = start(LIMITS).await;
+    let head = |length: &str| format!("GET / HTTP/1.1\r\nhost: x\r\n{length}\r\n");
+    // The body comes after its head, and before or after the answer would have been ready.
+    let mut stream = server.sent(head("content-length: 5\r\n")).await;
+    tokio::task::yield_now().await;
+    stream.write_all(b"12345").await.unwrap();
+    assert!(!read_to(&mut stream, "hello").await.contains("connection: close"));
+    stream.write_all(REQUEST.as_bytes()).await.unwrap();
+    answered(&mut stream).await;
+    // It never comes, or is too long to be waited for.
+    for length in ["content-length: 5\r\n", "content-length: 1000000\r\n", "transfer-encoding: chunked\r\n"] {
+        let mut stream = server.sent(head(length)).await;
+        let answer = read_to(&mut stream, "hello").await;
+        assert!(answer.contains("connection: close"), "{length}: {answer}");
+        assert_eq!(to_the_end(&mut stream).await, 0);
+    }
+}

@@ -62,6 +62,11 @@ async fn a_request_names_its_host_once() {
         ("1.1", "", 400),
         ("1.1", "host: x\r\nhost: y\r\n", 400),
         ("1.1", "host: x\r\nHost: x\r\n", 400),
+        ("1.1", "host: a b\r\n", 400),
+        ("1.1", "host: x/y\r\n", 400),
+        ("1.1", "host: u@x\r\n", 400),
+        ("1.1", "host: x:99999\r\n", 400),
+        ("1.0", "host: a b\r\n", 400),
         ("1.0", "", 200),
     ] {
         let request = format!("GET /api/version HTTP/{version}\r\n{hosts}\r\n");

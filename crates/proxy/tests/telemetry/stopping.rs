@@ -13,10 +13,20 @@ use crate::program::{Program, client, settings, token};
 
 /// A request that runs: Waldur has been asked for it, and answers with this fault.
 async fn running(simulator: &Simulator, program: &Program, fault: Fault) -> JoinHandle<reqwest::Result<Response>> {
+    running_with(client(), simulator, program, fault).await
+}
+
+/// The same with this client.
+async fn running_with(
+    client: reqwest::Client,
+    simulator: &Simulator,
+    program: &Program,
+    fault: Fault,
+) -> JoinHandle<reqwest::Result<Response>> {
     simulator.clear_requests();
     simulator.set_fault("GET /api/*", fault);
     let url = format!("http://{}/api/storage-resources/", program.address());
-    let running = tokio::spawn(client().get(url).bearer_auth(token(simulator)).send());
+    let running = tokio::spawn(client.get(url).bearer_auth(token(simulator)).send());
     while !simulator.requests().iter().any(|request| request.path.starts_with("/api/marketplace")) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -56,7 +66,10 @@ async fn a_second_signal_ends_it_at_once() {
 async fn a_caller_who_goes_away_is_in_the_log() {
     let simulator = Simulator::start(World::demo()).await;
     let mut program = Program::serve(&settings(&simulator));
-    let running = running(&simulator, &program, Fault::Silence).await;
+    // Over HTTP/1 a caller that has gone looks like one that has only ended its sending side.
+    proxy::upstream::install_tls_provider();
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let running = running_with(http2, &simulator, &program, Fault::Silence).await;
     running.abort();
     let line: serde_json::Value = serde_json::from_str(&program.wait_for("the caller went away")).unwrap();
     assert_eq!(line["caller"], "jdoe");

@@ -1,0 +1,84 @@
+//! Bodies of requests that no handler reads.
+//!
+//! An unread body stands between the answer and the next request on the connection. What has come of it is thrown away, so that
+//! the connection stays usable; if the body goes on, the answer says that the connection closes.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body as Inner;
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+/// The largest rest of a body that is thrown away, in bytes, and how long it may take to arrive.
+const LARGEST: u64 = 64 << 10;
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// A body that its handler may leave unread. The lock is held for the time of a poll.
+#[derive(Debug, Clone)]
+struct Watched(Arc<Mutex<Incoming>>);
+
+/// What is left of a body when the request is answered.
+#[derive(Debug)]
+pub(super) struct Rest(Watched);
+
+/// The request as the handler gets it, and what is left of its body afterwards; `None` without a body.
+pub(super) fn watched(request: Request<Incoming>) -> (Request<Inner>, Option<Rest>) {
+    if request.body().is_end_stream() {
+        return (request.map(|_| Inner::empty()), None);
+    }
+    let (parts, body) = request.into_parts();
+    let body = Watched(Arc::new(Mutex::new(body)));
+    (Request::from_parts(parts, Inner::new(body.clone())), Some(Rest(body)))
+}
+
+impl Rest {
+    /// Throws a short rest away; otherwise the answer says that the connection closes.
+    pub(super) async fn finish<B>(mut self, answer: &mut Response<B>) {
+        if self.0.is_end_stream() {
+            return;
+        }
+        let closes = answer.headers().contains_key(header::CONNECTION);
+        if closes || !timeout(MOMENT, self.throw_away()).await.unwrap_or(false) {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Whether the body came to its end.
+    async fn throw_away(&mut self) -> bool {
+        let mut left = LARGEST;
+        if self.0.size_hint().lower() > left {
+            return false;
+        }
+        while let Some(frame) = self.0.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, Buf::remaining) as u64;
+            let Some(less) = left.checked_sub(length) else { return false };
+            left = less;
+        }
+        true
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}
