@@ -3,6 +3,7 @@
 mod answer;
 mod caching;
 mod callbacks;
+mod docs;
 mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -29,7 +30,6 @@ use uuid::Uuid;
 use crate::auth::{self, Caller, Verifier};
 use crate::clock::Clock;
 use crate::coding::Coding;
-use crate::docs;
 use crate::metrics;
 use crate::settings::Settings;
 use crate::shared::{self, Shared};

@@ -22,10 +22,11 @@ const REMEMBERED: usize = 16 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 impl Coding {
-    /// The coding that a client prefers, of those that both know; zstd where it has no preference.
+    /// The coding that a client prefers, of those that both know (RFC 9110, 12.5.3); zstd where it has no preference, none
+    /// where it gives `identity` a greater weight.
     pub(crate) fn wanted(headers: &HeaderMap) -> Option<Self> {
         let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        let (mut gzip, mut zstd, mut any) = (None, None, None);
+        let (mut gzip, mut zstd, mut identity, mut any) = (None, None, None, None);
         for part in accepted.flat_map(|value| value.split(',')) {
             let (name, parameters) = part.split_once(';').unwrap_or((part, ""));
             let weight = parameters.split(';').find_map(|parameter| {
@@ -33,17 +34,22 @@ impl Coding {
                     .split_once('=')
                     .and_then(|(name, weight)| name.trim().eq_ignore_ascii_case("q").then_some(weight))
             });
-            let weight = weight.map_or(1.0, |weight| weight.trim().parse::<f32>().unwrap_or(0.0));
+            let weight = weight.map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok());
+            let weight = weight.filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(0.0);
             match name.trim().to_ascii_lowercase().as_str() {
                 "gzip" | "x-gzip" => gzip = Some(weight),
                 "zstd" => zstd = Some(weight),
+                "identity" => identity = Some(weight),
                 "*" => any = Some(weight),
                 _ => {}
             }
         }
         let weight = |own: Option<f32>| own.or(any).unwrap_or(0.0);
         let (gzip, zstd) = (weight(gzip), weight(zstd));
+        // `*` covers what is not listed, and what is compressed is as good as what is not.
+        let plain = identity.unwrap_or(0.0);
         match () {
+            () if plain > zstd.max(gzip) => None,
             () if zstd > 0.0 && zstd >= gzip => Some(Self::Zstd),
             () if gzip > 0.0 => Some(Self::Gzip),
             () => None,
@@ -142,6 +148,14 @@ mod tests {
             ("*;q=0.5, zstd;q=0", Some(Coding::Gzip)),
             ("gzip;q=nonsense", None),
             ("gzip;Q=0, zstd; Q=0.0", None),
+            ("identity;q=1, gzip;q=0.5", None),
+            ("gzip;q=0.5, identity", None),
+            ("identity;q=0.5, gzip;q=0.5", Some(Coding::Gzip)),
+            ("identity;q=0.5, gzip;q=0.8, zstd;q=0.2", Some(Coding::Gzip)),
+            ("identity;q=0.5, *;q=0.8", Some(Coding::Zstd)),
+            ("identity;q=0, gzip", Some(Coding::Gzip)),
+            ("gzip;q=NaN", None),
+            ("gzip;q=2, zstd;q=0.1", Some(Coding::Zstd)),
             ("gzip;Q=0.5, zstd;Q=0.1", Some(Coding::Gzip)),
         ] {
             assert_eq!(wanted(accept), coding, "{accept}");

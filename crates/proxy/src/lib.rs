@@ -7,7 +7,6 @@ pub mod cli;
 pub mod clock;
 pub mod coding;
 pub mod compare;
-pub mod docs;
 pub mod errors;
 mod files;
 pub mod hpc_user;

@@ -1,68 +1,79 @@
-//! Pages about the API for people: Swagger UI at `/docs`, ReDoc at `/redoc`, and the document itself at `/openapi.json`.
+//! Pages about the API for people: Swagger UI at `/docs`, `ReDoc` at `/redoc`, and the document itself at `/openapi.json`. `/`
+//! leads browsers to the first.
 //!
 //! The pages need nothing from outside: scripts and styles are part of the program, and a `Content-Security-Policy`
-//! keeps browsers from asking any other host. Addresses in the pages are relative, so they also work below a prefix.
+//! keeps browsers from requesting anything from another host. Addresses in the pages are relative, so they also work below a
+//! prefix.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY,
+    VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use utoipa_swagger_ui::SwaggerFile;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::{VERSION, caching, nothing_here};
+use crate::coding::{Coding, Encoded};
 use crate::openapi;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// Own scripts, requests to the own origin, nothing else. Both libraries set styles inline and draw icons from
-/// `data:`; ReDoc searches in a worker that it makes itself.
+/// `data:`; `ReDoc` searches in a worker that it makes itself.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Scripts and styles change with the program alone; in seconds.
-const A_DAY: &str = "public, max-age=86400";
+const A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 /// The routes of the pages, the document and their parts. They need no token.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let swagger_ui = include_str!("../assets/swagger-ui.html");
-    let redoc = include_str!("../assets/redoc.html");
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let swagger_ui = include_str!("../../assets/swagger-ui.html");
+    let redoc = include_str!("../../assets/redoc.html");
+    let document = || Asset::new("application/json", openapi::json().as_bytes()).route();
+    let part = |kind, content: &'static [u8]| Asset::new(kind, content).lasting().route();
     Router::new()
+        .route("/", get(home))
         .route("/openapi.json", document())
         .route("/openapi.json/", document())
         .route("/docs", page(swagger_ui, ""))
         .route("/docs/", page(swagger_ui, "../"))
-        .route("/docs/start.js", part(JAVASCRIPT, include_bytes!("../assets/swagger-ui.js")))
+        .route("/docs/start.js", part(JAVASCRIPT, include_bytes!("../../assets/swagger-ui.js")))
         .route("/docs/swagger-ui.css", part(CSS, of_swagger_ui("swagger-ui.css")))
         .route("/docs/swagger-ui-bundle.js", part(JAVASCRIPT, of_swagger_ui("swagger-ui-bundle.js")))
         .route("/redoc", page(redoc, ""))
         .route("/redoc/", page(redoc, "../"))
-        .route("/redoc/redoc.standalone.js", part(JAVASCRIPT, include_bytes!("../assets/redoc/redoc.standalone.js")))
+        .route("/redoc/redoc.standalone.js", part(JAVASCRIPT, include_bytes!("../../assets/redoc/redoc.standalone.js")))
 }
 
-fn document<S: Clone + Send + Sync + 'static>() -> MethodRouter<S> {
-    get(async || answer("application/json", Bytes::from_static(openapi::json().as_bytes())))
+/// Redirects browsers to the documentation. For programs there is nothing here.
+async fn home(headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_browser = accepted.into_iter().any(|value| value.to_ascii_lowercase().contains("text/html"));
+    let mut answer = nothing_here().await;
+    if is_browser {
+        answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        answer.headers_mut().insert(LOCATION, HeaderValue::from_static("docs"));
+    }
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    answer
 }
 
 /// A page; `root` leads from its address to where `/openapi.json` is.
 fn page<S: Clone + Send + Sync + 'static>(html: &str, root: &str) -> MethodRouter<S> {
-    let html = Bytes::from(html.replace("{root}", root));
-    get(async move || answer("text/html; charset=utf-8", html))
-}
-
-/// A script or style.
-fn part<S: Clone + Send + Sync + 'static>(kind: &'static str, content: &'static [u8]) -> MethodRouter<S> {
-    get(async move || {
-        let mut answer = answer(kind, Bytes::from_static(content));
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(A_DAY));
-        answer
-    })
+    Asset::new(HTML, html.replace("{root}", root)).route()
 }
 
 /// A file of Swagger UI; the program holds all of them.
@@ -74,18 +85,64 @@ fn of_swagger_ui(name: &str) -> &'static [u8] {
     }
 }
 
-fn answer(kind: &'static str, content: Bytes) -> Response<Body> {
-    let mut answer = Response::new(Body::from(content));
-    let headers = [
-        (CONTENT_TYPE, kind),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (REFERRER_POLICY, "no-referrer"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Older browsers know no `frame-ancestors`.
-        (X_FRAME_OPTIONS, "DENY"),
-    ];
-    answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    answer
+/// Something that is part of the program, compressed at the first request.
+#[derive(Debug, Clone)]
+struct Asset {
+    kind: &'static str,
+    content: Bytes,
+    etag: String,
+    lasting: bool,
+    encoded: Arc<Encoded>,
+}
+
+impl Asset {
+    fn new(kind: &'static str, content: impl Into<Bytes>) -> Self {
+        let content = content.into();
+        let etag = format!("W/\"{VERSION}-{:016x}\"", xxh3_64(&content));
+        Self { kind, content, etag, lasting: false, encoded: Arc::default() }
+    }
+
+    /// Browsers need not revalidate it for a day.
+    fn lasting(self) -> Self {
+        Self { lasting: true, ..self }
+    }
+
+    fn route<S: Clone + Send + Sync + 'static>(self) -> MethodRouter<S> {
+        get(async move |headers: HeaderMap| self.answer(&headers).await)
+    }
+
+    async fn answer(&self, request: &HeaderMap) -> Response {
+        let mut answer = Response::new(Body::empty());
+        let headers = [
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (REFERRER_POLICY, "no-referrer"),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            // Older browsers know no `frame-ancestors`.
+            (X_FRAME_OPTIONS, "DENY"),
+            (VARY, "Accept-Encoding"),
+        ];
+        answer.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
+            answer.headers_mut().insert(ETAG, etag);
+        }
+        if self.lasting {
+            answer.headers_mut().insert(CACHE_CONTROL, A_DAY);
+        }
+        if caching::has_it(request, &self.etag) {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+            return answer;
+        }
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        let mut content = self.content.clone();
+        if let Some(coding) = Coding::wanted(request)
+            && let Some(encoded) = self.encoded.get(String::new(), coding, std::slice::from_ref(&content)).await
+        {
+            answer.headers_mut().insert(CONTENT_ENCODING, coding.header());
+            content = encoded;
+        }
+        *answer.body_mut() = Body::from(content);
+        answer
+    }
 }
 
 #[cfg(test)]
@@ -93,17 +150,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use axum::body::to_bytes;
-    use http::{HeaderMap, Request, StatusCode};
+    use http::Request;
     use tower::ServiceExt;
 
     use super::*;
 
     async fn ask(path: &str) -> (HeaderMap, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = routes::<()>().oneshot(request).await.unwrap();
+        let answer = send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         let (parts, body) = answer.into_parts();
         (parts.headers, String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap())
+    }
+
+    async fn send(request: Request<Body>) -> Response {
+        routes::<()>().oneshot(request).await.unwrap()
     }
 
     /// What the page refers to, as the browser resolves it.
@@ -159,5 +219,50 @@ mod tests {
         for path in ["/openapi.json", "/openapi.json/"] {
             assert_eq!(ask(path).await.1, openapi::json());
         }
+    }
+
+    #[tokio::test]
+    async fn assets_are_compressed_and_revalidated() {
+        for path in
+            ["/openapi.json", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/redoc/redoc.standalone.js"]
+        {
+            let get = |name, value: &str| Request::get(path).header(name, value).body(Body::empty()).unwrap();
+            for (accepted, coding) in [("gzip", "gzip"), ("zstd", "zstd"), ("gzip, deflate, br, zstd", "zstd")] {
+                let answer = send(get(http::header::ACCEPT_ENCODING, accepted)).await;
+                assert_eq!(answer.headers()[CONTENT_ENCODING], coding, "{path}");
+                assert_eq!(answer.headers()[VARY], "Accept-Encoding", "{path}");
+                let packed = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+                assert!(packed.len() * 2 < ask(path).await.1.len(), "{path}");
+            }
+            let (headers, _) = ask(path).await;
+            assert!(!headers.contains_key(CONTENT_ENCODING), "{path}");
+            let known = send(get(http::header::IF_NONE_MATCH, headers[ETAG].to_str().unwrap())).await;
+            assert_eq!((known.status(), &known.headers()[ETAG]), (StatusCode::NOT_MODIFIED, &headers[ETAG]), "{path}");
+            assert!(to_bytes(known.into_body(), 1).await.unwrap().is_empty(), "{path}");
+            assert_eq!(send(get(http::header::IF_NONE_MATCH, "\"x\"")).await.status(), StatusCode::OK, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_root_leads_browsers_to_the_documentation() {
+        for (accepted, status) in
+            [("text/html,application/xhtml+xml,*/*;q=0.8", 307), ("*/*", 404), ("application/json", 404)]
+        {
+            let answer = send(Request::get("/").header(ACCEPT, accepted).body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status(), status, "{accepted}");
+            assert_eq!(
+                answer.headers().get(LOCATION).map(|to| to.to_str().unwrap()),
+                (status == 307).then_some("docs")
+            );
+            assert_eq!(answer.headers()[VARY], "Accept");
+        }
+    }
+
+    /// Swagger UI would need `/docs/oauth2-redirect` for other schemes.
+    #[test]
+    fn authorizing_needs_no_redirect() {
+        let document: serde_json::Value = serde_json::from_str(openapi::json()).unwrap();
+        let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+        assert!(!schemes.is_empty() && schemes.values().all(|scheme| scheme["type"] == "http"), "{schemes:?}");
     }
 }

@@ -249,3 +249,37 @@ async fn a_storage_system_that_the_token_does_not_see_is_an_error_in_the_log() {
     assert_eq!(told, 1, "once, not with each reading: {log}");
     assert!(log.contains("capstr"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_answered_like_get_without_the_body() {
+    let (_simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600")]).await;
+    let client = reqwest::Client::builder().no_proxy().no_gzip().no_zstd().build().unwrap();
+    let item = proxy.list("").await.items()[0]["itemId"].as_str().unwrap().to_owned();
+    for path in [
+        "/api/storage-resources/",
+        "/api/storage-resources",
+        &format!("/api/storage-resources/{item}/"),
+        "/api/storage-resources/?page=0",
+        "/api/version",
+        "/openapi.json",
+        "/docs",
+        "/docs/swagger-ui.css",
+        "/redoc",
+        "/health/live",
+        "/health/ready",
+        "/nothing",
+        "/",
+    ] {
+        let url = format!("{}{path}", proxy.base);
+        let get = client.get(&url).send().await.unwrap();
+        let head = client.head(&url).send().await.unwrap();
+        assert_eq!(head.status(), get.status(), "{path}");
+        for name in ["content-type", "content-length", "etag", "vary", "cache-control", "content-security-policy"] {
+            // The ages in this body change.
+            if (path, name) != ("/health/ready", "content-length") {
+                assert_eq!(head.headers().get(name), get.headers().get(name), "{path} {name}");
+            }
+        }
+        assert!(head.bytes().await.unwrap().is_empty(), "{path}");
+    }
+}
