@@ -393,8 +393,9 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         &["SERVER_ADMIN_LISTEN"],
         Kind::Addresses(check::address, |s, addresses| s.server.admin_listen = addresses),
         Preset::Absent,
-        "Addresses for `/health/…` and `/metrics`, as `server.listen`. When given, these answer there and nowhere else; \
-         otherwise at `server.listen`. They need no token and name no project.",
+        "Addresses for `/health/…` and `/metrics`, as `server.listen`, but always plain HTTP: the certificate of \
+         `server.tls_certificate` is for `server.listen` only. When given, these answer there and nowhere else; otherwise at \
+         `server.listen`. They need no token and name no project.",
     ),
     row(
         "server.request_timeout",
