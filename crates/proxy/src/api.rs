@@ -31,6 +31,7 @@ use crate::auth::{self, Caller, Verifier};
 use crate::clock::Clock;
 use crate::coding::Coding;
 use crate::metrics;
+use crate::metrics::standing::Ages;
 use crate::settings::Settings;
 use crate::shared::{self, Shared};
 use crate::snapshot::Found;
@@ -48,8 +49,10 @@ pub struct Service {
     pub verifier: Arc<Verifier>,
     /// Keeps the catalogue.
     pub store: Arc<Store>,
-    /// What requests may take.
+    /// Timeout and maximum concurrency of requests.
     pub limits: layers::Limits,
+    /// The ages that `/metrics` shows; they outlive a change of the settings.
+    pub(crate) ages: Ages,
 }
 
 /// A service that cannot be set up.
@@ -78,6 +81,7 @@ impl Service {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
             store: Store::new(source, shared, settings.cache, patience, clock.clone()),
             limits: layers::Limits::new(settings.server.request_timeout, settings.server.max_requests),
+            ages: Ages::default(),
         })
     }
 
@@ -91,6 +95,7 @@ impl Service {
         same_catalogue: bool,
     ) -> Result<Self, SetupError> {
         let mut service = Self::new(settings, clock)?;
+        service.ages = self.ages.clone();
         service.limits = self.limits.changed(settings.server.request_timeout, settings.server.max_requests);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);

@@ -1,7 +1,7 @@
-//! What the process counts, for Prometheus. The module `table` is the one list of all numbers.
+//! Metrics of the process, for Prometheus. The module `table` is the one list of them.
 //!
-//! What happens is counted where it happens, by the functions here; what merely is, such as ages and sizes, is looked
-//! at when somebody asks. Label values are few: routes are templates, and names come from the settings.
+//! Events are counted where they happen, by the functions here; gauges, such as ages and sizes, are sampled at scrape time by
+//! `standing`. Label values are few: routes are templates, and names come from the settings.
 
 mod reference;
 pub(crate) mod standing;
@@ -58,19 +58,24 @@ pub async fn keep_small() {
     }
 }
 
-/// Tells what each number is, and begins those at 0 whose first change is to be seen.
+/// Describes all metrics, and starts those counters at 0 whose first increase an alert has to see.
 fn describe() {
+    describe_table();
+    gids(0, 0);
+    for outcome in ["success", "failure"] {
+        counter!(table::TOKENS, "outcome" => outcome).absolute(0);
+        counter!(table::KEYS, "outcome" => outcome).absolute(0);
+    }
+}
+
+/// Describes all metrics to the current recorder.
+fn describe_table() {
     for Metric { name, kind, help, .. } in TABLE {
         match kind {
             Kind::Counter => describe_counter!(*name, *help),
             Kind::Gauge => describe_gauge!(*name, *help),
             Kind::Histogram => describe_histogram!(*name, *help),
         }
-    }
-    gids(0, 0);
-    for outcome in ["success", "failure"] {
-        counter!(table::TOKENS, "outcome" => outcome).absolute(0);
-        counter!(table::KEYS, "outcome" => outcome).absolute(0);
     }
 }
 

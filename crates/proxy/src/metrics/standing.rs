@@ -1,16 +1,46 @@
-//! How things stand, looked at when somebody asks for the numbers.
+//! Gauges, sampled at each scrape.
+//!
+//! Every scrape has a recorder of its own, so a series disappears together with what it describes: a storage system, an upstream
+//! or a shared cache that new settings removed. A recorder that lives on would repeat the last value for ever.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics::{counter, gauge};
+use tokio::time::Instant;
 
-use super::{numbers, table};
+use super::{describe_table, numbers, recorder, table};
 use crate::api::{Service, VERSION};
 use crate::telemetry;
 use crate::upstream::BreakerState;
 
-/// All numbers in the text format of Prometheus.
+/// All metrics in the text format of Prometheus.
 pub(crate) fn text(service: &Service) -> String {
-    set(service);
-    numbers().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default()
+    let Some(counted) = numbers() else { return String::new() };
+    let Ok(sampled) = recorder() else { return counted.render() };
+    let handle = sampled.handle();
+    metrics::with_local_recorder(&sampled, || {
+        describe_table();
+        set(service);
+    });
+    counted.render() + &handle.render()
+}
+
+/// The moments from which ages count. New settings may replace a snapshot or keys by nothing; their age then goes on growing,
+/// so that alerts on ages still fire.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ages(Arc<Mutex<BTreeMap<(&'static str, &'static str), Instant>>>);
+
+impl Ages {
+    /// The age of what this metric describes: since `at`, or where that is not known since the last moment that was.
+    fn age(&self, metric: &'static str, label: &'static str, at: Option<Instant>) -> Option<Duration> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = at {
+            known.insert((metric, label), at);
+        }
+        known.get(&(metric, label)).map(Instant::elapsed)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^53")]
@@ -21,9 +51,12 @@ fn set(service: &Service) {
     gauge!(table::RUNNING).set(of(service.limits.running()));
     gauge!(table::READY).set(if service.is_ready() { 1.0 } else { 0.0 });
     gauge!(table::GIDS).set(of(service.store.source().cached_gids()));
-    if let Some(reading) = service.store.newest() {
+    let newest = service.store.newest();
+    if let Some(age) = service.ages.age(table::AGE, "", newest.as_ref().map(|reading| reading.began())) {
+        gauge!(table::AGE).set(age.as_secs_f64());
+    }
+    if let Some(reading) = newest {
         let snapshot = &reading.snapshot;
-        gauge!(table::AGE).set(reading.age().as_secs_f64());
         gauge!(table::BYTES).set(of(snapshot.bytes()));
         for catalog::Count { system, target_type, status, items } in snapshot.counts() {
             let labels = [
@@ -41,16 +74,19 @@ fn set(service: &Service) {
             gauge!(table::SKIPPED, "reason" => reason).set(of(count));
         }
     }
-    if let Some(age) = service.verifier.keys().and_then(|keys| keys.age) {
-        gauge!(table::KEYS_AGE).set(age.as_secs_f64());
+    if let Some(keys) = service.verifier.keys() {
+        let fetched = keys.age.and_then(|age| Instant::now().checked_sub(age));
+        if let Some(age) = service.ages.age(table::KEYS_AGE, "", fetched) {
+            gauge!(table::KEYS_AGE).set(age.as_secs_f64());
+        }
     }
     if let Some(works) = service.store.shared_cache_works() {
         gauge!(table::SHARED_UP).set(if works { 1.0 } else { 0.0 });
     }
     for upstream in service.upstreams() {
         let name = upstream.name();
-        if let Some(age) = upstream.last().success {
-            gauge!(table::SUCCESS_AGE, "upstream" => name).set(age.elapsed().as_secs_f64());
+        if let Some(age) = service.ages.age(table::SUCCESS_AGE, name, upstream.last().success) {
+            gauge!(table::SUCCESS_AGE, "upstream" => name).set(age.as_secs_f64());
         }
         let now = upstream.breaker();
         for state in BreakerState::ALL {

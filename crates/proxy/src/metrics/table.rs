@@ -80,8 +80,9 @@ pub const TABLE: &[Metric] = &[
         Kind::Histogram,
         Unit::Seconds,
         &["route", "status"],
-        "Requests of the API, from the head to the head of the answer. `status` is `gone` where the caller did not wait. \
-         Probes and scrapes do not count.",
+        "Requests of the API, from the head to the head of the answer. `status` is `gone` where the caller of HTTP/2 \
+         cancelled the request, or the server stopped. With HTTP/1 a caller that leaves looks like one that has ended its \
+         sending side, so the request counts with its answer. Probes and scrapes do not count.",
     ),
     row(RUNNING, Kind::Gauge, Unit::Count, &[], "Requests that run now; `server.max_requests` is the most."),
     row(READY, Kind::Gauge, Unit::Count, &[], "1 while `/health/ready` answers 200, else 0."),
@@ -106,7 +107,8 @@ pub const TABLE: &[Metric] = &[
         Unit::Seconds,
         &[],
         "Time since the reading of the newest snapshot began; absent before the first. Without \
-         `cache.refresh_interval` it grows while nobody asks.",
+         `cache.refresh_interval` it grows while nobody asks. It also goes on growing when new settings need another \
+         snapshot that cannot be read.",
     ),
     row(BYTES, Kind::Gauge, Unit::Bytes, &[], "Size of the newest snapshot as JSON."),
     row(
@@ -155,7 +157,8 @@ pub const TABLE: &[Metric] = &[
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Time since the realm's signing keys were fetched; absent before, and with `auth.disable_auth`.",
+        "Time since the realm's signing keys were last fetched; absent before, and with `auth.disable_auth`. It goes on \
+         growing when new settings name a realm whose keys cannot be fetched.",
     ),
     row(
         EXCHANGES,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use simulator::{PROVIDER_TOKEN, Simulator, World};
+use simulator::{Fault, PROVIDER_TOKEN, Simulator, World};
 use tempfile::TempDir;
 
 use crate::program::{Program, settings, token};
@@ -100,5 +100,51 @@ async fn a_secret_that_changes_in_its_file_is_read_anew() {
     let log = program.stop().log.join("\n");
     for secret in [revoked.as_str(), PROVIDER_TOKEN, "hunter2"] {
         assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_what_new_settings_remove_disappear_and_ages_go_on() {
+    let simulator = Simulator::start(World::demo()).await;
+    // Nothing listens at port 1.
+    let both = "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: json}\ncache: {shared_url: redis://127.0.0.1:1}\n";
+    let (_directory, path, settings) = with_file(&simulator, both);
+    let mut program = Program::serve(&settings);
+    let caller = token(&simulator);
+    assert_eq!(program.get(VAST, &caller).await.status(), 200);
+    let before = program.get("/metrics", &caller).await.text().await.unwrap();
+    assert!(
+        before.contains("storage_system=\"vast\"") && before.contains("\nhpc_storage_proxy_shared_cache_up 0\n"),
+        "{before}"
+    );
+
+    fs::write(&path, "storage_systems: {capstor: capstor}\nlog: {format: json}\n").unwrap();
+    program.signal("HUP");
+    program.wait_for("the settings are in force");
+    let after = program.get("/metrics", &caller).await.text().await.unwrap();
+    assert!(after.contains("storage_system=\"capstor\""), "{after}");
+    for gone in ["storage_system=\"vast\"", "hpc_storage_proxy_shared_cache_up"] {
+        assert!(!after.contains(gone), "{gone} in {after}");
+    }
+
+    // Other settings for which nothing can be read: the last age goes on.
+    simulator.set_fault("GET /api/*", Fault::status(500));
+    simulator.set_fault("GET /auth/*", Fault::status(500));
+    fs::write(&path, "storage_systems: {vast: vast}\nlog: {format: json}\nauth: {keycloak_client_id: other}\n")
+        .unwrap();
+    program.signal("HUP");
+    program.wait_for("they come into force all the same");
+    program.wait_for("the settings are in force");
+    let mut ages = Vec::new();
+    for _ in 0..2 {
+        let text = program.get("/metrics", &caller).await.text().await.unwrap();
+        assert!(!text.contains("hpc_storage_proxy_items{"), "there is no snapshot: {text}");
+        ages.push(["hpc_storage_proxy_snapshot_age_seconds ", "hpc_storage_proxy_keys_age_seconds "].map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap()
+        }));
+    }
+    for (earlier, later) in ages[0].iter().zip(ages[1]) {
+        assert!(0.0 < *earlier && *earlier < later, "{ages:?}");
     }
 }
