@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 /// The role that Waldur's own configuration grants the approval of orders.
 const OWNER: &str = "CUSTOMER.OWNER";
-/// The role that sees the resources and orders of an offering, but may not approve these.
-const OFFERING_MANAGER: &str = "OFFERING.MANAGER";
+/// The roles of those who see the resources and orders of an offering, but may not approve these. Waldur grants the second, in the
+/// organization that provides the offering, to everybody who gets the first.
+const MANAGERS: [&str; 2] = ["OFFERING.MANAGER", "CUSTOMER.MANAGER"];
 
 /// The user that a token belongs to, as `/api/users/me/` describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,7 +57,7 @@ impl TokenUser {
         if has("customer", provider).any(|name| name == OWNER) {
             return MayApprove::Yes("owner of the provider's organization");
         }
-        let other = has("customer", provider).chain(has("offering", offering)).find(|name| *name != OFFERING_MANAGER);
+        let other = has("customer", provider).chain(has("offering", offering)).find(|name| !MANAGERS.contains(name));
         other.map_or(MayApprove::No, |name| MayApprove::Unknown(name.to_owned()))
     }
 }
@@ -80,7 +81,12 @@ mod tests {
                 MayApprove::Yes("owner of the provider's organization"),
             ),
             (json!({"permissions": [role("CUSTOMER.OWNER", "customer", another)]}), MayApprove::No),
-            (json!({"permissions": [role("OFFERING.MANAGER", "offering", offering)]}), MayApprove::No),
+            (
+                json!({"permissions": [
+                    role("OFFERING.MANAGER", "offering", offering), role("CUSTOMER.MANAGER", "customer", provider),
+                ]}),
+                MayApprove::No,
+            ),
             (json!({"permissions": [role("CUSTOMER.AGENT", "customer", provider)]}), unknown("CUSTOMER.AGENT")),
             (json!({"permissions": [role("OFFERING.AGENT", "offering", offering)]}), unknown("OFFERING.AGENT")),
             (json!({"permissions": [role("OFFERING.AGENT", "offering", another)]}), MayApprove::No),

@@ -72,7 +72,7 @@ pub(super) fn team(caller: &Caller<'_>, id: Option<Uuid>) -> Reply {
 }
 
 pub(super) fn me(world: &World, user: &User, call: &Call) -> Reply {
-    let permissions: Vec<Value> = user.roles.iter().map(|role| permission(world, user, *role)).collect();
+    let permissions: Vec<Value> = user.roles.iter().flat_map(|role| permissions(world, user, *role)).collect();
     let mut row = json!({
         "url": format!("{}/api/users/{}/", call.base, hex(user.uuid)), "uuid": hex(user.uuid),
         "username": user.username, "slug": user.username, "full_name": user.username, "native_name": "",
@@ -86,15 +86,32 @@ pub(super) fn me(world: &World, user: &User, call: &Call) -> Reply {
     Reply::json(StatusCode::OK, &trimmed(call, row))
 }
 
-fn permission(world: &World, user: &User, role: Role) -> Value {
-    let (role_name, scope_type, scope, name) = match role {
-        Role::ProviderOwner(id) => ("CUSTOMER.OWNER", "customer", id, world.providers.get(&id).map(|row| &row.name)),
-        Role::CustomerOwner(id) => ("CUSTOMER.OWNER", "customer", id, world.customers.get(&id).map(|row| &row.name)),
-        Role::OfferingManager(id) => {
-            ("OFFERING.MANAGER", "offering", id, world.offerings.get(&id).map(|row| &row.name))
+/// The roles in Waldur that a role is. Who manages an offering gets a role in the organization that provides it as well.
+fn permissions(world: &World, user: &User, role: Role) -> Vec<Value> {
+    let provider = |id: Uuid| world.providers.get(&id).map(|row| row.name.as_str());
+    let shown = |role_name, scope_type, id, name| permission(world, user, (role_name, scope_type, id, name));
+    match role {
+        Role::ProviderOwner(id) => vec![shown("CUSTOMER.OWNER", "customer", id, provider(id))],
+        Role::CustomerOwner(id) => {
+            let name = world.customers.get(&id).map(|row| row.name.as_str());
+            vec![shown("CUSTOMER.OWNER", "customer", id, name)]
         }
-        Role::ProjectMember(id) => ("PROJECT.MEMBER", "project", id, world.projects.get(&id).map(|row| &row.name)),
-    };
+        Role::OfferingManager(id) => {
+            let offering = world.offerings.get(&id);
+            let manager = shown("OFFERING.MANAGER", "offering", id, offering.map(|row| row.name.as_str()));
+            let of_provider =
+                offering.map(|row| shown("CUSTOMER.MANAGER", "customer", row.provider, provider(row.provider)));
+            std::iter::once(manager).chain(of_provider).collect()
+        }
+        Role::ProjectMember(id) => {
+            let name = world.projects.get(&id).map(|row| row.name.as_str());
+            vec![shown("PROJECT.MEMBER", "project", id, name)]
+        }
+    }
+}
+
+fn permission(world: &World, user: &User, shown: (&str, &str, Uuid, Option<&str>)) -> Value {
+    let (role_name, scope_type, scope, name) = shown;
     json!({ "user_uuid": hex(user.uuid), "user_name": user.username, "user_slug": user.username,
         "created": world.written(world.now), "expiration_time": null, "role_name": role_name,
         "role_description": role_name, "role_uuid": hex(Uuid::new_v5(&Uuid::NAMESPACE_OID, role_name.as_bytes())),
