@@ -450,7 +450,9 @@ fn ended_here(case: &Case) -> Option<&LastOrder> {
 /// Waldur's worker set the state late, after the order had been ended here.
 fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
     let (resource, status) = (&case.resource, case.resource.status);
-    let Some(last) = ended_here(case) else {
+    // A termination whose directory is still there was not carried out: its order was withdrawn before its approval arrived.
+    let carried_out = |_: &&LastOrder| status != Status::Removing || !matches!(seen, Seen::Ours(_));
+    let Some(last) = ended_here(case).filter(carried_out) else {
         if resource.unclaimed && !matches!(seen, Seen::Ours(_) | Seen::Trashed { .. }) {
             return hold(
                 Hold::Conflict,
@@ -469,16 +471,11 @@ fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
         );
     };
     if status == Status::Removing {
-        let then = if matches!(seen, Seen::Ours(_)) {
-            "its directory then goes to the trash"
-        } else {
-            "its directory is in the trash already"
-        };
         return hold(
             Hold::Conflict,
             format!(
                 "its termination (order {}) was carried out here, but Waldur shows it as Terminating without an order: set \
-                 its state to Terminated in Waldur's administration; {then}",
+                 its state to Terminated in Waldur's administration; its directory is in the trash already",
                 last.order
             ),
         );

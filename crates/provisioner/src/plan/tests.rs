@@ -456,6 +456,9 @@ fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conf
         assert_eq!(held(&linked(status, kind, false, &ours)), Some(Hold::Conflict));
         assert_eq!(held(&linked(status, OrderKind::Terminate, true, &ours)), Some(Hold::Conflict));
     }
+    // Its order was withdrawn while it was approved here: nobody is advised to end what is in use.
+    let withdrawn = plan(&[linked(Status::Removing, OrderKind::Terminate, true, &ours)], Policy::default(), NEEDED);
+    assert!(withdrawn.held[0].reason.contains("no order of it is in progress"), "{withdrawn:?}");
     let ended = linked(Status::Removing, OrderKind::Terminate, true, &trashed);
     assert_eq!(held_of(&ended), (Hold::Conflict, "its directory is in the trash already"));
 }
