@@ -20,6 +20,7 @@ pub fn policy(development_mode: bool) -> Policy {
         ignore_metadata_targets: false,
         development_mode,
         relay: None,
+        waldur: "https://waldur.example.org/api".into(),
     }
 }
 
