@@ -92,6 +92,9 @@ pub enum Event {
         /// Whether Waldur refuses it for good; the outcome says why.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refused: bool,
+        /// Whether it was certainly not carried out: the credentials do not allow it, or there is no such order.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        denied: bool,
     },
     /// The provisioner runs. Written where nothing else was for a day, so that the journal shows how time passed.
     Heartbeat,

@@ -81,7 +81,7 @@ const PATIENCE: Duration = Duration::from_mins(15);
 pub fn callback(action: &'static str, answer: &Answer) {
     let outcome = match answer {
         Answer::Accepted => "accepted",
-        Answer::Unclear(_) => "unclear",
+        Answer::Unclear(_) | Answer::Missing(_) => "unclear",
         Answer::Refused(_) => "refused",
         Answer::Denied(_) => "denied",
     };

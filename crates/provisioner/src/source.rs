@@ -322,6 +322,7 @@ impl Source {
                 status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", reason(response))),
                 400 => Answer::Refused(reason(response)),
                 404 if call.action == Action::SetStateOk => Answer::Refused(NOT_THERE.to_owned()),
+                status @ 404 => Answer::Missing(format!("{name} is answered {status}: {}", reason(response))),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", reason(response))),
             },
         }

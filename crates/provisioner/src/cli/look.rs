@@ -220,7 +220,7 @@ fn event_text(event: &Event) -> String {
         Event::Begun { steps, why, by, .. } if steps.is_empty() => format!("begun by {by} ({why})"),
         Event::Begun { steps, why, by, .. } => format!("begun by {by} ({why}): {}", steps.join("; ")),
         Event::Effect { what } => what.clone(),
-        Event::Callback { call, outcome, refused: true } => format!("Waldur refuses {call}: {outcome}"),
+        Event::Callback { call, outcome, refused: true, .. } => format!("Waldur refuses {call}: {outcome}"),
         Event::Callback { call, outcome, .. } => format!("{call}: {outcome}"),
         Event::Continues { after, .. } => format!("the journal goes on from {after}"),
         Event::Ended => "ended".into(),

@@ -80,9 +80,12 @@ impl Past {
                     self.unasked.push(Unasked { at, system: system.clone(), resource, mass });
                 }
             }
-            (Some(resource), Event::Callback { call, outcome, refused }) => {
+            (Some(resource), Event::Callback { call, outcome, refused, denied }) => {
                 if let Some(last) = self.orders.get_mut(&resource) {
                     last.note(seconds(time), call, outcome, *refused);
+                    if *denied {
+                        last.denied(call);
+                    }
                 }
             }
             (Some(resource), Event::Ended) => {

@@ -166,6 +166,7 @@ fn what_waldur_refuses_is_remembered_over_starts_and_when_the_journal_is_put_asi
         call: "approve_by_provider".into(),
         outcome: outcome.into(),
         refused,
+        denied: false,
     };
     let journal = Journal::open(&path, &clock()).unwrap();
     for event in [begun.clone(), call("sent", false), call("Project 'x' is expired.", true)] {

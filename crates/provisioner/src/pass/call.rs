@@ -46,6 +46,8 @@ pub enum Answer {
     Accepted,
     /// Waldur did not take it, or nobody knows: read the order again. Why.
     Unclear(String),
+    /// There is no such order, at least not for these credentials: it was not carried out, and the document may be out of date.
+    Missing(String),
     /// Waldur refuses it, and will again until something changes there. Waldur's reason.
     Refused(String),
     /// Whoever asks may not. For an operator: no order is to blame.

@@ -190,11 +190,11 @@ impl Pass<'_> {
     fn call(&self, action: Action, task: &Task, resource: &Resource) -> Result<(), Stop> {
         let call = addressed(action, task, resource)?;
         (self.outside.permitted)(&task.system).map_err(Stop::fault)?;
-        let noted = |outcome: &str, refused| {
-            let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into(), refused };
+        let noted = |outcome: &str, refused, denied| {
+            let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into(), refused, denied };
             self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
         };
-        let note = |outcome: &str| noted(outcome, false);
+        let note = |outcome: &str| noted(outcome, false, false);
         note(SENT)?;
         let answer = (self.outside.call)(&call);
         seen::callback(call.action.name(), &answer);
@@ -204,13 +204,17 @@ impl Pass<'_> {
                 note(&why)?;
                 Err(Stop::Unclear(call.action, why))
             }
+            Answer::Missing(why) => {
+                noted(&why, false, true)?;
+                Err(Stop::Unclear(call.action, why))
+            }
             Answer::Refused(why) => {
-                noted(&why, true)?;
+                noted(&why, true, false)?;
                 let why = format!("Waldur refuses {}: {why}", call.action.name());
                 Err(Stop::Refused(call.action, why))
             }
             Answer::Denied(why) => {
-                note(&why)?;
+                noted(&why, false, true)?;
                 Err(Stop::Fault(why))
             }
         }

@@ -111,13 +111,19 @@ impl LastOrder {
         self.sent && kinds.contains(&self.kind)
     }
 
+    /// Takes in that a call was certainly not carried out. An approval that was denied does not explain how the order ended:
+    /// a resource that somebody else terminates later keeps its directory.
+    pub fn denied(&mut self, call: &str) {
+        self.sent &= call != ENDS[0];
+    }
+
     /// Takes in what came of a call, as the journal names it.
     pub fn note(&mut self, at: u64, call: &str, outcome: &str, refused: bool) {
         self.at = at;
         if refused {
             let before = self.refused.take().filter(|before| before.call == call).map_or(0, |before| before.times);
             let (call, reason) = (call.to_owned(), outcome.to_owned());
-            self.sent &= call != ENDS[0];
+            self.denied(&call);
             self.refused = Some(WaldurRefusal { call, reason, times: before + 1, at, backs_off: false });
         } else if outcome == SENT {
             self.sent |= ENDS.contains(&call);
@@ -145,6 +151,19 @@ mod tests {
             assert!(!refused.backs_off_at(refused.next()) && !refused.backs_off_at(999));
         }
         assert_eq!(pauses, [5, 15, 45, 135, 360, 360]);
+    }
+
+    #[test]
+    fn a_denied_approval_ends_nothing() {
+        let mut last = LastOrder::new(ORDER, OrderKind::Terminate, 0);
+        last.note(1, ENDS[0], SENT, false);
+        last.note(1, ENDS[0], "approve_by_provider is refused (403)", false);
+        last.denied(ENDS[0]);
+        assert!(!last.explains(Status::Removed));
+        // Once it was approved, a call that comes later does not undo that.
+        last.note(2, ENDS[0], SENT, false);
+        last.denied(ENDS[1]);
+        assert!(last.explains(Status::Removed));
     }
 
     #[test]

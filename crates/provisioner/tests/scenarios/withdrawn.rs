@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Map, json};
+use simulator::Fault;
 use simulator::world::{OrderState, ResourceState};
 use uuid::Uuid;
 
@@ -107,6 +108,31 @@ fn what_was_made_for_an_order_that_was_withdrawn_meanwhile_is_put_away_by_a_pers
     site.apply().says("1 done");
     assert_eq!(site.states(again), (OrderState::Done, ResourceState::Ok));
     assert_eq!(site.trash(BASIC).len(), 1);
+}
+
+/// Neither says that the order was approved: what staff terminate afterwards is not retired as if it had been.
+#[test]
+fn an_approval_that_was_denied_or_met_no_order_retires_nothing_later() {
+    for status in [403, 404] {
+        let site = Site::new();
+        let made = site.order(BASIC, 0, 10);
+        site.apply();
+        let ended = site.order_end(made.resource);
+        let denied = Fault::Answer {
+            status,
+            headers: vec![("Content-Type".into(), "application/json".into())],
+            body: r#"{"detail": "No."}"#.into(),
+        };
+        site.simulator.set_fault("POST /api/marketplace-orders/*", denied);
+        site.run(&["apply"]).ends_with(1);
+        site.simulator.clear_faults();
+        site.simulator.world(|world| {
+            world.cancel(ended.order).unwrap();
+            world.change(made.resource, "state", "Terminated".into());
+        });
+        site.apply().says("terminated in Waldur without an order").says("0 to do, 1 held");
+        assert!(site.trash(BASIC).is_empty(), "{status}");
+    }
 }
 
 #[test]
