@@ -57,7 +57,8 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, f
     if report && site.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
-    let (survey, notes) = site.look(fresh)?;
+    // Waldur refuses the usage of what has ended since the newest reading.
+    let (survey, notes) = site.look(fresh || report)?;
     out::notes(&notes);
     let (mut rows, mut failed) = (Vec::new(), 0);
     for system in &site.systems {
