@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::order::{Order, OrderState, OrderType};
 use crate::quota::{self, InodeRule, Limits, Options};
-use crate::resource::{Resource, State};
+use crate::resource::{Resource, Status};
 
 /// Why the quotas of an item cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,7 +65,7 @@ impl QuotaProblem {
     pub fn of(resource: &Resource, rule: InodeRule) -> Option<Self> {
         // What the customer has not approved may never come.
         let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
-        let ends = matches!(resource.state, State::Terminated | State::Terminating);
+        let ends = matches!(resource.status(), Status::Removed | Status::Removing);
         if ends || order.is_some_and(|order| order.kind == OrderType::Terminate) {
             return None;
         }
@@ -74,6 +74,14 @@ impl QuotaProblem {
             return problem(QuotaProblemCode::UnreadableOrder, detail);
         }
         let update = order.and_then(|order| order.update.as_ref());
+        // Without the old quotas the document has no new ones either.
+        if update
+            .and_then(|update| update.old_limits.as_ref())
+            .is_some_and(|old| quota::calculate(old, &resource.options, rule).is_err())
+        {
+            let detail = "the order's old_limits.storage is too large for an inode quota".to_owned();
+            return problem(QuotaProblemCode::UnreadableOrder, detail);
+        }
         let limits = update.and_then(|update| update.new_limits.as_ref()).unwrap_or(&resource.limits);
         let options = update.and_then(|update| update.new_options.as_ref()).unwrap_or(&resource.options);
         let Some(storage) = limits.storage else {
@@ -229,6 +237,8 @@ mod tests {
         );
         problem(update(old(json!({"storage": 1})), json!("much")), "unreadable_order", "limits are not a map");
         problem(update(old(json!({"storage": 1})), json!({})), "unreadable_order", "its limits are empty");
+        let huge = old(json!({"storage": 1e308}));
+        problem(update(huge, json!({"storage": 2})), "unreadable_order", "old_limits.storage is too large");
         problem(update(old(json!({"tb": 1})), json!({"tb": 2})), "missing_component", "(present: tb)");
         problem(update(json!({}), json!({"storage": 20})), "unreadable_order", "no old_limits");
         problem(update(json!("old_limits"), json!({})), "unreadable_order", "attributes are not a map");
@@ -262,5 +272,14 @@ mod tests {
         assert_eq!(of(json!({"state": "Terminated", "limits": {}})), None);
         let order = with_order("Terminate", json!({}), json!({}));
         assert_eq!(of(json!({"limits": {}, "order_in_progress": order})), None);
+    }
+
+    /// Until the customer approves the termination, the document shows the resource as active.
+    #[test]
+    fn quotas_matter_until_the_customer_approves_the_termination() {
+        let mut order = with_order("Terminate", json!({}), json!({}));
+        order["state"] = json!("pending-consumer");
+        let found = of(json!({"state": "Terminating", "limits": {}, "order_in_progress": order}));
+        assert_eq!(found.map(|(code, _)| code), Some("missing_component"));
     }
 }

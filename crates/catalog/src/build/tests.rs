@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::order::{OrderState, OrderType};
 use crate::select::Filter;
-use crate::testing::{ORDER, customers, identities, policy, resource};
+use crate::testing::{ORDER, customers, identities, parse, policy, record, resource};
 
 fn build_json(resources: &[Resource]) -> Vec<Value> {
     let customers = customers();
@@ -460,5 +461,101 @@ fn resources_in_transition_without_an_order_have_links_of_their_own() {
         let link = format!("{base}/{}/set_state_ok/", Uuid::from_u128(n));
         assert_eq!((callbacks.order, &callbacks.state), (None, &None));
         assert_eq!(callbacks.links, [("set_state_ok".to_owned(), link)].into());
+    }
+}
+
+/// Anything that a field may hold, the odd more often than the usual.
+fn value() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!(null),
+        json!(0),
+        json!(-0.0),
+        json!("0"),
+        json!(" 5 "),
+        json!(5),
+        json!(10),
+        json!(10),
+        json!(20),
+        json!(1e-9),
+        json!(0.4),
+        json!("1e400"),
+        json!(1e300),
+        json!(1e308),
+        json!(-1),
+        json!("-0.2"),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!(""),
+        json!("much"),
+    ])
+}
+
+/// A map with some of these keys, or something else in its place.
+fn map(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let pairs = prop::collection::btree_map(prop::sample::select(keys), value(), 0..3);
+    prop_oneof![
+        8 => pairs.prop_map(|pairs| json!(pairs)),
+        1 => value(),
+    ]
+}
+
+fn odd_changes() -> impl Strategy<Value = Value> {
+    const LIMITS: &[&str] = &["storage", "storage", "storage", "tb"];
+    const OPTIONS: &[&str] = &["hard_quota_space", "soft_quota_inodes", "hard_quota_inodes", "other"];
+    let attributes = (map(LIMITS), map(OPTIONS), map(OPTIONS), 0..16_u8).prop_map(|(limits, old, new, which)| {
+        let mut attributes = json!({});
+        for (bit, name, value) in [
+            (1, "old_limits", limits.clone()),
+            (2, "old_options", old),
+            (4, "new_options", new),
+            (8, "new_limits", limits),
+        ] {
+            if which & bit != 0 {
+                attributes[name] = value;
+            }
+        }
+        attributes
+    });
+    let order = (
+        prop::sample::select(vec!["Create", "Update", "Update", "Update", "Terminate", "Restore"]),
+        prop::sample::select(vec!["pending-consumer", "pending-provider", "executing", "pending-project"]),
+        prop_oneof![8 => attributes, 1 => value()],
+        map(LIMITS),
+    );
+    let states = vec!["OK", "Creating", "Updating", "Erred", "Terminating", "Terminated", "Odd"];
+    let order = prop::option::of(order.prop_map(|(kind, state, attributes, limits)| {
+        json!({"uuid": Uuid::from_u128(5), "url": ORDER, "type": kind, "state": state, "attributes": attributes, "limits": limits})
+    }));
+    (map(LIMITS), map(OPTIONS), prop::sample::select(states), order).prop_map(|(limits, options, state, order)| {
+        json!({"limits": limits, "options": options, "state": state, "order_in_progress": order})
+    })
+}
+
+fn is_untrustworthy(quotas: Option<[Quota; 4]>) -> bool {
+    quotas.map(|quotas| quotas.map(|quota| quota.quota)).is_none_or(|[space, hard_space, inodes, hard_inodes]| {
+        [space, hard_space, inodes, hard_inodes].iter().any(|quota| *quota <= 0.0)
+            || space > hard_space
+            || inodes > hard_inodes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #[test]
+    fn no_odd_quota_is_published_without_a_problem(changes in odd_changes()) {
+        let Ok(resource) = parse(&record(changes)) else { return Ok(()) };
+        let (customers, identities, policy) = (customers(), identities(), policy());
+        let catalogue = build([&resource], &customers, &identities, &policy);
+        let Some(item) = catalogue.items().find(|item| item.item_id == resource.uuid) else { return Ok(()) };
+        let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
+        let ends = order.is_some_and(|order| order.kind == OrderType::Terminate);
+        if ends || matches!(item.status, Status::Removing | Status::Removed) {
+            return Ok(());
+        }
+        let changes = order.is_some_and(|order| order.update.is_some() || order.new_options.is_some());
+        let quotas = if changes { item.new_quotas } else { item.quotas };
+        let problem = catalogue.quota_problems().next();
+        prop_assert!(problem.is_some() || !is_untrustworthy(quotas), "{:?} {:?} {:?}", item.quotas, item.old_quotas, item.new_quotas);
     }
 }
