@@ -230,7 +230,7 @@ impl Source {
         let (Some(url), Some(id), Some(secret)) = (&proxy.token_url, &proxy.client_id, &proxy.client_secret) else {
             return Ok(None);
         };
-        // Held over the exchange: whoever comes meanwhile waits for the same token, or the same refusal.
+        // Locked during the exchange: other threads wait for the same token, or the same refusal.
         let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
             return Ok(Some(token.bearer.clone()));

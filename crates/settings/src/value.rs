@@ -53,7 +53,7 @@ impl Value {
         let text = self.scalar()?;
         let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(plain).collect();
         if parts.is_empty() && !text.is_empty() {
-            // Whoever writes this means something, and an empty list may mean that nothing is demanded.
+            // This is a typing error, and an empty list could mean that nothing is required.
             return Err(wrong("a list without an entry", "give at least one, or leave the setting out"));
         }
         parts.into_iter().collect()

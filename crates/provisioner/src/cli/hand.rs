@@ -61,7 +61,7 @@ pub(super) fn restore(site: &Site, chosen: &Chosen, make: bool) -> Result<(), Fa
 }
 
 fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
-    // Whoever names a resource has decided; for all of a kind they have to see them first.
+    // A user who names a resource has decided; all of a kind are shown first.
     let mut seen = None::<BTreeSet<Uuid>>;
     if chosen.resources.is_empty() && !chosen.yes {
         // Nobody is kept waiting while a person reads.
@@ -242,7 +242,7 @@ fn entry<'a>(site: &Site, case: &'a Case, kind: String, note: String) -> Entry<'
     Entry { kind, system, note, name: case.resource.path.clone(), detail }
 }
 
-/// Asks whoever sits at the terminal; without one nobody says yes.
+/// Asks at the terminal; without one the answer is no.
 fn confirmed(question: &str) -> bool {
     let (stdin, mut stderr) = (io::stdin(), io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {

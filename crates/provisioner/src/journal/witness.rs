@@ -48,7 +48,7 @@ impl Witness {
             self.last = Some(time);
         }
         let Some(resource) = line.resource else { return };
-        // A purge that was refused or failed does not begin the time in the trash anew.
+        // A purge that was refused or failed does not restart the time in the trash.
         if let Event::Begun { by, .. } = &line.event {
             if by.starts_with("purge ") {
                 self.purged.insert(resource);

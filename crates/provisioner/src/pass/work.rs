@@ -4,7 +4,7 @@
 //! approved it by then, and the order is executing. With `Marketplace.Basic` approval ends the order, and it can be refused for
 //! months (an expired project, a blocked organization): retired first, the users of a resource that is still theirs would be
 //! cut off all that time. So Waldur is asked first, and the directory is retired when the document says that the resource is
-//! terminated. Whoever breaks off between the two leaves a terminated resource with its directory: the journal knows that its
+//! terminated. A program that is killed between the two leaves a terminated resource with its directory: the journal knows that its
 //! approval was sent from here, and the next pass retires it. Without the journal a person does (`retire`).
 
 use std::collections::BTreeMap;

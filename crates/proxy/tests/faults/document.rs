@@ -25,7 +25,7 @@ one that is not known. With `hpc_user_api.development_mode` such a GID is invent
 
 Connections that are refused, reset or broken off, and the statuses 429, 500, 502, 503 and 504, are tried up to three times within the time
 that the upstream has for one answer. An upstream that failed five times in a row is left alone for a second, and one that names
-a `Retry-After` for that time, at most 10 s; whoever asks meanwhile waits for that, as far as there is time. A request for customers
+a `Retry-After` for that time, at most 10 s; requests that arrive meanwhile wait for that, within their deadlines. A request for customers
 that fails is repeated once more when all pages of resources are read, and these are not read again.
 
 No credential follows a redirect, and neither an upstream's body nor a credential is in an answer or in the log.

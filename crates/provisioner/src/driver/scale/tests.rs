@@ -196,7 +196,7 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     };
     assert_eq!((uid, mode), (0, Mode(0)));
     assert_eq!(scale.usage(&[&old]).remove(0).unwrap(), None);
-    // Its path is taken, and whoever wants it is told what to do.
+    // Its path is taken: the next resource on it is held, with the remedy.
     let Seen::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
     assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
     assert!(matches!(scale.ensure(&new, &go), Err(Fault::Conflict(said)) if said == why));
