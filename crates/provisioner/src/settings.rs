@@ -63,7 +63,7 @@ pub struct Proxy {
 pub struct Waldur {
     /// URL of its API.
     pub api_url: Url,
-    /// Token of a service provider's user.
+    /// Token of a user of the service provider; for callbacks an owner of its organization.
     pub api_token: SecretString,
 }
 

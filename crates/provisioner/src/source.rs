@@ -14,11 +14,13 @@ use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use token_response::Denied;
 use tracing::{debug, warn};
 use url::Url;
 use uuid::Uuid;
+use waldur_answers::TokenUser;
 
 use crate::credential::CredentialGuard;
 use crate::document::{self, Document};
@@ -106,6 +108,24 @@ enum Credential {
 enum Origin {
     Proxy,
     Waldur,
+}
+
+/// Why something could not be read from Waldur.
+#[derive(Debug)]
+pub enum WaldurFault {
+    /// Callbacks fail as well: Waldur cannot be reached, or refuses the token.
+    Unusable(String),
+    /// Waldur shows no such object to the token's user (404).
+    Missing(String),
+    /// Waldur gives no readable answer. Callbacks may succeed all the same.
+    Unreadable(String),
+}
+
+/// The part of a resource that says who may approve its orders.
+#[derive(serde::Deserialize)]
+struct Provided {
+    offering_uuid: Option<Uuid>,
+    provider_uuid: Option<Uuid>,
 }
 
 impl Source {
@@ -346,16 +366,58 @@ impl Source {
                 let request = bearer.iter().fold(request, |request, bearer| request.header(AUTHORIZATION, bearer));
                 Ok((request, Credential::Bearer(bearer)))
             }
-            Origin::Waldur => {
-                self.waldur.check().map_err(|fault| crate::pass::told(&fault))?;
-                let token =
-                    self.settings.waldur.as_ref().map(|waldur| waldur.api_token.expose_secret()).unwrap_or_default();
-                let mut value =
-                    HeaderValue::from_str(&format!("Token {token}")).map_err(|_| "waldur.api_token is no token")?;
-                value.set_sensitive(true);
-                Ok((request.header(AUTHORIZATION, value), Credential::Waldur))
+            Origin::Waldur => Ok((request.header(AUTHORIZATION, self.waldur_token()?), Credential::Waldur)),
+        }
+    }
+
+    /// The value of the header for Waldur.
+    fn waldur_token(&self) -> Result<HeaderValue, String> {
+        self.waldur.check().map_err(|fault| crate::pass::told(&fault))?;
+        let token = self.settings.waldur.as_ref().map(|waldur| waldur.api_token.expose_secret()).unwrap_or_default();
+        let mut value = HeaderValue::from_str(&format!("Token {token}")).map_err(|_| "waldur.api_token is no token")?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// The user that Waldur's token belongs to.
+    pub fn token_user(&self) -> Result<TokenUser, WaldurFault> {
+        self.waldur_get("users/me/", &TokenUser::FIELDS)
+    }
+
+    /// The UUIDs of a resource's offering and of the organization that provides it; `None` where Waldur does not give them.
+    pub fn offering(&self, resource: Uuid) -> Result<Option<(Uuid, Uuid)>, WaldurFault> {
+        let path = format!("marketplace-provider-resources/{}/", resource.simple());
+        let provided: Provided = self.waldur_get(&path, &["offering_uuid", "provider_uuid"])?;
+        Ok(provided.offering_uuid.zip(provided.provider_uuid))
+    }
+
+    /// These fields of one object of Waldur's.
+    fn waldur_get<T: DeserializeOwned>(&self, path: &str, fields: &[&str]) -> Result<T, WaldurFault> {
+        use WaldurFault::{Missing, Unreadable, Unusable};
+        let waldur = self.settings.waldur.as_ref();
+        let waldur = waldur.ok_or_else(|| Unusable("set waldur.api_url and waldur.api_token".to_owned()))?;
+        let url = format!("{}/{path}", base(&waldur.api_url));
+        let fields: Vec<_> = fields.iter().map(|field| ("field", field)).collect();
+        let token = self.waldur_token().map_err(Unusable)?;
+        let asked = Instant::now();
+        let response = self.http.get(&url).query(&fields).header(AUTHORIZATION, token).send();
+        let response = response.map_err(|error| Unusable(crate::pass::told(&unreachable(&waldur.api_url, error))))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED => {
+                self.refused(&Credential::Waldur, asked);
+                let why = reason(response);
+                return Err(Unusable(format!("Waldur refuses the token (401): {why}; check waldur.api_token")));
+            }
+            status => {
+                let why = format!("Waldur answers {status} to {path}: {}", reason(response));
+                return Err(if status == StatusCode::NOT_FOUND { Missing(why) } else { Unreadable(why) });
             }
         }
+        let body = self.bounded(response, LARGEST_ANSWER).map_err(|fault| Unreadable(crate::pass::told(&fault)))?;
+        // The error of the parser could quote what the body holds.
+        serde_json::from_slice(&body)
+            .map_err(|_| Unreadable(format!("Waldur answers {path} with something that cannot be read")))
     }
 
     /// Records that a credential was refused (401), so that it is not sent again at once.
@@ -370,6 +432,11 @@ impl Source {
     /// Whether a call's link leads to that call, where there are credentials for it; why not.
     pub fn reaches(&self, call: &Call) -> Result<(), String> {
         if is_meant(call) { self.leads(&call.link) } else { Err(not_meant(call)) }
+    }
+
+    /// Whether a link of the document leads to Waldur itself, past the proxy.
+    pub fn leads_to_waldur(&self, link: &str) -> bool {
+        Url::parse(link).is_ok_and(|url| matches!(self.origin(&url), Ok(Origin::Waldur)))
     }
 
     /// Whether a link of the document leads to where there are credentials for it; why not.
@@ -490,7 +557,7 @@ fn bounded(mut response: Response, time: Duration, most: u64, stop: &AtomicBool)
 /// The reason that an answer gives.
 fn reason(response: Response) -> String {
     let body = bounded(response, Duration::from_secs(10), 64 << 10, &AtomicBool::new(false)).unwrap_or_default();
-    waldur_reason::reason(&body).unwrap_or_else(|| "it gives no reason".to_owned())
+    waldur_answers::reason(&body).unwrap_or_else(|| "it gives no reason".to_owned())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod list;
 mod page;
 mod read;
 pub mod relay;
-mod rights;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -22,11 +21,11 @@ use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 use url::Url;
 use uuid::Uuid;
+use waldur_answers::TokenUser;
 
 use crate::settings::WaldurApi;
 use crate::upstream::{ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
 use list::{List, Listed};
-pub use rights::{MayApprove, TokenUser};
 
 /// What a service provider's token sees.
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL};
 
 use super::{EXIT_FAILURE, Failure, out};
 use crate::document::{Document, Resource};
@@ -15,67 +16,157 @@ use crate::ledger::Ledger;
 use crate::pass::told;
 use crate::place::Place;
 use crate::site::Site;
+use crate::source::WaldurFault;
+
+/// What one check found.
+enum Outcome {
+    Ok(String),
+    /// Something to look at, which stops nothing by itself.
+    Warning(String),
+    Failed(String),
+}
+
+impl Outcome {
+    fn detail(&self) -> &str {
+        let (Self::Ok(detail) | Self::Warning(detail) | Self::Failed(detail)) = self;
+        detail
+    }
+
+    fn json(&self, what: &str) -> Value {
+        let mut row = json!({"check": what, "ok": !matches!(self, Self::Failed(_)), "detail": self.detail()});
+        if matches!(self, Self::Warning(_)) {
+            row["warning"] = json!(true);
+        }
+        row
+    }
+
+    fn line(&self, what: &str) -> String {
+        let mark = match self {
+            Self::Ok(_) => "ok    ",
+            Self::Warning(_) => "warn  ",
+            Self::Failed(_) => "FAILED",
+        };
+        format!("{mark}  {what}: {}\n", out::harmless(self.detail()))
+    }
+}
+
+impl From<Result<String, String>> for Outcome {
+    fn from(result: Result<String, String>) -> Self {
+        result.map_or_else(Self::Failed, Self::Ok)
+    }
+}
 
 /// Asks everything; all of it, whatever fails.
 pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
-    let mut rows: Vec<(String, Result<String, String>)> = vec![("settings".into(), Ok("valid".into()))];
+    let mut rows = vec![("settings".to_owned(), Outcome::Ok("valid".into()))];
+    let mut add = |what: &str, outcome: Outcome| rows.push((what.to_owned(), outcome));
     let document = site.source.read();
-    rows.push((
-        "document".into(),
-        document.as_ref().map_err(|fault| told(fault)).map(|document| {
-            let driven = |system: &str| site.systems.iter().any(|driven| driven.key == system);
-            let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| driven(&it.system));
-            format!(
-                "{} resources on systems that are driven here, {} on others, {} not understood",
-                ours.len(),
-                others.len(),
-                document.odd.len()
-            )
-        }),
-    ));
+    let told_of = document.as_ref().map_err(|fault| told(fault)).map(|document| {
+        let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(site, it));
+        format!(
+            "{} resources on systems that are driven here, {} on others, {} not understood",
+            ours.len(),
+            others.len(),
+            document.odd.len()
+        )
+    });
+    add("document", told_of.into());
     if let Ok(document) = &document {
-        rows.extend(callbacks(site, document).map(|result| ("callbacks".into(), result)));
+        if let Some(result) = callbacks(site, document) {
+            add("callbacks", result.into());
+        }
+        if let Some(outcome) = waldur_token(site, document) {
+            add("Waldur token", outcome);
+        }
     }
     for system in &site.systems {
         let name = format!("system {}", system.key);
         let ready = system.driver.ready().map_err(|fault| told(&fault));
         let is_ready = ready.is_ok();
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
-        rows.push((name.clone(), trash.map(|trash| format!("ready, {} in the trash", trash.len()))));
+        add(&name, trash.map(|trash| format!("ready, {} in the trash", trash.len())).into());
         if is_ready {
             let resources = document.iter().flat_map(|document| &document.resources);
             let paths = resources.filter(|it| it.system == system.key).map(|it| &*it.path);
-            let found = system.driver.inspect(&above(paths, &system.site.published_root));
-            rows.extend(found.into_iter().map(|found| (name.clone(), found.map_err(|fault| told(&fault)))));
+            for found in system.driver.inspect(&above(paths, &system.site.published_root)) {
+                add(&name, found.map_err(|fault| told(&fault)).into());
+            }
         }
     }
-    rows.push(("state directory".into(), state(site)));
+    add("state directory", state(site).into());
     if let Some(url) = &site.settings.lease_url {
         let asked = Leases::ask(url).map(|()| "the server answers".to_owned()).map_err(|error| told(&error));
-        rows.push(("leases".into(), asked));
+        add("leases", asked.into());
     }
     if let Ok(document) = &document {
-        rows.extend(misnamed(site, document).into_iter().map(|(system, why)| (format!("system {system}"), Err(why))));
+        for (system, why) in misnamed(site, document) {
+            add(&format!("system {system}"), Outcome::Failed(why));
+        }
+        if let Some(detail) = quota_problems(site, document) {
+            add("quotas", Outcome::Warning(detail));
+        }
     }
-    let failed = rows.iter().filter(|(_, result)| result.is_err()).count();
-    let warning = document.as_ref().ok().and_then(|document| quota_problems(site, document));
     if json {
-        let row = |(what, result): &(String, Result<String, String>)| json!({"check": what, "ok": result.is_ok(), "detail": result.as_ref().unwrap_or_else(|fault| fault)});
-        let warning = warning.map(|detail| json!({"check": "quotas", "ok": true, "warning": true, "detail": detail}));
-        out::print_json(&rows.iter().map(row).chain(warning).collect::<Vec<_>>())?;
+        out::print_json(&rows.iter().map(|(what, outcome)| outcome.json(what)).collect::<Vec<_>>())?;
     } else {
-        for (what, result) in &rows {
-            let (mark, detail) = match result {
-                Ok(detail) => ("ok    ", detail),
-                Err(fault) => ("FAILED", fault),
-            };
-            out::print(&format!("{mark}  {what}: {}\n", out::harmless(detail)))?;
-        }
-        if let Some(detail) = warning {
-            out::print(&format!("warn    quotas: {}\n", out::harmless(&detail)))?;
+        for (what, outcome) in &rows {
+            out::print(&outcome.line(what))?;
         }
     }
-    if failed == 0 { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
+    let failed = rows.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+    if failed { Err(Failure { code: EXIT_FAILURE, text: String::new() }) } else { Ok(()) }
+}
+
+fn is_driven(site: &Site, resource: &Resource) -> bool {
+    site.systems.iter().any(|system| system.key == resource.system)
+}
+
+/// Whether callbacks with the token for Waldur can succeed; nothing where there is no token, or where the proxy relays all of
+/// them. A call that would find out changes orders, so only the user's roles are read.
+fn waldur_token(site: &Site, document: &Document) -> Option<Outcome> {
+    site.settings.waldur.as_ref()?;
+    let mut links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|it| it.links.all()).peekable();
+    let is_idle = links.peek().is_none();
+    let is_used = links.any(|link| site.source.leads_to_waldur(link));
+    if !is_used && !is_idle {
+        return None;
+    }
+    // Without links it is not known yet whether the proxy relays, and the token may be for `usage --report` alone.
+    let problem = |text| if is_used { Outcome::Failed(text) } else { Outcome::Warning(text) };
+    let user = match site.source.token_user() {
+        Ok(user) => user,
+        Err(WaldurFault::Unusable(why)) => return Some(Outcome::Failed(why)),
+        Err(WaldurFault::Missing(why) | WaldurFault::Unreadable(why)) => {
+            let unknown = format!("whether the token may approve orders is unknown: {why}; {TEST_APPROVAL}");
+            return Some(Outcome::Warning(unknown));
+        }
+    };
+    let (mut offerings, mut unseen) = (Vec::new(), Vec::new());
+    for system in site.systems.iter().map(|system| &*system.key) {
+        let resource = document.resources.iter().find(|it| it.system == system);
+        let known = match resource.map(|resource| site.source.offering(resource.id)) {
+            None => Err(format!("nothing is ordered on {system} yet")),
+            Some(Ok(found)) => found.ok_or_else(|| format!("{system}: Waldur names no provider")),
+            Some(Err(WaldurFault::Missing(_))) => {
+                unseen.push(system);
+                continue;
+            }
+            Some(Err(WaldurFault::Unusable(why) | WaldurFault::Unreadable(why))) => Err(format!("{system}: {why}")),
+        };
+        offerings.push((system, known));
+    }
+    if !unseen.is_empty() {
+        let unseen = unseen.join(", ");
+        return Some(problem(format!(
+            "the token's user does not see the resources of {unseen}: Waldur answers 404 to callbacks; for callbacks \
+             {OWNER_NEEDED}"
+        )));
+    }
+    Some(match user.callbacks(offerings) {
+        Callbacks::Allowed(detail) => Outcome::Ok(detail),
+        Callbacks::Unknown(detail) => Outcome::Warning(format!("{detail}; {TEST_APPROVAL}")),
+        Callbacks::Refused(detail) => problem(format!("{detail}; for callbacks {OWNER_NEEDED}")),
+    })
 }
 
 /// The directories above those with these published paths, below the published root of their system.
@@ -108,9 +199,8 @@ pub(super) fn misnamed(site: &Site, document: &Document) -> Vec<(String, String)
 
 /// How many resources have quotas that cannot be trusted, and the first of them.
 fn quota_problems(site: &Site, document: &Document) -> Option<String> {
-    let driven = |resource: &&Resource| site.systems.iter().any(|system| system.key == resource.system);
     let problem = |it: &Resource| Some((it.path.clone(), it.quota_problem.as_ref()?.detail.clone()));
-    let problems: Vec<_> = document.resources.iter().filter(driven).filter_map(problem).collect();
+    let problems: Vec<_> = document.resources.iter().filter(|it| is_driven(site, it)).filter_map(problem).collect();
     let (path, detail) = problems.first()?;
     let count = problems.len();
     Some(format!(
@@ -120,8 +210,7 @@ fn quota_problems(site: &Site, document: &Document) -> Option<String> {
 
 /// Whether the links of the orders in progress can be followed; nothing where there are none.
 fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>> {
-    let driven = |resource: &&Resource| site.systems.iter().any(|system| system.key == resource.system);
-    let links = document.resources.iter().filter(driven).flat_map(|resource| resource.links.all());
+    let links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|resource| resource.links.all());
     let mut reached = links.map(|link| site.source.leads(link)).peekable();
     reached.peek()?;
     Some(

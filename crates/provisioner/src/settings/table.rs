@@ -81,7 +81,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         variables: &["PROVISIONER_WALDUR_API_TOKEN"],
         kind: Kind::Secret(check::secret, |s, text| waldur(s).api_token = text),
         preset: Preset::Absent,
-        doc: "Token of a service provider's user.",
+        doc: "Token of a user of the service provider; for callbacks an owner of its organization.",
     },
     Setting {
         key: "systems",

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use simulator::Received;
-use simulator::world::{OrderState, ResourceState};
+use serde_json::json;
+use simulator::world::{OrderState, ResourceState, Role};
+use simulator::{Fault, Received};
 
 use crate::support::{BASIC, SLURM, Site, WALDUR_TOKEN, names};
 
@@ -47,6 +48,55 @@ fn without_a_token_for_waldur_the_orders_wait_and_the_remedy_is_told() {
     assert!(site.calls().is_empty());
     assert!(names(&site.root(SLURM)).is_empty(), "nothing is made for an order that is not approved");
     site.run(&["check"]).ends_with(1).says("FAILED  callbacks: ").says("waldur.api_token");
+}
+
+#[test]
+fn check_finds_a_token_that_may_not_approve_orders_without_changing_anything() {
+    let mut site = Site::without_relay();
+    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.run(&["check"]).ends_with(0).says("warn    Waldur token: whether").says("nothing is ordered on capstor yet");
+    site.order(SLURM, 0, 10);
+    site.order(BASIC, 0, 10);
+    let owner = site.run(&["check"]).ends_with(0);
+    let owner = owner.says("ok      Waldur token: the token's user provisioner may approve orders");
+    assert!(!owner.out.contains("warn "), "{}", owner.out);
+    // The manager of one offering sees that one only; the manager of both sees all, and may approve nothing.
+    let grant = |site: &Site, system: &str| {
+        site.simulator.world(|world| {
+            let offering = world.offering_by_slug(system).unwrap().uuid;
+            world.grant("provisioner", Role::OfferingManager(offering));
+        });
+    };
+    site.simulator.world(|world| world.users.iter_mut().find(|it| it.username == "provisioner").unwrap().roles.clear());
+    grant(&site, SLURM);
+    let said = site.run(&["check"]).ends_with(1);
+    said.says("FAILED  Waldur token: the token's user does not see the resources of tape");
+    grant(&site, BASIC);
+    let said = site.run(&["check"]).ends_with(1);
+    let said =
+        said.says("FAILED  Waldur token: the token's user provisioner sees the orders of capstor, tape but may not");
+    said.says("403").says("CUSTOMER.OWNER");
+    // Where Waldur does not describe the user, the warning says what to test.
+    site.simulator.set_fault("GET /api/users/me/", Fault::status(404));
+    site.run(&["check"]).ends_with(0).says("warn    Waldur token: whether").says("is unknown").says("test it");
+    let rows = site.json(&["check"]);
+    let row = rows.as_array().unwrap().iter().find(|row| row["check"] == "Waldur token").unwrap();
+    assert_eq!((&row["ok"], &row["warning"]), (&json!(true), &json!(true)), "{row}");
+    assert!(site.calls().is_empty(), "{:?}", site.calls());
+}
+
+#[test]
+fn the_token_of_waldur_is_checked_only_where_it_is_used() {
+    let mut site = Site::new();
+    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
+    site.set("PROVISIONER_WALDUR_API_TOKEN", "0000000000000000000000000000000000000000");
+    let ordered = site.order(SLURM, 0, 10);
+    let said = site.run(&["check"]).ends_with(0);
+    assert!(!said.out.contains("Waldur token"), "the proxy relays: {}", said.out);
+    site.apply();
+    assert_eq!(site.states(ordered).0, OrderState::Done);
+    site.run(&["check"]).ends_with(1).says("FAILED  Waldur token: Waldur refuses the token (401)");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn is_waldurs(body: &[u8]) -> bool {
 
 /// Waldur's own words, if they do not contain the token.
 fn detail(body: &[u8], token: &str) -> Option<String> {
-    waldur_reason::reason(body).filter(|reason| !reason.contains(token))
+    waldur_answers::reason(body).filter(|reason| !reason.contains(token))
 }
 
 #[cfg(test)]

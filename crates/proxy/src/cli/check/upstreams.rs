@@ -1,11 +1,12 @@
 //! Each upstream, asked as the proxy asks it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
 use catalog::{Identities, Policy, QuotaProblem, QuotaProblemCode, Skipped};
 use futures::future;
 use tokio::sync::oneshot::{Receiver, Sender};
+use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL, TokenUser};
 
 use super::Finding;
 use super::remedy::{self, Keys};
@@ -17,7 +18,7 @@ use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
 use crate::shared::Shared;
 use crate::source;
 use crate::upstream::public_part;
-use crate::waldur::{self, Listing, MayApprove, Offering, TokenUser, Waldur, WaldurError};
+use crate::waldur::{self, Listing, Offering, Waldur, WaldurError};
 
 const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
@@ -126,44 +127,27 @@ fn callbacks(
     relayed: bool,
 ) -> Finding {
     const CHECK: &str = "callbacks";
-    const TEST: &str = "test it: order something of a test project and let `approve_by_provider` be called; 403 means \
-                        that the token may not";
     let user = match user {
         Ok(user) => user,
         Err(error) => {
             let detail = format!("whether the token may approve orders is unknown: {}", errors::chain(error));
-            return Finding::warning(CHECK, detail).with_remedy(String::from(TEST));
+            return Finding::warning(CHECK, detail).with_remedy(String::from(TEST_APPROVAL));
         }
     };
-    let (mut rights, mut unknown, mut refused) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    for offering in offerings.iter().flatten().flatten() {
-        match offering.uuid.zip(offering.customer_uuid).map(|(uuid, provider)| user.may_approve(uuid, provider)) {
-            Some(MayApprove::Yes(right)) => drop(rights.insert(right)),
-            Some(MayApprove::Unknown(role)) => drop(unknown.insert(format!("role {role}"))),
-            None => drop(unknown.insert(format!("offering {} without a provider", offering.slug))),
-            Some(MayApprove::No) => refused.push(offering.slug.as_str()),
+    let offerings = offerings.iter().flatten().flatten().map(|offering| {
+        let known = offering.uuid.zip(offering.customer_uuid);
+        (offering.slug.as_str(), known.ok_or_else(|| format!("offering {} without a provider", offering.slug)))
+    });
+    match user.callbacks(offerings) {
+        Callbacks::Allowed(detail) => Finding::ok(CHECK, detail),
+        Callbacks::Unknown(detail) => Finding::warning(CHECK, detail).with_remedy(String::from(TEST_APPROVAL)),
+        Callbacks::Refused(detail) if relayed => {
+            Finding::failed(CHECK, detail).with_remedy(format!("callbacks.relay is on: {OWNER_NEEDED}"))
+        }
+        Callbacks::Refused(detail) => {
+            Finding::warning(CHECK, detail).with_remedy(format!("reading works; for callbacks {OWNER_NEEDED}"))
         }
     }
-    let name = &user.username;
-    if !refused.is_empty() {
-        let detail = format!(
-            "the token's user {name} sees the orders of {} but may not approve, reject or end them: Waldur answers 403 \
-             to `approve_by_provider`, `reject_by_provider`, `set_state_done` and `set_state_erred`",
-            refused.join(", ")
-        );
-        let remedy = "use the token of an owner (CUSTOMER.OWNER) of the organization that provides the offering";
-        return if relayed {
-            Finding::failed(CHECK, detail).with_remedy(format!("callbacks.relay is on: {remedy}"))
-        } else {
-            Finding::warning(CHECK, detail).with_remedy(format!("reading works; for callbacks {remedy}"))
-        };
-    }
-    if rights.is_empty() || !unknown.is_empty() {
-        let why = if unknown.is_empty() { String::from("no offering") } else { Vec::from_iter(unknown).join(", ") };
-        let detail = format!("whether the token's user {name} may approve orders is unknown ({why})");
-        return Finding::warning(CHECK, detail).with_remedy(String::from(TEST));
-    }
-    Finding::ok(CHECK, format!("the token's user {name} may approve orders ({})", Vec::from_iter(rights).join(", ")))
 }
 
 const HPC_USER_API: &str = "HPC User API";

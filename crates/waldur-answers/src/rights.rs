@@ -1,8 +1,17 @@
 //! Whether the token's user may call what callbacks call. Waldur grants `approve_by_provider`, `reject_by_provider`,
 //! `set_state_done` and `set_state_erred` to staff, and to roles in the organization that provides the offering.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use uuid::Uuid;
+
+/// What helps where callbacks are refused.
+pub const OWNER_NEEDED: &str =
+    "use the token of an owner (CUSTOMER.OWNER) of the organization that provides the offering";
+/// How to find out what reading cannot show.
+pub const TEST_APPROVAL: &str = "test it: order something of a test project and let `approve_by_provider` be called; \
+                                 403 means that the token may not";
 
 /// The role that Waldur's own configuration grants the approval of orders.
 const OWNER: &str = "CUSTOMER.OWNER";
@@ -13,9 +22,8 @@ const MANAGERS: [&str; 2] = ["OFFERING.MANAGER", "CUSTOMER.MANAGER"];
 /// The user that a token belongs to, as `/api/users/me/` describes it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TokenUser {
-    /// Name of the user.
     #[serde(default)]
-    pub username: String,
+    username: String,
     #[serde(default)]
     is_staff: bool,
     permissions: Vec<Role>,
@@ -29,9 +37,20 @@ struct Role {
     scope_uuid: Option<Uuid>,
 }
 
+/// Whether callbacks with a token can succeed, as far as reading shows; each with a sentence about the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callbacks {
+    /// For all offerings.
+    Allowed(String),
+    /// Not known for some of the offerings; see [`TEST_APPROVAL`].
+    Unknown(String),
+    /// Waldur answers 403 for at least one of the offerings; see [`OWNER_NEEDED`].
+    Refused(String),
+}
+
 /// Whether a user may approve the orders of an offering, as far as reading can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MayApprove {
+enum MayApprove {
     /// By this right.
     Yes(&'static str),
     /// The user has only this role, whose permissions are the site's own choice.
@@ -42,10 +61,43 @@ pub enum MayApprove {
 
 impl TokenUser {
     /// The parameters of the request that this is read from. The token itself is not among the fields.
-    pub(super) const FIELDS: [&'static str; 4] = ["username", "is_staff", "is_support", "permissions"];
+    pub const FIELDS: [&'static str; 4] = ["username", "is_staff", "is_support", "permissions"];
+
+    /// Whether callbacks for these offerings can succeed. Each has a name to show, and the UUIDs of the offering and of the
+    /// organization that provides it, or why these are not known.
+    pub fn callbacks<'a>(
+        &self,
+        offerings: impl IntoIterator<Item = (&'a str, Result<(Uuid, Uuid), String>)>,
+    ) -> Callbacks {
+        let name = &self.username;
+        let (mut rights, mut unknown, mut refused) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        for (offering, known) in offerings {
+            match known.map(|(uuid, provider)| self.may_approve(uuid, provider)) {
+                Ok(MayApprove::Yes(right)) => _ = rights.insert(right),
+                Ok(MayApprove::Unknown(role)) => _ = unknown.insert(format!("role {role}")),
+                Ok(MayApprove::No) => refused.push(offering),
+                Err(why) => _ = unknown.insert(why),
+            }
+        }
+        if !refused.is_empty() {
+            return Callbacks::Refused(format!(
+                "the token's user {name} sees the orders of {} but may not approve, reject or end them: Waldur answers \
+                 403 to `approve_by_provider`, `reject_by_provider`, `set_state_done` and `set_state_erred`",
+                refused.join(", ")
+            ));
+        }
+        if rights.is_empty() || !unknown.is_empty() {
+            let why = if unknown.is_empty() { "no offering".to_owned() } else { Vec::from_iter(unknown).join(", ") };
+            return Callbacks::Unknown(format!(
+                "whether the token's user {name} may approve orders is unknown ({why})"
+            ));
+        }
+        let rights = Vec::from_iter(rights).join(", ");
+        Callbacks::Allowed(format!("the token's user {name} may approve orders ({rights})"))
+    }
 
     /// Whether the user may approve orders of the offering `offering`, which the organization `provider` provides.
-    pub fn may_approve(&self, offering: Uuid, provider: Uuid) -> MayApprove {
+    fn may_approve(&self, offering: Uuid, provider: Uuid) -> MayApprove {
         if self.is_staff {
             return MayApprove::Yes("staff");
         }
@@ -95,5 +147,21 @@ mod tests {
             let parsed: TokenUser = serde_json::from_value(user.clone()).unwrap();
             assert_eq!(parsed.may_approve(offering, provider), expected, "{user}");
         }
+    }
+
+    #[test]
+    fn one_offering_whose_orders_are_refused_or_unknown_decides() {
+        let [offering, provider] = [1, 2].map(Uuid::from_u128);
+        let role = json!({"role_name": "CUSTOMER.OWNER", "scope_type": "customer", "scope_uuid": provider});
+        let owner: TokenUser = serde_json::from_value(json!({"username": "ann", "permissions": [role]})).unwrap();
+        let (own, other) = (("own", Ok((offering, provider))), ("other", Ok((offering, offering))));
+        let unread = ("unread", Err("unread has no provider".to_owned()));
+        let Callbacks::Allowed(text) = owner.callbacks([own.clone()]) else { panic!("refused") };
+        assert!(text.contains("ann may approve orders"), "{text}");
+        let Callbacks::Unknown(text) = owner.callbacks([own.clone(), unread.clone()]) else { panic!("known") };
+        assert!(text.contains("(unread has no provider)"), "{text}");
+        let Callbacks::Refused(text) = owner.callbacks([own, unread, other]) else { panic!("allowed") };
+        assert!(text.contains("sees the orders of other but may not approve"), "{text}");
+        assert!(matches!(owner.callbacks([]), Callbacks::Unknown(_)));
     }
 }
