@@ -1,4 +1,4 @@
-//! Building the catalogue: nodes in the order in which the resources name them, then the resources.
+//! Builds the catalogue: first the tenants and customers in order of first mention, then the resources.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,16 +25,16 @@ pub type Customers = HashMap<String, Customer>;
 /// A customer of an offering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Customer {
-    /// UUID of the customer and of its items.
+    /// UUID of the customer in Waldur, and `itemId` of its items.
     pub uuid: Uuid,
-    /// Name for people, where there is one.
+    /// Display name.
     pub name: Option<String>,
 }
 
-/// The whole catalogue, borrowing texts from the resources and customers it was made of.
+/// The whole catalogue. It borrows text from the resources and customers that it was built from.
 ///
-/// Its items are the tenants and customers in the order in which they were met, then the resources in Waldur's order.
-/// Those of resources are made when they are asked for: all at once they would take half as much memory as the document.
+/// Items are ordered: tenants and customers by first mention, then resources in Waldur's order. Resource items are
+/// built on demand: all at once they would take half as much memory as the document.
 #[derive(Debug)]
 pub struct Catalogue<'a> {
     nodes: Vec<Item<'a>>,
@@ -42,43 +42,43 @@ pub struct Catalogue<'a> {
     names: Names,
     policy: &'a Policy,
     identities: &'a Identities,
-    /// What selection needs.
+    /// Index for [`Index::select`].
     pub index: Index,
-    /// Resources that were left out for want of an identity (decision D7), in Waldur's order.
+    /// Resources skipped because an identity is missing (decision D7), in Waldur's order.
     pub skipped: Vec<Skipped>,
-    /// Resources that cannot be mapped (decision D8), in Waldur's order.
+    /// Resources that break the mapping rules (decision D8), in Waldur's order.
     pub malformed: Vec<Skipped>,
 }
 
-/// A resource that is left out of the items, and why.
+/// A resource that is skipped, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
-    /// UUID of the resource; null when the record has none that can be read.
+    /// UUID of the resource; null when the record has no readable UUID.
     pub item_id: Option<Uuid>,
-    /// `MissingIdentityError`: its project has no Unix GID. `MalformedResourceError`: it does not follow the rules.
+    /// `MissingIdentityError`: the project has no Unix GID. `MalformedResourceError`: the record breaks the mapping rules.
     #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError))]
     #[serde(deserialize_with = "known_error")]
     pub error: ErrorName,
-    /// What is missing or malformed, for people.
+    /// What is missing or malformed, for people to read.
     pub detail: String,
 }
 
-/// Name of an error, from this program's own text. Its own type, or serde would take it for text to be borrowed.
+/// Name of an error. Its own type, because serde would borrow a plain `&'static str` from the input.
 type ErrorName = &'static str;
 
 fn known_error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
     let text = String::deserialize(deserializer)?;
     let known = Skipped::REASONS.into_iter().find(|known| *known == text);
-    known.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"an error of a resource that is left out"))
+    known.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"an error name of a skipped resource"))
 }
 
 impl Skipped {
     /// The values of [`error`](Self::error).
     pub const REASONS: [&'static str; 2] = ["MissingIdentityError", "MalformedResourceError"];
 
-    /// A record that does not follow the mapping rules (decision D8).
+    /// A record that breaks the mapping rules (decision D8).
     pub fn malformed(rejected: &Rejected) -> Self {
         Self { item_id: rejected.uuid, error: "MalformedResourceError", detail: rejected.to_string() }
     }
@@ -93,7 +93,7 @@ impl Skipped {
     }
 }
 
-/// The customers of an offering whose own list is refused, as its resources name them (decision D18).
+/// The customers that the resources name. Used when Waldur refuses the offering's own list of customers (decision D18).
 pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>) -> Customers {
     let mut customers = Customers::new();
     for resource in resources {
@@ -106,21 +106,19 @@ pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>)
 }
 
 impl<'a> Catalogue<'a> {
-    /// Number of items.
     pub fn len(&self) -> usize {
         self.nodes.len() + self.seeds.len()
     }
 
-    /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The item at a position.
+    /// The item at `position`.
     ///
     /// # Panics
     ///
-    /// There is none.
+    /// If `position` is out of range.
     pub fn item(&self, position: usize) -> Item<'a> {
         match position.checked_sub(self.nodes.len()) {
             None => self.nodes[position].clone(),
@@ -128,12 +126,11 @@ impl<'a> Catalogue<'a> {
         }
     }
 
-    /// All items.
     pub fn items(&self) -> impl Iterator<Item = Item<'a>> {
         (0..self.len()).map(|position| self.item(position))
     }
 
-    /// The orders in progress, each after the position and the id of its item, in the order of the items.
+    /// The orders in progress, each with the position and ID of its item, in the order of the items.
     pub fn orders(&self) -> impl Iterator<Item = (usize, Uuid, OrderInProgress<'a>)> {
         self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
             let order = resource.order.as_deref()?;
@@ -148,7 +145,7 @@ impl<'a> Catalogue<'a> {
         })
     }
 
-    /// The quotas that cannot be trusted, each after the position and the id of its item, in the order of the items.
+    /// The quota problems, each with the position and ID of its item, in the order of the items.
     pub fn quota_problems(&self) -> impl Iterator<Item = (usize, Uuid, QuotaProblem)> {
         self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
             let problem = QuotaProblem::of(resource, self.policy.inodes)?;
@@ -156,7 +153,7 @@ impl<'a> Catalogue<'a> {
         })
     }
 
-    /// The resources in transition without an order, each after the position and the id of its item, in the order of the items.
+    /// The resources in transition without an order, each with the position and ID of its item, in the order of the items.
     pub fn resource_links(&self) -> impl Iterator<Item = (usize, Uuid, ResourceLinks<'a>)> {
         self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
             let direct = order::set_state_ok_url(&self.policy.waldur, resource)?;
@@ -167,8 +164,8 @@ impl<'a> Catalogue<'a> {
         })
     }
 
-    /// What the relay needs to know of the items with an order in progress, or in transition without one; nothing where there is
-    /// no relay.
+    /// The callbacks that the relay needs: of every item with an order in progress, or in transition without one. Empty if no
+    /// relay is configured.
     pub fn callbacks(&self) -> Vec<Callbacks> {
         let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
         let of = |seed: &Seed<'_>| match seed.resource.order.as_deref() {
@@ -181,8 +178,8 @@ impl<'a> Catalogue<'a> {
 
 /// Builds the catalogue.
 ///
-/// Resources of offerings that `policy` does not name are left out. The result is a function of the arguments alone;
-/// items stand in an order that follows from the order of `resources`.
+/// Ignores resources of offerings that `policy` does not list. The result depends on the arguments alone, and the order
+/// of the items on the order of `resources`.
 pub fn build<'a>(
     resources: impl IntoIterator<Item = &'a Resource>,
     customers: &'a Customers,
@@ -201,7 +198,7 @@ pub fn build<'a>(
         else {
             continue;
         };
-        // A record whose quotas do not compute is malformed and leaves no trace, not even nodes.
+        // A record whose quotas are out of range is malformed: it adds no item and no tenant or customer.
         if let Err(fault) = quota::calculate(&resource.limits, &resource.options, policy.inodes) {
             malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
             continue;
@@ -245,7 +242,7 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).expect("fewer than 2^32 items")
 }
 
-/// The names that items share.
+/// Names shared by many items.
 #[derive(Debug)]
 struct Names {
     systems: Vec<System>,
@@ -253,21 +250,19 @@ struct Names {
     data_types: Vec<Arc<Named>>,
 }
 
-/// A storage system: its segment of the path, and its name.
 #[derive(Debug)]
 struct System {
     identifier: String,
     named: Arc<Named>,
 }
 
-/// Where a resource stands: positions among the systems of the settings and the data types met.
+/// The storage system and the data type of a resource, as positions in [`Names`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Place {
     system: u32,
     data_type: u32,
 }
 
-/// The names of a place.
 #[derive(Debug, Clone, Copy)]
 struct PlaceNames<'a> {
     place: Place,
@@ -307,7 +302,7 @@ impl Names {
     }
 }
 
-/// What the item of a resource is made of.
+/// What the item of a resource is built from.
 #[derive(Debug)]
 struct Seed<'a> {
     resource: &'a Resource,
@@ -316,16 +311,15 @@ struct Seed<'a> {
     parent: Option<Uuid>,
 }
 
-/// Where the target of a resource comes from.
 #[derive(Debug, Clone, Copy)]
 enum Owner<'a> {
-    /// The back-end left it in the metadata.
+    /// The target item is in `backend_metadata`.
     Given(&'a TargetItem),
-    /// It is made, with this project and GID.
+    /// The target is built from this project and GID.
     Group { project: &'a str, gid: u32 },
 }
 
-/// Tenants and customers, each made by the first resource that names it.
+/// Tenants and customers. The first resource that names one creates it.
 #[derive(Default)]
 struct Nodes<'a> {
     items: Vec<Item<'a>>,
@@ -334,7 +328,7 @@ struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// The nodes above a resource, made where they are missing: its tenant, its customer, the customer's own tenant.
+    /// The nodes above a resource, created if missing: its tenant, its customer, the customer's own tenant.
     fn above(&mut self, names: PlaceNames<'_>, resource: &'a Resource, customers: &'a Customers) -> [Option<u32>; 3] {
         let (system, data_type) = (names.system.identifier.as_str(), names.data_type.key.as_str());
         let (customer_path, tenant_path) = resource.backend_id.as_deref().map_or((None, None), mount::above);
@@ -436,7 +430,7 @@ impl<'a> Catalogue<'a> {
                 target_type: resource.target_type(),
                 target_item: target(resource, owner, self.identities, self.policy),
             },
-            // What does not compute has no seed.
+            // A resource whose quotas are out of range has no seed.
             quotas: quota::calculate(&resource.limits, &resource.options, self.policy.inodes).unwrap_or_default(),
             old_quotas,
             new_quotas,
@@ -454,7 +448,7 @@ impl<'a> Catalogue<'a> {
 
 type OldAndNew = (Option<[Quota; 4]>, Option<[Quota; 4]>);
 
-/// Quotas before and after the update in progress; none when there is no update or it does not compute.
+/// Quotas before and after the update in progress; `None` without an update or when its quotas are out of range.
 fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
     let update = resource.order.as_ref()?.update.as_ref()?;
     let quotas = |limits: &Option<_>, options: &Option<_>| {
@@ -465,7 +459,7 @@ fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
     Some((quotas(&update.old_limits, &update.old_options)?, quotas(&update.new_limits, &update.new_options)?))
 }
 
-/// Where the target of a resource comes from, or why its GID is unknown.
+/// The owner of a resource, or why its GID is unknown.
 fn owner<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<Owner<'a>, String> {
     if let (Some(given), false) = (&resource.metadata_target, policy.ignore_metadata_targets) {
         return Ok(Owner::Given(given));
@@ -507,7 +501,7 @@ fn target<'a>(resource: &Resource, owner: Owner<'a>, identities: &Identities, po
     })
 }
 
-/// The project that a resource's GID belongs to, and the GID.
+/// The project that owns the resource's GID, and the GID.
 fn gid<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<(&'a str, u32), String> {
     let slug = resource.project_slug.as_str();
     let reason = match identities.gids.get(slug) {
@@ -520,7 +514,7 @@ fn gid<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> 
         return Err(reason.to_owned());
     }
     let slug = match (slug, resource.target_type()) {
-        // What the Python proxy calls a project without a slug.
+        // The Python proxy uses this name for a project without a slug.
         ("", TargetType::User) => "default-project",
         ("", _) => "unknown",
         _ => slug,

@@ -1,31 +1,28 @@
-//! How many items there are of each sort.
+//! Counts items by storage system, target type and status.
 
 use crate::resource::Status;
 use crate::select::{Index, NODE_STATUS, Outcome};
 use crate::target::TargetType;
 
-/// Items of one sort.
+/// The number of items with one storage system, target type and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// Name of the storage system.
     pub system: String,
-    /// What the items are for.
     pub target_type: TargetType,
-    /// Their status.
     pub status: Status,
-    /// How many there are, perhaps none.
+    /// Number of items; may be 0.
     pub items: usize,
 }
 
 impl Index {
-    /// The number of items of each sort that there can be, in the order of systems, target types and statuses.
+    /// All counts, zero included, ordered by system, target type and status.
     pub fn counts(&self) -> Vec<Count> {
-        let sorts = sorts();
+        let target_types_and_statuses = target_types_and_statuses();
         let mut counts: Vec<_> = self
             .systems
             .iter()
             .flat_map(|system| {
-                sorts.iter().map(|&(target_type, status)| Count {
+                target_types_and_statuses.iter().map(|&(target_type, status)| Count {
                     system: system.clone(),
                     target_type,
                     status,
@@ -34,15 +31,15 @@ impl Index {
             })
             .collect();
         let mut add = |system: u32, target_type, status| {
-            if let Some(sort) = sorts.iter().position(|sort| *sort == (target_type, status)) {
-                counts[system as usize * sorts.len() + sort].items += 1;
+            if let Some(sort) = target_types_and_statuses.iter().position(|sort| *sort == (target_type, status)) {
+                counts[system as usize * target_types_and_statuses.len() + sort].items += 1;
             }
         };
         let mut met = vec![false; self.nodes as usize];
         for leaf in &self.leaves {
             let kinds = [TargetType::Tenant, TargetType::Customer, TargetType::Tenant];
             for (node, kind) in leaf.above.into_iter().zip(kinds) {
-                // A node is of the system of any resource below it.
+                // A node belongs to the system of any resource below it.
                 if let Some(node) = node
                     && !std::mem::replace(&mut met[node as usize], true)
                 {
@@ -58,8 +55,8 @@ impl Index {
     }
 }
 
-/// The sorts of items within a system.
-fn sorts() -> Vec<(TargetType, Status)> {
+/// The possible pairs of target type and status within a system.
+fn target_types_and_statuses() -> Vec<(TargetType, Status)> {
     let nodes = [TargetType::Tenant, TargetType::Customer].map(|kind| (kind, NODE_STATUS));
     let of_resources =
         |kind| Status::ALL.into_iter().filter(|s| *s != Status::Unknown).map(move |status| (kind, status));
@@ -76,14 +73,14 @@ mod tests {
     use crate::testing::{customers, identities, policy, resource};
 
     #[test]
-    fn every_item_is_counted_once_where_it_belongs() {
+    fn every_item_is_counted_once() {
         let resources = [
             json!({}),
             json!({"project_slug": "proj-2"}),
             json!({"state": "Erred"}),
             json!({"attributes": {"storage_data_type": "users"}, "provider_slug": "eth"}),
             json!({"offering_slug": "vast", "customer_slug": "stranger"}),
-            // Its nodes are there, it is not.
+            // This resource is skipped, but its nodes are counted.
             json!({"offering_slug": "vast", "project_slug": "lost", "provider_slug": "eth"}),
         ]
         .map(resource);
@@ -95,7 +92,7 @@ mod tests {
             *expected.entry(sort).or_default() += 1;
         }
         let counts = catalogue.index.counts();
-        assert_eq!(counts.len(), 2 * 14, "also those of which there is none");
+        assert_eq!(counts.len(), 2 * 14, "zero counts are included");
         let found = counts.iter().filter(|count| count.items > 0);
         let found = found.map(|c| ((c.system.clone(), c.target_type.as_str(), c.status.as_str()), c.items));
         assert_eq!(found.collect::<HashMap<_, _>>(), expected);

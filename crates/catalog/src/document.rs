@@ -1,4 +1,4 @@
-//! The published document: one item a tenant, customer, project or user.
+//! The published document: one item for each tenant, customer, project or user.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::quota::Quota;
 use crate::resource::Status;
 use crate::target::{self, TargetItem, TargetType};
 
-/// One item of the document: a directory with its owner, its quotas and where to report.
-// Keys are never added here (decision D15).
+/// One item of the document: a directory with its owner, its quotas and its callback links.
+// Do not add keys here (decision D15).
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -20,26 +20,26 @@ pub struct Item<'a> {
     /// UUID of the offering (for a tenant), of the customer, or of the resource (for a project or user). A tenant or
     /// customer has one item for each storage system and data type, all with the same UUID.
     pub item_id: Uuid,
-    /// What is to be done with the directory, or was done; always `pending` for a tenant or customer.
+    /// What must be done, or was done, with the directory; always `pending` for a tenant or customer.
     pub status: Status,
-    /// Where the directory is.
+    /// Path of the directory.
     pub mount_point: MountPoint<'a>,
     /// Mode of the directory.
     pub permission: Permission<'a>,
     /// The storage system.
     #[serde(serialize_with = "rendered")]
     pub storage_system: Arc<Named>,
-    /// The kind of file system.
+    /// The file system.
     #[serde(serialize_with = "rendered")]
     pub storage_file_system: Arc<Named>,
     /// The data type.
     #[serde(serialize_with = "rendered")]
     pub storage_data_type: Arc<Named>,
-    /// Whom the directory is for.
+    /// The owner of the directory.
     #[cfg_attr(feature = "schema", schema(value_type = crate::schema::Target<'a>))]
     pub target: Target<'a>,
-    /// The quotas that apply now: soft space, hard space, soft inodes, hard inodes. Null for a tenant or customer, and
-    /// where no space is granted.
+    /// The current quotas: soft space, hard space, soft inodes, hard inodes. Null for a tenant or customer, and if no space
+    /// is granted.
     #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub quotas: Option<[Quota; 4]>,
     /// The quotas before the order in progress, in the same order. Null unless that order changes them.
@@ -48,63 +48,63 @@ pub struct Item<'a> {
     /// The quotas after the order in progress, in the same order. Null unless that order changes them.
     #[cfg_attr(feature = "schema", schema(min_items = 4, max_items = 4))]
     pub new_quotas: Option<[Quota; 4]>,
-    /// `itemId` of the customer (for a project or user) or tenant (for a customer) above; null where there is none.
+    /// `itemId` of the parent: the customer of a project or user, the tenant of a customer. Null if there is none.
     pub parent_item_id: Option<Uuid>,
-    /// POST here accepts the order.
+    /// POST to this URL accepts the order.
     #[serde(rename = "approve_by_provider_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub approve_by_provider_url: Option<String>,
-    /// POST here refuses the order.
+    /// POST to this URL rejects the order.
     #[serde(rename = "reject_by_provider_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub reject_by_provider_url: Option<String>,
-    /// POST here says that the order is carried out.
+    /// POST to this URL reports that the order is carried out.
     #[serde(rename = "set_state_done_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_done_url: Option<String>,
-    /// POST here says that the order failed for good.
+    /// POST to this URL reports that the order failed for good.
     #[serde(rename = "set_state_erred_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_erred_url: Option<String>,
-    /// POST here tells Waldur the resource's path in the storage system.
+    /// POST to this URL sets the resource's path in the storage system.
     #[serde(rename = "set_backend_id_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_backend_id_url: Option<String>,
-    /// POST here changes the resource's options without an order.
+    /// POST to this URL changes the resource's options without an order.
     #[serde(rename = "update_resource_options_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub update_resource_options_url: Option<String>,
-    /// POST here brings the resource back to the state OK.
+    /// POST to this URL brings the resource back to the state OK.
     #[serde(rename = "set_state_ok_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_ok_url: Option<String>,
 }
 
-/// The order in progress of a project's or user's item, in Waldur's own words.
+/// The order in progress for a project's or user's item, as Waldur spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OrderInProgress<'a> {
-    /// UUID of the order, with dashes; null where Waldur tells none.
+    /// UUID of the order, with dashes; null if Waldur does not return it.
     pub uuid: Option<Uuid>,
-    /// Type of the order: `Create`, `Update`, `Terminate` or another one; null where Waldur tells none.
+    /// Type of the order: `Create`, `Update`, `Terminate` or another one; null if Waldur does not return it.
     #[serde(rename = "type")]
     pub kind: Option<&'a str>,
-    /// State of the order, for example `pending-provider` or `executing`; null where Waldur tells none.
+    /// State of the order, for example `pending-provider` or `executing`; null if Waldur does not return it.
     pub state: Option<&'a str>,
-    /// Type of the offering, for example `Marketplace.Slurm`; null where Waldur tells none.
+    /// Type of the offering, for example `Marketplace.Slurm`; null if Waldur does not return it.
     pub offering_type: Option<&'a str>,
-    /// The options that an order of type Update asks for, as Waldur tells them; absent where it asks for none.
+    /// The options that an order of type Update requests, as Waldur returns them; absent if it requests none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<std::collections::BTreeMap<String, serde_json::Value>>, nullable = false))]
     pub new_options: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
-/// Where a directory is.
+/// Path of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MountPoint<'a> {
-    /// Absolute path of the directory, or the path that Waldur holds for the resource as it stands.
+    /// Absolute path of the directory, or the path stored in Waldur for the resource, unchanged.
     pub default: Cow<'a, str>,
 }
 
@@ -132,7 +132,7 @@ impl<'a> Permission<'a> {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Named {
-    /// UUIDv5 of the kind of thing and its name: the same for ever.
+    /// UUIDv5 of the kind and the name; it never changes.
     pub item_id: Uuid,
     /// The name in lower case.
     pub key: String,
@@ -140,9 +140,9 @@ pub struct Named {
     pub name: String,
     /// Always true.
     pub active: bool,
-    /// The key for a data type, empty for the others.
+    /// The key of a data type; empty for a storage system or file system.
     pub path: String,
-    /// All this as JSON, made once: a third of each item is such names.
+    /// The other fields as JSON, rendered once because these names are a third of each item.
     #[serde(skip)]
     json: Box<RawValue>,
 }
@@ -170,25 +170,23 @@ fn rendered<S: Serializer>(named: &Arc<Named>, serializer: S) -> Result<S::Ok, S
     named.json.serialize(serializer)
 }
 
-/// Whom a directory is for.
+/// The owner of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target<'a> {
-    /// Kind of target.
     pub target_type: TargetType,
-    /// The target itself.
     pub target_item: TargetOf<'a>,
 }
 
-/// The target of a node or of a resource.
+/// The target of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum TargetOf<'a> {
     /// A tenant or customer.
     Node(NodeTarget<'a>),
-    /// A project or user, made for this item.
+    /// A project or user, built for this item.
     Made(TargetItem),
-    /// A project or user, as the back-end left it in `backend_metadata`.
+    /// A project or user from `backend_metadata`.
     Given(&'a TargetItem),
 }
 
@@ -197,7 +195,7 @@ pub enum TargetOf<'a> {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeTarget<'a> {
-    /// The same as the item's.
+    /// `itemId` of the item.
     pub item_id: Uuid,
     /// The slug; a tenant's in lower case.
     pub key: Cow<'a, str>,

@@ -1,4 +1,4 @@
-//! Reading single fields of a record that may hold anything.
+//! Reads single fields of an untrusted record.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// A record, or a field of one, that does not follow the mapping rules.
+/// A record, or a field of one, that breaks the mapping rules.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{field} {problem}")]
 pub struct Malformed {
     /// Path of the field in the record, for example `limits.storage`.
     pub field: &'static str,
-    /// What is wrong with it, without the value itself.
+    /// What is wrong, without the value itself.
     pub problem: &'static str,
 }
 
@@ -20,14 +20,14 @@ pub(crate) fn malformed<T>(field: &'static str, problem: &'static str) -> Result
     Err(Malformed { field, problem })
 }
 
-/// A field as it stands in the record; `None` when absent or null.
+/// A raw field of the record; `None` when absent or null.
 pub(crate) type Raw<'a> = Option<&'a RawValue>;
 
 fn read<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// A text that must be there. It may be empty.
+/// Reads a required text, which may be empty.
 pub(crate) fn text(field: &'static str, raw: Raw<'_>) -> Result<String, Malformed> {
     match raw {
         None => malformed(field, "is missing"),
@@ -35,22 +35,22 @@ pub(crate) fn text(field: &'static str, raw: Raw<'_>) -> Result<String, Malforme
     }
 }
 
-/// A text that may be absent or null.
+/// Reads an optional text; `None` when absent or null.
 pub(crate) fn optional_text(field: &'static str, raw: Raw<'_>) -> Result<Option<String>, Malformed> {
     raw.map(|raw| text(field, Some(raw))).transpose()
 }
 
-/// A UUID that must be there, with or without dashes.
+/// Reads a required UUID, with or without dashes.
 pub(crate) fn uuid(field: &'static str, raw: Raw<'_>) -> Result<Uuid, Malformed> {
     let text = text(field, raw)?;
     Uuid::parse_str(&text).map_or_else(|_| malformed(field, "is not a UUID"), Ok)
 }
 
-/// The fields of a map as `T`; `T::default()` when the map is absent or null.
+/// Reads a map as `T`; returns `T::default()` when the map is absent or null.
 pub(crate) fn map<T: DeserializeOwned + Default>(field: &'static str, raw: Raw<'_>) -> Result<T, Malformed> {
     match raw {
         None => Ok(T::default()),
-        // A struct would also be read from a list, element by element.
+        // serde would also read a struct from a list, element by element.
         Some(raw) if raw.get().starts_with('{') => {
             read(raw).map_or_else(|| malformed(field, "holds a key twice or is not readable"), Ok)
         }
@@ -58,7 +58,7 @@ pub(crate) fn map<T: DeserializeOwned + Default>(field: &'static str, raw: Raw<'
     }
 }
 
-/// A finite number, or a text that spells one; `None` for null.
+/// Reads a finite number, or text that spells one; `None` for null.
 pub(crate) fn number(field: &'static str, value: &Value) -> Result<Option<f64>, Malformed> {
     let number = match value {
         Value::Null => return Ok(None),
@@ -72,7 +72,7 @@ pub(crate) fn number(field: &'static str, value: &Value) -> Result<Option<f64>, 
     }
 }
 
-/// [`number`], and not below 0.
+/// Like [`number`], but rejects negative numbers.
 pub(crate) fn amount(field: &'static str, value: &Value) -> Result<Option<f64>, Malformed> {
     match number(field, value)? {
         Some(number) if number < 0.0 => malformed(field, "is negative"),
@@ -80,11 +80,11 @@ pub(crate) fn amount(field: &'static str, value: &Value) -> Result<Option<f64>, 
     }
 }
 
-/// [`number`], truncated to an integer, and not below 0 then.
+/// Like [`number`], but truncates to an integer and then rejects negative numbers.
 pub(crate) fn whole_amount(field: &'static str, value: &Value) -> Result<Option<f64>, Malformed> {
     match number(field, value)?.map(f64::trunc) {
         Some(number) if number < 0.0 => malformed(field, "is negative"),
-        // Truncating -0.5 leaves a negative zero.
+        // Truncating -0.5 gives a negative zero; adding 0.0 removes the sign.
         other => Ok(other.map(|number| number + 0.0)),
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_may_be_spelled() {
+    fn numbers_may_be_text() {
         for (value, expected) in [
             (json!(null), Ok(None)),
             (json!(10), Ok(Some(10.0))),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_amounts_are_truncated_before_they_are_judged() {
+    fn whole_amounts_are_truncated_before_validation() {
         assert_eq!(whole_amount("x", &json!(4000.9)), Ok(Some(4000.0)));
         assert_eq!(whole_amount("x", &json!("77")), Ok(Some(77.0)));
         assert_eq!(whole_amount("x", &json!(-0.5)).map(|zero| zero.map(f64::is_sign_positive)), Ok(Some(true)));

@@ -1,4 +1,4 @@
-//! Unix identities: those that were looked up, and those that development mode invents.
+//! Unix identities: looked up, or generated in development mode.
 
 use std::collections::HashMap;
 
@@ -6,31 +6,29 @@ use crate::policy::Policy;
 use crate::resource::Resource;
 use crate::target::TargetType;
 
-/// What the HPC User API said.
+/// Identities from the HPC User API.
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
-    /// For a project slug: its Unix GID, or why it has none.
+    /// Unix GID by project slug, or why the project has none.
     pub gids: HashMap<String, Result<u32, String>>,
-    /// For a resource slug: the user behind it.
+    /// Users by resource slug.
     pub users: HashMap<String, UserIdentity>,
 }
 
-/// What is known of a user.
+/// Unix UID and e-mail address of a user, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserIdentity {
-    /// Unix UID.
     pub uid: Option<u32>,
-    /// E-mail address.
     pub email: Option<String>,
 }
 
-/// Slug of the project whose GID the item of this resource needs, if it has to be looked up.
+/// Slug of the project whose GID must be looked up for this resource; `None` if no lookup is needed.
 pub fn wanted_project<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
     let wanted = needs_lookup(resource, policy) && !resource.project_slug.is_empty();
     wanted.then_some(resource.project_slug.as_str())
 }
 
-/// Slug of the resource by which the user that its item shows is looked up, if it shows one that has to be.
+/// Slug of the resource whose user must be looked up for its item; `None` if no lookup is needed.
 pub fn wanted_user<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
     let is_user = resource.target_type() == TargetType::User;
     let wanted = needs_lookup(resource, policy) && is_user && !resource.slug.is_empty();
@@ -41,23 +39,23 @@ fn needs_lookup(resource: &Resource, policy: &Policy) -> bool {
     policy.ignore_metadata_targets || resource.metadata_target.is_none()
 }
 
-/// Development mode's GID of a project: 30000 to 39999, the same on every machine (decision D6).
+/// GID of a project in development mode: 30000 to 39999, the same on every machine (decision D6).
 pub fn mock_gid(project_slug: &str) -> u32 {
-    30_000 + spread(project_slug)
+    30_000 + hash_10_000(project_slug)
 }
 
-/// Development mode's UID of a user: 20000 to 29999, the same on every machine (decision D6).
+/// UID of a user in development mode: 20000 to 29999, the same on every machine (decision D6).
 pub fn mock_uid(resource_slug: &str) -> u32 {
-    20_000 + spread(resource_slug)
+    20_000 + hash_10_000(resource_slug)
 }
 
-/// Development mode's e-mail address of a user, in a domain that nobody has.
+/// E-mail address of a user in development mode, in a domain that does not exist.
 pub fn mock_email(resource_slug: &str) -> String {
     format!("user-{resource_slug}@example.com")
 }
 
-/// FNV-1a, 64 bits, of the UTF-8 text, modulo 10,000.
-fn spread(text: &str) -> u32 {
+/// 64-bit FNV-1a hash of the UTF-8 text, modulo 10,000.
+fn hash_10_000(text: &str) -> u32 {
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

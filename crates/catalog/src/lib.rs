@@ -1,9 +1,9 @@
 //! The storage catalogue: Waldur's resources in, the published document out.
 //!
-//! Everything here is a pure function of its arguments. [`Resource::parse`] turns one record of Waldur into a
-//! [`Resource`] or says why it cannot; [`build()`] turns resources, customers and identities into the [`Catalogue`];
-//! [`Index::select`] picks what a filter asks for. There is no clock, no network and no log, so a test of a rule is a
-//! call of a function.
+//! Everything here is a pure function of its arguments. [`Resource::parse`] parses one record of Waldur into a
+//! [`Resource`] or returns why it cannot; [`build()`] turns resources, customers and identities into the [`Catalogue`];
+//! [`Index::select`] selects the items that match a filter. There is no clock, no network and no log, so a test of a
+//! rule is a function call.
 
 mod build;
 mod count;

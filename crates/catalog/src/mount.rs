@@ -1,21 +1,18 @@
-//! Mount points: composed from slugs, or derived from a path that Waldur already knows.
+//! Mount points: built from slugs, or derived from a `backend_id`.
 
-/// Mount point of a tenant.
 pub(crate) fn of_tenant(system: &str, data_type: &str, provider: &str) -> String {
     format!("/{system}/{data_type}/{provider}")
 }
 
-/// Mount point of a customer.
 pub(crate) fn of_customer(system: &str, data_type: &str, provider: &str, customer: &str) -> String {
     format!("/{system}/{data_type}/{provider}/{customer}")
 }
 
-/// Mount point of a project or user.
 pub(crate) fn of_project(system: &str, data_type: &str, provider: &str, customer: &str, project: &str) -> String {
     format!("/{system}/{data_type}/{provider}/{customer}/{project}")
 }
 
-/// Mount points of customer and tenant above a `backend_id`; `None` where nothing is left of the path.
+/// Mount points of the customer and of the tenant above a `backend_id`; `None` where the path has no such parent.
 pub(crate) fn above(backend_id: &str) -> (Option<&str>, Option<&str>) {
     let customer = parent(backend_id.trim_end_matches('/'));
     let tenant = parent(customer);
@@ -23,11 +20,11 @@ pub(crate) fn above(backend_id: &str) -> (Option<&str>, Option<&str>) {
     (Some(customer).filter(|path| some(path)), Some(tenant).filter(|path| some(path)))
 }
 
-/// The directory part of a POSIX path, as `dirname` of Python's `posixpath` gives it.
+/// The directory part of a POSIX path, like `dirname` of Python's `posixpath`.
 fn parent(path: &str) -> &str {
     let head = path.rfind('/').map_or("", |slash| &path[..=slash]);
     let without_slashes = head.trim_end_matches('/');
-    // A head of slashes alone is the root and stays.
+    // A head that consists of slashes only is the root: keep it.
     if without_slashes.is_empty() { head } else { without_slashes }
 }
 

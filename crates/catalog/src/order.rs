@@ -1,4 +1,4 @@
-//! The order in progress of a resource: what it changes, and where a provisioner reports.
+//! The order in progress of a resource: what it changes, and where a provisioner reports the result.
 
 use std::collections::BTreeMap;
 
@@ -11,39 +11,35 @@ use crate::field::{self, Malformed, Raw};
 use crate::quota::{Limits, LimitsRecord, Options, OptionsRecord};
 use crate::resource::{Resource, State};
 
-/// An order in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// UUID of the order, where the record tells one.
+    /// UUID of the order, if the record has one.
     pub uuid: Option<Uuid>,
-    /// Where the order lives in Waldur's API; the root of its callback links.
+    /// URL of the order in Waldur's API; callback links are built from it.
     pub url: Option<String>,
-    /// State of the order.
     pub state: OrderState,
     /// The state as Waldur spells it.
     pub state_name: Option<String>,
-    /// Type of the order.
     pub kind: OrderType,
     /// The type as Waldur spells it.
     pub kind_name: Option<String>,
-    /// What an order of type Update changes; `None` when it changes no quotas or cannot be read.
+    /// Changes by an order of type Update; `None` when it changes no quotas or cannot be read.
     pub update: Option<Update>,
-    /// Why the quotas that an order of type Update asks for cannot be trusted, with the field that says so.
+    /// Why the quotas that an order of type Update requests cannot be trusted, with the name of the field.
     pub(crate) unreadable: Option<String>,
-    /// The number `storage` in the order's own limits, in TB; `None` where it is absent or cannot be read.
+    /// The number `storage` in the order's own limits, in TB; `None` when absent or not readable.
     pub(crate) storage: Option<f64>,
-    /// The options that an order of type Update asks for, as Waldur tells them; `None` where it asks for none.
+    /// The options that an order of type Update requests, as Waldur returns them; `None` if it requests none.
     pub new_options: Option<Map<String, Value>>,
 }
 
 /// State of an order, as far as the catalogue distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderState {
-    /// Waits for the customer's approval.
+    /// Waiting for the customer's approval.
     PendingConsumer,
-    /// Waits for the provider's approval.
+    /// Waiting for the provider's approval.
     PendingProvider,
-    /// Is being carried out.
     Executing,
     /// Any other state.
     Other,
@@ -52,17 +48,17 @@ pub enum OrderState {
 /// Type of an order, as far as the catalogue distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderType {
-    /// Makes a resource.
+    /// Creates a resource.
     Create,
     /// Changes limits or options.
     Update,
-    /// Ends a resource.
+    /// Terminates a resource.
     Terminate,
     /// Any other type.
     Other,
 }
 
-/// What an order of type Update changes. What is `None` is taken from the resource.
+/// Changes by an order of type Update. A field that is `None` keeps the resource's value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Update {
     pub(crate) old_limits: Option<Limits>,
@@ -71,77 +67,70 @@ pub struct Update {
     pub(crate) new_options: Option<Options>,
 }
 
-/// Where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
+/// URLs where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(clippy::struct_field_names, reason = "the document's own names")]
+#[expect(clippy::struct_field_names, reason = "the document's keys")]
 pub(crate) struct CallbackLinks {
-    /// POST here accepts the order.
     pub(crate) approve_by_provider_url: Option<String>,
-    /// POST here refuses the order.
     pub(crate) reject_by_provider_url: Option<String>,
-    /// POST here says that the order is carried out.
     pub(crate) set_state_done_url: Option<String>,
-    /// POST here says that the order failed for good.
     pub(crate) set_state_erred_url: Option<String>,
-    /// POST here tells Waldur the resource's path in the storage system.
     pub(crate) set_backend_id_url: Option<String>,
-    /// POST here changes the resource's options without an order.
     pub(crate) update_resource_options_url: Option<String>,
-    /// POST here brings the resource back to the state OK.
     pub(crate) set_state_ok_url: Option<String>,
 }
 
-/// A resource that is in transition (Creating, Updating, Terminating, Erred) without an order in progress (decision D25).
+/// Links of a resource in transition (Creating, Updating, Terminating, Erred) without an order in progress (decision D25).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResourceLinks<'a> {
-    /// POST here brings the resource to the state OK. Older releases of Waldur answer 404.
+    /// POST to this URL brings the resource to the state OK. Older releases of Waldur answer 404.
     #[cfg_attr(feature = "schema", schema(format = "uri"))]
     pub set_state_ok_url: String,
-    /// The resource's `backend_id` in Waldur; null where it has none. A resource that is Creating without an order or a
-    /// `backend_id` was never made: its order was deleted.
+    /// The resource's `backend_id` in Waldur; null if it has none. A resource in the state Creating without an order and
+    /// without a `backend_id` was never created: its order was deleted.
     pub backend_id: Option<&'a str>,
 }
 
-/// Whether Waldur can bring a resource in this state to OK.
+/// Whether Waldur can change a resource from this state to OK.
 fn can_be_set_ok(state: State) -> bool {
     matches!(state, State::Erred | State::Creating | State::Updating | State::Terminating)
 }
 
-/// Where Waldur brings a resource to the state OK; `None` for one in another state, or with an order in progress, whose links
-/// lead there.
+/// URL in Waldur that brings a resource to the state OK; `None` if the state does not allow it, or if an order is in
+/// progress, whose callback links include it.
 pub(crate) fn set_state_ok_url(waldur: &str, resource: &Resource) -> Option<String> {
     let applies = resource.order.is_none() && can_be_set_ok(resource.effective_state());
     applies.then(|| format!("{waldur}/marketplace-provider-resources/{}/{SET_STATE_OK}/", resource.uuid))
 }
 
-/// The same link at the proxy whose public URL is `relay`.
+/// Relayed form of [`set_state_ok_url`], below the proxy's public URL `relay`.
 pub(crate) fn relayed_set_state_ok_url(relay: &str, resource: Uuid) -> String {
     format!("{relay}/api/callbacks/resources/{resource}/{SET_STATE_OK}/")
 }
 
-/// The action that brings a resource to the state OK, as paths name it.
+/// The action that brings a resource to the state OK, as spelled in URL paths.
 const SET_STATE_OK: &str = "set_state_ok";
-/// What may be done with an order, as paths name it.
+/// Actions on an order, as spelled in URL paths.
 pub const ORDER_ACTIONS: [&str; 4] = ["approve_by_provider", "reject_by_provider", "set_state_done", "set_state_erred"];
-/// What may be done with a resource that has an order in progress, as paths name it; the last also without one.
+/// Actions on a resource with an order in progress, as spelled in URL paths; the last one also works without an order.
 pub const RESOURCE_ACTIONS: [&str; 3] = ["set_backend_id", "update_options_direct", SET_STATE_OK];
 
-/// The callbacks that are relayed for an item with an order in progress, or in transition without one.
+/// The callbacks to relay for an item with an order in progress, or in transition without one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Callbacks {
-    /// UUID of the resource, which is that of the item.
+    /// UUID of the resource, and `itemId` of its item.
     pub resource: Uuid,
-    /// UUID of the order; `None` where Waldur gives none, or there is no order.
+    /// UUID of the order; `None` if Waldur does not return it, or if there is no order.
     pub order: Option<Uuid>,
-    /// State of the order as Waldur spells it; `None` where there is no order.
+    /// State of the order as Waldur spells it; `None` if there is no order.
     pub state: Option<String>,
-    /// Links to Waldur, by the action; those that the order's state allows.
+    /// Waldur URLs by action, for the actions that the order's state allows.
     pub links: BTreeMap<String, String>,
 }
 
 impl CallbackLinks {
-    /// All links with their actions, [`ORDER_ACTIONS`] and then [`RESOURCE_ACTIONS`].
+    /// All links with their actions: [`ORDER_ACTIONS`], then [`RESOURCE_ACTIONS`].
     fn by_action(&mut self) -> impl Iterator<Item = (&'static str, &mut Option<String>)> {
         let links = [
             &mut self.approve_by_provider_url,
@@ -155,8 +144,8 @@ impl CallbackLinks {
         ORDER_ACTIONS.into_iter().chain(RESOURCE_ACTIONS).zip(links)
     }
 
-    /// The same callbacks at the proxy whose public URL is `relay`. Those of an order without a UUID are left out: there
-    /// is nothing to address them by.
+    /// Rewrites the links to the proxy, whose public URL is `relay`. Removes the order's links if the order has no UUID,
+    /// which the proxy needs to address it.
     pub(crate) fn relayed(mut self, relay: &str, order: Option<Uuid>, resource: Uuid) -> Self {
         for (action, link) in self.by_action() {
             let place = if RESOURCE_ACTIONS.contains(&action) {
@@ -171,7 +160,7 @@ impl CallbackLinks {
 }
 
 impl Callbacks {
-    /// Those of a resource in transition without an order.
+    /// Callbacks of a resource in transition without an order.
     pub(crate) fn without_order(resource: &Resource, waldur: &str) -> Option<Self> {
         let link = set_state_ok_url(waldur, resource)?;
         let links = BTreeMap::from([(SET_STATE_OK.to_owned(), link)]);
@@ -230,7 +219,7 @@ impl Order {
             _ => None,
         };
         let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
-        // Nothing of the item depends on it.
+        // The item does not depend on the UUID, so an unreadable one is ignored.
         let uuid = field::uuid("order_in_progress.uuid", record.uuid).ok();
         Ok(Self { uuid, url, state, state_name, kind, kind_name, update, unreadable, storage, new_options })
     }
@@ -266,7 +255,7 @@ impl Order {
         links
     }
 
-    /// The callbacks to be relayed for a resource.
+    /// The callbacks to relay for a resource.
     pub(crate) fn callbacks(&self, resource: Uuid, effective: State) -> Callbacks {
         let mut links = self.callback_links(resource, effective);
         let links = links.by_action().filter_map(|(action, link)| Some((action.to_owned(), link.take()?))).collect();
@@ -274,8 +263,8 @@ impl Order {
     }
 }
 
-/// What an Update order changes, and why that cannot be trusted. Without either it changes no quotas, as a plan switch or a
-/// renewal does (decision D26).
+/// What an Update order changes, and why its quotas cannot be trusted. Both are `None` for an order that changes no
+/// quotas, such as a plan switch or a renewal (decision D26).
 fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<String>) {
     let attributes = match attributes {
         Value::Null => return (None, None),
@@ -308,31 +297,31 @@ fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<S
         }
     }
     if let Some(name) = ["limits", "new_limits", "options"].into_iter().find(|name| attributes.contains_key(*name)) {
-        unreadable = Some(format!("the order's attributes hold {name}, which is not understood"));
+        unreadable = Some(format!("the order's attributes contain {name}, which is not supported"));
     }
     ((update != Update::default()).then_some(update), unreadable)
 }
 
-/// Limits of an order; `name` is their key in messages.
+/// Reads the limits of an order; `name` is their key in messages.
 fn limits(name: &str, value: &Value) -> Result<Option<Limits>, String> {
     let record: Option<LimitsRecord> = filled_map(name, value)?;
     let names = || Ok(value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect());
     record.map(|record| Limits::read(&record, names)).transpose().map_err(|fault| of_order(name, &fault))
 }
 
-/// Options of an order; `name` is their key in messages.
+/// Reads the options of an order; `name` is their key in messages.
 fn options(name: &str, value: Option<&Value>) -> Result<Option<Options>, String> {
     let record: Option<OptionsRecord> = filled_map(name, value.unwrap_or(&Value::Null))?;
     record.map(Options::try_from).transpose().map_err(|fault| of_order(name, &fault))
 }
 
-/// A fault of a field, under the name that the map has in the order.
+/// The error of a field, named after the order's key `name`.
 fn of_order(name: &str, Malformed { field, problem }: &Malformed) -> String {
     let key = field.split_once('.').map_or(*field, |(_, key)| key);
     format!("the order's {name}.{key} {problem}")
 }
 
-/// A map with something in it; `None` for what counts as absent: everything that Python takes for false.
+/// Reads a non-empty map; `None` for every value that Python treats as false.
 fn filled_map<T: for<'de> Deserialize<'de>>(name: &str, value: &Value) -> Result<Option<T>, String> {
     match value {
         Value::Null | Value::Bool(false) => Ok(None),

@@ -1,4 +1,4 @@
-//! Quotas from limits and administrative overrides (specification 5.3).
+//! Calculates quotas from limits and administrative overrides (specification 5.3).
 
 use std::fmt;
 
@@ -7,18 +7,17 @@ use serde_json::Value;
 
 use crate::field::{self, Malformed, malformed};
 
-/// The limits of a resource.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Limits {
-    /// Storage in TB; finite, at least 0; `None` where the component `storage` is absent or null. The document shows that
-    /// as 0, so [`QuotaProblem`](crate::QuotaProblem) tells the two apart.
+    /// Storage in TB, finite and at least 0; `None` when the component `storage` is absent or null. The document shows
+    /// `None` as 0, so [`QuotaProblem`](crate::QuotaProblem) distinguishes them.
     pub storage: Option<f64>,
-    /// Names of the other components; only where `storage` is `None`.
+    /// Names of the other components; filled only when `storage` is `None`.
     pub others: Box<[String]>,
 }
 
 impl Limits {
-    /// Reads the map `limits` of a record. `names` lists its keys and runs only where `storage` is absent.
+    /// Reads the map `limits` of a record. `names` lists its keys; called only when `storage` is absent.
     pub(crate) fn read(
         record: &LimitsRecord,
         names: impl FnOnce() -> Result<Vec<String>, Malformed>,
@@ -28,13 +27,13 @@ impl Limits {
         Ok(Self { storage, others: others.into_iter().filter(|name| name != "storage").collect() })
     }
 
-    /// Storage in TB as the document shows it: 0 where there is none.
+    /// Storage in TB as the document shows it: 0 when absent.
     pub(crate) fn shown(&self) -> f64 {
         self.storage.unwrap_or(0.0)
     }
 }
 
-/// What an administrator set in the resource's options.
+/// Administrative overrides from the resource's options.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options {
     /// Hard space quota in TB; at least 0.
@@ -43,7 +42,6 @@ pub struct Options {
     pub soft_quota_inodes: Option<f64>,
     /// Hard inode quota; a whole number, at least 0.
     pub hard_quota_inodes: Option<f64>,
-    /// Mode of the directory.
     pub permissions: Option<Mode>,
 }
 
@@ -55,10 +53,10 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// What a directory has unless something else is said.
+    /// The mode of a directory without its own setting.
     pub const DEFAULT: Self = Self { digits: *b"775\0", length: 3 };
 
-    /// The mode spelled so; `None` for anything but three or four octal digits.
+    /// Parses three or four octal digits; `None` for anything else.
     pub fn of(text: &str) -> Option<Self> {
         let mut digits = [0; 4];
         let is_octal = text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
@@ -71,9 +69,8 @@ impl Mode {
         Some(Self { digits, length })
     }
 
-    /// The digits.
     pub fn as_str(&self) -> &str {
-        // Digits are always text.
+        // Octal digits are always valid UTF-8.
         str::from_utf8(&self.digits[..usize::from(self.length)]).unwrap_or_default()
     }
 }
@@ -84,7 +81,7 @@ impl fmt::Debug for Mode {
     }
 }
 
-/// How inode limits follow from the storage limit.
+/// How inode limits are calculated from the storage limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InodeRule {
     /// Inodes per TB.
@@ -95,19 +92,19 @@ pub struct InodeRule {
     pub hard_coefficient: f64,
 }
 
-/// One limit as it is published.
+/// One published limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Quota {
-    /// What is limited.
+    /// The limited resource.
     #[serde(rename = "type")]
     pub kind: QuotaType,
-    /// How much of it, in `unit`; a whole number for inodes.
+    /// Amount in `unit`; an integer for inodes.
     #[cfg_attr(feature = "schema", schema(minimum = 0))]
     pub quota: f64,
     /// Unit of `quota`.
     pub unit: Unit,
-    /// Whether the limit may be exceeded for a while.
+    /// Whether the limit may be exceeded for a grace time.
     #[serde(rename = "enforcementType")]
     pub enforcement: Enforcement,
 }
@@ -117,9 +114,7 @@ pub struct Quota {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum QuotaType {
-    /// Bytes.
     Space,
-    /// Files and directories.
     Inodes,
 }
 
@@ -128,9 +123,7 @@ pub enum QuotaType {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// Terabytes.
     Tera,
-    /// A count.
     None,
 }
 
@@ -139,20 +132,20 @@ pub enum Unit {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Enforcement {
-    /// For a grace time.
+    /// The quota may be exceeded for a grace time.
     Soft,
-    /// Never.
+    /// The quota may never be exceeded.
     Hard,
 }
 
-/// The keys of `limits` that count, as they stand in the record.
+/// The keys of `limits` that are read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct LimitsRecord {
     storage: Value,
 }
 
-/// The keys of `options` that count, as they stand in the record.
+/// The keys of `options` that are read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct OptionsRecord {
@@ -175,7 +168,7 @@ impl TryFrom<OptionsRecord> for Options {
     }
 }
 
-/// A directory's mode; `None` for null.
+/// Reads the mode of a directory; `None` for null.
 pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, Malformed> {
     match value {
         Value::Null => Ok(None),
@@ -184,11 +177,11 @@ pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, M
     }
 }
 
-/// The four quotas of a resource; `Ok(None)` when both space quotas are 0.
+/// Calculates the four quotas of a resource; `Ok(None)` when both space quotas are 0.
 ///
 /// # Errors
 ///
-/// An inode limit that is no finite number: the storage limit is absurdly large.
+/// An inode limit is not finite, because the storage limit is too large.
 pub fn calculate(limits: &Limits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
     let storage = limits.shown();
     let base = storage * rule.base_multiplier;
@@ -245,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_bought_and_nothing_granted_is_no_quota() {
+    fn no_storage_and_no_override_give_no_quota() {
         assert_eq!(amounts(0.0, &Options::default()), None);
         let granted = Options { hard_quota_space: Some(20.5), ..Options::default() };
         assert_eq!(amounts(0.0, &granted), Some([0.0, 20.5, 0.0, 0.0]));
     }
 
     #[test]
-    fn an_absurd_limit_is_malformed_whatever_the_overrides() {
+    fn a_limit_out_of_range_is_malformed_despite_overrides() {
         let options = Options { soft_quota_inodes: Some(1.0), hard_quota_inodes: Some(1.0), ..Options::default() };
         assert!(calculate(&limits(1e308), &options, RULE).is_err());
     }

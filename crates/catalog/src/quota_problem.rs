@@ -1,7 +1,7 @@
-//! Quotas that cannot be trusted: the document shows a number, but nobody asked for that number.
+//! Quotas that cannot be trusted: the document shows a number that nobody asked for.
 //!
-//! The mapping rules turn what is absent into 0 and let an override win over the limit. A provisioner must not act on such
-//! a number, and must not reject an order because of it (decision D20), so the listing names each case and its cause.
+//! The mapping rules turn absent values into 0 and prefer an override to the limit. A provisioner must not apply such a
+//! number, and must not reject an order because of it (decision D20), so the listing reports each case and its cause.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,36 +15,31 @@ use crate::resource::{Resource, Status};
 pub struct QuotaProblem {
     /// The kind of problem.
     pub code: QuotaProblemCode,
-    /// The cause, for people: which limit or option, and its value.
+    /// The cause, for people to read: the limit or option, and its value.
     pub detail: String,
 }
 
 /// Kinds of quota problems. `missing_component`: the limits have no component `storage`. `pinned_by_option`: an option
-/// overrides the limit, so that a quota is 0 or its soft value is above its hard value. `unreadable_order`: the order changes
+/// overrides the limit, so that a quota is 0 or a soft quota exceeds its hard quota. `unreadable_order`: the order changes
 /// limits or options, but they cannot be read. `zero_limit`: the limit is 0, or too small for an inode quota.
-/// `zero_ordered`: the order itself asks for a limit of 0.
+/// `zero_ordered`: the order itself requests a limit of 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum QuotaProblemCode {
-    /// The limits have no component `storage`.
     MissingComponent,
-    /// An option overrides the limit in a way that makes no quota.
     PinnedByOption,
-    /// The order's limits or options cannot be read.
     UnreadableOrder,
-    /// The limit is 0, or too small for an inode quota.
     ZeroLimit,
-    /// The order itself asks for a limit of 0.
     ZeroOrdered,
 }
 
 impl QuotaProblemCode {
-    /// All codes, in the order in which they are documented.
+    /// All codes, in the documented order.
     pub const ALL: [Self; 5] =
         [Self::MissingComponent, Self::PinnedByOption, Self::UnreadableOrder, Self::ZeroLimit, Self::ZeroOrdered];
 
-    /// The code as it is published.
+    /// The code as published.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MissingComponent => "missing_component",
@@ -56,14 +51,14 @@ impl QuotaProblemCode {
     }
 }
 
-/// Component names in a message; the rest are counted.
+/// Maximum number of component names in a message; the rest are counted.
 const NAMED: usize = 5;
 
 impl QuotaProblem {
-    /// The problem of a resource's quotas, as they stand or as the order in progress changes them. `None` where there is
-    /// none, and where quotas no longer matter: the resource is terminated, or is about to be.
+    /// The problem with the quotas of a resource, or with those that its order in progress requests. `None` if there is no
+    /// problem, and if quotas no longer matter because the resource is terminated or about to be.
     pub fn of(resource: &Resource, rule: InodeRule) -> Option<Self> {
-        // What the customer has not approved may never come.
+        // An order that the customer has not approved may never be carried out.
         let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
         let ends = matches!(resource.status(), Status::Removed | Status::Removing);
         if ends || order.is_some_and(|order| order.kind == OrderType::Terminate) {
@@ -101,12 +96,12 @@ impl QuotaProblem {
     }
 }
 
-/// Why the quotas that an order asks for are unknown.
+/// Why the quotas that an order requests are unknown.
 fn unreadable(order: &Order, resource: &Resource) -> Option<String> {
     if let Some(detail) = &order.unreadable {
         return Some(detail.clone());
     }
-    // An order that changes no quotas repeats the limits of its resource.
+    // An order that does not change quotas repeats the limits of its resource.
     let (ordered, current) = (order.storage?, resource.limits.storage);
     if order.kind != OrderType::Update || order.update.is_some() || current == Some(ordered) {
         return None;
@@ -127,13 +122,13 @@ fn missing_component(limits: &Limits) -> String {
     format!("the limits have no component storage (present: {present})")
 }
 
-/// How an override of the hard space quota contradicts the limit of `storage` TB.
+/// Describes how an override of the hard space quota contradicts the limit of `storage` TB.
 fn pinned_space(storage: f64, options: &Options, owner: &str, limit: &str) -> Option<String> {
     let hard = options.hard_quota_space.filter(|hard| *hard < storage)?;
     Some(format!("{owner} option hard_quota_space ({hard} TB) pins the hard quota below the {limit} ({storage} TB)"))
 }
 
-/// Inode quotas that are 0, or soft above hard.
+/// Inode quotas that are 0, or a soft quota that exceeds its hard quota.
 fn inodes(limits: &Limits, options: &Options, rule: InodeRule, owner: &str) -> Option<(QuotaProblemCode, String)> {
     let Ok(quotas) = quota::calculate(limits, options, rule) else {
         return Some((
@@ -165,7 +160,7 @@ fn inodes(limits: &Limits, options: &Options, rule: InodeRule, owner: &str) -> O
 }
 
 #[cfg(test)]
-#[expect(clippy::needless_pass_by_value, reason = "literals of JSON read better by value")]
+#[expect(clippy::needless_pass_by_value, reason = "JSON literals are easier to read by value")]
 mod tests {
     use serde_json::{Value, json};
 
@@ -219,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_order_says_is_told_apart_from_what_it_leaves_out() {
+    fn an_order_requesting_zero_differs_from_an_order_without_limits() {
         let problem = |found: Option<(&str, String)>, code: &str, words: &str| {
             let (found, detail) = found.unwrap();
             assert!(found == code && detail.contains(words), "{found}: {detail}");
@@ -242,7 +237,7 @@ mod tests {
         problem(update(old(json!({"tb": 1})), json!({"tb": 2})), "missing_component", "(present: tb)");
         problem(update(json!({}), json!({"storage": 20})), "unreadable_order", "no old_limits");
         problem(update(json!("old_limits"), json!({})), "unreadable_order", "attributes are not a map");
-        problem(update(json!({"new_limits": {"storage": 1}}), json!({})), "unreadable_order", "hold new_limits");
+        problem(update(json!({"new_limits": {"storage": 1}}), json!({})), "unreadable_order", "contain new_limits");
         let cleared = json!({"old_options": {"hard_quota_space": 20}, "new_options": {"hard_quota_space": ""}});
         problem(update(cleared, json!({})), "unreadable_order", "new_options.hard_quota_space is not a number");
         let emptied = json!({"old_options": {"hard_quota_space": 20}, "new_options": {}});
@@ -253,14 +248,14 @@ mod tests {
         let created = with_order("Create", json!({}), json!({"storage": 0}));
         let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
         problem(of(changes), "zero_ordered", "storage is 0");
-        // Zero in the resource alone is not what the order asks for.
+        // The resource's limit is 0, but the order does not request 0.
         let created = with_order("Create", json!({}), json!({}));
         let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
         problem(of(changes), "zero_limit", "storage is 0");
     }
 
     #[test]
-    fn an_option_that_pins_the_old_limit_is_named_with_both_values() {
+    fn a_pinning_option_is_reported_with_both_values() {
         let order = with_order("Update", json!({"old_limits": {"storage": 10}}), json!({"storage": 20}));
         let changes = json!({"state": "Updating", "options": {"hard_quota_space": 10}, "order_in_progress": order});
         let detail = "resource option hard_quota_space (10 TB) pins the hard quota below the new limit (20 TB)";
@@ -268,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_of_what_ends_do_not_matter() {
+    fn terminated_resources_have_no_quota_problem() {
         assert_eq!(of(json!({"state": "Terminated", "limits": {}})), None);
         let order = with_order("Terminate", json!({}), json!({}));
         assert_eq!(of(json!({"limits": {}, "order_in_progress": order})), None);

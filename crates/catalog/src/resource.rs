@@ -1,4 +1,4 @@
-//! A resource of Waldur, read once and valid afterwards.
+//! A resource of Waldur, validated when it is parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,88 +13,68 @@ use crate::order::{Order, OrderState};
 use crate::quota::{self, Limits, LimitsRecord, Mode, Options, OptionsRecord};
 use crate::target::{self, TargetItem, TargetType};
 
-/// A resource, as far as the catalogue needs it.
+/// The fields of a Waldur resource that the catalogue needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// UUID of the resource and of its item.
+    /// UUID of the resource, and `itemId` of its item.
     pub uuid: Uuid,
-    /// Slug; perhaps empty.
+    /// May be empty.
     pub slug: String,
-    /// State as Waldur says it.
+    /// State in Waldur.
     pub state: State,
-    /// Path in the storage system, once there is one; not empty.
+    /// Path in the storage system, once it is set; not empty.
     pub backend_id: Option<String>,
-    /// UUID of the offering.
     pub offering_uuid: Uuid,
-    /// Slug of the offering.
     pub offering_slug: String,
-    /// Type of the offering as Waldur spells it, for example `Marketplace.Slurm`; `None` where the record does not tell.
+    /// Type of the offering as Waldur spells it, for example `Marketplace.Slurm`; `None` if the record has none.
     pub offering_type: Option<String>,
-    /// Slug of the project; perhaps empty.
+    /// May be empty.
     pub project_slug: String,
-    /// Slug of the customer; perhaps empty.
+    /// May be empty.
     pub customer_slug: String,
-    /// UUID of the customer, when the record tells it.
     pub customer_uuid: Option<Uuid>,
-    /// Name of the customer, when the record tells it.
     pub customer_name: Option<String>,
-    /// Slug of the provider; perhaps empty.
+    /// May be empty.
     pub provider_slug: String,
-    /// Name of the provider; perhaps empty.
+    /// May be empty.
     pub provider_name: String,
     /// Data type in lower case; not empty.
     pub data_type: String,
-    /// Mode of the directory.
     pub permission: Mode,
-    /// The limits.
     pub limits: Limits,
     /// Administrative overrides.
     pub options: Options,
-    /// Target item that the back-end left in `backend_metadata`.
+    /// Target item from `backend_metadata`.
     pub metadata_target: Option<Box<TargetItem>>,
-    /// The order in progress.
     pub order: Option<Box<Order>>,
 }
 
 /// State of a resource in Waldur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// Being made.
     Creating,
-    /// Failed.
     Erred,
-    /// In use.
     #[serde(rename = "OK")]
     Ok,
-    /// Ended.
     Terminated,
-    /// Being ended.
     Terminating,
-    /// Being changed.
     Updating,
     /// A state that this version does not know.
     Other,
 }
 
-/// Status of an item: `pending` to be made, `active` in use, `updating` to be changed, `removing` to be ended, `removed`
-/// ended, `error` failed. `unknown` is accepted as a filter; no item of Waldur has it.
+/// Status of an item: `pending` to be created, `active` in use, `updating` to be changed, `removing` to be terminated,
+/// `removed` terminated, `error` failed. `unknown` is accepted as a filter; no item from Waldur has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// To be made.
     Pending,
-    /// In use.
     Active,
-    /// To be ended.
     Removing,
-    /// Ended.
     Removed,
-    /// Failed.
     Error,
-    /// To be changed.
     Updating,
-    /// Accepted as a filter; no item has it.
     Unknown,
 }
 
@@ -116,18 +96,18 @@ impl State {
         }
     }
 
-    /// The known state spelled exactly so.
+    /// Parses the exact spelling of a known state.
     pub fn known(text: &str) -> Option<Self> {
         Self::KNOWN.into_iter().find(|state| state.as_str() == text)
     }
 }
 
 impl Status {
-    /// All statuses, in the order in which they are documented.
+    /// All statuses, in the documented order.
     pub const ALL: [Self; 7] =
         [Self::Pending, Self::Active, Self::Removing, Self::Removed, Self::Error, Self::Updating, Self::Unknown];
 
-    /// The status as it is published.
+    /// The status as published.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -161,16 +141,15 @@ impl FromStr for Status {
     }
 }
 
-/// A record that does not follow the mapping rules.
+/// A record that breaks the mapping rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// UUID of the resource; `None` when the row is not a record at all (decision D19).
+    /// UUID of the resource; `None` when the row is not a record (decision D19).
     pub uuid: Option<Uuid>,
-    /// Slug of the offering, where that can be read.
+    /// Slug of the offering, if readable.
     pub offering_slug: Option<String>,
-    /// What is wrong.
     pub fault: Malformed,
-    /// Slugs of the resource, its project and its offering, as far as they can be read.
+    /// Slugs of the resource, its project and its offering, as far as readable.
     whose: String,
 }
 
@@ -236,7 +215,7 @@ struct Record<'a> {
     order_in_progress: Raw<'a>,
 }
 
-/// The UUID of a record whose other fields cannot be read.
+/// Reads the UUID of a record whose other fields are not readable.
 #[derive(Deserialize)]
 struct Key<'a> {
     #[serde(borrow, default)]
@@ -250,10 +229,9 @@ struct AttributesRecord {
     permissions: Value,
 }
 
-/// The fields of a resource that [`Resource::parse`] reads, by the names that Waldur's `field` parameter takes.
+/// The fields of a resource that [`Resource::parse`] reads, as names for Waldur's `field` parameter.
 ///
-/// Waldur trims a nested order by the same names, so `type` and `url`, which a resource does not have, stand here for
-/// its order.
+/// Waldur filters a nested order by the same names, so the list includes `type` and `url`, which only the order has.
 pub const FIELDS: [&str; 20] = [
     "uuid",
     "slug",
@@ -278,11 +256,11 @@ pub const FIELDS: [&str; 20] = [
 ];
 
 impl Resource {
-    /// Reads one record of Waldur's resource list.
+    /// Parses one record of Waldur's resource list.
     ///
     /// # Errors
     ///
-    /// The first field that does not follow the mapping rules, and whose record it is, as far as that can be read.
+    /// The first field that breaks the mapping rules, and as much of the resource's identity as is readable.
     pub fn parse(raw: &RawValue) -> Result<Self, Rejected> {
         let unreadable = |uuid, problem| Rejected::new(uuid, [None; 3], Malformed { field: "the record", problem });
         if !raw.get().starts_with('{') {
@@ -319,14 +297,14 @@ impl Resource {
             uuid,
             slug: field::text("slug", record.slug)?,
             state: State::known(&field::text("state", record.state)?).unwrap_or(State::Other),
-            // Anything but text says that the storage system has not been told yet.
+            // Any value other than text means that the path is not set yet.
             backend_id: record
                 .backend_id
                 .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
                 .filter(|path| !path.is_empty()),
             offering_uuid: field::uuid("offering_uuid", record.offering_uuid)?,
             offering_slug: field::text("offering_slug", record.offering_slug)?,
-            // Nothing of the item depends on it.
+            // The item does not depend on the type, so an unreadable one is ignored.
             offering_type: field::optional_text("offering_type", record.offering_type).unwrap_or_default(),
             project_slug: slug("project_slug", record.project_slug)?,
             customer_slug: slug("customer_slug", record.customer_slug)?,
@@ -346,7 +324,7 @@ impl Resource {
         })
     }
 
-    /// The state that the document goes by: a change that the customer has not approved yet has not begun.
+    /// The state that the document is based on: a change that the customer has not approved has not started.
     pub fn effective_state(&self) -> State {
         match (self.state, &self.order) {
             (State::Updating | State::Terminating, Some(order)) if order.state == OrderState::PendingConsumer => {
@@ -356,7 +334,6 @@ impl Resource {
         }
     }
 
-    /// Status of the item.
     pub fn status(&self) -> Status {
         Status::of(self.effective_state())
     }
@@ -367,28 +344,27 @@ impl Resource {
     }
 }
 
-/// A slug that becomes a path segment.
 fn slug(field: &'static str, raw: Raw<'_>) -> Result<String, Malformed> {
     path_segment(field, field::text(field, raw)?)
 }
 
-/// A text that becomes a path segment: never one that would lead out of its place.
+/// Checks a text that becomes a path segment: it must not lead out of its directory.
 fn path_segment(field: &'static str, text: String) -> Result<String, Malformed> {
     if text == "." || text == ".." || text.contains(['/', '\0']) {
-        return malformed(field, "is no name of a directory");
+        return malformed(field, "is not a valid directory name");
     }
     Ok(text)
 }
 
-/// The data type of a resource: any text, trimmed and in lower case; `store` for what is blank or no text.
+/// The data type of a resource: trimmed and in lower case; `store` if blank or not text.
 fn data_type(value: &Value) -> Result<String, Malformed> {
     let data_type = value.as_str().and_then(normal_data_type).unwrap_or_else(|| String::from("store"));
     path_segment("attributes.storage_data_type", data_type)
 }
 
-/// A data type as it is compared and shown; `None` for blank.
+/// Trims a data type and converts it to lower case; `None` if blank.
 pub(crate) fn normal_data_type(text: &str) -> Option<String> {
-    // Python's `strip` also takes the four separators U+001C to U+001F for white space.
+    // Python's `strip` also removes the four separators U+001C to U+001F.
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c));
     (!trimmed.is_empty()).then(|| trimmed.to_lowercase())
 }

@@ -1,13 +1,13 @@
-//! Shapes that the published types' own definitions do not tell, for the schemas of the feature `schema`.
+//! OpenAPI schemas that cannot be derived from the published types, for the feature `schema`.
 
-#![expect(dead_code, reason = "these types are read by the derived schemas, never made")]
+#![expect(dead_code, reason = "only the derived schemas use these types")]
 
 use utoipa::ToSchema;
 
 use crate::document::NodeTarget;
 use crate::target::{ProjectTarget, UserTarget};
 
-/// Whom the directory is for: `targetItem` has the shape that `targetType` names.
+/// The owner of the directory. `targetType` determines the shape of `targetItem`.
 #[derive(ToSchema)]
 #[serde(tag = "targetType", content = "targetItem", rename_all = "lowercase")]
 pub(crate) enum Target<'a> {
@@ -21,14 +21,14 @@ pub(crate) enum Target<'a> {
     User(UserTarget),
 }
 
-/// Notation of a permission: octal digits.
+/// Notation of a mode: octal digits.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PermissionType {
     Octal,
 }
 
-/// Why a resource is left out.
+/// Why a resource is skipped.
 #[derive(ToSchema)]
 pub(crate) enum SkippedError {
     MissingIdentityError,

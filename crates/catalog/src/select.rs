@@ -1,32 +1,31 @@
-//! What a filter asks for (decisions D3 and D4): a filter selects, it never changes what an item says.
+//! Filters (decisions D3 and D4). A filter selects items and never changes their content.
 
 use serde::{Deserialize, Serialize};
 
 use crate::resource::{self, State, Status};
 
-/// What a client asks for. `None` asks for everything.
+/// A client's filter. `None` matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Filter {
-    /// Name of a storage system.
     pub storage_system: Option<String>,
-    /// Data type, as [`Filter::data_type_of`] leaves it.
+    /// Data type, normalized by [`Filter::data_type_of`].
     pub data_type: Option<String>,
-    /// Status shown in the item.
+    /// Status of the item.
     pub status: Option<Status>,
     /// State of the resource in Waldur.
     pub state: Option<State>,
 }
 
 impl Filter {
-    /// A data type as it is compared: trimmed and in lower case; blank is no filter.
+    /// Normalizes a data type: trimmed and in lower case; `None`, which matches everything, if blank.
     pub fn data_type_of(text: &str) -> Option<String> {
         resource::normal_data_type(text)
     }
 }
 
-/// What selection needs to know of a catalogue, apart from the items themselves.
+/// What filters need of a catalogue, without the items.
 ///
-/// Items stand in the order of the catalogue: first the nodes (tenants and customers), then the resources.
+/// Positions follow the catalogue: first the nodes (tenants and customers), then the resources.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Index {
     pub(crate) systems: Vec<String>,
@@ -35,33 +34,33 @@ pub struct Index {
     pub(crate) leaves: Vec<Leaf>,
 }
 
-/// A resource in the index, also one that was left out for want of an identity: its nodes stay.
+/// A resource in the index. A resource that is skipped because an identity is missing keeps its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Leaf {
     pub(crate) system: u32,
     pub(crate) data_type: u32,
     pub(crate) state: State,
     pub(crate) status: Status,
-    /// Nodes above it: its tenant, its customer, and the customer's own tenant.
+    /// Positions of the nodes above: its tenant, its customer, and the customer's own tenant.
     pub(crate) above: [Option<u32>; 3],
     pub(crate) outcome: Outcome,
 }
 
-/// Where a resource went.
+/// Whether a resource has an item or is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// Position among the items.
     Item(u32),
-    /// Position among the skipped.
+    /// Position among the skipped resources.
     Skipped(u32),
 }
 
-/// Positions that a filter selects, ascending.
+/// The positions that a filter selects, ascending.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// Positions among the items.
     pub items: Vec<u32>,
-    /// Positions among those that were left out for want of an identity.
+    /// Positions among the skipped resources.
     pub skipped: Vec<u32>,
 }
 
@@ -69,7 +68,7 @@ pub struct Selection {
 pub(crate) const NODE_STATUS: Status = Status::Pending;
 
 impl Index {
-    /// Whether it is of a catalogue with so many items, of which so many were left out for want of an identity.
+    /// Whether the index belongs to a catalogue with this number of items and of skipped resources.
     pub fn fits(&self, items: usize, skipped: usize) -> bool {
         let below = |position: u32, count: usize| (position as usize) < count;
         let fits = |leaf: &Leaf| {
@@ -84,7 +83,7 @@ impl Index {
         self.nodes as usize <= items && self.leaves.iter().all(fits)
     }
 
-    /// The items, and the skipped, that `filter` selects.
+    /// Selects the matching items and skipped resources.
     pub fn select(&self, filter: &Filter) -> Selection {
         let system = filter.storage_system.as_deref().map(|name| position(&self.systems, name));
         let data_type = filter.data_type.as_deref().map(|name| position(&self.data_types, name));

@@ -1,4 +1,4 @@
-//! Targets: the project or user that an item is for, and the ids that name things for ever.
+//! Targets: the project or user that an item is for, and the stable UUIDs of named things.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::field::{Malformed, malformed};
 use crate::resource::Status;
 
-/// What an item is for.
+/// The kind of owner of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetType {
@@ -22,7 +22,7 @@ pub enum TargetType {
 }
 
 impl TargetType {
-    /// The target type as it is published.
+    /// The target type as published.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -32,7 +32,7 @@ impl TargetType {
         }
     }
 
-    /// The target type of a data type: `users` and `scratch` are for users, everything else for projects.
+    /// The target type for a data type: user for `users` and `scratch`, project for all others.
     pub fn of_data_type(data_type: &str) -> Self {
         match data_type {
             "users" | "scratch" => Self::User,
@@ -46,17 +46,17 @@ impl TargetType {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectTarget {
-    /// UUIDv5 of the resource's slug, or what the back-end's own target item says.
+    /// UUIDv5 of the resource's slug, or the value from the target item in `backend_metadata`.
     pub item_id: Uuid,
-    /// Null unless the back-end's own target item gives it.
+    /// Null unless the target item in `backend_metadata` has it.
     pub key: Option<String>,
-    /// Slug of the resource; null only where the back-end's own target item lacks it.
+    /// Slug of the resource; null only if a target item in `backend_metadata` lacks it.
     pub name: Option<String>,
-    /// Status of the item; null only where the back-end's own target item lacks it.
+    /// Status of the item; null only if a target item in `backend_metadata` lacks it.
     pub status: Option<Status>,
-    /// Unix GID of the project; null only where the back-end's own target item lacks it.
+    /// Unix GID of the project; null only if a target item in `backend_metadata` lacks it.
     pub unix_gid: Option<i64>,
-    /// Whether the status is `active`; null only where the back-end's own target item lacks it.
+    /// Whether the status is `active`; null only if a target item in `backend_metadata` lacks it.
     pub active: Option<bool>,
 }
 
@@ -65,23 +65,23 @@ pub struct ProjectTarget {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct UserTarget {
-    /// UUIDv5 of the resource's slug, or what the back-end's own target item says.
+    /// UUIDv5 of the resource's slug, or the value from the target item in `backend_metadata`.
     pub item_id: Uuid,
-    /// Null unless the back-end's own target item gives it.
+    /// Null unless the target item in `backend_metadata` has it.
     pub key: Option<String>,
-    /// Null unless the back-end's own target item gives it.
+    /// Null unless the target item in `backend_metadata` has it.
     pub name: Option<String>,
-    /// Status of the item; null only where the back-end's own target item lacks it.
+    /// Status of the item; null only if a target item in `backend_metadata` lacks it.
     pub status: Option<Status>,
-    /// E-mail address; null unless it is known.
-    // Never invented in production (decision D5).
+    /// E-mail address; null if unknown.
+    // Never generated in production (decision D5).
     pub email: Option<String>,
-    /// Unix UID; null unless it is known.
-    // Never invented in production (decision D5).
+    /// Unix UID; null if unknown.
+    // Never generated in production (decision D5).
     pub unix_uid: Option<i64>,
-    /// The project whose group the user works in; null only where the back-end's own target item lacks it.
+    /// The project whose group the user works in; null only if a target item in `backend_metadata` lacks it.
     pub primary_project: Option<PrimaryProject>,
-    /// Whether the status is `active`; null only where the back-end's own target item lacks it.
+    /// Whether the status is `active`; null only if a target item in `backend_metadata` lacks it.
     pub active: Option<bool>,
 }
 
@@ -98,24 +98,22 @@ pub struct PrimaryProject {
     pub active: bool,
 }
 
-/// A target item that is ready to publish.
+/// A publishable target item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum TargetItem {
-    /// A project.
     Project(ProjectTarget),
-    /// A user.
     User(UserTarget),
 }
 
-/// A UUID that is the same for the same scope and name, for ever: UUIDv5 in the OID namespace.
+/// A stable UUID for a scope and a name: UUIDv5 in the OID namespace.
 pub(crate) fn id(scope: &str, name: &str) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{scope}:{name}").as_bytes())
 }
 
-/// The target item that `backend_metadata` gives for `target_type`, if it gives one.
+/// The target item for `target_type` in `backend_metadata`, if present.
 pub(crate) fn from_metadata(target_type: TargetType, metadata: &Value) -> Result<Option<TargetItem>, Malformed> {
-    // Other kinds of metadata than a map are somebody else's business.
+    // Ignore metadata that is not a map: it belongs to other software.
     let Value::Object(metadata) = metadata else { return Ok(None) };
     let key = if target_type == TargetType::User { "user_item" } else { "project_item" };
     match metadata.get(key) {
@@ -185,7 +183,7 @@ fn status(item: &Map<String, Value>) -> Result<Option<Status>, Malformed> {
     }
 }
 
-/// An integer, also spelled as text or as a float without a fraction, as the Python proxy takes them.
+/// Reads an integer, a text that spells one, or a float without a fraction, like the Python proxy.
 fn integer(item: &Map<String, Value>, key: &str) -> Result<Option<i64>, Malformed> {
     let integer = match item.get(key) {
         None | Some(Value::Null) => return Ok(None),
@@ -205,7 +203,7 @@ fn integral(number: f64) -> Option<i64> {
     (number.fract().abs() < f64::EPSILON && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
 }
 
-/// A boolean, also spelled in the ways that the Python proxy takes.
+/// Reads a boolean in any spelling that the Python proxy accepts.
 fn boolean(item: &Map<String, Value>, key: &str) -> Result<Option<bool>, Malformed> {
     let boolean = match item.get(key) {
         None | Some(Value::Null) => return Ok(None),
@@ -237,7 +235,7 @@ mod tests {
     const ID: &str = "0668ddb8-1068-48e6-81bf-4914b926f46a";
 
     #[test]
-    fn ids_are_those_of_the_python_proxy() {
+    fn ids_equal_those_of_the_python_proxy() {
         assert_eq!(id("project", "project-storage").to_string(), "d5141c78-1ca4-5fc9-bc3d-4682ad514860");
         assert_eq!(id("storage_system", "capstor").to_string(), "4b4a996a-8d6b-556d-ad60-202cefa6ecc3");
     }
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_brings_only_known_fields() {
+    fn metadata_keeps_only_known_fields() {
         let metadata = json!({"project_item": {"itemId": ID, "unixGid": "4242", "active": "yes", "surprise": 1}});
         let Ok(Some(TargetItem::Project(project))) = from_metadata(TargetType::Project, &metadata) else { panic!() };
         assert_eq!((project.unix_gid, project.active, project.name), (Some(4242), Some(true), None));

@@ -1,5 +1,5 @@
 //! Records and policies for tests.
-#![expect(clippy::needless_pass_by_value, reason = "literals of JSON read better by value")]
+#![expect(clippy::needless_pass_by_value, reason = "JSON literals are easier to read by value")]
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::{Customer, Customers, Identities, InodeRule, Policy, Rejected, Resour
 pub(crate) const OFFERING: &str = "21bade026a6a4768b2ed66ffdcc99396";
 pub(crate) const ORDER: &str = "https://waldur.example.com/api/marketplace-orders/80110fb8582d424b87480b28b1914e55/";
 
-/// A record as a list of Waldur holds it, with some fields changed.
+/// A record of Waldur's resource list, with some fields changed.
 pub(crate) fn record(changes: Value) -> Value {
     let mut record = json!({
         "uuid": "e9a462ce0fa040a0b210d3dbe88f40a2",

@@ -1,6 +1,6 @@
-//! The recorded answers of the Python proxy, reproduced item by item.
+//! Reproduces the recorded answers of the Python proxy item by item.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +14,7 @@ fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contract/golden");
     let mut cases: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
-    assert!(cases.len() >= 5, "the golden cases are there");
+    assert!(cases.len() >= 5, "the golden cases are missing");
     cases
 }
 
@@ -22,7 +22,7 @@ fn json(case: &Path, file: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(case.join(file)).unwrap()).unwrap()
 }
 
-/// The peer invents UID and e-mail address of users; the recordings hold null there (decision D5).
+/// Development mode is off: the Python proxy generates UID and e-mail address of users; the recordings hold null there (decision D5).
 fn policy() -> Policy {
     let system = |name: &str| System { name: name.into(), identifier: name.into(), offering_slug: name.into() };
     Policy {
@@ -70,7 +70,7 @@ fn identities(upstream: &Value) -> Identities {
     Identities { gids, ..Identities::default() }
 }
 
-/// Two spellings of one number are the same number.
+/// Compares JSON; numbers are equal if their values are.
 fn same(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -106,7 +106,7 @@ fn every_recorded_listing_is_reproduced() {
         let mut compared = 0;
         for answer in answers.as_array().unwrap() {
             let query = answer["query"].as_str().unwrap();
-            // Paging is the proxy's business; so are the answers to bad queries.
+            // Paging and invalid queries belong to the proxy.
             if answer["status"] != 200 || !query.ends_with("page_size=500") {
                 continue;
             }

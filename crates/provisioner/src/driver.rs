@@ -133,7 +133,6 @@ impl Present {
 }
 
 /// A value of a directory that differs from what is wanted: as it is, and as it shall be.
-#[expect(missing_docs, reason = "each has its old and new value")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum Difference {

@@ -1,4 +1,4 @@
-#![expect(clippy::needless_pass_by_value, reason = "literals of JSON read better by value")]
+#![expect(clippy::needless_pass_by_value, reason = "JSON literals are easier to read by value")]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn mounts(items: &[Value]) -> Vec<&str> {
     items.iter().map(|item| item["mountPoint"]["default"].as_str().unwrap()).collect()
 }
 
-/// The last item: the resource's own.
+/// The item of a resource, without its tenant and customer.
 fn leaf(changes: Value) -> Value {
     build_json(&[resource(changes)]).pop().unwrap()
 }
@@ -33,7 +33,7 @@ fn amounts(quotas: &Value) -> Option<Vec<f64>> {
 }
 
 #[test]
-fn nodes_come_first_in_the_order_in_which_resources_name_them() {
+fn nodes_come_first_in_order_of_first_mention() {
     let items = build_json(&[
         resource(json!({"uuid": Uuid::from_u128(1), "attributes": {"storage_data_type": "users"}})),
         resource(json!({"uuid": Uuid::from_u128(2)})),
@@ -67,14 +67,14 @@ fn the_first_resource_decides_the_mount_points_above_it() {
 }
 
 #[test]
-fn a_customer_that_no_offering_names_is_no_node() {
+fn a_customer_missing_from_the_offering_has_no_node() {
     let items = build_json(&[resource(json!({"customer_slug": "stranger"}))]);
     assert_eq!(mounts(&items), ["/capstor/store/cscs", "/capstor/store/cscs/stranger/proj"]);
     assert_eq!(items[1]["parentItemId"], Value::Null);
 }
 
 #[test]
-fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
+fn a_project_without_a_gid_is_skipped_and_its_nodes_stay() {
     let resources = [resource(json!({"project_slug": "lost"})), resource(json!({"project_slug": ""}))];
     let customers = customers();
     let (identities, policy) = (identities(), policy());
@@ -96,7 +96,7 @@ fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
             ),
         ]
     );
-    // Its nodes are selected by the filters that would select it.
+    // Filters that would select the resource select its nodes.
     let vast = Filter { storage_system: Some("vast".into()), ..Filter::default() };
     assert!(catalogue.index.select(&vast).items.is_empty());
     let capstor = Filter { storage_system: Some("capstor".into()), ..Filter::default() };
@@ -105,7 +105,7 @@ fn a_project_without_a_gid_is_left_out_and_named_and_its_nodes_stay() {
 }
 
 #[test]
-fn quotas_that_do_not_compute_make_a_record_malformed_without_a_trace() {
+fn a_record_with_quotas_out_of_range_adds_nothing() {
     let resources = [resource(json!({"limits": {"storage": 1e308}}))];
     let customers = customers();
     let (identities, policy) = (identities(), policy());
@@ -175,7 +175,7 @@ fn an_update_of_limits_shows_old_and_new_quotas() {
 }
 
 #[test]
-fn an_update_of_options_takes_what_is_absent_from_the_resource() {
+fn an_update_of_options_falls_back_to_the_resource() {
     let attributes = json!({"old_options": {}, "new_options": {"hard_quota_space": 9, "soft_quota_inodes": "77"}});
     let order = order("pending-provider", "Update", attributes, json!({}));
     let item = leaf(json!({"options": {"hard_quota_space": 5}, "order_in_progress": order}));
@@ -184,7 +184,7 @@ fn an_update_of_options_takes_what_is_absent_from_the_resource() {
 }
 
 #[test]
-fn whatever_python_takes_for_false_counts_as_absent_in_an_update() {
+fn an_update_treats_python_false_values_as_absent() {
     for nothing in [json!(null), json!({}), json!([]), json!(""), json!(0), json!(0.0), json!(false)] {
         let order = order("executing", "Update", json!({"old_limits": nothing}), json!({"storage": 20}));
         let item = leaf(json!({"order_in_progress": order}));
@@ -194,7 +194,7 @@ fn whatever_python_takes_for_false_counts_as_absent_in_an_update() {
 }
 
 #[test]
-fn an_update_that_says_nothing_or_nothing_readable_shows_no_quotas_and_the_resource_stays() {
+fn an_update_without_readable_quotas_keeps_the_resource() {
     for (kind, attributes, limits) in [
         ("Create", json!({"old_limits": {"storage": 1}}), json!({"storage": 2})),
         ("Update", json!({}), json!({"storage": 2})),
@@ -246,7 +246,7 @@ fn links_follow_the_order_state_and_the_effective_state() {
 }
 
 #[test]
-fn relayed_links_lead_to_the_proxy_and_waldurs_are_kept_beside() {
+fn relayed_links_point_to_the_proxy_and_keep_waldurs_links() {
     let uuid = "80110fb8582d424b87480b28b1914e55";
     let mut order = order("pending-provider", "Create", json!({}), json!({}));
     order["uuid"] = json!(uuid);
@@ -291,7 +291,7 @@ fn an_order_without_a_url_has_no_links() {
 }
 
 #[test]
-fn orders_are_told_in_waldurs_words_with_the_place_of_their_item() {
+fn orders_keep_waldurs_spelling_and_the_position_of_their_item() {
     let order = |changes: Value| {
         let mut order = order("executing", "Update", json!({}), json!({}));
         order["uuid"] = json!("80110fb8582d424b87480b28b1914e55");
@@ -325,7 +325,7 @@ fn orders_are_told_in_waldurs_words_with_the_place_of_their_item() {
     );
 }
 
-/// A world of a few resources that differ in all that filters look at.
+/// A few resources that differ in every field that a filter looks at.
 fn world() -> impl Strategy<Value = Vec<Resource>> {
     let system = prop::sample::select(vec!["capstor", "vast"]);
     let data_type = prop::sample::select(vec!["store", "users", "archive"]);
@@ -379,7 +379,7 @@ proptest! {
     }
 
     #[test]
-    fn a_filter_selects_the_matching_and_what_is_above_them(resources in world(), filter in filters()) {
+    fn a_filter_selects_matching_items_and_their_parents(resources in world(), filter in filters()) {
         let customers = customers();
         let (identities, policy) = (identities(), policy());
         let catalogue = build(&resources, &customers, &identities, &policy);
@@ -397,7 +397,7 @@ proptest! {
             if let Some(status) = filter.status {
                 prop_assert_eq!(&item["status"], status.as_str());
             }
-            // Whoever is shown without a filter on the status is shown with its parents.
+            // An item selected without a status filter is selected with its parents.
             if filter.status.is_none() && !item["parentItemId"].is_null() {
                 prop_assert!(chosen.iter().any(|parent| parent["itemId"] == item["parentItemId"]));
             }
@@ -425,7 +425,7 @@ proptest! {
 }
 
 #[test]
-fn resources_in_transition_without_an_order_have_links_of_their_own() {
+fn resources_in_transition_without_an_order_have_links() {
     let of = |n: u128, changes: Value| {
         let mut record = json!({"uuid": Uuid::from_u128(n), "order_in_progress": null, "backend_id": ""});
         record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());

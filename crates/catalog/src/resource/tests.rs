@@ -49,14 +49,14 @@ fn a_malformed_field_is_named() {
 }
 
 #[test]
-fn a_record_without_a_readable_uuid_is_malformed_without_one() {
+fn a_record_without_a_readable_uuid_is_rejected_without_one() {
     for record in [json!(null), json!(5), json!([]), json!({}), record(json!({"uuid": 5}))] {
         assert_eq!(parse(&record).unwrap_err().uuid, None, "{record}");
     }
 }
 
 #[test]
-fn what_is_empty_null_or_unknown_falls_back() {
+fn empty_null_and_unknown_values_have_defaults() {
     let resource = resource(json!({
         "attributes": null, "limits": null, "options": null, "backend_metadata": "text", "backend_id": null,
         "provider_name": null, "surprise": {"any": "thing"},
@@ -69,7 +69,7 @@ fn what_is_empty_null_or_unknown_falls_back() {
 }
 
 #[test]
-fn data_types_are_compared_without_case_and_space() {
+fn data_types_ignore_case_and_surrounding_space() {
     for (value, data_type, target) in [
         (json!(" Scratch\t"), "scratch", TargetType::User),
         (json!("USERS"), "users", TargetType::User),
@@ -85,13 +85,13 @@ fn data_types_are_compared_without_case_and_space() {
 }
 
 #[test]
-fn options_go_before_attributes() {
+fn options_take_precedence_over_attributes() {
     let resource = resource(json!({"attributes": {"permissions": "700"}, "options": {"permissions": "2775"}}));
     assert_eq!(resource.permission.as_str(), "2775");
 }
 
 #[test]
-fn a_change_that_the_customer_has_not_approved_has_not_begun() {
+fn an_unapproved_change_does_not_affect_the_state() {
     for (state, order_state, status) in [
         ("Updating", "pending-consumer", Status::Active),
         ("Terminating", "pending-consumer", Status::Active),
@@ -108,7 +108,7 @@ fn a_change_that_the_customer_has_not_approved_has_not_begun() {
     }
 }
 
-/// Any JSON, not too deep.
+/// Any JSON value of limited depth.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -128,7 +128,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_value_in_any_field_is_read_or_refused(field in prop::sample::select(FIELDS.as_slice()), value in any_json()) {
+    fn any_value_in_any_field_is_parsed_or_rejected(field in prop::sample::select(FIELDS.as_slice()), value in any_json()) {
         if let Ok(resource) = parse(&record(json!({field: value}))) {
             prop_assert!(resource.limits.storage.is_none_or(|storage| storage >= 0.0));
             prop_assert!(matches!(resource.permission.as_str().len(), 3 | 4));
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_or_refused(value in any_json()) {
+    fn any_json_is_parsed_or_rejected(value in any_json()) {
         let _ = parse(&value);
     }
 }

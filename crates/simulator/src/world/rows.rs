@@ -7,7 +7,6 @@ use super::{OrderState, OrderType, ResourceState, Stamp};
 
 /// An organisation that owns offerings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "identifier, slug and name explain themselves")]
 pub struct Provider {
     pub uuid: Uuid,
     pub slug: String,

@@ -22,7 +22,6 @@ impl Release {
 
 /// State of a marketplace resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Waldur's own words")]
 pub enum ResourceState {
     Creating,
     Ok,
@@ -57,7 +56,6 @@ impl ResourceState {
 
 /// State of a marketplace order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Waldur's own words")]
 pub enum OrderState {
     PendingConsumer,
     PendingProvider,
@@ -119,7 +117,6 @@ impl OrderState {
 
 /// What an order asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Waldur's own words")]
 pub enum OrderType {
     Create,
     Update,
