@@ -1,4 +1,4 @@
-//! Judging one value. No fault holds the value of a text or a URL: it may be a secret that went astray.
+//! Validates single values. Errors never include a text or a URL, because either may be a misplaced secret.
 
 mod number;
 mod url;
@@ -9,7 +9,7 @@ pub use self::number::{age, count, mode, number, positive, seconds, share};
 pub use self::url::{base_url, endpoint, masked, of_scheme, proxy, public_part};
 use crate::fault::{Wrong, quoted, wrong};
 
-/// A boolean, in the words that pydantic takes, in any case.
+/// Reads a boolean in any spelling that pydantic accepts, in any case.
 pub fn flag(text: &str) -> Result<bool, Wrong> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" | "t" | "y" => Ok(true),
@@ -18,24 +18,28 @@ pub fn flag(text: &str) -> Result<bool, Wrong> {
     }
 }
 
-/// A text that is not blank and has no control characters.
+/// Accepts text that is not blank and has no control characters.
 pub fn plain(text: &str) -> Result<(), Wrong> {
     if text.trim().is_empty() {
         Err(wrong("blank", "give a text, or leave the setting out"))
     } else if text.chars().any(char::is_control) {
-        Err(wrong("it holds a control character", "remove it"))
+        Err(wrong("it contains a control character", "remove it"))
     } else {
         Ok(())
     }
 }
 
-/// The path of a file or a folder, wherever the program is started.
+/// Accepts an absolute path of a file or directory.
 pub fn absolute_path(text: &str) -> Result<(), Wrong> {
     plain(text)?;
-    if Path::new(text).is_absolute() { Ok(()) } else { Err(wrong("it does not begin with `/`", "give the whole path")) }
+    if Path::new(text).is_absolute() {
+        Ok(())
+    } else {
+        Err(wrong("it does not begin with `/`", "give an absolute path"))
+    }
 }
 
-/// A secret that is not blank.
+/// Accepts a secret that is not blank.
 pub fn secret(text: &str) -> Result<(), Wrong> {
     if text.trim().is_empty() { Err(wrong("blank", "give the secret, or leave the setting out")) } else { Ok(()) }
 }
@@ -45,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn booleans_are_pydantics() {
+    fn booleans_are_those_of_pydantic() {
         for text in ["true", "TRUE", "1", "yes", "On", "t", "Y"] {
             assert_eq!(flag(text), Ok(true), "{text}");
         }

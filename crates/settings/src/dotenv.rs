@@ -1,11 +1,11 @@
-//! `.env` as python-dotenv 1.2 reads it, since sites bring their files along. Written from its observable behaviour;
-//! the tables in the tests were compared with it.
+//! Reads `.env` like python-dotenv 1.2, because deployments reuse their files. Written from its observable behaviour; the
+//! tables in the tests were compared with it.
 //!
-//! Only `${NAME}` and `${NAME:-default}` expand, in every kind of quotes; `$NAME` stays as it is.
+//! Only `${NAME}` and `${NAME:-default}` are expanded, in every kind of quotes; `$NAME` is not.
 
 use std::collections::BTreeMap;
 
-/// A variable of the file.
+/// A variable in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: String,
@@ -15,8 +15,8 @@ pub(crate) struct Entry {
     pub(crate) line: usize,
 }
 
-/// Reads a file. `outer` finds variables of the process; those of the file, from the top to the line in question, go
-/// before them. Also tells the lines that do not parse; they are skipped.
+/// Parses a file. References look up variables defined above in the file, then `outer`, the variables of the process.
+/// Also returns the numbers of lines that do not parse, which are skipped.
 pub(crate) fn parse<'a>(text: &str, outer: impl Fn(&str) -> Option<&'a str>) -> (Vec<Entry>, Vec<usize>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n").replace('\r', "\n");
     let mut reader = Reader { rest: &text, line: 1 };
@@ -35,7 +35,7 @@ pub(crate) fn parse<'a>(text: &str, outer: impl Fn(&str) -> Option<&'a str>) -> 
                     bad.push(line);
                     continue;
                 };
-                // A name without a value hides an outer variable: it expands to nothing.
+                // A name without a value hides an outer variable: references to it expand to nothing.
                 seen.insert(name.clone(), value.clone().unwrap_or_default());
                 entries.push(Entry { name, value, line });
             }
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         self.take(self.rest.find(|c| !is(c)).unwrap_or(self.rest.len()))
     }
 
-    /// One statement up to the end of its line; `None` for a comment.
+    /// Reads one statement up to the end of its line; `None` for a comment.
     fn binding(&mut self) -> Result<Option<(String, Option<String>)>, Malformed> {
         if self.rest.strip_prefix("export").is_some_and(|rest| rest.starts_with(is_blank)) {
             self.take("export".len());
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value in quotes, over as many lines as it takes.
+    /// Reads a quoted value, which may span lines.
     fn quoted(&mut self, quote: char) -> Result<String, Malformed> {
         let mut value = String::new();
         let mut chars = self.rest.char_indices().skip(1);
@@ -153,7 +153,7 @@ fn unescape(escaped: char, quote: char) -> Option<char> {
     })
 }
 
-/// Where a comment begins: at white space before a `#`, else at the end.
+/// Start of a comment: at white space before a `#`; the end of the line if there is none.
 fn comment_start(line: &str) -> usize {
     let mut blanks = None;
     for (at, c) in line.char_indices() {
@@ -168,7 +168,7 @@ fn comment_start(line: &str) -> usize {
     line.len()
 }
 
-/// Longest text that references expand to. Each line could double the one before.
+/// Maximum length of expanded text, in bytes. Without a limit, each line could double the previous one.
 const LONGEST: usize = 64 * 1024;
 
 fn expand<'a>(value: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, Malformed> {
@@ -190,7 +190,7 @@ fn expand<'a>(value: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<S
     Ok(out + rest)
 }
 
-/// The rest of a reference after `${`: its name, its default and what follows the brace.
+/// Splits a reference after `${` into its name, its default and the text after the brace.
 fn reference(text: &str) -> Option<(&str, &str, &str)> {
     let end = text.find(['}', ':'])?;
     let (name, tail) = text.split_at(end);
@@ -201,7 +201,7 @@ fn reference(text: &str) -> Option<(&str, &str, &str)> {
     Some((name, default, after))
 }
 
-/// White space as Python's regular expressions see it.
+/// White space as in Python's regular expressions.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

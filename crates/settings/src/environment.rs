@@ -1,26 +1,26 @@
-//! The process's surroundings as a value, so that tests make their own.
+//! The process environment as a value, so that tests can create their own.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Environment variables and the working directory, where `.env` is looked for.
+/// Environment variables, and the working directory that may contain `.env`.
 #[derive(Clone)]
 pub struct Environment {
-    /// Values by name; `None`: not valid UTF-8.
+    /// Values by name; `None` if not valid UTF-8.
     variables: BTreeMap<String, Option<String>>,
-    /// Working directory; relative paths start here.
+    /// Working directory, the base of relative paths.
     pub directory: PathBuf,
 }
 
 impl Environment {
-    /// The environment of this process: the only place that reads it.
+    /// The environment of this process. Nothing else in this crate reads it.
     pub fn of_process() -> Self {
-        // Without a working directory, relative paths fail when they are opened, each with its own fault.
+        // Without a working directory, opening a relative path fails and is reported per file.
         Self::new(std::env::current_dir().unwrap_or_default(), std::env::vars_os())
     }
 
-    /// An environment of the given variables. One whose name is not UTF-8 is none of ours and left out.
+    /// An environment with the given variables. Variables whose name is not UTF-8 are ignored.
     pub fn new<N: Into<OsString>, V: Into<OsString>>(
         directory: impl Into<PathBuf>,
         variables: impl IntoIterator<Item = (N, V)>,
@@ -31,12 +31,12 @@ impl Environment {
         Self { variables: variables.collect(), directory: directory.into() }
     }
 
-    /// A variable by its exact name, as `.env` and the command line refer to it; `None` too when it is not UTF-8.
+    /// The value of the variable with this exact name; `None` if it is missing or not UTF-8.
     pub fn exact(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_deref()
     }
 
-    /// A variable and the name it has here: exact spelling first, then any other case.
+    /// A variable and its actual name: exact spelling first, then any other case.
     pub(crate) fn find(&self, name: &str) -> Option<(&str, Option<&str>)> {
         self.variables
             .get_key_value(name)
@@ -44,7 +44,6 @@ impl Environment {
             .map(|(name, value)| (name.as_str(), value.as_deref()))
     }
 
-    /// All names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)
     }
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exact_spelling_wins_over_another_case() {
+    fn exact_spelling_takes_precedence() {
         let both = Environment::new("/", [("debug", "no"), ("DEBUG", "yes")]);
         assert_eq!(both.find("DEBUG"), Some(("DEBUG", Some("yes"))));
         let other = Environment::new("/", [("Debug", "no")]);

@@ -1,4 +1,4 @@
-//! What is wrong with the settings: all of it, in words that hold no secret.
+//! Errors in settings. Error texts contain no secrets.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use thiserror::Error;
 use crate::source::Source;
 use crate::warning::Warning;
 
-/// One thing that is wrong.
+/// One error in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Key of the setting, for example `server.listen`; for a part of it, that key, a dot and the part.
+    /// Key of the setting, for example `server.listen`; for a part of it, the key, a dot and the part.
     pub key: String,
-    /// Where the value came from; `None` when there is no value.
+    /// Source of the value; `None` if there is no value.
     pub source: Option<Source>,
-    /// What is wrong. Never holds the value of a secret setting or of a URL.
+    /// What is wrong. Never contains the value of a secret setting or of a URL.
     pub what: String,
-    /// What to do about it.
+    /// How to fix it.
     pub remedy: String,
 }
 
@@ -30,12 +30,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All that is wrong with the settings. Displays a heading and a line for each fault, then the warnings.
+/// All errors in the settings. Displays a heading, a line for each error, and the warnings.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Faults {
-    /// The faults, never none.
+    /// The errors; never empty.
     pub faults: Vec<Fault>,
-    /// What else is odd about the names of settings: what is missing may be there, spelt wrong.
+    /// Warnings about names: a missing setting may be misspelled.
     pub warnings: Vec<Warning>,
 }
 
@@ -48,46 +48,45 @@ impl From<Fault> for Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.faults.len() {
-            1 => f.write_str("The settings have a fault:")?,
-            n => write!(f, "The settings have {n} faults:")?,
+            1 => f.write_str("The settings have an error:")?,
+            n => write!(f, "The settings have {n} errors:")?,
         }
         self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))?;
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }
 
-/// A fault of a value that does not know yet which setting it belongs to.
+/// An error in a value, without the setting that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
-    /// Part of the setting, for example one entry of a mapping.
+    /// The part of the setting that is wrong, for example one entry of a mapping.
     pub part: Option<String>,
     /// What is wrong, as in [`Fault::what`].
     pub what: String,
-    /// What to do about it.
+    /// How to fix it.
     pub remedy: String,
 }
 
-/// Where all that is wrong with a value comes at once, this is all.
 impl From<Wrong> for Vec<Wrong> {
     fn from(wrong: Wrong) -> Self {
         vec![wrong]
     }
 }
 
-/// Says what is wrong and what to do.
+/// Creates a [`Wrong`] from what is wrong and how to fix it.
 pub fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
     Wrong { part: None, what: what.into(), remedy: remedy.into() }
 }
 
 impl Wrong {
-    /// The fault of the setting with this key.
+    /// Adds the setting and its source.
     pub(crate) fn of(self, key: &str, source: Option<Source>) -> Fault {
         let key = self.part.map_or_else(|| key.to_owned(), |part| format!("{key}.{part}"));
         Fault { key, source, what: self.what, remedy: self.remedy }
     }
 }
 
-/// A value as a fault shows it: in quotes, without control characters, shortened to 24 characters.
+/// Formats a value for an error: in backquotes, without control characters, shortened to 24 characters.
 pub fn quoted(text: &str) -> String {
     let short: String = text.chars().take(24).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };

@@ -1,4 +1,4 @@
-//! The YAML file: its sections and keys.
+//! Reads the YAML file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ use crate::value::Value;
 use crate::warning::{Warning, nearest};
 use crate::yaml::{self, Entry, Tree};
 
-/// More bytes are no settings.
+/// Maximum size in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// What the file gives: known keys only.
+/// Values of the known keys in the file.
 #[derive(Default)]
 pub(crate) struct File {
     path: PathBuf,
     given: Vec<(String, Value, u64)>,
 }
 
-/// Reads the file that `named` names. The error says why nothing is known of what it holds; what is wrong within it goes
+/// Reads the file given by `named`. Returns an error if nothing of the file can be used; errors of single keys are added
 /// to `faults`.
 pub(crate) fn read<S>(
     schema: &Schema<S>,
@@ -43,7 +43,7 @@ pub(crate) fn read<S>(
     match tree {
         Tree::Leaf(Value::Null) => {}
         Tree::Leaf(_) => {
-            let remedy = "write `key: value` lines, as in the reference of the settings";
+            let remedy = "write `key: value` lines, as in the settings reference";
             return Err(of(wrong("not a mapping", remedy), 1));
         }
         Tree::Map(entries) => entries.iter().for_each(|entry| file.top(schema, entry, faults, warnings)),
@@ -52,7 +52,6 @@ pub(crate) fn read<S>(
 }
 
 impl File {
-    /// The value of a key.
     pub(crate) fn find(&self, key: &str) -> Option<(Value, Source)> {
         let (_, value, line) = self.given.iter().find(|(given, ..)| *given == key)?;
         Some((value.clone(), Source::File { path: self.path.clone(), line: *line }))
@@ -62,7 +61,7 @@ impl File {
         Source::File { path: self.path.clone(), line: entry.line }
     }
 
-    /// A key at the top: a setting or a section.
+    /// Reads a top-level key: a setting or a section.
     fn top<S>(&mut self, schema: &Schema<S>, entry: &Entry, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) {
         if self.setting(schema, &entry.key, entry) {
             return;
@@ -80,13 +79,11 @@ impl File {
                     }
                 }
             }
-            // An empty section leaves the defaults.
+            // An empty section keeps the defaults.
             Tree::Leaf(Value::Null) => {}
             Tree::Leaf(_) => {
                 let remedy = "indent its settings below it, or remove it";
-                faults.push(
-                    wrong("not a section: a mapping belongs here", remedy).of(&entry.key, Some(self.place(entry))),
-                );
+                faults.push(wrong("it is not a mapping", remedy).of(&entry.key, Some(self.place(entry))));
             }
         }
     }
@@ -101,7 +98,7 @@ impl File {
 
     fn unknown<S>(&self, schema: &Schema<S>, key: &str, entry: &Entry) -> Warning {
         let keys = schema.keys().map(str::to_owned).chain(schema.file_keys());
-        // A key that is right but in the wrong section, or in none, is known by its last part.
+        // Suggest a known key with the same last part: the section may be wrong or missing.
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let misplaced = schema.keys().find(|known| last(known) == last(key)).map(str::to_owned);
         let nearest = nearest(key, keys.chain(schema.sections().map(str::to_owned))).or(misplaced);

@@ -1,12 +1,12 @@
-//! Small files that others write: how they are read.
+//! Reads small files.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// What a regular file holds; an error when that is more than `largest` bytes.
+/// Reads a regular file; fails if it is larger than `largest` bytes.
 pub fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
-    // A pipe would have us wait for whoever writes to it.
+    // Opening a pipe would wait for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -15,7 +15,7 @@ pub fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > largest { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-/// Why a file cannot be read, in the words of people.
+/// Describes why a file cannot be read.
 pub fn why(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => String::from("cannot be read (no such file)"),
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regular_files_of_the_right_size_are_read() {
+    fn only_small_regular_files_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         assert_eq!(why(&read(&path, 5).unwrap_err()), "cannot be read (no such file)");

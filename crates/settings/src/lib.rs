@@ -1,9 +1,8 @@
-//! The settings of a program, read and judged before it does anything: the environment goes before `.env` (where the
-//! program reads that), that before a YAML file, that before defaults. Either they are valid, or every fault is told at once, with its key, its source and the
-//! remedy.
+//! Loads and validates the settings of a program. The environment takes precedence over `.env` (if the program reads it),
+//! then a YAML file, then defaults. Loading reports all errors at once, each with its key, its source and a remedy.
 //!
-//! A program declares a table. Loading, the report of the settings in force, the warnings about unknown keys and the
-//! [reference()] are all made from it, and so is a part of the [manual()]:
+//! A program declares a table of settings. Loading, the report of the settings in force, warnings about unknown keys, the
+//! [reference()] and a part of the [manual()] are generated from it:
 //!
 //! ```
 //! use settings::{Environment, Kind, Overrides, Preset, Schema, Setting, load};
@@ -30,7 +29,7 @@
 //!     without_effect: &[],
 //! };
 //!
-//! // A program takes `Environment::of_process()`.
+//! // A program uses `Environment::of_process()`.
 //! let environment = |workers| Environment::new("/", [("POOL_WORKERS", workers)]);
 //! let loaded = load(&SCHEMA, &environment("8"), &Overrides::default()).unwrap();
 //! assert_eq!(loaded.settings.workers, 8);
@@ -42,7 +41,7 @@
 //! );
 //! ```
 //!
-//! Nothing here looks at the process but [`Environment::of_process`].
+//! Only [`Environment::of_process`] reads the process environment.
 
 pub mod check;
 mod dotenv;
@@ -76,5 +75,5 @@ pub use source::Source;
 pub use value::Value;
 pub use warning::Warning;
 
-/// What a program that cannot use its settings exits with: `EX_CONFIG` of sysexits.
+/// Exit code of a program with invalid settings: `EX_CONFIG` of sysexits.
 pub const EXIT_CODE: u8 = 78;

@@ -1,4 +1,4 @@
-//! What a program listens on.
+//! Addresses and sockets to listen on.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::fault::{Wrong, quoted, wrong};
 use crate::value::Value;
 
-/// What can be listened on.
+/// An address or a Unix socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// An address with a port.
+    /// An IP address and a port.
     Tcp(SocketAddr),
-    /// A socket of this name in the file system; the path is absolute.
+    /// A Unix socket; the path is absolute.
     Unix(PathBuf),
 }
 
@@ -25,8 +25,8 @@ impl fmt::Display for Listen {
     }
 }
 
-/// An address to listen on: a name may stand for several, or for another one tomorrow. Or the path of a socket, for which
-/// the remedy has this example.
+/// Reads an address or the path of a Unix socket. Host names are rejected, because they can have several addresses or
+/// change. `socket_example` is a path for the remedy.
 pub fn address(text: &str, socket_example: &str) -> Result<Listen, Wrong> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(Path::new(path), socket_example).map(Listen::Unix);
@@ -37,7 +37,7 @@ pub fn address(text: &str, socket_example: &str) -> Result<Listen, Wrong> {
     })
 }
 
-/// One or more of what the function reads: a YAML list, or one text with commas.
+/// Reads one or more addresses with `read`, from a YAML list or from text with commas.
 pub(crate) fn addresses(value: &Value, read: fn(&str) -> Result<Listen, Wrong>) -> Result<Vec<Listen>, Wrong> {
     let addresses = value.list()?.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() {
@@ -47,13 +47,13 @@ pub(crate) fn addresses(value: &Value, read: fn(&str) -> Result<Listen, Wrong>) 
     Ok(addresses)
 }
 
-/// The path of a socket, which the system keeps in 108 bytes, the last of which is zero.
+/// Validates the path of a Unix socket: the kernel stores it in 108 bytes including the final zero.
 fn socket(path: &Path, example: &str) -> Result<PathBuf, Wrong> {
     let remedy = format!("give one such as unix:{example}");
     if !path.is_absolute() {
-        Err(wrong("the path of a socket does not begin with `/`", remedy))
+        Err(wrong("the path of the socket does not begin with `/`", remedy))
     } else if path.as_os_str().len() > 107 {
-        Err(wrong("the path of a socket is longer than 107 bytes", remedy))
+        Err(wrong("the path of the socket is longer than 107 bytes", remedy))
     } else {
         Ok(path.to_owned())
     }

@@ -1,4 +1,4 @@
-//! From sources to settings.
+//! Loads settings from their sources.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -15,34 +15,31 @@ use crate::value::Value;
 use crate::variables::Variables;
 use crate::warning::Warning;
 
-/// What the command line says. It goes before every other source.
+/// Settings from the command line, which take precedence over every other source.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// `--config`: the YAML file.
+    /// `--config`: path of the YAML file.
     pub config: Option<PathBuf>,
-    /// Settings that have an option, where it was given.
+    /// The options given that set a setting.
     pub options: Vec<GivenOption>,
 }
 
-/// An option of the command line that gives a setting.
+/// A command-line option that sets a setting.
 #[derive(Debug, Clone)]
 pub struct GivenOption {
-    /// Its name, for example `--listen`.
+    /// Name of the option, for example `--listen`.
     pub option: &'static str,
-    /// Key of the setting.
     pub key: &'static str,
-    /// The value.
     pub value: Value,
 }
 
-/// Settings in force and how they came about.
+/// Settings in force and their sources.
 #[derive(Debug, Clone)]
 pub struct Loaded<S> {
-    /// The settings.
     pub settings: S,
     /// Each setting with its source, in the order of the reference.
     pub provenance: Vec<InForce>,
-    /// What is odd, to be logged at start.
+    /// Warnings to log at start.
     pub warnings: Vec<Warning>,
     /// The YAML file that was read.
     pub config: Option<PathBuf>,
@@ -53,29 +50,27 @@ pub struct Loaded<S> {
 pub struct InForce {
     /// Key, for example `server.listen`.
     pub key: &'static str,
-    /// The value as it may be shown: a secret is masked, a proxy has no credentials. `None`: not set.
+    /// The value, safe to show: secrets are masked, proxies have no credentials. `None`: not set.
     pub value: Option<String>,
-    /// Where it came from.
     pub source: Source,
-    /// Tells a value from another one within this process, secrets too, and says nothing else.
-    trace: u64,
+    /// Changes when the value changes, within this process. Reveals nothing about a secret.
+    fingerprint: u64,
 }
 
-/// A setting whose value is another one than before.
+/// A setting whose value changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Its key.
     pub key: &'static str,
-    /// The value that it had, as it may be shown; `None`: not set.
+    /// The old value, safe to show; `None`: not set.
     pub before: Option<String>,
-    /// The value that it has.
+    /// The new value, safe to show; `None`: not set.
     pub after: Option<String>,
-    /// Where that came from.
+    /// Source of the new value.
     pub source: Source,
 }
 
 impl<S> Loaded<S> {
-    /// The files of secrets that were read.
+    /// The secret files that were read.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         self.provenance.iter().filter_map(|row| match &row.source {
             Source::SecretFile { path, .. } => Some(path.as_path()),
@@ -83,10 +78,10 @@ impl<S> Loaded<S> {
         })
     }
 
-    /// The settings whose values differ from those `before`, wherever they came from.
+    /// The settings whose values differ from `before`, regardless of their source.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
         let pairs = self.provenance.iter().zip(&before.provenance);
-        let changed = pairs.filter(|(now, before)| now.trace != before.trace);
+        let changed = pairs.filter(|(now, before)| now.fingerprint != before.fingerprint);
         let change = |(now, before): (&InForce, &InForce)| Change {
             key: now.key,
             before: before.value.clone(),
@@ -102,7 +97,7 @@ impl<S> Loaded<S> {
     }
 }
 
-/// Reads and judges all settings. Either they are valid, or every fault is told.
+/// Loads and validates all settings; reports all errors at once.
 pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overrides) -> Result<Loaded<S>, Faults> {
     let known_key = |given: &GivenOption| schema.keys().any(|key| key == given.key);
     debug_assert!(overrides.options.iter().all(known_key), "an option gives a setting that is not in the table");
@@ -115,7 +110,7 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
         }
         None => Ok(File::default()),
     };
-    // What a file holds that cannot be read is not known: of what nothing else gives, nothing can be said.
+    // If the file cannot be read, do not report a setting as missing: the file may contain it.
     let known = file.is_ok();
     let file = file.unwrap_or_else(|fault| {
         faults.push(fault);
@@ -156,7 +151,7 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
     Ok(Loaded { settings, provenance, warnings, config: config.map(|(path, _)| path) })
 }
 
-/// The YAML file and who named it. An empty variable names none.
+/// The path of the YAML file and the source of that path. An empty variable counts as absent.
 fn config_path<S>(schema: &Schema<S>, overrides: &Overrides, variables: &Variables<'_>) -> Option<(PathBuf, Source)> {
     if let Some(path) = &overrides.config {
         return Some((path.clone(), Source::CommandLine("--config")));
@@ -167,7 +162,7 @@ fn config_path<S>(schema: &Schema<S>, overrides: &Overrides, variables: &Variabl
     }
 }
 
-/// What the first source that knows the setting says of it.
+/// The value from the source with the highest precedence that has the setting.
 fn given<S>(
     setting: &Setting<S>,
     variables: &Variables<'_>,
@@ -175,7 +170,7 @@ fn given<S>(
     directory: &Path,
 ) -> Result<Option<(Value, Source)>, Fault> {
     let (files, file_key) = (setting.file_variables(), setting.file_key());
-    #[expect(clippy::type_complexity, reason = "it is gone through at once")]
+    #[expect(clippy::type_complexity, reason = "used once, in the next loop")]
     let sources: [[&dyn Fn() -> Option<(Value, Source)>; 2]; 3] = [
         [&|| variables.in_environment(setting.variables), &|| variables.in_environment(&files)],
         [&|| variables.in_dotenv(setting.variables), &|| variables.in_dotenv(&files)],
@@ -195,14 +190,14 @@ fn command_line(key: &str, overrides: &Overrides) -> Option<(Value, Source)> {
     Some((given.value.clone(), Source::CommandLine(given.option)))
 }
 
-/// Puts what is given, or the preset, into the settings.
+/// Stores the given value, or the preset, in the settings.
 fn put<S>(
     schema: &Schema<S>,
     setting: &Setting<S>,
     given: Option<(Value, Source)>,
     settings: &mut S,
 ) -> Result<InForce, Vec<Fault>> {
-    // An absent value keeps its source: a variable that is empty on purpose hides what the file gives.
+    // An absent value keeps its source: a variable that is empty on purpose hides the value in the file.
     let (value, source) = match given {
         Some((value, source)) if !setting.is_absent(&value) => (Some(value), source),
         Some((Value::Null, _)) | None => (None, Source::Default),
@@ -216,16 +211,16 @@ fn put<S>(
         if setting.preset == Preset::Required {
             return Err(vec![wrong("required, but not given", schema.how_to_set(setting.key)).of(setting.key, None)]);
         }
-        return Ok(InForce { key: setting.key, value: None, source, trace: trace(&Value::Null) });
+        return Ok(InForce { key: setting.key, value: None, source, fingerprint: fingerprint(&Value::Null) });
     };
     match setting.put(&value, settings) {
-        Ok(shown) => Ok(InForce { key: setting.key, value: Some(shown), source, trace: trace(&value) }),
+        Ok(shown) => Ok(InForce { key: setting.key, value: Some(shown), source, fingerprint: fingerprint(&value) }),
         Err(found) => Err(found.into_iter().map(|wrong| wrong.of(setting.key, Some(source.clone()))).collect()),
     }
 }
 
-/// Another number for another value, until the process ends: a short secret cannot be guessed by it.
-fn trace(value: &Value) -> u64 {
+/// A hash of the value with a random key of this process, so that short secrets cannot be guessed from it.
+fn fingerprint(value: &Value) -> u64 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEYS.hash_one(format!("{value:?}"))
 }

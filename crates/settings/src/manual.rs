@@ -1,4 +1,4 @@
-//! Manual pages of a program, made from its command line and its settings.
+//! Generates manual pages from a program's command line and settings.
 
 use clap::Command;
 use clap_mangen::Man;
@@ -6,8 +6,8 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 
 use crate::schema::Schema;
 
-/// A page for the program and one for each of its commands: names of files, and what belongs into them. `version` is the
-/// program's, `files` are paths with what each is for.
+/// Generates a page for the program and one for each command, as pairs of file name and content. `version` is the
+/// program's version; `files` are paths, each with its purpose.
 pub fn manual<S>(cli: Command, schema: &Schema<S>, version: &str, files: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut cli = cli.disable_help_subcommand(true);
     cli.build();
@@ -33,7 +33,7 @@ fn name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// What clap knows, followed by sections of our own.
+/// The sections that clap renders, then `own`.
 fn rendered(command: Command, source: String, own: &Roff) -> String {
     let title = name(&command).to_uppercase();
     let has_commands = command.has_subcommands();
@@ -51,7 +51,7 @@ fn rendered(command: Command, source: String, own: &Roff) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The text below a command's help: examples, exit codes, and the rest.
+/// The text below a command's help, such as examples and exit codes.
 fn after_help(command: &Command, out: &mut Roff) {
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let (mut notes, mut codes) = (Vec::new(), None);
@@ -91,7 +91,7 @@ fn section_of_files(files: &[(&str, &str)], out: &mut Roff) {
     }
 }
 
-/// Every variable, from the table of the settings.
+/// The section about environment variables.
 fn environment<S>(schema: &Schema<S>, out: &mut Roff) {
     out.control("SH", ["ENVIRONMENT"]);
     for setting in schema.table {
@@ -102,7 +102,7 @@ fn environment<S>(schema: &Schema<S>, out: &mut Roff) {
     }
 }
 
-/// Markdown of the table: what stands between backticks is bold, other emphasis is dropped.
+/// Markdown text as roff: code is bold, other emphasis is dropped.
 fn plain(markdown: &str) -> Vec<Inline> {
     let text = markdown.replace("**", "");
     let pieces = text.split('`').enumerate();

@@ -1,11 +1,11 @@
-//! The reference of all settings, made from the table.
+//! Generates the settings reference.
 
 use std::fmt::Write as _;
 
 use crate::schema::Schema;
 use crate::setting::{Preset, Setting, section};
 
-/// The reference as Markdown: `head`, and a table for each section. Settings without a section stand under "General".
+/// The reference as Markdown: `head`, then a table for each section. Settings without a section are under "General".
 pub fn reference<S>(schema: &Schema<S>, head: &str) -> String {
     let mut out = head.to_owned();
     let mut before = None;
@@ -23,7 +23,7 @@ pub fn reference<S>(schema: &Schema<S>, head: &str) -> String {
     out
 }
 
-/// Whether a setting is one row with five cells.
+/// Whether the setting renders as one row with five cells.
 pub(crate) fn is_one_row<S>(setting: &Setting<S>) -> bool {
     let row = row(setting);
     !row.contains('\n') && row.matches('|').count() == 6

@@ -1,53 +1,53 @@
-//! What a program says of its settings.
+//! The declaration of a program's settings.
 
 use crate::fault::Wrong;
 use crate::setting::{Preset, Setting};
 use crate::value::Value;
 use crate::{reference, setting};
 
-/// The settings `S` of a program: what can be set, and what must hold.
+/// The settings `S` of a program and their rules.
 #[derive(Debug)]
 pub struct Schema<S: 'static> {
     /// Every setting, in the order of the reference and of reports.
     pub table: &'static [Setting<S>],
-    /// Variables that name the YAML file, in the environment or in `.env`; the preferred one first.
+    /// Variables with the path of the YAML file, in the environment or in `.env`; the preferred one first.
     pub config_variables: &'static [&'static str],
-    /// Whether a file `.env` in the working directory counts. Not for a program that people run as root wherever they stand:
-    /// whoever owns that folder would decide its settings.
+    /// Whether `.env` in the working directory is read. Set it to false for programs run as root in any directory: the owner
+    /// of the directory could change their settings.
     pub reads_dotenv: bool,
-    /// Variables that begin like this, in capitals, are taken for the program's own when they are spelt nearly like one.
+    /// Prefixes, in capitals, of the program's variables. Only variables with such a prefix are checked for misspellings.
     pub prefixes: &'static [&'static str],
-    /// Settings with nothing in them yet. They never leave [`load()`](crate::load()): each row of the table puts its value or
-    /// its preset in, or reports a fault.
+    /// Settings before loading. [`load()`](crate::load()) never returns them: each row of the table stores its value or its
+    /// preset, or reports an error.
     pub unset: fn() -> S,
-    /// What the settings must be together.
+    /// Checks rules that involve several settings.
     pub rules: Rules<S>,
-    /// What is odd about settings that are otherwise in order.
+    /// Checks for valid but suspicious settings.
     pub oddities: Oddities<S>,
-    /// Variables of another program in this one's place, which mean nothing here. Whoever gives one is warned.
+    /// Variables of a replaced program that this program ignores. Giving one causes a warning.
     pub without_effect: &'static [WithoutEffect],
 }
 
-/// A variable that means nothing here.
+/// A variable that the program ignores.
 #[derive(Debug)]
 pub struct WithoutEffect {
-    /// Its name, in capitals.
+    /// Name, in capitals.
     pub name: &'static str,
-    /// How its value begins, white space aside; another value is somebody else's. An empty value never counts.
+    /// Start of the value, ignoring white space; other values belong to other software. An empty value never matches.
     pub begins: &'static str,
     /// What to do instead, as the beginning of a sentence.
     pub instead: &'static str,
 }
 
-/// Gives the rules that are broken, each with the key that it is told under. The second argument says whether a key has
-/// no fault of its own: a value that could not be read breaks no rule.
+/// Returns the violated rules, each with the key to report it under. The second argument returns whether a key is valid
+/// by itself: a value that could not be read violates no rule.
 pub type Rules<S> = fn(&S, &dyn Fn(&str) -> bool) -> Vec<(&'static str, Wrong)>;
 
-/// Gives sentences for the operator, without secrets. The second argument says whether a key was given at all.
+/// Returns warnings for the operator, without secrets. The second argument returns whether a key was given.
 pub type Oddities<S> = fn(&S, &dyn Fn(&str) -> bool) -> Vec<String>;
 
 impl<S> Schema<S> {
-    /// How to give a setting, as a remedy says it.
+    /// The remedy for a missing setting.
     pub fn how_to_set(&self, key: &str) -> String {
         let variable = self.table.iter().find(|row| row.key == key).and_then(|row| row.variables.first());
         variable.map_or_else(
@@ -56,41 +56,43 @@ impl<S> Schema<S> {
         )
     }
 
-    /// What is wrong with the table itself, a sentence each; for a test of the program. A name must be there once, a preset
-    /// must be a value of its kind, and a row must fit into the reference.
+    /// Errors in the table itself, a sentence each, for a test of the program. Names must be unique, presets valid, and each
+    /// row must fit into the reference.
     pub fn flaws(&self) -> Vec<String> {
         let mut names: Vec<_> =
             self.keys().map(str::to_owned).chain(self.file_keys()).chain(self.variables()).collect();
         names.sort_unstable();
-        let twice =
-            names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("{} is there twice", pair[0]));
+        let duplicates =
+            names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("duplicate name {}", pair[0]));
         let presets = self.table.iter().filter_map(|row| match row.preset {
             Preset::Is(text) | Preset::IfEmpty(text) => {
                 let found = row.put(&Value::Text(text.to_owned()), &mut (self.unset)()).err()?;
-                Some(format!("the preset of {} does not do: {}", row.key, found.first()?.what))
+                Some(format!("invalid preset of {}: {}", row.key, found.first()?.what))
             }
             Preset::Required | Preset::Absent => None,
         });
         let rows = self.table.iter().filter(|row| !reference::is_one_row(row));
-        twice.chain(presets).chain(rows.map(|row| format!("{} breaks the reference", row.key))).collect()
+        duplicates
+            .chain(presets)
+            .chain(rows.map(|row| format!("{} does not fit into a row of the reference", row.key)))
+            .collect()
     }
 
-    /// The keys of the table.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.table.iter().map(|row| row.key)
     }
 
-    /// The YAML keys that name files of secrets.
+    /// The YAML keys of secret files.
     pub(crate) fn file_keys(&self) -> impl Iterator<Item = String> {
         self.table.iter().filter_map(Setting::file_key)
     }
 
-    /// The section of each key that has one.
+    /// The sections of the keys; may repeat.
     pub(crate) fn sections(&self) -> impl Iterator<Item = &'static str> {
         self.keys().filter_map(setting::section)
     }
 
-    /// All variables: of values, of the YAML file, of files of secrets.
+    /// All variables: of values, of the YAML file, of secret files.
     pub(crate) fn variables(&self) -> impl Iterator<Item = String> {
         let values = self.table.iter().flat_map(|row| row.variables).chain(self.config_variables);
         values.map(|name| (*name).to_owned()).chain(self.table.iter().flat_map(Setting::file_variables))

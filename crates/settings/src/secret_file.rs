@@ -1,5 +1,5 @@
-//! Secrets in files of their own, as container platforms mount them: a variable with `_FILE` appended, or a YAML key with
-//! `_file` appended, names the file.
+//! Secret files, as container platforms mount them. A variable with the suffix `_FILE`, or a YAML key with the suffix
+//! `_file`, contains the path.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,11 +9,11 @@ use crate::files;
 use crate::source::Source;
 use crate::value::Value;
 
-/// No secret is larger.
+/// Maximum size in bytes.
 const LARGEST: u64 = 64 * 1024;
 
-/// What one source says of a setting: its value, or what the file holds that it names. Both are a fault; an empty text
-/// names no file, and is no value beside a file.
+/// The value that one source gives for a setting, directly or through a file. Giving both is an error. An empty text is
+/// no path, and counts as no value if there is a file.
 pub(crate) fn value_or_file(
     key: &str,
     value: Option<(Value, Source)>,
@@ -23,7 +23,7 @@ pub(crate) fn value_or_file(
     let is_given = |(value, _): &(Value, Source)| !matches!(value, Value::Null) && *value != Value::Text(String::new());
     let Some((path, named)) = file.filter(is_given) else { return Ok(value) };
     if let Some((_, other)) = value.filter(is_given) {
-        let what = format!("given twice: its value too is there ({other})");
+        let what = format!("given twice: the value is also set directly ({other})");
         return Err(wrong(what, "remove one of the two").of(key, Some(named)));
     }
     let read = path.scalar().and_then(|path| Ok((read(&directory.join(path))?, directory.join(path))));
@@ -33,19 +33,20 @@ pub(crate) fn value_or_file(
     }
 }
 
-/// The secret in a file, without the end of its line.
+/// Reads the secret in a file, without the final line break.
 pub fn read(path: &Path) -> Result<String, Wrong> {
     let shown = path.display();
     let bytes = files::read(path, LARGEST).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => {
-            wrong(format!("{shown} is larger than 64 KiB"), "name a file that holds the secret and nothing else")
+            wrong(format!("{shown} is larger than 64 KiB"), "give the path of a file that contains only the secret")
         }
         _ => wrong(format!("{shown} {}", files::why(&error)), "correct the path, or make it readable"),
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong(format!("{shown} is not valid UTF-8"), "write it again"))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| wrong(format!("{shown} is not valid UTF-8"), "write the file again"))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() {
-        return Err(wrong(format!("{shown} is empty"), "write the secret into it"));
+        return Err(wrong(format!("{shown} is empty"), "write the secret into the file"));
     }
     Ok(secret.to_owned())
 }

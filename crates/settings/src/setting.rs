@@ -1,4 +1,4 @@
-//! What a row of the table is, and how a value of each kind is read.
+//! A row of the settings table, and how to read a value of each kind.
 
 use std::time::Duration;
 
@@ -13,36 +13,36 @@ use crate::value::Value;
 /// One setting of the settings `S`: a row of the table.
 #[derive(Debug)]
 pub struct Setting<S: 'static> {
-    /// Key in the YAML file: `section.name`, or a name alone.
+    /// Key in the YAML file: `section.name` or `name`.
     pub key: &'static str,
     /// Names of environment variables, the preferred one first.
     pub variables: &'static [&'static str],
-    /// How the value is read, and where it goes.
+    /// How to read the value, and where to store it.
     pub kind: Kind<S>,
-    /// What holds when nothing is given.
+    /// The value if none is given.
     pub preset: Preset,
-    /// What it does, with units and range; a sentence or more of Markdown.
+    /// What the setting does, with units and range; one or more sentences of Markdown.
     pub doc: &'static str,
 }
 
-/// What holds when a setting is not given.
+/// The value of a setting that is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
-    /// That is a fault.
+    /// None: a missing value is an error.
     Required,
-    /// The setting is not in force. An empty value says the same for texts and proxies, and so switches off what a
-    /// lower source gives; pydantic's settings do likewise.
+    /// The setting is off. For texts and proxies an empty value also turns it off, and so overrides a source with lower
+    /// precedence, as in pydantic.
     Absent,
-    /// This value, written as in an environment variable. An empty value is a fault, as with pydantic.
+    /// This value, written as in an environment variable. An empty value is an error, as in pydantic.
     Is(&'static str),
-    /// This value, also in place of an empty one.
+    /// This value, also if an empty value is given.
     IfEmpty(&'static str),
 }
 
-/// How a value is read, judged alone and put into the settings.
+/// How to read and validate a value, and store it in the settings.
 #[derive(Debug)]
 pub enum Kind<S: 'static> {
-    /// A boolean in any of pydantic's words.
+    /// A boolean in any spelling that pydantic accepts.
     Flag(fn(&mut S, bool)),
     /// A finite number above zero.
     Positive(fn(&mut S, f64)),
@@ -56,43 +56,43 @@ pub enum Kind<S: 'static> {
     Share(fn(&mut S, f32)),
     /// Permission bits of a file: three or four octal digits.
     Mode(fn(&mut S, u32)),
-    /// A text that stands the test.
+    /// A text that passes the check.
     Text(Check, fn(&mut S, String)),
-    /// A text that is never shown and stands the test.
+    /// A text that passes the check and is never shown.
     Secret(Check, fn(&mut S, SecretString)),
-    /// A URL that holds a secret, is never shown and stands the test.
+    /// A URL that contains a secret, passes the check and is never shown.
     SecretUrl(Check, fn(&mut S, SecretString)),
-    /// A URL that the function reads, for example [`check::base_url`]; shown without query and fragment.
+    /// A URL read by the function, for example [`check::base_url`]; shown without query and fragment.
     Url(ReadUrl, fn(&mut S, Url)),
     /// URL of a proxy; shown without credentials.
     Proxy(fn(&mut S, Url)),
-    /// A URL that the function reads and that may hold credentials; shown without them.
+    /// A URL read by the function that may contain credentials; shown without them.
     UrlWithCredentials(ReadUrl, fn(&mut S, SecretString)),
-    /// One of the words.
+    /// One of the given words.
     Choice(&'static [Word<S>]),
-    /// Names: a YAML list, or one text with commas.
+    /// Names: a YAML list, or text with commas.
     Names(fn(&mut S, Vec<String>)),
-    /// What to listen on, each read by the function: a YAML list, or one text with commas.
+    /// Addresses to listen on, read by the function: a YAML list, or text with commas.
     Addresses(fn(&str) -> Result<Listen, Wrong>, fn(&mut S, Vec<Listen>)),
-    /// A kind of the program's own, with its name in the reference. The function reads the value into the settings and
-    /// returns it as it may be shown.
+    /// A kind specific to the program, with its name in the reference. The function stores the value and returns it in a
+    /// form that is safe to show.
     Own(&'static str, fn(&mut S, &Value) -> Result<String, Vec<Wrong>>),
 }
 
-/// A word and what it does to the settings.
+/// A word and its effect on the settings.
 pub type Word<S> = (&'static str, fn(&mut S));
 
-/// Judges a text; never puts the text into the fault.
+/// Validates a text; the error never contains the text.
 pub type Check = fn(&str) -> Result<(), Wrong>;
 
-/// Reads and judges a URL; never puts the text into the fault.
+/// Reads and validates a URL; the error never contains the text.
 pub type ReadUrl = fn(&str) -> Result<Url, Wrong>;
 
 /// Shown in place of a secret.
 pub const MASK: &str = "********";
 
 impl<S> Setting<S> {
-    /// Whether `value` says the same as no value at all.
+    /// Whether `value` counts as no value.
     pub(crate) fn is_absent(&self, value: &Value) -> bool {
         let may_be_empty = matches!(self.preset, Preset::Absent | Preset::IfEmpty(_))
             && matches!(
@@ -111,13 +111,13 @@ impl<S> Setting<S> {
         }
     }
 
-    /// The variables that name a file with the value: none where it is no secret.
+    /// The variables with the path of a secret file; empty if the setting is not secret.
     pub(crate) fn file_variables(&self) -> Vec<String> {
         let variables = if self.is_secret() { self.variables } else { &[] };
         variables.iter().map(|name| format!("{name}_FILE")).collect()
     }
 
-    /// The YAML key that names a file with the value: none where it is no secret.
+    /// The YAML key with the path of a secret file; `None` if the setting is not secret.
     pub(crate) fn file_key(&self) -> Option<String> {
         self.is_secret().then(|| format!("{}_file", self.key))
     }
@@ -126,7 +126,7 @@ impl<S> Setting<S> {
         matches!(self.kind, Kind::Secret(..) | Kind::SecretUrl(..) | Kind::UrlWithCredentials(..))
     }
 
-    /// Reads a value into the settings. Returns it as it may be shown.
+    /// Stores a value in the settings and returns it in a form that is safe to show.
     pub(crate) fn put(&self, value: &Value, settings: &mut S) -> Result<String, Vec<Wrong>> {
         self.kind.put(value, settings)
     }
@@ -162,7 +162,7 @@ impl<S> Kind<S> {
             }
             Self::Share(set) => {
                 let number = check::share(value)?;
-                #[expect(clippy::cast_possible_truncation, reason = "a share needs no more digits than f32 has")]
+                #[expect(clippy::cast_possible_truncation, reason = "f32 is precise enough for a share")]
                 set(settings, number as f32);
                 Ok(number.to_string())
             }
@@ -222,7 +222,7 @@ impl<S> Kind<S> {
         }
     }
 
-    /// The kind in a word or two, for the reference.
+    /// Short description of the kind, for the reference.
     pub(crate) fn describe(&self) -> &'static str {
         match self {
             Self::Flag(_) => "boolean",
@@ -249,11 +249,11 @@ impl<S> Kind<S> {
 fn chosen<'a, S>(text: &str, words: &'a [Word<S>]) -> Result<&'a Word<S>, Wrong> {
     words.iter().find(|(word, _)| *word == text).ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        wrong(format!("{} is not known", quoted(text)), format!("give {}", words.join(" or ")))
+        wrong(format!("{} is not a valid choice", quoted(text)), format!("give {}", words.join(" or ")))
     })
 }
 
-/// The section of a key, if it is in one.
+/// The section of a key, if it has one.
 pub(crate) fn section(key: &'static str) -> Option<&'static str> {
     key.split_once('.').map(|(section, _)| section)
 }

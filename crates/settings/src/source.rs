@@ -1,37 +1,34 @@
-//! Where a value came from.
+//! Sources of values.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from, as reports, faults and warnings say it.
+/// The source of a value, as shown in reports, errors and warnings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// An option on the command line, for example `--listen`.
     CommandLine(&'static str),
-    /// A variable of the process's environment, by the name it has there.
+    /// A variable of the process environment, by its actual name.
     Environment(String),
     /// A line of `.env`.
     DotEnv {
-        /// Name of the variable.
         name: String,
-        /// Line on which the name stands, from 1.
+        /// Line of the name, from 1.
         line: usize,
     },
     /// The YAML file.
     File {
-        /// Path of the file.
         path: PathBuf,
-        /// Line of the value, from 1; 0 when unknown.
+        /// Line of the value, from 1; 0 if unknown.
         line: u64,
     },
-    /// A file that holds a secret and nothing else.
+    /// A file that contains only a secret.
     SecretFile {
-        /// Path of the file.
         path: PathBuf,
-        /// What names it.
+        /// Source of the path.
         named: Box<Source>,
     },
-    /// Nothing was given.
+    /// No source: the preset applies.
     Default,
 }
 

@@ -1,46 +1,45 @@
-//! A value as a source gives it.
+//! Values as given by a source.
 
 use crate::check;
 use crate::fault::{Wrong, wrong};
 
-/// A value as it was given, from whatever source. It may be a secret: its `Debug` is not for logs.
+/// A value as given by a source. It may be a secret: do not log its `Debug` output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing: in YAML, a key with nothing after the colon.
+    /// No value: in YAML, a key with nothing after the colon.
     Null,
-    /// A text.
     Text(String),
-    /// A number of the YAML file.
+    /// A number in the YAML file.
     Number {
-        /// What it says; may be infinite.
+        /// The number; may be infinite.
         value: f64,
-        /// How it was written.
+        /// Its spelling.
         text: String,
     },
     /// A plain value whose spelling is not known.
     Unwritten,
     /// The value of a variable that is not UTF-8.
     Unreadable,
-    /// A list of the YAML file.
+    /// A list in the YAML file.
     List(Vec<Value>),
-    /// Key and value in the order of the file.
+    /// Keys and values in the order of the file.
     Map(Vec<(String, Value)>),
 }
 
 impl Value {
-    /// The text of a single value, as it was written.
+    /// The spelling of a single value.
     pub fn scalar(&self) -> Result<&str, Wrong> {
         match self {
             Self::Text(text) | Self::Number { text, .. } => Ok(text),
-            Self::Unwritten => Err(wrong("the spelling of the value is lost", "put the value in quotes")),
-            Self::Unreadable => Err(wrong("not valid UTF-8", "set it anew")),
+            Self::Unwritten => Err(wrong("the spelling of the value is unknown", "put the value in quotes")),
+            Self::Unreadable => Err(wrong("not valid UTF-8", "set it to valid UTF-8")),
             Self::Null => Err(wrong("no value", "give one")),
-            Self::List(_) => Err(wrong("a list, where one value belongs", "give one value")),
-            Self::Map(_) => Err(wrong("a mapping, where one value belongs", "give one value")),
+            Self::List(_) => Err(wrong("a list instead of a single value", "give one value")),
+            Self::Map(_) => Err(wrong("a mapping instead of a single value", "give one value")),
         }
     }
 
-    /// The texts of a list, or of one text with commas; trimmed. Blank parts of a text with commas are left out.
+    /// The trimmed texts of a list, or of one text with commas. Ignores blank parts of a text with commas.
     pub fn list(&self) -> Result<Vec<String>, Wrong> {
         let plain = |text: &str| check::plain(text).map(|()| text.to_owned());
         if let Self::List(items) = self {
@@ -53,8 +52,8 @@ impl Value {
         let text = self.scalar()?;
         let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(plain).collect();
         if parts.is_empty() && !text.is_empty() {
-            // This is a typing error, and an empty list could mean that nothing is required.
-            return Err(wrong("a list without an entry", "give at least one, or leave the setting out"));
+            // Reject an empty list: its author may expect it to disable the requirement.
+            return Err(wrong("an empty list", "give at least one entry, or leave the setting out"));
         }
         parts.into_iter().collect()
     }

@@ -1,4 +1,4 @@
-//! Variables of the environment and of `.env`.
+//! Environment variables and `.env`.
 
 use crate::dotenv::{self, Entry};
 use crate::environment::Environment;
@@ -8,14 +8,14 @@ use crate::source::Source;
 use crate::value::Value;
 use crate::warning::{Warning, nearest};
 
-/// Both kinds of variables; the environment goes before `.env`.
+/// Variables of the environment and of `.env`; the environment takes precedence.
 pub(crate) struct Variables<'a> {
     environment: &'a Environment,
     dotenv: Vec<Entry>,
 }
 
 impl<'a> Variables<'a> {
-    /// Reads `.env` in the working directory, if it counts and there is one.
+    /// Reads `.env` in the working directory, if enabled and present.
     pub(crate) fn read(
         environment: &'a Environment,
         reads_dotenv: bool,
@@ -32,7 +32,7 @@ impl<'a> Variables<'a> {
                 faults.push(wrong("not valid UTF-8", "save it as UTF-8").of(".env", None));
                 String::new()
             }
-            // A directory of that name is no file either; some tools keep virtual environments there.
+            // Ignore a directory named `.env`; some tools keep virtual environments there.
             Err(_) if !path.is_file() => String::new(),
             Err(error) => {
                 let remedy = format!("make {} readable, or remove it", path.display());
@@ -45,12 +45,12 @@ impl<'a> Variables<'a> {
         Self { environment, dotenv }
     }
 
-    /// The value of the first of `names` that is there.
+    /// The value of the first of `names` that is set.
     pub(crate) fn find(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
         self.in_environment(names).or_else(|| self.in_dotenv(names))
     }
 
-    /// The same in the environment alone.
+    /// Like [`find`](Self::find), in the environment only.
     pub(crate) fn in_environment(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
         names.iter().find_map(|name| self.environment.find(name.as_ref())).map(|(name, value)| {
             let value = value.map_or(Value::Unreadable, |text| Value::Text(text.to_owned()));
@@ -58,7 +58,7 @@ impl<'a> Variables<'a> {
         })
     }
 
-    /// The same in `.env` alone.
+    /// Like [`find`](Self::find), in `.env` only.
     pub(crate) fn in_dotenv(&self, names: &[impl AsRef<str>]) -> Option<(Value, Source)> {
         names.iter().map(AsRef::as_ref).find_map(|name| {
             let exact = self.dotenv.iter().rev().find(|entry| entry.name == name);
@@ -69,7 +69,7 @@ impl<'a> Variables<'a> {
         })
     }
 
-    /// Warns of variables that mean nothing here.
+    /// Adds warnings about variables that the program ignores.
     pub(crate) fn without_effect<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
         for WithoutEffect { name, begins, instead } in schema.without_effect {
             if let Some((Value::Text(text), source)) = self.find(&[name])
@@ -81,7 +81,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Warns of variables that are nearly spelt like one of ours.
+    /// Adds warnings about variables that look like misspelled names.
     pub(crate) fn near_misses<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
         let known: Vec<String> = schema.variables().collect();
         let environment = self.environment.names().map(|name| (name, Source::Environment(name.to_owned())));

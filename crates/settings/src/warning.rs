@@ -1,33 +1,30 @@
-//! What is odd about the settings, but no fault.
+//! Warnings about settings that are not errors.
 
 use std::fmt;
 
 use crate::source::Source;
 
-/// Something to tell the operator at start. Never holds a value.
+/// A warning to log at start. Never contains a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// A key, or a variable that looks like one of ours, that means nothing.
+    /// An unknown key, or an unknown variable that resembles a known one.
     UnknownKey {
-        /// The key as it stands there.
+        /// The key as written.
         key: String,
-        /// Where it stands.
         source: Source,
-        /// The known key that is nearest, if any is near.
+        /// The nearest known key, if it is similar.
         nearest: Option<String>,
     },
-    /// A variable that another program takes and this one does not.
+    /// A variable of another program that this one ignores.
     WithoutEffect {
-        /// Its name.
         name: &'static str,
-        /// Where it stands.
         source: Source,
         /// What to do instead.
         instead: &'static str,
     },
     /// A line of `.env` that does not parse and is skipped.
     SkippedLine(usize),
-    /// What the program finds odd about its settings, in a sentence.
+    /// A program-specific warning, as a sentence.
     Odd(String),
 }
 
@@ -47,7 +44,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The known name that is nearest to `name`, if it is near enough to be meant.
+/// The known name nearest to `name`, if it is similar enough.
 pub(crate) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
         .map(|known| (strsim::normalized_damerau_levenshtein(name, &known), known))

@@ -1,14 +1,14 @@
-//! The YAML file as a tree that remembers lines and spelling.
+//! Parses the YAML file into a tree that keeps lines and spelling.
 //!
-//! The dialect is as near to PyYAML's as the library comes: `0770` is octal, the last of two equal keys wins, `<<`
-//! merges. The spelling of plain numbers and booleans is kept, so that a token of digits stays what it is.
+//! The dialect is as close to PyYAML as the library allows: `0770` is octal, the last of two equal keys wins, `<<`
+//! merges. Plain numbers and booleans keep their spelling, so that a token made of digits is not changed.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 use crate::value::Value;
 
-/// A key of a mapping with its value and the line of the key, from 1; 0 when unknown.
+/// A key of a mapping, with its value and the line of the key, from 1; 0 if unknown.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
@@ -24,7 +24,7 @@ pub(crate) enum Tree {
 }
 
 impl Tree {
-    /// The node without its lines.
+    /// The value of the node, without lines.
     pub(crate) fn value(&self) -> Value {
         match self {
             Self::Leaf(value) => value.clone(),
@@ -35,21 +35,21 @@ impl Tree {
     }
 }
 
-/// Text that is not YAML. The library's message may quote the file, which holds secrets, so only the place is kept.
+/// Text that is not YAML. Only the position is kept, because the library's message may quote secrets from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotYaml {
-    /// Line, from 1; 0 when unknown.
+    /// Line, from 1; 0 if unknown.
     pub(crate) line: u64,
-    /// Column, from 1; 0 when unknown.
+    /// Column, from 1; 0 if unknown.
     pub(crate) column: u64,
 }
 
-/// Reads a file. An empty one is null.
+/// Parses a file. An empty file is null.
 pub(crate) fn parse(text: &str) -> Result<Tree, NotYaml> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,
-        // A token such as 12e3456… is a float out of range to YAML; its spelling is what counts.
+        // YAML reads a token such as 12e3456… as a float out of range; only its spelling matters.
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
@@ -96,7 +96,7 @@ fn written(node: &Spanned<Node>, source: &str) -> Option<String> {
     let start = usize::try_from(span.byte_offset()?).ok()?;
     let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
     let text = source.get(start..end)?.trim();
-    // Anything but a plain scalar, for example one with a tag, has no spelling of its own.
+    // Any other scalar, for example one with a tag, has no spelling.
     let plain =
         !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '!' | '"' | '\'' | '&' | '*'));
     plain.then(|| text.to_owned())
@@ -138,12 +138,12 @@ impl<'de> Visitor<'de> for AnyNode {
         Ok(Node::Flag)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "settings are f64; the spelling is kept beside it")]
+    #[expect(clippy::cast_precision_loss, reason = "settings are f64; the spelling is kept as well")]
     fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
         Ok(Node::Number(number as f64))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "settings are f64; the spelling is kept beside it")]
+    #[expect(clippy::cast_precision_loss, reason = "settings are f64; the spelling is kept as well")]
     fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
         Ok(Node::Number(number as f64))
     }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_is_told_by_its_place_alone() {
+    fn invalid_yaml_is_reported_by_position_only() {
         let error = parse("a: 1\nb: [hunter2\n").unwrap_err();
         assert!(error.line >= 2, "{error:?}");
         assert!(parse("a: *nowhere").is_err());

@@ -1,4 +1,4 @@
-//! A program with settings of every kind: where they come from, and what is told of them.
+//! A program with settings of every kind: their sources, reports, errors and warnings.
 
 use std::fs;
 use std::path::PathBuf;
@@ -111,13 +111,13 @@ fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<sett
 }
 
 /// A working directory with variables, `.env` and `config.yaml`.
-struct Site {
+struct WorkingDirectory {
     directory: TempDir,
     variables: Vec<(String, String)>,
     overrides: Overrides,
 }
 
-impl Site {
+impl WorkingDirectory {
     fn new() -> Self {
         let site = Self {
             directory: TempDir::new().expect("a folder"),
@@ -151,14 +151,14 @@ impl Site {
         self.load().unwrap_or_else(|faults| panic!("{faults}"))
     }
 
-    /// Texts without the temporary directory.
-    fn told(&self, texts: impl Iterator<Item = String>) -> Vec<String> {
+    /// Removes the path of the temporary directory.
+    fn without_directory(&self, texts: impl Iterator<Item = String>) -> Vec<String> {
         let directory = format!("{}/", self.directory.path().display());
         texts.map(|text| text.replace(&directory, "")).collect()
     }
 
     fn faults(&self) -> Vec<String> {
-        self.told(self.load().expect_err("faults").faults.iter().map(ToString::to_string))
+        self.without_directory(self.load().expect_err("faults").faults.iter().map(ToString::to_string))
     }
 
     /// Value and source of a key.
@@ -166,19 +166,19 @@ impl Site {
         let loaded = self.loaded();
         let mut rows = loaded.report().filter(|row| row.0 == key);
         let (_, value, source) = rows.next().expect("a row");
-        self.told(std::iter::once(format!("{value} from {source}"))).remove(0)
+        self.without_directory(std::iter::once(format!("{value} from {source}"))).remove(0)
     }
 }
 
 #[test]
-fn the_table_is_sound() {
+fn the_table_has_no_flaws() {
     assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
 }
 
 #[test]
-fn each_source_goes_before_the_next() {
+fn sources_have_an_order_of_precedence() {
     let key = "pool.workers";
-    let mut site = Site::new();
+    let mut site = WorkingDirectory::new();
     assert_eq!(site.shown(key), "4 from default");
     site = site.yaml("pool:\n  workers: 5\n");
     assert_eq!(site.shown(key), "5 from config.yaml line 2");
@@ -210,7 +210,7 @@ names: [a, 07]
 listen: 127.0.0.1:1, unix:/run/s
 limits: {one: 010}
 ";
-    let loaded = Site::new().yaml(yaml).loaded();
+    let loaded = WorkingDirectory::new().yaml(yaml).loaded();
     let settings = &loaded.settings;
     assert!(settings.dry_run && settings.fast);
     assert_eq!((settings.factor.to_string(), settings.share.to_string()), ("2".to_owned(), "1".to_owned()));
@@ -251,8 +251,8 @@ limits: {one: 010}
 }
 
 #[test]
-fn all_faults_come_at_once() {
-    let site = Site::new()
+fn all_errors_are_reported_at_once() {
+    let site = WorkingDirectory::new()
         .yaml("disk:\n  mode: 0999\nlimits:\n  one: [1]\nsource: 5\n")
         .file(".env", "MOVER_PACE=swift\n")
         .set("MOVER_ROOT", "data")
@@ -262,41 +262,41 @@ fn all_faults_come_at_once() {
     assert_eq!(
         site.faults(),
         [
-            "source (config.yaml line 5): not a section: a mapping belongs here; indent its settings below it, or remove it",
-            "disk.mode (config.yaml line 2): `0999` is not three or four octal digits; give them, for example 0750",
-            "disk.root (environment variable MOVER_ROOT): it does not begin with `/`; give the whole path",
-            "source.token (environment variable MOVER_TOKEN_FILE): given twice: its value too is there (environment \
+            "source (config.yaml line 5): it is not a mapping; indent its settings below it, or remove it",
+            "disk.mode (config.yaml line 2): `0999` is not three or four octal digits; give octal digits, for example 0750",
+            "disk.root (environment variable MOVER_ROOT): it does not begin with `/`; give an absolute path",
+            "source.token (environment variable MOVER_TOKEN_FILE): given twice: the value is also set directly (environment \
              variable MOVER_TOKEN); remove one of the two",
-            "source.url (environment variable MOVER_URL): it holds credentials; remove what stands before the `@`",
-            "pace (.env line 1, MOVER_PACE): `swift` is not known; give `slow` or `fast`",
-            "limits (config.yaml line 3): a list, where one value belongs; give one value",
+            "source.url (environment variable MOVER_URL): it contains credentials; remove the part before the `@`",
+            "pace (.env line 1, MOVER_PACE): `swift` is not a valid choice; give `slow` or `fast`",
+            "limits (config.yaml line 3): a list instead of a single value; give one value",
         ]
     );
-    let site = Site::new().set("MOVER_ROOT", "");
+    let site = WorkingDirectory::new().set("MOVER_ROOT", "");
     assert_eq!(
         site.faults(),
         ["disk.root (environment variable MOVER_ROOT): blank; give a text, or leave the setting out"]
     );
-    let mut site = Site::new();
+    let mut site = WorkingDirectory::new();
     site.variables.clear();
     assert_eq!(site.faults(), ["disk.root: required, but not given; set MOVER_ROOT, or disk.root in the YAML file"]);
-    // A value that could not be read breaks no rule.
-    let site = Site::new().set("MOVER_AGE", "31");
+    // A value that could not be read violates no rule.
+    let site = WorkingDirectory::new().set("MOVER_AGE", "31");
     assert_eq!(site.faults(), ["pool.age (environment variable MOVER_AGE): above pool.timeout; lower it"]);
     assert_eq!(site.set("MOVER_TIMEOUT", "x").faults().len(), 1);
 }
 
 #[test]
-fn what_an_unread_file_may_hold_is_not_missing() {
-    let mut site = Site::new().set("MOVER_CONFIG", "lost.yaml");
+fn settings_are_not_missing_if_the_file_is_unreadable() {
+    let mut site = WorkingDirectory::new().set("MOVER_CONFIG", "lost.yaml");
     site.variables.retain(|(name, _)| name != "MOVER_ROOT");
     let what = "lost.yaml cannot be read (no such file); correct the path, or make it readable";
     assert_eq!(site.faults(), [format!("YAML file (environment variable MOVER_CONFIG): {what}")]);
 }
 
 #[test]
-fn odd_things_are_warnings() {
-    let site = Site::new()
+fn suspicious_settings_cause_warnings() {
+    let site = WorkingDirectory::new()
         .yaml("pool: {worker: 1}\ntimeout: 1\nzzz: 1\n")
         .file(".env", "not a line\n")
         .set("MOVER_PACE", "fast")
@@ -305,7 +305,7 @@ fn odd_things_are_warnings() {
         .set("pool", " {\"workers\": 2}");
     let warnings = site.loaded().warnings;
     assert_eq!(
-        site.told(warnings.iter().map(ToString::to_string)),
+        site.without_directory(warnings.iter().map(ToString::to_string)),
         [
             ".env line 1 is not NAME=value and is skipped",
             "unknown setting `pool.worker` (config.yaml line 1) is ignored; did you mean `pool.workers`?",
@@ -322,8 +322,8 @@ fn odd_things_are_warnings() {
 }
 
 #[test]
-fn a_secret_may_stand_in_a_file_and_its_change_is_told_without_it() {
-    let site = Site::new().yaml("source: {token_file: token}\n").file("token", "hush\r\n");
+fn a_secret_file_is_read_and_its_changes_are_reported_masked() {
+    let site = WorkingDirectory::new().yaml("source: {token_file: token}\n").file("token", "hush\r\n");
     assert_eq!(site.shown("source.token"), "******** from file token, named by config.yaml line 1");
     let before = site.loaded();
     assert_eq!(before.secret_files().collect::<Vec<_>>(), [site.directory.path().join("token")]);
@@ -333,8 +333,8 @@ fn a_secret_may_stand_in_a_file_and_its_change_is_told_without_it() {
     let site = site.set("TOKEN", "hush");
     assert!(site.loaded().changes_since(&before).is_empty());
     let changes = site.set("TOKEN", "other").loaded().changes_since(&before);
-    let told: Vec<_> = changes.iter().map(|change| (change.key, change.after.as_deref())).collect();
-    assert_eq!(told, [("source.token", Some("********"))]);
+    let reported: Vec<_> = changes.iter().map(|change| (change.key, change.after.as_deref())).collect();
+    assert_eq!(reported, [("source.token", Some("********"))]);
     assert!(!format!("{changes:?}").contains("hush"));
 }
 

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_remedy_for_a_socket_names_one_of_ours() {
         let remedy = "give one such as unix:/run/hpc-storage-proxy/api.sock";
-        let what = "the path of a socket does not begin with `/`";
+        let what = "the path of the socket does not begin with `/`";
         assert_eq!(listen_address("unix:api.sock"), Err(format!("{what}; {remedy}")));
     }
 

@@ -3,20 +3,19 @@
 use crate::fault::{Wrong, quoted, wrong};
 use crate::value::Value;
 
-/// Seconds of a day, which is long enough for anything that somebody waits for.
+/// Seconds in a day, the upper limit of every time setting.
 const DAY: f64 = 24.0 * 60.0 * 60.0;
 
-/// A finite number, in the one grammar that holds for whole and decimal numbers, in the environment and in YAML: an
-/// optional sign, digits that `_` may group, optionally a fraction and an exponent, with white space around. Leading
-/// zeros are refused, since YAML takes `010` for 8 and the environment for 10; so is everything else that YAML reads as a
-/// number (`0x10`, `.inf`, `1:30`).
+/// Reads a finite number. The environment and YAML share one grammar: an optional sign, digits that `_` may group,
+/// optionally a fraction and an exponent, and white space around. Leading zeros are rejected, because YAML reads `010`
+/// as 8 and the environment as 10; so is everything else that only YAML reads as a number (`0x10`, `.inf`, `1:30`).
 pub fn number(value: &Value) -> Option<f64> {
     let text = value.scalar().ok()?.trim();
     let is_digit = |c: char| c.is_ascii_digit();
     let grouped = |(at, _): (usize, &str)| text[..at].ends_with(is_digit) && text[at + 1..].starts_with(is_digit);
     let digits = text.trim_start_matches(['+', '-']);
     let has_leading_zero = digits.starts_with('0') && digits[1..].starts_with(|c: char| is_digit(c) || c == '_');
-    // `inf` and `nan` would be read, too.
+    // `str::parse` would also accept `inf` and `nan`.
     let known = |c: char| is_digit(c) || matches!(c, '_' | '.' | 'e' | 'E' | '+' | '-');
     if has_leading_zero || !text.chars().all(known) || !text.match_indices('_').all(grouped) {
         return None;
@@ -24,32 +23,31 @@ pub fn number(value: &Value) -> Option<f64> {
     text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A finite number that stands the test, or what is wrong: that it is not `what`.
-fn such(value: &Value, is: impl Fn(f64) -> bool, what: &str, example: &str) -> Result<f64, Wrong> {
+/// Reads a finite number that satisfies `is`; the error says that it is not `what`.
+fn checked(value: &Value, is: impl Fn(f64) -> bool, what: &str, example: &str) -> Result<f64, Wrong> {
     let text = value.scalar()?;
     let found = number(value).filter(|number| is(*number));
     found.ok_or_else(|| wrong(format!("{} is not {what}", quoted(text)), format!("give one, for example {example}")))
 }
 
-/// A number above 0.
 pub fn positive(value: &Value) -> Result<f64, Wrong> {
-    such(value, |number| number > 0.0, "a number above 0", "1.5")
+    checked(value, |number| number > 0.0, "a number above 0", "1.5")
 }
 
-/// Seconds above 0, at most a day; a thousandth is the least.
+/// Seconds above 0, at most a day, and at least a millisecond.
 pub fn seconds(value: &Value) -> Result<f64, Wrong> {
     let range = "a number of seconds above 0 and at most a day (86400)";
-    such(value, |number| (0.001..=DAY).contains(&number), range, "30")
+    checked(value, |number| (0.001..=DAY).contains(&number), range, "30")
 }
 
-/// Seconds from 0, at most a day.
+/// Seconds from 0 to a day.
 pub fn age(value: &Value) -> Result<f64, Wrong> {
-    such(value, |number| (0.0..=DAY).contains(&number), "a number of seconds from 0 to a day (86400)", "30")
+    checked(value, |number| (0.0..=DAY).contains(&number), "a number of seconds from 0 to a day (86400)", "30")
 }
 
 /// A number from 0 to 1.
 pub fn share(value: &Value) -> Result<f64, Wrong> {
-    such(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1", "0.1")
+    checked(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1", "0.1")
 }
 
 /// A whole number from 1 to `most`.
@@ -63,12 +61,12 @@ pub fn count(value: &Value, most: usize) -> Result<usize, Wrong> {
     })
 }
 
-/// The permission bits of a file: three or four octal digits, whether YAML takes them for a number or not.
+/// Permission bits of a file: three or four octal digits, even if YAML reads them as a number.
 pub fn mode(value: &Value) -> Result<u32, Wrong> {
     let text = value.scalar()?;
     let digits = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then_some(text).and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or_else(|| {
-        wrong(format!("{} is not three or four octal digits", quoted(text)), "give them, for example 0750")
+        wrong(format!("{} is not three or four octal digits", quoted(text)), "give octal digits, for example 0750")
     })
 }
 
@@ -83,7 +81,7 @@ mod tests {
     #[test]
     fn numbers_are_finite() {
         let read = |given: &str| number(&text(given));
-        // YAML's own idea of the number does not count.
+        // The spelling counts, not the number that YAML read.
         let of_yaml = |given: &str| number(&Value::Number { value: 8.0, text: given.to_owned() });
         for (text, value) in [
             ("5", 5.0),
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_have_ends() {
+    fn ranges_are_bounded() {
         type Read = fn(&Value) -> Result<f64, Wrong>;
         let cases: [(Read, &[&str], &[&str]); 4] = [
             (positive, &["0.0001", "1e300"], &["0", "-1", "inf", ""]),
@@ -134,7 +132,7 @@ mod tests {
         for (given, bits) in [("775", 0o775), ("0750", 0o750), ("2770", 0o2770), ("000", 0)] {
             assert_eq!(mode(&text(given)), Ok(bits), "{given}");
         }
-        // What YAML makes of the digits does not count.
+        // The spelling counts, not the number that YAML read.
         assert_eq!(mode(&Value::Number { value: 488.0, text: "0750".to_owned() }), Ok(0o750));
         for given in ["", "75", "00775", "778", "0o75", "+775", "-775", " 775", "rwx", "٧٧"] {
             assert!(mode(&text(given)).is_err(), "{given}");

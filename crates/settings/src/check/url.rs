@@ -1,11 +1,11 @@
-//! URLs: which do, and how they are shown.
+//! Validates URLs and hides their secrets.
 
 use url::Url;
 
 use crate::fault::{Wrong, wrong};
 use crate::setting::MASK;
 
-/// A URL of one of two schemes or more, with a host.
+/// A URL with one of `schemes` (two or more) and a host.
 pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Wrong> {
     let url = Url::parse(text).map_err(|error| wrong(format!("not a URL ({error})"), remedy))?;
     if !schemes.contains(&url.scheme()) {
@@ -21,41 +21,41 @@ pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Wron
     Ok(url)
 }
 
-/// A URL that is called as it stands: http or https, without credentials and fragment.
+/// A URL that is requested unchanged: http or https, without credentials and fragment.
 pub fn endpoint(text: &str) -> Result<Url, Wrong> {
     let url = of_scheme(text, &["http", "https"], "give one such as https://host.example.org/")?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("it holds credentials", "remove what stands before the `@`"));
+        return Err(wrong("it contains credentials", "remove the part before the `@`"));
     }
     if url.fragment().is_some() {
-        return Err(wrong("it has a fragment", "remove what follows the `#`"));
+        return Err(wrong("it has a fragment", "remove the `#` and the part after it"));
     }
     Ok(url)
 }
 
-/// A URL to which paths are added: as [`endpoint`], and without a query.
+/// A URL to which paths are appended: like [`endpoint`], but without a query.
 pub fn base_url(text: &str) -> Result<Url, Wrong> {
     let url = endpoint(text)?;
     if url.query().is_some() {
-        return Err(wrong("it has a query", "remove what follows the `?`"));
+        return Err(wrong("it has a query", "remove the `?` and the part after it"));
     }
     Ok(url)
 }
 
-/// URL of a SOCKS or HTTP proxy; may have credentials.
+/// URL of a SOCKS or HTTP proxy; may contain credentials.
 pub fn proxy(text: &str) -> Result<Url, Wrong> {
     let remedy = "give one such as socks5://host:1080";
     let url = of_scheme(text, &["socks5", "socks5h", "http", "https"], remedy)?;
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("something follows host and port", remedy));
+        return Err(wrong("it has a path, a query or a fragment after host and port", remedy));
     }
     Ok(url)
 }
 
-/// A URL as it may be shown: without credentials, query and fragment.
+/// The URL without credentials, query and fragment, safe to show.
 pub fn public_part(url: &Url) -> String {
     let mut url = url.clone();
-    // These two fail only for URLs that cannot have credentials at all.
+    // Both calls fail only for URLs that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_query(None);
@@ -63,7 +63,7 @@ pub fn public_part(url: &Url) -> String {
     url.to_string()
 }
 
-/// The same, with a mask where credentials are.
+/// Like [`public_part`], with a mask in place of credentials.
 pub fn masked(url: &Url) -> String {
     let shown = public_part(url);
     if url.username().is_empty() && url.password().is_none() {
@@ -77,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_of_a_url_holds_no_secret() {
+    fn a_shown_url_contains_no_secret() {
         let url = "https://user:pass@waldur.example.org:8443/api/x/?token=abc#d".parse().unwrap();
         assert_eq!(public_part(&url), "https://waldur.example.org:8443/api/x/");
         assert_eq!(masked(&url), "https://********@waldur.example.org:8443/api/x/");
     }
 
     #[test]
-    fn urls_that_do_not_do() {
+    fn invalid_urls_are_rejected() {
         for text in
             ["", "x.example", "ftp://x", "https://", "https://u:p@x/", "https://u@x/", "https://x/?a=1", "http://x/#a"]
         {

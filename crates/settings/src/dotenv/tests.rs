@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What python-dotenv 1.2.4 makes of each text, with `OUTER=out` and an empty `EMPTY` in the environment: names in the
-/// order in which they first come, with the last value of each; `None`: a name without a value.
+/// Results of python-dotenv 1.2.4 for each text, with `OUTER=out` and an empty `EMPTY` in the environment: names in order
+/// of first occurrence, with the last value of each; `None` is a name without a value.
 type Case = (&'static str, &'static [(&'static str, Option<&'static str>)]);
 
 #[rustfmt::skip]
@@ -123,7 +123,7 @@ fn outer(name: &str) -> Option<&'static str> {
     }
 }
 
-/// As a Python dictionary has it: the place of the first, the value of the last.
+/// Order and values as in a Python dictionary: position of the first occurrence, value of the last.
 fn read(text: &str) -> Vec<(String, Option<String>)> {
     let mut pairs: Vec<(String, Option<String>)> = Vec::new();
     for entry in parse(text, outer).0 {
@@ -136,7 +136,7 @@ fn read(text: &str) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn every_text_reads_as_python_dotenv_reads_it() {
+fn texts_are_read_like_python_dotenv() {
     for (text, expected) in AS_PYTHON_DOES {
         let expected: Vec<_> =
             expected.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect();
@@ -145,7 +145,7 @@ fn every_text_reads_as_python_dotenv_reads_it() {
 }
 
 #[test]
-fn lines_are_those_of_the_names() {
+fn entries_have_the_line_of_their_name() {
     let (entries, bad) = parse("\n# c\nA=1\r\nB=\"x\n\ny\"\n\n  C=3\nnot a line\nD=4", outer);
     let lines: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.line)).collect();
     assert_eq!(lines, [("A", 3), ("B", 4), ("C", 8), ("D", 10)]);
@@ -153,23 +153,23 @@ fn lines_are_those_of_the_names() {
 }
 
 #[test]
-fn lines_that_double_each_other_end() {
+fn expansion_is_limited() {
     let text = format!("A=0123456789\n{}B=1", "A=${A}${A}\n".repeat(60));
     let (entries, bad) = parse(&text, outer);
     assert!(entries.iter().all(|entry| entry.value.as_ref().is_some_and(|value| value.len() <= LONGEST)));
     assert!(!bad.is_empty());
-    assert_eq!(entries.last().map(|entry| entry.line), Some(62), "the others are read all the same");
+    assert_eq!(entries.last().map(|entry| entry.line), Some(62), "the other lines are read");
 }
 
 proptest! {
     #[test]
-    fn nothing_makes_it_panic(text in any::<String>(), likely in "[A-Z='\"#$ {}:\\\\\n\r-]{0,40}") {
+    fn no_input_panics(text in any::<String>(), likely in "[A-Z='\"#$ {}:\\\\\n\r-]{0,40}") {
         parse(&text, outer);
         parse(&likely, outer);
     }
 
     #[test]
-    fn a_simple_value_comes_back_as_it_is(value in "[a-zA-Z0-9$%&/()=?+*.,:;<>|_-]{1,40}") {
+    fn a_simple_value_is_unchanged(value in "[a-zA-Z0-9$%&/()=?+*.,:;<>|_-]{1,40}") {
         prop_assume!(!value.contains("${"));
         prop_assert_eq!(read(&format!("A={value}")), vec![("A".to_owned(), Some(value))]);
     }

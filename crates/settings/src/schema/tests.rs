@@ -24,7 +24,7 @@ fn schema(table: &'static [Setting<bool>]) -> Schema<bool> {
 }
 
 #[test]
-fn a_flaw_of_the_table_is_found() {
+fn flaws_of_the_table_are_found() {
     const SECRET: Setting<bool> = Setting {
         key: "a",
         variables: &["A"],
@@ -36,18 +36,21 @@ fn a_flaw_of_the_table_is_found() {
         (const { &[row("a", &["A"], Preset::Required, "A."), row("s.b", &[], Preset::Is("yes"), "B.")] }, &[]),
         (
             const { &[row("a", &["A"], Preset::Absent, ""), row("a", &["B"], Preset::Absent, "")] },
-            &["a is there twice"],
+            &["duplicate name a"],
         ),
-        (const { &[row("a", &["CONFIG"], Preset::Absent, "")] }, &["CONFIG is there twice"]),
+        (const { &[row("a", &["CONFIG"], Preset::Absent, "")] }, &["duplicate name CONFIG"]),
         (
             const { &[SECRET, row("a_file", &["A_FILE"], Preset::Absent, "")] },
-            &["A_FILE is there twice", "a_file is there twice"],
+            &["duplicate name A_FILE", "duplicate name a_file"],
         ),
         (
             const { &[row("a", &["A"], Preset::IfEmpty("perhaps"), "")] },
-            &["the preset of a does not do: `perhaps` is not a boolean"],
+            &["invalid preset of a: `perhaps` is not a boolean"],
         ),
-        (const { &[row("a", &["A"], Preset::Absent, "This | that.")] }, &["a breaks the reference"]),
+        (
+            const { &[row("a", &["A"], Preset::Absent, "This | that.")] },
+            &["a does not fit into a row of the reference"],
+        ),
     ];
     for (table, flaws) in cases {
         assert_eq!(schema(table).flaws(), flaws);

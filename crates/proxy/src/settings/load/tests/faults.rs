@@ -10,9 +10,7 @@ fn a_file_that_is_no_mapping_is_told_by_its_place() {
     );
     assert_eq!(
         Site::minimal().yaml("- 1\n").faults(),
-        [
-            "YAML file (config.yaml line 1): not a mapping; write `key: value` lines, as in the reference of the settings"
-        ]
+        ["YAML file (config.yaml line 1): not a mapping; write `key: value` lines, as in the settings reference"]
     );
     for nothing in ["", "# only a comment\n", "null", "auth:\nhpc_user_api: ~\ndebug:\n"] {
         assert!(Site::minimal().yaml(nothing).load().is_ok(), "{nothing}");
@@ -102,13 +100,13 @@ fn all_faults_come_at_once_each_with_its_source() {
     assert_eq!(
         site.faults(),
         [
-            "auth (config.yaml line 1): not a section: a mapping belongs here; indent its settings below it, or remove it",
+            "auth (config.yaml line 1): it is not a mapping; indent its settings below it, or remove it",
             "debug (.env line 1, DEBUG): `perhaps` is not a boolean; give true or false",
             "storage_systems.a/b (environment variable STORAGE_SYSTEMS): the name is wrong: it holds `/`, or is `.` or \
              `..`; give one that can be a directory's name",
             "storage_systems.c (environment variable STORAGE_SYSTEMS): the offering's slug is that of `a/b`, too; give \
              each storage system its own offering",
-            "waldur_api.api_url (environment variable WALDUR_API_URL): it holds credentials; remove what stands before \
+            "waldur_api.api_url (environment variable WALDUR_API_URL): it contains credentials; remove the part before \
              the `@`",
             "waldur_api.access_token (environment variable WALDUR_API_TOKEN): not a token: 7 characters; give the 40 \
              hexadecimal digits that Waldur shows under the user's credentials",
@@ -116,10 +114,10 @@ fn all_faults_come_at_once_each_with_its_source() {
              above 0; give one, for example 1.5",
             "backend_settings.inode_soft_coefficient (config.yaml line 5): `0` is not a number above 0; give one, for \
              example 1.5",
-            "sentry.dsn (config.yaml line 7): a list, where one value belongs; give one value",
+            "sentry.dsn (config.yaml line 7): a list instead of a single value; give one value",
             "server.listen (environment variable SERVER_LISTEN): `localhost:80` is not an address with a port; give one \
              such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket",
-            "log.format (config.yaml line 3): `xml` is not known; give `human` or `json`",
+            "log.format (config.yaml line 3): `xml` is not a valid choice; give `human` or `json`",
             "auth.keycloak_client_id: required when auth.introspection is true; set CSCS_KEYCLOAK_CLIENT_ID, or \
              auth.keycloak_client_id in the YAML file, or set auth.introspection to false",
             "auth.keycloak_client_secret: required when auth.introspection is true; set CSCS_KEYCLOAK_CLIENT_SECRET, or \
@@ -127,7 +125,7 @@ fn all_faults_come_at_once_each_with_its_source() {
         ]
     );
     let text = site.load().unwrap_err().to_string();
-    assert!(text.starts_with("The settings have 13 faults:\n  - auth ("), "{text}");
+    assert!(text.starts_with("The settings have 13 errors:\n  - auth ("), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
 }
 
@@ -223,7 +221,7 @@ fn a_value_that_is_not_utf8_is_a_fault() {
     let faults = load(&Environment::new(site.directory.path(), variables), &Overrides::default()).unwrap_err();
     assert_eq!(
         faults.to_string(),
-        "The settings have a fault:\n  - debug (environment variable DEBUG): not valid UTF-8; set it anew"
+        "The settings have an error:\n  - debug (environment variable DEBUG): not valid UTF-8; set it to valid UTF-8"
     );
 }
 

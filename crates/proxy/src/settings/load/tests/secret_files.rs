@@ -70,16 +70,16 @@ fn what_is_wrong_with_a_file_is_told() {
         named(b"", "none"),
         [format!("{key}: none cannot be read (no such file); correct the path, or make it readable")]
     );
-    assert_eq!(named(b"\n", "token"), [format!("{key}: token is empty; write the secret into it")]);
-    let remedy = "name a file that holds the secret and nothing else";
+    assert_eq!(named(b"\n", "token"), [format!("{key}: token is empty; write the secret into the file")]);
+    let remedy = "give the path of a file that contains only the secret";
     assert_eq!(named(&vec![b'a'; 65537], "token"), [format!("{key}: token is larger than 64 KiB; {remedy}")]);
-    assert_eq!(named(b"\xff", "token"), [format!("{key}: token is not valid UTF-8; write it again")]);
+    assert_eq!(named(b"\xff", "token"), [format!("{key}: token is not valid UTF-8; write the file again")]);
     let key_of_file = "waldur_api.access_token (file token, named by environment variable WALDUR_API_TOKEN_FILE)";
     let remedy = "give the 40 hexadecimal digits that Waldur shows under the user's credentials";
     assert_eq!(named(b"hunter2", "token"), [format!("{key_of_file}: not a token: 7 characters; {remedy}")]);
 
     let site = site_with(TOKEN.as_bytes()).set("WALDUR_API_TOKEN", TOKEN).set("WALDUR_API_TOKEN_FILE", "token");
-    let other = "given twice: its value too is there (environment variable WALDUR_API_TOKEN)";
+    let other = "given twice: the value is also set directly (environment variable WALDUR_API_TOKEN)";
     assert_eq!(site.faults(), [format!("{key}: {other}; remove one of the two")]);
 }
 
