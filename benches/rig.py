@@ -110,7 +110,7 @@ class Stage:
             arguments += ["--concurrency", concurrency]
         program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], cpu=cpu)
         # The last line that it prints is the token.
-        text = program.wait_for_log(r"access token, for a day:\n +\S+\n")
+        text = program.wait_for_log(r"Access token of a user, valid for a day:\n +\S+\n")
         find = lambda pattern: re.search(pattern, text).group(1)
         program.said = {
             "base": find(r"Waldur +(http\S+)/api/"),
@@ -120,7 +120,7 @@ class Stage:
             "token_url": find(r"Token endpoint +(\S+)"),
             "provider": find(r"storage-proxy +([0-9a-f]{40})"),
             "staff": find(r"staff +([0-9a-f]{40})"),
-            "bearer": find(r"for a day:\n +(\S+)"),
+            "bearer": find(r"valid for a day:\n +(\S+)"),
         }
         return program
 

@@ -1,4 +1,4 @@
-//! Faults, requests, orders and keys, for a shell.
+//! The endpoints below `/_simulator/`: faults, requests, orders and keys, for use from a shell.
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
@@ -8,23 +8,23 @@ use uuid::Uuid;
 
 use crate::faults::FaultRule;
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 use crate::world::{NewResource, World};
 
-/// An order to place.
+/// A request to place an order.
 #[derive(Deserialize)]
 struct NewOrder {
     #[serde(flatten)]
-    wish: Wish,
-    /// Whether the consumer has still to approve it.
+    request: OrderRequest,
+    /// Whether the order still needs the consumer's approval.
     #[serde(default)]
     pending_consumer: bool,
 }
 
-/// What a consumer orders; everything is named by its slug.
+/// The order to place. Offerings, projects and resources are given by slug.
 #[derive(Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
-enum Wish {
+enum OrderRequest {
     Create {
         offering: String,
         project: String,
@@ -47,7 +47,7 @@ enum Wish {
 }
 
 /// Answers a request below `/_simulator/`.
-pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     match (&call.method, call.path.trim_end_matches('/')) {
         (&Method::GET, "/_simulator/faults") => Reply::json(StatusCode::OK, &json!(shared.faults.all())),
         (&Method::POST, "/_simulator/faults") => {
@@ -91,20 +91,20 @@ fn refuse(status: StatusCode, text: &str) -> Reply {
 
 fn parsed<T: DeserializeOwned>(call: &Call, what: &str, example: &Value) -> Result<T, Reply> {
     serde_json::from_slice(&call.body).map_err(|error| {
-        let body = json!({ "detail": format!("this is no {what}: {error}"), "example": example });
+        let body = json!({ "detail": format!("invalid {what}: {error}"), "example": example });
         Reply::json(StatusCode::BAD_REQUEST, &body)
     })
 }
 
-fn order(shared: &Shared, call: &Call) -> Reply {
+fn order(shared: &ServiceState, call: &Call) -> Reply {
     let example = json!({ "order": "update_limits", "resource": "capstor-store-0", "limits": { "storage": 50 } });
     let new = match parsed::<NewOrder>(call, "order", &example) {
         Ok(new) => new,
         Err(reply) => return reply,
     };
     let mut world = shared.write();
-    let Some(order) = place(&mut world, new.wish) else {
-        return refuse(StatusCode::NOT_FOUND, "there is no offering, project or resource with this slug");
+    let Some(order) = place(&mut world, new.request) else {
+        return refuse(StatusCode::NOT_FOUND, "unknown slug of an offering, project or resource");
     };
     if !new.pending_consumer
         && let Err(refusal) = world.consumer_approve(order)
@@ -119,23 +119,23 @@ fn order(shared: &Shared, call: &Call) -> Reply {
     )
 }
 
-fn place(world: &mut World, wish: Wish) -> Option<Uuid> {
+fn place(world: &mut World, request: OrderRequest) -> Option<Uuid> {
     let resource = |world: &World, slug: &str| world.resource_by_slug(slug).map(|row| row.uuid);
-    match wish {
-        Wish::Create { offering, project, slug, limits, attributes } => {
+    match request {
+        OrderRequest::Create { offering, project, slug, limits, attributes } => {
             let offering = world.offering_by_slug(&offering)?.uuid;
             let project = world.projects.values().find(|row| row.slug == project)?.uuid;
             Some(world.order_create(NewResource { offering, project, slug, limits, attributes: attributes.into() }))
         }
-        Wish::UpdateLimits { resource: slug, limits } => {
+        OrderRequest::UpdateLimits { resource: slug, limits } => {
             let id = resource(world, &slug)?;
             world.order_update_limits(id, limits)
         }
-        Wish::UpdateOptions { resource: slug, options } => {
+        OrderRequest::UpdateOptions { resource: slug, options } => {
             let id = resource(world, &slug)?;
             world.order_update_options(id, &options)
         }
-        Wish::Terminate { resource: slug } => {
+        OrderRequest::Terminate { resource: slug } => {
             let id = resource(world, &slug)?;
             world.order_terminate(id)
         }

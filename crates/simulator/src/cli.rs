@@ -1,4 +1,4 @@
-//! The command line: which world, where, and how slow.
+//! Command-line options: world, address and latency.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,22 +36,22 @@ projects and resources are named by slug."#;
 #[derive(Parser)]
 #[command(name = "simulator", version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:9090")]
     listen: SocketAddr,
     /// `demo`, `empty`, `large:N` (N resources), or a JSON file with marketplace_resources, offering_customers and hpc_projects
     #[arg(long, default_value = "demo")]
     world: String,
-    /// Which Waldur
+    /// Waldur release to simulate
     #[arg(long, value_enum, default_value = "newer")]
     release: ReleaseArgument,
-    /// Milliseconds that each page of a list takes
+    /// Latency of each page of a list, in milliseconds
     #[arg(long, default_value_t = 0)]
     latency_page_ms: u64,
-    /// Microseconds that each row of a page takes on top
+    /// Additional latency of each row of a page, in microseconds
     #[arg(long, default_value_t = 0)]
     latency_item_us: u64,
-    /// Pages worked on at the same time (any number if not given); counts only with a latency
+    /// Maximum number of pages processed at the same time, unlimited by default; applies only with a latency
     #[arg(long)]
     concurrency: Option<usize>,
 }
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ReleaseArgument::V7_0 => Release::V7_0,
     };
     if arguments.concurrency == Some(0) {
-        bail!("--concurrency 0 would never answer; leave it out for any number");
+        bail!("--concurrency must be at least 1; omit it for no limit");
     }
     let simulator = Simulator::start_blocking(world, arguments.listen)?;
     simulator.set_latency(Latency {
@@ -88,22 +88,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn world(name: &str) -> anyhow::Result<World> {
     if let Some(number) = name.strip_prefix("large:") {
-        return Ok(World::large(number.parse().with_context(|| format!("--world {name}: N is a number"))?));
+        return Ok(World::large(number.parse().with_context(|| format!("--world {name}: N must be a number"))?));
     }
     match name {
         "demo" => Ok(World::demo()),
         "empty" => Ok(World::empty()),
         file => {
             let text = std::fs::read_to_string(Path::new(file))
-                .with_context(|| format!("--world {file}: neither demo, empty, large:N nor a file that can be read"))?;
-            let case = serde_json::from_str(&text).with_context(|| format!("--world {file}: this is no JSON"))?;
+                .with_context(|| format!("--world {file}: not demo, empty, large:N or a readable file"))?;
+            let case = serde_json::from_str(&text).with_context(|| format!("--world {file}: invalid JSON"))?;
             Ok(World::from_golden(&case))
         }
     }
 }
 
-/// Says where everything is. All secrets here are the simulator's own, made up.
-#[expect(clippy::print_stdout, reason = "this is what the command prints")]
+/// Prints the URLs and the credentials. All secrets here exist only in the simulator.
+#[expect(clippy::print_stdout, reason = "this is the output of the command")]
 fn introduce(simulator: &Simulator) {
     let (resources, users) = simulator.world(|world| (world.resources.len(), world.users.clone()));
     println!("Waldur         {}/api/   ({resources} resources)", simulator.base_url());
@@ -119,5 +119,5 @@ fn introduce(simulator: &Simulator) {
     println!();
     println!("Clients: hpc-client / hpc-secret, storage-provisioner / provisioner-secret");
     let token = simulator.realm().mint(&TokenSpec::user("demo-user").lifetime(86_400));
-    println!("A user's access token, for a day:\n  {token}");
+    println!("Access token of a user, valid for a day:\n  {token}");
 }

@@ -1,4 +1,4 @@
-//! What goes wrong on demand.
+//! Faults that are injected into answers.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,107 +7,99 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::Call;
 
-/// Something that goes wrong with an answer.
+/// A fault in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// This answer instead of the right one.
+    /// This answer instead of the normal one.
     Answer {
-        /// Status.
         status: u16,
         /// Headers, such as `Retry-After`.
         #[serde(default)]
         headers: Vec<(String, String)>,
-        /// Body.
         #[serde(default)]
         body: String,
     },
-    /// The right answer, later.
-    Delay {
-        /// Milliseconds.
-        millis: u64,
-    },
-    /// No answer, ever; the connection stays open.
+    /// The normal answer after a delay.
+    Delay { millis: u64 },
+    /// No answer; the connection stays open.
     Silence,
-    /// The right answer, a byte at a time.
+    /// The normal answer, one byte at a time.
     Dribble {
         /// Milliseconds between two bytes.
         millis: u64,
     },
-    /// The right head, then the connection ends within the body.
+    /// The normal head, then the connection closes within the body.
     CutOff {
-        /// Bytes of the body that still come.
+        /// Number of bytes of the body that are sent.
         after: usize,
     },
     /// The connection is reset without an answer.
     Reset,
-    /// 200, and rows without end.
+    /// Status 200 and an endless list of rows.
     EndlessBody,
-    /// The right answer with these headers in place of its own of the same names.
+    /// The normal answer, with these headers replacing headers of the same name.
     Headers {
         /// Headers, such as `Date`.
         headers: Vec<(String, String)>,
     },
-    /// The right answer with `null` in place of the first record of its first list.
+    /// The normal answer, with `null` in place of the first record of its first list.
     BadRecord,
-    /// The right answer with `[]` in place of each member of the first record of its first list, but for `uuid` and
+    /// The normal answer, with `[]` in place of each member of the first record of its first list, except `uuid` and
     /// `posixName`.
     BadMembers,
-    /// Every page of a list exists and names a next one.
+    /// Every page of a list exists and links to a next page.
     EndlessPages,
-    /// The right answer; afterwards these many of the oldest resources are gone, so that a reader of pages misses rows.
-    LoseRows {
-        /// How many.
-        rows: usize,
-    },
+    /// The normal answer; then this many of the oldest resources are removed, so that a client that reads pages misses rows.
+    LoseRows { rows: usize },
 }
 
 impl Fault {
-    /// This status with a short text.
+    /// An answer with this status and a short text.
     pub fn status(status: u16) -> Self {
         Self::Answer { status, headers: Vec::new(), body: "simulated fault".to_owned() }
     }
 
-    /// This status and `Retry-After` in seconds.
+    /// An answer with this status and `Retry-After` in seconds.
     pub fn retry_after(status: u16, seconds: u32) -> Self {
         let headers = vec![("Retry-After".to_owned(), seconds.to_string())];
         Self::Answer { status, headers, body: "simulated fault".to_owned() }
     }
 
-    /// This status and `Retry-After` as a date, these many seconds after that of the answer, which is years ago.
+    /// An answer with this status and `Retry-After` as a date, `seconds` after the `Date` of the answer, which is years ago.
     pub fn retry_after_date(status: u16, seconds: u32) -> Self {
         let date = |seconds: u32| format!("Sun, 06 Nov 1994 08:49:{:02} GMT", seconds.min(59));
         let headers = vec![("Date".to_owned(), date(0)), ("Retry-After".to_owned(), date(seconds))];
         Self::Answer { status, headers, body: "simulated fault".to_owned() }
     }
 
-    /// The right answer with this header in place of its own.
+    /// The normal answer, with this header replaced.
     pub fn header(name: &str, value: &str) -> Self {
         Self::Headers { headers: vec![(name.to_owned(), value.to_owned())] }
     }
 
-    /// 200 with a page of HTML, as a misconfigured reverse proxy gives.
+    /// Status 200 with an HTML page, as sent by a misconfigured reverse proxy.
     pub fn not_json() -> Self {
         Self::ok("text/html; charset=utf-8", "<html><body>maintenance</body></html>")
     }
 
-    /// 200 with JSON of another type than the right answer's.
+    /// Status 200 with JSON of a different type than the normal answer.
     pub fn wrong_type() -> Self {
         Self::ok("application/json", "42")
     }
 
-    /// 302 to another address.
+    /// Status 302 to another address.
     pub fn redirect(to: &str) -> Self {
         Self::Answer { status: 302, headers: vec![("Location".to_owned(), to.to_owned())], body: String::new() }
     }
 
-    /// 200 with this body.
+    /// Status 200 with this body.
     pub fn ok(content_type: &str, body: &str) -> Self {
         let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
         Self::Answer { status: 200, headers, body: body.to_owned() }
     }
 
-    /// The right answer after this time.
+    /// The normal answer after this time.
     pub fn delay(time: Duration) -> Self {
         Self::Delay { millis: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) }
     }
@@ -117,18 +109,17 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// `[METHOD ]PATH[?QUERY]`, `*` standing for anything. Without `?` the query does not count; with it, it is compared
-    /// as it stands in the request line. For example `GET /api/marketplace-*`, `*?*page=2*`.
+    /// `[METHOD ]PATH[?QUERY]`, where `*` matches any text. Without `?` the query is ignored; with it, the query is compared as
+    /// written in the request line. For example `GET /api/marketplace-*`, `*?*page=2*`.
     pub route: String,
-    /// What goes wrong.
     pub fault: Fault,
-    /// How many more requests it hits; none = all.
+    /// Number of further requests that it applies to; `None` = all.
     #[serde(default)]
     pub times: Option<u32>,
 }
 
-/// Whether a request goes where the route says.
-pub(crate) fn hits(route: &str, call: &Call) -> bool {
+/// Whether a request matches the route.
+pub(crate) fn route_matches(route: &str, call: &Call) -> bool {
     let (method, path) = match route.split_once(' ') {
         Some((method, path)) => (Some(method), path),
         None => (None, route),
@@ -137,7 +128,7 @@ pub(crate) fn hits(route: &str, call: &Call) -> bool {
     method.is_none_or(|method| call.method.as_str() == method) && matches(path, subject)
 }
 
-/// Whether the text is what the pattern describes; `*` stands for any text, also none.
+/// Whether the text matches the pattern; `*` matches any text, including the empty text.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else { return false };
@@ -151,7 +142,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(tail)
 }
 
-/// The faults in force; the newest that matches wins.
+/// The active faults; the newest match applies.
 #[derive(Default)]
 pub(crate) struct Faults(Mutex<Vec<FaultRule>>);
 
@@ -168,10 +159,10 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The fault that hits this request; it counts as used.
+    /// The fault for this request; counts it as used.
     pub(crate) fn take(&self, call: &Call) -> Option<Fault> {
         let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = rules.iter().rposition(|rule| rule.times != Some(0) && hits(&rule.route, call))?;
+        let at = rules.iter().rposition(|rule| rule.times != Some(0) && route_matches(&rule.route, call))?;
         let rule = &mut rules[at];
         let fault = rule.fault.clone();
         rule.times = rule.times.map(|times| times - 1);
@@ -187,7 +178,7 @@ mod tests {
     use super::matches;
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn a_star_matches_any_text() {
         for (pattern, text) in
             [("/a/b", "/a/b"), ("*", ""), ("/a/*", "/a/"), ("*page=2*", "/a?page=2&x"), ("/*/c/", "/a/b/c/")]
         {

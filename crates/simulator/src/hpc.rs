@@ -6,10 +6,10 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 
 /// Answers a request below `/hpc/`.
-pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     let world = shared.read();
     let version = " HTTP/1.1\r\n".len();
     if call.method.as_str().len() + 1 + call.target.len() + version > world.hpc.request_line_limit {

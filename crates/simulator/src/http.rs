@@ -1,22 +1,22 @@
-//! A request and an answer, without a server: what the simulated services are functions of.
+//! Requests and answers, independent of the server. The simulated services are functions from one to the other.
 
 use axum::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
 use serde_json::Value;
 
-/// A request, read whole.
+/// A request with its whole body.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
-    /// Path and query as they stood in the request line.
+    /// Path and query as written in the request line.
     pub(crate) target: String,
     pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// `http://host` as the caller addressed this server.
+    /// `http://host` as addressed by the client.
     pub(crate) base: String,
-    /// The fault that every page of a list exists.
+    /// Whether the fault [`EndlessPages`](crate::Fault::EndlessPages) applies.
     pub(crate) endless: bool,
 }
 
@@ -26,30 +26,30 @@ impl Call {
         self.query.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// The last value of a query parameter, which is the one Django takes.
+    /// The last value of a query parameter, the one that Django uses.
     pub(crate) fn last<'a>(&'a self, key: &'a str) -> Option<&'a str> {
         self.all(key).last()
     }
 
-    /// A header's text, if it is ASCII.
+    /// The value of a header, if it is ASCII.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The bearer token of the request.
+    /// The bearer token in the request.
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 }
 
-/// An answer, before faults spoil it.
+/// An answer before fault injection.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
-    /// How many rows it lists, when it is a page of a list: latency is counted in these.
+    /// Number of rows if this is a page of a list; determines the latency.
     pub(crate) items: Option<usize>,
 }
 
@@ -71,7 +71,7 @@ impl Reply {
         self
     }
 
-    /// These headers in place of those of the same names.
+    /// Replaces headers of the same names.
     pub(crate) fn replace(&mut self, headers: &[(String, String)]) {
         self.headers.retain(|(name, _)| !headers.iter().any(|(new, _)| name.eq_ignore_ascii_case(new)));
         self.headers.extend_from_slice(headers);
@@ -83,7 +83,7 @@ impl Reply {
     }
 }
 
-/// The fields of a form or a query string, decoded.
+/// Decodes the fields of a form or a query string.
 pub(crate) fn form(text: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(text).into_owned().collect()
 }

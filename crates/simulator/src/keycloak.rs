@@ -10,13 +10,13 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::http::{Call, Reply, form};
-use crate::server::Shared;
+use crate::server::ServiceState;
 pub(crate) use realm::wall_clock;
 pub use realm::{Client, PROXY_AUDIENCE, REALM, Realm};
 pub use token::{Kid, Signing, TokenSpec};
 
 /// Answers a request below `/auth/`.
-pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     let realm = &shared.realm;
     let Some(rest) = call.path.strip_prefix("/auth/realms/").and_then(|rest| rest.strip_prefix(REALM)) else {
         return Reply::json(StatusCode::NOT_FOUND, &json!({ "error": "Realm does not exist" }));
@@ -43,7 +43,7 @@ pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
     }
 }
 
-/// The client that authenticates itself, in the form or with HTTP Basic.
+/// The client that authenticates, with form fields or HTTP Basic.
 fn client(realm: &Realm, call: &Call, fields: &[(String, String)]) -> Result<Client, Reply> {
     let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let basic = call.header("authorization").and_then(|header| header.strip_prefix("Basic ")).and_then(|encoded| {
@@ -76,7 +76,7 @@ fn token(realm: &Realm, call: &Call) -> Reply {
     let token = realm.mint(&TokenSpec::of_client(&client).claim("scope", scope));
     let mut body = json!({ "access_token": token, "refresh_expires_in": 0, "token_type": "Bearer",
         "not-before-policy": 0, "scope": scope });
-    if client.states_lifetime {
+    if client.returns_lifetime {
         body["expires_in"] = client.lifetime.into();
     }
     Reply::json(StatusCode::OK, &body)

@@ -1,33 +1,33 @@
-//! How long Waldur takes for a page, for benchmarks.
+//! Latency of Waldur's pages, for benchmarks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// Time that a list's page costs, and how many pages are worked on at once.
+/// Latency of a list's pages, and how many are processed at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Latency {
-    /// For each page.
+    /// Per page.
     pub page: Duration,
-    /// For each row of it.
+    /// Per row of a page.
     pub item: Duration,
-    /// Pages worked on at the same time, as a server's workers do; none = any number.
+    /// Number of pages processed at the same time, like a server's workers; `None` = unlimited.
     pub concurrency: Option<usize>,
 }
 
-/// The latency in force and its workers.
+/// The current latency and its workers.
 #[derive(Default)]
-pub(crate) struct Pace(Mutex<(Latency, Option<Arc<Semaphore>>)>);
+pub(crate) struct PageLatency(Mutex<(Latency, Option<Arc<Semaphore>>)>);
 
-impl Pace {
+impl PageLatency {
     pub(crate) fn set(&self, latency: Latency) {
         let workers = latency.concurrency.map(|workers| Arc::new(Semaphore::new(workers)));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (latency, workers);
     }
 
-    /// Takes as long as a page of this many rows does.
-    pub(crate) async fn spend(&self, items: usize) {
+    /// Waits as long as a page with this many rows takes.
+    pub(crate) async fn wait(&self, items: usize) {
         let (latency, workers) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let cost = latency.page + latency.item * u32::try_from(items).unwrap_or(u32::MAX);
         if cost.is_zero() {

@@ -1,4 +1,4 @@
-//! The simulator as a process, for the demo and for experiments.
+//! The simulator as a program, for experiments.
 
 mod cli;
 
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[expect(clippy::print_stderr, reason = "this is where a command says why it failed")]
+#[expect(clippy::print_stderr, reason = "the command prints its error")]
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     match cli::run(&cli::Arguments::parse()) {

@@ -1,4 +1,4 @@
-//! What was received, so that a test can assert on it.
+//! The log of received requests, for assertions in tests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,34 +8,33 @@ use serde::Serialize;
 
 use crate::http::Call;
 
-/// Older requests than this many are forgotten.
-const KEPT: usize = 20_000;
+/// Maximum number of requests kept; the oldest are dropped.
+const MAX_REQUESTS: usize = 20_000;
 
-/// A request as it was received.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Received {
-    /// Running number, from 0.
+    /// Sequence number, from 0.
     pub number: u64,
-    /// `GET`, `POST`, …
     pub method: String,
     /// Path without the query.
     pub path: String,
-    /// Parameters of the query, decoded, in order.
+    /// Decoded query parameters, in order.
     pub query: Vec<(String, String)>,
-    /// Headers with names in lower case, in order.
+    /// Headers in order, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body as text; what is no UTF-8 is replaced.
+    /// The body as text; invalid UTF-8 is replaced.
     pub body: String,
-    /// Number of the connection it came on, from 0.
+    /// Number of the connection, from 0.
     pub connection: u64,
-    /// Where the connection came from.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// Status of the answer; none while there is none, and when a fault answered nothing.
+    /// Status of the answer; `None` until it is sent, or if a fault suppressed it.
     pub status: Option<u16>,
 }
 
 impl Received {
-    /// A header's first value.
+    /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -45,7 +44,7 @@ impl Received {
         self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Path and query as one text, decoded: convenient for messages.
+    /// Decoded path and query, for messages.
     pub fn line(&self) -> String {
         let query: Vec<String> = self.query.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let question = if query.is_empty() { "" } else { "?" };
@@ -53,13 +52,12 @@ impl Received {
     }
 }
 
-/// The log of requests.
 #[derive(Default)]
 pub(crate) struct Log(Mutex<(u64, VecDeque<Received>)>);
 
 impl Log {
-    /// Notes a request and answers its number.
-    pub(crate) fn note(&self, call: &Call, connection: u64, peer: SocketAddr) -> u64 {
+    /// Logs a request and returns its number.
+    pub(crate) fn add(&self, call: &Call, connection: u64, peer: SocketAddr) -> u64 {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = log.0;
         log.0 += 1;
@@ -75,14 +73,14 @@ impl Log {
             peer,
             status: None,
         });
-        if log.1.len() > KEPT {
+        if log.1.len() > MAX_REQUESTS {
             log.1.pop_front();
         }
         number
     }
 
-    /// Notes how a request was answered.
-    pub(crate) fn answered(&self, number: u64, status: u16) {
+    /// Logs the status of the answer.
+    pub(crate) fn set_status(&self, number: u64, status: u16) {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = log.1.iter_mut().rev().find(|entry| entry.number == number) {
             entry.status = Some(status);

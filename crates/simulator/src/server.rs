@@ -1,7 +1,7 @@
-//! The server: one port for all three services, a log of what comes in, and faults on what goes out.
+//! The server: one port for all three services, with a request log and fault injection.
 
-mod door;
-mod spoil;
+mod connection;
+mod serve;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,32 +17,32 @@ use uuid::Uuid;
 use crate::faults::{Fault, FaultRule, Faults};
 use crate::http::{Call, Reply};
 use crate::keycloak::Realm;
-use crate::latency::{Latency, Pace};
+use crate::latency::{Latency, PageLatency};
 use crate::requests::{Log, Received};
 use crate::world::{RowOrder, World};
-use door::{Door, Peer};
+use connection::{NumberedListener, Peer};
 
-/// Positions of a list's rows, and the version of the world they were computed from.
+/// The world's version, and the positions of a list's rows in that version.
 type Listing = (u64, Arc<Vec<usize>>);
 
-/// A change of the world that waits for an answer on a route.
-type Sequel = (String, Box<dyn FnOnce(&mut World) + Send>);
+/// A route, and a change of the world to make after the next answer on it.
+type PendingChange = (String, Box<dyn FnOnce(&mut World) + Send>);
 
-/// What the services and the one who holds the [`Simulator`] share.
-pub(crate) struct Shared {
+/// State that the services share with the [`Simulator`].
+pub(crate) struct ServiceState {
     world: RwLock<World>,
-    /// Counts changes of the world, so that listings computed before one are known to be old.
+    /// Incremented when the world changes, which invalidates cached listings.
     version: AtomicU64,
     listings: Mutex<HashMap<String, Listing>>,
     pub(crate) realm: Realm,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
-    pace: Pace,
-    sequels: Mutex<Vec<Sequel>>,
+    latency: PageLatency,
+    sequels: Mutex<Vec<PendingChange>>,
     connections: Arc<AtomicU64>,
 }
 
-impl Shared {
+impl ServiceState {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, World> {
         self.world.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,20 +53,20 @@ impl Shared {
         world
     }
 
-    /// Changes the world as was asked for after an answer like this one.
+    /// Makes the changes that are pending for this route.
     fn follow_up(&self, call: &Call) {
-        let due: Vec<Sequel> = {
+        let due: Vec<PendingChange> = {
             let mut waiting = self.sequels.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.extract_if(.., |(route, _)| crate::faults::hits(route, call)).collect()
+            waiting.extract_if(.., |(route, _)| crate::faults::route_matches(route, call)).collect()
         };
         for (_, change) in due {
             change(&mut self.write());
         }
     }
 
-    /// The rows that a list has for this user and these filters, remembered until the world changes.
+    /// The rows of a list for this user and these filters, cached until the world changes.
     ///
-    /// To be called while the world is held for reading.
+    /// The caller must hold the read lock on the world.
     pub(crate) fn listing(
         &self,
         user: Uuid,
@@ -74,9 +74,9 @@ impl Shared {
         rows: RowOrder,
         compute: impl FnOnce() -> Result<Vec<usize>, Reply>,
     ) -> Result<Arc<Vec<usize>>, Reply> {
-        const REMEMBERED: usize = 64;
+        const CACHED: usize = 64;
         let version = self.version.load(Ordering::SeqCst);
-        // Where ties are shuffled, every page has an order of its own.
+        // With shuffled ties, every page has its own order, so the page is part of the cache key.
         let paging: &[&str] = match rows {
             RowOrder::AskedWithoutTieBreak => &["field"],
             RowOrder::Asked | RowOrder::AsGiven => &["field", "page", "page_size"],
@@ -91,7 +91,7 @@ impl Shared {
         }
         let rows = Arc::new(compute()?);
         let mut listings = lock();
-        if listings.len() >= REMEMBERED {
+        if listings.len() >= CACHED {
             listings.clear();
         }
         listings.insert(key, (version, Arc::clone(&rows)));
@@ -99,10 +99,10 @@ impl Shared {
     }
 }
 
-/// The running simulator. It has a runtime of its own, so that stopping it really ends every connection, and a paused
-/// clock of a test does not stop it. Dropping it stops it.
+/// A running simulator; dropping it stops it. It has its own runtime, so that stopping it closes every connection, and a
+/// test that pauses its clock does not stop it.
 pub struct Simulator {
-    shared: Arc<Shared>,
+    shared: Arc<ServiceState>,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
@@ -112,27 +112,27 @@ impl Simulator {
     ///
     /// # Panics
     ///
-    /// When the loopback interface has no free port, or no key can be made. See [`Simulator::start_on`].
-    #[expect(clippy::expect_used, reason = "a test has no use for this error; others call `start_on`")]
+    /// If the loopback interface has no free port, or no key can be generated. [`Simulator::start_on`] returns an error instead.
+    #[expect(clippy::expect_used, reason = "a test cannot handle this error; others use `start_on`")]
     pub async fn start(world: World) -> Self {
         Self::start_on(world, (Ipv4Addr::LOCALHOST, 0).into()).await.expect("a simulator on 127.0.0.1")
     }
 
-    /// Serves this world on this address. Fails when it is taken, or when no key can be made.
+    /// Serves this world on this address. Fails if the address is in use, or if no key can be generated.
     pub async fn start_on(world: World, address: SocketAddr) -> anyhow::Result<Self> {
         tokio::task::spawn_blocking(move || Self::start_blocking(world, address)).await?
     }
 
-    /// [`Simulator::start_on`] for those who are not in an asynchronous context.
+    /// Like [`Simulator::start_on`], outside of an asynchronous context.
     pub fn start_blocking(world: World, address: SocketAddr) -> anyhow::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServiceState {
             world: RwLock::new(world),
             version: AtomicU64::new(0),
             listings: Mutex::default(),
             realm: Realm::new()?,
             faults: Faults::default(),
             log: Log::default(),
-            pace: Pace::default(),
+            latency: PageLatency::default(),
             sequels: Mutex::default(),
             connections: Arc::default(),
         });
@@ -141,18 +141,18 @@ impl Simulator {
         Ok(Self { shared, address, runtime: Some(runtime) })
     }
 
-    /// Ends the listening and every connection, as a crash does. The world, the keys and the log stay.
+    /// Stops listening and closes every connection, as in a crash. The world, the keys and the log are kept.
     pub fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A runtime may not be waited for on another runtime's thread.
+            // Another runtime's thread must not block on the shutdown of this runtime.
             let waiting = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2)));
             if waiting.join().is_err() {
-                tracing::warn!("the simulator's runtime ended with a panic");
+                tracing::warn!("the simulator's runtime panicked during shutdown");
             }
         }
     }
 
-    /// Listens again, on the same port as before.
+    /// Listens again on the same port.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.stop();
         let (runtime, _) = open(&self.shared, self.address)?;
@@ -160,22 +160,21 @@ impl Simulator {
         Ok(())
     }
 
-    /// Looks at the world, or changes it; no request is answered meanwhile.
+    /// Reads or changes the world; requests wait meanwhile.
     pub fn world<T>(&self, visit: impl FnOnce(&mut World) -> T) -> T {
         visit(&mut self.shared.write())
     }
 
-    /// The realm: tokens, keys and clients.
     pub fn realm(&self) -> &Realm {
         &self.shared.realm
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `http://127.0.0.1:PORT`; the base of Waldur's URLs too: its API is at `{base}/api`.
+    /// `http://127.0.0.1:PORT`. Waldur's API is at `{base}/api`.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -195,51 +194,51 @@ impl Simulator {
         format!("{}/protocol/openid-connect/token", self.realm().issuer())
     }
 
-    /// The requests received so far, oldest first; those below `/_simulator/` are not among them.
+    /// The requests received so far, oldest first, except those below `/_simulator/`.
     pub fn requests(&self) -> Vec<Received> {
         self.shared.log.all()
     }
 
-    /// Forgets the requests received so far.
+    /// Clears the log of requests.
     pub fn clear_requests(&self) {
         self.shared.log.clear();
     }
 
-    /// Connections accepted so far.
+    /// Number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Spoils every answer on this route until cleared; see [`FaultRule::route`] for the pattern.
+    /// Injects a fault into every answer on this route until cleared; see [`FaultRule::route`] for the pattern.
     pub fn set_fault(&self, route: &str, fault: Fault) {
         self.shared.faults.add(FaultRule { route: route.to_owned(), fault, times: None });
     }
 
-    /// Spoils the next answers on this route, these many of them.
+    /// Injects a fault into the next `times` answers on this route.
     pub fn set_fault_times(&self, route: &str, fault: Fault, times: u32) {
         self.shared.faults.add(FaultRule { route: route.to_owned(), fault, times: Some(times) });
     }
 
-    /// The faults in force.
+    /// The active faults.
     pub fn faults(&self) -> Vec<FaultRule> {
         self.shared.faults.all()
     }
 
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
     }
 
-    /// Changes the world once, right after the next answer on this route was made and before it is sent: what happens
-    /// while a client reads page after page.
+    /// Changes the world once, after the next answer on this route is built and before it is sent: for changes between two
+    /// pages.
     pub fn after_answer(&self, route: &str, change: impl FnOnce(&mut World) + Send + 'static) {
         let mut waiting = self.shared.sequels.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push((route.to_owned(), Box::new(change)));
     }
 
-    /// How long Waldur's pages take from now on.
+    /// Sets the latency of Waldur's pages.
     pub fn set_latency(&self, latency: Latency) {
-        self.shared.pace.set(latency);
+        self.shared.latency.set(latency);
     }
 }
 
@@ -249,23 +248,23 @@ impl Drop for Simulator {
     }
 }
 
-fn open(shared: &Arc<Shared>, address: SocketAddr) -> anyhow::Result<(Runtime, SocketAddr)> {
+fn open(shared: &Arc<ServiceState>, address: SocketAddr) -> anyhow::Result<(Runtime, SocketAddr)> {
     let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let door = {
+    let listener = {
         let _inside = runtime.enter();
-        Door::new(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&shared.connections))
+        NumberedListener::new(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&shared.connections))
     };
-    let router = Router::new().fallback(spoil::serve).with_state(Arc::clone(shared));
+    let router = Router::new().fallback(serve::serve).with_state(Arc::clone(shared));
     let service = router.into_make_service_with_connect_info::<Peer>();
-    runtime.spawn(async move { axum::serve(door, service).await });
+    runtime.spawn(async move { axum::serve(listener, service).await });
     Ok((runtime, address))
 }
 
-/// The right answer to a request.
-fn answer(shared: &Shared, call: &Call) -> Reply {
+/// The normal answer to a request.
+fn answer(shared: &ServiceState, call: &Call) -> Reply {
     match call.path.split('/').nth(1) {
         Some("api") => crate::waldur::answer(shared, call),
         Some("hpc") => crate::hpc::answer(shared, call),

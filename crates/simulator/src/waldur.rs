@@ -1,13 +1,14 @@
-//! Waldur's REST API, as far as storage services use it.
+//! The part of Waldur's REST API that storage services use.
 //!
-//! Every call is judged in Waldur's order: 401, 404 (unknown, invisible or malformed identifier), 403, 409 (state),
-//! 405 (type of offering), 400 (content). What is not here answers Django's HTML 404.
+//! Every call is checked in Waldur's order: 401, 404 (unknown, invisible or malformed identifier), 403, 409 (state),
+//! 405 (type of offering), 400 (content). Unknown paths return Django's HTML page for 404.
 //!
-//! What 7.0.x answers was recorded. Of newer releases some things are known from their sources only in outline, and are
-//! therefore made up here: the texts that come with 200 of `approve_by_provider` and `set_state_ok` and with 409 of
-//! `update_options_direct`; that `update_options_direct` lays the options over the old ones; 400 for `set_backend_id`
-//! without one; that both fields of `set_state_erred` may be absent; what a resource does when its order is cancelled; the text
-//! that comes with 400 of a `backend_id` that another resource has; an order of the type Restore, but for its name.
+//! The answers of 7.0.x are recorded. Some details of newer releases are not clear from their sources and are invented
+//! here: the texts with status 200 of `approve_by_provider` and `set_state_ok` and with status 409 of
+//! `update_options_direct`; that `update_options_direct` merges the options into the old ones; 400 for `set_backend_id`
+//! without an ID; that both fields of `set_state_erred` are optional; what happens to a resource whose order is
+//! cancelled; the text with status 400 for a `backend_id` that another resource has; orders of type Restore, except for
+//! the name of the type.
 
 mod access;
 mod actions;
@@ -22,18 +23,18 @@ use axum::http::{Method, StatusCode};
 use uuid::Uuid;
 
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 use access::Caller;
 
 /// Answers a request below `/api/`.
-pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     let reply = route(shared, call);
     let reply = if reply.status.is_redirection() { reply } else { reply.with("X-Frame-Options", "DENY") };
     let language = if access::wants_german(call) { "de" } else { "en" };
     reply.with("Vary", "Accept-Language, Cookie").with("Content-Language", language)
 }
 
-fn route(shared: &Shared, call: &Call) -> Reply {
+fn route(shared: &ServiceState, call: &Call) -> Reply {
     let Some(path) = call.path.strip_suffix('/') else { return refusals::append_slash(call) };
     let segments: Vec<&str> = path.split('/').skip(2).collect();
     if let (["marketplace-orders", id], &Method::DELETE) = (segments.as_slice(), &call.method) {
@@ -67,8 +68,8 @@ fn route(shared: &Shared, call: &Call) -> Reply {
     }
 }
 
-/// The lists and rows that are read with GET and HEAD.
-fn find_list(shared: &Shared, call: &Call, family: &str, rest: &[&str]) -> Option<Reply> {
+/// Lists and single rows, read with GET and HEAD.
+fn find_list(shared: &ServiceState, call: &Call, family: &str, rest: &[&str]) -> Option<Reply> {
     let list = "GET, POST, HEAD, OPTIONS";
     let detail = "GET, PUT, PATCH, DELETE, HEAD, OPTIONS";
     let allow = match (family, rest) {
@@ -111,8 +112,12 @@ fn find_list(shared: &Shared, call: &Call, family: &str, rest: &[&str]) -> Optio
     Some(reading(&call.method, allow, read))
 }
 
-/// Runs a read as the user whose token the request carries.
-fn with_caller(shared: &Shared, call: &Call, read: impl FnOnce(&crate::World, &crate::world::User) -> Reply) -> Reply {
+/// Runs a read as the user of the request's token.
+fn with_caller(
+    shared: &ServiceState,
+    call: &Call,
+    read: impl FnOnce(&crate::World, &crate::world::User) -> Reply,
+) -> Reply {
     if call.header("accept").is_some_and(|accept| accept.starts_with("text/html") && !accept.contains("*/*")) {
         return refusals::detail(StatusCode::NOT_ACCEPTABLE, "Could not satisfy the request Accept header.");
     }
@@ -136,7 +141,7 @@ fn acting(call: &Call, act: impl FnOnce() -> Reply) -> Reply {
     reply.with("Allow", "POST, OPTIONS")
 }
 
-/// Identifiers come with or without dashes; anything else is an unknown row.
+/// Identifiers may have dashes; anything else is an unknown row.
 fn parse(id: &str) -> Option<Uuid> {
     Uuid::try_parse(id).ok()
 }

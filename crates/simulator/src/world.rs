@@ -1,8 +1,7 @@
-//! What the simulated services hold: plain data that a test builds, changes and asserts on.
+//! The data of the simulated services, which a test builds, changes and asserts on.
 //!
-//! A [`World`] knows nothing of HTTP. Rows are kept as JSON maps, as a Waldur database would answer them; what a row
-//! shows of its offering, project and customer is joined when it is answered, so a renamed project is renamed
-//! everywhere at once, as in Waldur.
+//! A [`World`] does not depend on HTTP. Rows are JSON maps, as Waldur returns them. Values of a row's offering, project and
+//! customer are joined when it is returned, so renaming a project renames it everywhere at once, as in Waldur.
 
 mod demo;
 mod golden;
@@ -23,83 +22,77 @@ pub use stamp::Stamp;
 pub use state::{OrderState, OrderType, Release, ResourceState};
 pub use transitions::Refusal;
 
-/// Token of the user `storage-proxy` of every built world: a service provider's user, as the proxy is configured with.
+/// Token of the user `storage-proxy` of every built world: a service provider's user, as configured in the proxy.
 pub const PROVIDER_TOKEN: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// In which order a list answers its rows.
+/// Order of a list's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RowOrder {
-    /// As asked with `o=`, by `created` without it; rows that are equal by that keep the world's order.
+    /// By `o=`, or by `created` without it; ties keep the order of the world.
     #[default]
     Asked,
-    /// As asked, but rows that are equal by that come in another order on every page, as a database may give them.
+    /// As requested, but ties are in a different order on every page, as a database may return them.
     AskedWithoutTieBreak,
-    /// As they stand in the world, whatever `o=` and `visible_to_providers=` say: for recorded cases, whose upstream
-    /// knew neither.
+    /// In the order of the world, ignoring `o=` and `visible_to_providers=`: for recorded cases, whose Waldur had neither.
     AsGiven,
 }
 
-/// Everything that Waldur and the HPC User API know.
-#[expect(clippy::struct_excessive_bools, reason = "independent ways in which Waldurs differ")]
+/// The data of Waldur and of the HPC User API.
+#[expect(clippy::struct_excessive_bools, reason = "independent differences between Waldur releases")]
 #[derive(Debug, Clone)]
 pub struct World {
-    /// Which release's semantics Waldur follows.
+    /// The release to simulate.
     pub release: Release,
-    /// The simulated Waldur's clock; every change moves it on by a millisecond.
+    /// The simulated Waldur's clock; every change advances it by a millisecond.
     pub now: Stamp,
-    /// In which order lists answer.
     pub rows: RowOrder,
-    /// Organisations that own offerings.
+    /// Organizations that own offerings.
     pub providers: IndexMap<Uuid, Provider>,
-    /// What is sold.
     pub offerings: IndexMap<Uuid, Offering>,
-    /// Organisations that buy.
+    /// Organizations that buy.
     pub customers: IndexMap<Uuid, Customer>,
-    /// Projects of the customers.
     pub projects: IndexMap<Uuid, Project>,
-    /// Waldur's users, each with a token.
     pub users: Vec<User>,
-    /// Marketplace resources, in the order they were made.
+    /// Marketplace resources, in order of creation.
     pub resources: IndexMap<Uuid, Resource>,
-    /// Marketplace orders, in the order they were made.
+    /// Marketplace orders, in order of creation.
     pub orders: IndexMap<Uuid, Order>,
-    /// Reported usage, one a resource, component and month.
+    /// Reported usage, one row per resource, component and month.
     pub usages: Vec<Usage>,
-    /// What the HPC User API knows.
     pub hpc: Hpc,
-    /// Whether newer releases have the call `set_state_ok` of resources; 7.0.x never has.
+    /// Whether newer releases have `set_state_ok` of resources; 7.0.x never has it.
     pub has_set_state_ok: bool,
-    /// Whether newer releases end an order of options when it is approved.
+    /// Whether newer releases complete an order of options on approval.
     pub options_end_on_approval: bool,
-    /// Whether `set_backend_id` refuses an id that another resource of the offering has.
+    /// Whether `set_backend_id` rejects an ID that another resource of the offering has.
     pub unique_backend_ids: bool,
-    /// Whether the background worker lags: an approval then leaves the rest to [`World::run_worker`], which overwrites whatever
-    /// the resource has become since.
+    /// Whether the background worker lags: an approval then defers the rest to [`World::run_worker`], which overwrites later
+    /// changes of the resource.
     pub worker_lags: bool,
-    /// What the worker still has to do, oldest first.
+    /// Deferred tasks of the worker, oldest first.
     queued: Vec<Queued>,
     ids: u64,
 }
 
-/// What an approval leaves to the background worker.
+/// A task that an approval defers to the background worker.
 #[derive(Debug, Clone, Copy)]
 enum Queued {
-    /// Set this state of a resource.
+    /// Set the state of a resource.
     State(Uuid, ResourceState),
-    /// Complete this order, if it is still executing.
+    /// Complete the order if it is still executing.
     Finish(Uuid),
 }
 
-/// What the HPC User API knows, and what it accepts.
+/// The data of the HPC User API, and the tokens it accepts.
 #[derive(Debug, Clone)]
 pub struct Hpc {
-    /// Rows of `projects`, normally `{"posixName", "unixGid"}`. A GID may be null; a name may be there twice.
+    /// Rows of `projects`, normally `{"posixName", "unixGid"}`. A GID may be null; names may repeat.
     pub projects: Vec<Value>,
     /// Answers of the user endpoint, by user name.
     pub users: IndexMap<String, Value>,
-    /// Opaque bearer tokens that are accepted beside the realm's own, each with the Unix time at which it expires.
+    /// Opaque bearer tokens that are accepted in addition to the realm's, each with the Unix time of its expiry.
     pub tokens: IndexMap<String, Option<u64>>,
-    /// A longer request line, in bytes, is answered with 414.
+    /// Maximum length of a request line in bytes; a longer one returns 414.
     pub request_line_limit: usize,
 }
 
@@ -110,12 +103,12 @@ impl Default for Hpc {
 }
 
 impl Hpc {
-    /// Adds a project; `None` is a project that has no GID yet.
+    /// Adds a project; `None` if it has no GID yet.
     pub fn add_project(&mut self, slug: &str, gid: Option<u32>) {
         self.projects.push(json!({ "posixName": slug, "unixGid": gid }));
     }
 
-    /// Gives every row of this project another GID, or adds the project.
+    /// Changes the GID in every row of this project, or adds the project.
     pub fn set_gid(&mut self, slug: &str, gid: Option<u32>) {
         let mut found = false;
         for row in self.projects.iter_mut().filter(|row| row["posixName"] == slug) {
@@ -129,8 +122,8 @@ impl Hpc {
 }
 
 impl World {
-    /// A Waldur without offerings, customers and resources. It has users: `staff`, `support`, `stranger`, `inactive`
-    /// (deactivated), `expired` (its token has expired), and `storage-proxy` with [`PROVIDER_TOKEN`] and no role yet.
+    /// A Waldur without offerings, customers and resources. Its users are `staff`, `support`, `stranger`, `inactive`
+    /// (deactivated), `expired` (with an expired token), and `storage-proxy` with [`PROVIDER_TOKEN`] and without a role.
     pub fn empty() -> Self {
         let mut world = Self {
             release: Release::Newer,
@@ -161,19 +154,19 @@ impl World {
         world
     }
 
-    /// A fresh identifier; the same sequence in every run.
+    /// A new identifier; the sequence is the same in every run.
     pub fn next_id(&mut self) -> Uuid {
         self.ids += 1;
         Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("simulator:{}", self.ids).as_bytes())
     }
 
-    /// Moves the clock on by a millisecond and answers the new time.
+    /// Advances the clock by a millisecond and returns the new time.
     pub fn tick(&mut self) -> Stamp {
         self.now = self.now.plus_micros(1_000);
         self.now
     }
 
-    /// A point in time as this release writes it: `…+00:00`, in 7.0.x `…Z`.
+    /// Formats a time as this release does: `…+00:00`, in 7.0.x `…Z`.
     pub fn written(&self, stamp: Stamp) -> String {
         let text = stamp.text();
         match self.release {
@@ -182,7 +175,7 @@ impl World {
         }
     }
 
-    /// Adds a user without any role; the token is 40 hexadecimal digits that follow from the name.
+    /// Adds a user without roles; the token is 40 hexadecimal digits derived from the name.
     pub fn add_user(&mut self, username: &str) -> &mut User {
         let uuid = self.next_id();
         self.users.push(User::new(uuid, username));
@@ -190,31 +183,28 @@ impl World {
         &mut self.users[last]
     }
 
-    /// The user of this name, to look at or to change.
     pub fn user_mut(&mut self, username: &str) -> Option<&mut User> {
         self.users.iter_mut().find(|user| user.username == username)
     }
 
-    /// The token of this user.
     pub fn token(&self, username: &str) -> Option<String> {
         self.users.iter().find(|user| user.username == username).map(|user| user.token.clone())
     }
 
-    /// Gives a user a role; an unknown user is left alone.
+    /// Gives a user a role; does nothing for an unknown user.
     pub fn grant(&mut self, username: &str, role: Role) {
         if let Some(user) = self.user_mut(username) {
             user.roles.push(role);
         }
     }
 
-    /// Adds an organisation that owns offerings.
+    /// Adds an organization that owns offerings.
     pub fn add_provider(&mut self, slug: &str, name: &str) -> Uuid {
         let uuid = self.next_id();
         self.providers.insert(uuid, Provider { uuid, slug: slug.to_owned(), name: name.to_owned() });
         uuid
     }
 
-    /// Adds an offering of a provider.
     pub fn add_offering(&mut self, provider: Uuid, slug: &str, name: &str, kind: OfferingType) -> Uuid {
         let uuid = self.next_id();
         let created = self.tick();
@@ -222,7 +212,7 @@ impl World {
         uuid
     }
 
-    /// Adds an organisation that buys.
+    /// Adds an organization that buys.
     pub fn add_customer(&mut self, slug: &str, name: &str) -> Uuid {
         let uuid = self.next_id();
         let created = self.tick();
@@ -230,7 +220,6 @@ impl World {
         uuid
     }
 
-    /// Adds a project of a customer.
     pub fn add_project(&mut self, customer: Uuid, slug: &str, name: &str) -> Uuid {
         let uuid = self.next_id();
         self.projects.insert(
@@ -240,10 +229,10 @@ impl World {
         uuid
     }
 
-    /// Puts a resource into the world in this state, as if its order had been done long ago.
+    /// Adds a resource in this state, as if its order had been completed long ago.
     ///
-    /// `record` holds what the row says beyond name, slug and state: `limits`, `attributes`, `options`, `backend_id`
-    /// and so on, and any field that is to be shown otherwise than Waldur would (a malformed value, say).
+    /// `record` holds the fields other than name, slug and state: `limits`, `attributes`, `options`, `backend_id` and so on,
+    /// and overrides of fields that Waldur would return differently (a malformed value, for example).
     pub fn add_resource(
         &mut self,
         (offering, project): (Uuid, Uuid),
@@ -259,7 +248,6 @@ impl World {
         uuid
     }
 
-    /// The offering with this slug.
     pub fn offering_by_slug(&self, slug: &str) -> Option<&Offering> {
         self.offerings.values().find(|offering| offering.slug == slug)
     }
@@ -269,12 +257,12 @@ impl World {
         self.resources.values().find(|resource| resource.text("slug") == slug)
     }
 
-    /// The first resource with this slug, to change it.
+    /// The first resource with this slug.
     pub fn resource_by_slug_mut(&mut self, slug: &str) -> Option<&mut Resource> {
         self.resources.values_mut().find(|resource| resource.text("slug") == slug)
     }
 
-    /// The resource's oldest order that is still open, if any.
+    /// The resource's oldest open order.
     pub fn order_in_progress(&self, resource: &Resource) -> Option<&Order> {
         resource
             .orders

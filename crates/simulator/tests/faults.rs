@@ -1,5 +1,5 @@
-//! Every fault, as a client meets it.
-#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+//! Every fault as a client sees it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ async fn started(fault: Fault) -> Simulator {
     sim
 }
 
-/// What the fault hides: ten rows.
-async fn right_answer(sim: &Simulator) -> Vec<u8> {
+/// The answer without the fault: ten rows.
+async fn normal_answer(sim: &Simulator) -> Vec<u8> {
     sim.clear_faults();
     list(sim, "").await.unwrap().bytes().await.unwrap().to_vec()
 }
 
 #[tokio::test]
-async fn answers_instead_of_the_right_one() {
+async fn answer_replaces_the_normal_answer() {
     let sim = started(Fault::not_json()).await;
     let answer = list(&sim, "").await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -44,11 +44,11 @@ async fn answers_instead_of_the_right_one() {
     let answer = list(&sim, "").await.unwrap();
     assert_eq!(answer.status(), 302);
     assert_eq!(answer.headers()["location"], "http://127.0.0.1:1/elsewhere/");
-    assert_eq!(serde_json::from_slice::<Vec<Value>>(&right_answer(&sim).await).unwrap().len(), 10);
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&normal_answer(&sim).await).unwrap().len(), 10);
 }
 
 #[tokio::test]
-async fn a_pattern_with_a_query_hits_one_page() {
+async fn a_pattern_with_a_query_matches_one_page() {
     let sim = Simulator::start(World::large(100)).await;
     sim.set_fault("*?*page=2*", Fault::status(500));
     assert_eq!(list(&sim, "&page=1").await.unwrap().status(), 200);
@@ -65,16 +65,16 @@ async fn silence_never_answers() {
 }
 
 #[tokio::test]
-async fn delay_answers_rightly_but_late() {
+async fn delay_postpones_the_normal_answer() {
     let sim = started(Fault::delay(Duration::from_millis(200))).await;
     let began = tokio::time::Instant::now();
     let body = list(&sim, "").await.unwrap().bytes().await.unwrap().to_vec();
     assert!(began.elapsed() >= Duration::from_millis(200));
-    assert_eq!(body, right_answer(&sim).await);
+    assert_eq!(body, normal_answer(&sim).await);
 }
 
 #[tokio::test]
-async fn dribble_sends_byte_after_byte() {
+async fn dribble_sends_single_bytes() {
     let sim = started(Fault::Dribble { millis: 1 }).await;
     let answer = list(&sim, "&page=10").await.unwrap();
     let length = answer.content_length().unwrap();
@@ -89,7 +89,7 @@ async fn dribble_sends_byte_after_byte() {
 }
 
 #[tokio::test]
-async fn cut_off_breaks_within_the_body() {
+async fn cut_off_closes_the_connection_within_the_body() {
     let sim = started(Fault::CutOff { after: 25 }).await;
     let answer = list(&sim, "").await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -100,15 +100,15 @@ async fn cut_off_breaks_within_the_body() {
 }
 
 #[tokio::test]
-async fn reset_gives_no_answer_at_all() {
+async fn reset_sends_no_answer() {
     let sim = started(Fault::Reset).await;
     let error = list(&sim, "").await.unwrap_err();
     assert!(error.is_request() && !error.is_connect() && !error.is_timeout(), "{error:?}");
-    assert!(!right_answer(&sim).await.is_empty());
+    assert!(!normal_answer(&sim).await.is_empty());
 }
 
 #[tokio::test]
-async fn an_endless_body_goes_on() {
+async fn an_endless_body_does_not_end() {
     let sim = started(Fault::EndlessBody).await;
     let mut chunks = list(&sim, "").await.unwrap().bytes_stream();
     let mut bytes = 0;
@@ -130,7 +130,7 @@ async fn endless_pages_always_have_a_next() {
 }
 
 #[tokio::test]
-async fn rows_that_go_push_others_out_of_sight() {
+async fn removed_rows_make_a_reader_miss_others() {
     let sim = Simulator::start(World::large(100)).await;
     let uuids: Vec<String> = sim.world(|world| world.resources.keys().map(|id| id.simple().to_string()).collect());
     sim.set_fault_times(LIST, Fault::LoseRows { rows: 10 }, 1);
@@ -138,11 +138,11 @@ async fn rows_that_go_push_others_out_of_sight() {
     let second = list(&sim, "&page=2").await.unwrap();
     assert_eq!(second.headers()["x-result-count"], "90");
     let second: Vec<Value> = second.json().await.unwrap();
-    assert_eq!(second[0]["uuid"], uuids[20].as_str(), "rows 11 to 20 were never shown");
+    assert_eq!(second[0]["uuid"], uuids[20].as_str(), "rows 11 to 20 were skipped");
 }
 
 #[tokio::test]
-async fn latency_counts_pages_and_rows_and_workers() {
+async fn latency_depends_on_pages_rows_and_workers() {
     let sim = Simulator::start(World::large(100)).await;
     let latency = Latency { page: Duration::from_millis(30), item: Duration::from_millis(2), concurrency: Some(1) };
     sim.set_latency(latency);
@@ -174,7 +174,7 @@ async fn a_shell_can_set_and_clear_faults() {
     let log: Value =
         client().get(format!("{}/_simulator/requests", sim.base_url())).send().await.unwrap().json().await.unwrap();
     let statuses: Vec<&Value> = log.as_array().unwrap().iter().map(|request| &request["status"]).collect();
-    assert_eq!(statuses, [503, 200], "what is below /_simulator/ is not logged");
+    assert_eq!(statuses, [503, 200], "requests below /_simulator/ are not logged");
 
     let before = sim.realm().kids();
     let rotate = format!("{}/_simulator/rotate-keys", sim.base_url());
@@ -185,7 +185,7 @@ async fn a_shell_can_set_and_clear_faults() {
 }
 
 #[tokio::test]
-async fn the_world_may_change_between_two_pages() {
+async fn the_world_can_change_between_two_pages() {
     let sim = Simulator::start(World::large(100)).await;
     sim.after_answer("*?*page=1*", |world| {
         for row in world.resources.values_mut().take(10) {

@@ -1,5 +1,5 @@
-//! Orders and resources in newer releases, of which nothing was recorded: as their sources say.
-#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+//! Orders and resources in newer releases, which were not recorded: expectations follow their sources.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use reqwest::Client;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ async fn act(sim: &Simulator, order: Uuid, action: &str, body: Value) -> u16 {
     post(sim, &format!("marketplace-orders/{}/{action}", order.simple()), body).await.0
 }
 
-/// State of the order, state of its resource.
+/// States of the order and of its resource.
 fn states(sim: &Simulator, order: Uuid) -> (OrderState, ResourceState) {
     sim.world(|world| {
         let order = &world.orders[&order];
@@ -71,7 +71,7 @@ async fn a_new_resource_from_order_to_ok() {
 }
 
 #[tokio::test]
-async fn a_failed_creation_leaves_what_has_a_name() {
+async fn a_failed_creation_keeps_a_resource_with_a_backend_id() {
     let sim = Simulator::start(World::demo()).await;
     let body = json!({ "error_message": "no space", "error_traceback": "" });
     let unnamed = sim.world(new_resource);
@@ -85,12 +85,12 @@ async fn a_failed_creation_leaves_what_has_a_name() {
     let resource = sim.world(|world| world.orders[&named].resource);
     let path = format!("marketplace-provider-resources/{}/set_state_ok", resource.simple());
     assert_eq!(post(&sim, &path, json!({})).await.0, 200);
-    assert_eq!(states(&sim, named), (OrderState::Erred, ResourceState::Ok), "the order is left alone");
+    assert_eq!(states(&sim, named), (OrderState::Erred, ResourceState::Ok), "the order does not change");
     assert_eq!(post(&sim, &path, json!({})).await.0, 409);
 }
 
 #[tokio::test]
-async fn ordering_alone_changes_the_state_and_a_rejection_returns_it() {
+async fn ordering_changes_the_state_and_a_rejection_reverts_it() {
     let sim = Simulator::start(World::demo()).await;
     let id = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
     let end = sim.world(|world| world.order_terminate(id).unwrap());
@@ -142,7 +142,7 @@ async fn options_take_effect_on_approval_and_block_direct_ones() {
 }
 
 #[tokio::test]
-async fn the_type_basic_is_done_on_approval() {
+async fn approval_completes_orders_of_type_basic() {
     let sim = Simulator::start(World::demo()).await;
     let end = sim.world(|world| {
         let id = world.resource_by_slug("tape-1").unwrap().uuid;
@@ -157,7 +157,7 @@ async fn the_type_basic_is_done_on_approval() {
 }
 
 #[tokio::test]
-async fn state_is_judged_before_content() {
+async fn state_is_checked_before_content() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(new_resource);
     assert_eq!(act(&sim, order, "approve_by_provider", json!({ "attributes": 5 })).await, 400);
@@ -198,7 +198,7 @@ async fn a_shell_can_order() {
     assert_eq!(order(json!({ "order": "paint", "resource": "vast-scratch-11" })).await.0, 400);
 }
 
-/// The demo world's resource with this slug, and a pending order that changes its limits.
+/// A pending order that changes the limits of the demo resource with this slug.
 fn pending_update(world: &mut World, slug: &str) -> Uuid {
     let id = world.resource_by_slug(slug).unwrap().uuid;
     let order = world.order_update_limits(id, json!({ "storage": 99 })).unwrap();
@@ -207,7 +207,7 @@ fn pending_update(world: &mut World, slug: &str) -> Uuid {
 }
 
 #[tokio::test]
-async fn a_lagging_worker_overwrites_what_the_resource_has_become() {
+async fn a_lagging_worker_overwrites_later_changes() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| {
         world.worker_lags = true;
@@ -226,11 +226,11 @@ async fn a_lagging_worker_overwrites_what_the_resource_has_become() {
     sim.world(|world| world.has_set_state_ok = true);
     assert_eq!(post(&sim, &path, json!({})).await.0, 200);
     sim.world(World::run_worker);
-    assert_eq!(states(&sim, order).1, ResourceState::Ok, "the worker does each thing once");
+    assert_eq!(states(&sim, order).1, ResourceState::Ok, "the worker runs each task once");
 }
 
 #[tokio::test]
-async fn an_order_that_approval_completes_is_executing_until_the_worker_comes_to_it() {
+async fn an_order_completed_on_approval_executes_until_the_worker_runs() {
     for by_hand in [false, true] {
         let sim = Simulator::start(World::demo()).await;
         let order = sim.world(|world| {
@@ -253,7 +253,7 @@ async fn an_order_that_approval_completes_is_executing_until_the_worker_comes_to
 }
 
 #[tokio::test]
-async fn refusals_for_good_come_in_three_forms() {
+async fn final_refusals_have_three_forms() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| pending_update(world, "capstor-store-0"));
     let approve = format!("marketplace-orders/{}/approve_by_provider", order.simple());
@@ -313,7 +313,7 @@ async fn a_user_deletes_a_pending_order_and_the_resource_stays_creating() {
 }
 
 #[tokio::test]
-async fn an_offering_manager_lists_and_may_not_approve() {
+async fn an_offering_manager_can_list_but_not_approve() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| pending_update(world, "capstor-store-0"));
     let token = sim.world(|world| {
@@ -355,7 +355,7 @@ async fn usage_has_at_most_two_decimals() {
 }
 
 #[tokio::test]
-async fn usage_is_taken_of_a_resource_that_is_in_use_alone() {
+async fn usage_is_accepted_only_for_resources_in_use() {
     let sim = Simulator::start(World::demo()).await;
     let resource = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
     for (state, status) in
@@ -372,7 +372,7 @@ async fn usage_is_taken_of_a_resource_that_is_in_use_alone() {
 }
 
 #[tokio::test]
-async fn a_terminated_resource_comes_back_by_a_restore_order() {
+async fn a_restore_order_restores_a_terminated_resource() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| {
         let id = world.resource_by_slug("capstor-store-0").unwrap().uuid;

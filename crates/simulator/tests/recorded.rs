@@ -1,12 +1,12 @@
-//! Replays what a Waldur of release 7.0.7 was recorded to answer: status, headers, the shape of bodies (keys and types),
-//! the rows and their order, the texts of errors, and the states before and after an action.
+//! Replays the recorded answers of Waldur 7.0.7: status, headers, the shape of bodies (keys and types), the rows and their
+//! order, the texts of errors, and the states before and after an action.
 //!
-//! Not replayed, because they are not simulated: logging in with a password, `OPTIONS` metadata, `plan_periods/`, usage
-//! by plan period, the filter `visible_to_username`, the types that an offering prescribes for `update_options`. Not
-//! replayed either: a request whose recorded text was shortened, reads after an action whose effect is asserted with the
-//! action itself, and exchanges that only repeat a shape. Of an offering's detail only the fields that storage
-//! services use are compared.
-#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+//! Not replayed because not simulated: password login, `OPTIONS` metadata, `plan_periods/`, usage by plan period, the
+//! filter `visible_to_username`, and the types that an offering prescribes for `update_options`. Also not replayed:
+//! requests whose recorded text was shortened, reads after an action whose effect is asserted with the action itself,
+//! and exchanges that only repeat a shape. Of an offering's detail, only the fields that storage services use are
+//! compared.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "recorded/exchange.rs"]
 mod exchange;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use simulator::Simulator;
 use simulator::world::{OfferingType, OrderState, OrderType, Release, ResourceState};
 
-/// Replays the exchanges of a file; `prepare` sets the scene for each, or refuses it.
+/// Replays the exchanges in a file. `prepare` sets up the world for each, or returns false to skip it.
 async fn replay(file: &str, prepare: impl Fn(&Simulator, &Exchange) -> bool) -> usize {
     let sim = Simulator::start(recorded_world()).await;
     let mut replayed = 0;
@@ -91,7 +91,7 @@ async fn order_actions() {
             for customer in world.customers.values_mut() {
                 customer.blocked = name.contains("blocked-customer");
             }
-            // As the recorded project was called whose expiry is told.
+            // The recorded error names this expired project.
             if name.contains("expired-project") {
                 scene::rename_all(world, "Laboratory Gamma Project 1", "Laboratory Gamma");
             }
@@ -123,7 +123,7 @@ async fn resource_actions() {
 async fn usage() {
     let sim = Simulator::start(recorded_world()).await;
     let mut exchanges = load("usage");
-    // Reported first, read afterwards.
+    // Report usage before reading it.
     exchanges.sort_by_key(|exchange| exchange.name() != "set_usage-ok");
     for exchange in &exchanges {
         let resource = "f7368f812453401c9aeba5133fd54bad".parse().unwrap();
@@ -180,9 +180,9 @@ async fn every_action_in_every_state() {
     }
 }
 
-/// Of four simultaneous calls one succeeds, as recorded in twelve runs of each action.
+/// One of four simultaneous calls succeeds, as recorded in twelve runs of each action.
 #[tokio::test]
-async fn simultaneous_calls_are_served_once() {
+async fn one_of_several_simultaneous_calls_succeeds() {
     let sim = Simulator::start(recorded_world()).await;
     let token = sim.world(|world| world.token("provider-owner")).unwrap();
     for (action, order) in [
@@ -206,9 +206,9 @@ async fn simultaneous_calls_are_served_once() {
     }
 }
 
-/// The steps recorded of one resource's life: which of them change `modified`, and which states it goes through.
+/// The recorded steps of one resource's life: which of them change `modified`, and the states after each.
 #[tokio::test]
-async fn what_changes_modified() {
+async fn recorded_steps_change_modified() {
     let sim = Simulator::start(recorded_world()).await;
     let id = "0f0f0f0f0f0f4f0f8f0f0f0f0f0f0f0f".parse().unwrap();
     let order = sim.world(|world| {

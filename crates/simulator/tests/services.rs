@@ -1,5 +1,5 @@
-//! Waldur's lists and the server around them, as their callers see them.
-#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+//! Waldur's lists, and the server.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ async fn pages_cover_every_resource_once() {
 }
 
 #[tokio::test]
-async fn ties_may_lose_rows_between_pages() {
+async fn rows_with_ties_can_be_missed_between_pages() {
     let mut world = World::large(200);
     world.rows = simulator::world::RowOrder::AskedWithoutTieBreak;
     for row in world.resources.values_mut() {
@@ -68,7 +68,7 @@ async fn ties_may_lose_rows_between_pages() {
 }
 
 #[tokio::test]
-async fn fields_trim_the_nested_order_too() {
+async fn fields_also_filter_the_nested_order() {
     let sim = Simulator::start(World::demo()).await;
     let list = "/api/marketplace-provider-resources/?page_size=300&field=slug&field=order_in_progress";
     let order_of = |rows: &Value| {
@@ -111,7 +111,7 @@ async fn slugs_filter_in_newer_releases_only() {
     let slugs = names(&rows, "offering_slug");
     assert!(slugs.contains(&"vast") && slugs.contains(&"capstor") && !slugs.contains(&"iopsstor"));
     let rows = json_of(&sim, PROVIDER_TOKEN, &format!("{path}&offering_slug=iopsstor")).await;
-    assert!(names(&rows, "offering_slug").iter().all(|slug| *slug == "iopsstor"), "the last one wins");
+    assert!(names(&rows, "offering_slug").iter().all(|slug| *slug == "iopsstor"), "the last value applies");
     sim.world(|world| world.release = Release::V7_0);
     let rows = json_of(&sim, PROVIDER_TOKEN, path).await;
     assert_eq!(rows.as_array().unwrap().len(), sim.world(|world| world.resources.len()));
@@ -119,7 +119,7 @@ async fn slugs_filter_in_newer_releases_only() {
 }
 
 #[tokio::test]
-async fn what_still_waits_for_the_consumer_can_be_hidden() {
+async fn resources_pending_consumer_approval_can_be_hidden() {
     let sim = Simulator::start(World::demo()).await;
     let all = "/api/marketplace-provider-resources/?page_size=300&field=slug";
     let slugs = async |path: &str| -> Vec<String> {
@@ -129,7 +129,11 @@ async fn what_still_waits_for_the_consumer_can_be_hidden() {
     let shown = slugs(&format!("{all}&visible_to_providers=true")).await;
     let hidden: Vec<String> = slugs(all).await.into_iter().filter(|slug| !shown.contains(slug)).collect();
     assert_eq!(hidden, ["create-pending-consumer", "create-pending-project", "create-pending-start-date"]);
-    assert_eq!(slugs(&format!("{all}&visible_to_providers=True")).await.len(), shown.len() + 3, "only `true` counts");
+    assert_eq!(
+        slugs(&format!("{all}&visible_to_providers=True")).await.len(),
+        shown.len() + 3,
+        "only `true` has an effect"
+    );
 }
 
 #[tokio::test]
@@ -174,12 +178,12 @@ async fn a_repeated_report_overwrites_the_month() {
     assert_eq!(shown, json!({ "current_usages": { "storage": "-1.00" } }));
     let unknown = report("nonsense", 1.0).await;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
-    let told = json!({ "non_field_errors": ["These components are invalid: nonsense."] });
-    assert_eq!(unknown.json::<Value>().await.unwrap(), told);
+    let expected = json!({ "non_field_errors": ["These components are invalid: nonsense."] });
+    assert_eq!(unknown.json::<Value>().await.unwrap(), expected);
 }
 
 #[tokio::test]
-async fn customers_are_those_who_bought() {
+async fn customers_are_those_with_resources() {
     let sim = Simulator::start(World::demo()).await;
     let id = sim.world(|world| world.offering_by_slug("tape-basic").unwrap().uuid);
     let path = format!("/api/marketplace-provider-offerings/{}/customers/", id.simple());
@@ -210,7 +214,7 @@ async fn requests_are_logged_with_their_connection() {
 }
 
 #[tokio::test]
-async fn an_outage_ends_connections_and_the_port_comes_back() {
+async fn an_outage_closes_connections_and_the_port_is_reused() {
     let mut sim = Simulator::start(World::empty()).await;
     let client = client();
     let url = format!("{}/api/version/", sim.base_url());
@@ -224,7 +228,7 @@ async fn an_outage_ends_connections_and_the_port_comes_back() {
 }
 
 #[tokio::test]
-async fn a_fault_hits_as_often_as_it_was_told() {
+async fn a_fault_applies_the_given_number_of_times() {
     let sim = Simulator::start(World::empty()).await;
     sim.set_fault_times("GET /api/*", Fault::retry_after(503, 7), 1);
     let first = get(&sim, PROVIDER_TOKEN, "/api/version/").await;

@@ -1,5 +1,5 @@
-//! The realm's tokens, and what they open at the HPC User API.
-#![expect(clippy::unwrap_used, reason = "what a test cannot unwrap is what it is there to find")]
+//! The realm's tokens, and their use with the HPC User API.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn opaque_machine_tokens_expire() {
 }
 
 #[tokio::test]
-async fn a_machine_token_opens_the_hpc_user_api() {
+async fn the_hpc_user_api_accepts_a_machine_token() {
     let sim = Simulator::start(World::demo()).await;
     let form = [("grant_type", "client_credentials"), ("client_id", "hpc-client"), ("client_secret", "hpc-secret")];
     let token: Value = client().post(sim.token_url()).form(&form).send().await.unwrap().json().await.unwrap();
@@ -107,7 +107,7 @@ async fn tokens_verify_with_the_published_keys() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_wrong_in_the_way_asked_for() {
+async fn invalid_tokens_have_the_requested_flaw() {
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
@@ -156,7 +156,7 @@ async fn introspection_knows_revoked_and_foreign_tokens() {
 }
 
 #[tokio::test]
-async fn rotation_takes_old_keys_away_or_keeps_them() {
+async fn rotation_removes_or_keeps_old_keys() {
     let sim = Simulator::start(World::empty()).await;
     let old = sim.realm().kids();
     let kept = sim.realm().rotate(true).unwrap();

@@ -62,7 +62,7 @@ async fn one_request_too_many_is_told_when_to_come_back() {
 async fn a_machine_token_that_expires_between_two_readings_is_replaced() {
     let simulator = Simulator::start(World::demo()).await;
     // It neither says how long it lives nor lives long: only the refusal tells.
-    let client = Client { states_lifetime: false, ..Client::new("hpc-client", "hpc-secret").lifetime(1) };
+    let client = Client { returns_lifetime: false, ..Client::new("hpc-client", "hpc-secret").lifetime(1) };
     simulator.realm().register(client);
     let proxy = start_with(&simulator, &[]).await;
     let right = proxy.list("?page_size=500").await;

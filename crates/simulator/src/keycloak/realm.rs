@@ -1,4 +1,4 @@
-//! The realm: its keys, its clients and the tokens it has issued.
+//! The realm: its keys, its clients and the tokens it issued.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 use super::keys::{SigningKey, unknown_jwk};
 use super::token::{self, TokenSpec};
 
-/// Name of the realm.
 pub const REALM: &str = "cscs";
 
-/// The audience of the tokens that `storage-provisioner` gets.
+/// The audience of the tokens of `storage-provisioner`.
 pub const PROXY_AUDIENCE: &str = "hpc-storage-proxy";
 
-/// A client that may ask for tokens of its own (a service account).
+/// A client that may request tokens for itself (a service account).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// `client_id`.
@@ -26,14 +25,14 @@ pub struct Client {
     pub roles: Vec<String>,
     /// `aud`; empty = only `account`.
     pub audience: Vec<String>,
-    /// Seconds that its tokens live.
+    /// Lifetime of its tokens, in seconds.
     pub lifetime: u64,
-    /// Whether the token endpoint says `expires_in`.
-    pub states_lifetime: bool,
+    /// Whether the token endpoint returns `expires_in`.
+    pub returns_lifetime: bool,
 }
 
 impl Client {
-    /// A client without roles and audience, whose tokens live five minutes.
+    /// A client without roles and audience, with tokens valid for five minutes.
     pub fn new(id: &str, secret: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -41,25 +40,25 @@ impl Client {
             roles: Vec::new(),
             audience: Vec::new(),
             lifetime: 300,
-            states_lifetime: true,
+            returns_lifetime: true,
         }
     }
 
-    /// With this role in `realm_access`.
+    /// Adds a role in `realm_access`.
     #[must_use]
     pub fn role(mut self, role: &str) -> Self {
         self.roles.push(role.to_owned());
         self
     }
 
-    /// With this audience.
+    /// Adds an audience.
     #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience.push(audience.to_owned());
         self
     }
 
-    /// With tokens that live this many seconds.
+    /// Sets the lifetime of its tokens, in seconds.
     #[must_use]
     pub fn lifetime(mut self, seconds: u64) -> Self {
         self.lifetime = seconds;
@@ -67,7 +66,6 @@ impl Client {
     }
 }
 
-/// A Keycloak realm.
 pub struct Realm {
     issuer: Mutex<String>,
     state: Mutex<State>,
@@ -76,7 +74,7 @@ pub struct Realm {
 pub(super) struct State {
     pub(super) keys: Vec<SigningKey>,
     pub(super) encryption: SigningKey,
-    /// Keys that are in no set, one an algorithm.
+    /// Keys that are not in the key set, by algorithm.
     pub(super) foreign: HashMap<String, SigningKey>,
     clients: HashMap<String, Client>,
     issued: HashMap<String, Value>,
@@ -84,9 +82,9 @@ pub(super) struct State {
 }
 
 impl Realm {
-    /// A realm with one RS256 key, a key for encryption and one of an unknown kind. Two clients are known:
-    /// `hpc-client` / `hpc-secret`, and `storage-provisioner` / `provisioner-secret`, whose tokens are for
-    /// `hpc-storage-proxy` and hold the role `storage-reader`.
+    /// A realm with one RS256 key, a key for encryption and one of an unknown kind. It has two clients:
+    /// `hpc-client` / `hpc-secret`, and `storage-provisioner` / `provisioner-secret`, whose tokens have the audience
+    /// `hpc-storage-proxy` and the role `storage-reader`.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let state = State {
             keys: vec![SigningKey::first()?],
@@ -107,8 +105,8 @@ impl Realm {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where callers find the realm, `{base}/auth/realms/cscs`: not the simulator's own address when something stands
-    /// before it.
+    /// Sets the base of the issuer, `{base}/auth/realms/cscs`, if clients reach the simulator through another address, such
+    /// as a reverse proxy.
     pub fn set_base(&self, base: &str) {
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = format!("{base}/auth/realms/{REALM}");
     }
@@ -127,7 +125,7 @@ impl Realm {
         self.state().clients.get(id).filter(|client| client.secret == secret).cloned()
     }
 
-    /// Adds a key to the set; the first key of an algorithm's is the one that signs. Answers its `kid`.
+    /// Adds a key to the set and returns its `kid`. The first key of an algorithm signs.
     pub fn add_key(&self, algorithm: Algorithm) -> anyhow::Result<String> {
         let key = SigningKey::generate(algorithm)?;
         let kid = key.kid.clone();
@@ -135,12 +133,12 @@ impl Realm {
         Ok(kid)
     }
 
-    /// Takes a key out of the set; what it has signed stays signed.
+    /// Removes a key from the set. Tokens that it signed are not changed.
     pub fn remove_key(&self, kid: &str) {
         self.state().keys.retain(|key| key.kid != kid);
     }
 
-    /// A new RS256 key signs from now on. With `keep_old` the old keys stay in the set. Answers the new `kid`.
+    /// Generates a new RS256 key that signs from now on, and returns its `kid`. With `keep_old` the old keys stay in the set.
     pub fn rotate(&self, keep_old: bool) -> anyhow::Result<String> {
         let key = SigningKey::generate(Algorithm::RS256)?;
         let kid = key.kid.clone();
@@ -152,7 +150,7 @@ impl Realm {
         Ok(kid)
     }
 
-    /// The key identifiers in the set, the one that signs RS256 first.
+    /// The key IDs in the set; the RS256 key that signs is the first.
     pub fn kids(&self) -> Vec<String> {
         self.state().keys.iter().map(|key| key.kid.clone()).collect()
     }
@@ -169,11 +167,11 @@ impl Realm {
         self.state().keys.iter().map(|key| format!("{:?}", key.algorithm)).collect()
     }
 
-    /// Makes a token; see [`TokenSpec`].
+    /// Creates a token; see [`TokenSpec`].
     ///
     /// # Panics
     ///
-    /// When the token cannot be signed, which would be a fault of this crate.
+    /// If the token cannot be signed, which is a bug in this crate.
     pub fn mint(&self, spec: &TokenSpec) -> String {
         let (token, claims) = token::mint(&mut self.state(), spec, &self.issuer(), wall_clock());
         if spec.signing.is_genuine() {
@@ -182,12 +180,12 @@ impl Realm {
         token
     }
 
-    /// Introspection calls it inactive from now on.
+    /// Revokes a token: introspection reports it as inactive from now on.
     pub fn revoke(&self, token: &str) {
         self.state().revoked.insert(token.to_owned());
     }
 
-    /// What introspection answers: the claims and `active`, or only `{"active": false}`.
+    /// The answer of introspection: the claims and `active`, or only `{"active": false}`.
     pub fn introspect(&self, token: &str) -> Value {
         if !self.is_active(token) {
             return json!({ "active": false });
@@ -198,7 +196,7 @@ impl Realm {
         claims
     }
 
-    /// Whether this realm signed it and it has neither expired nor been revoked.
+    /// Whether this realm signed the token and it is neither expired nor revoked.
     pub fn is_active(&self, token: &str) -> bool {
         let state = self.state();
         !state.revoked.contains(token)
@@ -209,7 +207,7 @@ impl Realm {
 }
 
 /// Seconds since the epoch.
-#[expect(clippy::disallowed_methods, reason = "tokens expire by the clock of whoever checks them, in another process")]
+#[expect(clippy::disallowed_methods, reason = "another process checks the expiry with its own clock")]
 pub(crate) fn wall_clock() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

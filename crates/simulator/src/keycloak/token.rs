@@ -1,4 +1,4 @@
-//! Tokens, right ones and every kind of wrong one.
+//! Tokens: valid ones, and every kind of invalid one.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,18 +9,18 @@ use uuid::Uuid;
 use super::keys::SigningKey;
 use super::realm::{Client, REALM, State};
 
-/// What signs a token.
+/// How a token is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signing {
-    /// The realm's own key for this algorithm; one is added to the set if there is none.
+    /// With the realm's key for this algorithm; it is added to the set if missing.
     Realm(Algorithm),
-    /// A key of this algorithm that is in no set.
+    /// With a key of this algorithm that is not in the key set.
     Foreign(Algorithm),
-    /// The realm's key that is for encryption only, as RS256.
+    /// As RS256, with the realm's encryption key.
     EncryptionKey,
-    /// HS256, keyed with the public modulus of the realm's first key: the confusion of algorithms.
+    /// As HS256, with the public modulus of the realm's first key as the secret: algorithm confusion.
     PublicKeyAsSecret,
-    /// Nothing: `alg` is `none`.
+    /// Unsigned: `alg` is `none`.
     Nothing,
 }
 
@@ -33,31 +33,29 @@ impl Signing {
 /// The `kid` in a token's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kid {
-    /// That of the key that signs.
+    /// The ID of the signing key.
     Right,
-    /// This one.
+    /// This value.
     Named(String),
-    /// None at all.
+    /// No `kid`.
     Absent,
 }
 
-/// A token to make. The fields are public, the methods are for writing it in one line.
+/// A token to create. The methods allow to write it in one expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenSpec {
-    /// What signs it.
     pub signing: Signing,
-    /// The header's `kid`.
     pub kid: Kid,
-    /// Claims laid over the usual ones.
+    /// Claims that are added to or replace the default ones.
     pub claims: Map<String, Value>,
-    /// Claims taken out.
+    /// Claims that are removed.
     pub without: Vec<String>,
-    /// Seconds from now to `exp`; negative = it has expired.
+    /// Seconds from now to `exp`; negative if expired.
     pub lifetime: i64,
 }
 
 impl TokenSpec {
-    /// An access token of this user: RS256, five minutes, `aud` = `account`, no roles.
+    /// An access token of this user: RS256, valid for five minutes, `aud` = `account`, no roles.
     pub fn user(username: &str) -> Self {
         Self {
             signing: Signing::Realm(Algorithm::RS256),
@@ -82,27 +80,27 @@ impl TokenSpec {
         client.roles.iter().fold(spec, |spec, role| spec.role(role))
     }
 
-    /// With this claim.
+    /// Adds or replaces a claim.
     #[must_use]
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Without this claim.
+    /// Removes a claim.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.without.push(name.to_owned());
         self
     }
 
-    /// For this audience alone.
+    /// Sets the only audience.
     #[must_use]
     pub fn audience(self, audience: &str) -> Self {
         self.claim("aud", audience)
     }
 
-    /// With one more realm role.
+    /// Adds a realm role.
     #[must_use]
     pub fn role(mut self, role: &str) -> Self {
         let access = self.claims.entry("realm_access").or_insert_with(|| json!({ "roles": [] }));
@@ -112,7 +110,7 @@ impl TokenSpec {
         self
     }
 
-    /// With one more role of a client.
+    /// Adds a role of a client.
     #[must_use]
     pub fn client_role(mut self, client: &str, role: &str) -> Self {
         let access = self.claims.entry("resource_access").or_insert_with(|| json!({}));
@@ -125,21 +123,21 @@ impl TokenSpec {
         self
     }
 
-    /// Signed so.
+    /// Sets how the token is signed.
     #[must_use]
     pub fn signed(mut self, signing: Signing) -> Self {
         self.signing = signing;
         self
     }
 
-    /// With this `kid` in the header.
+    /// Sets the `kid` in the header.
     #[must_use]
     pub fn kid(mut self, kid: Kid) -> Self {
         self.kid = kid;
         self
     }
 
-    /// Expiring these many seconds from now; negative = expired.
+    /// Sets the lifetime in seconds from now; negative if expired.
     #[must_use]
     pub fn lifetime(mut self, seconds: i64) -> Self {
         self.lifetime = seconds;
@@ -152,7 +150,7 @@ pub(super) fn is_public(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
 }
 
-/// The token and its claims.
+/// Creates the token; also returns its claims.
 pub(super) fn mint(state: &mut State, spec: &TokenSpec, issuer: &str, now: u64) -> (String, Value) {
     let claims = claims(spec, issuer, now);
     let (algorithm, key, kid) = match &spec.signing {
@@ -185,11 +183,11 @@ pub(super) fn mint(state: &mut State, spec: &TokenSpec, issuer: &str, now: u64) 
         Kid::Absent => None,
     };
     let token = jsonwebtoken::encode(&header, &claims, &key);
-    #[expect(clippy::expect_used, reason = "the key was made for this algorithm a few lines above")]
+    #[expect(clippy::expect_used, reason = "the key was generated for this algorithm above")]
     (token.expect("a token that can be signed"), claims)
 }
 
-#[expect(clippy::expect_used, reason = "making a key fails only when the machine has no randomness")]
+#[expect(clippy::expect_used, reason = "generating a key fails only without a source of randomness")]
 fn generated(algorithm: Algorithm) -> SigningKey {
     SigningKey::generate(algorithm).expect("a key")
 }

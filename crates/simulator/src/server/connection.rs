@@ -1,4 +1,4 @@
-//! Connections that have a number and can be reset.
+//! Connections with a number that can be reset.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,19 +11,19 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Accepts connections and numbers them.
-pub(super) struct Door {
+/// A listener that numbers the connections it accepts.
+pub(super) struct NumberedListener {
     listener: TcpListener,
     accepted: Arc<AtomicU64>,
 }
 
-impl Door {
+impl NumberedListener {
     pub(super) fn new(listener: TcpListener, accepted: Arc<AtomicU64>) -> Self {
         Self { listener, accepted }
     }
 }
 
-/// A connection as a handler knows it.
+/// Handle of a connection for request handlers.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) number: u64,
@@ -32,20 +32,20 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Resets the connection as soon as something would be written to it.
+    /// Resets the connection at the next write.
     pub(super) fn reset(&self) {
         self.reset.store(true, Ordering::SeqCst);
     }
 }
 
-impl Listener for Door {
+impl Listener for NumberedListener {
     type Io = Socket;
     type Addr = Peer;
 
     async fn accept(&mut self) -> (Socket, Peer) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let number = self.accepted.fetch_add(1, Ordering::SeqCst);
         let reset = Arc::<AtomicBool>::default();
@@ -58,13 +58,13 @@ impl Listener for Door {
     }
 }
 
-impl Connected<IncomingStream<'_, Door>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+impl Connected<IncomingStream<'_, NumberedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, NumberedListener>) -> Self {
         stream.remote_addr().clone()
     }
 }
 
-/// A connection's bytes.
+/// The stream of a connection.
 pub(super) struct Socket {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
@@ -79,7 +79,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         if self.reset.load(Ordering::SeqCst) {
-            // Without lingering, closing sends a reset instead of an orderly end.
+            // With a linger time of 0, closing sends a reset instead of a normal end.
             let _ = self.stream.set_zero_linger();
             return Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()));
         }

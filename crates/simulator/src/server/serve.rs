@@ -1,4 +1,4 @@
-//! From a request to the bytes that go out: noted, answered, and spoilt if a fault says so.
+//! Serves a request: logs it, builds the answer, and injects the fault, if any.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,16 +12,15 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{Peer, Shared};
+use super::{Peer, ServiceState};
 use crate::faults::Fault;
 use crate::http::{Call, Reply, form};
 
-/// Larger request bodies are refused.
-const LARGEST_BODY: usize = 64 << 20;
+/// Maximum size of a request body in bytes.
+const MAX_BODY: usize = 64 << 20;
 
-/// Serves one request.
 pub(super) async fn serve(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServiceState>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
@@ -31,7 +30,7 @@ pub(super) async fn serve(
     if call.path.starts_with("/_simulator/") {
         return whole(&crate::admin::answer(&shared, &call));
     }
-    let number = shared.log.note(&call, peer.number, peer.address);
+    let number = shared.log.add(&call, peer.number, peer.address);
     let fault = shared.faults.take(&call);
     match &fault {
         Some(Fault::Silence) => std::future::pending().await,
@@ -53,14 +52,14 @@ pub(super) async fn serve(
     match &fault {
         Some(Fault::Headers { headers }) => reply.replace(headers),
         Some(Fault::BadRecord) => reply.body = with_a_bad_record(&reply.body, |record| *record = Value::Null),
-        Some(Fault::BadMembers) => reply.body = with_a_bad_record(&reply.body, spoil_members),
+        Some(Fault::BadMembers) => reply.body = with_a_bad_record(&reply.body, break_members),
         _ => {}
     }
     shared.follow_up(&call);
     if let Some(items) = reply.items {
-        shared.pace.spend(items).await;
+        shared.latency.wait(items).await;
     }
-    shared.log.answered(number, reply.status.as_u16());
+    shared.log.set_status(number, reply.status.as_u16());
     match fault {
         Some(Fault::Dribble { millis }) => dribble(&reply, Duration::from_millis(millis)),
         Some(Fault::CutOff { after }) => cut_off(&reply, after),
@@ -77,7 +76,7 @@ pub(super) async fn serve(
 
 async fn read(request: Request) -> Option<Call> {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LARGEST_BODY).await.ok()?;
+    let body = axum::body::to_bytes(body, MAX_BODY).await.ok()?;
     let host = parts.headers.get("host").and_then(|host| host.to_str().ok());
     let host = host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or("localhost");
     Some(Call {
@@ -104,28 +103,28 @@ fn head(reply: &Reply, body: Body) -> Response {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
             response.headers_mut().append(name, value);
         } else {
-            tracing::warn!(name, "a header that cannot be sent is left out");
+            tracing::warn!(name, "skipped an invalid header");
         }
     }
     response
 }
 
-/// Declares the whole length, whatever comes afterwards.
+/// An answer that declares its full length, even if the body is not sent completely.
 fn declared(reply: &Reply, body: Body) -> Response {
     let mut response = head(reply, body);
     response.headers_mut().insert("content-length", reply.body.len().into());
     response
 }
 
-fn spoil_members(record: &mut Value) {
+fn break_members(record: &mut Value) {
     let members = record.as_object_mut().into_iter().flatten();
     for (_, value) in members.filter(|(name, _)| !matches!(name.as_str(), "uuid" | "posixName")) {
         *value = Value::Array(Vec::new());
     }
 }
 
-/// The body with the first record of its first list spoiled; one without such a list as it is.
-fn with_a_bad_record(body: &Bytes, spoil: impl FnOnce(&mut Value)) -> Bytes {
+/// The body with the first record of its first list changed; unchanged if there is no such list.
+fn with_a_bad_record(body: &Bytes, change: impl FnOnce(&mut Value)) -> Bytes {
     let Ok(mut body_read) = serde_json::from_slice::<Value>(body) else { return body.clone() };
     let list = match &mut body_read {
         Value::Array(list) => Some(list),
@@ -133,7 +132,7 @@ fn with_a_bad_record(body: &Bytes, spoil: impl FnOnce(&mut Value)) -> Bytes {
         _ => None,
     };
     match list.and_then(|list| list.first_mut()) {
-        Some(record) => spoil(record),
+        Some(record) => change(record),
         None => return body.clone(),
     }
     body_read.to_string().into()
@@ -154,7 +153,7 @@ fn dribble(reply: &Reply, pause: Duration) -> Response {
 fn cut_off(reply: &Reply, after: usize) -> Response {
     let start = reply.body.slice(..after.min(reply.body.len()));
     let end = stream::once(async {
-        // So that what was sent before has gone out when the connection ends.
+        // Let the data sent so far leave before the connection closes.
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
     });

@@ -1,4 +1,4 @@
-//! Who calls, and what they see.
+//! Authentication and visibility.
 
 use axum::http::StatusCode;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::World;
 use crate::http::{Call, Reply};
 use crate::world::{Offering, Resource, Role, User};
 
-/// The user whose token the request carries, or the 401 that says why there is none.
+/// The user of the request's token, or the 401 answer.
 pub(super) fn authenticate<'a>(world: &'a World, call: &Call) -> Result<&'a User, Reply> {
     let refuse = |text: &str| Err(refusals::detail(StatusCode::UNAUTHORIZED, text).with("WWW-Authenticate", "Token"));
     let header = call.headers.get("authorization").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -33,12 +33,11 @@ pub(super) fn authenticate<'a>(world: &'a World, call: &Call) -> Result<&'a User
     }
 }
 
-/// Waldur speaks the caller's language; of the others than English one text is known, in German.
+/// Waldur answers in the caller's language. Only one text is known in another language than English: German.
 pub(super) fn wants_german(call: &Call) -> bool {
     call.header("accept-language").is_some_and(|language| language.starts_with("de"))
 }
 
-/// A user within a world.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     pub(super) world: &'a World,
@@ -55,33 +54,32 @@ impl<'a> Caller<'a> {
         self.user.is_staff || self.user.is_support
     }
 
-    /// Whether the user has this role.
     fn has(self, role: Role) -> bool {
         self.user.roles.contains(&role)
     }
 
-    /// Owner of the offering's provider, or staff.
+    /// Whether the user is owner of the offering's provider, or staff.
     pub(super) fn owns(self, offering: &Offering) -> bool {
         self.user.is_staff || self.has(Role::ProviderOwner(offering.provider))
     }
 
-    /// Owner or manager.
+    /// Whether the user is owner of the offering's provider, manager of the offering, or staff.
     pub(super) fn serves(self, offering: &Offering) -> bool {
         self.owns(offering) || self.has(Role::OfferingManager(offering.uuid))
     }
 
-    /// Visible on the provider's side.
+    /// Whether the offering is visible to the user as a provider.
     pub(super) fn sees_as_provider(self, offering: Uuid) -> bool {
         self.sees_all() || self.world.offerings.get(&offering).is_some_and(|offering| self.serves(offering))
     }
 
-    /// Owner of the resource's customer, or staff.
+    /// Whether the user is owner of the resource's customer, or staff.
     pub(super) fn consumes(self, resource: &Resource) -> bool {
         let project = self.world.projects.get(&resource.project);
         self.user.is_staff || project.is_some_and(|project| self.has(Role::CustomerOwner(project.customer)))
     }
 
-    /// Visible on the consumer's side.
+    /// Whether the resource is visible to the user as a consumer.
     pub(super) fn sees_as_consumer(self, resource: &Resource) -> bool {
         self.sees_all() || self.consumes(resource) || self.has(Role::ProjectMember(resource.project))
     }

@@ -1,4 +1,4 @@
-//! The calls that change an order or a resource.
+//! Calls that change an order or a resource.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -8,15 +8,14 @@ use super::access::{self, Caller};
 use super::refusals;
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 use crate::world::{OrderState, Release, Resource, ResourceState};
 
-/// Actions of an order.
 pub(super) const ORDER: [&str; 6] =
     ["approve_by_provider", "reject_by_provider", "set_state_done", "set_state_erred", "set_state_executing", "cancel"];
 
 /// Whether this release has this action of a provider's resource.
-pub(super) fn known(shared: &Shared, action: &str) -> bool {
+pub(super) fn known(shared: &ServiceState, action: &str) -> bool {
     match action {
         "set_backend_id" | "set_backend_metadata" | "submit_report" => true,
         "update_options_direct" => shared.read().release == Release::Newer,
@@ -28,7 +27,7 @@ pub(super) fn known(shared: &Shared, action: &str) -> bool {
     }
 }
 
-pub(super) fn order(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str) -> Reply {
+pub(super) fn order(shared: &ServiceState, call: &Call, id: Option<Uuid>, action: &str) -> Reply {
     let mut world = shared.write();
     let user = match access::authenticate(&world, call) {
         Ok(user) => user.clone(),
@@ -55,7 +54,7 @@ pub(super) fn order(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str
     let newer = world.release == Release::Newer;
     let done = match action {
         "approve_by_provider" => match approval(call, newer) {
-            // 409 is judged before 400.
+            // 409 is checked before 400.
             Err(reply) if world.orders[&id].state() == Some(OrderState::PendingProvider) => return reply,
             attributes => world.approve(id, attributes.unwrap_or_default()),
         },
@@ -70,7 +69,7 @@ pub(super) fn order(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str
     };
     match done {
         Err(refusal) => refusals::transition(&refusal, "Order"),
-        // What exactly newer releases say here is not known; that it is an object with `detail` is.
+        // The exact text of newer releases is not known, but the body is an object with `detail`.
         Ok(()) if newer && action == "approve_by_provider" => {
             refusals::detail(StatusCode::OK, "Order has been approved.")
         }
@@ -79,7 +78,7 @@ pub(super) fn order(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str
 }
 
 /// `DELETE` of an order by its consumer.
-pub(super) fn delete(shared: &Shared, call: &Call, id: Option<Uuid>) -> Reply {
+pub(super) fn delete(shared: &ServiceState, call: &Call, id: Option<Uuid>) -> Reply {
     let mut world = shared.write();
     let user = match access::authenticate(&world, call) {
         Ok(user) => user.clone(),
@@ -101,7 +100,7 @@ pub(super) fn delete(shared: &Shared, call: &Call, id: Option<Uuid>) -> Reply {
     }
 }
 
-/// The attributes that come with an approval; 7.0.x does not even read the body.
+/// The attributes in an approval; 7.0.x ignores the body.
 fn approval(call: &Call, newer: bool) -> Result<Map<String, Value>, Reply> {
     if !newer {
         return Ok(Map::new());
@@ -117,7 +116,7 @@ fn approval(call: &Call, newer: bool) -> Result<Map<String, Value>, Reply> {
 }
 
 fn erred(world: &mut World, call: &Call, id: Uuid) -> Reply {
-    // The type of the offering is judged before the body.
+    // The type of the offering is checked before the body.
     if let Err(refusal) = world.slurm_only(id) {
         return refusals::transition(&refusal, "Order");
     }
@@ -144,7 +143,7 @@ fn erred(world: &mut World, call: &Call, id: Uuid) -> Reply {
     }
 }
 
-pub(super) fn resource(shared: &Shared, call: &Call, id: Option<Uuid>, action: &str) -> Reply {
+pub(super) fn resource(shared: &ServiceState, call: &Call, id: Option<Uuid>, action: &str) -> Reply {
     let mut world = shared.write();
     let user = match access::authenticate(&world, call) {
         Ok(user) => user.clone(),
@@ -206,7 +205,7 @@ fn set_backend_id(world: &mut World, id: Uuid, body: &Value) -> Reply {
         Err(fault) => Reply::json(StatusCode::BAD_REQUEST, &json!({ "backend_id": fault })),
         Ok(None) if world.release == Release::V7_0 => refusals::crash(),
         Ok(None) => refusals::invalid("backend_id", "This field is required."),
-        Ok(Some(text)) if world.unique_backend_ids && is_anothers(world, id, &text) => {
+        Ok(Some(text)) if world.unique_backend_ids && is_used_by_another(world, id, &text) => {
             refusals::invalid("backend_id", "This backend ID is not unique within the offering.")
         }
         Ok(Some(text)) if world.change(id, "backend_id", text.clone().into()) => {
@@ -216,8 +215,8 @@ fn set_backend_id(world: &mut World, id: Uuid, body: &Value) -> Reply {
     }
 }
 
-/// Whether another resource of the same offering that is not terminated has this id.
-fn is_anothers(world: &World, id: Uuid, backend_id: &str) -> bool {
+/// Whether another resource of the same offering, not terminated, has this `backend_id`.
+fn is_used_by_another(world: &World, id: Uuid, backend_id: &str) -> bool {
     let offering = world.resources.get(&id).map(|row| row.offering);
     world.resources.values().any(|row| {
         row.uuid != id
@@ -238,7 +237,7 @@ fn set_field(world: &mut World, id: Uuid, body: &Value, field: &str, done: &str)
     }
 }
 
-/// Lays the options over those that are there. Their types, which an offering may prescribe, are not judged.
+/// Merges the options into the existing ones. Types that an offering may prescribe are not checked.
 fn merge_options(world: &mut World, id: Uuid, body: &Value) -> Reply {
     let new = match body.get("options") {
         None => &Map::new(),

@@ -1,6 +1,6 @@
-//! How a row of the world is written as JSON: its own record, what is joined to it, and only the fields asked for.
+//! Writes a row of the world as JSON: its own record, joined values, and only the requested fields.
 //!
-//! Written straight into bytes, one field after the other: a page of 300 rows must not cost a benchmark anything.
+//! It writes bytes directly, field by field, so that pages of 300 rows do not slow down a benchmark.
 
 mod order;
 mod resource;
@@ -13,17 +13,17 @@ use crate::World;
 use crate::http::Call;
 use crate::world::{Order, Release, Resource};
 
-/// What stands in one field of a row.
+/// The value of one field of a row.
 pub(super) enum Cell<'a> {
     Row(&'a Value),
     Text(&'a str),
     Value(Value),
     Order(Option<&'a Order>),
-    /// This row has no such key.
+    /// The row does not have this key.
     Absent,
 }
 
-/// Which fields of resources and orders are written.
+/// The fields of resources and orders to write.
 pub(super) struct Fields<'a> {
     asked: Vec<&'a str>,
     resource: Vec<&'static str>,
@@ -31,9 +31,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The request's `field` parameters. Unknown names are ignored; when none is known, everything is written.
+    /// Reads the request's `field` parameters. Unknown names are ignored; if none is known, all fields are written.
     ///
-    /// The same names trim a nested order, whose traceback only staff and support see. A detail of 7.0.x shows its orders only when nothing is trimmed.
+    /// The same names filter a nested order. Only staff and support see its traceback. In 7.0.x the detail of a resource
+    /// includes orders only without `field` parameters.
     pub(super) fn of(call: &'a Call, caller: &Caller<'_>, detail: bool) -> Self {
         let release = caller.world.release;
         let asked: Vec<&str> = call.all("field").collect();
@@ -48,7 +49,7 @@ impl<'a> Fields<'a> {
         Self { asked, resource, order }
     }
 
-    /// The names that were asked for, as they were given.
+    /// The requested names, as given.
     pub(super) fn asked(&self) -> &[&'a str] {
         &self.asked
     }
@@ -59,7 +60,7 @@ fn pick(known: Vec<&'static str>, asked: &[&str]) -> Vec<&'static str> {
     if picked.is_empty() { known } else { picked }
 }
 
-/// Writes rows of one answer.
+/// Writes the rows of one answer.
 pub(super) struct Writer<'a> {
     pub(super) world: &'a World,
     pub(super) base: &'a str,
@@ -111,7 +112,7 @@ impl<'a> Writer<'a> {
         out.push(b'}');
     }
 
-    /// A recorded row: its own keys, trimmed; a nested order is trimmed by the same names.
+    /// Writes a recorded row: its own keys, filtered; a nested order is filtered by the same names.
     fn verbatim(&self, out: &mut Vec<u8>, record: &Map<String, Value>) {
         let trimmed = self.trim(record);
         json(out, &trimmed);
@@ -132,10 +133,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Writes a value; serialising into memory cannot fail for values that were JSON or text before.
+/// Writes a value. Serializing JSON values and text into memory cannot fail.
 pub(super) fn json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     if let Err(error) = serde_json::to_writer(&mut *out, value) {
-        tracing::error!(%error, "a value of the world is no JSON");
+        tracing::error!(%error, "a value of the world cannot be serialized");
         out.extend_from_slice(b"null");
     }
 }

@@ -1,4 +1,4 @@
-//! Pages: which rows, their count and the links to the others.
+//! Pages of lists: rows, count and links to other pages.
 
 use axum::http::StatusCode;
 
@@ -8,16 +8,16 @@ use crate::http::{Call, Reply};
 const DEFAULT_SIZE: usize = 10;
 const LARGEST_SIZE: usize = 300;
 
-/// A page of a list of `count` rows: which rows it holds, and how it is answered.
+/// A page of a list with `count` rows.
 pub(super) struct Page {
     pub(super) rows: std::ops::Range<usize>,
     headers: Vec<(String, String)>,
 }
 
 impl Page {
-    /// The page that was asked for; 404 `Invalid page.` when there is no such page.
+    /// The requested page; 404 `Invalid page.` if it does not exist.
     ///
-    /// `endless` is a fault: every page exists, has the rows of the last one, and says that there is a next.
+    /// With `endless`, a fault, every page exists, has the rows of the last one, and links to a next page.
     pub(super) fn of(call: &Call, count: usize, endless: bool) -> Result<Self, Reply> {
         let asked = call.last("page_size").and_then(|size| size.parse().ok()).filter(|size| *size > 0);
         let size: usize = asked.unwrap_or(DEFAULT_SIZE).min(LARGEST_SIZE);
@@ -43,7 +43,7 @@ impl Page {
         Ok(Self { rows: start..(start + size).min(count), headers })
     }
 
-    /// The answer: the rows, each written by `write`.
+    /// Builds the answer; `write` writes a row.
     pub(super) fn answer<T>(self, rows: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) -> Reply {
         let rows = &rows[self.rows];
         let mut out = Vec::with_capacity(rows.len() * 512 + 2);
@@ -62,7 +62,7 @@ impl Page {
     }
 }
 
-/// The same request for another page: parameters sorted by name, `page` left out for the first.
+/// The link to another page: parameters sorted by name, `page` omitted for the first page.
 fn link(call: &Call, page: usize, rel: &str) -> String {
     let mut query: Vec<(&str, String)> = call
         .query

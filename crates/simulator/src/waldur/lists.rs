@@ -1,4 +1,4 @@
-//! Resources and orders: lists with their filters, and single rows.
+//! Lists of resources and orders with their filters, and single rows.
 
 use std::hash::{Hash, Hasher};
 
@@ -11,16 +11,16 @@ use super::listing::Page;
 use super::refusals;
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 use crate::world::{OrderState, Release, Resource, ResourceState, RowOrder, Stamp};
 
 const PROVIDER_SIDE: &str = "/api/marketplace-provider-resources/";
 
-pub(super) fn resources(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
+pub(super) fn resources(shared: &ServiceState, caller: &Caller<'_>, call: &Call) -> Reply {
     let world = caller.world;
     let rows = shared.listing(caller.user.uuid, call, world.rows, || {
         let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
-        // The upstream of the recorded cases did not know this filter.
+        // The Waldur of the recorded cases does not have this filter.
         let recorded = world.rows == RowOrder::AsGiven;
         let visible = call.last("visible_to_providers") == Some("true") && world.release == Release::Newer && !recorded;
         let provider_side = call.path.starts_with(PROVIDER_SIDE);
@@ -53,7 +53,7 @@ pub(super) fn resources(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Re
     }
 }
 
-/// Creating, and its order still waits for someone on the consumer's side.
+/// Whether the resource is Creating and its order still needs approval on the consumer's side.
 fn is_not_yet_the_providers(world: &World, row: &Resource) -> bool {
     use OrderState::{PendingConsumer, PendingProject, PendingStartDate};
     row.state() == Some(ResourceState::Creating)
@@ -76,7 +76,7 @@ pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Re
     Reply::raw(StatusCode::OK, "application/json", out)
 }
 
-pub(super) fn orders(shared: &Shared, caller: &Caller<'_>, call: &Call) -> Reply {
+pub(super) fn orders(shared: &ServiceState, caller: &Caller<'_>, call: &Call) -> Reply {
     let world = caller.world;
     let rows = shared.listing(caller.user.uuid, call, world.rows, || {
         let filter = Filter::of(call, world, &OrderState::ALL.map(OrderState::as_str))?;
@@ -122,7 +122,7 @@ pub(super) fn order(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply
     Reply::raw(StatusCode::OK, "application/json", out)
 }
 
-/// The filters that resources and orders share.
+/// Filters that resources and orders share.
 struct Filter<'a> {
     states: Vec<&'a str>,
     offering: Option<Uuid>,
@@ -139,12 +139,12 @@ impl<'a> Filter<'a> {
             let text = format!("Select a valid choice. {unknown} is not one of the available choices.");
             return Err(refusals::invalid("state", &text));
         }
-        // 7.0.x knows no such filter and answers everything.
+        // 7.0.x ignores this filter.
         let newer = world.release == Release::Newer;
         let slugs = call.last("offering_slug").filter(|_| newer).map(|list| list.split(',').collect());
         let modified = match call.last("modified") {
             None => None,
-            // Resources of 7.0.x take dates only.
+            // Resources of 7.0.x accept dates only.
             Some(text) if !newer && text.contains('T') && call.path.contains("-resources") => {
                 return Err(refusals::invalid("modified", "Enter a valid date."));
             }
@@ -177,13 +177,13 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// An identifier to filter by; of several the last counts.
+/// An identifier to filter by; the last value of a parameter applies.
 fn uuid(call: &Call, key: &str) -> Result<Option<Uuid>, Reply> {
     let parse = |text| Uuid::try_parse(text).map_err(|_| refusals::invalid(key, "Enter a valid UUID."));
     call.last(key).map(parse).transpose()
 }
 
-/// Sorts as `o` says, by `created` without it, and ties as [`RowOrder`] says.
+/// Sorts by the parameter `o`, or by `created` without it, and ties as in [`RowOrder`].
 fn sort<'a>(
     rows: &mut [usize],
     world: &World,

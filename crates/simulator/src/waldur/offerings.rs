@@ -1,4 +1,4 @@
-//! Offerings, their customers, and who the caller is.
+//! Offerings, their customers, and the current user.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ pub(super) fn list(caller: &Caller<'_>, call: &Call) -> Reply {
         .offerings
         .values()
         .filter(|offering| caller.sees_as_provider(offering.uuid))
-        // 7.0.x knows no such filter and answers everything.
+        // 7.0.x ignores this filter.
         .filter(|offering| !newer || call.last("slug").is_none_or(|slug| offering.slug == slug))
         .map(|offering| trimmed(call, show(caller.world, &call.base, offering)))
         .collect();
@@ -35,7 +35,7 @@ pub(super) fn detail(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Repl
     }
 }
 
-/// The organisations that have or had a resource of the offering.
+/// The customers that have or had a resource of the offering.
 pub(super) fn customers(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply {
     let Some(offering) = visible(caller, id) else { return refusals::missing("Offering") };
     if !caller.owns(offering) && !caller.sees_all() {
@@ -86,7 +86,7 @@ pub(super) fn me(world: &World, user: &User, call: &Call) -> Reply {
     Reply::json(StatusCode::OK, &trimmed(call, row))
 }
 
-/// The roles in Waldur that a role is. Who manages an offering gets a role in the organization that provides it as well.
+/// The Waldur permissions of a role. The manager of an offering also gets a role in the organization that provides it.
 fn permissions(world: &World, user: &User, role: Role) -> Vec<Value> {
     let provider = |id: Uuid| world.providers.get(&id).map(|row| row.name.as_str());
     let shown = |role_name, scope_type, id, name| permission(world, user, (role_name, scope_type, id, name));
@@ -166,7 +166,7 @@ fn show_customer(world: &World, base: &str, customer: &Customer) -> Value {
     })
 }
 
-/// Only the fields asked for; all of them when none is known.
+/// Filters a row by the requested fields; keeps all if none is known.
 pub(super) fn trimmed(call: &Call, row: Value) -> Value {
     let Value::Object(mut record) = row else { return row };
     let asked: Vec<&str> = call.all("field").collect();

@@ -1,4 +1,4 @@
-//! The answers that refuse, in the words of Django and the REST framework.
+//! Error answers with the texts of Django and the REST framework.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ pub(super) fn method_not_allowed(what: impl std::fmt::Display) -> Reply {
     detail(StatusCode::METHOD_NOT_ALLOWED, &format!("Method \"{what}\" not allowed."))
 }
 
-/// `{"field": ["text"]}` with 400.
+/// Status 400 with `{"field": ["text"]}`.
 pub(super) fn invalid(field: &str, text: &str) -> Reply {
     Reply::json(StatusCode::BAD_REQUEST, &json!({ field: [text] }))
 }
@@ -37,7 +37,7 @@ pub(super) fn transition(refusal: &Refusal, model: &str) -> Reply {
     }
 }
 
-/// A path without its trailing slash. Django redirects a POST too, which then arrives as a GET.
+/// The answer to a path without a trailing slash. Django also redirects a POST, which clients then repeat as a GET.
 pub(super) fn append_slash(call: &Call) -> Reply {
     let (path, query) = call.target.split_once('?').map_or((call.target.as_str(), ""), |(path, query)| (path, query));
     let question = if query.is_empty() { "" } else { "?" };
@@ -61,13 +61,13 @@ fn page(status: StatusCode, title: &str, text: &str) -> Reply {
     Reply::raw(status, "text/html; charset=utf-8", body)
 }
 
-/// The request's body as JSON; no body is an empty object, as the REST framework has it.
+/// The request's body as JSON; an empty body is an empty object, as in the REST framework.
 pub(super) fn body(call: &Call) -> Result<Value, Reply> {
     if call.body.is_empty() {
         return Ok(json!({}));
     }
     serde_json::from_slice(&call.body).map_err(|_| {
-        // Python's words for the two commonest faults.
+        // Python's texts for the two most common errors.
         let text = match call.body.strip_prefix(b"{").and_then(|rest| rest.first()) {
             Some(next) if *next != b'"' => {
                 "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
@@ -78,9 +78,9 @@ pub(super) fn body(call: &Call) -> Result<Value, Reply> {
     })
 }
 
-/// A text field of a body, judged as the REST framework's `CharField` does; numbers become text.
+/// Validates a text field like the REST framework's `CharField`; numbers become text.
 ///
-/// `Ok(None)` when it is absent.
+/// `Ok(None)` if it is absent.
 pub(super) fn text_field(body: &Value, field: &str, longest: usize) -> Result<Option<String>, Value> {
     let text = match body.get(field) {
         None => return Ok(None),

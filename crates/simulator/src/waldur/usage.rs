@@ -9,11 +9,11 @@ use super::cells::hex;
 use super::{offerings, refusals};
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::Shared;
+use crate::server::ServiceState;
 use crate::world::{ResourceState, Usage};
 
-/// `POST …/set_usage/`: by `resource`; the way by `plan_period` is not simulated.
-pub(super) fn set(shared: &Shared, call: &Call) -> Reply {
+/// `POST …/set_usage/` by `resource`; reports by `plan_period` are not simulated.
+pub(super) fn set(shared: &ServiceState, call: &Call) -> Reply {
     let mut world = shared.write();
     let user = match access::authenticate(&world, call) {
         Ok(user) => user.clone(),
@@ -59,9 +59,9 @@ pub(super) fn set(shared: &Shared, call: &Call) -> Reply {
     Reply::empty(StatusCode::CREATED)
 }
 
-/// An amount as the REST framework's `DecimalField` takes it, or why not.
+/// Validates an amount like the REST framework's `DecimalField`.
 fn amount(value: &Value) -> Result<f64, &'static str> {
-    // A number's shortest text is what Python's `str` makes of it, too.
+    // The shortest text of a number is the same as that of Python's `str`.
     let text = match value {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.trim().to_owned(),
@@ -74,14 +74,14 @@ fn amount(value: &Value) -> Result<f64, &'static str> {
     Ok(amount)
 }
 
-/// How many decimal places a number has, `3e-6` and `3.50` as well.
+/// Number of decimal places, also for texts such as `3e-6` and `3.50`.
 fn decimals(text: &str) -> i64 {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let places = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     (i64::try_from(places).unwrap_or(i64::MAX) - exponent.parse::<i64>().unwrap_or_default()).max(0)
 }
 
-/// A second report of a month overwrites the first.
+/// Records usage. A second report for a month overwrites the first.
 fn record(world: &mut World, resource: Uuid, component: &str, amount: f64, description: &str) {
     let now = world.tick();
     let uuid = world.next_id();
@@ -147,7 +147,7 @@ mod tests {
     use super::decimals;
 
     #[test]
-    fn decimal_places_are_counted_as_pythons_decimal_counts_them() {
+    fn decimal_places_are_counted_like_pythons_decimal() {
         for (text, places) in
             [("7", 0), ("7.5", 1), ("7.50", 2), ("0.000003", 6), ("3e-6", 6), ("3.5E-1", 2), ("1e3", 0)]
         {

@@ -1,4 +1,4 @@
-//! A world worth looking at: every state, every type of order, and the oddities that real data has.
+//! The demo world: every state, every type of order, and unusual records as in real data.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{NewResource, OfferingType, OrderState, ResourceState, Role, World};
 
-/// Provider and customer of every system, and who may have projects there.
+/// Each system and its provider.
 const SYSTEMS: [(&str, &str); 3] = [("capstor", "cscs"), ("vast", "cscs"), ("iopsstor", "eth")];
 const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
 const CUSTOMERS: [(&str, &str); 6] = [
@@ -18,24 +18,24 @@ const CUSTOMERS: [(&str, &str); 6] = [
     ("mch", "Weather Service"),
     ("kaeufer", "Käufer «Ω» & Söhne"),
 ];
-
+/// Positions of the projects without a GID.
 /// Positions of the projects that have no GID.
 const UNKNOWN: usize = 7;
 const WITHOUT_GID: usize = 9;
 
-/// Hands out projects with a GID, so that no two resources share a directory.
-struct Places {
+/// Chooses projects with a GID, so that no two resources share a directory.
+struct DirectoryAllocator {
     projects: Vec<Uuid>,
     taken: HashSet<(Uuid, String, Uuid)>,
 }
 
-impl Places {
+impl DirectoryAllocator {
     fn new(projects: &[Uuid]) -> Self {
         let known = projects.iter().enumerate().filter(|(number, _)| ![UNKNOWN, WITHOUT_GID].contains(number));
         Self { projects: known.map(|(_, project)| *project).collect(), taken: HashSet::new() }
     }
 
-    /// The first project, from position `from` on, that has no such directory yet; offering and project.
+    /// The first project from position `from` on that does not have this directory yet; returns offering and project.
     fn next(&mut self, offering: Uuid, data_type: &str, from: usize) -> (Uuid, Uuid) {
         let start = from % self.projects.len();
         let mut around = self.projects.iter().cycle().skip(start).take(self.projects.len());
@@ -48,9 +48,9 @@ impl Places {
 
 impl World {
     /// Three storage systems (`capstor` and `vast` of provider `cscs`, `iopsstor` of `eth`), a fourth offering that the
-    /// proxy does not serve, six customers, twelve projects and about forty resources in every state, with open orders
-    /// of every kind. `storage-proxy` owns both providers, `cscs-owner` one of them; `capstor-manager`, `alpha-owner`
-    /// and `alpha-member` see what their names say.
+    /// proxy does not serve, six customers, twelve projects and about forty resources in every state, with open orders of
+    /// every type. `storage-proxy` owns both providers, `cscs-owner` owns one; `capstor-manager`, `alpha-owner` and
+    /// `alpha-member` have the roles in their names.
     pub fn demo() -> Self {
         let mut world = Self::empty();
         let cscs = world.add_provider("cscs", "Storage Centre");
@@ -66,10 +66,10 @@ impl World {
         let projects = world.demo_projects();
         world.demo_users(cscs, eth, offerings[0], projects[0]);
 
-        let mut places = Places::new(&projects);
+        let mut places = DirectoryAllocator::new(&projects);
         world.demo_settled(&offerings, &mut places);
         world.demo_orders(&offerings, &mut places);
-        world.demo_oddities(&offerings, &projects, &mut places);
+        world.demo_unusual_records(&offerings, &projects, &mut places);
         world.add_resource((basic, projects[1]), "tape-1", ResourceState::Ok, storage(5, "archive"));
         world
     }
@@ -83,7 +83,7 @@ impl World {
                 projects.push(self.add_project(customer, &project, &format!("{name}, project {}", half + 1)));
                 let gid = u32::try_from(30_500 + 2 * number + half).unwrap_or(u32::MAX);
                 match projects.len() - 1 {
-                    UNKNOWN => {} // to the HPC User API
+                    UNKNOWN => {} // missing from the HPC User API
                     WITHOUT_GID => self.hpc.add_project(&project, None),
                     _ => self.hpc.add_project(&project, Some(gid)),
                 }
@@ -106,8 +106,8 @@ impl World {
         );
     }
 
-    /// Resources without an open order, each data type on each system.
-    fn demo_settled(&mut self, offerings: &[Uuid], places: &mut Places) {
+    /// Resources without an open order, of each data type on each system.
+    fn demo_settled(&mut self, offerings: &[Uuid], places: &mut DirectoryAllocator) {
         let mut number = 0;
         for (offering, (system, provider)) in offerings.iter().zip(SYSTEMS) {
             for data_type in DATA_TYPES {
@@ -115,7 +115,7 @@ impl World {
                     let place = places.next(*offering, data_type, number * 7);
                     let slug = format!("{system}-{data_type}-{number}");
                     let mut record = storage(10 * (number + 1), data_type);
-                    // Of some, Waldur knows the path already. It need not end with the project's slug.
+                    // Waldur has the path of every second one. The path need not end with the project's slug.
                     if number % 2 == 0 {
                         let project = &self.projects[&place.1];
                         let customer = &self.customers[&project.customer].slug;
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Open and closed orders of every type and in every state.
-    fn demo_orders(&mut self, offerings: &[Uuid], places: &mut Places) {
+    fn demo_orders(&mut self, offerings: &[Uuid], places: &mut DirectoryAllocator) {
         for (number, state) in [
             OrderState::PendingConsumer,
             OrderState::PendingProvider,
@@ -195,8 +195,8 @@ impl World {
         }
     }
 
-    /// What real data has: items in `backend_metadata`, text there, a malformed row, projects without a GID.
-    fn demo_oddities(&mut self, offerings: &[Uuid], projects: &[Uuid], places: &mut Places) {
+    /// Unusual records as in real data: items and text in `backend_metadata`, a malformed row, projects without a GID.
+    fn demo_unusual_records(&mut self, offerings: &[Uuid], projects: &[Uuid], places: &mut DirectoryAllocator) {
         let mut record = storage(12, "store");
         record.insert(
             "backend_metadata".into(),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_resource_has_a_directory_of_its_own_below_its_customer() {
+    fn directories_are_unique_and_below_their_customer() {
         let world = World::demo();
         let mut seen = HashSet::new();
         for row in world.resources.values() {
@@ -266,12 +266,12 @@ mod tests {
                 given => given.to_owned(),
             };
             assert!(path.starts_with(&above), "{path}");
-            assert!(seen.insert(path.clone()), "{path} is there twice");
+            assert!(seen.insert(path.clone()), "duplicate path {path}");
         }
     }
 
     #[test]
-    fn is_the_same_every_time() {
+    fn is_deterministic() {
         let keys = |world: World| world.resources.into_keys().collect::<Vec<_>>();
         assert_eq!(keys(World::demo()), keys(World::demo()));
         assert_eq!(keys(World::large(50)), keys(World::large(50)));

@@ -1,4 +1,4 @@
-//! A world from a recorded case: the rows stay exactly as they were recorded.
+//! Loads a world from a recorded case, without changing its rows.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -8,9 +8,9 @@ use super::{OfferingType, Order, Project, Resource, Role, RowOrder, World};
 impl World {
     /// Loads `{"marketplace_resources": […], "offering_customers": {offering: […]}, "hpc_projects": […]}`.
     ///
-    /// Rows are answered verbatim and in the file's order, each with the order it carries, in whatever state that is.
-    /// These orders are in the list of orders too. The user `storage-proxy` ([`super::PROVIDER_TOKEN`]) owns every
-    /// offering. What is not there is taken as empty.
+    /// Rows are returned verbatim and in the file's order, each with the order it contains, in any state. These orders are
+    /// also in the list of orders. The user `storage-proxy` ([`super::PROVIDER_TOKEN`]) owns every offering. Missing keys
+    /// are treated as empty.
     pub fn from_golden(case: &Value) -> Self {
         let mut world = Self::empty();
         world.rows = RowOrder::AsGiven;
@@ -35,7 +35,7 @@ impl World {
     }
 
     fn load_resource(&mut self, record: &Map<String, Value>) {
-        // A row recorded twice, or one without an identifier, is still a row of its own.
+        // A duplicate row, or one without an identifier, is still a separate row.
         let stated = identifier(record, "uuid");
         let uuid = stated.filter(|uuid| !self.resources.contains_key(uuid)).unwrap_or_else(|| self.next_id());
         let offering = identifier(record, "offering_uuid").unwrap_or(Uuid::nil());
@@ -111,11 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn every_row_stays_as_it_was_recorded() {
+    fn rows_are_returned_as_recorded() {
         let case = case();
         let world = World::from_golden(&case);
         let rows: Vec<Value> = world.resources.values().map(|row| Value::Object(row.record.clone())).collect();
-        assert_eq!(Value::Array(rows), case["marketplace_resources"], "rows that share an identifier too");
+        assert_eq!(Value::Array(rows), case["marketplace_resources"], "rows with the same identifier are kept too");
         assert_eq!(world.rows, RowOrder::AsGiven);
         assert_eq!(world.offerings.len(), 1);
         assert_eq!(world.offering_by_slug("capstor").unwrap().customers, Some(vec![json!({ "slug": "c" })]));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_order_can_be_carried_on() {
+    fn a_recorded_order_can_continue() {
         let mut world = World::from_golden(&case());
         let (order, resource) = world.orders.values().map(|order| (order.uuid, order.resource)).next().unwrap();
         world.approve(order, Map::new()).unwrap();

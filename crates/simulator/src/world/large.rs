@@ -1,4 +1,4 @@
-//! A world of any size, for benchmarks.
+//! Worlds of any size, for benchmarks.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -9,8 +9,8 @@ const SYSTEMS: [&str; 3] = ["capstor", "vast", "iopsstor"];
 const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
 
 impl World {
-    /// `n` resources of three offerings (`capstor`, `vast`, `iopsstor`), n/4 projects (each with a GID), n/40 customers;
-    /// every twentieth resource has an order in progress. The same world every time.
+    /// `n` resources of three offerings (`capstor`, `vast`, `iopsstor`), n/4 projects (each with a GID) and n/40 customers;
+    /// every twentieth resource has an order in progress. Deterministic.
     pub fn large(n: usize) -> Self {
         let mut world = Self::empty();
         let provider = world.add_provider("cscs", "CSCS");

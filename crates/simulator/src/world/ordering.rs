@@ -1,16 +1,14 @@
-//! How orders come into being. The API has calls for that which nobody here needs over HTTP; a test makes them here.
+//! Creates orders. A test uses these methods instead of Waldur's HTTP calls, which storage services do not need.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{Order, OrderState, OrderType, Release, Resource, ResourceState, World};
 
-/// What a new resource is ordered with.
+/// The parameters of an order for a new resource.
 #[derive(Debug, Clone)]
 pub struct NewResource {
-    /// The offering.
     pub offering: Uuid,
-    /// The project it is for.
     pub project: Uuid,
     /// Name and slug.
     pub slug: String,
@@ -21,7 +19,7 @@ pub struct NewResource {
 }
 
 impl World {
-    /// Orders a new resource: a `Creating` resource and its order, `pending-consumer`. Answers the order.
+    /// Orders a new resource: creates a `Creating` resource and its order in `pending-consumer`. Returns the order.
     pub fn order_create(&mut self, new: NewResource) -> Uuid {
         let uuid = self.next_id();
         let created = self.tick();
@@ -32,14 +30,14 @@ impl World {
         self.add_order(uuid, OrderType::Create, new.attributes, new.limits)
     }
 
-    /// Orders other limits. `None` for an unknown resource.
+    /// Orders new limits. `None` for an unknown resource.
     pub fn order_update_limits(&mut self, resource: Uuid, limits: Value) -> Option<Uuid> {
         let old = self.resources.get(&resource)?.record.get("limits").cloned().unwrap_or(Value::Null);
         self.announce(resource, ResourceState::Updating);
         Some(self.add_order(resource, OrderType::Update, json!({ "old_limits": old }), limits))
     }
 
-    /// Orders other options; the new ones are laid over the old. `None` for an unknown resource.
+    /// Orders new options, which are merged into the old ones. `None` for an unknown resource.
     pub fn order_update_options(&mut self, resource: Uuid, options: &Map<String, Value>) -> Option<Uuid> {
         let row = self.resources.get(&resource)?;
         let old = row.record.get("options").cloned().unwrap_or(Value::Null);
@@ -51,30 +49,30 @@ impl World {
         Some(self.add_order(resource, OrderType::Update, attributes, limits))
     }
 
-    /// Orders the end of a resource. `None` for an unknown resource.
+    /// Orders the termination of a resource. `None` for an unknown resource.
     pub fn order_terminate(&mut self, resource: Uuid) -> Option<Uuid> {
         self.resources.get(&resource)?;
         self.announce(resource, ResourceState::Terminating);
         Some(self.add_order(resource, OrderType::Terminate, json!({}), json!({})))
     }
 
-    /// Orders a terminated resource back. `None` for an unknown resource.
+    /// Orders the restoration of a terminated resource. `None` for an unknown resource.
     pub fn order_restore(&mut self, resource: Uuid) -> Option<Uuid> {
         self.resources.get(&resource)?;
         self.announce(resource, ResourceState::Creating);
         Some(self.add_order(resource, OrderType::Restore, json!({}), json!({})))
     }
 
-    /// Puts an order into this state without any of the effects that a transition has, to set a scene.
+    /// Sets an order's state without the side effects of a transition, to prepare a test.
     pub fn force_order(&mut self, order: Uuid, state: OrderState) {
         if let Some(row) = self.orders.get_mut(&order) {
             row.set("state", state.as_str());
             let resource = row.resource;
-            self.repin(resource);
+            self.update_recorded_order(resource);
         }
     }
 
-    /// Newer releases change the resource's state as soon as something is ordered, 7.0.x on approval.
+    /// Newer releases change the resource's state when it is ordered, 7.0.x on approval.
     fn announce(&mut self, resource: Uuid, state: ResourceState) {
         if self.release == Release::Newer {
             self.change_state(resource, state);
@@ -95,12 +93,12 @@ impl World {
         if let Some(row) = self.resources.get_mut(&resource) {
             row.orders.push(uuid);
         }
-        self.repin(resource);
+        self.update_recorded_order(resource);
         uuid
     }
 
-    /// A row of a recorded case carries its order with it: keep that in step with the order itself.
-    pub(super) fn repin(&mut self, resource: Uuid) {
+    /// Updates the copy of an order in a recorded resource.
+    pub(super) fn update_recorded_order(&mut self, resource: Uuid) {
         let Some(row) = self.resources.get(&resource) else { return };
         if !row.record.contains_key("order_in_progress") {
             return;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{OrderState, OrderType, ResourceState, Stamp};
 
-/// An organisation that owns offerings.
+/// An organization that owns offerings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
     pub uuid: Uuid,
@@ -13,17 +13,17 @@ pub struct Provider {
     pub name: String,
 }
 
-/// The types of offerings that matter here.
+/// The offering types that are simulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfferingType {
-    /// `Marketplace.Slurm`: served by an outside agent. Approved means executing; done and erred are called later.
+    /// `Marketplace.Slurm`: provisioned by an external agent. Approval starts execution; the agent then reports done or erred.
     Slurm,
-    /// `Marketplace.Basic`: approved means done.
+    /// `Marketplace.Basic`: approval completes an order.
     Basic,
 }
 
 impl OfferingType {
-    /// As Waldur writes it.
+    /// The name in Waldur.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Slurm => "Marketplace.Slurm",
@@ -32,29 +32,23 @@ impl OfferingType {
     }
 }
 
-/// What is sold.
 #[derive(Debug, Clone)]
 pub struct Offering {
-    /// Identifier.
     pub uuid: Uuid,
-    /// The organisation that owns it.
+    /// The provider.
     pub provider: Uuid,
-    /// Slug.
     pub slug: String,
-    /// Name.
     pub name: String,
-    /// Type.
     pub kind: OfferingType,
-    /// When it was made.
     pub created: Stamp,
-    /// Types of its components; usage of others is refused.
+    /// Types of its components; usage of other types is rejected.
     pub components: Vec<String>,
-    /// The rows of its `customers/`, instead of the customers that have or had a resource of it.
+    /// The rows of its `customers/`, replacing the customers that have or had a resource of it.
     pub customers: Option<Vec<Value>>,
 }
 
 impl Offering {
-    /// With one component, `storage`.
+    /// An offering with one component, `storage`.
     pub fn new(uuid: Uuid, provider: Uuid, slug: &str, name: &str, kind: OfferingType, created: Stamp) -> Self {
         Self {
             uuid,
@@ -69,27 +63,23 @@ impl Offering {
     }
 }
 
-/// An organisation that buys.
+/// An organization that buys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Customer {
-    /// Identifier.
     pub uuid: Uuid,
-    /// Slug.
     pub slug: String,
-    /// Name.
     pub name: String,
-    /// Abbreviation, often blank.
+    /// Often empty.
     pub abbreviation: String,
-    /// Electronic mail address, often blank.
+    /// Often empty.
     pub email: String,
-    /// When it was made.
     pub created: Stamp,
-    /// Orders of a blocked customer cannot be approved.
+    /// If true, orders of the customer cannot be approved.
     pub blocked: bool,
 }
 
 impl Customer {
-    /// With nothing but identifier, slug and name.
+    /// A customer with identifier, slug and name only.
     pub fn new(uuid: Uuid, slug: &str, name: &str, created: Stamp) -> Self {
         Self {
             uuid,
@@ -106,26 +96,22 @@ impl Customer {
 /// A project of a customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
-    /// Identifier.
     pub uuid: Uuid,
-    /// The customer it belongs to.
     pub customer: Uuid,
-    /// Slug.
     pub slug: String,
-    /// Name.
     pub name: String,
-    /// Orders of an expired project cannot be approved.
+    /// If true, orders of the project cannot be approved.
     pub expired: bool,
     /// `YYYY-MM-DD`.
     pub end_date: Option<String>,
 }
 
-/// What a user may see and do.
+/// A user's permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Owner of a provider: sees and serves what concerns its offerings.
+    /// Owner of a provider: can see and change everything of its offerings.
     ProviderOwner(Uuid),
-    /// Manager of one offering: sees, may set backend ids and usage, nothing else.
+    /// Manager of one offering: can see it, set backend IDs and report usage.
     OfferingManager(Uuid),
     /// Owner of a customer.
     CustomerOwner(Uuid),
@@ -133,25 +119,21 @@ pub enum Role {
     ProjectMember(Uuid),
 }
 
-/// A user of Waldur.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent columns of Waldur's user table")]
 pub struct User {
-    /// Identifier.
     pub uuid: Uuid,
-    /// Name.
     pub username: String,
-    /// The token that authenticates it.
+    /// The token for authentication.
     pub token: String,
-    /// Whether the token is past its lifetime.
+    /// Whether the token has expired.
     pub token_expired: bool,
-    /// A deactivated user is answered with 401.
+    /// If false, requests return 401.
     pub is_active: bool,
-    /// Staff sees and may do everything.
+    /// Staff can see and do everything.
     pub is_staff: bool,
-    /// Support sees everything.
+    /// Support can see everything.
     pub is_support: bool,
-    /// Roles.
     pub roles: Vec<Role>,
 }
 
@@ -171,25 +153,21 @@ impl User {
     }
 }
 
-/// A marketplace resource.
 #[derive(Debug, Clone)]
 pub struct Resource {
-    /// Identifier.
     pub uuid: Uuid,
-    /// The offering it was ordered from.
     pub offering: Uuid,
-    /// The project it belongs to.
     pub project: Uuid,
-    /// Its orders, oldest first.
+    /// Orders of the resource, oldest first.
     pub orders: Vec<Uuid>,
-    /// Whether `record` is the whole row, so that nothing is joined to it (rows of recorded cases).
+    /// Whether `record` is the whole row and no values are joined (rows of recorded cases).
     pub verbatim: bool,
-    /// What the row says. A key that is here wins over what would be joined, so any field can be made odd.
+    /// Fields of the row. They take precedence over joined values, so a test can set any field to an unusual value.
     pub record: Map<String, Value>,
 }
 
 impl Resource {
-    /// As Waldur makes one: blank `backend_id`, empty `attributes`, `limits` and `backend_metadata`, null `options`.
+    /// A resource as Waldur creates it: empty `backend_id`, `attributes`, `limits` and `backend_metadata`, null `options`.
     pub fn new(uuid: Uuid, offering: Uuid, project: Uuid, slug: &str, state: ResourceState, created: Stamp) -> Self {
         let mut record = Map::new();
         record.insert("name".into(), slug.into());
@@ -205,62 +183,57 @@ impl Resource {
         Self { uuid, offering, project, orders: Vec::new(), verbatim: false, record }
     }
 
-    /// A field's text; blank when it is absent or no text.
+    /// The text of a field; empty if absent or not text.
     pub fn text(&self, key: &str) -> &str {
         self.record.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The state, unless the record says something that is none.
+    /// The state; `None` if the record has an invalid one.
     pub fn state(&self) -> Option<ResourceState> {
         ResourceState::parse(self.text("state"))
     }
 
-    /// Puts it into this state; `modified` is the caller's concern.
+    /// Sets the state, but not `modified`.
     pub fn set_state(&mut self, state: ResourceState) {
         self.set("state", state.as_str());
     }
 
-    /// Sets a field of the row.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.record.insert(key.to_owned(), value.into());
     }
 }
 
-/// A marketplace order.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Identifier.
     pub uuid: Uuid,
-    /// The resource it is for.
     pub resource: Uuid,
     /// Whether `record` is the whole row.
     pub verbatim: bool,
-    /// What the row says; as in [`Resource::record`].
+    /// Fields of the row, as in [`Resource::record`].
     pub record: Map<String, Value>,
 }
 
 impl Order {
-    /// A field's text; blank when it is absent or no text.
+    /// The text of a field; empty if absent or not text.
     pub fn text(&self, key: &str) -> &str {
         self.record.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The state, unless the record says something that is none.
+    /// The state; `None` if the record has an invalid one.
     pub fn state(&self) -> Option<OrderState> {
         OrderState::parse(self.text("state"))
     }
 
-    /// What it asks for, unless the record says something that is none.
+    /// The type; `None` if the record has an invalid one.
     pub fn kind(&self) -> Option<OrderType> {
         OrderType::parse(self.text("type"))
     }
 
-    /// Whether it changes options instead of limits.
+    /// Whether the order changes options instead of limits.
     pub fn is_options_order(&self) -> bool {
         self.record.get("attributes").is_some_and(|attributes| attributes.get("new_options").is_some())
     }
 
-    /// Sets a field of the row.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.record.insert(key.to_owned(), value.into());
     }
@@ -269,18 +242,15 @@ impl Order {
 /// Usage of one component in one month.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage {
-    /// Identifier.
     pub uuid: Uuid,
-    /// The resource.
     pub resource: Uuid,
     /// Type of the component.
     pub component: String,
     /// First day of the month, `YYYY-MM-DD`.
     pub billing_period: String,
-    /// What was reported last; Waldur accepts negative amounts too.
+    /// The last reported amount; Waldur also accepts negative amounts.
     pub amount: f64,
-    /// When it was first reported.
+    /// Time of the first report.
     pub created: Stamp,
-    /// Free text.
     pub description: String,
 }

@@ -1,4 +1,4 @@
-//! Points in time of the simulated Waldur, and how it writes them.
+//! Times in the simulated Waldur, and their format.
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -18,7 +18,7 @@ impl Stamp {
         Self(self.0 + micros)
     }
 
-    /// Reads `YYYY-MM-DD`, with or without `THH:MM:SS[.ffffff]`; an offset other than UTC is not understood.
+    /// Parses `YYYY-MM-DD`, with or without `THH:MM:SS[.ffffff]`; offsets other than UTC are not supported.
     pub fn parse(text: &str) -> Option<Self> {
         let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00"));
         let mut parts = date.split('-').map(str::parse::<i64>);
@@ -38,7 +38,7 @@ impl Stamp {
         Some(Self(days(year, month, day) * DAY + seconds * 1_000_000 + micros))
     }
 
-    /// As Waldur writes it since 2025, `…+00:00`; 7.0.x ends in `Z`, which the answer puts there.
+    /// Formats the time as Waldur does since 2025, `…+00:00`. 7.0.x uses `Z`, see [`World::written`](super::World::written).
     pub fn text(self) -> String {
         let (year, month, day) = civil(self.0.div_euclid(DAY));
         let rest = self.0.rem_euclid(DAY);
@@ -48,7 +48,7 @@ impl Stamp {
     }
 }
 
-/// Days since the epoch of a date of the proleptic Gregorian calendar.
+/// Days from the epoch to a date in the proleptic Gregorian calendar.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let shifted = if month <= 2 { year - 1 } else { year };
     let era = shifted.div_euclid(400);
@@ -74,7 +74,7 @@ mod tests {
     use super::Stamp;
 
     #[test]
-    fn reads_back_what_it_writes() {
+    fn formatted_times_parse() {
         for text in ["1970-01-01T00:00:00.000000", "2026-11-23T02:45:19.820550", "2028-02-29T23:59:59.999999"] {
             let stamp = Stamp::parse(&format!("{text}Z")).unwrap();
             assert_eq!(stamp.text(), format!("{text}+00:00"));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_date() {
+    fn invalid_dates_are_rejected() {
         for text in ["", "yesterday", "2026-13-01", "2026-01-01T25", "2026-01-01-01"] {
             assert_eq!(Stamp::parse(text), None, "{text}");
         }

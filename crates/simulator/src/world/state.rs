@@ -1,17 +1,17 @@
-//! The words Waldur uses for states, types and releases.
+//! States, types and releases as Waldur spells them.
 
-/// Which Waldur is simulated.
+/// The simulated release of Waldur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Release {
-    /// 2025 and later, what sites run: read in its sources.
+    /// 2025 and later, as in production. Follows the sources.
     #[default]
     Newer,
-    /// 7.0.7 of October 2024, as recorded.
+    /// 7.0.7 of October 2024. Follows recordings.
     V7_0,
 }
 
 impl Release {
-    /// What `/api/version/` says: as recorded for 7.0.x, made up for newer releases.
+    /// The version in `/api/version/`: recorded for 7.0.x, invented for newer releases.
     pub fn version(self) -> &'static str {
         match self {
             Self::Newer => "7.9.0",
@@ -32,11 +32,10 @@ pub enum ResourceState {
 }
 
 impl ResourceState {
-    /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Creating, Self::Ok, Self::Erred, Self::Updating, Self::Terminating, Self::Terminated];
 
-    /// As Waldur writes it.
+    /// The name in Waldur.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "Creating",
@@ -48,7 +47,7 @@ impl ResourceState {
         }
     }
 
-    /// Exactly as Waldur writes it, or none.
+    /// Parses the exact name in Waldur.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
@@ -69,7 +68,6 @@ pub enum OrderState {
 }
 
 impl OrderState {
-    /// All of them.
     pub const ALL: [Self; 9] = [
         Self::PendingConsumer,
         Self::PendingProvider,
@@ -82,7 +80,7 @@ impl OrderState {
         Self::Rejected,
     ];
 
-    /// As Waldur writes it.
+    /// The name in Waldur.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PendingConsumer => "pending-consumer",
@@ -97,7 +95,7 @@ impl OrderState {
         }
     }
 
-    /// Exactly as Waldur writes it, or none.
+    /// Parses the exact name in Waldur.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
@@ -115,18 +113,18 @@ impl OrderState {
     }
 }
 
-/// What an order asks for.
+/// Type of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderType {
     Create,
     Update,
     Terminate,
-    /// Brings a terminated resource back.
+    /// Restores a terminated resource.
     Restore,
 }
 
 impl OrderType {
-    /// As Waldur writes it.
+    /// The name in Waldur.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "Create",
@@ -136,7 +134,7 @@ impl OrderType {
         }
     }
 
-    /// The state of a resource for which such an order is in progress.
+    /// The state of a resource while such an order is in progress.
     pub fn in_progress(self) -> ResourceState {
         match self {
             Self::Create | Self::Restore => ResourceState::Creating,
@@ -145,7 +143,7 @@ impl OrderType {
         }
     }
 
-    /// Exactly as Waldur writes it, or none.
+    /// Parses the exact name in Waldur.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Create, Self::Update, Self::Terminate, Self::Restore].into_iter().find(|kind| kind.as_str() == text)
     }

@@ -1,6 +1,6 @@
-//! Orders and resources as state machines: who may follow whom, and what that does to the resource.
+//! State machines of orders and resources: allowed transitions and their side effects.
 //!
-//! Where the releases differ, [`Release::V7_0`] is what was recorded and [`Release::Newer`] what newer sources say.
+//! [`Release::V7_0`] follows recordings, [`Release::Newer`] follows the sources of newer releases.
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use uuid::Uuid;
 
 use super::{OfferingType, OrderState, OrderType, Queued, Release, ResourceState, World};
 
-/// Why a transition does not happen.
+/// Why a transition is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such order or resource.
+    /// The order or resource does not exist.
     Unknown,
-    /// It is in another state (409); the text names the states that would do.
+    /// The state does not allow it (409); the text names the states that do.
     WrongState(&'static str),
-    /// The offering's type does not know this action (405).
+    /// The offering's type does not support the action (405).
     OfferingType(OfferingType),
-    /// The project or its customer is not to be served (400).
+    /// The project or its customer is expired or blocked (400).
     Unavailable(String),
-    /// Waldur itself fails with an HTML page (500).
+    /// Waldur fails with an HTML page (500).
     Crash,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => out.write_str("there is no such row"),
+            Self::Unknown => out.write_str("unknown order or resource"),
             Self::WrongState(states) => write!(out, "Valid states for operation: {states}."),
             Self::OfferingType(kind) => {
                 write!(out, "The order's offering with {} type does not support this action", kind.as_str())
@@ -41,21 +41,22 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl World {
-    /// The consumer's approval: `pending-consumer` → `pending-provider`.
+    /// Approval by the consumer: `pending-consumer` → `pending-provider`.
     pub fn consumer_approve(&mut self, order: Uuid) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::PendingConsumer], "pending-consumer")?;
         self.move_order(order, OrderState::PendingProvider);
         Ok(())
     }
 
-    /// The consumer's refusal: `pending-consumer` → `rejected`; the resource as after the provider's refusal.
+    /// Rejection by the consumer: `pending-consumer` → `rejected`; the resource changes as in [`World::provider_reject`].
     pub fn consumer_reject(&mut self, order: Uuid) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::PendingConsumer], "pending-consumer")?;
         self.reject(order)
     }
 
-    /// The provider's approval: `pending-provider` → `executing`. An offering of type Basic completes the order at
-    /// once, newer releases an order of options too; the background worker does that, at once unless it lags. `attributes` are merged into the order by newer releases.
+    /// Approval by the provider: `pending-provider` → `executing`. The background worker completes orders for offerings of
+    /// type Basic, and in newer releases orders of options, immediately unless it lags. Newer releases merge `attributes`
+    /// into the order.
     pub fn approve(&mut self, order: Uuid, attributes: Map<String, Value>) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::PendingProvider], "pending-provider")?;
         self.available(order)?;
@@ -82,15 +83,15 @@ impl World {
         Ok(())
     }
 
-    /// Lets a lagging worker catch up: it sets the states that approvals have queued, even where the order is over by now, and
-    /// completes the orders that approvals complete.
+    /// Runs the deferred tasks of a lagging worker: sets the states that approvals have deferred, even if the order has ended
+    /// meanwhile, and completes the orders that approvals complete.
     pub fn run_worker(&mut self) {
         for queued in std::mem::take(&mut self.queued) {
             match queued {
                 Queued::State(resource, state) => self.change_state(resource, state),
                 Queued::Finish(order) => {
                     if self.orders.get(&order).and_then(super::Order::state) == Some(OrderState::Executing) {
-                        // The order is there, and executing: it can be completed.
+                        // The order exists and is executing, so it can be completed.
                         let _ = self.finish(order);
                     }
                 }
@@ -98,7 +99,7 @@ impl World {
         }
     }
 
-    /// The provider's refusal: `pending-provider` → `rejected`. A new resource is Terminated, any other OK again.
+    /// Rejection by the provider: `pending-provider` → `rejected`. A new resource becomes Terminated, any other OK.
     pub fn provider_reject(&mut self, order: Uuid, comment: &str) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::PendingProvider], "pending-provider")?;
         if self.release == Release::Newer
@@ -110,13 +111,13 @@ impl World {
         self.reject(order)
     }
 
-    /// `executing` → `done`: limits and options take effect, the resource is OK, or Terminated.
+    /// `executing` → `done`: limits and options take effect, and the resource becomes OK or Terminated.
     pub fn set_done(&mut self, order: Uuid) -> Result<(), Refusal> {
         self.expect(order, &[OrderState::Executing], "executing")?;
         self.finish(order)
     }
 
-    /// `pending-consumer`, `pending-provider` or `erred` → `executing`; the resource stays as it is.
+    /// `pending-consumer`, `pending-provider` or `erred` → `executing`; the resource does not change.
     pub fn set_executing(&mut self, order: Uuid) -> Result<(), Refusal> {
         const FROM: [OrderState; 3] = [OrderState::PendingConsumer, OrderState::PendingProvider, OrderState::Erred];
         self.expect(order, &FROM, "pending-consumer, pending-provider, erred")?;
@@ -125,7 +126,7 @@ impl World {
         Ok(())
     }
 
-    /// Any state → `erred` (7.0.x: only the resource errs, unless the order is executing).
+    /// Any state → `erred` (7.0.x: only the resource becomes Erred, unless the order is executing).
     pub fn set_erred(&mut self, order: Uuid, message: &str, traceback: &str) -> Result<(), Refusal> {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.slurm_only(order)?;
@@ -158,7 +159,7 @@ impl World {
         Ok(())
     }
 
-    /// The consumer's withdrawal of a pending order: → `canceled`; newer releases return the resource to OK.
+    /// Cancellation of a pending order by the consumer: → `canceled`; newer releases set the resource to OK.
     pub fn cancel(&mut self, order: Uuid) -> Result<(), Refusal> {
         const FROM: [OrderState; 4] = [
             OrderState::PendingConsumer,
@@ -170,13 +171,13 @@ impl World {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Canceled);
         if self.release == Release::Newer {
-            let next = before(kind);
+            let next = state_without_order(kind);
             self.change_state(resource, next);
         }
         Ok(())
     }
 
-    /// A user deletes a pending order of a new resource: the resource stays Creating, without an order.
+    /// Deletes a pending order of a new resource: the resource stays Creating, without an order.
     pub fn delete_order(&mut self, order: Uuid) -> Result<(), Refusal> {
         const FROM: [OrderState; 2] = [OrderState::PendingConsumer, OrderState::PendingProvider];
         self.expect(order, &FROM, "pending-consumer, pending-provider")?;
@@ -184,12 +185,12 @@ impl World {
             && let Some(resource) = self.resources.get_mut(&row.resource)
         {
             resource.orders.retain(|known| *known != order);
-            self.repin(row.resource);
+            self.update_recorded_order(row.resource);
         }
         Ok(())
     }
 
-    /// `set_state_ok` of a resource: from Erred, Creating, Updating, Terminating; its order is left alone.
+    /// `set_state_ok` of a resource in Erred, Creating, Updating or Terminating; its order does not change.
     pub fn resource_ok(&mut self, resource: Uuid) -> Result<(), Refusal> {
         use ResourceState::{Creating, Erred, Terminating, Updating};
         let row = self.resources.get_mut(&resource).ok_or(Refusal::Unknown)?;
@@ -202,7 +203,7 @@ impl World {
         Ok(())
     }
 
-    /// Sets a field of a resource and its `modified`; answers whether the value is another one.
+    /// Sets a field of a resource and its `modified`; returns whether the value changed.
     pub fn change(&mut self, resource: Uuid, key: &str, value: Value) -> bool {
         let now = self.tick().text();
         match self.resources.get_mut(&resource) {
@@ -229,7 +230,7 @@ impl World {
     fn reject(&mut self, order: Uuid) -> Result<(), Refusal> {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Rejected);
-        let next = before(kind);
+        let next = state_without_order(kind);
         self.change_state(resource, next);
         Ok(())
     }
@@ -264,7 +265,7 @@ impl World {
             row.set("state", state.as_str());
             row.set("modified", now);
             let resource = row.resource;
-            self.repin(resource);
+            self.update_recorded_order(resource);
         }
     }
 
@@ -286,7 +287,7 @@ impl World {
             .map_or(OfferingType::Slurm, |offering| offering.kind)
     }
 
-    /// Refuses when the order's offering is not served by an outside agent.
+    /// Refuses unless the offering is of type Slurm.
     pub(crate) fn slurm_only(&self, order: Uuid) -> Result<(), Refusal> {
         match self.offering_type(order) {
             OfferingType::Slurm => Ok(()),
@@ -313,8 +314,8 @@ impl World {
     }
 }
 
-/// The state of a resource whose order came to nothing.
-fn before(kind: OrderType) -> ResourceState {
+/// The state of a resource after its order is rejected or cancelled.
+fn state_without_order(kind: OrderType) -> ResourceState {
     match kind {
         OrderType::Create | OrderType::Restore => ResourceState::Terminated,
         OrderType::Update | OrderType::Terminate => ResourceState::Ok,

@@ -1,15 +1,13 @@
-//! Recorded exchanges: reading, sending again, comparing.
+//! Recorded exchanges: loading, sending and comparing.
 
 use reqwest::{Client, Method};
 use serde_json::Value;
 use simulator::Simulator;
 
-/// One recorded request and its answer.
 pub(crate) struct Exchange {
     pub(crate) value: Value,
 }
 
-/// What is sent.
 pub(crate) struct Request {
     method: Method,
     url: String,
@@ -17,7 +15,6 @@ pub(crate) struct Request {
     body: Option<String>,
 }
 
-/// What came back.
 pub(crate) struct Answer {
     status: u16,
     headers: reqwest::header::HeaderMap,
@@ -48,7 +45,7 @@ impl Exchange {
         self.value["request"]["path"].as_str().unwrap()
     }
 
-    /// The request again, with this simulator's address and tokens.
+    /// The recorded request with this simulator's address and tokens.
     pub(crate) fn request(&self, sim: &Simulator) -> Request {
         let recorded = &self.value["request"];
         let mut headers = Vec::new();
@@ -97,8 +94,8 @@ pub(crate) fn assert_answer(sim: &Simulator, file: &str, exchange: &Exchange, an
     let what = format!("{file} {}", exchange.name());
     let recorded = &exchange.value["response"];
     assert_eq!(answer.status, recorded["status"], "{what}: {}", answer.text);
-    // Only the resources are all there, and only the first twenty: three lists were recorded when there were 210. Of the
-    // orders there are only those that belong to the twenty.
+    // The world has only the first twenty resources, and only the orders of these: three lists were recorded later, when
+    // there were 210 resources.
     let later = |header: &Value| header[0] == "X-Result-Count" && header[1] == "210";
     let complete = file == "resources" && !recorded["headers"].as_array().unwrap().iter().any(later);
     for header in recorded["headers"].as_array().unwrap() {
@@ -135,7 +132,7 @@ fn column<'a>(rows: &'a Value, key: &str) -> Vec<&'a Value> {
     rows.as_array().into_iter().flatten().filter_map(|row| row.get(key)).collect()
 }
 
-/// The same keys and types everywhere; null goes with anything, and what is data rather than form is not looked into.
+/// Asserts the same keys and types; null matches anything, and fields in `DATA` are not compared.
 pub(crate) fn assert_same_shape(place: &str, recorded: &Value, own: &Value) {
     const DATA: [&str; 6] =
         ["attributes", "limits", "options", "backend_metadata", "current_usages", "offering_plugin_options"];

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::exchange::{Exchange, load};
 
-/// Where an order stands.
+/// The situation of an order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) basic: bool,
@@ -30,7 +30,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Providers, offerings, customers, projects, resources and their orders, as far as the exchanges tell.
+/// Providers, offerings, customers, projects, resources and their orders, as far as the exchanges contain them.
 pub(crate) fn recorded_world() -> World {
     let mut world = World::empty();
     world.release = Release::V7_0;
@@ -120,12 +120,12 @@ fn add_users(world: &mut World, provider: Uuid, resources: &[Exchange]) {
     member.roles.push(Role::ProjectMember(project));
 }
 
-/// The identifier in the exchange's path; a fresh one if there is none.
+/// The identifier in the exchange's path; a new one if there is none.
 pub(crate) fn order_of(exchange: &Exchange) -> Uuid {
     exchange.path().split('/').find_map(|part| Uuid::try_parse(part).ok()).unwrap_or(Uuid::nil())
 }
 
-/// Puts an order into the world, with a resource of its own, instead of one that is there.
+/// Adds an order with its own resource, or replaces it.
 pub(crate) fn put_order(world: &mut World, order: Uuid, place: Place) {
     put_order_of(world, order, Uuid::new_v5(&order, b"resource"), place);
 }
@@ -146,7 +146,7 @@ pub(crate) fn put_order_of(world: &mut World, order: Uuid, resource: Uuid, place
     world.orders.insert(order, Order { uuid: order, resource, verbatim: false, record });
 }
 
-/// Puts a resource into a project that `project-member` works in, unless it is there.
+/// Adds a resource to a project of `project-member`, unless it exists.
 pub(crate) fn put_resource(world: &mut World, uuid: Uuid, state: ResourceState) {
     if world.resources.contains_key(&uuid) {
         return;
@@ -168,13 +168,13 @@ pub(crate) fn rename_all(world: &mut World, project: &str, customer: &str) {
     }
 }
 
-/// The states that a recording states.
+/// The states in a recording.
 pub(crate) fn stated(states: &Value) -> (OrderState, ResourceState) {
     let of = |key: &str| states[key].as_str().unwrap();
     (OrderState::parse(of("order")).unwrap(), ResourceState::parse(of("resource")).unwrap())
 }
 
-/// The states that the world has.
+/// The states in the world.
 pub(crate) fn states(sim: &Simulator, order: Uuid) -> (OrderState, ResourceState) {
     sim.world(|world| {
         let order = &world.orders[&order];

@@ -80,7 +80,7 @@ pub(super) fn fields(release: Release) -> Vec<&'static str> {
     RECORDED.iter().chain(newer).copied().collect()
 }
 
-/// An order and what it shows of its resource and of others.
+/// An order with the values joined from its resource and other rows.
 pub(super) struct Joined<'a> {
     base: &'a str,
     row: &'a Order,
@@ -100,7 +100,7 @@ impl<'a> Joined<'a> {
                 value => Cell::Row(value),
             };
         }
-        // An order that ends something has no plan: `plan` is null and what hangs on it is not there.
+        // An order that terminates a resource has no plan: `plan` is null and the fields derived from it are absent.
         let ends = self.row.kind() == Some(OrderType::Terminate);
         if ends && field == "plan" {
             return Cell::Value(Value::Null);

@@ -88,7 +88,7 @@ pub(super) fn fields(release: Release) -> Vec<&'static str> {
     RECORDED.iter().chain(newer).copied().collect()
 }
 
-/// A resource and what it shows of others.
+/// A resource with the values joined from other rows.
 pub(super) struct Joined<'a> {
     world: &'a World,
     base: &'a str,
@@ -114,7 +114,7 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// What stands in this field: the row's own word first.
+    /// The value of a field. The record takes precedence over joined values.
     pub(super) fn cell(&self, field: &str) -> Cell<'a> {
         if let Some(value) = self.row.record.get(field) {
             return match value {
@@ -175,7 +175,7 @@ impl<'a> Joined<'a> {
 
     fn own_cell(&self, field: &str) -> Cell<'a> {
         match field {
-            // The inner object of 7.0.x has an identifier of its own, which nothing here depends on.
+            // In 7.0.x the inner object has its own identifier, which nothing depends on.
             "uuid" | "resource_uuid" => Cell::Value(hex(self.row.uuid).into()),
             "url" => Cell::Value(json!(format!("{}/api/marketplace-resources/{}/", self.base, hex(self.row.uuid)))),
             "scope" => Cell::Value(json!(format!("{}/api/slurm-allocations/{}/", self.base, hex(self.row.uuid)))),
