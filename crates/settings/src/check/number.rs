@@ -20,7 +20,8 @@ pub fn number(value: &Value) -> Option<f64> {
     if has_leading_zero || !text.chars().all(known) || !text.match_indices('_').all(grouped) {
         return None;
     }
-    text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
+    // Adding 0 makes `-0` a 0, which it is shown as.
+    text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite()).map(|number| number + 0.0)
 }
 
 /// Reads a finite number that satisfies `is`; the error says that it is not `what`.
@@ -96,6 +97,7 @@ mod tests {
         ] {
             assert_eq!((read(text), of_yaml(text)), (Some(value), Some(value)), "{text}");
         }
+        assert_eq!(read("-0").map(f64::is_sign_negative), Some(false));
         for text in ["", "inf", "nan", "-inf", "1__0", "_1", "1_", "1,5", "0x10", "1e999", "010", "-00", "0_1", "+-1"] {
             assert_eq!((read(text), of_yaml(text)), (None, None), "{text}");
         }
