@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use backon::{BlockingRetryable, ExponentialBuilder};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, HeaderValue};
+use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -36,6 +36,8 @@ const LARGEST_DOCUMENT: usize = 2 << 30;
 const MOST_PAGES: usize = 20_000;
 /// How many times as long as one exchange the reading of all pages may take.
 const LONGEST_READING: u32 = 10;
+/// How many times all pages are read, where they change meanwhile.
+const MOST_READINGS: usize = 3;
 /// Items a page: the most that the proxy gives.
 const PAGE_SIZE: usize = 500;
 /// Where the proxy relays callbacks, below its URL.
@@ -61,6 +63,14 @@ pub struct Source {
     client: CredentialGuard,
     /// Whether Waldur refused its token.
     waldur: CredentialGuard,
+}
+
+/// One page of the document.
+struct Page {
+    body: Vec<u8>,
+    age: Duration,
+    /// Identifies what the proxy has read; `None` where the answer has no `ETag`.
+    tag: Option<HeaderValue>,
 }
 
 /// A token for the proxy.
@@ -162,8 +172,21 @@ impl Source {
 
     fn document(&self, fresh: bool) -> Result<Document, Fault> {
         let until = Instant::now() + self.settings.proxy.timeout * LONGEST_READING;
-        let (first, age) = self.page(1, fresh)?;
-        let mut bodies = vec![first];
+        for _ in 0..MOST_READINGS {
+            // Each time fresh again: behind one address, another replica of the proxy may have an older reading.
+            if let Some(document) = self.whole(fresh, until)? {
+                return Ok(document);
+            }
+        }
+        Err(Fault::unclear(format!(
+            "the document changed while its pages were read, {MOST_READINGS} times (the `ETag` of its pages differs)"
+        )))
+    }
+
+    /// The document from all its pages; `None` if they are not of one reading of the proxy.
+    fn whole(&self, fresh: bool, until: Instant) -> Result<Option<Document>, Fault> {
+        let first = self.page(1, fresh)?;
+        let mut bodies = vec![first.body];
         let pages =
             document::pages(&bodies[0]).map_err(|error| Fault::passing("the document cannot be read", error))?;
         if pages > MOST_PAGES {
@@ -171,8 +194,13 @@ impl Source {
                 "the document has {pages} pages, more than the {MOST_PAGES} that are read"
             )));
         }
-        for page in 2..=pages {
-            bodies.push(self.page(page, false)?.0);
+        for number in 2..=pages {
+            let page = self.page(number, false)?;
+            // The proxy gives all pages of one reading the same tag.
+            if first.tag.as_ref().zip(page.tag.as_ref()).is_some_and(|(first, other)| first != other) {
+                return Ok(None);
+            }
+            bodies.push(page.body);
             if Instant::now() > until {
                 let (read, time) = (bodies.len(), (self.settings.proxy.timeout * LONGEST_READING).as_secs());
                 return Err(Fault::unclear(format!("only {read} of {pages} pages of the document came in {time} s")));
@@ -183,11 +211,11 @@ impl Source {
         }
         let document = document::assemble(&bodies, self.settings.mock_identities)
             .map_err(|error| Fault::passing("the document cannot be used", error))?;
-        Ok(Document { age, ..document })
+        Ok(Some(Document { age: first.age, ..document }))
     }
 
-    /// One page, and its age. Reading is repeated: it changes nothing.
-    fn page(&self, page: usize, fresh: bool) -> Result<(Vec<u8>, Duration), Fault> {
+    /// One page. Reading is repeated: it changes nothing.
+    fn page(&self, page: usize, fresh: bool) -> Result<Page, Fault> {
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
         let may_pass = |failure: &Failure| matches!(failure, Failure::Passing(_)) && !self.stop.load(Ordering::Relaxed);
@@ -195,7 +223,7 @@ impl Source {
         once.retry(patience).sleep(std::thread::sleep).when(may_pass).call().map_err(Failure::fault)
     }
 
-    fn page_once(&self, page: usize, fresh: bool) -> Result<(Vec<u8>, Duration), Failure> {
+    fn page_once(&self, page: usize, fresh: bool) -> Result<Page, Failure> {
         let url =
             format!("{}/api/storage-resources/?page={page}&page_size={PAGE_SIZE}", base(&self.settings.proxy.url));
         let asked = Instant::now();
@@ -226,8 +254,9 @@ impl Source {
             return Err(if was_old { Failure::Passing(fault) } else { Failure::of_status(status, fault) });
         }
         let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
+        let tag = response.headers().get(ETAG).cloned();
         let body = self.bounded(response, LARGEST_PAGE).map_err(Failure::Passing)?;
-        Ok((body, Duration::from_secs(age)))
+        Ok(Page { body, age: Duration::from_secs(age), tag })
     }
 
     /// Forgets a token that the proxy refused. Whether it was obtained before `asked`.

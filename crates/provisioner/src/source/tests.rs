@@ -241,3 +241,33 @@ fn a_signal_during_a_callback_does_not_lose_its_answer() {
     let Answer::Unclear(why) = lost.call() else { panic!("it must be unclear") };
     assert!(why.contains("the answer broke off") && !why.contains("maintenance"), "{why}");
 }
+
+/// A proxy whose answers, one after the other, are the pages of a document of two, with these tags.
+fn paged(tags: &'static [&'static str]) -> World {
+    let answers = AtomicUsize::new(0);
+    World::new(move |path, _| {
+        if path == "/token" {
+            return granted(&json!({}));
+        }
+        let tag = tags[answers.fetch_add(1, Ordering::Relaxed)];
+        let pagination = json!({"current": 1, "limit": 500, "offset": 0, "pages": 2, "total": 0});
+        Reply::Json(200, tag, json!({"status": "success", "resources": [], "orders": {}, "pagination": pagination}))
+    })
+}
+
+#[test]
+fn pages_of_two_readings_are_read_again() {
+    const A: &str = "etag: W/\"1-a\"\r\n";
+    const B: &str = "etag: W/\"1-b\"\r\n";
+    let read = |tags| {
+        let world = paged(tags);
+        let read = world.source.read().map(|_| ()).map_err(|fault| crate::pass::told(&fault));
+        (read, world.asked("/api/storage-resources/"))
+    };
+    assert_eq!(read(&[A, A]), (Ok(()), 2));
+    assert_eq!(read(&["", ""]), (Ok(()), 2), "a proxy without tags");
+    assert_eq!(read(&[A, B, B, B]), (Ok(()), 4));
+    let (read, asked) = read(&[A, B, A, B, A, B]);
+    assert!(read.unwrap_err().contains("changed while its pages were read, 3 times"));
+    assert_eq!(asked, 6);
+}

@@ -107,6 +107,10 @@ async fn what_a_client_has_is_not_sent_again() {
     let same = proxy.get_with(LISTING, &[("If-None-Match", etag)]).await;
     assert_eq!((same.status, same.text.as_str()), (304, ""));
     assert_eq!(header(&same, "etag"), etag);
+    for page in 1..=2 {
+        let page = proxy.get(&format!("/api/storage-resources/?page_size=1&page={page}")).await;
+        assert_eq!(header(&page, "etag"), etag, "all pages of one reading have one tag");
+    }
     let fresh = [("If-None-Match", etag), NO_CACHE[0]];
     let read_again = proxy.get_with(LISTING, &fresh).await;
     assert_eq!(read_again.status, 304, "nothing has changed in Waldur");
