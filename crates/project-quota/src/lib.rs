@@ -1,8 +1,9 @@
-//! Project quotas of the Linux kernel, by open handles alone: [`tag`] gives directories a project ID, [`quota`] sets limits
-//! and tells usage.
+//! Linux project quotas through open file descriptors: [`tag`] sets the project ID of directories, [`quota`] sets limits and
+//! reads usage.
 //!
-//! No path is resolved, no `/etc/projects` is read, no program is started. `quotactl_fd` needs Linux 5.14, and changing
-//! anything needs CAP_SYS_ADMIN. To the kernel 0 means *unlimited*, and project 0 stands for everything untagged: the types
+//! The crate resolves no path, does not read `/etc/projects` and starts no program. `quotactl_fd` needs Linux 5.14, and
+//! changes need CAP_SYS_ADMIN. To the kernel, a limit of 0 means *unlimited* and project 0 means *untagged*; the types here
+//! cannot express either value.
 //! here cannot say either.
 
 use std::num::{NonZeroU32, NonZeroU64};
@@ -14,12 +15,12 @@ mod call;
 pub mod quota;
 pub mod tag;
 
-/// The number of a project: neither 0, which stands for everything untagged, nor 2^32 − 1, which stands for an error.
+/// A project ID. Excludes 0, which means untagged, and 2^32 − 1, which means an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Project(NonZeroU32);
 
 impl Project {
-    /// The project with this number; `None` for 0 and 2^32 − 1.
+    /// The project with this ID; `None` for 0 and 2^32 − 1.
     pub const fn new(number: u32) -> Option<Self> {
         match NonZeroU32::new(number) {
             Some(number) if number.get() != u32::MAX => Some(Self(number)),
@@ -27,28 +28,27 @@ impl Project {
         }
     }
 
-    /// Its number.
     pub const fn get(self) -> u32 {
         self.0.get()
     }
 }
 
-/// Limits of a project: all of them to be set, or `Option`s as read.
+/// Limits of a project: all four to set, or `Option`s as read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits<T = NonZeroU64> {
-    /// Soft limit of the space, in bytes.
+    /// Soft space limit in bytes.
     pub space_soft: T,
-    /// Hard limit of the space, in bytes.
+    /// Hard space limit in bytes.
     pub space_hard: T,
-    /// Soft limit of the inodes.
+    /// Soft limit of the number of files and directories.
     pub inodes_soft: T,
-    /// Hard limit of the inodes.
+    /// Hard limit of the number of files and directories.
     pub inodes_hard: T,
 }
 
 impl Limits {
-    /// Whether a kernel would take them as they are: XFS silently leaves the old limits where a soft one is above its hard one.
-    fn judge(&self, block: u64) -> Result<(), Error> {
+    /// Checks that the kernel applies the limits exactly: XFS silently keeps the old limits if a soft limit exceeds its hard limit.
+    fn check(&self, block: u64) -> Result<(), Error> {
         for bytes in [self.space_soft, self.space_hard] {
             if !bytes.get().is_multiple_of(block) {
                 return Err(Error::Uneven { bytes: bytes.get(), block });
@@ -62,7 +62,7 @@ impl Limits {
 }
 
 impl Limits<Option<NonZeroU64>> {
-    /// The limits if all of them are set.
+    /// The limits, if all four are set.
     pub fn all(self) -> Option<Limits> {
         Some(Limits {
             space_soft: self.space_soft?,
@@ -73,46 +73,44 @@ impl Limits<Option<NonZeroU64>> {
     }
 }
 
-/// What the kernel knows of a project.
+/// Limits and usage of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Its limits; `None` where unlimited.
+    /// The limits; `None` = unlimited.
     pub limits: Limits<Option<NonZeroU64>>,
-    /// Space that its files take, in bytes.
+    /// Space used, in bytes.
     pub space: u64,
-    /// Files and directories that are tagged with it.
+    /// Number of files and directories with this project ID.
     pub inodes: u64,
 }
 
-/// Why a call came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
-    /// The kernel said no.
+    /// The kernel returned an error.
     #[error("{call}: {errno}")]
     Kernel {
-        /// What it was asked.
+        /// The system call or command.
         call: &'static str,
-        /// What it said.
         errno: Errno,
     },
-    /// A limit that the kernel would round.
-    #[error("a limit of {bytes} bytes is no whole number of blocks of {block} bytes")]
+    /// The kernel would round the limit.
+    #[error("a limit of {bytes} bytes is not a multiple of the block size of {block} bytes")]
     Uneven {
-        /// The limit.
+        /// The limit in bytes.
         bytes: u64,
-        /// The unit in which the kernel takes limits.
+        /// The block size in bytes.
         block: u64,
     },
-    /// A limit that the kernel would not take, and not say so.
-    #[error("a soft limit is above its hard one")]
+    /// The kernel would silently ignore the limit.
+    #[error("a soft limit exceeds its hard limit")]
     SoftAboveHard,
-    /// A number of the kernel's that counts more bytes than 2^64.
-    #[error("the kernel tells of {0} blocks, which is beyond what a computer can hold")]
+    /// The kernel returned a number of blocks that is more than 2^64 bytes.
+    #[error("the kernel returned {0} blocks, which does not fit into 64 bits as bytes")]
     Beyond(u64),
 }
 
 impl Error {
-    /// The kernel's word, if it was the kernel that said no.
+    /// The error number, if the kernel returned one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Kernel { errno, .. } => Some(*errno),
@@ -121,7 +119,7 @@ impl Error {
     }
 }
 
-/// So many blocks in bytes.
+/// Converts blocks to bytes.
 fn bytes(blocks: u64, block: u64) -> Result<u64, Error> {
     blocks.checked_mul(block).ok_or(Error::Beyond(blocks))
 }
@@ -131,14 +129,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_everything_untagged_is_no_project() {
+    fn reserved_ids_are_not_projects() {
         assert_eq!(Project::new(0), None);
         assert_eq!(Project::new(u32::MAX), None);
         assert_eq!(Project::new(7).map(Project::get), Some(7));
     }
 
     #[test]
-    fn limits_that_are_half_set_are_not_all() {
+    fn partial_limits_are_not_all() {
         let some = NonZeroU64::new(1);
         let set = Limits { space_soft: some, space_hard: some, inodes_soft: some, inodes_hard: some };
         assert!(set.all().is_some());

@@ -1,7 +1,7 @@
-//! Limits and usage, on XFS and on ext4 alike.
+//! Reads and sets limits and usage on XFS and ext4.
 //!
-//! The kernel takes the calls of XFS for every file system, and keeps their numbers whole: ext4 too holds its limits in bytes and
-//! rounds them to [`EXT4_BLOCK`] on disk alone.
+//! The kernel accepts the commands of XFS for every file system without rounding: ext4 also keeps limits in bytes in memory and
+//! rounds them to [`EXT4_BLOCK`] only on disk.
 
 use std::ffi::c_uint;
 use std::num::NonZeroU64;
@@ -16,16 +16,16 @@ const SET_LIMITS: Command = Command { number: 0x5804, name: "Q_XSETQLIM" };
 const GET_QUOTA: Command = Command { number: 0x5803, name: "Q_XGETQUOTA" };
 const GET_STATE: Command = Command { number: 0x5808, name: "Q_XGETQSTATV" };
 
-/// Does nothing where there are quotas.
+/// Has no effect if the file system has quotas.
 const SYNC: Command = Command { number: 0x5807, name: "Q_XQUOTASYNC" };
 
-/// The unit of space of these calls, in bytes.
+/// Block size of space in these commands, in bytes.
 const UNIT: u64 = 512;
 
-/// In what blocks of bytes ext4 writes limits down. XFS holds them in the file system's blocks (`f_bsize` of `fstatfs`).
+/// Block size of limits on disk in ext4, in bytes. XFS uses the block size of the file system (`f_bsize` of `fstatfs`).
 pub const EXT4_BLOCK: u64 = 1024;
 
-/// `struct fs_disk_quota` of `linux/dqblk_xfs.h`.
+/// `struct fs_disk_quota` in `linux/dqblk_xfs.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct DiskQuota {
@@ -56,8 +56,8 @@ struct DiskQuota {
 
 const _: () = assert!(size_of::<DiskQuota>() == 112);
 
-#[expect(unsafe_code, reason = "vouches for the layout")]
-// SAFETY: the fields are those of the header, in their order, checked by size; integers alone.
+#[expect(unsafe_code, reason = "guarantees the layout")]
+// SAFETY: the fields are those in the header, in the same order, with a checked total size, and all are integers.
 unsafe impl Layout for DiskQuota {
     const COMMANDS: &'static [c_uint] = &[SET_LIMITS.number, GET_QUOTA.number];
 }
@@ -65,7 +65,7 @@ unsafe impl Layout for DiskQuota {
 /// `FS_DQUOT_VERSION`.
 const VERSION: i8 = 1;
 /// `FS_PROJ_QUOTA`.
-const OF_PROJECT: i8 = 1 << 1;
+const PROJECT_FLAG: i8 = 1 << 1;
 /// `FS_DQ_ISOFT | FS_DQ_IHARD | FS_DQ_BSOFT | FS_DQ_BHARD`.
 const ALL_LIMITS: u16 = 0b1111;
 
@@ -97,10 +97,10 @@ struct Statv {
 
 const _: () = assert!(size_of::<Statv>() == 160);
 
-#[expect(unsafe_code, reason = "vouches for the layout")]
-// SAFETY: the fields are those of the header, in their order, checked by size; integers alone.
+#[expect(unsafe_code, reason = "guarantees the layout")]
+// SAFETY: the fields are those in the header, in the same order, with a checked total size, and all are integers.
 unsafe impl Layout for Statv {
-    // The kernel does not look at the argument of the second one.
+    // The kernel ignores the argument of the second command.
     const COMMANDS: &'static [c_uint] = &[GET_STATE.number, SYNC.number];
 }
 
@@ -111,47 +111,48 @@ const COUNTED: u16 = 1 << 4;
 /// `FS_QUOTA_PDQ_ENFD`.
 const ENFORCED: u16 = 1 << 5;
 
-/// Whether project quotas are counted and enforced.
+/// State of project quotas on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
-    /// What projects use is counted.
+    /// Usage is counted (accounting).
     pub counted: bool,
-    /// Limits are kept.
+    /// Limits are enforced.
     pub enforced: bool,
 }
 
-/// Whether the kernel has quotas for the file system of `fd`, turned on or not.
+/// Whether the kernel supports quotas on the file system of `fd`, enabled or not.
 ///
-/// ENOSYS of the other calls has two causes: the kernel has no quotas (at all, or for this file system), or none is turned on.
+/// The other functions return ENOSYS in two cases: the kernel does not support quotas (at all, or on this file system), or
+/// none are enabled.
 pub fn is_supported(fd: BorrowedFd<'_>) -> bool {
     quotactl(fd, SYNC, 0, &mut Statv::default()).err().is_none_or(|error| error.errno() != Some(Errno::NOSYS))
 }
 
-/// Whether project quotas are on, on the file system of `fd`. It is an error where no quotas of any kind are turned on, or the
-/// kernel has none (ENOSYS; [`is_supported`] tells which).
+/// The state of project quotas on the file system of `fd`. Fails with ENOSYS if no quotas of any kind are enabled or the kernel
+/// does not support them; [`is_supported`] distinguishes the two.
 pub fn state(fd: BorrowedFd<'_>) -> Result<State, Error> {
     let mut found = Statv { version: STATV_VERSION, ..Statv::default() };
     quotactl(fd, GET_STATE, 0, &mut found)?;
     Ok(State { counted: found.flags & COUNTED != 0, enforced: found.flags & ENFORCED != 0 })
 }
 
-/// Sets all four limits. Space is a multiple of 512 bytes, or refused; what is read back is rounded up to the file system's
-/// blocks.
+/// Sets all four limits. Rejects space limits that are not a multiple of 512 bytes. Limits that are read
+/// back are rounded up to the block size of the file system.
 pub fn set(fd: BorrowedFd<'_>, project: Project, limits: &Limits) -> Result<(), Error> {
     quotactl(fd, SET_LIMITS, project.get(), &mut encode(project, limits)?)
 }
 
-/// Takes all limits of the project away.
+/// Removes all limits of the project.
 pub fn clear(fd: BorrowedFd<'_>, project: Project) -> Result<(), Error> {
     let mut nothing = DiskQuota { fields: ALL_LIMITS, ..of(project) };
     match quotactl(fd, SET_LIMITS, project.get(), &mut nothing) {
-        // No record of it, so no limits.
+        // Without a record there are no limits.
         Err(fault) if matches!(fault.errno(), Some(Errno::NODATA | Errno::NOENT)) => Ok(()),
         done => done,
     }
 }
 
-/// Limits and usage of the project; a project that the file system has no record of has no limits and uses nothing.
+/// Limits and usage of the project. A project without a record has no limits and no usage.
 pub fn get(fd: BorrowedFd<'_>, project: Project) -> Result<Quota, Error> {
     let mut found = of(project);
     match quotactl(fd, GET_QUOTA, project.get(), &mut found) {
@@ -162,11 +163,11 @@ pub fn get(fd: BorrowedFd<'_>, project: Project) -> Result<Quota, Error> {
 }
 
 fn of(project: Project) -> DiskQuota {
-    DiskQuota { version: VERSION, flags: OF_PROJECT, id: project.get(), ..DiskQuota::default() }
+    DiskQuota { version: VERSION, flags: PROJECT_FLAG, id: project.get(), ..DiskQuota::default() }
 }
 
 fn encode(project: Project, limits: &Limits) -> Result<DiskQuota, Error> {
-    limits.judge(UNIT)?;
+    limits.check(UNIT)?;
     Ok(DiskQuota {
         fields: ALL_LIMITS,
         space_hard: limits.space_hard.get() / UNIT,
@@ -196,7 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_layout_is_the_kernels() {
+    fn the_layout_matches_the_kernel() {
         use std::mem::offset_of;
         assert_eq!(offset_of!(DiskQuota, space_hard), 8);
         assert_eq!(offset_of!(DiskQuota, inodes_timer), 56);
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_without_quotas_is_told_from_one_where_they_are_off() {
+    fn unsupported_quotas_differ_from_disabled_ones() {
         use std::os::fd::AsFd;
         let proc = std::fs::File::open("/proc").unwrap();
         assert_eq!(state(proc.as_fd()).unwrap_err().errno(), Some(Errno::NOSYS));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_would_round_or_drop_is_refused() {
+    fn limits_that_the_kernel_would_round_or_ignore_are_rejected() {
         let project = Project::new(1).unwrap();
         let limits = |soft, hard| {
             let [soft, hard] = [soft, hard].map(|n| NonZeroU64::new(n).unwrap());
@@ -230,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(soft in 1_u64..1 << 54, more in 0_u64..1 << 54, inodes in 1_u64.., id in 1..u32::MAX) {
+        fn encoded_limits_decode(soft in 1_u64..1 << 54, more in 0_u64..1 << 54, inodes in 1_u64.., id in 1..u32::MAX) {
             let n = |n| NonZeroU64::new(n).unwrap();
             let limits = Limits {
                 space_soft: n(soft * 512), space_hard: n((soft + more) * 512), inodes_soft: n(1), inodes_hard: n(inodes),

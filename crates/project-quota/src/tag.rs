@@ -1,4 +1,4 @@
-//! Project IDs of files and directories: what XFS, ext4, F2FS and Lustre have.
+//! Project IDs of files and directories, as supported by XFS, ext4, F2FS and Lustre.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,7 +6,7 @@ use rustix::ioctl::{self, Getter, Opcode, Setter, opcode};
 
 use crate::{Error, Project};
 
-/// `struct fsxattr` of `linux/fs.h`.
+/// `struct fsxattr` in `linux/fs.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Attributes {
@@ -24,26 +24,26 @@ const _: () = assert!(size_of::<Attributes>() == 28);
 const GET: Opcode = opcode::read::<Attributes>(b'X', 31);
 /// `FS_IOC_FSSETXATTR`.
 const SET: Opcode = opcode::write::<Attributes>(b'X', 32);
-/// `FS_XFLAG_PROJINHERIT`: what is made in this directory gets its project.
+/// `FS_XFLAG_PROJINHERIT`: files and directories created in this directory get its project ID.
 const INHERIT: u32 = 0x200;
 
-/// The tag of a file or directory.
+/// Project ID and inheritance flag of a file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag {
-    /// Its project; `None` where untagged.
+    /// `None` if untagged.
     pub project: Option<Project>,
-    /// Whether what is made in it gets the same project. Directories alone have it.
+    /// Whether files and directories created in it get the same project ID. Only for directories.
     pub inherit: bool,
 }
 
-/// The tag of an open file or directory (not one opened with `O_PATH`).
+/// Reads the tag of an open file or directory (not opened with `O_PATH`).
 pub fn get(fd: BorrowedFd<'_>) -> Result<Tag, Error> {
     let found = attributes(fd)?;
     Ok(Tag { project: Project::new(found.project), inherit: found.flags & INHERIT != 0 })
 }
 
-/// Gives an open file or directory this tag, which is `inherit` for directories alone; whatever else the same call can change
-/// stays. ENOSPC and EDQUOT mean that the project's limits have no room for it.
+/// Sets the tag of an open file or directory; `inherit` is only for directories. Other attributes do not change. ENOSPC and
+/// EDQUOT mean that the file or directory exceeds the limits of the project.
 pub fn set(fd: BorrowedFd<'_>, tag: Tag) -> Result<(), Error> {
     let found = attributes(fd)?;
     let wanted = with(found, tag);
@@ -51,14 +51,14 @@ pub fn set(fd: BorrowedFd<'_>, tag: Tag) -> Result<(), Error> {
         return Ok(());
     }
     #[expect(unsafe_code, reason = "rustix has no safe function for this ioctl")]
-    // SAFETY: this ioctl only reads its argument, a `struct fsxattr`, which is what `Attributes` is.
+    // SAFETY: this ioctl only reads its argument, a `struct fsxattr`, and `Attributes` has that layout.
     unsafe { ioctl::ioctl(fd, Setter::<SET, Attributes>::new(wanted)) }
         .map_err(|errno| Error::Kernel { call: "FS_IOC_FSSETXATTR", errno })
 }
 
 fn attributes(fd: BorrowedFd<'_>) -> Result<Attributes, Error> {
     #[expect(unsafe_code, reason = "rustix has no safe function for this ioctl")]
-    // SAFETY: this ioctl fills in a `struct fsxattr`, which is what `Attributes` is, and every bit pattern is one.
+    // SAFETY: this ioctl writes a `struct fsxattr`. `Attributes` has that layout, and every bit pattern is valid.
     unsafe { ioctl::ioctl(fd, Getter::<GET, Attributes>::new()) }
         .map_err(|errno| Error::Kernel { call: "FS_IOC_FSGETXATTR", errno })
 }
@@ -75,12 +75,12 @@ mod tests {
 
     #[test]
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn the_numbers_are_those_of_the_kernel() {
+    fn the_ioctl_numbers_match_the_kernel() {
         assert_eq!((GET, SET), (0x801c_581f, 0x401c_5820));
     }
 
     #[test]
-    fn what_else_is_set_stays() {
+    fn other_attributes_do_not_change() {
         let found =
             Attributes { flags: 0x1040, extent_size: 7, cow_extent_size: 8, padding: [9; 8], ..Attributes::default() };
         let tagged = with(found, Tag { project: Project::new(5), inherit: true });
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_have_one_is_an_error_and_not_untagged() {
+    fn an_unsupported_file_is_an_error_not_untagged() {
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         assert!(get(file.as_fd()).unwrap_err().errno().is_some());
     }
