@@ -1,6 +1,6 @@
-//! One command: simulator, proxy and provisioner on loopback, with a world worth looking at.
+//! Starts the simulator, the proxy and the provisioner on loopback with demo data.
 
-#![expect(clippy::print_stdout, reason = "this program talks to people")]
+#![expect(clippy::print_stdout, reason = "an interactive program")]
 
 mod story;
 
@@ -20,14 +20,14 @@ use proxy::{errors, metrics, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
-/// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, and shows the provisioner at work in a
+/// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, and runs the provisioner in a
 /// temporary directory, until Ctrl-C.
 #[derive(Debug, Parser)]
 struct Demo {
-    /// Port of the proxy; a free one is taken when it is in use
+    /// Port of the proxy; if it is in use, a free port
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Port of the simulator; a free one is taken when it is in use
+    /// Port of the simulator; if it is in use, a free port
     #[arg(long, default_value_t = 9090)]
     simulator_port: u16,
     /// Log the mapping of each resource and each upstream exchange
@@ -39,7 +39,7 @@ const CLIENT_ID: &str = "hpc-client";
 const CLIENT_SECRET: &str = "hpc-secret";
 const PROVISIONER: &str = "storage-provisioner";
 const PROVISIONER_SECRET: &str = "provisioner-secret";
-/// Role without which nobody reports through the proxy.
+/// Role that is required to use the proxy's callbacks.
 const ROLE: &str = "storage-provisioner";
 
 fn main() -> anyhow::Result<()> {
@@ -59,7 +59,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let proxy = listener.local_addr()?;
     let loaded = load(&simulator, proxy, demo.debug)?;
     if !demo.debug {
-        // Lines of requests would carry away what is to be read here. An error says that there is a log already.
+        // Request logs would bury the demo's output. Initialization fails only if there is a logger already.
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
     }
     let _telemetry = telemetry::start(&loaded.settings)?;
@@ -69,17 +69,17 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let token_url = simulator.token_url();
     let client = [PROVISIONER, PROVISIONER_SECRET];
-    let following = story::variables(&format!("http://{proxy}"), &token_url, client, folder.path());
-    introduce(&simulator, proxy, &following);
+    let provisioner = story::variables(&format!("http://{proxy}"), &token_url, client, folder.path());
+    print_instructions(&simulator, proxy, &provisioner);
     let router = api::router(&service).merge(api::operators_router(&service));
     let (ended, until) = (Arc::new(AtomicBool::new(false)), folder.path().to_owned());
     let stop_it = Arc::clone(&ended);
-    // Simulator and provisioner go with their thread: both block.
+    // Simulator and provisioner share a thread, because both block.
     let _ = std::thread::spawn(move || {
-        let told =
-            story::site(following, &until).and_then(|site| story::tell(&simulator, &Site { stop: stop_it, ..site }));
-        if let Err(error) = told {
-            println!("\nThe provisioner's story broke off: {error:#}\n");
+        let result =
+            story::site(provisioner, &until).and_then(|site| story::run(&simulator, &Site { stop: stop_it, ..site }));
+        if let Err(error) = result {
+            println!("\nThe provisioner's demo failed: {error:#}\n");
         }
     });
     server::serve(vec![listener.into()], Front::new(router, None), stop()).await?;
@@ -87,7 +87,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at the first Ctrl-C or SIGTERM, to what resolves at the second one.
+/// Waits for Ctrl-C or SIGTERM; returns a future that waits for the second one.
 async fn stop() -> impl Future<Output = ()> {
     interrupt().await;
     interrupt()
@@ -109,13 +109,13 @@ async fn start_simulator(port: u16) -> anyhow::Result<Simulator> {
 async fn bind(port: u16) -> anyhow::Result<TcpListener> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port of the loopback interface is free")
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port on the loopback interface")
         }
         other => other.with_context(|| format!("cannot listen on port {port}")),
     }
 }
 
-/// What leads to the simulated upstreams: for the proxy here, and for commands in another shell.
+/// Environment variables for the simulated upstreams: for the proxy of the demo, and for commands in another shell.
 fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
     [
         ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#)),
@@ -130,7 +130,7 @@ fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
     ]
 }
 
-/// The settings, by the way that every user's settings take.
+/// Loads the proxy's settings from environment variables, as in production.
 fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result<Loaded> {
     let more = [
         ("DEBUG", debug.to_string()),
@@ -139,19 +139,19 @@ fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result
         ("SERVER_PUBLIC_URL", format!("http://{proxy}")),
     ];
     let environment = variables(simulator).into_iter().chain(more);
-    // A folder without a file `.env`: the demo's settings are these alone.
+    // A directory that does not exist, so that no `.env` is read.
     let nowhere = std::path::PathBuf::from("/nonexistent");
     settings::load(&Environment::new(nowhere, environment), &Overrides::default())
         .map_err(|faults| anyhow::anyhow!(errors::chain(&faults)))
 }
 
-/// The variables as lines for a shell.
+/// Formats variables as `export` lines for a shell.
 fn exports(variables: &[(&'static str, String)]) -> String {
     let line = |(name, value): &(&str, String)| format!("export {name}='{}'", value.replace('\'', r"'\''"));
     variables.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn introduce(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(&'static str, String)]) {
+fn print_instructions(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(&'static str, String)]) {
     let base = simulator.base_url();
     let token_url = simulator.token_url();
     let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).role(ROLE).lifetime(24 * 3600));
@@ -160,22 +160,22 @@ fn introduce(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(&'static 
     println!(
         "\
 The proxy answers on http://{proxy}, a simulated Waldur, HPC User API and Keycloak on {base}.
-Stop both with Ctrl-C. Nothing here leaves this machine. Paste what follows into another shell; answers are easier to read
-with ` | jq` after a line, if you have jq.
+Stop both with Ctrl-C. The demo uses only the loopback interface. Paste the commands below into another shell. If you have jq,
+add ` | jq` to format the answers.
 
-A token for a day:
+A token that is valid for a day:
 
 TOKEN={token}
 
-Everything, the first page:
+The first page of all items:
 
 curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}'
 
-What waits for a provisioner on vast, with the customers and tenants above it:
+Items on vast that are pending, with their customers and tenants:
 
 curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=vast&status=pending'
 
-Scratch directories, two a page:
+Scratch directories, two per page:
 
 curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?data_type=scratch&page_size=2&page=2'
 
@@ -183,28 +183,28 @@ Without a token:
 
 curl -si '{listing}'
 
-A fresh token, the way a provisioner gets one:
+A new token, requested like a provisioner does:
 
 curl -s -d grant_type=client_credentials -d client_id={PROVISIONER} -d client_secret={PROVISIONER_SECRET} '{token_url}'
 
-See what happens when Waldur fails, and when it is back:
+What happens when Waldur fails, and when it recovers:
 
 curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
 curl -si -H \"Authorization: Bearer $TOKEN\" -H 'Cache-Control: no-cache' '{listing}?page_size=1'
 curl -s -X DELETE '{base}/_simulator/faults'
 
-The commands of the proxy against the same upstreams, in this folder:
+Commands of the proxy, with the same upstreams, run in this directory:
 
 {exports}
 cargo run --quiet -p hpc-storage-proxy -- check
 cargo run --quiet -p hpc-storage-proxy -- list
 cargo run --quiet -p hpc-storage-proxy -- tree
 
-Order more storage, and see the provisioner make it within seconds:
+Order more storage; the provisioner creates it within seconds:
 
 curl -s -X POST '{base}/_simulator/orders' -d '{{\"order\": \"create\", \"offering\": \"capstor\", \"project\": \"demo-story\", \"slug\": \"mine\", \"limits\": {{\"storage\": 5}}}}'
 
-The commands of the provisioner beside the one that is at work here:
+Commands of the provisioner, while the demo's provisioner runs:
 
 {provisioner}
 cargo run --quiet -p hpc-storage-provisioner -- plan
@@ -223,12 +223,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_takes_the_exports_for_what_they_are() -> anyhow::Result<()> {
+    fn a_shell_reads_the_exports() -> anyhow::Result<()> {
         let simulator = Simulator::start_blocking(World::empty(), (Ipv4Addr::LOCALHOST, 0).into())?;
         for (name, value) in variables(&simulator) {
             let ask = format!("{}\nprintf %s \"${name}\"", exports(&variables(&simulator)));
-            let told = Command::new("sh").args(["-c", &ask]).env_clear().output()?;
-            assert_eq!(String::from_utf8(told.stdout)?, value, "{name}");
+            let result = Command::new("sh").args(["-c", &ask]).env_clear().output()?;
+            assert_eq!(String::from_utf8(result.stdout)?, value, "{name}");
         }
         let loaded = load(&simulator, (Ipv4Addr::LOCALHOST, 1).into(), true)?;
         assert!(loaded.settings.debug && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn something_waits_for_a_provisioner_on_vast() {
+    fn an_order_is_pending_on_vast() {
         let world = World::demo();
         let vast = world.offering_by_slug("vast").map(|offering| offering.uuid);
         let waits = world.resources.values().filter(|row| Some(row.offering) == vast).any(|row| {

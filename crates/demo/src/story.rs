@@ -1,6 +1,7 @@
-//! A story in the terminal: somebody orders storage, enlarges it and gives it up again; the provisioner follows.
+//! The provisioner's part of the demo: a user orders storage, enlarges it and terminates it, and the provisioner carries out
+//! the orders.
 //!
-//! It runs in a thread of its own: the provisioner blocks.
+//! It runs in its own thread, because the provisioner blocks.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,13 +22,13 @@ use simulator::world::{NewResource, OrderState};
 use simulator::{Simulator, World};
 use uuid::Uuid;
 
-/// Project of the story, with a GID of its own.
+/// Project of the demo's orders; it has its own GID.
 const PROJECT: &str = "demo-story";
 const GID: u32 = 31_999;
-/// How long the loop waits from pass to pass.
+/// Time between passes.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Adds the project of the story to the world.
+/// Adds the project to the world.
 pub(crate) fn prepare(world: &mut World) {
     if let Some(customer) = world.customers.values().next().map(|customer| customer.uuid) {
         world.add_project(customer, PROJECT, "The demo's project");
@@ -35,7 +36,7 @@ pub(crate) fn prepare(world: &mut World) {
     world.hpc.add_project(PROJECT, Some(GID));
 }
 
-/// What leads the provisioner to the demo's proxy: for the loop here, and for commands in another shell.
+/// Environment variables of the provisioner: for the loop here, and for commands in another shell.
 pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder: &Path) -> Vec<(&'static str, String)> {
     let root = folder.join("capstor");
     let systems = json!({"capstor": {
@@ -52,7 +53,7 @@ pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder:
     ]
 }
 
-/// The provisioner with these settings.
+/// Loads the provisioner's settings from `variables`.
 pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Site> {
     fs::create_dir_all(folder.join("capstor"))?;
     let environment = Environment::new("/nonexistent", variables);
@@ -60,16 +61,16 @@ pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> any
     Ok(Site::new(loaded.settings, Clock::system())?)
 }
 
-/// Tells the story, then goes on with a pass every now and then, until the site is told to stop.
-pub(crate) fn tell(simulator: &Simulator, site: &Site) -> anyhow::Result<()> {
-    furnish(site)?;
-    println!("The provisioner at work, on {}:\n", site.settings.systems[0].root().display());
+/// Runs the orders, then a pass every [`INTERVAL`], until the site stops.
+pub(crate) fn run(simulator: &Simulator, site: &Site) -> anyhow::Result<()> {
+    create_existing(site)?;
+    println!("The provisioner, with storage in {}:\n", site.settings.systems[0].root().display());
     let order = |what: &str, order: Uuid| -> anyhow::Result<()> {
         simulator.world(|world| world.consumer_approve(order)).map_err(|refusal| anyhow!("{refusal}"))?;
-        say("a user", what);
-        say("Waldur", &format!("order {order} is {}", state(simulator, order)));
+        print("a user", what);
+        print("Waldur", &format!("order {order} is {}", state(simulator, order)));
         pass(site)?;
-        say("Waldur", &format!("order {order} is {}", state(simulator, order)));
+        print("Waldur", &format!("order {order} is {}", state(simulator, order)));
         Ok(())
     };
     let create = simulator.world(|world| {
@@ -82,32 +83,32 @@ pub(crate) fn tell(simulator: &Simulator, site: &Site) -> anyhow::Result<()> {
     let create = create.context("the demo's world has no offering capstor")?;
     let resource = simulator.world(|world| world.orders[&create].resource);
     order("orders 10 TB on capstor", create)?;
-    look(site, resource)?;
+    show(site, resource)?;
     let update = simulator.world(|world| world.order_update_limits(resource, json!({"storage": 20})));
-    order("orders 20 TB instead", update.context("no resource")?)?;
-    look(site, resource)?;
+    order("orders an increase to 20 TB", update.context("no resource")?)?;
+    show(site, resource)?;
     let terminate = simulator.world(|world| world.order_terminate(resource));
-    order("gives it up again", terminate.context("no resource")?)?;
+    order("terminates the resource", terminate.context("no resource")?)?;
     let trash = site.systems[0].driver.trash()?;
-    say("storage", &format!("{} directory in the trash, where it stays", trash.len()));
-    println!("\nIt goes on with a pass every {} seconds.\n", INTERVAL.as_secs());
+    print("storage", &format!("{} directory in the trash, where it is kept", trash.len()));
+    println!("\nThe provisioner continues with a pass every {} seconds.\n", INTERVAL.as_secs());
     while !site.stop.load(Ordering::Relaxed) {
         std::thread::sleep(INTERVAL);
-        // What a pass says of itself is said already.
+        // A pass prints its own errors.
         let _ = pass(site);
     }
     Ok(())
 }
 
-/// Makes what is in use in the demo's world from the start.
-fn furnish(site: &Site) -> anyhow::Result<()> {
+/// Creates the directories of resources that are already in use in the demo's world.
+fn create_existing(site: &Site) -> anyhow::Result<()> {
     let mut work = site.begin("demo", Duration::ZERO)?;
     let (survey, _) = work.plan(false)?;
     let system = &site.systems[0];
     for case in survey.cases.iter().filter(|case| matches!(case.resource.status, Status::Active | Status::Updating)) {
         if let (Ok(wanted), Ok(Seen::Absent)) = (&case.wanted, &case.seen) {
-            let deed = |before: provisioner::driver::Before<'_>| system.driver.ensure(wanted, before);
-            work.drive(system, case.resource.id, &case.resource.path, &deed)?;
+            let effect = |before: provisioner::driver::Before<'_>| system.driver.ensure(wanted, before);
+            work.drive(system, case.resource.id, &case.resource.path, &effect)?;
         }
     }
     let (survey, plan) = work.plan(false)?;
@@ -115,29 +116,29 @@ fn furnish(site: &Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One pass; says what was done.
+/// Runs a pass and prints its events.
 fn pass(site: &Site) -> anyhow::Result<()> {
-    let told = |id| journal::story(&site.journal_path(), id).map_or(0, |story| story.len());
+    let events = |id| journal::story(&site.journal_path(), id).map_or(0, |story| story.len());
     let mut work = site.begin("demo", Duration::from_secs(10))?;
     let (survey, plan) = work.plan(false)?;
-    let before: Vec<_> = plan.tasks.iter().map(|task| (task.id, told(task.id))).collect();
+    let before: Vec<_> = plan.tasks.iter().map(|task| (task.id, events(task.id))).collect();
     let report = work.carry_out(&survey, plan, false)?;
     for (id, before) in before {
         for (_, event) in journal::story(&site.journal_path(), id)?.into_iter().skip(before) {
             match event {
-                Event::Begun { why, path, .. } => say("provisioner", &format!("{path}: {why}")),
-                Event::Effect { what } => say("", &what),
-                Event::Callback { call, outcome, .. } if outcome != "sent" => say("", &format!("{call}: {outcome}")),
+                Event::Begun { why, path, .. } => print("provisioner", &format!("{path}: {why}")),
+                Event::Effect { what } => print("", &what),
+                Event::Callback { call, outcome, .. } if outcome != "sent" => print("", &format!("{call}: {outcome}")),
                 Event::Callback { .. } | Event::Ended | Event::Heartbeat | Event::Continues { .. } => {}
-                Event::Failed { fault } => say("", &format!("not brought to its end: {fault}")),
+                Event::Failed { fault } => print("", &format!("failed: {fault}")),
             }
         }
     }
     if report.failed.is_empty() { Ok(()) } else { Err(anyhow!("{:?}", report.failed)) }
 }
 
-/// Says what is on the disk.
-fn look(site: &Site, resource: Uuid) -> anyhow::Result<()> {
+/// Prints the state of the directory on disk.
+fn show(site: &Site, resource: Uuid) -> anyhow::Result<()> {
     let (survey, _) = site.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
     let wanted = case.wanted.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
@@ -145,7 +146,7 @@ fn look(site: &Site, resource: Uuid) -> anyhow::Result<()> {
     let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
     let Ok(Seen::Ours(present)) = &case.seen else { return Err(anyhow!("{:?}", case.seen)) };
     let limits = present.limits.map(|limits| limits.to_string()).unwrap_or_default();
-    say("storage", &format!("{}, mode {mode:o}, {limits}", path.display()));
+    print("storage", &format!("{}, mode {mode:o}, {limits}", path.display()));
     Ok(())
 }
 
@@ -154,10 +155,10 @@ fn state(simulator: &Simulator, order: Uuid) -> &'static str {
         Some(OrderState::PendingProvider) => "pending-provider",
         Some(OrderState::Executing) => "executing",
         Some(OrderState::Done) => "done",
-        _ => "in another state",
+        _ => "in an unexpected state",
     }
 }
 
-fn say(who: &str, what: &str) {
+fn print(who: &str, what: &str) {
     println!("{who:>12}  {what}");
 }
