@@ -1,6 +1,6 @@
-//! Answers of the upstreams: lists of Waldur with their headers, the project export, a realm's description of itself.
+//! Answers of the upstreams: Waldur's lists with their headers, the project export, a realm's discovery document.
 //!
-//! The first line is a `Link` header, the second `X-Result-Count`, the rest the body.
+//! The input's first line is a `Link` header, the second is `X-Result-Count`, and the rest is the body.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use url::Url;
 
 static ISSUER: LazyLock<Url> = LazyLock::new(|| Url::parse("https://idp.example.org/auth/realms/cscs").expect("a URL"));
 
-/// Reads the answer as each of them.
+/// Reads the input as each kind of answer.
 pub fn check(data: &[u8]) {
     let (link, rest) = crate::line(data);
     let (count, body) = crate::line(rest);
@@ -26,7 +26,7 @@ pub fn check(data: &[u8]) {
     let value = serde_json::from_slice::<Value>(body);
     let rows = value.as_ref().ok().and_then(Value::as_array);
     let [resources, customers, offerings] = proxy::waldur::fuzzing::page(&answer);
-    // A record that cannot be mapped is a row all the same; what is no record breaks the list (decision D19).
+    // A record that cannot be mapped still counts as a row; a row that is not a record makes the list invalid (decision D19).
     let all = rows.map(Vec::len);
     let is_record = |row: &Value| row["uuid"].as_str().is_some_and(|uuid| uuid::Uuid::parse_str(uuid).is_ok());
     assert!(value.is_err() || resources.is_none() || resources == all);
@@ -35,14 +35,14 @@ pub fn check(data: &[u8]) {
 
     let asked = ["project", "project-2", "lost"];
     if let Some(gids) = proxy::hpc_user::fuzzing::gids(&answer, &asked) {
-        assert!(gids.iter().all(|(_, gid)| *gid != Some(0)), "nobody is root");
-        assert_eq!(gids.len(), asked.len(), "each project asked for has an outcome, and no other");
+        assert!(gids.iter().all(|(_, gid)| *gid != Some(0)), "no project has the GID of root");
+        assert_eq!(gids.len(), asked.len(), "exactly the requested projects have a result");
     }
     if let Ok(value) = value {
         let keys = Keys::read(&value).map_or(0, |keys| keys.count());
         assert!(keys <= value["keys"].as_array().map_or(0, Vec::len));
         for url in endpoints(&value, &ISSUER).into_iter().flatten() {
-            assert_eq!(url.origin(), ISSUER.origin(), "credentials stay at home");
+            assert_eq!(url.origin(), ISSUER.origin(), "credentials are sent only to the issuer's origin");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What holds whatever comes in, a module for each target of the same name: `check` panics where it does not hold.
+//! Fuzz targets, one module each. `check` panics if an input violates a rule.
 
 pub mod answers;
 pub mod query;
@@ -9,7 +9,7 @@ pub mod token;
 use catalog::{InodeRule, Policy, System};
 use serde_json::Value;
 
-/// Three systems, one with a name of its own.
+/// Three systems; one has a name that differs from its slug.
 pub fn policy(development_mode: bool) -> Policy {
     let system =
         |name: &str, slug: &str| System { name: name.into(), identifier: slug.into(), offering_slug: slug.into() };
@@ -24,12 +24,12 @@ pub fn policy(development_mode: bool) -> Policy {
     }
 }
 
-/// JSON that our own program wrote.
+/// Parses JSON that the proxy wrote.
 pub fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {}", bytes.escape_ascii()))
 }
 
-/// The first line, and what follows it.
+/// Splits off the first line.
 pub fn line(data: &[u8]) -> (&[u8], &[u8]) {
     match data.iter().position(|byte| *byte == b'\n') {
         Some(at) => (&data[..at], &data[at + 1..]),

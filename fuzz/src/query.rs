@@ -1,4 +1,4 @@
-//! Query strings: each is answered with faults or with a page that is JSON and holds what the filter says.
+//! Query strings: the answer is an error, or a page of valid JSON whose items match the filter.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| crate::policy(true));
 
-/// Resources of all systems, states and some data types.
+/// Resources of all systems, all states and some data types.
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let resource = |number: u128| {
         let pick = |of: &[&'static str]| of[number as usize % of.len()];
@@ -30,7 +30,7 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     Snapshot::render(build(&resources, &customers, &identities, &POLICY), Vec::new(), None).expect("JSON")
 });
 
-/// Asks for a listing.
+/// Requests a listing with the query.
 pub fn check(data: &[u8]) {
     let Ok(query) = str::from_utf8(data) else { return };
     match proxy::api::fuzzing::listing(query, &SNAPSHOT, &POLICY) {

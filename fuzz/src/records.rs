@@ -1,7 +1,7 @@
-//! Records of Waldur, one a line, all the way to the listing.
+//! Records of Waldur, one per line, processed up to the listing.
 //!
-//! Whatever they hold: the catalogue is whole, its text is JSON, a filter selects, and no mount point that is composed
-//! leads out of its place.
+//! For any input, the catalogue is complete, its output is JSON, filters select correctly, and no mount point that is built
+//! from slugs leads out of its directory.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,14 +12,14 @@ use proxy::snapshot::{Found, Snapshot};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Reads the records and holds what comes of them against the rules.
+/// Reads the records and checks the rules.
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let (mut resources, mut rejected) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for record in text.lines().filter_map(|line| serde_json::from_str::<&RawValue>(line).ok()) {
         match Resource::parse(record) {
-            // The reader of lists sees to it that no resource is there twice.
+            // The reader of lists removes duplicate resources.
             Ok(resource) if seen.insert(resource.uuid) => resources.push(resource),
             Ok(_) => {}
             Err(fault) => rejected.push(Skipped::malformed(&fault)),
@@ -49,7 +49,7 @@ fn whole(
     let catalogue = build(resources, customers, identities, &policy);
     let leaves = resources.iter().filter(ours).count() - catalogue.skipped.len() - catalogue.malformed.len();
     let nodes = catalogue.len() - leaves;
-    assert!(!development_mode || catalogue.skipped.is_empty(), "identities are made up");
+    assert!(!development_mode || catalogue.skipped.is_empty(), "identities are generated");
     let items: Vec<Value> =
         catalogue.items().map(|item| crate::json(&serde_json::to_vec(&item).expect("an item is JSON"))).collect();
     paths(&items[nodes..], resources);
@@ -59,7 +59,7 @@ fn whole(
     let again = build(resources, customers, identities, &policy);
     let first = Snapshot::render(catalogue, rejected.to_vec(), None).expect("a catalogue is JSON");
     let second = Snapshot::render(again, rejected.to_vec(), Some(&first)).expect("a catalogue is JSON");
-    assert_eq!(first.fingerprint(), second.fingerprint(), "the same says the same");
+    assert_eq!(first.fingerprint(), second.fingerprint(), "equal catalogues have equal fingerprints");
     assert_eq!(crate::json(first.left_out()).as_array().map(Vec::len), Some(left_out));
     let text = first.page(&Filter::default(), 0, usize::MAX).items.join(&b',');
     assert_eq!(crate::json(&[b"[", text.as_slice(), b"]"].concat()), Value::Array(items.clone()));
@@ -69,10 +69,10 @@ fn whole(
     }
 }
 
-/// Items of resources are told apart by their ids, and stay where their names put them.
+/// Checks that the items of resources have unique IDs, and paths within their directories.
 fn paths(leaves: &[Value], resources: &[Resource]) {
     let ids: HashSet<_> = leaves.iter().map(|item| item["itemId"].as_str()).collect();
-    assert_eq!(ids.len(), leaves.len(), "an id is there twice");
+    assert_eq!(ids.len(), leaves.len(), "duplicate ID");
     let by_id: HashMap<_, _> = resources.iter().map(|resource| (resource.uuid.to_string(), resource)).collect();
     for item in leaves {
         let resource = by_id[item["itemId"].as_str().expect("an id")];
@@ -87,7 +87,7 @@ fn paths(leaves: &[Value], resources: &[Resource]) {
     }
 }
 
-/// A filter picks what says so itself, in order; all values of a filter together pick everything.
+/// Checks that a filter selects the items that match, in order, and that all values of a filter together select every item.
 fn selections(catalogue: &Catalogue<'_>, items: &[Value], nodes: usize, systems: &[&String]) {
     let all = catalogue.index.select(&Filter::default());
     assert!(all.items.iter().map(|position| *position as usize).eq(0..items.len()));

@@ -1,6 +1,6 @@
-//! The settings: `.env`, the YAML file and variables of the environment, parted by `%`.
+//! Settings: `.env`, the YAML file and environment variables, separated by `%`.
 //!
-//! They are valid or every fault is told, and no secret is shown.
+//! Loading returns valid settings or all errors, and never shows a secret.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,15 +10,15 @@ use std::sync::LazyLock;
 use proxy::settings::{Environment, Faults, Loaded, Overrides, load};
 use tempfile::TempDir;
 
-/// Where the files are; in memory, as they are written a thousand times a second.
+/// The directory of the files, in memory, because they are written a thousand times a second.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").expect("a folder"));
 
 const CONFIG: &str = "settings.yaml";
 
-/// Each secret that is given below; of the form of Waldur's tokens.
+/// The value of every secret below, in the format of Waldur's tokens.
 const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
-/// Loads the settings and looks at everything that is shown of them.
+/// Loads the settings and checks everything that may be shown.
 pub fn check(data: &[u8]) {
     let shown = match load_from(data) {
         Ok(loaded) => {
@@ -32,18 +32,18 @@ pub fn check(data: &[u8]) {
         }
         Err(faults) => format!("{faults} {faults:?}"),
     };
-    // Text that the input itself holds may be shown; the secrets of the environment may not.
+    // Text from the input may be shown; the secrets in the environment may not.
     let given = data.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
     assert!(given || !shown.contains(SECRET), "{shown}");
 }
 
-/// The settings that the input gives.
+/// Loads the settings from the input.
 pub fn load_from(data: &[u8]) -> Result<Loaded, Faults> {
     let overrides = Overrides { config: Some(FOLDER.path().join(CONFIG)), ..Overrides::default() };
     load(&environment(data), &overrides)
 }
 
-/// What the input says, and what has to be said for settings to be valid.
+/// The input, and the minimum for settings to be valid.
 fn environment(data: &[u8]) -> Environment {
     let mut parts = data.split(|byte| *byte == b'%');
     let mut part = || parts.next().unwrap_or_default();
@@ -65,6 +65,6 @@ fn environment(data: &[u8]) -> Environment {
     let minimal = minimal.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let secrets = ["WALDUR_API_TOKEN", "HPC_USER_CLIENT_SECRET", "CSCS_KEYCLOAK_CLIENT_SECRET"];
     let secrets = secrets.map(|name| (OsString::from(name), OsString::from(SECRET)));
-    // The input may change the minimum, not the secrets.
+    // The input may change the minimum, but not the secrets.
     Environment::new(FOLDER.path(), minimal.into_iter().chain(variables).chain(secrets))
 }

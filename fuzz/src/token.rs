@@ -1,5 +1,5 @@
-//! Headers `Authorization`, one a line, against a realm whose private keys nobody has any more: only what it signed is
-//! admitted, however it is wrapped.
+//! `Authorization` headers, one per line, for a realm whose private keys no longer exist: only tokens that it signed are
+//! accepted, with any headers around them.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use proxy::auth::fuzzing::{Admitted, Keys, judge};
 
 const ISSUER: &str = "https://idp.example.org/auth/realms/cscs";
-/// Before all of the realm's tokens expire.
+/// A time at which all of the realm's tokens are valid.
 const NOW: i64 = 1_800_000_000;
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
@@ -17,14 +17,14 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     keys
 });
 
-/// What the realm signed, each with a key of another kind.
+/// Tokens signed by the realm, each with a key of a different type.
 pub static TOKENS: [&str; 3] = [
     include_str!("../corpus/token/eddsa"),
     include_str!("../corpus/token/rs256"),
     include_str!("../corpus/token/es256"),
 ];
 
-/// Judges a request with these headers.
+/// Authorizes a request with these headers.
 pub fn check(data: &[u8]) {
     if let Some(admitted) = admitted(data) {
         assert_eq!(admitted.username, "jdoe");
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Who is admitted with these headers.
+/// The caller that these headers authenticate.
 pub fn admitted(data: &[u8]) -> Option<Admitted> {
     let values = data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
     let headers: HeaderMap = values.map(|value| (AUTHORIZATION, value)).collect();

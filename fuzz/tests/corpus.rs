@@ -1,4 +1,4 @@
-//! The corpus once more, and what is near it, without libFuzzer: for the checks, and wherever that is missing.
+//! Replays the corpus, and mutations of it, without libFuzzer: for CI, and for machines without libFuzzer.
 
 use std::fs;
 use std::path::Path;
@@ -7,16 +7,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// The inputs of a target.
+/// The seed inputs of a target.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() >= 4, "the corpus of {target} is there");
+    assert!(paths.len() >= 4, "the corpus of {target} is missing");
     paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Something is taken out, at a place, and something put in: noise, or a piece of another input.
+/// A mutation: position, number of bytes to remove, and what to insert: noise, or a part of another input.
 type Edit = (Index, usize, Result<Vec<u8>, (Index, Index, usize)>);
 
 fn edited(seeds: &[Vec<u8>], seed: Index, edits: Vec<Edit>) -> Vec<u8> {
@@ -68,6 +68,6 @@ fn token() {
 
 #[test]
 fn settings() {
-    fuzz::settings::load_from(b"").expect("what is always given is enough");
+    fuzz::settings::load_from(b"").expect("the minimum is valid");
     replay("settings", 2000, fuzz::settings::check);
 }
