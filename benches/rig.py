@@ -1,6 +1,6 @@
-"""What the benchmarks share: building, starting and stopping programs, one HTTP client, tables.
+"""Shared code of the benchmarks: building, starting and stopping programs, an HTTP client, tables.
 
-Everything listens on 127.0.0.1 alone. Whatever is started is stopped when `stage()` ends, however it ends.
+All programs listen on 127.0.0.1 only. Leaving `stage()` stops all programs started in it, even after an error.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = ["capstor", "vast", "iopsstor"]
 LISTING = "/api/storage-resources/"
-# Nothing here takes longer: the Python proxy's first listing of 10,000 resources is some two minutes.
-PATIENCE = 900
+# Timeout in seconds. The slowest operation, the Python proxy's first listing of 10,000 resources, takes about two minutes.
+TIMEOUT = 900
 
 
 # Programs
 
 
 def target():
-    """The target folder, wherever cargo puts it."""
+    """Returns cargo's target directory."""
     command = ["cargo", "metadata", "--format-version", "1", "--no-deps", "--locked"]
     return Path(json.loads(subprocess.check_output(command, cwd=ROOT))["target_directory"])
 
 
 def build():
-    """Builds the proxy and the simulator in release mode; gives the folder that holds them."""
+    """Builds the proxy and the simulator in release mode; returns the directory of the binaries."""
     say("building (release) …")
     packages = ["--package", "hpc-storage-proxy", "--package", "simulator"]
     run(["cargo", "build", "--release", "--locked", "--quiet", *packages], cwd=ROOT)
@@ -46,14 +46,14 @@ def build():
 
 
 def run(command, **more):
-    """Runs a command to its end; its failure ends the benchmark."""
+    """Runs a command; exits if it fails."""
     code = subprocess.run([str(part) for part in command], **more).returncode
     if code:
-        raise SystemExit(f"`{' '.join(str(part) for part in command)}` ended with {code}")
+        raise SystemExit(f"`{' '.join(str(part) for part in command)}` failed with exit code {code}")
 
 
 def packages(commands):
-    """Sees to it that these commands are there: a map from the command to Debian's package."""
+    """Installs missing commands. `commands` maps each command to its Debian package."""
     missing = [package for command, package in commands.items() if not shutil.which(command, path=PATH)]
     if not missing:
         return
@@ -69,7 +69,7 @@ PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 @contextlib.contextmanager
 def stage():
-    """A stage for programs: a folder that is gone afterwards, and programs that are stopped."""
+    """Provides a `Stage` with a temporary directory. Stops its programs at the end."""
 
     def end(number, _frame):
         raise SystemExit(128 + number)
@@ -81,13 +81,13 @@ def stage():
 
 
 class Stage:
-    """Starts programs that end with it."""
+    """Starts programs and stops them at the end."""
 
     def __init__(self, folder, stack):
         self.folder, self.stack, self.count = folder, stack, 0
 
     def start(self, command, environment=None, cpu=None):
-        """Starts a program with nothing but this environment, in an empty folder, its output in a file."""
+        """Starts a program with only this environment (and PATH), in an empty directory, with its output in a file."""
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
@@ -104,12 +104,12 @@ class Stage:
         return program
 
     def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None, world=None):
-        """The simulated Waldur, HPC User API and Keycloak; `said` has their addresses and tokens."""
+        """Starts the simulated Waldur, HPC User API and Keycloak; `said` contains their URLs and tokens."""
         arguments = ["--world", world or f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
         if concurrency is not None:
             arguments += ["--concurrency", concurrency]
         program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], cpu=cpu)
-        # The last line that it prints is the token.
+        # The token is the last line of the output.
         text = program.wait_for_log(r"Access token of a user, valid for a day:\n +\S+\n")
         find = lambda pattern: re.search(pattern, text).group(1)
         program.said = {
@@ -125,7 +125,7 @@ class Stage:
         return program
 
     def proxy(self, binaries, simulator, cpu=None, auth=False, **more):
-        """Our proxy in front of the simulator, on a free port; `port` says which."""
+        """Starts our proxy with the simulator as upstream, on a free port, stored in `port`."""
         port = free_port()
         environment = {**settings(simulator, simulator.said["provider"], auth), **more}
         command = [binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"]
@@ -135,7 +135,7 @@ class Stage:
 
 
 def settings(simulator, waldur_token, auth):
-    """Settings that both proxies take."""
+    """Settings that both proxies support."""
     said = simulator.said
     return {
         "WALDUR_API_URL": said["base"] + "/api/",
@@ -153,7 +153,7 @@ def settings(simulator, waldur_token, auth):
 
 
 def furnish(provisioner, environment=None):
-    """Makes what is in use in the provisioner's world and not there. On a system where nothing is it makes nothing by itself."""
+    """Creates the missing directories of resources in use. On an empty system the provisioner does not create them by itself."""
     run([*provisioner, "restore", "--make", "--all", "--yes"], env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -163,7 +163,7 @@ def free_port():
 
 
 class Program:
-    """A program that runs."""
+    """A running program."""
 
     def __init__(self, process, log, began):
         self.process, self.log, self.began = process, log, began
@@ -173,7 +173,7 @@ class Program:
         return time.perf_counter() - self.began
 
     def stop(self):
-        """Ends it, kindly at first."""
+        """Terminates the program, and kills it if it does not stop within 10 seconds."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -183,40 +183,40 @@ class Program:
                 self.process.wait()
 
     def check(self):
-        """Fails with the program's last words when it has ended."""
+        """Exits with the end of the program's log if the program has stopped."""
         if self.process.poll() is not None:
-            words = self.log.read_text(errors="replace")[-2000:]
-            raise SystemExit(f"{self.process.args[0]} ended with {self.process.returncode}:\n{words}")
+            end = self.log.read_text(errors="replace")[-2000:]
+            raise SystemExit(f"{self.process.args[0]} ended with {self.process.returncode}:\n{end}")
 
     def wait_for_log(self, pattern):
-        """Waits until the log holds this; gives the log."""
-        deadline = time.monotonic() + PATIENCE
+        """Waits until the log matches `pattern`; returns the log."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             text = self.log.read_text(errors="replace")
             if re.search(pattern, text):
                 return text
             self.check()
             time.sleep(0.02)
-        raise SystemExit(f"{self.process.args[0]} never said {pattern}")
+        raise SystemExit(f"{self.process.args[0]} did not log {pattern} within {TIMEOUT} s")
 
     def first_answer(self, path):
-        """Asks until it answers, whatever it answers; gives the seconds since exec."""
-        deadline = time.monotonic() + PATIENCE
+        """Repeats a request until there is an answer with any status; returns the seconds since exec."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             with contextlib.suppress(ConnectionError), contextlib.closing(Client(self.port)) as client:
                 client.get(path)
                 return self.elapsed()
             self.check()
             time.sleep(0.001)
-        raise SystemExit(f"{self.process.args[0]} never answered")
+        raise SystemExit(f"{self.process.args[0]} did not answer within {TIMEOUT} s")
 
     def processor_time(self):
-        """Seconds of processor time that it has used, its own and the kernel's for it."""
+        """Processor time used, in seconds, in user and kernel mode."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def peak(self):
-        """The most memory that it ever held, in bytes (VmHWM)."""
+        """Peak memory in bytes (VmHWM)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
 
@@ -225,42 +225,42 @@ class Program:
 
 
 class Client:
-    """One connection to 127.0.0.1 that is kept."""
+    """A persistent connection to 127.0.0.1."""
 
     def __init__(self, port):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
 
     def close(self):
         self.connection.close()
 
     def get(self, path, **headers):
-        """Status, headers and body. An underscore in a header's name stands for a dash."""
+        """Returns status, headers and body. Underscores in header names become dashes."""
         self.connection.request("GET", path, headers={key.replace("_", "-"): value for key, value in headers.items()})
         answer = self.connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
     def page(self, number=1, size=500, fresh=False, bearer=None):
-        """The bytes of a page of the listing; anything but 200 ends the benchmark."""
+        """Returns the bytes of a page of the listing; exits unless the status is 200."""
         headers = {"Cache_Control": "no-cache"} if fresh else {}
         if bearer:
             headers["Authorization"] = f"Bearer {bearer}"
         status, _, body = self.get(f"{LISTING}?page={number}&page_size={size}", **headers)
         if status != 200:
-            raise SystemExit(f"the listing answers {status}: {body[:500]!r}")
+            raise SystemExit(f"the listing returned {status}: {body[:500]!r}")
         return body
 
 
 def pages(client, size=500, fresh=False):
-    """All pages of the listing, the first of them fresh if asked for."""
+    """Returns all pages of the listing. With `fresh`, the first one is fresh."""
     first = client.page(1, size, fresh)
-    # Not the whole page is parsed: the client's own time is not to count.
+    # Parse only the pagination, to keep the client's own time short.
     pagination = json.JSONDecoder().raw_decode(first[first.rindex(b'"pagination"') + 13 :].decode().lstrip())[0]
     last = pagination["pages"]
     return [first, *(client.page(number, size) for number in range(2, last + 1))]
 
 
 def requests(simulator, forget=False):
-    """What the simulator was asked for since it forgot last."""
+    """Returns the requests that the simulator received; with `forget`, clears them instead."""
     with contextlib.closing(http.client.HTTPConnection(urlsplit(simulator.said["base"]).netloc)) as connection:
         connection.request("DELETE" if forget else "GET", "/_simulator/requests")
         body = connection.getresponse().read()
@@ -268,7 +268,7 @@ def requests(simulator, forget=False):
 
 
 def items_of(page):
-    """The rendered items of a page of our listing, as they stand in it."""
+    """Returns the rendered items of a page of our listing."""
     start = page.index(b'"resources":[') + len(b'"resources":[')
     return page[start : page.rindex(b'],"pagination":')]
 
@@ -277,19 +277,19 @@ def items_of(page):
 
 
 def timed(action):
-    """Seconds, and what came of it."""
+    """Runs `action`; returns the seconds it took, and its result."""
     began = time.perf_counter()
     result = action()
     return time.perf_counter() - began, result
 
 
 def cpu_loop():
-    """Seconds for a fixed piece of work: its spread is the noise of the machine."""
+    """Seconds for a fixed amount of work; their spread shows the noise of the machine."""
     return timed(lambda: sum(number * number for number in range(2_000_000)))[0]
 
 
 def noise(loops):
-    """What the fixed piece of work says about the machine during the run."""
+    """Describes the noise of the machine during the run."""
     middle = statistics.median(loops)
     return (
         f"noise: a fixed CPU loop took {seconds(middle)} (median), {seconds(min(loops))} to {seconds(max(loops))}; "
@@ -298,7 +298,7 @@ def noise(loops):
 
 
 def machine():
-    """Date and machine, as the figures need it."""
+    """Describes the date and the machine."""
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) / 2**20
     cores = len(os.sched_getaffinity(0))
@@ -320,7 +320,7 @@ def mebibytes(value):
 
 
 def spread(values, unit=seconds):
-    """Median, with the range where there is more than one value."""
+    """Formats the median, with the range if there is more than one value."""
     if len(values) == 1:
         return unit(values[0])
     return f"{unit(statistics.median(values))} ({unit(min(values))} – {unit(max(values))})"
@@ -340,5 +340,5 @@ def table(heads, rows):
 
 
 def say(text):
-    """Progress, apart from the results."""
+    """Prints progress to standard error, separate from the results."""
     print(text, file=sys.stderr, flush=True)
