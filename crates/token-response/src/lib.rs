@@ -1,5 +1,5 @@
-//! What an OAuth 2.0 token endpoint answered (RFC 6749, sections 5.1 and 5.2): [`read`] gives a token with its lifetime,
-//! or why there is none. Pure.
+//! Parses the answer of an OAuth 2.0 token endpoint (RFC 6749, sections 5.1 and 5.2): [`read`] returns a token with its
+//! lifetime, or why there is none. No I/O.
 //!
 //! ```
 //! use token_response::{Denied, read};
@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use thiserror::Error;
 
-/// The lifetime of a token whose answer does not give one.
+/// The lifetime of a token if the answer does not contain one.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_hours(1);
 /// A token is renewed this long before it expires.
 pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_mins(5);
@@ -27,14 +27,14 @@ pub const SHORT_LIFETIME: Duration = Duration::from_mins(10);
 /// A bearer token.
 #[derive(Debug)]
 pub struct Granted {
-    /// The token: visible ASCII, never empty, so that it fits into a header.
+    /// Visible ASCII, never empty, so that it is valid in a header.
     pub access_token: SecretString,
-    /// How long it is valid, from the moment of the request. Above zero, and below 2^32 seconds.
+    /// Lifetime, counted from the request. Above zero and below 2^32 seconds.
     pub lifetime: Duration,
 }
 
 impl Granted {
-    /// When to renew the token, counted from the moment of the request.
+    /// When to renew the token, counted from the request.
     pub fn renew_after(&self) -> Duration {
         if self.lifetime < SHORT_LIFETIME {
             self.lifetime / 2
@@ -44,7 +44,7 @@ impl Granted {
     }
 }
 
-/// An answer without a token. It holds codes of RFC 6749, never the answer's own words.
+/// An answer without a token. Contains codes of RFC 6749, never text from the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denied {
     /// The client is unknown, its secret is wrong, or it may not use this grant. The error code, or `401`.
@@ -53,13 +53,13 @@ pub enum Denied {
     /// The client may not ask for this scope.
     #[error("the scope is refused (invalid_scope)")]
     Scope,
-    /// What answers is not a token endpoint, or none for this grant. The error code, or the status.
+    /// The URL is not a token endpoint, or the endpoint does not support this grant. The error code, or the status.
     #[error("the request is refused ({0})")]
     Request(&'static str),
     /// Any other status.
     #[error("status {0}")]
     Status(u16),
-    /// A good status with a body that is not JSON.
+    /// Status 200 with a body that is not JSON.
     #[error("the answer is not JSON (line {line}, column {column})")]
     NotJson {
         /// Line of the body, from 1.
@@ -67,12 +67,12 @@ pub enum Denied {
         /// Column, from 1.
         column: usize,
     },
-    /// A good status with JSON that is no bearer token.
+    /// Status 200 with JSON that is not a bearer token.
     #[error("{0}")]
     Unusable(&'static str),
 }
 
-/// Reads an answer with this status and body.
+/// Parses an answer.
 pub fn read(status: u16, body: &[u8]) -> Result<Granted, Denied> {
     match status {
         200 => granted(&serde_json::from_slice(body).map_err(|error| not_json(&error))?),
@@ -118,7 +118,7 @@ fn granted(body: &Value) -> Result<Granted, Denied> {
     Ok(Granted { access_token: token.into(), lifetime })
 }
 
-/// `expires_in`: absent or null gives the default; a number, or a text with a number, gives so many seconds. `None` for
+/// Parses `expires_in`. Absent or null gives the default; a number, or a text with a number, gives seconds. `None` for
 /// anything else.
 fn lifetime(expires_in: Option<&Value>) -> Option<Duration> {
     let seconds = match expires_in {
@@ -127,9 +127,9 @@ fn lifetime(expires_in: Option<&Value>) -> Option<Duration> {
         Some(Value::String(text)) => text.trim().parse().ok()?,
         Some(_) => return None,
     };
-    // A longer lifetime is no real one, and would overflow the arithmetic of clocks.
-    let is_sensible = seconds > 0.0 && seconds <= f64::from(u32::MAX);
-    if is_sensible { Duration::try_from_secs_f64(seconds).ok().filter(|lifetime| !lifetime.is_zero()) } else { None }
+    // A longer lifetime is not plausible, and could overflow time arithmetic.
+    let is_plausible = seconds > 0.0 && seconds <= f64::from(u32::MAX);
+    if is_plausible { Duration::try_from_secs_f64(seconds).ok().filter(|lifetime| !lifetime.is_zero()) } else { None }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn a_lifetime_is_a_number_of_seconds_in_any_spelling() {
 }
 
 #[test]
-fn a_lifetime_without_sense_is_an_error() {
+fn an_implausible_lifetime_is_an_error() {
     for expires_in in [
         json!(-1),
         json!(0),
@@ -49,7 +49,7 @@ fn a_lifetime_without_sense_is_an_error() {
 }
 
 #[test]
-fn a_token_is_renewed_five_minutes_before_it_expires_and_a_short_one_at_half_its_lifetime() {
+fn a_token_is_renewed_five_minutes_before_expiry_or_at_half_a_short_lifetime() {
     let renewed = |lifetime| {
         Granted { access_token: "t".into(), lifetime: Duration::from_secs(lifetime) }.renew_after().as_millis()
     };
@@ -58,7 +58,7 @@ fn a_token_is_renewed_five_minutes_before_it_expires_and_a_short_one_at_half_its
 }
 
 #[test]
-fn only_bearer_tokens_that_fit_a_header_are_taken() {
+fn only_bearer_tokens_valid_in_a_header_are_accepted() {
     let good = ok(&json!({ "access_token": "t.u-v_w", "token_type": "bEARER" })).unwrap();
     assert_eq!(good.access_token.expose_secret(), "t.u-v_w");
     assert!(!format!("{good:?}").contains("t.u-v_w"));
