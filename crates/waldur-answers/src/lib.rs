@@ -1,4 +1,4 @@
-//! What single answers of Waldur mean: why it refuses a request, and what the user of a token may do.
+//! Interprets answers of Waldur: why it refuses a request, and what the user of a token may do.
 
 mod reason;
 mod rights;

@@ -1,24 +1,24 @@
-//! The reason that Waldur gives when it refuses a request.
+//! Extracts the reason from an error answer of Waldur.
 //!
-//! Error bodies come in three forms, and all of them hold the reason: `{"detail": "…"}`, a bare list `["…"]`, and a map
-//! of fields `{"backend_id": ["…"]}`, whose values may be lists and maps again.
+//! Error bodies have one of three forms: `{"detail": "…"}`, a list `["…"]`, or a map of fields `{"backend_id": ["…"]}`, whose
+//! values may be nested lists and maps.
 
 use serde_json::Value;
 
-/// The longest reason, in characters.
-const LONGEST: usize = 300;
-/// How deep lists and maps are read.
-const DEEPEST: usize = 6;
+/// Maximum length of a reason in characters.
+const MAX_LENGTH: usize = 300;
+/// Maximum depth of nested lists and maps.
+const MAX_DEPTH: usize = 6;
 
-/// The reason in an error body as one line of text; `None` where the body gives none, an HTML page for example.
+/// The reason in an error body as one line of text; `None` if there is none, for example in an HTML page.
 ///
-/// At most 300 characters: a longer reason ends after a whole word, with `…`. Control characters and characters that turn the
-/// reading direction are escaped.
+/// A reason of more than 300 characters is cut after a whole word and ends with `…`. Control characters and characters that
+/// change the text direction are escaped.
 pub fn reason(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let told = body.get("detail").filter(|detail| !detail.is_null()).unwrap_or(&body);
+    let detail = body.get("detail").filter(|detail| !detail.is_null()).unwrap_or(&body);
     let mut text = String::new();
-    flatten(told, DEEPEST, &mut text);
+    flatten(detail, MAX_DEPTH, &mut text);
     let text = cut(&text);
     (!text.is_empty()).then_some(text)
 }
@@ -26,15 +26,15 @@ pub fn reason(body: &[u8]) -> Option<String> {
 fn flatten(value: &Value, depth: usize, text: &mut String) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match value {
-        Value::String(told) => text.push_str(told),
-        Value::Number(told) => text.push_str(&told.to_string()),
+        Value::String(string) => text.push_str(string),
+        Value::Number(number) => text.push_str(&number.to_string()),
         Value::Array(list) => join(text, " ", list.iter().map(|one| (None, one)), depth),
-        Value::Object(map) => join(text, "; ", map.iter().map(|(field, told)| (Some(field), told)), depth),
+        Value::Object(map) => join(text, "; ", map.iter().map(|(field, one)| (Some(field), one)), depth),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-/// Adds values, each after the name of its field, if it is one.
+/// Appends values, each preceded by the name of its field, if it has one.
 fn join<'a>(
     text: &mut String,
     between: &str,
@@ -60,14 +60,14 @@ fn join<'a>(
     }
 }
 
-/// The text with single spaces and harmless characters, cut after a whole word.
+/// Collapses spaces, escapes unsafe characters, and cuts the text after a whole word.
 fn cut(text: &str) -> String {
     let (mut line, mut length) = (String::new(), 0);
-    // Line breaks are no spaces here: what stands on a line of its own must not look like one.
+    // Line breaks are escaped instead, so that text after one does not look like a separate message.
     for word in text.split([' ', '\t']).filter(|word| !word.is_empty()) {
-        let word: String = word.chars().map(harmless).collect();
+        let word: String = word.chars().map(escape).collect();
         let longer = length + usize::from(length > 0) + word.chars().count();
-        if longer > LONGEST - 2 {
+        if longer > MAX_LENGTH - 2 {
             line.push_str(if line.is_empty() { "…" } else { " …" });
             return line;
         }
@@ -80,11 +80,11 @@ fn cut(text: &str) -> String {
     line
 }
 
-/// A character, escaped where it would steer a terminal.
-fn harmless(c: char) -> String {
-    let steers =
+/// Escapes a character that could control a terminal.
+fn escape(c: char) -> String {
+    let is_unsafe =
         c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if steers { c.escape_default().to_string() } else { c.to_string() }
+    if is_unsafe { c.escape_default().to_string() } else { c.to_string() }
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_three_forms_hold_the_reason() {
+    fn the_reason_is_found_in_all_three_forms() {
         for (body, text) in [
             (r#"{"detail": "Valid states for operation: executing."}"#, Some("Valid states for operation: executing.")),
             (r#"["Project 'x' is expired."]"#, Some("Project 'x' is expired.")),
@@ -113,16 +113,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_one_harmless_line() {
+    fn a_reason_is_one_escaped_line() {
         let body = serde_json::json!(["a\n\n0 to do, 0 held\u{1b}[2J\u{202e}"]).to_string();
         assert_eq!(reason(body.as_bytes()).unwrap(), r"a\n\n0 to do, 0 held\u{1b}[2J\u{202e}");
     }
 
     #[test]
-    fn a_long_reason_ends_after_a_whole_word() {
+    fn a_long_reason_is_cut_after_a_whole_word() {
         let body = serde_json::json!({"detail": "whole words only ".repeat(100)}).to_string();
         let text = reason(body.as_bytes()).unwrap();
-        assert!((280..=LONGEST).contains(&text.chars().count()), "{text}");
+        assert!((280..=MAX_LENGTH).contains(&text.chars().count()), "{text}");
         let words = text.strip_suffix(" …").unwrap();
         assert!(words.split(' ').all(|word| ["whole", "words", "only"].contains(&word)), "{text}");
         assert_eq!(reason(serde_json::json!(["x".repeat(5000)]).to_string().as_bytes()).unwrap(), "…");

@@ -1,4 +1,4 @@
-//! Whether the token's user may call what callbacks call. Waldur grants `approve_by_provider`, `reject_by_provider`,
+//! Whether the user of a token may call the actions that callbacks need. Waldur grants `approve_by_provider`, `reject_by_provider`,
 //! `set_state_done` and `set_state_erred` to staff, and to roles in the organization that provides the offering.
 
 use std::collections::BTreeSet;
@@ -6,17 +6,17 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// What helps where callbacks are refused.
+/// The remedy for refused callbacks.
 pub const OWNER_NEEDED: &str =
     "use the token of an owner (CUSTOMER.OWNER) of the organization that provides the offering";
-/// How to find out what reading cannot show.
+/// How to test permissions that read requests do not show.
 pub const TEST_APPROVAL: &str = "test it: order something of a test project and let `approve_by_provider` be called; \
                                  403 means that the token may not";
 
-/// The role that Waldur's own configuration grants the approval of orders.
+/// The role that may approve orders in Waldur's default configuration.
 const OWNER: &str = "CUSTOMER.OWNER";
-/// The roles of those who see the resources and orders of an offering, but may not approve these. Waldur grants the second, in the
-/// organization that provides the offering, to everybody who gets the first.
+/// Roles that can see the resources and orders of an offering, but may not approve orders. Waldur grants the second one, in the
+/// organization that provides the offering, to every user who gets the first one.
 const MANAGERS: [&str; 2] = ["OFFERING.MANAGER", "CUSTOMER.MANAGER"];
 
 /// The user that a token belongs to, as `/api/users/me/` describes it.
@@ -37,34 +37,34 @@ struct Role {
     scope_uuid: Option<Uuid>,
 }
 
-/// Whether callbacks with a token can succeed, as far as reading shows; each with a sentence about the user.
+/// Whether callbacks with a token can succeed, as far as read requests show; each with a sentence about the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Callbacks {
-    /// For all offerings.
+    /// Allowed for all offerings.
     Allowed(String),
-    /// Not known for some of the offerings; see [`TEST_APPROVAL`].
+    /// Unknown for some of the offerings; see [`TEST_APPROVAL`].
     Unknown(String),
-    /// Waldur answers 403 for at least one of the offerings; see [`OWNER_NEEDED`].
+    /// Waldur returns 403 for at least one of the offerings; see [`OWNER_NEEDED`].
     Refused(String),
 }
 
-/// Whether a user may approve the orders of an offering, as far as reading can tell.
+/// Whether a user may approve the orders of an offering, as far as read requests show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum MayApprove {
-    /// By this right.
+    /// Because of this role.
     Yes(&'static str),
-    /// The user has only this role, whose permissions are the site's own choice.
+    /// The user has only this role, whose permissions depend on Waldur's configuration.
     Unknown(String),
-    /// Waldur answers 403.
+    /// Waldur returns 403.
     No,
 }
 
 impl TokenUser {
-    /// The parameters of the request that this is read from. The token itself is not among the fields.
+    /// The fields to request. They do not include the token.
     pub const FIELDS: [&'static str; 4] = ["username", "is_staff", "is_support", "permissions"];
 
-    /// Whether callbacks for these offerings can succeed. Each has a name to show, and the UUIDs of the offering and of the
-    /// organization that provides it, or why these are not known.
+    /// Whether callbacks for these offerings can succeed. Each offering has a display name, and the UUIDs of the offering and of
+    /// the organization that provides it, or why they are unknown.
     pub fn callbacks<'a>(
         &self,
         offerings: impl IntoIterator<Item = (&'a str, Result<(Uuid, Uuid), String>)>,
@@ -96,7 +96,7 @@ impl TokenUser {
         Callbacks::Allowed(format!("the token's user {name} may approve orders ({rights})"))
     }
 
-    /// Whether the user may approve orders of the offering `offering`, which the organization `provider` provides.
+    /// Whether the user may approve orders of `offering`, which the organization `provider` provides.
     fn may_approve(&self, offering: Uuid, provider: Uuid) -> MayApprove {
         if self.is_staff {
             return MayApprove::Yes("staff");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn one_offering_whose_orders_are_refused_or_unknown_decides() {
+    fn one_refused_or_unknown_offering_determines_the_result() {
         let [offering, provider] = [1, 2].map(Uuid::from_u128);
         let role = json!({"role_name": "CUSTOMER.OWNER", "scope_type": "customer", "scope_uuid": provider});
         let owner: TokenUser = serde_json::from_value(json!({"username": "ann", "permissions": [role]})).unwrap();
