@@ -2,7 +2,7 @@
 
 import sys
 
-from rig import free_port, run, say, settings, target
+from rig import free_port, run, progress, settings, target
 
 # The newest set of packages that it works with.
 PACKAGES = [
@@ -16,7 +16,7 @@ def install():
     folder = target() / "benches" / "python-proxy"
     python, stamp = folder / "bin" / "python", folder / "packages"
     if not stamp.exists() or stamp.read_text().split() != PACKAGES:
-        say("installing the Python proxy …")
+        progress("installing the Python proxy …")
         run([sys.executable, "-m", "venv", "--clear", folder])
         run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
         stamp.write_text("\n".join(PACKAGES))
@@ -28,7 +28,7 @@ def start(on, python, simulator, **more):
     port = free_port()
     application = "waldur_cscs_hpc_storage.api.main:app"
     command = [python, "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", port]
-    environment = {**settings(simulator, simulator.said["staff"], auth=False), **more}
+    environment = {**settings(simulator, simulator.printed["staff"], auth=False), **more}
     program = on.start(command, environment)
     program.port = port
     return program

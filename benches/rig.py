@@ -39,7 +39,7 @@ def target():
 
 def build():
     """Builds the proxy and the simulator in release mode; returns the directory of the binaries."""
-    say("building (release) …")
+    progress("building (release) …")
     packages = ["--package", "hpc-storage-proxy", "--package", "simulator"]
     run(["cargo", "build", "--release", "--locked", "--quiet", *packages], cwd=ROOT)
     return target() / "release"
@@ -58,7 +58,7 @@ def packages(commands):
     if not missing:
         return
     sudo = [] if os.geteuid() == 0 else ["sudo"]
-    say(f"installing {' '.join(missing)} …")
+    progress(f"installing {' '.join(missing)} …")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *missing]):
         run([*sudo, "apt-get", *arguments], env=environment, stdout=subprocess.DEVNULL)
@@ -104,7 +104,7 @@ class Stage:
         return program
 
     def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None, world=None):
-        """Starts the simulated Waldur, HPC User API and Keycloak; `said` contains their URLs and tokens."""
+        """Starts the simulated Waldur, HPC User API and Keycloak; `printed` contains their URLs and tokens."""
         arguments = ["--world", world or f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
         if concurrency is not None:
             arguments += ["--concurrency", concurrency]
@@ -112,7 +112,7 @@ class Stage:
         # The token is the last line of the output.
         text = program.wait_for_log(r"Access token of a user, valid for a day:\n +\S+\n")
         find = lambda pattern: re.search(pattern, text).group(1)
-        program.said = {
+        program.printed = {
             "base": find(r"Waldur +(http\S+)/api/"),
             "hpc": find(r"HPC User API +(\S+)"),
             "keycloak": find(r"Keycloak +(\S+)"),
@@ -127,7 +127,7 @@ class Stage:
     def proxy(self, binaries, simulator, cpu=None, auth=False, **more):
         """Starts our proxy with the simulator as upstream, on a free port, stored in `port`."""
         port = free_port()
-        environment = {**settings(simulator, simulator.said["provider"], auth), **more}
+        environment = {**settings(simulator, simulator.printed["provider"], auth), **more}
         command = [binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"]
         program = self.start(command, environment, cpu)
         program.port = port
@@ -136,18 +136,18 @@ class Stage:
 
 def settings(simulator, waldur_token, auth):
     """Settings that both proxies support."""
-    said = simulator.said
+    printed = simulator.printed
     return {
-        "WALDUR_API_URL": said["base"] + "/api/",
+        "WALDUR_API_URL": printed["base"] + "/api/",
         "WALDUR_API_TOKEN": waldur_token,
         "STORAGE_SYSTEMS": json.dumps({name: name for name in SYSTEMS}),
-        "HPC_USER_API_URL": said["hpc"],
+        "HPC_USER_API_URL": printed["hpc"],
         "HPC_USER_CLIENT_ID": "hpc-client",
         "HPC_USER_CLIENT_SECRET": "hpc-secret",
-        "HPC_USER_OIDC_TOKEN_URL": said["token_url"],
+        "HPC_USER_OIDC_TOKEN_URL": printed["token_url"],
         "HPC_USER_OIDC_SCOPE": "openid",
-        "CSCS_KEYCLOAK_URL": said["keycloak"],
-        "CSCS_KEYCLOAK_REALM": said["realm"],
+        "CSCS_KEYCLOAK_URL": printed["keycloak"],
+        "CSCS_KEYCLOAK_REALM": printed["realm"],
         "DISABLE_AUTH": "false" if auth else "true",
     }
 
@@ -261,7 +261,7 @@ def pages(client, size=500, fresh=False):
 
 def requests(simulator, forget=False):
     """Returns the requests that the simulator received; with `forget`, clears them instead."""
-    with contextlib.closing(http.client.HTTPConnection(urlsplit(simulator.said["base"]).netloc)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(simulator.printed["base"]).netloc)) as connection:
         connection.request("DELETE" if forget else "GET", "/_simulator/requests")
         body = connection.getresponse().read()
     return None if forget else json.loads(body)
@@ -339,6 +339,6 @@ def table(heads, rows):
     print(flush=True)
 
 
-def say(text):
+def progress(text):
     """Prints progress to standard error, separate from the results."""
     print(text, file=sys.stderr, flush=True)
