@@ -52,7 +52,7 @@ pub(crate) fn map<T: DeserializeOwned + Default>(field: &'static str, raw: Raw<'
         None => Ok(T::default()),
         // serde would also read a struct from a list, element by element.
         Some(raw) if raw.get().starts_with('{') => {
-            read(raw).map_or_else(|| malformed(field, "holds a key twice or is not readable"), Ok)
+            read(raw).map_or_else(|| malformed(field, "has a duplicate key or cannot be parsed"), Ok)
         }
         Some(_) => malformed(field, "is not a map"),
     }

@@ -190,7 +190,7 @@ impl Order {
             return field::malformed("order_in_progress", "is not a map");
         }
         let Ok(record) = serde_json::from_str::<OrderRecord<'_>>(raw.get()) else {
-            return field::malformed("order_in_progress", "holds a key twice or is not readable");
+            return field::malformed("order_in_progress", "has a duplicate key or cannot be parsed");
         };
         let state_name = field::optional_text("order_in_progress.state", record.state)?;
         let state = match state_name.as_deref() {

@@ -269,7 +269,7 @@ impl Resource {
         let Ok(record) = serde_json::from_str::<Record<'_>>(raw.get()) else {
             let key = serde_json::from_str::<Key<'_>>(raw.get()).ok();
             let uuid = key.and_then(|key| field::uuid("uuid", key.uuid).ok());
-            return Err(unreadable(uuid, "holds a key twice or is not readable"));
+            return Err(unreadable(uuid, "has a duplicate key or cannot be parsed"));
         };
         let uuid = field::uuid("uuid", record.uuid);
         uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|fault| {

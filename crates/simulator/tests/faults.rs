@@ -168,8 +168,8 @@ async fn a_shell_can_set_and_clear_faults() {
 
     let wrong = client().post(&faults).body(r#"{"route": "*", "fault": {"kind": "earthquake"}}"#).send().await.unwrap();
     assert_eq!(wrong.status(), 400);
-    let told: Value = wrong.json().await.unwrap();
-    assert!(told["detail"].as_str().unwrap().contains("earthquake") && told["example"].is_object());
+    let answer: Value = wrong.json().await.unwrap();
+    assert!(answer["detail"].as_str().unwrap().contains("earthquake") && answer["example"].is_object());
 
     let log: Value =
         client().get(format!("{}/_simulator/requests", sim.base_url())).send().await.unwrap().json().await.unwrap();
@@ -178,9 +178,9 @@ async fn a_shell_can_set_and_clear_faults() {
 
     let before = sim.realm().kids();
     let rotate = format!("{}/_simulator/rotate-keys", sim.base_url());
-    let told: Value = client().post(rotate).send().await.unwrap().json().await.unwrap();
-    assert_eq!(told["kept_old"], false);
-    assert_eq!(sim.realm().kids(), [told["kid"].as_str().unwrap()]);
+    let answer: Value = client().post(rotate).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["kept_old"], false);
+    assert_eq!(sim.realm().kids(), [answer["kid"].as_str().unwrap()]);
     assert_ne!(sim.realm().kids(), before);
 }
 

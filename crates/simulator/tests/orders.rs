@@ -175,7 +175,7 @@ async fn a_shell_can_order() {
         let response = client.post(url).body(body.to_string()).send().await.unwrap();
         (response.status().as_u16(), response.json::<Value>().await.unwrap())
     };
-    for (wish, state) in [
+    for (request, state) in [
         (
             json!({ "order": "create", "offering": "vast", "project": "mch-p1", "slug": "new", "limits": { "storage": 1 } }),
             "Creating",
@@ -187,9 +187,9 @@ async fn a_shell_can_order() {
         ),
         (json!({ "order": "terminate", "resource": "vast-scratch-10" }), "Terminating"),
     ] {
-        let (status, told) = order(wish.clone()).await;
-        assert_eq!((status, &told["state"]), (201, &json!("pending-provider")), "{wish}: {told}");
-        let id = told["resource"].as_str().unwrap().parse::<Uuid>().unwrap();
+        let (status, answer) = order(request.clone()).await;
+        assert_eq!((status, &answer["state"]), (201, &json!("pending-provider")), "{request}: {answer}");
+        let id = answer["resource"].as_str().unwrap().parse::<Uuid>().unwrap();
         assert_eq!(sim.world(|world| world.resources[&id].text("state").to_owned()), state);
     }
     let waiting = json!({ "order": "terminate", "resource": "vast-scratch-11", "pending_consumer": true });

@@ -221,7 +221,7 @@ async fn an_outage_closes_connections_and_the_port_is_reused() {
     assert_eq!(client.get(&url).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     sim.stop();
     assert!(client.get(&url).send().await.is_err());
-    assert!(self::client().get(&url).send().await.unwrap_err().is_connect(), "nobody listens");
+    assert!(self::client().get(&url).send().await.unwrap_err().is_connect(), "the port is closed");
     sim.restart().unwrap();
     assert_eq!(client.get(&url).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(sim.requests().len(), 2);
