@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL};
 
-use super::{EXIT_FAILURE, Failure, out};
+use super::out::{self, Page};
+use super::{EXIT_FAILURE, Failure};
 use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::lease::Leases;
@@ -40,13 +41,13 @@ impl Outcome {
         row
     }
 
-    fn line(&self, what: &str) -> String {
+    fn show(&self, what: &str, page: &mut Page) {
         let mark = match self {
-            Self::Ok(_) => "ok    ",
-            Self::Warning(_) => "warn  ",
+            Self::Ok(_) => "ok",
+            Self::Warning(_) => "warn",
             Self::Failed(_) => "FAILED",
         };
-        format!("{mark}  {what}: {}\n", out::harmless(self.detail()))
+        page.marked(mark, &format!("{what}: {}", self.detail()));
     }
 }
 
@@ -109,9 +110,11 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     if json {
         out::print_json(&rows.iter().map(|(what, outcome)| outcome.json(what)).collect::<Vec<_>>())?;
     } else {
+        let mut page = Page::new();
         for (what, outcome) in &rows {
-            out::print(&outcome.line(what))?;
+            outcome.show(what, &mut page);
         }
+        page.print()?;
     }
     let failed = rows.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
     if failed { Err(Failure { code: EXIT_FAILURE, text: String::new() }) } else { Ok(()) }

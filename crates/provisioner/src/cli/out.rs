@@ -42,6 +42,11 @@ impl Page {
         self.wrapped(&format!("{:<11} ", harmless(label)), &" ".repeat(12), text);
     }
 
+    /// The result of a check, after its mark.
+    pub(super) fn marked(&mut self, mark: &str, text: &str) {
+        self.wrapped(&format!("{mark:<6}  "), &" ".repeat(8), text);
+    }
+
     fn wrapped(&mut self, first: &str, next: &str, text: &str) {
         let text = harmless(text);
         if let Some(width) = self.width {

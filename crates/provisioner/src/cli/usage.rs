@@ -60,16 +60,19 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, f
     // Waldur refuses the usage of what has ended since the newest reading.
     let (survey, notes) = site.look(fresh || report)?;
     out::notes(&notes);
-    let (mut rows, mut failed) = (Vec::new(), 0);
+    let (mut rows, mut reported, mut failed) = (Vec::new(), 0, 0);
     for system in &site.systems {
         for (row, status) in in_use(site, &survey, system, &mut failed) {
             // Waldur takes usage in these states alone (400).
             let reportable = matches!(status, Status::Active | Status::Updating | Status::Removing);
             if let (true, true, Some(usage)) = (report, reportable, row.usage) {
                 let amount = hundredths(usage.space.0, row.terabyte.bytes());
-                if let Err(fault) = site.source.report_usage(row.resource, &site.settings.usage_component, amount) {
-                    out::tell(&format!("{}: {fault}", row.path));
-                    failed += 1;
+                match site.source.report_usage(row.resource, &site.settings.usage_component, amount) {
+                    Ok(()) => reported += 1,
+                    Err(fault) => {
+                        out::tell(&format!("{}: {fault}", row.path));
+                        failed += 1;
+                    }
                 }
             }
             rows.push(row);
@@ -85,12 +88,16 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, f
     if json {
         out::print_json(&rows)?;
     } else {
-        shown(&rows, &site.systems).print()?;
+        let mut page = shown(&rows, &site.systems);
+        if report {
+            page.line(0, &format!("{reported} reported to Waldur."));
+        }
+        page.print()?;
     }
     if failed == 0 {
         Ok(())
     } else {
-        Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or told") })
+        Err(Failure { code: EXIT_FAILURE, text: format!("{failed} could not be read or reported") })
     }
 }
 

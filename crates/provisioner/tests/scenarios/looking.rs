@@ -141,7 +141,7 @@ fn usage_is_shown_and_reported() {
     site.run(&["usage", "--report"]).ends_with(1).told("--report needs waldur.api_url and waldur.api_token");
     site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
     site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
-    site.run(&["usage", "--report"]).ends_with(0);
+    site.run(&["usage", "--report"]).ends_with(0).says("1 reported to Waldur.");
     let reported = site.simulator.world(|world| world.usages.clone());
     assert_eq!(reported.len(), 1);
     assert_eq!((reported[0].resource, &*reported[0].component), (made.resource, "storage"));
@@ -149,12 +149,12 @@ fn usage_is_shown_and_reported() {
 
     // Waldur takes none of a resource that is erred, which is shown all the same.
     site.simulator.world(|world| world.resources.get_mut(&made.resource).unwrap().set("state", "Erred"));
-    site.run(&["usage", "--report"]).ends_with(0).says(PATH);
+    site.run(&["usage", "--report"]).ends_with(0).says(PATH).says("0 reported to Waldur.");
     site.simulator.world(|world| world.resources.get_mut(&made.resource).unwrap().set("state", "OK"));
 
     site.set("PROVISIONER_USAGE_COMPONENT", "moons");
     let said = site.run(&["usage", "--report"]).ends_with(1).told(PATH).told("400");
-    assert!(said.err.contains("1 could not be read or told"), "{}", said.err);
+    assert!(said.err.contains("1 could not be read or reported"), "{}", said.err);
 }
 
 #[test]
