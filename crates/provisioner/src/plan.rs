@@ -380,7 +380,7 @@ fn outcome(case: &Case, policy: Policy) -> Outcome {
     };
     let Some(order) = &case.resource.order else { return without_order(case, seen, policy) };
     if order.state == OrderState::Other {
-        return hold(Hold::Waiting, "its order waits for somebody else than the provider, in Waldur");
+        return hold(Hold::Waiting, "its order waits for another party's approval in Waldur");
     }
     match (order.offering, order.kind) {
         (Offering::Other, _) => hold(

@@ -74,7 +74,7 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
         page.line(0, &format!("{} to {}.", cases.len(), decision.name()));
         page.print()?;
         if !cases.is_empty() && !confirmed(&format!("{} all of these?", decision.name())) {
-            return Err(failure(format!("nothing was done: say --yes to {} all of them", decision.name())));
+            return Err(failure(format!("nothing was done: give --yes to {} all of them", decision.name())));
         }
         seen = Some(cases.iter().map(|case| case.resource.id).collect());
     }
@@ -177,7 +177,7 @@ impl Decision {
     /// What comes next.
     fn next(self) -> &'static str {
         match self {
-            Self::Adopt => "marked; the next pass makes it as an order says, or shows what differs from the document",
+            Self::Adopt => "marked; the next pass carries out its order, or shows what differs from the document",
             Self::Restore { .. } => "there again, as in the document",
         }
     }

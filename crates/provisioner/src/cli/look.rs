@@ -103,7 +103,7 @@ pub(super) fn explain(site: &Site, name: &str, json: bool, fresh: bool) -> Resul
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
     match &case.wanted {
         Ok(wanted) => line("Wanted", format!("{}, project ID {}", wanted.describe(terabyte), wanted.project)),
-        Err(refusal) => line("Wanted", format!("nothing can be: {}", refusal.reason)),
+        Err(refusal) => line("Wanted", format!("unknown: {}", refusal.reason)),
     }
     line("Storage", seen(case, terabyte));
     for task in &plan.tasks {
@@ -174,11 +174,11 @@ pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failu
 fn order(case: &Case) -> String {
     case.resource.order.as_ref().map_or("no order in progress".into(), |order| {
         let state = match order.state {
-            OrderState::PendingProvider => "pending-provider",
-            OrderState::Executing => "executing",
-            OrderState::Other => "another one, not the provider's",
+            OrderState::PendingProvider => "in state pending-provider",
+            OrderState::Executing => "in state executing",
+            OrderState::Other => "that waits for another party's approval",
         };
-        format!("{:?} order {} in state {state}, offering of type {:?}", order.kind, order.id, order.offering)
+        format!("{:?} order {} {state}, offering of type {:?}", order.kind, order.id, order.offering)
     })
 }
 
@@ -197,7 +197,7 @@ fn seen(case: &Case, terabyte: Terabyte) -> String {
             present.mode.0,
             present.uid,
             present.gid,
-            present.usage.map_or("usage: see `usage`".into(), |usage| format!(
+            present.usage.map_or("usage shown by `usage`".into(), |usage| format!(
                 "uses {}, {} inodes",
                 terabyte.amount(usage.space),
                 usage.inodes.0

@@ -90,8 +90,8 @@ pub(super) fn plan(
     }
     let asks = plan.held.iter().filter(|held| held.hold == Hold::Asks).count();
     if asks > 0 {
-        let remedy = "`plan --out FILE` has them among what is to be done.";
-        page.line(0, &format!("{asks} of them go only with --yes-to-many; {remedy}"));
+        let remedy = "`plan --out FILE` includes what is held (asks); `apply FILE --yes-to-many` carries it out.";
+        page.line(0, &format!("{asks} held (asks): {remedy}"));
     }
     let all = survey.cases.len();
     let (to_do, held) = (plan.tasks.len(), plan.held.len());

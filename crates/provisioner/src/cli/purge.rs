@@ -117,10 +117,10 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
         let verb = match (yes, rules.enabled) {
             (true, _) => "deleted",
             (false, true) => "would be deleted (--yes deletes)",
-            (false, false) => "would be deleted, but purge.enabled is off",
+            (false, false) => "would be deleted if purge.enabled were on",
         };
         let refusals = if refused.is_empty() { String::new() } else { format!(", {} refused", refused.len()) };
-        out::print(&format!("{} {verb}, {waiting} more are due{refusals}.\n", due.len() - failed.len()))?;
+        out::print(&format!("{} {verb}, {waiting} left for the next call{refusals}.\n", due.len() - failed.len()))?;
     }
     if failed.is_empty() && refused.is_empty() {
         Ok(())

@@ -160,10 +160,11 @@ impl Told {
         }
         for ((system, hold), (count, reason)) in held.iter().filter(|(key, told)| self.held.get(*key) != Some(told)) {
             let kind = format!("{hold:?}").to_lowercase();
+            let first = if *count == 1 { "" } else { ", the first one" };
             if matches!(hold, Hold::Fault | Hold::Asks | Hold::Conflict | Hold::Declined) {
-                warn!(system, count, "held ({kind}): {reason}");
+                warn!(system, count, "held ({kind}){first}: {reason}");
             } else {
-                info!(system, count, "held ({kind}), the first for: {reason}");
+                info!(system, count, "held ({kind}){first}: {reason}");
             }
         }
         for (system, hold) in self.held.keys().filter(|key| !held.contains_key(*key)) {

@@ -47,7 +47,7 @@ pub(super) fn apply(
         }
         if let Some(reason) = asks(site, &survey, saved).filter(|_| !yes_to_many) {
             return Err(failure(format!(
-                "nothing was done, for the plan asks: say --yes-to-many if it is meant. {reason}"
+                "nothing was done, since the plan needs a confirmation (--yes-to-many): {reason}"
             )));
         }
         let (ours, all) = (saved.resources(), plan.tasks.len());

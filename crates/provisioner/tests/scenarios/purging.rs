@@ -71,7 +71,7 @@ fn no_more_than_allowed_is_deleted_by_one_call() {
         ended(&site, number);
     }
     age(&site, 2);
-    site.run(&["purge", "--yes"]).ends_with(0).says("2 deleted, 1 more are due");
+    site.run(&["purge", "--yes"]).ends_with(0).says("2 deleted, 1 left for the next call");
     assert_eq!(site.trash(SLURM).len(), 1);
 }
 
@@ -137,7 +137,7 @@ fn a_wrong_clock_deletes_nothing() {
     // As if the clock had been 26 years back when it was retired.
     age(&site, 26 * 365);
     for _ in 0..2 {
-        let said = site.run(&["purge", "--yes"]).ends_with(1).says("0 deleted, 0 more are due, 1 refused");
+        let said = site.run(&["purge", "--yes"]).ends_with(1).says("0 deleted, 0 left for the next call, 1 refused");
         said.told(&ended.resource.to_string()).told("its directory was changed on 20").told("by its name");
     }
     assert_eq!(site.trash(SLURM).len(), 1);
