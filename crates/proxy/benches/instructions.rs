@@ -1,6 +1,6 @@
-//! One piece of work, once, for counting its instructions: `benches/instructions` runs it under callgrind.
+//! Runs each part of a refresh once, to count its instructions: `benches/instructions` runs this program under callgrind.
 //!
-//! Each piece is a function of its own, named `measured_…`.
+//! Each part is a separate function, named `measured_…`.
 
 #[path = "catalogue/world.rs"]
 mod world;
@@ -15,7 +15,7 @@ use world::{World, records, world};
 
 const RESOURCES: usize = 1_000;
 
-/// Selecting is so little that it is done this often.
+/// Selecting is so fast that it is repeated.
 const SELECTIONS: usize = 100;
 
 fn main() {
@@ -24,13 +24,13 @@ fn main() {
     let catalogue = measured_build(&world);
     let index = catalogue.index.clone();
     let snapshot = measured_render(catalogue);
-    // For the allocator: what it puts off until a larger allocation is not to be counted.
+    // Let the allocator do its deferred work before the measurement.
     black_box(select(&index, &snapshot));
     measured_select(&index, &snapshot);
     black_box(measured_parse(&records));
 }
 
-// Callgrind counts in these functions alone, so they have to stay functions.
+// Callgrind counts only in these functions, so they must not be inlined.
 
 #[inline(never)]
 fn measured_parse(records: &[Box<RawValue>]) -> Vec<Resource> {
@@ -44,9 +44,9 @@ fn measured_build(world: &World) -> Catalogue<'_> {
 }
 
 #[inline(never)]
-#[expect(clippy::expect_used, reason = "an item has nothing that JSON cannot say")]
+#[expect(clippy::expect_used, reason = "an item is always valid JSON")]
 fn measured_render(catalogue: Catalogue<'_>) -> Snapshot {
-    Snapshot::render(black_box(catalogue), Vec::new(), None).expect("a catalogue that can be rendered")
+    Snapshot::render(black_box(catalogue), Vec::new(), None).expect("a catalogue can be rendered")
 }
 
 #[inline(never)]
@@ -56,7 +56,7 @@ fn measured_select(index: &Index, snapshot: &Snapshot) {
     }
 }
 
-/// A page of all items, and what a filter selects.
+/// A page of all items, and of a filter.
 fn select(index: &Index, snapshot: &Snapshot) -> usize {
     let filter = Filter { storage_system: Some("vast".into()), status: Some(Status::Active), ..Filter::default() };
     snapshot.page(&Filter::default(), RESOURCES / 2, 100).total + index.select(&filter).items.len()

@@ -1,6 +1,6 @@
-//! What a pass asks of the kernel, in its order, and nothing else; `strace -f -c` shows the same counts for both.
+//! The system calls of a pass, in the same order, and nothing else; `strace -f -c` shows the same counts for both.
 //!
-//! Names and lines of the journal are made beforehand; the lines are as long as those of a pass.
+//! Names and journal lines are prepared before the measurement; the lines are as long as those of a pass.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,15 +15,15 @@ use crate::{Result, Took};
 
 const MARK: &str = "user.hpc-storage.resource";
 const LIMITS: &str = "user.hpc-storage.limits";
-/// Bytes of the journal's lines.
+/// Lengths of journal lines in bytes.
 const BEGUN: usize = 487;
 const CALL: usize = 243;
 const EFFECT: usize = 250;
 const ENDED: usize = 190;
-/// Calls of which there are two lines: approval, then back-end id and `done`.
+/// Number of calls with two lines each: first approval, later backend ID and `done`.
 const LATER_CALLS: usize = 2;
 
-/// What is made for one resource.
+/// The prepared names of one resource.
 struct Work {
     path: String,
     parents: [String; 3],
@@ -43,12 +43,12 @@ fn work(world: &World) -> Vec<Work> {
     world.names().map(one).collect()
 }
 
-/// The limits' text is as long as a pass's.
+/// As long as the limits of a pass.
 fn limits() -> String {
     "x".repeat(101)
 }
 
-/// All are made.
+/// Creates all directories.
 pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
     let (root, state) = (folder.join("root"), folder.join("state"));
     let (work, limits) = (work(world), limits());
@@ -107,7 +107,7 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
     Ok(Took { survey, all: start.elapsed().as_secs_f64() })
 }
 
-/// All are there: they are looked at. A pass before has made them.
+/// Reads all directories, which an earlier pass has created.
 pub(crate) fn settled(world: &World, folder: &Path) -> Result<Took> {
     let (root, work) = (folder.join("root"), work(world));
     let began = Instant::now();
@@ -116,21 +116,20 @@ pub(crate) fn settled(world: &World, folder: &Path) -> Result<Took> {
     Ok(Took { survey: took, all: took })
 }
 
-/// The survey: the root is ready, then each is looked for.
+/// The survey: checks the root, then looks up each directory.
 fn look(root: &Path, work: &[Work]) -> Result<()> {
     let _ = rustix::fs::fgetxattr(open(root)?, LIMITS, &mut [0; 512][..]);
     let root = open(root)?;
     if work.first().is_some_and(|first| below(&root, &first.path).is_err()) {
         let _ = below(&root, ".trash");
-        return work
-            .iter()
-            .skip(1)
-            .try_for_each(|one| below(&root, &one.path).map_or(Ok(()), |_| Err("it is there".into())));
+        return work.iter().skip(1).try_for_each(|one| {
+            below(&root, &one.path).map_or(Ok(()), |_| Err("the directory already exists".into()))
+        });
     }
     work.iter().try_for_each(|one| read_back(&root, one))
 }
 
-/// Nobody has put anything into what was made aside.
+/// Checks that the new directory is still empty.
 fn is_bare(directory: &OwnedFd) -> Result<()> {
     for entry in Dir::read_from(directory)? {
         entry?;
@@ -140,7 +139,7 @@ fn is_bare(directory: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Put in place, and seen to be that one.
+/// Moves the directory into place, and checks that the path leads to it.
 fn rename(directory: &OwnedFd, above: &OwnedFd, [old, new]: [&str; 2]) -> Result<()> {
     rustix::fs::renameat_with(above, old, above, new, RenameFlags::NOREPLACE)?;
     rustix::fs::fstat(directory)?;

@@ -1,8 +1,8 @@
-//! One pass of the posix driver over many resources, beside a bare loop of the same system calls.
+//! One pass of the posix driver over many resources, and a bare loop of the same system calls.
 //!
 //! `cargo bench --package hpc-storage-provisioner --bench pass -- FOLDER RESOURCES AT_ONCE KIND WHAT ROUNDS`: KIND is `pending`
-//! (all are to be made) or `settled` (all are as they should be), WHAT is `pass`, `bare`, or `both` in turns. Each
-//! measurement is a line of JSON, in seconds.
+//! (all must be created) or `settled` (all are in the desired state), WHAT is `pass`, `bare`, or `both`, alternating. Prints
+//! each measurement as a line of JSON, in seconds.
 
 mod bare;
 mod world;
@@ -30,14 +30,14 @@ use world::World;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What is measured.
+/// Parameters of the benchmark.
 struct Bench {
     folder: PathBuf,
     world: World,
     at_once: usize,
 }
 
-/// Seconds of a pass and of its two halves.
+/// Duration of a pass and of its two halves, in seconds.
 struct Took {
     survey: f64,
     all: f64,
@@ -45,7 +45,7 @@ struct Took {
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    // `cargo bench` and `cargo test --benches` run every bench: without a folder there is nothing to be done.
+    // `cargo bench` and `cargo test --benches` run every benchmark: without a directory there is nothing to do.
     if arguments.is_empty() {
         return Ok(());
     }
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
 }
 
 impl Bench {
-    /// One measurement, in a folder of its own that is gone afterwards.
+    /// Runs one measurement in its own temporary directory.
     fn round(&self, kind: &str, part: &str) -> Result<Took> {
         let folder = self.folder.join("round");
         std::fs::create_dir_all(folder.join("root"))?;
@@ -78,7 +78,7 @@ impl Bench {
         if kind == "settled" {
             self.pass(&folder, [self.world.pending(), self.world.executing()].into())?;
         }
-        // What came before is not to be paid for here.
+        // Do not measure the writing of earlier data.
         rustix::fs::sync();
         let took = match (part, kind) {
             ("pass", "pending") => self.pass(&folder, [self.world.pending(), self.world.executing()].into())?,
@@ -91,7 +91,7 @@ impl Bench {
         Ok(took)
     }
 
-    /// A whole pass of a program that has begun already; the documents are what it reads, one after the other.
+    /// Runs a whole pass of a running program, which reads the documents in order.
     fn pass(&self, folder: &Path, documents: Vec<Document>) -> Result<Took> {
         let pending = documents.len() > 1;
         let clock = Clock::system();

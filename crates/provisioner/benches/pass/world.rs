@@ -1,14 +1,13 @@
-//! What the proxy would publish: projects of a hundred customers, all in the same state.
+//! The document of the proxy: projects of a hundred customers, all in the same state.
 
 use provisioner::document::{
     Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, Quotas, Resource, Status,
 };
 use uuid::Uuid;
 
-/// How many customers there are.
 pub(crate) const CUSTOMERS: usize = 100;
 
-/// So many projects.
+/// A number of projects.
 pub(crate) struct World {
     pub(crate) count: usize,
 }
@@ -33,10 +32,10 @@ impl World {
         self.document(Status::Active, None)
     }
 
-    /// UUIDs, each with the customer's and the project's name.
+    /// UUIDs, each with the name of the customer and of the project.
     pub(crate) fn names(&self) -> impl Iterator<Item = (Uuid, String, String)> {
         (0..self.count).map(|n| {
-            // Spread as real ones are.
+            // Spread over all bits, like real UUIDs.
             let id = Uuid::from_u128((n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
             (id, format!("customer-{}", n % CUSTOMERS), format!("project-{n}"))
         })

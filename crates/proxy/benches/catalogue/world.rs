@@ -1,4 +1,4 @@
-//! Records of Waldur as its list holds them, with what belongs to them: the same every time.
+//! Records as in Waldur's lists, with customers and identities. Deterministic.
 
 use catalog::{Customer, Customers, Identities, InodeRule, Policy, Resource, System};
 use serde_json::json;
@@ -8,11 +8,11 @@ use uuid::Uuid;
 const SYSTEMS: [&str; 3] = ["capstor", "vast", "iopsstor"];
 const DATA_TYPES: [&str; 4] = ["store", "scratch", "archive", "users"];
 const ORDER_STATES: [&str; 3] = ["pending-consumer", "pending-provider", "executing"];
-/// Resources of one project, and of one customer.
+/// Number of resources of one project, and of one customer.
 const OF_PROJECT: usize = 4;
 const OF_CUSTOMER: usize = 40;
 
-/// All that a catalogue is made of.
+/// The input of a catalogue.
 pub(crate) struct World {
     pub(crate) resources: Vec<Resource>,
     pub(crate) customers: Customers,
@@ -20,7 +20,7 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
 }
 
-/// A world with so many resources.
+/// A world with `count` resources.
 pub(crate) fn world(count: usize) -> World {
     let customers = (0..count.div_ceil(OF_CUSTOMER)).map(|number| {
         let customer = Customer { uuid: uuid(2, number), name: Some(format!("Customer {number}")) };
@@ -45,18 +45,18 @@ pub(crate) fn world(count: usize) -> World {
     }
 }
 
-/// So many records. Every tenth has options, every twentieth an order in progress.
+/// `count` records. Every tenth has options, every twentieth an order in progress.
 pub(crate) fn records(count: usize) -> Vec<Box<RawValue>> {
     (0..count).map(record).collect()
 }
 
-/// Reads records, all of which can be read.
-#[expect(clippy::expect_used, reason = "records that cannot be read are a fault of this file")]
+/// Parses valid records.
+#[expect(clippy::expect_used, reason = "an invalid record is a bug in this file")]
 pub(crate) fn parse(records: &[Box<RawValue>]) -> Vec<Resource> {
-    records.iter().map(|record| Resource::parse(record).expect("a record that can be read")).collect()
+    records.iter().map(|record| Resource::parse(record).expect("a valid record")).collect()
 }
 
-#[expect(clippy::expect_used, reason = "a literal of JSON has nothing that JSON cannot say")]
+#[expect(clippy::expect_used, reason = "a JSON literal is always valid JSON")]
 fn record(number: usize) -> Box<RawValue> {
     let system = number % SYSTEMS.len();
     let project = number / OF_PROJECT;
@@ -97,10 +97,10 @@ fn record(number: usize) -> Box<RawValue> {
         "backend_metadata": {},
         "order_in_progress": order,
     });
-    serde_json::value::to_raw_value(&record).expect("a record that can be written")
+    serde_json::value::to_raw_value(&record).expect("a record can be serialized")
 }
 
 fn uuid(kind: u128, number: usize) -> Uuid {
-    // Spread over all bits, as real ones are.
+    // Spread over all bits, like real UUIDs.
     Uuid::from_u128((kind << 64 | number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }
