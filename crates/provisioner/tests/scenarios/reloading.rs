@@ -30,7 +30,9 @@ fn a_wrong_secret_is_sent_once_and_a_new_one_counts_without_a_restart() {
 
     // An unusable file changes nothing.
     fs::write(&file, "").unwrap();
-    until("the file is refused", || work.running.said().contains("client-secret is empty; write the secret into it"));
+    until("the file is refused", || {
+        work.running.said().contains("client-secret is empty; write the secret into the file")
+    });
     assert_eq!(refusals(&site), 1);
 
     fs::write(&file, CLIENT_SECRET).unwrap();

@@ -62,7 +62,7 @@ fn every_command_names_all_faults_and_does_nothing() {
         for key in ["storage_systems", "waldur_api.api_url", "backend_settings.inode_hard_coefficient"] {
             assert!(ended.stderr.contains(&format!("  - {key}")), "{arguments:?}: {}", ended.stderr);
         }
-        assert!(ended.stderr.contains("3 faults") && ended.stderr.lines().count() == 4, "{}", ended.stderr);
+        assert!(ended.stderr.contains("3 errors") && ended.stderr.lines().count() == 4, "{}", ended.stderr);
     }
     let ended = site.run(&["check", "--json"]);
     assert_eq!(ended.code, Some(78));
