@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::document::{Document, Kind, Mode, OrderKind, Resource, Status};
+use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Seen, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
@@ -329,6 +329,11 @@ fn owner(resource: &Resource, site: &Site) -> Result<(u32, u32), Obstacle> {
     if real(uid) { Ok((uid, gid)) } else { Err(reserved("UID", uid)) }
 }
 
+/// The order in progress, if it is the provider's turn. What it asks for does not hold while a customer has yet to approve it.
+fn due_order(resource: &Resource) -> Option<&Order> {
+    resource.order.as_ref().filter(|order| order.state != OrderState::Other)
+}
+
 /// The desired mode: that of the order in progress, if it changes the mode.
 pub fn mode(resource: &Resource) -> Mode {
     asked_mode(resource).ok().flatten().unwrap_or(resource.mode)
@@ -336,7 +341,7 @@ pub fn mode(resource: &Resource) -> Mode {
 
 /// The mode that the order in progress asks for, if it does.
 fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
-    let asked = resource.order.as_ref().and_then(|order| order.new_options.as_ref()?.get("permissions"));
+    let asked = due_order(resource).and_then(|order| order.new_options.as_ref()?.get("permissions"));
     let Some(asked) = asked.filter(|asked| !asked.is_null()) else { return Ok(None) };
     asked.as_str().and_then(Mode::parse).map(Some).ok_or_else(|| {
         Obstacle::impossible("the order asks for permissions that are not three or four octal digits, as in \"2770\"")
@@ -354,7 +359,7 @@ fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
             Obstacle::person(detail)
         });
     }
-    let updates = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Update);
+    let updates = due_order(resource).is_some_and(|order| order.kind == OrderKind::Update);
     let new = resource.new_quotas.filter(|_| updates);
     let quotas = new
         .or(resource.quotas)
@@ -369,7 +374,7 @@ fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
 
 /// Whether the order in progress is one that sets quotas.
 fn asks_for_quotas(resource: &Resource) -> bool {
-    resource.order.as_ref().is_some_and(|order| matches!(order.kind, OrderKind::Create | OrderKind::Update))
+    due_order(resource).is_some_and(|order| matches!(order.kind, OrderKind::Create | OrderKind::Update))
 }
 
 #[cfg(test)]

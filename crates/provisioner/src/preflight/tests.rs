@@ -348,3 +348,21 @@ fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
         );
     }
 }
+
+#[test]
+fn an_order_that_awaits_the_customer_changes_nothing_yet() {
+    use crate::document::OrderState;
+    let mut resource = ordered(OrderKind::Update, Resource { status: Status::Active, ..resource(1, PROJECT) });
+    resource.new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });
+    if let Some(order) = &mut resource.order {
+        order.new_options = serde_json::json!({"permissions": "2750"}).as_object().cloned();
+    }
+    let of = |state| {
+        let mut resource = resource.clone();
+        resource.order.as_mut().unwrap().state = state;
+        let wanted = judged(&[resource]).pop().unwrap().unwrap();
+        (wanted.limits.space_hard().0, wanted.mode)
+    };
+    assert_eq!(of(OrderState::Other), (2_000_000_000_000, Mode(0o770)));
+    assert_eq!(of(OrderState::PendingProvider), (30_000_000_000_000, Mode(0o2750)));
+}
