@@ -1,7 +1,7 @@
 //! The description of the HTTP API: OpenAPI 3.1.
 //!
 //! What items say is described by the documentation of the catalogue's types, what surrounds them by [`bodies`]. The
-//! document is committed as `docs/openapi.json`; `/openapi.json`, the pages of [`crate::docs`] and the command line give
+//! document is committed as `docs/openapi.json`; `/openapi.json`, the pages `/docs` and `/redoc`, and the command line give
 //! the same text.
 //!
 //! Absent on purpose: health and metrics. They are for those who run the proxy, may be at another address than the API, and are
