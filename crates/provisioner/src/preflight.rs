@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Resource, Status};
+use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Quotas, Resource, Status};
 use crate::driver::{Seen, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
@@ -343,9 +343,18 @@ pub fn mode(resource: &Resource) -> Mode {
 fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
     let asked = due_order(resource).and_then(|order| order.new_options.as_ref()?.get("permissions"));
     let Some(asked) = asked.filter(|asked| !asked.is_null()) else { return Ok(None) };
-    asked.as_str().and_then(Mode::parse).map(Some).ok_or_else(|| {
-        Obstacle::impossible("the order asks for permissions that are not three or four octal digits, as in \"2770\"")
-    })
+    match asked.as_str() {
+        // Waldur's form sends an empty text for an option that is cleared.
+        Some(text) if !text.trim().is_empty() => Mode::parse(text).map(Some).ok_or_else(|| {
+            Obstacle::impossible(
+                "the order asks for permissions that are not three or four octal digits, as in \"2770\"",
+            )
+        }),
+        _ => Err(Obstacle::person(
+            "the order's new_options.permissions is empty or not text, so that it is not clear which permissions it asks for: \
+             look at the order in Waldur",
+        )),
+    }
 }
 
 /// The desired quotas: those of the order in progress, if it changes them. A number that nobody asked for is an obstacle, never
@@ -353,15 +362,18 @@ fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
 fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
     if let Some(problem) = &resource.quota_problem {
         let detail = problem.detail.clone();
-        return Err(if problem.zero_ordered && asks_for_quotas(resource) {
-            Obstacle::impossible(format!("the order asks for a quota of 0: {detail}"))
-        } else {
+        return Err(if !(problem.zero_ordered && asks_for_quotas(resource)) {
             Obstacle::person(detail)
+        } else if ordered_quotas(resource).is_some_and(|quotas| quotas.space.iter().all(|space| *space > 0.0)) {
+            Obstacle::person(format!(
+                "the proxy reports that the order asks for a quota of 0 ({detail}), but publishes other quotas for it: look at \
+                 the order in Waldur"
+            ))
+        } else {
+            Obstacle::impossible(format!("the order asks for a quota of 0: {detail}"))
         });
     }
-    let updates = due_order(resource).is_some_and(|order| order.kind == OrderKind::Update);
-    let new = resource.new_quotas.filter(|_| updates);
-    let quotas = new
+    let quotas = ordered_quotas(resource)
         .or(resource.quotas)
         .ok_or_else(|| Obstacle::person("the document has no quotas for it: look at its limits in Waldur"))?;
     let limits = || {
@@ -370,6 +382,15 @@ fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
         Limits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
     };
     limits().map_err(|error: NoLimits| Obstacle::person(format!("{error}: look at its limits and options in Waldur")))
+}
+
+/// The quotas that the order in progress asks for, as published.
+fn ordered_quotas(resource: &Resource) -> Option<Quotas> {
+    match due_order(resource)?.kind {
+        OrderKind::Update => resource.new_quotas,
+        OrderKind::Create => resource.quotas,
+        _ => None,
+    }
 }
 
 /// Whether the order in progress is one that sets quotas.

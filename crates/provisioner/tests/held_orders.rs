@@ -102,14 +102,15 @@ fn rejects(plan: &Plan) -> bool {
     plan.tasks.iter().flat_map(|task| &task.steps).any(|step| matches!(step, Step::Reject(_) | Step::Erred(_)))
 }
 
-/// Whether the order itself asks for something impossible: a limit of 0, or permissions that are not octal.
+/// Whether the order itself asks for something impossible: a limit of 0, or a text as permissions that is not octal.
 fn asks_for_the_impossible(record: &Value) -> bool {
     let order = &record["order_in_progress"];
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
     let zero = number(&order["limits"]["storage"]).is_some_and(|storage| storage.abs() < f64::EPSILON);
     let permissions = &order["attributes"]["new_options"]["permissions"];
     let octal = |text: &str| matches!(text.len(), 3 | 4) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    zero || !(permissions.is_null() || permissions.as_str().is_some_and(octal))
+    // A cleared option is an empty text.
+    zero || permissions.as_str().is_some_and(|text| !text.trim().is_empty() && !octal(text))
 }
 
 /// All places in a value, as JSON pointers.

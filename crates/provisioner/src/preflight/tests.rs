@@ -184,7 +184,7 @@ fn problem(zero_ordered: bool) -> QuotaProblem {
 #[test]
 fn only_what_the_order_itself_asks_for_is_impossible() {
     // The order's new options hold permissions that are none.
-    for odd in [serde_json::json!(700), serde_json::json!("rwx"), serde_json::json!("78")] {
+    for odd in ["rwx", "78", "0o770"] {
         let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
         if let Some(order) = &mut resource.order {
             order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
@@ -194,8 +194,9 @@ fn only_what_the_order_itself_asks_for_is_impossible() {
     }
     // The order's own limits say 0.
     for kind in [OrderKind::Create, OrderKind::Update] {
-        let zero = ordered(kind, Resource { quota_problem: Some(problem(true)), ..resource(1, PROJECT) });
-        let (kind, reason) = obstacle(zero);
+        let zero = Resource { quota_problem: Some(problem(true)), ..resource(1, PROJECT) };
+        let quotas = zero.quotas.filter(|_| kind == OrderKind::Update);
+        let (kind, reason) = obstacle(ordered(kind, Resource { quotas, ..zero }));
         assert!(kind == ObstacleKind::Impossible && reason.contains("asks for a quota of 0"), "{reason}");
     }
 }
@@ -234,6 +235,29 @@ fn everything_else_is_for_a_person_or_goes_away() {
                 assert_eq!(found, kind, "{resource:?}: {reason}");
             }
         }
+    }
+}
+
+/// A cleared option is an empty text, and what is no text is not read: neither literally asks for anything.
+#[test]
+fn permissions_that_are_cleared_or_unreadable_are_for_a_person() {
+    for odd in [serde_json::json!(""), serde_json::json!(" "), serde_json::json!(700), serde_json::json!(["770"])] {
+        let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
+        if let Some(order) = &mut resource.order {
+            order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
+        }
+        let (kind, reason) = obstacle(resource);
+        assert!(kind == ObstacleKind::Person && reason.contains("new_options.permissions"), "{odd}: {reason}");
+    }
+}
+
+#[test]
+fn a_quota_of_zero_that_the_document_itself_contradicts_is_for_a_person() {
+    let some = Some(Quotas { space: [2.0; 2], inodes: [1.0; 2] });
+    for (kind, quotas, new_quotas) in [(OrderKind::Create, some, None), (OrderKind::Update, None, some)] {
+        let lie = Resource { quota_problem: Some(problem(true)), quotas, new_quotas, ..resource(1, PROJECT) };
+        let (found, reason) = obstacle(ordered(kind, lie));
+        assert!(found == ObstacleKind::Person && reason.contains("publishes other quotas"), "{kind:?}: {reason}");
     }
 }
 
