@@ -3,15 +3,21 @@
 //! What an item says and cannot be understood makes that item [`Odd`]: it is held for a person, never guessed. What the
 //! document lacks as a whole makes it unreadable: a list that is not complete is no list.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
+
+/// The longest text about an item that is shown whole, in characters.
+const LONGEST_TEXT: usize = 1000;
+/// The longest path that is taken for one, in bytes: the kernel's `PATH_MAX`.
+const LONGEST_PATH: usize = 4096;
 
 /// All that the proxy publishes at one moment.
 #[derive(Debug, Clone, Default)]
@@ -177,7 +183,7 @@ pub enum OrderState {
     PendingProvider,
     /// Approved, not yet carried out.
     Executing,
-    /// Waits for somebody else, or is over.
+    /// Waits for another party: the customer, the project or a date.
     Other,
 }
 
@@ -270,15 +276,41 @@ struct Page<'a> {
     resources: Vec<&'a RawValue>,
     pagination: Pagination,
     #[serde(borrow, default)]
-    orders: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
+    orders: Option<Entries<'a>>,
     #[serde(borrow, default, rename = "quotaProblems")]
-    quota_problems: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    quota_problems: Entries<'a>,
     #[serde(borrow, default, rename = "resourceLinks")]
-    resource_links: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    resource_links: Entries<'a>,
     #[serde(borrow, default)]
     skipped: Vec<&'a RawValue>,
     #[serde(default)]
     mock_identities: bool,
+}
+
+/// The entries of a map in their order, also those whose key comes twice.
+#[derive(Default)]
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
 }
 
 /// What the document says of a resource in transition without an order.
@@ -456,15 +488,11 @@ struct Beside<'a> {
 
 /// The entries of a map by the item that they are for. A key that is no UUID is for no item that can be named: only itself is
 /// reported.
-fn by_item<'a>(
-    entries: BTreeMap<Cow<'a, str>, &'a RawValue>,
-    name: &str,
-    odd: &mut Vec<Odd>,
-) -> BTreeMap<Uuid, Option<&'a RawValue>> {
+fn by_item<'a>(entries: Entries<'a>, name: &str, odd: &mut Vec<Odd>) -> BTreeMap<Uuid, Option<&'a RawValue>> {
     let mut by_item = BTreeMap::new();
-    for (key, entry) in entries {
+    for (key, entry) in entries.0 {
         match Uuid::try_parse(&key) {
-            // One UUID in two spellings.
+            // One UUID twice, be it in two spellings.
             Ok(id) => _ = by_item.entry(id).and_modify(|entry| *entry = None).or_insert(Some(entry)),
             Err(_) => odd.push(Odd { id: None, reason: format!("a key of the map `{name}` is not a UUID") }),
         }
@@ -474,8 +502,16 @@ fn by_item<'a>(
 
 fn skipped(raw: &RawValue) -> Odd {
     match serde_json::from_str::<Skipped>(raw.get()) {
-        Ok(it) => Odd { id: it.item_id, reason: format!("{}: {}", it.error, it.detail) },
+        Ok(it) => Odd { id: it.item_id, reason: short(&format!("{}: {}", it.error, it.detail)) },
         Err(_) => Odd { id: None, reason: "an entry of the list `skipped` cannot be read".to_owned() },
+    }
+}
+
+/// A text of the proxy's, cut where it is longer than any that it writes: it is repeated in logs, in plans and to customers.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -486,7 +522,7 @@ fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, d
         Err(error) => {
             let id = serde_json::from_str::<Id>(raw.get()).ok().map(|id| id.item_id);
             *seen.entry(id.unwrap_or_default()).or_default() += usize::from(id.is_some());
-            document.odd.push(Odd { id, reason: format!("the item cannot be understood: {error}") });
+            document.odd.push(Odd { id, reason: short(&format!("the item cannot be understood: {error}")) });
             return;
         }
     };
@@ -498,6 +534,9 @@ fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, d
     let mode = Mode::parse(&item.permission.value).filter(|_| item.permission.permission_type == "octal");
     let Some(mode) = mode else { return odd("the permission is not three or four octal digits") };
     let (system, path) = (item.storage_system.key.to_lowercase(), item.mount_point.default);
+    if path.len() > LONGEST_PATH {
+        return odd("its path is longer than any that a system has");
+    }
     let kind = match item.target.target_type.as_str() {
         "tenant" | "customer" => return document.nodes.push(Node { system, path, mode }),
         "project" => Kind::Project,
@@ -511,7 +550,7 @@ fn take(raw: &RawValue, beside: &Beside<'_>, seen: &mut BTreeMap<Uuid, usize>, d
         return odd("the new quotas are not the four that they should be");
     };
     let order = match beside.orders.get(&id).map(|raw| raw.and_then(order)) {
-        Some(None) => return odd("the order in progress cannot be understood"),
+        Some(None) => return odd("the order in progress cannot be understood: its UUID, its state or its options"),
         Some(order) => order,
         None => None,
     };
@@ -581,7 +620,9 @@ impl QuotaProblem {
 /// An entry of `quotaProblems`. A code that is not known here is a problem all the same.
 fn quota_problem(raw: &RawValue) -> QuotaProblem {
     match serde_json::from_str::<WireProblem>(raw.get()) {
-        Ok(WireProblem { code, detail }) => QuotaProblem { zero_ordered: code == "zero_ordered", detail },
+        Ok(WireProblem { code, detail }) => {
+            QuotaProblem { zero_ordered: code == "zero_ordered", detail: short(&detail) }
+        }
         Err(_) => QuotaProblem::unreadable(),
     }
 }
@@ -600,7 +641,9 @@ fn order(raw: &RawValue) -> Option<Order> {
         state: match order.state.as_deref() {
             Some("pending-provider") => OrderState::PendingProvider,
             Some("executing") => OrderState::Executing,
-            _ => OrderState::Other,
+            Some("pending-consumer" | "pending-project" | "pending-start-date") => OrderState::Other,
+            // Nobody knows whose turn it is: a person looks.
+            _ => return None,
         },
         offering: match order.offering_type.as_deref() {
             Some("Marketplace.Slurm" | "Marketplace.SiteAgent") => Offering::SiteAgent,

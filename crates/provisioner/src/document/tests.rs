@@ -122,23 +122,46 @@ fn one_entry_that_cannot_be_read_costs_one_item() {
     };
     let key = |page: &mut Value| page["orders"]["no-uuid"] = json!({});
     let twice = |page: &mut Value| page["orders"][ID.replace('-', "")] = json!({"type": "Terminate"});
+    let same_key = |page: &mut Value| page["orders"]["same-key"] = json!({"type": "Terminate"});
+    let state = |page: &mut Value| page["orders"][ID]["state"] = json!("on-hold");
+    let no_state = |page: &mut Value| page["orders"][ID]["state"] = json!(null);
+    let long = |page: &mut Value| page["resources"][0]["mountPoint"]["default"] = json!("/x".repeat(4096));
     let number = |page: &mut Value| page["resources"][0]["quotas"][0]["quota"] = json!(123_456);
     let options = |page: &mut Value| page["orders"][ID]["newOptions"] = json!({"x": 123_456});
     let skipped = |page: &mut Value| page["skipped"] = json!([7, {"itemId": 5}, {"error": "E", "detail": "d"}]);
     let problems = |page: &mut Value| page["quotaProblems"] = json!({"no-uuid": 1});
-    let cases: [(&str, Change<'_>, usize); 6] = [
+    let cases: [(&str, Change<'_>, usize); 10] = [
         ("a key of orders", &key, 2),
         ("two orders of one item", &twice, 1),
+        ("two orders of one item under one key", &same_key, 1),
+        ("an order in a state that is not known", &state, 1),
+        ("an order without a state", &no_state, 1),
+        ("a path longer than any", &long, 1),
         ("a number out of range", &number, 1),
         ("a number out of range in an order", &options, 1),
         ("entries of skipped", &skipped, 2),
         ("a key of quotaProblems", &problems, 2),
     ];
     for (name, change, left) in cases {
-        let body = raw(change, ("123456", "1e400"));
+        let body = raw(change, ("123456", "1e400")).replace("same-key", ID);
         let document = assemble(&[body.into_bytes()], false).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(document.resources.len(), left, "{name}: {document:?}");
         assert!(!document.odd.is_empty() || document.skipped.len() == 3, "{name}: {document:?}");
+    }
+}
+
+#[test]
+fn texts_without_end_are_cut() {
+    let mut page = page(&[item(ID)], 1);
+    let text = "ä".repeat(1 << 20);
+    page["quotaProblems"] = json!({ID: {"code": "zero_limit", "detail": text}});
+    page["skipped"] = json!([{"error": "E", "detail": text}]);
+    page["resources"].as_array_mut().unwrap().push(json!({"status": text}));
+    page["pagination"]["total"] = json!(2);
+    let document = assembled(&[page]).unwrap();
+    let problem = document.resources[0].quota_problem.clone().unwrap().detail;
+    for text in [&problem, &document.skipped[0].reason, &document.odd[0].reason] {
+        assert!(text.chars().count() <= 1001, "{}", text.len());
     }
 }
 
