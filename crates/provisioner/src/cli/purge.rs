@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::work::begin;
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
-use crate::document::{Document, Status};
+use crate::document::{Document, Resource, Status};
 use crate::driver::{Fault, Trashed};
 use crate::journal::{self, Event, Witness};
 use crate::lease::{Leases, NoLease};
@@ -162,8 +162,10 @@ fn due<'a>(site: &'a Site, document: &Document, now: u64) -> Result<(Vec<Due<'a>
     Ok((due, refused))
 }
 
+/// Whether a resource is terminated in Waldur, and no order is in progress that could bring it back.
 fn is_terminated(document: &Document, id: Uuid) -> bool {
-    document.resources.iter().any(|resource| resource.id == id && resource.status == Status::Removed)
+    let terminated = |it: &Resource| it.id == id && it.status == Status::Removed && it.order.is_none();
+    document.resources.iter().any(terminated)
 }
 
 fn retention(rules: Purge) -> u64 {
@@ -286,9 +288,23 @@ impl TreeLock {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::document::{Offering, OrderKind, OrderState};
     use crate::journal::{Journal, witness};
 
     const NOW: u64 = 1_790_000_000;
+
+    #[test]
+    fn what_an_order_could_bring_back_is_not_terminated() {
+        let id = Uuid::from_u128(7);
+        let of = |status, order| {
+            let resource = crate::pass::model::resource(7, status, order, 1.0);
+            is_terminated(&Document { resources: vec![resource], ..Document::default() }, id)
+        };
+        assert!(of(Status::Removed, None) && !of(Status::Active, None));
+        for state in [OrderState::PendingProvider, OrderState::Executing, OrderState::Other] {
+            assert!(!of(Status::Removed, Some((OrderKind::Restore, state, Offering::SiteAgent))));
+        }
+    }
 
     #[test]
     fn a_tree_goes_when_its_name_its_directory_and_the_journal_agree() {
