@@ -139,9 +139,10 @@ impl Leases {
             }
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(failed)?;
-            let token = text.trim().parse::<u64>().unwrap_or_default() + 1;
-            file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-            writeln!(file, "{token}").and_then(|()| file.sync_all()).map_err(failed)?;
+            let token = next(&text).map_err(failed)?;
+            // Written over the old one, which is never longer: on a full disk the old one stays.
+            file.rewind().map_err(failed)?;
+            file.write_all(format!("{token}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
             tokens.insert(system.clone(), token);
             files.push(file);
         }
@@ -206,6 +207,15 @@ impl Leases {
         server.renew(&self.tokens);
         if Instant::now() + MARGIN < server.until { Ok(()) } else { Err(lost()) }
     }
+}
+
+/// The token after the one in a lease's file; 1 in an empty file.
+fn next(text: &str) -> io::Result<u64> {
+    if text.trim().is_empty() {
+        return Ok(1);
+    }
+    let token = text.trim().parse::<u64>().ok().and_then(|token| token.checked_add(1));
+    token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no token: remove the file"))
 }
 
 /// Renews the leases while nobody asks: a look at a large system can take longer than a lease lives.
@@ -282,6 +292,21 @@ mod tests {
         assert!(matches!(StateLock::take(folder.path()), Err(NoLease::State { .. })));
         drop(lock);
         assert!(StateLock::take(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_read_does_not_begin_again_at_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vast.lease");
+        let take = || Leases::take(&["vast".to_owned()], folder.path(), None);
+        for (text, token) in
+            [("", Some(1)), ("9\n", Some(10)), ("99", Some(100)), ("x", None), ("18446744073709551615", None)]
+        {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(take().ok().map(|leases| leases.tokens["vast"]), token, "{text:?}");
+            let kept = token.map_or_else(|| text.to_owned(), |token| format!("{token}\n"));
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
+        }
     }
 
     #[test]
