@@ -61,7 +61,7 @@ impl Past {
     /// Takes in what a line says.
     pub(super) fn note(&mut self, time: &str, resource: Option<Uuid>, event: &Event) {
         match (resource, event) {
-            (Some(resource), Event::Begun { system, steps, unasked, order, kind, .. }) => {
+            (Some(resource), Event::Begun { system, steps, unasked, order, kind, by, .. }) => {
                 if let (Some(order), Some(kind)) = (*order, *kind) {
                     let new = LastOrder::new(order, kind, seconds(time));
                     let last = self.orders.entry(resource).or_insert_with(|| new.clone());
@@ -71,8 +71,9 @@ impl Past {
                         *last = new;
                     }
                 }
-                // A refusal is no work: it leaves nothing on the storage, whether it is brought to its end or not.
-                if !steps.iter().any(|step| refuses(step)) {
+                // A refusal is no work: it leaves nothing on the storage, whether it is brought to its end or not. Nor is an
+                // adoption: it sets the mark and nothing else, and nobody has ordered what differs from the document.
+                if !steps.iter().any(|step| refuses(step)) && !by.starts_with("adopt ") {
                     self.begun.insert(resource);
                 }
                 if let Some(mass) = *unasked {

@@ -52,6 +52,21 @@ fn a_refusal_that_was_broken_off_is_no_work_that_was_begun() {
 }
 
 #[test]
+fn an_adoption_that_was_broken_off_leaves_nothing_to_be_brought_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let [a, b] = [1, 2].map(Uuid::from_u128);
+    let by = |who: &str| {
+        let Event::Begun { system, path, token, order, kind, steps, why, unasked, .. } = begun() else { panic!() };
+        Event::Begun { system, path, token, by: who.into(), order, kind, steps, why, unasked }
+    };
+    let journal = Journal::open(&path, &clock()).unwrap();
+    journal.write(Some(a), by("adopt by user 0")).unwrap();
+    journal.write(Some(b), by("restore by user 0")).unwrap();
+    assert_eq!(journal.past().begun, [b].into());
+}
+
+#[test]
 fn a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
