@@ -280,11 +280,13 @@ impl Seen {
     }
 }
 
-/// Keeps the times of the resources `ids`, and enters `now` for the new ones.
+/// Keeps the times of the resources `ids`, and enters `now` for the new ones, and for those whose time is yet to come: the clock was
+/// set back, and they would not seem to wait until then.
 fn keep_since(since: &mut BTreeMap<Uuid, SystemTime>, ids: &BTreeSet<Uuid>, now: SystemTime) {
     since.retain(|id, _| ids.contains(id));
     for id in ids {
-        since.entry(*id).or_insert(now);
+        let since = since.entry(*id).or_insert(now);
+        *since = now.min(*since);
     }
 }
 

@@ -124,6 +124,16 @@ fn an_order_that_waits_for_waldurs_worker_or_a_gid_shows_its_age() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_hides_nothing_that_waits() {
+    let (id, at) = (Uuid::from_u128(1), |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let mut since = BTreeMap::new();
+    for (now, expected) in [(9_000_000, 9_000_000), (1_000, 1_000), (2_000, 1_000)] {
+        keep_since(&mut since, &[id].into(), at(now));
+        assert_eq!(since[&id], at(expected));
+    }
+}
+
+#[test]
 fn a_pass_that_does_not_end_makes_the_loop_unready() {
     let seconds = Arc::new(AtomicU64::new(1_000_000));
     let read = Arc::clone(&seconds);
