@@ -528,6 +528,10 @@ fn is_meant(call: &Call) -> bool {
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return false;
     }
+    // Such a path could lead out of the API: servers differ in how they read it.
+    if url.path().contains(['%', ';']) || url.path().contains("//") {
+        return false;
+    }
     let (id, places) = match call.action {
         Action::SetBackendId | Action::SetStateOk => {
             (Some(call.resource), ["marketplace-provider-resources", "resources"])

@@ -75,6 +75,9 @@ fn a_link_leads_to_the_call_that_it_is_given_for_or_nowhere() {
         format!("{base}/{}/set_state_done/?x=1", order.simple()),
         format!("https://u:p@waldur.example.org/api/marketplace-orders/{order}/set_state_done/"),
         format!("https://waldur.example.org/api/users/{order}/set_state_done/"),
+        format!("https://waldur.example.org/api/..%2fadmin/marketplace-orders/{order}/set_state_done/"),
+        format!("https://waldur.example.org/api/..;/marketplace-orders/{order}/set_state_done/"),
+        format!("https://waldur.example.org/api/\\x/marketplace-orders/{order}/set_state_done/"),
         set,
     ] {
         assert!(!meant(link.clone(), Action::Done), "{link}");
