@@ -64,13 +64,13 @@ fn the_end_is_the_same_as_without_being_killed() {
         // Every other one from the moment at which work begins: how long that takes is the machine's affair.
         let moment = if dice.below(2) == 0 {
             while count(site, "begun") == before && apply.child.try_wait().unwrap().is_none() {
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_micros(200));
             }
-            dice.below(60)
+            dice.below(14_000)
         } else {
-            dice.below(150)
+            dice.below(60_000)
         };
-        std::thread::sleep(Duration::from_millis(moment));
+        std::thread::sleep(Duration::from_micros(moment));
         apply.child.kill().unwrap();
         apply.child.wait().unwrap();
         apply.said();
