@@ -20,6 +20,7 @@ type Deed = Box<dyn FnMut(Moment)>;
 
 thread_local! {
     static REFUSAL: Cell<Option<Errno>> = const { Cell::new(None) };
+    static NO_HANDLES: Cell<Option<u32>> = const { Cell::new(None) };
     static DEED: RefCell<Option<Deed>> = const { RefCell::new(None) };
 }
 
@@ -31,6 +32,7 @@ impl Drop for Happens {
     fn drop(&mut self) {
         DEED.take();
         REFUSAL.take();
+        NO_HANDLES.take();
     }
 }
 
@@ -44,6 +46,23 @@ pub(in crate::driver) fn happens(deed: impl FnMut(Moment) + 'static) -> Happens 
 pub(in crate::driver) fn refused(error: Errno) -> Happens {
     REFUSAL.set(Some(error));
     Happens
+}
+
+/// Has the search for marks run out of handles on this thread, once, after it has opened so many directories.
+pub(in crate::driver) fn no_handle_is_left_after(opened: u32) -> Happens {
+    NO_HANDLES.set(Some(opened));
+    Happens
+}
+
+/// A directory is about to be opened in the search for marks.
+pub(in crate::driver) fn opening() -> Result<(), Errno> {
+    match NO_HANDLES.take() {
+        Some(0) => Err(Errno::MFILE),
+        left => {
+            NO_HANDLES.set(left.map(|left| left - 1));
+            Ok(())
+        }
+    }
 }
 
 /// How renaming without replacing is refused.

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::handle::{Mark, open_below, passing};
+#[cfg(test)]
+use super::injected;
 use crate::driver::walked::Walked;
 use crate::driver::{Fault, Marked, nested};
 use crate::place::Place;
@@ -34,10 +36,10 @@ pub(super) fn above(
         let read = known.borrow().get(&path).copied();
         let found = match read {
             Some(found) => found,
-            None => match open_below(root, &*path) {
-                Ok(directory) => mark.read(&directory)?,
-                // What is in the way is found by others, too.
-                Err(_) => None,
+            None => match opened(root, &*path).map_err(|error| passing(format!("{path} cannot be opened"), error))? {
+                Some(directory) => mark.read(&directory)?,
+                // Not there, or obstructed, which is found elsewhere.
+                None => None,
             },
         };
         known.borrow_mut().insert(path.clone(), found);
@@ -46,6 +48,18 @@ pub(super) fn above(
         }
     }
     Ok(None)
+}
+
+/// The directory; `None` where there is none, where it is closed to this program, and where it lies too deep for a path. Any
+/// other failure (no handle left, an I/O error) is an error: the directory may bear a mark.
+fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option<OwnedFd>, Errno> {
+    #[cfg(test)]
+    injected::opening()?;
+    match open_below(above, path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS | Errno::NAMETOOLONG) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All directories below the root that bear a mark, down to so many levels. What is hidden is not looked into, nor what lies in a
@@ -95,8 +109,12 @@ pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Re
     let unreadable = |error| passing(format!("{place} cannot be read"), error);
     let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
     while let Some(path) = levels.pop_front() {
-        let directory = if path.is_empty() { top.try_clone().ok() } else { open_below(top, &*path).ok() };
         // Deleted or exchanged meanwhile, another file system's, or closed to this program.
+        let directory = if path.is_empty() {
+            Some(top.try_clone().map_err(|error| Fault::passing("no handle is left", error))?)
+        } else {
+            opened(top, &*path).map_err(unreadable)?
+        };
         let Some(directory) = directory else { continue };
         if let Some(other) = mark.read(&directory)?.filter(|other| *other != id) {
             let path = path.to_string_lossy();

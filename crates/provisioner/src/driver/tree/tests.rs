@@ -103,6 +103,27 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
 }
 
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn a_trash_that_somebody_planted_is_not_used() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let trash = root.path().join(".trash");
+    fs::create_dir(&trash).unwrap();
+    std::os::unix::fs::chown(&trash, Some(20_000), None).unwrap();
+    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("belongs to another user")), "{fault}");
+    fs::remove_dir(&trash).unwrap();
+    driver.retire(&wanted, 5, &go).unwrap();
+}
+
 /// In a thread of its own: rights are each thread's own.
 #[test]
 fn what_needs_roots_rights_says_so() {
@@ -587,6 +608,33 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
     fs::rename(&found, root.path().join("inner")).unwrap();
     driver.purge(&trashed, None, &go).unwrap();
     assert_eq!(driver.trash().unwrap(), []);
+}
+
+#[test]
+fn a_directory_that_cannot_be_opened_may_be_anothers() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let inner = root.path().join(wanted.place.to_string()).join("deeper/inner");
+    fs::create_dir_all(&inner).unwrap();
+    mark_as_anothers(&inner);
+    for opened in 0..2 {
+        let _happens = injected::no_handle_is_left_after(opened);
+        let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+        assert!(matches!(fault, Fault::Passing { .. }), "{opened}: {fault}");
+        assert!(bench.is_as_wanted(&wanted), "{opened}: nothing is frozen");
+    }
+    let within = Wanted { place: Place::parse(&format!("/r/{}/sub", wanted.place), "/r").unwrap(), ..bench.wanted(2) };
+    let depth = u32::try_from(within.place.parents().len()).unwrap();
+    {
+        let _happens = injected::no_handle_is_left_after(depth - 1);
+        assert!(driver.observe(&[&within]).remove(0).is_err(), "whose directory it would lie in is not known");
+    }
+    let _happens = injected::no_handle_is_left_after(depth - 1);
+    assert!(matches!(driver.ensure(&within, &go), Err(Fault::Passing { .. })));
+    assert!(!root.path().join(within.place.to_string()).exists());
 }
 
 #[test]

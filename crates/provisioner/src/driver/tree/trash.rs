@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{obstructed, open_below, passing, sync};
+use super::handle::{obstructed, open_below, passing, stat, sync};
 use crate::driver::{Fault, Trashed};
 
 pub(super) const TRASH: &str = ".trash";
@@ -67,7 +67,14 @@ pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), Fault> {
     if made {
         sync(root)?;
     }
-    Ok((open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?, made))
+    let trash = open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?;
+    // Whoever owns it can rename and hide what is put there.
+    if stat(&trash)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Fault::Conflict(format!(
+            "{TRASH} below the root belongs to another user: look at it, and move it away"
+        )));
+    }
+    Ok((trash, made))
 }
 
 /// The name in the trash: `UUID.SECONDS`.
