@@ -21,7 +21,7 @@ impl Server {
     fn start() -> Option<Self> {
         let installed = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let Some(program) = ["valkey-server", "redis-server"].into_iter().find(installed) else {
-            assert!(option_env!("CI").is_none(), "neither valkey-server nor redis-server is installed");
+            assert!(std::env::var_os("CI").is_none(), "neither valkey-server nor redis-server is installed");
             eprintln!("SKIPPED: valkey-server or redis-server is not installed");
             return None;
         };

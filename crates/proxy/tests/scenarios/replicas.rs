@@ -35,7 +35,7 @@ impl Server {
     async fn start() -> Option<Self> {
         let installed = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let Some(program) = ["valkey-server", "redis-server"].into_iter().find(installed) else {
-            assert!(option_env!("CI").is_none(), "neither valkey-server nor redis-server is installed");
+            assert!(std::env::var_os("CI").is_none(), "neither valkey-server nor redis-server is installed");
             skipped("valkey-server or redis-server");
             return None;
         };

@@ -1,0 +1,18 @@
+# Recipes for daily work; CONTRIBUTING.md has the plain commands. Lists the recipes.
+[private]
+default:
+    @just --list
+
+# Format, lints and unit tests: after every small edit
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo test --workspace --lib --bins --locked --quiet
+
+# Tests of one crate: `just test hpc-storage-proxy --lib tokens`
+test CRATE *ARGUMENTS:
+    cargo test --package {{ CRATE }} --locked {{ ARGUMENTS }}
+
+# Everything that the continuous integration runs (or these steps of it)
+full *STEPS:
+    bash .ci/run {{ STEPS }}
