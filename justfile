@@ -1,7 +1,7 @@
 # Recipes for daily work; CONTRIBUTING.md has the plain commands. Lists the recipes.
 [private]
 default:
-    @just --list
+    @{{ just_executable() }} --list
 
 # Format, lints and unit tests: after every small edit
 check:
