@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::Parser;
+use program::{Clock, error_chain};
 use provisioner::site::Site;
 use proxy::api::{self, Service};
-use proxy::clock::Clock;
 use proxy::server::{self, Front};
 use proxy::settings::{Environment, Loaded, Overrides};
-use proxy::{errors, metrics, settings, telemetry};
+use proxy::{metrics, settings, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
@@ -142,7 +142,7 @@ fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result
     // A directory that does not exist, so that no `.env` is read.
     let nowhere = std::path::PathBuf::from("/nonexistent");
     settings::load(&Environment::new(nowhere, environment), &Overrides::default())
-        .map_err(|faults| anyhow::anyhow!(errors::chain(&faults)))
+        .map_err(|faults| anyhow::anyhow!(error_chain(&faults)))
 }
 
 /// Formats variables as `export` lines for a shell.

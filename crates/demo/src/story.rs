@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use provisioner::clock::Clock;
+use program::Clock;
 use provisioner::document::Status;
 use provisioner::driver::Seen;
 use provisioner::journal::{self, Event};

@@ -23,10 +23,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use settings::{Environment, Loaded, Overrides, load};
 
-use crate::clock::Clock;
-use crate::pass::told;
 use crate::settings::{SCHEMA, Settings};
 use crate::site::Site;
+use program::Clock;
+use program::error_chain;
 
 /// Something failed, or some resources did.
 pub const EXIT_FAILURE: u8 = 1;
@@ -237,7 +237,7 @@ struct Failure {
 
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { code: EXIT_FAILURE, text: told(&error) }
+        Self { code: EXIT_FAILURE, text: error_chain(&error) }
     }
 }
 

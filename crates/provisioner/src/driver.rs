@@ -242,7 +242,7 @@ fn being_purged() -> Fault {
 
 /// A fault of reading a whole list, for each of those that were asked for.
 fn same_for_all<T>(fault: &Fault, count: usize) -> Vec<Result<T, Fault>> {
-    let told = crate::pass::told(fault);
+    let told = program::error_chain(fault);
     (0..count).map(|_| Err(Fault::unclear(told.clone()))).collect()
 }
 

@@ -22,9 +22,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::document::OrderKind;
 use crate::plan::{LastOrder, Mass, Step};
+use program::Clock;
 
 mod past;
 mod witness;

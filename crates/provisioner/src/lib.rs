@@ -6,7 +6,6 @@
 //! shell, follows a symlink, or takes absence from the document for a wish to delete.
 
 pub mod cli;
-pub mod clock;
 mod credential;
 pub mod document;
 #[cfg(test)]

@@ -12,13 +12,13 @@ use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Driver, Fault, Seen, Wanted};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
 use crate::preflight::{self, Site};
+use program::{Clock, error_chain};
 
 #[cfg(test)]
 mod bench;
@@ -175,12 +175,12 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
 /// What is found for each, in their order.
 fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<Result<Seen, String>> {
     if let Err(fault) = system.driver.ready() {
-        return judged.iter().map(|_| Err(told(&fault))).collect();
+        return judged.iter().map(|_| Err(error_chain(&fault))).collect();
     }
     let wanted: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
     let mut seen = system.driver.observe(&wanted).into_iter();
     let one = |judged: &Result<Wanted, _>| match judged {
-        Ok(_) => seen.next().unwrap_or_else(|| Err(Fault::unclear("no answer"))).map_err(|fault| told(&fault)),
+        Ok(_) => seen.next().unwrap_or_else(|| Err(Fault::unclear("no answer"))).map_err(|fault| error_chain(&fault)),
         // Where nothing can be wanted nothing is looked for; the planner holds or refuses it.
         Err(_) => Ok(Seen::Absent),
     };
@@ -238,18 +238,6 @@ pub fn carry_out(
     }
     journal.sync()?;
     Ok(report)
-}
-
-/// A fault with its causes.
-pub fn told(fault: &dyn std::error::Error) -> String {
-    let mut text = fault.to_string();
-    let mut cause = fault.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Runs `one` for each of the items, `at_once` at a time, and gives the results in their order.

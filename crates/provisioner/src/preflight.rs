@@ -7,8 +7,9 @@ use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Quotas
 use crate::driver::{Seen, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
-use crate::pass::{System, told};
+use crate::pass::System;
 use crate::place::{NoPlace, Place};
+use program::error_chain;
 
 /// Mode of directories above a resource that are neither a tenant's nor a customer's.
 const COMMON_PARENT: Mode = Mode(0o755);
@@ -278,7 +279,7 @@ pub fn number<'a>(
         let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
         match ledger.project(&system.key, wanted.id, wanted.gid, ids, &is_free) {
             Ok(id) => wanted.project = id,
-            Err(error) => *judged = Err(Obstacle::waiting(told(&error))),
+            Err(error) => *judged = Err(Obstacle::waiting(error_chain(&error))),
         }
     }
 }

@@ -9,10 +9,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::document::OrderState;
 use crate::pass::{Action, Answer, Report, Survey};
 use crate::plan::{Case, Hold, Plan, WaldurRefusal};
+use program::Clock;
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";

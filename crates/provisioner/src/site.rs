@@ -13,7 +13,6 @@ use backon::{BlockingRetryable, ConstantBuilder};
 
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::document::Document;
 use crate::driver::command::Program;
 use crate::driver::memory::Memory;
@@ -30,11 +29,13 @@ use crate::driver::{Before, Driver, Fault, Seen};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
-use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System, told};
+use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System};
 use crate::plan::{Case, Plan};
 use crate::preflight;
 use crate::settings::{DriverName, Settings, SystemConfig};
 use crate::source::Source;
+use program::Clock;
+use program::error_chain;
 
 /// On whose command the loop works.
 pub const LOOP: &str = "run";
@@ -101,7 +102,7 @@ impl Site {
     pub fn look(&self, fresh: bool) -> Result<(Survey, Vec<String>), PassError> {
         let mut notes = Vec::new();
         let past = journal::past(&self.journal_path(), &self.clock).unwrap_or_else(|error| {
-            notes.push(format!("{}: what was begun and not ended is not known here", told(&error)));
+            notes.push(format!("{}: what was begun and not ended is not known here", error_chain(&error)));
             Past::default()
         });
         let mut ledger = Ledger::open(&self.ledger_path()).unwrap_or_else(|error| {
@@ -285,7 +286,7 @@ impl Work<'_> {
             for ((resource, _), done) in batch.iter().zip(&done) {
                 let event = match done {
                     Ok(()) => Event::Ended,
-                    Err(fault) => Event::Failed { fault: told(fault) },
+                    Err(fault) => Event::Failed { fault: error_chain(fault) },
                 };
                 self.journal.write(Some(*resource), event)?;
             }
@@ -305,7 +306,7 @@ impl Work<'_> {
         self.begun(system, resource, "")?;
         self.journal.sync()?;
         if let Err(fault) = deed(&|what| self.effect(system, resource, what)) {
-            self.finish(resource, Event::Failed { fault: told(&fault) })?;
+            self.finish(resource, Event::Failed { fault: error_chain(&fault) })?;
             return Err(fault.into());
         }
         Ok(self.journal.sync()?)
@@ -330,7 +331,7 @@ impl Work<'_> {
     fn effect(&self, system: &System, resource: Uuid, what: &str) -> Result<(), Fault> {
         self.leases.hold(&system.key)?;
         let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
-        written.map_err(|error| Fault::Stopped(told(&error)))
+        written.map_err(|error| Fault::Stopped(error_chain(&error)))
     }
 }
 

@@ -288,7 +288,7 @@ impl Source {
             Ok(token) => Ok(Some(held.insert(token).bearer.clone())),
             Err(failure) => match held.as_ref().filter(|token| Instant::now() < token.expires_at) {
                 Some(token) => {
-                    let why = crate::pass::told(&failure.fault());
+                    let why = program::error_chain(&failure.fault());
                     warn!("the token for the proxy cannot be renewed and is used until it expires: {why}");
                     Ok(Some(token.bearer.clone()))
                 }
@@ -354,14 +354,14 @@ impl Source {
         debug!(resource = %call.resource, action = call.action.name(), "callback");
         let name = call.action.name();
         match request.send() {
-            Err(error) => Answer::Unclear(format!("{name}: {}", crate::pass::told(&error.without_url()))),
+            Err(error) => Answer::Unclear(format!("{name}: {}", program::error_chain(&error.without_url()))),
             Ok(response) if response.status().is_success() => match self.is_waldurs(response) {
                 Ok(true) => Answer::Accepted,
                 Ok(false) => Answer::Unclear(format!(
                     "{name} is answered by something that is not Waldur: is it in maintenance, or behind a login \
                          page?"
                 )),
-                Err(fault) => Answer::Unclear(format!("{name} is answered, but {}", crate::pass::told(&fault))),
+                Err(fault) => Answer::Unclear(format!("{name} is answered, but {}", program::error_chain(&fault))),
             },
             Ok(response) => match response.status().as_u16() {
                 401 => {
@@ -391,7 +391,7 @@ impl Source {
         let request = self.http.post(url.clone());
         match self.origin(&url)? {
             Origin::Proxy => {
-                let bearer = self.bearer().map_err(|failure| crate::pass::told(&failure.fault()))?;
+                let bearer = self.bearer().map_err(|failure| program::error_chain(&failure.fault()))?;
                 let request = bearer.iter().fold(request, |request, bearer| request.header(AUTHORIZATION, bearer));
                 Ok((request, Credential::Bearer(bearer)))
             }
@@ -401,7 +401,7 @@ impl Source {
 
     /// The value of the header for Waldur.
     fn waldur_token(&self) -> Result<HeaderValue, String> {
-        self.waldur.check().map_err(|fault| crate::pass::told(&fault))?;
+        self.waldur.check().map_err(|fault| program::error_chain(&fault))?;
         let token = self.settings.waldur.as_ref().map(|waldur| waldur.api_token.expose_secret()).unwrap_or_default();
         let mut value = HeaderValue::from_str(&format!("Token {token}")).map_err(|_| "waldur.api_token is no token")?;
         value.set_sensitive(true);
@@ -430,7 +430,8 @@ impl Source {
         let token = self.waldur_token().map_err(Unusable)?;
         let asked = Instant::now();
         let response = self.http.get(&url).query(&fields).header(AUTHORIZATION, token).send();
-        let response = response.map_err(|error| Unusable(crate::pass::told(&unreachable(&waldur.api_url, error))))?;
+        let response =
+            response.map_err(|error| Unusable(program::error_chain(&unreachable(&waldur.api_url, error))))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => {
@@ -443,7 +444,7 @@ impl Source {
                 return Err(if status == StatusCode::NOT_FOUND { Missing(why) } else { Unreadable(why) });
             }
         }
-        let body = self.bounded(response, LARGEST_ANSWER).map_err(|fault| Unreadable(crate::pass::told(&fault)))?;
+        let body = self.bounded(response, LARGEST_ANSWER).map_err(|fault| Unreadable(program::error_chain(&fault)))?;
         // The error of the parser could quote what the body holds.
         serde_json::from_slice(&body)
             .map_err(|_| Unreadable(format!("Waldur answers {path} with something that cannot be read")))
@@ -516,7 +517,7 @@ impl Source {
                 }
                 Err(format!("Waldur answers {}: {}", response.status(), reason(response)))
             }
-            Err(error) => Err(crate::pass::told(&error.without_url())),
+            Err(error) => Err(program::error_chain(&error.without_url())),
         }
     }
 }

@@ -28,7 +28,6 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
-use crate::clock::Clock;
 use crate::coding::Coding;
 use crate::metrics;
 use crate::metrics::standing::Ages;
@@ -40,6 +39,7 @@ use crate::store::{Served, Store};
 use crate::upstream::{TransportError, Upstream};
 use failure::Failure;
 use pieces::Pieces;
+use program::Clock;
 use query::QueryFault;
 
 /// Everything that requests share.

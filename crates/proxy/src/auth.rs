@@ -14,10 +14,10 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::clock::Clock;
-use crate::errors;
 use crate::settings;
 use crate::upstream::{ExchangeError, TransportError, Upstream};
+use program::Clock;
+use program::error_chain;
 
 mod claims;
 mod discovery;
@@ -248,7 +248,7 @@ impl Guard {
             // Possibly forged, hence `claimed` and quoted.
             let claimed = token.claims.get("preferred_username").and_then(|name| name.as_str()).map(Quoted::new);
             let claimed = claimed.as_ref().map(tracing::field::display);
-            info!(claimed_username = claimed, reason = %errors::chain(error), "caller refused");
+            info!(claimed_username = claimed, reason = %error_chain(error), "caller refused");
         }
         outcome
     }
@@ -306,7 +306,7 @@ where
         let verifier = Arc::<Verifier>::from_ref(state);
         let caller = verifier.caller(&parts.headers).await.map_err(|error| {
             if let AuthError::Undecidable(source) = &error {
-                error!(error = errors::chain(&**source), "a caller cannot be judged");
+                error!(error = error_chain(&**source), "a caller cannot be judged");
             }
             verifier.rejection(&error)
         })?;

@@ -4,10 +4,8 @@
 pub mod api;
 pub mod auth;
 pub mod cli;
-pub mod clock;
 pub mod coding;
 pub mod compare;
-pub mod errors;
 mod files;
 pub mod hpc_user;
 pub mod metrics;

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use crate::errors;
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
@@ -24,6 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
 use crate::upstream::{BreakerState, TransportError, Upstream};
 use crate::waldur::{self, Listing, Waldur, WaldurError};
+use program::error_chain;
 
 /// Reads the catalogue from the upstreams.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Source {
         match self.waldur.customers(offering).await {
             Ok(customers) => Ok(Told::Customers(offering, customers)),
             Err(error @ WaldurError::Exchange(_)) => {
-                warn!(error = errors::chain(&error), %offering, "the customers of an offering are asked for again");
+                warn!(error = error_chain(&error), %offering, "the customers of an offering are asked for again");
                 Ok(Told::NoAnswer(offering))
             }
             Err(error) => Err(error.into()),
@@ -237,7 +237,7 @@ impl Source {
                      storage_systems, and that the token's user belongs to the offering's service provider"
                 ),
                 Ok(_) => info!(storage_system = name, offering = slug, "the offering has no resources"),
-                Err(error) => debug!(error = errors::chain(&error), offering = slug, "the offering was not looked for"),
+                Err(error) => debug!(error = error_chain(&error), offering = slug, "the offering was not looked for"),
             }
         }
     }

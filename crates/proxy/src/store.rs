@@ -12,15 +12,15 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
-use crate::clock::Clock;
 use crate::coding::Encoded;
-use crate::errors;
 use crate::metrics;
 use crate::settings::Cache;
 use crate::shared::{Head, Shared as Replicas};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};
 use crate::telemetry::{self, spans};
+use program::Clock;
+use program::error_chain;
 use taking::Ending;
 
 /// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
@@ -314,7 +314,7 @@ impl Store {
         let snapshot = match read.unwrap_or(Err(SourceError::TooSlow(DEADLINE.as_secs()))) {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                error!(error = errors::chain(&error), "an upstream cannot be read");
+                error!(error = error_chain(&error), "an upstream cannot be read");
                 return Err(StoreError::Source(Arc::new(error)));
             }
         };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use provisioner::clock::Clock;
+use program::Clock;
 use provisioner::document::Document;
 use provisioner::driver::Fault;
 use provisioner::driver::quotas::declared::Declared;

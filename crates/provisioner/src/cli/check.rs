@@ -14,10 +14,10 @@ use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
-use crate::pass::told;
 use crate::place::Place;
 use crate::site::Site;
 use crate::source::WaldurFault;
+use program::error_chain;
 
 /// What one check found.
 enum Outcome {
@@ -62,7 +62,7 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     let mut rows = vec![("settings".to_owned(), Outcome::Ok("valid".into()))];
     let mut add = |what: &str, outcome: Outcome| rows.push((what.to_owned(), outcome));
     let document = site.source.read();
-    let told_of = document.as_ref().map_err(|fault| told(fault)).map(|document| {
+    let told_of = document.as_ref().map_err(|fault| error_chain(fault)).map(|document| {
         let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(site, it));
         format!(
             "{} resources on systems that are driven here, {} on others, {} not understood",
@@ -82,21 +82,21 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     }
     for system in &site.systems {
         let name = format!("system {}", system.key);
-        let ready = system.driver.ready().map_err(|fault| told(&fault));
+        let ready = system.driver.ready().map_err(|fault| error_chain(&fault));
         let is_ready = ready.is_ok();
-        let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| told(&fault)));
+        let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| error_chain(&fault)));
         add(&name, trash.map(|trash| format!("ready, {} in the trash", trash.len())).into());
         if is_ready {
             let resources = document.iter().flat_map(|document| &document.resources);
             let paths = resources.filter(|it| it.system == system.key).map(|it| &*it.path);
             for found in system.driver.inspect(&above(paths, &system.site.published_root)) {
-                add(&name, found.map_err(|fault| told(&fault)).into());
+                add(&name, found.map_err(|fault| error_chain(&fault)).into());
             }
         }
     }
     add("state directory", state(site).into());
     if let Some(url) = &site.settings.lease_url {
-        let asked = Leases::ask(url).map(|()| "the server answers".to_owned()).map_err(|error| told(&error));
+        let asked = Leases::ask(url).map(|()| "the server answers".to_owned()).map_err(|error| error_chain(&error));
         add("leases", asked.into());
     }
     if let Ok(document) = &document {
@@ -243,8 +243,9 @@ fn state(site: &Site) -> Result<String, String> {
     }
     probe(directory)?;
     let path = site.journal_path();
-    let (first, last) = if path.exists() { Journal::prove(&path).map_err(|error| told(&error))? } else { (1, 0) };
-    Ledger::open(&site.ledger_path()).map_err(|error| told(&error))?;
+    let (first, last) =
+        if path.exists() { Journal::prove(&path).map_err(|error| error_chain(&error))? } else { (1, 0) };
+    Ledger::open(&site.ledger_path()).map_err(|error| error_chain(&error))?;
     let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
     Ok(format!("writable and synced, a journal of {last} lines without a break{from}"))
 }

@@ -13,9 +13,10 @@ use super::work::begin;
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
 use crate::driver::{Before, Driver, Fault, Seen};
-use crate::pass::{self, Survey, told};
+use crate::pass::{self, Survey};
 use crate::plan::{self, Case, Hold};
 use crate::site::{Site, Work};
+use program::error_chain;
 
 /// For which resources something is decided.
 #[derive(Debug, Args)]
@@ -89,7 +90,7 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
         page.line(2, why);
     }
     let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
-    let failed = failed.into_iter().filter_map(|(case, result)| Some((case, told(&result.err()?))));
+    let failed = failed.into_iter().filter_map(|(case, result)| Some((case, error_chain(&result.err()?))));
     let failed: Vec<_> =
         failed.map(|(case, why)| entry(site, case, format!("failed ({})", decision.name()), why)).collect();
     let summary = format!("{} {}, {} failed.", done.len(), decision.past(), failed.len());

@@ -14,6 +14,7 @@ use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::plan::{Case, Step};
 use crate::site::Site;
+use program::error_chain;
 
 /// What waits, what is in the trash, what was begun.
 pub(super) fn status(
@@ -38,7 +39,7 @@ pub(super) fn status(
         .systems
         .iter()
         .map(|system| {
-            (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| pass::told(&fault)))
+            (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| error_chain(&fault)))
         })
         .collect();
     let begun = survey.cases.iter().filter(|case| case.unfinished).count();

@@ -9,8 +9,9 @@ use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, progress};
 use crate::document::Document;
 use crate::driver::{Fault, Marked, Trashed};
-use crate::pass::{Survey, System, told};
+use crate::pass::{Survey, System};
 use crate::site::Site;
+use program::error_chain;
 
 /// How many levels below the root directories of resources are looked for.
 const LEVELS: usize = 6;
@@ -34,7 +35,7 @@ pub(super) fn show(site: &Site, document: &Document, json: bool) -> Result<(), F
     for system in &site.systems {
         match progress::during(&site.walked, || of_system(system)) {
             Ok(found) => orphans.extend(found.into_iter().filter(|orphan| !known.contains(&orphan.resource))),
-            Err(fault) => unread.push((&*system.key, told(&fault))),
+            Err(fault) => unread.push((&*system.key, error_chain(&fault))),
         }
     }
     for (system, fault) in &unread {

@@ -15,9 +15,10 @@ use crate::driver::{Fault, Trashed};
 use crate::journal::{self, Event, Witness};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
-use crate::pass::{System, side_by_side, told};
+use crate::pass::{System, side_by_side};
 use crate::settings::Purge;
 use crate::site::{Site, Work};
+use program::error_chain;
 
 /// How many trees are deleted at the same time.
 const AT_ONCE: usize = 4;
@@ -211,7 +212,7 @@ fn delete(site: &Site, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
     let tree = TreeLock::take(site, system, trashed)?;
     exclusive(site, alone, &mut |work| {
         // Much may have happened since the trash was read.
-        let document = site.source.read().map_err(|fault| told(&fault))?;
+        let document = site.source.read().map_err(|fault| error_chain(&fault))?;
         if !is_terminated(&document, trashed.id) {
             return Err("it is not terminated in Waldur any more".into());
         }
@@ -220,16 +221,16 @@ fn delete(site: &Site, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
             system.driver.claim(trashed, project, before)?;
             before(&format!("delete {}.{} for good", trashed.id, trashed.since))
         };
-        work.start(system, trashed.id, &claim).map_err(|fault| told(&fault))
+        work.start(system, trashed.id, &claim).map_err(|fault| error_chain(&fault))
     })?;
     // The claim keeps passes away, and the lock keeps other purges away: nothing else is needed, however long it takes.
-    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| told(&fault));
+    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| error_chain(&fault));
     exclusive(site, alone, &mut |work| {
         let event = match &deleted {
             Ok(()) => Event::Ended,
             Err(fault) => Event::Failed { fault: fault.clone() },
         };
-        work.finish(trashed.id, event).map_err(|fault| told(&fault))?;
+        work.finish(trashed.id, event).map_err(|fault| error_chain(&fault))?;
         if deleted.is_ok() && system.site.projects == Some(ProjectIds::Gid) {
             work.ledger.forget(&system.key, trashed.id);
             work.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
@@ -250,7 +251,7 @@ fn exclusive(
 ) -> Result<(), String> {
     let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
     let by = format!("purge by user {}", rustix::process::getuid().as_raw());
-    let mut work = site.begin(&by, PATIENCE).map_err(|error| told(&error))?;
+    let mut work = site.begin(&by, PATIENCE).map_err(|error| error_chain(&error))?;
     deed(&mut work)
 }
 
@@ -269,7 +270,7 @@ impl TreeLock {
         match Leases::take(std::slice::from_ref(&name), &directory, site.settings.lease_url.as_ref()) {
             Ok(lease) => Ok(Self { name, directory, lease }),
             Err(NoLease::Held { .. }) => Err("another purge is deleting it".into()),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(error_chain(&error)),
         }
     }
 
@@ -287,9 +288,9 @@ impl TreeLock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::document::{Offering, OrderKind, OrderState};
     use crate::journal::{Journal, witness};
+    use program::Clock;
 
     const NOW: u64 = 1_790_000_000;
 

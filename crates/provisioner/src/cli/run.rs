@@ -14,11 +14,12 @@ use tracing::{error, info, warn};
 use super::check::misnamed;
 use super::{Failure, failure, progress};
 use crate::listen;
-use crate::pass::{PassError, Report, told};
+use crate::pass::{PassError, Report};
 use crate::plan::{Hold, Plan, Step};
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::site::{BeginError, LOOP, Site};
+use program::error_chain;
 
 mod reload;
 
@@ -76,14 +77,14 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
             // Somebody's command, or the one that drives now: nothing is wrong.
             Err(NoPass::Begin(BeginError::Lease(held))) if held.is_held() => {
                 seen.kept_away();
-                info!("no pass: {}", told(&held));
+                info!("no pass: {}", error_chain(&held));
             }
             Err(fault) if site.stop.load(Ordering::Relaxed) => {
-                info!("the pass was stopped by a signal: {}", told(&fault));
+                info!("the pass was stopped by a signal: {}", error_chain(&fault));
             }
             Err(fault) => {
                 seen.failed(began.elapsed());
-                error!("no pass: {}", told(&fault));
+                error!("no pass: {}", error_chain(&fault));
             }
         }
         let mut wake = wait(&woken, Instant::now() + jittered(site.settings.run.interval), &mut reloader);

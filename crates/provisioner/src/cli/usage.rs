@@ -12,9 +12,10 @@ use crate::document::{Resource, Status};
 use crate::driver::{Fault, Seen};
 use crate::ledger::Ledger;
 use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
-use crate::pass::{Survey, System, told};
+use crate::pass::{Survey, System};
 use crate::plan::Case;
 use crate::site::Site;
+use program::error_chain;
 
 /// In which order resources are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -137,7 +138,7 @@ fn in_trash<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mu
     let trash = match system.driver.ready().and_then(|()| system.driver.trash()) {
         Ok(trash) => trash,
         Err(fault) => {
-            out::tell(&format!("the trash of {}: {}", system.key, told(&fault)));
+            out::tell(&format!("the trash of {}: {}", system.key, error_chain(&fault)));
             *failed += 1;
             return Vec::new();
         }
@@ -171,7 +172,7 @@ fn in_trash<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mu
 /// What is known; a fault is told and counted.
 fn known(usage: Result<Option<Usage>, Fault>, name: &str, failed: &mut usize) -> Option<Usage> {
     usage.unwrap_or_else(|fault| {
-        out::tell(&format!("{name}: {}", told(&fault)));
+        out::tell(&format!("{name}: {}", error_chain(&fault)));
         *failed += 1;
         None
     })

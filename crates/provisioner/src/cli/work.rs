@@ -7,9 +7,10 @@ use super::check::misnamed;
 use super::out::{self, Page};
 use super::saved::Saved;
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, orphans, plans, progress};
-use crate::pass::{self, Survey, told};
+use crate::pass::{self, Survey};
 use crate::plan::Hold;
 use crate::site::{BeginError, Site, Work};
+use program::error_chain;
 
 /// How long a command waits for a pass of the loop to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -19,7 +20,7 @@ pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failu
     let by = format!("{command} by user {}", rustix::process::getuid().as_raw());
     site.begin(&by, PATIENCE).map_err(|error| {
         let held = matches!(&error, BeginError::Lease(no) if no.is_held());
-        Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: told(&error) }
+        Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: error_chain(&error) }
     })
 }
 

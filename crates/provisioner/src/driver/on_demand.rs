@@ -39,7 +39,7 @@ impl fmt::Debug for OnDemand {
 
 /// The same fault for each that was asked about.
 fn each<T>(wanted: &[&Wanted], fault: &Fault) -> Vec<Result<T, Fault>> {
-    let told = crate::pass::told(fault);
+    let told = program::error_chain(fault);
     wanted.iter().map(|_| Err(Fault::unclear(told.clone()))).collect()
 }
 

@@ -411,7 +411,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 wanted.iter().map(one).collect()
             }
             Err(fault) => {
-                let fault = crate::pass::told(&fault);
+                let fault = program::error_chain(&fault);
                 wanted.iter().map(|_| Err(Fault::unclear(fault.clone()))).collect()
             }
         }

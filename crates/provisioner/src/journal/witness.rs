@@ -93,7 +93,7 @@ mod tests {
 
     use super::super::Journal;
     use super::*;
-    use crate::clock::Clock;
+    use program::Clock;
 
     const DAY: u64 = 86_400;
     const NOW: u64 = 1_790_000_000;

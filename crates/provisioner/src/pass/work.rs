@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Action, Answer, Call, Outside, PassError, System, side_by_side, told};
+use super::{Action, Answer, Call, Outside, PassError, System, side_by_side};
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Fault, Seen, Wanted};
 use crate::journal::{Event, Journal};
 use crate::plan::{ACCEPTED, SENT, Step, Task};
 use crate::preflight;
 use crate::seen;
+use program::error_chain;
 
 pub(super) struct Pass<'a> {
     pub(super) systems: &'a [System],
@@ -58,7 +59,7 @@ impl Pass<'_> {
             let fresh = fresh.as_ref().map(by_id);
             for (task, answer) in first.iter().zip(answers) {
                 let now = fresh.as_ref().map(|fresh| fresh.get(&task.id).copied());
-                let state = now.map_err(|fault| format!("the document cannot be read: {}", told(*fault)));
+                let state = now.map_err(|fault| format!("the document cannot be read: {}", error_chain(*fault)));
                 match state.and_then(|now| approved(task, resources[&task.id], now).map(|steps| (steps, now))) {
                     Ok((steps, now)) => {
                         resources.extend(now.map(|now| (task.id, now)));
@@ -95,7 +96,7 @@ impl Pass<'_> {
                 // Where the order is over, there is nothing left to say.
                 let is_open = now.and_then(|now| now.order.as_ref()).is_some_and(|order| Some(order.id) == task.order);
                 let stop = match &after {
-                    Err(fault) => Err(Stop::Fault(format!("the document cannot be read: {}", told(*fault)))),
+                    Err(fault) => Err(Stop::Fault(format!("the document cannot be read: {}", error_chain(*fault)))),
                     Ok(_) if is_open => self.call(action, task, resources[&task.id]),
                     Ok(_) => Ok(()),
                 };
@@ -139,7 +140,7 @@ impl Pass<'_> {
         let before = |what: &str| {
             (self.outside.permitted)(&system.key)?;
             let note = self.journal.write(Some(task.id), Event::Effect { what: what.to_owned() });
-            note.map_err(|error| Fault::Stopped(format!("{what}: {}", told(&error))))
+            note.map_err(|error| Fault::Stopped(format!("{what}: {}", error_chain(&error))))
         };
         // Nobody is cut off, and nothing made, for an order that could not be ended afterwards.
         for action in steps.iter().filter_map(|step| said(step, resource)) {
@@ -192,7 +193,7 @@ impl Pass<'_> {
         (self.outside.permitted)(&task.system).map_err(Stop::fault)?;
         let noted = |outcome: &str, refused, denied| {
             let event = Event::Callback { call: call.action.name().into(), outcome: outcome.into(), refused, denied };
-            self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(told(&error)))
+            self.journal.write(Some(task.id), event).map_err(|error| Stop::Fault(error_chain(&error)))
         };
         let note = |outcome: &str| noted(outcome, false, false);
         note(SENT)?;
@@ -224,7 +225,7 @@ impl Pass<'_> {
 impl Stop {
     #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     fn fault(fault: Fault) -> Self {
-        Self::Fault(told(&fault))
+        Self::Fault(error_chain(&fault))
     }
 }
 

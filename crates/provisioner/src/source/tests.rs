@@ -163,7 +163,7 @@ fn a_token_endpoint_may_leave_out_the_lifetime_or_write_it_as_text_or_decimal() 
     ] {
         let given = more.clone();
         let world = World::new(move |path, _| if path == "/token" { granted(&given) } else { document() });
-        world.source.read().unwrap_or_else(|fault| panic!("{more}: {}", crate::pass::told(&fault)));
+        world.source.read().unwrap_or_else(|fault| panic!("{more}: {}", program::error_chain(&fault)));
     }
 }
 
@@ -172,9 +172,9 @@ fn a_refused_client_is_not_sent_again() {
     for status in [400, 401] {
         let refused = json!({"error": "unauthorized_client", "error_description": "very-secret"});
         let world = World::new(move |_, _| Reply::Json(status, "", refused.clone()));
-        let first = crate::pass::told(&world.source.read().unwrap_err());
+        let first = program::error_chain(&world.source.read().unwrap_err());
         assert!(first.contains("check proxy.client_id and proxy.client_secret"), "{first}");
-        let second = crate::pass::told(&world.source.read().unwrap_err());
+        let second = program::error_chain(&world.source.read().unwrap_err());
         assert!(second.contains("not sent again") && !second.contains("very-secret"), "{second}");
         assert_eq!((world.asked("/token"), world.asked.lock().unwrap().len()), (1, 1));
     }
@@ -264,7 +264,7 @@ fn pages_of_two_readings_are_read_again() {
     const B: &str = "etag: W/\"1-b\"\r\n";
     let read = |tags| {
         let world = paged(tags);
-        let read = world.source.read().map(|_| ()).map_err(|fault| crate::pass::told(&fault));
+        let read = world.source.read().map(|_| ()).map_err(|fault| program::error_chain(&fault));
         (read, world.asked("/api/storage-resources/"))
     };
     assert_eq!(read(&[A, A]), (Ok(()), 2));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use program::Clock;
 use proxy::api::{self, Service};
-use proxy::clock::Clock;
 use proxy::server::{self, Front};
 use proxy::settings::{Environment, Overrides};
 use serde_json::{Value, json};

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::query::QueryFault;
-use crate::errors;
 use crate::store::StoreError;
+use program::error_chain;
 
 /// Why a request has no success.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl IntoResponse for Failure {
             Self::Upstream(error) => answer(
                 StatusCode::BAD_GATEWAY,
                 json!({
-                    "detail": errors::chain(&error),
+                    "detail": error_chain(&error),
                     "error": "UpstreamServiceError",
                     "message": "Failed to communicate with an upstream service.",
                 }),

@@ -27,10 +27,10 @@ use url::Url;
 use super::discovery::{self, Endpoints};
 use super::keys::KeySet;
 use super::{KeysStanding, SetupError};
-use crate::errors;
 use crate::metrics;
 use crate::settings;
 use crate::upstream::{ExchangeError, Fault, Transport, USER_AGENT, Upstream};
+use program::error_chain;
 
 /// Age of the keys at which they are renewed in the background.
 pub(super) const RENEW_AFTER: Duration = Duration::from_mins(5);
@@ -246,7 +246,7 @@ impl Realm {
             }
             Err(error) => {
                 let age = state.current.as_ref().map(|current| current.fetched.elapsed().as_secs());
-                warn!(error = %errors::chain(&error), age_of_keys_s = age, "the realm's keys cannot be fetched");
+                warn!(error = %error_chain(&error), age_of_keys_s = age, "the realm's keys cannot be fetched");
                 state.failure = Some((Instant::now(), Arc::new(error)));
             }
         }

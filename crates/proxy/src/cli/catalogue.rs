@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use super::terminal::{self, Terminal, harmless};
 use super::{Failure, progress};
-use crate::errors;
 use crate::settings::Loaded;
 use crate::snapshot::{Page, Snapshot};
 use crate::source::Source;
+use program::error_chain;
 
 /// The filters of the API.
 #[derive(Debug, Args)]
@@ -62,9 +62,9 @@ impl Filters {
 
 /// Reads the catalogue from the upstreams.
 pub(super) async fn read(loaded: &Loaded, terminal: Terminal) -> Result<Snapshot, Failure> {
-    let source = Source::new(&loaded.settings).map_err(|error| errors::chain(&error))?;
+    let source = Source::new(&loaded.settings).map_err(|error| error_chain(&error))?;
     let read = progress::wait(terminal, "reading the catalogue", source.read(None)).await;
-    read.map_err(|error| format!("{}; `hpc-storage-proxy check` tells more", errors::chain(&error)))
+    read.map_err(|error| format!("{}; `hpc-storage-proxy check` tells more", error_chain(&error)))
 }
 
 /// A rendered item with what the commands show of it.

@@ -18,10 +18,10 @@ use super::{
     EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, complain, log, progress,
 };
 use crate::compare::{Context, Credential, Document, Peer, compare};
-use crate::errors;
 use crate::oauth::MachineToken;
 use crate::settings::{Environment, Faults, Loaded};
 use crate::upstream::{Transport, USER_AGENT, Upstream, public_part};
+use program::error_chain;
 use report::Sides;
 
 /// How often both are read until nothing changes meanwhile.
@@ -114,7 +114,7 @@ pub(super) fn run(
         Ok(places) => places,
         Err(misuse) => return Ok(complain(&misuse, EXIT_USAGE)),
     };
-    let peer = |url, credential| Peer::new(url, credential, timeout).map_err(|error| errors::chain(&error));
+    let peer = |url, credential| Peer::new(url, credential, timeout).map_err(|error| error_chain(&error));
     let theirs = peer(url, credential)?;
     let systems = loaded.as_ref().map(|loaded| loaded.settings.storage_systems.clone()).unwrap_or_default();
     let development = loaded.as_ref().is_some_and(|loaded| loaded.settings.hpc_user_api.development_mode);
@@ -194,7 +194,7 @@ async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
     };
     let what = || format!("reading {url}{}", told.lock().map(|told| told.clone()).unwrap_or_default());
     let reading = progress::wait_telling(terminal, what, peer.read(&tell));
-    reading.await.map_err(|error| harmless(&errors::chain(&error)))
+    reading.await.map_err(|error| harmless(&error_chain(&error)))
 }
 
 /// The other proxy and what opens it, and the one of `--with`.
@@ -222,7 +222,7 @@ fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credentia
     let secret = SecretString::from(secret("--client-secret-file", file)?);
     let transport =
         Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: TOKEN_TIMEOUT };
-    let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| errors::chain(&error))?;
+    let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| error_chain(&error))?;
     let token = MachineToken::new(upstream, endpoint(url)?, id.clone(), secret, arguments.scope.clone());
     Ok(Credential::Client(Box::new(token)))
 }

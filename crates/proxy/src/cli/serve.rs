@@ -16,12 +16,12 @@ use tracing::{error, info, warn};
 use self::reload::Reloader;
 use super::{EXIT_SETTINGS, Failure, complain};
 use crate::api::{self, Service, VERSION};
-use crate::clock::Clock;
-use crate::errors;
 use crate::metrics;
 use crate::server::{self, Front, Listener, Pair};
 use crate::settings::{Faults, Loaded, LogFormat};
 use crate::telemetry;
+use program::Clock;
+use program::error_chain;
 
 /// How long running requests have after the first signal. Supervisors usually kill after 30 seconds; what is left of
 /// them is for the last reports.
@@ -36,7 +36,7 @@ pub(super) fn run(
         Ok(pair) => pair,
         Err(fault) => return Ok(complain(&Faults::from(fault), EXIT_SETTINGS)),
     };
-    let _telemetry = telemetry::start(&loaded.settings).map_err(|error| errors::chain(&error))?;
+    let _telemetry = telemetry::start(&loaded.settings).map_err(|error| error_chain(&error))?;
     let format = loaded.settings.log.format;
     let outcome = until_the_end(loaded, pair, load);
     if let (LogFormat::Json, Err(failure)) = (format, &outcome) {
@@ -74,11 +74,11 @@ async fn serve(
         info!(target: telemetry::SETTINGS, "{key} = {value} ({source})");
     }
     let settings = &loaded.settings;
-    let service = Service::new(settings, &Clock::system()).map_err(|error| errors::chain(&error))?;
+    let service = Service::new(settings, &Clock::system()).map_err(|error| error_chain(&error))?;
     let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
     let hangup = signal(SignalKind::hangup()).map_err(|error| format!("signals cannot be received: {error}"))?;
-    let listeners = server::bind(&settings.server.listen).await.map_err(|error| errors::chain(&error))?;
-    let admin = server::open(&settings.server.admin_listen).await.map_err(|error| errors::chain(&error))?;
+    let listeners = server::bind(&settings.server.listen).await.map_err(|error| error_chain(&error))?;
+    let admin = server::open(&settings.server.admin_listen).await.map_err(|error| error_chain(&error))?;
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
     // Beside what new settings replace.
     tokio::spawn(metrics::keep_small());

@@ -7,8 +7,8 @@ use tokio::sync::Barrier;
 
 use self::world::{Mood, change, client, give, look, numbered, world};
 use super::*;
-use crate::errors::chain;
 use crate::oauth::tests::pass;
+use program::error_chain;
 
 mod users;
 mod world;
@@ -69,7 +69,7 @@ async fn a_batch_that_is_too_long_for_the_server_is_halved() {
     assert!(slugs.iter().all(|slug| gids[slug] == Ok(5)));
     change(&world, |world| world.longest_query = Some(3));
     let error = client(&settings).resolve(&slugs).await.expect_err("a single slug is too long");
-    assert!(chain(&error).contains("414"), "{error}");
+    assert!(error_chain(&error).contains("414"), "{error}");
 }
 
 #[tokio::test]
@@ -121,7 +121,8 @@ async fn cached_gids_outlive_the_api_and_are_asked_for_again_when_old() {
     assert_eq!(api.resolve(["a"]).await.expect("the old GID stays in use")["a"], Ok(1));
     let error = api.resolve(["a", "b"]).await.expect_err("b is not cached");
     assert!(
-        chain(&error).contains("HPC User API gives no usable answer") && chain(&error).contains("it answered 500"),
+        error_chain(&error).contains("HPC User API gives no usable answer")
+            && error_chain(&error).contains("it answered 500"),
         "{error}"
     );
 
@@ -185,7 +186,7 @@ async fn every_lie_of_the_api_is_an_error_that_names_it() {
     for (mood, words) in cases {
         change(&world, |world| world.mood = mood);
         let error = client(&settings).resolve(["a"]).await.expect_err(words);
-        let text = chain(&error);
+        let text = error_chain(&error);
         assert!(text.contains(words) && text.contains("HPC User API"), "{text} should say {words}");
         assert!(!text.contains("s3cret") && !format!("{error:?}").contains("s3cret"), "{error:?}");
     }
@@ -209,7 +210,8 @@ async fn without_a_token_the_error_names_the_token_endpoint() {
     change(&world, |world| world.token_endpoint_is_down = true);
     let error = client(&settings).resolve(["a"]).await.expect_err("no token");
     assert!(
-        chain(&error).contains("HPC User API's token endpoint") && chain(&error).contains("it answered 503"),
+        error_chain(&error).contains("HPC User API's token endpoint")
+            && error_chain(&error).contains("it answered 503"),
         "{error}"
     );
 }

@@ -235,7 +235,7 @@ async fn every_lie_of_the_token_endpoint_is_an_error() {
     ];
     for (mood, words) in cases {
         let (_world, tokens) = world(mood).await;
-        let error = crate::errors::chain(&*tokens.get().await.expect_err("no token"));
+        let error = program::error_chain(&*tokens.get().await.expect_err("no token"));
         assert!(error.contains(words), "{error} should say {words}");
     }
 }

@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::Waldur;
-use crate::errors;
 use crate::upstream::{Answer, Fault};
+use program::error_chain;
 
 /// Waldur answers a callback with a sentence, or a page of HTML.
 const MAX_BODY: usize = 64 << 10;
@@ -62,7 +62,7 @@ impl Waldur {
         match self.upstream.exchange_once(request, MAX_BODY, timeout).await {
             Ok(answer) => judge(&answer, token),
             Err(error) => {
-                let told = errors::chain(&error);
+                let told = error_chain(&error);
                 match error.fault {
                     Fault::TimedOut | Fault::BrokenOff(_) | Fault::TooLarge(_) => Relayed::Unknown(told),
                     _ => Relayed::Failed(told),

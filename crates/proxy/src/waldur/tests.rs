@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::errors;
+use program::error_chain;
 
 /// How a server answers a page: path, number of the page, and what the client asks a page to hold.
 type Answer = fn(&str, usize) -> (StatusCode, Vec<(&'static str, String)>, String);
@@ -84,7 +84,7 @@ const NEXT: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"nex
 const LAST: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"last\"");
 
 async fn read(waldur: &Waldur) -> Result<Listing, String> {
-    waldur.resources(&["capstor"], &|_| {}).await.map_err(|error| errors::chain(&error))
+    waldur.resources(&["capstor"], &|_| {}).await.map_err(|error| error_chain(&error))
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_row_that_is_not_a_record_breaks_the_list() {
         let (waldur, _server) = waldur(answer).await;
         let error = read(&waldur).await.unwrap_err();
         assert!(error.contains("is not a record"), "{error}");
-        let error = errors::chain(&waldur.customers(Uuid::nil()).await.unwrap_err());
+        let error = error_chain(&waldur.customers(Uuid::nil()).await.unwrap_err());
         assert!(error.contains("cannot be read"), "{error}");
         assert!(waldur.offerings("a").await.is_err());
     }
@@ -283,5 +283,5 @@ async fn a_customer_needs_a_uuid_and_may_lack_the_rest() {
     assert_eq!(customers.len(), 1);
     assert_eq!(customers["a"].name, None);
     let (client, _server) = waldur(|_, _| ok(&[LAST], json!([{"slug": "a", "name": "A"}]).to_string())).await;
-    assert!(errors::chain(&client.customers(Uuid::nil()).await.unwrap_err()).contains("a customer's uuid"));
+    assert!(error_chain(&client.customers(Uuid::nil()).await.unwrap_err()).contains("a customer's uuid"));
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use settings::{Change, Loaded};
 use tracing::{error, info, warn};
 
-use crate::pass::told;
 use crate::settings::Settings;
 use crate::site::Site;
+use program::error_chain;
 
 /// How often the files of secrets are read. Unlike notifications this works on every file system and with every way to
 /// replace a file: Kubernetes changes where a link leads.
@@ -44,7 +44,7 @@ impl<'a> Reloader<'a> {
     pub(super) fn reload(&mut self, site: &Site, why: &str) -> Option<Site> {
         info!(why, "reloading the settings");
         let reloaded = (self.load)().and_then(|loaded| {
-            let site = site.with(loaded.settings.clone()).map_err(|fault| vec![told(&fault)])?;
+            let site = site.with(loaded.settings.clone()).map_err(|fault| vec![error_chain(&fault)])?;
             Ok((loaded, site))
         });
         let (loaded, site) = match reloaded {
@@ -130,8 +130,8 @@ mod tests {
     use settings::{Environment, Overrides, load};
 
     use super::*;
-    use crate::clock::Clock;
     use crate::settings::SCHEMA;
+    use program::Clock;
 
     #[test]
     fn a_storage_systems_password_is_read_again_when_its_file_changes() {

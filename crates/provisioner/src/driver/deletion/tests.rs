@@ -146,7 +146,7 @@ fn a_file_that_is_immutable_is_told_as_such() {
     drop(tree);
     let fault = all(&trash).unwrap_err();
     assert!(chattr("-i"));
-    assert!(crate::pass::told(&fault).contains("chattr -R -i -a") && fault_is(&fault, Errno::PERM), "{fault:?}");
+    assert!(program::error_chain(&fault).contains("chattr -R -i -a") && fault_is(&fault, Errno::PERM), "{fault:?}");
     all(&trash).unwrap();
 }
 

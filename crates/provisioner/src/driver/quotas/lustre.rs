@@ -118,7 +118,9 @@ impl Quotas for Lustre {
                  It limits every project without limits of its own. A project ID that shows exactly this and uses nothing \
                  counts as free"
             ),
-            Err(fault) => format!("whether a default project quota is set is not known: {}", crate::pass::told(&fault)),
+            Err(fault) => {
+                format!("whether a default project quota is set is not known: {}", program::error_chain(&fault))
+            }
         };
         vec![Ok(note)]
     }

@@ -349,7 +349,7 @@ fn what_is_not_known_is_not_absent() {
     let bench = bench(&scale, &|_| {});
     let wanted = [bench.wanted(1), bench.wanted(2)];
     for outcome in scale.observe(&[&wanted[0], &wanted[1]]) {
-        let fault = crate::pass::told(&outcome.unwrap_err());
+        let fault = program::error_chain(&outcome.unwrap_err());
         assert!(fault.contains("`password` is wrong") && !fault.contains("hunter2"), "{fault}");
     }
     assert!(scale.trash().is_err() && scale.ready().is_err());

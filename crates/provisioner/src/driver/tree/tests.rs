@@ -135,7 +135,7 @@ fn what_needs_roots_rights_says_so() {
         let root = tempfile::tempdir().unwrap();
         let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
         let wanted = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.wanted(1);
-        let told = crate::pass::told(&driver.ensure(&wanted, &go).unwrap_err());
+        let told = program::error_chain(&driver.ensure(&wanted, &go).unwrap_err());
         assert!(told.contains("cannot be set: run as root, or set `change_owner: false`"), "{told}");
         assert!(told.contains("not permitted"), "{told}");
     })

@@ -245,7 +245,7 @@ fn what_is_not_known_is_not_absent() {
         let bench = bench(&vast, &|_| {});
         let wanted = [bench.wanted(1), bench.wanted(2)];
         for outcome in vast.observe(&[&wanted[0], &wanted[1]]) {
-            let fault = crate::pass::told(&outcome.unwrap_err());
+            let fault = program::error_chain(&outcome.unwrap_err());
             assert!(fault.contains("VAST refuses it") && !fault.contains("hunter2"), "{fault}");
         }
         assert!(vast.ready().is_err());

@@ -139,8 +139,7 @@ async fn a_realm_that_is_down_at_the_start_leaves_callers_unjudged_until_it_is_u
     drop(listener);
     let auth = settings_for(address);
     let verifier =
-        Verifier::new(&auth, crate::clock::Clock::from_fn(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW)))
-            .unwrap();
+        Verifier::new(&auth, program::Clock::from_fn(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW))).unwrap();
     verifier.warm().await;
     assert!(verifier.check().await.is_err());
     let claims = |iss: String| json!({"iss": iss, "exp": NOW + 300, "preferred_username": "x"});

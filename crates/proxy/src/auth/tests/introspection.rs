@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::realm::*;
 use crate::auth::{INTROSPECTED_FOR, Verifier};
-use crate::clock::Clock;
 use crate::settings;
+use program::Clock;
 
 fn asking(realm: &TestRealm) -> settings::Auth {
     settings::Auth {

@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::auth::{AuthError, Caller, Verifier};
-use crate::clock::Clock;
 use crate::settings;
+use program::Clock;
 
 /// The time at which every test starts, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;

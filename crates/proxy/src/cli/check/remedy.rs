@@ -4,8 +4,8 @@ use std::error::Error;
 
 use http::StatusCode;
 
-use crate::errors;
 use crate::upstream::Fault;
+use program::error_chain;
 
 /// The settings that lead to an upstream.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +23,11 @@ pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
     let Keys { section, place } = keys;
     Some(match fault {
         // The HTTP library has no other way to tell these.
-        Fault::Unreachable(error) if errors::chain(error).contains("certificate") => format!(
+        Fault::Unreachable(error) if error_chain(error).contains("certificate") => format!(
             "install the certificate of the authority that signed it on this machine ({section}.verify_ssl: false is for \
              tests only)"
         ),
-        Fault::Unreachable(error) if errors::chain(error).contains("InvalidContentType") => {
+        Fault::Unreachable(error) if error_chain(error).contains("InvalidContentType") => {
             format!(
                 "plain HTTP seems to answer there: check in {place} whether it begins with http:// or https://, and the port"
             )

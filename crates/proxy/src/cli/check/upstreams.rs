@@ -11,14 +11,14 @@ use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL, TokenUser};
 use super::Finding;
 use super::remedy::{self, Keys};
 use crate::auth::{RealmReport, Verifier};
-use crate::clock::Clock;
-use crate::errors;
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
 use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
 use crate::shared::Shared;
 use crate::source;
 use crate::upstream::public_part;
 use crate::waldur::{self, Listing, Offering, Waldur, WaldurError};
+use program::Clock;
+use program::error_chain;
 
 const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
@@ -111,7 +111,7 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
             format!("{count}, but more than one offering has this slug and all are published together"),
         ),
         Err(error) if resources == 0 => {
-            let detail = format!("{count}; whether there is such an offering is unknown: {}", errors::chain(error));
+            let detail = format!("{count}; whether there is such an offering is unknown: {}", error_chain(error));
             Finding::warning(check, detail).with_remedy(remedy::of(error, WALDUR))
         }
         // Resources say that there is an offering, whatever the list of offerings says.
@@ -130,7 +130,7 @@ fn callbacks(
     let user = match user {
         Ok(user) => user,
         Err(error) => {
-            let detail = format!("whether the token may approve orders is unknown: {}", errors::chain(error));
+            let detail = format!("whether the token may approve orders is unknown: {}", error_chain(error));
             return Finding::warning(CHECK, detail).with_remedy(String::from(TEST_APPROVAL));
         }
     };
@@ -256,7 +256,7 @@ async fn exchange(api: &HpcUserApi, settings: &settings::HpcUserApi) -> (Vec<Fin
         }
         // These two say themselves what to check.
         Err(error @ (HpcUserError::NotFound(_) | HpcUserError::Refused(_))) => {
-            Finding::failed(CHECK, errors::chain(&error))
+            Finding::failed(CHECK, error_chain(&error))
         }
         Err(error) => failed(CHECK, &error, HPC_USER),
     });
@@ -294,8 +294,8 @@ pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
     const CHECK: &str = "cache of the replicas";
     let outcome = match Shared::new(settings) {
         Ok(None) => return Vec::new(),
-        Ok(Some(shared)) => shared.check().await.map(String::from).map_err(|error| errors::chain(&error)),
-        Err(error) => Err(errors::chain(&error)),
+        Ok(Some(shared)) => shared.check().await.map(String::from).map_err(|error| error_chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     };
     vec![match outcome {
         Ok(place) => Finding::ok(CHECK, format!("{place} answers")),
@@ -307,7 +307,7 @@ pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
 }
 
 fn failed(check: &str, error: &(dyn Error + 'static), keys: Keys) -> Finding {
-    Finding::failed(check, errors::chain(error)).with_remedy(remedy::of(error, keys))
+    Finding::failed(check, error_chain(error)).with_remedy(remedy::of(error, keys))
 }
 
 /// A step that could not be done, so that nobody takes it for one that has succeeded.

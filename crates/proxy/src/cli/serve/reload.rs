@@ -11,12 +11,12 @@ use tracing::{error, info, warn};
 
 use super::{Fronts, supervisor};
 use crate::api::Service;
-use crate::clock::Clock;
-use crate::errors;
 use crate::files::Watch;
 use crate::server::Pair;
 use crate::settings::{Change, Fault, Faults, Loaded};
 use crate::telemetry;
+use program::Clock;
+use program::error_chain;
 
 /// How long requests are answered with the old settings while the first reading with the new ones goes on.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -141,7 +141,7 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
         let none = |keys: &[&str]| !changes.iter().any(|change| is_in(change, keys));
         let outcome = self.service.changed(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
         let service = outcome.map_err(|error| {
-            let what = errors::chain(&error);
+            let what = error_chain(&error);
             Faults::from(Fault {
                 key: String::from("settings"),
                 source: None,

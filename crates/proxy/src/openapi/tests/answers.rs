@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{assert_described, validator};
 use crate::auth::{AuthError, Verifier};
-use crate::clock::Clock;
 use crate::settings::Auth;
+use program::Clock;
 
 const LISTING: &str = "/api/storage-resources/";
 const ITEM: &str = "/api/storage-resources/{itemId}/";

@@ -13,8 +13,8 @@ use crate::driver::conformance::Bench;
 use crate::driver::tree::{Rules, Tree};
 use crate::limits::{Bytes, Inodes};
 use crate::pass::kills::{Fresh, directories, same_end_wherever_it_is_killed_one_by_one};
-use crate::pass::told;
 use crate::place::Place;
+use program::error_chain;
 
 /// A file system at `mount`, of which `lfs` says what these files make it say.
 fn lustre(mount: &Path, odd: &[(&str, &str)]) -> (TempDir, Lustre) {
@@ -60,7 +60,7 @@ fn what_is_not_known_is_a_fault_that_says_why() {
     let root = File::open(mount.path()).unwrap();
     let fault = |odd: &str| {
         let (_folder, lustre) = lustre(mount.path(), &[(odd, "")]);
-        told(&lustre.ready(root.as_fd()).unwrap_err())
+        error_chain(&lustre.ready(root.as_fd()).unwrap_err())
     };
     let off = fault("off");
     assert!(

@@ -1,10 +1,8 @@
-//! Wall-clock time as an argument, so that tests choose it.
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Tells the wall-clock time.
+/// Wall-clock time as an argument, so that tests can choose it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
@@ -15,12 +13,12 @@ impl Clock {
         Self(Arc::new(SystemTime::now))
     }
 
-    /// A clock that shows whatever `now` says.
+    /// A clock that returns what `now` returns.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> SystemTime {
         (self.0)()
     }

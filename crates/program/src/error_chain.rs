@@ -1,0 +1,34 @@
+use std::error::Error;
+use std::iter::successors;
+
+/// An error and its causes, outermost first, joined by colons.
+pub fn error_chain(error: &dyn Error) -> String {
+    let causes = successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_follow_the_error() {
+        let cause = io::Error::other("connection refused");
+        assert_eq!(error_chain(&cause), "connection refused");
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl std::fmt::Display for Outer {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("cannot reach Waldur")
+            }
+        }
+        impl Error for Outer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        assert_eq!(error_chain(&Outer(cause)), "cannot reach Waldur: connection refused");
+    }
+}
