@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::Parser;
 use program::{Clock, error_chain};
-use provisioner::site::Site;
+use provisioner::provisioner::Provisioner;
 use proxy::api::{self, Service};
 use proxy::server::{self, Front};
 use proxy::settings::{Environment, Loaded, Overrides};
@@ -76,8 +76,8 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let stop_it = Arc::clone(&ended);
     // Simulator and provisioner share a thread, because both block.
     let _ = std::thread::spawn(move || {
-        let result =
-            story::site(provisioner, &until).and_then(|site| story::run(&simulator, &Site { stop: stop_it, ..site }));
+        let result = story::site(provisioner, &until)
+            .and_then(|site| story::run(&simulator, &Provisioner { stop: stop_it, ..site }));
         if let Err(error) = result {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }

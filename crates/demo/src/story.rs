@@ -14,8 +14,8 @@ use program::Clock;
 use provisioner::document::Status;
 use provisioner::driver::Seen;
 use provisioner::journal::{self, Event};
+use provisioner::provisioner::Provisioner;
 use provisioner::settings::SCHEMA;
-use provisioner::site::Site;
 use serde_json::json;
 use settings::{Environment, Overrides};
 use simulator::world::{NewResource, OrderState};
@@ -54,15 +54,15 @@ pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder:
 }
 
 /// Loads the provisioner's settings from `variables`.
-pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Site> {
+pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Provisioner> {
     fs::create_dir_all(folder.join("capstor"))?;
     let environment = Environment::new("/nonexistent", variables);
     let loaded = settings::load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| anyhow!("{faults}"))?;
-    Ok(Site::new(loaded.settings, Clock::system())?)
+    Ok(Provisioner::new(loaded.settings, Clock::system())?)
 }
 
 /// Runs the orders, then a pass every [`INTERVAL`], until the site stops.
-pub(crate) fn run(simulator: &Simulator, site: &Site) -> anyhow::Result<()> {
+pub(crate) fn run(simulator: &Simulator, site: &Provisioner) -> anyhow::Result<()> {
     create_existing(site)?;
     println!("The provisioner, with storage in {}:\n", site.settings.systems[0].root().display());
     let order = |what: &str, order: Uuid| -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ pub(crate) fn run(simulator: &Simulator, site: &Site) -> anyhow::Result<()> {
 }
 
 /// Creates the directories of resources that are already in use in the demo's world.
-fn create_existing(site: &Site) -> anyhow::Result<()> {
+fn create_existing(site: &Provisioner) -> anyhow::Result<()> {
     let mut work = site.begin("demo", Duration::ZERO)?;
     let (survey, _) = work.plan(false)?;
     let system = &site.systems[0];
@@ -117,7 +117,7 @@ fn create_existing(site: &Site) -> anyhow::Result<()> {
 }
 
 /// Runs a pass and prints its events.
-fn pass(site: &Site) -> anyhow::Result<()> {
+fn pass(site: &Provisioner) -> anyhow::Result<()> {
     let events = |id| journal::story(&site.journal_path(), id).map_or(0, |story| story.len());
     let mut work = site.begin("demo", Duration::from_secs(10))?;
     let (survey, plan) = work.plan(false)?;
@@ -138,7 +138,7 @@ fn pass(site: &Site) -> anyhow::Result<()> {
 }
 
 /// Prints the state of the directory on disk.
-fn show(site: &Site, resource: Uuid) -> anyhow::Result<()> {
+fn show(site: &Provisioner, resource: Uuid) -> anyhow::Result<()> {
     let (survey, _) = site.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
     let wanted = case.wanted.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;

@@ -1,7 +1,8 @@
 //! The command line.
 
+mod actions;
+mod apply;
 mod check;
-mod hand;
 mod look;
 mod man;
 mod orphans;
@@ -12,7 +13,6 @@ mod purge;
 mod run;
 mod saved;
 mod usage;
-mod work;
 
 pub(crate) use run::Wake;
 
@@ -23,8 +23,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use settings::{Environment, Loaded, Overrides, load};
 
+use crate::provisioner::Provisioner;
 use crate::settings::{SCHEMA, Settings};
-use crate::site::Site;
 use program::Clock;
 use program::error_chain;
 
@@ -137,7 +137,7 @@ enum Command {
     )]
     Adopt {
         #[command(flatten)]
-        chosen: hand::Chosen,
+        chosen: actions::Chosen,
     },
     /// Bring directories of resources that are in use in Waldur back from the trash, or make those that are missing
     #[command(
@@ -145,7 +145,7 @@ enum Command {
     )]
     Restore {
         #[command(flatten)]
-        chosen: hand::Chosen,
+        chosen: actions::Chosen,
         /// Make empty directories where there are none in the trash
         #[arg(long)]
         make: bool,
@@ -307,7 +307,7 @@ fn only(settings: &mut Settings, names: &[String]) -> Result<(), Failure> {
 fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -> Result<(), Failure> {
     let serves = matches!(command, Command::Run);
     log(&loaded.settings, serves);
-    let site = Site::new(loaded.settings.clone(), Clock::system())?;
+    let site = Provisioner::new(loaded.settings.clone(), Clock::system())?;
     match command {
         Command::Run => run::run(site, loaded, reread),
         Command::Check(json) => check::check(&site, json.json),
@@ -315,14 +315,14 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
             plans::plan(&site, json.json, out.as_deref(), &filter, limit, fresh.fresh)
         }
         Command::Apply { file, yes_to_many, json, limit } => {
-            work::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
+            apply::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
         }
         Command::Status { orphans, json, limit, fresh } => look::status(&site, orphans, json.json, limit, fresh.fresh),
         Command::Explain { resource, json, fresh } => look::explain(&site, &resource, json.json, fresh.fresh),
-        Command::Adopt { chosen } => hand::adopt(&site, &chosen),
-        Command::Restore { chosen, make } => hand::restore(&site, &chosen, make),
-        Command::Retire { resource } => hand::retire(&site, &resource),
-        Command::Reject { resource, reason, yes } => hand::reject(&site, &resource, &reason, yes),
+        Command::Adopt { chosen } => actions::adopt(&site, &chosen),
+        Command::Restore { chosen, make } => actions::restore(&site, &chosen, make),
+        Command::Retire { resource } => actions::retire(&site, &resource),
+        Command::Reject { resource, reason, yes } => actions::reject(&site, &resource, &reason, yes),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
         Command::Usage { json, report, sort, fresh } => usage::usage(&site, json.json, report, sort, fresh.fresh),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),

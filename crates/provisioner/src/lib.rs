@@ -22,7 +22,7 @@ pub mod pass;
 pub mod place;
 pub mod plan;
 pub mod preflight;
+pub mod provisioner;
 pub mod seen;
 pub mod settings;
-pub mod site;
 pub mod source;

@@ -15,7 +15,7 @@ use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::place::Place;
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 use crate::source::WaldurFault;
 use program::error_chain;
 
@@ -58,7 +58,7 @@ impl From<Result<String, String>> for Outcome {
 }
 
 /// Asks everything; all of it, whatever fails.
-pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
+pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     let mut rows = vec![("settings".to_owned(), Outcome::Ok("valid".into()))];
     let mut add = |what: &str, outcome: Outcome| rows.push((what.to_owned(), outcome));
     let document = site.source.read();
@@ -120,13 +120,13 @@ pub(super) fn check(site: &Site, json: bool) -> Result<(), Failure> {
     if failed { Err(Failure { code: EXIT_FAILURE, text: String::new() }) } else { Ok(()) }
 }
 
-fn is_driven(site: &Site, resource: &Resource) -> bool {
+fn is_driven(site: &Provisioner, resource: &Resource) -> bool {
     site.systems.iter().any(|system| system.key == resource.system)
 }
 
 /// Whether callbacks with the token for Waldur can succeed; nothing where there is no token, or where the proxy relays all of
 /// them. A call that would find out changes orders, so only the user's roles are read.
-fn waldur_token(site: &Site, document: &Document) -> Option<Outcome> {
+fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     site.settings.waldur.as_ref()?;
     let mut links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|it| it.links.all()).peekable();
     let is_idle = links.peek().is_none();
@@ -187,7 +187,7 @@ fn above<'a>(paths: impl Iterator<Item = &'a str>, root: &str) -> Vec<Place> {
 }
 
 /// Systems of the settings that the document has nothing of, while it has of others, and what may be wrong.
-pub(super) fn misnamed(site: &Site, document: &Document) -> Vec<(String, String)> {
+pub(super) fn misnamed(site: &Provisioner, document: &Document) -> Vec<(String, String)> {
     let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
     let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
     let others: Vec<_> = published.difference(&driven).copied().collect();
@@ -201,7 +201,7 @@ pub(super) fn misnamed(site: &Site, document: &Document) -> Vec<(String, String)
 }
 
 /// How many resources have quotas that cannot be trusted, and the first of them.
-fn quota_problems(site: &Site, document: &Document) -> Option<String> {
+fn quota_problems(site: &Provisioner, document: &Document) -> Option<String> {
     let problem = |it: &Resource| Some((it.path.clone(), it.quota_problem.as_ref()?.detail.clone()));
     let problems: Vec<_> = document.resources.iter().filter(|it| is_driven(site, it)).filter_map(problem).collect();
     let (path, detail) = problems.first()?;
@@ -212,7 +212,7 @@ fn quota_problems(site: &Site, document: &Document) -> Option<String> {
 }
 
 /// Whether the links of the orders in progress can be followed; nothing where there are none.
-fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>> {
+fn callbacks(site: &Provisioner, document: &Document) -> Option<Result<String, String>> {
     let links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|resource| resource.links.all());
     let mut reached = links.map(|link| site.source.leads(link)).peekable();
     reached.peek()?;
@@ -223,7 +223,7 @@ fn callbacks(site: &Site, document: &Document) -> Option<Result<String, String>>
     )
 }
 
-fn state(site: &Site) -> Result<String, String> {
+fn state(site: &Provisioner) -> Result<String, String> {
     let directory = &site.settings.state_directory;
     // What is not there yet is made by the first pass, where it may.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);

@@ -13,12 +13,12 @@ use crate::journal::{self, Event};
 use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::plan::{Case, Step};
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 use program::error_chain;
 
 /// What waits, what is in the trash, what was begun.
 pub(super) fn status(
-    site: &Site,
+    site: &Provisioner,
     orphans: bool,
     json: bool,
     plans::Limit { limit }: plans::Limit,
@@ -74,7 +74,7 @@ pub(super) fn status(
 const LINES: usize = 40;
 
 /// The whole story of one resource.
-pub(super) fn explain(site: &Site, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
+pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
     let (survey, notes) = site.look(fresh)?;
     let case = find(&survey, name)?;
     // Of the whole plan: what it waits for may be that there is so much else.

@@ -10,7 +10,7 @@ use super::{EXIT_FAILURE, Failure, progress};
 use crate::document::Document;
 use crate::driver::{Fault, Marked, Trashed};
 use crate::pass::{Survey, System};
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 use program::error_chain;
 
 /// How many levels below the root directories of resources are looked for.
@@ -28,12 +28,12 @@ pub(super) struct Orphan {
 }
 
 /// Shows what bears a mark and is not in the document. Fails where a system cannot be read.
-pub(super) fn show(site: &Site, document: &Document, json: bool) -> Result<(), Failure> {
+pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -> Result<(), Failure> {
     let odd = document.odd.iter().chain(&document.skipped).filter_map(|odd| odd.id);
     let known: BTreeSet<_> = document.resources.iter().map(|resource| resource.id).chain(odd).collect();
     let (mut orphans, mut unread) = (Vec::new(), Vec::new());
-    for system in &site.systems {
-        match progress::during(&site.walked, || of_system(system)) {
+    for system in &provisioner.systems {
+        match progress::during(&provisioner.walked, || of_system(system)) {
             Ok(found) => orphans.extend(found.into_iter().filter(|orphan| !known.contains(&orphan.resource))),
             Err(fault) => unread.push((&*system.key, error_chain(&fault))),
         }
@@ -70,17 +70,17 @@ fn of_system(system: &System) -> Result<Vec<Orphan>, Fault> {
 
 /// Says plainly that the proxy's list is empty. Fails where there was something before: then the proxy, or its rights in
 /// Waldur, are wrong, and not Waldur empty.
-pub(super) fn empty(site: &Site, survey: &Survey) -> Result<(), Failure> {
+pub(super) fn empty(provisioner: &Provisioner, survey: &Survey) -> Result<(), Failure> {
     let Document { resources, odd, skipped, .. } = &survey.document;
     if !(resources.is_empty() && odd.is_empty() && skipped.is_empty()) {
         return Ok(());
     }
     let text = "the proxy's list is empty: it has no resource of any system";
-    let worked = std::fs::metadata(site.journal_path()).is_ok_and(|journal| journal.len() > 0);
+    let worked = std::fs::metadata(provisioner.journal_path()).is_ok_and(|journal| journal.len() > 0);
     let found = |system: &&System| of_system(system).is_ok_and(|found| !found.is_empty());
     let known = if worked {
         "the journal shows that there were some".to_owned()
-    } else if let Some(system) = site.systems.iter().find(found) {
+    } else if let Some(system) = provisioner.systems.iter().find(found) {
         format!("{} has directories of some", system.key)
     } else {
         out::tell(&format!("note: {text}"));

@@ -13,7 +13,7 @@ use crate::driver::Difference;
 use crate::limits::Terabyte;
 use crate::pass::{self, Report, System};
 use crate::plan::{Held, Hold, Plan, Step, Task, TaskAction};
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 
 /// How many resources of a group are shown.
 pub(super) const LIMIT: usize = 5;
@@ -59,7 +59,7 @@ impl Filter {
 
 /// Shows what is to be done.
 pub(super) fn plan(
-    site: &Site,
+    site: &Provisioner,
     json: bool,
     file: Option<&Path>,
     filter: &Filter,

@@ -11,7 +11,7 @@ use tracing::info;
 use super::out;
 use crate::driver::walked::Walked;
 use crate::pass::{Phase, Progress};
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 
 /// How often the bar is drawn.
 const EACH: Duration = Duration::from_millis(200);
@@ -24,12 +24,12 @@ pub(super) fn during<T>(walked: &Walked, work: impl FnOnce() -> T) -> T {
 }
 
 /// Works on many resources, and shows how many are done.
-pub(super) fn of_tasks<T>(site: &Site, work: impl FnOnce() -> T) -> T {
+pub(super) fn of_tasks<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
     shown(&site.walked, &site.progress, work)
 }
 
 /// The same for the loop, in the log.
-pub(super) fn logged<T>(site: &Site, work: impl FnOnce() -> T) -> T {
+pub(super) fn logged<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
     let before = site.walked.files();
     let log = || words(site.progress.now(), site.walked.files() - before).map(|words| info!("{words}"));
     every(MINUTE, || _ = log(), work)

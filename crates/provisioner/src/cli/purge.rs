@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::work::begin;
+use super::apply::begin;
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::{Document, Resource, Status};
 use crate::driver::{Fault, Trashed};
@@ -16,8 +16,8 @@ use crate::journal::{self, Event, Witness};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, side_by_side};
+use crate::provisioner::{Provisioner, Session};
 use crate::settings::Purge;
-use crate::site::{Site, Work};
 use program::error_chain;
 
 /// How many trees are deleted at the same time.
@@ -77,23 +77,25 @@ struct Answer<'a> {
 }
 
 /// Deletes what may be deleted: longer in the trash than the retention, **and** terminated in Waldur.
-pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
-    let rules = site.settings.purge;
+pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<(), Failure> {
+    let rules = provisioner.settings.purge;
     if yes && !rules.enabled {
         return Err(failure("purge is off: set purge.enabled if trees shall be deleted for good"));
     }
-    let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let document = if yes { site.source.read()? } else { site.source.newest()? };
-    let (mut due, refused) = due(site, &document, now)?;
+    let now = provisioner.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let document = if yes { provisioner.source.read()? } else { provisioner.source.newest()? };
+    let (mut due, refused) = due(provisioner, &document, now)?;
     let waiting = due.len().saturating_sub(rules.at_most);
     due.truncate(rules.at_most);
     let mut failed = Vec::new();
     if yes && !due.is_empty() {
         // Ends the command at once where another provisioner is at work for long.
-        drop(begin(site, "purge")?);
-        site.walked.limit(rules.rate);
+        drop(begin(provisioner, "purge")?);
+        provisioner.walked.limit(rules.rate);
         let alone = Mutex::default();
-        let results = progress::during(&site.walked, || side_by_side(&due, AT_ONCE, |due| delete(site, due, &alone)));
+        let results = progress::during(&provisioner.walked, || {
+            side_by_side(&due, AT_ONCE, |due| delete(provisioner, due, &alone))
+        });
         for (due, result) in due.iter().zip(results) {
             if let Err(fault) = result {
                 failed.push(Failed { resource: due.trashed.id, fault });
@@ -131,10 +133,14 @@ pub(super) fn purge(site: &Site, yes: bool, json: bool) -> Result<(), Failure> {
 }
 
 /// What may be deleted, the oldest first, and what is refused although it is due by its name.
-fn due<'a>(site: &'a Site, document: &Document, now: u64) -> Result<(Vec<Due<'a>>, Vec<Refused<'a>>), Failure> {
-    let witness = journal::witness(&site.journal_path())?;
+fn due<'a>(
+    provisioner: &'a Provisioner,
+    document: &Document,
+    now: u64,
+) -> Result<(Vec<Due<'a>>, Vec<Refused<'a>>), Failure> {
+    let witness = journal::witness(&provisioner.journal_path())?;
     let (mut due, mut refused) = (Vec::new(), Vec::new());
-    for system in &site.systems {
+    for system in &provisioner.systems {
         system.driver.ready()?;
         for trashed in system.driver.claimed()? {
             if is_terminated(document, trashed.id) {
@@ -146,11 +152,11 @@ fn due<'a>(site: &'a Site, document: &Document, now: u64) -> Result<(Vec<Due<'a>
                 refused.push(Refused { system: &system.key, resource, since, reason: reason.into() });
             }
         }
-        let old = |trashed: &Trashed| now.saturating_sub(trashed.since) > retention(site.settings.purge);
+        let old = |trashed: &Trashed| now.saturating_sub(trashed.since) > retention(provisioner.settings.purge);
         let trash = system.driver.trash()?.into_iter().filter(old);
         for trashed in trash.filter(|trashed| is_terminated(document, trashed.id)) {
             let changed = system.driver.changed(&trashed)?;
-            match doubt(&trashed, changed, &witness, now, site.settings.purge) {
+            match doubt(&trashed, changed, &witness, now, provisioner.settings.purge) {
                 None => due.push(Due { system, trashed, unfinished: false }),
                 Some(reason) => {
                     let Trashed { id: resource, since } = trashed;
@@ -207,33 +213,33 @@ fn doubt(trashed: &Trashed, changed: Option<u64>, witness: &Witness, now: u64, r
 }
 
 /// Deletes one tree. `alone` is held together with the state directory, which one thread takes at a time.
-fn delete(site: &Site, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
+fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
     let Due { system, trashed, .. } = due;
-    let tree = TreeLock::take(site, system, trashed)?;
-    exclusive(site, alone, &mut |work| {
+    let tree = TreeLock::take(provisioner, system, trashed)?;
+    exclusive(provisioner, alone, &mut |session| {
         // Much may have happened since the trash was read.
-        let document = site.source.read().map_err(|fault| error_chain(&fault))?;
+        let document = provisioner.source.read().map_err(|fault| error_chain(&fault))?;
         if !is_terminated(&document, trashed.id) {
             return Err("it is not terminated in Waldur any more".into());
         }
-        let project = work.ledger.known(&system.key, trashed.id);
+        let project = session.ledger.known(&system.key, trashed.id);
         let claim = |before: crate::driver::Before<'_>| {
             system.driver.claim(trashed, project, before)?;
             before(&format!("delete {}.{} for good", trashed.id, trashed.since))
         };
-        work.start(system, trashed.id, &claim).map_err(|fault| error_chain(&fault))
+        session.start(system, trashed.id, &claim).map_err(|fault| error_chain(&fault))
     })?;
     // The claim keeps passes away, and the lock keeps other purges away: nothing else is needed, however long it takes.
     let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| error_chain(&fault));
-    exclusive(site, alone, &mut |work| {
+    exclusive(provisioner, alone, &mut |session| {
         let event = match &deleted {
             Ok(()) => Event::Ended,
             Err(fault) => Event::Failed { fault: fault.clone() },
         };
-        work.finish(trashed.id, event).map_err(|fault| error_chain(&fault))?;
+        session.finish(trashed.id, event).map_err(|fault| error_chain(&fault))?;
         if deleted.is_ok() && system.site.projects == Some(ProjectIds::Gid) {
-            work.ledger.forget(&system.key, trashed.id);
-            work.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
+            session.ledger.forget(&system.key, trashed.id);
+            session.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
         }
         Ok(())
     })?;
@@ -245,14 +251,14 @@ fn delete(site: &Site, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
 
 /// Does something with the right to write into the state directory, between two passes.
 fn exclusive(
-    site: &Site,
+    provisioner: &Provisioner,
     alone: &Mutex<()>,
-    deed: &mut dyn FnMut(&mut Work<'_>) -> Result<(), String>,
+    deed: &mut dyn FnMut(&mut Session<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
     let by = format!("purge by user {}", rustix::process::getuid().as_raw());
-    let mut work = site.begin(&by, PATIENCE).map_err(|error| error_chain(&error))?;
-    deed(&mut work)
+    let mut session = provisioner.begin(&by, PATIENCE).map_err(|error| error_chain(&error))?;
+    deed(&mut session)
 }
 
 /// The right to delete one tree, which one purge has at a time.
@@ -263,11 +269,11 @@ struct TreeLock {
 }
 
 impl TreeLock {
-    fn take(site: &Site, system: &System, trashed: &Trashed) -> Result<Self, String> {
-        let directory = site.settings.state_directory.join("purge");
+    fn take(provisioner: &Provisioner, system: &System, trashed: &Trashed) -> Result<Self, String> {
+        let directory = provisioner.settings.state_directory.join("purge");
         std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let name = format!("{}.{}.{}", system.key, trashed.id, trashed.since);
-        match Leases::take(std::slice::from_ref(&name), &directory, site.settings.lease_url.as_ref()) {
+        match Leases::take(std::slice::from_ref(&name), &directory, provisioner.settings.lease_url.as_ref()) {
             Ok(lease) => Ok(Self { name, directory, lease }),
             Err(NoLease::Held { .. }) => Err("another purge is deleting it".into()),
             Err(error) => Err(error_chain(&error)),

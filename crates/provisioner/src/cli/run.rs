@@ -16,9 +16,9 @@ use super::{Failure, failure, progress};
 use crate::listen;
 use crate::pass::{PassError, Report};
 use crate::plan::{Hold, Plan, Step};
+use crate::provisioner::{BeginError, LOOP, Provisioner};
 use crate::seen::Seen;
 use crate::settings::Settings;
-use crate::site::{BeginError, LOOP, Site};
 use program::error_chain;
 
 mod reload;
@@ -39,13 +39,13 @@ pub(crate) enum Wake {
     Stop,
 }
 
-/// Passes until a signal says stop. A pass under way stops before its next effect. `loaded`: the settings of the site;
+/// Passes until a signal says stop. A pass under way stops before its next effect. `loaded`: the settings of the provisioner;
 /// `load` reads them again.
-pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> Result<(), Failure> {
+pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: Load<'_>) -> Result<(), Failure> {
     let (wake, woken) = mpsc::channel();
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]).map_err(|error| failure(format!("no signals: {error}")))?;
-    let stop = std::sync::Arc::clone(&site.stop);
+    let stop = std::sync::Arc::clone(&provisioner.stop);
     let by_signal = wake.clone();
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -61,15 +61,15 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
             }
         }
     });
-    let seen = Seen::new(&site.clock, site.settings.run.interval);
-    listen::serve(&site.settings.run.listen, &seen, &wake)?;
+    let seen = Seen::new(&provisioner.clock, provisioner.settings.run.interval);
+    listen::serve(&provisioner.settings.run.listen, &seen, &wake)?;
     let mut reloader = Reloader::new(loaded, load);
     let mut said = Told::default();
-    info!(systems = site.systems.len(), "started");
-    while !site.stop.load(Ordering::Relaxed) {
+    info!(systems = provisioner.systems.len(), "started");
+    while !provisioner.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         seen.began();
-        match one(&site, &seen, &mut said) {
+        match one(&provisioner, &seen, &mut said) {
             Ok(report) => {
                 seen.ended(&report, began.elapsed());
                 tell(&report);
@@ -79,7 +79,7 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
                 seen.kept_away();
                 info!("no pass: {}", error_chain(&held));
             }
-            Err(fault) if site.stop.load(Ordering::Relaxed) => {
+            Err(fault) if provisioner.stop.load(Ordering::Relaxed) => {
                 info!("the pass was stopped by a signal: {}", error_chain(&fault));
             }
             Err(fault) => {
@@ -87,7 +87,7 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
                 error!("no pass: {}", error_chain(&fault));
             }
         }
-        let mut wake = wait(&woken, Instant::now() + jittered(site.settings.run.interval), &mut reloader);
+        let mut wake = wait(&woken, Instant::now() + jittered(provisioner.settings.run.interval), &mut reloader);
         // Nobody can have more than a pass a second. Nudges that came meanwhile are answered by one.
         std::thread::sleep(BREATH.saturating_sub(began.elapsed()));
         while let Ok(next) = woken.try_recv() {
@@ -99,9 +99,9 @@ pub(super) fn run(mut site: Site, loaded: Loaded<Settings>, load: Load<'_>) -> R
         match wake {
             Wake::Nudge => {}
             Wake::Reload(why) => {
-                if let Some(new) = reloader.reload(&site, why) {
+                if let Some(new) = reloader.reload(&provisioner, why) {
                     seen.set_interval(new.settings.run.interval);
-                    site = new;
+                    provisioner = new;
                 }
             }
             Wake::Stop => break,
@@ -137,12 +137,12 @@ enum NoPass {
 }
 
 /// One pass. The leases are held for no longer, so that a person's commands come between two passes.
-fn one(site: &Site, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
-    let mut work = site.begin(LOOP, Duration::ZERO)?;
-    let (survey, plan) = work.plan(false)?;
+fn one(provisioner: &Provisioner, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
+    let mut session = provisioner.begin(LOOP, Duration::ZERO)?;
+    let (survey, plan) = session.plan(false)?;
     seen.planned(&plan, &survey);
-    told.looked(&plan, &misnamed(site, &survey.document));
-    Ok(progress::logged(site, || work.carry_out(&survey, plan, false))?)
+    told.looked(&plan, &misnamed(provisioner, &survey.document));
+    Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)
 }
 
 /// What the log has said: only what changes is said anew.

@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
 use crate::pass::{Survey, System};
 use crate::plan::Case;
-use crate::site::Site;
+use crate::provisioner::Provisioner;
 use program::error_chain;
 
 /// In which order resources are shown.
@@ -54,7 +54,13 @@ struct Percent {
 }
 
 /// Shows what each resource uses, and tells Waldur if asked to. What is not known is shown as unknown, never as 0.
-pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, fresh: bool) -> Result<(), Failure> {
+pub(super) fn usage(
+    site: &Provisioner,
+    json: bool,
+    report: bool,
+    sort: Option<Sort>,
+    fresh: bool,
+) -> Result<(), Failure> {
     if report && site.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
@@ -103,7 +109,12 @@ pub(super) fn usage(site: &Site, json: bool, report: bool, sort: Option<Sort>, f
 }
 
 /// What the resources take that are in use.
-fn in_use<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<(Row<'a>, Status)> {
+fn in_use<'a>(
+    site: &Provisioner,
+    survey: &'a Survey,
+    system: &'a System,
+    failed: &mut usize,
+) -> Vec<(Row<'a>, Status)> {
     let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
     let ours = survey.cases.iter().filter(|case| case.resource.system == system.key && in_use(case.resource.status));
     let cases: Vec<_> =
@@ -134,7 +145,7 @@ fn in_use<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mut 
 }
 
 /// What trees in the trash take.
-fn in_trash<'a>(site: &Site, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
+fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
     let trash = match system.driver.ready().and_then(|()| system.driver.trash()) {
         Ok(trash) => trash,
         Err(fault) => {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use settings::{Change, Loaded};
 use tracing::{error, info, warn};
 
+use crate::provisioner::Provisioner;
 use crate::settings::Settings;
-use crate::site::Site;
 use program::error_chain;
 
 /// How often the files of secrets are read. Unlike notifications this works on every file system and with every way to
@@ -40,14 +40,14 @@ impl<'a> Reloader<'a> {
         self.secrets.changed()
     }
 
-    /// The site by the new settings; `None` if they cannot be used, which the log explains. The old ones stay then.
-    pub(super) fn reload(&mut self, site: &Site, why: &str) -> Option<Site> {
+    /// The provisioner by the new settings; `None` if they cannot be used, which the log explains. The old ones stay then.
+    pub(super) fn reload(&mut self, provisioner: &Provisioner, why: &str) -> Option<Provisioner> {
         info!(why, "reloading the settings");
         let reloaded = (self.load)().and_then(|loaded| {
-            let site = site.with(loaded.settings.clone()).map_err(|fault| vec![error_chain(&fault)])?;
-            Ok((loaded, site))
+            let provisioner = provisioner.with(loaded.settings.clone()).map_err(|fault| vec![error_chain(&fault)])?;
+            Ok((loaded, provisioner))
         });
-        let (loaded, site) = match reloaded {
+        let (loaded, provisioner) = match reloaded {
             Ok(reloaded) => reloaded,
             Err(faults) => {
                 for fault in faults {
@@ -69,7 +69,7 @@ impl<'a> Reloader<'a> {
         info!("the settings are in force");
         self.secrets.follow(secret_files(&loaded));
         self.in_force = loaded;
-        Some(site)
+        Some(provisioner)
     }
 }
 
@@ -151,12 +151,12 @@ mod tests {
             let environment = Environment::new("/", variables.iter().cloned());
             load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| vec![faults.to_string()])
         };
-        let password = |site: &Site| {
-            let scale = site.settings.systems[0].scale.as_ref().unwrap();
+        let password = |provisioner: &Provisioner| {
+            let scale = provisioner.settings.systems[0].scale.as_ref().unwrap();
             scale.password.expose_secret().to_owned()
         };
         let loaded = read().unwrap();
-        let site = Site::new(loaded.settings.clone(), Clock::system()).unwrap();
+        let provisioner = Provisioner::new(loaded.settings.clone(), Clock::system()).unwrap();
         let mut reloader = Reloader::new(loaded, &read);
         let changed = |reloader: &mut Reloader<'_>| {
             let begun = Instant::now();
@@ -165,13 +165,13 @@ mod tests {
             }
             assert!(begun.elapsed() < LOOK * 10, "the change is not noticed");
         };
-        assert_eq!(password(&site), "old");
+        assert_eq!(password(&provisioner), "old");
         std::fs::write(&file, "new\n").unwrap();
         changed(&mut reloader);
-        let site = reloader.reload(&site, "test").unwrap();
-        assert_eq!(password(&site), "new");
+        let provisioner = reloader.reload(&provisioner, "test").unwrap();
+        assert_eq!(password(&provisioner), "new");
         std::fs::remove_file(&file).unwrap();
         changed(&mut reloader);
-        assert!(reloader.reload(&site, "test").is_none());
+        assert!(reloader.reload(&provisioner, "test").is_none());
     }
 }

@@ -9,16 +9,16 @@ use super::saved::Saved;
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, orphans, plans, progress};
 use crate::pass::{self, Survey};
 use crate::plan::Hold;
-use crate::site::{BeginError, Site, Work};
+use crate::provisioner::{BeginError, Provisioner, Session};
 use program::error_chain;
 
 /// How long a command waits for a pass of the loop to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Begins work on all systems, or says that another provisioner has them.
-pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failure> {
+pub(super) fn begin<'a>(provisioner: &'a Provisioner, command: &str) -> Result<Session<'a>, Failure> {
     let by = format!("{command} by user {}", rustix::process::getuid().as_raw());
-    site.begin(&by, PATIENCE).map_err(|error| {
+    provisioner.begin(&by, PATIENCE).map_err(|error| {
         let held = matches!(&error, BeginError::Lease(no) if no.is_held());
         Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: error_chain(&error) }
     })
@@ -26,16 +26,16 @@ pub(super) fn begin<'a>(site: &'a Site, command: &str) -> Result<Work<'a>, Failu
 
 /// Carries out what is to be done, or exactly what the file says.
 pub(super) fn apply(
-    site: &Site,
+    provisioner: &Provisioner,
     file: Option<&Path>,
     yes_to_many: bool,
     json: bool,
     plans::Limit { limit }: plans::Limit,
 ) -> Result<(), Failure> {
     let saved = file.map(Saved::read).transpose()?;
-    let mut work = begin(site, "apply")?;
+    let mut session = begin(provisioner, "apply")?;
     let confirmed = yes_to_many || saved.is_some();
-    let (survey, mut plan) = work.plan(confirmed)?;
+    let (survey, mut plan) = session.plan(confirmed)?;
     if let Some(saved) = &saved {
         let differences = saved.differences(&plan, &survey)?;
         if !differences.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn apply(
                         `plan --out`";
             return Err(Failure { code: EXIT_MOVED, text: text.into() });
         }
-        if let Some(reason) = asks(site, &survey, saved).filter(|_| !yes_to_many) {
+        if let Some(reason) = asks(provisioner, &survey, saved).filter(|_| !yes_to_many) {
             return Err(failure(format!(
                 "nothing was done, since the plan needs a confirmation (--yes-to-many): {reason}"
             )));
@@ -57,28 +57,28 @@ pub(super) fn apply(
             out::tell(&format!("note: {others} to do that are not in the file: they wait"));
         }
     }
-    for (system, why) in misnamed(site, &survey.document) {
+    for (system, why) in misnamed(provisioner, &survey.document) {
         out::tell(&format!("note: {system}: {why}"));
     }
     let unread = plan.held.iter().any(|held| held.hold == Hold::Fault);
-    let report = progress::of_tasks(site, || match saved {
-        Some(_) => work.perform(&survey, plan, confirmed),
-        None => work.carry_out(&survey, plan, confirmed),
+    let report = progress::of_tasks(provisioner, || match saved {
+        Some(_) => session.perform(&survey, plan, confirmed),
+        None => session.carry_out(&survey, plan, confirmed),
     })?;
     if json {
         out::print_json(&report)?;
     } else {
         let mut page = Page::new();
-        plans::done(&mut page, &report, &site.systems, limit);
+        plans::done(&mut page, &report, &provisioner.systems, limit);
         page.print()?;
     }
-    orphans::empty(site, &survey)?;
+    orphans::empty(provisioner, &survey)?;
     if report.failed.is_empty() && !unread { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
 /// Why something of the file would be held for being too much.
-fn asks(site: &Site, survey: &Survey, saved: &Saved) -> Option<String> {
-    let (plan, ours) = (pass::planned(survey, site.settings.policy, false), saved.resources());
+fn asks(provisioner: &Provisioner, survey: &Survey, saved: &Saved) -> Option<String> {
+    let (plan, ours) = (pass::planned(survey, provisioner.settings.policy, false), saved.resources());
     let is_ours = |id: Option<uuid::Uuid>| id.is_some_and(|id| ours.contains(&id));
     plan.held.into_iter().find(|held| held.hold == Hold::Asks && is_ours(held.id)).map(|held| held.reason)
 }

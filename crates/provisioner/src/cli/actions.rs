@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use clap::Args;
 use uuid::Uuid;
 
+use super::apply::begin;
 use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
-use super::work::begin;
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
 use crate::driver::{Before, Driver, Fault, Seen};
 use crate::pass::{self, Survey};
 use crate::plan::{self, Case, Hold};
-use crate::site::{Site, Work};
+use crate::provisioner::{Provisioner, Session};
 use program::error_chain;
 
 /// For which resources something is decided.
@@ -52,25 +52,26 @@ enum Verdict {
 }
 
 /// Marks the directories at the resources' places as their own.
-pub(super) fn adopt(site: &Site, chosen: &Chosen) -> Result<(), Failure> {
-    decide(site, Decision::Adopt, chosen)
+pub(super) fn adopt(provisioner: &Provisioner, chosen: &Chosen) -> Result<(), Failure> {
+    decide(provisioner, Decision::Adopt, chosen)
 }
 
 /// Brings the directories back, or makes them.
-pub(super) fn restore(site: &Site, chosen: &Chosen, make: bool) -> Result<(), Failure> {
-    decide(site, Decision::Restore { make }, chosen)
+pub(super) fn restore(provisioner: &Provisioner, chosen: &Chosen, make: bool) -> Result<(), Failure> {
+    decide(provisioner, Decision::Restore { make }, chosen)
 }
 
-fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
+fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
     // A user who names a resource has decided; all of a kind are shown first.
     let mut seen = None::<BTreeSet<Uuid>>;
     if chosen.resources.is_empty() && !chosen.yes {
         // Nobody is kept waiting while a person reads.
-        let (survey, notes) = site.look(false)?;
+        let (survey, notes) = provisioner.look(false)?;
         out::notes(&notes);
-        let (cases, _) = choose(site, &survey, decision, chosen)?;
+        let (cases, _) = choose(provisioner, &survey, decision, chosen)?;
         let mut page = Page::new();
-        let entries = cases.iter().map(|case| entry(site, case, decision.name().into(), String::new())).collect();
+        let entries =
+            cases.iter().map(|case| entry(provisioner, case, decision.name().into(), String::new())).collect();
         plans::groups(&mut page, entries, LIMIT);
         page.line(0, &format!("{} to {}.", cases.len(), decision.name()));
         page.print()?;
@@ -79,11 +80,11 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
         }
         seen = Some(cases.iter().map(|case| case.resource.id).collect());
     }
-    let mut work = begin(site, decision.name())?;
-    let survey = work.look()?;
-    let (mut cases, already) = choose(site, &survey, decision, chosen)?;
+    let mut session = begin(provisioner, decision.name())?;
+    let survey = session.look()?;
+    let (mut cases, already) = choose(provisioner, &survey, decision, chosen)?;
     cases.retain(|case| seen.as_ref().is_none_or(|seen| seen.contains(&case.resource.id)));
-    let results = progress::of_tasks(site, || carry_out(&mut work, decision, &cases))?;
+    let results = progress::of_tasks(provisioner, || carry_out(&mut session, decision, &cases))?;
     let mut page = Page::new();
     for (case, why) in already {
         page.line(0, &case.resource.path);
@@ -92,11 +93,12 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
     let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
     let failed = failed.into_iter().filter_map(|(case, result)| Some((case, error_chain(&result.err()?))));
     let failed: Vec<_> =
-        failed.map(|(case, why)| entry(site, case, format!("failed ({})", decision.name()), why)).collect();
+        failed.map(|(case, why)| entry(provisioner, case, format!("failed ({})", decision.name()), why)).collect();
     let summary = format!("{} {}, {} failed.", done.len(), decision.past(), failed.len());
     let all_done = failed.is_empty();
     plans::groups(&mut page, failed, 0);
-    let done = done.into_iter().map(|(case, _)| entry(site, case, decision.past().into(), decision.next().into()));
+    let done =
+        done.into_iter().map(|(case, _)| entry(provisioner, case, decision.past().into(), decision.next().into()));
     plans::groups(&mut page, done.collect(), LIMIT);
     page.line(0, &summary);
     page.print()?;
@@ -107,13 +109,13 @@ fn decide(site: &Site, decision: Decision, chosen: &Chosen) -> Result<(), Failur
 /// is named is neither.
 #[expect(clippy::type_complexity, reason = "two lists of one kind")]
 fn choose<'a>(
-    site: &Site,
+    provisioner: &Provisioner,
     survey: &'a Survey,
     decision: Decision,
     chosen: &Chosen,
 ) -> Result<(Vec<&'a Case>, Vec<(&'a Case, &'static str)>), Failure> {
     if chosen.resources.is_empty() {
-        let plan = pass::planned(survey, site.settings.policy, false);
+        let plan = pass::planned(survey, provisioner.settings.policy, false);
         let held = plan.held.iter().filter(|held| chosen.hold.contains(&held.hold));
         let held: BTreeSet<_> = held.filter_map(|held| held.id).collect();
         let chosen = |case: &&Case| chosen.all || held.contains(&case.resource.id);
@@ -147,14 +149,14 @@ fn choose<'a>(
 /// What came of each resource.
 type Results<'a> = Vec<(&'a Case, Result<(), Fault>)>;
 
-fn carry_out<'a>(work: &mut Work<'_>, decision: Decision, cases: &[&'a Case]) -> Result<Results<'a>, Failure> {
+fn carry_out<'a>(session: &mut Session<'_>, decision: Decision, cases: &[&'a Case]) -> Result<Results<'a>, Failure> {
     let mut results = Vec::new();
-    for system in &work.site.systems {
+    for system in &session.provisioner.systems {
         let ours: Vec<_> = cases.iter().copied().filter(|case| case.resource.system == system.key).collect();
         let resources: Vec<_> = ours.iter().map(|case| (case.resource.id, &*case.resource.path)).collect();
         let by_id: BTreeMap<_, _> = ours.iter().map(|case| (case.resource.id, *case)).collect();
         let done =
-            work.drive_all(system, &resources, &|id, before| decision.act(&*system.driver, by_id[&id], before))?;
+            session.drive_all(system, &resources, &|id, before| decision.act(&*system.driver, by_id[&id], before))?;
         results.extend(ours.into_iter().zip(done));
     }
     Ok(results)
@@ -232,8 +234,8 @@ impl Decision {
 }
 
 /// A resource with what of its directory differs from the document.
-fn entry<'a>(site: &Site, case: &'a Case, kind: String, note: String) -> Entry<'a> {
-    let (system, terabyte) = (&*case.resource.system, plans::terabyte(&site.systems, &case.resource.system));
+fn entry<'a>(provisioner: &Provisioner, case: &'a Case, kind: String, note: String) -> Entry<'a> {
+    let (system, terabyte) = (&*case.resource.system, plans::terabyte(&provisioner.systems, &case.resource.system));
     let detail = match (&case.seen, &case.wanted) {
         (Ok(Seen::Unmarked(present)), Ok(wanted)) => plans::described(&present.differences(wanted), terabyte),
         (Ok(Seen::Trashed { since }), _) => format!("in the trash since {}", out::date(*since)),
@@ -257,9 +259,9 @@ fn confirmed(question: &str) -> bool {
 
 /// Puts the directory of a resource into the trash that is terminated in Waldur, without an order to do it for: one that was
 /// withdrawn while the directory was made, or ended by staff.
-pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
-    let mut work = begin(site, "retire")?;
-    let (survey, _) = work.plan(false)?;
+pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failure> {
+    let mut session = begin(provisioner, "retire")?;
+    let (survey, _) = session.plan(false)?;
     let case = look::find(&survey, name)?;
     if case.resource.status != Status::Removed {
         return Err(failure(
@@ -278,25 +280,25 @@ pub(super) fn retire(site: &Site, name: &str) -> Result<(), Failure> {
         Ok(_) => return Err(failure("no directory of this resource is at its place")),
         Err(fault) => return Err(failure(fault.clone())),
     }
-    let now = site.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = provisioner.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
-    let system = site.systems.iter().find(|system| system.key == case.resource.system);
+    let system = provisioner.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;
     let retire = |before: Before<'_>| system.driver.retire(wanted, now, before);
-    progress::during(&site.walked, || work.drive(system, wanted.id, &case.resource.path, &retire))?;
+    progress::during(&provisioner.walked, || session.drive(system, wanted.id, &case.resource.path, &retire))?;
     let mut page = Page::new();
     page.line(0, &format!("{} is in the trash now.", case.resource.path));
     page.print()
 }
 
 /// Ends an order without carrying it out: rejects it, or sets it erred after its approval. Without `yes` it only shows that.
-pub(super) fn reject(site: &Site, name: &str, reason: &str, yes: bool) -> Result<(), Failure> {
+pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: bool) -> Result<(), Failure> {
     let reason = reason.trim();
     if reason.is_empty() {
         return Err(failure("--reason is empty: Waldur shows it to the customer"));
     }
-    let mut work = begin(site, "reject")?;
-    let (survey, _) = work.plan(false)?;
+    let mut session = begin(provisioner, "reject")?;
+    let (survey, _) = session.plan(false)?;
     let case = look::find(&survey, name)?;
     let task = plan::reject(case, reason).map_err(|why| failure(format!("{}: {why}", case.resource.path)))?;
     let steps = task.steps.iter().map(plan::Step::name).collect::<Vec<_>>().join(", ");
@@ -307,7 +309,7 @@ pub(super) fn reject(site: &Site, name: &str, reason: &str, yes: bool) -> Result
         page.line(0, &format!("{what} would be ended by: {steps}. --yes does it."));
         return page.print();
     }
-    let report = work.perform(&survey, plan::Plan { tasks: vec![task], held: Vec::new() }, true)?;
+    let report = session.perform(&survey, plan::Plan { tasks: vec![task], held: Vec::new() }, true)?;
     if let Some(fault) = report.failed.into_values().next() {
         return Err(failure(format!("{what} was not rejected: {fault}")));
     }

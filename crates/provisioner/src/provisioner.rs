@@ -51,7 +51,7 @@ const OLD: Duration = Duration::from_mins(1);
 
 /// What the settings name.
 #[derive(Debug)]
-pub struct Site {
+pub struct Provisioner {
     /// The settings.
     pub settings: Settings,
     /// The systems that are driven here.
@@ -68,7 +68,7 @@ pub struct Site {
     pub stop: Arc<AtomicBool>,
 }
 
-impl Site {
+impl Provisioner {
     /// Opens what only has to be opened for looking.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
         let stop = Arc::default();
@@ -78,7 +78,7 @@ impl Site {
         Ok(Self { settings, systems, source, clock, walked, progress: Progress::new(), stop })
     }
 
-    /// The same site by other settings. Everything is opened again, so that new secrets are used.
+    /// The same provisioner by other settings. Everything is opened again, so that new secrets are used.
     pub fn with(&self, settings: Settings) -> Result<Self, Fault> {
         let source = Source::new(&settings, &self.stop)?;
         let (walked, stop, clock) = (self.walked.clone(), Arc::clone(&self.stop), self.clock.clone());
@@ -124,7 +124,7 @@ impl Site {
 
     /// Opens what only one provisioner may have at a time; `by`: on whose command, for the journal. Whoever has it is
     /// waited for, for `patience` at most.
-    pub fn begin(&self, by: &str, patience: Duration) -> Result<Work<'_>, BeginError> {
+    pub fn begin(&self, by: &str, patience: Duration) -> Result<Session<'_>, BeginError> {
         let directory = &self.settings.state_directory;
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -146,7 +146,7 @@ impl Site {
         journal.beat()?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
-        Ok(Work { site: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })
+        Ok(Session { provisioner: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })
     }
 }
 
@@ -169,11 +169,11 @@ pub enum BeginError {
     },
 }
 
-/// A site with the right to change it.
+/// A provisioner with the right to change it.
 #[derive(Debug)]
-pub struct Work<'a> {
-    /// The site.
-    pub site: &'a Site,
+pub struct Session<'a> {
+    /// The provisioner.
+    pub provisioner: &'a Provisioner,
     /// The leases.
     pub leases: Leases,
     /// The journal.
@@ -184,17 +184,17 @@ pub struct Work<'a> {
     _lock: StateLock,
 }
 
-impl Work<'_> {
+impl Session<'_> {
     /// Looks, and plans.
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
-        let survey = self.survey(&|| self.site.source.read())?;
-        let plan = pass::planned(&survey, self.site.settings.policy, confirmed);
+        let survey = self.survey(&|| self.provisioner.source.read())?;
+        let plan = pass::planned(&survey, self.provisioner.settings.policy, confirmed);
         Ok((survey, plan))
     }
 
     /// Looks, for a person's decision: the proxy's newest reading is as good as a new one, unless it is old.
     pub fn look(&mut self) -> Result<Survey, PassError> {
-        let source = &self.site.source;
+        let source = &self.provisioner.source;
         self.survey(&|| match source.newest()? {
             document if document.age < OLD => Ok(document),
             _ => source.read(),
@@ -203,7 +203,7 @@ impl Work<'_> {
 
     fn survey(&mut self, read: &dyn Fn() -> Result<Document, Fault>) -> Result<Survey, PassError> {
         let past = self.journal.past();
-        let survey = pass::survey(&self.site.systems, read, &past, &mut self.ledger)?;
+        let survey = pass::survey(&self.provisioner.systems, read, &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
         self.ledger.save().map_err(PassError::Ledger)?;
         Ok(if self.by == LOOP { survey } else { survey.retried() })
@@ -225,7 +225,7 @@ impl Work<'_> {
 
     /// Carries out these tasks of a survey, and no others.
     pub fn perform(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
-        let (source, leases, stop) = (&self.site.source, &self.leases, &self.site.stop);
+        let (source, leases, stop) = (&self.provisioner.source, &self.leases, &self.provisioner.stop);
         let permitted = |system: &str| {
             if stop.load(Ordering::Relaxed) {
                 return Err(Fault::Stopped("told to stop".into()));
@@ -234,7 +234,7 @@ impl Work<'_> {
         };
         let (read, call) = (|| source.read(), |call: &pass::Call| source.call(call));
         let reaches = |call: &pass::Call| source.reaches(call);
-        let (tokens, by, progress) = (&leases.tokens, &*self.by, &self.site.progress);
+        let (tokens, by, progress) = (&leases.tokens, &*self.by, &self.provisioner.progress);
         let outside = Outside {
             read: &read,
             call: &call,
@@ -245,8 +245,16 @@ impl Work<'_> {
             confirmed,
             progress,
         };
-        let systems = &self.site.systems;
-        pass::carry_out(plan, &survey.document, systems, outside, &self.journal, &mut self.ledger, &self.site.clock)
+        let systems = &self.provisioner.systems;
+        pass::carry_out(
+            plan,
+            &survey.document,
+            systems,
+            outside,
+            &self.journal,
+            &mut self.ledger,
+            &self.provisioner.clock,
+        )
     }
 
     /// Does one thing to one resource, each effect in the journal before it is had.
@@ -269,8 +277,8 @@ impl Work<'_> {
         resources: &[(Uuid, &str)],
         deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), Fault> + Sync),
     ) -> Result<Vec<Result<(), Fault>>, DriveError> {
-        self.ledger.save().map_err(|source| BeginError::State { path: self.site.ledger_path(), source })?;
-        self.site.progress.begin("resources", resources.len());
+        self.ledger.save().map_err(|source| BeginError::State { path: self.provisioner.ledger_path(), source })?;
+        self.provisioner.progress.begin("resources", resources.len());
         let mut results = Vec::with_capacity(resources.len());
         for batch in resources.chunks(BATCH) {
             for (resource, path) in batch {
@@ -280,7 +288,7 @@ impl Work<'_> {
             self.journal.sync()?;
             let done = pass::side_by_side(batch, system.at_once, |(resource, _)| {
                 let done = deed(*resource, &|what| self.effect(system, *resource, what));
-                self.site.progress.one();
+                self.provisioner.progress.one();
                 done
             });
             for ((resource, _), done) in batch.iter().zip(&done) {
