@@ -1,8 +1,8 @@
-/* Lets user-mode-linux 6.1 run on processors with more state than it knows of, such as those with AMX.
+/* Lets user-mode-linux 6.1 run on processors with more extended state than it knows, such as those with AMX.
  *
- * It reads the extended state of a process into a buffer of fixed size, which its host fills as far as it goes. When it writes
- * that back, the host takes the whole state and nothing less: EFAULT, and the kernel panics. Preloaded, this puts what is to be
- * written over what is there, and writes the whole.
+ * It reads the extended state of a process into a buffer of fixed size, which the host truncates. When it writes the state
+ * back, the host accepts only the complete state: EFAULT, and the kernel panics. Preloaded, this wrapper reads the complete state,
+ * replaces the part that user-mode-linux knows, and writes the whole.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,7 +16,7 @@
 long ptrace(enum __ptrace_request request, ...)
 {
     static long (*real)(enum __ptrace_request, pid_t, void *, void *);
-    /* One at a time: the kernel is one process, and does not switch within a call. */
+    /* Never used concurrently: the kernel is one process and does not switch within a call. */
     static unsigned char whole[1 << 16];
     va_list rest;
     va_start(rest, request);
