@@ -6,23 +6,23 @@
 //! shell, follows a symlink, or takes absence from the document for a wish to delete.
 
 pub mod cli;
-mod credential;
 pub mod document;
 #[cfg(test)]
 mod documents;
-pub mod driver;
+mod drivers;
 pub mod journal;
 pub mod lease;
 pub mod ledger;
-pub mod limits;
 mod listen;
 #[cfg(test)]
 mod operations;
 pub mod pass;
-pub mod place;
 pub mod plan;
 pub mod preflight;
 pub mod provisioner;
 pub mod seen;
 pub mod settings;
 pub mod source;
+
+pub use storage_driver as driver;
+pub use storage_driver::{limits, place};

@@ -1,8 +1,6 @@
 //! Everything that the settings name, opened: systems with their drivers, the source, journal and ledger.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,18 +12,10 @@ use backon::{BlockingRetryable, ConstantBuilder};
 use uuid::Uuid;
 
 use crate::document::Document;
-use crate::driver::command::Program;
-use crate::driver::memory::Memory;
-use crate::driver::on_demand::OnDemand;
-use crate::driver::quotas::ceph::Ceph;
-use crate::driver::quotas::declared::Declared;
-use crate::driver::quotas::kernel::Kernel;
-use crate::driver::quotas::lustre::Lustre;
-use crate::driver::scale::Scale;
-use crate::driver::tree::{Rules, Tree};
-use crate::driver::vast::Vast;
 use crate::driver::walked::Walked;
-use crate::driver::{Before, Driver, Fault, Seen};
+use crate::driver::{Before, Fault, Seen};
+use crate::drivers;
+use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
@@ -359,7 +349,7 @@ pub enum DriveError {
 
 fn system(config: &SystemConfig, walked: &Walked) -> System {
     let (opened, walked) = (config.clone(), walked.clone());
-    let driver = OnDemand::new(Box::new(move || driver(&opened, &walked)));
+    let driver = OnDemand::new(Box::new(move || drivers::open(&opened, &walked)));
     let site = preflight::Site {
         published_root: config.published_root(),
         terabyte: config.terabyte,
@@ -372,39 +362,4 @@ fn system(config: &SystemConfig, walked: &Walked) -> System {
         },
     };
     System { key: config.name.clone(), site, driver: Box::new(driver), at_once: config.at_once }
-}
-
-/// What drives a system, opened.
-fn driver(config: &SystemConfig, walked: &Walked) -> Result<Box<dyn Driver>, Fault> {
-    let rules =
-        Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner, acl: config.acl.clone() };
-    let root = config.root();
-    Ok(match config.driver {
-        DriverName::Memory => Box::new(Memory::default()),
-        DriverName::Posix => {
-            let namespace = if config.change_owner { "trusted" } else { "user" };
-            Box::new(Tree::new(root, Declared::new(namespace), rules).counting(walked))
-        }
-        DriverName::Xfs | DriverName::Ext4 => {
-            let handle = File::open(&root)
-                .map_err(|error| Fault::passing(format!("the root {} cannot be opened", root.display()), error))?;
-            let kernel = Kernel::of(handle.as_fd())?;
-            Box::new(Tree::new(root, kernel, rules).counting(walked))
-        }
-        DriverName::Lustre => {
-            let lfs = Program::find("lfs").map_err(|error| Fault::passing("Lustre's tools are needed", error))?;
-            let mount = config.mount.clone().unwrap_or_else(|| root.clone());
-            Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules).counting(walked))
-        }
-        DriverName::Scale => {
-            let settings = config.scale.as_ref().ok_or_else(|| Fault::unclear("the mapping `scale` is missing"))?;
-            Box::new(Scale::new(settings).map_err(|error| Fault::passing("Storage Scale is not set up", error))?)
-        }
-        DriverName::Vast => {
-            let settings = config.vast.as_ref().ok_or_else(|| Fault::unclear("the mapping `vast` is missing"))?;
-            let vast = Vast::new(settings).map_err(|error| Fault::passing("VAST is not set up", error))?;
-            Box::new(vast.counting(walked))
-        }
-        DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules).counting(walked)),
-    })
 }

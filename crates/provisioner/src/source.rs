@@ -22,11 +22,11 @@ use url::Url;
 use uuid::Uuid;
 use waldur_answers::TokenUser;
 
-use crate::credential::CredentialGuard;
 use crate::document::{self, Document};
 use crate::driver::Fault;
 use crate::pass::{Action, Answer, Call};
 use crate::settings::Settings;
+use storage_driver::credential::CredentialGuard;
 
 /// The largest page that is read, in bytes: 500 items are some 1 MB.
 const LARGEST_PAGE: u64 = 64 << 20;

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use driver_posix::quotas::declared::Declared;
+use driver_posix::tree::{Rules, Tree};
 use program::Clock;
 use provisioner::document::Document;
 use provisioner::driver::Fault;
-use provisioner::driver::quotas::declared::Declared;
-use provisioner::driver::tree::{Rules, Tree};
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;

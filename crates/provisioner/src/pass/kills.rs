@@ -1,21 +1,20 @@
 //! Killed at each line of the journal in turn, and started again: the same end of Waldur and of the storage, nothing
 //! doubled, left over or lost.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use super::bench::{Bench, all_kinds, furnish, system};
 use super::model::Model;
 use super::*;
 use crate::driver::Trashed;
 
+mod drivers;
+
 /// A storage system that is new, for one round.
-pub(crate) struct Fresh {
-    pub(crate) driver: Box<dyn Driver>,
+struct Fresh {
+    driver: Box<dyn Driver>,
     /// The first project ID that is given on it.
-    pub(crate) projects: u32,
+    projects: u32,
     /// Everything that is there, looked at past the driver. It also holds what the system needs to live.
-    pub(crate) census: Box<dyn Fn() -> Vec<String>>,
+    census: Box<dyn Fn() -> Vec<String>>,
 }
 
 /// Where everything ends.
@@ -32,33 +31,16 @@ struct End {
 const AT_ONCE: usize = 4;
 
 /// All kinds of resources in one world.
-pub(crate) fn same_end_wherever_it_is_killed(fresh: impl Fn() -> Fresh + Sync) {
+fn same_end_wherever_it_is_killed(fresh: impl Fn() -> Fresh + Sync) {
     let lines = same_end(&all_kinds(), &fresh);
     assert!(lines > 30, "only {lines} lines");
 }
 
 /// Each kind of resource in a world of its own, for systems that are slow to ask: there are as many lines in all, and fewer
 /// resources are looked at for each.
-pub(crate) fn same_end_wherever_it_is_killed_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
+fn same_end_wherever_it_is_killed_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
     let lines: u64 = all_kinds().into_iter().map(|resource| same_end(&[resource], &fresh)).sum();
     assert!(lines > 30, "only {lines} lines");
-}
-
-/// Every directory below a root with mode and owner.
-pub(crate) fn directories(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut left = vec![root.to_owned()];
-    while let Some(folder) = left.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let (path, it) = (entry.path(), entry.metadata().unwrap());
-            let name = path.strip_prefix(root).unwrap().display();
-            found.push(format!("{name}: {:o} {}:{}", it.mode(), it.uid(), it.gid()));
-            if it.is_dir() {
-                left.push(path);
-            }
-        }
-    }
-    found
 }
 
 /// The number of lines at which it was killed.

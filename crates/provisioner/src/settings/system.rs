@@ -7,12 +7,13 @@ use serde_json::{Map, Number};
 use settings::{Value, Wrong, read_secret, wrong};
 
 use super::Settings;
-use crate::document::Mode;
-use crate::driver::tree::acl::{self, Named};
-use crate::driver::{scale, vast};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
 use crate::preflight::Modes;
+use driver_posix::tree::acl::{self, Named};
+use driver_scale as scale;
+use driver_vast as vast;
+use storage_driver::Mode;
 
 /// A storage system as the settings describe it.
 #[derive(Debug, Clone, Deserialize)]

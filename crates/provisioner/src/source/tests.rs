@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicUsize;
 use settings::{Environment, Overrides, load};
 
 use super::*;
-use crate::driver::rest::simulated::{Reply, serve};
+use driver_rest::simulated::{Reply, serve};
 
 fn source(more: &[(&str, &str)]) -> Source {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -1,0 +1,13 @@
+//! Storage drivers for mounted file systems: directories below a root, limited by XFS, ext4, Lustre or CephFS.
+//!
+//! [`tree`] is one driver for all of them; what differs is [`quotas`]. [`mount`] and [`deletion`] also serve drivers that
+//! need the file system beside a management interface.
+
+pub mod command;
+pub mod deletion;
+pub mod mount;
+pub mod quotas;
+#[cfg(any(test, feature = "simulated"))]
+#[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
+pub mod simulated;
+pub mod tree;

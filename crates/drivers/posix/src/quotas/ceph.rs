@@ -1,0 +1,320 @@
+//! Quotas of CephFS: extended attributes of the directory itself, by its handle. There are no project IDs.
+//!
+//! **This never ran against a real CephFS.** It was written from Ceph's manual, and is tried with attributes of the same names
+//! in the namespace `user` of other file systems.
+//!
+//! CephFS has no soft limits: the hard ones are set, and read back as both ([`Quotas::held_as`]). Clients keep them, of their
+//! own free will and some seconds late; what is used lags behind as well.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Dir, XattrFlags};
+use rustix::io::Errno;
+
+use super::Quotas;
+use crate::tree::handle::open_below;
+use storage_driver::Fault;
+use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::walked::Walked;
+
+/// Limits: bytes, and files with directories.
+const LIMITS: [&str; 2] = ["ceph.quota.max_bytes", "ceph.quota.max_files"];
+/// Snapshots of the directory and of all below it; older versions have no such attribute.
+const SNAPSHOTS: &str = "ceph.dir.rsnaps";
+/// Where a directory shows its snapshots.
+const SNAPSHOT_DIRECTORY: &str = ".snap";
+/// What is used: bytes, and files with directories, all levels down.
+pub(crate) const USED: [&str; 2] = ["ceph.dir.rbytes", "ceph.dir.rentries"];
+
+/// Quotas of CephFS, mounted by the kernel or by `ceph-fuse`.
+#[derive(Debug, Default)]
+pub struct Ceph {
+    /// Before the names of attributes; empty but in tests.
+    prefix: &'static str,
+}
+
+impl Ceph {
+    /// Uses attributes of the same names in the namespace `user`, which any file system has.
+    #[cfg(any(test, feature = "simulated"))]
+    pub(crate) const fn simulated() -> Self {
+        Self { prefix: "user." }
+    }
+
+    /// The number that an attribute holds; `None` where it is not set.
+    fn number(&self, directory: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, Fault> {
+        let mut text = [0; 64];
+        match rustix::fs::fgetxattr(directory, format!("{}{name}", self.prefix).as_str(), &mut text) {
+            Ok(length) => number(&text[..length.min(text.len())])
+                .map(Some)
+                .ok_or_else(|| Fault::unclear(format!("the attribute {name} of a directory is no number"))),
+            Err(Errno::NODATA) => Ok(None),
+            Err(error) => Err(Fault::passing(format!("the attribute {name} cannot be read"), error)),
+        }
+    }
+
+    fn both(&self, directory: BorrowedFd<'_>, names: [&str; 2]) -> Result<Option<[u64; 2]>, Fault> {
+        let [first, second] = names;
+        Ok(self.number(directory, first)?.zip(self.number(directory, second)?).map(<[u64; 2]>::from))
+    }
+}
+
+/// The number in such an attribute; some versions end it with a zero byte.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+impl Quotas for Ceph {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        match self.both(root, USED) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Fault::unclear(format!(
+                "the root has no attribute {}, so it does not lie on CephFS: mount it, or choose other quotas for this system",
+                USED[0]
+            ))),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+        match self.is_realm(root) {
+            Ok(false) => Vec::new(),
+            Ok(true) => vec![Ok("the root has a quota of its own, which limits all resources together".to_owned())],
+            Err(fault) => vec![Err(fault)],
+        }
+    }
+
+    /// The kernel's client and ceph-fuse rename nothing from one quota realm to another (EXDEV): a realm is what lies below a
+    /// directory with a quota.
+    fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, Fault> {
+        for name in LIMITS {
+            if self.number(directory, name)?.is_some_and(|limit| limit != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn snapshots(&self, directory: BorrowedFd<'_>) -> Result<u64, Fault> {
+        if let Some(all) = self.number(directory, SNAPSHOTS)? {
+            return Ok(all);
+        }
+        let unreadable = |error| Fault::passing("the snapshots of a directory cannot be read", error);
+        let shown = match open_below(directory, SNAPSHOT_DIRECTORY) {
+            Ok(shown) => shown,
+            Err(Errno::NOENT) => return Ok(0),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut count = 0;
+        for entry in Dir::read_from(&shown).map_err(unreadable)? {
+            // Names that begin with `_` are snapshots of a directory above.
+            let own = !matches!(entry.map_err(unreadable)?.file_name().to_bytes().first(), Some(b'.' | b'_') | None);
+            count += u64::from(own);
+        }
+        Ok(count)
+    }
+
+    fn why_across(&self) -> Option<&'static str> {
+        Some(
+            "CephFS renames nothing from one quota realm or subvolume to another: no directory between the root and the \
+             resource may have a quota of its own (`getfattr -n ceph.quota.max_bytes DIRECTORY`) or be a subvolume",
+        )
+    }
+
+    fn block(&self) -> u64 {
+        1
+    }
+
+    fn held_as(&self, limits: &Limits) -> Limits {
+        limits.only_hard()
+    }
+
+    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+        // 0 is what newer versions tell of a limit that is not set.
+        let limits = self
+            .both(directory, LIMITS)?
+            .and_then(|[space, inodes]| Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).ok());
+        let used = self.both(directory, USED)?;
+        Ok((limits, used.map(|[space, inodes]| Usage { space: Bytes(space), inodes: Inodes(inodes) })))
+    }
+
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), Fault> {
+        for (name, limit) in LIMITS.into_iter().zip([limits.space_hard().0, limits.inodes_hard().0]) {
+            let attribute = format!("{}{name}", self.prefix);
+            rustix::fs::fsetxattr(directory, attribute.as_str(), limit.to_string().as_bytes(), XattrFlags::empty())
+                .map_err(|error| match error {
+                    Errno::PERM | Errno::ACCESS => Fault::passing(
+                        format!(
+                            "{name} cannot be set: the client's capability for the MDS needs `p`, as in `allow rwp`"
+                        ),
+                        error,
+                    ),
+                    error => Fault::passing(format!("{name} cannot be set"), error),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Nothing: the limits were the directory's, and went with it.
+    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::simulated::{ceph as driver, ceph_root as root};
+    use crate::tree::injected;
+    use storage_driver::Driver as _;
+    use storage_driver::conformance::Bench;
+    use storage_driver::place::Place;
+
+    const USER: Ceph = Ceph::simulated();
+
+    fn put(directory: &File, name: &str, value: &str) {
+        rustix::fs::fsetxattr(directory, format!("user.{name}").as_str(), value.as_bytes(), XattrFlags::empty())
+            .unwrap();
+    }
+
+    #[test]
+    fn numbers_are_whole_and_nothing_else() {
+        assert_eq!(number(b"100000000"), Some(100_000_000));
+        assert_eq!(number(b"7\0"), Some(7));
+        for text in ["", "\0", "+1", "-1", "1 ", "1K", "0x1", "18446744073709551616"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hard_limits_are_set_and_read_as_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = File::open(folder.path()).unwrap();
+        let agreed = Limits::new([Bytes(1), Bytes(1_000_001)], [Inodes(1), Inodes(9)]).unwrap();
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (None, None));
+        USER.set(directory.as_fd(), 0, &agreed).unwrap();
+        let held = Limits::new([Bytes(1_000_001); 2], [Inodes(9); 2]).unwrap();
+        assert_eq!(USER.held_as(&agreed), held);
+        put(&directory, "ceph.dir.rbytes", "5");
+        put(&directory, "ceph.dir.rentries", "3");
+        let used = Usage { space: Bytes(5), inodes: Inodes(3) };
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (Some(held), Some(used)));
+        put(&directory, "ceph.quota.max_files", "0");
+        assert_eq!(USER.read(directory.as_fd(), 0).unwrap().0, None);
+        put(&directory, "ceph.quota.max_files", "many");
+        assert!(USER.read(directory.as_fd(), 0).is_err());
+    }
+
+    #[test]
+    fn another_file_system_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = File::open(folder.path()).unwrap();
+        assert!(USER.ready(directory.as_fd()).unwrap_err().to_string().contains("does not lie on CephFS"));
+        assert!(Ceph::default().ready(directory.as_fd()).is_err());
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+    fn go(_: &str) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// A directory that is there, and what keeps it from going: said before anything is changed, and found by `inspect`.
+    #[test]
+    fn a_quota_of_a_directory_above_is_found_before_anything_is_frozen() {
+        let root = root();
+        let driver = driver(&root);
+        let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
+        let wanted = bench.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let above: Vec<_> = std::iter::successors(wanted.place.parent(), Place::parent).collect();
+        assert!(driver.inspect(&above).is_empty());
+        for place in &above {
+            let directory = File::open(root.path().join(place.to_string())).unwrap();
+            put(&directory, "ceph.quota.max_files", "9");
+            let [Err(found)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
+            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err();
+            for fault in [found, &fault] {
+                let said = fault.to_string();
+                assert!(said.contains(&format!("/{place} has a quota of its own")), "{said}");
+            }
+            assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+            put(&directory, "ceph.quota.max_files", "0");
+        }
+        // A quota of the root is no realm between two directories below it.
+        put(&File::open(root.path()).unwrap(), "ceph.quota.max_bytes", "1000");
+        assert!(matches!(&driver.inspect(&above)[..], [Ok(note)] if note.contains("limits all resources together")));
+        driver.retire(&wanted, 5, &go).unwrap();
+        let parent = File::open(root.path().join(above[0].to_string())).unwrap();
+        put(&parent, "ceph.quota.max_files", "9");
+        let fault = driver.restore(&wanted, &go).unwrap_err().to_string();
+        assert!(fault.contains("has a quota of its own"), "{fault}");
+    }
+
+    #[test]
+    fn a_directory_with_snapshots_is_neither_frozen_nor_purged() {
+        let root = root();
+        let driver = driver(&root);
+        let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
+        let wanted = bench.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let path = root.path().join(wanted.place.to_string());
+        let refused = || {
+            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err().to_string();
+            assert!(fault.contains("has snapshots (2)") && bench.is_as_wanted(&wanted), "{fault}");
+        };
+        put(&File::open(&path).unwrap(), SNAPSHOTS, "2");
+        refused();
+        rustix::fs::removexattr(&path, format!("user.{SNAPSHOTS}").as_str()).unwrap();
+        for name in ["daily", "weekly", "_of-the-root_1"] {
+            fs::create_dir_all(path.join(".snap").join(name)).unwrap();
+        }
+        refused();
+        fs::remove_dir_all(path.join(".snap")).unwrap();
+        driver.retire(&wanted, 5, &go).unwrap();
+        let trashed = storage_driver::Trashed { id: wanted.id, since: 5 };
+        let tree = root.path().join(format!(".trash/{}.5", wanted.id));
+        put(&File::open(&tree).unwrap(), SNAPSHOTS, "1");
+        let fault = driver.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err().to_string();
+        assert!(fault.contains("has snapshots (1)") && tree.exists(), "{fault}");
+        put(&File::open(&tree).unwrap(), SNAPSHOTS, "0");
+        driver.purge(&trashed, None, &go).unwrap();
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn a_refused_rename_names_the_quota_realms() {
+        let root = root();
+        let driver = driver(&root);
+        let wanted = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.wanted(1);
+        driver.ensure(&wanted, &go).unwrap();
+        let _happens = injected::refused(Errno::XDEV);
+        let fault = driver.retire(&wanted, 5, &go).unwrap_err().to_string();
+        assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
+    }
+
+    #[test]
+    fn with_attributes_of_users_it_does_what_every_driver_must() {
+        let root = root();
+        let driver = driver(&root);
+        let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+        Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &make_unmarked }.all();
+    }
+
+    #[test]
+    fn it_does_so_as_the_kernels_client_that_cannot_rename_without_replacing() {
+        let _happens = injected::refused(Errno::INVAL);
+        with_attributes_of_users_it_does_what_every_driver_must();
+    }
+}

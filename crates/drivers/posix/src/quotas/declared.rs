@@ -1,0 +1,68 @@
+//! No quotas: what was agreed is written down on the directory, and nothing enforces it.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::Quotas;
+use crate::tree::handle::privileged;
+use storage_driver::Fault;
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::walked::Walked;
+
+/// Limits in an extended attribute. For file systems without quotas, where others (or nobody) enforce them.
+#[derive(Debug)]
+pub struct Declared(String);
+
+impl Declared {
+    /// Limits in the namespace `trusted` or `user`.
+    pub fn new(namespace: &str) -> Self {
+        Self(format!("{namespace}.hpc-storage.limits"))
+    }
+
+    fn failed(&self, verb: &str, error: Errno) -> Fault {
+        privileged(format!("the attribute {} cannot be {verb}", self.0), error)
+    }
+}
+
+impl Quotas for Declared {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        match rustix::fs::fgetxattr(root, self.0.as_str(), &mut [0; 512][..]) {
+            Ok(_) | Err(Errno::NODATA) => Ok(()),
+            Err(error) => Err(self.failed("read", error)),
+        }
+    }
+
+    fn block(&self) -> u64 {
+        1
+    }
+
+    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+        let mut text = [0; 512];
+        match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
+            // What cannot be read as limits is none: they are written anew.
+            Ok(length) => Ok((text.get(..length).and_then(|text| serde_json::from_slice(text).ok()), None)),
+            Err(Errno::NODATA) => Ok((None, None)),
+            Err(error) => Err(self.failed("read", error)),
+        }
+    }
+
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), Fault> {
+        let text = serde_json::to_vec(limits).map_err(|error| Fault::passing("limits cannot be written", error))?;
+        rustix::fs::fsetxattr(directory, self.0.as_str(), &text, XattrFlags::empty())
+            .map_err(|error| self.failed("set", error))
+    }
+
+    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), Fault> {
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Project quotas of the kernel: XFS and ext4.
+//!
+//! At a limit, a write ends with ENOSPC or EDQUOT: which of them depends on file system and kernel. On ext4 nothing stops
+//! who has CAP_SYS_RESOURCE, root among them.
+
+use std::os::fd::BorrowedFd;
+
+use project_quota::{Project, quota};
+use rustix::io::Errno;
+
+use super::{Quotas, tagging};
+use storage_driver::Fault;
+use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::walked::Walked;
+
+/// Project quotas of one mounted file system.
+#[derive(Debug)]
+pub struct Kernel {
+    system: System,
+    block: u64,
+}
+
+/// A file system that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum System {
+    Xfs,
+    Ext4,
+}
+
+/// What `fstatfs` says of XFS, and of ext2, ext3 and ext4.
+const MAGIC: [(u64, System); 2] = [(0x5846_5342, System::Xfs), (0xef53, System::Ext4)];
+
+impl Kernel {
+    /// Those of the file system on which this root lies; it has to be XFS or ext4.
+    pub fn of(root: BorrowedFd<'_>) -> Result<Self, Fault> {
+        let (system, block) = found(root)?;
+        Ok(Self { system, block })
+    }
+}
+
+/// Which file system it is, and in what blocks it holds limits.
+fn found(root: BorrowedFd<'_>) -> Result<(System, u64), Fault> {
+    let found = rustix::fs::fstatfs(root)
+        .map_err(|error| Fault::passing("the file system of the root cannot be asked", std::io::Error::from(error)))?;
+    let magic = u64::try_from(found.f_type).unwrap_or_default();
+    let block = u64::try_from(found.f_bsize).unwrap_or_default().max(1);
+    match MAGIC.iter().find(|(known, _)| *known == magic) {
+        Some((_, System::Xfs)) => Ok((System::Xfs, block)),
+        Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
+        None => Err(Fault::unclear(format!(
+            "the root lies on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
+             choose other quotas for this system"
+        ))),
+    }
+}
+
+impl Quotas for Kernel {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        if found(root)? != (self.system, self.block) {
+            return Err(Fault::unclear("the root lies on another file system than at the start: start anew"));
+        }
+        let remedy = match self.system {
+            System::Xfs => "mount the file system with `-o prjquota`",
+            System::Ext4 => {
+                "unmount the file system, run `tune2fs -O project,quota -Q prjquota DEVICE`, and mount it with `-o prjquota`"
+            }
+        };
+        match quota::state(root) {
+            Ok(quota::State { counted: true, enforced: true }) => Ok(()),
+            Ok(quota::State { counted: true, enforced: false }) => {
+                Err(Fault::unclear(format!("project quotas are counted, and not enforced: {remedy}")))
+            }
+            Ok(_) => Err(Fault::unclear(format!("project quotas are off: {remedy}"))),
+            Err(error) => Err(match error.errno() {
+                Some(Errno::PERM) => {
+                    Fault::passing("project quotas need the capability CAP_SYS_ADMIN: give it to the program", error)
+                }
+                Some(Errno::NOSYS) if quota::is_supported(root) => {
+                    Fault::passing(format!("project quotas are off: {remedy}"), error)
+                }
+                Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
+                _ => Fault::passing(format!("project quotas cannot be asked for: {remedy}"), error),
+            }),
+        }
+    }
+
+    fn block(&self) -> u64 {
+        self.block
+    }
+
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        tagging::project(directory)
+    }
+
+    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        tagging::hands_down(directory)
+    }
+
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+        tagging::untag(directory)
+    }
+
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+        tagging::tag(directory, number(project)?, within)
+    }
+
+    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+        let found = quota::get(directory, number(project)?)
+            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be read"), error))?;
+        let limits = found.limits.all().and_then(|all| {
+            let space = [all.space_soft, all.space_hard].map(|n| Bytes(n.get()));
+            Limits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
+        });
+        Ok((limits, Some(Usage { space: Bytes(found.space), inodes: Inodes(found.inodes) })))
+    }
+
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), Fault> {
+        let n = |n: u64| n.try_into().map_err(|_| Fault::unclear("a limit is 0, which means unlimited"));
+        let all = project_quota::Limits {
+            space_soft: n(limits.space_soft().0)?,
+            space_hard: n(limits.space_hard().0)?,
+            inodes_soft: n(limits.inodes_soft().0)?,
+            inodes_hard: n(limits.inodes_hard().0)?,
+        };
+        quota::set(directory, number(project)?, &all)
+            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be set"), error))
+    }
+
+    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
+        quota::clear(root, number(project)?)
+            .map_err(|error| failed(root, &format!("the quota of project {project} cannot be taken away"), error))
+    }
+}
+
+/// The fault of a call about quotas on the file system of `fd`.
+fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> Fault {
+    if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
+        return without_quotas(what, error);
+    }
+    Fault::passing(what, error)
+}
+
+/// No mount option helps where the kernel has no quotas.
+fn without_quotas(what: &str, error: project_quota::Error) -> Fault {
+    Fault::passing(
+        format!(
+            "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
+             Linux 5.14, or a container's filter hides the call quotactl_fd: use another kernel, or choose other quotas for \
+             this system"
+        ),
+        error,
+    )
+}
+
+/// A project ID that means one project.
+pub(super) fn number(project: u32) -> Result<Project, Fault> {
+    Project::new(project).ok_or_else(|| Fault::Conflict(format!("{project} cannot be the ID of a project")))
+}
+
+#[cfg(test)]
+mod tests;

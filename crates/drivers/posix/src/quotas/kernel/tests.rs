@@ -1,0 +1,352 @@
+//! On a real kernel: `.ci/kernel` boots one, and says by variables where the file systems are mounted.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use project_quota::tag;
+
+use super::*;
+use crate::deletion;
+use crate::tree::{Rules, Tree};
+use storage_driver::conformance::Bench;
+use storage_driver::place::Place;
+use storage_driver::{Driver as _, Trashed, Wanted};
+
+#[test]
+fn a_kernel_without_quotas_is_not_blamed_on_the_mount() {
+    // The kernel has no quotas for this file system, whatever it has for others.
+    let proc = File::open("/proc").unwrap();
+    let kernel = Kernel { system: System::Xfs, block: 4096 };
+    let without = kernel.read(proc.as_fd(), 7).unwrap_err().to_string();
+    assert!(without.contains("this kernel has no quota support") && !without.contains("prjquota"), "{without}");
+    let other = project_quota::Error::Kernel { call: "Q_XGETQUOTA", errno: Errno::IO };
+    assert_eq!(failed(proc.as_fd(), "it cannot be read", other).to_string(), "it cannot be read");
+}
+
+/// Owner and group of what is written: not root, whom ext4 lets beyond limits.
+const IDS: (u32, u32) = (20_000, 30_500);
+const MIB: u64 = 1 << 20;
+
+/// The folder under which this file system is mounted.
+fn mounted(variable: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set by .ci/kernel alone")))
+}
+
+/// A new directory of the file system.
+fn folder(variable: &str, name: &str) -> (PathBuf, Kernel) {
+    let path = mounted(variable).join(name);
+    fs::create_dir(&path).unwrap();
+    std::os::unix::fs::chown(&path, Some(IDS.0), Some(IDS.1)).unwrap();
+    let quotas = Kernel::of(File::open(&path).unwrap().as_fd()).unwrap();
+    (path, quotas)
+}
+
+fn limits(space: u64, inodes: u64) -> Limits {
+    Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).unwrap()
+}
+
+fn used(quotas: &Kernel, directory: &File, project: u32) -> Usage {
+    quotas.read(directory.as_fd(), project).unwrap().1.unwrap()
+}
+
+/// Runs a command as the owner of the data; what it says on standard error if it fails.
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    let ended = command.args(arguments).env("LC_ALL", "C").uid(IDS.0).gid(IDS.1).output().unwrap();
+    if ended.status.success() { Ok(()) } else { Err(String::from_utf8(ended.stderr).unwrap()) }
+}
+
+fn is_at_the_limit(ended: Result<(), String>) {
+    let said = ended.unwrap_err();
+    assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
+}
+
+/// The driver with its root at this path, which is made, and quotas of the file system.
+fn tree(root: &Path) -> (Tree<Kernel>, Kernel) {
+    fs::create_dir(root).unwrap();
+    let quotas = || Kernel::of(File::open(root).unwrap().as_fd()).unwrap();
+    let rules = Rules { must_be_mounted: true, change_owner: true, acl: None };
+    (Tree::new(root.to_owned(), quotas(), rules), quotas())
+}
+
+fn conforms(variable: &str) {
+    let root = mounted(variable).join("conforms");
+    let (driver, _) = tree(&root);
+    let make_unmarked = |place: &Place| {
+        let path = root.join(place.to_string());
+        fs::create_dir_all(path.join("with/data")).unwrap();
+        fs::write(path.join("with/data/file"), "data").unwrap();
+    };
+    Bench { driver: &driver, ids: IDS, make_unmarked: &make_unmarked }.all();
+}
+
+fn stops_at_the_limit(variable: &str) {
+    let (path, quotas) = folder(variable, "stops");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7001, None).unwrap();
+    assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7001));
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
+    let before = used(&quotas, &directory, 7001);
+    assert_eq!(before.inodes, Inodes(1));
+    let agreed = limits(10 * MIB, 12);
+    quotas.set(directory.as_fd(), 7001, &agreed).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, Some(agreed));
+
+    let file = path.join("file");
+    is_at_the_limit(run("dd", &["if=/dev/zero", &format!("of={}", file.display()), "bs=64K", "count=400"]));
+    let written = fs::metadata(&file).unwrap().len();
+    File::open(&file).unwrap().sync_all().unwrap();
+    let after = used(&quotas, &directory, 7001);
+    assert_eq!(after.inodes, Inodes(2));
+    match quotas.system {
+        System::Xfs => assert_eq!((written, after.space), (10 * MIB, Bytes(10 * MIB))),
+        // It keeps some blocks back for the map of the file's blocks.
+        System::Ext4 => {
+            let room = 10 * MIB - before.space.0;
+            assert!(
+                (room - 16 * 1024..=room).contains(&written) && after.space.0 <= 10 * MIB,
+                "{written} of {room}, {after:?}"
+            );
+        }
+    }
+
+    fs::remove_file(&file).unwrap();
+    let names: Vec<String> = (0..20).map(|n| path.join(n.to_string()).display().to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    is_at_the_limit(run("touch", &names));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 11);
+    assert_eq!(used(&quotas, &directory, 7001).inodes, Inodes(12));
+
+    quotas.clear(directory.as_fd(), 7001).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
+    run("touch", &names).unwrap();
+}
+
+fn holds_what_it_says(variable: &str) {
+    let (path, quotas) = folder(variable, "holds");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7002, None).unwrap();
+    for space in [1, 1000, 4097, 10_000_000_000_001, (1 << 60) + 1] {
+        let agreed = limits(space, u64::from(u32::MAX) + 3).in_blocks_of(quotas.block());
+        quotas.set(directory.as_fd(), 7002, &agreed).unwrap();
+        assert_eq!(quotas.read(directory.as_fd(), 7002).unwrap().0, Some(agreed));
+    }
+    quotas.clear(directory.as_fd(), 7099).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7099).unwrap().0, None);
+    for nobody in [0, u32::MAX] {
+        assert!(matches!(quotas.set(directory.as_fd(), nobody, &limits(4096, 1)), Err(Fault::Conflict(_))));
+    }
+}
+
+fn goes_to_the_trash_and_back(variable: &str) {
+    let (path, quotas) = folder(variable, "goes");
+    let (trash, _) = folder(variable, "goes-to");
+    let (tagged, there) = (path.join("tagged"), trash.join("tagged"));
+    fs::create_dir(&tagged).unwrap();
+    let directory = File::open(&tagged).unwrap();
+    quotas.tag(directory.as_fd(), 7003, None).unwrap();
+    fs::write(tagged.join("file"), vec![1; 100_000]).unwrap();
+    File::open(tagged.join("file")).unwrap().sync_all().unwrap();
+    let before = used(&quotas, &directory, 7003);
+    for (from, to) in [(&tagged, &there), (&there, &tagged)] {
+        fs::rename(from, to).unwrap();
+        assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7003));
+        assert_eq!(used(&quotas, &directory, 7003), before);
+    }
+    let untagged = path.join("untagged");
+    fs::write(&untagged, "").unwrap();
+    assert_eq!(fs::rename(&untagged, tagged.join("in")).unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
+}
+
+/// The owner of a directory may give it another's project ID.
+fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
+    let root = mounted(variable).join("stolen");
+    let (driver, quotas) = tree(&root);
+    let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
+    let [thief, owner] = [1, 2].map(|n| Wanted { project: 7020 + n, ..bench.wanted(n) });
+    for wanted in [&thief, &owner] {
+        driver.ensure(wanted, &|_| Ok(())).unwrap();
+    }
+    let directory = File::open(root.join(thief.place.to_string())).unwrap();
+    tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project), inherit: true }).unwrap();
+    let limits = |wanted: &Wanted| quotas.read(directory.as_fd(), wanted.project).unwrap().0;
+    assert!(driver.usage(&[&thief]).remove(0).is_err(), "what another uses is not told as its own");
+    driver.retire(&thief, 5, &|_| Ok(())).unwrap();
+    assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
+    driver.purge(&Trashed { id: thief.id, since: 5 }, Some(thief.project), &|_| Ok(())).unwrap();
+    assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
+}
+
+/// Two systems on one file system, each with numbers that were free when they were given.
+fn a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one(variable: &str) {
+    let roots = ["one-system", "other-system"].map(|name| mounted(variable).join(name));
+    let [(one, quotas), (other, _)] = roots.each_ref().map(|root| tree(root));
+    let bench = Bench { driver: &one, ids: IDS, make_unmarked: &|_| {} };
+    let wanted = Wanted { project: 7030, ..bench.wanted(1) };
+    one.ensure(&wanted, &|_| Ok(())).unwrap();
+    let second = Wanted { limits: limits(MIB, 5), id: uuid::Uuid::from_u128(9), ..wanted.clone() };
+    let fault = other.ensure(&second, &|_| Ok(())).unwrap_err();
+    assert!(fault.to_string().contains("project ID 7030"), "{fault}");
+    let directory = File::open(&roots[0]).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7030).unwrap().0, Some(wanted.limits));
+}
+
+fn adopts_a_tree(variable: &str) {
+    let (path, quotas) = folder(variable, "adopts");
+    let (other, _) = folder(variable, "adopts-not");
+    let (deep, outside) = (path.join("a/b/c"), other.join("outside"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "data").unwrap();
+    fs::write(&outside, "data").unwrap();
+    symlink(&outside, deep.join("link")).unwrap();
+    symlink(&other, path.join("link")).unwrap();
+    run("mkfifo", &[&path.join("fifo").display().to_string()]).unwrap();
+    let directory = File::open(&path).unwrap();
+    // A tree that was left half done: below a tagged directory there is an untagged file.
+    quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, None).unwrap();
+    for _ in 0..2 {
+        quotas.tag(directory.as_fd(), 7004, Some(&Walked::default())).unwrap();
+        for (path, inherit) in [(&path, true), (&path.join("a"), true), (&deep, true), (&deep.join("file"), false)] {
+            let found = tag::get(File::open(path).unwrap().as_fd()).unwrap();
+            assert_eq!(found, tag::Tag { project: Project::new(7004), inherit }, "{}", path.display());
+        }
+        for path in [&outside, &other] {
+            assert_eq!(tag::get(File::open(path).unwrap().as_fd()).unwrap().project, None, "{}", path.display());
+        }
+    }
+    assert_eq!(used(&quotas, &directory, 7004).inodes, Inodes(5));
+
+    // An ID that is not handed down limits nothing.
+    let not_handed_down = tag::Tag { project: Project::new(7004), inherit: false };
+    tag::set(File::open(&deep).unwrap().as_fd(), not_handed_down).unwrap();
+    assert_eq!(quotas.project(File::open(&deep).unwrap().as_fd()).unwrap(), Some(0));
+
+    // The same file system, mounted within the tree: `st_dev` would not tell.
+    let within = path.join("a/within");
+    fs::create_dir(&within).unwrap();
+    let mount = |arguments: &[&Path]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    mount(&[Path::new("--bind"), &other, &within]);
+    let fault = quotas.tag(directory.as_fd(), 7005, Some(&Walked::default()));
+    assert!(Command::new("umount").arg(&within).status().unwrap().success());
+    assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+    assert_eq!(tag::get(File::open(&outside).unwrap().as_fd()).unwrap().project, None);
+    assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7004), "the top is tagged last");
+}
+
+/// Whoever owns a directory may give it another project ID; what is deep must go all the same.
+fn deletes_what_is_deep_and_another_projects(variable: &str) {
+    let (path, quotas) = folder(variable, "deletes");
+    let directory = File::open(&path).unwrap();
+    quotas.tag(directory.as_fd(), 7006, None).unwrap();
+    let deep = path.join(vec!["deep"; 70].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    for above in deep.ancestors().take(10) {
+        quotas.tag(File::open(above).unwrap().as_fd(), 7007, None).unwrap();
+    }
+    let trash = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
+    let refused =
+        deletion::delete(&trash, "deletes", (&|_| Err(Fault::unclear("not alike")), &|_| Ok(())), &Walked::default());
+    assert_eq!(refused.unwrap_err().to_string(), "not alike");
+    deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &Walked::default())
+        .unwrap();
+    assert!(!path.exists());
+}
+
+/// Whoever tags a directory above, or the trash, has renames end in EXDEV.
+fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(variable: &str) {
+    let root = mounted(variable).join("hands-down");
+    let (driver, quotas) = tree(&root);
+    let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
+    let [there, new] = [1, 2].map(|n| Wanted { project: 7030 + n, ..bench.wanted(n) });
+    let go = |_: &str| Ok(());
+    driver.ensure(&there, &go).unwrap();
+    driver.retire(&there, 4, &go).unwrap();
+    driver.restore(&there, &go).unwrap();
+    let remedied = |fault: Fault, path: &Path| {
+        let remedy = format!("chattr -P -p 0 {}", path.display());
+        assert!(fault.to_string().contains(&format!("`{remedy}`")), "{fault}");
+        assert!(Command::new("sh").args(["-c", &remedy]).status().unwrap().success());
+    };
+    for project in [Project::new(7030), None] {
+        let tagged = |path: &Path| {
+            tag::set(File::open(path).unwrap().as_fd(), tag::Tag { project, inherit: true }).unwrap();
+        };
+        let parent = root.join(there.place.parent().unwrap().to_string());
+        tagged(&parent);
+        assert!(driver.retire(&there, 5, &go).is_err() && bench.is_as_wanted(&there));
+        remedied(driver.ensure(&new, &go).unwrap_err(), &parent);
+        tagged(&root.join(".trash"));
+        remedied(driver.retire(&there, 5, &go).unwrap_err(), &root.join(".trash"));
+        assert!(bench.is_as_wanted(&there));
+        tagged(&root);
+        fs::remove_dir(root.join(".trash")).unwrap();
+        // The trash is made anew, and does not keep what it inherits.
+        driver.retire(&there, 5, &go).unwrap();
+        let trash = File::open(root.join(".trash")).unwrap();
+        assert_eq!(
+            (quotas.hands_down(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
+            (None, Some(0))
+        );
+        remedied(driver.ready().unwrap_err(), &root);
+        driver.ready().unwrap();
+        driver.restore(&there, &go).unwrap();
+        driver.ensure(&new, &go).unwrap();
+        driver.retire(&new, 6, &go).unwrap();
+        driver.purge(&Trashed { id: new.id, since: 6 }, Some(new.project), &go).unwrap();
+    }
+}
+
+fn says_how_to_turn_quotas_on(variable: &str, remedy: &str) {
+    let root = File::open(mounted(variable)).unwrap();
+    let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
+    assert!(fault.to_string().contains(remedy), "{fault}");
+}
+
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod xfs {
+            $(
+                #[test]
+                #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+                fn $test() {
+                    super::$test("KERNEL_XFS");
+                }
+            )*
+        }
+        mod ext4 {
+            $(
+                #[test]
+                #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+                fn $test() {
+                    super::$test("KERNEL_EXT4");
+                }
+            )*
+        }
+    };
+}
+
+on_both! {
+    conforms stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
+    what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen
+    a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one
+    adopts_a_tree a_number_that_was_stolen_stays_its_owners deletes_what_is_deep_and_another_projects
+}
+
+#[test]
+#[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+fn file_systems_without_quotas_are_not_ready() {
+    says_how_to_turn_quotas_on("KERNEL_XFS_OFF", "-o prjquota");
+    says_how_to_turn_quotas_on("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
+    says_how_to_turn_quotas_on("KERNEL_EXT4_COUNTED", "not enforced");
+}
+
+#[test]
+fn other_file_systems_are_named_as_such() {
+    let proc = File::open("/proc").unwrap();
+    let fault = Kernel::of(proc.as_fd()).unwrap_err();
+    assert!(fault.to_string().contains("0x9fa0, which is neither XFS nor ext4"), "{fault}");
+}

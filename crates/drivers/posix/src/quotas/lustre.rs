@@ -1,0 +1,188 @@
+//! Project quotas of Lustre: IDs by the kernel's call, limits and usage by `lfs`.
+//!
+//! **This never ran against a real Lustre.** It was written from Lustre's manual and from what `lfs` 2.12 to 2.16 is recorded to
+//! have said, and is tried against a simulated `lfs` and the ioctls of XFS, which are the same.
+//!
+//! Trees are tagged by our own walk and not by `lfs project -s -r`. That command tags the top first, so after a crash the top's
+//! ID proves nothing; it takes a path, which somebody could exchange; and it needs a time-out of hours. The calls that it
+//! makes are the same.
+
+use std::fmt::Display;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::kernel::number;
+use super::{Quotas, tagging};
+use crate::command::{Failed, Program, run};
+use storage_driver::Fault;
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::walked::Walked;
+
+mod words;
+
+/// How `lfs` ends where a number is inaccurate.
+const EIO: i32 = 5;
+/// How long `lfs` may take. Servers that are away make it wait; it does one thing at a time.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Quotas of one mounted Lustre file system.
+#[derive(Debug)]
+pub struct Lustre {
+    lfs: Program,
+    mount: String,
+    /// The default quota of projects, once it was needed; read again in each pass.
+    default: Mutex<Option<words::Default>>,
+}
+
+impl Lustre {
+    /// Those of the file system mounted at `mount`, an absolute path, by the program `lfs`.
+    ///
+    /// `lfs` knows no handles, so it is told the mount point; before each call it is seen that the handle at hand lies on the
+    /// same file system.
+    pub fn new(lfs: Program, mount: &str) -> Result<Self, Fault> {
+        if !mount.starts_with('/') || mount.contains(|each: char| each.is_whitespace() || each.is_control()) {
+            return Err(Fault::unclear(format!(
+                "the mount point {mount:?} is no absolute path without blanks: name the folder where Lustre is mounted"
+            )));
+        }
+        Ok(Self { lfs, mount: mount.to_owned(), default: Mutex::new(None) })
+    }
+
+    fn call(&self, directory: BorrowedFd<'_>, arguments: &[String], what: impl Display) -> Result<String, Fault> {
+        let unknown = |error: Errno| Fault::passing(format!("{what}: {} cannot be read", self.mount), error);
+        let [here, there] = [rustix::fs::fstat(directory), rustix::fs::stat(self.mount.as_str())];
+        if here.map_err(unknown)?.st_dev != there.map_err(unknown)?.st_dev {
+            return Err(Fault::unclear(format!(
+                "{what}: the directory does not lie on the file system at {}: mount it there, or name the right mount point",
+                self.mount
+            )));
+        }
+        run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
+            Failed::Ended { code: Some(EIO), .. } => Fault::passing(
+                format!(
+                    "{what}: it is inaccurate, since some servers do not answer; look at them (`lfs check servers`)"
+                ),
+                failed,
+            ),
+            failed => Fault::passing(what.to_string(), failed),
+        })
+    }
+
+    /// The default quota of projects.
+    fn default(&self, root: BorrowedFd<'_>) -> Result<words::Default, Fault> {
+        let mut known = self.default.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(default) = *known {
+            return Ok(default);
+        }
+        let what = "the default quota of projects cannot be read";
+        let said = self.call(root, &words::asking_default(&self.mount), what)?;
+        let default = words::default(&said, &self.mount).map_err(|error| Fault::passing(what, error))?;
+        *known = Some(default);
+        Ok(default)
+    }
+
+    fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Usage), Fault> {
+        let what = format!("the quota of project {project} cannot be read");
+        let said = self.call(directory, &words::asking(project, &self.mount), &what)?;
+        words::told(&said, &self.mount).map_err(|error| Fault::passing(what, error))
+    }
+}
+
+impl Quotas for Lustre {
+    /// Whether `lfs` tells of project quotas at all. Whether the servers enforce them (`lctl get_param
+    /// osd-*.*.quota_slave.enabled` there) cannot be seen from a client.
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+        *self.default.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Any project will do: one without limits is told of as well.
+        self.quota(root, 1).map(|_| ()).map_err(|fault| match fault {
+            Fault::Passing { what, source } => Fault::Passing {
+                what: format!(
+                    "{what}; if project quotas are off: on the servers, `tune2fs -O project,quota` for ldiskfs, then `lctl \
+                     conf_param FSNAME.quota.mdt=ugp` and `….quota.ost=ugp`"
+                ),
+                source,
+            },
+            fault => fault,
+        })
+    }
+
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+        let note = match self.default(root) {
+            Ok(words::Default([0, 0, 0, 0])) => return Vec::new(),
+            Ok(words::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
+                "a default project quota is set (space {soft}/{hard} KiB, inodes {inodes_soft}/{inodes_hard}; 0 is no limit). \
+                 It limits every project without limits of its own. A project ID that shows exactly this and uses nothing \
+                 counts as free"
+            ),
+            Err(fault) => {
+                format!("whether a default project quota is set is not known: {}", storage_driver::error_chain(&fault))
+            }
+        };
+        vec![Ok(note)]
+    }
+
+    /// From Lustre 2.16 on, `lfs` shows the default limits for a project that has none of its own, and does not say so.
+    fn are_default(&self, root: BorrowedFd<'_>, limits: &Limits) -> Result<bool, Fault> {
+        Ok(self.default(root)?.limits() == Some(*limits))
+    }
+
+    fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, Fault> {
+        let path = path.display().to_string();
+        let what = format!("the metadata server of {path} is not known");
+        let said = self.call(directory, &words::asking_metadata_server(&path), &what)?;
+        let index = said.split_whitespace().next().and_then(|word| word.parse().ok());
+        index.map(Some).ok_or_else(|| Fault::unclear(format!("{what}: `lfs` printed no number")))
+    }
+
+    fn why_across(&self) -> Option<&'static str> {
+        Some(
+            "Lustre renames a directory from one metadata server to another only where `mdt.*.enable_remote_rename` is 1 \
+             (`lctl get_param mdt.*.enable_remote_rename` on the servers; `lctl set_param -P mdt.*.enable_remote_rename=1` \
+             on the MGS). Without it, nothing can be put into the trash or brought back from there",
+        )
+    }
+
+    fn block(&self) -> u64 {
+        words::BLOCK
+    }
+
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        tagging::project(directory)
+    }
+
+    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+        tagging::hands_down(directory)
+    }
+
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+        tagging::untag(directory)
+    }
+
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+        tagging::tag(directory, number(project)?, within)
+    }
+
+    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+        let (limits, usage) = self.quota(directory, number(project)?.get())?;
+        Ok((limits, Some(usage)))
+    }
+
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), Fault> {
+        let what = format!("the quota of project {project} cannot be set");
+        let arguments = words::setting(number(project)?.get(), limits, &self.mount)
+            .map_err(|error| Fault::passing(what.clone(), error))?;
+        self.call(directory, &arguments, what).map(|_| ())
+    }
+
+    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
+        let arguments = words::clearing(number(project)?.get(), &self.mount);
+        self.call(root, &arguments, format!("the quota of project {project} cannot be taken away")).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests;

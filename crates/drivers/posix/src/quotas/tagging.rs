@@ -1,0 +1,153 @@
+//! Project IDs of whole trees, on all systems with the kernel's call for it: XFS, ext4, Lustre.
+//!
+//! Every directory is tagged before what is in it, so that what people make meanwhile gets the ID from above; the top one is
+//! tagged last, so that its ID says that the tree was done. A walk that was killed begins anew.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use project_quota::Project;
+use project_quota::tag::{self, Tag};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use storage_driver::Fault;
+use storage_driver::walked::Walked;
+
+/// How deep a tree may be: each level holds a handle or two.
+const DEEPEST: usize = 200;
+/// How often a file is opened again when somebody renames directories meanwhile, or has a lease on it.
+const TRIES: u32 = 64;
+
+/// The project ID of a directory, 0 where it has none.
+pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    let tag = read(directory)?;
+    // A directory that does not hand its ID down is not limited: what is made in it would count nowhere.
+    Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
+}
+
+/// The project ID that a directory hands down, 0 where it hands down none that counts; `None` where it hands nothing down.
+pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    let tag = read(directory)?;
+    Ok(tag.inherit.then(|| tag.project.map_or(0, Project::get)))
+}
+
+/// Takes a directory's tag away.
+pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    tag::set(directory, Tag { project: None, inherit: false })
+        .map_err(|error| Fault::passing("the project ID of a directory cannot be taken away", error))
+}
+
+fn read(directory: BorrowedFd<'_>) -> Result<Tag, Fault> {
+    tag::get(directory).map_err(|error| Fault::passing("the project ID of a directory cannot be read", error))
+}
+
+/// Tags a directory, and what is in it unless that is nothing.
+///
+/// Symlinks and special files stay as they are, for they cannot be opened without harm: they count nowhere.
+pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), Fault> {
+    if let Some(walked) = within {
+        below(directory, project, Below::All, walked, 0)?;
+    }
+    set(directory, project, true)?;
+    if let Some(walked) = within {
+        // What was made in the top directory during the walk.
+        below(directory, project, Below::Untagged, walked, 0)?;
+    }
+    Ok(())
+}
+
+/// Into which directories a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    All,
+    Untagged,
+}
+
+fn below(
+    directory: BorrowedFd<'_>,
+    project: Project,
+    which: Below,
+    walked: &Walked,
+    depth: usize,
+) -> Result<(), Fault> {
+    if depth > DEEPEST {
+        return Err(Fault::unclear(format!("a tree is deeper than {DEEPEST} directories: its project ID is not set")));
+    }
+    let unreadable = |error| passing("a directory cannot be read", error);
+    for entry in Dir::read_from(directory).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Some((opened, kind)) = open(directory, name)? else { continue };
+        walked.one();
+        let is_directory = kind.is_dir();
+        let was = tag::get(opened.as_fd()).map_err(|error| untaggable(name, error))?;
+        let wanted = Tag { project: Some(project), inherit: is_directory };
+        if was != wanted {
+            tag::set(opened.as_fd(), wanted).map_err(|error| untaggable(name, error))?;
+        }
+        if is_directory && (which == Below::All || was != wanted) {
+            below(opened.as_fd(), project, which, walked, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file or directory for its tag; nothing for what has none, and for what is gone.
+fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(OwnedFd, FileType)>, Fault> {
+    let unopened = |error| passing(format!("{name:?} cannot be opened for its project ID"), error);
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        (0..TRIES)
+            .map(|_| rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve))
+            .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)))
+            .unwrap_or(Err(Errno::AGAIN))
+    };
+    // To look at, which has no effect even on a device. A mount point is refused here, for the handle lies beyond.
+    let looked = match open(OFlags::PATH) {
+        Ok(looked) => looked,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::XDEV) => {
+            return Err(Fault::Conflict(format!(
+                "another file system is mounted at {name:?}, within the tree: unmount it, or give the tree up"
+            )));
+        }
+        Err(error) => return Err(unopened(error)),
+    };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&looked).map_err(unopened)?.st_mode);
+    if !kind.is_dir() && !kind.is_file() {
+        return Ok(None);
+    }
+    match open(OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(opened) => {
+            let opened_kind = FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(unopened)?.st_mode);
+            Ok((opened_kind == kind).then_some((opened, kind)))
+        }
+        // Deleted, or exchanged for a symlink or a device meanwhile.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
+        Err(error) => Err(unopened(error)),
+    }
+}
+
+fn set(directory: BorrowedFd<'_>, project: Project, inherit: bool) -> Result<(), Fault> {
+    tag::set(directory, Tag { project: Some(project), inherit })
+        .map_err(|error| Fault::passing(format!("project {} cannot be given to a directory", project.get()), error))
+}
+
+fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> Fault {
+    match error.errno() {
+        Some(Errno::NOSPC | Errno::DQUOT) => Fault::passing(
+            format!("{name:?} has no room in its project: the tree is larger than the project's limits"),
+            error,
+        ),
+        _ => Fault::passing(format!("the project ID of {name:?} cannot be set"), error),
+    }
+}
+
+fn passing(what: impl Into<String>, error: Errno) -> Fault {
+    Fault::passing(what, std::io::Error::from(error))
+}

@@ -1,0 +1,665 @@
+//! Directories on a mounted file system, whatever limits them.
+//!
+//! Everything happens below the system's root, by handles that were opened without following a symlink or crossing a
+//! mount. A directory is made aside, under a hidden name with mode 0700, and put in place when it is complete: whoever
+//! sees it sees it whole.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::deletion::delete;
+use crate::quotas::Quotas;
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::place::Place;
+use storage_driver::walked::Walked;
+use storage_driver::{Acl, Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
+
+pub mod acl;
+pub mod handle;
+#[cfg(test)]
+pub(crate) mod injected;
+mod making;
+mod nesting;
+pub(crate) mod renaming;
+mod trash;
+mod walk;
+
+use acl::{Named, attributes};
+use handle::{Mark, bare, chmod, obstructed, open_below, passing, privileged, stat, sync};
+use renaming::{Renamed, rename, rename_named};
+
+/// What a site may vary.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Whether the root must lie on a file system of its own: an empty mount point then never looks like an empty system.
+    pub must_be_mounted: bool,
+    /// Whether owner and group are set. Without it the program needs no rights, and everything belongs to its user.
+    pub change_owner: bool,
+    /// What ACLs add to the mode; `None`: ACLs are neither read nor set.
+    pub acl: Option<Named>,
+}
+
+/// Directories below a root, with these quotas.
+#[derive(Debug)]
+pub struct Tree<Q> {
+    root: PathBuf,
+    quotas: Q,
+    rules: Rules,
+    mark: Mark,
+    walked: Walked,
+}
+
+impl<Q: Quotas> Tree<Q> {
+    /// The system whose root is this directory.
+    pub fn new(root: PathBuf, quotas: Q, rules: Rules) -> Self {
+        // What a directory's group can write it could forge: `user.` serves only who has no rights anyway.
+        let mark = Mark::new(if rules.change_owner { "trusted" } else { "user" });
+        Self { root, quotas, rules, mark, walked: Walked::default() }
+    }
+
+    /// The same, with what it walks counted here.
+    #[must_use]
+    pub fn counting(self, walked: &Walked) -> Self {
+        Self { walked: walked.clone(), ..self }
+    }
+
+    fn root(&self) -> Result<OwnedFd, Fault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&self.root, flags, Mode::empty())
+            .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
+        // With each handle anew: it may be unmounted in the middle of a pass.
+        if self.rules.must_be_mounted {
+            let top = fs::metadata("/").map_err(|error| Fault::passing("/ cannot be read", error))?;
+            if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
+                return Err(Fault::unclear(format!(
+                    "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
+                     system",
+                    self.root.display()
+                )));
+            }
+        }
+        Ok(root)
+    }
+
+    /// What is found for one. The trash is read when its directory is not there, for reading it takes as long as it is full.
+    ///
+    /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
+    /// that is moved away. Whoever makes something there does not keep a removal from its end.
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Seen, Fault> {
+        let at_its_place = self.at_its_place(root, wanted)?;
+        if matches!(at_its_place, Seen::Ours(_)) {
+            return Ok(at_its_place);
+        }
+        let trash = if let Some(trash) = trash.get() {
+            trash
+        } else {
+            let read = trash::read(root)?;
+            trash.get_or_init(|| read)
+        };
+        // In order of UUID and time: the newest of this one is the last that does not come after it.
+        let newest = |trees: &[Trashed]| {
+            let after = trees.partition_point(|trashed| trashed.id <= wanted.id);
+            trees[..after].last().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since)
+        };
+        Ok(match (newest(&trash.waiting), newest(&trash.claimed)) {
+            (Some(since), _) => Seen::Trashed { since },
+            (None, Some(since)) if at_its_place == Seen::Absent => Seen::Purging { since },
+            _ => at_its_place,
+        })
+    }
+
+    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, Fault> {
+        let directory = match open_below(root, &*wanted.place.to_string()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(Seen::Absent),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Ok(Seen::Obstructed("a file or a symlink is at its place or on the way there".into()));
+            }
+            Err(Errno::XDEV) => return Ok(Seen::Obstructed("another file system is mounted on the way there".into())),
+            Err(error) => return Err(passing(format!("{} cannot be opened", wanted.place), error)),
+        };
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => Ok(Seen::Ours(self.present(&directory, wanted)?)),
+            Some(other) => Ok(Seen::Obstructed(format!("the directory at its place is marked as that of {other}"))),
+            None => Ok(Seen::Unmarked(self.present(&directory, wanted)?)),
+        }
+    }
+
+    fn present(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<Present, Fault> {
+        let stat = stat(directory)?;
+        let project = self.quotas.project(directory.as_fd())?;
+        let (limits, usage) = match project {
+            // Limits of project 0 are nobody's.
+            Some(0) => (None, None),
+            project => self.quotas.read(directory.as_fd(), project.unwrap_or_default())?,
+        };
+        let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (wanted.uid, wanted.gid) };
+        let mode = storage_driver::Mode(stat.st_mode & 0o7777);
+        let acl = |named: &Named| {
+            let found = attributes::read(directory)?.to_string();
+            Ok(Acl { found, wanted: named.with(wanted.mode).to_string() })
+        };
+        let acl = self.rules.acl.as_ref().map(acl).transpose()?;
+        Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage, acl })
+    }
+
+    /// Makes the directory aside and puts it in place.
+    fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        self.not_nested(root, wanted)?;
+        let parent = making::parent(root, wanted, &|above, path| self.takes(above, path), before)?;
+        let aside = making::aside(wanted.id);
+        before(&format!("make {aside} beside {}", wanted.place))?;
+        let directory = making::begin(&parent, &aside)?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => {}
+            Some(other) => return Err(Fault::Conflict(format!("{aside} is marked as that of {other}"))),
+            None => bare(&directory, &aside)?,
+        }
+        self.still_free(&directory, wanted)?;
+        before(&format!("mark, {}", self.whole()))?;
+        self.mark.write(&directory, wanted.id)?;
+        self.set(&directory, wanted, true)?;
+        sync(&directory)?;
+        before(&format!("put {} in place", wanted.place))?;
+        rename(&directory, [&parent, &parent], [&aside, wanted.place.name()])?.or_conflict(wanted.place.name())?;
+        sync(&parent)
+    }
+
+    /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
+    fn still_free(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+        let found = self.quotas.project(directory.as_fd())?;
+        if found.is_none_or(|found| found == wanted.project) || self.is_free(wanted.project)? {
+            return Ok(());
+        }
+        Err(Fault::Conflict(format!(
+            "the project ID {} of {} is in use by another tree by now: take it from that tree, or the line of {} out of the \
+             ledger, for a new one",
+            wanted.project, wanted.place, wanted.id
+        )))
+    }
+
+    /// What [`Self::set`] sets, in words.
+    fn whole(&self) -> &'static str {
+        if self.rules.acl.is_some() {
+            "owner, project ID, limits, ACLs, mode"
+        } else {
+            "owner, project ID, limits, mode"
+        }
+    }
+
+    /// Owner, project ID, limits, then ACLs and the mode that let people in: only what differs.
+    fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), Fault> {
+        let present = self.present(directory, wanted)?;
+        if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
+            let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+            rustix::fs::fchown(directory, Some(uid), Some(gid))
+                .map_err(|error| privileged(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
+        }
+        if present.project.is_some_and(|project| project != wanted.project) {
+            self.quotas.tag(directory.as_fd(), wanted.project, (!new).then_some(&self.walked))?;
+        }
+        if present.limits != Some(wanted.limits) || present.project.is_some_and(|project| project != wanted.project) {
+            self.quotas.set(directory.as_fd(), wanted.project, &wanted.limits)?;
+        }
+        if let Some(named) = self.rules.acl.as_ref().filter(|_| present.acl.is_some_and(|acl| acl.found != acl.wanted))
+        {
+            attributes::write(directory, &named.with(wanted.mode))?;
+        }
+        // A change of owner or ACL takes the set-group-ID bit away: the mode comes after them, always.
+        chmod(directory, wanted.mode)
+    }
+
+    /// Whether a tree in the trash is that of the resource under whose name it lies there: a crash may have come before what
+    /// was exchanged was put back.
+    fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), Fault> {
+        let whose = match self.mark.read(directory)? {
+            Some(id) if id == trashed.id => return Ok(()),
+            Some(other) => format!("is marked as that of {other}"),
+            None => "has no mark of ours".into(),
+        };
+        Err(Fault::Conflict(format!(
+            "{} in the trash {whose}: look at it, and move it to where it belongs",
+            trash::name(trashed)
+        )))
+    }
+
+    /// Whether directories with other project IDs can be renamed into this one: else it ends in EXDEV, whoever tries.
+    fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        let Some(project) = self.quotas.hands_down(directory.as_fd())? else { return Ok(()) };
+        // Without a `.` or `/` at its end.
+        let path: PathBuf = self.root.join(path).components().collect();
+        let path = path.display();
+        Err(Fault::unclear(format!(
+            "{path} hands the project ID {project} down, and directories with other IDs cannot be renamed into it: run \
+             `chattr -P -p 0 {path}`"
+        )))
+    }
+
+    /// Whether directories can be renamed out of and into this one, which has this path below the root.
+    fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        if !self.quotas.is_realm(directory.as_fd())? {
+            return Ok(());
+        }
+        let path = self.root.join(path);
+        let path = path.display();
+        Err(Fault::unclear(format!(
+            "{path} has a quota of its own. No directory can be renamed out of it or into it, so nothing below it can go into \
+             the trash or come back: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
+             ceph.quota.max_files)"
+        )))
+    }
+
+    /// Whether the directory, which is at its place, can leave it and be deleted later. Asked before anything is changed.
+    fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), Fault> {
+        self.has_no_snapshots(directory, &place.to_string())?;
+        let mut above = place.parent();
+        while let Some(place) = above {
+            let path = place.to_string();
+            let directory = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
+            self.is_no_realm(&directory, &path)?;
+            above = place.parent();
+        }
+        Ok(())
+    }
+
+    fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+        match self.quotas.snapshots(directory.as_fd())? {
+            0 => Ok(()),
+            count => Err(Fault::unclear(format!(
+                "{path} has snapshots ({count}), and a directory with snapshots cannot be deleted: delete them first (`rmdir \
+                 DIRECTORY/.snap/NAME`, in the directories below, too)"
+            ))),
+        }
+    }
+
+    /// The fault of a rename to another parent, with what this file system can have against it.
+    pub(super) fn across(&self, fault: Fault) -> Fault {
+        match (fault, self.quotas.why_across()) {
+            (Fault::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
+                Fault::Passing { what: format!("{what}: {why}"), source: Some(source) }
+            }
+            (fault, _) => fault,
+        }
+    }
+
+    /// What stands in the way of renaming directories into this one or out of it; the metadata server that holds it.
+    fn inspect_one(&self, root: &OwnedFd, path: &str) -> Result<Option<u32>, Fault> {
+        let directory = match open_below(root, path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(obstructed(path, error)),
+        };
+        // A quota of the root is one for all that is below it.
+        if path != "." {
+            self.is_no_realm(&directory, path)?;
+        }
+        self.takes(&directory, path)?;
+        self.quotas.metadata_server(directory.as_fd(), &self.root.join(path))
+    }
+
+    /// The directory above the place, into which what is put back can be renamed.
+    fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+        let path = wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
+        let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
+        self.takes(&above, &path)?;
+        Ok(above)
+    }
+
+    /// The trash, made if it is not there, into which anything can be renamed.
+    fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, Fault> {
+        let (trash, made) = trash::open(root)?;
+        if made && self.quotas.hands_down(trash.as_fd())?.is_some() {
+            self.quotas.untag(trash.as_fd())?;
+        }
+        self.takes(&trash, trash::TRASH)?;
+        self.is_no_realm(&trash, trash::TRASH)?;
+        Ok(trash)
+    }
+
+    /// A conflict where the place lies within another resource's directory.
+    fn not_nested(&self, root: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+        let nested = nesting::above(root, &self.mark, (&wanted.place, wanted.id), &nesting::Above::default())?;
+        nested.map_or(Ok(()), |why| Err(Fault::Conflict(format!("{}: {why}", wanted.place))))
+    }
+
+    /// The directory at the place, if it is ours to work on.
+    fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+        let directory = open_below(root, &*wanted.place.to_string())
+            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => Ok(directory),
+            Some(other) => Err(Fault::Conflict(format!("the directory {} is marked as that of {other}", wanted.place))),
+            None => Err(Fault::Conflict(format!("the directory {} has no mark of ours", wanted.place))),
+        }
+    }
+}
+
+impl<Q: Quotas> Driver for Tree<Q> {
+    fn ready(&self) -> Result<(), Fault> {
+        let root = self.root()?;
+        if self.rules.change_owner {
+            marks_can_be_read()?;
+        }
+        if self.rules.acl.is_some() {
+            attributes::read(&root)?;
+        }
+        self.quotas.ready(root.as_fd())?;
+        self.takes(&root, "")
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        self.quotas.held_as(&limits)
+    }
+
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        let root = self.root()?;
+        if self.quotas.project(root.as_fd())?.is_none() {
+            return Ok(true);
+        }
+        let (limits, usage) = self.quotas.read(root.as_fd(), project)?;
+        if usage.is_some_and(|usage| (usage.space.0, usage.inodes.0) != (0, 0)) {
+            return Ok(false);
+        }
+        limits.map_or(Ok(true), |limits| self.quotas.are_default(root.as_fd(), &limits))
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let mut found = self.quotas.inspect(root.as_fd());
+        let above = above.iter().map(Place::to_string);
+        let mut servers = BTreeSet::new();
+        for path in [".", trash::TRASH].map(str::to_owned).into_iter().chain(above) {
+            match self.inspect_one(&root, &path) {
+                Ok(server) => servers.extend(server),
+                Err(fault) => found.push(Err(fault)),
+            }
+        }
+        if servers.len() > 1 {
+            let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+            found.push(Ok(format!(
+                "its directories are on several metadata servers (MDT {}): {}",
+                servers.join(", "),
+                self.quotas.why_across().unwrap_or_default()
+            )));
+        }
+        found
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        match self.root() {
+            Ok(root) => {
+                let (trash, above) = (OnceCell::new(), nesting::Above::default());
+                let one = |wanted: &&Wanted| {
+                    let seen = self.look(&root, wanted, &trash)?;
+                    if !matches!(seen, Seen::Absent | Seen::Unmarked(_)) {
+                        return Ok(seen);
+                    }
+                    let nested = nesting::above(&root, &self.mark, (&wanted.place, wanted.id), &above)?;
+                    Ok(nested.map_or(seen, Seen::Obstructed))
+                };
+                wanted.iter().map(one).collect()
+            }
+            Err(fault) => {
+                let fault = storage_driver::error_chain(&fault);
+                wanted.iter().map(|_| Err(Fault::unclear(fault.clone()))).collect()
+            }
+        }
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::list(&self.root()?)
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::read(&self.root()?).map(|trash| trash.claimed)
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        nesting::marked(&self.root()?, &self.mark, levels, &self.walked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let one = |(trashed, project): &(Trashed, Option<u32>)| {
+            let name = format!("{}/{}", trash::TRASH, trash::name(trashed));
+            let directory = match open_below(self.root()?, &*name) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(obstructed(&name, error)),
+            };
+            // What the tree says of its project does not count: its owner could change that.
+            let numbered = self.quotas.project(directory.as_fd())?.is_some();
+            let project = if numbered { *project } else { Some(0) };
+            let read = project.map(|project| self.quotas.read(directory.as_fd(), project)).transpose()?;
+            match read.and_then(|(_, usage)| usage) {
+                Some(usage) => Ok(Some(usage)),
+                None => walk::usage(directory.as_fd(), &self.walked).map(Some),
+            }
+        };
+        trashed.iter().map(one).collect()
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        trash::changed(&self.root()?, trashed).map(Some)
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
+            self.make(&root, wanted, before)
+        } else {
+            let directory = self.ours(&root, wanted)?;
+            before(&format!("{} of {}", self.whole(), wanted.place))?;
+            self.set(&directory, wanted, false)?;
+            sync(&directory)
+        }
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
+            return Ok(());
+        }
+        let directory = self.ours(&root, wanted)?;
+        // What cannot leave is not to be frozen.
+        nesting::below(&directory, &self.mark, (&wanted.place.to_string(), wanted.id))?;
+        self.can_leave(&root, &directory, &wanted.place)?;
+        before(&format!("freeze {}", wanted.place))?;
+        let (parent, trash) = (self.above(&root, wanted)?, self.trash_for(&root)?);
+        if self.rules.change_owner {
+            // First: its owner may have it open, and could set any mode by that.
+            rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
+                .map_err(|error| privileged(format!("{} cannot be taken away from its owner", wanted.place), error))?;
+        }
+        // Nobody enters; without rights of its own, the program must be able to come back.
+        chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
+        let present = self.present(&directory, wanted)?;
+        // Its owner can give it another's project ID, whose limits are not to be touched.
+        if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == wanted.project)) {
+            let frozen = Limits::frozen_at(usage, self.quotas.block());
+            self.quotas.set(directory.as_fd(), wanted.project, &frozen)?;
+        }
+        before(&format!("put {} into the trash", wanted.place))?;
+        let name = trash::name(&Trashed { id: wanted.id, since: now });
+        let renamed = rename(&directory, [&parent, &trash], [wanted.place.name(), &name]);
+        match renamed.map_err(|fault| self.across(fault))? {
+            Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, wanted)),
+            renamed => renamed.or_conflict(&name)?,
+        }
+        sync(&trash)?;
+        sync(&parent)
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let trash::Trash { waiting, claimed } = trash::read(&root)?;
+        let newest = waiting.into_iter().rfind(|trashed| trashed.id == wanted.id);
+        let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
+        if free && newest.is_none() && claimed.iter().any(|trashed| trashed.id == wanted.id) {
+            return Err(storage_driver::being_purged());
+        }
+        if newest.is_some() && !free {
+            self.ours(&root, wanted).map_err(|fault| match fault {
+                Fault::Conflict(what) => Fault::Conflict(format!(
+                    "{what}: move what is at {} away, and it comes back from the trash",
+                    wanted.place
+                )),
+                fault => fault,
+            })?;
+        }
+        if let Some(trashed) = newest.filter(|_| free) {
+            self.not_nested(&root, wanted)?;
+            let takes =
+                |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
+            let parent = making::parent(&root, wanted, &takes, before)?;
+            let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
+            let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
+            self.is_of(&trashed, &directory)?;
+            before(&format!("bring {} back from the trash", wanted.place))?;
+            let place = wanted.place.name();
+            let renamed = rename(&directory, [&trash, &parent], [&name, place]);
+            renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
+            sync(&parent)?;
+            sync(&trash)?;
+        }
+        self.ensure(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let directory = open_below(&root, &*wanted.place.to_string())
+            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+        match self.mark.read(&directory)? {
+            Some(id) if id == wanted.id => return Ok(()),
+            Some(other) => return Err(Fault::Conflict(format!("{} is marked as that of {other}", wanted.place))),
+            None => {
+                self.not_nested(&root, wanted)?;
+                before(&format!("mark {} as that of {}", wanted.place, wanted.id))?;
+            }
+        }
+        self.mark.write(&directory, wanted.id)?;
+        sync(&directory)
+    }
+
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.root()?;
+        let (name, claimed) = (trash::name(trashed), trash::claimed_name(trashed));
+        let (trash, _) = trash::open(&root)?;
+        let directory = match open_below(&trash, &*name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(obstructed(&name, error)),
+        };
+        self.is_of(trashed, &directory)?;
+        nesting::below(&directory, &self.mark, (&name, trashed.id))?;
+        self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
+        // First, for without the tree nobody would look for them.
+        if let Some(project) = project {
+            before(&format!("take the limits of project {project} away"))?;
+            self.quotas.clear(root.as_fd(), project)?;
+        }
+        before(&format!("rename {name} in the trash to {claimed}"))?;
+        rename(&directory, [&trash, &trash], [&name, &claimed])?.or_conflict(&claimed)?;
+        sync(&trash)
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        let name = trash::claimed_name(trashed);
+        let (trash, _) = trash::open(&self.root()?)?;
+        let directory = match open_below(&trash, &*name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(obstructed(&name, error)),
+        };
+        self.is_of(trashed, &directory)?;
+        before(&format!("delete {name} from the trash for good"))?;
+        let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
+        let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
+        let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {
+            Some(other) if other != trashed.id => Err(Fault::Conflict(format!(
+                "a directory in {name} in the trash is marked as that of another resource, {other}: move it out of there"
+            ))),
+            _ => Ok(()),
+        };
+        delete(&trash, &name, (&alike, &ours), &self.walked)
+    }
+
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        let one = |wanted: &&Wanted| {
+            let root = self.root()?;
+            let directory = match open_below(&root, &*wanted.place.to_string()) {
+                Err(Errno::NOENT) => return Ok(None),
+                _ => self.ours(&root, wanted)?,
+            };
+            let present = self.present(&directory, wanted)?;
+            if let Some(project) = present.project.filter(|project| *project != wanted.project) {
+                return Err(Fault::unclear(format!(
+                    "{} has the project ID {project} and not its own, {}: what it uses is not known",
+                    wanted.place, wanted.project
+                )));
+            }
+            match present.usage {
+                Some(usage) => Ok(Some(usage)),
+                None => walk::usage(directory.as_fd(), &self.walked).map(Some),
+            }
+        };
+        wanted.iter().map(one).collect()
+    }
+}
+
+/// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies
+/// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
+fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> Fault {
+    let was = format!("{} was exchanged while it was being removed", wanted.place);
+    if rename_named([trash, parent], [name, wanted.place.name()]).is_ok_and(|done| done) {
+        return Fault::Conflict(was);
+    }
+    let nobodys = trash::nobodys(name);
+    match rename_named([trash, trash], [name, &nobodys]) {
+        Ok(true) => Fault::Conflict(format!(
+            "{was}, and what was put there cannot be put back: it lies in the trash as {nobodys}; look at it, and move it \
+             to where it belongs"
+        )),
+        Ok(false) => Fault::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
+        Err(fault) => fault,
+    }
+}
+
+/// Whether a rename was refused since its two ends cannot be joined (EXDEV).
+fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
+}
+
+/// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there. The kernel
+/// shows them to CAP_SYS_ADMIN outside of user namespaces alone.
+fn marks_can_be_read() -> Result<(), Fault> {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
+        "without CAP_SYS_ADMIN"
+    } else if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everybody(&map)) {
+        "in a user namespace"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::unclear(format!(
+        "{lacks} the marks of directories cannot be read, nor set: run as root, or set `change_owner: false` for a trial"
+    )))
+}
+
+/// Whether this is the `uid_map` of a process in no user namespace: each user is himself.
+fn maps_everybody(uid_map: &str) -> bool {
+    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! The extended attributes in which the kernel keeps ACLs, by handles.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::{Acl, Acls};
+use crate::tree::handle::passing;
+use storage_driver::Fault;
+
+/// A directory's own ACL, and that of what is made in it.
+const NAMES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+/// The longest attribute of the kernel, in bytes.
+const LONGEST: usize = 65_536;
+
+/// The ACLs of a directory.
+pub(in crate::tree) fn read(directory: impl AsFd) -> Result<Acls, Fault> {
+    let [access, default] = NAMES.map(|name| one(directory.as_fd(), name));
+    Ok(Acls { access: access?, default: default? })
+}
+
+fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, Fault> {
+    let mut bytes = vec![0; LONGEST];
+    match rustix::fs::fgetxattr(directory, name, &mut bytes[..]) {
+        Ok(length) => Acl::decode(&bytes[..length])
+            .map(Some)
+            .ok_or_else(|| Fault::unclear(format!("the ACL {name} of a directory is of an unknown version"))),
+        Err(Errno::NODATA) => Ok(None),
+        Err(Errno::OPNOTSUPP) => Err(Fault::unclear(
+            "the file system has no POSIX ACLs: mount it with them (`-o acl`), or take `acl` out of this system's settings",
+        )),
+        Err(error) => Err(passing(format!("the ACL {name} of a directory cannot be read"), error)),
+    }
+}
+
+/// Gives a directory these ACLs. Its mode then has the bits of its own one, and may have lost the set-group-ID bit.
+pub(in crate::tree) fn write(directory: impl AsFd, acls: &Acls) -> Result<(), Fault> {
+    for (name, acl) in NAMES.into_iter().zip([&acls.access, &acls.default]) {
+        let set = match acl {
+            Some(acl) => rustix::fs::fsetxattr(&directory, name, &acl.encode(), XattrFlags::empty()),
+            None => rustix::fs::fremovexattr(&directory, name),
+        };
+        match set {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(error) => return Err(passing(format!("the ACL {name} of a directory cannot be set"), error)),
+        }
+    }
+    Ok(())
+}

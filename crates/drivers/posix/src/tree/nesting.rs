@@ -1,0 +1,143 @@
+//! Marks of other resources above and below a directory: no resource's directory lies within another's.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Dir, FileType};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::handle::{Mark, open_below, passing};
+#[cfg(test)]
+use super::injected;
+use storage_driver::place::Place;
+use storage_driver::walked::Walked;
+use storage_driver::{Fault, Marked, nested};
+
+/// How many entries of a tree are read in search of marks, level by level from the top. Places have few levels, so a mark that
+/// was set here lies near the top; a tree of millions of files must not hold up a pass.
+const MOST: usize = 100_000;
+
+/// The marks of the directories above, by path, as far as they were read.
+pub(super) type Above = RefCell<BTreeMap<String, Option<Uuid>>>;
+
+/// Why a place lies within another resource's directory, if it does.
+pub(super) fn above(
+    root: &OwnedFd,
+    mark: &Mark,
+    (place, id): (&Place, Uuid),
+    known: &Above,
+) -> Result<Option<String>, Fault> {
+    let mut path = String::new();
+    for name in place.parents() {
+        path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        let read = known.borrow().get(&path).copied();
+        let found = match read {
+            Some(found) => found,
+            None => match opened(root, &*path).map_err(|error| passing(format!("{path} cannot be opened"), error))? {
+                Some(directory) => mark.read(&directory)?,
+                // Not there, or obstructed, which is found elsewhere.
+                None => None,
+            },
+        };
+        known.borrow_mut().insert(path.clone(), found);
+        if let Some(other) = found.filter(|other| *other != id) {
+            return Ok(Some(nested(&path, other)));
+        }
+    }
+    Ok(None)
+}
+
+/// The directory; `None` where there is none, where it is closed to this program, and where it lies too deep for a path. Any
+/// other failure (no handle left, an I/O error) is an error: the directory may bear a mark.
+fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option<OwnedFd>, Errno> {
+    #[cfg(test)]
+    injected::opening()?;
+    match open_below(above, path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS | Errno::NAMETOOLONG) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All directories below the root that bear a mark, down to so many levels. What is hidden is not looked into, nor what lies in a
+/// directory with a mark.
+pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, Fault> {
+    let mut found = Vec::new();
+    let top = root.try_clone().map_err(|error| Fault::passing("no handle is left", error))?;
+    each_level(&top, "", mark, (levels, walked), &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn each_level(
+    above: &OwnedFd,
+    path: &str,
+    mark: &Mark,
+    (levels, walked): (usize, &Walked),
+    found: &mut Vec<Marked>,
+) -> Result<(), Fault> {
+    let unreadable = |error| passing(format!("{path:?} below the root cannot be read"), error);
+    for entry in Dir::read_from(above).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        // Places have plain names.
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name.starts_with('.') || !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            continue;
+        }
+        walked.one();
+        let directory = match open_below(above, name) {
+            Ok(directory) => directory,
+            // Deleted or exchanged meanwhile, no directory, or another file system's.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        match mark.read(&directory)? {
+            Some(id) => found.push(Marked { id, path }),
+            None if levels > 1 => each_level(&directory, &path, mark, (levels - 1, walked), found)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// A conflict where a directory below this one bears another resource's mark.
+pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), Fault> {
+    let unreadable = |error| passing(format!("{place} cannot be read"), error);
+    let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
+    while let Some(path) = levels.pop_front() {
+        // Deleted or exchanged meanwhile, another file system's, or closed to this program.
+        let directory = if path.is_empty() {
+            Some(top.try_clone().map_err(|error| Fault::passing("no handle is left", error))?)
+        } else {
+            opened(top, &*path).map_err(unreadable)?
+        };
+        let Some(directory) = directory else { continue };
+        if let Some(other) = mark.read(&directory)?.filter(|other| *other != id) {
+            let path = path.to_string_lossy();
+            return Err(Fault::Conflict(format!(
+                "{path:?} in {place} is marked as that of another resource, {other}: move it out of there first"
+            )));
+        }
+        for entry in Dir::read_from(&directory).map_err(unreadable)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::NOENT) => break,
+                Err(error) => return Err(unreadable(error)),
+            };
+            left = match left.checked_sub(1) {
+                Some(left) => left,
+                None => return Ok(()),
+            };
+            let name = entry.file_name().to_bytes();
+            if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) && !matches!(name, b"." | b"..") {
+                let between: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                levels.extend(CString::new([path.to_bytes(), between, name].concat()));
+            }
+        }
+    }
+    Ok(())
+}

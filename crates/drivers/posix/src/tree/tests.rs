@@ -1,0 +1,642 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::quotas::declared::Declared;
+use storage_driver::Difference;
+use storage_driver::conformance::Bench;
+use storage_driver::conformance::directories;
+use storage_driver::place::Place;
+use uuid::Uuid;
+
+const RULES: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
+
+fn posix(root: &Path) -> Tree<Declared> {
+    Tree::new(root.to_owned(), Declared::new("user"), RULES)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+fn bench<'a>(driver: &'a Tree<Declared>, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
+    Bench { driver, ids: (1000, 1000), make_unmarked }
+}
+
+#[test]
+fn posix_does_what_every_driver_must() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+    bench(&driver, &make_unmarked).all();
+}
+
+#[test]
+fn it_does_so_where_the_file_system_cannot_rename_without_replacing() {
+    for error in [Errno::INVAL, Errno::NOSYS] {
+        let _happens = injected::refused(error);
+        let root = tempfile::tempdir().unwrap();
+        let driver = posix(root.path());
+        let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+        bench(&driver, &make_unmarked).all();
+    }
+}
+
+#[test]
+fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_replacing() {
+    let _happens = injected::refused(Errno::INVAL);
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let wanted = bench(&driver, &|_| {}).wanted(1);
+    let top = root.path().join(wanted.place.to_string());
+    for file in [false, true] {
+        let planted = |what: &str| {
+            if what.contains("in place") {
+                if file { fs::write(&top, "").unwrap() } else { fs::create_dir(&top).unwrap() }
+            }
+            Ok(())
+        };
+        let fault = driver.ensure(&wanted, &planted).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains("is there already")), "{fault}");
+        assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
+    }
+    driver.ensure(&wanted, &go).unwrap();
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let driver = Tree::new(root.path().to_owned(), Declared::new("trusted"), Rules { change_owner: true, ..RULES });
+    if let Err(fault) = driver.ready() {
+        eprintln!("SKIPPED: {fault:?}");
+        return;
+    }
+    let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+    let bench = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked };
+    bench.all();
+    let wanted = bench.wanted(900);
+    driver.ensure(&wanted, &go).unwrap();
+    let made = fs::metadata(root.path().join(wanted.place.to_string())).unwrap();
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (20_000, 30_500, 0o2770));
+    driver.retire(&wanted, 5, &go).unwrap();
+    let gone = fs::metadata(root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
+    assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "whose it was could set its mode by an open handle");
+    assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
+    driver.restore(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn a_trash_that_somebody_planted_is_not_used() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let trash = root.path().join(".trash");
+    fs::create_dir(&trash).unwrap();
+    std::os::unix::fs::chown(&trash, Some(20_000), None).unwrap();
+    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("belongs to another user")), "{fault}");
+    fs::remove_dir(&trash).unwrap();
+    driver.retire(&wanted, 5, &go).unwrap();
+}
+
+/// In a thread of its own: rights are each thread's own.
+#[test]
+fn what_needs_roots_rights_says_so() {
+    std::thread::spawn(|| {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let mut held = capabilities(None).unwrap();
+        held.effective -= CapabilitySet::CHOWN;
+        set_capabilities(None, held).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
+        let wanted = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.wanted(1);
+        let told = storage_driver::error_chain(&driver.ensure(&wanted, &go).unwrap_err());
+        assert!(told.contains("cannot be set: run as root, or set `change_owner: false`"), "{told}");
+        assert!(told.contains("not permitted"), "{told}");
+    })
+    .join()
+    .unwrap();
+    assert!(maps_everybody("         0          0 4294967295\n") && !maps_everybody("0 1000 1\n"));
+}
+
+/// A driver that sets these entries, or nothing where the file system has no ACLs.
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn with_acls(root: &Path, texts: &[&str]) -> Option<Tree<Declared>> {
+    let named = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let driver = Tree::new(root.to_owned(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
+    driver.ready().inspect_err(|fault| eprintln!("SKIPPED: {fault}")).ok().map(|()| driver)
+}
+
+fn open(path: impl AsRef<Path>) -> fs::File {
+    fs::File::open(path).unwrap()
+}
+
+fn differences(bench: &Bench<'_>, wanted: &Wanted) -> Vec<&'static str> {
+    let Seen::Ours(present) = bench.seen(wanted) else { panic!("{:?}", bench.seen(wanted)) };
+    present.differences(wanted).iter().map(Difference::name).collect()
+}
+
+#[test]
+fn with_acls_it_does_what_every_driver_must() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "default:g:901:rwx"]) else { return };
+    // What is made here inherits something else.
+    let inherited = Named::parse(&["default:u:7:rwx".into()]).unwrap().with(storage_driver::Mode(0o777));
+    attributes::write(open(root.path()), &inherited).unwrap();
+    let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
+    bench(&driver, &make_unmarked).all();
+}
+
+#[test]
+fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:rwx", "default:g:901:rwx"]) else { return };
+    let bench = bench(&driver, &|_| {});
+    let mut wanted = bench.wanted(1);
+    let path = root.path().join(wanted.place.to_string());
+    let in_place = |what: &str| {
+        if what.contains("in place") {
+            let aside = path.with_file_name(format!(".new-{}", wanted.id.simple()));
+            let found = attributes::read(open(aside)).unwrap().to_string();
+            assert!(found.starts_with("u:900:r-x,g::rwx,g:901:rwx,default:"), "{found}");
+        }
+        Ok(())
+    };
+    driver.ensure(&wanted, &in_place).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2770);
+    assert_eq!(attributes::read(open(path.parent().unwrap())).unwrap().to_string(), "", "only what was ordered");
+    fs::write(path.join("inherits"), "").unwrap();
+    assert_eq!(attributes::read(open(path.join("inherits"))).unwrap().to_string(), "g::rwx,g:901:rwx");
+
+    // A mode is a mode, even though it moves the mask.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o2750)).unwrap();
+    assert_eq!(differences(&bench, &wanted), ["mode"]);
+    driver.ensure(&wanted, &go).unwrap();
+    for texts in
+        [&[][..], &["u:900:rwx", "g:901:rwx", "default:g:901:rwx"], &["u:900:r-x", "g:901:rwx"], &["default:u:1:rwx"]]
+    {
+        let other = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        attributes::write(open(&path), &other.with(wanted.mode)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
+        assert_eq!(differences(&bench, &wanted), ["ACL"], "{texts:?}");
+        driver.ensure(&wanted, &go).unwrap();
+        assert!(bench.is_as_wanted(&wanted), "{texts:?}: {:?}", bench.seen(&wanted));
+    }
+    wanted.mode = storage_driver::Mode(0o2750);
+    driver.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+    driver.retire(&wanted, 7, &go).unwrap();
+    driver.restore(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+}
+
+#[test]
+fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (Some(names), Some(clears)) = (with_acls(root.path(), &["u:900:r-x"]), with_acls(root.path(), &[])) else {
+        return;
+    };
+    let leaves = posix(root.path());
+    let wanted = bench(&leaves, &|_| {}).wanted(1);
+    let found = || attributes::read(open(root.path().join(wanted.place.to_string()))).unwrap().to_string();
+    names.ensure(&wanted, &go).unwrap();
+    leaves.ensure(&wanted, &go).unwrap();
+    assert_eq!(found(), "u:900:r-x,g::rwx");
+    let Seen::Ours(present) = bench(&leaves, &|_| {}).seen(&wanted) else { panic!() };
+    assert_eq!((present.acl, present.mode), (None, wanted.mode));
+    clears.ensure(&wanted, &go).unwrap();
+    assert_eq!(found(), "");
+    assert!(bench(&clears, &|_| {}).is_as_wanted(&wanted));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+fn whom_an_acl_names_enters_until_the_directory_is_retired() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:r-x", "default:u:900:rwx"]) else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let wanted = bench(&driver, &|_| {}).wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let enters = |path: &Path, uid: u32, gid: u32| {
+        let mut list = Command::new("ls");
+        list.arg(path).uid(uid).gid(gid).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let (path, trash) = (root.path().join(wanted.place.to_string()), root.path().join(".trash"));
+    fs::create_dir(path.join("folder")).unwrap();
+    assert!(enters(&path, 900, 902) && enters(&path, 902, 901) && !enters(&path, 902, 902));
+    assert!(enters(&path.join("folder"), 900, 902));
+    let frozen = |what: &str| {
+        if what.contains("into the trash") {
+            assert!(!enters(&path, 900, 902) && !enters(&path, 902, 901) && !enters(&path.join("folder"), 900, 902));
+        }
+        Ok(())
+    };
+    driver.retire(&wanted, 7, &frozen).unwrap();
+    // Its mode alone must do, whatever the trash's.
+    fs::set_permissions(&trash, fs::Permissions::from_mode(0o777)).unwrap();
+    let gone = trash.join(format!("{}.7", wanted.id));
+    assert!(!enters(&gone, 900, 902) && !enters(&gone, 902, 901) && !enters(&gone.join("folder"), 900, 902));
+}
+
+#[test]
+fn a_file_system_without_acls_is_not_ready_for_them() {
+    let named = Named::parse(&["u:900:r-x".into()]).unwrap();
+    let tree = Tree::new("/proc".into(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
+    let fault = tree.ready().unwrap_err();
+    assert!(fault.to_string().contains("has no POSIX ACLs"), "{fault}");
+}
+
+#[test]
+fn no_symlink_leads_out_wherever_it_is() {
+    let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    let path = wanted.place.to_string();
+    for at in [path.as_str(), "store/cscs/customer", "store/cscs", "store"] {
+        let link = root.path().join(at);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(outside.path(), &link).unwrap();
+        assert!(matches!(bench.seen(&wanted), Seen::Obstructed(_)), "{at}");
+        for fault in [driver.ensure(&wanted, &go), driver.adopt(&wanted, &go), driver.retire(&wanted, 1, &go)] {
+            assert!(matches!(fault, Err(Fault::Conflict(_))), "{at}: {fault:?}");
+        }
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{at}");
+        fs::remove_file(&link).unwrap();
+        let _ = fs::remove_dir_all(root.path().join("store"));
+    }
+}
+
+#[test]
+fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
+    let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("kept"), "data").unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    symlink(outside.path(), root.path().join(wanted.place.to_string()).join("link")).unwrap();
+    driver.retire(&wanted, 7, &go).unwrap();
+    driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go).unwrap();
+    assert!(outside.path().join("kept").exists() && driver.trash().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let top = root.path().join(wanted.place.to_string());
+    fs::write(top.join("data"), "data").unwrap();
+    let exchange = |what: &str| {
+        if what.contains("into the trash") {
+            fs::rename(&top, top.with_file_name("kept")).unwrap();
+            fs::create_dir(&top).unwrap();
+        }
+        Ok(())
+    };
+    assert!(matches!(driver.retire(&wanted, 7, &exchange), Err(Fault::Conflict(_))));
+    assert!(top.exists() && top.with_file_name("kept").join("data").exists());
+    assert!(driver.trash().unwrap().is_empty());
+}
+
+#[test]
+fn what_somebody_planted_aside_is_not_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    let planted = root.path().join(format!("store/cscs/customer/.new-{}", wanted.id.simple()));
+    fs::create_dir_all(&planted).unwrap();
+    fs::write(planted.join("trap"), "").unwrap();
+    assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+    fs::remove_file(planted.join("trap")).unwrap();
+    driver.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted));
+}
+
+#[test]
+fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    for wanted in [&wanted, &other] {
+        driver.ensure(wanted, &go).unwrap();
+    }
+    let [ours, theirs] = [&wanted, &other].map(|wanted| root.path().join(wanted.place.to_string()));
+    fs::write(theirs.join("data"), "data").unwrap();
+    let exchange = {
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        move |what: &str| {
+            if what.contains("into the trash") {
+                fs::rename(&ours, ours.with_file_name("kept")).unwrap();
+                fs::rename(&theirs, &ours).unwrap();
+            }
+            Ok(())
+        }
+    };
+    let again = ours.clone();
+    let _happens = injected::happens(move |moment| {
+        if moment == injected::Moment::Renamed && !again.exists() {
+            fs::create_dir(&again).unwrap();
+        }
+    });
+    let fault = driver.retire(&wanted, 7, &exchange).unwrap_err();
+    let name = format!("exchanged-{}.7", wanted.id);
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&name)), "{fault}");
+    assert!(root.path().join(".trash").join(name).join("data").exists());
+    assert_eq!(driver.trash().unwrap(), []);
+}
+
+#[test]
+fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_when_it_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    let top = root.path().join(wanted.place.to_string());
+    let in_the_way: [(&dyn Fn(), &str); 3] = [
+        (&|| fs::create_dir(&top).unwrap(), "has no mark of ours"),
+        (&|| fs::write(&top, "").unwrap(), "is a file or a symlink"),
+        (
+            &|| driver.ensure(&Wanted { place: wanted.place.clone(), ..other.clone() }, &go).unwrap(),
+            "marked as that of",
+        ),
+    ];
+    for (put, named) in in_the_way {
+        driver.ensure(&wanted, &go).unwrap();
+        fs::write(top.join("data"), "data").unwrap();
+        driver.retire(&wanted, 7, &go).unwrap();
+        put();
+        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 }, "{named}");
+        let fault = driver.restore(&wanted, &go).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
+        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 });
+        fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
+        driver.restore(&wanted, &go).unwrap();
+        assert!(bench.is_as_wanted(&wanted) && top.join("data").exists());
+    }
+}
+
+#[test]
+fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&other, &go).unwrap();
+    fs::create_dir(root.path().join(".trash")).unwrap();
+    let trashed = root.path().join(format!(".trash/{}.7", wanted.id));
+    fs::rename(root.path().join(other.place.to_string()), &trashed).unwrap();
+    let tries: [&dyn Fn() -> Result<(), Fault>; 2] =
+        [&|| driver.restore(&wanted, &go), &|| driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go)];
+    for tried in tries {
+        let fault = tried().unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+    }
+    rustix::fs::removexattr(&trashed, "user.hpc-storage.resource").unwrap();
+    for tried in tries {
+        assert!(matches!(tried(), Err(Fault::Conflict(why)) if why.contains("no mark")));
+    }
+    assert!(trashed.exists() && !root.path().join(wanted.place.to_string()).exists());
+}
+
+#[test]
+fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&other, &go).unwrap();
+    let theirs = root.path().join(other.place.to_string());
+    fs::rename(&theirs, theirs.with_file_name(making::aside(wanted.id))).unwrap();
+    let fault = driver.ensure(&wanted, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+    fs::rename(theirs.with_file_name(making::aside(wanted.id)), &theirs).unwrap();
+    assert!(bench.is_as_wanted(&other));
+}
+
+#[test]
+fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
+    for (above, mode) in [("store/cscs/customer", 0o2770), ("store/cscs", 0o700)] {
+        let root = tempfile::tempdir().unwrap();
+        let driver = posix(root.path());
+        let bench = bench(&driver, &|_| {});
+        let wanted = bench.wanted(1);
+        let aside = root.path().join(above).join(making::aside(wanted.id));
+        let victim = aside.with_file_name("victim");
+        fs::create_dir_all(&victim).unwrap();
+        fs::write(victim.join("data"), "data").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(mode)).unwrap();
+        let exchanged = (aside.clone(), victim.clone());
+        let _happens = injected::happens(move |moment| {
+            if moment == injected::Moment::Made && exchanged.0.exists() {
+                fs::remove_dir(&exchanged.0).unwrap();
+                fs::rename(&exchanged.1, &exchanged.0).unwrap();
+            }
+        });
+        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))), "{above}");
+        assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
+        assert!(aside.join("data").exists() && bench.seen(&wanted) == Seen::Absent);
+    }
+}
+
+#[test]
+fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (first, broken_off) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&first, &go).unwrap();
+    for above in ["", "store", "store/cscs", "store/cscs/customer"] {
+        fs::create_dir(root.path().join(above).join(making::aside(broken_off.id))).unwrap();
+    }
+    driver.ensure(&broken_off, &go).unwrap();
+    assert!(bench.is_as_wanted(&broken_off));
+    let all = directories(root.path());
+    assert!(!all.iter().any(|name| name.contains(".new-")), "{all:?}");
+}
+
+#[test]
+fn usage_counts_each_file_once_and_follows_nothing() {
+    let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let top = root.path().join(wanted.place.to_string());
+    fs::create_dir(top.join("sub")).unwrap();
+    fs::write(top.join("sub/file"), vec![1; 100_000]).unwrap();
+    fs::hard_link(top.join("sub/file"), top.join("again")).unwrap();
+    symlink(outside.path(), top.join("link")).unwrap();
+    let usage = driver.usage(&[&wanted]).pop().unwrap().unwrap().unwrap();
+    assert_eq!(usage.inodes.0, 4, "top, sub, file, link: {usage:?}");
+    assert!((100_000..1 << 19).contains(&usage.space.0), "{usage:?}");
+}
+
+#[test]
+fn a_root_that_is_not_mounted_is_no_empty_system() {
+    let root = tempfile::tempdir_in("/").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+    let rules = Rules { must_be_mounted: true, ..RULES };
+    let tree = |path: &Path| Tree::new(path.to_owned(), Declared::new("user"), rules.clone());
+    if fs::metadata(root.path()).unwrap().dev() == fs::metadata("/").unwrap().dev() {
+        let driver = tree(root.path());
+        assert!(driver.ready().is_err());
+        // It may be unmounted after it was asked whether it is ready.
+        let wanted = bench(&driver, &|_| {}).wanted(1);
+        for tried in [driver.ensure(&wanted, &go), driver.retire(&wanted, 7, &go), driver.restore(&wanted, &go)] {
+            assert!(tried.unwrap_err().to_string().contains("nothing is mounted"));
+        }
+        assert!(driver.observe(&[&wanted]).remove(0).is_err() && driver.trash().is_err());
+        assert_eq!(directories(root.path()), [""; 0]);
+    }
+    assert!(tree(Path::new("/nonexistent")).ready().is_err());
+}
+
+#[test]
+fn the_mode_is_set_whole_whatever_the_umask() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("store"), mode("store/cscs"), mode(&wanted.place.to_string())), (0o755, 0o775, 0o2770));
+}
+
+#[test]
+fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let (there, gone) = (bench.wanted(1), bench.wanted(2));
+    driver.ensure(&there, &go).unwrap();
+    let trash = root.path().join(".trash");
+    for name in [format!("{}.3", gone.id), format!("{}.9", gone.id), format!("{}.11", there.id)] {
+        fs::create_dir_all(trash.join(name)).unwrap();
+    }
+    assert_eq!(bench.seen(&gone), Seen::Trashed { since: 9 });
+    // No directory: whoever reads it fails.
+    fs::remove_dir_all(&trash).unwrap();
+    fs::write(&trash, "").unwrap();
+    assert!(matches!(bench.seen(&there), Seen::Ours(_)));
+    assert!(driver.observe(&[&gone]).pop().unwrap().is_err());
+}
+
+/// Marks a directory as that of another resource, as an earlier version could have.
+fn mark_as_anothers(directory: &Path) {
+    let other = Uuid::from_u128(0xbad).hyphenated().to_string();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(directory, "user.hpc-storage.resource", other.as_bytes(), flags).unwrap();
+}
+
+#[test]
+fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let top = root.path().join(wanted.place.to_string());
+    let inner = top.join("deeper/inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("data"), "precious").unwrap();
+    mark_as_anothers(&inner);
+    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("deeper/inner")), "{fault}");
+    assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+
+    // In the trash all the same, by an earlier version.
+    fs::create_dir(root.path().join(".trash")).unwrap();
+    fs::rename(&top, root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
+    let trashed = Trashed { id: wanted.id, since: 5 };
+    let fault = driver.purge(&trashed, None, &go).unwrap_err();
+    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    let found = root.path().join(format!(".trash/{}.5/deeper/inner", wanted.id));
+    assert_eq!(fs::read_to_string(found.join("data")).unwrap(), "precious");
+    fs::rename(&found, root.path().join("inner")).unwrap();
+    driver.purge(&trashed, None, &go).unwrap();
+    assert_eq!(driver.trash().unwrap(), []);
+}
+
+#[test]
+fn a_directory_that_cannot_be_opened_may_be_anothers() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    let inner = root.path().join(wanted.place.to_string()).join("deeper/inner");
+    fs::create_dir_all(&inner).unwrap();
+    mark_as_anothers(&inner);
+    for opened in 0..2 {
+        let _happens = injected::no_handle_is_left_after(opened);
+        let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+        assert!(matches!(fault, Fault::Passing { .. }), "{opened}: {fault}");
+        assert!(bench.is_as_wanted(&wanted), "{opened}: nothing is frozen");
+    }
+    let within = Wanted { place: Place::parse(&format!("/r/{}/sub", wanted.place), "/r").unwrap(), ..bench.wanted(2) };
+    let depth = u32::try_from(within.place.parents().len()).unwrap();
+    {
+        let _happens = injected::no_handle_is_left_after(depth - 1);
+        assert!(driver.observe(&[&within]).remove(0).is_err(), "whose directory it would lie in is not known");
+    }
+    let _happens = injected::no_handle_is_left_after(depth - 1);
+    assert!(matches!(driver.ensure(&within, &go), Err(Fault::Passing { .. })));
+    assert!(!root.path().join(within.place.to_string()).exists());
+}
+
+#[test]
+fn deleting_stops_at_anothers_directory_wherever_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let inner = root.path().join("tree/inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("data"), "precious").unwrap();
+    let trash = open_below(OwnedFd::from(fs::File::open(root.path()).unwrap()), ".").unwrap();
+    let stops = |_: BorrowedFd<'_>| Err(Fault::Conflict("another's".into()));
+    let fault = delete(&trash, "tree", (&|_| Ok(()), &stops), &Walked::default()).unwrap_err();
+    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    assert!(inner.join("data").exists());
+}
+
+#[test]
+fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = posix(root.path());
+    let bench = bench(&driver, &|_| {});
+    let wanted = bench.wanted(1);
+    driver.ensure(&wanted, &go).unwrap();
+    driver.retire(&wanted, 5, &go).unwrap();
+    let above = root.path().join(wanted.place.parent().unwrap().to_string());
+    mark_as_anothers(&above);
+    assert!(matches!(driver.restore(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(bench.seen(&wanted), Seen::Trashed { .. }));
+    fs::create_dir(root.path().join(wanted.place.to_string())).unwrap();
+    let other = Wanted { id: Uuid::from_u128(7), ..wanted };
+    assert!(matches!(driver.adopt(&other, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(bench.seen(&other), Seen::Obstructed(_)));
+}

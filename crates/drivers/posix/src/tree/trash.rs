@@ -1,0 +1,110 @@
+//! Where trees wait to be deleted, below the root: `.trash/UUID.SECONDS`.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Dir, Mode};
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::handle::{obstructed, open_below, passing, stat, sync};
+use storage_driver::{Fault, Trashed};
+
+pub(super) const TRASH: &str = ".trash";
+
+/// What the names of trees begin with that a purge has claimed.
+const CLAIMED: &str = "purge-";
+
+/// The trees in the trash by UUID and time, apart from those that a purge has claimed.
+pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
+    read(root).map(|trash| trash.waiting)
+}
+
+/// The trees in the trash, by UUID and time.
+#[derive(Debug, Default)]
+pub(super) struct Trash {
+    pub(super) waiting: Vec<Trashed>,
+    /// Those that a purge has claimed.
+    pub(super) claimed: Vec<Trashed>,
+}
+
+impl Trash {
+    /// Adds what has this name, if the name is one of ours.
+    fn take(&mut self, text: &str) {
+        match text.strip_prefix(CLAIMED) {
+            Some(text) => self.claimed.extend(trashed(text)),
+            None => self.waiting.extend(trashed(text)),
+        }
+    }
+}
+
+pub(super) fn read(root: &OwnedFd) -> Result<Trash, Fault> {
+    let trash = match open_below(root, TRASH) {
+        Ok(trash) => trash,
+        Err(Errno::NOENT) => return Ok(Trash::default()),
+        Err(error) => return Err(passing("the trash cannot be opened", error)),
+    };
+    let unreadable = |error| passing("the trash cannot be read", error);
+    let mut found = Trash::default();
+    for entry in Dir::read_from(&trash).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if let Ok(name) = entry.file_name().to_str() {
+            found.take(name);
+        }
+    }
+    for trees in [&mut found.waiting, &mut found.claimed] {
+        trees.sort_by_key(|trashed| (trashed.id, trashed.since));
+    }
+    Ok(found)
+}
+
+/// The trash, for root alone, with whether it was made now.
+pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), Fault> {
+    let made = match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(passing("the trash cannot be made", error)),
+    };
+    if made {
+        sync(root)?;
+    }
+    let trash = open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?;
+    // Whoever owns it can rename and hide what is put there.
+    if stat(&trash)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Fault::Conflict(format!(
+            "{TRASH} below the root belongs to another user: look at it, and move it away"
+        )));
+    }
+    Ok((trash, made))
+}
+
+/// The name in the trash: `UUID.SECONDS`.
+pub(super) fn name(trashed: &Trashed) -> String {
+    format!("{}.{}", trashed.id, trashed.since)
+}
+
+/// When a tree was last changed, by the clock of the file system: at the latest when it was put here.
+pub(super) fn changed(root: &OwnedFd, trashed: &Trashed) -> Result<u64, Fault> {
+    let unreadable = |error| passing(format!("{} in the trash cannot be read", name(trashed)), error);
+    let trash = open_below(root, TRASH).map_err(unreadable)?;
+    let stat = rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)?;
+    // Before 1970 is wrong in any case.
+    Ok(u64::try_from(stat.st_ctime).unwrap_or_default())
+}
+
+/// Its name once a purge has claimed it.
+pub(super) fn claimed_name(trashed: &Trashed) -> String {
+    format!("{CLAIMED}{}", name(trashed))
+}
+
+/// A name in the trash for what was put there under this one and is not the resource's: [`list`] takes it for nobody's.
+pub(super) fn nobodys(name: &str) -> String {
+    format!("exchanged-{name}")
+}
+
+/// What a name in the trash says: `UUID.SECONDS`.
+fn trashed(text: &str) -> Option<Trashed> {
+    let (id, since) = text.split_once('.')?;
+    let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
+    // Written as we write it, and in no other way: the name is made anew from these.
+    (name(&trashed) == text).then_some(trashed)
+}

@@ -1,0 +1,94 @@
+//! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
+
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
+
+/// Numbers that look like chance (xorshift).
+#[derive(Debug)]
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.is_multiple_of(n)
+    }
+}
+
+/// Calls a driver again as long as its faults may pass.
+#[derive(Debug)]
+pub struct Again<'a>(pub &'a dyn Driver);
+
+fn again<T>(work: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+    for _ in 0..200 {
+        match work() {
+            Err(Fault::Passing { .. }) => {}
+            other => return other,
+        }
+    }
+    work()
+}
+
+impl Driver for Again<'_> {
+    fn ready(&self) -> Result<(), Fault> {
+        again(|| self.0.ready())
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        self.0.held_as(limits)
+    }
+
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        again(|| self.0.is_free(project))
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        wanted.iter().map(|wanted| again(|| self.0.observe(&[wanted]).remove(0))).collect()
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        again(|| self.0.trash())
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        again(|| self.0.marked(levels))
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        trashed.iter().map(|one| again(|| self.0.trash_usage(std::slice::from_ref(one)).remove(0))).collect()
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        again(|| self.0.claimed())
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.ensure(wanted, before))
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.retire(wanted, now, before))
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.restore(wanted, before))
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.adopt(wanted, before))
+    }
+
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.claim(trashed, project, before))
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        again(|| self.0.purge(trashed, project, before))
+    }
+
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        wanted.iter().map(|wanted| again(|| self.0.usage(&[wanted]).remove(0))).collect()
+    }
+}

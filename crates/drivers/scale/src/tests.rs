@@ -1,0 +1,412 @@
+use serde_json::json;
+use uuid::Uuid;
+
+use super::simulated::{BLOCK, ROOT, Simulated, kind, scale, settings, unlinking};
+use super::*;
+use driver_rest::faults::Again;
+use driver_rest::simulated::FAST;
+use storage_driver::Mode;
+use storage_driver::conformance::Bench;
+use storage_driver::limits::{Bytes, Inodes};
+
+fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
+    Bench { driver, ids: (0, 30_500), make_unmarked }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+#[test]
+fn does_what_every_driver_must() {
+    for (per_fileset, of) in [(false, scale as fn(&Simulated) -> Scale), (true, unlinking)] {
+        let simulated = Simulated::start();
+        simulated.world().per_fileset = per_fileset;
+        let put = |place: &Place| simulated.world().put("made-by-hand", "Scratch of the chemists", &place.to_string());
+        bench(&of(&simulated), &put).all();
+    }
+}
+
+#[test]
+fn does_it_when_much_goes_wrong() {
+    for of in [scale, unlinking] {
+        let simulated = Simulated::start();
+        let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
+        simulated.world().faults = Some(12);
+        let scale = of(&simulated);
+        bench(&Again(&scale), &put).all();
+        assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+    }
+}
+
+#[test]
+fn a_lost_answer_makes_no_second_fileset() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    simulated.world().loses_next = true;
+    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Passing { .. })));
+    assert_eq!(simulated.world().names().len(), 1);
+    // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
+    assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Absent);
+    simulated.world().lag = 100_000;
+    scale.ensure(&wanted, &go).unwrap();
+    assert_eq!(simulated.world().names().len(), 1);
+    assert_eq!(simulated.world().twice, 1);
+}
+
+#[test]
+fn many_are_looked_at_with_few_lists() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted: Vec<_> = (0..5).map(|n| bench.wanted(n)).collect();
+    for wanted in &wanted[1..] {
+        scale.ensure(wanted, &go).unwrap();
+    }
+    simulated.world().lists = 0;
+    let seen: Vec<_> = scale.observe(&wanted.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
+    assert_eq!(seen[0], Seen::Absent);
+    assert!(seen[1..].iter().all(|seen| matches!(seen, Seen::Ours(_))), "{seen:?}");
+    // Two pages of filesets, four of quotas; not one for each resource.
+    assert_eq!(simulated.world().lists, 6);
+    let usage = scale.usage(&[&wanted[1]]).remove(0).unwrap();
+    assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
+}
+
+#[test]
+fn a_link_that_is_not_shown_yet_is_no_conflict() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted = bench.wanted(1);
+    let lose_link = |what: &str| {
+        simulated.world().loses_next = what.starts_with("link ");
+        Ok(())
+    };
+    assert!(matches!(scale.ensure(&wanted, &lose_link), Err(Fault::Passing { .. })));
+    simulated.world().lag = 100_000;
+    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Passing { .. })), "what is shown is out of date");
+    simulated.world().shown.get_mut(&Fileset::name_for(wanted.id)).unwrap().junction = None;
+    simulated.world().lag = 100_000;
+    assert!(matches!(scale.observe(&[&wanted]).remove(0), Err(Fault::Passing { .. })));
+    scale.ensure(&wanted, &go).unwrap();
+    assert!(bench.is_as_wanted(&wanted));
+}
+
+#[test]
+fn nobody_is_thrown_out_of_a_fileset() {
+    let simulated = Simulated::start();
+    let scale = unlinking(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    simulated.world().busy = true;
+    let fault = scale.retire(&wanted, 5, &go).unwrap_err();
+    let said = fault.to_string();
+    assert!(matches!(fault, Fault::Passing { .. }) && said.contains("resource busy"), "{said}");
+    assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
+    let Seen::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
+    let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
+    assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(Limits::frozen_at(used, BLOCK))));
+    simulated.world().busy = false;
+    scale.retire(&wanted, 6, &go).unwrap();
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }], "since it was decided");
+}
+
+#[test]
+fn data_survives_the_trash_and_goes_with_the_purge() {
+    let simulated = Simulated::start();
+    let scale = unlinking(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    let file = simulated.mount().join(wanted.place.to_string()).join("file");
+    std::fs::write(&file, "data").unwrap();
+    scale.retire(&wanted, 5, &go).unwrap();
+    assert!(!file.exists());
+    scale.restore(&wanted, &go).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
+    scale.retire(&wanted, 6, &go).unwrap();
+    for since in [5, 7] {
+        scale.purge(&Trashed { id: wanted.id, since }, None, &go).unwrap();
+        assert_eq!(simulated.world().names().len(), 1, "another time in the trash is another tree");
+    }
+    scale.purge(&Trashed { id: wanted.id, since: 6 }, None, &go).unwrap();
+    assert!(simulated.world().names().is_empty());
+}
+
+#[test]
+fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let old = bench.wanted(1);
+    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    scale.ensure(&old, &go).unwrap();
+    let path = simulated.mount().join(old.place.to_string());
+    std::fs::write(path.join("file"), "data").unwrap();
+    // Somebody works in it: nobody is thrown out.
+    simulated.world().busy = true;
+    scale.retire(&old, 5, &go).unwrap();
+    simulated.world().busy = false;
+    let name = format!("trash-{}", Fileset::name_for(old.id));
+    assert_eq!(simulated.world().names(), [&*name]);
+    assert!(simulated.world().fileset(&name).junction.is_some() && path.join("file").exists());
+    let Found::Directory { uid, mode, .. } =
+        mount::look(scale.mount.root().unwrap().as_fd(), &old.place.to_string()).unwrap()
+    else {
+        panic!("it stays where it is");
+    };
+    assert_eq!((uid, mode), (0, Mode(0)));
+    assert_eq!(scale.usage(&[&old]).remove(0).unwrap(), None);
+    // Its path is taken: the next resource on it is held, with the remedy.
+    let Seen::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
+    assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
+    assert!(matches!(scale.ensure(&new, &go), Err(Fault::Conflict(said)) if said == why));
+    assert!(matches!(scale.ensure(&old, &go), Err(Fault::Conflict(_))), "it is to be restored");
+    scale.restore(&old, &go).unwrap();
+    assert!(bench.is_as_wanted(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
+    // Once a person has unlinked it, the path is free.
+    scale.retire(&old, 6, &go).unwrap();
+    simulated.world().unlink(&name).unwrap();
+    simulated.world().lag = 0;
+    scale.ensure(&new, &go).unwrap();
+    assert!(bench.is_as_wanted(&new));
+    assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Seen::Trashed { since: 6 });
+    scale.purge(&Trashed { id: old.id, since: 6 }, None, &go).unwrap();
+    assert_eq!(simulated.world().names(), [Fileset::name_for(new.id)]);
+}
+
+#[test]
+fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
+    let simulated = Simulated::start();
+    let (freezing, unlinking) = (scale(&simulated), unlinking(&simulated));
+    let bench = bench(&freezing, &|_| {});
+    let [frozen, begun] = [1, 2].map(|n| bench.wanted(n));
+    for wanted in [&frozen, &begun] {
+        freezing.ensure(wanted, &go).unwrap();
+    }
+    freezing.retire(&frozen, 5, &go).unwrap();
+    assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Seen::Trashed { since: 5 });
+    // Marked, and linked for files are open: on its way.
+    simulated.world().busy = true;
+    unlinking.retire(&begun, 6, &go).unwrap_err();
+    assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Seen::Ours(_)));
+    freezing.retire(&begun, 7, &go).unwrap();
+    let mut trash = unlinking.trash().unwrap();
+    trash.sort_by_key(|trashed| trashed.since);
+    assert_eq!(trash, [Trashed { id: frozen.id, since: 5 }, Trashed { id: begun.id, since: 6 }]);
+    unlinking.restore(&frozen, &go).unwrap();
+    assert!(bench.is_as_wanted(&frozen));
+}
+
+#[test]
+fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let wanted = bench.wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    scale.retire(&wanted, 5, &go).unwrap();
+    let (name, trashed) = (format!("trash-{}", Fileset::name_for(wanted.id)), Trashed { id: wanted.id, since: 5 });
+    let refused = |word: &str| {
+        let fault = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
+        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(word)), "{fault}");
+        assert!(simulated.world().fileset(&name).junction.is_some());
+    };
+    simulated.world().edit(&name, |it| it.snapshots = vec!["daily", "weekly"]);
+    refused("snapshots (daily, weekly): delete them first (`mmdelsnapshot fs1 trash-hpc-");
+    simulated.world().edit(&name, |it| it.snapshots.clear());
+    let space = simulated.world().fileset(&name).inode_space;
+    simulated.world().put("dependent", "of the chemists", "elsewhere");
+    simulated.world().edit("dependent", |it| it.inode_space = space);
+    refused("use its inode space (dependent)");
+    simulated.world().edit("dependent", |it| it.inode_space = 0);
+    let below = format!("{ROOT}/{}/below", wanted.place);
+    simulated.world().edit("dependent", |it| it.junction = Some(below));
+    refused("linked below the fileset");
+    simulated.world().edit("dependent", |it| it.junction = Some(format!("{ROOT}/elsewhere")));
+    // Files that are open keep it, too.
+    simulated.world().busy = true;
+    let fault = scale.purge(&trashed, None, &go).unwrap_err().to_string();
+    assert!(fault.contains("files in it are open"), "{fault}");
+    simulated.world().busy = false;
+    scale.purge(&trashed, None, &go).unwrap();
+    assert_eq!(simulated.world().names(), ["dependent"]);
+}
+
+#[test]
+fn a_wrong_password_is_sent_once_and_a_locked_user_is_named_as_such() {
+    let simulated = Simulated::start();
+    let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
+    let on = |settings: &Settings| Scale::on(settings, FAST, kind(&simulated.mount())).unwrap();
+    let driver = on(&wrong);
+    for _ in 0..3 {
+        let fault = driver.ready().unwrap_err().to_string();
+        assert!(fault.contains("`password` is wrong (401)"), "{fault}");
+        assert!(driver.trash().is_err());
+    }
+    assert_eq!(simulated.world().wrong_passwords, 1);
+    simulated.world().wrong_passwords = 3;
+    let fault = on(&settings(&simulated)).ready().unwrap_err().to_string();
+    assert!(fault.contains("the role StorageAdmin") && fault.contains("locked after wrong passwords"), "{fault}");
+}
+
+#[test]
+fn check_names_quotas_by_fileset_and_backups_that_expire() {
+    let simulated = Simulated::start();
+    assert!(scale(&simulated).inspect(&[]).is_empty());
+    simulated.world().per_fileset = true;
+    let notes: Vec<_> = unlinking(&simulated).inspect(&[]).into_iter().map(Result::unwrap).collect();
+    assert!(notes[0].contains("mmchfs fs1 --noperfileset-quota") && notes[1].contains("expires their backups"));
+}
+
+#[test]
+fn a_path_in_the_trash_can_be_had_by_another() {
+    let simulated = Simulated::start();
+    let scale = unlinking(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let old = bench.wanted(1);
+    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    scale.ensure(&old, &go).unwrap();
+    scale.retire(&old, 5, &go).unwrap();
+    scale.ensure(&new, &go).unwrap();
+    assert!(bench.is_as_wanted(&new));
+    scale.retire(&old, 6, &go).unwrap();
+    assert!(matches!(scale.restore(&old, &go), Err(Fault::Conflict(_))), "the place is taken");
+    assert!(bench.is_as_wanted(&new));
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
+}
+
+#[test]
+fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let bench = bench(&scale, &|_| {});
+    let (directory, link) = (bench.wanted(1), bench.wanted(2));
+    let path = |wanted: &Wanted| simulated.mount().join(wanted.place.to_string());
+    std::fs::create_dir_all(path(&directory)).unwrap();
+    std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
+    for wanted in [&directory, &link] {
+        assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Seen::Obstructed(_)));
+        assert!(matches!(scale.ensure(wanted, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(scale.adopt(wanted, &go), Err(Fault::Conflict(_))));
+    }
+    assert!(simulated.world().names().is_empty(), "nothing was made aside");
+}
+
+#[test]
+fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let wanted = bench(&scale, &|_| {}).wanted(1);
+    simulated.world().put(&Fileset::name_for(wanted.id), "somebody else's", "elsewhere");
+    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+}
+
+#[test]
+fn what_is_not_known_is_not_absent() {
+    let simulated = Simulated::start();
+    let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
+    let scale = Scale::on(&wrong, FAST, kind(&simulated.mount())).unwrap();
+    let bench = bench(&scale, &|_| {});
+    let wanted = [bench.wanted(1), bench.wanted(2)];
+    for outcome in scale.observe(&[&wanted[0], &wanted[1]]) {
+        let fault = storage_driver::error_chain(&outcome.unwrap_err());
+        assert!(fault.contains("`password` is wrong") && !fault.contains("hunter2"), "{fault}");
+    }
+    assert!(scale.trash().is_err() && scale.ready().is_err());
+    assert!(!format!("{wrong:?}").contains("hunter2"));
+}
+
+#[test]
+fn settings_are_held_against_the_file_system() {
+    let simulated = Simulated::start();
+    for (settings, word) in [
+        (Settings { block_size: 1 << 20, ..settings(&simulated) }, "`block_size`"),
+        (Settings { root: "/gpfs/fs10".into(), ..settings(&simulated) }, "`root`"),
+    ] {
+        let fault = Scale::on(&settings, FAST, kind(&simulated.mount())).unwrap().ready().unwrap_err();
+        assert!(fault.to_string().contains(word), "{fault}");
+    }
+    let fault = Scale::new(&settings(&simulated)).unwrap().ready().unwrap_err();
+    assert!(fault.to_string().contains("is it mounted"), "{fault}");
+    assert!(Scale::new(&Settings { block_size: 1000, ..settings(&simulated) }).is_err());
+}
+
+#[test]
+fn growth_makes_room_for_inodes() {
+    let simulated = Simulated::start();
+    let scale = scale(&simulated);
+    let mut wanted = bench(&scale, &|_| {}).wanted(1);
+    scale.ensure(&wanted, &go).unwrap();
+    wanted.limits = Limits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
+    scale.ensure(&wanted, &go).unwrap();
+    let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
+    assert_eq!(fileset.most_inodes(), Some(Inodes(5_000_000)));
+}
+
+mod wire {
+    use super::super::wire::*;
+    use super::*;
+    use storage_driver::limits::Limits;
+
+    #[test]
+    fn marks_are_read_as_they_are_written_and_nothing_else_is_one() {
+        let id = Uuid::from_u128(7);
+        for mark in
+            [false, true].map(|claimed| Mark { id, retired: Some(12), claimed }).into_iter().chain([Mark::of(id)])
+        {
+            assert_eq!(mark.to_string().parse(), Ok(mark));
+        }
+        let near = format!("{id} retired=");
+        let simple = id.simple().to_string();
+        let words = format!("see {id}");
+        for comment in ["", "Fileset created by IBM Container Storage Interface driver", &near, &simple, &words] {
+            assert!(comment.parse::<Mark>().is_err(), "{comment}");
+        }
+    }
+
+    #[test]
+    fn filesets_of_old_and_new_releases_are_read() {
+        let old = json!({"config": {"filesetName": "a", "path": "--", "comment": "", "maxNumInodes": 0}});
+        let new = json!({"filesetName": "a", "afm": {}, "config": {"path": "/gpfs/fs1/a", "id": 3}});
+        let [old, new] = [old, new].map(|it| serde_json::from_value::<Fileset>(it).unwrap());
+        assert_eq!((old.name(), old.junction(), old.most_inodes()), ("a", None, None));
+        assert_eq!((new.name(), new.junction(), new.mark()), ("a", Some("/gpfs/fs1/a"), None));
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_what_is_in_doubt_counts() {
+        let quota = json!({
+            "quotaType": "FILESET", "objectName": "a", "blockUsage": -8, "blockInDoubt": 24, "blockQuota": 4096,
+            "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
+        });
+        let read = |quota: &serde_json::Value| Quota::read(quota).unwrap().1.unwrap();
+        let limits = Limits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
+        assert_eq!(read(&quota).limits(), Some(limits));
+        assert_eq!(read(&quota).usage(), Usage { space: Bytes(16 << 10), inodes: Inodes(6) });
+        let mut unlimited = quota.clone();
+        unlimited["filesLimit"] = 0.into();
+        assert_eq!(read(&unlimited).limits(), None);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_concerns_its_own_fileset_alone() {
+        let row = |limit: serde_json::Value| json!({"quotaType": "FILESET", "objectName": "a", "blockLimit": limit});
+        let written = Quota::read(&row(json!("8192"))).unwrap().1;
+        assert!(written.is_ok() && written == Quota::read(&row(json!(8192.0))).unwrap().1);
+        let (name, odd) = Quota::read(&row(json!("8 GiB"))).unwrap();
+        assert_eq!((&*name, odd.unwrap_err()), ("a", "blockLimit is no whole number: \"8 GiB\"".to_owned()));
+        assert_eq!(Quota::read(&json!({"quotaType": "USR", "objectName": "a", "blockLimit": []})), None);
+    }
+
+    #[test]
+    fn a_failed_job_tells_why() {
+        for stderr in [json!(["EFSSG0264C\n", "no such thing"]), json!("EFSSG0264C no such thing")] {
+            let job = json!({"jobid": 4, "status": "FAILED", "result": {"stderr": stderr}});
+            let job: Job = serde_json::from_value(job).unwrap();
+            assert_eq!(job.progress(), Progress::Failed("EFSSG0264C no such thing".into()));
+        }
+    }
+}

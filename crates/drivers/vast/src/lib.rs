@@ -1,0 +1,498 @@
+//! VAST, by its management system (VMS) and a mount over NFS: one directory with one quota object for each resource.
+//!
+//! Written from the documentation of release 5.3, the public knowledge base and the vendor's public clients. **Never run
+//! against a real VAST**: what is known of it is what the simulator of the tests does.
+//!
+//! A resource's directory is known by the quota object of exactly its path, whose name is `UUID.INODE`: the resource's UUID
+//! and the number of the directory itself. For a directory bears no mark, and a path is had by whatever is renamed to it:
+//! who may write in the directory above can put another's there, with or without its quota. A number that differs is a
+//! conflict, at the path and in the trash. That NFS gives the same number as long as the directory lives, on every mount, is
+//! taken for granted, and was never tried on a real VAST.
+//!
+//! A quota that is named by the UUID alone, as earlier versions named them, is the resource's, but for which directory is
+//! not known: owner, mode and limits do not tell it from the same project's next one. So nothing is done with it, until
+//! `adopt` says that it is the right one.
+//!
+//! The directory is made over the mount, empty and closed to all but this program's user, then the quota, then owner and
+//! mode: what a crash leaves in between holds nothing and is taken up again, whatever number its quota has. Directories are
+//! not made by the quota call (`create_dir`): an NFS client that has just seen nothing there may go on seeing nothing.
+//!
+//! Into the trash goes a directory by being frozen, closed and renamed to `.trash/UUID.SECONDS` below the root. Its quota
+//! object stays, whether VAST leaves it at the old path or moves it along: so a directory that comes back is known at once.
+//! Only when another resource gets the path, or with the purge, it is taken away.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use driver_posix::mount::{self, Mount};
+use driver_rest::{Api, NotSetUp, Pace};
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::place::Place;
+use storage_driver::walked::Walked;
+use storage_driver::{Before, Driver, Fault, Marked, Mode, Present, Seen, Trashed, Wanted};
+
+mod calls;
+mod held;
+#[cfg(any(test, feature = "simulated"))]
+#[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
+pub mod simulated;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod trash;
+mod wire;
+
+use calls::Management;
+use held::{Found, Held};
+use survey::Survey;
+use wire::Quota;
+
+/// How a VAST cluster is reached. Either `token`, or `user` and `password`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The management system (VMS).
+    pub api: Api,
+    /// An API token (from release 5.3 on), of a manager who may see and change quotas.
+    #[serde(default)]
+    pub token: Option<SecretString>,
+    /// A manager who may see and change quotas.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default)]
+    pub password: Option<SecretString>,
+    /// Number of the tenant to which the paths belong.
+    #[serde(default = "tenant")]
+    pub tenant: u64,
+    /// The system's root as VAST names it, such as `/capstor`. Absolute.
+    pub root: String,
+    /// Where this machine has that root mounted over NFS, without root being squashed.
+    pub mount: PathBuf,
+}
+
+const fn tenant() -> u64 {
+    1
+}
+
+/// A VAST cluster's directory tree.
+#[derive(Debug)]
+pub struct Vast {
+    management: Management,
+    mount: Mount,
+    root: String,
+    walked: Walked,
+}
+
+/// What a resource's path holds, told apart as far as it can be.
+enum At<'a> {
+    /// Nothing that holds data: no directory, or one that was just begun; with our quota, if that is there.
+    Free(Option<Held>, Option<&'a Quota>),
+    Ours(Held, Present, &'a Quota),
+    /// With a quota without a mark, or with our mark that does not say for which directory it is.
+    Unmarked(Held, Present, Option<&'a Quota>),
+    Obstructed(String),
+}
+
+impl Vast {
+    /// Judges the settings. Nothing is sent yet.
+    pub fn new(settings: &Settings) -> Result<Self, NotSetUp> {
+        Self::on(settings, Pace::of(&settings.api), mount::NFS)
+    }
+
+    fn on(settings: &Settings, pace: Pace, kind: i64) -> Result<Self, NotSetUp> {
+        if !settings.root.starts_with('/') {
+            return Err(NotSetUp::Setting("`root` must be an absolute path".into()));
+        }
+        Ok(Self {
+            management: Management::new(settings, pace)?,
+            mount: Mount::new(&settings.mount, kind),
+            root: settings.root.trim_end_matches('/').to_owned(),
+            walked: Walked::default(),
+        })
+    }
+
+    /// The same, with what it walks counted here.
+    #[must_use]
+    pub fn counting(self, walked: &Walked) -> Self {
+        Self { walked: walked.clone(), ..self }
+    }
+
+    fn path(&self, place: &Place) -> String {
+        format!("{}/{place}", self.root)
+    }
+
+    fn survey(&self, root: BorrowedFd<'_>) -> Result<Survey, Fault> {
+        let by_id = |trees: Vec<Trashed>| trees.into_iter().map(|trashed| (trashed.id, trashed.since)).collect();
+        let [trash, claimed] = trash::list(root)?.map(by_id);
+        Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
+    }
+
+    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, Fault> {
+        match survey.prove_trashed(root, wanted.id) {
+            Err(Fault::Conflict(why)) => return Ok(At::Obstructed(why)),
+            proved => proved?,
+        }
+        let path = self.path(&wanted.place);
+        let quota = survey.at(&path, wanted);
+        quota.map_or(Ok(()), Quota::is_readable)?;
+        let found = held::look(root, &wanted.place)?;
+        let ours = quota.is_some_and(|quota| quota.mark() == Some(wanted.id));
+        if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
+            return Ok(At::Obstructed(format!("the quota of {path} is {other}'s")));
+        }
+        if !ours && let Some(why) = survey.nested_in(&path, wanted) {
+            return Ok(At::Obstructed(why));
+        }
+        if let Some(elsewhere) = survey.of(wanted.id).filter(|quota| quota.path != path)
+            && !survey.trash.contains_key(&wanted.id)
+        {
+            return Ok(At::Obstructed(format!("its quota is at {}", elsewhere.path)));
+        }
+        let held = match found {
+            Found::Other => {
+                return Ok(At::Obstructed("there, or on the way, is something that is no directory".into()));
+            }
+            Found::Nothing => {
+                return Ok(match quota.filter(|_| !ours) {
+                    Some(quota) => At::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name)),
+                    None => At::Free(None, quota),
+                });
+            }
+            Found::Directory(held) => held,
+        };
+        let named = quota.filter(|_| ours);
+        let same = named.is_some_and(|quota| quota.inode() == Some(held.inode()));
+        if !same && let Some(other) = survey.other_for(held.inode(), wanted) {
+            return Ok(At::Obstructed(moved_here(&path, other)));
+        }
+        if !same && held.is_begun()? {
+            return Ok(At::Free(Some(held), named));
+        }
+        quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
+        let ((uid, gid), mode) = (held.owner(), held.mode());
+        let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
+        let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
+        Ok(match named {
+            // What was in its place is in the trash: this is something else.
+            Some(_) if survey.trash.contains_key(&wanted.id) => {
+                At::Obstructed("it is in the trash, and something else is in its place".into())
+            }
+            Some(ours) if same => At::Ours(held, present, ours),
+            Some(ours) if ours.inode().is_some() => {
+                At::Obstructed(format!("at {path} is {}", ours.another(held.inode())))
+            }
+            _ => At::Unmarked(held, present, quota),
+        })
+    }
+
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
+        Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
+            (At::Ours(_, present, _), _) => Seen::Ours(present),
+            (At::Unmarked(_, present, _), _) => Seen::Unmarked(present),
+            (At::Obstructed(why), _) => Seen::Obstructed(why),
+            (At::Free(..), Some(since)) => Seen::Trashed { since: *since },
+            (At::Free(..), None) => {
+                survey.claimed.get(&wanted.id).map_or(Seen::Absent, |since| Seen::Purging { since: *since })
+            }
+        })
+    }
+
+    /// Gives the directory at the path, which has this inode, a quota of this resource.
+    fn set_quota(
+        &self,
+        survey: &Survey,
+        root: BorrowedFd<'_>,
+        wanted: &Wanted,
+        inode: u64,
+        before: Before<'_>,
+    ) -> Result<(), Fault> {
+        let path = self.path(&wanted.place);
+        let left = survey.left_at(&path, wanted);
+        // One of this resource that did not come along out of the trash.
+        let stray = survey.of(wanted.id).filter(|quota| quota.path != path);
+        for old in left.into_iter().chain(stray) {
+            if let Some(id) = old.mark() {
+                survey.prove_trashed(root, id)?;
+            }
+            before(&format!("take away the quota {} of {}", old.name, old.path))?;
+            self.management.delete(old.id)?;
+        }
+        before(&format!("quota of {path}: {}", wanted.limits))?;
+        self.management.make(&path, inode, wanted).map_err(|fault| match (fault, &survey.above(&path)[..]) {
+            (Fault::Passing { what, source }, above @ [_, ..]) => Fault::Passing {
+                what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
+                source,
+            },
+            (fault, _) => fault,
+        })
+    }
+
+    /// Names the quota after this resource and the directory with this inode.
+    fn mark(&self, quota: &Quota, wanted: &Wanted, inode: u64, before: Before<'_>) -> Result<(), Fault> {
+        if quota.mark() == Some(wanted.id) && quota.inode() == Some(inode) {
+            return Ok(());
+        }
+        before(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
+        self.management.change(quota.id, &wire::mark(wanted.id, inode))
+    }
+
+    fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
+        if quota.limits() == Some(limits) {
+            return Ok(());
+        }
+        before(&format!("limits of {}: {limits}", quota.path))?;
+        self.management.change(quota.id, &wire::limits(limits))
+    }
+}
+
+/// What VAST's documentation says of quotas within others.
+const NESTING: &str = "VAST nests quotas 16 levels deep at most, older releases 3, and the smallest limit holds";
+
+/// Quotas by their names and paths.
+fn named(quotas: &[&Quota]) -> String {
+    let named = quotas.iter().map(|quota| format!("{} of {}", driver_rest::quoted(&quota.name), quota.path));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// Makes the directory with those above, and holds it.
+fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, Fault> {
+    mount::make_parents(root, wanted, before)?;
+    before(&format!("make the directory {}", wanted.place))?;
+    mount::make_private(root, &wanted.place)?;
+    let held = match held::look(root, &wanted.place)? {
+        Found::Directory(held) if held.is_new()? => held,
+        _ => {
+            let what = "is something else than what was made there just now";
+            return Err(Fault::Conflict(format!("at {} {what}", wanted.place)));
+        }
+    };
+    match survey.other_for(held.inode(), wanted) {
+        Some(other) => Err(Fault::Conflict(moved_here(&wanted.place.to_string(), other))),
+        None => Ok(held),
+    }
+}
+
+/// Why a directory that another resource's quota is for cannot be used. A file system may give numbers again.
+fn moved_here(path: &str, other: &Quota) -> String {
+    format!(
+        "at {path} is the directory of the quota {} of {}: it was moved here. If that one's directory was deleted by \
+         hand, delete its quota in VMS",
+        other.name, other.path
+    )
+}
+
+fn unmarked(wanted: &Wanted, quota: Option<&Quota>) -> Fault {
+    let ours = quota.filter(|quota| quota.mark() == Some(wanted.id));
+    Fault::Conflict(match ours {
+        Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", wanted.place),
+        None => format!("{} is not ours", wanted.place),
+    })
+}
+
+impl Driver for Vast {
+    fn ready(&self) -> Result<(), Fault> {
+        self.mount.root()?;
+        self.management.quotas().map(drop)
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        limits
+    }
+
+    fn is_free(&self, _: u32) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        let quotas = match self.management.quotas() {
+            Ok(quotas) => quotas,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let above: Vec<_> = above.iter().map(|place| self.path(place)).collect();
+        let holds = |quota: &&Quota| survey::holds(&quota.path, &self.root) || above.contains(&quota.path);
+        let outer: Vec<_> = quotas.iter().filter(holds).collect();
+        let mut found = Vec::new();
+        if !outer.is_empty() {
+            found.push(Ok(format!("directories above those of resources have quotas ({}): {NESTING}", named(&outer))));
+        }
+        for fault in quotas.iter().filter_map(|quota| Some((quota, quota.is_readable().err()?))) {
+            // One elsewhere stops nothing here.
+            found.push(match fault {
+                (quota, fault) if survey::holds(&self.root, &quota.path) => Err(fault),
+                (_, fault) => Ok(fault.to_string()),
+            });
+        }
+        found
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
+        match self.mount.root().and_then(surveyed) {
+            Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
+            Err(fault) => storage_driver::same_for_all(&fault, wanted.len()),
+        }
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::list(self.mount.root()?.as_fd()).map(|[trash, _]| trash)
+    }
+
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        let marked = |quota: &Quota| {
+            let id = quota.mark()?;
+            let path = quota.path.strip_prefix(&self.root)?.trim_start_matches('/').to_owned();
+            let elsewhere = survey.trash.contains_key(&id) || survey.claimed.contains_key(&id);
+            (!elsewhere).then_some(Marked { id, path })
+        };
+        let mut marked: Vec<_> = survey.quotas.iter().filter_map(marked).collect();
+        marked.sort();
+        Ok(marked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let surveyed = self.mount.root().and_then(|root| self.survey(root.as_fd()));
+        let survey = match surveyed {
+            Ok(survey) => survey,
+            Err(fault) => return storage_driver::same_for_all(&fault, trashed.len()),
+        };
+        let one = |(trashed, _): &(Trashed, _)| Ok(survey.of(trashed.id).and_then(Quota::usage));
+        trashed.iter().map(one).collect()
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        trash::list(self.mount.root()?.as_fd()).map(|[_, claimed]| claimed)
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        trash::changed(self.mount.root()?.as_fd(), trashed).map(Some)
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        if survey.trash.contains_key(&wanted.id) {
+            return Err(Fault::Conflict(format!("the directory of {} is in the trash; restore it", wanted.place)));
+        }
+        match self.at(&survey, root.as_fd(), wanted)? {
+            At::Obstructed(why) => Err(Fault::Conflict(why)),
+            At::Unmarked(_, _, quota) => Err(unmarked(wanted, quota)),
+            At::Ours(held, _, quota) => {
+                self.limit(quota, wanted.limits, before)?;
+                held.give(wanted, before)
+            }
+            At::Free(begun, quota) => {
+                let held = begun.map_or_else(|| make(&survey, root.as_fd(), wanted, before), Ok)?;
+                match quota {
+                    Some(quota) => {
+                        self.mark(quota, wanted, held.inode(), before)?;
+                        self.limit(quota, wanted.limits, before)?;
+                    }
+                    None => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before)?,
+                }
+                held.give(wanted, before)
+            }
+        }
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        if survey.trash.contains_key(&wanted.id) {
+            return survey.prove_trashed(root.as_fd(), wanted.id);
+        }
+        let (held, present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
+            At::Ours(held, present, quota) => (held, present, quota),
+            At::Free(..) => return Ok(()),
+            At::Obstructed(why) => return Err(Fault::Conflict(why)),
+            At::Unmarked(_, _, quota) => return Err(unmarked(wanted, quota)),
+        };
+        survey.nothing_nested(&quota.path, wanted.id)?;
+        let Some(usage) = present.usage else {
+            return Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)));
+        };
+        held.set_mode(Mode(0), before)?;
+        self.limit(quota, Limits::frozen_at(usage, 1), before)?;
+        before(&format!("put {} into the trash", wanted.place))?;
+        trash::put(root.as_fd(), wanted, now)?;
+        // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.
+        let put = Survey { trash: [(wanted.id, now)].into(), ..survey };
+        put.prove_trashed(root.as_fd(), wanted.id)
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        if let Some(since) = survey.trash.get(&wanted.id) {
+            survey.prove_trashed(root.as_fd(), wanted.id)?;
+            if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _)) {
+                return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
+            }
+            mount::make_parents(root.as_fd(), wanted, before)?;
+            let inode = trash::inode(root.as_fd(), &Trashed { id: wanted.id, since: *since })?;
+            before(&format!("take {} out of the trash", wanted.place))?;
+            trash::take_out(root.as_fd(), wanted, *since)?;
+            let survey = self.survey(root.as_fd())?;
+            if survey.at(&self.path(&wanted.place), wanted).is_none() {
+                self.set_quota(&survey, root.as_fd(), wanted, inode, before)?;
+            }
+        } else if survey.claimed.contains_key(&wanted.id)
+            && matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _))
+        {
+            return Err(storage_driver::being_purged());
+        }
+        self.ensure(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        match self.at(&survey, root.as_fd(), wanted)? {
+            At::Ours(..) => Ok(()),
+            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before),
+            At::Unmarked(held, _, Some(quota)) => self.mark(quota, wanted, held.inode(), before),
+            At::Obstructed(why) => Err(Fault::Conflict(why)),
+            At::Free(..) => Err(Fault::Conflict(format!("at {} is nothing to adopt", wanted.place))),
+        }
+    }
+
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        let root = self.mount.root()?;
+        let survey = self.survey(root.as_fd())?;
+        if survey.trash.get(&trashed.id) != Some(&trashed.since) {
+            return Ok(());
+        }
+        survey.prove_trashed(root.as_fd(), trashed.id)?;
+        // First, for without the tree nobody would look for it any more.
+        if let Some(quota) = survey.of(trashed.id) {
+            survey.nothing_nested(&quota.path, trashed.id)?;
+            before(&format!("delete the quota {} of {}", quota.name, quota.path))?;
+            self.management.delete(quota.id)?;
+        }
+        before(&format!("claim the tree of {} in the trash for the purge", trashed.id))?;
+        trash::claim(root.as_fd(), trashed)
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        let root = self.mount.root()?;
+        before(&format!("delete the tree of {}", trashed.id))?;
+        trash::delete(root.as_fd(), trashed, &self.walked)
+    }
+
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        let used = |(wanted, seen): (&&Wanted, Result<Seen, Fault>)| match seen? {
+            Seen::Ours(Present { usage: None, .. }) => {
+                Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)))
+            }
+            Seen::Ours(present) => Ok(present.usage),
+            _ => Ok(None),
+        };
+        wanted.iter().zip(self.observe(wanted)).map(used).collect()
+    }
+}

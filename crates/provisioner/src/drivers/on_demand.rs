@@ -1,0 +1,138 @@
+//! A driver that is opened when it is first needed: a system that is away at the start holds up no other.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use storage_driver::limits::{Limits, Usage};
+use storage_driver::place::Place;
+use storage_driver::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
+
+/// Opens a driver.
+pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, Fault> + Send + Sync>;
+
+/// A driver with how it is opened.
+pub(crate) struct OnDemand {
+    open: Open,
+    driver: OnceLock<Box<dyn Driver>>,
+}
+
+impl OnDemand {
+    /// A driver that this function opens.
+    pub(crate) fn new(open: Open) -> Self {
+        Self { open, driver: OnceLock::new() }
+    }
+
+    fn driver(&self) -> Result<&dyn Driver, Fault> {
+        if let Some(driver) = self.driver.get() {
+            return Ok(&**driver);
+        }
+        let driver = (self.open)()?;
+        Ok(&**self.driver.get_or_init(|| driver))
+    }
+}
+
+impl fmt::Debug for OnDemand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnDemand").field(&self.driver.get()).finish()
+    }
+}
+
+/// The same fault for each that was asked about.
+fn each<T>(wanted: &[&Wanted], fault: &Fault) -> Vec<Result<T, Fault>> {
+    let told = program::error_chain(fault);
+    wanted.iter().map(|_| Err(Fault::unclear(told.clone()))).collect()
+}
+
+impl Driver for OnDemand {
+    fn ready(&self) -> Result<(), Fault> {
+        self.driver()?.ready()
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        // Of a system that is away nothing is compared.
+        self.driver().map_or(limits, |driver| driver.held_as(limits))
+    }
+
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        self.driver()?.is_free(project)
+    }
+
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+        self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.observe(wanted))
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        self.driver()?.trash()
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        self.driver()?.claimed()
+    }
+
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+        self.driver()?.marked(levels)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        self.driver().map_or_else(
+            |fault| storage_driver::same_for_all(&fault, trashed.len()),
+            |driver| driver.trash_usage(trashed),
+        )
+    }
+
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+        self.driver()?.changed(trashed)
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.ensure(wanted, before)
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.retire(wanted, now, before)
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.restore(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.adopt(wanted, before)
+    }
+
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.claim(trashed, project, before)
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.driver()?.purge(trashed, project, before)
+    }
+
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.usage(wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use storage_driver::memory::Memory;
+
+    #[test]
+    fn a_system_that_comes_back_is_driven_without_a_new_start() {
+        static THERE: AtomicBool = AtomicBool::new(false);
+        let driver = OnDemand::new(Box::new(|| {
+            let there = THERE.load(Ordering::Relaxed);
+            if there { Ok(Box::new(Memory::default())) } else { Err(Fault::unclear("away")) }
+        }));
+        assert!(driver.ready().is_err() && driver.trash().is_err());
+        THERE.store(true, Ordering::Relaxed);
+        assert!(driver.ready().is_ok());
+    }
+}

@@ -1,0 +1,228 @@
+//! What every driver must do, whatever it drives.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use uuid::Uuid;
+
+use crate::Mode;
+use crate::limits::{Bytes, Inodes, Limits};
+use crate::place::Place;
+use crate::{Driver, Fault, Marked, Seen, Trashed, Wanted};
+
+/// What differs between systems under test.
+pub struct Bench<'a> {
+    /// The driver, on an empty system whose root is published as `/sys`.
+    pub driver: &'a dyn Driver,
+    /// Owner and group that the test may give away.
+    pub ids: (u32, u32),
+    /// Makes a directory without a mark at this place, with its parents, as a person would.
+    pub make_unmarked: &'a dyn Fn(&Place),
+}
+
+const TB: u64 = 1_000_000_000_000;
+
+#[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
+fn go(_: &str) -> Result<(), Fault> {
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// A resource's directory, `n` telling it from others.
+    pub fn wanted(&self, n: u32) -> Wanted {
+        let place = Place::parse(&format!("/sys/store/cscs/customer/project-{n}"), "/sys").unwrap();
+        let limits = Limits::new([Bytes(10 * TB), Bytes(11 * TB)], [Inodes(1_000_000), Inodes(1_500_000)]).unwrap();
+        Wanted {
+            id: Uuid::from_u128(0x1000 + u128::from(n)),
+            place,
+            parents: vec![Mode(0o755), Mode(0o775), Mode(0o775)],
+            uid: self.ids.0,
+            gid: self.ids.1,
+            mode: Mode(0o2770),
+            limits: self.driver.held_as(limits),
+            project: 5000 + n,
+        }
+    }
+
+    pub fn seen(&self, wanted: &Wanted) -> Seen {
+        self.driver.observe(&[wanted]).pop().unwrap().unwrap()
+    }
+
+    pub fn is_as_wanted(&self, wanted: &Wanted) -> bool {
+        matches!(self.seen(wanted), Seen::Ours(present) if present.differences(wanted).is_empty())
+    }
+
+    /// Everything that a driver promises.
+    pub fn all(&self) {
+        self.driver.ready().unwrap();
+        self.a_life();
+        self.changes();
+        self.what_is_not_ours_stays();
+        self.nothing_nests();
+        self.killed_anywhere();
+    }
+
+    fn a_life(&self) {
+        let (driver, wanted) = (self.driver, self.wanted(1));
+        assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert!(driver.is_free(wanted.project).unwrap());
+        for _ in 0..2 {
+            driver.ensure(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        }
+        let Seen::Ours(present) = self.seen(&wanted) else { panic!("{:?}", self.seen(&wanted)) };
+        let numbered = present.project.is_some();
+        assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
+        assert!(driver.usage(&[&wanted]).pop().unwrap().unwrap().is_some());
+        assert_eq!(driver.marked(6).unwrap(), [Marked { id: wanted.id, path: wanted.place.to_string() }]);
+        for _ in 0..2 {
+            driver.retire(&wanted, 1_000, &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });
+            assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered, "the trash still counts");
+        }
+        assert_eq!(driver.trash().unwrap(), [Trashed { id: wanted.id, since: 1_000 }]);
+        for _ in 0..2 {
+            driver.restore(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        }
+        assert_eq!(driver.trash().unwrap(), []);
+        driver.retire(&wanted, 2_000, &go).unwrap();
+        let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
+        driver.purge(&other, Some(wanted.project), &go).ok();
+        assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
+        let trashed = Trashed { id: wanted.id, since: 2_000 };
+        assert_eq!(driver.marked(6).unwrap(), []);
+        let used = driver.trash_usage(&[(trashed.clone(), Some(wanted.project)), (other, None)]);
+        assert!(matches!(used[..], [Ok(Some(_)), Ok(None)]), "{used:?}");
+        assert_eq!(driver.claimed().unwrap(), []);
+        for _ in 0..2 {
+            driver.claim(&trashed, Some(wanted.project), &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Purging { since: 2_000 });
+            assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
+            let restored = driver.restore(&wanted, &go);
+            assert!(matches!(restored, Err(Fault::Conflict(_))), "{restored:?}");
+        }
+        driver.purge(&trashed, Some(wanted.project), &go).unwrap();
+        assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
+        // XFS counts what was deleted for a while.
+        let mut waits = 0;
+        while !driver.is_free(wanted.project).unwrap() {
+            waits += 1;
+            assert!(waits < 1000, "the number is never free again");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    fn changes(&self) {
+        let mut wanted = self.wanted(2);
+        self.driver.ensure(&wanted, &go).unwrap();
+        wanted.limits = self.driver.held_as(Limits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+        wanted.mode = Mode(0o750);
+        assert!(!self.is_as_wanted(&wanted));
+        self.driver.ensure(&wanted, &go).unwrap();
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+    }
+
+    fn what_is_not_ours_stays(&self) {
+        let (driver, wanted) = (self.driver, self.wanted(3));
+        (self.make_unmarked)(&wanted.place);
+        let unmarked = self.seen(&wanted);
+        assert!(matches!(unmarked, Seen::Unmarked(_)), "{unmarked:?}");
+        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(driver.retire(&wanted, 1, &go), Err(Fault::Conflict(_))));
+        assert_eq!(self.seen(&wanted), unmarked);
+        driver.adopt(&wanted, &go).unwrap();
+        driver.ensure(&wanted, &go).unwrap();
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        let other = Wanted { id: Uuid::from_u128(77), ..wanted.clone() };
+        assert!(matches!(self.seen(&other), Seen::Obstructed(_)));
+        for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
+            assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+        }
+        assert!(self.is_as_wanted(&wanted));
+    }
+
+    /// No resource's directory lies within another's.
+    fn nothing_nests(&self) {
+        let (driver, outer) = (self.driver, self.wanted(7));
+        driver.ensure(&outer, &go).unwrap();
+        let inner = Wanted {
+            place: Place::parse(&format!("/sys/{}/sub", outer.place), "/sys").unwrap(),
+            parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
+            ..self.wanted(8)
+        };
+        let seen = self.seen(&inner);
+        assert!(matches!(&seen, Seen::Obstructed(why) if why.contains(&outer.id.to_string())), "{seen:?}");
+        let fault = driver.ensure(&inner, &go);
+        assert!(matches!(&fault, Err(Fault::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
+        assert!(self.is_as_wanted(&outer), "{:?}", self.seen(&outer));
+        driver.retire(&outer, 7_000, &go).unwrap();
+        driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
+    }
+
+    /// Stopped before each effect in turn, and called again: the same end, nothing doubled, nothing left over.
+    fn killed_anywhere(&self) {
+        let (driver, mut at) = (self.driver, 0);
+        loop {
+            let wanted = self.wanted(100 + at);
+            let mut whole = killed(at, &|before| driver.ensure(&wanted, before));
+            driver.ensure(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            whole &= killed(at, &|before| driver.retire(&wanted, 3_000, before));
+            driver.retire(&wanted, 3_001, &go).unwrap();
+            assert!(matches!(self.seen(&wanted), Seen::Trashed { .. }), "killed at {at}");
+            whole &= killed(at, &|before| driver.restore(&wanted, before));
+            driver.restore(&wanted, &go).unwrap();
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            driver.retire(&wanted, 4_000, &go).unwrap();
+            let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
+            whole &= killed(at, &|before| driver.purge(trashed, Some(wanted.project), before));
+            driver.purge(trashed, Some(wanted.project), &go).unwrap();
+            assert_eq!(self.seen(&wanted), Seen::Absent);
+            at += 1;
+            if whole {
+                break;
+            }
+        }
+        assert!(at > 1, "a driver that tells no effect cannot be stopped");
+    }
+}
+
+/// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
+fn killed(at: u32, work: &dyn Fn(crate::Before<'_>) -> Result<(), Fault>) -> bool {
+    let effects = AtomicUsize::new(0);
+    let before = |what: &str| {
+        if effects.fetch_add(1, Ordering::Relaxed) < at as usize { Ok(()) } else { Err(Fault::Stopped(what.into())) }
+    };
+    match work(&before) {
+        Ok(()) => true,
+        Err(Fault::Stopped(_)) => false,
+        Err(fault) => panic!("{fault:?}"),
+    }
+}
+
+/// Every directory below a root with mode and owner.
+pub fn directories(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let (path, it) = (entry.path(), entry.metadata().unwrap());
+            let name = path.strip_prefix(root).unwrap().display();
+            found.push(format!("{name}: {:o} {}:{}", it.mode(), it.uid(), it.gid()));
+            if it.is_dir() {
+                left.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn memory() {
+    let driver = crate::memory::Memory::default();
+    let make_unmarked = |place: &Place| driver.put_unmarked(place);
+    Bench { driver: &driver, ids: (0, 30_500), make_unmarked: &make_unmarked }.all();
+}

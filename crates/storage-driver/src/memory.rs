@@ -1,0 +1,278 @@
+//! A storage system in memory: what the rules are tried on, and what `plan` can be shown with.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::Mode;
+use crate::limits::{Bytes, Inodes, Limits, Usage};
+use crate::place::Place;
+use crate::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
+
+/// Directories in memory, with blocks of 4096 bytes.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tree: Mutex<Tree>,
+}
+
+#[derive(Debug, Default)]
+struct Tree {
+    places: BTreeMap<Place, Directory>,
+    building: BTreeMap<Uuid, Directory>,
+    trash: BTreeMap<Uuid, (u64, Directory)>,
+    /// Since when what a purge has claimed was in the trash.
+    claimed: BTreeMap<Uuid, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Directory {
+    mark: Option<Uuid>,
+    present: Present,
+}
+
+impl Tree {
+    /// Why the place lies within another resource's directory, if it does.
+    fn above(&self, wanted: &Wanted) -> Option<String> {
+        std::iter::successors(wanted.place.parent(), Place::parent).find_map(|above| {
+            let other = self.places.get(&above)?.mark.filter(|mark| *mark != wanted.id)?;
+            Some(crate::nested(&above.to_string(), other))
+        })
+    }
+
+    /// Whether another resource's directory lies below a place.
+    fn has_below(&self, place: &Place) -> bool {
+        self.places.iter().any(|(below, it)| place.holds(below) && it.mark.is_some())
+    }
+}
+
+const BLOCK: u64 = 4096;
+
+impl Memory {
+    fn tree(&self) -> MutexGuard<'_, Tree> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a directory that nobody marked at a place.
+    pub fn put_unmarked(&self, place: &Place) {
+        let directory = Directory { mark: None, present: bare() };
+        self.tree().places.insert(place.clone(), directory);
+    }
+
+    /// Puts a bare directory with this mark at a place.
+    pub fn put_marked(&self, place: &Place, mark: Uuid) {
+        let directory = Directory { mark: Some(mark), present: bare() };
+        self.tree().places.insert(place.clone(), directory);
+    }
+
+    /// Puts a resource's directory into the trash.
+    pub fn put_trashed(&self, mark: Uuid) {
+        let directory = Directory { mark: Some(mark), present: bare() };
+        self.tree().trash.insert(mark, (1, directory));
+    }
+
+    /// Says what a resource's directory uses.
+    pub fn fill(&self, place: &Place, usage: Usage) {
+        if let Some(directory) = self.tree().places.get_mut(place) {
+            directory.present.usage = Some(usage);
+        }
+    }
+
+    /// Changes the mode of a directory behind the driver's back.
+    pub fn disturb(&self, place: &Place, mode: Mode) {
+        if let Some(directory) = self.tree().places.get_mut(place) {
+            directory.present.mode = mode;
+        }
+    }
+
+    /// Number of directories, also half-made ones, and of those in the trash.
+    pub fn count(&self) -> (usize, usize) {
+        let tree = self.tree();
+        (tree.places.len() + tree.building.len(), tree.trash.len())
+    }
+}
+
+fn bare() -> Present {
+    let usage = Some(Usage { space: Bytes(0), inodes: Inodes(1) });
+    Present { uid: 0, gid: 0, mode: Mode(0o700), limits: None, project: None, usage, acl: None }
+}
+
+impl Driver for Memory {
+    fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn held_as(&self, limits: Limits) -> Limits {
+        limits.in_blocks_of(BLOCK)
+    }
+
+    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        let tree = self.tree();
+        let trashed = tree.trash.values().map(|(_, directory)| directory);
+        let mut all = tree.places.values().chain(tree.building.values()).chain(trashed);
+        Ok(all.all(|it| it.present.project != Some(project)))
+    }
+
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        let tree = self.tree();
+        let one = |wanted: &&Wanted| match (tree.places.get(&wanted.place), tree.trash.get(&wanted.id)) {
+            (Some(it), _) if it.mark == Some(wanted.id) => Seen::Ours(it.present.clone()),
+            (Some(it), _) => match it.mark {
+                Some(other) => Seen::Obstructed(format!("the directory is {other}'s")),
+                None => Seen::Unmarked(it.present.clone()),
+            },
+            (None, Some((since, _))) => Seen::Trashed { since: *since },
+            (None, None) => match tree.claimed.get(&wanted.id) {
+                Some(since) => Seen::Purging { since: *since },
+                None => tree.above(wanted).map_or(Seen::Absent, Seen::Obstructed),
+            },
+        };
+        wanted.iter().map(|wanted| Ok(one(wanted))).collect()
+    }
+
+    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+        Ok(self.tree().trash.iter().map(|(id, (since, _))| Trashed { id: *id, since: *since }).collect())
+    }
+
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+        let tree = self.tree();
+        let marked = |(place, it): (&Place, &Directory)| Some(Marked { id: it.mark?, path: place.to_string() });
+        let mut marked: Vec<_> = tree.places.iter().filter_map(marked).collect();
+        marked.sort();
+        Ok(marked)
+    }
+
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+        let tree = self.tree();
+        let one = |(trashed, _): &(Trashed, _)| Ok(tree.trash.get(&trashed.id).and_then(|(_, it)| it.present.usage));
+        trashed.iter().map(one).collect()
+    }
+
+    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+        Ok(self.tree().claimed.iter().map(|(id, since)| Trashed { id: *id, since: *since }).collect())
+    }
+
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        let there = self.tree().places.get(&wanted.place).cloned();
+        match there {
+            Some(it) if it.mark == Some(wanted.id) => {
+                if it.present.limits != Some(wanted.limits) {
+                    before("limits")?;
+                    self.tree()
+                        .places
+                        .entry(wanted.place.clone())
+                        .and_modify(|it| it.present.limits = Some(wanted.limits));
+                }
+                before("owner, mode")?;
+                self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
+                    (it.present.uid, it.present.gid, it.present.mode) = (wanted.uid, wanted.gid, wanted.mode);
+                    it.present.project = Some(wanted.project);
+                });
+                Ok(())
+            }
+            Some(_) => Err(Fault::Conflict("the place is taken".into())),
+            None => {
+                if let Some(why) = self.tree().above(wanted) {
+                    return Err(Fault::Conflict(why));
+                }
+                before("make aside")?;
+                self.tree().building.insert(wanted.id, Directory { mark: None, present: bare() });
+                before("owner, project, limits, mode, mark")?;
+                let present = Present {
+                    uid: wanted.uid,
+                    gid: wanted.gid,
+                    mode: wanted.mode,
+                    limits: Some(wanted.limits),
+                    project: Some(wanted.project),
+                    ..bare()
+                };
+                self.tree().building.insert(wanted.id, Directory { mark: Some(wanted.id), present });
+                before("put in place")?;
+                let mut tree = self.tree();
+                if let Some(made) = tree.building.remove(&wanted.id) {
+                    tree.places.insert(wanted.place.clone(), made);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+        let mark = self.tree().places.get(&wanted.place).map(|it| it.mark);
+        match mark {
+            Some(mark) if mark == Some(wanted.id) => {}
+            Some(_) => return Err(Fault::Conflict("the directory is not ours".into())),
+            None => return Ok(()),
+        }
+        if self.tree().has_below(&wanted.place) {
+            return Err(Fault::Conflict("a directory in it is another resource's".into()));
+        }
+        before("freeze")?;
+        self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
+            it.present.mode = Mode(0);
+            it.present.limits = it.present.usage.map(|usage| Limits::frozen_at(usage, BLOCK));
+        });
+        before("put into the trash")?;
+        let mut tree = self.tree();
+        if let Some(gone) = tree.places.remove(&wanted.place) {
+            tree.trash.insert(wanted.id, (now, gone));
+        }
+        Ok(())
+    }
+
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        before("take out of the trash")?;
+        let mut tree = self.tree();
+        if !tree.trash.contains_key(&wanted.id) && tree.claimed.contains_key(&wanted.id) {
+            return Err(crate::being_purged());
+        }
+        if tree.has_below(&wanted.place) {
+            return Err(Fault::Conflict("something is at its place".into()));
+        }
+        if !tree.places.contains_key(&wanted.place)
+            && let Some((_, back)) = tree.trash.remove(&wanted.id)
+        {
+            tree.places.insert(wanted.place.clone(), back);
+        }
+        drop(tree);
+        self.ensure(wanted, before)
+    }
+
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+        before("mark")?;
+        match self.tree().places.get_mut(&wanted.place) {
+            Some(it) if it.mark.is_none() || it.mark == Some(wanted.id) => {
+                it.mark = Some(wanted.id);
+                Ok(())
+            }
+            Some(_) => Err(Fault::Conflict("the directory is another resource's".into())),
+            None => Err(Fault::Conflict("there is no directory".into())),
+        }
+    }
+
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        let mut tree = self.tree();
+        if tree.trash.get(&trashed.id).is_some_and(|(since, _)| *since == trashed.since) {
+            before("claim for the purge")?;
+            tree.trash.remove(&trashed.id);
+            tree.claimed.insert(trashed.id, trashed.since);
+        }
+        Ok(())
+    }
+
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+        self.claim(trashed, project, before)?;
+        before("delete")?;
+        self.tree().claimed.retain(|id, since| (*id, *since) != (trashed.id, trashed.since));
+        Ok(())
+    }
+
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+        let tree = self.tree();
+        let one = |wanted: &&Wanted| {
+            let ours = tree.places.get(&wanted.place).filter(|it| it.mark == Some(wanted.id));
+            Ok(ours.and_then(|it| it.present.usage))
+        };
+        wanted.iter().map(one).collect()
+    }
+}
