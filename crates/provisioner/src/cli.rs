@@ -248,9 +248,7 @@ fn failure(text: impl Into<String>) -> Failure {
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     if let Command::Completions { shell } = cli.command {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-provisioner", &mut text);
-        return ended(out::print(&String::from_utf8_lossy(&text)));
+        return ended(out::print(&program::command_line::completions(Cli::command(), shell)));
     }
     if let Command::Man { folder } = &cli.command {
         return ended(man::write(folder));
@@ -272,7 +270,7 @@ pub fn run(cli: Cli) -> ExitCode {
     if matches!(cli.command, Command::Config) {
         let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
         for (key, value, source) in loaded.report() {
-            table.add_row([key, &out::harmless(value), &out::harmless(&source)]);
+            table.add_row([key, &out::escaped(value), &out::escaped(&source)]);
         }
         return ended(out::print(&(table.trim_fmt() + "\n")));
     }

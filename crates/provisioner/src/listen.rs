@@ -3,8 +3,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use program::unix_socket;
 use settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -50,7 +49,7 @@ pub(crate) fn serve(addresses: &[Listen], seen: &Seen, wake: &Sender<Wake>) -> i
                 });
             }
             Listen::Unix(path) => {
-                remove_dead(path).map_err(named)?;
+                unix_socket::remove_stale(path).map_err(named)?;
                 let listener = UnixListener::bind(path).map_err(named)?;
                 runtime.spawn(async move {
                     while let Ok(place) = std::sync::Arc::clone(&door).acquire_owned().await {
@@ -64,22 +63,6 @@ pub(crate) fn serve(addresses: &[Listen], seen: &Seen, wake: &Sender<Wake>) -> i
     }
     std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
     Ok(())
-}
-
-/// Removes the socket that a dead process has left. Anything else stays.
-fn remove_dead(path: &Path) -> io::Result<()> {
-    let found = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
-    if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no socket"));
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-    }
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
@@ -125,23 +108,4 @@ fn answer(method: &Method, path: &str, seen: &Seen, wake: &Sender<Wake>) -> Resp
         headers.insert(ALLOW, hyper::header::HeaderValue::from_static(allowed));
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_gives_way_only_when_nobody_listens_and_a_file_never() {
-        let folder = tempfile::tempdir().unwrap();
-        let [file, socket] = ["file", "socket"].map(|name| folder.path().join(name));
-        std::fs::write(&file, "kept").unwrap();
-        assert!(remove_dead(&file).is_err() && file.exists());
-        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        assert!(remove_dead(&socket).is_err() && socket.exists());
-        drop(listener);
-        remove_dead(&socket).unwrap();
-        assert!(!socket.exists());
-        remove_dead(&socket).unwrap();
-    }
 }

@@ -260,7 +260,9 @@ pub fn run(cli: Cli) -> ExitCode {
             told(fit_to_serve(load(Vec::new())), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
         }
         Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
-        Command::Completions { shell } => completions(shell).map(|()| 0),
+        Command::Completions { shell } => {
+            terminal::print(&program::command_line::completions(Cli::command(), shell)).map(|()| 0)
+        }
         Command::Man { folder } => man::run(&folder).map(|()| 0),
     };
     ExitCode::from(code.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
@@ -306,15 +308,6 @@ fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
         .build()
         .map_err(|error| format!("the threads cannot be started: {error}"))?;
     Ok(runtime.block_on(command))
-}
-
-fn completions(shell: Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "hpc-storage-proxy", &mut script);
-    let script = String::from_utf8_lossy(&script);
-    // clap_complete (4.6.1 to 4.6.11 at least) spells the hyphens of the program's name in two ways for bash, so that no
-    // subcommand finds its options.
-    terminal::print(&script.replace("hpc__subcmd__storage__subcmd__proxy", "hpc__storage__proxy"))
 }
 
 /// Why a command failed, in a sentence for people.

@@ -6,6 +6,8 @@ pub mod auth;
 pub mod cli;
 pub mod coding;
 pub mod compare;
+#[cfg(test)]
+mod documents;
 mod files;
 pub mod hpc_user;
 pub mod metrics;

@@ -1,8 +1,8 @@
 //! Loads and validates the settings of a program. The environment takes precedence over `.env` (if the program reads it),
 //! then a YAML file, then defaults. Loading reports all errors at once, each with its key, its source and a remedy.
 //!
-//! A program declares a table of settings. Loading, the report of the settings in force, warnings about unknown keys, the
-//! [reference()] and a part of the [manual()] are generated from it:
+//! A program declares a table of settings. Loading, the report of the settings in force, warnings about unknown keys and
+//! the [reference()] are generated from it:
 //!
 //! ```
 //! use settings::{Environment, Kind, Overrides, Preset, Schema, Setting, load};
@@ -51,7 +51,6 @@ mod file;
 pub mod files;
 mod listen;
 mod load;
-mod manual;
 mod reference;
 mod schema;
 mod secret_file;
@@ -66,7 +65,6 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults, Wrong, quoted, wrong};
 pub use listen::{Listen, address};
 pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
-pub use manual::manual;
 pub use reference::reference;
 pub use schema::{Oddities, Rules, Schema, WithoutEffect};
 pub use secret_file::read as read_secret;

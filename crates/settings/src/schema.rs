@@ -56,6 +56,11 @@ impl<S> Schema<S> {
         )
     }
 
+    /// The variables of each setting with its key and meaning, for the manual page.
+    pub fn manual(&self) -> impl Iterator<Item = (String, String)> {
+        self.table.iter().map(|row| (row.variables.join(", "), format!("({}) {}", row.key, row.doc)))
+    }
+
     /// Errors in the table itself, a sentence each, for a test of the program. Names must be unique, presets valid, and each
     /// row must fit into the reference.
     pub fn flaws(&self) -> Vec<String> {

@@ -273,7 +273,7 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
         Ok(Seen::Trashed { since } | Seen::Purging { since }) => {
             return out::print(&format!(
                 "{} is already in the trash, since {}.\n",
-                out::harmless(&case.resource.path),
+                out::escaped(&case.resource.path),
                 out::date(*since)
             ));
         }

@@ -1,10 +1,9 @@
 //! `man`: manual pages, made from the definitions of the command line and of the settings.
 
-use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
-use settings::manual;
+use program::man;
 
 use super::{Cli, Failure, failure};
 use crate::settings::SCHEMA;
@@ -23,13 +22,12 @@ const FILES: [(&str, &str); 5] = [
 
 /// Writes a page for the program and one for each of its commands.
 pub(super) fn write(folder: &Path) -> Result<(), Failure> {
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| pages().iter().try_for_each(|(name, page)| fs::write(folder.join(name), page)));
-    written.map_err(|error| failure(format!("the manual pages cannot be written to {}: {error}", folder.display())))
+    man::write(folder, &pages())
+        .map_err(|error| failure(format!("the manual pages cannot be written to {}: {error}", folder.display())))
 }
 
 fn pages() -> Vec<(String, String)> {
-    manual(Cli::command(), &SCHEMA, env!("CARGO_PKG_VERSION"), &FILES)
+    man::pages(Cli::command(), env!("CARGO_PKG_VERSION"), SCHEMA.manual(), &FILES)
 }
 
 #[cfg(test)]

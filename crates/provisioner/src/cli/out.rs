@@ -1,12 +1,12 @@
 //! Standard output and standard error.
 //!
-//! What comes from the document, the storage or Waldur is escaped by [`harmless`]: lines by [`Page`] and [`tell`], log lines by
+//! What comes from the document, the storage or Waldur is escaped by [`escaped`]: lines by [`Page`] and [`tell`], log lines by
 //! [`Escaped`], JSON by [`print_json`].
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use program::terminal::controls;
+pub(super) use program::terminal::{escaped, table};
 use serde::Serialize;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use time::OffsetDateTime;
@@ -39,7 +39,7 @@ impl Page {
 
     /// A line with a label before it.
     pub(super) fn labelled(&mut self, label: &str, text: &str) {
-        self.wrapped(&format!("{:<11} ", harmless(label)), &" ".repeat(12), text);
+        self.wrapped(&format!("{:<11} ", escaped(label)), &" ".repeat(12), text);
     }
 
     /// The result of a check, after its mark.
@@ -48,7 +48,7 @@ impl Page {
     }
 
     fn wrapped(&mut self, first: &str, next: &str, text: &str) {
-        let text = harmless(text);
+        let text = escaped(text);
         if let Some(width) = self.width {
             let options = Options::new(width)
                 .initial_indent(first)
@@ -82,38 +82,22 @@ impl Page {
     }
 }
 
-/// A table without lines. Neither a path nor a number in it is broken, however narrow the terminal.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Disabled);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
-}
-
-/// Writes the answer. A reader that has seen enough (`| head`) is no failure.
+/// Writes the answer.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(failure(format!("the answer cannot be written: {error}")))
-        }
-        _ => Ok(()),
-    }
+    program::terminal::print(text).map_err(|error| failure(format!("the answer cannot be written: {error}")))
 }
 
 /// Writes the answer as JSON. What would steer a terminal can only stand in its texts, where JSON has an escape for it.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer)?;
-    let one = |c: char| if steers(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let one = |c: char| if controls(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     print(&(text.chars().map(one).collect::<String>() + "\n"))
 }
 
 /// A line beside the answer.
 pub(super) fn tell(text: &str) {
     // Where nobody listens there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(text));
 }
 
 /// What has to be known beside the answer.
@@ -123,16 +107,6 @@ pub(super) fn notes(notes: &[String]) {
     }
 }
 
-/// A text from elsewhere as a terminal may get it, on one line: nothing in it breaks the line, moves the cursor or turns the
-/// reading direction.
-pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
-fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// A writer of log lines. The subscriber writes each line at once, with its end.
 pub(super) struct Escaped<W>(pub(super) W);
 
@@ -140,7 +114,7 @@ impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
-        self.0.write_all((harmless(text) + end).as_bytes())?;
+        self.0.write_all((escaped(text) + end).as_bytes())?;
         Ok(line.len())
     }
 
@@ -182,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_stays_on_its_line_and_steers_nothing() {
-        let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(steers));
+        let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(controls));
         for width in [None, Some(200)] {
             let mut page = Page::wide(width);
             page.line(2, HOSTILE);

@@ -112,10 +112,10 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
             out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", due.trashed.id, due.system.key))?;
         }
         for Refused { system, resource, reason, .. } in &refused {
-            out::tell(&format!("{resource}: not deleted from {system}: {}", out::harmless(reason)));
+            out::tell(&format!("{resource}: not deleted from {system}: {}", out::escaped(reason)));
         }
         for Failed { resource, fault } in &failed {
-            out::tell(&format!("{resource}: {}", out::harmless(fault)));
+            out::tell(&format!("{resource}: {}", out::escaped(fault)));
         }
         let verb = match (yes, rules.enabled) {
             (true, _) => "deleted",

@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::value::RawValue;
 
-use super::terminal::{self, Terminal, harmless};
+use super::terminal::{self, Terminal, escaped};
 use super::{Failure, progress};
 use crate::settings::Loaded;
 use crate::snapshot::{Page, Snapshot};
@@ -49,7 +49,7 @@ impl Filters {
         let names: Vec<_> = loaded.settings.storage_systems.iter().map(|system| system.name.as_str()).collect();
         if let Some(name) = self.storage_system.as_deref().filter(|name| !names.contains(name)) {
             let names = names.join(", ");
-            return Err(format!("--storage-system: there is no `{}` in the settings, only: {names}", harmless(name)));
+            return Err(format!("--storage-system: there is no `{}` in the settings, only: {names}", escaped(name)));
         }
         Ok(Filter {
             storage_system: self.storage_system,
@@ -90,7 +90,7 @@ fn tell_skipped(skipped: &[&Skipped], loaded: &Loaded) -> bool {
     terminal::tell(&format!("{count} resource{} left out:", if count == 1 { " is" } else { "s are" }));
     for Skipped { item_id, error, detail } in skipped {
         let id = item_id.map_or_else(|| String::from("a record without a UUID"), |id| id.to_string());
-        terminal::tell(&format!("  {id}  {error}: {}", harmless(detail)));
+        terminal::tell(&format!("  {id}  {error}: {}", escaped(detail)));
     }
     let answers = loaded.settings.backend_settings.on_processing_error == crate::settings::OnProcessingError::Skip;
     if !answers {

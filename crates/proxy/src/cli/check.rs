@@ -9,7 +9,7 @@ use futures::stream;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::terminal::{self, Terminal, Tone, harmless};
+use super::terminal::{self, Terminal, Tone, escaped};
 use super::{EXIT_SETTINGS, Failure, progress};
 use crate::settings::{Faults, Loaded, Settings};
 
@@ -69,9 +69,9 @@ impl Finding {
             Outcome::Failed => ("FAILED ", Tone::Bad),
         };
         let indent = word.len() + 2;
-        let told = terminal.wrap(&harmless(&format!("{}: {}", self.check, self.detail)), indent);
+        let told = terminal.wrap(&escaped(&format!("{}: {}", self.check, self.detail)), indent);
         let remedy = self.remedy.as_ref().map(|remedy| {
-            let remedy = terminal.wrap(&harmless(remedy), indent + 2);
+            let remedy = terminal.wrap(&escaped(remedy), indent + 2);
             format!("{:indent$}→ {remedy}\n", "")
         });
         format!("{}  {told}\n{}", terminal.paint(tone, word), remedy.unwrap_or_default())

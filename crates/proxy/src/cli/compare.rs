@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::terminal::{self, Terminal, harmless};
+use super::terminal::{self, Terminal, escaped};
 use super::{
     EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, complain, log, progress,
 };
@@ -194,7 +194,7 @@ async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
     };
     let what = || format!("reading {url}{}", told.lock().map(|told| told.clone()).unwrap_or_default());
     let reading = progress::wait_telling(terminal, what, peer.read(&tell));
-    reading.await.map_err(|error| harmless(&error_chain(&error)))
+    reading.await.map_err(|error| escaped(&error_chain(&error)))
 }
 
 /// The other proxy and what opens it, and the one of `--with`.
@@ -235,7 +235,7 @@ fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment)
         (None, None) => return Ok(Credential::None),
     };
     let header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.contains(char::is_whitespace));
-    let mut header = header.ok_or_else(|| format!("{}: it holds something else than a token", harmless(&place)))?;
+    let mut header = header.ok_or_else(|| format!("{}: it holds something else than a token", escaped(&place)))?;
     header.set_sensitive(true);
     Ok(Credential::Token(header))
 }
@@ -243,7 +243,7 @@ fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment)
 /// The trimmed text of a file that holds a secret, and that this option names.
 fn secret(option: &str, file: &Path) -> Result<String, String> {
     use std::io::Read;
-    let said = |what: &str| format!("{option} {}: {what}", harmless(&file.display().to_string()));
+    let said = |what: &str| format!("{option} {}: {what}", escaped(&file.display().to_string()));
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET + 1).read_to_string(&mut text));
     read.map_err(|error| said(&format!("it cannot be read ({})", error.kind())))?;

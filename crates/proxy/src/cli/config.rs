@@ -4,7 +4,7 @@ use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use super::Failure;
-use super::terminal::{self, Terminal, Tone, harmless};
+use super::terminal::{self, Terminal, Tone, escaped};
 use crate::settings::Loaded;
 
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ struct Row<'a> {
 pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(), Failure> {
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
     for warning in &warnings {
-        terminal::tell(&format!("warning: {}", harmless(warning)));
+        terminal::tell(&format!("warning: {}", escaped(warning)));
     }
     if json {
         let settings = loaded.provenance.iter().map(|row| Row {
@@ -40,8 +40,8 @@ pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(),
         let tone = if source == "default" { Tone::Plain } else { Tone::Good };
         table.add_row([
             terminal.cell(Tone::Plain, key),
-            terminal.cell(tone, &harmless(value)),
-            terminal.cell(Tone::Plain, &harmless(&source)),
+            terminal.cell(tone, &escaped(value)),
+            terminal.cell(Tone::Plain, &escaped(&source)),
         ]);
     }
     terminal::print(&(table.trim_fmt() + "\n"))

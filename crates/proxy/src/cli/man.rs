@@ -1,10 +1,9 @@
 //! `man`: manual pages, made from the definitions of the command line and of the settings.
 
-use std::fs;
 use std::path::Path;
 
-use ::settings::manual;
 use clap::CommandFactory;
+use program::man;
 
 use super::{Cli, Failure};
 use crate::api::VERSION;
@@ -22,13 +21,12 @@ const FILES: [(&str, &str); 3] = [
 
 /// Writes a page for the program and one for each of its commands.
 pub(super) fn run(folder: &Path) -> Result<(), Failure> {
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| pages().iter().try_for_each(|(name, page)| fs::write(folder.join(name), page)));
-    written.map_err(|error| format!("the manual pages cannot be written to {}: {error}", folder.display()))
+    man::write(folder, &pages())
+        .map_err(|error| format!("the manual pages cannot be written to {}: {error}", folder.display()))
 }
 
 fn pages() -> Vec<(String, String)> {
-    manual(Cli::command(), &SCHEMA, VERSION, &FILES)
+    man::pages(Cli::command(), VERSION, SCHEMA.manual(), &FILES)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Standard output and standard error: what may be coloured, how wide it is, and what happens when nobody reads on.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{Cell, Color, Table};
+pub(super) use program::terminal::{PADDING, escaped, table};
 use serde::Serialize;
 
 use super::Failure;
@@ -90,26 +90,9 @@ impl Terminal {
     }
 }
 
-/// Blanks between two columns.
-pub(super) const PADDING: u16 = 2;
-
-/// A table without lines, so that other programs can read it. Nothing in it is broken, however long it is.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.to_vec()).set_content_arrangement(ContentArrangement::Disabled);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, PADDING));
-    }
-    table
-}
-
-/// Writes the answer to standard output. A reader that has seen enough (`| head`) is no failure.
+/// Writes the answer to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("the answer cannot be written: {error}")),
-        _ => Ok(()),
-    }
+    program::terminal::print(text).map_err(|error| format!("the answer cannot be written: {error}"))
 }
 
 /// Writes the answer as JSON.
@@ -124,23 +107,9 @@ pub(super) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A text of an upstream as a terminal may get it: nothing in it moves the cursor or turns the reading direction.
-pub(super) fn harmless(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_text_of_an_upstream_steers_the_terminal() {
-        assert_eq!(harmless("/a/\u{1b}[2Jb\r\n\u{202e}c"), "/a/\\u{1b}[2Jb\\r\\n\\u{202e}c");
-        assert_eq!(harmless("/capstor/Käufer «Ω» 量子"), "/capstor/Käufer «Ω» 量子");
-    }
 
     #[test]
     fn running_text_is_no_wider_than_the_terminal() {

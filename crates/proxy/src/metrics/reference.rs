@@ -35,29 +35,8 @@ fn row(Metric { name, kind, unit, labels, help }: &Metric) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::path::PathBuf;
 
     use super::*;
-
-    fn path() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md")
-    }
-
-    #[test]
-    fn the_reference_is_up_to_date() {
-        let committed = std::fs::read_to_string(path()).unwrap_or_default();
-        assert!(
-            committed == reference(),
-            "docs/metrics.md is out of date; write it anew with\n  \
-             cargo test -p hpc-storage-proxy --lib write_the_metrics -- --ignored"
-        );
-    }
-
-    #[test]
-    #[ignore = "writes docs/metrics.md"]
-    fn write_the_metrics() {
-        std::fs::write(path(), reference()).unwrap();
-    }
 
     #[test]
     fn names_follow_the_custom() {

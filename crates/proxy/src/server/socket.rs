@@ -1,11 +1,12 @@
 //! A socket in the file system.
 
 use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
+use program::unix_socket;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{UnixListener, UnixStream};
@@ -29,17 +30,7 @@ struct File {
 impl Socket {
     /// Makes the socket, for owner and group. One that a dead process has left gives way.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(found) = found(path)? {
-            if !found.file_type().is_socket() {
-                return Err(ErrorKind::AlreadyExists.into());
-            }
-            match net::UnixStream::connect(path) {
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-                // It cannot be asked, or there is nobody it could be taken from.
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                _ => return Err(ErrorKind::AddrInUse.into()),
-            }
-        }
+        unix_socket::remove_stale(path)?;
         // The file has its mode from its first moment. Nothing else of this process makes files meanwhile.
         let before = umask(Mode::from_raw_mode(0o117));
         let listener = UnixListener::bind(path);
@@ -72,7 +63,7 @@ impl Drop for File {
         let Self { path, device, inode } = self;
         // Somebody may have put another one there.
         let is_own = |found: Metadata| (found.dev(), found.ino()) == (*device, *inode);
-        if found(path).is_ok_and(|found| found.is_some_and(is_own))
+        if fs::symlink_metadata(&*path).is_ok_and(is_own)
             && let Err(error) = fs::remove_file(&*path)
         {
             warn!(%error, path = %path.display(), "the socket cannot be removed");
@@ -80,16 +71,10 @@ impl Drop for File {
     }
 }
 
-fn found(path: &Path) -> io::Result<Option<Metadata>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[tokio::test]

@@ -15,26 +15,6 @@ mod tests {
 
     use super::*;
 
-    fn path() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md")
-    }
-
-    #[test]
-    fn the_reference_is_up_to_date() {
-        let committed = std::fs::read_to_string(path()).unwrap_or_default();
-        assert!(
-            committed == reference(),
-            "docs/settings.md is out of date; write it anew with\n  \
-             cargo test -p hpc-storage-proxy --lib write_the_reference -- --ignored"
-        );
-    }
-
-    #[test]
-    #[ignore = "writes docs/settings.md"]
-    fn write_the_reference() {
-        std::fs::write(path(), reference()).unwrap();
-    }
-
     #[test]
     fn the_document_on_migration_names_settings_that_there_are() {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/migration.md");

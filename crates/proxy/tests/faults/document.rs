@@ -1,7 +1,9 @@
 //! `docs/faults.md`, made of the matrix.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use program::documents;
 
 use crate::table::{MATRIX, Outcome, UPSTREAMS};
 
@@ -32,24 +34,21 @@ No credential follows a redirect, and neither an upstream's body nor a credentia
 
 ";
 
+const COMMAND: &str = "cargo test -p hpc-storage-proxy --test faults write_the_documents -- --ignored";
+
 #[test]
-fn the_document_says_what_is_tried() {
-    let committed = std::fs::read_to_string(path()).unwrap_or_default();
-    assert!(
-        committed == document(),
-        "docs/faults.md is out of date; write it anew with\n  \
-         cargo test -p hpc-storage-proxy --test faults write_the_faults -- --ignored"
-    );
+fn the_document_is_up_to_date() {
+    documents::assert_committed(&folder(), &[("faults.md", document())], COMMAND);
 }
 
 #[test]
 #[ignore = "writes docs/faults.md"]
-fn write_the_faults() {
-    std::fs::write(path(), document()).unwrap();
+fn write_the_documents() {
+    documents::write(&folder(), &[("faults.md", document())]);
 }
 
-fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/faults.md")
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
 fn document() -> String {

@@ -4,7 +4,7 @@ use comfy_table::{Cell, ColumnConstraint};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::cli::terminal::{self, PADDING, Terminal, Tone, harmless};
+use crate::cli::terminal::{self, PADDING, Terminal, Tone, escaped};
 
 /// The columns; those from [`WIDE`] on with `--wide` only.
 const HEADER: [&str; 12] =
@@ -154,7 +154,7 @@ impl Item {
         let shown = if wide { HEADER.len() } else { WIDE };
         let tone = |column: usize| if HEADER[column] == "STATUS" { self.tone() } else { Tone::Plain };
         let texts = texts.iter().take(shown).enumerate();
-        texts.map(|(column, text)| terminal.cell(tone(column), &harmless(text))).collect()
+        texts.map(|(column, text)| terminal.cell(tone(column), &escaped(text))).collect()
     }
 
     fn tone(&self) -> Tone {

@@ -6,7 +6,7 @@ use comfy_table::ContentArrangement;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::terminal::{self, Terminal, Tone, harmless};
+use crate::cli::terminal::{self, Terminal, Tone, escaped};
 use crate::compare::{Difference, Document, Order, Report};
 
 /// Differences shown one by one; more are counted.
@@ -74,7 +74,7 @@ pub(super) fn text(
 ) -> String {
     let mut out = String::new();
     let mut say = |indent: usize, text: &str| {
-        let _ = writeln!(out, "{}", terminal.wrap(&harmless(text), indent));
+        let _ = writeln!(out, "{}", terminal.wrap(&escaped(text), indent));
     };
     say(7, &format!("HERE   {}: {}", sides.here, counted(here.items.len(), "item")));
     say(7, &format!("THERE  {}: {}", sides.there, counted(there.items.len(), "item")));
@@ -84,7 +84,7 @@ pub(super) fn text(
         out.push_str(&table(&unexplained, terminal));
     }
     let mut say = |indent: usize, text: &str| {
-        let _ = writeln!(out, "{}", terminal.wrap(&harmless(text), indent));
+        let _ = writeln!(out, "{}", terminal.wrap(&escaped(text), indent));
     };
     if let Some(more) = unexplained.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         say(0, &format!("… and {more} more; --json has them all"));
@@ -128,7 +128,7 @@ fn table(differences: &[&Difference<'_>], terminal: Terminal) -> String {
             (path, ours, theirs) => (path, value(*ours), value(*theirs)),
         };
         let cells = [(Tone::Plain, item), (Tone::Plain, field.to_owned()), (Tone::Good, ours), (Tone::Odd, theirs)];
-        table.add_row(cells.map(|(tone, text)| terminal.cell(tone, &harmless(&text))));
+        table.add_row(cells.map(|(tone, text)| terminal.cell(tone, &escaped(&text))));
     }
     table.trim_fmt() + "\n"
 }

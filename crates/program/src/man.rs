@@ -1,14 +1,20 @@
-//! Generates manual pages from a program's command line and settings.
+//! Manual pages, generated from a program's command line and settings.
+
+use std::path::Path;
+use std::{fs, io};
 
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use crate::schema::Schema;
-
-/// Generates a page for the program and one for each command, as pairs of file name and content. `version` is the
-/// program's version; `files` are paths, each with its purpose.
-pub fn manual<S>(cli: Command, schema: &Schema<S>, version: &str, files: &[(&str, &str)]) -> Vec<(String, String)> {
+/// Generates a page for the program and one for each command, as pairs of file name and content. `variables` are the
+/// environment variables that the program reads, each with its meaning as Markdown; `files` are paths with their purpose.
+pub fn pages(
+    cli: Command,
+    version: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+    files: &[(&str, &str)],
+) -> Vec<(String, String)> {
     let mut cli = cli.disable_help_subcommand(true);
     cli.build();
     let program = name(&cli);
@@ -17,7 +23,7 @@ pub fn manual<S>(cli: Command, schema: &Schema<S>, version: &str, files: &[(&str
     let mut own = Roff::new();
     after_help(&cli, &mut own);
     section_of_files(files, &mut own);
-    environment(schema, &mut own);
+    section_of_variables(variables, &mut own);
     see_also(&mut own, commands.iter().map(name));
     let mut pages = vec![(format!("{program}.1"), rendered(cli, source.clone(), &own))];
     for command in commands {
@@ -27,6 +33,12 @@ pub fn manual<S>(cli: Command, schema: &Schema<S>, version: &str, files: &[(&str
         pages.push((format!("{}.1", name(&command)), rendered(command, source.clone(), &own)));
     }
     pages
+}
+
+/// Writes the pages into a folder, which is created if it does not exist.
+pub fn write(folder: &Path, pages: &[(String, String)]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    pages.iter().try_for_each(|(name, page)| fs::write(folder.join(name), page))
 }
 
 fn name(command: &Command) -> String {
@@ -91,14 +103,10 @@ fn section_of_files(files: &[(&str, &str)], out: &mut Roff) {
     }
 }
 
-/// The section about environment variables.
-fn environment<S>(schema: &Schema<S>, out: &mut Roff) {
+fn section_of_variables(variables: impl IntoIterator<Item = (String, String)>, out: &mut Roff) {
     out.control("SH", ["ENVIRONMENT"]);
-    for setting in schema.table {
-        out.control("TP", [])
-            .text([bold(setting.variables.join(", "))])
-            .text([roman(format!("({}) ", setting.key))])
-            .text(plain(setting.doc));
+    for (names, meaning) in variables {
+        out.control("TP", []).text([bold(names)]).text(plain(&meaning));
     }
 }
 
