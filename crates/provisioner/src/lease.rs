@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::driver::Fault;
+use crate::driver::DriverError;
 
 /// How long a lease holds without being renewed, on a server.
 const LIFE: Duration = Duration::from_millis(LIFE_MILLIS);
@@ -197,8 +197,8 @@ impl Leases {
 
     /// Whether the system may still be driven; asked before each effect. The server is asked each time, so that a lease
     /// that somebody took away is not used once more.
-    pub fn hold(&self, system: &str) -> Result<(), Fault> {
-        let lost = || Fault::Stopped(format!("the lease of {system} is lost"));
+    pub fn hold(&self, system: &str) -> Result<(), DriverError> {
+        let lost = || DriverError::Stopped(format!("the lease of {system} is lost"));
         if !self.tokens.contains_key(system) {
             return Err(lost());
         }

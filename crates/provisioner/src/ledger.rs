@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::driver::Fault;
+use crate::driver::DriverError;
 
 /// Where project IDs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub enum NoProject {
     Crowded(u32),
     /// The storage does not say.
     #[error("whether a project ID is free cannot be read")]
-    Unknown(#[source] Fault),
+    Unknown(#[source] DriverError),
 }
 
 /// How many numbers are looked at for one tree, one after the other, and then how many that nobody can tell beforehand: any
@@ -135,7 +135,7 @@ impl Ledger {
         resource: Uuid,
         gid: u32,
         ids: ProjectIds,
-        is_free: &dyn Fn(u32) -> Result<bool, Fault>,
+        is_free: &dyn Fn(u32) -> Result<bool, DriverError>,
     ) -> Result<u32, NoProject> {
         if let Some(id) = self.known(system, resource) {
             return Ok(id);
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[expect(clippy::unnecessary_wraps, reason = "as a driver answers")]
-    fn free(_: u32) -> Result<bool, Fault> {
+    fn free(_: u32) -> Result<bool, DriverError> {
         Ok(true)
     }
 
@@ -226,7 +226,7 @@ mod tests {
         let others = |id: u32| Ok(id > 9);
         assert_eq!(ledger.project("capstor", a, 500, ids, &others).unwrap(), 10);
         assert_eq!(ledger.project("capstor", a, 500, ids, &|_| panic!("it has one")).unwrap(), 10);
-        let unread = ledger.project("capstor", b, 500, ids, &|_| Err(Fault::unclear("away")));
+        let unread = ledger.project("capstor", b, 500, ids, &|_| Err(DriverError::unclear("away")));
         assert!(matches!(unread, Err(NoProject::Unknown(_))), "{unread:?}");
         let crowded = ledger.project("capstor", b, 500, ids, &|_| Ok(false));
         assert!(matches!(crowded, Err(NoProject::Crowded(11))), "{crowded:?}");

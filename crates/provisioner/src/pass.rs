@@ -13,7 +13,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Driver, Fault, Seen, Wanted};
+use crate::driver::{Driver, DriverError, Seen, Wanted};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
@@ -52,13 +52,13 @@ pub struct System {
 #[derive(Clone, Copy)]
 pub struct Outside<'a> {
     /// Reads the document afresh, complete.
-    pub read: &'a (dyn Fn() -> Result<Document, Fault> + Sync),
+    pub read: &'a (dyn Fn() -> Result<Document, DriverError> + Sync),
     /// Tells Waldur something.
     pub call: &'a (dyn Fn(&Call) -> Answer + Sync),
     /// Whether a call can be sent where its link leads; why not. Asked before the first effect of a task.
     pub reaches: &'a (dyn Fn(&Call) -> Result<(), String> + Sync),
     /// Whether work on a system may go on: the lease is held, nobody said stop. Asked before each effect.
-    pub permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
+    pub permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
     /// Fencing token of each system's lease.
     pub tokens: &'a BTreeMap<String, u64>,
     /// On whose command: for the journal.
@@ -85,7 +85,7 @@ pub struct Report {
 pub enum PassError {
     /// The document cannot be had. Nothing was touched.
     #[error("the document cannot be read; nothing was touched")]
-    Document(#[source] Fault),
+    Document(#[source] DriverError),
     /// The journal cannot be written. No effect goes without it.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -121,7 +121,7 @@ impl Survey {
 /// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
 pub fn survey(
     systems: &[System],
-    read: &dyn Fn() -> Result<Document, Fault>,
+    read: &dyn Fn() -> Result<Document, DriverError>,
     past: &Past,
     ledger: &mut Ledger,
 ) -> Result<Survey, PassError> {
@@ -180,7 +180,9 @@ fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<
     let wanted: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
     let mut seen = system.driver.observe(&wanted).into_iter();
     let one = |judged: &Result<Wanted, _>| match judged {
-        Ok(_) => seen.next().unwrap_or_else(|| Err(Fault::unclear("no answer"))).map_err(|fault| error_chain(&fault)),
+        Ok(_) => {
+            seen.next().unwrap_or_else(|| Err(DriverError::unclear("no answer"))).map_err(|fault| error_chain(&fault))
+        }
         // Where nothing can be wanted nothing is looked for; the planner holds or refuses it.
         Err(_) => Ok(Seen::Absent),
     };

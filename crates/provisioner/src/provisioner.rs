@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::document::Document;
 use crate::driver::walked::Walked;
-use crate::driver::{Before, Fault, Seen};
+use crate::driver::{Before, DriverError, Seen};
 use crate::drivers;
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
@@ -60,7 +60,7 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Opens what only has to be opened for looking.
-    pub fn new(settings: Settings, clock: Clock) -> Result<Self, Fault> {
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, DriverError> {
         let stop = Arc::default();
         let source = Source::new(&settings, &stop)?;
         let walked = Walked::default();
@@ -69,7 +69,7 @@ impl Provisioner {
     }
 
     /// The same provisioner by other settings. Everything is opened again, so that new secrets are used.
-    pub fn with(&self, settings: Settings) -> Result<Self, Fault> {
+    pub fn with(&self, settings: Settings) -> Result<Self, DriverError> {
         let source = Source::new(&settings, &self.stop)?;
         let (walked, stop, clock) = (self.walked.clone(), Arc::clone(&self.stop), self.clock.clone());
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
@@ -191,7 +191,7 @@ impl Session<'_> {
         })
     }
 
-    fn survey(&mut self, read: &dyn Fn() -> Result<Document, Fault>) -> Result<Survey, PassError> {
+    fn survey(&mut self, read: &dyn Fn() -> Result<Document, DriverError>) -> Result<Survey, PassError> {
         let past = self.journal.past();
         let survey = pass::survey(&self.provisioner.systems, read, &past, &mut self.ledger)?;
         // A number is looked up on the storage once, not with each pass until its turn comes.
@@ -218,7 +218,7 @@ impl Session<'_> {
         let (source, leases, stop) = (&self.provisioner.source, &self.leases, &self.provisioner.stop);
         let permitted = |system: &str| {
             if stop.load(Ordering::Relaxed) {
-                return Err(Fault::Stopped("told to stop".into()));
+                return Err(DriverError::Stopped("told to stop".into()));
             }
             leases.hold(system)
         };
@@ -253,7 +253,7 @@ impl Session<'_> {
         system: &System,
         resource: Uuid,
         path: &str,
-        deed: &(dyn Fn(Before<'_>) -> Result<(), Fault> + Sync),
+        deed: &(dyn Fn(Before<'_>) -> Result<(), DriverError> + Sync),
     ) -> Result<(), DriveError> {
         let done = self.drive_all(system, &[(resource, path)], &|_, before| deed(before))?;
         Ok(done.into_iter().next().unwrap_or(Ok(()))?)
@@ -265,8 +265,8 @@ impl Session<'_> {
         &mut self,
         system: &System,
         resources: &[(Uuid, &str)],
-        deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), Fault> + Sync),
-    ) -> Result<Vec<Result<(), Fault>>, DriveError> {
+        deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), DriverError> + Sync),
+    ) -> Result<Vec<Result<(), DriverError>>, DriveError> {
         self.ledger.save().map_err(|source| BeginError::State { path: self.provisioner.ledger_path(), source })?;
         self.provisioner.progress.begin("resources", resources.len());
         let mut results = Vec::with_capacity(resources.len());
@@ -299,7 +299,7 @@ impl Session<'_> {
         &mut self,
         system: &System,
         resource: Uuid,
-        deed: &(dyn Fn(Before<'_>) -> Result<(), Fault> + Sync),
+        deed: &(dyn Fn(Before<'_>) -> Result<(), DriverError> + Sync),
     ) -> Result<(), DriveError> {
         self.begun(system, resource, "")?;
         self.journal.sync()?;
@@ -326,10 +326,10 @@ impl Session<'_> {
     }
 
     /// Writes an effect before it happens, if the lease is still held.
-    fn effect(&self, system: &System, resource: Uuid, what: &str) -> Result<(), Fault> {
+    fn effect(&self, system: &System, resource: Uuid, what: &str) -> Result<(), DriverError> {
         self.leases.hold(&system.key)?;
         let written = self.journal.write(Some(resource), Event::Effect { what: what.to_owned() });
-        written.map_err(|error| Fault::Stopped(error_chain(&error)))
+        written.map_err(|error| DriverError::Stopped(error_chain(&error)))
     }
 }
 
@@ -344,7 +344,7 @@ pub enum DriveError {
     Journal(#[from] JournalError),
     /// The storage.
     #[error(transparent)]
-    Storage(#[from] Fault),
+    Storage(#[from] DriverError),
 }
 
 fn system(config: &SystemConfig, walked: &Walked) -> System {

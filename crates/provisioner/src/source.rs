@@ -23,7 +23,7 @@ use uuid::Uuid;
 use waldur_answers::TokenUser;
 
 use crate::document::{self, Document};
-use crate::driver::Fault;
+use crate::driver::DriverError;
 use crate::pass::{Action, Answer, Call};
 use crate::settings::Settings;
 use storage_driver::credential::CredentialGuard;
@@ -87,19 +87,19 @@ struct Token {
 /// Why a page or a token was not had.
 enum Failure {
     /// It may be there the next time.
-    Passing(Fault),
+    Passing(DriverError),
     /// Asking again gives the same answer, and could lock an account.
-    Lasting(Fault),
+    Lasting(DriverError),
 }
 
 impl Failure {
-    fn of_status(status: StatusCode, fault: Fault) -> Self {
+    fn of_status(status: StatusCode, fault: DriverError) -> Self {
         let passes =
             status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         if passes { Self::Passing(fault) } else { Self::Lasting(fault) }
     }
 
-    fn fault(self) -> Fault {
+    fn fault(self) -> DriverError {
         match self {
             Self::Passing(fault) | Self::Lasting(fault) => fault,
         }
@@ -140,7 +140,7 @@ struct Provided {
 
 impl Source {
     /// A source by these settings.
-    pub fn new(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<Self, Fault> {
+    pub fn new(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<Self, DriverError> {
         let http = Client::builder()
             .redirect(Policy::none())
             // Credentials go to their own origins, whatever the shell of the user who runs this says of proxies.
@@ -149,28 +149,28 @@ impl Source {
             .user_agent(concat!("hpc-storage-provisioner/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {
-                Fault::passing("no HTTP client can be made: are the system's CA certificates installed?", error)
+                DriverError::passing("no HTTP client can be made: are the system's CA certificates installed?", error)
             })?;
         let guard = || CredentialGuard::lasting(PAUSE_WHEN_REFUSED);
         let (settings, stop) = (settings.clone(), Arc::clone(stop));
         Ok(Self { http, settings, stop, token: Mutex::new(None), client: guard(), waldur: guard() })
     }
 
-    fn bounded(&self, response: Response, most: u64) -> Result<Vec<u8>, Fault> {
+    fn bounded(&self, response: Response, most: u64) -> Result<Vec<u8>, DriverError> {
         bounded(response, self.settings.proxy.timeout, most, &self.stop)
     }
 
     /// The whole document, for which the proxy reads Waldur now.
-    pub fn read(&self) -> Result<Document, Fault> {
+    pub fn read(&self) -> Result<Document, DriverError> {
         self.document(true)
     }
 
     /// The whole document as the proxy has it. [`Document::age`] says how old it is.
-    pub fn newest(&self) -> Result<Document, Fault> {
+    pub fn newest(&self) -> Result<Document, DriverError> {
         self.document(false)
     }
 
-    fn document(&self, fresh: bool) -> Result<Document, Fault> {
+    fn document(&self, fresh: bool) -> Result<Document, DriverError> {
         let until = Instant::now() + self.settings.proxy.timeout * LONGEST_READING;
         for _ in 0..MOST_READINGS {
             // Each time fresh again: behind one address, another replica of the proxy may have an older reading.
@@ -178,19 +178,19 @@ impl Source {
                 return Ok(document);
             }
         }
-        Err(Fault::unclear(format!(
+        Err(DriverError::unclear(format!(
             "the document changed while its pages were read, {MOST_READINGS} times (the `ETag` of its pages differs)"
         )))
     }
 
     /// The document from all its pages; `None` if they are not of one reading of the proxy.
-    fn whole(&self, fresh: bool, until: Instant) -> Result<Option<Document>, Fault> {
+    fn whole(&self, fresh: bool, until: Instant) -> Result<Option<Document>, DriverError> {
         let first = self.page(1, fresh)?;
         let mut bodies = vec![first.body];
         let pages =
-            document::pages(&bodies[0]).map_err(|error| Fault::passing("the document cannot be read", error))?;
+            document::pages(&bodies[0]).map_err(|error| DriverError::passing("the document cannot be read", error))?;
         if pages > MOST_PAGES {
-            return Err(Fault::unclear(format!(
+            return Err(DriverError::unclear(format!(
                 "the document has {pages} pages, more than the {MOST_PAGES} that are read"
             )));
         }
@@ -203,19 +203,21 @@ impl Source {
             bodies.push(page.body);
             if Instant::now() > until {
                 let (read, time) = (bodies.len(), (self.settings.proxy.timeout * LONGEST_READING).as_secs());
-                return Err(Fault::unclear(format!("only {read} of {pages} pages of the document came in {time} s")));
+                return Err(DriverError::unclear(format!(
+                    "only {read} of {pages} pages of the document came in {time} s"
+                )));
             }
             if bodies.iter().map(Vec::len).sum::<usize>() > LARGEST_DOCUMENT {
-                return Err(Fault::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
+                return Err(DriverError::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
             }
         }
         let document = document::assemble(&bodies, self.settings.mock_identities)
-            .map_err(|error| Fault::passing("the document cannot be used", error))?;
+            .map_err(|error| DriverError::passing("the document cannot be used", error))?;
         Ok(Some(Document { age: first.age, ..document }))
     }
 
     /// One page. Reading is repeated: it changes nothing.
-    fn page(&self, page: usize, fresh: bool) -> Result<Page, Fault> {
+    fn page(&self, page: usize, fresh: bool) -> Result<Page, DriverError> {
         let patience =
             ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(2).with_jitter();
         let may_pass = |failure: &Failure| matches!(failure, Failure::Passing(_)) && !self.stop.load(Ordering::Relaxed);
@@ -247,7 +249,8 @@ impl Source {
                 }
                 _ => "",
             };
-            let fault = Fault::unclear(format!("the proxy answers {status} to {url}{hint}: {}", reason(response)));
+            let fault =
+                DriverError::unclear(format!("the proxy answers {status} to {url}{hint}: {}", reason(response)));
             // An old token may have been revoked; a new one would be refused like the one before.
             let was_old =
                 status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));
@@ -326,11 +329,11 @@ impl Source {
             if matches!(denied, Denied::Client(_)) {
                 self.client.record(&*what);
             }
-            Failure::of_status(status, Fault::unclear(what))
+            Failure::of_status(status, DriverError::unclear(what))
         })?;
         let mut bearer =
             HeaderValue::from_str(&format!("Bearer {}", granted.access_token.expose_secret())).map_err(|_| {
-                Failure::Lasting(Fault::unclear("the token endpoint gives a token that fits into no header"))
+                Failure::Lasting(DriverError::unclear("the token endpoint gives a token that fits into no header"))
             })?;
         bearer.set_sensitive(true);
         let (renew_at, expires_at) = (obtained + granted.renew_after(), obtained + granted.lifetime);
@@ -379,7 +382,7 @@ impl Source {
 
     /// Whether an answer is one that Waldur gives: JSON, or nothing at all. It is read to its end also when the program is
     /// told to stop: what Waldur has accepted must not look as if it had not.
-    fn is_waldurs(&self, response: Response) -> Result<bool, Fault> {
+    fn is_waldurs(&self, response: Response) -> Result<bool, DriverError> {
         let is_json = |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
         let text = bounded(response, self.settings.proxy.timeout, LARGEST_ANSWER, &AtomicBool::new(false))?;
         Ok(text.is_empty() || is_json(&text))
@@ -559,31 +562,31 @@ fn public(url: &Url) -> String {
     settings::check::public_part(url)
 }
 
-fn told_to_stop(stop: &AtomicBool) -> Result<(), Fault> {
-    if stop.load(Ordering::Relaxed) { Err(Fault::Stopped("the answer was read".into())) } else { Ok(()) }
+fn told_to_stop(stop: &AtomicBool) -> Result<(), DriverError> {
+    if stop.load(Ordering::Relaxed) { Err(DriverError::Stopped("the answer was read".into())) } else { Ok(()) }
 }
 
-fn unreachable(url: &Url, error: reqwest::Error) -> Fault {
+fn unreachable(url: &Url, error: reqwest::Error) -> DriverError {
     let remedy = "is the URL right, and does something answer there?";
-    Fault::passing(format!("{} cannot be asked: {remedy}", public(url)), error.without_url())
+    DriverError::passing(format!("{} cannot be asked: {remedy}", public(url)), error.without_url())
 }
 
 /// A whole body, within its bound and the deadline: a client's time-out alone begins anew with each byte.
-fn bounded(mut response: Response, time: Duration, most: u64, stop: &AtomicBool) -> Result<Vec<u8>, Fault> {
+fn bounded(mut response: Response, time: Duration, most: u64, stop: &AtomicBool) -> Result<Vec<u8>, DriverError> {
     let until = Instant::now() + time;
     let (mut body, mut piece) = (Vec::new(), vec![0; 64 << 10]);
     loop {
         told_to_stop(stop)?;
-        let read = response.read(&mut piece).map_err(|error| Fault::passing("the answer broke off", error))?;
+        let read = response.read(&mut piece).map_err(|error| DriverError::passing("the answer broke off", error))?;
         body.extend_from_slice(&piece[..read]);
         if read == 0 {
             return Ok(body);
         }
         if body.len() as u64 > most {
-            return Err(Fault::unclear(format!("the answer is larger than {most} bytes")));
+            return Err(DriverError::unclear(format!("the answer is larger than {most} bytes")));
         }
         if Instant::now() > until {
-            return Err(Fault::unclear(format!("the answer was not whole within {} s", time.as_secs())));
+            return Err(DriverError::unclear(format!("the answer was not whole within {} s", time.as_secs())));
         }
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits};
 use crate::place::Place;
-use crate::{Driver, Fault, Marked, Seen, Trashed, Wanted};
+use crate::{Driver, DriverError, Marked, Seen, Trashed, Wanted};
 
 /// What differs between systems under test.
 pub struct Bench<'a> {
@@ -24,7 +24,7 @@ pub struct Bench<'a> {
 const TB: u64 = 1_000_000_000_000;
 
 #[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
-fn go(_: &str) -> Result<(), Fault> {
+fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -101,7 +101,7 @@ impl Bench<'_> {
             assert_eq!(self.seen(&wanted), Seen::Purging { since: 2_000 });
             assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
             let restored = driver.restore(&wanted, &go);
-            assert!(matches!(restored, Err(Fault::Conflict(_))), "{restored:?}");
+            assert!(matches!(restored, Err(DriverError::Conflict(_))), "{restored:?}");
         }
         driver.purge(&trashed, Some(wanted.project), &go).unwrap();
         assert_eq!(self.seen(&wanted), Seen::Absent);
@@ -130,8 +130,8 @@ impl Bench<'_> {
         (self.make_unmarked)(&wanted.place);
         let unmarked = self.seen(&wanted);
         assert!(matches!(unmarked, Seen::Unmarked(_)), "{unmarked:?}");
-        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
-        assert!(matches!(driver.retire(&wanted, 1, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(driver.retire(&wanted, 1, &go), Err(DriverError::Conflict(_))));
         assert_eq!(self.seen(&wanted), unmarked);
         driver.adopt(&wanted, &go).unwrap();
         driver.ensure(&wanted, &go).unwrap();
@@ -139,7 +139,7 @@ impl Bench<'_> {
         let other = Wanted { id: Uuid::from_u128(77), ..wanted.clone() };
         assert!(matches!(self.seen(&other), Seen::Obstructed(_)));
         for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
-            assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+            assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
         }
         assert!(self.is_as_wanted(&wanted));
     }
@@ -156,7 +156,7 @@ impl Bench<'_> {
         let seen = self.seen(&inner);
         assert!(matches!(&seen, Seen::Obstructed(why) if why.contains(&outer.id.to_string())), "{seen:?}");
         let fault = driver.ensure(&inner, &go);
-        assert!(matches!(&fault, Err(Fault::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
+        assert!(matches!(&fault, Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
         assert!(self.is_as_wanted(&outer), "{:?}", self.seen(&outer));
         driver.retire(&outer, 7_000, &go).unwrap();
         driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
@@ -191,14 +191,18 @@ impl Bench<'_> {
 }
 
 /// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
-fn killed(at: u32, work: &dyn Fn(crate::Before<'_>) -> Result<(), Fault>) -> bool {
+fn killed(at: u32, work: &dyn Fn(crate::Before<'_>) -> Result<(), DriverError>) -> bool {
     let effects = AtomicUsize::new(0);
     let before = |what: &str| {
-        if effects.fetch_add(1, Ordering::Relaxed) < at as usize { Ok(()) } else { Err(Fault::Stopped(what.into())) }
+        if effects.fetch_add(1, Ordering::Relaxed) < at as usize {
+            Ok(())
+        } else {
+            Err(DriverError::Stopped(what.into()))
+        }
     };
     match work(&before) {
         Ok(()) => true,
-        Err(Fault::Stopped(_)) => false,
+        Err(DriverError::Stopped(_)) => false,
         Err(fault) => panic!("{fault:?}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Fault;
+use crate::DriverError;
 
 /// Remembers that a credential was refused, so that it is not sent again.
 ///
@@ -28,7 +28,7 @@ impl CredentialGuard {
     }
 
     /// Whether the credential may be sent: an error if it was refused. To be called before each exchange.
-    pub fn check(&self) -> Result<(), Fault> {
+    pub fn check(&self) -> Result<(), DriverError> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, why)) = &*refused else { return Ok(()) };
         if self.pause.is_some_and(|pause| since.elapsed() >= pause) {
@@ -41,7 +41,7 @@ impl CredentialGuard {
             }
             None => String::new(),
         };
-        Err(Fault::unclear(format!(
+        Err(DriverError::unclear(format!(
             "{why}. It is not sent again: correct the secret. `run` notices when the file of a secret changes; after any \
              other change, reload it (SIGHUP){again}"
         )))

@@ -201,7 +201,7 @@ pub struct Marked {
 
 /// What stopped a driver.
 #[derive(Debug, Error)]
-pub enum Fault {
+pub enum DriverError {
     /// It may work the next time: the system is away, busy, full, or not set up.
     #[error("{what}")]
     Passing {
@@ -218,7 +218,7 @@ pub enum Fault {
     Stopped(String),
 }
 
-impl Fault {
+impl DriverError {
     /// A passing fault with its cause.
     pub fn passing(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Passing { what: what.into(), source: Some(source.into()) }
@@ -231,8 +231,8 @@ impl Fault {
 }
 
 /// Why a tree does not come back from the trash.
-pub fn being_purged() -> Fault {
-    Fault::Conflict(
+pub fn being_purged() -> DriverError {
+    DriverError::Conflict(
         "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back; once `purge` has \
          ended, `restore --make` makes an empty one"
             .into(),
@@ -240,66 +240,66 @@ pub fn being_purged() -> Fault {
 }
 
 /// A fault of reading a whole list, for each of those that were asked for.
-pub fn same_for_all<T>(fault: &Fault, count: usize) -> Vec<Result<T, Fault>> {
+pub fn same_for_all<T>(fault: &DriverError, count: usize) -> Vec<Result<T, DriverError>> {
     let told = error_chain(fault);
-    (0..count).map(|_| Err(Fault::unclear(told.clone()))).collect()
+    (0..count).map(|_| Err(DriverError::unclear(told.clone()))).collect()
 }
 
 /// Is told each effect before it is had; an error stops the driver.
-pub type Before<'a> = &'a (dyn Fn(&str) -> Result<(), Fault> + Sync);
+pub type Before<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
 
-/// One storage system. Every fault of reading is a [`Fault`], never an answer: what is not known is not absent.
+/// One storage system. Every fault of reading is a [`DriverError`], never an answer: what is not known is not absent.
 pub trait Driver: Debug + Send + Sync {
     /// Whether the system is there and set up as it must be; called before each pass. The fault says what to do.
-    fn ready(&self) -> Result<(), Fault>;
+    fn ready(&self) -> Result<(), DriverError>;
 
     /// The limits that the system reads back when it is told these: rounded up to its blocks.
     fn held_as(&self, limits: Limits) -> Limits;
 
     /// Whether nothing counts under this project ID, and nothing is limited by it; asked only of systems that have project
     /// IDs.
-    fn is_free(&self, project: u32) -> Result<bool, Fault>;
+    fn is_free(&self, project: u32) -> Result<bool, DriverError>;
 
     /// What an operator should know before the first order, beyond [`Driver::ready`]: a note, or a fault for what will stop
     /// orders. `above` are the directories above those of the resources. Called by `check` alone; changes nothing.
-    fn inspect(&self, _above: &[Place]) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, _above: &[Place]) -> Vec<Result<String, DriverError>> {
         Vec::new()
     }
 
     /// What is there, one answer for each that is wanted, in their order.
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>>;
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>>;
 
     /// Everything in the trash that no purge has claimed.
-    fn trash(&self) -> Result<Vec<Trashed>, Fault>;
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError>;
 
     /// Everything in the trash that a purge has claimed and not deleted yet: it goes on, or was killed.
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault>;
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError>;
 
     /// All directories with a mark, of whatever resource, down to `levels` below the root; not those in the trash.
-    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault>;
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError>;
 
     /// What the files of trees in the trash take, each given with its project ID on systems that have them; `None` where it is
     /// not there. May walk.
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>>;
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>>;
 
     /// When the tree in the trash was last changed, in seconds since 1970, by the clock of the storage system; `None` where
     /// the system does not say.
-    fn changed(&self, _trashed: &Trashed) -> Result<Option<u64>, Fault> {
+    fn changed(&self, _trashed: &Trashed) -> Result<Option<u64>, DriverError> {
         Ok(None)
     }
 
     /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Freezes the directory (nobody enters, nothing grows) and puts it into the trash, under its UUID and `now` (seconds
     /// since 1970). Nothing to do where it is there already.
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault>;
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Brings the directory back from the trash, as wanted.
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Marks the unmarked directory at the place as this resource's.
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault>;
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Claims a tree in the trash for a purge, in one step that cannot happen at the same time as [`Driver::restore`]:
     /// afterwards nothing but [`Driver::purge`] touches it. Only what [`Driver::trash`] named, and only that. Takes no longer
@@ -307,13 +307,13 @@ pub trait Driver: Debug + Send + Sync {
     ///
     /// `project` is the ID that it was given, on systems that have them: its limits are removed. What the tree says of itself
     /// does not count, for its owner can change that to another's.
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault>;
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Deletes a tree in the trash for good, after claiming it. Killed midway, it is taken up by the next call.
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault>;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError>;
 
     /// What the files of each take; `None` where the directory is not there or not ours. May walk.
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>>;
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>>;
 }
 
 /// An error with its causes, as one line.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 use crate::place::Place;
-use crate::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
+use crate::{Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
 
 /// Directories in memory, with blocks of 4096 bytes.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ fn bare() -> Present {
 }
 
 impl Driver for Memory {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         Ok(())
     }
 
@@ -106,14 +106,14 @@ impl Driver for Memory {
         limits.in_blocks_of(BLOCK)
     }
 
-    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+    fn is_free(&self, project: u32) -> Result<bool, DriverError> {
         let tree = self.tree();
         let trashed = tree.trash.values().map(|(_, directory)| directory);
         let mut all = tree.places.values().chain(tree.building.values()).chain(trashed);
         Ok(all.all(|it| it.present.project != Some(project)))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         let tree = self.tree();
         let one = |wanted: &&Wanted| match (tree.places.get(&wanted.place), tree.trash.get(&wanted.id)) {
             (Some(it), _) if it.mark == Some(wanted.id) => Seen::Ours(it.present.clone()),
@@ -130,11 +130,11 @@ impl Driver for Memory {
         wanted.iter().map(|wanted| Ok(one(wanted))).collect()
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         Ok(self.tree().trash.iter().map(|(id, (since, _))| Trashed { id: *id, since: *since }).collect())
     }
 
-    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, DriverError> {
         let tree = self.tree();
         let marked = |(place, it): (&Place, &Directory)| Some(Marked { id: it.mark?, path: place.to_string() });
         let mut marked: Vec<_> = tree.places.iter().filter_map(marked).collect();
@@ -142,17 +142,17 @@ impl Driver for Memory {
         Ok(marked)
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         let tree = self.tree();
         let one = |(trashed, _): &(Trashed, _)| Ok(tree.trash.get(&trashed.id).and_then(|(_, it)| it.present.usage));
         trashed.iter().map(one).collect()
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         Ok(self.tree().claimed.iter().map(|(id, since)| Trashed { id: *id, since: *since }).collect())
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let there = self.tree().places.get(&wanted.place).cloned();
         match there {
             Some(it) if it.mark == Some(wanted.id) => {
@@ -170,10 +170,10 @@ impl Driver for Memory {
                 });
                 Ok(())
             }
-            Some(_) => Err(Fault::Conflict("the place is taken".into())),
+            Some(_) => Err(DriverError::Conflict("the place is taken".into())),
             None => {
                 if let Some(why) = self.tree().above(wanted) {
-                    return Err(Fault::Conflict(why));
+                    return Err(DriverError::Conflict(why));
                 }
                 before("make aside")?;
                 self.tree().building.insert(wanted.id, Directory { mark: None, present: bare() });
@@ -197,15 +197,15 @@ impl Driver for Memory {
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let mark = self.tree().places.get(&wanted.place).map(|it| it.mark);
         match mark {
             Some(mark) if mark == Some(wanted.id) => {}
-            Some(_) => return Err(Fault::Conflict("the directory is not ours".into())),
+            Some(_) => return Err(DriverError::Conflict("the directory is not ours".into())),
             None => return Ok(()),
         }
         if self.tree().has_below(&wanted.place) {
-            return Err(Fault::Conflict("a directory in it is another resource's".into()));
+            return Err(DriverError::Conflict("a directory in it is another resource's".into()));
         }
         before("freeze")?;
         self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
@@ -220,14 +220,14 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         before("take out of the trash")?;
         let mut tree = self.tree();
         if !tree.trash.contains_key(&wanted.id) && tree.claimed.contains_key(&wanted.id) {
             return Err(crate::being_purged());
         }
         if tree.has_below(&wanted.place) {
-            return Err(Fault::Conflict("something is at its place".into()));
+            return Err(DriverError::Conflict("something is at its place".into()));
         }
         if !tree.places.contains_key(&wanted.place)
             && let Some((_, back)) = tree.trash.remove(&wanted.id)
@@ -238,19 +238,19 @@ impl Driver for Memory {
         self.ensure(wanted, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         before("mark")?;
         match self.tree().places.get_mut(&wanted.place) {
             Some(it) if it.mark.is_none() || it.mark == Some(wanted.id) => {
                 it.mark = Some(wanted.id);
                 Ok(())
             }
-            Some(_) => Err(Fault::Conflict("the directory is another resource's".into())),
-            None => Err(Fault::Conflict("there is no directory".into())),
+            Some(_) => Err(DriverError::Conflict("the directory is another resource's".into())),
+            None => Err(DriverError::Conflict("there is no directory".into())),
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         let mut tree = self.tree();
         if tree.trash.get(&trashed.id).is_some_and(|(since, _)| *since == trashed.since) {
             before("claim for the purge")?;
@@ -260,14 +260,14 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.claim(trashed, project, before)?;
         before("delete")?;
         self.tree().claimed.retain(|id, since| (*id, *since) != (trashed.id, trashed.since));
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
         let tree = self.tree();
         let one = |wanted: &&Wanted| {
             let ours = tree.places.get(&wanted.place).filter(|it| it.mark == Some(wanted.id));

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::tree::handle::{open_below, passing};
 #[cfg(test)]
 use crate::tree::injected::{self, Moment};
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::walked::Walked;
 
 /// How many levels down it goes by itself: each holds two handles, and a piece of the stack.
@@ -31,8 +31,8 @@ pub fn delete(
     name: &str,
     (alike, ours): (Alike<'_>, Alike<'_>),
     walked: &Walked,
-) -> Result<(), Fault> {
-    let name = CString::new(name).map_err(|error| Fault::passing("a name in the trash", error))?;
+) -> Result<(), DriverError> {
+    let name = CString::new(name).map_err(|error| DriverError::passing("a name in the trash", error))?;
     let top = match open_below(trash, &*name) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
@@ -42,7 +42,7 @@ pub fn delete(
 }
 
 /// Gives a directory the project ID of the top one, or tells whether it is the resource's own.
-pub type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Fault>;
+pub type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), DriverError>;
 
 struct Deletion<'a> {
     top: &'a OwnedFd,
@@ -61,7 +61,7 @@ impl Deletion<'_> {
         name: &CStr,
         directory: BorrowedFd<'_>,
         depth: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), DriverError> {
         for _ in 0..if depth == 0 { ROUNDS_OF_TOP } else { ROUNDS } {
             let found = self.contents(directory, depth)?;
             #[cfg(test)]
@@ -76,14 +76,14 @@ impl Deletion<'_> {
                 Err(error) => return Err(cannot(error)),
             }
         }
-        Err(Fault::unclear(
+        Err(DriverError::unclear(
             "a directory in the trash does not become empty: somebody has it open and makes files in it, or its file system \
              does not show them; the rest of the tree is still there",
         ))
     }
 
     /// Deletes or lifts what one reading of a directory finds; whether that was anything.
-    fn contents(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<bool, Fault> {
+    fn contents(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<bool, DriverError> {
         let mut found = false;
         for entry in Dir::read_from(directory).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
@@ -106,7 +106,7 @@ impl Deletion<'_> {
                 // No directory, so it was refused for another reason.
                 Err(Errno::NOTDIR | Errno::LOOP) => return Err(cannot(refused)),
                 Err(Errno::XDEV) => {
-                    return Err(Fault::Conflict(
+                    return Err(DriverError::Conflict(
                         "another file system is mounted in a tree in the trash: unmount it first".into(),
                     ));
                 }
@@ -123,7 +123,7 @@ impl Deletion<'_> {
     }
 
     /// Renames a directory to the top of the tree, under a name that is free there.
-    fn lift(&mut self, above: BorrowedFd<'_>, name: &CStr, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn lift(&mut self, above: BorrowedFd<'_>, name: &CStr, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
         let mut alike = false;
         loop {
             let free = format!(".deep-{}", self.lifted);
@@ -149,7 +149,7 @@ fn close(directory: BorrowedFd<'_>) {
     let _ = rustix::fs::fchmod(directory, Mode::RWXU);
 }
 
-fn cannot(error: Errno) -> Fault {
+fn cannot(error: Errno) -> DriverError {
     match error {
         Errno::PERM => passing(
             "a file or directory in the trash may not be deleted; if it is immutable or append-only, as `lsattr` shows, \

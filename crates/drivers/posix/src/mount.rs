@@ -14,7 +14,7 @@ use crate::tree::injected::{self, Moment};
 use crate::tree::renaming::{Renamed, rename};
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, Fault, Wanted};
+use storage_driver::{Before, DriverError, Wanted};
 
 /// What `fstatfs` says of Storage Scale: "GPFS".
 pub const GPFS: i64 = 0x4750_4653;
@@ -47,13 +47,14 @@ impl Mount {
     }
 
     /// A handle of the root. Where the file system is not mounted the directory beneath is not taken for it.
-    pub fn root(&self) -> Result<OwnedFd, Fault> {
+    pub fn root(&self) -> Result<OwnedFd, DriverError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let what = || format!("`mount` ({}) cannot be opened", self.path.display());
-        let root = rustix::fs::open(&self.path, flags, Bits::empty()).map_err(|error| Fault::passing(what(), error))?;
-        let kind = rustix::fs::fstatfs(&root).map_err(|error| Fault::passing(what(), error))?.f_type;
+        let root =
+            rustix::fs::open(&self.path, flags, Bits::empty()).map_err(|error| DriverError::passing(what(), error))?;
+        let kind = rustix::fs::fstatfs(&root).map_err(|error| DriverError::passing(what(), error))?.f_type;
         if kind != self.kind {
-            return Err(Fault::unclear(format!(
+            return Err(DriverError::unclear(format!(
                 "`mount` ({}) is no file system of the right kind ({kind:#x} instead of {:#x}): is it mounted?",
                 self.path.display(),
                 self.kind
@@ -71,22 +72,23 @@ pub fn open(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// What is at this place below `root`.
-pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, Fault> {
+pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
     match open(root, name).and_then(rustix::fs::fstat) {
         Ok(Stat { st_uid: uid, st_gid: gid, st_mode, .. }) => {
             Ok(Found::Directory { uid, gid, mode: Mode(st_mode & 0o7777) })
         }
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(Fault::passing(format!("{name} cannot be looked at"), error)),
+        Err(error) => Err(DriverError::passing(format!("{name} cannot be looked at"), error)),
     }
 }
 
 /// Makes those of the directories above that are missing, each whole at once: a crash leaves none with a wrong mode.
-pub fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
-    let mut above = root.try_clone_to_owned().map_err(|error| Fault::passing("no handle is left", error))?;
+pub fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    let mut above = root.try_clone_to_owned().map_err(|error| DriverError::passing("no handle is left", error))?;
     for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
-        let what = |error| Fault::passing(format!("the directory {name} above {} cannot be made", wanted.place), error);
+        let what =
+            |error| DriverError::passing(format!("the directory {name} above {} cannot be made", wanted.place), error);
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
                 before(&format!("make the directory {name} above {}", wanted.place))?;
@@ -94,7 +96,7 @@ pub fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -
                 open(above.as_fd(), name).map_err(what)?
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(Fault::Conflict(format!("{name} above {} is no directory", wanted.place)));
+                return Err(DriverError::Conflict(format!("{name} above {} is no directory", wanted.place)));
             }
             Err(error) => return Err(what(error)),
             Ok(directory) => {
@@ -115,9 +117,9 @@ fn aside(id: Uuid) -> String {
 /// A directory built aside and renamed. Whoever made it in the meantime made it first.
 ///
 /// What was opened is judged, even if it was made a moment ago: who may write above can exchange it.
-fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), Fault> {
+fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverError> {
     let aside = aside(id);
-    let cannot = |error| Fault::passing(format!("the directory {name} cannot be made"), error);
+    let cannot = |error| DriverError::passing(format!("the directory {name} cannot be made"), error);
     match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(cannot(error)),
@@ -135,8 +137,8 @@ fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), Fault> 
 }
 
 /// Makes a directory at a place, closed to all but this program's user.
-pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), Fault> {
-    let what = |error| Fault::passing(format!("the directory {place} cannot be made"), error);
+pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverError> {
+    let what = |error| DriverError::passing(format!("the directory {place} cannot be made"), error);
     let above = place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
     let above = open(root, &above).map_err(what)?;
     rustix::fs::mkdirat(&above, place.name(), Bits::RWXU).map_err(what)?;
@@ -144,7 +146,7 @@ pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), Fault> {
 }
 
 /// Gives the directory at a place its owner, group and mode; tells `before` where that changes something.
-pub fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+pub fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
     let (place, owner) = (&wanted.place, (wanted.uid, wanted.gid));
     let (directory, there) = directory(root, place)?;
     if owner != (there.st_uid, there.st_gid) {
@@ -158,7 +160,7 @@ pub fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result
 }
 
 /// Takes the directory at a place away from its owner, who could open it again, and closes it to all.
-pub fn close(root: BorrowedFd<'_>, place: &Place, before: Before<'_>) -> Result<(), Fault> {
+pub fn close(root: BorrowedFd<'_>, place: &Place, before: Before<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     let user = rustix::process::geteuid();
     if there.st_uid != user.as_raw() {
@@ -170,7 +172,7 @@ pub fn close(root: BorrowedFd<'_>, place: &Place, before: Before<'_>) -> Result<
 }
 
 /// Gives the directory at a place a mode; tells `before` where that changes something.
-pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<'_>) -> Result<(), Fault> {
+pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     if there.st_mode & 0o7777 == mode.0 {
         return Ok(());
@@ -180,10 +182,10 @@ pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<
         .map_err(|error| only_root(format!("{place} cannot be given its mode"), "run as root", error))
 }
 
-fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), Fault> {
+fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), DriverError> {
     let opened = open(root, &place.to_string());
     let read = opened.and_then(|directory| rustix::fs::fstat(&directory).map(|stat| (directory, stat)));
-    read.map_err(|error| Fault::passing(format!("{place} cannot be opened"), error))
+    read.map_err(|error| DriverError::passing(format!("{place} cannot be opened"), error))
 }
 
 /// Names in a directory, without `.` and `..`.
@@ -246,7 +248,7 @@ mod tests {
                 }
             });
             let made = make_parents(root.as_fd(), &wanted, &|_| Ok(()));
-            assert!(matches!(made, Err(Fault::Conflict(_))), "{made:?}");
+            assert!(matches!(made, Err(DriverError::Conflict(_))), "{made:?}");
             assert_eq!(std::fs::metadata(&aside).unwrap().mode() & 0o7777, 0o700);
             assert!(aside.join("data").exists() && !store.join("cscs").exists());
         }

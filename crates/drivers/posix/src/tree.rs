@@ -19,7 +19,7 @@ use crate::quotas::Quotas;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Acl, Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
+use storage_driver::{Acl, Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
 
 pub mod acl;
 pub mod handle;
@@ -70,15 +70,15 @@ impl<Q: Quotas> Tree<Q> {
         Self { walked: walked.clone(), ..self }
     }
 
-    fn root(&self) -> Result<OwnedFd, Fault> {
+    fn root(&self) -> Result<OwnedFd, DriverError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&self.root, flags, Mode::empty())
             .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
         // With each handle anew: it may be unmounted in the middle of a pass.
         if self.rules.must_be_mounted {
-            let top = fs::metadata("/").map_err(|error| Fault::passing("/ cannot be read", error))?;
+            let top = fs::metadata("/").map_err(|error| DriverError::passing("/ cannot be read", error))?;
             if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
-                return Err(Fault::unclear(format!(
+                return Err(DriverError::unclear(format!(
                     "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
                      system",
                     self.root.display()
@@ -92,7 +92,7 @@ impl<Q: Quotas> Tree<Q> {
     ///
     /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
     /// that is moved away. Whoever makes something there does not keep a removal from its end.
-    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Seen, Fault> {
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Seen, DriverError> {
         let at_its_place = self.at_its_place(root, wanted)?;
         if matches!(at_its_place, Seen::Ours(_)) {
             return Ok(at_its_place);
@@ -115,7 +115,7 @@ impl<Q: Quotas> Tree<Q> {
         })
     }
 
-    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, Fault> {
+    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, DriverError> {
         let directory = match open_below(root, &*wanted.place.to_string()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(Seen::Absent),
@@ -132,7 +132,7 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    fn present(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<Present, Fault> {
+    fn present(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<Present, DriverError> {
         let stat = stat(directory)?;
         let project = self.quotas.project(directory.as_fd())?;
         let (limits, usage) = match project {
@@ -151,7 +151,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Makes the directory aside and puts it in place.
-    fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         self.not_nested(root, wanted)?;
         let parent = making::parent(root, wanted, &|above, path| self.takes(above, path), before)?;
         let aside = making::aside(wanted.id);
@@ -159,7 +159,7 @@ impl<Q: Quotas> Tree<Q> {
         let directory = making::begin(&parent, &aside)?;
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => {}
-            Some(other) => return Err(Fault::Conflict(format!("{aside} is marked as that of {other}"))),
+            Some(other) => return Err(DriverError::Conflict(format!("{aside} is marked as that of {other}"))),
             None => bare(&directory, &aside)?,
         }
         self.still_free(&directory, wanted)?;
@@ -173,12 +173,12 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
-    fn still_free(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+    fn still_free(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<(), DriverError> {
         let found = self.quotas.project(directory.as_fd())?;
         if found.is_none_or(|found| found == wanted.project) || self.is_free(wanted.project)? {
             return Ok(());
         }
-        Err(Fault::Conflict(format!(
+        Err(DriverError::Conflict(format!(
             "the project ID {} of {} is in use by another tree by now: take it from that tree, or the line of {} out of the \
              ledger, for a new one",
             wanted.project, wanted.place, wanted.id
@@ -195,7 +195,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Owner, project ID, limits, then ACLs and the mode that let people in: only what differs.
-    fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), Fault> {
+    fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), DriverError> {
         let present = self.present(directory, wanted)?;
         if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
             let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
@@ -218,38 +218,38 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Whether a tree in the trash is that of the resource under whose name it lies there: a crash may have come before what
     /// was exchanged was put back.
-    fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), Fault> {
+    fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), DriverError> {
         let whose = match self.mark.read(directory)? {
             Some(id) if id == trashed.id => return Ok(()),
             Some(other) => format!("is marked as that of {other}"),
             None => "has no mark of ours".into(),
         };
-        Err(Fault::Conflict(format!(
+        Err(DriverError::Conflict(format!(
             "{} in the trash {whose}: look at it, and move it to where it belongs",
             trash::name(trashed)
         )))
     }
 
     /// Whether directories with other project IDs can be renamed into this one: else it ends in EXDEV, whoever tries.
-    fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+    fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         let Some(project) = self.quotas.hands_down(directory.as_fd())? else { return Ok(()) };
         // Without a `.` or `/` at its end.
         let path: PathBuf = self.root.join(path).components().collect();
         let path = path.display();
-        Err(Fault::unclear(format!(
+        Err(DriverError::unclear(format!(
             "{path} hands the project ID {project} down, and directories with other IDs cannot be renamed into it: run \
              `chattr -P -p 0 {path}`"
         )))
     }
 
     /// Whether directories can be renamed out of and into this one, which has this path below the root.
-    fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+    fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         if !self.quotas.is_realm(directory.as_fd())? {
             return Ok(());
         }
         let path = self.root.join(path);
         let path = path.display();
-        Err(Fault::unclear(format!(
+        Err(DriverError::unclear(format!(
             "{path} has a quota of its own. No directory can be renamed out of it or into it, so nothing below it can go into \
              the trash or come back: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
              ceph.quota.max_files)"
@@ -257,7 +257,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Whether the directory, which is at its place, can leave it and be deleted later. Asked before anything is changed.
-    fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), Fault> {
+    fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), DriverError> {
         self.has_no_snapshots(directory, &place.to_string())?;
         let mut above = place.parent();
         while let Some(place) = above {
@@ -269,10 +269,10 @@ impl<Q: Quotas> Tree<Q> {
         Ok(())
     }
 
-    fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), Fault> {
+    fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         match self.quotas.snapshots(directory.as_fd())? {
             0 => Ok(()),
-            count => Err(Fault::unclear(format!(
+            count => Err(DriverError::unclear(format!(
                 "{path} has snapshots ({count}), and a directory with snapshots cannot be deleted: delete them first (`rmdir \
                  DIRECTORY/.snap/NAME`, in the directories below, too)"
             ))),
@@ -280,17 +280,17 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// The fault of a rename to another parent, with what this file system can have against it.
-    pub(super) fn across(&self, fault: Fault) -> Fault {
+    pub(super) fn across(&self, fault: DriverError) -> DriverError {
         match (fault, self.quotas.why_across()) {
-            (Fault::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
-                Fault::Passing { what: format!("{what}: {why}"), source: Some(source) }
+            (DriverError::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
+                DriverError::Passing { what: format!("{what}: {why}"), source: Some(source) }
             }
             (fault, _) => fault,
         }
     }
 
     /// What stands in the way of renaming directories into this one or out of it; the metadata server that holds it.
-    fn inspect_one(&self, root: &OwnedFd, path: &str) -> Result<Option<u32>, Fault> {
+    fn inspect_one(&self, root: &OwnedFd, path: &str) -> Result<Option<u32>, DriverError> {
         let directory = match open_below(root, path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
@@ -305,7 +305,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// The directory above the place, into which what is put back can be renamed.
-    fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+    fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, DriverError> {
         let path = wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
         let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
         self.takes(&above, &path)?;
@@ -313,7 +313,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// The trash, made if it is not there, into which anything can be renamed.
-    fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, Fault> {
+    fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, DriverError> {
         let (trash, made) = trash::open(root)?;
         if made && self.quotas.hands_down(trash.as_fd())?.is_some() {
             self.quotas.untag(trash.as_fd())?;
@@ -324,25 +324,27 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// A conflict where the place lies within another resource's directory.
-    fn not_nested(&self, root: &OwnedFd, wanted: &Wanted) -> Result<(), Fault> {
+    fn not_nested(&self, root: &OwnedFd, wanted: &Wanted) -> Result<(), DriverError> {
         let nested = nesting::above(root, &self.mark, (&wanted.place, wanted.id), &nesting::Above::default())?;
-        nested.map_or(Ok(()), |why| Err(Fault::Conflict(format!("{}: {why}", wanted.place))))
+        nested.map_or(Ok(()), |why| Err(DriverError::Conflict(format!("{}: {why}", wanted.place))))
     }
 
     /// The directory at the place, if it is ours to work on.
-    fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+    fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, DriverError> {
         let directory = open_below(root, &*wanted.place.to_string())
             .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => Ok(directory),
-            Some(other) => Err(Fault::Conflict(format!("the directory {} is marked as that of {other}", wanted.place))),
-            None => Err(Fault::Conflict(format!("the directory {} has no mark of ours", wanted.place))),
+            Some(other) => {
+                Err(DriverError::Conflict(format!("the directory {} is marked as that of {other}", wanted.place)))
+            }
+            None => Err(DriverError::Conflict(format!("the directory {} has no mark of ours", wanted.place))),
         }
     }
 }
 
 impl<Q: Quotas> Driver for Tree<Q> {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         let root = self.root()?;
         if self.rules.change_owner {
             marks_can_be_read()?;
@@ -358,7 +360,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.quotas.held_as(&limits)
     }
 
-    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+    fn is_free(&self, project: u32) -> Result<bool, DriverError> {
         let root = self.root()?;
         if self.quotas.project(root.as_fd())?.is_none() {
             return Ok(true);
@@ -370,7 +372,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         limits.map_or(Ok(true), |limits| self.quotas.are_default(root.as_fd(), &limits))
     }
 
-    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {
         let root = match self.root() {
             Ok(root) => root,
             Err(fault) => return vec![Err(fault)],
@@ -395,7 +397,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         match self.root() {
             Ok(root) => {
                 let (trash, above) = (OnceCell::new(), nesting::Above::default());
@@ -411,24 +413,24 @@ impl<Q: Quotas> Driver for Tree<Q> {
             }
             Err(fault) => {
                 let fault = storage_driver::error_chain(&fault);
-                wanted.iter().map(|_| Err(Fault::unclear(fault.clone()))).collect()
+                wanted.iter().map(|_| Err(DriverError::unclear(fault.clone()))).collect()
             }
         }
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         trash::list(&self.root()?)
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         trash::read(&self.root()?).map(|trash| trash.claimed)
     }
 
-    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError> {
         nesting::marked(&self.root()?, &self.mark, levels, &self.walked)
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         let one = |(trashed, project): &(Trashed, Option<u32>)| {
             let name = format!("{}/{}", trash::TRASH, trash::name(trashed));
             let directory = match open_below(self.root()?, &*name) {
@@ -448,11 +450,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
         trashed.iter().map(one).collect()
     }
 
-    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, DriverError> {
         trash::changed(&self.root()?, trashed).map(Some)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
             self.make(&root, wanted, before)
@@ -464,7 +466,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
             return Ok(());
@@ -499,7 +501,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&parent)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let trash::Trash { waiting, claimed } = trash::read(&root)?;
         let newest = waiting.into_iter().rfind(|trashed| trashed.id == wanted.id);
@@ -509,7 +511,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         if newest.is_some() && !free {
             self.ours(&root, wanted).map_err(|fault| match fault {
-                Fault::Conflict(what) => Fault::Conflict(format!(
+                DriverError::Conflict(what) => DriverError::Conflict(format!(
                     "{what}: move what is at {} away, and it comes back from the trash",
                     wanted.place
                 )),
@@ -534,13 +536,13 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.ensure(wanted, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let directory = open_below(&root, &*wanted.place.to_string())
             .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == wanted.id => return Ok(()),
-            Some(other) => return Err(Fault::Conflict(format!("{} is marked as that of {other}", wanted.place))),
+            Some(other) => return Err(DriverError::Conflict(format!("{} is marked as that of {other}", wanted.place))),
             None => {
                 self.not_nested(&root, wanted)?;
                 before(&format!("mark {} as that of {}", wanted.place, wanted.id))?;
@@ -550,7 +552,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&directory)
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let (name, claimed) = (trash::name(trashed), trash::claimed_name(trashed));
         let (trash, _) = trash::open(&root)?;
@@ -572,7 +574,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&trash)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.claim(trashed, project, before)?;
         let name = trash::claimed_name(trashed);
         let (trash, _) = trash::open(&self.root()?)?;
@@ -586,7 +588,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
         let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {
-            Some(other) if other != trashed.id => Err(Fault::Conflict(format!(
+            Some(other) if other != trashed.id => Err(DriverError::Conflict(format!(
                 "a directory in {name} in the trash is marked as that of another resource, {other}: move it out of there"
             ))),
             _ => Ok(()),
@@ -594,7 +596,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         delete(&trash, &name, (&alike, &ours), &self.walked)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
         let one = |wanted: &&Wanted| {
             let root = self.root()?;
             let directory = match open_below(&root, &*wanted.place.to_string()) {
@@ -603,7 +605,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             };
             let present = self.present(&directory, wanted)?;
             if let Some(project) = present.project.filter(|project| *project != wanted.project) {
-                return Err(Fault::unclear(format!(
+                return Err(DriverError::unclear(format!(
                     "{} has the project ID {project} and not its own, {}: what it uses is not known",
                     wanted.place, wanted.project
                 )));
@@ -619,18 +621,18 @@ impl<Q: Quotas> Driver for Tree<Q> {
 
 /// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies
 /// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
-fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> Fault {
+fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> DriverError {
     let was = format!("{} was exchanged while it was being removed", wanted.place);
     if rename_named([trash, parent], [name, wanted.place.name()]).is_ok_and(|done| done) {
-        return Fault::Conflict(was);
+        return DriverError::Conflict(was);
     }
     let nobodys = trash::nobodys(name);
     match rename_named([trash, trash], [name, &nobodys]) {
-        Ok(true) => Fault::Conflict(format!(
+        Ok(true) => DriverError::Conflict(format!(
             "{was}, and what was put there cannot be put back: it lies in the trash as {nobodys}; look at it, and move it \
              to where it belongs"
         )),
-        Ok(false) => Fault::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
+        Ok(false) => DriverError::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
         Err(fault) => fault,
     }
 }
@@ -642,7 +644,7 @@ fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> b
 
 /// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there. The kernel
 /// shows them to CAP_SYS_ADMIN outside of user namespaces alone.
-fn marks_can_be_read() -> Result<(), Fault> {
+fn marks_can_be_read() -> Result<(), DriverError> {
     use rustix::thread::{CapabilitySet, capabilities};
     let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
         "without CAP_SYS_ADMIN"
@@ -651,7 +653,7 @@ fn marks_can_be_read() -> Result<(), Fault> {
     } else {
         return Ok(());
     };
-    Err(Fault::unclear(format!(
+    Err(DriverError::unclear(format!(
         "{lacks} the marks of directories cannot be read, nor set: run as root, or set `change_owner: false` for a trial"
     )))
 }

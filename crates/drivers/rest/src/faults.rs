@@ -1,7 +1,7 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
 use storage_driver::limits::{Limits, Usage};
-use storage_driver::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Seen, Trashed, Wanted};
 
 /// Numbers that look like chance (xorshift).
 #[derive(Debug)]
@@ -21,10 +21,10 @@ impl Chance {
 #[derive(Debug)]
 pub struct Again<'a>(pub &'a dyn Driver);
 
-fn again<T>(work: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+fn again<T>(work: impl Fn() -> Result<T, DriverError>) -> Result<T, DriverError> {
     for _ in 0..200 {
         match work() {
-            Err(Fault::Passing { .. }) => {}
+            Err(DriverError::Passing { .. }) => {}
             other => return other,
         }
     }
@@ -32,7 +32,7 @@ fn again<T>(work: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
 }
 
 impl Driver for Again<'_> {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         again(|| self.0.ready())
     }
 
@@ -40,55 +40,55 @@ impl Driver for Again<'_> {
         self.0.held_as(limits)
     }
 
-    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+    fn is_free(&self, project: u32) -> Result<bool, DriverError> {
         again(|| self.0.is_free(project))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         wanted.iter().map(|wanted| again(|| self.0.observe(&[wanted]).remove(0))).collect()
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         again(|| self.0.trash())
     }
 
-    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError> {
         again(|| self.0.marked(levels))
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         trashed.iter().map(|one| again(|| self.0.trash_usage(std::slice::from_ref(one)).remove(0))).collect()
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         again(|| self.0.claimed())
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.ensure(wanted, before))
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.retire(wanted, now, before))
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.restore(wanted, before))
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.adopt(wanted, before))
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.claim(trashed, project, before))
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         again(|| self.0.purge(trashed, project, before))
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
         wanted.iter().map(|wanted| again(|| self.0.usage(&[wanted]).remove(0))).collect()
     }
 }

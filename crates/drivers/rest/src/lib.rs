@@ -22,7 +22,7 @@ use serde_json::Value;
 use thiserror::Error;
 use url::{Host, Url};
 
-use storage_driver::Fault;
+use storage_driver::DriverError;
 
 #[cfg(any(test, feature = "simulated"))]
 pub mod faults;
@@ -143,10 +143,10 @@ pub struct Answer {
 
 impl Answer {
     /// The body as JSON. Errors do not quote it.
-    pub fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, Fault> {
+    pub fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, DriverError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            Fault::unclear(format!("{what}: the answer is not what is expected (line {line}, column {column})"))
+            DriverError::unclear(format!("{what}: the answer is not what is expected (line {line}, column {column})"))
         })
     }
 }
@@ -191,7 +191,7 @@ impl Rest {
     }
 
     /// Sends a request and reads the whole answer. `what` is what is wanted, for the fault.
-    pub fn ask(&self, what: &str, ask: &Ask<'_>) -> Result<Answer, Fault> {
+    pub fn ask(&self, what: &str, ask: &Ask<'_>) -> Result<Answer, DriverError> {
         let began = Instant::now();
         let mut attempts = 0;
         for pause in self.pace.pauses() {
@@ -199,24 +199,24 @@ impl Rest {
             let outcome = self.once(ask);
             let (rest, fault) = match outcome {
                 Ok((StatusCode::TOO_MANY_REQUESTS, headers, _)) => {
-                    (retry_after(&headers), Fault::unclear(format!("{what}: {} is too busy (429)", self.base)))
+                    (retry_after(&headers), DriverError::unclear(format!("{what}: {} is too busy (429)", self.base)))
                 }
                 Ok((status, headers, _)) if status.is_server_error() => {
-                    let fault = Fault::unclear(format!("{what}: {} answered {status}", self.base));
+                    let fault = DriverError::unclear(format!("{what}: {} answered {status}", self.base));
                     if ask.method != Method::GET || attempts >= ATTEMPTS {
                         return Err(fault);
                     }
                     (retry_after(&headers), fault)
                 }
                 Ok((status, ..)) if status.is_redirection() => {
-                    return Err(Fault::unclear(format!(
+                    return Err(DriverError::unclear(format!(
                         "{what}: {} answered {status}, a redirect, which is not followed; correct `api.url`",
                         self.base
                     )));
                 }
                 Ok((status, _, body)) => return Ok(Answer { status, body }),
                 Err(source) => {
-                    let fault = Fault::passing(format!("{what}: no usable answer of {}", self.base), source);
+                    let fault = DriverError::passing(format!("{what}: no usable answer of {}", self.base), source);
                     if ask.method != Method::GET || attempts >= ATTEMPTS {
                         return Err(fault);
                     }
@@ -229,7 +229,7 @@ impl Rest {
             }
             std::thread::sleep(pause);
         }
-        Err(Fault::unclear(format!("{what}: not sent")))
+        Err(DriverError::unclear(format!("{what}: not sent")))
     }
 
     fn once(

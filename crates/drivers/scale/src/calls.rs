@@ -13,7 +13,7 @@ use super::wire::{self, Changed, Fileset, Filesystem, Filesystems, Mark, Page, P
 use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
 use storage_driver::credential::CredentialGuard;
 use storage_driver::limits::{Inodes, Limits};
-use storage_driver::{Fault, Wanted};
+use storage_driver::{DriverError, Wanted};
 
 /// What a 401 means.
 const WRONG_PASSWORD: &str = "Storage Scale says that `user` or `password` is wrong (401)";
@@ -37,8 +37,8 @@ pub(super) struct Management {
 struct Refused(String);
 
 impl Refused {
-    fn fault(self, what: &str) -> Fault {
-        Fault::unclear(format!("{what}: Storage Scale says: {}", self.0))
+    fn fault(self, what: &str) -> DriverError {
+        DriverError::unclear(format!("{what}: Storage Scale says: {}", self.0))
     }
 }
 
@@ -53,25 +53,25 @@ impl Management {
         })
     }
 
-    pub(super) fn filesystem(&self) -> Result<Filesystem, Fault> {
+    pub(super) fn filesystem(&self) -> Result<Filesystem, DriverError> {
         let what = "look at the file system";
         let answer = self.ask(what, Method::GET, &[], &[("fields", ":all:")], None)?;
         let list: Filesystems = fine(what, &answer)?;
-        list.filesystems.into_iter().next().ok_or_else(|| Fault::unclear(format!("{what}: there is none")))
+        list.filesystems.into_iter().next().ok_or_else(|| DriverError::unclear(format!("{what}: there is none")))
     }
 
-    pub(super) fn filesets(&self) -> Result<Vec<Fileset>, Fault> {
+    pub(super) fn filesets(&self) -> Result<Vec<Fileset>, DriverError> {
         self.list("list the filesets", "filesets", &[("fields", ":all:")], |page| page.filesets)
     }
 
     /// The quotas of filesets, by the names of these.
-    pub(super) fn quotas(&self) -> Result<Quotas, Fault> {
+    pub(super) fn quotas(&self) -> Result<Quotas, DriverError> {
         let rows = self.list("list the quotas", "quotas", &[("fields", ":all:")], |page| page.quotas)?;
         Ok(rows.iter().filter_map(Quota::read).collect())
     }
 
     /// Makes an unlinked fileset. One that is there already must be this resource's: an answer may have been lost.
-    pub(super) fn make(&self, name: &str, wanted: &Wanted) -> Result<(), Fault> {
+    pub(super) fn make(&self, name: &str, wanted: &Wanted) -> Result<(), DriverError> {
         let what = format!("make the fileset {name}");
         let mark = Mark::of(wanted.id);
         match self.change(&what, Method::POST, &["filesets"], Some(&wire::make(name, wanted, &self.inode_space)))? {
@@ -80,14 +80,14 @@ impl Management {
         }
         let made = self.shown(&what, FILESETS, || self.fileset(name))?;
         if made.mark() != Some(mark) {
-            return Err(Fault::Conflict(format!(
+            return Err(DriverError::Conflict(format!(
                 "a fileset {name} is there, whose comment does not say that it is ours"
             )));
         }
         Ok(())
     }
 
-    pub(super) fn limit(&self, name: &str, limits: Limits) -> Result<(), Fault> {
+    pub(super) fn limit(&self, name: &str, limits: Limits) -> Result<(), DriverError> {
         let what = format!("limit the fileset {name} to {limits}");
         let path: &[&str] =
             if self.filesystem()?.has_quotas_per_fileset() { &["filesets", name, "quotas"] } else { &["quotas"] };
@@ -103,7 +103,7 @@ impl Management {
     }
 
     /// Marks a fileset and gives it a new name, where that is another one.
-    pub(super) fn mark(&self, name: &str, mark: Mark, new_name: &str) -> Result<(), Fault> {
+    pub(super) fn mark(&self, name: &str, mark: Mark, new_name: &str) -> Result<(), DriverError> {
         let what = format!("mark the fileset {name}");
         let mut body = json!({ "comment": mark.to_string() });
         if new_name != name {
@@ -118,18 +118,18 @@ impl Management {
         }
     }
 
-    pub(super) fn make_room(&self, name: &str, inodes: Inodes) -> Result<(), Fault> {
+    pub(super) fn make_room(&self, name: &str, inodes: Inodes) -> Result<(), DriverError> {
         let what = format!("make room in the fileset {name}");
         let body = json!({ "maxNumInodes": inodes.0.to_string() });
         self.put(&what, name, &body, |fileset| fileset.most_inodes().is_some_and(|most| most >= inodes))
     }
 
-    fn put(&self, what: &str, name: &str, body: &Value, done: impl Fn(&Fileset) -> bool) -> Result<(), Fault> {
+    fn put(&self, what: &str, name: &str, body: &Value, done: impl Fn(&Fileset) -> bool) -> Result<(), DriverError> {
         self.change(what, Method::PUT, &["filesets", name], Some(body))?.map_err(|refused| refused.fault(what))?;
         self.shown(what, FILESETS, || Ok(self.fileset(name)?.is_some_and(|fileset| done(&fileset)).then_some(())))
     }
 
-    pub(super) fn link(&self, name: &str, junction: &str) -> Result<(), Fault> {
+    pub(super) fn link(&self, name: &str, junction: &str) -> Result<(), DriverError> {
         let what = format!("link the fileset {name}");
         let path = ["filesets", name, "link"];
         let outcome = self.change(&what, Method::POST, &path, Some(&json!({ "path": junction })))?;
@@ -142,7 +142,7 @@ impl Management {
     }
 
     /// Never by force: that would take files away from those who have them open.
-    pub(super) fn unlink(&self, name: &str) -> Result<(), Fault> {
+    pub(super) fn unlink(&self, name: &str) -> Result<(), DriverError> {
         let what = format!("unlink the fileset {name}");
         let outcome = self.change(&what, Method::DELETE, &["filesets", name, "link"], None)?;
         let unlinked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction().is_none()).map(drop));
@@ -156,13 +156,13 @@ impl Management {
                 } else {
                     ""
                 };
-                Fault::unclear(format!("{what}: {open}Storage Scale says: {}", refused.0))
+                DriverError::unclear(format!("{what}: {open}Storage Scale says: {}", refused.0))
             }),
         }
     }
 
     /// Whether Storage Scale would delete this one of all filesets, and no other data go with it.
-    pub(super) fn can_be_deleted(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), Fault> {
+    pub(super) fn can_be_deleted(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), DriverError> {
         let name = fileset.name();
         let names = |filesets: Vec<&Fileset>| filesets.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
         if let Some(junction) = fileset.junction() {
@@ -171,7 +171,7 @@ impl Management {
             };
             let below: Vec<_> = all.iter().filter(is_below).collect();
             if !below.is_empty() {
-                return Err(Fault::Conflict(format!(
+                return Err(DriverError::Conflict(format!(
                     "other filesets are linked below the fileset {name} ({}): unlink them, or link them elsewhere",
                     names(below)
                 )));
@@ -182,7 +182,7 @@ impl Management {
         }
         let dependent: Vec<_> = all.iter().filter(|it| it.depends_on(fileset)).collect();
         if !dependent.is_empty() {
-            return Err(Fault::Conflict(format!(
+            return Err(DriverError::Conflict(format!(
                 "Storage Scale does not delete the fileset {name} while other filesets use its inode space ({}): delete \
                  these first",
                 names(dependent)
@@ -201,7 +201,7 @@ impl Management {
         }
         let snapshots: Vec<_> = snapshots.iter().map(|snapshot| rest::quoted(&snapshot.name)).collect();
         let list = snapshots.join(", ");
-        Err(Fault::Conflict(format!(
+        Err(DriverError::Conflict(format!(
             "Storage Scale does not delete the fileset {name} while it has snapshots ({list}): delete them first \
              (`mmdelsnapshot {} {name}:NAME`)",
             self.filesystem
@@ -209,12 +209,12 @@ impl Management {
     }
 
     /// Deletes an unlinked fileset and all that is in it, if it is still the one with this mark.
-    pub(super) fn delete(&self, name: &str, mark: Mark) -> Result<(), Fault> {
+    pub(super) fn delete(&self, name: &str, mark: Mark) -> Result<(), DriverError> {
         let what = format!("delete the fileset {name}");
         match self.fileset(name)? {
             None => return Ok(()),
             Some(fileset) if fileset.mark() == Some(mark) && fileset.junction().is_none() => {}
-            Some(_) => return Err(Fault::Conflict(format!("the fileset {name} is not in the trash any more"))),
+            Some(_) => return Err(DriverError::Conflict(format!("the fileset {name} is not in the trash any more"))),
         }
         let outcome = self.change(&what, Method::DELETE, &["filesets", name], None)?;
         let gone = || Ok(self.fileset(name)?.is_none().then_some(()));
@@ -225,7 +225,7 @@ impl Management {
     }
 
     /// One fileset, which may be absent; a fault says nothing about it.
-    fn fileset(&self, name: &str) -> Result<Option<Fileset>, Fault> {
+    fn fileset(&self, name: &str) -> Result<Option<Fileset>, DriverError> {
         let what = format!("look at the fileset {name}");
         let answer = self.ask(&what, Method::GET, &["filesets", name], &[("fields", ":all:")], None)?;
         if answer.status.is_client_error() {
@@ -242,7 +242,7 @@ impl Management {
         of: &str,
         query: &[(&str, &str)],
         rows: impl Fn(Page) -> Vec<T>,
-    ) -> Result<Vec<T>, Fault> {
+    ) -> Result<Vec<T>, DriverError> {
         let (mut all, mut last) = (Vec::new(), None::<u64>);
         for _ in 0..PAGES {
             let from = last.map(|last| last.to_string());
@@ -257,11 +257,16 @@ impl Management {
                 Some(next) => last = Some(next),
             }
         }
-        Err(Fault::unclear(format!("{what}: the pages of the list have no end")))
+        Err(DriverError::unclear(format!("{what}: the pages of the list have no end")))
     }
 
     /// Looks again and again until what was done is shown; the server is asked once to renew what it shows.
-    fn shown<T>(&self, what: &str, of: &str, look: impl Fn() -> Result<Option<T>, Fault>) -> Result<T, Fault> {
+    fn shown<T>(
+        &self,
+        what: &str,
+        of: &str,
+        look: impl Fn() -> Result<Option<T>, DriverError>,
+    ) -> Result<T, DriverError> {
         let began = Instant::now();
         let mut asked = false;
         for pause in self.rest.pace.pauses() {
@@ -276,7 +281,7 @@ impl Management {
             }
             std::thread::sleep(pause);
         }
-        Err(Fault::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
+        Err(DriverError::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
     }
 
     /// Asks the server to renew what it shows. Whether it takes this or not, what it shows decides.
@@ -292,14 +297,14 @@ impl Management {
         method: Method,
         path: &[&str],
         body: Option<&Value>,
-    ) -> Result<Result<(), Refused>, Fault> {
+    ) -> Result<Result<(), Refused>, DriverError> {
         let answer = self.ask(what, method, path, &[], body)?;
         if answer.status.is_client_error() {
             return refusal(what, &answer).map(Err);
         }
         let changed: Changed = fine(what, &answer)?;
         let Some(job) = changed.jobs.first().map(|job| job.id.to_string()) else {
-            return Err(Fault::unclear(format!("{what}: taken, but no job was named")));
+            return Err(DriverError::unclear(format!("{what}: taken, but no job was named")));
         };
         let began = Instant::now();
         for pause in self.rest.pace.pauses() {
@@ -315,7 +320,7 @@ impl Management {
             }
             std::thread::sleep(pause);
         }
-        Err(Fault::unclear(format!("{what}: the job {job} does not come to its end")))
+        Err(DriverError::unclear(format!("{what}: the job {job} does not come to its end")))
     }
 
     fn ask(
@@ -325,7 +330,7 @@ impl Management {
         below: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, DriverError> {
         self.ask_of(what, method, &[&["filesystems", &*self.filesystem], below].concat(), query, body)
     }
 
@@ -336,7 +341,7 @@ impl Management {
         below: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, DriverError> {
         self.guard.check()?;
         let path = [&["scalemgmt", "v2"], below].concat();
         let ask = Ask { method, path: &path, query, body, authorization: Some(&self.authorization) };
@@ -349,7 +354,7 @@ impl Management {
 }
 
 /// What a good answer says.
-fn fine<T: serde::de::DeserializeOwned>(what: &str, answer: &Answer) -> Result<T, Fault> {
+fn fine<T: serde::de::DeserializeOwned>(what: &str, answer: &Answer) -> Result<T, DriverError> {
     match answer.status {
         status if status.is_success() => answer.json(what),
         _ => Err(refusal(what, answer)?.fault(what)),
@@ -357,10 +362,10 @@ fn fine<T: serde::de::DeserializeOwned>(what: &str, answer: &Answer) -> Result<T
 }
 
 /// What a refusal says.
-fn refusal(what: &str, answer: &Answer) -> Result<Refused, Fault> {
+fn refusal(what: &str, answer: &Answer) -> Result<Refused, DriverError> {
     match answer.status {
-        StatusCode::UNAUTHORIZED => Err(Fault::unclear(format!("{what}: {WRONG_PASSWORD}"))),
-        StatusCode::FORBIDDEN => Err(Fault::unclear(format!(
+        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!("{what}: {WRONG_PASSWORD}"))),
+        StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
             "{what}: `user` may not do this (403). Either it lacks the role StorageAdmin: give it that role. Or it is locked \
              after wrong passwords: unlock it, and correct `password`"
         ))),

@@ -26,7 +26,7 @@ use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, Fault, Marked, Present, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
 
 mod calls;
 #[cfg(any(test, feature = "simulated"))]
@@ -127,7 +127,7 @@ impl Scale {
         format!("{}/{place}", self.root)
     }
 
-    fn survey(&self) -> Result<Survey, Fault> {
+    fn survey(&self) -> Result<Survey, DriverError> {
         Ok(Survey { filesets: self.management.filesets()?, quotas: self.management.quotas()? })
     }
 
@@ -144,7 +144,7 @@ impl Scale {
         }
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, DriverError> {
         let junction = self.junction(&wanted.place);
         if let Some((fileset, mark)) = survey.of(wanted)? {
             if let Some(since) = trashed_since(fileset, mark) {
@@ -181,9 +181,15 @@ impl Scale {
         }
     }
 
-    fn present(&self, survey: &Survey, root: BorrowedFd<'_>, it: &Fileset, place: &Place) -> Result<Present, Fault> {
+    fn present(
+        &self,
+        survey: &Survey,
+        root: BorrowedFd<'_>,
+        it: &Fileset,
+        place: &Place,
+    ) -> Result<Present, DriverError> {
         let Found::Directory { uid, gid, mode } = mount::look(root, &place.to_string())? else {
-            return Err(Fault::unclear(format!(
+            return Err(DriverError::unclear(format!(
                 "the fileset {} is linked at {}, but {place} is not seen below `mount`: is that `root`?",
                 it.name(),
                 self.junction(place)
@@ -195,18 +201,18 @@ impl Scale {
     }
 
     /// The resource's fileset: in the trash, at its place, or begun and not linked yet.
-    fn ours<'a>(&self, survey: &'a Survey, wanted: &Wanted) -> Result<Option<(&'a Fileset, Mark)>, Fault> {
+    fn ours<'a>(&self, survey: &'a Survey, wanted: &Wanted) -> Result<Option<(&'a Fileset, Mark)>, DriverError> {
         let junction = self.junction(&wanted.place);
         match (survey.of(wanted)?, survey.at(&junction)) {
-            (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => {
-                Err(Fault::Conflict(format!("the fileset {} of this resource is linked elsewhere", fileset.name())))
-            }
+            (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => Err(
+                DriverError::Conflict(format!("the fileset {} of this resource is linked elsewhere", fileset.name())),
+            ),
             (Some((fileset, mark)), _) if mark.retired.is_some() && fileset.junction().is_none() => {
                 Ok(Some((fileset, mark)))
             }
             (Some((fileset, mark)), None) => Ok(Some((fileset, mark))),
             (Some((fileset, mark)), Some(there)) if fileset.name() == there.name() => Ok(Some((fileset, mark))),
-            (_, Some(there)) => Err(Fault::Conflict(match there.mark() {
+            (_, Some(there)) => Err(DriverError::Conflict(match there.mark() {
                 Some(mark) => self.in_the_way(there, mark),
                 None => format!("the fileset {} at {junction} is not this resource's", there.name()),
             })),
@@ -215,7 +221,13 @@ impl Scale {
     }
 
     /// Makes a fileset that is there fit for use: out of the trash, with room for its inodes. Returns its name then.
-    fn use_again(&self, fileset: &Fileset, mark: Mark, wanted: &Wanted, before: Before<'_>) -> Result<String, Fault> {
+    fn use_again(
+        &self,
+        fileset: &Fileset,
+        mark: Mark,
+        wanted: &Wanted,
+        before: Before<'_>,
+    ) -> Result<String, DriverError> {
         let mut name = fileset.name().to_owned();
         if mark.retired.is_some() {
             before(&format!("mark the fileset {name} as in use"))?;
@@ -231,26 +243,31 @@ impl Scale {
     }
 
     /// Makes the fileset, or makes the one that is there as wanted; one in the trash only where it is brought back.
-    fn bring(&self, wanted: &Wanted, restores: bool, before: Before<'_>) -> Result<(), Fault> {
+    fn bring(&self, wanted: &Wanted, restores: bool, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let found = self.ours(&survey, wanted)?;
         if found.is_none_or(|(fileset, _)| fileset.junction().is_none()) {
-            survey.above(&self.junction(&wanted.place), wanted).map_or(Ok(()), |why| Err(Fault::Conflict(why)))?;
+            survey
+                .above(&self.junction(&wanted.place), wanted)
+                .map_or(Ok(()), |why| Err(DriverError::Conflict(why)))?;
         }
         let (name, held, linked) = if let Some((fileset, mark)) = found {
             if mark.claimed {
                 return Err(storage_driver::being_purged());
             }
             if !restores && trashed_since(fileset, mark).is_some() {
-                return Err(Fault::Conflict(format!("the fileset {} is in the trash; restore it", fileset.name())));
+                return Err(DriverError::Conflict(format!(
+                    "the fileset {} is in the trash; restore it",
+                    fileset.name()
+                )));
             }
             let held = survey.quota(fileset.name())?.and_then(Quota::limits);
             (self.use_again(fileset, mark, wanted, before)?, held, fileset.junction().is_some())
         } else {
             let name = Fileset::name_for(wanted.id);
             if mount::look(root.as_fd(), &wanted.place.to_string())? != Found::Nothing {
-                return Err(Fault::Conflict(format!("at {} is something that is no fileset", wanted.place)));
+                return Err(DriverError::Conflict(format!("at {} is something that is no fileset", wanted.place)));
             }
             before(&format!("make the fileset {name}"))?;
             self.management.make(&name, wanted)?;
@@ -265,16 +282,16 @@ impl Scale {
 
     /// A directory is where an unlinked fileset of ours belongs: somebody made it, or, and this will pass, the fileset is
     /// linked and the server does not show it yet.
-    fn linked_or_taken(&self, name: &str, place: &Place) -> Fault {
+    fn linked_or_taken(&self, name: &str, place: &Place) -> DriverError {
         self.management.renew(calls::FILESETS);
-        Fault::unclear(format!(
+        DriverError::unclear(format!(
             "at {place} is a directory, while the fileset {name} is shown as unlinked: either that is out of date, or \
              somebody made the directory, and has to move it away"
         ))
     }
 
     /// What is in the trash, claimed by a purge or not.
-    fn in_trash(&self, claimed: bool) -> Result<Vec<Trashed>, Fault> {
+    fn in_trash(&self, claimed: bool) -> Result<Vec<Trashed>, DriverError> {
         let filesets = self.management.filesets()?;
         let trashed = |fileset: &Fileset| {
             let mark = fileset.mark().filter(|mark| mark.claimed == claimed)?;
@@ -283,7 +300,7 @@ impl Scale {
         Ok(filesets.iter().filter_map(trashed).collect())
     }
 
-    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
+    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), DriverError> {
         if held == Some(limits) {
             return Ok(());
         }
@@ -292,11 +309,11 @@ impl Scale {
     }
 
     /// Links the fileset at the place, which must be free.
-    fn link(&self, root: BorrowedFd<'_>, name: &str, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn link(&self, root: BorrowedFd<'_>, name: &str, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         match mount::look(root, &wanted.place.to_string())? {
             Found::Nothing => {}
             Found::Directory { .. } => return Err(self.linked_or_taken(name, &wanted.place)),
-            Found::Other => return Err(Fault::Conflict(format!("at {} is no directory", wanted.place))),
+            Found::Other => return Err(DriverError::Conflict(format!("at {} is no directory", wanted.place))),
         }
         mount::make_parents(root, wanted, before)?;
         let junction = self.junction(&wanted.place);
@@ -323,11 +340,11 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(&self, wanted: &Wanted) -> Result<Option<(&Fileset, Mark)>, Fault> {
+    fn of(&self, wanted: &Wanted) -> Result<Option<(&Fileset, Mark)>, DriverError> {
         let marked = |it| Fileset::mark(it).filter(|mark| mark.id == wanted.id).map(|mark| (it, mark));
         let mut marked = self.filesets.iter().filter_map(marked);
         match (marked.next(), marked.next()) {
-            (Some((one, _)), Some((two, _))) => Err(Fault::Conflict(format!(
+            (Some((one, _)), Some((two, _))) => Err(DriverError::Conflict(format!(
                 "the comments of two filesets, {} and {}, hold the UUID {}",
                 one.name(),
                 two.name(),
@@ -338,11 +355,13 @@ impl Survey {
     }
 
     /// The quota of the fileset with this name; a fault where it cannot be read.
-    fn quota(&self, name: &str) -> Result<Option<&Quota>, Fault> {
+    fn quota(&self, name: &str) -> Result<Option<&Quota>, DriverError> {
         match self.quotas.get(name) {
             None => Ok(None),
             Some(Ok(quota)) => Ok(Some(quota)),
-            Some(Err(why)) => Err(Fault::unclear(format!("the quota of the fileset {name} cannot be read: {why}"))),
+            Some(Err(why)) => {
+                Err(DriverError::unclear(format!("the quota of the fileset {name} cannot be read: {why}")))
+            }
         }
     }
 
@@ -357,14 +376,14 @@ impl Survey {
     }
 
     /// A conflict where another resource's fileset is linked below a junction.
-    fn below(&self, junction: &str, wanted: &Wanted) -> Result<(), Fault> {
+    fn below(&self, junction: &str, wanted: &Wanted) -> Result<(), DriverError> {
         let is_below = |at: &str| at.strip_prefix(junction).is_some_and(|below| below.starts_with('/'));
         let other = self.filesets.iter().find(|fileset| {
             fileset.junction().is_some_and(is_below) && fileset.mark().is_some_and(|mark| mark.id != wanted.id)
         });
         other.map_or(Ok(()), |other| {
             let name = other.name();
-            Err(Fault::Conflict(format!(
+            Err(DriverError::Conflict(format!(
                 "the fileset {name} of another resource is linked below {junction}: move it first"
             )))
         })
@@ -376,20 +395,20 @@ impl Survey {
 }
 
 impl Driver for Scale {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         self.mount.root()?;
-        self.management.filesystem()?.judge(self.block, &self.root).map_err(Fault::unclear)
+        self.management.filesystem()?.judge(self.block, &self.root).map_err(DriverError::unclear)
     }
 
     fn held_as(&self, limits: Limits) -> Limits {
         limits.in_blocks_of(self.block)
     }
 
-    fn is_free(&self, _: u32) -> Result<bool, Fault> {
+    fn is_free(&self, _: u32) -> Result<bool, DriverError> {
         Ok(true)
     }
 
-    fn inspect(&self, _: &[Place]) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, _: &[Place]) -> Vec<Result<String, DriverError>> {
         let mut found = Vec::new();
         match self.management.filesystem() {
             Ok(filesystem) if filesystem.has_quotas_per_fileset() => found.push(Ok(format!(
@@ -407,18 +426,18 @@ impl Driver for Scale {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         match self.mount.root().and_then(|root| Ok((root, self.survey()?))) {
             Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
             Err(fault) => storage_driver::same_for_all(&fault, wanted.len()),
         }
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         self.in_trash(false)
     }
 
-    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, DriverError> {
         let filesets = self.management.filesets()?;
         let marked = |fileset: &Fileset| {
             let mark = fileset.mark().filter(|mark| trashed_since(fileset, *mark).is_none())?;
@@ -431,7 +450,7 @@ impl Driver for Scale {
         Ok(marked)
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         let survey = match self.survey() {
             Ok(survey) => survey,
             Err(fault) => return storage_driver::same_for_all(&fault, trashed.len()),
@@ -444,15 +463,15 @@ impl Driver for Scale {
         trashed.iter().map(one).collect()
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         self.in_trash(true)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         self.bring(wanted, false, before)
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let Some((fileset, mark)) = self.ours(&survey, wanted)? else { return Ok(()) };
@@ -466,7 +485,7 @@ impl Driver for Scale {
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
             let Some(quota) = survey.quota(name)? else {
-                return Err(Fault::unclear(format!(
+                return Err(DriverError::unclear(format!(
                     "what the fileset {name} uses is not known: is its quota accounted?"
                 )));
             };
@@ -488,7 +507,7 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         if let Some((fileset, mark)) = self.ours(&survey, wanted)?
@@ -498,28 +517,32 @@ impl Driver for Scale {
                 return Err(storage_driver::being_purged());
             }
             if let Some(other) = survey.at(&self.junction(&wanted.place)) {
-                return Err(Fault::Conflict(format!("the fileset {} is in its place", other.name())));
+                return Err(DriverError::Conflict(format!("the fileset {} is in its place", other.name())));
             }
-            survey.above(&self.junction(&wanted.place), wanted).map_or(Ok(()), |why| Err(Fault::Conflict(why)))?;
+            survey
+                .above(&self.junction(&wanted.place), wanted)
+                .map_or(Ok(()), |why| Err(DriverError::Conflict(why)))?;
             self.link(root.as_fd(), fileset.name(), wanted, before)?;
         }
         self.bring(wanted, true, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let survey = self.survey()?;
         let junction = self.junction(&wanted.place);
         let Some(there) = survey.at(&junction) else {
-            return Err(Fault::Conflict(format!("at {junction} is no fileset, and only a fileset can be adopted")));
+            return Err(DriverError::Conflict(format!(
+                "at {junction} is no fileset, and only a fileset can be adopted"
+            )));
         };
         if let Some((fileset, _)) = survey.of(wanted)?
             && fileset.name() != there.name()
         {
-            return Err(Fault::Conflict(format!("this resource has a fileset already: {}", fileset.name())));
+            return Err(DriverError::Conflict(format!("this resource has a fileset already: {}", fileset.name())));
         }
         match there.mark() {
             Some(mark) if mark.id == wanted.id => Ok(()),
-            Some(mark) => Err(Fault::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
+            Some(mark) => Err(DriverError::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
             None => {
                 before(&format!("mark the fileset {}", there.name()))?;
                 self.management.mark(there.name(), Mark::of(wanted.id), there.name())
@@ -527,7 +550,7 @@ impl Driver for Scale {
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
         let filesets = self.management.filesets()?;
         for fileset in in_trash_as(&filesets, mark) {
@@ -539,7 +562,7 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.claim(trashed, project, before)?;
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: true };
         let filesets = self.management.filesets()?;
@@ -557,7 +580,7 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
         let survey = match self.survey() {
             Ok(survey) => survey,
             Err(fault) => return storage_driver::same_for_all(&fault, wanted.len()),
@@ -570,7 +593,7 @@ impl Driver for Scale {
             let Some((fileset, _)) = survey.of(wanted)?.filter(is_in_use) else { return Ok(None) };
             match survey.quota(fileset.name())? {
                 Some(quota) => Ok(Some(quota.usage())),
-                None => Err(Fault::unclear(format!("what the fileset {} uses is not known", fileset.name()))),
+                None => Err(DriverError::unclear(format!("what the fileset {} uses is not known", fileset.name()))),
             }
         };
         wanted.iter().map(one).collect()

@@ -14,7 +14,7 @@ fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
-fn go(_: &str) -> Result<(), Fault> {
+fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -46,7 +46,7 @@ fn a_lost_answer_makes_no_second_fileset() {
     let scale = scale(&simulated);
     let wanted = bench(&scale, &|_| {}).wanted(1);
     simulated.world().loses_next = true;
-    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Passing { .. })));
+    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Passing { .. })));
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
     assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Absent);
@@ -85,12 +85,12 @@ fn a_link_that_is_not_shown_yet_is_no_conflict() {
         simulated.world().loses_next = what.starts_with("link ");
         Ok(())
     };
-    assert!(matches!(scale.ensure(&wanted, &lose_link), Err(Fault::Passing { .. })));
+    assert!(matches!(scale.ensure(&wanted, &lose_link), Err(DriverError::Passing { .. })));
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Passing { .. })), "what is shown is out of date");
+    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Passing { .. })), "what is shown is out of date");
     simulated.world().shown.get_mut(&Fileset::name_for(wanted.id)).unwrap().junction = None;
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.observe(&[&wanted]).remove(0), Err(Fault::Passing { .. })));
+    assert!(matches!(scale.observe(&[&wanted]).remove(0), Err(DriverError::Passing { .. })));
     scale.ensure(&wanted, &go).unwrap();
     assert!(bench.is_as_wanted(&wanted));
 }
@@ -104,7 +104,7 @@ fn nobody_is_thrown_out_of_a_fileset() {
     simulated.world().busy = true;
     let fault = scale.retire(&wanted, 5, &go).unwrap_err();
     let said = fault.to_string();
-    assert!(matches!(fault, Fault::Passing { .. }) && said.contains("resource busy"), "{said}");
+    assert!(matches!(fault, DriverError::Passing { .. }) && said.contains("resource busy"), "{said}");
     assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
     let Seen::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
@@ -162,8 +162,8 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     // Its path is taken: the next resource on it is held, with the remedy.
     let Seen::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
     assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
-    assert!(matches!(scale.ensure(&new, &go), Err(Fault::Conflict(said)) if said == why));
-    assert!(matches!(scale.ensure(&old, &go), Err(Fault::Conflict(_))), "it is to be restored");
+    assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(said)) if said == why));
+    assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it is to be restored");
     scale.restore(&old, &go).unwrap();
     assert!(bench.is_as_wanted(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
     // Once a person has unlinked it, the path is free.
@@ -211,7 +211,7 @@ fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     let (name, trashed) = (format!("trash-{}", Fileset::name_for(wanted.id)), Trashed { id: wanted.id, since: 5 });
     let refused = |word: &str| {
         let fault = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
-        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(word)), "{fault}");
+        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(word)), "{fault}");
         assert!(simulated.world().fileset(&name).junction.is_some());
     };
     simulated.world().edit(&name, |it| it.snapshots = vec!["daily", "weekly"]);
@@ -273,7 +273,7 @@ fn a_path_in_the_trash_can_be_had_by_another() {
     scale.ensure(&new, &go).unwrap();
     assert!(bench.is_as_wanted(&new));
     scale.retire(&old, 6, &go).unwrap();
-    assert!(matches!(scale.restore(&old, &go), Err(Fault::Conflict(_))), "the place is taken");
+    assert!(matches!(scale.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
     assert!(bench.is_as_wanted(&new));
     assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
 }
@@ -289,8 +289,8 @@ fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
     std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
     for wanted in [&directory, &link] {
         assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Seen::Obstructed(_)));
-        assert!(matches!(scale.ensure(wanted, &go), Err(Fault::Conflict(_))));
-        assert!(matches!(scale.adopt(wanted, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(scale.ensure(wanted, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(scale.adopt(wanted, &go), Err(DriverError::Conflict(_))));
     }
     assert!(simulated.world().names().is_empty(), "nothing was made aside");
 }
@@ -301,7 +301,7 @@ fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
     let scale = scale(&simulated);
     let wanted = bench(&scale, &|_| {}).wanted(1);
     simulated.world().put(&Fileset::name_for(wanted.id), "somebody else's", "elsewhere");
-    assert!(matches!(scale.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
 }
 
 #[test]

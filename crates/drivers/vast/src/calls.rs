@@ -12,7 +12,7 @@ use super::Settings;
 use super::wire::{self, Login, Quota, Refusal, Rows};
 use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
 use storage_driver::credential::CredentialGuard;
-use storage_driver::{Fault, Wanted};
+use storage_driver::{DriverError, Wanted};
 
 /// Rows on a page of a list.
 const ROWS: &str = "1000";
@@ -61,7 +61,7 @@ impl Management {
     }
 
     /// All quotas of the tenant, or a fault.
-    pub(super) fn quotas(&self) -> Result<Vec<Quota>, Fault> {
+    pub(super) fn quotas(&self) -> Result<Vec<Quota>, DriverError> {
         let what = "list the quotas";
         let mut quotas = Vec::<Value>::new();
         for page in 1..=PAGES {
@@ -77,31 +77,33 @@ impl Management {
                     quotas.extend(results);
                     if quotas.len() != count {
                         let got = quotas.len();
-                        return Err(Fault::unclear(format!("{what}: {got} of {count} came; they changed on the way")));
+                        return Err(DriverError::unclear(format!(
+                            "{what}: {got} of {count} came; they changed on the way"
+                        )));
                     }
                 }
             }
             let quotas = quotas.iter().map(Quota::read).collect::<Result<Vec<_>, _>>();
-            let mut quotas = quotas.map_err(|why| Fault::unclear(format!("{what}: {why}")))?;
+            let mut quotas = quotas.map_err(|why| DriverError::unclear(format!("{what}: {why}")))?;
             quotas.retain(|quota| quota.is_of(self.tenant));
             return Ok(quotas);
         }
-        Err(Fault::unclear(format!("{what}: the pages of the list have no end")))
+        Err(DriverError::unclear(format!("{what}: the pages of the list have no end")))
     }
 
-    pub(super) fn make(&self, path: &str, inode: u64, wanted: &Wanted) -> Result<(), Fault> {
+    pub(super) fn make(&self, path: &str, inode: u64, wanted: &Wanted) -> Result<(), DriverError> {
         let what = format!("make the quota of {path}");
         let body = wire::make(path, inode, self.tenant, wanted);
         fine(&what, &self.ask(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
     }
 
-    pub(super) fn change(&self, id: u64, body: &Value) -> Result<(), Fault> {
+    pub(super) fn change(&self, id: u64, body: &Value) -> Result<(), DriverError> {
         let what = format!("change the quota {id}");
         fine(&what, &self.ask(&what, &Method::PATCH, &[&id.to_string()], &[], Some(body))?).map(drop)
     }
 
     /// One that is gone already is as good.
-    pub(super) fn delete(&self, id: u64) -> Result<(), Fault> {
+    pub(super) fn delete(&self, id: u64) -> Result<(), DriverError> {
         let what = format!("delete the quota {id}");
         let answer = self.ask(&what, &Method::DELETE, &[&id.to_string()], &[], None)?;
         if answer.status == StatusCode::NOT_FOUND { Ok(()) } else { fine(&what, &answer).map(drop) }
@@ -114,7 +116,7 @@ impl Management {
         below: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, DriverError> {
         // The interface wants a slash at the end.
         let path = [&["api", "quotas"], below, &[""]].concat();
         let mut renewed = false;
@@ -139,7 +141,7 @@ impl Management {
         }
     }
 
-    fn authorization(&self) -> Result<HeaderValue, Fault> {
+    fn authorization(&self) -> Result<HeaderValue, DriverError> {
         self.guard.check()?;
         let (user, password, token) = match &self.credential {
             Credential::Token(token) => return Ok(token.clone()),
@@ -161,7 +163,7 @@ impl Management {
         }
         let login: Login = fine(what, &answer)?.json(what)?;
         let token = rest::secret("Bearer", &login.access.into(), "password");
-        let token = token.map_err(|_| Fault::unclear(format!("{what}: the token that VAST gives is none")))?;
+        let token = token.map_err(|_| DriverError::unclear(format!("{what}: the token that VAST gives is none")))?;
         *held = Some(token.clone());
         Ok(token)
     }
@@ -172,19 +174,19 @@ fn lock(token: &Mutex<Option<HeaderValue>>) -> MutexGuard<'_, Option<HeaderValue
 }
 
 /// A good answer, or what a refusal says.
-fn fine<'a>(what: &str, answer: &'a Answer) -> Result<&'a Answer, Fault> {
+fn fine<'a>(what: &str, answer: &'a Answer) -> Result<&'a Answer, DriverError> {
     match answer.status {
         status if status.is_success() => Ok(answer),
-        StatusCode::UNAUTHORIZED => {
-            Err(Fault::unclear(format!("{what}: VAST refuses it (401): correct `token`, or `user` and `password`")))
-        }
-        StatusCode::FORBIDDEN => Err(Fault::unclear(format!(
+        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!(
+            "{what}: VAST refuses it (401): correct `token`, or `user` and `password`"
+        ))),
+        StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
             "{what}: VAST refuses it (403). Either the manager's role does not permit to see and change quotas: give it one \
              that does. Or the manager is locked after wrong passwords, or `token` is over: unlock it, or make a new token"
         ))),
         status => {
             let said = answer.json(what).map(|Refusal { detail }| rest::quoted(&detail));
-            Err(Fault::unclear(format!("{what}: VAST says: {}", said.unwrap_or_else(|_| status.to_string()))))
+            Err(DriverError::unclear(format!("{what}: VAST says: {}", said.unwrap_or_else(|_| status.to_string()))))
         }
     }
 }

@@ -9,7 +9,7 @@ use driver_posix::mount::{names, open};
 use driver_posix::tree::handle::only_root;
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, Fault, Wanted};
+use storage_driver::{Before, DriverError, Wanted};
 
 /// What is found at a place.
 pub(super) enum Found {
@@ -25,13 +25,13 @@ pub(super) struct Held {
     stat: Stat,
 }
 
-pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, Fault> {
+pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, DriverError> {
     let opened = open(root, &place.to_string());
     match opened.and_then(|handle| rustix::fs::fstat(&handle).map(|stat| (handle, stat))) {
         Ok((handle, stat)) => Ok(Found::Directory(Held { handle, place: place.clone(), stat })),
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(Fault::passing(format!("{place} cannot be looked at"), error)),
+        Err(error) => Err(DriverError::passing(format!("{place} cannot be looked at"), error)),
     }
 }
 
@@ -49,24 +49,24 @@ impl Held {
     }
 
     /// Whether it is this program's user's, and holds nothing.
-    pub(super) fn is_new(&self) -> Result<bool, Fault> {
+    pub(super) fn is_new(&self) -> Result<bool, DriverError> {
         if self.stat.st_uid != rustix::process::geteuid().as_raw() {
             return Ok(false);
         }
         let names = names(self.handle.as_fd());
         names
             .map(|names| names.is_empty())
-            .map_err(|error| Fault::passing(format!("{} cannot be read", self.place), error))
+            .map_err(|error| DriverError::passing(format!("{} cannot be read", self.place), error))
     }
 
     /// Whether it is one that was begun here and holds nothing: new, and closed.
-    pub(super) fn is_begun(&self) -> Result<bool, Fault> {
+    pub(super) fn is_begun(&self) -> Result<bool, DriverError> {
         // The directory above may hand down its set-group-ID bit.
         Ok(self.mode().0 & 0o5077 == 0 && self.is_new()?)
     }
 
     /// Gives it its owner, group and mode; tells `before` where that changes something.
-    pub(super) fn give(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    pub(super) fn give(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let owner = (wanted.uid, wanted.gid);
         if owner != self.owner() {
             before(&format!("owner {}, group {} of {}", owner.0, owner.1, self.place))?;
@@ -78,7 +78,7 @@ impl Held {
     }
 
     /// Gives it a mode; tells `before` where that changes something.
-    pub(super) fn set_mode(&self, mode: Mode, before: Before<'_>) -> Result<(), Fault> {
+    pub(super) fn set_mode(&self, mode: Mode, before: Before<'_>) -> Result<(), DriverError> {
         let there = rustix::fs::fstat(&self.handle).map_err(|error| self.cannot("mode", error))?;
         if there.st_mode & 0o7777 == mode.0 {
             return Ok(());
@@ -87,7 +87,7 @@ impl Held {
         rustix::fs::fchmod(&self.handle, Bits::from_raw_mode(mode.0)).map_err(|error| self.cannot("mode", error))
     }
 
-    fn cannot(&self, what: &str, error: Errno) -> Fault {
+    fn cannot(&self, what: &str, error: Errno) -> DriverError {
         only_root(format!("{} cannot be given its {what}", self.place), "run as root", error)
     }
 }

@@ -32,7 +32,7 @@ use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Before, Driver, Fault, Marked, Mode, Present, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Mode, Present, Seen, Trashed, Wanted};
 
 mod calls;
 mod held;
@@ -125,15 +125,15 @@ impl Vast {
         format!("{}/{place}", self.root)
     }
 
-    fn survey(&self, root: BorrowedFd<'_>) -> Result<Survey, Fault> {
+    fn survey(&self, root: BorrowedFd<'_>) -> Result<Survey, DriverError> {
         let by_id = |trees: Vec<Trashed>| trees.into_iter().map(|trashed| (trashed.id, trashed.since)).collect();
         let [trash, claimed] = trash::list(root)?.map(by_id);
         Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
     }
 
-    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, Fault> {
+    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, DriverError> {
         match survey.prove_trashed(root, wanted.id) {
-            Err(Fault::Conflict(why)) => return Ok(At::Obstructed(why)),
+            Err(DriverError::Conflict(why)) => return Ok(At::Obstructed(why)),
             proved => proved?,
         }
         let path = self.path(&wanted.place);
@@ -172,7 +172,7 @@ impl Vast {
         if !same && held.is_begun()? {
             return Ok(At::Free(Some(held), named));
         }
-        quota.map_or(Ok(()), Quota::judge).map_err(Fault::unclear)?;
+        quota.map_or(Ok(()), Quota::judge).map_err(DriverError::unclear)?;
         let ((uid, gid), mode) = (held.owner(), held.mode());
         let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
         let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
@@ -189,7 +189,7 @@ impl Vast {
         })
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, Fault> {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, DriverError> {
         Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
             (At::Ours(_, present, _), _) => Seen::Ours(present),
             (At::Unmarked(_, present, _), _) => Seen::Unmarked(present),
@@ -209,7 +209,7 @@ impl Vast {
         wanted: &Wanted,
         inode: u64,
         before: Before<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), DriverError> {
         let path = self.path(&wanted.place);
         let left = survey.left_at(&path, wanted);
         // One of this resource that did not come along out of the trash.
@@ -223,7 +223,7 @@ impl Vast {
         }
         before(&format!("quota of {path}: {}", wanted.limits))?;
         self.management.make(&path, inode, wanted).map_err(|fault| match (fault, &survey.above(&path)[..]) {
-            (Fault::Passing { what, source }, above @ [_, ..]) => Fault::Passing {
+            (DriverError::Passing { what, source }, above @ [_, ..]) => DriverError::Passing {
                 what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
                 source,
             },
@@ -232,7 +232,7 @@ impl Vast {
     }
 
     /// Names the quota after this resource and the directory with this inode.
-    fn mark(&self, quota: &Quota, wanted: &Wanted, inode: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn mark(&self, quota: &Quota, wanted: &Wanted, inode: u64, before: Before<'_>) -> Result<(), DriverError> {
         if quota.mark() == Some(wanted.id) && quota.inode() == Some(inode) {
             return Ok(());
         }
@@ -240,7 +240,7 @@ impl Vast {
         self.management.change(quota.id, &wire::mark(wanted.id, inode))
     }
 
-    fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), Fault> {
+    fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), DriverError> {
         if quota.limits() == Some(limits) {
             return Ok(());
         }
@@ -259,7 +259,7 @@ fn named(quotas: &[&Quota]) -> String {
 }
 
 /// Makes the directory with those above, and holds it.
-fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, Fault> {
+fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, DriverError> {
     mount::make_parents(root, wanted, before)?;
     before(&format!("make the directory {}", wanted.place))?;
     mount::make_private(root, &wanted.place)?;
@@ -267,11 +267,11 @@ fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'
         Found::Directory(held) if held.is_new()? => held,
         _ => {
             let what = "is something else than what was made there just now";
-            return Err(Fault::Conflict(format!("at {} {what}", wanted.place)));
+            return Err(DriverError::Conflict(format!("at {} {what}", wanted.place)));
         }
     };
     match survey.other_for(held.inode(), wanted) {
-        Some(other) => Err(Fault::Conflict(moved_here(&wanted.place.to_string(), other))),
+        Some(other) => Err(DriverError::Conflict(moved_here(&wanted.place.to_string(), other))),
         None => Ok(held),
     }
 }
@@ -285,16 +285,16 @@ fn moved_here(path: &str, other: &Quota) -> String {
     )
 }
 
-fn unmarked(wanted: &Wanted, quota: Option<&Quota>) -> Fault {
+fn unmarked(wanted: &Wanted, quota: Option<&Quota>) -> DriverError {
     let ours = quota.filter(|quota| quota.mark() == Some(wanted.id));
-    Fault::Conflict(match ours {
+    DriverError::Conflict(match ours {
         Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", wanted.place),
         None => format!("{} is not ours", wanted.place),
     })
 }
 
 impl Driver for Vast {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         self.mount.root()?;
         self.management.quotas().map(drop)
     }
@@ -303,11 +303,11 @@ impl Driver for Vast {
         limits
     }
 
-    fn is_free(&self, _: u32) -> Result<bool, Fault> {
+    fn is_free(&self, _: u32) -> Result<bool, DriverError> {
         Ok(true)
     }
 
-    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {
         let quotas = match self.management.quotas() {
             Ok(quotas) => quotas,
             Err(fault) => return vec![Err(fault)],
@@ -329,7 +329,7 @@ impl Driver for Vast {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
         match self.mount.root().and_then(surveyed) {
             Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
@@ -337,11 +337,11 @@ impl Driver for Vast {
         }
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         trash::list(self.mount.root()?.as_fd()).map(|[trash, _]| trash)
     }
 
-    fn marked(&self, _: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, _: usize) -> Result<Vec<Marked>, DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         let marked = |quota: &Quota| {
@@ -355,7 +355,7 @@ impl Driver for Vast {
         Ok(marked)
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         let surveyed = self.mount.root().and_then(|root| self.survey(root.as_fd()));
         let survey = match surveyed {
             Ok(survey) => survey,
@@ -365,22 +365,25 @@ impl Driver for Vast {
         trashed.iter().map(one).collect()
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         trash::list(self.mount.root()?.as_fd()).map(|[_, claimed]| claimed)
     }
 
-    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, DriverError> {
         trash::changed(self.mount.root()?.as_fd(), trashed).map(Some)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&wanted.id) {
-            return Err(Fault::Conflict(format!("the directory of {} is in the trash; restore it", wanted.place)));
+            return Err(DriverError::Conflict(format!(
+                "the directory of {} is in the trash; restore it",
+                wanted.place
+            )));
         }
         match self.at(&survey, root.as_fd(), wanted)? {
-            At::Obstructed(why) => Err(Fault::Conflict(why)),
+            At::Obstructed(why) => Err(DriverError::Conflict(why)),
             At::Unmarked(_, _, quota) => Err(unmarked(wanted, quota)),
             At::Ours(held, _, quota) => {
                 self.limit(quota, wanted.limits, before)?;
@@ -400,7 +403,7 @@ impl Driver for Vast {
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&wanted.id) {
@@ -409,12 +412,12 @@ impl Driver for Vast {
         let (held, present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
             At::Ours(held, present, quota) => (held, present, quota),
             At::Free(..) => return Ok(()),
-            At::Obstructed(why) => return Err(Fault::Conflict(why)),
+            At::Obstructed(why) => return Err(DriverError::Conflict(why)),
             At::Unmarked(_, _, quota) => return Err(unmarked(wanted, quota)),
         };
         survey.nothing_nested(&quota.path, wanted.id)?;
         let Some(usage) = present.usage else {
-            return Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)));
+            return Err(DriverError::unclear(format!("what {} uses is not known yet", wanted.place)));
         };
         held.set_mode(Mode(0), before)?;
         self.limit(quota, Limits::frozen_at(usage, 1), before)?;
@@ -425,13 +428,13 @@ impl Driver for Vast {
         put.prove_trashed(root.as_fd(), wanted.id)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if let Some(since) = survey.trash.get(&wanted.id) {
             survey.prove_trashed(root.as_fd(), wanted.id)?;
             if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _)) {
-                return Err(Fault::Conflict(format!("at {} is something that is not ours", wanted.place)));
+                return Err(DriverError::Conflict(format!("at {} is something that is not ours", wanted.place)));
             }
             mount::make_parents(root.as_fd(), wanted, before)?;
             let inode = trash::inode(root.as_fd(), &Trashed { id: wanted.id, since: *since })?;
@@ -449,19 +452,19 @@ impl Driver for Vast {
         self.ensure(wanted, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         match self.at(&survey, root.as_fd(), wanted)? {
             At::Ours(..) => Ok(()),
             At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before),
             At::Unmarked(held, _, Some(quota)) => self.mark(quota, wanted, held.inode(), before),
-            At::Obstructed(why) => Err(Fault::Conflict(why)),
-            At::Free(..) => Err(Fault::Conflict(format!("at {} is nothing to adopt", wanted.place))),
+            At::Obstructed(why) => Err(DriverError::Conflict(why)),
+            At::Free(..) => Err(DriverError::Conflict(format!("at {} is nothing to adopt", wanted.place))),
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
@@ -478,17 +481,17 @@ impl Driver for Vast {
         trash::claim(root.as_fd(), trashed)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.claim(trashed, project, before)?;
         let root = self.mount.root()?;
         before(&format!("delete the tree of {}", trashed.id))?;
         trash::delete(root.as_fd(), trashed, &self.walked)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
-        let used = |(wanted, seen): (&&Wanted, Result<Seen, Fault>)| match seen? {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
+        let used = |(wanted, seen): (&&Wanted, Result<Seen, DriverError>)| match seen? {
             Seen::Ours(Present { usage: None, .. }) => {
-                Err(Fault::unclear(format!("what {} uses is not known yet", wanted.place)))
+                Err(DriverError::unclear(format!("what {} uses is not known yet", wanted.place)))
             }
             Seen::Ours(present) => Ok(present.usage),
             _ => Ok(None),

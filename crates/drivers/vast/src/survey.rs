@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::trash;
 use super::wire::Quota;
-use storage_driver::{Fault, Trashed, Wanted};
+use storage_driver::{DriverError, Trashed, Wanted};
 
 pub(super) struct Survey {
     pub(super) quotas: Vec<Quota>,
@@ -46,11 +46,11 @@ impl Survey {
     }
 
     /// A conflict where another resource's directory lies below a path.
-    pub(super) fn nothing_nested(&self, path: &str, id: Uuid) -> Result<(), Fault> {
+    pub(super) fn nothing_nested(&self, path: &str, id: Uuid) -> Result<(), DriverError> {
         let is_below = |quota: &Quota| quota.path != path && holds(path, &quota.path);
         self.others(id).find(|(quota, _)| is_below(quota)).map_or(Ok(()), |(quota, other)| {
             let below = &quota.path;
-            Err(Fault::Conflict(format!(
+            Err(DriverError::Conflict(format!(
                 "{below} is the directory of another resource, {other}: move it out of {path} first"
             )))
         })
@@ -70,14 +70,14 @@ impl Survey {
 
     /// A conflict where the tree in the trash under this UUID is not the one that its quota is for. Without a quota there
     /// is nothing to compare: it is taken away only after this was asked, and nobody else gets into the trash.
-    pub(super) fn prove_trashed(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), Fault> {
+    pub(super) fn prove_trashed(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), DriverError> {
         let Some(&since) = self.trash.get(&id) else { return Ok(()) };
         let Some(quota) = self.of(id) else { return Ok(()) };
         let inode = trash::inode(root, &Trashed { id, since })?;
         if quota.inode() == Some(inode) {
             return Ok(());
         }
-        Err(Fault::Conflict(format!("in the trash as {id}.{since} is {}", quota.another(inode))))
+        Err(DriverError::Conflict(format!("in the trash as {id}.{since} is {}", quota.another(inode))))
     }
 }
 

@@ -16,7 +16,7 @@ fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
-fn go(_: &str) -> Result<(), Fault> {
+fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -66,7 +66,7 @@ fn half_made_objects_are_brought_to_their_end() {
     // Both, and an answer that was lost.
     let lost = bench.wanted(3);
     simulated.world().loses_next = true;
-    assert!(matches!(vast.ensure(&lost, &go), Err(Fault::Passing { .. })));
+    assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Passing { .. })));
     for wanted in [&bare, &empty] {
         assert_eq!(seen(&vast, wanted), Seen::Absent);
     }
@@ -86,7 +86,7 @@ fn a_closed_directory_that_holds_something_is_nobodys() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::write(path.join("thesis"), "data").unwrap();
     assert!(matches!(seen(&vast, &wanted), Seen::Unmarked(_)));
-    assert!(matches!(vast.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(vast.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_path_in_the_trash_can_be_had_by_another() {
         assert_eq!(seen(&vast, &new), Seen::Absent);
         vast.ensure(&new, &go).unwrap();
         assert!(bench.is_as_wanted(&new));
-        assert!(matches!(vast.restore(&old, &go), Err(Fault::Conflict(_))), "the place is taken");
+        assert!(matches!(vast.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
         assert_eq!(vast.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
         vast.retire(&new, 6, &go).unwrap();
         vast.restore(&old, &go).unwrap();
@@ -152,7 +152,7 @@ fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
     std::fs::write(path.join("file"), "data").unwrap();
     assert!(matches!(seen(&vast, &wanted), Seen::Obstructed(_)));
     for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go)] {
-        assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+        assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
     }
     vast.retire(&wanted, 6, &go).unwrap();
     assert_eq!(vast.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }]);
@@ -170,7 +170,7 @@ fn symlinks_and_other_tenants_quotas_are_left_alone() {
     assert!(bench.is_as_wanted(&first));
     std::os::unix::fs::symlink("project-1", simulated.folder.path().join(link.place.to_string())).unwrap();
     assert!(matches!(seen(&vast, &link), Seen::Obstructed(_)));
-    assert!(matches!(vast.ensure(&link, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(vast.ensure(&link, &go), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn a_row_that_cannot_be_read_concerns_its_own_path_alone_and_is_named() {
     let fault = vast.observe(&[&first]).remove(0).unwrap_err().to_string();
     assert!(fault.contains(&format!("of {ROOT}/{} cannot be read: hard_limit is 1.5", first.place)), "{fault}");
     for fault in [vast.ensure(&first, &go), vast.retire(&first, 5, &go)] {
-        assert!(matches!(fault, Err(Fault::Passing { .. })), "{fault:?}");
+        assert!(matches!(fault, Err(DriverError::Passing { .. })), "{fault:?}");
     }
     assert_eq!(vast.inspect(&[]).iter().filter(|found| found.is_err()).count(), 1);
 }

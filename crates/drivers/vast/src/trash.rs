@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use driver_posix::deletion;
 use driver_posix::mount::{names, open};
 use storage_driver::walked::Walked;
-use storage_driver::{Fault, Trashed, Wanted};
+use storage_driver::{DriverError, Trashed, Wanted};
 
 const TRASH: &str = ".trash";
 
@@ -31,8 +31,8 @@ fn claimed_name(trashed: &Trashed) -> String {
 }
 
 /// Everything in the trash: first what waits there, then what a purge has claimed.
-pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], Fault> {
-    let fault = |error| Fault::passing("the trash cannot be read", error);
+pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], DriverError> {
+    let fault = |error| DriverError::passing("the trash cannot be read", error);
     match open(root, TRASH).and_then(|trash| names(trash.as_fd())) {
         Ok(names) => {
             let claimed = |name: &String| parse(name.strip_prefix(CLAIMED)?);
@@ -44,25 +44,25 @@ pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], Fault> {
 }
 
 /// The inode of a tree in the trash.
-pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Fault> {
+pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, DriverError> {
     stat(root, trashed).map(|stat| stat.st_ino)
 }
 
 /// When a tree in the trash was last changed, by the clock of the storage system.
-pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Fault> {
+pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, DriverError> {
     // Before 1970 is wrong in any case.
     stat(root, trashed).map(|stat| u64::try_from(stat.st_ctime).unwrap_or_default())
 }
 
 /// Trees are closed, perhaps to this program's user, too: it is not opened.
-fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, Fault> {
+fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, DriverError> {
     let stat = open(root, TRASH).and_then(|trash| rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW));
-    stat.map_err(|error| Fault::passing(format!("{} in the trash", name(trashed)), error))
+    stat.map_err(|error| DriverError::passing(format!("{} in the trash", name(trashed)), error))
 }
 
 /// Renames the directory into the trash.
-pub(super) fn put(root: BorrowedFd<'_>, wanted: &Wanted, now: u64) -> Result<(), Fault> {
-    let fault = |error| Fault::passing(format!("{} cannot be put into the trash", wanted.place), error);
+pub(super) fn put(root: BorrowedFd<'_>, wanted: &Wanted, now: u64) -> Result<(), DriverError> {
+    let fault = |error| DriverError::passing(format!("{} cannot be put into the trash", wanted.place), error);
     match rustix::fs::mkdirat(root, TRASH, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(fault(error)),
@@ -74,8 +74,8 @@ pub(super) fn put(root: BorrowedFd<'_>, wanted: &Wanted, now: u64) -> Result<(),
 }
 
 /// Renames the directory from the trash to its place, which is free.
-pub(super) fn take_out(root: BorrowedFd<'_>, wanted: &Wanted, since: u64) -> Result<(), Fault> {
-    let fault = |error| Fault::passing(format!("{} cannot be taken out of the trash", wanted.place), error);
+pub(super) fn take_out(root: BorrowedFd<'_>, wanted: &Wanted, since: u64) -> Result<(), DriverError> {
+    let fault = |error| DriverError::passing(format!("{} cannot be taken out of the trash", wanted.place), error);
     let (trash, above) = (open(root, TRASH).map_err(fault)?, above(root, wanted).map_err(fault)?);
     let name = name(&Trashed { id: wanted.id, since });
     moved(trash.as_fd(), &name, above.as_fd(), wanted.place.name()).map_err(fault)
@@ -92,18 +92,18 @@ fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Resu
 }
 
 /// Renames a tree in the trash, so that nothing but a purge finds it any more.
-pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Fault> {
-    let fault = |error| Fault::passing(format!("{} in the trash cannot be renamed", name(trashed)), error);
+pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), DriverError> {
+    let fault = |error| DriverError::passing(format!("{} in the trash cannot be renamed", name(trashed)), error);
     let trash = open(root, TRASH).map_err(fault)?;
     rustix::fs::renameat(&trash, name(trashed), &trash, claimed_name(trashed)).map_err(fault)?;
     rustix::fs::fsync(&trash).map_err(fault)
 }
 
 /// Deletes a claimed tree for good.
-pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), Fault> {
+pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), DriverError> {
     let trash = match open(root, TRASH) {
         Err(Errno::NOENT) => return Ok(()),
-        trash => trash.map_err(|error| Fault::passing("the trash cannot be read", error))?,
+        trash => trash.map_err(|error| DriverError::passing("the trash cannot be read", error))?,
     };
     // No project IDs here.
     deletion::delete(&trash, &claimed_name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)

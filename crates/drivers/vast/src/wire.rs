@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use driver_rest::{quoted, whole};
 use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
-use storage_driver::{Fault, Wanted};
+use storage_driver::{DriverError, Wanted};
 
 /// A quota object. A limit of `null` or 0 is none.
 #[derive(Debug, Clone)]
@@ -60,10 +60,10 @@ impl Quota {
     }
 
     /// A fault that names what cannot be read.
-    pub(super) fn is_readable(&self) -> Result<(), Fault> {
+    pub(super) fn is_readable(&self) -> Result<(), DriverError> {
         let Some(odd) = &self.odd else { return Ok(()) };
         let (id, name, path) = (self.id, quoted(&self.name), &self.path);
-        Err(Fault::unclear(format!("the quota {id} ({name}) of {path} cannot be read: {odd}; look at it in VMS")))
+        Err(DriverError::unclear(format!("the quota {id} ({name}) of {path} cannot be read: {odd}; look at it in VMS")))
     }
 
     /// Whose it is, and for the directory with which inode: its name, written as names are written here.

@@ -17,7 +17,7 @@ use driver_posix::quotas::declared::Declared;
 use driver_posix::tree::{Rules, Tree};
 use program::Clock;
 use provisioner::document::Document;
-use provisioner::driver::Fault;
+use provisioner::driver::DriverError;
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;
@@ -101,7 +101,7 @@ impl Bench {
         let documents = Mutex::new(documents.into_iter());
         let read = || {
             let next = documents.lock().ok().and_then(|mut documents| documents.next());
-            next.ok_or_else(|| Fault::unclear("no more documents"))
+            next.ok_or_else(|| DriverError::unclear("no more documents"))
         };
         let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
         let tokens = [("capstor".to_owned(), 1)].into();

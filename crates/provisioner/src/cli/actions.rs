@@ -12,7 +12,7 @@ use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
-use crate::driver::{Before, Driver, Fault, Seen};
+use crate::driver::{Before, Driver, DriverError, Seen};
 use crate::pass::{self, Survey};
 use crate::plan::{self, Case, Hold};
 use crate::provisioner::{Provisioner, Session};
@@ -147,7 +147,7 @@ fn choose<'a>(
 }
 
 /// What came of each resource.
-type Results<'a> = Vec<(&'a Case, Result<(), Fault>)>;
+type Results<'a> = Vec<(&'a Case, Result<(), DriverError>)>;
 
 fn carry_out<'a>(session: &mut Session<'_>, decision: Decision, cases: &[&'a Case]) -> Result<Results<'a>, Failure> {
     let mut results = Vec::new();
@@ -223,8 +223,8 @@ impl Decision {
         }
     }
 
-    fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), Fault> {
-        let wanted = case.wanted.as_ref().map_err(|refusal| Fault::unclear(refusal.reason.clone()))?;
+    fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), DriverError> {
+        let wanted = case.wanted.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
         match (self, &case.seen) {
             (Self::Adopt, _) => driver.adopt(wanted, before),
             (Self::Restore { .. }, Ok(Seen::Trashed { .. })) => driver.restore(wanted, before),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, progress};
 use crate::document::Document;
-use crate::driver::{Fault, Marked, Trashed};
+use crate::driver::{DriverError, Marked, Trashed};
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
 use program::error_chain;
@@ -59,7 +59,7 @@ pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -
 }
 
 /// Everything on a system that bears a mark.
-fn of_system(system: &System) -> Result<Vec<Orphan>, Fault> {
+fn of_system(system: &System) -> Result<Vec<Orphan>, DriverError> {
     system.driver.ready()?;
     let orphan = |resource, path, in_trash_since| Orphan { system: system.key.clone(), resource, path, in_trash_since };
     let placed = system.driver.marked(LEVELS)?.into_iter().map(|Marked { id, path }| orphan(id, Some(path), None));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::apply::begin;
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::{Document, Resource, Status};
-use crate::driver::{Fault, Trashed};
+use crate::driver::{DriverError, Trashed};
 use crate::journal::{self, Event, Witness};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
@@ -280,7 +280,7 @@ impl TreeLock {
         }
     }
 
-    fn hold(&self) -> Result<(), Fault> {
+    fn hold(&self) -> Result<(), DriverError> {
         self.lease.hold(&self.name)
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, failure, progress};
 use crate::document::{Resource, Status};
-use crate::driver::{Fault, Seen};
+use crate::driver::{DriverError, Seen};
 use crate::ledger::Ledger;
 use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
 use crate::pass::{Survey, System};
@@ -162,7 +162,7 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
         .map(|(id, it)| (it, id))
         .collect();
     let usages = progress::during(&site.walked, || system.driver.trash_usage(&trash));
-    let one = |((trashed, _), usage): (_, Result<Option<Usage>, Fault>)| {
+    let one = |((trashed, _), usage): (_, Result<Option<Usage>, DriverError>)| {
         let trashed: crate::driver::Trashed = trashed;
         let resource = survey.document.resources.iter().find(|resource| resource.id == trashed.id);
         let usage = known(usage, &format!("{} in the trash of {}", trashed.id, system.key), failed);
@@ -181,7 +181,7 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
 }
 
 /// What is known; a fault is told and counted.
-fn known(usage: Result<Option<Usage>, Fault>, name: &str, failed: &mut usize) -> Option<Usage> {
+fn known(usage: Result<Option<Usage>, DriverError>, name: &str, failed: &mut usize) -> Option<Usage> {
     usage.unwrap_or_else(|fault| {
         out::tell(&format!("{name}: {}", error_chain(&fault)));
         *failed += 1;

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, Fault, Marked, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Seen, Trashed, Wanted};
 
 /// Opens a driver.
-pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, Fault> + Send + Sync>;
+pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, DriverError> + Send + Sync>;
 
 /// A driver with how it is opened.
 pub(crate) struct OnDemand {
@@ -22,7 +22,7 @@ impl OnDemand {
         Self { open, driver: OnceLock::new() }
     }
 
-    fn driver(&self) -> Result<&dyn Driver, Fault> {
+    fn driver(&self) -> Result<&dyn Driver, DriverError> {
         if let Some(driver) = self.driver.get() {
             return Ok(&**driver);
         }
@@ -38,13 +38,13 @@ impl fmt::Debug for OnDemand {
 }
 
 /// The same fault for each that was asked about.
-fn each<T>(wanted: &[&Wanted], fault: &Fault) -> Vec<Result<T, Fault>> {
+fn each<T>(wanted: &[&Wanted], fault: &DriverError) -> Vec<Result<T, DriverError>> {
     let told = program::error_chain(fault);
-    wanted.iter().map(|_| Err(Fault::unclear(told.clone()))).collect()
+    wanted.iter().map(|_| Err(DriverError::unclear(told.clone()))).collect()
 }
 
 impl Driver for OnDemand {
-    fn ready(&self) -> Result<(), Fault> {
+    fn ready(&self) -> Result<(), DriverError> {
         self.driver()?.ready()
     }
 
@@ -53,66 +53,66 @@ impl Driver for OnDemand {
         self.driver().map_or(limits, |driver| driver.held_as(limits))
     }
 
-    fn is_free(&self, project: u32) -> Result<bool, Fault> {
+    fn is_free(&self, project: u32) -> Result<bool, DriverError> {
         self.driver()?.is_free(project)
     }
 
-    fn inspect(&self, above: &[Place]) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {
         self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
         self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.observe(wanted))
     }
 
-    fn trash(&self) -> Result<Vec<Trashed>, Fault> {
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
         self.driver()?.trash()
     }
 
-    fn claimed(&self) -> Result<Vec<Trashed>, Fault> {
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
         self.driver()?.claimed()
     }
 
-    fn marked(&self, levels: usize) -> Result<Vec<Marked>, Fault> {
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError> {
         self.driver()?.marked(levels)
     }
 
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         self.driver().map_or_else(
             |fault| storage_driver::same_for_all(&fault, trashed.len()),
             |driver| driver.trash_usage(trashed),
         )
     }
 
-    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, Fault> {
+    fn changed(&self, trashed: &Trashed) -> Result<Option<u64>, DriverError> {
         self.driver()?.changed(trashed)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.ensure(wanted, before)
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), Fault> {
+    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.retire(wanted, now, before)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.restore(wanted, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), Fault> {
+    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.adopt(wanted, before)
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.claim(trashed, project, before)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), Fault> {
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
         self.driver()?.purge(trashed, project, before)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, Fault>> {
+    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
         self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.usage(wanted))
     }
 }
@@ -129,7 +129,7 @@ mod tests {
         static THERE: AtomicBool = AtomicBool::new(false);
         let driver = OnDemand::new(Box::new(|| {
             let there = THERE.load(Ordering::Relaxed);
-            if there { Ok(Box::new(Memory::default())) } else { Err(Fault::unclear("away")) }
+            if there { Ok(Box::new(Memory::default())) } else { Err(DriverError::unclear("away")) }
         }));
         assert!(driver.ready().is_err() && driver.trash().is_err());
         THERE.store(true, Ordering::Relaxed);

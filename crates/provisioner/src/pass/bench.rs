@@ -45,9 +45,9 @@ pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
 
 /// What lies outside, as far as it differs between tests.
 pub(super) fn outside<'a>(
-    read: &'a (dyn Fn() -> Result<Document, Fault> + Sync),
+    read: &'a (dyn Fn() -> Result<Document, DriverError> + Sync),
     call: &'a (dyn Fn(&Call) -> Answer + Sync),
-    permitted: &'a (dyn Fn(&str) -> Result<(), Fault> + Sync),
+    permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
 ) -> Outside<'a> {
     static NO_TOKENS: BTreeMap<String, u64> = BTreeMap::new();
     static PROGRESS: Progress = Progress::new();

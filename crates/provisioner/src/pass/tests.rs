@@ -33,52 +33,62 @@ fn a_passing_fault_never_errs_an_order() {
     #[derive(Debug)]
     struct Full(Memory);
     impl Driver for Full {
-        fn ready(&self) -> Result<(), Fault> {
+        fn ready(&self) -> Result<(), DriverError> {
             Ok(())
         }
         fn held_as(&self, limits: crate::limits::Limits) -> crate::limits::Limits {
             self.0.held_as(limits)
         }
-        fn is_free(&self, project: u32) -> Result<bool, Fault> {
+        fn is_free(&self, project: u32) -> Result<bool, DriverError> {
             self.0.is_free(project)
         }
-        fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, Fault>> {
+        fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
             self.0.observe(wanted)
         }
-        fn trash(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
+        fn trash(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
             self.0.trash()
         }
-        fn marked(&self, levels: usize) -> Result<Vec<crate::driver::Marked>, Fault> {
+        fn marked(&self, levels: usize) -> Result<Vec<crate::driver::Marked>, DriverError> {
             self.0.marked(levels)
         }
         fn trash_usage(
             &self,
             trashed: &[(crate::driver::Trashed, Option<u32>)],
-        ) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {
+        ) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
             self.0.trash_usage(trashed)
         }
-        fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, Fault> {
+        fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
             self.0.claimed()
         }
-        fn ensure(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("no space left"))
+        fn ensure(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+            Err(DriverError::unclear("no space left"))
         }
-        fn retire(&self, _: &Wanted, _: u64, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("busy"))
+        fn retire(&self, _: &Wanted, _: u64, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+            Err(DriverError::unclear("busy"))
         }
-        fn restore(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("busy"))
+        fn restore(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+            Err(DriverError::unclear("busy"))
         }
-        fn adopt(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("busy"))
+        fn adopt(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+            Err(DriverError::unclear("busy"))
         }
-        fn claim(&self, _: &crate::driver::Trashed, _: Option<u32>, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("busy"))
+        fn claim(
+            &self,
+            _: &crate::driver::Trashed,
+            _: Option<u32>,
+            _: crate::driver::Before<'_>,
+        ) -> Result<(), DriverError> {
+            Err(DriverError::unclear("busy"))
         }
-        fn purge(&self, _: &crate::driver::Trashed, _: Option<u32>, _: crate::driver::Before<'_>) -> Result<(), Fault> {
-            Err(Fault::unclear("busy"))
+        fn purge(
+            &self,
+            _: &crate::driver::Trashed,
+            _: Option<u32>,
+            _: crate::driver::Before<'_>,
+        ) -> Result<(), DriverError> {
+            Err(DriverError::unclear("busy"))
         }
-        fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<crate::limits::Usage>, Fault>> {
+        fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
             self.0.usage(wanted)
         }
     }
@@ -110,7 +120,7 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     assert!(bench.pass(None).unwrap().plan.tasks.is_empty());
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
-    let read = || Err(Fault::unclear("502"));
+    let read = || Err(DriverError::unclear("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
     let outside = outside(&read, &call, &permitted);
     let result = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock());
@@ -127,7 +137,7 @@ fn a_lost_lease_stops_before_the_next_effect() {
     let permitted = |_: &str| {
         let mut effects = effects.lock().unwrap();
         *effects += 1;
-        if *effects > 1 { Err(Fault::Stopped("the lease is lost".into())) } else { Ok(()) }
+        if *effects > 1 { Err(DriverError::Stopped("the lease is lost".into())) } else { Ok(()) }
     };
     let (read, call) = (|| Ok(model.document()), |call: &Call| model.call(call));
     let outside = outside(&read, &call, &permitted);

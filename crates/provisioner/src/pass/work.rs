@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Action, Answer, Call, Outside, PassError, System, side_by_side};
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Fault, Seen, Wanted};
+use crate::driver::{DriverError, Seen, Wanted};
 use crate::journal::{Event, Journal};
 use crate::plan::{ACCEPTED, SENT, Step, Task};
 use crate::preflight;
@@ -140,7 +140,7 @@ impl Pass<'_> {
         let before = |what: &str| {
             (self.outside.permitted)(&system.key)?;
             let note = self.journal.write(Some(task.id), Event::Effect { what: what.to_owned() });
-            note.map_err(|error| Fault::Stopped(format!("{what}: {}", error_chain(&error))))
+            note.map_err(|error| DriverError::Stopped(format!("{what}: {}", error_chain(&error))))
         };
         // Nobody is cut off, and nothing made, for an order that could not be ended afterwards.
         for action in steps.iter().filter_map(|step| said(step, resource)) {
@@ -224,7 +224,7 @@ impl Pass<'_> {
 
 impl Stop {
     #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-    fn fault(fault: Fault) -> Self {
+    fn fault(fault: DriverError) -> Self {
         Self::Fault(error_chain(&fault))
     }
 }
@@ -315,7 +315,7 @@ fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
 
 fn observe(system: &System, wanted: &Wanted) -> Result<Seen, Stop> {
     let seen = system.driver.observe(&[wanted]).pop();
-    seen.unwrap_or_else(|| Err(Fault::unclear("the system gave no answer"))).map_err(Stop::fault)
+    seen.unwrap_or_else(|| Err(DriverError::unclear("the system gave no answer"))).map_err(Stop::fault)
 }
 
 fn describe(seen: &Seen) -> &str {

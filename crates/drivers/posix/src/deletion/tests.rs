@@ -34,7 +34,7 @@ fn chain(top: &OwnedFd, levels: usize) {
     }
 }
 
-fn all(trash: &OwnedFd) -> Result<(), Fault> {
+fn all(trash: &OwnedFd) -> Result<(), DriverError> {
     delete(trash, "tree", (&|_| panic!("all has one project ID"), &|_| Ok(())), &Walked::default())
 }
 
@@ -153,8 +153,8 @@ fn a_file_that_is_immutable_is_told_as_such() {
     all(&trash).unwrap();
 }
 
-fn fault_is(fault: &Fault, errno: Errno) -> bool {
-    let Fault::Passing { source: Some(source), .. } = fault else { return false };
+fn fault_is(fault: &DriverError, errno: Errno) -> bool {
+    let DriverError::Passing { source: Some(source), .. } = fault else { return false };
     let error = source.downcast_ref::<std::io::Error>();
     error.is_some_and(|error| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Quotas;
 use crate::tree::handle::open_below;
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
 use storage_driver::walked::Walked;
 
@@ -41,18 +41,18 @@ impl Ceph {
     }
 
     /// The number that an attribute holds; `None` where it is not set.
-    fn number(&self, directory: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, Fault> {
+    fn number(&self, directory: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, DriverError> {
         let mut text = [0; 64];
         match rustix::fs::fgetxattr(directory, format!("{}{name}", self.prefix).as_str(), &mut text) {
             Ok(length) => number(&text[..length.min(text.len())])
                 .map(Some)
-                .ok_or_else(|| Fault::unclear(format!("the attribute {name} of a directory is no number"))),
+                .ok_or_else(|| DriverError::unclear(format!("the attribute {name} of a directory is no number"))),
             Err(Errno::NODATA) => Ok(None),
-            Err(error) => Err(Fault::passing(format!("the attribute {name} cannot be read"), error)),
+            Err(error) => Err(DriverError::passing(format!("the attribute {name} cannot be read"), error)),
         }
     }
 
-    fn both(&self, directory: BorrowedFd<'_>, names: [&str; 2]) -> Result<Option<[u64; 2]>, Fault> {
+    fn both(&self, directory: BorrowedFd<'_>, names: [&str; 2]) -> Result<Option<[u64; 2]>, DriverError> {
         let [first, second] = names;
         Ok(self.number(directory, first)?.zip(self.number(directory, second)?).map(<[u64; 2]>::from))
     }
@@ -66,10 +66,10 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 impl Quotas for Ceph {
-    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         match self.both(root, USED) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(Fault::unclear(format!(
+            Ok(None) => Err(DriverError::unclear(format!(
                 "the root has no attribute {}, so it does not lie on CephFS: mount it, or choose other quotas for this system",
                 USED[0]
             ))),
@@ -77,7 +77,7 @@ impl Quotas for Ceph {
         }
     }
 
-    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, DriverError>> {
         match self.is_realm(root) {
             Ok(false) => Vec::new(),
             Ok(true) => vec![Ok("the root has a quota of its own, which limits all resources together".to_owned())],
@@ -87,7 +87,7 @@ impl Quotas for Ceph {
 
     /// The kernel's client and ceph-fuse rename nothing from one quota realm to another (EXDEV): a realm is what lies below a
     /// directory with a quota.
-    fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, Fault> {
+    fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
         for name in LIMITS {
             if self.number(directory, name)?.is_some_and(|limit| limit != 0) {
                 return Ok(true);
@@ -96,11 +96,11 @@ impl Quotas for Ceph {
         Ok(false)
     }
 
-    fn snapshots(&self, directory: BorrowedFd<'_>) -> Result<u64, Fault> {
+    fn snapshots(&self, directory: BorrowedFd<'_>) -> Result<u64, DriverError> {
         if let Some(all) = self.number(directory, SNAPSHOTS)? {
             return Ok(all);
         }
-        let unreadable = |error| Fault::passing("the snapshots of a directory cannot be read", error);
+        let unreadable = |error| DriverError::passing("the snapshots of a directory cannot be read", error);
         let shown = match open_below(directory, SNAPSHOT_DIRECTORY) {
             Ok(shown) => shown,
             Err(Errno::NOENT) => return Ok(0),
@@ -130,15 +130,15 @@ impl Quotas for Ceph {
         limits.only_hard()
     }
 
-    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         Ok(None)
     }
 
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), DriverError> {
         Ok(())
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
         // 0 is what newer versions tell of a limit that is not set.
         let limits = self
             .both(directory, LIMITS)?
@@ -147,25 +147,25 @@ impl Quotas for Ceph {
         Ok((limits, used.map(|[space, inodes]| Usage { space: Bytes(space), inodes: Inodes(inodes) })))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), Fault> {
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), DriverError> {
         for (name, limit) in LIMITS.into_iter().zip([limits.space_hard().0, limits.inodes_hard().0]) {
             let attribute = format!("{}{name}", self.prefix);
             rustix::fs::fsetxattr(directory, attribute.as_str(), limit.to_string().as_bytes(), XattrFlags::empty())
                 .map_err(|error| match error {
-                    Errno::PERM | Errno::ACCESS => Fault::passing(
+                    Errno::PERM | Errno::ACCESS => DriverError::passing(
                         format!(
                             "{name} cannot be set: the client's capability for the MDS needs `p`, as in `allow rwp`"
                         ),
                         error,
                     ),
-                    error => Fault::passing(format!("{name} cannot be set"), error),
+                    error => DriverError::passing(format!("{name} cannot be set"), error),
                 })?;
         }
         Ok(())
     }
 
     /// Nothing: the limits were the directory's, and went with it.
-    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), Fault> {
+    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), DriverError> {
         Ok(())
     }
 }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
-    fn go(_: &str) -> Result<(), Fault> {
+    fn go(_: &str) -> Result<(), DriverError> {
         Ok(())
     }
 

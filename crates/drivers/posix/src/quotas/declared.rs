@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::Quotas;
 use crate::tree::handle::privileged;
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::walked::Walked;
 
@@ -21,13 +21,13 @@ impl Declared {
         Self(format!("{namespace}.hpc-storage.limits"))
     }
 
-    fn failed(&self, verb: &str, error: Errno) -> Fault {
+    fn failed(&self, verb: &str, error: Errno) -> DriverError {
         privileged(format!("the attribute {} cannot be {verb}", self.0), error)
     }
 }
 
 impl Quotas for Declared {
-    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         match rustix::fs::fgetxattr(root, self.0.as_str(), &mut [0; 512][..]) {
             Ok(_) | Err(Errno::NODATA) => Ok(()),
             Err(error) => Err(self.failed("read", error)),
@@ -38,15 +38,15 @@ impl Quotas for Declared {
         1
     }
 
-    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         Ok(None)
     }
 
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), Fault> {
+    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), DriverError> {
         Ok(())
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
         let mut text = [0; 512];
         match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             // What cannot be read as limits is none: they are written anew.
@@ -56,13 +56,14 @@ impl Quotas for Declared {
         }
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), Fault> {
-        let text = serde_json::to_vec(limits).map_err(|error| Fault::passing("limits cannot be written", error))?;
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), DriverError> {
+        let text =
+            serde_json::to_vec(limits).map_err(|error| DriverError::passing("limits cannot be written", error))?;
         rustix::fs::fsetxattr(directory, self.0.as_str(), &text, XattrFlags::empty())
             .map_err(|error| self.failed("set", error))
     }
 
-    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), Fault> {
+    fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), DriverError> {
         Ok(())
     }
 }

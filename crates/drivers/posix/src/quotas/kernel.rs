@@ -9,7 +9,7 @@ use project_quota::{Project, quota};
 use rustix::io::Errno;
 
 use super::{Quotas, tagging};
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
 use storage_driver::walked::Walked;
 
@@ -32,22 +32,23 @@ const MAGIC: [(u64, System); 2] = [(0x5846_5342, System::Xfs), (0xef53, System::
 
 impl Kernel {
     /// Those of the file system on which this root lies; it has to be XFS or ext4.
-    pub fn of(root: BorrowedFd<'_>) -> Result<Self, Fault> {
+    pub fn of(root: BorrowedFd<'_>) -> Result<Self, DriverError> {
         let (system, block) = found(root)?;
         Ok(Self { system, block })
     }
 }
 
 /// Which file system it is, and in what blocks it holds limits.
-fn found(root: BorrowedFd<'_>) -> Result<(System, u64), Fault> {
-    let found = rustix::fs::fstatfs(root)
-        .map_err(|error| Fault::passing("the file system of the root cannot be asked", std::io::Error::from(error)))?;
+fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
+    let found = rustix::fs::fstatfs(root).map_err(|error| {
+        DriverError::passing("the file system of the root cannot be asked", std::io::Error::from(error))
+    })?;
     let magic = u64::try_from(found.f_type).unwrap_or_default();
     let block = u64::try_from(found.f_bsize).unwrap_or_default().max(1);
     match MAGIC.iter().find(|(known, _)| *known == magic) {
         Some((_, System::Xfs)) => Ok((System::Xfs, block)),
         Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
-        None => Err(Fault::unclear(format!(
+        None => Err(DriverError::unclear(format!(
             "the root lies on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
              choose other quotas for this system"
         ))),
@@ -55,9 +56,9 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), Fault> {
 }
 
 impl Quotas for Kernel {
-    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         if found(root)? != (self.system, self.block) {
-            return Err(Fault::unclear("the root lies on another file system than at the start: start anew"));
+            return Err(DriverError::unclear("the root lies on another file system than at the start: start anew"));
         }
         let remedy = match self.system {
             System::Xfs => "mount the file system with `-o prjquota`",
@@ -68,18 +69,19 @@ impl Quotas for Kernel {
         match quota::state(root) {
             Ok(quota::State { counted: true, enforced: true }) => Ok(()),
             Ok(quota::State { counted: true, enforced: false }) => {
-                Err(Fault::unclear(format!("project quotas are counted, and not enforced: {remedy}")))
+                Err(DriverError::unclear(format!("project quotas are counted, and not enforced: {remedy}")))
             }
-            Ok(_) => Err(Fault::unclear(format!("project quotas are off: {remedy}"))),
+            Ok(_) => Err(DriverError::unclear(format!("project quotas are off: {remedy}"))),
             Err(error) => Err(match error.errno() {
-                Some(Errno::PERM) => {
-                    Fault::passing("project quotas need the capability CAP_SYS_ADMIN: give it to the program", error)
-                }
+                Some(Errno::PERM) => DriverError::passing(
+                    "project quotas need the capability CAP_SYS_ADMIN: give it to the program",
+                    error,
+                ),
                 Some(Errno::NOSYS) if quota::is_supported(root) => {
-                    Fault::passing(format!("project quotas are off: {remedy}"), error)
+                    DriverError::passing(format!("project quotas are off: {remedy}"), error)
                 }
                 Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
-                _ => Fault::passing(format!("project quotas cannot be asked for: {remedy}"), error),
+                _ => DriverError::passing(format!("project quotas cannot be asked for: {remedy}"), error),
             }),
         }
     }
@@ -88,23 +90,23 @@ impl Quotas for Kernel {
         self.block
     }
 
-    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         tagging::project(directory)
     }
 
-    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         tagging::hands_down(directory)
     }
 
-    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
         tagging::untag(directory)
     }
 
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
         tagging::tag(directory, number(project)?, within)
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
         let found = quota::get(directory, number(project)?)
             .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be read"), error))?;
         let limits = found.limits.all().and_then(|all| {
@@ -114,8 +116,8 @@ impl Quotas for Kernel {
         Ok((limits, Some(Usage { space: Bytes(found.space), inodes: Inodes(found.inodes) })))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), Fault> {
-        let n = |n: u64| n.try_into().map_err(|_| Fault::unclear("a limit is 0, which means unlimited"));
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), DriverError> {
+        let n = |n: u64| n.try_into().map_err(|_| DriverError::unclear("a limit is 0, which means unlimited"));
         let all = project_quota::Limits {
             space_soft: n(limits.space_soft().0)?,
             space_hard: n(limits.space_hard().0)?,
@@ -126,23 +128,23 @@ impl Quotas for Kernel {
             .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be set"), error))
     }
 
-    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
+    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
         quota::clear(root, number(project)?)
             .map_err(|error| failed(root, &format!("the quota of project {project} cannot be taken away"), error))
     }
 }
 
 /// The fault of a call about quotas on the file system of `fd`.
-fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> Fault {
+fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> DriverError {
     if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
         return without_quotas(what, error);
     }
-    Fault::passing(what, error)
+    DriverError::passing(what, error)
 }
 
 /// No mount option helps where the kernel has no quotas.
-fn without_quotas(what: &str, error: project_quota::Error) -> Fault {
-    Fault::passing(
+fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
+    DriverError::passing(
         format!(
             "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
              Linux 5.14, or a container's filter hides the call quotactl_fd: use another kernel, or choose other quotas for \
@@ -153,8 +155,8 @@ fn without_quotas(what: &str, error: project_quota::Error) -> Fault {
 }
 
 /// A project ID that means one project.
-pub(super) fn number(project: u32) -> Result<Project, Fault> {
-    Project::new(project).ok_or_else(|| Fault::Conflict(format!("{project} cannot be the ID of a project")))
+pub(super) fn number(project: u32) -> Result<Project, DriverError> {
+    Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} cannot be the ID of a project")))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::kernel::number;
 use super::{Quotas, tagging};
 use crate::command::{Failed, Program, run};
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::walked::Walked;
 
@@ -43,63 +43,63 @@ impl Lustre {
     ///
     /// `lfs` knows no handles, so it is told the mount point; before each call it is seen that the handle at hand lies on the
     /// same file system.
-    pub fn new(lfs: Program, mount: &str) -> Result<Self, Fault> {
+    pub fn new(lfs: Program, mount: &str) -> Result<Self, DriverError> {
         if !mount.starts_with('/') || mount.contains(|each: char| each.is_whitespace() || each.is_control()) {
-            return Err(Fault::unclear(format!(
+            return Err(DriverError::unclear(format!(
                 "the mount point {mount:?} is no absolute path without blanks: name the folder where Lustre is mounted"
             )));
         }
         Ok(Self { lfs, mount: mount.to_owned(), default: Mutex::new(None) })
     }
 
-    fn call(&self, directory: BorrowedFd<'_>, arguments: &[String], what: impl Display) -> Result<String, Fault> {
-        let unknown = |error: Errno| Fault::passing(format!("{what}: {} cannot be read", self.mount), error);
+    fn call(&self, directory: BorrowedFd<'_>, arguments: &[String], what: impl Display) -> Result<String, DriverError> {
+        let unknown = |error: Errno| DriverError::passing(format!("{what}: {} cannot be read", self.mount), error);
         let [here, there] = [rustix::fs::fstat(directory), rustix::fs::stat(self.mount.as_str())];
         if here.map_err(unknown)?.st_dev != there.map_err(unknown)?.st_dev {
-            return Err(Fault::unclear(format!(
+            return Err(DriverError::unclear(format!(
                 "{what}: the directory does not lie on the file system at {}: mount it there, or name the right mount point",
                 self.mount
             )));
         }
         run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
-            Failed::Ended { code: Some(EIO), .. } => Fault::passing(
+            Failed::Ended { code: Some(EIO), .. } => DriverError::passing(
                 format!(
                     "{what}: it is inaccurate, since some servers do not answer; look at them (`lfs check servers`)"
                 ),
                 failed,
             ),
-            failed => Fault::passing(what.to_string(), failed),
+            failed => DriverError::passing(what.to_string(), failed),
         })
     }
 
     /// The default quota of projects.
-    fn default(&self, root: BorrowedFd<'_>) -> Result<words::Default, Fault> {
+    fn default(&self, root: BorrowedFd<'_>) -> Result<words::Default, DriverError> {
         let mut known = self.default.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(default) = *known {
             return Ok(default);
         }
         let what = "the default quota of projects cannot be read";
         let said = self.call(root, &words::asking_default(&self.mount), what)?;
-        let default = words::default(&said, &self.mount).map_err(|error| Fault::passing(what, error))?;
+        let default = words::default(&said, &self.mount).map_err(|error| DriverError::passing(what, error))?;
         *known = Some(default);
         Ok(default)
     }
 
-    fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Usage), Fault> {
+    fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Usage), DriverError> {
         let what = format!("the quota of project {project} cannot be read");
         let said = self.call(directory, &words::asking(project, &self.mount), &what)?;
-        words::told(&said, &self.mount).map_err(|error| Fault::passing(what, error))
+        words::told(&said, &self.mount).map_err(|error| DriverError::passing(what, error))
     }
 }
 
 impl Quotas for Lustre {
     /// Whether `lfs` tells of project quotas at all. Whether the servers enforce them (`lctl get_param
     /// osd-*.*.quota_slave.enabled` there) cannot be seen from a client.
-    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         *self.default.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Any project will do: one without limits is told of as well.
         self.quota(root, 1).map(|_| ()).map_err(|fault| match fault {
-            Fault::Passing { what, source } => Fault::Passing {
+            DriverError::Passing { what, source } => DriverError::Passing {
                 what: format!(
                     "{what}; if project quotas are off: on the servers, `tune2fs -O project,quota` for ldiskfs, then `lctl \
                      conf_param FSNAME.quota.mdt=ugp` and `….quota.ost=ugp`"
@@ -110,7 +110,7 @@ impl Quotas for Lustre {
         })
     }
 
-    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, Fault>> {
+    fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, DriverError>> {
         let note = match self.default(root) {
             Ok(words::Default([0, 0, 0, 0])) => return Vec::new(),
             Ok(words::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
@@ -126,16 +126,16 @@ impl Quotas for Lustre {
     }
 
     /// From Lustre 2.16 on, `lfs` shows the default limits for a project that has none of its own, and does not say so.
-    fn are_default(&self, root: BorrowedFd<'_>, limits: &Limits) -> Result<bool, Fault> {
+    fn are_default(&self, root: BorrowedFd<'_>, limits: &Limits) -> Result<bool, DriverError> {
         Ok(self.default(root)?.limits() == Some(*limits))
     }
 
-    fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, Fault> {
+    fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, DriverError> {
         let path = path.display().to_string();
         let what = format!("the metadata server of {path} is not known");
         let said = self.call(directory, &words::asking_metadata_server(&path), &what)?;
         let index = said.split_whitespace().next().and_then(|word| word.parse().ok());
-        index.map(Some).ok_or_else(|| Fault::unclear(format!("{what}: `lfs` printed no number")))
+        index.map(Some).ok_or_else(|| DriverError::unclear(format!("{what}: `lfs` printed no number")))
     }
 
     fn why_across(&self) -> Option<&'static str> {
@@ -150,35 +150,35 @@ impl Quotas for Lustre {
         words::BLOCK
     }
 
-    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         tagging::project(directory)
     }
 
-    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         tagging::hands_down(directory)
     }
 
-    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
         tagging::untag(directory)
     }
 
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), Fault> {
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
         tagging::tag(directory, number(project)?, within)
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), Fault> {
+    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
         let (limits, usage) = self.quota(directory, number(project)?.get())?;
         Ok((limits, Some(usage)))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), Fault> {
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), DriverError> {
         let what = format!("the quota of project {project} cannot be set");
         let arguments = words::setting(number(project)?.get(), limits, &self.mount)
-            .map_err(|error| Fault::passing(what.clone(), error))?;
+            .map_err(|error| DriverError::passing(what.clone(), error))?;
         self.call(directory, &arguments, what).map(|_| ())
     }
 
-    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), Fault> {
+    fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
         let arguments = words::clearing(number(project)?.get(), &self.mount);
         self.call(root, &arguments, format!("the quota of project {project} cannot be taken away")).map(|_| ())
     }

@@ -10,7 +10,7 @@ use project_quota::tag::{self, Tag};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::walked::Walked;
 
 /// How deep a tree may be: each level holds a handle or two.
@@ -19,32 +19,32 @@ const DEEPEST: usize = 200;
 const TRIES: u32 = 64;
 
 /// The project ID of a directory, 0 where it has none.
-pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
     let tag = read(directory)?;
     // A directory that does not hand its ID down is not limited: what is made in it would count nowhere.
     Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
 }
 
 /// The project ID that a directory hands down, 0 where it hands down none that counts; `None` where it hands nothing down.
-pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, Fault> {
+pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
     let tag = read(directory)?;
     Ok(tag.inherit.then(|| tag.project.map_or(0, Project::get)))
 }
 
 /// Takes a directory's tag away.
-pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), Fault> {
+pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), DriverError> {
     tag::set(directory, Tag { project: None, inherit: false })
-        .map_err(|error| Fault::passing("the project ID of a directory cannot be taken away", error))
+        .map_err(|error| DriverError::passing("the project ID of a directory cannot be taken away", error))
 }
 
-fn read(directory: BorrowedFd<'_>) -> Result<Tag, Fault> {
-    tag::get(directory).map_err(|error| Fault::passing("the project ID of a directory cannot be read", error))
+fn read(directory: BorrowedFd<'_>) -> Result<Tag, DriverError> {
+    tag::get(directory).map_err(|error| DriverError::passing("the project ID of a directory cannot be read", error))
 }
 
 /// Tags a directory, and what is in it unless that is nothing.
 ///
 /// Symlinks and special files stay as they are, for they cannot be opened without harm: they count nowhere.
-pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), Fault> {
+pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), DriverError> {
     if let Some(walked) = within {
         below(directory, project, Below::All, walked, 0)?;
     }
@@ -69,9 +69,11 @@ fn below(
     which: Below,
     walked: &Walked,
     depth: usize,
-) -> Result<(), Fault> {
+) -> Result<(), DriverError> {
     if depth > DEEPEST {
-        return Err(Fault::unclear(format!("a tree is deeper than {DEEPEST} directories: its project ID is not set")));
+        return Err(DriverError::unclear(format!(
+            "a tree is deeper than {DEEPEST} directories: its project ID is not set"
+        )));
     }
     let unreadable = |error| passing("a directory cannot be read", error);
     for entry in Dir::read_from(directory).map_err(unreadable)? {
@@ -96,7 +98,7 @@ fn below(
 }
 
 /// Opens a file or directory for its tag; nothing for what has none, and for what is gone.
-fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(OwnedFd, FileType)>, Fault> {
+fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(OwnedFd, FileType)>, DriverError> {
     let unopened = |error| passing(format!("{name:?} cannot be opened for its project ID"), error);
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -112,7 +114,7 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
         Ok(looked) => looked,
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
-            return Err(Fault::Conflict(format!(
+            return Err(DriverError::Conflict(format!(
                 "another file system is mounted at {name:?}, within the tree: unmount it, or give the tree up"
             )));
         }
@@ -133,21 +135,22 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
     }
 }
 
-fn set(directory: BorrowedFd<'_>, project: Project, inherit: bool) -> Result<(), Fault> {
-    tag::set(directory, Tag { project: Some(project), inherit })
-        .map_err(|error| Fault::passing(format!("project {} cannot be given to a directory", project.get()), error))
+fn set(directory: BorrowedFd<'_>, project: Project, inherit: bool) -> Result<(), DriverError> {
+    tag::set(directory, Tag { project: Some(project), inherit }).map_err(|error| {
+        DriverError::passing(format!("project {} cannot be given to a directory", project.get()), error)
+    })
 }
 
-fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> Fault {
+fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> DriverError {
     match error.errno() {
-        Some(Errno::NOSPC | Errno::DQUOT) => Fault::passing(
+        Some(Errno::NOSPC | Errno::DQUOT) => DriverError::passing(
             format!("{name:?} has no room in its project: the tree is larger than the project's limits"),
             error,
         ),
-        _ => Fault::passing(format!("the project ID of {name:?} cannot be set"), error),
+        _ => DriverError::passing(format!("the project ID of {name:?} cannot be set"), error),
     }
 }
 
-fn passing(what: impl Into<String>, error: Errno) -> Fault {
-    Fault::passing(what, std::io::Error::from(error))
+fn passing(what: impl Into<String>, error: Errno) -> DriverError {
+    DriverError::passing(what, std::io::Error::from(error))
 }

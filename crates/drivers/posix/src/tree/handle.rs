@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
 
-use storage_driver::Fault;
+use storage_driver::DriverError;
 
 /// How often a resolution is tried again when somebody renames directories meanwhile.
 const TRIES: u32 = 64;
@@ -35,7 +35,7 @@ impl Mark {
         Self(format!("{namespace}.hpc-storage.resource"))
     }
 
-    pub(super) fn read(&self, directory: impl AsFd) -> Result<Option<Uuid>, Fault> {
+    pub(super) fn read(&self, directory: impl AsFd) -> Result<Option<Uuid>, DriverError> {
         let mut text = [0; 64];
         let length = match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             Ok(length) => length,
@@ -43,27 +43,27 @@ impl Mark {
             Err(error) => return Err(privileged(format!("the mark {} cannot be read", self.0), error)),
         };
         let id = text.get(..length).and_then(|text| Uuid::try_parse_ascii(text).ok());
-        id.map(Some).ok_or_else(|| Fault::Conflict(format!("the mark {} of a directory is no UUID", self.0)))
+        id.map(Some).ok_or_else(|| DriverError::Conflict(format!("the mark {} of a directory is no UUID", self.0)))
     }
 
-    pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), Fault> {
+    pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), DriverError> {
         let text = id.hyphenated().to_string();
         rustix::fs::fsetxattr(directory, self.0.as_str(), text.as_bytes(), XattrFlags::empty())
             .map_err(|error| privileged(format!("the mark {} cannot be set", self.0), error))
     }
 }
 
-pub(crate) fn passing(what: impl Into<String>, error: Errno) -> Fault {
-    Fault::passing(what, std::io::Error::from(error))
+pub(crate) fn passing(what: impl Into<String>, error: Errno) -> DriverError {
+    DriverError::passing(what, std::io::Error::from(error))
 }
 
 /// A fault of something that needs root where `change_owner` is on.
-pub(crate) fn privileged(what: impl Into<String>, error: Errno) -> Fault {
+pub(crate) fn privileged(what: impl Into<String>, error: Errno) -> DriverError {
     only_root(what, "run as root, or set `change_owner: false` for this system", error)
 }
 
 /// A fault of something that only root may do. `remedy`: what to do if that is the cause.
-pub fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> Fault {
+pub fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> DriverError {
     let what = what.into();
     match error {
         Errno::PERM | Errno::ACCESS => passing(
@@ -74,35 +74,37 @@ pub fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> Fault {
     }
 }
 
-pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, Fault> {
+pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, DriverError> {
     rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
 }
 
-pub(super) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), Fault> {
+pub(super) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), DriverError> {
     rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
         .map_err(|error| privileged(format!("mode {:o} cannot be set", mode.0), error))
 }
 
-pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {
+pub(super) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
     rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
 }
 
 /// Whether what was made aside is as we left it: ours, and empty. Anything else somebody put there.
-pub(crate) fn bare(directory: &OwnedFd, name: &str) -> Result<(), Fault> {
+pub(crate) fn bare(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
     let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
     let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
     if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
         return Ok(());
     }
-    Err(Fault::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
+    Err(DriverError::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
 }
 
 /// Why a directory that should open does not.
-pub(crate) fn obstructed(path: &str, error: Errno) -> Fault {
+pub(crate) fn obstructed(path: &str, error: Errno) -> DriverError {
     match error {
-        Errno::NOTDIR | Errno::LOOP => Fault::Conflict(format!("{path} is a file or a symlink, or lies behind one")),
-        Errno::XDEV => Fault::Conflict(format!("{path} lies on another file system than the root")),
-        Errno::NOENT => Fault::Conflict(format!("there is no directory {path}")),
+        Errno::NOTDIR | Errno::LOOP => {
+            DriverError::Conflict(format!("{path} is a file or a symlink, or lies behind one"))
+        }
+        Errno::XDEV => DriverError::Conflict(format!("{path} lies on another file system than the root")),
+        Errno::NOENT => DriverError::Conflict(format!("there is no directory {path}")),
         error => passing(format!("{path} cannot be opened"), error),
     }
 }

@@ -10,7 +10,7 @@ use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
-use storage_driver::{Before, Fault, Wanted};
+use storage_driver::{Before, DriverError, Wanted};
 
 /// Under what name a directory is made aside.
 pub(super) fn aside(id: Uuid) -> String {
@@ -18,11 +18,16 @@ pub(super) fn aside(id: Uuid) -> String {
 }
 
 /// Whether something can be made and renamed in a directory, which has this path.
-pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), Fault>;
+pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError>;
 
 /// The directory above, made if it is not there. What is there already is judged before anything is made in it.
-pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, takes: Takes<'_>, before: Before<'_>) -> Result<OwnedFd, Fault> {
-    let mut above = root.try_clone().map_err(|error| Fault::passing("a handle cannot be copied", error))?;
+pub(super) fn parent(
+    root: &OwnedFd,
+    wanted: &Wanted,
+    takes: Takes<'_>,
+    before: Before<'_>,
+) -> Result<OwnedFd, DriverError> {
+    let mut above = root.try_clone().map_err(|error| DriverError::passing("a handle cannot be copied", error))?;
     let mut path = String::new();
     for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
@@ -46,7 +51,7 @@ pub(super) fn parent(root: &OwnedFd, wanted: &Wanted, takes: Takes<'_>, before: 
 
 /// The directory that is being made aside, made if it is not there. Whoever may write above can put another one in its
 /// place at any time: that it was made a moment ago proves nothing, and the caller has to judge what was opened.
-pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, Fault> {
+pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
@@ -57,7 +62,7 @@ pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, Fault> {
 }
 
 /// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
-fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: storage_driver::Mode) -> Result<(), Fault> {
+fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: storage_driver::Mode) -> Result<(), DriverError> {
     let aside = aside(id);
     let cannot = |error| passing(format!("{name} cannot be made"), error);
     let directory = begin(above, &aside)?;

@@ -14,7 +14,7 @@ use super::handle::{Mark, open_below, passing};
 use super::injected;
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Fault, Marked, nested};
+use storage_driver::{DriverError, Marked, nested};
 
 /// How many entries of a tree are read in search of marks, level by level from the top. Places have few levels, so a mark that
 /// was set here lies near the top; a tree of millions of files must not hold up a pass.
@@ -29,7 +29,7 @@ pub(super) fn above(
     mark: &Mark,
     (place, id): (&Place, Uuid),
     known: &Above,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<String>, DriverError> {
     let mut path = String::new();
     for name in place.parents() {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
@@ -64,9 +64,9 @@ fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option
 
 /// All directories below the root that bear a mark, down to so many levels. What is hidden is not looked into, nor what lies in a
 /// directory with a mark.
-pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, Fault> {
+pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, DriverError> {
     let mut found = Vec::new();
-    let top = root.try_clone().map_err(|error| Fault::passing("no handle is left", error))?;
+    let top = root.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?;
     each_level(&top, "", mark, (levels, walked), &mut found)?;
     found.sort();
     Ok(found)
@@ -78,7 +78,7 @@ fn each_level(
     mark: &Mark,
     (levels, walked): (usize, &Walked),
     found: &mut Vec<Marked>,
-) -> Result<(), Fault> {
+) -> Result<(), DriverError> {
     let unreadable = |error| passing(format!("{path:?} below the root cannot be read"), error);
     for entry in Dir::read_from(above).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -105,20 +105,20 @@ fn each_level(
 }
 
 /// A conflict where a directory below this one bears another resource's mark.
-pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), Fault> {
+pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), DriverError> {
     let unreadable = |error| passing(format!("{place} cannot be read"), error);
     let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
     while let Some(path) = levels.pop_front() {
         // Deleted or exchanged meanwhile, another file system's, or closed to this program.
         let directory = if path.is_empty() {
-            Some(top.try_clone().map_err(|error| Fault::passing("no handle is left", error))?)
+            Some(top.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?)
         } else {
             opened(top, &*path).map_err(unreadable)?
         };
         let Some(directory) = directory else { continue };
         if let Some(other) = mark.read(&directory)?.filter(|other| *other != id) {
             let path = path.to_string_lossy();
-            return Err(Fault::Conflict(format!(
+            return Err(DriverError::Conflict(format!(
                 "{path:?} in {place} is marked as that of another resource, {other}: move it out of there first"
             )));
         }

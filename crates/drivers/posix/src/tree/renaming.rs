@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::handle::{passing, stat};
 #[cfg(test)]
 use super::injected::{self, Moment};
-use storage_driver::Fault;
+use storage_driver::DriverError;
 
 /// What a renaming came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,11 @@ pub(crate) enum Renamed {
 
 impl Renamed {
     /// A conflict, unless it was done.
-    pub(crate) fn or_conflict(self, new: &str) -> Result<(), Fault> {
+    pub(crate) fn or_conflict(self, new: &str) -> Result<(), DriverError> {
         match self {
             Self::Done => Ok(()),
-            Self::Taken => Err(Fault::Conflict(format!("{new} is there already"))),
-            Self::Exchanged => Err(Fault::Conflict(format!(
+            Self::Taken => Err(DriverError::Conflict(format!("{new} is there already"))),
+            Self::Exchanged => Err(DriverError::Conflict(format!(
                 "{new} was exchanged while it was being renamed: look at what is there now"
             ))),
         }
@@ -35,7 +35,11 @@ impl Renamed {
 }
 
 /// Renames the directory that was opened, and looks whether it was that one.
-pub(crate) fn rename(directory: &OwnedFd, [from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<Renamed, Fault> {
+pub(crate) fn rename(
+    directory: &OwnedFd,
+    [from, to]: [&OwnedFd; 2],
+    [old, new]: [&str; 2],
+) -> Result<Renamed, DriverError> {
     if !rename_named([from, to], [old, new])? {
         return Ok(Renamed::Taken);
     }
@@ -46,7 +50,7 @@ pub(crate) fn rename(directory: &OwnedFd, [from, to]: [&OwnedFd; 2], [old, new]:
 }
 
 /// Renames whatever directory has this name; `false` where something has the new one already.
-pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<bool, Fault> {
+pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<bool, DriverError> {
     let renamed = match without_replacing([from, to], [old, new]) {
         Err(Errno::INVAL | Errno::NOSYS) => looked_before([from, to], [old, new]),
         renamed => renamed,

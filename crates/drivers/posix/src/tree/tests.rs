@@ -18,7 +18,7 @@ fn posix(root: &Path) -> Tree<Declared> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
-fn go(_: &str) -> Result<(), Fault> {
+fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -60,7 +60,7 @@ fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_rep
             Ok(())
         };
         let fault = driver.ensure(&wanted, &planted).unwrap_err();
-        assert!(matches!(&fault, Fault::Conflict(why) if why.contains("is there already")), "{fault}");
+        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("is there already")), "{fault}");
         assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
     }
     driver.ensure(&wanted, &go).unwrap();
@@ -110,7 +110,7 @@ fn a_trash_that_somebody_planted_is_not_used() {
     fs::create_dir(&trash).unwrap();
     std::os::unix::fs::chown(&trash, Some(20_000), None).unwrap();
     let fault = driver.retire(&wanted, 5, &go).unwrap_err();
-    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("belongs to another user")), "{fault}");
+    assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("belongs to another user")), "{fault}");
     fs::remove_dir(&trash).unwrap();
     driver.retire(&wanted, 5, &go).unwrap();
 }
@@ -279,7 +279,7 @@ fn no_symlink_leads_out_wherever_it_is() {
         symlink(outside.path(), &link).unwrap();
         assert!(matches!(bench.seen(&wanted), Seen::Obstructed(_)), "{at}");
         for fault in [driver.ensure(&wanted, &go), driver.adopt(&wanted, &go), driver.retire(&wanted, 1, &go)] {
-            assert!(matches!(fault, Err(Fault::Conflict(_))), "{at}: {fault:?}");
+            assert!(matches!(fault, Err(DriverError::Conflict(_))), "{at}: {fault:?}");
         }
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{at}");
         fs::remove_file(&link).unwrap();
@@ -317,7 +317,7 @@ fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
         }
         Ok(())
     };
-    assert!(matches!(driver.retire(&wanted, 7, &exchange), Err(Fault::Conflict(_))));
+    assert!(matches!(driver.retire(&wanted, 7, &exchange), Err(DriverError::Conflict(_))));
     assert!(top.exists() && top.with_file_name("kept").join("data").exists());
     assert!(driver.trash().unwrap().is_empty());
 }
@@ -331,7 +331,7 @@ fn what_somebody_planted_aside_is_not_taken() {
     let planted = root.path().join(format!("store/cscs/customer/.new-{}", wanted.id.simple()));
     fs::create_dir_all(&planted).unwrap();
     fs::write(planted.join("trap"), "").unwrap();
-    assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
     fs::remove_file(planted.join("trap")).unwrap();
     driver.ensure(&wanted, &go).unwrap();
     assert!(bench.is_as_wanted(&wanted));
@@ -366,7 +366,7 @@ fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
     });
     let fault = driver.retire(&wanted, 7, &exchange).unwrap_err();
     let name = format!("exchanged-{}.7", wanted.id);
-    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&name)), "{fault}");
+    assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&name)), "{fault}");
     assert!(root.path().join(".trash").join(name).join("data").exists());
     assert_eq!(driver.trash().unwrap(), []);
 }
@@ -393,7 +393,7 @@ fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_w
         put();
         assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 }, "{named}");
         let fault = driver.restore(&wanted, &go).unwrap_err();
-        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
+        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
         assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 });
         fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
         driver.restore(&wanted, &go).unwrap();
@@ -411,15 +411,15 @@ fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_
     fs::create_dir(root.path().join(".trash")).unwrap();
     let trashed = root.path().join(format!(".trash/{}.7", wanted.id));
     fs::rename(root.path().join(other.place.to_string()), &trashed).unwrap();
-    let tries: [&dyn Fn() -> Result<(), Fault>; 2] =
+    let tries: [&dyn Fn() -> Result<(), DriverError>; 2] =
         [&|| driver.restore(&wanted, &go), &|| driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go)];
     for tried in tries {
         let fault = tried().unwrap_err();
-        assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
     }
     rustix::fs::removexattr(&trashed, "user.hpc-storage.resource").unwrap();
     for tried in tries {
-        assert!(matches!(tried(), Err(Fault::Conflict(why)) if why.contains("no mark")));
+        assert!(matches!(tried(), Err(DriverError::Conflict(why)) if why.contains("no mark")));
     }
     assert!(trashed.exists() && !root.path().join(wanted.place.to_string()).exists());
 }
@@ -434,7 +434,7 @@ fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
     let theirs = root.path().join(other.place.to_string());
     fs::rename(&theirs, theirs.with_file_name(making::aside(wanted.id))).unwrap();
     let fault = driver.ensure(&wanted, &go).unwrap_err();
-    assert!(matches!(&fault, Fault::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
+    assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
     fs::rename(theirs.with_file_name(making::aside(wanted.id)), &theirs).unwrap();
     assert!(bench.is_as_wanted(&other));
 }
@@ -458,7 +458,7 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
                 fs::rename(&exchanged.1, &exchanged.0).unwrap();
             }
         });
-        assert!(matches!(driver.ensure(&wanted, &go), Err(Fault::Conflict(_))), "{above}");
+        assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))), "{above}");
         assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
         assert!(aside.join("data").exists() && bench.seen(&wanted) == Seen::Absent);
     }
@@ -567,7 +567,7 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
     fs::write(inner.join("data"), "precious").unwrap();
     mark_as_anothers(&inner);
     let fault = driver.retire(&wanted, 5, &go).unwrap_err();
-    assert!(matches!(&fault, Fault::Conflict(why) if why.contains("deeper/inner")), "{fault}");
+    assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("deeper/inner")), "{fault}");
     assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
 
     // In the trash all the same, by an earlier version.
@@ -575,7 +575,7 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
     fs::rename(&top, root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
     let trashed = Trashed { id: wanted.id, since: 5 };
     let fault = driver.purge(&trashed, None, &go).unwrap_err();
-    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    assert!(matches!(fault, DriverError::Conflict(_)), "{fault}");
     let found = root.path().join(format!(".trash/{}.5/deeper/inner", wanted.id));
     assert_eq!(fs::read_to_string(found.join("data")).unwrap(), "precious");
     fs::rename(&found, root.path().join("inner")).unwrap();
@@ -596,7 +596,7 @@ fn a_directory_that_cannot_be_opened_may_be_anothers() {
     for opened in 0..2 {
         let _happens = injected::no_handle_is_left_after(opened);
         let fault = driver.retire(&wanted, 5, &go).unwrap_err();
-        assert!(matches!(fault, Fault::Passing { .. }), "{opened}: {fault}");
+        assert!(matches!(fault, DriverError::Passing { .. }), "{opened}: {fault}");
         assert!(bench.is_as_wanted(&wanted), "{opened}: nothing is frozen");
     }
     let within = Wanted { place: Place::parse(&format!("/r/{}/sub", wanted.place), "/r").unwrap(), ..bench.wanted(2) };
@@ -606,7 +606,7 @@ fn a_directory_that_cannot_be_opened_may_be_anothers() {
         assert!(driver.observe(&[&within]).remove(0).is_err(), "whose directory it would lie in is not known");
     }
     let _happens = injected::no_handle_is_left_after(depth - 1);
-    assert!(matches!(driver.ensure(&within, &go), Err(Fault::Passing { .. })));
+    assert!(matches!(driver.ensure(&within, &go), Err(DriverError::Passing { .. })));
     assert!(!root.path().join(within.place.to_string()).exists());
 }
 
@@ -617,9 +617,9 @@ fn deleting_stops_at_anothers_directory_wherever_it_lies() {
     fs::create_dir_all(&inner).unwrap();
     fs::write(inner.join("data"), "precious").unwrap();
     let trash = open_below(OwnedFd::from(fs::File::open(root.path()).unwrap()), ".").unwrap();
-    let stops = |_: BorrowedFd<'_>| Err(Fault::Conflict("another's".into()));
+    let stops = |_: BorrowedFd<'_>| Err(DriverError::Conflict("another's".into()));
     let fault = delete(&trash, "tree", (&|_| Ok(()), &stops), &Walked::default()).unwrap_err();
-    assert!(matches!(fault, Fault::Conflict(_)), "{fault}");
+    assert!(matches!(fault, DriverError::Conflict(_)), "{fault}");
     assert!(inner.join("data").exists());
 }
 
@@ -633,10 +633,10 @@ fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
     driver.retire(&wanted, 5, &go).unwrap();
     let above = root.path().join(wanted.place.parent().unwrap().to_string());
     mark_as_anothers(&above);
-    assert!(matches!(driver.restore(&wanted, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(driver.restore(&wanted, &go), Err(DriverError::Conflict(_))));
     assert!(matches!(bench.seen(&wanted), Seen::Trashed { .. }));
     fs::create_dir(root.path().join(wanted.place.to_string())).unwrap();
     let other = Wanted { id: Uuid::from_u128(7), ..wanted };
-    assert!(matches!(driver.adopt(&other, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(driver.adopt(&other, &go), Err(DriverError::Conflict(_))));
     assert!(matches!(bench.seen(&other), Seen::Obstructed(_)));
 }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::handle::{obstructed, open_below, passing, stat, sync};
-use storage_driver::{Fault, Trashed};
+use storage_driver::{DriverError, Trashed};
 
 pub(super) const TRASH: &str = ".trash";
 
@@ -15,7 +15,7 @@ pub(super) const TRASH: &str = ".trash";
 const CLAIMED: &str = "purge-";
 
 /// The trees in the trash by UUID and time, apart from those that a purge has claimed.
-pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, Fault> {
+pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, DriverError> {
     read(root).map(|trash| trash.waiting)
 }
 
@@ -37,7 +37,7 @@ impl Trash {
     }
 }
 
-pub(super) fn read(root: &OwnedFd) -> Result<Trash, Fault> {
+pub(super) fn read(root: &OwnedFd) -> Result<Trash, DriverError> {
     let trash = match open_below(root, TRASH) {
         Ok(trash) => trash,
         Err(Errno::NOENT) => return Ok(Trash::default()),
@@ -58,7 +58,7 @@ pub(super) fn read(root: &OwnedFd) -> Result<Trash, Fault> {
 }
 
 /// The trash, for root alone, with whether it was made now.
-pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), Fault> {
+pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), DriverError> {
     let made = match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
@@ -70,7 +70,7 @@ pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), Fault> {
     let trash = open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?;
     // Whoever owns it can rename and hide what is put there.
     if stat(&trash)?.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(Fault::Conflict(format!(
+        return Err(DriverError::Conflict(format!(
             "{TRASH} below the root belongs to another user: look at it, and move it away"
         )));
     }
@@ -83,7 +83,7 @@ pub(super) fn name(trashed: &Trashed) -> String {
 }
 
 /// When a tree was last changed, by the clock of the file system: at the latest when it was put here.
-pub(super) fn changed(root: &OwnedFd, trashed: &Trashed) -> Result<u64, Fault> {
+pub(super) fn changed(root: &OwnedFd, trashed: &Trashed) -> Result<u64, DriverError> {
     let unreadable = |error| passing(format!("{} in the trash cannot be read", name(trashed)), error);
     let trash = open_below(root, TRASH).map_err(unreadable)?;
     let stat = rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)?;

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::handle::{open_below, passing};
-use storage_driver::Fault;
+use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, Usage};
 use storage_driver::walked::Walked;
 
@@ -30,7 +30,7 @@ struct Level {
 ///
 /// A tree may be as deep as it likes: one directory is open at a time, and the way back up is `..`, which must lead to the
 /// directory from which the walk came.
-pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage, Fault> {
+pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage, DriverError> {
     let nothing = Usage { space: Bytes(0), inodes: Inodes(0) };
     let mut walk = Walk { usage: nothing, linked: BTreeSet::new(), walked };
     let top = rustix::fs::fstat(directory).map_err(unreadable)?;
@@ -59,23 +59,23 @@ pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage,
 }
 
 /// The directory above, if it is still the one from which the walk came.
-fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, Fault> {
+fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, DriverError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(directory, "..", flags, Mode::empty()).map_err(unreadable)?;
     let stat = rustix::fs::fstat(&opened).map_err(unreadable)?;
     if (stat.st_dev, stat.st_ino) == (above.device, above.inode) {
         return Ok(opened);
     }
-    Err(Fault::unclear("a directory was moved while the tree was counted: try again"))
+    Err(DriverError::unclear("a directory was moved while the tree was counted: try again"))
 }
 
-fn unreadable(error: Errno) -> Fault {
+fn unreadable(error: Errno) -> DriverError {
     passing("a directory cannot be read", error)
 }
 
 impl Walk<'_> {
     /// Counts all that is in a directory.
-    fn level(&mut self, directory: &OwnedFd, stat: &Stat) -> Result<Level, Fault> {
+    fn level(&mut self, directory: &OwnedFd, stat: &Stat) -> Result<Level, DriverError> {
         let mut level = Level { device: stat.st_dev, inode: stat.st_ino, left: Vec::new() };
         for entry in Dir::read_from(directory).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;

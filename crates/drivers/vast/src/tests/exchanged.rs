@@ -67,7 +67,7 @@ impl Two {
 }
 
 /// `work`, with `deed` done just before its effect number `at`; whether it has that many.
-fn with_deed(at: u32, deed: &(dyn Fn() + Sync), work: &dyn Fn(Before<'_>) -> Result<(), Fault>) -> bool {
+fn with_deed(at: u32, deed: &(dyn Fn() + Sync), work: &dyn Fn(Before<'_>) -> Result<(), DriverError>) -> bool {
     let effects = AtomicU32::new(0);
     let before = |_: &str| {
         if effects.fetch_add(1, Ordering::Relaxed) == at {
@@ -108,7 +108,7 @@ fn exchanged_directories_are_refused_and_nothing_is_changed() {
         let said = if follows { format!("is {}'s", b.id) } else { format!("the directory of the quota {}.", b.id) };
         assert!(why.contains(&said), "{why}");
         for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go), vast.adopt(a, &go), vast.restore(a, &go)] {
-            assert!(matches!(&refused, Err(Fault::Conflict(text)) if *text == why), "{refused:?}");
+            assert!(matches!(&refused, Err(DriverError::Conflict(text)) if *text == why), "{refused:?}");
         }
         vast.purge(&Trashed { id: a.id, since: 5 }, None, &go).unwrap();
         assert_eq!(vast.usage(&[a]).remove(0).unwrap(), None);
@@ -130,7 +130,7 @@ fn what_was_copied_in_the_place_of_the_marked_directory_is_not_it() {
     let Seen::Obstructed(why) = seen(&two.vast, a) else { panic!("{:?}", seen(&two.vast, a)) };
     let right = format!("{}.{}", a.id, std::fs::metadata(&path).unwrap().ino());
     assert!(why.contains("moved or exchanged") && why.contains(&format!("name its quota {right} in VMS")), "{why}");
-    assert!(matches!(two.vast.ensure(a, &go), Err(Fault::Conflict(_))));
+    assert!(matches!(two.vast.ensure(a, &go), Err(DriverError::Conflict(_))));
     two.name(a, &right);
     two.vast.ensure(a, &go).unwrap();
     assert!(bench(&two.vast, &|_| {}).is_as_wanted(a));
@@ -152,7 +152,7 @@ fn what_is_exchanged_while_it_is_retired_is_not_purged() {
             assert_eq!(two.of_b(), [(put, 30_600, 0o2770)], "at effect {at}");
             let anew = Wanted { id: Uuid::from_u128(77), ..a.clone() };
             for refused in [vast.retire(a, 6, &go), vast.restore(a, &go), vast.purge(&trashed, None, &go)] {
-                assert!(matches!(refused, Err(Fault::Conflict(_))), "{refused:?}");
+                assert!(matches!(refused, Err(DriverError::Conflict(_))), "{refused:?}");
             }
             // The quota by which it is known is not taken away, either.
             drop(vast.ensure(&anew, &go));
@@ -175,7 +175,7 @@ fn a_tree_in_the_trash_that_was_exchanged_is_neither_restored_nor_purged() {
         assert!(matches!(seen(vast, a), Seen::Obstructed(why) if why.contains("in the trash")));
         let census = two.simulated.world().census();
         for refused in [vast.restore(a, &go), vast.purge(&trashed, None, &go), vast.retire(a, 6, &go)] {
-            assert!(matches!(&refused, Err(Fault::Conflict(why)) if why.contains("in the trash")), "{refused:?}");
+            assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("in the trash")), "{refused:?}");
         }
         assert_eq!(two.simulated.world().census(), census);
         std::fs::rename(&tree, two.path(&two.b)).unwrap();
@@ -195,7 +195,7 @@ fn a_quota_that_does_not_say_for_which_directory_it_is_waits_for_a_person() {
     assert!(matches!(seen(vast, &other), Seen::Obstructed(_)), "it is not another's to adopt");
     let census = simulated.world().census();
     for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go)] {
-        assert!(matches!(&refused, Err(Fault::Conflict(why)) if why.contains("adopt it")), "{refused:?}");
+        assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("adopt it")), "{refused:?}");
     }
     assert_eq!(simulated.world().census(), census);
     vast.adopt(a, &go).unwrap();
@@ -205,7 +205,7 @@ fn a_quota_that_does_not_say_for_which_directory_it_is_waits_for_a_person() {
     vast.retire(b, 5, &go).unwrap();
     let (named, trashed) = (two.name(b, &b.id.to_string()), Trashed { id: b.id, since: 5 });
     for refused in [vast.restore(b, &go), vast.purge(&trashed, None, &go)] {
-        assert!(matches!(&refused, Err(Fault::Conflict(why)) if why.contains(&named)), "{refused:?}");
+        assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains(&named)), "{refused:?}");
     }
     two.name(b, &named);
     vast.purge(&trashed, None, &go).unwrap();
@@ -223,7 +223,7 @@ fn a_directory_that_is_made_anew_gives_its_number_to_the_quota_that_is_left() {
         let effects = AtomicU32::new(0);
         let killed = |_: &str| {
             let now = effects.fetch_add(1, Ordering::Relaxed) == at;
-            if now { Err(Fault::Stopped("killed".into())) } else { Ok(()) }
+            if now { Err(DriverError::Stopped("killed".into())) } else { Ok(()) }
         };
         let stopped = vast.ensure(a, &killed);
         vast.ensure(a, &go).unwrap();
@@ -248,7 +248,7 @@ fn an_empty_closed_directory_of_another_is_not_taken_for_one_that_was_begun() {
         let [to, from] = [&a, &b].map(|wanted| simulated.folder.path().join(wanted.place.to_string()));
         std::fs::rename(from, &to).unwrap();
         assert!(matches!(seen(&vast, &a), Seen::Obstructed(_)), "{:?}", seen(&vast, &a));
-        assert!(matches!(vast.ensure(&a, &go), Err(Fault::Conflict(_))));
+        assert!(matches!(vast.ensure(&a, &go), Err(DriverError::Conflict(_))));
         assert_eq!(std::fs::metadata(&to).unwrap().gid(), 0);
     }
 }

@@ -138,7 +138,7 @@ fn holds_what_it_says(variable: &str) {
     quotas.clear(directory.as_fd(), 7099).unwrap();
     assert_eq!(quotas.read(directory.as_fd(), 7099).unwrap().0, None);
     for nobody in [0, u32::MAX] {
-        assert!(matches!(quotas.set(directory.as_fd(), nobody, &limits(4096, 1)), Err(Fault::Conflict(_))));
+        assert!(matches!(quotas.set(directory.as_fd(), nobody, &limits(4096, 1)), Err(DriverError::Conflict(_))));
     }
 }
 
@@ -232,7 +232,7 @@ fn adopts_a_tree(variable: &str) {
     mount(&[Path::new("--bind"), &other, &within]);
     let fault = quotas.tag(directory.as_fd(), 7005, Some(&Walked::default()));
     assert!(Command::new("umount").arg(&within).status().unwrap().success());
-    assert!(matches!(fault, Err(Fault::Conflict(_))), "{fault:?}");
+    assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
     assert_eq!(tag::get(File::open(&outside).unwrap().as_fd()).unwrap().project, None);
     assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7004), "the top is tagged last");
 }
@@ -248,8 +248,12 @@ fn deletes_what_is_deep_and_another_projects(variable: &str) {
         quotas.tag(File::open(above).unwrap().as_fd(), 7007, None).unwrap();
     }
     let trash = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
-    let refused =
-        deletion::delete(&trash, "deletes", (&|_| Err(Fault::unclear("not alike")), &|_| Ok(())), &Walked::default());
+    let refused = deletion::delete(
+        &trash,
+        "deletes",
+        (&|_| Err(DriverError::unclear("not alike")), &|_| Ok(())),
+        &Walked::default(),
+    );
     assert_eq!(refused.unwrap_err().to_string(), "not alike");
     deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &Walked::default())
         .unwrap();
@@ -266,7 +270,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
     driver.ensure(&there, &go).unwrap();
     driver.retire(&there, 4, &go).unwrap();
     driver.restore(&there, &go).unwrap();
-    let remedied = |fault: Fault, path: &Path| {
+    let remedied = |fault: DriverError, path: &Path| {
         let remedy = format!("chattr -P -p 0 {}", path.display());
         assert!(fault.to_string().contains(&format!("`{remedy}`")), "{fault}");
         assert!(Command::new("sh").args(["-c", &remedy]).status().unwrap().success());

@@ -35,7 +35,7 @@ fn what_is_set_is_read_whatever_the_version_prints() {
         assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (Some(limits()), Some(used)));
         lustre.clear(root.as_fd(), 7).unwrap();
         assert_eq!(lustre.read(root.as_fd(), 7).unwrap(), (None, Some(unlimited)));
-        assert!(matches!(lustre.set(root.as_fd(), 0, &limits()), Err(Fault::Conflict(_))));
+        assert!(matches!(lustre.set(root.as_fd(), 0, &limits()), Err(DriverError::Conflict(_))));
     }
 }
 
@@ -93,9 +93,9 @@ fn renames_between_metadata_servers_are_named_by_check_and_by_the_fault() {
     fs::write(folder.path().join("mdt"), "cscs\n").unwrap();
     let [Ok(note)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
     assert!(note.contains("(MDT 0, 1)") && note.contains("mdt.*.enable_remote_rename"), "{note}");
-    let refused = driver.across(Fault::passing("a cannot be renamed to b", std::io::Error::from(Errno::XDEV)));
+    let refused = driver.across(DriverError::passing("a cannot be renamed to b", std::io::Error::from(Errno::XDEV)));
     assert!(refused.to_string().contains("mdt.*.enable_remote_rename"), "{refused}");
-    let other = driver.across(Fault::passing("a cannot be renamed to b", std::io::Error::from(Errno::IO)));
+    let other = driver.across(DriverError::passing("a cannot be renamed to b", std::io::Error::from(Errno::IO)));
     assert_eq!(other.to_string(), "a cannot be renamed to b");
 }
 

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{Acl, Acls};
 use crate::tree::handle::passing;
-use storage_driver::Fault;
+use storage_driver::DriverError;
 
 /// A directory's own ACL, and that of what is made in it.
 const NAMES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
@@ -15,19 +15,19 @@ const NAMES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"]
 const LONGEST: usize = 65_536;
 
 /// The ACLs of a directory.
-pub(in crate::tree) fn read(directory: impl AsFd) -> Result<Acls, Fault> {
+pub(in crate::tree) fn read(directory: impl AsFd) -> Result<Acls, DriverError> {
     let [access, default] = NAMES.map(|name| one(directory.as_fd(), name));
     Ok(Acls { access: access?, default: default? })
 }
 
-fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, Fault> {
+fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, DriverError> {
     let mut bytes = vec![0; LONGEST];
     match rustix::fs::fgetxattr(directory, name, &mut bytes[..]) {
         Ok(length) => Acl::decode(&bytes[..length])
             .map(Some)
-            .ok_or_else(|| Fault::unclear(format!("the ACL {name} of a directory is of an unknown version"))),
+            .ok_or_else(|| DriverError::unclear(format!("the ACL {name} of a directory is of an unknown version"))),
         Err(Errno::NODATA) => Ok(None),
-        Err(Errno::OPNOTSUPP) => Err(Fault::unclear(
+        Err(Errno::OPNOTSUPP) => Err(DriverError::unclear(
             "the file system has no POSIX ACLs: mount it with them (`-o acl`), or take `acl` out of this system's settings",
         )),
         Err(error) => Err(passing(format!("the ACL {name} of a directory cannot be read"), error)),
@@ -35,7 +35,7 @@ fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, Fault> {
 }
 
 /// Gives a directory these ACLs. Its mode then has the bits of its own one, and may have lost the set-group-ID bit.
-pub(in crate::tree) fn write(directory: impl AsFd, acls: &Acls) -> Result<(), Fault> {
+pub(in crate::tree) fn write(directory: impl AsFd, acls: &Acls) -> Result<(), DriverError> {
     for (name, acl) in NAMES.into_iter().zip([&acls.access, &acls.default]) {
         let set = match acl {
             Some(acl) => rustix::fs::fsetxattr(&directory, name, &acl.encode(), XattrFlags::empty()),
