@@ -13,7 +13,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Driver, DriverError, Seen, Wanted};
+use crate::driver::{Driver, DriverError, Observed, Wanted};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
@@ -139,17 +139,17 @@ pub fn survey(
         wanted.insert(&*system.key, (resources, judged));
     }
     // Side by side: all take as long as the slowest.
-    let seen = side_by_side(systems, systems.len(), |system| look(system, &wanted[&*system.key].1));
+    let observed = side_by_side(systems, systems.len(), |system| look(system, &wanted[&*system.key].1));
     let mut cases = BTreeMap::new();
-    for (system, seen) in systems.iter().zip(seen) {
+    for (system, observed) in systems.iter().zip(observed) {
         let (resources, mut judged) = wanted.remove(&*system.key).unwrap_or_default();
-        preflight::ghosts(&resources, &mut judged, &seen);
-        let of_each = resources.iter().zip(&mut judged).zip(&seen);
-        preflight::number(of_each.map(|((resource, wanted), seen)| (*resource, wanted, seen)), system, ledger);
-        for ((resource, wanted), seen) in resources.into_iter().zip(judged).zip(seen) {
+        preflight::ghosts(&resources, &mut judged, &observed);
+        let of_each = resources.iter().zip(&mut judged).zip(&observed);
+        preflight::number(of_each.map(|((resource, wanted), observed)| (*resource, wanted, observed)), system, ledger);
+        for ((resource, wanted), observed) in resources.into_iter().zip(judged).zip(observed) {
             let unfinished = past.begun.contains(&resource.id);
             let last_order = past.last_order(resource.id).cloned();
-            cases.insert(resource.id, Case { resource: resource.clone(), wanted, seen, unfinished, last_order });
+            cases.insert(resource.id, Case { resource: resource.clone(), wanted, observed, unfinished, last_order });
         }
     }
     // In the document's order, whatever the order of the systems.
@@ -173,18 +173,19 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
 }
 
 /// What is found for each, in their order.
-fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<Result<Seen, String>> {
+fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
     if let Err(fault) = system.driver.ready() {
         return judged.iter().map(|_| Err(error_chain(&fault))).collect();
     }
     let wanted: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
-    let mut seen = system.driver.observe(&wanted).into_iter();
+    let mut observed = system.driver.observe(&wanted).into_iter();
     let one = |judged: &Result<Wanted, _>| match judged {
-        Ok(_) => {
-            seen.next().unwrap_or_else(|| Err(DriverError::unclear("no answer"))).map_err(|fault| error_chain(&fault))
-        }
+        Ok(_) => observed
+            .next()
+            .unwrap_or_else(|| Err(DriverError::unclear("no answer")))
+            .map_err(|fault| error_chain(&fault)),
         // Where nothing can be wanted nothing is looked for; the planner holds or refuses it.
-        Err(_) => Ok(Seen::Absent),
+        Err(_) => Ok(Observed::Absent),
     };
     judged.iter().map(one).collect()
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::document::{Offering, Order, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Difference, Present, Seen, Wanted};
+use crate::driver::{Difference, Observed, Present, Wanted};
 use crate::preflight::{Obstacle, ObstacleKind};
 
 mod last_order;
@@ -25,7 +25,7 @@ pub struct Case {
     /// The directory's desired state, or why there is none.
     pub wanted: Result<Wanted, Obstacle>,
     /// What is found; an error text where it could not be read.
-    pub seen: Result<Seen, String>,
+    pub observed: Result<Observed, String>,
     /// Whether work on it was begun in an earlier pass and not brought to its end.
     pub unfinished: bool,
     /// Its newest order in the journal, if something was done for one lately.
@@ -315,7 +315,7 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
     for case in cases {
         let resource = &case.resource;
         // What is terminated stays in the list for ever; what is there is what can be lost.
-        *population.entry(&resource.system).or_default() += usize::from(matches!(case.seen, Ok(Seen::Ours(_))));
+        *population.entry(&resource.system).or_default() += usize::from(matches!(case.observed, Ok(Observed::Ours(_))));
         let (system, path) = (resource.system.clone(), resource.path.clone());
         match unless_declined(case, outcome(case, policy)) {
             Outcome::Settled => {}
@@ -354,8 +354,8 @@ impl Task {
 
 /// The values of a directory of ours that differ from the document.
 fn changes(case: &Case) -> Vec<Difference> {
-    match (&case.seen, &case.wanted) {
-        (Ok(Seen::Ours(present)), Ok(wanted)) => present.differences(wanted),
+    match (&case.observed, &case.wanted) {
+        (Ok(Observed::Ours(present)), Ok(wanted)) => present.differences(wanted),
         _ => Vec::new(),
     }
 }
@@ -374,11 +374,11 @@ fn unless_declined(case: &Case, outcome: Outcome) -> Outcome {
 }
 
 fn outcome(case: &Case, policy: Policy) -> Outcome {
-    let seen = match &case.seen {
-        Ok(seen) => seen,
+    let observed = match &case.observed {
+        Ok(observed) => observed,
         Err(fault) => return hold(Hold::Fault, format!("the storage cannot be read: {fault}")),
     };
-    let Some(order) = &case.resource.order else { return without_order(case, seen, policy) };
+    let Some(order) = &case.resource.order else { return without_order(case, observed, policy) };
     if order.state == OrderState::Other {
         return hold(Hold::Waiting, "its order waits for another party's approval in Waldur");
     }
@@ -398,8 +398,8 @@ fn outcome(case: &Case, policy: Policy) -> Outcome {
                 order.kind, case.resource.status
             ),
         ),
-        (_, OrderKind::Terminate) => terminate(case, order, seen, policy),
-        (_, OrderKind::Create | OrderKind::Update | OrderKind::Restore) => make(case, order, seen, policy),
+        (_, OrderKind::Terminate) => terminate(case, order, observed, policy),
+        (_, OrderKind::Create | OrderKind::Update | OrderKind::Restore) => make(case, order, observed, policy),
     }
 }
 
@@ -416,18 +416,18 @@ fn contradicts(kind: OrderKind, status: Status) -> bool {
 }
 
 /// A resource that nobody has ordered anything for.
-fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
+fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Outcome {
     match case.resource.status {
-        Status::Pending | Status::Updating | Status::Removing => in_transition(case, seen, policy),
+        Status::Pending | Status::Updating | Status::Removing => in_transition(case, observed, policy),
         Status::Error => hold(Hold::Refused, "it is erred in Waldur: set it right there"),
         // Only an order removes. The trash is where it belongs.
-        Status::Removed => match (seen, &case.wanted) {
+        Status::Removed => match (observed, &case.wanted) {
             // With Basic, approval comes first; what was broken off after it goes on here.
-            (Seen::Ours(_), Ok(wanted)) if case.unfinished && ended_here(case).is_some() => {
+            (Observed::Ours(_), Ok(wanted)) if case.unfinished && ended_here(case).is_some() => {
                 let why = "its termination was approved here, and Waldur shows it as terminated".into();
                 Outcome::Do(vec![Step::Retire(wanted.clone())], why)
             }
-            (Seen::Ours(_), _) => hold(
+            (Observed::Ours(_), _) => hold(
                 Hold::Conflict,
                 format!(
                     "terminated in Waldur without an order that was carried out here: `retire {}` puts the directory into the \
@@ -437,7 +437,7 @@ fn without_order(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
             ),
             _ => Outcome::Settled,
         },
-        Status::Active => in_use(case, seen, policy, None),
+        Status::Active => in_use(case, observed, policy, None),
     }
 }
 
@@ -448,12 +448,12 @@ fn ended_here(case: &Case) -> Option<&LastOrder> {
 
 /// A resource that Waldur shows as changing, without an order. Nobody will change that by himself: its order was deleted, or
 /// Waldur's worker set the state late, after the order had been ended here.
-fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
+fn in_transition(case: &Case, observed: &Observed, policy: Policy) -> Outcome {
     let (resource, status) = (&case.resource, case.resource.status);
     // A termination whose directory is still there was not carried out: its order was withdrawn before its approval arrived.
-    let carried_out = |_: &&LastOrder| status != Status::Removing || !matches!(seen, Seen::Ours(_));
+    let carried_out = |_: &&LastOrder| status != Status::Removing || !matches!(observed, Observed::Ours(_));
     let Some(last) = ended_here(case).filter(carried_out) else {
-        if resource.unclaimed && !matches!(seen, Seen::Ours(_) | Seen::Trashed { .. }) {
+        if resource.unclaimed && !matches!(observed, Observed::Ours(_) | Observed::Trashed { .. }) {
             return hold(
                 Hold::Conflict,
                 "a ghost: Creating in Waldur without an order, a backend_id or a directory, because its order was deleted before \
@@ -483,7 +483,7 @@ fn in_transition(case: &Case, seen: &Seen, policy: Policy) -> Outcome {
     if resource.links.ok.is_none() {
         return hold(Hold::Conflict, set_ok_in_waldur(case, "the document has no link for it"));
     }
-    in_use(case, seen, policy, Some(Step::SetStateOk))
+    in_use(case, observed, policy, Some(Step::SetStateOk))
 }
 
 /// What a person does where Waldur cannot be told that a resource is in use.
@@ -509,14 +509,14 @@ fn waldur_state(status: Status) -> &'static str {
 }
 
 /// A resource that is in use; `last`: the step that ends what is done for it.
-fn in_use(case: &Case, seen: &Seen, policy: Policy, last: Option<Step>) -> Outcome {
+fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
         Err(obstacle) => return held_back(obstacle),
     };
     let with_last = |step| std::iter::once(step).chain(last.clone()).collect();
-    match seen {
-        Seen::Ours(present) => {
+    match observed {
+        Observed::Ours(present) => {
             let differences = present.differences(wanted);
             if differences.is_empty() {
                 let why = || "done here, but Waldur shows it as changing without an order".to_owned();
@@ -539,59 +539,59 @@ fn in_use(case: &Case, seen: &Seen, policy: Policy, last: Option<Step>) -> Outco
                 ),
             )
         }
-        Seen::Trashed { .. } => Outcome::Do(
+        Observed::Trashed { .. } => Outcome::Do(
             with_last(Step::Restore(wanted.clone())),
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
-        Seen::Purging { .. } => hold(Hold::Conflict, PURGING),
-        Seen::Absent => {
+        Observed::Purging { .. } => hold(Hold::Conflict, PURGING),
+        Observed::Absent => {
             hold(Hold::Drift, "in use in Waldur, but there is no directory: make it by `restore PATH --make`")
         }
-        Seen::Unmarked(_) => {
+        Observed::Unmarked(_) => {
             hold(Hold::Conflict, "its directory has no mark of ours: `adopt` it if it is the right one")
         }
-        Seen::Obstructed(what) => hold(Hold::Conflict, what.clone()),
+        Observed::Obstructed(what) => hold(Hold::Conflict, what.clone()),
     }
 }
 
 /// An order that makes or changes a directory, pending-provider or executing.
-fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
+fn make(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
         Err(obstacle) => return obstructed(obstacle, order, case.unfinished, policy),
     };
     let creates = order.kind == OrderKind::Create;
-    let mut work = match seen {
-        Seen::Absent if creates => vec![Step::Ensure(wanted.clone())],
-        Seen::Absent if order.kind == OrderKind::Restore => {
+    let mut work = match observed {
+        Observed::Absent if creates => vec![Step::Ensure(wanted.clone())],
+        Observed::Absent if order.kind == OrderKind::Restore => {
             return hold(
                 Hold::Conflict,
                 "to be brought back, but its directory is not in the trash: if nobody has it any more, `reject` the order, \
                  and have a new resource ordered",
             );
         }
-        Seen::Absent => {
+        Observed::Absent => {
             return hold(
                 Hold::Drift,
                 "its quotas are to change, but there is no directory: make it by `restore PATH --make`",
             );
         }
-        Seen::Trashed { .. } => vec![Step::Restore(wanted.clone())],
-        Seen::Purging { .. } => return hold(Hold::Conflict, PURGING),
-        Seen::Ours(present) => {
+        Observed::Trashed { .. } => vec![Step::Restore(wanted.clone())],
+        Observed::Purging { .. } => return hold(Hold::Conflict, PURGING),
+        Observed::Ours(present) => {
             if let Some(reason) = shrinks(present, wanted, policy) {
                 return hold(Hold::Refused, reason);
             }
             // Also where nothing differs: verified is what was read back after the order.
             if present.differences(wanted).is_empty() { Vec::new() } else { vec![Step::Ensure(wanted.clone())] }
         }
-        Seen::Unmarked(_) => {
+        Observed::Unmarked(_) => {
             return hold(
                 Hold::Conflict,
                 "a directory that is not ours is at its place: `adopt` it if it is the right one",
             );
         }
-        Seen::Obstructed(what) => return hold(Hold::Conflict, what.clone()),
+        Observed::Obstructed(what) => return hold(Hold::Conflict, what.clone()),
     };
     work.push(Step::SetBackendId);
     let why = format!("{:?} order {}", order.kind, state(order));
@@ -599,29 +599,29 @@ fn make(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
 }
 
 /// An order that ends a resource. `removing` alone touches nothing: only this does.
-fn terminate(case: &Case, order: &Order, seen: &Seen, policy: Policy) -> Outcome {
+fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outcome {
     let wanted = match &case.wanted {
         Ok(wanted) => wanted,
         Err(obstacle) => return held_back(obstacle),
     };
-    let work = match seen {
-        Seen::Ours(_) => vec![Step::Retire(wanted.clone())],
-        Seen::Trashed { .. } | Seen::Purging { .. } => Vec::new(),
-        Seen::Absent if policy.absent_is_gone => vec![Step::Gone(wanted.clone())],
-        Seen::Absent => {
+    let work = match observed {
+        Observed::Ours(_) => vec![Step::Retire(wanted.clone())],
+        Observed::Trashed { .. } | Observed::Purging { .. } => Vec::new(),
+        Observed::Absent if policy.absent_is_gone => vec![Step::Gone(wanted.clone())],
+        Observed::Absent => {
             return hold(
                 Hold::Conflict,
                 "to be removed, but there is no directory at its place: if it was not moved away, approve its order and set it \
                  done in Waldur, or set `policy.absent_is_gone`",
             );
         }
-        Seen::Unmarked(_) => {
+        Observed::Unmarked(_) => {
             return hold(
                 Hold::Conflict,
                 "the directory to be removed has no mark of ours: `adopt` it first if it is the right one",
             );
         }
-        Seen::Obstructed(what) => {
+        Observed::Obstructed(what) => {
             return hold(
                 Hold::Conflict,
                 format!(
@@ -679,7 +679,7 @@ pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
         return Err("its order was approved, and Waldur completes it by itself".to_owned());
     }
     // Where there is no desired state, the storage was not looked at.
-    let begun = case.unfinished || case.wanted.is_err() || !matches!(case.seen, Ok(Seen::Absent));
+    let begun = case.unfinished || case.wanted.is_err() || !matches!(case.observed, Ok(Observed::Absent));
     let steps = refusal(order, begun, reason);
     let (system, path) = (system.clone(), path.clone());
     let (order, why) = (Some(order.id), format!("rejected: {reason}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Quotas, Resource, Status};
-use crate::driver::{Seen, Wanted};
+use crate::driver::{Observed, Wanted};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
 use crate::pass::System;
@@ -213,9 +213,11 @@ pub fn judge(
 
 /// Holds the new resources whose path a ghost has that does have something on the storage: a resource that is Creating in Waldur
 /// without an order or a backend ID keeps its path from others only by that.
-pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], seen: &[Result<Seen, String>]) {
-    let has_something = |seen: &Result<Seen, String>| !matches!(seen, Ok(Seen::Absent | Seen::Obstructed(_)));
-    let ghosts = resources.iter().zip(seen).filter(|(resource, seen)| resource.unclaimed && has_something(seen));
+pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], observed: &[Result<Observed, String>]) {
+    let has_something =
+        |observed: &Result<Observed, String>| !matches!(observed, Ok(Observed::Absent | Observed::Obstructed(_)));
+    let ghosts =
+        resources.iter().zip(observed).filter(|(resource, observed)| resource.unclaimed && has_something(observed));
     let ghosts: BTreeMap<_, _> = ghosts.map(|(resource, _)| (&*resource.path, resource.id)).collect();
     for (resource, wanted) in resources.iter().zip(wanted).filter(|(resource, _)| !resource.unclaimed) {
         if let Some(ghost) = ghosts.get(&*resource.path)
@@ -234,28 +236,28 @@ pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], 
 /// Gives what is wanted its project ID: that of the ledger, or the one found on its tree, or a new one. `cases` are all of
 /// one system: each resource, what is wanted for it, and what is found.
 pub fn number<'a>(
-    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Obstacle>, &'a Result<Seen, String>)>,
+    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Obstacle>, &'a Result<Observed, String>)>,
     system: &System,
     ledger: &mut Ledger,
 ) {
     let Some(ids) = system.site.projects else { return };
-    let bears = |seen: &Result<Seen, String>| match seen {
-        Ok(Seen::Ours(present)) => present.project.unwrap_or_default(),
+    let bears = |observed: &Result<Observed, String>| match observed {
+        Ok(Observed::Ours(present)) => present.project.unwrap_or_default(),
         _ => 0,
     };
     let cases: Vec<_> = cases.collect();
     let mut trees = BTreeMap::<u32, usize>::new();
-    for (_, _, seen) in &cases {
-        *trees.entry(bears(seen)).or_default() += 1;
+    for (_, _, observed) in &cases {
+        *trees.entry(bears(observed)).or_default() += 1;
     }
     let mut new = Vec::new();
-    for (resource, judged, seen) in cases {
+    for (resource, judged, observed) in cases {
         let Ok(wanted) = judged else { continue };
         if let Some(id) = ledger.known(&system.key, wanted.id) {
             wanted.project = id;
             continue;
         }
-        let found = bears(seen);
+        let found = bears(observed);
         // A number that two trees bear is one's, and nothing tells whose: an owner can change it.
         let is_its_own = trees[&found] == 1 && !ledger.is_anothers(&system.key, wanted.id, found);
         if let (ProjectIds::From(first), true) = (ids, is_its_own) {
@@ -268,14 +270,14 @@ pub fn number<'a>(
         } else if leaves || resource.unclaimed || resource.status == Status::Removed {
             wanted.project = if is_its_own { found } else { 0 };
         } else {
-            new.push((judged, seen));
+            new.push((judged, observed));
         }
     }
     // After all that is there was learned: none of those numbers is given to another.
-    for (judged, seen) in new {
+    for (judged, observed) in new {
         let Ok(wanted) = judged else { continue };
         // A tree that is there is what counts under its GID.
-        let is_its_own = ids == ProjectIds::Gid && !matches!(seen, Ok(Seen::Absent));
+        let is_its_own = ids == ProjectIds::Gid && !matches!(observed, Ok(Observed::Absent));
         let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
         match ledger.project(&system.key, wanted.id, wanted.gid, ids, &is_free) {
             Ok(id) => wanted.project = id,

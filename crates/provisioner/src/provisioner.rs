@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::document::Document;
 use crate::driver::walked::Walked;
-use crate::driver::{Before, DriverError, Seen};
+use crate::driver::{Before, DriverError, Observed};
 use crate::drivers;
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
@@ -205,7 +205,7 @@ impl Session<'_> {
         let concerned: BTreeSet<_> =
             plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
         // What was begun and needs nothing any more has come to its end by another way.
-        let claimed = |case: &Case| matches!(case.seen, Ok(Seen::Purging { .. }));
+        let claimed = |case: &Case| matches!(case.observed, Ok(Observed::Purging { .. }));
         let over = |case: &&Case| case.unfinished && !claimed(case) && !concerned.contains(&Some(case.resource.id));
         for case in survey.cases.iter().filter(over) {
             self.journal.write(Some(case.resource.id), Event::Ended)?;

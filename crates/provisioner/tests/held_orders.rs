@@ -4,7 +4,7 @@
 use catalog::{Customer, Customers, Identities, InodeRule, Policy as Mapping, Resource, System};
 use proptest::prelude::*;
 use provisioner::document::{self, Document};
-use provisioner::driver::Seen;
+use provisioner::driver::Observed;
 use provisioner::ledger::ProjectIds;
 use provisioner::limits::Terabyte;
 use provisioner::plan::{Case, Consent, Lately, Plan, Policy, Step, plan};
@@ -91,7 +91,7 @@ fn planned(record: &Value, policy: Policy) -> Plan {
     let case = |(resource, wanted): (&document::Resource, _)| Case {
         resource: resource.clone(),
         wanted,
-        seen: Ok(Seen::Absent),
+        observed: Ok(Observed::Absent),
         unfinished: false,
         last_order: None,
     };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits};
 use crate::place::Place;
-use crate::{Driver, DriverError, Marked, Seen, Trashed, Wanted};
+use crate::{Driver, DriverError, Marked, Observed, Trashed, Wanted};
 
 /// What differs between systems under test.
 pub struct Bench<'a> {
@@ -45,12 +45,12 @@ impl Bench<'_> {
         }
     }
 
-    pub fn seen(&self, wanted: &Wanted) -> Seen {
+    pub fn observed(&self, wanted: &Wanted) -> Observed {
         self.driver.observe(&[wanted]).pop().unwrap().unwrap()
     }
 
     pub fn is_as_wanted(&self, wanted: &Wanted) -> bool {
-        matches!(self.seen(wanted), Seen::Ours(present) if present.differences(wanted).is_empty())
+        matches!(self.observed(wanted), Observed::Ours(present) if present.differences(wanted).is_empty())
     }
 
     /// Everything that a driver promises.
@@ -65,32 +65,32 @@ impl Bench<'_> {
 
     fn a_life(&self) {
         let (driver, wanted) = (self.driver, self.wanted(1));
-        assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert_eq!(self.observed(&wanted), Observed::Absent);
         assert!(driver.is_free(wanted.project).unwrap());
         for _ in 0..2 {
             driver.ensure(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
         }
-        let Seen::Ours(present) = self.seen(&wanted) else { panic!("{:?}", self.seen(&wanted)) };
+        let Observed::Ours(present) = self.observed(&wanted) else { panic!("{:?}", self.observed(&wanted)) };
         let numbered = present.project.is_some();
         assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
         assert!(driver.usage(&[&wanted]).pop().unwrap().unwrap().is_some());
         assert_eq!(driver.marked(6).unwrap(), [Marked { id: wanted.id, path: wanted.place.to_string() }]);
         for _ in 0..2 {
             driver.retire(&wanted, 1_000, &go).unwrap();
-            assert_eq!(self.seen(&wanted), Seen::Trashed { since: 1_000 });
+            assert_eq!(self.observed(&wanted), Observed::Trashed { since: 1_000 });
             assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered, "the trash still counts");
         }
         assert_eq!(driver.trash().unwrap(), [Trashed { id: wanted.id, since: 1_000 }]);
         for _ in 0..2 {
             driver.restore(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+            assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
         }
         assert_eq!(driver.trash().unwrap(), []);
         driver.retire(&wanted, 2_000, &go).unwrap();
         let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
         driver.purge(&other, Some(wanted.project), &go).ok();
-        assert_eq!(self.seen(&wanted), Seen::Trashed { since: 2_000 });
+        assert_eq!(self.observed(&wanted), Observed::Trashed { since: 2_000 });
         let trashed = Trashed { id: wanted.id, since: 2_000 };
         assert_eq!(driver.marked(6).unwrap(), []);
         let used = driver.trash_usage(&[(trashed.clone(), Some(wanted.project)), (other, None)]);
@@ -98,13 +98,13 @@ impl Bench<'_> {
         assert_eq!(driver.claimed().unwrap(), []);
         for _ in 0..2 {
             driver.claim(&trashed, Some(wanted.project), &go).unwrap();
-            assert_eq!(self.seen(&wanted), Seen::Purging { since: 2_000 });
+            assert_eq!(self.observed(&wanted), Observed::Purging { since: 2_000 });
             assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
             let restored = driver.restore(&wanted, &go);
             assert!(matches!(restored, Err(DriverError::Conflict(_))), "{restored:?}");
         }
         driver.purge(&trashed, Some(wanted.project), &go).unwrap();
-        assert_eq!(self.seen(&wanted), Seen::Absent);
+        assert_eq!(self.observed(&wanted), Observed::Absent);
         assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
         // XFS counts what was deleted for a while.
         let mut waits = 0;
@@ -122,22 +122,22 @@ impl Bench<'_> {
         wanted.mode = Mode(0o750);
         assert!(!self.is_as_wanted(&wanted));
         self.driver.ensure(&wanted, &go).unwrap();
-        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
     }
 
     fn what_is_not_ours_stays(&self) {
         let (driver, wanted) = (self.driver, self.wanted(3));
         (self.make_unmarked)(&wanted.place);
-        let unmarked = self.seen(&wanted);
-        assert!(matches!(unmarked, Seen::Unmarked(_)), "{unmarked:?}");
+        let unmarked = self.observed(&wanted);
+        assert!(matches!(unmarked, Observed::Unmarked(_)), "{unmarked:?}");
         assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
         assert!(matches!(driver.retire(&wanted, 1, &go), Err(DriverError::Conflict(_))));
-        assert_eq!(self.seen(&wanted), unmarked);
+        assert_eq!(self.observed(&wanted), unmarked);
         driver.adopt(&wanted, &go).unwrap();
         driver.ensure(&wanted, &go).unwrap();
-        assert!(self.is_as_wanted(&wanted), "{:?}", self.seen(&wanted));
+        assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
         let other = Wanted { id: Uuid::from_u128(77), ..wanted.clone() };
-        assert!(matches!(self.seen(&other), Seen::Obstructed(_)));
+        assert!(matches!(self.observed(&other), Observed::Obstructed(_)));
         for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
             assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
         }
@@ -153,11 +153,11 @@ impl Bench<'_> {
             parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
             ..self.wanted(8)
         };
-        let seen = self.seen(&inner);
-        assert!(matches!(&seen, Seen::Obstructed(why) if why.contains(&outer.id.to_string())), "{seen:?}");
+        let observed = self.observed(&inner);
+        assert!(matches!(&observed, Observed::Obstructed(why) if why.contains(&outer.id.to_string())), "{observed:?}");
         let fault = driver.ensure(&inner, &go);
         assert!(matches!(&fault, Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
-        assert!(self.is_as_wanted(&outer), "{:?}", self.seen(&outer));
+        assert!(self.is_as_wanted(&outer), "{:?}", self.observed(&outer));
         driver.retire(&outer, 7_000, &go).unwrap();
         driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
     }
@@ -169,18 +169,18 @@ impl Bench<'_> {
             let wanted = self.wanted(100 + at);
             let mut whole = killed(at, &|before| driver.ensure(&wanted, before));
             driver.ensure(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.observed(&wanted));
             whole &= killed(at, &|before| driver.retire(&wanted, 3_000, before));
             driver.retire(&wanted, 3_001, &go).unwrap();
-            assert!(matches!(self.seen(&wanted), Seen::Trashed { .. }), "killed at {at}");
+            assert!(matches!(self.observed(&wanted), Observed::Trashed { .. }), "killed at {at}");
             whole &= killed(at, &|before| driver.restore(&wanted, before));
             driver.restore(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.seen(&wanted));
+            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.observed(&wanted));
             driver.retire(&wanted, 4_000, &go).unwrap();
             let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
             whole &= killed(at, &|before| driver.purge(trashed, Some(wanted.project), before));
             driver.purge(trashed, Some(wanted.project), &go).unwrap();
-            assert_eq!(self.seen(&wanted), Seen::Absent);
+            assert_eq!(self.observed(&wanted), Observed::Absent);
             at += 1;
             if whole {
                 break;

@@ -58,7 +58,7 @@ impl Wanted {
 /// What is found for a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Seen {
+pub enum Observed {
     /// Nothing, neither at its place nor in the trash.
     Absent,
     /// A directory of this resource.
@@ -267,7 +267,7 @@ pub trait Driver: Debug + Send + Sync {
     }
 
     /// What is there, one answer for each that is wanted, in their order.
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>>;
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>>;
 
     /// Everything in the trash that no purge has claimed.
     fn trash(&self) -> Result<Vec<Trashed>, DriverError>;

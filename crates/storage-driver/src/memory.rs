@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 use crate::place::Place;
-use crate::{Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
+use crate::{Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
 
 /// Directories in memory, with blocks of 4096 bytes.
 #[derive(Debug, Default)]
@@ -113,18 +113,18 @@ impl Driver for Memory {
         Ok(all.all(|it| it.present.project != Some(project)))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         let tree = self.tree();
         let one = |wanted: &&Wanted| match (tree.places.get(&wanted.place), tree.trash.get(&wanted.id)) {
-            (Some(it), _) if it.mark == Some(wanted.id) => Seen::Ours(it.present.clone()),
+            (Some(it), _) if it.mark == Some(wanted.id) => Observed::Ours(it.present.clone()),
             (Some(it), _) => match it.mark {
-                Some(other) => Seen::Obstructed(format!("the directory is {other}'s")),
-                None => Seen::Unmarked(it.present.clone()),
+                Some(other) => Observed::Obstructed(format!("the directory is {other}'s")),
+                None => Observed::Unmarked(it.present.clone()),
             },
-            (None, Some((since, _))) => Seen::Trashed { since: *since },
+            (None, Some((since, _))) => Observed::Trashed { since: *since },
             (None, None) => match tree.claimed.get(&wanted.id) {
-                Some(since) => Seen::Purging { since: *since },
-                None => tree.above(wanted).map_or(Seen::Absent, Seen::Obstructed),
+                Some(since) => Observed::Purging { since: *since },
+                None => tree.above(wanted).map_or(Observed::Absent, Observed::Obstructed),
             },
         };
         wanted.iter().map(|wanted| Ok(one(wanted))).collect()

@@ -19,7 +19,7 @@ use crate::quotas::Quotas;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Acl, Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
+use storage_driver::{Acl, Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
 
 pub mod acl;
 pub mod handle;
@@ -92,9 +92,9 @@ impl<Q: Quotas> Tree<Q> {
     ///
     /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
     /// that is moved away. Whoever makes something there does not keep a removal from its end.
-    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Seen, DriverError> {
+    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Observed, DriverError> {
         let at_its_place = self.at_its_place(root, wanted)?;
-        if matches!(at_its_place, Seen::Ours(_)) {
+        if matches!(at_its_place, Observed::Ours(_)) {
             return Ok(at_its_place);
         }
         let trash = if let Some(trash) = trash.get() {
@@ -109,26 +109,28 @@ impl<Q: Quotas> Tree<Q> {
             trees[..after].last().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since)
         };
         Ok(match (newest(&trash.waiting), newest(&trash.claimed)) {
-            (Some(since), _) => Seen::Trashed { since },
-            (None, Some(since)) if at_its_place == Seen::Absent => Seen::Purging { since },
+            (Some(since), _) => Observed::Trashed { since },
+            (None, Some(since)) if at_its_place == Observed::Absent => Observed::Purging { since },
             _ => at_its_place,
         })
     }
 
-    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Seen, DriverError> {
+    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Observed, DriverError> {
         let directory = match open_below(root, &*wanted.place.to_string()) {
             Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(Seen::Absent),
+            Err(Errno::NOENT) => return Ok(Observed::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Ok(Seen::Obstructed("a file or a symlink is at its place or on the way there".into()));
+                return Ok(Observed::Obstructed("a file or a symlink is at its place or on the way there".into()));
             }
-            Err(Errno::XDEV) => return Ok(Seen::Obstructed("another file system is mounted on the way there".into())),
+            Err(Errno::XDEV) => {
+                return Ok(Observed::Obstructed("another file system is mounted on the way there".into()));
+            }
             Err(error) => return Err(passing(format!("{} cannot be opened", wanted.place), error)),
         };
         match self.mark.read(&directory)? {
-            Some(id) if id == wanted.id => Ok(Seen::Ours(self.present(&directory, wanted)?)),
-            Some(other) => Ok(Seen::Obstructed(format!("the directory at its place is marked as that of {other}"))),
-            None => Ok(Seen::Unmarked(self.present(&directory, wanted)?)),
+            Some(id) if id == wanted.id => Ok(Observed::Ours(self.present(&directory, wanted)?)),
+            Some(other) => Ok(Observed::Obstructed(format!("the directory at its place is marked as that of {other}"))),
+            None => Ok(Observed::Unmarked(self.present(&directory, wanted)?)),
         }
     }
 
@@ -397,17 +399,17 @@ impl<Q: Quotas> Driver for Tree<Q> {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         match self.root() {
             Ok(root) => {
                 let (trash, above) = (OnceCell::new(), nesting::Above::default());
                 let one = |wanted: &&Wanted| {
-                    let seen = self.look(&root, wanted, &trash)?;
-                    if !matches!(seen, Seen::Absent | Seen::Unmarked(_)) {
-                        return Ok(seen);
+                    let observed = self.look(&root, wanted, &trash)?;
+                    if !matches!(observed, Observed::Absent | Observed::Unmarked(_)) {
+                        return Ok(observed);
                     }
                     let nested = nesting::above(&root, &self.mark, (&wanted.place, wanted.id), &above)?;
-                    Ok(nested.map_or(seen, Seen::Obstructed))
+                    Ok(nested.map_or(observed, Observed::Obstructed))
                 };
                 wanted.iter().map(one).collect()
             }

@@ -1,7 +1,7 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
 use storage_driver::limits::{Limits, Usage};
-use storage_driver::{Before, Driver, DriverError, Marked, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Observed, Trashed, Wanted};
 
 /// Numbers that look like chance (xorshift).
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Driver for Again<'_> {
         again(|| self.0.is_free(project))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         wanted.iter().map(|wanted| again(|| self.0.observe(&[wanted]).remove(0))).collect()
     }
 

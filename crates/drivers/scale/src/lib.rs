@@ -26,7 +26,7 @@ use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, DriverError, Marked, Present, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
 
 mod calls;
 #[cfg(any(test, feature = "simulated"))]
@@ -144,25 +144,25 @@ impl Scale {
         }
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, DriverError> {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Observed, DriverError> {
         let junction = self.junction(&wanted.place);
         if let Some((fileset, mark)) = survey.of(wanted)? {
             if let Some(since) = trashed_since(fileset, mark) {
-                return Ok(if mark.claimed { Seen::Purging { since } } else { Seen::Trashed { since } });
+                return Ok(if mark.claimed { Observed::Purging { since } } else { Observed::Trashed { since } });
             }
             match fileset.junction() {
                 Some(at) if at == junction => {
-                    return self.present(survey, root, fileset, &wanted.place).map(Seen::Ours);
+                    return self.present(survey, root, fileset, &wanted.place).map(Observed::Ours);
                 }
                 Some(at) => {
-                    return Ok(Seen::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
+                    return Ok(Observed::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
                 }
                 // Begun and not linked: `ensure` takes it up.
                 None if survey.at(&junction).is_none() => {
                     return match mount::look(root, &wanted.place.to_string())? {
                         Found::Directory { .. } => Err(self.linked_or_taken(fileset.name(), &wanted.place)),
-                        Found::Nothing => Ok(Seen::Absent),
-                        Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
+                        Found::Nothing => Ok(Observed::Absent),
+                        Found::Other => Ok(Observed::Obstructed(IN_THE_WAY.into())),
                     };
                 }
                 None => {}
@@ -170,13 +170,13 @@ impl Scale {
         }
         match survey.at(&junction) {
             Some(other) => match other.mark() {
-                Some(mark) => Ok(Seen::Obstructed(self.in_the_way(other, mark))),
-                None => self.present(survey, root, other, &wanted.place).map(Seen::Unmarked),
+                Some(mark) => Ok(Observed::Obstructed(self.in_the_way(other, mark))),
+                None => self.present(survey, root, other, &wanted.place).map(Observed::Unmarked),
             },
             None => match mount::look(root, &wanted.place.to_string())? {
-                Found::Nothing => Ok(survey.above(&junction, wanted).map_or(Seen::Absent, Seen::Obstructed)),
-                Found::Directory { .. } => Ok(Seen::Obstructed("a directory there is no fileset".into())),
-                Found::Other => Ok(Seen::Obstructed(IN_THE_WAY.into())),
+                Found::Nothing => Ok(survey.above(&junction, wanted).map_or(Observed::Absent, Observed::Obstructed)),
+                Found::Directory { .. } => Ok(Observed::Obstructed("a directory there is no fileset".into())),
+                Found::Other => Ok(Observed::Obstructed(IN_THE_WAY.into())),
             },
         }
     }
@@ -426,7 +426,7 @@ impl Driver for Scale {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         match self.mount.root().and_then(|root| Ok((root, self.survey()?))) {
             Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
             Err(fault) => storage_driver::same_for_all(&fault, wanted.len()),

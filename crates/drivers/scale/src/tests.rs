@@ -49,7 +49,7 @@ fn a_lost_answer_makes_no_second_fileset() {
     assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Passing { .. })));
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
-    assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Seen::Absent);
+    assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Observed::Absent);
     simulated.world().lag = 100_000;
     scale.ensure(&wanted, &go).unwrap();
     assert_eq!(simulated.world().names().len(), 1);
@@ -66,9 +66,9 @@ fn many_are_looked_at_with_few_lists() {
         scale.ensure(wanted, &go).unwrap();
     }
     simulated.world().lists = 0;
-    let seen: Vec<_> = scale.observe(&wanted.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
-    assert_eq!(seen[0], Seen::Absent);
-    assert!(seen[1..].iter().all(|seen| matches!(seen, Seen::Ours(_))), "{seen:?}");
+    let observed: Vec<_> = scale.observe(&wanted.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
+    assert_eq!(observed[0], Observed::Absent);
+    assert!(observed[1..].iter().all(|observed| matches!(observed, Observed::Ours(_))), "{observed:?}");
     // Two pages of filesets, four of quotas; not one for each resource.
     assert_eq!(simulated.world().lists, 6);
     let usage = scale.usage(&[&wanted[1]]).remove(0).unwrap();
@@ -106,7 +106,7 @@ fn nobody_is_thrown_out_of_a_fileset() {
     let said = fault.to_string();
     assert!(matches!(fault, DriverError::Passing { .. }) && said.contains("resource busy"), "{said}");
     assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
-    let Seen::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
+    let Observed::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
     assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(Limits::frozen_at(used, BLOCK))));
     simulated.world().busy = false;
@@ -160,7 +160,7 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     assert_eq!((uid, mode), (0, Mode(0)));
     assert_eq!(scale.usage(&[&old]).remove(0).unwrap(), None);
     // Its path is taken: the next resource on it is held, with the remedy.
-    let Seen::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
+    let Observed::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
     assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
     assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(said)) if said == why));
     assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it is to be restored");
@@ -172,7 +172,7 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     simulated.world().lag = 0;
     scale.ensure(&new, &go).unwrap();
     assert!(bench.is_as_wanted(&new));
-    assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Seen::Trashed { since: 6 });
+    assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Observed::Trashed { since: 6 });
     scale.purge(&Trashed { id: old.id, since: 6 }, None, &go).unwrap();
     assert_eq!(simulated.world().names(), [Fileset::name_for(new.id)]);
 }
@@ -187,11 +187,11 @@ fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
         freezing.ensure(wanted, &go).unwrap();
     }
     freezing.retire(&frozen, 5, &go).unwrap();
-    assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Seen::Trashed { since: 5 });
+    assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Observed::Trashed { since: 5 });
     // Marked, and linked for files are open: on its way.
     simulated.world().busy = true;
     unlinking.retire(&begun, 6, &go).unwrap_err();
-    assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Seen::Ours(_)));
+    assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Observed::Ours(_)));
     freezing.retire(&begun, 7, &go).unwrap();
     let mut trash = unlinking.trash().unwrap();
     trash.sort_by_key(|trashed| trashed.since);
@@ -288,7 +288,7 @@ fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
     std::fs::create_dir_all(path(&directory)).unwrap();
     std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
     for wanted in [&directory, &link] {
-        assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Seen::Obstructed(_)));
+        assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Observed::Obstructed(_)));
         assert!(matches!(scale.ensure(wanted, &go), Err(DriverError::Conflict(_))));
         assert!(matches!(scale.adopt(wanted, &go), Err(DriverError::Conflict(_))));
     }

@@ -32,7 +32,7 @@ use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Before, Driver, DriverError, Marked, Mode, Present, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Mode, Observed, Present, Trashed, Wanted};
 
 mod calls;
 mod held;
@@ -189,14 +189,14 @@ impl Vast {
         })
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Seen, DriverError> {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Observed, DriverError> {
         Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
-            (At::Ours(_, present, _), _) => Seen::Ours(present),
-            (At::Unmarked(_, present, _), _) => Seen::Unmarked(present),
-            (At::Obstructed(why), _) => Seen::Obstructed(why),
-            (At::Free(..), Some(since)) => Seen::Trashed { since: *since },
+            (At::Ours(_, present, _), _) => Observed::Ours(present),
+            (At::Unmarked(_, present, _), _) => Observed::Unmarked(present),
+            (At::Obstructed(why), _) => Observed::Obstructed(why),
+            (At::Free(..), Some(since)) => Observed::Trashed { since: *since },
             (At::Free(..), None) => {
-                survey.claimed.get(&wanted.id).map_or(Seen::Absent, |since| Seen::Purging { since: *since })
+                survey.claimed.get(&wanted.id).map_or(Observed::Absent, |since| Observed::Purging { since: *since })
             }
         })
     }
@@ -329,7 +329,7 @@ impl Driver for Vast {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
         match self.mount.root().and_then(surveyed) {
             Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
@@ -489,11 +489,11 @@ impl Driver for Vast {
     }
 
     fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let used = |(wanted, seen): (&&Wanted, Result<Seen, DriverError>)| match seen? {
-            Seen::Ours(Present { usage: None, .. }) => {
+        let used = |(wanted, observed): (&&Wanted, Result<Observed, DriverError>)| match observed? {
+            Observed::Ours(Present { usage: None, .. }) => {
                 Err(DriverError::unclear(format!("what {} uses is not known yet", wanted.place)))
             }
-            Seen::Ours(present) => Ok(present.usage),
+            Observed::Ours(present) => Ok(present.usage),
             _ => Ok(None),
         };
         wanted.iter().zip(self.observe(wanted)).map(used).collect()

@@ -20,7 +20,7 @@ fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-fn seen(vast: &Vast, wanted: &Wanted) -> Seen {
+fn observed(vast: &Vast, wanted: &Wanted) -> Observed {
     vast.observe(&[wanted]).remove(0).unwrap()
 }
 
@@ -68,11 +68,11 @@ fn half_made_objects_are_brought_to_their_end() {
     simulated.world().loses_next = true;
     assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Passing { .. })));
     for wanted in [&bare, &empty] {
-        assert_eq!(seen(&vast, wanted), Seen::Absent);
+        assert_eq!(observed(&vast, wanted), Observed::Absent);
     }
     for wanted in [&bare, &empty, &lost] {
         vast.ensure(wanted, &go).unwrap();
-        assert!(bench.is_as_wanted(wanted), "{:?}", seen(&vast, wanted));
+        assert!(bench.is_as_wanted(wanted), "{:?}", observed(&vast, wanted));
     }
     assert_eq!(simulated.world().quotas.len(), 3);
 }
@@ -85,7 +85,7 @@ fn a_closed_directory_that_holds_something_is_nobodys() {
     let path = simulated.make_directory(&wanted.place.to_string());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::write(path.join("thesis"), "data").unwrap();
-    assert!(matches!(seen(&vast, &wanted), Seen::Unmarked(_)));
+    assert!(matches!(observed(&vast, &wanted), Observed::Unmarked(_)));
     assert!(matches!(vast.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
 }
 
@@ -101,14 +101,14 @@ fn a_path_in_the_trash_can_be_had_by_another() {
         vast.ensure(&old, &go).unwrap();
         std::fs::write(simulated.folder.path().join(old.place.to_string()).join("file"), "data").unwrap();
         vast.retire(&old, 5, &go).unwrap();
-        assert_eq!(seen(&vast, &new), Seen::Absent);
+        assert_eq!(observed(&vast, &new), Observed::Absent);
         vast.ensure(&new, &go).unwrap();
         assert!(bench.is_as_wanted(&new));
         assert!(matches!(vast.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
         assert_eq!(vast.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
         vast.retire(&new, 6, &go).unwrap();
         vast.restore(&old, &go).unwrap();
-        assert!(bench.is_as_wanted(&old), "{:?}", seen(&vast, &old));
+        assert!(bench.is_as_wanted(&old), "{:?}", observed(&vast, &old));
         assert!(simulated.folder.path().join(old.place.to_string()).join("file").exists());
         vast.purge(&Trashed { id: new.id, since: 6 }, None, &go).unwrap();
         assert!(bench.is_as_wanted(&old), "the purge took nothing of it");
@@ -150,7 +150,7 @@ fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
     vast.retire(&wanted, 5, &go).unwrap();
     let path = simulated.make_directory(&wanted.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
-    assert!(matches!(seen(&vast, &wanted), Seen::Obstructed(_)));
+    assert!(matches!(observed(&vast, &wanted), Observed::Obstructed(_)));
     for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go)] {
         assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
     }
@@ -169,7 +169,7 @@ fn symlinks_and_other_tenants_quotas_are_left_alone() {
     vast.ensure(&first, &go).unwrap();
     assert!(bench.is_as_wanted(&first));
     std::os::unix::fs::symlink("project-1", simulated.folder.path().join(link.place.to_string())).unwrap();
-    assert!(matches!(seen(&vast, &link), Seen::Obstructed(_)));
+    assert!(matches!(observed(&vast, &link), Observed::Obstructed(_)));
     assert!(matches!(vast.ensure(&link, &go), Err(DriverError::Conflict(_))));
 }
 

@@ -12,7 +12,7 @@ use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
-use crate::driver::{Before, Driver, DriverError, Seen};
+use crate::driver::{Before, Driver, DriverError, Observed};
 use crate::pass::{self, Survey};
 use crate::plan::{self, Case, Hold};
 use crate::provisioner::{Provisioner, Session};
@@ -63,7 +63,7 @@ pub(super) fn restore(provisioner: &Provisioner, chosen: &Chosen, make: bool) ->
 
 fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
     // A user who names a resource has decided; all of a kind are shown first.
-    let mut seen = None::<BTreeSet<Uuid>>;
+    let mut observed = None::<BTreeSet<Uuid>>;
     if chosen.resources.is_empty() && !chosen.yes {
         // Nobody is kept waiting while a person reads.
         let (survey, notes) = provisioner.look(false)?;
@@ -78,12 +78,12 @@ fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Res
         if !cases.is_empty() && !confirmed(&format!("{} all of these?", decision.name())) {
             return Err(failure(format!("nothing was done: give --yes to {} all of them", decision.name())));
         }
-        seen = Some(cases.iter().map(|case| case.resource.id).collect());
+        observed = Some(cases.iter().map(|case| case.resource.id).collect());
     }
     let mut session = begin(provisioner, decision.name())?;
     let survey = session.look()?;
     let (mut cases, already) = choose(provisioner, &survey, decision, chosen)?;
-    cases.retain(|case| seen.as_ref().is_none_or(|seen| seen.contains(&case.resource.id)));
+    cases.retain(|case| observed.as_ref().is_none_or(|observed| observed.contains(&case.resource.id)));
     let results = progress::of_tasks(provisioner, || carry_out(&mut session, decision, &cases))?;
     let mut page = Page::new();
     for (case, why) in already {
@@ -197,37 +197,37 @@ impl Decision {
             ));
         }
         let possible = || case.wanted.as_ref().map_or_else(|refusal| Impossible(refusal.reason.clone()), |_| Possible);
-        match (self, &case.seen) {
+        match (self, &case.observed) {
             (_, Err(fault)) => Impossible(fault.clone()),
-            (Self::Adopt, Ok(Seen::Unmarked(_)))
-            | (Self::Restore { .. }, Ok(Seen::Trashed { .. }))
-            | (Self::Restore { make: true }, Ok(Seen::Absent)) => possible(),
-            (Self::Adopt, Ok(Seen::Ours(_))) => Already("it is marked as this resource's already"),
-            (Self::Adopt, Ok(Seen::Obstructed(what))) => Impossible(format!("it cannot be adopted: {what}")),
-            (Self::Adopt, Ok(Seen::Absent | Seen::Trashed { .. } | Seen::Purging { .. })) => {
+            (Self::Adopt, Ok(Observed::Unmarked(_)))
+            | (Self::Restore { .. }, Ok(Observed::Trashed { .. }))
+            | (Self::Restore { make: true }, Ok(Observed::Absent)) => possible(),
+            (Self::Adopt, Ok(Observed::Ours(_))) => Already("it is marked as this resource's already"),
+            (Self::Adopt, Ok(Observed::Obstructed(what))) => Impossible(format!("it cannot be adopted: {what}")),
+            (Self::Adopt, Ok(Observed::Absent | Observed::Trashed { .. } | Observed::Purging { .. })) => {
                 Impossible("there is no directory at its place to be adopted".into())
             }
-            (Self::Restore { make: false }, Ok(Seen::Absent)) => {
+            (Self::Restore { make: false }, Ok(Observed::Absent)) => {
                 Impossible("it is not in the trash; --make makes an empty directory".into())
             }
-            (Self::Restore { .. }, Ok(Seen::Purging { .. })) => Impossible(
+            (Self::Restore { .. }, Ok(Observed::Purging { .. })) => Impossible(
                 "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back: let \
                  `purge` end, then --make makes an empty directory"
                     .into(),
             ),
-            (Self::Restore { .. }, Ok(Seen::Ours(_))) => Already("its directory is there already"),
-            (Self::Restore { .. }, Ok(Seen::Unmarked(_))) => {
+            (Self::Restore { .. }, Ok(Observed::Ours(_))) => Already("its directory is there already"),
+            (Self::Restore { .. }, Ok(Observed::Unmarked(_))) => {
                 Impossible("a directory without our mark is at its place: `adopt` it if it is the right one".into())
             }
-            (Self::Restore { .. }, Ok(Seen::Obstructed(what))) => Impossible(what.clone()),
+            (Self::Restore { .. }, Ok(Observed::Obstructed(what))) => Impossible(what.clone()),
         }
     }
 
     fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), DriverError> {
         let wanted = case.wanted.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
-        match (self, &case.seen) {
+        match (self, &case.observed) {
             (Self::Adopt, _) => driver.adopt(wanted, before),
-            (Self::Restore { .. }, Ok(Seen::Trashed { .. })) => driver.restore(wanted, before),
+            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(wanted, before),
             (Self::Restore { .. }, _) => driver.ensure(wanted, before),
         }
     }
@@ -236,9 +236,9 @@ impl Decision {
 /// A resource with what of its directory differs from the document.
 fn entry<'a>(provisioner: &Provisioner, case: &'a Case, kind: String, note: String) -> Entry<'a> {
     let (system, terabyte) = (&*case.resource.system, plans::terabyte(&provisioner.systems, &case.resource.system));
-    let detail = match (&case.seen, &case.wanted) {
-        (Ok(Seen::Unmarked(present)), Ok(wanted)) => plans::described(&present.differences(wanted), terabyte),
-        (Ok(Seen::Trashed { since }), _) => format!("in the trash since {}", out::date(*since)),
+    let detail = match (&case.observed, &case.wanted) {
+        (Ok(Observed::Unmarked(present)), Ok(wanted)) => plans::described(&present.differences(wanted), terabyte),
+        (Ok(Observed::Trashed { since }), _) => format!("in the trash since {}", out::date(*since)),
         (_, Ok(wanted)) => wanted.describe(terabyte),
         _ => String::new(),
     };
@@ -268,9 +268,9 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
             "the resource is not terminated in Waldur: order its termination there, and the directory goes with it",
         ));
     }
-    match &case.seen {
-        Ok(Seen::Ours(_)) => {}
-        Ok(Seen::Trashed { since } | Seen::Purging { since }) => {
+    match &case.observed {
+        Ok(Observed::Ours(_)) => {}
+        Ok(Observed::Trashed { since } | Observed::Purging { since }) => {
             return out::print(&format!(
                 "{} is already in the trash, since {}.\n",
                 out::escaped(&case.resource.path),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::out::{self, Page};
 use super::{Failure, failure, orphans, plans};
 use crate::document::{OrderState, Resource, Status};
-use crate::driver::{Acl, Seen};
+use crate::driver::{Acl, Observed};
 use crate::journal::{self, Event};
 use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
@@ -91,7 +91,7 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
         return out::print_json(&json!({
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
             "order": order, "wanted": wanted.as_ref().ok(), "refused": wanted.as_ref().err(),
-            "seen": case.seen.as_ref().ok(), "unreadable": case.seen.as_ref().err(), "begun": case.unfinished,
+            "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err(), "begun": case.unfinished,
             "next": plan, "story": story, "notes": notes,
         }));
     }
@@ -106,7 +106,7 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
         Ok(wanted) => line("Wanted", format!("{}, project ID {}", wanted.describe(terabyte), wanted.project)),
         Err(refusal) => line("Wanted", format!("unknown: {}", refusal.reason)),
     }
-    line("Storage", seen(case, terabyte));
+    line("Storage", observed(case, terabyte));
     for task in &plan.tasks {
         line("Next", format!("{} ({})", task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "), task.why));
         let (action, changes) = (task.action.name(), plans::described(&task.changes, terabyte));
@@ -183,16 +183,16 @@ fn order(case: &Case) -> String {
     })
 }
 
-fn seen(case: &Case, terabyte: Terabyte) -> String {
-    match &case.seen {
+fn observed(case: &Case, terabyte: Terabyte) -> String {
+    match &case.observed {
         Err(fault) => format!("cannot be read: {fault}"),
-        Ok(Seen::Absent) => "nothing is there".into(),
-        Ok(Seen::Obstructed(what)) => what.clone(),
-        Ok(Seen::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
-        Ok(Seen::Purging { since }) => {
+        Ok(Observed::Absent) => "nothing is there".into(),
+        Ok(Observed::Obstructed(what)) => what.clone(),
+        Ok(Observed::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
+        Ok(Observed::Purging { since }) => {
             format!("in the trash since {}, being deleted for good by `purge`", out::date(*since))
         }
-        Ok(Seen::Ours(present)) => format!(
+        Ok(Observed::Ours(present)) => format!(
             "{}, mode {:o}, owner {}:{}, {}{}",
             present.limits.map_or("no quotas".into(), |limits| limits.describe(terabyte)),
             present.mode.0,
@@ -205,7 +205,7 @@ fn seen(case: &Case, terabyte: Terabyte) -> String {
             )),
             present.acl.as_ref().map_or(String::new(), acl),
         ),
-        Ok(Seen::Unmarked(_)) => "a directory without our mark".into(),
+        Ok(Observed::Unmarked(_)) => "a directory without our mark".into(),
     }
 }
 

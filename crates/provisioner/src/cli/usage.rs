@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, failure, progress};
 use crate::document::{Resource, Status};
-use crate::driver::{DriverError, Seen};
+use crate::driver::{DriverError, Observed};
 use crate::ledger::Ledger;
 use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
 use crate::pass::{Survey, System};
@@ -282,8 +282,10 @@ fn hundredths(bytes: u64, terabyte: u64) -> f64 {
 
 /// What a look has told already, if it is the directory's own number under which it counts.
 fn read(case: &Case) -> Option<Usage> {
-    match (&case.seen, &case.wanted) {
-        (Ok(Seen::Ours(present)), Ok(wanted)) if present.project.is_none_or(|project| project == wanted.project) => {
+    match (&case.observed, &case.wanted) {
+        (Ok(Observed::Ours(present)), Ok(wanted))
+            if present.project.is_none_or(|project| project == wanted.project) =>
+        {
             present.usage
         }
         _ => None,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, DriverError, Marked, Seen, Trashed, Wanted};
+use storage_driver::{Before, Driver, DriverError, Marked, Observed, Trashed, Wanted};
 
 /// Opens a driver.
 pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, DriverError> + Send + Sync>;
@@ -61,7 +61,7 @@ impl Driver for OnDemand {
         self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
         self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.observe(wanted))
     }
 

@@ -116,7 +116,7 @@ pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let before: Vec<_> = before.iter().collect();
     let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site, &|_| false);
     let cases = before.iter().zip(&mut wanted);
-    preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Seen::Absent))), &systems[0], ledger);
+    preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Observed::Absent))), &systems[0], ledger);
     for wanted in wanted.into_iter().flatten() {
         let wanted = Wanted { limits: systems[0].driver.held_as(wanted.limits), ..wanted };
         systems[0].driver.ensure(&wanted, &|_| Ok(())).unwrap();

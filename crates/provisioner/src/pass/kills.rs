@@ -22,7 +22,7 @@ struct Fresh {
 struct End {
     waldur: Vec<(Uuid, Status, Option<String>)>,
     accepted: Vec<(Uuid, &'static str)>,
-    seen: BTreeMap<Uuid, Seen>,
+    observed: BTreeMap<Uuid, Observed>,
     trash: Vec<Trashed>,
     census: Vec<String>,
 }
@@ -60,16 +60,16 @@ fn is_right(end: &End) {
     for (id, status, backend_id) in &end.waldur {
         let n = id.as_u128();
         let (expected, there) = match n {
-            1..=5 | 8 | 10 => (Status::Active, matches!(end.seen[id], Seen::Ours(_))),
-            6 | 7 => (Status::Removed, matches!(end.seen[id], Seen::Trashed { .. })),
-            _ => (Status::Removed, end.seen[id] == Seen::Absent),
+            1..=5 | 8 | 10 => (Status::Active, matches!(end.observed[id], Observed::Ours(_))),
+            6 | 7 => (Status::Removed, matches!(end.observed[id], Observed::Trashed { .. })),
+            _ => (Status::Removed, end.observed[id] == Observed::Absent),
         };
         assert!(*status == expected && there, "{n}: {end:#?}");
         let path = (1..=5).contains(&n).then(|| format!("/capstor/store/cscs/customer-{}/project-{n}", n % 3));
         assert_eq!(*backend_id, path, "{n}");
     }
-    let trashed = |seen: &Seen| matches!(seen, Seen::Trashed { .. });
-    assert_eq!(end.trash.len(), end.seen.values().filter(|seen| trashed(seen)).count(), "{end:#?}");
+    let trashed = |observed: &Observed| matches!(observed, Observed::Trashed { .. });
+    assert_eq!(end.trash.len(), end.observed.values().filter(|observed| trashed(observed)).count(), "{end:#?}");
     assert!(!end.census.iter().any(|it| it.contains(".new-")), "{end:#?}");
 }
 
@@ -96,17 +96,17 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
         assert!(passes < 3, "{:?}", report.plan);
     }
     let survey = survey(&systems, &|| Ok(model.document()), &Past::default(), &mut ledger()).unwrap();
-    let seen = survey.cases.into_iter().map(|case| {
-        let mut seen = case.seen.unwrap();
-        if let Seen::Ours(present) = &mut seen {
+    let observed = survey.cases.into_iter().map(|case| {
+        let mut observed = case.observed.unwrap();
+        if let Observed::Ours(present) = &mut observed {
             assert_eq!(present.differences(&case.wanted.unwrap()), [], "{present:?}");
             // Rounds on one file system have different ones.
             present.project = present.project.map(|project| project - fresh.projects);
         }
-        (case.resource.id, seen)
+        (case.resource.id, observed)
     });
     let mut end = End {
-        seen: seen.collect(),
+        observed: observed.collect(),
         waldur: model.ends(),
         accepted: model.accepted.lock().unwrap().clone(),
         trash: systems[0].driver.trash().unwrap(),

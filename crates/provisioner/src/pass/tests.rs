@@ -42,7 +42,7 @@ fn a_passing_fault_never_errs_an_order() {
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {
             self.0.is_free(project)
         }
-        fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Seen, DriverError>> {
+        fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
             self.0.observe(wanted)
         }
         fn trash(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Action, Answer, Call, Outside, PassError, System, side_by_side};
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{DriverError, Seen, Wanted};
+use crate::driver::{DriverError, Observed, Wanted};
 use crate::journal::{Event, Journal};
 use crate::plan::{ACCEPTED, SENT, Step, Task};
 use crate::preflight;
@@ -167,14 +167,14 @@ impl Pass<'_> {
                 Step::Retire(wanted) => {
                     system.driver.retire(wanted, self.now, &before).map_err(Stop::fault)?;
                     match observe(system, wanted)? {
-                        Seen::Trashed { .. } | Seen::Purging { .. } => {}
+                        Observed::Trashed { .. } | Observed::Purging { .. } => {}
                         other => {
                             return Err(Stop::Fault(format!("put into the trash, but found {}", describe(&other))));
                         }
                     }
                 }
                 Step::Gone(wanted) => match observe(system, wanted)? {
-                    Seen::Absent => {}
+                    Observed::Absent => {}
                     other => return Err(Stop::Fault(format!("taken for gone, but found {}", describe(&other)))),
                 },
                 Step::Approve
@@ -301,7 +301,7 @@ fn may_be_over(task: &Task, resource: &Resource) -> bool {
 /// What the system says afterwards must be what was wanted.
 fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
     match observe(system, wanted)? {
-        Seen::Ours(present) => {
+        Observed::Ours(present) => {
             let differences = present.differences(wanted);
             if differences.is_empty() {
                 return Ok(());
@@ -313,18 +313,18 @@ fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
     }
 }
 
-fn observe(system: &System, wanted: &Wanted) -> Result<Seen, Stop> {
-    let seen = system.driver.observe(&[wanted]).pop();
-    seen.unwrap_or_else(|| Err(DriverError::unclear("the system gave no answer"))).map_err(Stop::fault)
+fn observe(system: &System, wanted: &Wanted) -> Result<Observed, Stop> {
+    let observed = system.driver.observe(&[wanted]).pop();
+    observed.unwrap_or_else(|| Err(DriverError::unclear("the system gave no answer"))).map_err(Stop::fault)
 }
 
-fn describe(seen: &Seen) -> &str {
-    match seen {
-        Seen::Absent => "nothing",
-        Seen::Ours(_) => "it still there",
-        Seen::Unmarked(_) => "a directory without our mark",
-        Seen::Obstructed(what) => what,
-        Seen::Trashed { .. } => "it in the trash",
-        Seen::Purging { .. } => "it in the trash, being deleted",
+fn describe(observed: &Observed) -> &str {
+    match observed {
+        Observed::Absent => "nothing",
+        Observed::Ours(_) => "it still there",
+        Observed::Unmarked(_) => "a directory without our mark",
+        Observed::Obstructed(what) => what,
+        Observed::Trashed { .. } => "it in the trash",
+        Observed::Purging { .. } => "it in the trash, being deleted",
     }
 }

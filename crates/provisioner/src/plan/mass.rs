@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Case, Held, Hold, Plan, Step, Task};
 use crate::document::Status;
-use crate::driver::Seen;
+use crate::driver::Observed;
 
 /// What a wrong list at the source, or a wrong file system at the root, would make many of. These ask when they are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ fn hold_on_an_empty_system(plan: &mut Plan, system: &str, cases: &[Case]) {
         case.resource.system == system && used
     };
     // What cannot be looked for is not seen there.
-    let absent = |case: &Case| matches!(case.seen, Ok(Seen::Absent));
+    let absent = |case: &Case| matches!(case.observed, Ok(Observed::Absent));
     let count = cases.iter().filter(in_use).count();
     if count == 0 || !cases.iter().filter(in_use).all(absent) {
         return;

@@ -49,10 +49,10 @@ fn present(wanted: &Wanted) -> Present {
     Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage, acl: None }
 }
 
-fn case(status: Status, order: Option<Order>, seen: impl FnOnce(&Wanted) -> Seen) -> Case {
+fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Wanted) -> Observed) -> Case {
     let resource = Resource { order, ..resource(1, status) };
     let wanted = wanted(&resource);
-    Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
+    Case { observed: Ok(observed(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
 }
 
 /// Nothing was begun before.
@@ -72,16 +72,19 @@ fn held(case: &Case) -> Option<Hold> {
 fn orders_of_both_types_are_carried_out_in_their_order() {
     use OrderKind::{Create, Restore, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
-    let absent = |_: &Wanted| Seen::Absent;
-    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
-    let changed = |wanted: &Wanted| Seen::Ours(Present { limits: None, ..present(wanted) });
-    let of = |kind, state, offering, status, seen: &dyn Fn(&Wanted) -> Seen| {
-        let case = case(status, order(kind, state, offering), seen);
+    let absent = |_: &Wanted| Observed::Absent;
+    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
+    let changed = |wanted: &Wanted| Observed::Ours(Present { limits: None, ..present(wanted) });
+    let of = |kind, state, offering, status, observed: &dyn Fn(&Wanted) -> Observed| {
+        let case = case(status, order(kind, state, offering), observed);
         steps(&case).join(", ")
     };
-    let site_agent =
-        |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::SiteAgent, status, seen);
-    let basic = |kind, state, status, seen: &dyn Fn(&Wanted) -> Seen| of(kind, state, Offering::Basic, status, seen);
+    let site_agent = |kind, state, status, observed: &dyn Fn(&Wanted) -> Observed| {
+        of(kind, state, Offering::SiteAgent, status, observed)
+    };
+    let basic = |kind, state, status, observed: &dyn Fn(&Wanted) -> Observed| {
+        of(kind, state, Offering::Basic, status, observed)
+    };
     assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, set_backend_id, done");
     assert_eq!(site_agent(Create, Executing, Status::Pending, &absent), "ensure, set_backend_id, done");
     assert_eq!(site_agent(Create, Executing, Status::Pending, &ours), "set_backend_id, done");
@@ -95,7 +98,7 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     assert_eq!(site_agent(Terminate, PendingProvider, Status::Removing, &ours), "approve, retire, done");
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &ours), "retire, done");
     assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &|_| Seen::Trashed { since: 1 }), "done");
+    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &|_| Observed::Trashed { since: 1 }), "done");
     assert_eq!(site_agent(Create, Executing, Status::Active, &absent), "");
     assert_eq!(site_agent(Terminate, Executing, Status::Removed, &ours), "");
     assert_eq!(
@@ -103,8 +106,8 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
         "approve, retire",
         "nobody is cut off before"
     );
-    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Seen::Trashed { since: 1 }), "approve");
-    let trashed = |_: &Wanted| Seen::Trashed { since: 1 };
+    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Observed::Trashed { since: 1 }), "approve");
+    let trashed = |_: &Wanted| Observed::Trashed { since: 1 };
     assert_eq!(
         site_agent(Restore, PendingProvider, Status::Pending, &trashed),
         "approve, restore, set_backend_id, done"
@@ -116,15 +119,16 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
 
 #[test]
 fn a_task_says_what_it_comes_to_and_which_values_change() {
-    type Look<'a> = &'a dyn Fn(&Wanted) -> Seen;
+    type Look<'a> = &'a dyn Fn(&Wanted) -> Observed;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
     let smaller = Limits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
-    let resized = |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), ..present(wanted) });
-    let changed =
-        |wanted: &Wanted| Seen::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) });
-    let seen: [(_, _, Look<'_>, _, &[&str]); 6] = [
-        (Create, Status::Pending, &|_| Seen::Absent, "create", &[]),
+    let resized = |wanted: &Wanted| Observed::Ours(Present { limits: Some(smaller), ..present(wanted) });
+    let changed = |wanted: &Wanted| {
+        Observed::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) })
+    };
+    let observed: [(_, _, Look<'_>, _, &[&str]); 6] = [
+        (Create, Status::Pending, &|_| Observed::Absent, "create", &[]),
         (Update, Status::Updating, &resized, "resize", &["space 0.5 TiB → 1 TiB"]),
         (
             Update,
@@ -133,12 +137,12 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
             "change",
             &["space 0.5 TiB → 1 TiB", "mode 700 → 770", "owner 0:1 → 0:30000"],
         ),
-        (Update, Status::Updating, &|wanted| Seen::Ours(present(wanted)), "report", &[]),
+        (Update, Status::Updating, &|wanted| Observed::Ours(present(wanted)), "report", &[]),
         (Terminate, Status::Removing, &resized, "trash", &[]),
-        (Create, Status::Pending, &|_| Seen::Trashed { since: 1 }, "restore", &[]),
+        (Create, Status::Pending, &|_| Observed::Trashed { since: 1 }, "restore", &[]),
     ];
-    for (kind, status, seen, action, changes) in seen {
-        let plan = plan(&[case(status, order(kind), seen)], Policy::default(), NEEDED);
+    for (kind, status, observed, action, changes) in observed {
+        let plan = plan(&[case(status, order(kind), observed)], Policy::default(), NEEDED);
         let told: Vec<_> = plan.tasks[0].changes.iter().map(|it| it.describe(Terabyte::Binary)).collect();
         let told: Vec<_> = told.iter().map(String::as_str).collect();
         assert_eq!((plan.tasks[0].action.name(), &told[..]), (action, changes));
@@ -152,21 +156,21 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
 fn removing_alone_touches_nothing() {
     let pending = order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent);
     for (order, hold) in [(None, Hold::Conflict), (pending, Hold::Waiting)] {
-        let case = case(Status::Removing, order, |wanted| Seen::Ours(present(wanted)));
+        let case = case(Status::Removing, order, |wanted| Observed::Ours(present(wanted)));
         assert_eq!((steps(&case), held(&case)), (vec![], Some(hold)));
     }
-    let gone = case(Status::Removed, None, |wanted| Seen::Ours(present(wanted)));
+    let gone = case(Status::Removed, None, |wanted| Observed::Ours(present(wanted)));
     assert_eq!((steps(&gone), held(&gone)), (vec![], Some(Hold::Conflict)));
 }
 
 #[test]
 fn a_termination_that_was_called_off_brings_the_directory_back() {
-    assert_eq!(steps(&case(Status::Active, None, |_| Seen::Trashed { since: 1 })), ["restore"]);
+    assert_eq!(steps(&case(Status::Active, None, |_| Observed::Trashed { since: 1 })), ["restore"]);
 }
 
 #[test]
 fn drift_is_told_and_healed_only_where_that_is_wanted() {
-    let drifted = case(Status::Active, None, |wanted| Seen::Ours(Present { mode: Mode(0o777), ..present(wanted) }));
+    let drifted = case(Status::Active, None, |wanted| Observed::Ours(Present { mode: Mode(0o777), ..present(wanted) }));
     assert_eq!((steps(&drifted), held(&drifted)), (vec![], Some(Hold::Drift)));
     let heals = Policy { heal: true, ..Policy::default() };
     assert_eq!(plan(std::slice::from_ref(&drifted), heals, NEEDED).tasks.len(), 1);
@@ -178,7 +182,7 @@ fn drift_is_told_and_healed_only_where_that_is_wanted() {
 fn quotas_do_not_shrink_below_what_is_used() {
     let full = |wanted: &Wanted| {
         let limits = Limits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
-        Seen::Ours(Present {
+        Observed::Ours(Present {
             limits,
             usage: Some(Usage { space: Bytes(1 << 45), inodes: Inodes(50) }),
             ..present(wanted)
@@ -191,7 +195,7 @@ fn quotas_do_not_shrink_below_what_is_used() {
 }
 
 fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
-    let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Seen::Absent);
+    let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Observed::Absent);
     Case { wanted: Err(Obstacle { kind, reason: "why".into() }), ..case }
 }
 
@@ -250,11 +254,11 @@ fn a_person_rejects_whatever_waits_for_the_provider() {
     let names = |case: &Case| {
         super::reject(case, "no money").map(|task| task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "))
     };
-    let of = |kind, state, offering, seen: fn(&Wanted) -> Seen| {
-        names(&case(Status::Pending, order(kind, state, offering), seen))
+    let of = |kind, state, offering, observed: fn(&Wanted) -> Observed| {
+        names(&case(Status::Pending, order(kind, state, offering), observed))
     };
-    let absent = |_: &Wanted| Seen::Absent;
-    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
+    let absent = |_: &Wanted| Observed::Absent;
+    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
     let (create, terminate) = (OrderKind::Create, OrderKind::Terminate);
     assert_eq!(of(create, PendingProvider, Offering::SiteAgent, absent), Ok("reject".to_owned()));
     assert_eq!(of(create, PendingProvider, Offering::Basic, ours), Ok("reject".to_owned()));
@@ -280,7 +284,7 @@ fn many_removals_at_once_ask() {
 
 #[test]
 fn what_is_gone_already_makes_no_system_larger() {
-    let gone = (1000..4000).map(|_| case(Status::Removed, None, |_| Seen::Absent)).zip(1000..);
+    let gone = (1000..4000).map(|_| case(Status::Removed, None, |_| Observed::Absent)).zip(1000..);
     let gone = gone.map(|(case, n)| Case { resource: resource(n, Status::Removed), ..case });
     let cases: Vec<_> = removals(1..=40).into_iter().chain(gone).collect();
     let plan = plan(&cases, Policy::default(), NEEDED);
@@ -290,8 +294,8 @@ fn what_is_gone_already_makes_no_system_larger() {
 #[test]
 fn what_is_taken_for_gone_is_a_removal() {
     let policy = Policy { absent_is_gone: true, ..Policy::default() };
-    let absent = |case: Case| Case { seen: Ok(Seen::Absent), ..case };
-    let there = case(Status::Active, None, |wanted| Seen::Ours(present(wanted)));
+    let absent = |case: Case| Case { observed: Ok(Observed::Absent), ..case };
+    let there = case(Status::Active, None, |wanted| Observed::Ours(present(wanted)));
     let there = Case { resource: resource(100, Status::Active), ..there };
     let of = |n, others: &[Case]| {
         let cases: Vec<_> = removals(1..=n).into_iter().map(absent).chain(others.iter().cloned()).collect();
@@ -322,18 +326,18 @@ fn few_removals_in_each_pass_ask_when_they_are_many_in_a_day() {
 #[test]
 fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
     let create = order(OrderKind::Create, OrderState::Executing, Offering::SiteAgent);
-    let new = case(Status::Pending, create, |_| Seen::Absent);
-    let used = |n, seen: fn(&Wanted) -> Seen| {
+    let new = case(Status::Pending, create, |_| Observed::Absent);
+    let used = |n, observed: fn(&Wanted) -> Observed| {
         let resource = resource(n, Status::Active);
         let wanted = wanted(&resource);
-        Case { seen: Ok(seen(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
+        Case { observed: Ok(observed(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
     };
     let planned = |cases: Vec<Case>, consent| {
         let plan = plan(&cases, Policy::default(), consent);
         (plan.tasks.len(), plan.held.iter().filter(|held| held.hold == Hold::Asks).count())
     };
-    let absent = |n| used(n, |_| Seen::Absent);
-    let there = |n| used(n, |wanted| Seen::Unmarked(present(wanted)));
+    let absent = |n| used(n, |_| Observed::Absent);
+    let there = |n| used(n, |wanted| Observed::Unmarked(present(wanted)));
     assert_eq!(planned(vec![new.clone()], NEEDED), (1, 0), "a system that was never used");
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], NEEDED), (0, 1));
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], Consent::Given), (1, 0));
@@ -346,7 +350,7 @@ fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
         let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
         let wanted = wanted(&resource);
         Case {
-            seen: Ok(Seen::Ours(present(&wanted))),
+            observed: Ok(Observed::Ours(present(&wanted))),
             resource,
             wanted: Ok(wanted),
             unfinished: false,
@@ -360,27 +364,27 @@ proptest! {
     #[test]
     fn nothing_is_removed_without_a_terminate_order_that_is_ours(
         status in 0_usize..6, kind in 0_usize..4, state in 0_usize..3, offering in 0_usize..3, has in any::<bool>(), heal in any::<bool>(),
-        unfinished in any::<bool>(), seen in 0_usize..5,
+        unfinished in any::<bool>(), observed in 0_usize..5,
     ) {
         let status = [Status::Pending, Status::Active, Status::Updating, Status::Removing, Status::Removed, Status::Error][status];
         let kind = [OrderKind::Create, OrderKind::Update, OrderKind::Terminate, OrderKind::Other][kind];
         let state = [OrderState::PendingProvider, OrderState::Executing, OrderState::Other][state];
         let offering = [Offering::SiteAgent, Offering::Basic, Offering::Other][offering];
         let order = if has { order(kind, state, offering) } else { None };
-        let mut case = case(status, order, |wanted| match seen {
-            0 => Seen::Absent,
-            1 => Seen::Ours(present(wanted)),
-            2 => Seen::Unmarked(present(wanted)),
-            3 => Seen::Obstructed("a file".into()),
-            _ => Seen::Trashed { since: 1 },
+        let mut case = case(status, order, |wanted| match observed {
+            0 => Observed::Absent,
+            1 => Observed::Ours(present(wanted)),
+            2 => Observed::Unmarked(present(wanted)),
+            3 => Observed::Obstructed("a file".into()),
+            _ => Observed::Trashed { since: 1 },
         });
         case.unfinished = unfinished;
         let plan = plan(std::slice::from_ref(&case), Policy { heal, ..Policy::default() }, NEEDED);
         let removes = plan.tasks.iter().any(Task::removes);
         let ordered = has && kind == OrderKind::Terminate && state != OrderState::Other && offering != Offering::Other;
-        prop_assert!(!removes || (ordered && seen == 1));
+        prop_assert!(!removes || (ordered && observed == 1));
         // What is not ours is never worked on, whoever orders it.
-        prop_assert!(!matches!(seen, 2 | 3) || plan.tasks.is_empty());
+        prop_assert!(!matches!(observed, 2 | 3) || plan.tasks.is_empty());
     }
 }
 
@@ -404,7 +408,7 @@ fn refused(kind: OrderKind, call: &str, reason: &str) -> LastOrder {
 #[test]
 fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
     let order = order(OrderKind::Terminate, OrderState::PendingProvider, Offering::Basic);
-    let mut case = case(Status::Removing, order, |wanted| Seen::Ours(present(wanted)));
+    let mut case = case(Status::Removing, order, |wanted| Observed::Ours(present(wanted)));
     case.last_order = Some(refused(OrderKind::Terminate, "approve_by_provider", "Project 'x' is expired."));
     let plan = plan(std::slice::from_ref(&case), Policy::default(), NEEDED);
     assert_eq!((plan.tasks.len(), plan.held[0].hold), (0, Hold::Declined));
@@ -426,14 +430,14 @@ fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
 
 #[test]
 fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conflict() {
-    let linked = |status, kind, sent, seen: &dyn Fn(&Wanted) -> Seen| {
-        let mut case = case(status, None, seen);
+    let linked = |status, kind, sent, observed: &dyn Fn(&Wanted) -> Observed| {
+        let mut case = case(status, None, observed);
         case.resource.links.ok = Some("https://waldur.example.org/".into());
         case.last_order = Some(last(kind, sent));
         case
     };
-    let ours = |wanted: &Wanted| Seen::Ours(present(wanted));
-    let trashed = |_: &Wanted| Seen::Trashed { since: 1 };
+    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
+    let trashed = |_: &Wanted| Observed::Trashed { since: 1 };
     for (status, kind) in [
         (Status::Pending, OrderKind::Create),
         (Status::Pending, OrderKind::Restore),
@@ -448,7 +452,7 @@ fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conf
         without_link.resource.links.ok = None;
         assert_eq!(held_of(&without_link), (Hold::Conflict, "set its state to OK in Waldur's administration"));
         // Nothing is said of what is not as the document says, nor of what was not ended here.
-        let changed = |wanted: &Wanted| Seen::Ours(Present { mode: Mode(0o700), ..present(wanted) });
+        let changed = |wanted: &Wanted| Observed::Ours(Present { mode: Mode(0o700), ..present(wanted) });
         assert_eq!(held(&linked(status, kind, true, &changed)), Some(Hold::Drift));
         let mut begun = linked(status, kind, true, &changed);
         begun.unfinished = true;
@@ -478,7 +482,7 @@ fn held_of(case: &Case) -> (Hold, &'static str) {
 
 #[test]
 fn what_was_approved_here_is_retired_once_it_is_terminated() {
-    let mut case = case(Status::Removed, None, |wanted| Seen::Ours(present(wanted)));
+    let mut case = case(Status::Removed, None, |wanted| Observed::Ours(present(wanted)));
     case.last_order = Some(last(OrderKind::Terminate, true));
     assert_eq!(held(&case), Some(Hold::Conflict), "it was brought to its end: this directory came later");
     case.unfinished = true;
@@ -491,10 +495,10 @@ fn what_was_approved_here_is_retired_once_it_is_terminated() {
 
 #[test]
 fn a_ghost_is_reported_as_one() {
-    let mut ghost = case(Status::Pending, None, |_| Seen::Absent);
+    let mut ghost = case(Status::Pending, None, |_| Observed::Absent);
     ghost.resource.unclaimed = true;
     assert_eq!(held_of(&ghost), (Hold::Conflict, "set its state to Terminated in Waldur's administration"));
-    ghost.seen = Ok(Seen::Trashed { since: 1 });
+    ghost.observed = Ok(Observed::Trashed { since: 1 });
     let plan = plan(&[ghost], Policy::default(), NEEDED);
     assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("ghost"), "{plan:?}");
 }

@@ -53,10 +53,11 @@ fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &m
             driver.ensure(&Wanted { project: id, ..wanted.clone() }, &|_| Ok(())).unwrap();
         }
     }
-    let seen: Vec<_> = judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+    let observed: Vec<_> =
+        judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
     let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
-    let cases = resources.iter().zip(&mut judged).zip(&seen);
-    number(cases.map(|((resource, judged), seen)| (resource, judged, seen)), &system, ledger);
+    let cases = resources.iter().zip(&mut judged).zip(&observed);
+    number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, ledger);
     judged.into_iter().map(|judged| judged.map(|wanted| wanted.project).map_err(|obstacle| obstacle.reason)).collect()
 }
 
@@ -83,14 +84,15 @@ fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
     for wanted in judged.iter().flatten() {
         driver.ensure(&Wanted { project: 1001, ..wanted.clone() }, &|_| Ok(())).unwrap();
     }
-    let seen: Vec<_> = judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+    let observed: Vec<_> =
+        judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
     let system =
         System { key: "capstor".into(), site: site(ProjectIds::From(1000)), driver: Box::new(driver), at_once: 1 };
     let leaves = ordered(OrderKind::Terminate, resources[2].clone());
     let resources = [&resources[0], &resources[1], &leaves];
     let mut ledger = Ledger::default();
-    let cases = resources.into_iter().zip(&mut judged).zip(&seen);
-    number(cases.map(|((resource, judged), seen)| (resource, judged, seen)), &system, &mut ledger);
+    let cases = resources.into_iter().zip(&mut judged).zip(&observed);
+    number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, &mut ledger);
     let numbers: Vec<_> = judged.iter().map(|wanted| wanted.as_ref().unwrap().project).collect();
     assert_eq!(numbers, [1000, 1002, 0], "each another one, and nothing of the three is frozen or kept");
 }
@@ -350,21 +352,21 @@ fn a_termination_keeps_no_place_from_a_resource_in_use() {
 }
 
 /// The wanted of two resources with one path: a ghost for which this is found, and one that is ordered.
-fn beside_a_ghost(seen: &Result<Seen, String>) -> Vec<Result<Wanted, Obstacle>> {
+fn beside_a_ghost(observed: &Result<Observed, String>) -> Vec<Result<Wanted, Obstacle>> {
     let path = "/capstor/store/cscs/customer/a";
     let ghost = Resource { unclaimed: true, ..resource(1, path) };
     let resources = [ghost, ordered(OrderKind::Create, resource(2, path))];
     let mut wanted = judged(&resources);
-    ghosts(&resources.iter().collect::<Vec<_>>(), &mut wanted, &[seen.clone(), Ok(Seen::Absent)]);
+    ghosts(&resources.iter().collect::<Vec<_>>(), &mut wanted, &[observed.clone(), Ok(Observed::Absent)]);
     wanted
 }
 
 #[test]
 fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
-    let wanted = beside_a_ghost(&Ok(Seen::Absent));
+    let wanted = beside_a_ghost(&Ok(Observed::Absent));
     assert!(wanted.iter().all(Result::is_ok), "{wanted:?}");
-    for seen in [Ok(Seen::Trashed { since: 1 }), Err("the storage cannot be read".to_owned())] {
-        let wanted = beside_a_ghost(&seen);
+    for observed in [Ok(Observed::Trashed { since: 1 }), Err("the storage cannot be read".to_owned())] {
+        let wanted = beside_a_ghost(&observed);
         let obstacle = wanted[1].as_ref().unwrap_err();
         assert!(
             obstacle.kind == ObstacleKind::Conflict && obstacle.reason.contains("without an order"),

@@ -91,7 +91,7 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "whose it was could set its mode by an open handle");
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
     driver.restore(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn open(path: impl AsRef<Path>) -> fs::File {
 }
 
 fn differences(bench: &Bench<'_>, wanted: &Wanted) -> Vec<&'static str> {
-    let Seen::Ours(present) = bench.seen(wanted) else { panic!("{:?}", bench.seen(wanted)) };
+    let Observed::Ours(present) = bench.observed(wanted) else { panic!("{:?}", bench.observed(wanted)) };
     present.differences(wanted).iter().map(Difference::name).collect()
 }
 
@@ -196,14 +196,14 @@ fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
         assert_eq!(differences(&bench, &wanted), ["ACL"], "{texts:?}");
         driver.ensure(&wanted, &go).unwrap();
-        assert!(bench.is_as_wanted(&wanted), "{texts:?}: {:?}", bench.seen(&wanted));
+        assert!(bench.is_as_wanted(&wanted), "{texts:?}: {:?}", bench.observed(&wanted));
     }
     wanted.mode = storage_driver::Mode(0o2750);
     driver.ensure(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
     driver.retire(&wanted, 7, &go).unwrap();
     driver.restore(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.seen(&wanted));
+    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() 
     names.ensure(&wanted, &go).unwrap();
     leaves.ensure(&wanted, &go).unwrap();
     assert_eq!(found(), "u:900:r-x,g::rwx");
-    let Seen::Ours(present) = bench(&leaves, &|_| {}).seen(&wanted) else { panic!() };
+    let Observed::Ours(present) = bench(&leaves, &|_| {}).observed(&wanted) else { panic!() };
     assert_eq!((present.acl, present.mode), (None, wanted.mode));
     clears.ensure(&wanted, &go).unwrap();
     assert_eq!(found(), "");
@@ -277,7 +277,7 @@ fn no_symlink_leads_out_wherever_it_is() {
         let link = root.path().join(at);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(outside.path(), &link).unwrap();
-        assert!(matches!(bench.seen(&wanted), Seen::Obstructed(_)), "{at}");
+        assert!(matches!(bench.observed(&wanted), Observed::Obstructed(_)), "{at}");
         for fault in [driver.ensure(&wanted, &go), driver.adopt(&wanted, &go), driver.retire(&wanted, 1, &go)] {
             assert!(matches!(fault, Err(DriverError::Conflict(_))), "{at}: {fault:?}");
         }
@@ -391,10 +391,10 @@ fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_w
         fs::write(top.join("data"), "data").unwrap();
         driver.retire(&wanted, 7, &go).unwrap();
         put();
-        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 }, "{named}");
+        assert_eq!(bench.observed(&wanted), Observed::Trashed { since: 7 }, "{named}");
         let fault = driver.restore(&wanted, &go).unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
-        assert_eq!(bench.seen(&wanted), Seen::Trashed { since: 7 });
+        assert_eq!(bench.observed(&wanted), Observed::Trashed { since: 7 });
         fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
         driver.restore(&wanted, &go).unwrap();
         assert!(bench.is_as_wanted(&wanted) && top.join("data").exists());
@@ -460,7 +460,7 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
         });
         assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))), "{above}");
         assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
-        assert!(aside.join("data").exists() && bench.seen(&wanted) == Seen::Absent);
+        assert!(aside.join("data").exists() && bench.observed(&wanted) == Observed::Absent);
     }
 }
 
@@ -539,11 +539,11 @@ fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
     for name in [format!("{}.3", gone.id), format!("{}.9", gone.id), format!("{}.11", there.id)] {
         fs::create_dir_all(trash.join(name)).unwrap();
     }
-    assert_eq!(bench.seen(&gone), Seen::Trashed { since: 9 });
+    assert_eq!(bench.observed(&gone), Observed::Trashed { since: 9 });
     // No directory: whoever reads it fails.
     fs::remove_dir_all(&trash).unwrap();
     fs::write(&trash, "").unwrap();
-    assert!(matches!(bench.seen(&there), Seen::Ours(_)));
+    assert!(matches!(bench.observed(&there), Observed::Ours(_)));
     assert!(driver.observe(&[&gone]).pop().unwrap().is_err());
 }
 
@@ -634,9 +634,9 @@ fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
     let above = root.path().join(wanted.place.parent().unwrap().to_string());
     mark_as_anothers(&above);
     assert!(matches!(driver.restore(&wanted, &go), Err(DriverError::Conflict(_))));
-    assert!(matches!(bench.seen(&wanted), Seen::Trashed { .. }));
+    assert!(matches!(bench.observed(&wanted), Observed::Trashed { .. }));
     fs::create_dir(root.path().join(wanted.place.to_string())).unwrap();
     let other = Wanted { id: Uuid::from_u128(7), ..wanted };
     assert!(matches!(driver.adopt(&other, &go), Err(DriverError::Conflict(_))));
-    assert!(matches!(bench.seen(&other), Seen::Obstructed(_)));
+    assert!(matches!(bench.observed(&other), Observed::Obstructed(_)));
 }

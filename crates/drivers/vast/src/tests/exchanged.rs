@@ -102,9 +102,9 @@ fn exchanged_directories_are_refused_and_nothing_is_changed() {
         let Two { simulated, vast, a, b } = &two;
         two.exchange();
         // A simulator's quotas follow when they are listed.
-        let seen_then = seen(vast, a);
+        let seen_then = observed(vast, a);
         let census = simulated.world().census();
-        let Seen::Obstructed(why) = seen_then else { panic!("{seen_then:?}") };
+        let Observed::Obstructed(why) = seen_then else { panic!("{seen_then:?}") };
         let said = if follows { format!("is {}'s", b.id) } else { format!("the directory of the quota {}.", b.id) };
         assert!(why.contains(&said), "{why}");
         for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go), vast.adopt(a, &go), vast.restore(a, &go)] {
@@ -127,7 +127,7 @@ fn what_was_copied_in_the_place_of_the_marked_directory_is_not_it() {
     std::fs::rename(&path, path.with_file_name("moved")).unwrap();
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("data"), "copied").unwrap();
-    let Seen::Obstructed(why) = seen(&two.vast, a) else { panic!("{:?}", seen(&two.vast, a)) };
+    let Observed::Obstructed(why) = observed(&two.vast, a) else { panic!("{:?}", observed(&two.vast, a)) };
     let right = format!("{}.{}", a.id, std::fs::metadata(&path).unwrap().ino());
     assert!(why.contains("moved or exchanged") && why.contains(&format!("name its quota {right} in VMS")), "{why}");
     assert!(matches!(two.vast.ensure(a, &go), Err(DriverError::Conflict(_))));
@@ -156,7 +156,7 @@ fn what_is_exchanged_while_it_is_retired_is_not_purged() {
             }
             // The quota by which it is known is not taken away, either.
             drop(vast.ensure(&anew, &go));
-            assert!(matches!(seen(vast, a), Seen::Obstructed(_)), "{:?}", seen(vast, a));
+            assert!(matches!(observed(vast, a), Observed::Obstructed(_)), "{:?}", observed(vast, a));
             assert!(vast.purge(&trashed, None, &go).is_err() && two.of_b().len() == 1);
         }
     }
@@ -172,7 +172,7 @@ fn a_tree_in_the_trash_that_was_exchanged_is_neither_restored_nor_purged() {
         std::fs::rename(&tree, tree.with_file_name("moved")).unwrap();
         std::fs::rename(two.path(&two.b), &tree).unwrap();
         let trashed = Trashed { id: a.id, since: 5 };
-        assert!(matches!(seen(vast, a), Seen::Obstructed(why) if why.contains("in the trash")));
+        assert!(matches!(observed(vast, a), Observed::Obstructed(why) if why.contains("in the trash")));
         let census = two.simulated.world().census();
         for refused in [vast.restore(a, &go), vast.purge(&trashed, None, &go), vast.retire(a, 6, &go)] {
             assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("in the trash")), "{refused:?}");
@@ -191,8 +191,8 @@ fn a_quota_that_does_not_say_for_which_directory_it_is_waits_for_a_person() {
     let Two { simulated, vast, a, b } = &two;
     let bench = bench(vast, &|_| {});
     let (named, other) = (two.name(a, &a.id.to_string()), Wanted { id: Uuid::from_u128(77), ..a.clone() });
-    assert!(matches!(seen(vast, a), Seen::Unmarked(_)));
-    assert!(matches!(seen(vast, &other), Seen::Obstructed(_)), "it is not another's to adopt");
+    assert!(matches!(observed(vast, a), Observed::Unmarked(_)));
+    assert!(matches!(observed(vast, &other), Observed::Obstructed(_)), "it is not another's to adopt");
     let census = simulated.world().census();
     for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go)] {
         assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("adopt it")), "{refused:?}");
@@ -219,7 +219,7 @@ fn a_directory_that_is_made_anew_gives_its_number_to_the_quota_that_is_left() {
         let (vast, a) = (&two.vast, &two.a);
         let away = two.path(a).with_file_name("moved");
         std::fs::rename(two.path(a), &away).unwrap();
-        assert_eq!(seen(vast, a), Seen::Absent);
+        assert_eq!(observed(vast, a), Observed::Absent);
         let effects = AtomicU32::new(0);
         let killed = |_: &str| {
             let now = effects.fetch_add(1, Ordering::Relaxed) == at;
@@ -247,7 +247,7 @@ fn an_empty_closed_directory_of_another_is_not_taken_for_one_that_was_begun() {
         vast.ensure(&b, &go).unwrap();
         let [to, from] = [&a, &b].map(|wanted| simulated.folder.path().join(wanted.place.to_string()));
         std::fs::rename(from, &to).unwrap();
-        assert!(matches!(seen(&vast, &a), Seen::Obstructed(_)), "{:?}", seen(&vast, &a));
+        assert!(matches!(observed(&vast, &a), Observed::Obstructed(_)), "{:?}", observed(&vast, &a));
         assert!(matches!(vast.ensure(&a, &go), Err(DriverError::Conflict(_))));
         assert_eq!(std::fs::metadata(&to).unwrap().gid(), 0);
     }
