@@ -438,8 +438,8 @@ fn hash(text: &[u8]) -> String {
 pub fn name(step: &Step) -> String {
     match step {
         Step::Reject(reason) | Step::Erred(reason) => format!("{}: {reason}", step.name()),
-        Step::Ensure(wanted) => {
-            format!("ensure: {}, mode {:o}, owner {}:{}", wanted.limits, wanted.mode.0, wanted.uid, wanted.gid)
+        Step::Ensure(desired) => {
+            format!("ensure: {}, mode {:o}, owner {}:{}", desired.limits, desired.mode.0, desired.uid, desired.gid)
         }
         _ => step.name().into(),
     }

@@ -183,9 +183,9 @@ fn links_of_the_runbook_and_to_it_lead_somewhere() {
         for found in link.captures_iter(&text).filter(|found| !found[1].contains(':')) {
             let target = if found[1].is_empty() { path(from) } else { path(from).with_file_name("").join(&found[1]) };
             assert!(target.exists(), "{from}: {}", &found[0]);
-            if let Some(wanted) = found.get(2) {
+            if let Some(desired) = found.get(2) {
                 let there = std::fs::read_to_string(&target).unwrap();
-                assert!(anchors(&there).iter().any(|anchor| anchor == wanted.as_str()), "{from}: {}", &found[0]);
+                assert!(anchors(&there).iter().any(|anchor| anchor == desired.as_str()), "{from}: {}", &found[0]);
             }
             to_it += usize::from(from != RUNBOOK && found[1].ends_with("provisioner-runbook.md"));
         }

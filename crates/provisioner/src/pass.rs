@@ -13,7 +13,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Driver, DriverError, Observed, Wanted};
+use crate::driver::{Desired, Driver, DriverError, Observed};
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
@@ -126,7 +126,7 @@ pub fn survey(
     ledger: &mut Ledger,
 ) -> Result<Survey, PassError> {
     let document = read().map_err(PassError::Document)?;
-    let mut wanted = BTreeMap::new();
+    let mut desired = BTreeMap::new();
     for system in systems {
         let resources: Vec<_> = of_system(&document, &system.key).collect();
         let ended =
@@ -134,22 +134,26 @@ pub fn survey(
         let judged = preflight::judge(&resources, &document, &system.key, &system.site, &ended);
         let judged: Vec<_> = judged
             .into_iter()
-            .map(|judged| judged.map(|wanted| Wanted { limits: system.driver.held_as(wanted.limits), ..wanted }))
+            .map(|judged| judged.map(|desired| Desired { limits: system.driver.held_as(desired.limits), ..desired }))
             .collect();
-        wanted.insert(&*system.key, (resources, judged));
+        desired.insert(&*system.key, (resources, judged));
     }
     // Side by side: all take as long as the slowest.
-    let observed = side_by_side(systems, systems.len(), |system| look(system, &wanted[&*system.key].1));
+    let observed = side_by_side(systems, systems.len(), |system| look(system, &desired[&*system.key].1));
     let mut cases = BTreeMap::new();
     for (system, observed) in systems.iter().zip(observed) {
-        let (resources, mut judged) = wanted.remove(&*system.key).unwrap_or_default();
+        let (resources, mut judged) = desired.remove(&*system.key).unwrap_or_default();
         preflight::ghosts(&resources, &mut judged, &observed);
         let of_each = resources.iter().zip(&mut judged).zip(&observed);
-        preflight::number(of_each.map(|((resource, wanted), observed)| (*resource, wanted, observed)), system, ledger);
-        for ((resource, wanted), observed) in resources.into_iter().zip(judged).zip(observed) {
+        preflight::number(
+            of_each.map(|((resource, desired), observed)| (*resource, desired, observed)),
+            system,
+            ledger,
+        );
+        for ((resource, desired), observed) in resources.into_iter().zip(judged).zip(observed) {
             let unfinished = past.begun.contains(&resource.id);
             let last_order = past.last_order(resource.id).cloned();
-            cases.insert(resource.id, Case { resource: resource.clone(), wanted, observed, unfinished, last_order });
+            cases.insert(resource.id, Case { resource: resource.clone(), desired, observed, unfinished, last_order });
         }
     }
     // In the document's order, whatever the order of the systems.
@@ -173,13 +177,13 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
 }
 
 /// What is found for each, in their order.
-fn look(system: &System, judged: &[Result<Wanted, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
+fn look(system: &System, judged: &[Result<Desired, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
     if let Err(fault) = system.driver.ready() {
         return judged.iter().map(|_| Err(error_chain(&fault))).collect();
     }
-    let wanted: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
-    let mut observed = system.driver.observe(&wanted).into_iter();
-    let one = |judged: &Result<Wanted, _>| match judged {
+    let desired: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
+    let mut observed = system.driver.observe(&desired).into_iter();
+    let one = |judged: &Result<Desired, _>| match judged {
         Ok(_) => observed
             .next()
             .unwrap_or_else(|| Err(DriverError::unclear("no answer")))

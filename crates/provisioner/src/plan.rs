@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::document::{Offering, Order, OrderKind, OrderState, Resource, Status};
-use crate::driver::{Difference, Observed, Present, Wanted};
+use crate::driver::{Desired, Difference, Observed, Present};
 use crate::preflight::{Obstacle, ObstacleKind};
 
 mod last_order;
@@ -23,7 +23,7 @@ pub struct Case {
     /// As published.
     pub resource: Resource,
     /// The directory's desired state, or why there is none.
-    pub wanted: Result<Wanted, Obstacle>,
+    pub desired: Result<Desired, Obstacle>,
     /// What is found; an error text where it could not be read.
     pub observed: Result<Observed, String>,
     /// Whether work on it was begun in an earlier pass and not brought to its end.
@@ -192,13 +192,13 @@ pub enum Step {
     /// Refuse the order.
     Reject(String),
     /// Bring the directory back from the trash, and make it as wanted.
-    Restore(Wanted),
+    Restore(Desired),
     /// Make the directory, or make it as wanted.
-    Ensure(Wanted),
+    Ensure(Desired),
     /// Freeze the directory and put it into the trash.
-    Retire(Wanted),
+    Retire(Desired),
     /// See that there is no directory, and take it for gone (`policy.absent_is_gone`).
-    Gone(Wanted),
+    Gone(Desired),
     /// Tell Waldur the path.
     SetBackendId,
     /// Say that the order is carried out.
@@ -354,8 +354,8 @@ impl Task {
 
 /// The values of a directory of ours that differ from the document.
 fn changes(case: &Case) -> Vec<Difference> {
-    match (&case.observed, &case.wanted) {
-        (Ok(Observed::Ours(present)), Ok(wanted)) => present.differences(wanted),
+    match (&case.observed, &case.desired) {
+        (Ok(Observed::Ours(present)), Ok(desired)) => present.differences(desired),
         _ => Vec::new(),
     }
 }
@@ -421,11 +421,11 @@ fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Outcome {
         Status::Pending | Status::Updating | Status::Removing => in_transition(case, observed, policy),
         Status::Error => hold(Hold::Refused, "it is erred in Waldur: set it right there"),
         // Only an order removes. The trash is where it belongs.
-        Status::Removed => match (observed, &case.wanted) {
+        Status::Removed => match (observed, &case.desired) {
             // With Basic, approval comes first; what was broken off after it goes on here.
-            (Observed::Ours(_), Ok(wanted)) if case.unfinished && ended_here(case).is_some() => {
+            (Observed::Ours(_), Ok(desired)) if case.unfinished && ended_here(case).is_some() => {
                 let why = "its termination was approved here, and Waldur shows it as terminated".into();
-                Outcome::Do(vec![Step::Retire(wanted.clone())], why)
+                Outcome::Do(vec![Step::Retire(desired.clone())], why)
             }
             (Observed::Ours(_), _) => hold(
                 Hold::Conflict,
@@ -510,25 +510,25 @@ fn waldur_state(status: Status) -> &'static str {
 
 /// A resource that is in use; `last`: the step that ends what is done for it.
 fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) -> Outcome {
-    let wanted = match &case.wanted {
-        Ok(wanted) => wanted,
+    let desired = match &case.desired {
+        Ok(desired) => desired,
         Err(obstacle) => return held_back(obstacle),
     };
     let with_last = |step| std::iter::once(step).chain(last.clone()).collect();
     match observed {
         Observed::Ours(present) => {
-            let differences = present.differences(wanted);
+            let differences = present.differences(desired);
             if differences.is_empty() {
                 let why = || "done here, but Waldur shows it as changing without an order".to_owned();
                 return last.map_or(Outcome::Settled, |last| Outcome::Do(vec![last], why()));
             }
-            if let Some(reason) = shrinks(present, wanted, policy) {
+            if let Some(reason) = shrinks(present, desired, policy) {
                 return hold(Hold::Drift, reason);
             }
             // What an approved order of ours left half done is no drift: Waldur has it as done.
             if policy.heal || case.unfinished {
                 let why = format!("{} differ{} from the document", list(&differences), plural(&differences));
-                return Outcome::Do(with_last(Step::Ensure(wanted.clone())), why);
+                return Outcome::Do(with_last(Step::Ensure(desired.clone())), why);
             }
             hold(
                 Hold::Drift,
@@ -540,7 +540,7 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
             )
         }
         Observed::Trashed { .. } => Outcome::Do(
-            with_last(Step::Restore(wanted.clone())),
+            with_last(Step::Restore(desired.clone())),
             "in use in Waldur, but in the trash: its termination was not carried through".into(),
         ),
         Observed::Purging { .. } => hold(Hold::Conflict, PURGING),
@@ -556,13 +556,13 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
 
 /// An order that makes or changes a directory, pending-provider or executing.
 fn make(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outcome {
-    let wanted = match &case.wanted {
-        Ok(wanted) => wanted,
+    let desired = match &case.desired {
+        Ok(desired) => desired,
         Err(obstacle) => return obstructed(obstacle, order, case.unfinished, policy),
     };
     let creates = order.kind == OrderKind::Create;
     let mut work = match observed {
-        Observed::Absent if creates => vec![Step::Ensure(wanted.clone())],
+        Observed::Absent if creates => vec![Step::Ensure(desired.clone())],
         Observed::Absent if order.kind == OrderKind::Restore => {
             return hold(
                 Hold::Conflict,
@@ -576,14 +576,14 @@ fn make(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outc
                 "its quotas are to change, but there is no directory: make it by `restore PATH --make`",
             );
         }
-        Observed::Trashed { .. } => vec![Step::Restore(wanted.clone())],
+        Observed::Trashed { .. } => vec![Step::Restore(desired.clone())],
         Observed::Purging { .. } => return hold(Hold::Conflict, PURGING),
         Observed::Ours(present) => {
-            if let Some(reason) = shrinks(present, wanted, policy) {
+            if let Some(reason) = shrinks(present, desired, policy) {
                 return hold(Hold::Refused, reason);
             }
             // Also where nothing differs: verified is what was read back after the order.
-            if present.differences(wanted).is_empty() { Vec::new() } else { vec![Step::Ensure(wanted.clone())] }
+            if present.differences(desired).is_empty() { Vec::new() } else { vec![Step::Ensure(desired.clone())] }
         }
         Observed::Unmarked(_) => {
             return hold(
@@ -600,14 +600,14 @@ fn make(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outc
 
 /// An order that ends a resource. `removing` alone touches nothing: only this does.
 fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Outcome {
-    let wanted = match &case.wanted {
-        Ok(wanted) => wanted,
+    let desired = match &case.desired {
+        Ok(desired) => desired,
         Err(obstacle) => return held_back(obstacle),
     };
     let work = match observed {
-        Observed::Ours(_) => vec![Step::Retire(wanted.clone())],
+        Observed::Ours(_) => vec![Step::Retire(desired.clone())],
         Observed::Trashed { .. } | Observed::Purging { .. } => Vec::new(),
-        Observed::Absent if policy.absent_is_gone => vec![Step::Gone(wanted.clone())],
+        Observed::Absent if policy.absent_is_gone => vec![Step::Gone(desired.clone())],
         Observed::Absent => {
             return hold(
                 Hold::Conflict,
@@ -679,7 +679,7 @@ pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
         return Err("its order was approved, and Waldur completes it by itself".to_owned());
     }
     // Where there is no desired state, the storage was not looked at.
-    let begun = case.unfinished || case.wanted.is_err() || !matches!(case.observed, Ok(Observed::Absent));
+    let begun = case.unfinished || case.desired.is_err() || !matches!(case.observed, Ok(Observed::Absent));
     let steps = refusal(order, begun, reason);
     let (system, path) = (system.clone(), path.clone());
     let (order, why) = (Some(order.id), format!("rejected: {reason}"));
@@ -688,9 +688,9 @@ pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
 }
 
 /// Why a shrink is held.
-fn shrinks(present: &Present, wanted: &Wanted, policy: Policy) -> Option<String> {
+fn shrinks(present: &Present, desired: &Desired, policy: Policy) -> Option<String> {
     let (usage, limits) = (present.usage?, present.limits?);
-    let below = wanted.limits.shrink(&limits) && wanted.limits.are_below(usage);
+    let below = desired.limits.shrink(&limits) && desired.limits.are_below(usage);
     (below && !policy.shrink_below_usage).then(|| {
         format!(
             "its quotas would shrink below what is used ({} bytes, {} inodes): free space first, or allow it by \

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Quotas, Resource, Status};
-use crate::driver::{Observed, Wanted};
+use crate::driver::{Desired, Observed};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
 use crate::pass::System;
@@ -131,7 +131,7 @@ pub fn judge(
     system: &str,
     site: &Site,
     ended: &dyn Fn(&Resource) -> bool,
-) -> Vec<Result<Wanted, Obstacle>> {
+) -> Vec<Result<Desired, Obstacle>> {
     let place = |path: &str| Place::parse(path, &site.published_root);
     let nodes: BTreeMap<Place, Mode> = document
         .nodes
@@ -206,25 +206,29 @@ pub fn judge(
         if !leaves {
             site.modes.check(mode(resource), &parents)?;
         }
-        Ok(Wanted { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: 0 })
+        Ok(Desired { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: 0 })
     };
     resources.iter().zip(places).map(one).collect()
 }
 
 /// Holds the new resources whose path a ghost has that does have something on the storage: a resource that is Creating in Waldur
 /// without an order or a backend ID keeps its path from others only by that.
-pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], observed: &[Result<Observed, String>]) {
+pub fn ghosts(
+    resources: &[&Resource],
+    desired: &mut [Result<Desired, Obstacle>],
+    observed: &[Result<Observed, String>],
+) {
     let has_something =
         |observed: &Result<Observed, String>| !matches!(observed, Ok(Observed::Absent | Observed::Obstructed(_)));
     let ghosts =
         resources.iter().zip(observed).filter(|(resource, observed)| resource.unclaimed && has_something(observed));
     let ghosts: BTreeMap<_, _> = ghosts.map(|(resource, _)| (&*resource.path, resource.id)).collect();
-    for (resource, wanted) in resources.iter().zip(wanted).filter(|(resource, _)| !resource.unclaimed) {
+    for (resource, desired) in resources.iter().zip(desired).filter(|(resource, _)| !resource.unclaimed) {
         if let Some(ghost) = ghosts.get(&*resource.path)
-            && wanted.is_ok()
+            && desired.is_ok()
             && resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Create)
         {
-            *wanted = Err(Obstacle::conflict(format!(
+            *desired = Err(Obstacle::conflict(format!(
                 "the path {} is also that of {ghost}, which is Creating in Waldur without an order but has a directory there or in \
                  the trash: look at both, and set the wrong one's state to Terminated in Waldur's administration",
                 resource.path
@@ -236,7 +240,7 @@ pub fn ghosts(resources: &[&Resource], wanted: &mut [Result<Wanted, Obstacle>], 
 /// Gives what is wanted its project ID: that of the ledger, or the one found on its tree, or a new one. `cases` are all of
 /// one system: each resource, what is wanted for it, and what is found.
 pub fn number<'a>(
-    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Wanted, Obstacle>, &'a Result<Observed, String>)>,
+    cases: impl Iterator<Item = (&'a Resource, &'a mut Result<Desired, Obstacle>, &'a Result<Observed, String>)>,
     system: &System,
     ledger: &mut Ledger,
 ) {
@@ -252,35 +256,35 @@ pub fn number<'a>(
     }
     let mut new = Vec::new();
     for (resource, judged, observed) in cases {
-        let Ok(wanted) = judged else { continue };
-        if let Some(id) = ledger.known(&system.key, wanted.id) {
-            wanted.project = id;
+        let Ok(desired) = judged else { continue };
+        if let Some(id) = ledger.known(&system.key, desired.id) {
+            desired.project = id;
             continue;
         }
         let found = bears(observed);
         // A number that two trees bear is one's, and nothing tells whose: an owner can change it.
-        let is_its_own = trees[&found] == 1 && !ledger.is_anothers(&system.key, wanted.id, found);
+        let is_its_own = trees[&found] == 1 && !ledger.is_anothers(&system.key, desired.id, found);
         if let (ProjectIds::From(first), true) = (ids, is_its_own) {
-            ledger.learn(&system.key, wanted.id, found, first);
+            ledger.learn(&system.key, desired.id, found, first);
         }
         // What is to go, or gone, gets no new one: it is frozen under the one that it has.
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
-        if let Some(id) = ledger.known(&system.key, wanted.id) {
-            wanted.project = id;
+        if let Some(id) = ledger.known(&system.key, desired.id) {
+            desired.project = id;
         } else if leaves || resource.unclaimed || resource.status == Status::Removed {
-            wanted.project = if is_its_own { found } else { 0 };
+            desired.project = if is_its_own { found } else { 0 };
         } else {
             new.push((judged, observed));
         }
     }
     // After all that is there was learned: none of those numbers is given to another.
     for (judged, observed) in new {
-        let Ok(wanted) = judged else { continue };
+        let Ok(desired) = judged else { continue };
         // A tree that is there is what counts under its GID.
         let is_its_own = ids == ProjectIds::Gid && !matches!(observed, Ok(Observed::Absent));
         let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
-        match ledger.project(&system.key, wanted.id, wanted.gid, ids, &is_free) {
-            Ok(id) => wanted.project = id,
+        match ledger.project(&system.key, desired.id, desired.gid, ids, &is_free) {
+            Ok(id) => desired.project = id,
             Err(error) => *judged = Err(Obstacle::waiting(error_chain(&error))),
         }
     }

@@ -86,11 +86,11 @@ fn planned(record: &Value, policy: Policy) -> Plan {
         projects: Some(ProjectIds::Gid),
     };
     let resources: Vec<_> = document.resources.iter().collect();
-    let wanted = preflight::judge(&resources, &document, "capstor", &site, &|_| false);
-    let cases = resources.into_iter().zip(wanted);
-    let case = |(resource, wanted): (&document::Resource, _)| Case {
+    let desired = preflight::judge(&resources, &document, "capstor", &site, &|_| false);
+    let cases = resources.into_iter().zip(desired);
+    let case = |(resource, desired): (&document::Resource, _)| Case {
         resource: resource.clone(),
-        wanted,
+        desired,
         observed: Ok(Observed::Absent),
         unfinished: false,
         last_order: None,

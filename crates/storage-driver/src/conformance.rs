@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits};
 use crate::place::Place;
-use crate::{Driver, DriverError, Marked, Observed, Trashed, Wanted};
+use crate::{Desired, Driver, DriverError, Marked, Observed, Trashed};
 
 /// What differs between systems under test.
 pub struct Bench<'a> {
@@ -30,10 +30,10 @@ fn go(_: &str) -> Result<(), DriverError> {
 
 impl Bench<'_> {
     /// A resource's directory, `n` telling it from others.
-    pub fn wanted(&self, n: u32) -> Wanted {
+    pub fn desired(&self, n: u32) -> Desired {
         let place = Place::parse(&format!("/sys/store/cscs/customer/project-{n}"), "/sys").unwrap();
         let limits = Limits::new([Bytes(10 * TB), Bytes(11 * TB)], [Inodes(1_000_000), Inodes(1_500_000)]).unwrap();
-        Wanted {
+        Desired {
             id: Uuid::from_u128(0x1000 + u128::from(n)),
             place,
             parents: vec![Mode(0o755), Mode(0o775), Mode(0o775)],
@@ -45,12 +45,12 @@ impl Bench<'_> {
         }
     }
 
-    pub fn observed(&self, wanted: &Wanted) -> Observed {
-        self.driver.observe(&[wanted]).pop().unwrap().unwrap()
+    pub fn observed(&self, desired: &Desired) -> Observed {
+        self.driver.observe(&[desired]).pop().unwrap().unwrap()
     }
 
-    pub fn is_as_wanted(&self, wanted: &Wanted) -> bool {
-        matches!(self.observed(wanted), Observed::Ours(present) if present.differences(wanted).is_empty())
+    pub fn is_as_desired(&self, desired: &Desired) -> bool {
+        matches!(self.observed(desired), Observed::Ours(present) if present.differences(desired).is_empty())
     }
 
     /// Everything that a driver promises.
@@ -64,51 +64,51 @@ impl Bench<'_> {
     }
 
     fn a_life(&self) {
-        let (driver, wanted) = (self.driver, self.wanted(1));
-        assert_eq!(self.observed(&wanted), Observed::Absent);
-        assert!(driver.is_free(wanted.project).unwrap());
+        let (driver, desired) = (self.driver, self.desired(1));
+        assert_eq!(self.observed(&desired), Observed::Absent);
+        assert!(driver.is_free(desired.project).unwrap());
         for _ in 0..2 {
-            driver.ensure(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
+            driver.ensure(&desired, &go).unwrap();
+            assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
         }
-        let Observed::Ours(present) = self.observed(&wanted) else { panic!("{:?}", self.observed(&wanted)) };
+        let Observed::Ours(present) = self.observed(&desired) else { panic!("{:?}", self.observed(&desired)) };
         let numbered = present.project.is_some();
-        assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered);
-        assert!(driver.usage(&[&wanted]).pop().unwrap().unwrap().is_some());
-        assert_eq!(driver.marked(6).unwrap(), [Marked { id: wanted.id, path: wanted.place.to_string() }]);
+        assert_eq!(driver.is_free(desired.project).unwrap(), !numbered);
+        assert!(driver.usage(&[&desired]).pop().unwrap().unwrap().is_some());
+        assert_eq!(driver.marked(6).unwrap(), [Marked { id: desired.id, path: desired.place.to_string() }]);
         for _ in 0..2 {
-            driver.retire(&wanted, 1_000, &go).unwrap();
-            assert_eq!(self.observed(&wanted), Observed::Trashed { since: 1_000 });
-            assert_eq!(driver.is_free(wanted.project).unwrap(), !numbered, "the trash still counts");
+            driver.retire(&desired, 1_000, &go).unwrap();
+            assert_eq!(self.observed(&desired), Observed::Trashed { since: 1_000 });
+            assert_eq!(driver.is_free(desired.project).unwrap(), !numbered, "the trash still counts");
         }
-        assert_eq!(driver.trash().unwrap(), [Trashed { id: wanted.id, since: 1_000 }]);
+        assert_eq!(driver.trash().unwrap(), [Trashed { id: desired.id, since: 1_000 }]);
         for _ in 0..2 {
-            driver.restore(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
+            driver.restore(&desired, &go).unwrap();
+            assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
         }
         assert_eq!(driver.trash().unwrap(), []);
-        driver.retire(&wanted, 2_000, &go).unwrap();
+        driver.retire(&desired, 2_000, &go).unwrap();
         let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
-        driver.purge(&other, Some(wanted.project), &go).ok();
-        assert_eq!(self.observed(&wanted), Observed::Trashed { since: 2_000 });
-        let trashed = Trashed { id: wanted.id, since: 2_000 };
+        driver.purge(&other, Some(desired.project), &go).ok();
+        assert_eq!(self.observed(&desired), Observed::Trashed { since: 2_000 });
+        let trashed = Trashed { id: desired.id, since: 2_000 };
         assert_eq!(driver.marked(6).unwrap(), []);
-        let used = driver.trash_usage(&[(trashed.clone(), Some(wanted.project)), (other, None)]);
+        let used = driver.trash_usage(&[(trashed.clone(), Some(desired.project)), (other, None)]);
         assert!(matches!(used[..], [Ok(Some(_)), Ok(None)]), "{used:?}");
         assert_eq!(driver.claimed().unwrap(), []);
         for _ in 0..2 {
-            driver.claim(&trashed, Some(wanted.project), &go).unwrap();
-            assert_eq!(self.observed(&wanted), Observed::Purging { since: 2_000 });
+            driver.claim(&trashed, Some(desired.project), &go).unwrap();
+            assert_eq!(self.observed(&desired), Observed::Purging { since: 2_000 });
             assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
-            let restored = driver.restore(&wanted, &go);
+            let restored = driver.restore(&desired, &go);
             assert!(matches!(restored, Err(DriverError::Conflict(_))), "{restored:?}");
         }
-        driver.purge(&trashed, Some(wanted.project), &go).unwrap();
-        assert_eq!(self.observed(&wanted), Observed::Absent);
+        driver.purge(&trashed, Some(desired.project), &go).unwrap();
+        assert_eq!(self.observed(&desired), Observed::Absent);
         assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
         // XFS counts what was deleted for a while.
         let mut waits = 0;
-        while !driver.is_free(wanted.project).unwrap() {
+        while !driver.is_free(desired.project).unwrap() {
             waits += 1;
             assert!(waits < 1000, "the number is never free again");
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -116,48 +116,48 @@ impl Bench<'_> {
     }
 
     fn changes(&self) {
-        let mut wanted = self.wanted(2);
-        self.driver.ensure(&wanted, &go).unwrap();
-        wanted.limits = self.driver.held_as(Limits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
-        wanted.mode = Mode(0o750);
-        assert!(!self.is_as_wanted(&wanted));
-        self.driver.ensure(&wanted, &go).unwrap();
-        assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
+        let mut desired = self.desired(2);
+        self.driver.ensure(&desired, &go).unwrap();
+        desired.limits = self.driver.held_as(Limits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+        desired.mode = Mode(0o750);
+        assert!(!self.is_as_desired(&desired));
+        self.driver.ensure(&desired, &go).unwrap();
+        assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
     }
 
     fn what_is_not_ours_stays(&self) {
-        let (driver, wanted) = (self.driver, self.wanted(3));
-        (self.make_unmarked)(&wanted.place);
-        let unmarked = self.observed(&wanted);
+        let (driver, desired) = (self.driver, self.desired(3));
+        (self.make_unmarked)(&desired.place);
+        let unmarked = self.observed(&desired);
         assert!(matches!(unmarked, Observed::Unmarked(_)), "{unmarked:?}");
-        assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
-        assert!(matches!(driver.retire(&wanted, 1, &go), Err(DriverError::Conflict(_))));
-        assert_eq!(self.observed(&wanted), unmarked);
-        driver.adopt(&wanted, &go).unwrap();
-        driver.ensure(&wanted, &go).unwrap();
-        assert!(self.is_as_wanted(&wanted), "{:?}", self.observed(&wanted));
-        let other = Wanted { id: Uuid::from_u128(77), ..wanted.clone() };
+        assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(driver.retire(&desired, 1, &go), Err(DriverError::Conflict(_))));
+        assert_eq!(self.observed(&desired), unmarked);
+        driver.adopt(&desired, &go).unwrap();
+        driver.ensure(&desired, &go).unwrap();
+        assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
+        let other = Desired { id: Uuid::from_u128(77), ..desired.clone() };
         assert!(matches!(self.observed(&other), Observed::Obstructed(_)));
         for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
             assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
         }
-        assert!(self.is_as_wanted(&wanted));
+        assert!(self.is_as_desired(&desired));
     }
 
     /// No resource's directory lies within another's.
     fn nothing_nests(&self) {
-        let (driver, outer) = (self.driver, self.wanted(7));
+        let (driver, outer) = (self.driver, self.desired(7));
         driver.ensure(&outer, &go).unwrap();
-        let inner = Wanted {
+        let inner = Desired {
             place: Place::parse(&format!("/sys/{}/sub", outer.place), "/sys").unwrap(),
             parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
-            ..self.wanted(8)
+            ..self.desired(8)
         };
         let observed = self.observed(&inner);
         assert!(matches!(&observed, Observed::Obstructed(why) if why.contains(&outer.id.to_string())), "{observed:?}");
         let fault = driver.ensure(&inner, &go);
         assert!(matches!(&fault, Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
-        assert!(self.is_as_wanted(&outer), "{:?}", self.observed(&outer));
+        assert!(self.is_as_desired(&outer), "{:?}", self.observed(&outer));
         driver.retire(&outer, 7_000, &go).unwrap();
         driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
     }
@@ -166,21 +166,21 @@ impl Bench<'_> {
     fn killed_anywhere(&self) {
         let (driver, mut at) = (self.driver, 0);
         loop {
-            let wanted = self.wanted(100 + at);
-            let mut whole = killed(at, &|before| driver.ensure(&wanted, before));
-            driver.ensure(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.observed(&wanted));
-            whole &= killed(at, &|before| driver.retire(&wanted, 3_000, before));
-            driver.retire(&wanted, 3_001, &go).unwrap();
-            assert!(matches!(self.observed(&wanted), Observed::Trashed { .. }), "killed at {at}");
-            whole &= killed(at, &|before| driver.restore(&wanted, before));
-            driver.restore(&wanted, &go).unwrap();
-            assert!(self.is_as_wanted(&wanted), "killed at {at}: {:?}", self.observed(&wanted));
-            driver.retire(&wanted, 4_000, &go).unwrap();
+            let desired = self.desired(100 + at);
+            let mut whole = killed(at, &|before| driver.ensure(&desired, before));
+            driver.ensure(&desired, &go).unwrap();
+            assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
+            whole &= killed(at, &|before| driver.retire(&desired, 3_000, before));
+            driver.retire(&desired, 3_001, &go).unwrap();
+            assert!(matches!(self.observed(&desired), Observed::Trashed { .. }), "killed at {at}");
+            whole &= killed(at, &|before| driver.restore(&desired, before));
+            driver.restore(&desired, &go).unwrap();
+            assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
+            driver.retire(&desired, 4_000, &go).unwrap();
             let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
-            whole &= killed(at, &|before| driver.purge(trashed, Some(wanted.project), before));
-            driver.purge(trashed, Some(wanted.project), &go).unwrap();
-            assert_eq!(self.observed(&wanted), Observed::Absent);
+            whole &= killed(at, &|before| driver.purge(trashed, Some(desired.project), before));
+            driver.purge(trashed, Some(desired.project), &go).unwrap();
+            assert_eq!(self.observed(&desired), Observed::Absent);
             at += 1;
             if whole {
                 break;

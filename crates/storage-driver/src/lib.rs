@@ -28,7 +28,7 @@ pub use mode::Mode;
 
 /// A directory as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Wanted {
+pub struct Desired {
     /// UUID of the Waldur resource: the mark by which the directory is known as ours.
     pub id: Uuid,
     /// Where it is.
@@ -47,7 +47,7 @@ pub struct Wanted {
     pub project: u32,
 }
 
-impl Wanted {
+impl Desired {
     /// Quotas, mode and owner, for people; space in the unit of the system.
     pub fn describe(&self, terabyte: Terabyte) -> String {
         let Self { uid, gid, mode, .. } = self;
@@ -104,28 +104,29 @@ pub struct Acl {
     /// As they are.
     pub found: String,
     /// As the system's settings have them, which no document knows.
-    pub wanted: String,
+    pub desired: String,
 }
 
 impl Present {
     /// The values that differ from what is wanted.
-    pub fn differences(&self, wanted: &Wanted) -> Vec<Difference> {
+    pub fn differences(&self, desired: &Desired) -> Vec<Difference> {
         let mut differences = Vec::new();
-        if self.limits != Some(wanted.limits) {
-            differences.push(Difference::Quota { old: self.limits, new: wanted.limits });
+        if self.limits != Some(desired.limits) {
+            differences.push(Difference::Quota { old: self.limits, new: desired.limits });
         }
-        if self.mode != wanted.mode {
-            differences.push(Difference::Mode { old: self.mode, new: wanted.mode });
+        if self.mode != desired.mode {
+            differences.push(Difference::Mode { old: self.mode, new: desired.mode });
         }
-        if (self.uid, self.gid) != (wanted.uid, wanted.gid) {
+        if (self.uid, self.gid) != (desired.uid, desired.gid) {
             let shown = |uid: u32, gid: u32| format!("{uid}:{gid}");
-            differences.push(Difference::Owner { old: shown(self.uid, self.gid), new: shown(wanted.uid, wanted.gid) });
+            differences
+                .push(Difference::Owner { old: shown(self.uid, self.gid), new: shown(desired.uid, desired.gid) });
         }
-        if let Some(old) = self.project.filter(|project| *project != wanted.project) {
-            differences.push(Difference::Project { old, new: wanted.project });
+        if let Some(old) = self.project.filter(|project| *project != desired.project) {
+            differences.push(Difference::Project { old, new: desired.project });
         }
-        if let Some(acl) = self.acl.as_ref().filter(|acl| acl.found != acl.wanted) {
-            differences.push(Difference::Acl { old: acl.found.clone(), new: acl.wanted.clone() });
+        if let Some(acl) = self.acl.as_ref().filter(|acl| acl.found != acl.desired) {
+            differences.push(Difference::Acl { old: acl.found.clone(), new: acl.desired.clone() });
         }
         differences
     }
@@ -267,7 +268,7 @@ pub trait Driver: Debug + Send + Sync {
     }
 
     /// What is there, one answer for each that is wanted, in their order.
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>>;
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>>;
 
     /// Everything in the trash that no purge has claimed.
     fn trash(&self) -> Result<Vec<Trashed>, DriverError>;
@@ -289,17 +290,17 @@ pub trait Driver: Debug + Send + Sync {
     }
 
     /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Freezes the directory (nobody enters, nothing grows) and puts it into the trash, under its UUID and `now` (seconds
     /// since 1970). Nothing to do where it is there already.
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError>;
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Brings the directory back from the trash, as wanted.
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Marks the unmarked directory at the place as this resource's.
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError>;
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
 
     /// Claims a tree in the trash for a purge, in one step that cannot happen at the same time as [`Driver::restore`]:
     /// afterwards nothing but [`Driver::purge`] touches it. Only what [`Driver::trash`] named, and only that. Takes no longer
@@ -313,7 +314,7 @@ pub trait Driver: Debug + Send + Sync {
     fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError>;
 
     /// What the files of each take; `None` where the directory is not there or not ours. May walk.
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>>;
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>>;
 }
 
 /// An error with its causes, as one line.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 use crate::place::Place;
-use crate::{Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
+use crate::{Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
 
 /// Directories in memory, with blocks of 4096 bytes.
 #[derive(Debug, Default)]
@@ -33,9 +33,9 @@ struct Directory {
 
 impl Tree {
     /// Why the place lies within another resource's directory, if it does.
-    fn above(&self, wanted: &Wanted) -> Option<String> {
-        std::iter::successors(wanted.place.parent(), Place::parent).find_map(|above| {
-            let other = self.places.get(&above)?.mark.filter(|mark| *mark != wanted.id)?;
+    fn above(&self, desired: &Desired) -> Option<String> {
+        std::iter::successors(desired.place.parent(), Place::parent).find_map(|above| {
+            let other = self.places.get(&above)?.mark.filter(|mark| *mark != desired.id)?;
             Some(crate::nested(&above.to_string(), other))
         })
     }
@@ -113,21 +113,21 @@ impl Driver for Memory {
         Ok(all.all(|it| it.present.project != Some(project)))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         let tree = self.tree();
-        let one = |wanted: &&Wanted| match (tree.places.get(&wanted.place), tree.trash.get(&wanted.id)) {
-            (Some(it), _) if it.mark == Some(wanted.id) => Observed::Ours(it.present.clone()),
+        let one = |desired: &&Desired| match (tree.places.get(&desired.place), tree.trash.get(&desired.id)) {
+            (Some(it), _) if it.mark == Some(desired.id) => Observed::Ours(it.present.clone()),
             (Some(it), _) => match it.mark {
                 Some(other) => Observed::Obstructed(format!("the directory is {other}'s")),
                 None => Observed::Unmarked(it.present.clone()),
             },
             (None, Some((since, _))) => Observed::Trashed { since: *since },
-            (None, None) => match tree.claimed.get(&wanted.id) {
+            (None, None) => match tree.claimed.get(&desired.id) {
                 Some(since) => Observed::Purging { since: *since },
-                None => tree.above(wanted).map_or(Observed::Absent, Observed::Obstructed),
+                None => tree.above(desired).map_or(Observed::Absent, Observed::Obstructed),
             },
         };
-        wanted.iter().map(|wanted| Ok(one(wanted))).collect()
+        desired.iter().map(|desired| Ok(one(desired))).collect()
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
@@ -152,97 +152,97 @@ impl Driver for Memory {
         Ok(self.tree().claimed.iter().map(|(id, since)| Trashed { id: *id, since: *since }).collect())
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        let there = self.tree().places.get(&wanted.place).cloned();
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        let there = self.tree().places.get(&desired.place).cloned();
         match there {
-            Some(it) if it.mark == Some(wanted.id) => {
-                if it.present.limits != Some(wanted.limits) {
+            Some(it) if it.mark == Some(desired.id) => {
+                if it.present.limits != Some(desired.limits) {
                     before("limits")?;
                     self.tree()
                         .places
-                        .entry(wanted.place.clone())
-                        .and_modify(|it| it.present.limits = Some(wanted.limits));
+                        .entry(desired.place.clone())
+                        .and_modify(|it| it.present.limits = Some(desired.limits));
                 }
                 before("owner, mode")?;
-                self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
-                    (it.present.uid, it.present.gid, it.present.mode) = (wanted.uid, wanted.gid, wanted.mode);
-                    it.present.project = Some(wanted.project);
+                self.tree().places.entry(desired.place.clone()).and_modify(|it| {
+                    (it.present.uid, it.present.gid, it.present.mode) = (desired.uid, desired.gid, desired.mode);
+                    it.present.project = Some(desired.project);
                 });
                 Ok(())
             }
             Some(_) => Err(DriverError::Conflict("the place is taken".into())),
             None => {
-                if let Some(why) = self.tree().above(wanted) {
+                if let Some(why) = self.tree().above(desired) {
                     return Err(DriverError::Conflict(why));
                 }
                 before("make aside")?;
-                self.tree().building.insert(wanted.id, Directory { mark: None, present: bare() });
+                self.tree().building.insert(desired.id, Directory { mark: None, present: bare() });
                 before("owner, project, limits, mode, mark")?;
                 let present = Present {
-                    uid: wanted.uid,
-                    gid: wanted.gid,
-                    mode: wanted.mode,
-                    limits: Some(wanted.limits),
-                    project: Some(wanted.project),
+                    uid: desired.uid,
+                    gid: desired.gid,
+                    mode: desired.mode,
+                    limits: Some(desired.limits),
+                    project: Some(desired.project),
                     ..bare()
                 };
-                self.tree().building.insert(wanted.id, Directory { mark: Some(wanted.id), present });
+                self.tree().building.insert(desired.id, Directory { mark: Some(desired.id), present });
                 before("put in place")?;
                 let mut tree = self.tree();
-                if let Some(made) = tree.building.remove(&wanted.id) {
-                    tree.places.insert(wanted.place.clone(), made);
+                if let Some(made) = tree.building.remove(&desired.id) {
+                    tree.places.insert(desired.place.clone(), made);
                 }
                 Ok(())
             }
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
-        let mark = self.tree().places.get(&wanted.place).map(|it| it.mark);
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+        let mark = self.tree().places.get(&desired.place).map(|it| it.mark);
         match mark {
-            Some(mark) if mark == Some(wanted.id) => {}
+            Some(mark) if mark == Some(desired.id) => {}
             Some(_) => return Err(DriverError::Conflict("the directory is not ours".into())),
             None => return Ok(()),
         }
-        if self.tree().has_below(&wanted.place) {
+        if self.tree().has_below(&desired.place) {
             return Err(DriverError::Conflict("a directory in it is another resource's".into()));
         }
         before("freeze")?;
-        self.tree().places.entry(wanted.place.clone()).and_modify(|it| {
+        self.tree().places.entry(desired.place.clone()).and_modify(|it| {
             it.present.mode = Mode(0);
             it.present.limits = it.present.usage.map(|usage| Limits::frozen_at(usage, BLOCK));
         });
         before("put into the trash")?;
         let mut tree = self.tree();
-        if let Some(gone) = tree.places.remove(&wanted.place) {
-            tree.trash.insert(wanted.id, (now, gone));
+        if let Some(gone) = tree.places.remove(&desired.place) {
+            tree.trash.insert(desired.id, (now, gone));
         }
         Ok(())
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         before("take out of the trash")?;
         let mut tree = self.tree();
-        if !tree.trash.contains_key(&wanted.id) && tree.claimed.contains_key(&wanted.id) {
+        if !tree.trash.contains_key(&desired.id) && tree.claimed.contains_key(&desired.id) {
             return Err(crate::being_purged());
         }
-        if tree.has_below(&wanted.place) {
+        if tree.has_below(&desired.place) {
             return Err(DriverError::Conflict("something is at its place".into()));
         }
-        if !tree.places.contains_key(&wanted.place)
-            && let Some((_, back)) = tree.trash.remove(&wanted.id)
+        if !tree.places.contains_key(&desired.place)
+            && let Some((_, back)) = tree.trash.remove(&desired.id)
         {
-            tree.places.insert(wanted.place.clone(), back);
+            tree.places.insert(desired.place.clone(), back);
         }
         drop(tree);
-        self.ensure(wanted, before)
+        self.ensure(desired, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         before("mark")?;
-        match self.tree().places.get_mut(&wanted.place) {
-            Some(it) if it.mark.is_none() || it.mark == Some(wanted.id) => {
-                it.mark = Some(wanted.id);
+        match self.tree().places.get_mut(&desired.place) {
+            Some(it) if it.mark.is_none() || it.mark == Some(desired.id) => {
+                it.mark = Some(desired.id);
                 Ok(())
             }
             Some(_) => Err(DriverError::Conflict("the directory is another resource's".into())),
@@ -267,12 +267,12 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
         let tree = self.tree();
-        let one = |wanted: &&Wanted| {
-            let ours = tree.places.get(&wanted.place).filter(|it| it.mark == Some(wanted.id));
+        let one = |desired: &&Desired| {
+            let ours = tree.places.get(&desired.place).filter(|it| it.mark == Some(desired.id));
             Ok(ours.and_then(|it| it.present.usage))
         };
-        wanted.iter().map(one).collect()
+        desired.iter().map(one).collect()
     }
 }

@@ -14,7 +14,7 @@ use crate::tree::injected::{self, Moment};
 use crate::tree::renaming::{Renamed, rename};
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, DriverError, Wanted};
+use storage_driver::{Before, Desired, DriverError};
 
 /// What `fstatfs` says of Storage Scale: "GPFS".
 pub const GPFS: i64 = 0x4750_4653;
@@ -84,24 +84,24 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
 }
 
 /// Makes those of the directories above that are missing, each whole at once: a crash leaves none with a wrong mode.
-pub fn make_parents(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
     let mut above = root.try_clone_to_owned().map_err(|error| DriverError::passing("no handle is left", error))?;
-    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+    for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         let what =
-            |error| DriverError::passing(format!("the directory {name} above {} cannot be made", wanted.place), error);
+            |error| DriverError::passing(format!("the directory {name} above {} cannot be made", desired.place), error);
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
-                before(&format!("make the directory {name} above {}", wanted.place))?;
-                make(&above, name, wanted.id, *mode)?;
+                before(&format!("make the directory {name} above {}", desired.place))?;
+                make(&above, name, desired.id, *mode)?;
                 open(above.as_fd(), name).map_err(what)?
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(DriverError::Conflict(format!("{name} above {} is no directory", wanted.place)));
+                return Err(DriverError::Conflict(format!("{name} above {} is no directory", desired.place)));
             }
             Err(error) => return Err(what(error)),
             Ok(directory) => {
                 // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
-                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
                 directory
             }
         };
@@ -146,8 +146,8 @@ pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverErr
 }
 
 /// Gives the directory at a place its owner, group and mode; tells `before` where that changes something.
-pub fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-    let (place, owner) = (&wanted.place, (wanted.uid, wanted.gid));
+pub fn give(root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    let (place, owner) = (&desired.place, (desired.uid, desired.gid));
     let (directory, there) = directory(root, place)?;
     if owner != (there.st_uid, there.st_gid) {
         before(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
@@ -156,7 +156,7 @@ pub fn give(root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result
             .map_err(|error| only_root(format!("{place} cannot be given its owner"), "run as root", error))?;
     }
     // Always after the owner: a change of owner may take bits away.
-    set_mode(root, place, wanted.mode, before)
+    set_mode(root, place, desired.mode, before)
 }
 
 /// Takes the directory at a place away from its owner, who could open it again, and closes it to all.
@@ -219,11 +219,11 @@ mod tests {
         assert!(fault.to_string().contains("is it mounted"), "{fault}");
     }
 
-    fn wanted() -> Wanted {
+    fn desired() -> Desired {
         let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
         let limits = storage_driver::limits::Limits::least();
         let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
-        Wanted { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 }
+        Desired { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 }
     }
 
     #[test]
@@ -231,9 +231,9 @@ mod tests {
         for before in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
-            let (wanted, store) = (wanted(), folder.path().join("store"));
+            let (desired, store) = (desired(), folder.path().join("store"));
             std::fs::create_dir(&store).unwrap();
-            let (victim, aside) = (store.join("victim"), store.join(aside(wanted.id)));
+            let (victim, aside) = (store.join("victim"), store.join(aside(desired.id)));
             std::fs::create_dir(&victim).unwrap();
             std::fs::write(victim.join("data"), "data").unwrap();
             std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -247,7 +247,7 @@ mod tests {
                     std::fs::rename(&exchanged.0, &exchanged.1).unwrap();
                 }
             });
-            let made = make_parents(root.as_fd(), &wanted, &|_| Ok(()));
+            let made = make_parents(root.as_fd(), &desired, &|_| Ok(()));
             assert!(matches!(made, Err(DriverError::Conflict(_))), "{made:?}");
             assert_eq!(std::fs::metadata(&aside).unwrap().mode() & 0o7777, 0o700);
             assert!(aside.join("data").exists() && !store.join("cscs").exists());
@@ -258,11 +258,11 @@ mod tests {
     fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
-        let wanted = wanted();
-        std::fs::create_dir_all(folder.path().join("store").join(aside(wanted.id))).unwrap();
+        let desired = desired();
+        std::fs::create_dir_all(folder.path().join("store").join(aside(desired.id))).unwrap();
         std::fs::create_dir(folder.path().join("store/cscs")).unwrap();
-        std::fs::create_dir(folder.path().join(aside(wanted.id))).unwrap();
-        make_parents(root.as_fd(), &wanted, &|_| Ok(())).unwrap();
+        std::fs::create_dir(folder.path().join(aside(desired.id))).unwrap();
+        make_parents(root.as_fd(), &desired, &|_| Ok(())).unwrap();
         assert_eq!(names(root.as_fd()).unwrap(), ["store"]);
         assert_eq!(names(open(root.as_fd(), "store").unwrap().as_fd()).unwrap(), ["cscs"]);
     }

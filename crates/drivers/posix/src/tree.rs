@@ -19,7 +19,7 @@ use crate::quotas::Quotas;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Acl, Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
+use storage_driver::{Acl, Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
 
 pub mod acl;
 pub mod handle;
@@ -92,8 +92,8 @@ impl<Q: Quotas> Tree<Q> {
     ///
     /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
     /// that is moved away. Whoever makes something there does not keep a removal from its end.
-    fn look(&self, root: &OwnedFd, wanted: &Wanted, trash: &OnceCell<trash::Trash>) -> Result<Observed, DriverError> {
-        let at_its_place = self.at_its_place(root, wanted)?;
+    fn look(&self, root: &OwnedFd, desired: &Desired, trash: &OnceCell<trash::Trash>) -> Result<Observed, DriverError> {
+        let at_its_place = self.at_its_place(root, desired)?;
         if matches!(at_its_place, Observed::Ours(_)) {
             return Ok(at_its_place);
         }
@@ -105,8 +105,8 @@ impl<Q: Quotas> Tree<Q> {
         };
         // In order of UUID and time: the newest of this one is the last that does not come after it.
         let newest = |trees: &[Trashed]| {
-            let after = trees.partition_point(|trashed| trashed.id <= wanted.id);
-            trees[..after].last().filter(|trashed| trashed.id == wanted.id).map(|trashed| trashed.since)
+            let after = trees.partition_point(|trashed| trashed.id <= desired.id);
+            trees[..after].last().filter(|trashed| trashed.id == desired.id).map(|trashed| trashed.since)
         };
         Ok(match (newest(&trash.waiting), newest(&trash.claimed)) {
             (Some(since), _) => Observed::Trashed { since },
@@ -115,8 +115,8 @@ impl<Q: Quotas> Tree<Q> {
         })
     }
 
-    fn at_its_place(&self, root: &OwnedFd, wanted: &Wanted) -> Result<Observed, DriverError> {
-        let directory = match open_below(root, &*wanted.place.to_string()) {
+    fn at_its_place(&self, root: &OwnedFd, desired: &Desired) -> Result<Observed, DriverError> {
+        let directory = match open_below(root, &*desired.place.to_string()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(Observed::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -125,16 +125,16 @@ impl<Q: Quotas> Tree<Q> {
             Err(Errno::XDEV) => {
                 return Ok(Observed::Obstructed("another file system is mounted on the way there".into()));
             }
-            Err(error) => return Err(passing(format!("{} cannot be opened", wanted.place), error)),
+            Err(error) => return Err(passing(format!("{} cannot be opened", desired.place), error)),
         };
         match self.mark.read(&directory)? {
-            Some(id) if id == wanted.id => Ok(Observed::Ours(self.present(&directory, wanted)?)),
+            Some(id) if id == desired.id => Ok(Observed::Ours(self.present(&directory, desired)?)),
             Some(other) => Ok(Observed::Obstructed(format!("the directory at its place is marked as that of {other}"))),
-            None => Ok(Observed::Unmarked(self.present(&directory, wanted)?)),
+            None => Ok(Observed::Unmarked(self.present(&directory, desired)?)),
         }
     }
 
-    fn present(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<Present, DriverError> {
+    fn present(&self, directory: &OwnedFd, desired: &Desired) -> Result<Present, DriverError> {
         let stat = stat(directory)?;
         let project = self.quotas.project(directory.as_fd())?;
         let (limits, usage) = match project {
@@ -142,48 +142,48 @@ impl<Q: Quotas> Tree<Q> {
             Some(0) => (None, None),
             project => self.quotas.read(directory.as_fd(), project.unwrap_or_default())?,
         };
-        let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (wanted.uid, wanted.gid) };
+        let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (desired.uid, desired.gid) };
         let mode = storage_driver::Mode(stat.st_mode & 0o7777);
         let acl = |named: &Named| {
             let found = attributes::read(directory)?.to_string();
-            Ok(Acl { found, wanted: named.with(wanted.mode).to_string() })
+            Ok(Acl { found, desired: named.with(desired.mode).to_string() })
         };
         let acl = self.rules.acl.as_ref().map(acl).transpose()?;
         Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage, acl })
     }
 
     /// Makes the directory aside and puts it in place.
-    fn make(&self, root: &OwnedFd, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        self.not_nested(root, wanted)?;
-        let parent = making::parent(root, wanted, &|above, path| self.takes(above, path), before)?;
-        let aside = making::aside(wanted.id);
-        before(&format!("make {aside} beside {}", wanted.place))?;
+    fn make(&self, root: &OwnedFd, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        self.not_nested(root, desired)?;
+        let parent = making::parent(root, desired, &|above, path| self.takes(above, path), before)?;
+        let aside = making::aside(desired.id);
+        before(&format!("make {aside} beside {}", desired.place))?;
         let directory = making::begin(&parent, &aside)?;
         match self.mark.read(&directory)? {
-            Some(id) if id == wanted.id => {}
+            Some(id) if id == desired.id => {}
             Some(other) => return Err(DriverError::Conflict(format!("{aside} is marked as that of {other}"))),
             None => bare(&directory, &aside)?,
         }
-        self.still_free(&directory, wanted)?;
+        self.still_free(&directory, desired)?;
         before(&format!("mark, {}", self.whole()))?;
-        self.mark.write(&directory, wanted.id)?;
-        self.set(&directory, wanted, true)?;
+        self.mark.write(&directory, desired.id)?;
+        self.set(&directory, desired, true)?;
         sync(&directory)?;
-        before(&format!("put {} in place", wanted.place))?;
-        rename(&directory, [&parent, &parent], [&aside, wanted.place.name()])?.or_conflict(wanted.place.name())?;
+        before(&format!("put {} in place", desired.place))?;
+        rename(&directory, [&parent, &parent], [&aside, desired.place.name()])?.or_conflict(desired.place.name())?;
         sync(&parent)
     }
 
     /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
-    fn still_free(&self, directory: &OwnedFd, wanted: &Wanted) -> Result<(), DriverError> {
+    fn still_free(&self, directory: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let found = self.quotas.project(directory.as_fd())?;
-        if found.is_none_or(|found| found == wanted.project) || self.is_free(wanted.project)? {
+        if found.is_none_or(|found| found == desired.project) || self.is_free(desired.project)? {
             return Ok(());
         }
         Err(DriverError::Conflict(format!(
             "the project ID {} of {} is in use by another tree by now: take it from that tree, or the line of {} out of the \
              ledger, for a new one",
-            wanted.project, wanted.place, wanted.id
+            desired.project, desired.place, desired.id
         )))
     }
 
@@ -197,25 +197,25 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Owner, project ID, limits, then ACLs and the mode that let people in: only what differs.
-    fn set(&self, directory: &OwnedFd, wanted: &Wanted, new: bool) -> Result<(), DriverError> {
-        let present = self.present(directory, wanted)?;
-        if (present.uid, present.gid) != (wanted.uid, wanted.gid) {
-            let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+    fn set(&self, directory: &OwnedFd, desired: &Desired, new: bool) -> Result<(), DriverError> {
+        let present = self.present(directory, desired)?;
+        if (present.uid, present.gid) != (desired.uid, desired.gid) {
+            let (uid, gid) = (Uid::from_raw(desired.uid), Gid::from_raw(desired.gid));
             rustix::fs::fchown(directory, Some(uid), Some(gid))
-                .map_err(|error| privileged(format!("owner {}:{} cannot be set", wanted.uid, wanted.gid), error))?;
+                .map_err(|error| privileged(format!("owner {}:{} cannot be set", desired.uid, desired.gid), error))?;
         }
-        if present.project.is_some_and(|project| project != wanted.project) {
-            self.quotas.tag(directory.as_fd(), wanted.project, (!new).then_some(&self.walked))?;
+        if present.project.is_some_and(|project| project != desired.project) {
+            self.quotas.tag(directory.as_fd(), desired.project, (!new).then_some(&self.walked))?;
         }
-        if present.limits != Some(wanted.limits) || present.project.is_some_and(|project| project != wanted.project) {
-            self.quotas.set(directory.as_fd(), wanted.project, &wanted.limits)?;
+        if present.limits != Some(desired.limits) || present.project.is_some_and(|project| project != desired.project) {
+            self.quotas.set(directory.as_fd(), desired.project, &desired.limits)?;
         }
-        if let Some(named) = self.rules.acl.as_ref().filter(|_| present.acl.is_some_and(|acl| acl.found != acl.wanted))
+        if let Some(named) = self.rules.acl.as_ref().filter(|_| present.acl.is_some_and(|acl| acl.found != acl.desired))
         {
-            attributes::write(directory, &named.with(wanted.mode))?;
+            attributes::write(directory, &named.with(desired.mode))?;
         }
         // A change of owner or ACL takes the set-group-ID bit away: the mode comes after them, always.
-        chmod(directory, wanted.mode)
+        chmod(directory, desired.mode)
     }
 
     /// Whether a tree in the trash is that of the resource under whose name it lies there: a crash may have come before what
@@ -307,8 +307,8 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// The directory above the place, into which what is put back can be renamed.
-    fn above(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, DriverError> {
-        let path = wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
+    fn above(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
+        let path = desired.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
         let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
         self.takes(&above, &path)?;
         Ok(above)
@@ -326,21 +326,21 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// A conflict where the place lies within another resource's directory.
-    fn not_nested(&self, root: &OwnedFd, wanted: &Wanted) -> Result<(), DriverError> {
-        let nested = nesting::above(root, &self.mark, (&wanted.place, wanted.id), &nesting::Above::default())?;
-        nested.map_or(Ok(()), |why| Err(DriverError::Conflict(format!("{}: {why}", wanted.place))))
+    fn not_nested(&self, root: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
+        let nested = nesting::above(root, &self.mark, (&desired.place, desired.id), &nesting::Above::default())?;
+        nested.map_or(Ok(()), |why| Err(DriverError::Conflict(format!("{}: {why}", desired.place))))
     }
 
     /// The directory at the place, if it is ours to work on.
-    fn ours(&self, root: &OwnedFd, wanted: &Wanted) -> Result<OwnedFd, DriverError> {
-        let directory = open_below(root, &*wanted.place.to_string())
-            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+    fn ours(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
+        let directory = open_below(root, &*desired.place.to_string())
+            .map_err(|error| obstructed(&desired.place.to_string(), error))?;
         match self.mark.read(&directory)? {
-            Some(id) if id == wanted.id => Ok(directory),
+            Some(id) if id == desired.id => Ok(directory),
             Some(other) => {
-                Err(DriverError::Conflict(format!("the directory {} is marked as that of {other}", wanted.place)))
+                Err(DriverError::Conflict(format!("the directory {} is marked as that of {other}", desired.place)))
             }
-            None => Err(DriverError::Conflict(format!("the directory {} has no mark of ours", wanted.place))),
+            None => Err(DriverError::Conflict(format!("the directory {} has no mark of ours", desired.place))),
         }
     }
 }
@@ -399,23 +399,23 @@ impl<Q: Quotas> Driver for Tree<Q> {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         match self.root() {
             Ok(root) => {
                 let (trash, above) = (OnceCell::new(), nesting::Above::default());
-                let one = |wanted: &&Wanted| {
-                    let observed = self.look(&root, wanted, &trash)?;
+                let one = |desired: &&Desired| {
+                    let observed = self.look(&root, desired, &trash)?;
                     if !matches!(observed, Observed::Absent | Observed::Unmarked(_)) {
                         return Ok(observed);
                     }
-                    let nested = nesting::above(&root, &self.mark, (&wanted.place, wanted.id), &above)?;
+                    let nested = nesting::above(&root, &self.mark, (&desired.place, desired.id), &above)?;
                     Ok(nested.map_or(observed, Observed::Obstructed))
                 };
-                wanted.iter().map(one).collect()
+                desired.iter().map(one).collect()
             }
             Err(fault) => {
                 let fault = storage_driver::error_chain(&fault);
-                wanted.iter().map(|_| Err(DriverError::unclear(fault.clone()))).collect()
+                desired.iter().map(|_| Err(DriverError::unclear(fault.clone()))).collect()
             }
         }
     }
@@ -456,101 +456,103 @@ impl<Q: Quotas> Driver for Tree<Q> {
         trash::changed(&self.root()?, trashed).map(Some)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
-        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
-            self.make(&root, wanted, before)
+        if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
+            self.make(&root, desired, before)
         } else {
-            let directory = self.ours(&root, wanted)?;
-            before(&format!("{} of {}", self.whole(), wanted.place))?;
-            self.set(&directory, wanted, false)?;
+            let directory = self.ours(&root, desired)?;
+            before(&format!("{} of {}", self.whole(), desired.place))?;
+            self.set(&directory, desired, false)?;
             sync(&directory)
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
-        if let Err(Errno::NOENT) = open_below(&root, &*wanted.place.to_string()) {
+        if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
             return Ok(());
         }
-        let directory = self.ours(&root, wanted)?;
+        let directory = self.ours(&root, desired)?;
         // What cannot leave is not to be frozen.
-        nesting::below(&directory, &self.mark, (&wanted.place.to_string(), wanted.id))?;
-        self.can_leave(&root, &directory, &wanted.place)?;
-        before(&format!("freeze {}", wanted.place))?;
-        let (parent, trash) = (self.above(&root, wanted)?, self.trash_for(&root)?);
+        nesting::below(&directory, &self.mark, (&desired.place.to_string(), desired.id))?;
+        self.can_leave(&root, &directory, &desired.place)?;
+        before(&format!("freeze {}", desired.place))?;
+        let (parent, trash) = (self.above(&root, desired)?, self.trash_for(&root)?);
         if self.rules.change_owner {
             // First: its owner may have it open, and could set any mode by that.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
-                .map_err(|error| privileged(format!("{} cannot be taken away from its owner", wanted.place), error))?;
+                .map_err(|error| privileged(format!("{} cannot be taken away from its owner", desired.place), error))?;
         }
         // Nobody enters; without rights of its own, the program must be able to come back.
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
-        let present = self.present(&directory, wanted)?;
+        let present = self.present(&directory, desired)?;
         // Its owner can give it another's project ID, whose limits are not to be touched.
-        if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == wanted.project)) {
+        if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == desired.project)) {
             let frozen = Limits::frozen_at(usage, self.quotas.block());
-            self.quotas.set(directory.as_fd(), wanted.project, &frozen)?;
+            self.quotas.set(directory.as_fd(), desired.project, &frozen)?;
         }
-        before(&format!("put {} into the trash", wanted.place))?;
-        let name = trash::name(&Trashed { id: wanted.id, since: now });
-        let renamed = rename(&directory, [&parent, &trash], [wanted.place.name(), &name]);
+        before(&format!("put {} into the trash", desired.place))?;
+        let name = trash::name(&Trashed { id: desired.id, since: now });
+        let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
         match renamed.map_err(|fault| self.across(fault))? {
-            Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, wanted)),
+            Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, desired)),
             renamed => renamed.or_conflict(&name)?,
         }
         sync(&trash)?;
         sync(&parent)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let trash::Trash { waiting, claimed } = trash::read(&root)?;
-        let newest = waiting.into_iter().rfind(|trashed| trashed.id == wanted.id);
-        let free = matches!(open_below(&root, &*wanted.place.to_string()), Err(Errno::NOENT));
-        if free && newest.is_none() && claimed.iter().any(|trashed| trashed.id == wanted.id) {
+        let newest = waiting.into_iter().rfind(|trashed| trashed.id == desired.id);
+        let free = matches!(open_below(&root, &*desired.place.to_string()), Err(Errno::NOENT));
+        if free && newest.is_none() && claimed.iter().any(|trashed| trashed.id == desired.id) {
             return Err(storage_driver::being_purged());
         }
         if newest.is_some() && !free {
-            self.ours(&root, wanted).map_err(|fault| match fault {
+            self.ours(&root, desired).map_err(|fault| match fault {
                 DriverError::Conflict(what) => DriverError::Conflict(format!(
                     "{what}: move what is at {} away, and it comes back from the trash",
-                    wanted.place
+                    desired.place
                 )),
                 fault => fault,
             })?;
         }
         if let Some(trashed) = newest.filter(|_| free) {
-            self.not_nested(&root, wanted)?;
+            self.not_nested(&root, desired)?;
             let takes =
                 |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
-            let parent = making::parent(&root, wanted, &takes, before)?;
+            let parent = making::parent(&root, desired, &takes, before)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
-            before(&format!("bring {} back from the trash", wanted.place))?;
-            let place = wanted.place.name();
+            before(&format!("bring {} back from the trash", desired.place))?;
+            let place = desired.place.name();
             let renamed = rename(&directory, [&trash, &parent], [&name, place]);
             renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
             sync(&parent)?;
             sync(&trash)?;
         }
-        self.ensure(wanted, before)
+        self.ensure(desired, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
-        let directory = open_below(&root, &*wanted.place.to_string())
-            .map_err(|error| obstructed(&wanted.place.to_string(), error))?;
+        let directory = open_below(&root, &*desired.place.to_string())
+            .map_err(|error| obstructed(&desired.place.to_string(), error))?;
         match self.mark.read(&directory)? {
-            Some(id) if id == wanted.id => return Ok(()),
-            Some(other) => return Err(DriverError::Conflict(format!("{} is marked as that of {other}", wanted.place))),
+            Some(id) if id == desired.id => return Ok(()),
+            Some(other) => {
+                return Err(DriverError::Conflict(format!("{} is marked as that of {other}", desired.place)));
+            }
             None => {
-                self.not_nested(&root, wanted)?;
-                before(&format!("mark {} as that of {}", wanted.place, wanted.id))?;
+                self.not_nested(&root, desired)?;
+                before(&format!("mark {} as that of {}", desired.place, desired.id))?;
             }
         }
-        self.mark.write(&directory, wanted.id)?;
+        self.mark.write(&directory, desired.id)?;
         sync(&directory)
     }
 
@@ -598,18 +600,18 @@ impl<Q: Quotas> Driver for Tree<Q> {
         delete(&trash, &name, (&alike, &ours), &self.walked)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let one = |wanted: &&Wanted| {
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
+        let one = |desired: &&Desired| {
             let root = self.root()?;
-            let directory = match open_below(&root, &*wanted.place.to_string()) {
+            let directory = match open_below(&root, &*desired.place.to_string()) {
                 Err(Errno::NOENT) => return Ok(None),
-                _ => self.ours(&root, wanted)?,
+                _ => self.ours(&root, desired)?,
             };
-            let present = self.present(&directory, wanted)?;
-            if let Some(project) = present.project.filter(|project| *project != wanted.project) {
+            let present = self.present(&directory, desired)?;
+            if let Some(project) = present.project.filter(|project| *project != desired.project) {
                 return Err(DriverError::unclear(format!(
                     "{} has the project ID {project} and not its own, {}: what it uses is not known",
-                    wanted.place, wanted.project
+                    desired.place, desired.project
                 )));
             }
             match present.usage {
@@ -617,15 +619,15 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 None => walk::usage(directory.as_fd(), &self.walked).map(Some),
             }
         };
-        wanted.iter().map(one).collect()
+        desired.iter().map(one).collect()
     }
 }
 
 /// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies
 /// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
-fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, wanted: &Wanted) -> DriverError {
-    let was = format!("{} was exchanged while it was being removed", wanted.place);
-    if rename_named([trash, parent], [name, wanted.place.name()]).is_ok_and(|done| done) {
+fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
+    let was = format!("{} was exchanged while it was being removed", desired.place);
+    if rename_named([trash, parent], [name, desired.place.name()]).is_ok_and(|done| done) {
         return DriverError::Conflict(was);
     }
     let nobodys = trash::nobodys(name);

@@ -1,7 +1,7 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
 use storage_driver::limits::{Limits, Usage};
-use storage_driver::{Before, Driver, DriverError, Marked, Observed, Trashed, Wanted};
+use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Trashed};
 
 /// Numbers that look like chance (xorshift).
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl Driver for Again<'_> {
         again(|| self.0.is_free(project))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
-        wanted.iter().map(|wanted| again(|| self.0.observe(&[wanted]).remove(0))).collect()
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
+        desired.iter().map(|desired| again(|| self.0.observe(&[desired]).remove(0))).collect()
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
@@ -64,20 +64,20 @@ impl Driver for Again<'_> {
         again(|| self.0.claimed())
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.ensure(wanted, before))
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        again(|| self.0.ensure(desired, before))
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.retire(wanted, now, before))
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+        again(|| self.0.retire(desired, now, before))
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.restore(wanted, before))
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        again(|| self.0.restore(desired, before))
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.adopt(wanted, before))
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        again(|| self.0.adopt(desired, before))
     }
 
     fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
@@ -88,7 +88,7 @@ impl Driver for Again<'_> {
         again(|| self.0.purge(trashed, project, before))
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
-        wanted.iter().map(|wanted| again(|| self.0.usage(&[wanted]).remove(0))).collect()
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
+        desired.iter().map(|desired| again(|| self.0.usage(&[desired]).remove(0))).collect()
     }
 }

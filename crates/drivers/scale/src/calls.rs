@@ -13,7 +13,7 @@ use super::wire::{self, Changed, Fileset, Filesystem, Filesystems, Mark, Page, P
 use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
 use storage_driver::credential::CredentialGuard;
 use storage_driver::limits::{Inodes, Limits};
-use storage_driver::{DriverError, Wanted};
+use storage_driver::{Desired, DriverError};
 
 /// What a 401 means.
 const WRONG_PASSWORD: &str = "Storage Scale says that `user` or `password` is wrong (401)";
@@ -71,10 +71,10 @@ impl Management {
     }
 
     /// Makes an unlinked fileset. One that is there already must be this resource's: an answer may have been lost.
-    pub(super) fn make(&self, name: &str, wanted: &Wanted) -> Result<(), DriverError> {
+    pub(super) fn make(&self, name: &str, desired: &Desired) -> Result<(), DriverError> {
         let what = format!("make the fileset {name}");
-        let mark = Mark::of(wanted.id);
-        match self.change(&what, Method::POST, &["filesets"], Some(&wire::make(name, wanted, &self.inode_space)))? {
+        let mark = Mark::of(desired.id);
+        match self.change(&what, Method::POST, &["filesets"], Some(&wire::make(name, desired, &self.inode_space)))? {
             Err(refused) if !wire::says_exists(&refused.0) => return Err(refused.fault(&what)),
             Ok(()) | Err(_) => {}
         }

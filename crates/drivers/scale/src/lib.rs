@@ -26,7 +26,7 @@ use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, DriverError, Marked, Observed, Present, Trashed, Wanted};
+use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
 
 mod calls;
 #[cfg(any(test, feature = "simulated"))]
@@ -144,23 +144,23 @@ impl Scale {
         }
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Observed, DriverError> {
-        let junction = self.junction(&wanted.place);
-        if let Some((fileset, mark)) = survey.of(wanted)? {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
+        let junction = self.junction(&desired.place);
+        if let Some((fileset, mark)) = survey.of(desired)? {
             if let Some(since) = trashed_since(fileset, mark) {
                 return Ok(if mark.claimed { Observed::Purging { since } } else { Observed::Trashed { since } });
             }
             match fileset.junction() {
                 Some(at) if at == junction => {
-                    return self.present(survey, root, fileset, &wanted.place).map(Observed::Ours);
+                    return self.present(survey, root, fileset, &desired.place).map(Observed::Ours);
                 }
                 Some(at) => {
                     return Ok(Observed::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
                 }
                 // Begun and not linked: `ensure` takes it up.
                 None if survey.at(&junction).is_none() => {
-                    return match mount::look(root, &wanted.place.to_string())? {
-                        Found::Directory { .. } => Err(self.linked_or_taken(fileset.name(), &wanted.place)),
+                    return match mount::look(root, &desired.place.to_string())? {
+                        Found::Directory { .. } => Err(self.linked_or_taken(fileset.name(), &desired.place)),
                         Found::Nothing => Ok(Observed::Absent),
                         Found::Other => Ok(Observed::Obstructed(IN_THE_WAY.into())),
                     };
@@ -171,10 +171,10 @@ impl Scale {
         match survey.at(&junction) {
             Some(other) => match other.mark() {
                 Some(mark) => Ok(Observed::Obstructed(self.in_the_way(other, mark))),
-                None => self.present(survey, root, other, &wanted.place).map(Observed::Unmarked),
+                None => self.present(survey, root, other, &desired.place).map(Observed::Unmarked),
             },
-            None => match mount::look(root, &wanted.place.to_string())? {
-                Found::Nothing => Ok(survey.above(&junction, wanted).map_or(Observed::Absent, Observed::Obstructed)),
+            None => match mount::look(root, &desired.place.to_string())? {
+                Found::Nothing => Ok(survey.above(&junction, desired).map_or(Observed::Absent, Observed::Obstructed)),
                 Found::Directory { .. } => Ok(Observed::Obstructed("a directory there is no fileset".into())),
                 Found::Other => Ok(Observed::Obstructed(IN_THE_WAY.into())),
             },
@@ -201,9 +201,9 @@ impl Scale {
     }
 
     /// The resource's fileset: in the trash, at its place, or begun and not linked yet.
-    fn ours<'a>(&self, survey: &'a Survey, wanted: &Wanted) -> Result<Option<(&'a Fileset, Mark)>, DriverError> {
-        let junction = self.junction(&wanted.place);
-        match (survey.of(wanted)?, survey.at(&junction)) {
+    fn ours<'a>(&self, survey: &'a Survey, desired: &Desired) -> Result<Option<(&'a Fileset, Mark)>, DriverError> {
+        let junction = self.junction(&desired.place);
+        match (survey.of(desired)?, survey.at(&junction)) {
             (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => Err(
                 DriverError::Conflict(format!("the fileset {} of this resource is linked elsewhere", fileset.name())),
             ),
@@ -225,16 +225,16 @@ impl Scale {
         &self,
         fileset: &Fileset,
         mark: Mark,
-        wanted: &Wanted,
+        desired: &Desired,
         before: Before<'_>,
     ) -> Result<String, DriverError> {
         let mut name = fileset.name().to_owned();
         if mark.retired.is_some() {
             before(&format!("mark the fileset {name} as in use"))?;
-            self.management.mark(&name, Mark::of(wanted.id), &fileset.name_in_use())?;
+            self.management.mark(&name, Mark::of(desired.id), &fileset.name_in_use())?;
             name = fileset.name_in_use();
         }
-        let inodes = wanted.limits.inodes_hard();
+        let inodes = desired.limits.inodes_hard();
         if self.independent && fileset.most_inodes().is_some_and(|most| most < inodes) {
             before(&format!("room for {} inodes in the fileset {name}", inodes.0))?;
             self.management.make_room(&name, inodes)?;
@@ -243,13 +243,13 @@ impl Scale {
     }
 
     /// Makes the fileset, or makes the one that is there as wanted; one in the trash only where it is brought back.
-    fn bring(&self, wanted: &Wanted, restores: bool, before: Before<'_>) -> Result<(), DriverError> {
+    fn bring(&self, desired: &Desired, restores: bool, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        let found = self.ours(&survey, wanted)?;
+        let found = self.ours(&survey, desired)?;
         if found.is_none_or(|(fileset, _)| fileset.junction().is_none()) {
             survey
-                .above(&self.junction(&wanted.place), wanted)
+                .above(&self.junction(&desired.place), desired)
                 .map_or(Ok(()), |why| Err(DriverError::Conflict(why)))?;
         }
         let (name, held, linked) = if let Some((fileset, mark)) = found {
@@ -263,21 +263,21 @@ impl Scale {
                 )));
             }
             let held = survey.quota(fileset.name())?.and_then(Quota::limits);
-            (self.use_again(fileset, mark, wanted, before)?, held, fileset.junction().is_some())
+            (self.use_again(fileset, mark, desired, before)?, held, fileset.junction().is_some())
         } else {
-            let name = Fileset::name_for(wanted.id);
-            if mount::look(root.as_fd(), &wanted.place.to_string())? != Found::Nothing {
-                return Err(DriverError::Conflict(format!("at {} is something that is no fileset", wanted.place)));
+            let name = Fileset::name_for(desired.id);
+            if mount::look(root.as_fd(), &desired.place.to_string())? != Found::Nothing {
+                return Err(DriverError::Conflict(format!("at {} is something that is no fileset", desired.place)));
             }
             before(&format!("make the fileset {name}"))?;
-            self.management.make(&name, wanted)?;
+            self.management.make(&name, desired)?;
             (name, None, false)
         };
-        self.limit(&name, held, wanted.limits, before)?;
+        self.limit(&name, held, desired.limits, before)?;
         if !linked {
-            self.link(root.as_fd(), &name, wanted, before)?;
+            self.link(root.as_fd(), &name, desired, before)?;
         }
-        mount::give(root.as_fd(), wanted, before)
+        mount::give(root.as_fd(), desired, before)
     }
 
     /// A directory is where an unlinked fileset of ours belongs: somebody made it, or, and this will pass, the fileset is
@@ -309,14 +309,14 @@ impl Scale {
     }
 
     /// Links the fileset at the place, which must be free.
-    fn link(&self, root: BorrowedFd<'_>, name: &str, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        match mount::look(root, &wanted.place.to_string())? {
+    fn link(&self, root: BorrowedFd<'_>, name: &str, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        match mount::look(root, &desired.place.to_string())? {
             Found::Nothing => {}
-            Found::Directory { .. } => return Err(self.linked_or_taken(name, &wanted.place)),
-            Found::Other => return Err(DriverError::Conflict(format!("at {} is no directory", wanted.place))),
+            Found::Directory { .. } => return Err(self.linked_or_taken(name, &desired.place)),
+            Found::Other => return Err(DriverError::Conflict(format!("at {} is no directory", desired.place))),
         }
-        mount::make_parents(root, wanted, before)?;
-        let junction = self.junction(&wanted.place);
+        mount::make_parents(root, desired, before)?;
+        let junction = self.junction(&desired.place);
         before(&format!("link the fileset {name} at {junction}"))?;
         self.management.link(name, &junction)
     }
@@ -340,15 +340,15 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(&self, wanted: &Wanted) -> Result<Option<(&Fileset, Mark)>, DriverError> {
-        let marked = |it| Fileset::mark(it).filter(|mark| mark.id == wanted.id).map(|mark| (it, mark));
+    fn of(&self, desired: &Desired) -> Result<Option<(&Fileset, Mark)>, DriverError> {
+        let marked = |it| Fileset::mark(it).filter(|mark| mark.id == desired.id).map(|mark| (it, mark));
         let mut marked = self.filesets.iter().filter_map(marked);
         match (marked.next(), marked.next()) {
             (Some((one, _)), Some((two, _))) => Err(DriverError::Conflict(format!(
                 "the comments of two filesets, {} and {}, hold the UUID {}",
                 one.name(),
                 two.name(),
-                wanted.id
+                desired.id
             ))),
             (found, _) => Ok(found),
         }
@@ -366,20 +366,20 @@ impl Survey {
     }
 
     /// Why a junction lies within another resource's fileset, if it does.
-    fn above(&self, junction: &str, wanted: &Wanted) -> Option<String> {
+    fn above(&self, junction: &str, desired: &Desired) -> Option<String> {
         let holds = |above: &str| junction.strip_prefix(above).is_some_and(|below| below.starts_with('/'));
         self.filesets.iter().find_map(|fileset| {
             let at = fileset.junction().filter(|at| holds(at))?;
-            let other = fileset.mark().filter(|mark| mark.id != wanted.id)?;
+            let other = fileset.mark().filter(|mark| mark.id != desired.id)?;
             Some(storage_driver::nested(at, other.id))
         })
     }
 
     /// A conflict where another resource's fileset is linked below a junction.
-    fn below(&self, junction: &str, wanted: &Wanted) -> Result<(), DriverError> {
+    fn below(&self, junction: &str, desired: &Desired) -> Result<(), DriverError> {
         let is_below = |at: &str| at.strip_prefix(junction).is_some_and(|below| below.starts_with('/'));
         let other = self.filesets.iter().find(|fileset| {
-            fileset.junction().is_some_and(is_below) && fileset.mark().is_some_and(|mark| mark.id != wanted.id)
+            fileset.junction().is_some_and(is_below) && fileset.mark().is_some_and(|mark| mark.id != desired.id)
         });
         other.map_or(Ok(()), |other| {
             let name = other.name();
@@ -426,10 +426,10 @@ impl Driver for Scale {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         match self.mount.root().and_then(|root| Ok((root, self.survey()?))) {
-            Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
-            Err(fault) => storage_driver::same_for_all(&fault, wanted.len()),
+            Ok((root, survey)) => desired.iter().map(|desired| self.one(&survey, root.as_fd(), desired)).collect(),
+            Err(fault) => storage_driver::same_for_all(&fault, desired.len()),
         }
     }
 
@@ -467,21 +467,21 @@ impl Driver for Scale {
         self.in_trash(true)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        self.bring(wanted, false, before)
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        self.bring(desired, false, before)
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        let Some((fileset, mark)) = self.ours(&survey, wanted)? else { return Ok(()) };
+        let Some((fileset, mark)) = self.ours(&survey, desired)? else { return Ok(()) };
         if trashed_since(fileset, mark).is_some() {
             return Ok(());
         }
         let name = fileset.name();
         if let Some(junction) = fileset.junction() {
-            survey.below(junction, wanted)?;
-            mount::close(root.as_fd(), &wanted.place, before)?;
+            survey.below(junction, desired)?;
+            mount::close(root.as_fd(), &desired.place, before)?;
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
             let Some(quota) = survey.quota(name)? else {
@@ -507,45 +507,45 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        if let Some((fileset, mark)) = self.ours(&survey, wanted)?
+        if let Some((fileset, mark)) = self.ours(&survey, desired)?
             && fileset.junction().is_none()
         {
             if mark.claimed {
                 return Err(storage_driver::being_purged());
             }
-            if let Some(other) = survey.at(&self.junction(&wanted.place)) {
+            if let Some(other) = survey.at(&self.junction(&desired.place)) {
                 return Err(DriverError::Conflict(format!("the fileset {} is in its place", other.name())));
             }
             survey
-                .above(&self.junction(&wanted.place), wanted)
+                .above(&self.junction(&desired.place), desired)
                 .map_or(Ok(()), |why| Err(DriverError::Conflict(why)))?;
-            self.link(root.as_fd(), fileset.name(), wanted, before)?;
+            self.link(root.as_fd(), fileset.name(), desired, before)?;
         }
-        self.bring(wanted, true, before)
+        self.bring(desired, true, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let survey = self.survey()?;
-        let junction = self.junction(&wanted.place);
+        let junction = self.junction(&desired.place);
         let Some(there) = survey.at(&junction) else {
             return Err(DriverError::Conflict(format!(
                 "at {junction} is no fileset, and only a fileset can be adopted"
             )));
         };
-        if let Some((fileset, _)) = survey.of(wanted)?
+        if let Some((fileset, _)) = survey.of(desired)?
             && fileset.name() != there.name()
         {
             return Err(DriverError::Conflict(format!("this resource has a fileset already: {}", fileset.name())));
         }
         match there.mark() {
-            Some(mark) if mark.id == wanted.id => Ok(()),
+            Some(mark) if mark.id == desired.id => Ok(()),
             Some(mark) => Err(DriverError::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
             None => {
                 before(&format!("mark the fileset {}", there.name()))?;
-                self.management.mark(there.name(), Mark::of(wanted.id), there.name())
+                self.management.mark(there.name(), Mark::of(desired.id), there.name())
             }
         }
     }
@@ -580,22 +580,22 @@ impl Driver for Scale {
         Ok(())
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
         let survey = match self.survey() {
             Ok(survey) => survey,
-            Err(fault) => return storage_driver::same_for_all(&fault, wanted.len()),
+            Err(fault) => return storage_driver::same_for_all(&fault, desired.len()),
         };
-        let one = |wanted: &&Wanted| {
-            let junction = self.junction(&wanted.place);
+        let one = |desired: &&Desired| {
+            let junction = self.junction(&desired.place);
             let is_in_use = |(fileset, mark): &(&Fileset, Mark)| {
                 fileset.junction() == Some(&*junction) && trashed_since(fileset, *mark).is_none()
             };
-            let Some((fileset, _)) = survey.of(wanted)?.filter(is_in_use) else { return Ok(None) };
+            let Some((fileset, _)) = survey.of(desired)?.filter(is_in_use) else { return Ok(None) };
             match survey.quota(fileset.name())? {
                 Some(quota) => Ok(Some(quota.usage())),
                 None => Err(DriverError::unclear(format!("what the fileset {} uses is not known", fileset.name()))),
             }
         };
-        wanted.iter().map(one).collect()
+        desired.iter().map(one).collect()
     }
 }

@@ -44,14 +44,14 @@ fn does_it_when_much_goes_wrong() {
 fn a_lost_answer_makes_no_second_fileset() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
-    let wanted = bench(&scale, &|_| {}).wanted(1);
+    let desired = bench(&scale, &|_| {}).desired(1);
     simulated.world().loses_next = true;
-    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Passing { .. })));
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })));
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
-    assert_eq!(scale.observe(&[&wanted]).remove(0).unwrap(), Observed::Absent);
+    assert_eq!(scale.observe(&[&desired]).remove(0).unwrap(), Observed::Absent);
     simulated.world().lag = 100_000;
-    scale.ensure(&wanted, &go).unwrap();
+    scale.ensure(&desired, &go).unwrap();
     assert_eq!(simulated.world().names().len(), 1);
     assert_eq!(simulated.world().twice, 1);
 }
@@ -61,17 +61,17 @@ fn many_are_looked_at_with_few_lists() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
-    let wanted: Vec<_> = (0..5).map(|n| bench.wanted(n)).collect();
-    for wanted in &wanted[1..] {
-        scale.ensure(wanted, &go).unwrap();
+    let desired: Vec<_> = (0..5).map(|n| bench.desired(n)).collect();
+    for desired in &desired[1..] {
+        scale.ensure(desired, &go).unwrap();
     }
     simulated.world().lists = 0;
-    let observed: Vec<_> = scale.observe(&wanted.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
+    let observed: Vec<_> = scale.observe(&desired.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
     assert_eq!(observed[0], Observed::Absent);
     assert!(observed[1..].iter().all(|observed| matches!(observed, Observed::Ours(_))), "{observed:?}");
     // Two pages of filesets, four of quotas; not one for each resource.
     assert_eq!(simulated.world().lists, 6);
-    let usage = scale.usage(&[&wanted[1]]).remove(0).unwrap();
+    let usage = scale.usage(&[&desired[1]]).remove(0).unwrap();
     assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
 }
 
@@ -80,58 +80,58 @@ fn a_link_that_is_not_shown_yet_is_no_conflict() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
-    let wanted = bench.wanted(1);
+    let desired = bench.desired(1);
     let lose_link = |what: &str| {
         simulated.world().loses_next = what.starts_with("link ");
         Ok(())
     };
-    assert!(matches!(scale.ensure(&wanted, &lose_link), Err(DriverError::Passing { .. })));
+    assert!(matches!(scale.ensure(&desired, &lose_link), Err(DriverError::Passing { .. })));
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Passing { .. })), "what is shown is out of date");
-    simulated.world().shown.get_mut(&Fileset::name_for(wanted.id)).unwrap().junction = None;
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })), "what is shown is out of date");
+    simulated.world().shown.get_mut(&Fileset::name_for(desired.id)).unwrap().junction = None;
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.observe(&[&wanted]).remove(0), Err(DriverError::Passing { .. })));
-    scale.ensure(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted));
+    assert!(matches!(scale.observe(&[&desired]).remove(0), Err(DriverError::Passing { .. })));
+    scale.ensure(&desired, &go).unwrap();
+    assert!(bench.is_as_desired(&desired));
 }
 
 #[test]
 fn nobody_is_thrown_out_of_a_fileset() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
-    let wanted = bench(&scale, &|_| {}).wanted(1);
-    scale.ensure(&wanted, &go).unwrap();
+    let desired = bench(&scale, &|_| {}).desired(1);
+    scale.ensure(&desired, &go).unwrap();
     simulated.world().busy = true;
-    let fault = scale.retire(&wanted, 5, &go).unwrap_err();
+    let fault = scale.retire(&desired, 5, &go).unwrap_err();
     let said = fault.to_string();
     assert!(matches!(fault, DriverError::Passing { .. }) && said.contains("resource busy"), "{said}");
     assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
-    let Observed::Ours(frozen) = scale.observe(&[&wanted]).remove(0).unwrap() else { panic!("still linked") };
+    let Observed::Ours(frozen) = scale.observe(&[&desired]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
     assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(Limits::frozen_at(used, BLOCK))));
     simulated.world().busy = false;
-    scale.retire(&wanted, 6, &go).unwrap();
-    assert_eq!(scale.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }], "since it was decided");
+    scale.retire(&desired, 6, &go).unwrap();
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: desired.id, since: 5 }], "since it was decided");
 }
 
 #[test]
 fn data_survives_the_trash_and_goes_with_the_purge() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
-    let wanted = bench(&scale, &|_| {}).wanted(1);
-    scale.ensure(&wanted, &go).unwrap();
-    let file = simulated.mount().join(wanted.place.to_string()).join("file");
+    let desired = bench(&scale, &|_| {}).desired(1);
+    scale.ensure(&desired, &go).unwrap();
+    let file = simulated.mount().join(desired.place.to_string()).join("file");
     std::fs::write(&file, "data").unwrap();
-    scale.retire(&wanted, 5, &go).unwrap();
+    scale.retire(&desired, 5, &go).unwrap();
     assert!(!file.exists());
-    scale.restore(&wanted, &go).unwrap();
+    scale.restore(&desired, &go).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
-    scale.retire(&wanted, 6, &go).unwrap();
+    scale.retire(&desired, 6, &go).unwrap();
     for since in [5, 7] {
-        scale.purge(&Trashed { id: wanted.id, since }, None, &go).unwrap();
+        scale.purge(&Trashed { id: desired.id, since }, None, &go).unwrap();
         assert_eq!(simulated.world().names().len(), 1, "another time in the trash is another tree");
     }
-    scale.purge(&Trashed { id: wanted.id, since: 6 }, None, &go).unwrap();
+    scale.purge(&Trashed { id: desired.id, since: 6 }, None, &go).unwrap();
     assert!(simulated.world().names().is_empty());
 }
 
@@ -140,8 +140,8 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
-    let old = bench.wanted(1);
-    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    let old = bench.desired(1);
+    let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
     scale.ensure(&old, &go).unwrap();
     let path = simulated.mount().join(old.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
@@ -165,13 +165,13 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(said)) if said == why));
     assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it is to be restored");
     scale.restore(&old, &go).unwrap();
-    assert!(bench.is_as_wanted(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
+    assert!(bench.is_as_desired(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
     // Once a person has unlinked it, the path is free.
     scale.retire(&old, 6, &go).unwrap();
     simulated.world().unlink(&name).unwrap();
     simulated.world().lag = 0;
     scale.ensure(&new, &go).unwrap();
-    assert!(bench.is_as_wanted(&new));
+    assert!(bench.is_as_desired(&new));
     assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Observed::Trashed { since: 6 });
     scale.purge(&Trashed { id: old.id, since: 6 }, None, &go).unwrap();
     assert_eq!(simulated.world().names(), [Fileset::name_for(new.id)]);
@@ -182,9 +182,9 @@ fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
     let simulated = Simulated::start();
     let (freezing, unlinking) = (scale(&simulated), unlinking(&simulated));
     let bench = bench(&freezing, &|_| {});
-    let [frozen, begun] = [1, 2].map(|n| bench.wanted(n));
-    for wanted in [&frozen, &begun] {
-        freezing.ensure(wanted, &go).unwrap();
+    let [frozen, begun] = [1, 2].map(|n| bench.desired(n));
+    for desired in [&frozen, &begun] {
+        freezing.ensure(desired, &go).unwrap();
     }
     freezing.retire(&frozen, 5, &go).unwrap();
     assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Observed::Trashed { since: 5 });
@@ -197,7 +197,7 @@ fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
     trash.sort_by_key(|trashed| trashed.since);
     assert_eq!(trash, [Trashed { id: frozen.id, since: 5 }, Trashed { id: begun.id, since: 6 }]);
     unlinking.restore(&frozen, &go).unwrap();
-    assert!(bench.is_as_wanted(&frozen));
+    assert!(bench.is_as_desired(&frozen));
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
-    let wanted = bench.wanted(1);
-    scale.ensure(&wanted, &go).unwrap();
-    scale.retire(&wanted, 5, &go).unwrap();
-    let (name, trashed) = (format!("trash-{}", Fileset::name_for(wanted.id)), Trashed { id: wanted.id, since: 5 });
+    let desired = bench.desired(1);
+    scale.ensure(&desired, &go).unwrap();
+    scale.retire(&desired, 5, &go).unwrap();
+    let (name, trashed) = (format!("trash-{}", Fileset::name_for(desired.id)), Trashed { id: desired.id, since: 5 });
     let refused = |word: &str| {
         let fault = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(word)), "{fault}");
@@ -222,7 +222,7 @@ fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     simulated.world().edit("dependent", |it| it.inode_space = space);
     refused("use its inode space (dependent)");
     simulated.world().edit("dependent", |it| it.inode_space = 0);
-    let below = format!("{ROOT}/{}/below", wanted.place);
+    let below = format!("{ROOT}/{}/below", desired.place);
     simulated.world().edit("dependent", |it| it.junction = Some(below));
     refused("linked below the fileset");
     simulated.world().edit("dependent", |it| it.junction = Some(format!("{ROOT}/elsewhere")));
@@ -266,15 +266,15 @@ fn a_path_in_the_trash_can_be_had_by_another() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let bench = bench(&scale, &|_| {});
-    let old = bench.wanted(1);
-    let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+    let old = bench.desired(1);
+    let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
     scale.ensure(&old, &go).unwrap();
     scale.retire(&old, 5, &go).unwrap();
     scale.ensure(&new, &go).unwrap();
-    assert!(bench.is_as_wanted(&new));
+    assert!(bench.is_as_desired(&new));
     scale.retire(&old, 6, &go).unwrap();
     assert!(matches!(scale.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
-    assert!(bench.is_as_wanted(&new));
+    assert!(bench.is_as_desired(&new));
     assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
 }
 
@@ -283,14 +283,14 @@ fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
-    let (directory, link) = (bench.wanted(1), bench.wanted(2));
-    let path = |wanted: &Wanted| simulated.mount().join(wanted.place.to_string());
+    let (directory, link) = (bench.desired(1), bench.desired(2));
+    let path = |desired: &Desired| simulated.mount().join(desired.place.to_string());
     std::fs::create_dir_all(path(&directory)).unwrap();
     std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
-    for wanted in [&directory, &link] {
-        assert!(matches!(scale.observe(&[wanted]).remove(0).unwrap(), Observed::Obstructed(_)));
-        assert!(matches!(scale.ensure(wanted, &go), Err(DriverError::Conflict(_))));
-        assert!(matches!(scale.adopt(wanted, &go), Err(DriverError::Conflict(_))));
+    for desired in [&directory, &link] {
+        assert!(matches!(scale.observe(&[desired]).remove(0).unwrap(), Observed::Obstructed(_)));
+        assert!(matches!(scale.ensure(desired, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(scale.adopt(desired, &go), Err(DriverError::Conflict(_))));
     }
     assert!(simulated.world().names().is_empty(), "nothing was made aside");
 }
@@ -299,9 +299,9 @@ fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
 fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
-    let wanted = bench(&scale, &|_| {}).wanted(1);
-    simulated.world().put(&Fileset::name_for(wanted.id), "somebody else's", "elsewhere");
-    assert!(matches!(scale.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
+    let desired = bench(&scale, &|_| {}).desired(1);
+    simulated.world().put(&Fileset::name_for(desired.id), "somebody else's", "elsewhere");
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -310,8 +310,8 @@ fn what_is_not_known_is_not_absent() {
     let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
     let scale = Scale::on(&wrong, FAST, kind(&simulated.mount())).unwrap();
     let bench = bench(&scale, &|_| {});
-    let wanted = [bench.wanted(1), bench.wanted(2)];
-    for outcome in scale.observe(&[&wanted[0], &wanted[1]]) {
+    let desired = [bench.desired(1), bench.desired(2)];
+    for outcome in scale.observe(&[&desired[0], &desired[1]]) {
         let fault = storage_driver::error_chain(&outcome.unwrap_err());
         assert!(fault.contains("`password` is wrong") && !fault.contains("hunter2"), "{fault}");
     }
@@ -338,10 +338,10 @@ fn settings_are_held_against_the_file_system() {
 fn growth_makes_room_for_inodes() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
-    let mut wanted = bench(&scale, &|_| {}).wanted(1);
-    scale.ensure(&wanted, &go).unwrap();
-    wanted.limits = Limits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
-    scale.ensure(&wanted, &go).unwrap();
+    let mut desired = bench(&scale, &|_| {}).desired(1);
+    scale.ensure(&desired, &go).unwrap();
+    desired.limits = Limits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
+    scale.ensure(&desired, &go).unwrap();
     let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
     assert_eq!(fileset.most_inodes(), Some(Inodes(5_000_000)));
 }

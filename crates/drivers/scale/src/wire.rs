@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use driver_rest::{quoted, whole};
-use storage_driver::Wanted;
+use storage_driver::Desired;
 use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
 
 /// A fileset's comment: whose it is, and since when it is in the trash, as `UUID` or `UUID retired=SECONDS`.
@@ -349,11 +349,11 @@ pub(super) fn says_absent(text: &str) -> bool {
 const PREALLOCATED: u64 = 1024;
 
 /// A new fileset, unlinked. An independent one has room for as many inodes as it may have.
-pub(super) fn make(name: &str, wanted: &Wanted, inode_space: &str) -> Value {
-    let comment = Mark::of(wanted.id).to_string();
+pub(super) fn make(name: &str, desired: &Desired, inode_space: &str) -> Value {
+    let comment = Mark::of(desired.id).to_string();
     let mut body = json!({ "filesetName": name, "comment": comment, "inodeSpace": inode_space });
     if inode_space == "new" {
-        let most = wanted.limits.inodes_hard().0;
+        let most = desired.limits.inodes_hard().0;
         body["maxNumInodes"] = most.to_string().into();
         // Otherwise a number of the file system's own is preallocated, which can be above the most.
         body["allocInodes"] = most.min(PREALLOCATED).to_string().into();

@@ -12,7 +12,7 @@ use super::Settings;
 use super::wire::{self, Login, Quota, Refusal, Rows};
 use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
 use storage_driver::credential::CredentialGuard;
-use storage_driver::{DriverError, Wanted};
+use storage_driver::{Desired, DriverError};
 
 /// Rows on a page of a list.
 const ROWS: &str = "1000";
@@ -91,9 +91,9 @@ impl Management {
         Err(DriverError::unclear(format!("{what}: the pages of the list have no end")))
     }
 
-    pub(super) fn make(&self, path: &str, inode: u64, wanted: &Wanted) -> Result<(), DriverError> {
+    pub(super) fn make(&self, path: &str, inode: u64, desired: &Desired) -> Result<(), DriverError> {
         let what = format!("make the quota of {path}");
-        let body = wire::make(path, inode, self.tenant, wanted);
+        let body = wire::make(path, inode, self.tenant, desired);
         fine(&what, &self.ask(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
     }
 

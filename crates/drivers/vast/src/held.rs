@@ -9,7 +9,7 @@ use driver_posix::mount::{names, open};
 use driver_posix::tree::handle::only_root;
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, DriverError, Wanted};
+use storage_driver::{Before, Desired, DriverError};
 
 /// What is found at a place.
 pub(super) enum Found {
@@ -66,15 +66,15 @@ impl Held {
     }
 
     /// Gives it its owner, group and mode; tells `before` where that changes something.
-    pub(super) fn give(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        let owner = (wanted.uid, wanted.gid);
+    pub(super) fn give(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        let owner = (desired.uid, desired.gid);
         if owner != self.owner() {
             before(&format!("owner {}, group {} of {}", owner.0, owner.1, self.place))?;
             let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
             rustix::fs::fchown(&self.handle, Some(uid), Some(gid)).map_err(|error| self.cannot("owner", error))?;
         }
         // Always after the owner: a change of owner may take bits away.
-        self.set_mode(wanted.mode, before)
+        self.set_mode(desired.mode, before)
     }
 
     /// Gives it a mode; tells `before` where that changes something.

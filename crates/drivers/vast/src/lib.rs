@@ -32,7 +32,7 @@ use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Before, Driver, DriverError, Marked, Mode, Observed, Present, Trashed, Wanted};
+use storage_driver::{Before, Desired, Driver, DriverError, Marked, Mode, Observed, Present, Trashed};
 
 mod calls;
 mod held;
@@ -131,24 +131,24 @@ impl Vast {
         Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
     }
 
-    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<At<'a>, DriverError> {
-        match survey.prove_trashed(root, wanted.id) {
+    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<At<'a>, DriverError> {
+        match survey.prove_trashed(root, desired.id) {
             Err(DriverError::Conflict(why)) => return Ok(At::Obstructed(why)),
             proved => proved?,
         }
-        let path = self.path(&wanted.place);
-        let quota = survey.at(&path, wanted);
+        let path = self.path(&desired.place);
+        let quota = survey.at(&path, desired);
         quota.map_or(Ok(()), Quota::is_readable)?;
-        let found = held::look(root, &wanted.place)?;
-        let ours = quota.is_some_and(|quota| quota.mark() == Some(wanted.id));
+        let found = held::look(root, &desired.place)?;
+        let ours = quota.is_some_and(|quota| quota.mark() == Some(desired.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(At::Obstructed(format!("the quota of {path} is {other}'s")));
         }
-        if !ours && let Some(why) = survey.nested_in(&path, wanted) {
+        if !ours && let Some(why) = survey.nested_in(&path, desired) {
             return Ok(At::Obstructed(why));
         }
-        if let Some(elsewhere) = survey.of(wanted.id).filter(|quota| quota.path != path)
-            && !survey.trash.contains_key(&wanted.id)
+        if let Some(elsewhere) = survey.of(desired.id).filter(|quota| quota.path != path)
+            && !survey.trash.contains_key(&desired.id)
         {
             return Ok(At::Obstructed(format!("its quota is at {}", elsewhere.path)));
         }
@@ -166,7 +166,7 @@ impl Vast {
         };
         let named = quota.filter(|_| ours);
         let same = named.is_some_and(|quota| quota.inode() == Some(held.inode()));
-        if !same && let Some(other) = survey.other_for(held.inode(), wanted) {
+        if !same && let Some(other) = survey.other_for(held.inode(), desired) {
             return Ok(At::Obstructed(moved_here(&path, other)));
         }
         if !same && held.is_begun()? {
@@ -178,7 +178,7 @@ impl Vast {
         let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
         Ok(match named {
             // What was in its place is in the trash: this is something else.
-            Some(_) if survey.trash.contains_key(&wanted.id) => {
+            Some(_) if survey.trash.contains_key(&desired.id) => {
                 At::Obstructed("it is in the trash, and something else is in its place".into())
             }
             Some(ours) if same => At::Ours(held, present, ours),
@@ -189,14 +189,14 @@ impl Vast {
         })
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted) -> Result<Observed, DriverError> {
-        Ok(match (self.at(survey, root, wanted)?, survey.trash.get(&wanted.id)) {
+    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
+        Ok(match (self.at(survey, root, desired)?, survey.trash.get(&desired.id)) {
             (At::Ours(_, present, _), _) => Observed::Ours(present),
             (At::Unmarked(_, present, _), _) => Observed::Unmarked(present),
             (At::Obstructed(why), _) => Observed::Obstructed(why),
             (At::Free(..), Some(since)) => Observed::Trashed { since: *since },
             (At::Free(..), None) => {
-                survey.claimed.get(&wanted.id).map_or(Observed::Absent, |since| Observed::Purging { since: *since })
+                survey.claimed.get(&desired.id).map_or(Observed::Absent, |since| Observed::Purging { since: *since })
             }
         })
     }
@@ -206,14 +206,14 @@ impl Vast {
         &self,
         survey: &Survey,
         root: BorrowedFd<'_>,
-        wanted: &Wanted,
+        desired: &Desired,
         inode: u64,
         before: Before<'_>,
     ) -> Result<(), DriverError> {
-        let path = self.path(&wanted.place);
-        let left = survey.left_at(&path, wanted);
+        let path = self.path(&desired.place);
+        let left = survey.left_at(&path, desired);
         // One of this resource that did not come along out of the trash.
-        let stray = survey.of(wanted.id).filter(|quota| quota.path != path);
+        let stray = survey.of(desired.id).filter(|quota| quota.path != path);
         for old in left.into_iter().chain(stray) {
             if let Some(id) = old.mark() {
                 survey.prove_trashed(root, id)?;
@@ -221,8 +221,8 @@ impl Vast {
             before(&format!("take away the quota {} of {}", old.name, old.path))?;
             self.management.delete(old.id)?;
         }
-        before(&format!("quota of {path}: {}", wanted.limits))?;
-        self.management.make(&path, inode, wanted).map_err(|fault| match (fault, &survey.above(&path)[..]) {
+        before(&format!("quota of {path}: {}", desired.limits))?;
+        self.management.make(&path, inode, desired).map_err(|fault| match (fault, &survey.above(&path)[..]) {
             (DriverError::Passing { what, source }, above @ [_, ..]) => DriverError::Passing {
                 what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
                 source,
@@ -232,12 +232,12 @@ impl Vast {
     }
 
     /// Names the quota after this resource and the directory with this inode.
-    fn mark(&self, quota: &Quota, wanted: &Wanted, inode: u64, before: Before<'_>) -> Result<(), DriverError> {
-        if quota.mark() == Some(wanted.id) && quota.inode() == Some(inode) {
+    fn mark(&self, quota: &Quota, desired: &Desired, inode: u64, before: Before<'_>) -> Result<(), DriverError> {
+        if quota.mark() == Some(desired.id) && quota.inode() == Some(inode) {
             return Ok(());
         }
         before(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
-        self.management.change(quota.id, &wire::mark(wanted.id, inode))
+        self.management.change(quota.id, &wire::mark(desired.id, inode))
     }
 
     fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), DriverError> {
@@ -259,19 +259,19 @@ fn named(quotas: &[&Quota]) -> String {
 }
 
 /// Makes the directory with those above, and holds it.
-fn make(survey: &Survey, root: BorrowedFd<'_>, wanted: &Wanted, before: Before<'_>) -> Result<Held, DriverError> {
-    mount::make_parents(root, wanted, before)?;
-    before(&format!("make the directory {}", wanted.place))?;
-    mount::make_private(root, &wanted.place)?;
-    let held = match held::look(root, &wanted.place)? {
+fn make(survey: &Survey, root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<Held, DriverError> {
+    mount::make_parents(root, desired, before)?;
+    before(&format!("make the directory {}", desired.place))?;
+    mount::make_private(root, &desired.place)?;
+    let held = match held::look(root, &desired.place)? {
         Found::Directory(held) if held.is_new()? => held,
         _ => {
             let what = "is something else than what was made there just now";
-            return Err(DriverError::Conflict(format!("at {} {what}", wanted.place)));
+            return Err(DriverError::Conflict(format!("at {} {what}", desired.place)));
         }
     };
-    match survey.other_for(held.inode(), wanted) {
-        Some(other) => Err(DriverError::Conflict(moved_here(&wanted.place.to_string(), other))),
+    match survey.other_for(held.inode(), desired) {
+        Some(other) => Err(DriverError::Conflict(moved_here(&desired.place.to_string(), other))),
         None => Ok(held),
     }
 }
@@ -285,11 +285,11 @@ fn moved_here(path: &str, other: &Quota) -> String {
     )
 }
 
-fn unmarked(wanted: &Wanted, quota: Option<&Quota>) -> DriverError {
-    let ours = quota.filter(|quota| quota.mark() == Some(wanted.id));
+fn unmarked(desired: &Desired, quota: Option<&Quota>) -> DriverError {
+    let ours = quota.filter(|quota| quota.mark() == Some(desired.id));
     DriverError::Conflict(match ours {
-        Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", wanted.place),
-        None => format!("{} is not ours", wanted.place),
+        Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", desired.place),
+        None => format!("{} is not ours", desired.place),
     })
 }
 
@@ -329,11 +329,11 @@ impl Driver for Vast {
         found
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
         match self.mount.root().and_then(surveyed) {
-            Ok((root, survey)) => wanted.iter().map(|wanted| self.one(&survey, root.as_fd(), wanted)).collect(),
-            Err(fault) => storage_driver::same_for_all(&fault, wanted.len()),
+            Ok((root, survey)) => desired.iter().map(|desired| self.one(&survey, root.as_fd(), desired)).collect(),
+            Err(fault) => storage_driver::same_for_all(&fault, desired.len()),
         }
     }
 
@@ -373,94 +373,94 @@ impl Driver for Vast {
         trash::changed(self.mount.root()?.as_fd(), trashed).map(Some)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
-        if survey.trash.contains_key(&wanted.id) {
+        if survey.trash.contains_key(&desired.id) {
             return Err(DriverError::Conflict(format!(
                 "the directory of {} is in the trash; restore it",
-                wanted.place
+                desired.place
             )));
         }
-        match self.at(&survey, root.as_fd(), wanted)? {
+        match self.at(&survey, root.as_fd(), desired)? {
             At::Obstructed(why) => Err(DriverError::Conflict(why)),
-            At::Unmarked(_, _, quota) => Err(unmarked(wanted, quota)),
+            At::Unmarked(_, _, quota) => Err(unmarked(desired, quota)),
             At::Ours(held, _, quota) => {
-                self.limit(quota, wanted.limits, before)?;
-                held.give(wanted, before)
+                self.limit(quota, desired.limits, before)?;
+                held.give(desired, before)
             }
             At::Free(begun, quota) => {
-                let held = begun.map_or_else(|| make(&survey, root.as_fd(), wanted, before), Ok)?;
+                let held = begun.map_or_else(|| make(&survey, root.as_fd(), desired, before), Ok)?;
                 match quota {
                     Some(quota) => {
-                        self.mark(quota, wanted, held.inode(), before)?;
-                        self.limit(quota, wanted.limits, before)?;
+                        self.mark(quota, desired, held.inode(), before)?;
+                        self.limit(quota, desired.limits, before)?;
                     }
-                    None => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before)?,
+                    None => self.set_quota(&survey, root.as_fd(), desired, held.inode(), before)?,
                 }
-                held.give(wanted, before)
+                held.give(desired, before)
             }
         }
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
-        if survey.trash.contains_key(&wanted.id) {
-            return survey.prove_trashed(root.as_fd(), wanted.id);
+        if survey.trash.contains_key(&desired.id) {
+            return survey.prove_trashed(root.as_fd(), desired.id);
         }
-        let (held, present, quota) = match self.at(&survey, root.as_fd(), wanted)? {
+        let (held, present, quota) = match self.at(&survey, root.as_fd(), desired)? {
             At::Ours(held, present, quota) => (held, present, quota),
             At::Free(..) => return Ok(()),
             At::Obstructed(why) => return Err(DriverError::Conflict(why)),
-            At::Unmarked(_, _, quota) => return Err(unmarked(wanted, quota)),
+            At::Unmarked(_, _, quota) => return Err(unmarked(desired, quota)),
         };
-        survey.nothing_nested(&quota.path, wanted.id)?;
+        survey.nothing_nested(&quota.path, desired.id)?;
         let Some(usage) = present.usage else {
-            return Err(DriverError::unclear(format!("what {} uses is not known yet", wanted.place)));
+            return Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)));
         };
         held.set_mode(Mode(0), before)?;
         self.limit(quota, Limits::frozen_at(usage, 1), before)?;
-        before(&format!("put {} into the trash", wanted.place))?;
-        trash::put(root.as_fd(), wanted, now)?;
+        before(&format!("put {} into the trash", desired.place))?;
+        trash::put(root.as_fd(), desired, now)?;
         // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.
-        let put = Survey { trash: [(wanted.id, now)].into(), ..survey };
-        put.prove_trashed(root.as_fd(), wanted.id)
+        let put = Survey { trash: [(desired.id, now)].into(), ..survey };
+        put.prove_trashed(root.as_fd(), desired.id)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
-        if let Some(since) = survey.trash.get(&wanted.id) {
-            survey.prove_trashed(root.as_fd(), wanted.id)?;
-            if !matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _)) {
-                return Err(DriverError::Conflict(format!("at {} is something that is not ours", wanted.place)));
+        if let Some(since) = survey.trash.get(&desired.id) {
+            survey.prove_trashed(root.as_fd(), desired.id)?;
+            if !matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _)) {
+                return Err(DriverError::Conflict(format!("at {} is something that is not ours", desired.place)));
             }
-            mount::make_parents(root.as_fd(), wanted, before)?;
-            let inode = trash::inode(root.as_fd(), &Trashed { id: wanted.id, since: *since })?;
-            before(&format!("take {} out of the trash", wanted.place))?;
-            trash::take_out(root.as_fd(), wanted, *since)?;
+            mount::make_parents(root.as_fd(), desired, before)?;
+            let inode = trash::inode(root.as_fd(), &Trashed { id: desired.id, since: *since })?;
+            before(&format!("take {} out of the trash", desired.place))?;
+            trash::take_out(root.as_fd(), desired, *since)?;
             let survey = self.survey(root.as_fd())?;
-            if survey.at(&self.path(&wanted.place), wanted).is_none() {
-                self.set_quota(&survey, root.as_fd(), wanted, inode, before)?;
+            if survey.at(&self.path(&desired.place), desired).is_none() {
+                self.set_quota(&survey, root.as_fd(), desired, inode, before)?;
             }
-        } else if survey.claimed.contains_key(&wanted.id)
-            && matches!(self.at(&survey, root.as_fd(), wanted)?, At::Free(None, _))
+        } else if survey.claimed.contains_key(&desired.id)
+            && matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _))
         {
             return Err(storage_driver::being_purged());
         }
-        self.ensure(wanted, before)
+        self.ensure(desired, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
-        match self.at(&survey, root.as_fd(), wanted)? {
+        match self.at(&survey, root.as_fd(), desired)? {
             At::Ours(..) => Ok(()),
-            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), wanted, held.inode(), before),
-            At::Unmarked(held, _, Some(quota)) => self.mark(quota, wanted, held.inode(), before),
+            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), desired, held.inode(), before),
+            At::Unmarked(held, _, Some(quota)) => self.mark(quota, desired, held.inode(), before),
             At::Obstructed(why) => Err(DriverError::Conflict(why)),
-            At::Free(..) => Err(DriverError::Conflict(format!("at {} is nothing to adopt", wanted.place))),
+            At::Free(..) => Err(DriverError::Conflict(format!("at {} is nothing to adopt", desired.place))),
         }
     }
 
@@ -488,14 +488,14 @@ impl Driver for Vast {
         trash::delete(root.as_fd(), trashed, &self.walked)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let used = |(wanted, observed): (&&Wanted, Result<Observed, DriverError>)| match observed? {
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
+        let used = |(desired, observed): (&&Desired, Result<Observed, DriverError>)| match observed? {
             Observed::Ours(Present { usage: None, .. }) => {
-                Err(DriverError::unclear(format!("what {} uses is not known yet", wanted.place)))
+                Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)))
             }
             Observed::Ours(present) => Ok(present.usage),
             _ => Ok(None),
         };
-        wanted.iter().zip(self.observe(wanted)).map(used).collect()
+        desired.iter().zip(self.observe(desired)).map(used).collect()
     }
 }

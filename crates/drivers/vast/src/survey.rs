@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::trash;
 use super::wire::Quota;
-use storage_driver::{DriverError, Trashed, Wanted};
+use storage_driver::{Desired, DriverError, Trashed};
 
 pub(super) struct Survey {
     pub(super) quotas: Vec<Quota>,
@@ -23,14 +23,14 @@ impl Survey {
     }
 
     /// Left behind at this path by another resource, which is in the trash.
-    pub(super) fn left_at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
-        let left = |mark: Uuid| mark != wanted.id && self.trash.contains_key(&mark);
+    pub(super) fn left_at(&self, path: &str, desired: &Desired) -> Option<&Quota> {
+        let left = |mark: Uuid| mark != desired.id && self.trash.contains_key(&mark);
         self.quotas.iter().find(|quota| quota.path == path && quota.mark().is_some_and(left))
     }
 
     /// The quota of whatever is at this path now.
-    pub(super) fn at(&self, path: &str, wanted: &Wanted) -> Option<&Quota> {
-        let left = self.left_at(path, wanted).map(|quota| quota.id);
+    pub(super) fn at(&self, path: &str, desired: &Desired) -> Option<&Quota> {
+        let left = self.left_at(path, desired).map(|quota| quota.id);
         self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != left)
     }
 
@@ -40,8 +40,8 @@ impl Survey {
     }
 
     /// Why a path lies within another resource's directory, if it does.
-    pub(super) fn nested_in(&self, path: &str, wanted: &Wanted) -> Option<String> {
-        let mut above = self.others(wanted.id).filter(|(quota, _)| quota.path != path && holds(&quota.path, path));
+    pub(super) fn nested_in(&self, path: &str, desired: &Desired) -> Option<String> {
+        let mut above = self.others(desired.id).filter(|(quota, _)| quota.path != path && holds(&quota.path, path));
         above.next().map(|(quota, other)| storage_driver::nested(&quota.path, other))
     }
 
@@ -63,8 +63,8 @@ impl Survey {
     }
 
     /// Another resource's quota that is for the directory with this inode, wherever that lies now.
-    pub(super) fn other_for(&self, inode: u64, wanted: &Wanted) -> Option<&Quota> {
-        let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(wanted.id);
+    pub(super) fn other_for(&self, inode: u64, desired: &Desired) -> Option<&Quota> {
+        let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(desired.id);
         self.quotas.iter().find(other)
     }
 

@@ -20,8 +20,8 @@ fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-fn observed(vast: &Vast, wanted: &Wanted) -> Observed {
-    vast.observe(&[wanted]).remove(0).unwrap()
+fn observed(vast: &Vast, desired: &Desired) -> Observed {
+    vast.observe(&[desired]).remove(0).unwrap()
 }
 
 #[test]
@@ -57,22 +57,22 @@ fn half_made_objects_are_brought_to_their_end() {
     let vast = vast(&simulated);
     let bench = bench(&vast, &|_| {});
     // A directory without a quota: the answer of the quota call was never had, nor was the call carried out.
-    let bare = bench.wanted(1);
+    let bare = bench.desired(1);
     let path = simulated.make_directory(&bare.place.to_string());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     // A quota without a directory.
-    let empty = bench.wanted(2);
+    let empty = bench.desired(2);
     simulated.world().put(&empty.id.to_string(), &format!("{ROOT}/{}", empty.place), 1);
     // Both, and an answer that was lost.
-    let lost = bench.wanted(3);
+    let lost = bench.desired(3);
     simulated.world().loses_next = true;
     assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Passing { .. })));
-    for wanted in [&bare, &empty] {
-        assert_eq!(observed(&vast, wanted), Observed::Absent);
+    for desired in [&bare, &empty] {
+        assert_eq!(observed(&vast, desired), Observed::Absent);
     }
-    for wanted in [&bare, &empty, &lost] {
-        vast.ensure(wanted, &go).unwrap();
-        assert!(bench.is_as_wanted(wanted), "{:?}", observed(&vast, wanted));
+    for desired in [&bare, &empty, &lost] {
+        vast.ensure(desired, &go).unwrap();
+        assert!(bench.is_as_desired(desired), "{:?}", observed(&vast, desired));
     }
     assert_eq!(simulated.world().quotas.len(), 3);
 }
@@ -81,12 +81,12 @@ fn half_made_objects_are_brought_to_their_end() {
 fn a_closed_directory_that_holds_something_is_nobodys() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
-    let path = simulated.make_directory(&wanted.place.to_string());
+    let desired = bench(&vast, &|_| {}).desired(1);
+    let path = simulated.make_directory(&desired.place.to_string());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::write(path.join("thesis"), "data").unwrap();
-    assert!(matches!(observed(&vast, &wanted), Observed::Unmarked(_)));
-    assert!(matches!(vast.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(observed(&vast, &desired), Observed::Unmarked(_)));
+    assert!(matches!(vast.ensure(&desired, &go), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -96,22 +96,22 @@ fn a_path_in_the_trash_can_be_had_by_another() {
         simulated.world().follows = follows;
         let vast = vast(&simulated);
         let bench = bench(&vast, &|_| {});
-        let old = bench.wanted(1);
-        let new = Wanted { id: Uuid::from_u128(77), ..old.clone() };
+        let old = bench.desired(1);
+        let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
         vast.ensure(&old, &go).unwrap();
         std::fs::write(simulated.folder.path().join(old.place.to_string()).join("file"), "data").unwrap();
         vast.retire(&old, 5, &go).unwrap();
         assert_eq!(observed(&vast, &new), Observed::Absent);
         vast.ensure(&new, &go).unwrap();
-        assert!(bench.is_as_wanted(&new));
+        assert!(bench.is_as_desired(&new));
         assert!(matches!(vast.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
         assert_eq!(vast.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
         vast.retire(&new, 6, &go).unwrap();
         vast.restore(&old, &go).unwrap();
-        assert!(bench.is_as_wanted(&old), "{:?}", observed(&vast, &old));
+        assert!(bench.is_as_desired(&old), "{:?}", observed(&vast, &old));
         assert!(simulated.folder.path().join(old.place.to_string()).join("file").exists());
         vast.purge(&Trashed { id: new.id, since: 6 }, None, &go).unwrap();
-        assert!(bench.is_as_wanted(&old), "the purge took nothing of it");
+        assert!(bench.is_as_desired(&old), "the purge took nothing of it");
         assert_eq!(simulated.world().quotas.len(), 1);
     }
 }
@@ -120,23 +120,23 @@ fn a_path_in_the_trash_can_be_had_by_another() {
 fn a_purge_takes_what_was_named_and_nothing_else() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
-    vast.ensure(&wanted, &go).unwrap();
+    let desired = bench(&vast, &|_| {}).desired(1);
+    vast.ensure(&desired, &go).unwrap();
     let outside = simulated.make_directory("outside").join("file");
-    let inside = simulated.folder.path().join(wanted.place.to_string());
+    let inside = simulated.folder.path().join(desired.place.to_string());
     std::fs::write(&outside, "data").unwrap();
     std::fs::create_dir(inside.join("below")).unwrap();
     std::os::unix::fs::symlink(outside.parent().unwrap(), inside.join("below/link")).unwrap();
-    vast.purge(&Trashed { id: wanted.id, since: 5 }, None, &go).unwrap();
+    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &go).unwrap();
     assert!(inside.join("below").exists(), "it is not in the trash");
-    vast.retire(&wanted, 5, &go).unwrap();
+    vast.retire(&desired, 5, &go).unwrap();
     let frozen = simulated.world().quotas.values().next().unwrap().fields.clone();
     assert_eq!((&frozen["hard_limit"], &frozen["hard_limit_inodes"]), (&json!(13_832_814_592_u64), &json!(3)));
     for since in [4, 6] {
-        vast.purge(&Trashed { id: wanted.id, since }, None, &go).unwrap();
+        vast.purge(&Trashed { id: desired.id, since }, None, &go).unwrap();
         assert_eq!(simulated.world().quotas.len(), 1, "another time in the trash is another tree");
     }
-    vast.purge(&Trashed { id: wanted.id, since: 5 }, None, &go).unwrap();
+    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &go).unwrap();
     assert_eq!(vast.trash().unwrap(), []);
     assert!(simulated.world().quotas.is_empty() && outside.exists());
 }
@@ -145,17 +145,17 @@ fn a_purge_takes_what_was_named_and_nothing_else() {
 fn what_stands_where_a_trashed_directory_stood_is_not_ours() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
-    vast.ensure(&wanted, &go).unwrap();
-    vast.retire(&wanted, 5, &go).unwrap();
-    let path = simulated.make_directory(&wanted.place.to_string());
+    let desired = bench(&vast, &|_| {}).desired(1);
+    vast.ensure(&desired, &go).unwrap();
+    vast.retire(&desired, 5, &go).unwrap();
+    let path = simulated.make_directory(&desired.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
-    assert!(matches!(observed(&vast, &wanted), Observed::Obstructed(_)));
-    for fault in [vast.restore(&wanted, &go), vast.ensure(&wanted, &go)] {
+    assert!(matches!(observed(&vast, &desired), Observed::Obstructed(_)));
+    for fault in [vast.restore(&desired, &go), vast.ensure(&desired, &go)] {
         assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
     }
-    vast.retire(&wanted, 6, &go).unwrap();
-    assert_eq!(vast.trash().unwrap(), [Trashed { id: wanted.id, since: 5 }]);
+    vast.retire(&desired, 6, &go).unwrap();
+    assert_eq!(vast.trash().unwrap(), [Trashed { id: desired.id, since: 5 }]);
     assert!(path.join("file").exists());
 }
 
@@ -164,10 +164,10 @@ fn symlinks_and_other_tenants_quotas_are_left_alone() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let bench = bench(&vast, &|_| {});
-    let (first, link) = (bench.wanted(1), bench.wanted(2));
+    let (first, link) = (bench.desired(1), bench.desired(2));
     simulated.world().put("of tenant 2", &format!("{ROOT}/{}", first.place), 2);
     vast.ensure(&first, &go).unwrap();
-    assert!(bench.is_as_wanted(&first));
+    assert!(bench.is_as_desired(&first));
     std::os::unix::fs::symlink("project-1", simulated.folder.path().join(link.place.to_string())).unwrap();
     assert!(matches!(observed(&vast, &link), Observed::Obstructed(_)));
     assert!(matches!(vast.ensure(&link, &go), Err(DriverError::Conflict(_))));
@@ -177,12 +177,12 @@ fn symlinks_and_other_tenants_quotas_are_left_alone() {
 fn a_failed_quota_is_unknown_not_drift() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
-    vast.ensure(&wanted, &go).unwrap();
+    let desired = bench(&vast, &|_| {}).desired(1);
+    vast.ensure(&desired, &go).unwrap();
     for quota in simulated.world().quotas.values_mut() {
         quota.fields["state"] = "FAILED".into();
     }
-    let fault = vast.observe(&[&wanted]).remove(0).unwrap_err();
+    let fault = vast.observe(&[&desired]).remove(0).unwrap_err();
     assert!(fault.to_string().contains("FAILED"), "{fault}");
 }
 
@@ -190,14 +190,14 @@ fn a_failed_quota_is_unknown_not_drift() {
 fn usage_is_in_bytes_and_unknown_is_no_zero() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
-    assert_eq!(vast.usage(&[&wanted]).remove(0).unwrap(), None);
-    vast.ensure(&wanted, &go).unwrap();
+    let desired = bench(&vast, &|_| {}).desired(1);
+    assert_eq!(vast.usage(&[&desired]).remove(0).unwrap(), None);
+    vast.ensure(&desired, &go).unwrap();
     let used = Usage { space: Bytes(13_832_814_592), inodes: Inodes(3) };
-    assert_eq!(vast.usage(&[&wanted]).remove(0).unwrap(), Some(used));
+    assert_eq!(vast.usage(&[&desired]).remove(0).unwrap(), Some(used));
     simulated.world().quotas.values_mut().next().unwrap().fields["used_inodes"] = Value::Null;
-    assert!(vast.usage(&[&wanted]).remove(0).is_err());
-    assert!(vast.retire(&wanted, 5, &go).is_err(), "it cannot be frozen at what is not known");
+    assert!(vast.usage(&[&desired]).remove(0).is_err());
+    assert!(vast.retire(&desired, 5, &go).is_err(), "it cannot be frozen at what is not known");
 }
 
 #[test]
@@ -206,8 +206,8 @@ fn what_is_not_known_is_not_absent() {
     for credential in [json!({"token": "hunter2"}), json!({"user": "manager", "password": "hunter2"})] {
         let vast = with(&simulated, &credential).unwrap();
         let bench = bench(&vast, &|_| {});
-        let wanted = [bench.wanted(1), bench.wanted(2)];
-        for outcome in vast.observe(&[&wanted[0], &wanted[1]]) {
+        let desired = [bench.desired(1), bench.desired(2)];
+        for outcome in vast.observe(&[&desired[0], &desired[1]]) {
             let fault = storage_driver::error_chain(&outcome.unwrap_err());
             assert!(fault.contains("VAST refuses it") && !fault.contains("hunter2"), "{fault}");
         }
@@ -273,23 +273,23 @@ fn a_row_that_cannot_be_read_concerns_its_own_path_alone_and_is_named() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let bench = bench(&vast, &|_| {});
-    let (first, second) = (bench.wanted(1), bench.wanted(2));
-    for wanted in [&first, &second] {
-        vast.ensure(wanted, &go).unwrap();
+    let (first, second) = (bench.desired(1), bench.desired(2));
+    for desired in [&first, &second] {
+        vast.ensure(desired, &go).unwrap();
     }
     let elsewhere = simulated.world().put("somebody else", "/capstor-too/x", 1);
     simulated.world().quotas.get_mut(&elsewhere).unwrap().fields["hard_limit"] = json!("1 TB");
-    assert!(bench.is_as_wanted(&first) && bench.is_as_wanted(&second));
+    assert!(bench.is_as_desired(&first) && bench.is_as_desired(&second));
     let found = vast.inspect(&[]);
     assert!(matches!(&found[..], [Ok(note)] if note.contains("(somebody else) of /capstor-too/x cannot be read")));
-    let odd = |wanted: &Wanted| {
+    let odd = |desired: &Desired| {
         let mut world = simulated.world();
-        let path = format!("{ROOT}/{}", wanted.place);
+        let path = format!("{ROOT}/{}", desired.place);
         world.quotas.values_mut().find(|quota| quota.fields["path"] == *path).unwrap().fields["hard_limit"] =
             json!(1.5);
     };
     odd(&first);
-    assert!(bench.is_as_wanted(&second));
+    assert!(bench.is_as_desired(&second));
     let fault = vast.observe(&[&first]).remove(0).unwrap_err().to_string();
     assert!(fault.contains(&format!("of {ROOT}/{} cannot be read: hard_limit is 1.5", first.place)), "{fault}");
     for fault in [vast.ensure(&first, &go), vast.retire(&first, 5, &go)] {
@@ -302,19 +302,19 @@ fn a_row_that_cannot_be_read_concerns_its_own_path_alone_and_is_named() {
 fn quotas_above_are_named_by_check_and_where_vast_refuses_another_level() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
-    let wanted = bench(&vast, &|_| {}).wanted(1);
+    let desired = bench(&vast, &|_| {}).desired(1);
     assert!(vast.inspect(&[]).is_empty());
-    let customer = wanted.place.parent().unwrap();
+    let customer = desired.place.parent().unwrap();
     simulated.make_directory(&customer.to_string());
     simulated.world().put("of the customer", &format!("{ROOT}/{customer}"), 1);
     simulated.world().put("beside", "/capstor2", 1);
     let [Ok(note)] = &vast.inspect(&[customer])[..] else { panic!("one note") };
     assert!(note.contains("of the customer") && note.contains("16 levels") && !note.contains("beside"), "{note}");
     simulated.world().levels = 1;
-    let fault = vast.ensure(&wanted, &go).unwrap_err().to_string();
+    let fault = vast.ensure(&desired, &go).unwrap_err().to_string();
     assert!(fault.contains("Quota nesting limit exceeded") && fault.contains("of the customer"), "{fault}");
     simulated.world().levels = 2;
-    vast.ensure(&wanted, &go).unwrap();
+    vast.ensure(&desired, &go).unwrap();
 }
 
 #[test]

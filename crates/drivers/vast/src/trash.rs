@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use driver_posix::deletion;
 use driver_posix::mount::{names, open};
 use storage_driver::walked::Walked;
-use storage_driver::{DriverError, Trashed, Wanted};
+use storage_driver::{Desired, DriverError, Trashed};
 
 const TRASH: &str = ".trash";
 
@@ -61,28 +61,28 @@ fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, DriverError> {
 }
 
 /// Renames the directory into the trash.
-pub(super) fn put(root: BorrowedFd<'_>, wanted: &Wanted, now: u64) -> Result<(), DriverError> {
-    let fault = |error| DriverError::passing(format!("{} cannot be put into the trash", wanted.place), error);
+pub(super) fn put(root: BorrowedFd<'_>, desired: &Desired, now: u64) -> Result<(), DriverError> {
+    let fault = |error| DriverError::passing(format!("{} cannot be put into the trash", desired.place), error);
     match rustix::fs::mkdirat(root, TRASH, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(fault(error)),
     }
     let trash = open(root, TRASH).map_err(fault)?;
-    let above = above(root, wanted).map_err(fault)?;
-    let name = name(&Trashed { id: wanted.id, since: now });
-    moved(above.as_fd(), wanted.place.name(), trash.as_fd(), &name).map_err(fault)
+    let above = above(root, desired).map_err(fault)?;
+    let name = name(&Trashed { id: desired.id, since: now });
+    moved(above.as_fd(), desired.place.name(), trash.as_fd(), &name).map_err(fault)
 }
 
 /// Renames the directory from the trash to its place, which is free.
-pub(super) fn take_out(root: BorrowedFd<'_>, wanted: &Wanted, since: u64) -> Result<(), DriverError> {
-    let fault = |error| DriverError::passing(format!("{} cannot be taken out of the trash", wanted.place), error);
-    let (trash, above) = (open(root, TRASH).map_err(fault)?, above(root, wanted).map_err(fault)?);
-    let name = name(&Trashed { id: wanted.id, since });
-    moved(trash.as_fd(), &name, above.as_fd(), wanted.place.name()).map_err(fault)
+pub(super) fn take_out(root: BorrowedFd<'_>, desired: &Desired, since: u64) -> Result<(), DriverError> {
+    let fault = |error| DriverError::passing(format!("{} cannot be taken out of the trash", desired.place), error);
+    let (trash, above) = (open(root, TRASH).map_err(fault)?, above(root, desired).map_err(fault)?);
+    let name = name(&Trashed { id: desired.id, since });
+    moved(trash.as_fd(), &name, above.as_fd(), desired.place.name()).map_err(fault)
 }
 
-fn above(root: BorrowedFd<'_>, wanted: &Wanted) -> Result<OwnedFd, Errno> {
-    open(root, &wanted.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string()))
+fn above(root: BorrowedFd<'_>, desired: &Desired) -> Result<OwnedFd, Errno> {
+    open(root, &desired.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string()))
 }
 
 fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Result<(), Errno> {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use driver_rest::{quoted, whole};
 use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
-use storage_driver::{DriverError, Wanted};
+use storage_driver::{Desired, DriverError};
 
 /// A quota object. A limit of `null` or 0 is none.
 #[derive(Debug, Clone)]
@@ -160,9 +160,9 @@ pub(super) fn mark(id: Uuid, inode: u64) -> Value {
 }
 
 /// A new quota for a directory that is there.
-pub(super) fn make(path: &str, inode: u64, tenant: u64, wanted: &Wanted) -> Value {
-    let mut body = limits(wanted.limits);
-    body["name"] = name(wanted.id, inode).into();
+pub(super) fn make(path: &str, inode: u64, tenant: u64, desired: &Desired) -> Value {
+    let mut body = limits(desired.limits);
+    body["name"] = name(desired.id, inode).into();
     body["path"] = path.into();
     body["tenant_id"] = tenant.into();
     body["create_dir"] = false.into();

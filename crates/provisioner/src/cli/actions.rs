@@ -196,7 +196,7 @@ impl Decision {
                 format!("{status:?}").to_lowercase()
             ));
         }
-        let possible = || case.wanted.as_ref().map_or_else(|refusal| Impossible(refusal.reason.clone()), |_| Possible);
+        let possible = || case.desired.as_ref().map_or_else(|refusal| Impossible(refusal.reason.clone()), |_| Possible);
         match (self, &case.observed) {
             (_, Err(fault)) => Impossible(fault.clone()),
             (Self::Adopt, Ok(Observed::Unmarked(_)))
@@ -224,11 +224,11 @@ impl Decision {
     }
 
     fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), DriverError> {
-        let wanted = case.wanted.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
+        let desired = case.desired.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
         match (self, &case.observed) {
-            (Self::Adopt, _) => driver.adopt(wanted, before),
-            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(wanted, before),
-            (Self::Restore { .. }, _) => driver.ensure(wanted, before),
+            (Self::Adopt, _) => driver.adopt(desired, before),
+            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(desired, before),
+            (Self::Restore { .. }, _) => driver.ensure(desired, before),
         }
     }
 }
@@ -236,10 +236,10 @@ impl Decision {
 /// A resource with what of its directory differs from the document.
 fn entry<'a>(provisioner: &Provisioner, case: &'a Case, kind: String, note: String) -> Entry<'a> {
     let (system, terabyte) = (&*case.resource.system, plans::terabyte(&provisioner.systems, &case.resource.system));
-    let detail = match (&case.observed, &case.wanted) {
-        (Ok(Observed::Unmarked(present)), Ok(wanted)) => plans::described(&present.differences(wanted), terabyte),
+    let detail = match (&case.observed, &case.desired) {
+        (Ok(Observed::Unmarked(present)), Ok(desired)) => plans::described(&present.differences(desired), terabyte),
         (Ok(Observed::Trashed { since }), _) => format!("in the trash since {}", out::date(*since)),
-        (_, Ok(wanted)) => wanted.describe(terabyte),
+        (_, Ok(desired)) => desired.describe(terabyte),
         _ => String::new(),
     };
     Entry { kind, system, note, name: case.resource.path.clone(), detail }
@@ -281,11 +281,11 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
         Err(fault) => return Err(failure(fault.clone())),
     }
     let now = provisioner.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let wanted = case.wanted.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
+    let desired = case.desired.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let system = provisioner.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    let retire = |before: Before<'_>| system.driver.retire(wanted, now, before);
-    progress::during(&provisioner.walked, || session.drive(system, wanted.id, &case.resource.path, &retire))?;
+    let retire = |before: Before<'_>| system.driver.retire(desired, now, before);
+    progress::during(&provisioner.walked, || session.drive(system, desired.id, &case.resource.path, &retire))?;
     let mut page = Page::new();
     page.line(0, &format!("{} is in the trash now.", case.resource.path));
     page.print()

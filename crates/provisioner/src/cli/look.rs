@@ -87,10 +87,10 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
         let order = resource.order.as_ref().map(
             |order| json!({"uuid": order.id, "type": order.kind, "state": order.state, "offering": order.offering}),
         );
-        let wanted = case.wanted.as_ref().map_err(|refusal| refusal.reason.clone());
+        let desired = case.desired.as_ref().map_err(|refusal| refusal.reason.clone());
         return out::print_json(&json!({
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
-            "order": order, "wanted": wanted.as_ref().ok(), "refused": wanted.as_ref().err(),
+            "order": order, "wanted": desired.as_ref().ok(), "refused": desired.as_ref().err(),
             "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err(), "begun": case.unfinished,
             "next": plan, "story": story, "notes": notes,
         }));
@@ -102,8 +102,8 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
     page.blank();
     let mut line = |label: &str, text: String| page.labelled(label, &text);
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
-    match &case.wanted {
-        Ok(wanted) => line("Wanted", format!("{}, project ID {}", wanted.describe(terabyte), wanted.project)),
+    match &case.desired {
+        Ok(desired) => line("Wanted", format!("{}, project ID {}", desired.describe(terabyte), desired.project)),
         Err(refusal) => line("Wanted", format!("unknown: {}", refusal.reason)),
     }
     line("Storage", observed(case, terabyte));
@@ -212,8 +212,8 @@ fn observed(case: &Case, terabyte: Terabyte) -> String {
 /// ACLs, with what they should be where they are otherwise.
 fn acl(acl: &Acl) -> String {
     let words = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
-    let wanted = if acl.found == acl.wanted { String::new() } else { format!(" instead of {}", words(&acl.wanted)) };
-    format!(", ACL {}{wanted}", words(&acl.found))
+    let desired = if acl.found == acl.desired { String::new() } else { format!(" instead of {}", words(&acl.desired)) };
+    format!(", ACL {}{desired}", words(&acl.found))
 }
 
 fn event_text(event: &Event) -> String {

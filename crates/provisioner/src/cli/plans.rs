@@ -155,7 +155,7 @@ fn planned<'a>(task: &'a Task, systems: &[System]) -> Entry<'a> {
     let terabyte = terabyte(systems, &task.system);
     let reason = task.steps.iter().find_map(|step| match step {
         Step::Reject(reason) | Step::Erred(reason) => Some(reason.clone()),
-        Step::Ensure(wanted) if task.changes.is_empty() => Some(wanted.describe(terabyte)),
+        Step::Ensure(desired) if task.changes.is_empty() => Some(desired.describe(terabyte)),
         _ => None,
     });
     Entry {

@@ -118,13 +118,13 @@ fn in_use<'a>(
     let in_use = |status| !matches!(status, Status::Removed | Status::Pending);
     let ours = survey.cases.iter().filter(|case| case.resource.system == system.key && in_use(case.resource.status));
     let cases: Vec<_> =
-        ours.filter_map(|case| Some((&case.resource, case.wanted.as_ref().ok()?, read(case)))).collect();
-    let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, wanted, _)| *wanted).collect();
+        ours.filter_map(|case| Some((&case.resource, case.desired.as_ref().ok()?, read(case)))).collect();
+    let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, desired, _)| *desired).collect();
     let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
-    let one = |(resource, wanted, read): (&'a Resource, &crate::driver::Wanted, Option<Usage>)| {
+    let one = |(resource, desired, read): (&'a Resource, &crate::driver::Desired, Option<Usage>)| {
         let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
         let usage = known(usage, &resource.path, failed);
-        let limits = wanted.limits;
+        let limits = desired.limits;
         let percent = usage.map(|usage| Percent {
             space: percent(usage.space.0, limits.space_hard().0),
             inodes: percent(usage.inodes.0, limits.inodes_hard().0),
@@ -282,9 +282,9 @@ fn hundredths(bytes: u64, terabyte: u64) -> f64 {
 
 /// What a look has told already, if it is the directory's own number under which it counts.
 fn read(case: &Case) -> Option<Usage> {
-    match (&case.observed, &case.wanted) {
-        (Ok(Observed::Ours(present)), Ok(wanted))
-            if present.project.is_none_or(|project| project == wanted.project) =>
+    match (&case.observed, &case.desired) {
+        (Ok(Observed::Ours(present)), Ok(desired))
+            if present.project.is_none_or(|project| project == desired.project) =>
         {
             present.usage
         }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Driver, DriverError, Marked, Observed, Trashed, Wanted};
+use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Trashed};
 
 /// Opens a driver.
 pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, DriverError> + Send + Sync>;
@@ -38,9 +38,9 @@ impl fmt::Debug for OnDemand {
 }
 
 /// The same fault for each that was asked about.
-fn each<T>(wanted: &[&Wanted], fault: &DriverError) -> Vec<Result<T, DriverError>> {
+fn each<T>(desired: &[&Desired], fault: &DriverError) -> Vec<Result<T, DriverError>> {
     let told = program::error_chain(fault);
-    wanted.iter().map(|_| Err(DriverError::unclear(told.clone()))).collect()
+    desired.iter().map(|_| Err(DriverError::unclear(told.clone()))).collect()
 }
 
 impl Driver for OnDemand {
@@ -61,8 +61,8 @@ impl Driver for OnDemand {
         self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
     }
 
-    fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
-        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.observe(wanted))
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
+        self.driver().map_or_else(|fault| each(desired, &fault), |driver| driver.observe(desired))
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
@@ -88,20 +88,20 @@ impl Driver for OnDemand {
         self.driver()?.changed(trashed)
     }
 
-    fn ensure(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.ensure(wanted, before)
+    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        self.driver()?.ensure(desired, before)
     }
 
-    fn retire(&self, wanted: &Wanted, now: u64, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.retire(wanted, now, before)
+    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+        self.driver()?.retire(desired, now, before)
     }
 
-    fn restore(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.restore(wanted, before)
+    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        self.driver()?.restore(desired, before)
     }
 
-    fn adopt(&self, wanted: &Wanted, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.adopt(wanted, before)
+    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+        self.driver()?.adopt(desired, before)
     }
 
     fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
@@ -112,8 +112,8 @@ impl Driver for OnDemand {
         self.driver()?.purge(trashed, project, before)
     }
 
-    fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<Usage>, DriverError>> {
-        self.driver().map_or_else(|fault| each(wanted, &fault), |driver| driver.usage(wanted))
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
+        self.driver().map_or_else(|fault| each(desired, &fault), |driver| driver.usage(desired))
     }
 }
 

@@ -114,14 +114,18 @@ pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let before: Vec<_> =
         resources.iter().map(|it| Resource { order: None, new_quotas: None, ..(*it).clone() }).collect();
     let before: Vec<_> = before.iter().collect();
-    let mut wanted = preflight::judge(&before, &document, "capstor", &systems[0].site, &|_| false);
-    let cases = before.iter().zip(&mut wanted);
-    preflight::number(cases.map(|(resource, wanted)| (*resource, wanted, &Ok(Observed::Absent))), &systems[0], ledger);
-    for wanted in wanted.into_iter().flatten() {
-        let wanted = Wanted { limits: systems[0].driver.held_as(wanted.limits), ..wanted };
-        systems[0].driver.ensure(&wanted, &|_| Ok(())).unwrap();
-        if wanted.id == Uuid::from_u128(CALLED_OFF) {
-            systems[0].driver.retire(&wanted, 1, &|_| Ok(())).unwrap();
+    let mut desired = preflight::judge(&before, &document, "capstor", &systems[0].site, &|_| false);
+    let cases = before.iter().zip(&mut desired);
+    preflight::number(
+        cases.map(|(resource, desired)| (*resource, desired, &Ok(Observed::Absent))),
+        &systems[0],
+        ledger,
+    );
+    for desired in desired.into_iter().flatten() {
+        let desired = Desired { limits: systems[0].driver.held_as(desired.limits), ..desired };
+        systems[0].driver.ensure(&desired, &|_| Ok(())).unwrap();
+        if desired.id == Uuid::from_u128(CALLED_OFF) {
+            systems[0].driver.retire(&desired, 1, &|_| Ok(())).unwrap();
         }
     }
     ledger.save().unwrap();

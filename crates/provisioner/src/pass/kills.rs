@@ -99,7 +99,7 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
     let observed = survey.cases.into_iter().map(|case| {
         let mut observed = case.observed.unwrap();
         if let Observed::Ours(present) = &mut observed {
-            assert_eq!(present.differences(&case.wanted.unwrap()), [], "{present:?}");
+            assert_eq!(present.differences(&case.desired.unwrap()), [], "{present:?}");
             // Rounds on one file system have different ones.
             present.project = present.project.map(|project| project - fresh.projects);
         }

@@ -42,8 +42,8 @@ fn a_passing_fault_never_errs_an_order() {
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {
             self.0.is_free(project)
         }
-        fn observe(&self, wanted: &[&Wanted]) -> Vec<Result<Observed, DriverError>> {
-            self.0.observe(wanted)
+        fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
+            self.0.observe(desired)
         }
         fn trash(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
             self.0.trash()
@@ -60,16 +60,16 @@ fn a_passing_fault_never_errs_an_order() {
         fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
             self.0.claimed()
         }
-        fn ensure(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn ensure(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("no space left"))
         }
-        fn retire(&self, _: &Wanted, _: u64, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn retire(&self, _: &Desired, _: u64, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn restore(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn restore(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn adopt(&self, _: &Wanted, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn adopt(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
         fn claim(
@@ -88,8 +88,8 @@ fn a_passing_fault_never_errs_an_order() {
         ) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn usage(&self, wanted: &[&Wanted]) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
-            self.0.usage(wanted)
+        fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
+            self.0.usage(desired)
         }
     }
     let folder = tempfile::tempdir().unwrap();

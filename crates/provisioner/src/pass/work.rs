@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Action, Answer, Call, Outside, PassError, System, side_by_side};
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
-use crate::driver::{DriverError, Observed, Wanted};
+use crate::driver::{Desired, DriverError, Observed};
 use crate::journal::{Event, Journal};
 use crate::plan::{ACCEPTED, SENT, Step, Task};
 use crate::preflight;
@@ -156,24 +156,24 @@ impl Pass<'_> {
                 continue;
             }
             match step {
-                Step::Ensure(wanted) => {
-                    system.driver.ensure(wanted, &before).map_err(Stop::fault)?;
-                    verify(system, wanted)?;
+                Step::Ensure(desired) => {
+                    system.driver.ensure(desired, &before).map_err(Stop::fault)?;
+                    verify(system, desired)?;
                 }
-                Step::Restore(wanted) => {
-                    system.driver.restore(wanted, &before).map_err(Stop::fault)?;
-                    verify(system, wanted)?;
+                Step::Restore(desired) => {
+                    system.driver.restore(desired, &before).map_err(Stop::fault)?;
+                    verify(system, desired)?;
                 }
-                Step::Retire(wanted) => {
-                    system.driver.retire(wanted, self.now, &before).map_err(Stop::fault)?;
-                    match observe(system, wanted)? {
+                Step::Retire(desired) => {
+                    system.driver.retire(desired, self.now, &before).map_err(Stop::fault)?;
+                    match observe(system, desired)? {
                         Observed::Trashed { .. } | Observed::Purging { .. } => {}
                         other => {
                             return Err(Stop::Fault(format!("put into the trash, but found {}", describe(&other))));
                         }
                     }
                 }
-                Step::Gone(wanted) => match observe(system, wanted)? {
+                Step::Gone(desired) => match observe(system, desired)? {
                     Observed::Absent => {}
                     other => return Err(Stop::Fault(format!("taken for gone, but found {}", describe(&other)))),
                 },
@@ -299,10 +299,10 @@ fn may_be_over(task: &Task, resource: &Resource) -> bool {
 }
 
 /// What the system says afterwards must be what was wanted.
-fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
-    match observe(system, wanted)? {
+fn verify(system: &System, desired: &Desired) -> Result<(), Stop> {
+    match observe(system, desired)? {
         Observed::Ours(present) => {
-            let differences = present.differences(wanted);
+            let differences = present.differences(desired);
             if differences.is_empty() {
                 return Ok(());
             }
@@ -313,8 +313,8 @@ fn verify(system: &System, wanted: &Wanted) -> Result<(), Stop> {
     }
 }
 
-fn observe(system: &System, wanted: &Wanted) -> Result<Observed, Stop> {
-    let observed = system.driver.observe(&[wanted]).pop();
+fn observe(system: &System, desired: &Desired) -> Result<Observed, Stop> {
+    let observed = system.driver.observe(&[desired]).pop();
     observed.unwrap_or_else(|| Err(DriverError::unclear("the system gave no answer"))).map_err(Stop::fault)
 }
 

@@ -30,8 +30,8 @@ fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order
     Some(Order { id: Uuid::from_u128(99), kind, state, offering, new_options: None })
 }
 
-fn wanted(resource: &Resource) -> Wanted {
-    Wanted {
+fn desired(resource: &Resource) -> Desired {
+    Desired {
         id: resource.id,
         place: Place::parse(&resource.path, "/capstor").unwrap(),
         parents: vec![Mode(0o755)],
@@ -43,16 +43,16 @@ fn wanted(resource: &Resource) -> Wanted {
     }
 }
 
-fn present(wanted: &Wanted) -> Present {
-    let Wanted { uid, gid, mode, limits, project, .. } = *wanted;
+fn present(desired: &Desired) -> Present {
+    let Desired { uid, gid, mode, limits, project, .. } = *desired;
     let usage = Some(Usage { space: Bytes(1 << 30), inodes: Inodes(50) });
     Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage, acl: None }
 }
 
-fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Wanted) -> Observed) -> Case {
+fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Desired) -> Observed) -> Case {
     let resource = Resource { order, ..resource(1, status) };
-    let wanted = wanted(&resource);
-    Case { observed: Ok(observed(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
+    let desired = desired(&resource);
+    Case { observed: Ok(observed(&desired)), resource, desired: Ok(desired), unfinished: false, last_order: None }
 }
 
 /// Nothing was begun before.
@@ -72,17 +72,17 @@ fn held(case: &Case) -> Option<Hold> {
 fn orders_of_both_types_are_carried_out_in_their_order() {
     use OrderKind::{Create, Restore, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
-    let absent = |_: &Wanted| Observed::Absent;
-    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
-    let changed = |wanted: &Wanted| Observed::Ours(Present { limits: None, ..present(wanted) });
-    let of = |kind, state, offering, status, observed: &dyn Fn(&Wanted) -> Observed| {
+    let absent = |_: &Desired| Observed::Absent;
+    let ours = |desired: &Desired| Observed::Ours(present(desired));
+    let changed = |desired: &Desired| Observed::Ours(Present { limits: None, ..present(desired) });
+    let of = |kind, state, offering, status, observed: &dyn Fn(&Desired) -> Observed| {
         let case = case(status, order(kind, state, offering), observed);
         steps(&case).join(", ")
     };
-    let site_agent = |kind, state, status, observed: &dyn Fn(&Wanted) -> Observed| {
+    let site_agent = |kind, state, status, observed: &dyn Fn(&Desired) -> Observed| {
         of(kind, state, Offering::SiteAgent, status, observed)
     };
-    let basic = |kind, state, status, observed: &dyn Fn(&Wanted) -> Observed| {
+    let basic = |kind, state, status, observed: &dyn Fn(&Desired) -> Observed| {
         of(kind, state, Offering::Basic, status, observed)
     };
     assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, set_backend_id, done");
@@ -107,7 +107,7 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
         "nobody is cut off before"
     );
     assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Observed::Trashed { since: 1 }), "approve");
-    let trashed = |_: &Wanted| Observed::Trashed { since: 1 };
+    let trashed = |_: &Desired| Observed::Trashed { since: 1 };
     assert_eq!(
         site_agent(Restore, PendingProvider, Status::Pending, &trashed),
         "approve, restore, set_backend_id, done"
@@ -119,13 +119,13 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
 
 #[test]
 fn a_task_says_what_it_comes_to_and_which_values_change() {
-    type Look<'a> = &'a dyn Fn(&Wanted) -> Observed;
+    type Look<'a> = &'a dyn Fn(&Desired) -> Observed;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
     let smaller = Limits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
-    let resized = |wanted: &Wanted| Observed::Ours(Present { limits: Some(smaller), ..present(wanted) });
-    let changed = |wanted: &Wanted| {
-        Observed::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(wanted) })
+    let resized = |desired: &Desired| Observed::Ours(Present { limits: Some(smaller), ..present(desired) });
+    let changed = |desired: &Desired| {
+        Observed::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(desired) })
     };
     let observed: [(_, _, Look<'_>, _, &[&str]); 6] = [
         (Create, Status::Pending, &|_| Observed::Absent, "create", &[]),
@@ -137,7 +137,7 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
             "change",
             &["space 0.5 TiB → 1 TiB", "mode 700 → 770", "owner 0:1 → 0:30000"],
         ),
-        (Update, Status::Updating, &|wanted| Observed::Ours(present(wanted)), "report", &[]),
+        (Update, Status::Updating, &|desired| Observed::Ours(present(desired)), "report", &[]),
         (Terminate, Status::Removing, &resized, "trash", &[]),
         (Create, Status::Pending, &|_| Observed::Trashed { since: 1 }, "restore", &[]),
     ];
@@ -156,10 +156,10 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
 fn removing_alone_touches_nothing() {
     let pending = order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent);
     for (order, hold) in [(None, Hold::Conflict), (pending, Hold::Waiting)] {
-        let case = case(Status::Removing, order, |wanted| Observed::Ours(present(wanted)));
+        let case = case(Status::Removing, order, |desired| Observed::Ours(present(desired)));
         assert_eq!((steps(&case), held(&case)), (vec![], Some(hold)));
     }
-    let gone = case(Status::Removed, None, |wanted| Observed::Ours(present(wanted)));
+    let gone = case(Status::Removed, None, |desired| Observed::Ours(present(desired)));
     assert_eq!((steps(&gone), held(&gone)), (vec![], Some(Hold::Conflict)));
 }
 
@@ -170,7 +170,8 @@ fn a_termination_that_was_called_off_brings_the_directory_back() {
 
 #[test]
 fn drift_is_told_and_healed_only_where_that_is_wanted() {
-    let drifted = case(Status::Active, None, |wanted| Observed::Ours(Present { mode: Mode(0o777), ..present(wanted) }));
+    let drifted =
+        case(Status::Active, None, |desired| Observed::Ours(Present { mode: Mode(0o777), ..present(desired) }));
     assert_eq!((steps(&drifted), held(&drifted)), (vec![], Some(Hold::Drift)));
     let heals = Policy { heal: true, ..Policy::default() };
     assert_eq!(plan(std::slice::from_ref(&drifted), heals, NEEDED).tasks.len(), 1);
@@ -180,12 +181,12 @@ fn drift_is_told_and_healed_only_where_that_is_wanted() {
 
 #[test]
 fn quotas_do_not_shrink_below_what_is_used() {
-    let full = |wanted: &Wanted| {
+    let full = |desired: &Desired| {
         let limits = Limits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
         Observed::Ours(Present {
             limits,
             usage: Some(Usage { space: Bytes(1 << 45), inodes: Inodes(50) }),
-            ..present(wanted)
+            ..present(desired)
         })
     };
     let update = case(Status::Updating, order(OrderKind::Update, OrderState::Executing, Offering::SiteAgent), full);
@@ -196,7 +197,7 @@ fn quotas_do_not_shrink_below_what_is_used() {
 
 fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
     let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Observed::Absent);
-    Case { wanted: Err(Obstacle { kind, reason: "why".into() }), ..case }
+    Case { desired: Err(Obstacle { kind, reason: "why".into() }), ..case }
 }
 
 #[test]
@@ -254,11 +255,11 @@ fn a_person_rejects_whatever_waits_for_the_provider() {
     let names = |case: &Case| {
         super::reject(case, "no money").map(|task| task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "))
     };
-    let of = |kind, state, offering, observed: fn(&Wanted) -> Observed| {
+    let of = |kind, state, offering, observed: fn(&Desired) -> Observed| {
         names(&case(Status::Pending, order(kind, state, offering), observed))
     };
-    let absent = |_: &Wanted| Observed::Absent;
-    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
+    let absent = |_: &Desired| Observed::Absent;
+    let ours = |desired: &Desired| Observed::Ours(present(desired));
     let (create, terminate) = (OrderKind::Create, OrderKind::Terminate);
     assert_eq!(of(create, PendingProvider, Offering::SiteAgent, absent), Ok("reject".to_owned()));
     assert_eq!(of(create, PendingProvider, Offering::Basic, ours), Ok("reject".to_owned()));
@@ -295,7 +296,7 @@ fn what_is_gone_already_makes_no_system_larger() {
 fn what_is_taken_for_gone_is_a_removal() {
     let policy = Policy { absent_is_gone: true, ..Policy::default() };
     let absent = |case: Case| Case { observed: Ok(Observed::Absent), ..case };
-    let there = case(Status::Active, None, |wanted| Observed::Ours(present(wanted)));
+    let there = case(Status::Active, None, |desired| Observed::Ours(present(desired)));
     let there = Case { resource: resource(100, Status::Active), ..there };
     let of = |n, others: &[Case]| {
         let cases: Vec<_> = removals(1..=n).into_iter().map(absent).chain(others.iter().cloned()).collect();
@@ -327,17 +328,17 @@ fn few_removals_in_each_pass_ask_when_they_are_many_in_a_day() {
 fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
     let create = order(OrderKind::Create, OrderState::Executing, Offering::SiteAgent);
     let new = case(Status::Pending, create, |_| Observed::Absent);
-    let used = |n, observed: fn(&Wanted) -> Observed| {
+    let used = |n, observed: fn(&Desired) -> Observed| {
         let resource = resource(n, Status::Active);
-        let wanted = wanted(&resource);
-        Case { observed: Ok(observed(&wanted)), resource, wanted: Ok(wanted), unfinished: false, last_order: None }
+        let desired = desired(&resource);
+        Case { observed: Ok(observed(&desired)), resource, desired: Ok(desired), unfinished: false, last_order: None }
     };
     let planned = |cases: Vec<Case>, consent| {
         let plan = plan(&cases, Policy::default(), consent);
         (plan.tasks.len(), plan.held.iter().filter(|held| held.hold == Hold::Asks).count())
     };
     let absent = |n| used(n, |_| Observed::Absent);
-    let there = |n| used(n, |wanted| Observed::Unmarked(present(wanted)));
+    let there = |n| used(n, |desired| Observed::Unmarked(present(desired)));
     assert_eq!(planned(vec![new.clone()], NEEDED), (1, 0), "a system that was never used");
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], NEEDED), (0, 1));
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], Consent::Given), (1, 0));
@@ -348,11 +349,11 @@ fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
     let terminate = order(OrderKind::Terminate, OrderState::Executing, Offering::SiteAgent);
     let one = |n| {
         let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
-        let wanted = wanted(&resource);
+        let desired = desired(&resource);
         Case {
-            observed: Ok(Observed::Ours(present(&wanted))),
+            observed: Ok(Observed::Ours(present(&desired))),
             resource,
-            wanted: Ok(wanted),
+            desired: Ok(desired),
             unfinished: false,
             last_order: None,
         }
@@ -371,10 +372,10 @@ proptest! {
         let state = [OrderState::PendingProvider, OrderState::Executing, OrderState::Other][state];
         let offering = [Offering::SiteAgent, Offering::Basic, Offering::Other][offering];
         let order = if has { order(kind, state, offering) } else { None };
-        let mut case = case(status, order, |wanted| match observed {
+        let mut case = case(status, order, |desired| match observed {
             0 => Observed::Absent,
-            1 => Observed::Ours(present(wanted)),
-            2 => Observed::Unmarked(present(wanted)),
+            1 => Observed::Ours(present(desired)),
+            2 => Observed::Unmarked(present(desired)),
             3 => Observed::Obstructed("a file".into()),
             _ => Observed::Trashed { since: 1 },
         });
@@ -408,7 +409,7 @@ fn refused(kind: OrderKind, call: &str, reason: &str) -> LastOrder {
 #[test]
 fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
     let order = order(OrderKind::Terminate, OrderState::PendingProvider, Offering::Basic);
-    let mut case = case(Status::Removing, order, |wanted| Observed::Ours(present(wanted)));
+    let mut case = case(Status::Removing, order, |desired| Observed::Ours(present(desired)));
     case.last_order = Some(refused(OrderKind::Terminate, "approve_by_provider", "Project 'x' is expired."));
     let plan = plan(std::slice::from_ref(&case), Policy::default(), NEEDED);
     assert_eq!((plan.tasks.len(), plan.held[0].hold), (0, Hold::Declined));
@@ -430,14 +431,14 @@ fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
 
 #[test]
 fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conflict() {
-    let linked = |status, kind, sent, observed: &dyn Fn(&Wanted) -> Observed| {
+    let linked = |status, kind, sent, observed: &dyn Fn(&Desired) -> Observed| {
         let mut case = case(status, None, observed);
         case.resource.links.ok = Some("https://waldur.example.org/".into());
         case.last_order = Some(last(kind, sent));
         case
     };
-    let ours = |wanted: &Wanted| Observed::Ours(present(wanted));
-    let trashed = |_: &Wanted| Observed::Trashed { since: 1 };
+    let ours = |desired: &Desired| Observed::Ours(present(desired));
+    let trashed = |_: &Desired| Observed::Trashed { since: 1 };
     for (status, kind) in [
         (Status::Pending, OrderKind::Create),
         (Status::Pending, OrderKind::Restore),
@@ -452,7 +453,7 @@ fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conf
         without_link.resource.links.ok = None;
         assert_eq!(held_of(&without_link), (Hold::Conflict, "set its state to OK in Waldur's administration"));
         // Nothing is said of what is not as the document says, nor of what was not ended here.
-        let changed = |wanted: &Wanted| Observed::Ours(Present { mode: Mode(0o700), ..present(wanted) });
+        let changed = |desired: &Desired| Observed::Ours(Present { mode: Mode(0o700), ..present(desired) });
         assert_eq!(held(&linked(status, kind, true, &changed)), Some(Hold::Drift));
         let mut begun = linked(status, kind, true, &changed);
         begun.unfinished = true;
@@ -482,7 +483,7 @@ fn held_of(case: &Case) -> (Hold, &'static str) {
 
 #[test]
 fn what_was_approved_here_is_retired_once_it_is_terminated() {
-    let mut case = case(Status::Removed, None, |wanted| Observed::Ours(present(wanted)));
+    let mut case = case(Status::Removed, None, |desired| Observed::Ours(present(desired)));
     case.last_order = Some(last(OrderKind::Terminate, true));
     assert_eq!(held(&case), Some(Hold::Conflict), "it was brought to its end: this directory came later");
     case.unfinished = true;

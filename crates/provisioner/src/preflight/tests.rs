@@ -24,7 +24,7 @@ fn resource(n: u128, path: &str) -> Resource {
     }
 }
 
-fn judged(resources: &[Resource]) -> Vec<Result<Wanted, Obstacle>> {
+fn judged(resources: &[Resource]) -> Vec<Result<Desired, Obstacle>> {
     let node = |path: &str| Node { system: "capstor".into(), path: path.into(), mode: Mode(0o775) };
     let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
     let document = Document { nodes, ..Document::default() };
@@ -48,17 +48,17 @@ fn site(ids: ProjectIds) -> Site {
 fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &mut Ledger) -> Vec<Result<u32, String>> {
     let driver = Memory::default();
     let mut judged = judged(resources);
-    for (wanted, id) in judged.iter().flatten().zip(1001..) {
-        if !absent.contains(&wanted.id.as_u128()) {
-            driver.ensure(&Wanted { project: id, ..wanted.clone() }, &|_| Ok(())).unwrap();
+    for (desired, id) in judged.iter().flatten().zip(1001..) {
+        if !absent.contains(&desired.id.as_u128()) {
+            driver.ensure(&Desired { project: id, ..desired.clone() }, &|_| Ok(())).unwrap();
         }
     }
     let observed: Vec<_> =
-        judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+        judged.iter().flatten().map(|desired| Ok(driver.observe(&[desired]).remove(0).unwrap())).collect();
     let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
     let cases = resources.iter().zip(&mut judged).zip(&observed);
     number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, ledger);
-    judged.into_iter().map(|judged| judged.map(|wanted| wanted.project).map_err(|obstacle| obstacle.reason)).collect()
+    judged.into_iter().map(|judged| judged.map(|desired| desired.project).map_err(|obstacle| obstacle.reason)).collect()
 }
 
 #[test]
@@ -81,11 +81,11 @@ fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
     let resources: Vec<_> = (1..=3).map(|n| resource(n, &format!("/capstor/store/cscs/customer/{n}"))).collect();
     let mut judged = judged(&resources);
     let driver = Memory::default();
-    for wanted in judged.iter().flatten() {
-        driver.ensure(&Wanted { project: 1001, ..wanted.clone() }, &|_| Ok(())).unwrap();
+    for desired in judged.iter().flatten() {
+        driver.ensure(&Desired { project: 1001, ..desired.clone() }, &|_| Ok(())).unwrap();
     }
     let observed: Vec<_> =
-        judged.iter().flatten().map(|wanted| Ok(driver.observe(&[wanted]).remove(0).unwrap())).collect();
+        judged.iter().flatten().map(|desired| Ok(driver.observe(&[desired]).remove(0).unwrap())).collect();
     let system =
         System { key: "capstor".into(), site: site(ProjectIds::From(1000)), driver: Box::new(driver), at_once: 1 };
     let leaves = ordered(OrderKind::Terminate, resources[2].clone());
@@ -93,7 +93,7 @@ fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
     let mut ledger = Ledger::default();
     let cases = resources.into_iter().zip(&mut judged).zip(&observed);
     number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, &mut ledger);
-    let numbers: Vec<_> = judged.iter().map(|wanted| wanted.as_ref().unwrap().project).collect();
+    let numbers: Vec<_> = judged.iter().map(|desired| desired.as_ref().unwrap().project).collect();
     assert_eq!(numbers, [1000, 1002, 0], "each another one, and nothing of the three is frozen or kept");
 }
 
@@ -114,10 +114,10 @@ fn obstacle(resource: Resource) -> (ObstacleKind, String) {
 
 #[test]
 fn what_is_wanted_has_the_modes_of_those_above() {
-    let wanted = judged(&[resource(1, "/capstor/store/cscs/customer/project")]).pop().unwrap().unwrap();
-    assert_eq!(wanted.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
-    assert_eq!((wanted.uid, wanted.gid), (0, 30_000));
-    assert_eq!(wanted.limits.space_soft().0, 1_500_000_000_000);
+    let desired = judged(&[resource(1, "/capstor/store/cscs/customer/project")]).pop().unwrap().unwrap();
+    assert_eq!(desired.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
+    assert_eq!((desired.uid, desired.gid), (0, 30_000));
+    assert_eq!(desired.limits.space_soft().0, 1_500_000_000_000);
 }
 
 #[test]
@@ -272,8 +272,8 @@ fn a_backend_id_that_is_no_path_names_its_remedy() {
 #[test]
 fn an_update_that_changes_no_quotas_keeps_those_that_hold() {
     let switch = ordered(OrderKind::Update, resource(1, PROJECT));
-    let wanted = judged(&[switch]).pop().unwrap().unwrap();
-    assert_eq!(wanted.limits.space_hard().0, 2_000_000_000_000);
+    let desired = judged(&[switch]).pop().unwrap().unwrap();
+    assert_eq!(desired.limits.space_hard().0, 2_000_000_000_000);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
         let node = Node { system: "capstor".into(), path: "/capstor/store/cscs/customer".into(), mode: Mode(node) };
         let document = Document { nodes: vec![node], ..Document::default() };
         let site = Site { modes, ..site(ProjectIds::Gid) };
-        judge(&[&resource], &document, "capstor", &site, &|_| false).remove(0).map(|wanted| wanted.mode.0)
+        judge(&[&resource], &document, "capstor", &site, &|_| false).remove(0).map(|desired| desired.mode.0)
     };
     let preset = Modes::default();
     for mode in [0o700, 0o770, 0o2770, 0o1777, 0o3775] {
@@ -352,22 +352,22 @@ fn a_termination_keeps_no_place_from_a_resource_in_use() {
 }
 
 /// The wanted of two resources with one path: a ghost for which this is found, and one that is ordered.
-fn beside_a_ghost(observed: &Result<Observed, String>) -> Vec<Result<Wanted, Obstacle>> {
+fn beside_a_ghost(observed: &Result<Observed, String>) -> Vec<Result<Desired, Obstacle>> {
     let path = "/capstor/store/cscs/customer/a";
     let ghost = Resource { unclaimed: true, ..resource(1, path) };
     let resources = [ghost, ordered(OrderKind::Create, resource(2, path))];
-    let mut wanted = judged(&resources);
-    ghosts(&resources.iter().collect::<Vec<_>>(), &mut wanted, &[observed.clone(), Ok(Observed::Absent)]);
-    wanted
+    let mut desired = judged(&resources);
+    ghosts(&resources.iter().collect::<Vec<_>>(), &mut desired, &[observed.clone(), Ok(Observed::Absent)]);
+    desired
 }
 
 #[test]
 fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
-    let wanted = beside_a_ghost(&Ok(Observed::Absent));
-    assert!(wanted.iter().all(Result::is_ok), "{wanted:?}");
+    let desired = beside_a_ghost(&Ok(Observed::Absent));
+    assert!(desired.iter().all(Result::is_ok), "{desired:?}");
     for observed in [Ok(Observed::Trashed { since: 1 }), Err("the storage cannot be read".to_owned())] {
-        let wanted = beside_a_ghost(&observed);
-        let obstacle = wanted[1].as_ref().unwrap_err();
+        let desired = beside_a_ghost(&observed);
+        let obstacle = desired[1].as_ref().unwrap_err();
         assert!(
             obstacle.kind == ObstacleKind::Conflict && obstacle.reason.contains("without an order"),
             "{obstacle:?}"
@@ -386,8 +386,8 @@ fn an_order_that_awaits_the_customer_changes_nothing_yet() {
     let of = |state| {
         let mut resource = resource.clone();
         resource.order.as_mut().unwrap().state = state;
-        let wanted = judged(&[resource]).pop().unwrap().unwrap();
-        (wanted.limits.space_hard().0, wanted.mode)
+        let desired = judged(&[resource]).pop().unwrap().unwrap();
+        (desired.limits.space_hard().0, desired.mode)
     };
     assert_eq!(of(OrderState::Other), (2_000_000_000_000, Mode(0o770)));
     assert_eq!(of(OrderState::PendingProvider), (30_000_000_000_000, Mode(0o2750)));

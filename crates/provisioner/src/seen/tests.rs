@@ -35,7 +35,7 @@ fn every_number_has_the_labels_of_the_table() {
     let resource = resource(1, Status::Active, None, 1.0);
     let task = task(&resource);
     let case =
-        Case { resource, wanted: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None };
+        Case { resource, desired: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None };
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
         seen.ended(&Report::default(), Duration::from_secs(1));
@@ -61,7 +61,7 @@ fn obstacle() -> crate::preflight::Obstacle {
 fn what_has_gone_is_told_as_none() {
     let case = |n| {
         let resource = resource(n, Status::Active, None, 1.0);
-        Case { resource, wanted: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None }
+        Case { resource, desired: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None }
     };
     let shown = shown(|seen| {
         let held = vec![held("", Hold::Refused), held("capstor", Hold::Conflict)];
@@ -105,7 +105,7 @@ fn an_order_that_waits_for_waldurs_worker_or_a_gid_shows_its_age() {
         let resource = resource(1, Status::Pending, order, 1.0);
         let case = Case {
             resource,
-            wanted: Err(obstacle()),
+            desired: Err(obstacle()),
             observed: Err(String::new()),
             unfinished: false,
             last_order: None,

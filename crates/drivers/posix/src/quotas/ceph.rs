@@ -236,29 +236,29 @@ mod tests {
         let root = root();
         let driver = driver(&root);
         let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
-        let wanted = bench.wanted(1);
-        driver.ensure(&wanted, &go).unwrap();
-        let above: Vec<_> = std::iter::successors(wanted.place.parent(), Place::parent).collect();
+        let desired = bench.desired(1);
+        driver.ensure(&desired, &go).unwrap();
+        let above: Vec<_> = std::iter::successors(desired.place.parent(), Place::parent).collect();
         assert!(driver.inspect(&above).is_empty());
         for place in &above {
             let directory = File::open(root.path().join(place.to_string())).unwrap();
             put(&directory, "ceph.quota.max_files", "9");
             let [Err(found)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
-            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err();
+            let fault = driver.retire(&desired, 5, &|what| panic!("{what}")).unwrap_err();
             for fault in [found, &fault] {
                 let said = fault.to_string();
                 assert!(said.contains(&format!("/{place} has a quota of its own")), "{said}");
             }
-            assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+            assert!(bench.is_as_desired(&desired), "nothing is frozen");
             put(&directory, "ceph.quota.max_files", "0");
         }
         // A quota of the root is no realm between two directories below it.
         put(&File::open(root.path()).unwrap(), "ceph.quota.max_bytes", "1000");
         assert!(matches!(&driver.inspect(&above)[..], [Ok(note)] if note.contains("limits all resources together")));
-        driver.retire(&wanted, 5, &go).unwrap();
+        driver.retire(&desired, 5, &go).unwrap();
         let parent = File::open(root.path().join(above[0].to_string())).unwrap();
         put(&parent, "ceph.quota.max_files", "9");
-        let fault = driver.restore(&wanted, &go).unwrap_err().to_string();
+        let fault = driver.restore(&desired, &go).unwrap_err().to_string();
         assert!(fault.contains("has a quota of its own"), "{fault}");
     }
 
@@ -267,12 +267,12 @@ mod tests {
         let root = root();
         let driver = driver(&root);
         let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
-        let wanted = bench.wanted(1);
-        driver.ensure(&wanted, &go).unwrap();
-        let path = root.path().join(wanted.place.to_string());
+        let desired = bench.desired(1);
+        driver.ensure(&desired, &go).unwrap();
+        let path = root.path().join(desired.place.to_string());
         let refused = || {
-            let fault = driver.retire(&wanted, 5, &|what| panic!("{what}")).unwrap_err().to_string();
-            assert!(fault.contains("has snapshots (2)") && bench.is_as_wanted(&wanted), "{fault}");
+            let fault = driver.retire(&desired, 5, &|what| panic!("{what}")).unwrap_err().to_string();
+            assert!(fault.contains("has snapshots (2)") && bench.is_as_desired(&desired), "{fault}");
         };
         put(&File::open(&path).unwrap(), SNAPSHOTS, "2");
         refused();
@@ -282,9 +282,9 @@ mod tests {
         }
         refused();
         fs::remove_dir_all(path.join(".snap")).unwrap();
-        driver.retire(&wanted, 5, &go).unwrap();
-        let trashed = storage_driver::Trashed { id: wanted.id, since: 5 };
-        let tree = root.path().join(format!(".trash/{}.5", wanted.id));
+        driver.retire(&desired, 5, &go).unwrap();
+        let trashed = storage_driver::Trashed { id: desired.id, since: 5 };
+        let tree = root.path().join(format!(".trash/{}.5", desired.id));
         put(&File::open(&tree).unwrap(), SNAPSHOTS, "1");
         let fault = driver.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err().to_string();
         assert!(fault.contains("has snapshots (1)") && tree.exists(), "{fault}");
@@ -297,10 +297,10 @@ mod tests {
     fn a_refused_rename_names_the_quota_realms() {
         let root = root();
         let driver = driver(&root);
-        let wanted = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.wanted(1);
-        driver.ensure(&wanted, &go).unwrap();
+        let desired = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.desired(1);
+        driver.ensure(&desired, &go).unwrap();
         let _happens = injected::refused(Errno::XDEV);
-        let fault = driver.retire(&wanted, 5, &go).unwrap_err().to_string();
+        let fault = driver.retire(&desired, 5, &go).unwrap_err().to_string();
         assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
     }
 

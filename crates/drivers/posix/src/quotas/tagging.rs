@@ -86,11 +86,11 @@ fn below(
         walked.one();
         let is_directory = kind.is_dir();
         let was = tag::get(opened.as_fd()).map_err(|error| untaggable(name, error))?;
-        let wanted = Tag { project: Some(project), inherit: is_directory };
-        if was != wanted {
-            tag::set(opened.as_fd(), wanted).map_err(|error| untaggable(name, error))?;
+        let desired = Tag { project: Some(project), inherit: is_directory };
+        if was != desired {
+            tag::set(opened.as_fd(), desired).map_err(|error| untaggable(name, error))?;
         }
-        if is_directory && (which == Below::All || was != wanted) {
+        if is_directory && (which == Below::All || was != desired) {
             below(opened.as_fd(), project, which, walked, depth + 1)?;
         }
     }

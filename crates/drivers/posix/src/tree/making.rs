@@ -10,7 +10,7 @@ use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
-use storage_driver::{Before, DriverError, Wanted};
+use storage_driver::{Before, Desired, DriverError};
 
 /// Under what name a directory is made aside.
 pub(super) fn aside(id: Uuid) -> String {
@@ -23,24 +23,24 @@ pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError
 /// The directory above, made if it is not there. What is there already is judged before anything is made in it.
 pub(super) fn parent(
     root: &OwnedFd,
-    wanted: &Wanted,
+    desired: &Desired,
     takes: Takes<'_>,
     before: Before<'_>,
 ) -> Result<OwnedFd, DriverError> {
     let mut above = root.try_clone().map_err(|error| DriverError::passing("a handle cannot be copied", error))?;
     let mut path = String::new();
-    for (name, mode) in wanted.place.parents().iter().zip(&wanted.parents) {
+    for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         above = match open_below(&above, name) {
             Ok(directory) => {
                 // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
-                let _ = rustix::fs::unlinkat(&above, aside(wanted.id), AtFlags::REMOVEDIR);
+                let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
                 takes(&directory, &path)?;
                 directory
             }
             Err(Errno::NOENT) => {
                 before(&format!("make {path}, mode {:o}", mode.0))?;
-                make_whole(&above, name, wanted.id, *mode)?;
+                make_whole(&above, name, desired.id, *mode)?;
                 open_below(&above, name).map_err(|error| obstructed(&path, error))?
             }
             Err(error) => return Err(obstructed(&path, error)),

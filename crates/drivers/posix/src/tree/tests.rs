@@ -50,8 +50,8 @@ fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_rep
     let _happens = injected::refused(Errno::INVAL);
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
-    let wanted = bench(&driver, &|_| {}).wanted(1);
-    let top = root.path().join(wanted.place.to_string());
+    let desired = bench(&driver, &|_| {}).desired(1);
+    let top = root.path().join(desired.place.to_string());
     for file in [false, true] {
         let planted = |what: &str| {
             if what.contains("in place") {
@@ -59,11 +59,11 @@ fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_rep
             }
             Ok(())
         };
-        let fault = driver.ensure(&wanted, &planted).unwrap_err();
+        let fault = driver.ensure(&desired, &planted).unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("is there already")), "{fault}");
         assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
     }
-    driver.ensure(&wanted, &go).unwrap();
+    driver.ensure(&desired, &go).unwrap();
 }
 
 #[test]
@@ -82,16 +82,16 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
     let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
     let bench = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked };
     bench.all();
-    let wanted = bench.wanted(900);
-    driver.ensure(&wanted, &go).unwrap();
-    let made = fs::metadata(root.path().join(wanted.place.to_string())).unwrap();
+    let desired = bench.desired(900);
+    driver.ensure(&desired, &go).unwrap();
+    let made = fs::metadata(root.path().join(desired.place.to_string())).unwrap();
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (20_000, 30_500, 0o2770));
-    driver.retire(&wanted, 5, &go).unwrap();
-    let gone = fs::metadata(root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
+    driver.retire(&desired, 5, &go).unwrap();
+    let gone = fs::metadata(root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
     assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "whose it was could set its mode by an open handle");
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
-    driver.restore(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
+    driver.restore(&desired, &go).unwrap();
+    assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
 }
 
 #[test]
@@ -104,15 +104,15 @@ fn a_trash_that_somebody_planted_is_not_used() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
     let trash = root.path().join(".trash");
     fs::create_dir(&trash).unwrap();
     std::os::unix::fs::chown(&trash, Some(20_000), None).unwrap();
-    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    let fault = driver.retire(&desired, 5, &go).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("belongs to another user")), "{fault}");
     fs::remove_dir(&trash).unwrap();
-    driver.retire(&wanted, 5, &go).unwrap();
+    driver.retire(&desired, 5, &go).unwrap();
 }
 
 /// In a thread of its own: rights are each thread's own.
@@ -125,8 +125,8 @@ fn what_needs_roots_rights_says_so() {
         set_capabilities(None, held).unwrap();
         let root = tempfile::tempdir().unwrap();
         let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
-        let wanted = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.wanted(1);
-        let told = storage_driver::error_chain(&driver.ensure(&wanted, &go).unwrap_err());
+        let desired = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.desired(1);
+        let told = storage_driver::error_chain(&driver.ensure(&desired, &go).unwrap_err());
         assert!(told.contains("cannot be set: run as root, or set `change_owner: false`"), "{told}");
         assert!(told.contains("not permitted"), "{told}");
     })
@@ -147,9 +147,9 @@ fn open(path: impl AsRef<Path>) -> fs::File {
     fs::File::open(path).unwrap()
 }
 
-fn differences(bench: &Bench<'_>, wanted: &Wanted) -> Vec<&'static str> {
-    let Observed::Ours(present) = bench.observed(wanted) else { panic!("{:?}", bench.observed(wanted)) };
-    present.differences(wanted).iter().map(Difference::name).collect()
+fn differences(bench: &Bench<'_>, desired: &Desired) -> Vec<&'static str> {
+    let Observed::Ours(present) = bench.observed(desired) else { panic!("{:?}", bench.observed(desired)) };
+    present.differences(desired).iter().map(Difference::name).collect()
 }
 
 #[test]
@@ -168,17 +168,17 @@ fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
     let root = tempfile::tempdir().unwrap();
     let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:rwx", "default:g:901:rwx"]) else { return };
     let bench = bench(&driver, &|_| {});
-    let mut wanted = bench.wanted(1);
-    let path = root.path().join(wanted.place.to_string());
+    let mut desired = bench.desired(1);
+    let path = root.path().join(desired.place.to_string());
     let in_place = |what: &str| {
         if what.contains("in place") {
-            let aside = path.with_file_name(format!(".new-{}", wanted.id.simple()));
+            let aside = path.with_file_name(format!(".new-{}", desired.id.simple()));
             let found = attributes::read(open(aside)).unwrap().to_string();
             assert!(found.starts_with("u:900:r-x,g::rwx,g:901:rwx,default:"), "{found}");
         }
         Ok(())
     };
-    driver.ensure(&wanted, &in_place).unwrap();
+    driver.ensure(&desired, &in_place).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2770);
     assert_eq!(attributes::read(open(path.parent().unwrap())).unwrap().to_string(), "", "only what was ordered");
     fs::write(path.join("inherits"), "").unwrap();
@@ -186,24 +186,24 @@ fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
 
     // A mode is a mode, even though it moves the mask.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o2750)).unwrap();
-    assert_eq!(differences(&bench, &wanted), ["mode"]);
-    driver.ensure(&wanted, &go).unwrap();
+    assert_eq!(differences(&bench, &desired), ["mode"]);
+    driver.ensure(&desired, &go).unwrap();
     for texts in
         [&[][..], &["u:900:rwx", "g:901:rwx", "default:g:901:rwx"], &["u:900:r-x", "g:901:rwx"], &["default:u:1:rwx"]]
     {
         let other = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        attributes::write(open(&path), &other.with(wanted.mode)).unwrap();
+        attributes::write(open(&path), &other.with(desired.mode)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
-        assert_eq!(differences(&bench, &wanted), ["ACL"], "{texts:?}");
-        driver.ensure(&wanted, &go).unwrap();
-        assert!(bench.is_as_wanted(&wanted), "{texts:?}: {:?}", bench.observed(&wanted));
+        assert_eq!(differences(&bench, &desired), ["ACL"], "{texts:?}");
+        driver.ensure(&desired, &go).unwrap();
+        assert!(bench.is_as_desired(&desired), "{texts:?}: {:?}", bench.observed(&desired));
     }
-    wanted.mode = storage_driver::Mode(0o2750);
-    driver.ensure(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
-    driver.retire(&wanted, 7, &go).unwrap();
-    driver.restore(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted), "{:?}", bench.observed(&wanted));
+    desired.mode = storage_driver::Mode(0o2750);
+    driver.ensure(&desired, &go).unwrap();
+    assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
+    driver.retire(&desired, 7, &go).unwrap();
+    driver.restore(&desired, &go).unwrap();
+    assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
 }
 
 #[test]
@@ -213,16 +213,16 @@ fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() 
         return;
     };
     let leaves = posix(root.path());
-    let wanted = bench(&leaves, &|_| {}).wanted(1);
-    let found = || attributes::read(open(root.path().join(wanted.place.to_string()))).unwrap().to_string();
-    names.ensure(&wanted, &go).unwrap();
-    leaves.ensure(&wanted, &go).unwrap();
+    let desired = bench(&leaves, &|_| {}).desired(1);
+    let found = || attributes::read(open(root.path().join(desired.place.to_string()))).unwrap().to_string();
+    names.ensure(&desired, &go).unwrap();
+    leaves.ensure(&desired, &go).unwrap();
     assert_eq!(found(), "u:900:r-x,g::rwx");
-    let Observed::Ours(present) = bench(&leaves, &|_| {}).observed(&wanted) else { panic!() };
-    assert_eq!((present.acl, present.mode), (None, wanted.mode));
-    clears.ensure(&wanted, &go).unwrap();
+    let Observed::Ours(present) = bench(&leaves, &|_| {}).observed(&desired) else { panic!() };
+    assert_eq!((present.acl, present.mode), (None, desired.mode));
+    clears.ensure(&desired, &go).unwrap();
     assert_eq!(found(), "");
-    assert!(bench(&clears, &|_| {}).is_as_wanted(&wanted));
+    assert!(bench(&clears, &|_| {}).is_as_desired(&desired));
 }
 
 #[test]
@@ -235,13 +235,13 @@ fn whom_an_acl_names_enters_until_the_directory_is_retired() {
         return;
     }
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let wanted = bench(&driver, &|_| {}).wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
+    let desired = bench(&driver, &|_| {}).desired(1);
+    driver.ensure(&desired, &go).unwrap();
     let enters = |path: &Path, uid: u32, gid: u32| {
         let mut list = Command::new("ls");
         list.arg(path).uid(uid).gid(gid).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     };
-    let (path, trash) = (root.path().join(wanted.place.to_string()), root.path().join(".trash"));
+    let (path, trash) = (root.path().join(desired.place.to_string()), root.path().join(".trash"));
     fs::create_dir(path.join("folder")).unwrap();
     assert!(enters(&path, 900, 902) && enters(&path, 902, 901) && !enters(&path, 902, 902));
     assert!(enters(&path.join("folder"), 900, 902));
@@ -251,10 +251,10 @@ fn whom_an_acl_names_enters_until_the_directory_is_retired() {
         }
         Ok(())
     };
-    driver.retire(&wanted, 7, &frozen).unwrap();
+    driver.retire(&desired, 7, &frozen).unwrap();
     // Its mode alone must do, whatever the trash's.
     fs::set_permissions(&trash, fs::Permissions::from_mode(0o777)).unwrap();
-    let gone = trash.join(format!("{}.7", wanted.id));
+    let gone = trash.join(format!("{}.7", desired.id));
     assert!(!enters(&gone, 900, 902) && !enters(&gone, 902, 901) && !enters(&gone.join("folder"), 900, 902));
 }
 
@@ -271,14 +271,14 @@ fn no_symlink_leads_out_wherever_it_is() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    let path = wanted.place.to_string();
+    let desired = bench.desired(1);
+    let path = desired.place.to_string();
     for at in [path.as_str(), "store/cscs/customer", "store/cscs", "store"] {
         let link = root.path().join(at);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(outside.path(), &link).unwrap();
-        assert!(matches!(bench.observed(&wanted), Observed::Obstructed(_)), "{at}");
-        for fault in [driver.ensure(&wanted, &go), driver.adopt(&wanted, &go), driver.retire(&wanted, 1, &go)] {
+        assert!(matches!(bench.observed(&desired), Observed::Obstructed(_)), "{at}");
+        for fault in [driver.ensure(&desired, &go), driver.adopt(&desired, &go), driver.retire(&desired, 1, &go)] {
             assert!(matches!(fault, Err(DriverError::Conflict(_))), "{at}: {fault:?}");
         }
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{at}");
@@ -293,11 +293,11 @@ fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
     fs::write(outside.path().join("kept"), "data").unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    symlink(outside.path(), root.path().join(wanted.place.to_string()).join("link")).unwrap();
-    driver.retire(&wanted, 7, &go).unwrap();
-    driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go).unwrap();
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    symlink(outside.path(), root.path().join(desired.place.to_string()).join("link")).unwrap();
+    driver.retire(&desired, 7, &go).unwrap();
+    driver.purge(&Trashed { id: desired.id, since: 7 }, None, &go).unwrap();
     assert!(outside.path().join("kept").exists() && driver.trash().unwrap().is_empty());
 }
 
@@ -306,9 +306,9 @@ fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    let top = root.path().join(wanted.place.to_string());
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    let top = root.path().join(desired.place.to_string());
     fs::write(top.join("data"), "data").unwrap();
     let exchange = |what: &str| {
         if what.contains("into the trash") {
@@ -317,7 +317,7 @@ fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
         }
         Ok(())
     };
-    assert!(matches!(driver.retire(&wanted, 7, &exchange), Err(DriverError::Conflict(_))));
+    assert!(matches!(driver.retire(&desired, 7, &exchange), Err(DriverError::Conflict(_))));
     assert!(top.exists() && top.with_file_name("kept").join("data").exists());
     assert!(driver.trash().unwrap().is_empty());
 }
@@ -327,14 +327,14 @@ fn what_somebody_planted_aside_is_not_taken() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    let planted = root.path().join(format!("store/cscs/customer/.new-{}", wanted.id.simple()));
+    let desired = bench.desired(1);
+    let planted = root.path().join(format!("store/cscs/customer/.new-{}", desired.id.simple()));
     fs::create_dir_all(&planted).unwrap();
     fs::write(planted.join("trap"), "").unwrap();
-    assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))));
     fs::remove_file(planted.join("trap")).unwrap();
-    driver.ensure(&wanted, &go).unwrap();
-    assert!(bench.is_as_wanted(&wanted));
+    driver.ensure(&desired, &go).unwrap();
+    assert!(bench.is_as_desired(&desired));
 }
 
 #[test]
@@ -342,11 +342,11 @@ fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
-    for wanted in [&wanted, &other] {
-        driver.ensure(wanted, &go).unwrap();
+    let (desired, other) = (bench.desired(1), bench.desired(2));
+    for desired in [&desired, &other] {
+        driver.ensure(desired, &go).unwrap();
     }
-    let [ours, theirs] = [&wanted, &other].map(|wanted| root.path().join(wanted.place.to_string()));
+    let [ours, theirs] = [&desired, &other].map(|desired| root.path().join(desired.place.to_string()));
     fs::write(theirs.join("data"), "data").unwrap();
     let exchange = {
         let (ours, theirs) = (ours.clone(), theirs.clone());
@@ -364,8 +364,8 @@ fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
             fs::create_dir(&again).unwrap();
         }
     });
-    let fault = driver.retire(&wanted, 7, &exchange).unwrap_err();
-    let name = format!("exchanged-{}.7", wanted.id);
+    let fault = driver.retire(&desired, 7, &exchange).unwrap_err();
+    let name = format!("exchanged-{}.7", desired.id);
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&name)), "{fault}");
     assert!(root.path().join(".trash").join(name).join("data").exists());
     assert_eq!(driver.trash().unwrap(), []);
@@ -376,28 +376,28 @@ fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_w
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
-    let top = root.path().join(wanted.place.to_string());
+    let (desired, other) = (bench.desired(1), bench.desired(2));
+    let top = root.path().join(desired.place.to_string());
     let in_the_way: [(&dyn Fn(), &str); 3] = [
         (&|| fs::create_dir(&top).unwrap(), "has no mark of ours"),
         (&|| fs::write(&top, "").unwrap(), "is a file or a symlink"),
         (
-            &|| driver.ensure(&Wanted { place: wanted.place.clone(), ..other.clone() }, &go).unwrap(),
+            &|| driver.ensure(&Desired { place: desired.place.clone(), ..other.clone() }, &go).unwrap(),
             "marked as that of",
         ),
     ];
     for (put, named) in in_the_way {
-        driver.ensure(&wanted, &go).unwrap();
+        driver.ensure(&desired, &go).unwrap();
         fs::write(top.join("data"), "data").unwrap();
-        driver.retire(&wanted, 7, &go).unwrap();
+        driver.retire(&desired, 7, &go).unwrap();
         put();
-        assert_eq!(bench.observed(&wanted), Observed::Trashed { since: 7 }, "{named}");
-        let fault = driver.restore(&wanted, &go).unwrap_err();
+        assert_eq!(bench.observed(&desired), Observed::Trashed { since: 7 }, "{named}");
+        let fault = driver.restore(&desired, &go).unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
-        assert_eq!(bench.observed(&wanted), Observed::Trashed { since: 7 });
+        assert_eq!(bench.observed(&desired), Observed::Trashed { since: 7 });
         fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
-        driver.restore(&wanted, &go).unwrap();
-        assert!(bench.is_as_wanted(&wanted) && top.join("data").exists());
+        driver.restore(&desired, &go).unwrap();
+        assert!(bench.is_as_desired(&desired) && top.join("data").exists());
     }
 }
 
@@ -406,13 +406,13 @@ fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    let (desired, other) = (bench.desired(1), bench.desired(2));
     driver.ensure(&other, &go).unwrap();
     fs::create_dir(root.path().join(".trash")).unwrap();
-    let trashed = root.path().join(format!(".trash/{}.7", wanted.id));
+    let trashed = root.path().join(format!(".trash/{}.7", desired.id));
     fs::rename(root.path().join(other.place.to_string()), &trashed).unwrap();
     let tries: [&dyn Fn() -> Result<(), DriverError>; 2] =
-        [&|| driver.restore(&wanted, &go), &|| driver.purge(&Trashed { id: wanted.id, since: 7 }, None, &go)];
+        [&|| driver.restore(&desired, &go), &|| driver.purge(&Trashed { id: desired.id, since: 7 }, None, &go)];
     for tried in tries {
         let fault = tried().unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
@@ -421,7 +421,7 @@ fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_
     for tried in tries {
         assert!(matches!(tried(), Err(DriverError::Conflict(why)) if why.contains("no mark")));
     }
-    assert!(trashed.exists() && !root.path().join(wanted.place.to_string()).exists());
+    assert!(trashed.exists() && !root.path().join(desired.place.to_string()).exists());
 }
 
 #[test]
@@ -429,14 +429,14 @@ fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (wanted, other) = (bench.wanted(1), bench.wanted(2));
+    let (desired, other) = (bench.desired(1), bench.desired(2));
     driver.ensure(&other, &go).unwrap();
     let theirs = root.path().join(other.place.to_string());
-    fs::rename(&theirs, theirs.with_file_name(making::aside(wanted.id))).unwrap();
-    let fault = driver.ensure(&wanted, &go).unwrap_err();
+    fs::rename(&theirs, theirs.with_file_name(making::aside(desired.id))).unwrap();
+    let fault = driver.ensure(&desired, &go).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
-    fs::rename(theirs.with_file_name(making::aside(wanted.id)), &theirs).unwrap();
-    assert!(bench.is_as_wanted(&other));
+    fs::rename(theirs.with_file_name(making::aside(desired.id)), &theirs).unwrap();
+    assert!(bench.is_as_desired(&other));
 }
 
 #[test]
@@ -445,8 +445,8 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
         let root = tempfile::tempdir().unwrap();
         let driver = posix(root.path());
         let bench = bench(&driver, &|_| {});
-        let wanted = bench.wanted(1);
-        let aside = root.path().join(above).join(making::aside(wanted.id));
+        let desired = bench.desired(1);
+        let aside = root.path().join(above).join(making::aside(desired.id));
         let victim = aside.with_file_name("victim");
         fs::create_dir_all(&victim).unwrap();
         fs::write(victim.join("data"), "data").unwrap();
@@ -458,9 +458,9 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
                 fs::rename(&exchanged.1, &exchanged.0).unwrap();
             }
         });
-        assert!(matches!(driver.ensure(&wanted, &go), Err(DriverError::Conflict(_))), "{above}");
+        assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))), "{above}");
         assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
-        assert!(aside.join("data").exists() && bench.observed(&wanted) == Observed::Absent);
+        assert!(aside.join("data").exists() && bench.observed(&desired) == Observed::Absent);
     }
 }
 
@@ -469,13 +469,13 @@ fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away()
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (first, broken_off) = (bench.wanted(1), bench.wanted(2));
+    let (first, broken_off) = (bench.desired(1), bench.desired(2));
     driver.ensure(&first, &go).unwrap();
     for above in ["", "store", "store/cscs", "store/cscs/customer"] {
         fs::create_dir(root.path().join(above).join(making::aside(broken_off.id))).unwrap();
     }
     driver.ensure(&broken_off, &go).unwrap();
-    assert!(bench.is_as_wanted(&broken_off));
+    assert!(bench.is_as_desired(&broken_off));
     let all = directories(root.path());
     assert!(!all.iter().any(|name| name.contains(".new-")), "{all:?}");
 }
@@ -486,14 +486,14 @@ fn usage_counts_each_file_once_and_follows_nothing() {
     fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    let top = root.path().join(wanted.place.to_string());
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    let top = root.path().join(desired.place.to_string());
     fs::create_dir(top.join("sub")).unwrap();
     fs::write(top.join("sub/file"), vec![1; 100_000]).unwrap();
     fs::hard_link(top.join("sub/file"), top.join("again")).unwrap();
     symlink(outside.path(), top.join("link")).unwrap();
-    let usage = driver.usage(&[&wanted]).pop().unwrap().unwrap().unwrap();
+    let usage = driver.usage(&[&desired]).pop().unwrap().unwrap().unwrap();
     assert_eq!(usage.inodes.0, 4, "top, sub, file, link: {usage:?}");
     assert!((100_000..1 << 19).contains(&usage.space.0), "{usage:?}");
 }
@@ -507,11 +507,11 @@ fn a_root_that_is_not_mounted_is_no_empty_system() {
         let driver = tree(root.path());
         assert!(driver.ready().is_err());
         // It may be unmounted after it was asked whether it is ready.
-        let wanted = bench(&driver, &|_| {}).wanted(1);
-        for tried in [driver.ensure(&wanted, &go), driver.retire(&wanted, 7, &go), driver.restore(&wanted, &go)] {
+        let desired = bench(&driver, &|_| {}).desired(1);
+        for tried in [driver.ensure(&desired, &go), driver.retire(&desired, 7, &go), driver.restore(&desired, &go)] {
             assert!(tried.unwrap_err().to_string().contains("nothing is mounted"));
         }
-        assert!(driver.observe(&[&wanted]).remove(0).is_err() && driver.trash().is_err());
+        assert!(driver.observe(&[&desired]).remove(0).is_err() && driver.trash().is_err());
         assert_eq!(directories(root.path()), [""; 0]);
     }
     assert!(tree(Path::new("/nonexistent")).ready().is_err());
@@ -522,10 +522,10 @@ fn the_mode_is_set_whole_whatever_the_umask() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
     let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode("store"), mode("store/cscs"), mode(&wanted.place.to_string())), (0o755, 0o775, 0o2770));
+    assert_eq!((mode("store"), mode("store/cscs"), mode(&desired.place.to_string())), (0o755, 0o775, 0o2770));
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let (there, gone) = (bench.wanted(1), bench.wanted(2));
+    let (there, gone) = (bench.desired(1), bench.desired(2));
     driver.ensure(&there, &go).unwrap();
     let trash = root.path().join(".trash");
     for name in [format!("{}.3", gone.id), format!("{}.9", gone.id), format!("{}.11", there.id)] {
@@ -559,24 +559,24 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    let top = root.path().join(wanted.place.to_string());
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    let top = root.path().join(desired.place.to_string());
     let inner = top.join("deeper/inner");
     fs::create_dir_all(&inner).unwrap();
     fs::write(inner.join("data"), "precious").unwrap();
     mark_as_anothers(&inner);
-    let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+    let fault = driver.retire(&desired, 5, &go).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("deeper/inner")), "{fault}");
-    assert!(bench.is_as_wanted(&wanted), "nothing is frozen");
+    assert!(bench.is_as_desired(&desired), "nothing is frozen");
 
     // In the trash all the same, by an earlier version.
     fs::create_dir(root.path().join(".trash")).unwrap();
-    fs::rename(&top, root.path().join(format!(".trash/{}.5", wanted.id))).unwrap();
-    let trashed = Trashed { id: wanted.id, since: 5 };
+    fs::rename(&top, root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
+    let trashed = Trashed { id: desired.id, since: 5 };
     let fault = driver.purge(&trashed, None, &go).unwrap_err();
     assert!(matches!(fault, DriverError::Conflict(_)), "{fault}");
-    let found = root.path().join(format!(".trash/{}.5/deeper/inner", wanted.id));
+    let found = root.path().join(format!(".trash/{}.5/deeper/inner", desired.id));
     assert_eq!(fs::read_to_string(found.join("data")).unwrap(), "precious");
     fs::rename(&found, root.path().join("inner")).unwrap();
     driver.purge(&trashed, None, &go).unwrap();
@@ -588,18 +588,19 @@ fn a_directory_that_cannot_be_opened_may_be_anothers() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    let inner = root.path().join(wanted.place.to_string()).join("deeper/inner");
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    let inner = root.path().join(desired.place.to_string()).join("deeper/inner");
     fs::create_dir_all(&inner).unwrap();
     mark_as_anothers(&inner);
     for opened in 0..2 {
         let _happens = injected::no_handle_is_left_after(opened);
-        let fault = driver.retire(&wanted, 5, &go).unwrap_err();
+        let fault = driver.retire(&desired, 5, &go).unwrap_err();
         assert!(matches!(fault, DriverError::Passing { .. }), "{opened}: {fault}");
-        assert!(bench.is_as_wanted(&wanted), "{opened}: nothing is frozen");
+        assert!(bench.is_as_desired(&desired), "{opened}: nothing is frozen");
     }
-    let within = Wanted { place: Place::parse(&format!("/r/{}/sub", wanted.place), "/r").unwrap(), ..bench.wanted(2) };
+    let within =
+        Desired { place: Place::parse(&format!("/r/{}/sub", desired.place), "/r").unwrap(), ..bench.desired(2) };
     let depth = u32::try_from(within.place.parents().len()).unwrap();
     {
         let _happens = injected::no_handle_is_left_after(depth - 1);
@@ -628,15 +629,15 @@ fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
-    let wanted = bench.wanted(1);
-    driver.ensure(&wanted, &go).unwrap();
-    driver.retire(&wanted, 5, &go).unwrap();
-    let above = root.path().join(wanted.place.parent().unwrap().to_string());
+    let desired = bench.desired(1);
+    driver.ensure(&desired, &go).unwrap();
+    driver.retire(&desired, 5, &go).unwrap();
+    let above = root.path().join(desired.place.parent().unwrap().to_string());
     mark_as_anothers(&above);
-    assert!(matches!(driver.restore(&wanted, &go), Err(DriverError::Conflict(_))));
-    assert!(matches!(bench.observed(&wanted), Observed::Trashed { .. }));
-    fs::create_dir(root.path().join(wanted.place.to_string())).unwrap();
-    let other = Wanted { id: Uuid::from_u128(7), ..wanted };
+    assert!(matches!(driver.restore(&desired, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(bench.observed(&desired), Observed::Trashed { .. }));
+    fs::create_dir(root.path().join(desired.place.to_string())).unwrap();
+    let other = Desired { id: Uuid::from_u128(7), ..desired };
     assert!(matches!(driver.adopt(&other, &go), Err(DriverError::Conflict(_))));
     assert!(matches!(bench.observed(&other), Observed::Obstructed(_)));
 }

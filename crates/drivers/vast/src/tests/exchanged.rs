@@ -9,8 +9,8 @@ use super::*;
 struct Two {
     simulated: Simulated,
     vast: Vast,
-    a: Wanted,
-    b: Wanted,
+    a: Desired,
+    b: Desired,
 }
 
 impl Two {
@@ -19,17 +19,17 @@ impl Two {
         simulated.world().follows = follows;
         let vast = vast(&simulated);
         let bench = bench(&vast, &|_| {});
-        let (a, b) = (bench.wanted(1), Wanted { gid: 30_600, ..bench.wanted(2) });
+        let (a, b) = (bench.desired(1), Desired { gid: 30_600, ..bench.desired(2) });
         let two = Self { simulated, vast, a, b };
-        for wanted in [&two.a, &two.b] {
-            two.vast.ensure(wanted, &go).unwrap();
-            std::fs::write(two.path(wanted).join("data"), wanted.id.to_string()).unwrap();
+        for desired in [&two.a, &two.b] {
+            two.vast.ensure(desired, &go).unwrap();
+            std::fs::write(two.path(desired).join("data"), desired.id.to_string()).unwrap();
         }
         two
     }
 
-    fn path(&self, wanted: &Wanted) -> PathBuf {
-        self.simulated.folder.path().join(wanted.place.to_string())
+    fn path(&self, desired: &Desired) -> PathBuf {
+        self.simulated.folder.path().join(desired.place.to_string())
     }
 
     /// Puts what is at B's place into A's.
@@ -40,10 +40,10 @@ impl Two {
     }
 
     /// Names a resource's quota, as a person would; the name that it had.
-    fn name(&self, wanted: &Wanted, name: &str) -> String {
+    fn name(&self, desired: &Desired, name: &str) -> String {
         let mut world = self.simulated.world();
         let whose = |quota: &&mut crate::simulated::Quota| {
-            quota.fields["name"].as_str().unwrap().starts_with(&wanted.id.to_string())
+            quota.fields["name"].as_str().unwrap().starts_with(&desired.id.to_string())
         };
         let quota = world.quotas.values_mut().find(whose).unwrap();
         std::mem::replace(&mut quota.fields["name"], name.into()).as_str().unwrap().to_owned()
@@ -84,7 +84,7 @@ fn what_is_exchanged_while_it_is_made_as_wanted_is_not_given_away() {
     for follows in [false, true] {
         for at in 0.. {
             let two = Two::new(follows);
-            let changed = Wanted { gid: 30_700, mode: Mode(0o2750), limits: Limits::least(), ..two.a.clone() };
+            let changed = Desired { gid: 30_700, mode: Mode(0o2750), limits: Limits::least(), ..two.a.clone() };
             let reached = with_deed(at, &|| two.exchange(), &|before| two.vast.ensure(&changed, before));
             if !reached {
                 assert_eq!(at, 3, "limits, owner, mode");
@@ -116,7 +116,7 @@ fn exchanged_directories_are_refused_and_nothing_is_changed() {
         // Put right, all is as before.
         std::fs::rename(two.path(a), two.path(b)).unwrap();
         std::fs::rename(two.path(a).with_file_name("moved"), two.path(a)).unwrap();
-        assert!([a, b].iter().all(|it| bench(vast, &|_| {}).is_as_wanted(it)));
+        assert!([a, b].iter().all(|it| bench(vast, &|_| {}).is_as_desired(it)));
     }
 }
 
@@ -133,7 +133,7 @@ fn what_was_copied_in_the_place_of_the_marked_directory_is_not_it() {
     assert!(matches!(two.vast.ensure(a, &go), Err(DriverError::Conflict(_))));
     two.name(a, &right);
     two.vast.ensure(a, &go).unwrap();
-    assert!(bench(&two.vast, &|_| {}).is_as_wanted(a));
+    assert!(bench(&two.vast, &|_| {}).is_as_desired(a));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn what_is_exchanged_while_it_is_retired_is_not_purged() {
             let put = format!(".trash/{}.5", a.id);
             let trashed = Trashed { id: a.id, since: 5 };
             assert_eq!(two.of_b(), [(put, 30_600, 0o2770)], "at effect {at}");
-            let anew = Wanted { id: Uuid::from_u128(77), ..a.clone() };
+            let anew = Desired { id: Uuid::from_u128(77), ..a.clone() };
             for refused in [vast.retire(a, 6, &go), vast.restore(a, &go), vast.purge(&trashed, None, &go)] {
                 assert!(matches!(refused, Err(DriverError::Conflict(_))), "{refused:?}");
             }
@@ -181,7 +181,7 @@ fn a_tree_in_the_trash_that_was_exchanged_is_neither_restored_nor_purged() {
         std::fs::rename(&tree, two.path(&two.b)).unwrap();
         std::fs::rename(tree.with_file_name("moved"), &tree).unwrap();
         vast.restore(a, &go).unwrap();
-        assert!([a, &two.b].iter().all(|it| bench(vast, &|_| {}).is_as_wanted(it)));
+        assert!([a, &two.b].iter().all(|it| bench(vast, &|_| {}).is_as_desired(it)));
     }
 }
 
@@ -190,7 +190,7 @@ fn a_quota_that_does_not_say_for_which_directory_it_is_waits_for_a_person() {
     let two = Two::new(false);
     let Two { simulated, vast, a, b } = &two;
     let bench = bench(vast, &|_| {});
-    let (named, other) = (two.name(a, &a.id.to_string()), Wanted { id: Uuid::from_u128(77), ..a.clone() });
+    let (named, other) = (two.name(a, &a.id.to_string()), Desired { id: Uuid::from_u128(77), ..a.clone() });
     assert!(matches!(observed(vast, a), Observed::Unmarked(_)));
     assert!(matches!(observed(vast, &other), Observed::Obstructed(_)), "it is not another's to adopt");
     let census = simulated.world().census();
@@ -199,7 +199,7 @@ fn a_quota_that_does_not_say_for_which_directory_it_is_waits_for_a_person() {
     }
     assert_eq!(simulated.world().census(), census);
     vast.adopt(a, &go).unwrap();
-    assert!(bench.is_as_wanted(a));
+    assert!(bench.is_as_desired(a));
     assert_eq!(two.name(a, &named), named);
     // In the trash, too.
     vast.retire(b, 5, &go).unwrap();
@@ -227,7 +227,7 @@ fn a_directory_that_is_made_anew_gives_its_number_to_the_quota_that_is_left() {
         };
         let stopped = vast.ensure(a, &killed);
         vast.ensure(a, &go).unwrap();
-        assert!(bench(vast, &|_| {}).is_as_wanted(a), "killed at {at}");
+        assert!(bench(vast, &|_| {}).is_as_desired(a), "killed at {at}");
         assert!(two.name(a, "x").ends_with(&format!(".{}", std::fs::metadata(two.path(a)).unwrap().ino())));
         if stopped.is_ok() {
             assert_eq!(at, 4, "directory, mark, owner, mode");
@@ -243,9 +243,9 @@ fn an_empty_closed_directory_of_another_is_not_taken_for_one_that_was_begun() {
         simulated.world().follows = follows;
         let vast = vast(&simulated);
         let bench = bench(&vast, &|_| {});
-        let (a, b) = (bench.wanted(1), Wanted { gid: 0, mode: Mode(0o700), ..bench.wanted(2) });
+        let (a, b) = (bench.desired(1), Desired { gid: 0, mode: Mode(0o700), ..bench.desired(2) });
         vast.ensure(&b, &go).unwrap();
-        let [to, from] = [&a, &b].map(|wanted| simulated.folder.path().join(wanted.place.to_string()));
+        let [to, from] = [&a, &b].map(|desired| simulated.folder.path().join(desired.place.to_string()));
         std::fs::rename(from, &to).unwrap();
         assert!(matches!(observed(&vast, &a), Observed::Obstructed(_)), "{:?}", observed(&vast, &a));
         assert!(matches!(vast.ensure(&a, &go), Err(DriverError::Conflict(_))));

@@ -14,7 +14,7 @@ use crate::deletion;
 use crate::tree::{Rules, Tree};
 use storage_driver::conformance::Bench;
 use storage_driver::place::Place;
-use storage_driver::{Driver as _, Trashed, Wanted};
+use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
 fn a_kernel_without_quotas_is_not_blamed_on_the_mount() {
@@ -167,13 +167,13 @@ fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
     let root = mounted(variable).join("stolen");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
-    let [thief, owner] = [1, 2].map(|n| Wanted { project: 7020 + n, ..bench.wanted(n) });
-    for wanted in [&thief, &owner] {
-        driver.ensure(wanted, &|_| Ok(())).unwrap();
+    let [thief, owner] = [1, 2].map(|n| Desired { project: 7020 + n, ..bench.desired(n) });
+    for desired in [&thief, &owner] {
+        driver.ensure(desired, &|_| Ok(())).unwrap();
     }
     let directory = File::open(root.join(thief.place.to_string())).unwrap();
     tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project), inherit: true }).unwrap();
-    let limits = |wanted: &Wanted| quotas.read(directory.as_fd(), wanted.project).unwrap().0;
+    let limits = |desired: &Desired| quotas.read(directory.as_fd(), desired.project).unwrap().0;
     assert!(driver.usage(&[&thief]).remove(0).is_err(), "what another uses is not told as its own");
     driver.retire(&thief, 5, &|_| Ok(())).unwrap();
     assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
@@ -186,13 +186,13 @@ fn a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one(variable: 
     let roots = ["one-system", "other-system"].map(|name| mounted(variable).join(name));
     let [(one, quotas), (other, _)] = roots.each_ref().map(|root| tree(root));
     let bench = Bench { driver: &one, ids: IDS, make_unmarked: &|_| {} };
-    let wanted = Wanted { project: 7030, ..bench.wanted(1) };
-    one.ensure(&wanted, &|_| Ok(())).unwrap();
-    let second = Wanted { limits: limits(MIB, 5), id: uuid::Uuid::from_u128(9), ..wanted.clone() };
+    let desired = Desired { project: 7030, ..bench.desired(1) };
+    one.ensure(&desired, &|_| Ok(())).unwrap();
+    let second = Desired { limits: limits(MIB, 5), id: uuid::Uuid::from_u128(9), ..desired.clone() };
     let fault = other.ensure(&second, &|_| Ok(())).unwrap_err();
     assert!(fault.to_string().contains("project ID 7030"), "{fault}");
     let directory = File::open(&roots[0]).unwrap();
-    assert_eq!(quotas.read(directory.as_fd(), 7030).unwrap().0, Some(wanted.limits));
+    assert_eq!(quotas.read(directory.as_fd(), 7030).unwrap().0, Some(desired.limits));
 }
 
 fn adopts_a_tree(variable: &str) {
@@ -265,7 +265,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
     let root = mounted(variable).join("hands-down");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
-    let [there, new] = [1, 2].map(|n| Wanted { project: 7030 + n, ..bench.wanted(n) });
+    let [there, new] = [1, 2].map(|n| Desired { project: 7030 + n, ..bench.desired(n) });
     let go = |_: &str| Ok(());
     driver.ensure(&there, &go).unwrap();
     driver.retire(&there, 4, &go).unwrap();
@@ -281,11 +281,11 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
         };
         let parent = root.join(there.place.parent().unwrap().to_string());
         tagged(&parent);
-        assert!(driver.retire(&there, 5, &go).is_err() && bench.is_as_wanted(&there));
+        assert!(driver.retire(&there, 5, &go).is_err() && bench.is_as_desired(&there));
         remedied(driver.ensure(&new, &go).unwrap_err(), &parent);
         tagged(&root.join(".trash"));
         remedied(driver.retire(&there, 5, &go).unwrap_err(), &root.join(".trash"));
-        assert!(bench.is_as_wanted(&there));
+        assert!(bench.is_as_desired(&there));
         tagged(&root);
         fs::remove_dir(root.join(".trash")).unwrap();
         // The trash is made anew, and does not keep what it inherits.

@@ -263,10 +263,10 @@ mod tests {
 
         #[test]
         fn what_is_set_is_read(soft in 1_u64..1 << 52, more in 0_u64..1 << 52, files in 1_u64.., used in 0_u64..1 << 53) {
-            let wanted = limits([soft, soft + more], [1, files]);
-            let [_, _, _, _, b, _, bb, _, i, _, ii, _] = &setting(1, &wanted, "/m").unwrap()[..] else { panic!() };
+            let desired = limits([soft, soft + more], [1, files]);
+            let [_, _, _, _, b, _, bb, _, i, _, ii, _] = &setting(1, &desired, "/m").unwrap()[..] else { panic!() };
             let said = format!("             /m {used:>7}  {b} {bb}       -       1 {i} {ii}       -\n");
-            prop_assert_eq!(told(&said, "/m"), Ok((Some(wanted), usage(used, 1))));
+            prop_assert_eq!(told(&said, "/m"), Ok((Some(desired), usage(used, 1))));
         }
     }
 }
