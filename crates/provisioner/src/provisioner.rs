@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::document::Document;
 use crate::driver::walked::Walked;
-use crate::driver::{Before, DriverError, Observed};
+use crate::driver::{DriverError, Guard, Observed};
 use crate::drivers;
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
@@ -253,9 +253,9 @@ impl Session<'_> {
         system: &System,
         resource: Uuid,
         path: &str,
-        deed: &(dyn Fn(Before<'_>) -> Result<(), DriverError> + Sync),
+        deed: &(dyn Fn(Guard<'_>) -> Result<(), DriverError> + Sync),
     ) -> Result<(), DriveError> {
-        let done = self.drive_all(system, &[(resource, path)], &|_, before| deed(before))?;
+        let done = self.drive_all(system, &[(resource, path)], &|_, guard| deed(guard))?;
         Ok(done.into_iter().next().unwrap_or(Ok(()))?)
     }
 
@@ -265,7 +265,7 @@ impl Session<'_> {
         &mut self,
         system: &System,
         resources: &[(Uuid, &str)],
-        deed: &(dyn Fn(Uuid, Before<'_>) -> Result<(), DriverError> + Sync),
+        deed: &(dyn Fn(Uuid, Guard<'_>) -> Result<(), DriverError> + Sync),
     ) -> Result<Vec<Result<(), DriverError>>, DriveError> {
         self.ledger.save().map_err(|source| BeginError::State { path: self.provisioner.ledger_path(), source })?;
         self.provisioner.progress.begin("resources", resources.len());
@@ -299,7 +299,7 @@ impl Session<'_> {
         &mut self,
         system: &System,
         resource: Uuid,
-        deed: &(dyn Fn(Before<'_>) -> Result<(), DriverError> + Sync),
+        deed: &(dyn Fn(Guard<'_>) -> Result<(), DriverError> + Sync),
     ) -> Result<(), DriveError> {
         self.begun(system, resource, "")?;
         self.journal.sync()?;

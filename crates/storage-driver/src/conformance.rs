@@ -167,18 +167,18 @@ impl Bench<'_> {
         let (driver, mut at) = (self.driver, 0);
         loop {
             let desired = self.desired(100 + at);
-            let mut whole = killed(at, &|before| driver.ensure(&desired, before));
+            let mut whole = killed(at, &|guard| driver.ensure(&desired, guard));
             driver.ensure(&desired, &go).unwrap();
             assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
-            whole &= killed(at, &|before| driver.retire(&desired, 3_000, before));
+            whole &= killed(at, &|guard| driver.retire(&desired, 3_000, guard));
             driver.retire(&desired, 3_001, &go).unwrap();
             assert!(matches!(self.observed(&desired), Observed::Trashed { .. }), "killed at {at}");
-            whole &= killed(at, &|before| driver.restore(&desired, before));
+            whole &= killed(at, &|guard| driver.restore(&desired, guard));
             driver.restore(&desired, &go).unwrap();
             assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
             driver.retire(&desired, 4_000, &go).unwrap();
             let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
-            whole &= killed(at, &|before| driver.purge(trashed, Some(desired.project), before));
+            whole &= killed(at, &|guard| driver.purge(trashed, Some(desired.project), guard));
             driver.purge(trashed, Some(desired.project), &go).unwrap();
             assert_eq!(self.observed(&desired), Observed::Absent);
             at += 1;
@@ -191,16 +191,16 @@ impl Bench<'_> {
 }
 
 /// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
-fn killed(at: u32, work: &dyn Fn(crate::Before<'_>) -> Result<(), DriverError>) -> bool {
+fn killed(at: u32, work: &dyn Fn(crate::Guard<'_>) -> Result<(), DriverError>) -> bool {
     let effects = AtomicUsize::new(0);
-    let before = |what: &str| {
+    let guard = |what: &str| {
         if effects.fetch_add(1, Ordering::Relaxed) < at as usize {
             Ok(())
         } else {
             Err(DriverError::Stopped(what.into()))
         }
     };
-    match work(&before) {
+    match work(&guard) {
         Ok(()) => true,
         Err(DriverError::Stopped(_)) => false,
         Err(fault) => panic!("{fault:?}"),

@@ -1,7 +1,7 @@
 //! What a storage system can do for a resource, whatever it is made of.
 //!
 //! A driver is level-triggered: [`Driver::ensure`] leads from whatever is there to what is wanted, and can be called
-//! again after having been killed at any of its effects. It tells each effect before it has it, by `before`; when that
+//! again after having been killed at any of its effects. It tells each effect before it has it, by `guard`; when that
 //! fails (the lease is lost, the program is told to stop), it stops there and then.
 
 use std::error::Error;
@@ -247,7 +247,7 @@ pub fn same_for_all<T>(fault: &DriverError, count: usize) -> Vec<Result<T, Drive
 }
 
 /// Is told each effect before it is had; an error stops the driver.
-pub type Before<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
+pub type Guard<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
 
 /// One storage system. Every fault of reading is a [`DriverError`], never an answer: what is not known is not absent.
 pub trait Driver: Debug + Send + Sync {
@@ -290,17 +290,17 @@ pub trait Driver: Debug + Send + Sync {
     }
 
     /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Freezes the directory (nobody enters, nothing grows) and puts it into the trash, under its UUID and `now` (seconds
     /// since 1970). Nothing to do where it is there already.
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError>;
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Brings the directory back from the trash, as wanted.
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Marks the unmarked directory at the place as this resource's.
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError>;
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Claims a tree in the trash for a purge, in one step that cannot happen at the same time as [`Driver::restore`]:
     /// afterwards nothing but [`Driver::purge`] touches it. Only what [`Driver::trash`] named, and only that. Takes no longer
@@ -308,10 +308,10 @@ pub trait Driver: Debug + Send + Sync {
     ///
     /// `project` is the ID that it was given, on systems that have them: its limits are removed. What the tree says of itself
     /// does not count, for its owner can change that to another's.
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError>;
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Deletes a tree in the trash for good, after claiming it. Killed midway, it is taken up by the next call.
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError>;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// What the files of each take; `None` where the directory is not there or not ours. May walk.
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>>;

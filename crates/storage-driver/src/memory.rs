@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, Limits, Usage};
 use crate::place::Place;
-use crate::{Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
+use crate::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 /// Directories in memory, with blocks of 4096 bytes.
 #[derive(Debug, Default)]
@@ -152,18 +152,18 @@ impl Driver for Memory {
         Ok(self.tree().claimed.iter().map(|(id, since)| Trashed { id: *id, since: *since }).collect())
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let there = self.tree().places.get(&desired.place).cloned();
         match there {
             Some(it) if it.mark == Some(desired.id) => {
                 if it.present.limits != Some(desired.limits) {
-                    before("limits")?;
+                    guard("limits")?;
                     self.tree()
                         .places
                         .entry(desired.place.clone())
                         .and_modify(|it| it.present.limits = Some(desired.limits));
                 }
-                before("owner, mode")?;
+                guard("owner, mode")?;
                 self.tree().places.entry(desired.place.clone()).and_modify(|it| {
                     (it.present.uid, it.present.gid, it.present.mode) = (desired.uid, desired.gid, desired.mode);
                     it.present.project = Some(desired.project);
@@ -175,9 +175,9 @@ impl Driver for Memory {
                 if let Some(why) = self.tree().above(desired) {
                     return Err(DriverError::Conflict(why));
                 }
-                before("make aside")?;
+                guard("make aside")?;
                 self.tree().building.insert(desired.id, Directory { mark: None, present: bare() });
-                before("owner, project, limits, mode, mark")?;
+                guard("owner, project, limits, mode, mark")?;
                 let present = Present {
                     uid: desired.uid,
                     gid: desired.gid,
@@ -187,7 +187,7 @@ impl Driver for Memory {
                     ..bare()
                 };
                 self.tree().building.insert(desired.id, Directory { mark: Some(desired.id), present });
-                before("put in place")?;
+                guard("put in place")?;
                 let mut tree = self.tree();
                 if let Some(made) = tree.building.remove(&desired.id) {
                     tree.places.insert(desired.place.clone(), made);
@@ -197,7 +197,7 @@ impl Driver for Memory {
         }
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         let mark = self.tree().places.get(&desired.place).map(|it| it.mark);
         match mark {
             Some(mark) if mark == Some(desired.id) => {}
@@ -207,12 +207,12 @@ impl Driver for Memory {
         if self.tree().has_below(&desired.place) {
             return Err(DriverError::Conflict("a directory in it is another resource's".into()));
         }
-        before("freeze")?;
+        guard("freeze")?;
         self.tree().places.entry(desired.place.clone()).and_modify(|it| {
             it.present.mode = Mode(0);
             it.present.limits = it.present.usage.map(|usage| Limits::frozen_at(usage, BLOCK));
         });
-        before("put into the trash")?;
+        guard("put into the trash")?;
         let mut tree = self.tree();
         if let Some(gone) = tree.places.remove(&desired.place) {
             tree.trash.insert(desired.id, (now, gone));
@@ -220,8 +220,8 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        before("take out of the trash")?;
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        guard("take out of the trash")?;
         let mut tree = self.tree();
         if !tree.trash.contains_key(&desired.id) && tree.claimed.contains_key(&desired.id) {
             return Err(crate::being_purged());
@@ -235,11 +235,11 @@ impl Driver for Memory {
             tree.places.insert(desired.place.clone(), back);
         }
         drop(tree);
-        self.ensure(desired, before)
+        self.ensure(desired, guard)
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        before("mark")?;
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        guard("mark")?;
         match self.tree().places.get_mut(&desired.place) {
             Some(it) if it.mark.is_none() || it.mark == Some(desired.id) => {
                 it.mark = Some(desired.id);
@@ -250,19 +250,19 @@ impl Driver for Memory {
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         let mut tree = self.tree();
         if tree.trash.get(&trashed.id).is_some_and(|(since, _)| *since == trashed.since) {
-            before("claim for the purge")?;
+            guard("claim for the purge")?;
             tree.trash.remove(&trashed.id);
             tree.claimed.insert(trashed.id, trashed.since);
         }
         Ok(())
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.claim(trashed, project, before)?;
-        before("delete")?;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.claim(trashed, project, guard)?;
+        guard("delete")?;
         self.tree().claimed.retain(|id, since| (*id, *since) != (trashed.id, trashed.since));
         Ok(())
     }

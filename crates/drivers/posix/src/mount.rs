@@ -14,7 +14,7 @@ use crate::tree::injected::{self, Moment};
 use crate::tree::renaming::{Renamed, rename};
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, Desired, DriverError};
+use storage_driver::{Desired, DriverError, Guard};
 
 /// What `fstatfs` says of Storage Scale: "GPFS".
 pub const GPFS: i64 = 0x4750_4653;
@@ -84,14 +84,14 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
 }
 
 /// Makes those of the directories above that are missing, each whole at once: a crash leaves none with a wrong mode.
-pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
     let mut above = root.try_clone_to_owned().map_err(|error| DriverError::passing("no handle is left", error))?;
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         let what =
             |error| DriverError::passing(format!("the directory {name} above {} cannot be made", desired.place), error);
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
-                before(&format!("make the directory {name} above {}", desired.place))?;
+                guard(&format!("make the directory {name} above {}", desired.place))?;
                 make(&above, name, desired.id, *mode)?;
                 open(above.as_fd(), name).map_err(what)?
             }
@@ -145,39 +145,39 @@ pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverErr
     rustix::fs::fsync(&above).map_err(what)
 }
 
-/// Gives the directory at a place its owner, group and mode; tells `before` where that changes something.
-pub fn give(root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+/// Gives the directory at a place its owner, group and mode; tells `guard` where that changes something.
+pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
     let (place, owner) = (&desired.place, (desired.uid, desired.gid));
     let (directory, there) = directory(root, place)?;
     if owner != (there.st_uid, there.st_gid) {
-        before(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
+        guard(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         rustix::fs::fchown(&directory, Some(uid), Some(gid))
             .map_err(|error| only_root(format!("{place} cannot be given its owner"), "run as root", error))?;
     }
     // Always after the owner: a change of owner may take bits away.
-    set_mode(root, place, desired.mode, before)
+    set_mode(root, place, desired.mode, guard)
 }
 
 /// Takes the directory at a place away from its owner, who could open it again, and closes it to all.
-pub fn close(root: BorrowedFd<'_>, place: &Place, before: Before<'_>) -> Result<(), DriverError> {
+pub fn close(root: BorrowedFd<'_>, place: &Place, guard: Guard<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     let user = rustix::process::geteuid();
     if there.st_uid != user.as_raw() {
-        before(&format!("take {place} away from its owner"))?;
+        guard(&format!("take {place} away from its owner"))?;
         rustix::fs::fchown(&directory, Some(user), None)
             .map_err(|error| only_root(format!("{place} cannot be taken away from its owner"), "run as root", error))?;
     }
-    set_mode(root, place, Mode(0), before)
+    set_mode(root, place, Mode(0), guard)
 }
 
-/// Gives the directory at a place a mode; tells `before` where that changes something.
-pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, before: Before<'_>) -> Result<(), DriverError> {
+/// Gives the directory at a place a mode; tells `guard` where that changes something.
+pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     if there.st_mode & 0o7777 == mode.0 {
         return Ok(());
     }
-    before(&format!("mode {:o} of {place}", mode.0))?;
+    guard(&format!("mode {:o} of {place}", mode.0))?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
         .map_err(|error| only_root(format!("{place} cannot be given its mode"), "run as root", error))
 }

@@ -19,7 +19,7 @@ use crate::quotas::Quotas;
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Acl, Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
+use storage_driver::{Acl, Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 pub mod acl;
 pub mod handle;
@@ -153,11 +153,11 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Makes the directory aside and puts it in place.
-    fn make(&self, root: &OwnedFd, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         self.not_nested(root, desired)?;
-        let parent = making::parent(root, desired, &|above, path| self.takes(above, path), before)?;
+        let parent = making::parent(root, desired, &|above, path| self.takes(above, path), guard)?;
         let aside = making::aside(desired.id);
-        before(&format!("make {aside} beside {}", desired.place))?;
+        guard(&format!("make {aside} beside {}", desired.place))?;
         let directory = making::begin(&parent, &aside)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
@@ -165,11 +165,11 @@ impl<Q: Quotas> Tree<Q> {
             None => bare(&directory, &aside)?,
         }
         self.still_free(&directory, desired)?;
-        before(&format!("mark, {}", self.whole()))?;
+        guard(&format!("mark, {}", self.whole()))?;
         self.mark.write(&directory, desired.id)?;
         self.set(&directory, desired, true)?;
         sync(&directory)?;
-        before(&format!("put {} in place", desired.place))?;
+        guard(&format!("put {} in place", desired.place))?;
         rename(&directory, [&parent, &parent], [&aside, desired.place.name()])?.or_conflict(desired.place.name())?;
         sync(&parent)
     }
@@ -456,19 +456,19 @@ impl<Q: Quotas> Driver for Tree<Q> {
         trash::changed(&self.root()?, trashed).map(Some)
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
-            self.make(&root, desired, before)
+            self.make(&root, desired, guard)
         } else {
             let directory = self.ours(&root, desired)?;
-            before(&format!("{} of {}", self.whole(), desired.place))?;
+            guard(&format!("{} of {}", self.whole(), desired.place))?;
             self.set(&directory, desired, false)?;
             sync(&directory)
         }
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
             return Ok(());
@@ -477,7 +477,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         // What cannot leave is not to be frozen.
         nesting::below(&directory, &self.mark, (&desired.place.to_string(), desired.id))?;
         self.can_leave(&root, &directory, &desired.place)?;
-        before(&format!("freeze {}", desired.place))?;
+        guard(&format!("freeze {}", desired.place))?;
         let (parent, trash) = (self.above(&root, desired)?, self.trash_for(&root)?);
         if self.rules.change_owner {
             // First: its owner may have it open, and could set any mode by that.
@@ -492,7 +492,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let frozen = Limits::frozen_at(usage, self.quotas.block());
             self.quotas.set(directory.as_fd(), desired.project, &frozen)?;
         }
-        before(&format!("put {} into the trash", desired.place))?;
+        guard(&format!("put {} into the trash", desired.place))?;
         let name = trash::name(&Trashed { id: desired.id, since: now });
         let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
         match renamed.map_err(|fault| self.across(fault))? {
@@ -503,7 +503,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         sync(&parent)
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let trash::Trash { waiting, claimed } = trash::read(&root)?;
         let newest = waiting.into_iter().rfind(|trashed| trashed.id == desired.id);
@@ -524,21 +524,21 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.not_nested(&root, desired)?;
             let takes =
                 |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
-            let parent = making::parent(&root, desired, &takes, before)?;
+            let parent = making::parent(&root, desired, &takes, guard)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
-            before(&format!("bring {} back from the trash", desired.place))?;
+            guard(&format!("bring {} back from the trash", desired.place))?;
             let place = desired.place.name();
             let renamed = rename(&directory, [&trash, &parent], [&name, place]);
             renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
             sync(&parent)?;
             sync(&trash)?;
         }
-        self.ensure(desired, before)
+        self.ensure(desired, guard)
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let directory = open_below(&root, &*desired.place.to_string())
             .map_err(|error| obstructed(&desired.place.to_string(), error))?;
@@ -549,14 +549,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
             }
             None => {
                 self.not_nested(&root, desired)?;
-                before(&format!("mark {} as that of {}", desired.place, desired.id))?;
+                guard(&format!("mark {} as that of {}", desired.place, desired.id))?;
             }
         }
         self.mark.write(&directory, desired.id)?;
         sync(&directory)
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let (name, claimed) = (trash::name(trashed), trash::claimed_name(trashed));
         let (trash, _) = trash::open(&root)?;
@@ -570,16 +570,16 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
         // First, for without the tree nobody would look for them.
         if let Some(project) = project {
-            before(&format!("take the limits of project {project} away"))?;
+            guard(&format!("take the limits of project {project} away"))?;
             self.quotas.clear(root.as_fd(), project)?;
         }
-        before(&format!("rename {name} in the trash to {claimed}"))?;
+        guard(&format!("rename {name} in the trash to {claimed}"))?;
         rename(&directory, [&trash, &trash], [&name, &claimed])?.or_conflict(&claimed)?;
         sync(&trash)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.claim(trashed, project, before)?;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.claim(trashed, project, guard)?;
         let name = trash::claimed_name(trashed);
         let (trash, _) = trash::open(&self.root()?)?;
         let directory = match open_below(&trash, &*name) {
@@ -588,7 +588,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(error) => return Err(obstructed(&name, error)),
         };
         self.is_of(trashed, &directory)?;
-        before(&format!("delete {name} from the trash for good"))?;
+        guard(&format!("delete {name} from the trash for good"))?;
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
         let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {

@@ -1,7 +1,7 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
 use storage_driver::limits::{Limits, Usage};
-use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Trashed};
+use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
 /// Numbers that look like chance (xorshift).
 #[derive(Debug)]
@@ -64,28 +64,28 @@ impl Driver for Again<'_> {
         again(|| self.0.claimed())
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.ensure(desired, before))
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.ensure(desired, guard))
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.retire(desired, now, before))
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.retire(desired, now, guard))
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.restore(desired, before))
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.restore(desired, guard))
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.adopt(desired, before))
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.adopt(desired, guard))
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.claim(trashed, project, before))
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.claim(trashed, project, guard))
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        again(|| self.0.purge(trashed, project, before))
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        again(|| self.0.purge(trashed, project, guard))
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {

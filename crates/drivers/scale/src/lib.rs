@@ -26,7 +26,7 @@ use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Present, Trashed};
+use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 mod calls;
 #[cfg(any(test, feature = "simulated"))]
@@ -226,24 +226,24 @@ impl Scale {
         fileset: &Fileset,
         mark: Mark,
         desired: &Desired,
-        before: Before<'_>,
+        guard: Guard<'_>,
     ) -> Result<String, DriverError> {
         let mut name = fileset.name().to_owned();
         if mark.retired.is_some() {
-            before(&format!("mark the fileset {name} as in use"))?;
+            guard(&format!("mark the fileset {name} as in use"))?;
             self.management.mark(&name, Mark::of(desired.id), &fileset.name_in_use())?;
             name = fileset.name_in_use();
         }
         let inodes = desired.limits.inodes_hard();
         if self.independent && fileset.most_inodes().is_some_and(|most| most < inodes) {
-            before(&format!("room for {} inodes in the fileset {name}", inodes.0))?;
+            guard(&format!("room for {} inodes in the fileset {name}", inodes.0))?;
             self.management.make_room(&name, inodes)?;
         }
         Ok(name)
     }
 
     /// Makes the fileset, or makes the one that is there as wanted; one in the trash only where it is brought back.
-    fn bring(&self, desired: &Desired, restores: bool, before: Before<'_>) -> Result<(), DriverError> {
+    fn bring(&self, desired: &Desired, restores: bool, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let found = self.ours(&survey, desired)?;
@@ -263,21 +263,21 @@ impl Scale {
                 )));
             }
             let held = survey.quota(fileset.name())?.and_then(Quota::limits);
-            (self.use_again(fileset, mark, desired, before)?, held, fileset.junction().is_some())
+            (self.use_again(fileset, mark, desired, guard)?, held, fileset.junction().is_some())
         } else {
             let name = Fileset::name_for(desired.id);
             if mount::look(root.as_fd(), &desired.place.to_string())? != Found::Nothing {
                 return Err(DriverError::Conflict(format!("at {} is something that is no fileset", desired.place)));
             }
-            before(&format!("make the fileset {name}"))?;
+            guard(&format!("make the fileset {name}"))?;
             self.management.make(&name, desired)?;
             (name, None, false)
         };
-        self.limit(&name, held, desired.limits, before)?;
+        self.limit(&name, held, desired.limits, guard)?;
         if !linked {
-            self.link(root.as_fd(), &name, desired, before)?;
+            self.link(root.as_fd(), &name, desired, guard)?;
         }
-        mount::give(root.as_fd(), desired, before)
+        mount::give(root.as_fd(), desired, guard)
     }
 
     /// A directory is where an unlinked fileset of ours belongs: somebody made it, or, and this will pass, the fileset is
@@ -300,24 +300,24 @@ impl Scale {
         Ok(filesets.iter().filter_map(trashed).collect())
     }
 
-    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, before: Before<'_>) -> Result<(), DriverError> {
+    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, guard: Guard<'_>) -> Result<(), DriverError> {
         if held == Some(limits) {
             return Ok(());
         }
-        before(&format!("limits of the fileset {name}: {limits}"))?;
+        guard(&format!("limits of the fileset {name}: {limits}"))?;
         self.management.limit(name, limits)
     }
 
     /// Links the fileset at the place, which must be free.
-    fn link(&self, root: BorrowedFd<'_>, name: &str, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn link(&self, root: BorrowedFd<'_>, name: &str, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         match mount::look(root, &desired.place.to_string())? {
             Found::Nothing => {}
             Found::Directory { .. } => return Err(self.linked_or_taken(name, &desired.place)),
             Found::Other => return Err(DriverError::Conflict(format!("at {} is no directory", desired.place))),
         }
-        mount::make_parents(root, desired, before)?;
+        mount::make_parents(root, desired, guard)?;
         let junction = self.junction(&desired.place);
-        before(&format!("link the fileset {name} at {junction}"))?;
+        guard(&format!("link the fileset {name} at {junction}"))?;
         self.management.link(name, &junction)
     }
 }
@@ -467,11 +467,11 @@ impl Driver for Scale {
         self.in_trash(true)
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        self.bring(desired, false, before)
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.bring(desired, false, guard)
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         let Some((fileset, mark)) = self.ours(&survey, desired)? else { return Ok(()) };
@@ -481,7 +481,7 @@ impl Driver for Scale {
         let name = fileset.name();
         if let Some(junction) = fileset.junction() {
             survey.below(junction, desired)?;
-            mount::close(root.as_fd(), &desired.place, before)?;
+            mount::close(root.as_fd(), &desired.place, guard)?;
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
             let Some(quota) = survey.quota(name)? else {
@@ -489,7 +489,7 @@ impl Driver for Scale {
                     "what the fileset {name} uses is not known: is its quota accounted?"
                 )));
             };
-            self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), before)?;
+            self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), guard)?;
         }
         let retired = Mark { retired: Some(mark.retired.unwrap_or(now)), ..mark };
         let new_name = match self.removal {
@@ -497,17 +497,17 @@ impl Driver for Scale {
             Removal::Unlink => name.to_owned(),
         };
         if mark != retired || new_name != name {
-            before(&format!("mark the fileset {name} as in the trash"))?;
+            guard(&format!("mark the fileset {name} as in the trash"))?;
             self.management.mark(name, retired, &new_name)?;
         }
         if self.removal == Removal::Unlink && fileset.junction().is_some() {
-            before(&format!("unlink the fileset {name}"))?;
+            guard(&format!("unlink the fileset {name}"))?;
             self.management.unlink(name)?;
         }
         Ok(())
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
         if let Some((fileset, mark)) = self.ours(&survey, desired)?
@@ -522,12 +522,12 @@ impl Driver for Scale {
             survey
                 .above(&self.junction(&desired.place), desired)
                 .map_or(Ok(()), |why| Err(DriverError::Conflict(why)))?;
-            self.link(root.as_fd(), fileset.name(), desired, before)?;
+            self.link(root.as_fd(), fileset.name(), desired, guard)?;
         }
-        self.bring(desired, true, before)
+        self.bring(desired, true, guard)
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let survey = self.survey()?;
         let junction = self.junction(&desired.place);
         let Some(there) = survey.at(&junction) else {
@@ -544,26 +544,26 @@ impl Driver for Scale {
             Some(mark) if mark.id == desired.id => Ok(()),
             Some(mark) => Err(DriverError::Conflict(format!("the fileset {} is {}'s", there.name(), mark.id))),
             None => {
-                before(&format!("mark the fileset {}", there.name()))?;
+                guard(&format!("mark the fileset {}", there.name()))?;
                 self.management.mark(there.name(), Mark::of(desired.id), there.name())
             }
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
         let filesets = self.management.filesets()?;
         for fileset in in_trash_as(&filesets, mark) {
             // First: what is claimed is not restored any more.
             self.management.can_be_deleted(fileset, &filesets)?;
-            before(&format!("mark the fileset {} as claimed by the purge", fileset.name()))?;
+            guard(&format!("mark the fileset {} as claimed by the purge", fileset.name()))?;
             self.management.mark(fileset.name(), Mark { claimed: true, ..mark }, fileset.name())?;
         }
         Ok(())
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.claim(trashed, project, before)?;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.claim(trashed, project, guard)?;
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: true };
         let filesets = self.management.filesets()?;
         for fileset in in_trash_as(&filesets, mark) {
@@ -571,10 +571,10 @@ impl Driver for Scale {
             // First: once it is unlinked, its backups expire.
             self.management.can_be_deleted(fileset, &filesets)?;
             if fileset.junction().is_some() {
-                before(&format!("unlink the fileset {name}"))?;
+                guard(&format!("unlink the fileset {name}"))?;
                 self.management.unlink(name)?;
             }
-            before(&format!("delete the fileset {name}"))?;
+            guard(&format!("delete the fileset {name}"))?;
             self.management.delete(name, mark)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use driver_posix::mount::{names, open};
 use driver_posix::tree::handle::only_root;
 use storage_driver::Mode;
 use storage_driver::place::Place;
-use storage_driver::{Before, Desired, DriverError};
+use storage_driver::{Desired, DriverError, Guard};
 
 /// What is found at a place.
 pub(super) enum Found {
@@ -65,25 +65,25 @@ impl Held {
         Ok(self.mode().0 & 0o5077 == 0 && self.is_new()?)
     }
 
-    /// Gives it its owner, group and mode; tells `before` where that changes something.
-    pub(super) fn give(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    /// Gives it its owner, group and mode; tells `guard` where that changes something.
+    pub(super) fn give(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let owner = (desired.uid, desired.gid);
         if owner != self.owner() {
-            before(&format!("owner {}, group {} of {}", owner.0, owner.1, self.place))?;
+            guard(&format!("owner {}, group {} of {}", owner.0, owner.1, self.place))?;
             let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
             rustix::fs::fchown(&self.handle, Some(uid), Some(gid)).map_err(|error| self.cannot("owner", error))?;
         }
         // Always after the owner: a change of owner may take bits away.
-        self.set_mode(desired.mode, before)
+        self.set_mode(desired.mode, guard)
     }
 
-    /// Gives it a mode; tells `before` where that changes something.
-    pub(super) fn set_mode(&self, mode: Mode, before: Before<'_>) -> Result<(), DriverError> {
+    /// Gives it a mode; tells `guard` where that changes something.
+    pub(super) fn set_mode(&self, mode: Mode, guard: Guard<'_>) -> Result<(), DriverError> {
         let there = rustix::fs::fstat(&self.handle).map_err(|error| self.cannot("mode", error))?;
         if there.st_mode & 0o7777 == mode.0 {
             return Ok(());
         }
-        before(&format!("mode {:o} of {}", mode.0, self.place))?;
+        guard(&format!("mode {:o} of {}", mode.0, self.place))?;
         rustix::fs::fchmod(&self.handle, Bits::from_raw_mode(mode.0)).map_err(|error| self.cannot("mode", error))
     }
 

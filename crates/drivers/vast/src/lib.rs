@@ -32,7 +32,7 @@ use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
-use storage_driver::{Before, Desired, Driver, DriverError, Marked, Mode, Observed, Present, Trashed};
+use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Present, Trashed};
 
 mod calls;
 mod held;
@@ -208,7 +208,7 @@ impl Vast {
         root: BorrowedFd<'_>,
         desired: &Desired,
         inode: u64,
-        before: Before<'_>,
+        guard: Guard<'_>,
     ) -> Result<(), DriverError> {
         let path = self.path(&desired.place);
         let left = survey.left_at(&path, desired);
@@ -218,10 +218,10 @@ impl Vast {
             if let Some(id) = old.mark() {
                 survey.prove_trashed(root, id)?;
             }
-            before(&format!("take away the quota {} of {}", old.name, old.path))?;
+            guard(&format!("take away the quota {} of {}", old.name, old.path))?;
             self.management.delete(old.id)?;
         }
-        before(&format!("quota of {path}: {}", desired.limits))?;
+        guard(&format!("quota of {path}: {}", desired.limits))?;
         self.management.make(&path, inode, desired).map_err(|fault| match (fault, &survey.above(&path)[..]) {
             (DriverError::Passing { what, source }, above @ [_, ..]) => DriverError::Passing {
                 what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
@@ -232,19 +232,19 @@ impl Vast {
     }
 
     /// Names the quota after this resource and the directory with this inode.
-    fn mark(&self, quota: &Quota, desired: &Desired, inode: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn mark(&self, quota: &Quota, desired: &Desired, inode: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         if quota.mark() == Some(desired.id) && quota.inode() == Some(inode) {
             return Ok(());
         }
-        before(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
+        guard(&format!("mark the quota {:?} of {}", quota.name, quota.path))?;
         self.management.change(quota.id, &wire::mark(desired.id, inode))
     }
 
-    fn limit(&self, quota: &Quota, limits: Limits, before: Before<'_>) -> Result<(), DriverError> {
+    fn limit(&self, quota: &Quota, limits: Limits, guard: Guard<'_>) -> Result<(), DriverError> {
         if quota.limits() == Some(limits) {
             return Ok(());
         }
-        before(&format!("limits of {}: {limits}", quota.path))?;
+        guard(&format!("limits of {}: {limits}", quota.path))?;
         self.management.change(quota.id, &wire::limits(limits))
     }
 }
@@ -259,9 +259,9 @@ fn named(quotas: &[&Quota]) -> String {
 }
 
 /// Makes the directory with those above, and holds it.
-fn make(survey: &Survey, root: BorrowedFd<'_>, desired: &Desired, before: Before<'_>) -> Result<Held, DriverError> {
-    mount::make_parents(root, desired, before)?;
-    before(&format!("make the directory {}", desired.place))?;
+fn make(survey: &Survey, root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<Held, DriverError> {
+    mount::make_parents(root, desired, guard)?;
+    guard(&format!("make the directory {}", desired.place))?;
     mount::make_private(root, &desired.place)?;
     let held = match held::look(root, &desired.place)? {
         Found::Directory(held) if held.is_new()? => held,
@@ -373,7 +373,7 @@ impl Driver for Vast {
         trash::changed(self.mount.root()?.as_fd(), trashed).map(Some)
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&desired.id) {
@@ -386,24 +386,24 @@ impl Driver for Vast {
             At::Obstructed(why) => Err(DriverError::Conflict(why)),
             At::Unmarked(_, _, quota) => Err(unmarked(desired, quota)),
             At::Ours(held, _, quota) => {
-                self.limit(quota, desired.limits, before)?;
-                held.give(desired, before)
+                self.limit(quota, desired.limits, guard)?;
+                held.give(desired, guard)
             }
             At::Free(begun, quota) => {
-                let held = begun.map_or_else(|| make(&survey, root.as_fd(), desired, before), Ok)?;
+                let held = begun.map_or_else(|| make(&survey, root.as_fd(), desired, guard), Ok)?;
                 match quota {
                     Some(quota) => {
-                        self.mark(quota, desired, held.inode(), before)?;
-                        self.limit(quota, desired.limits, before)?;
+                        self.mark(quota, desired, held.inode(), guard)?;
+                        self.limit(quota, desired.limits, guard)?;
                     }
-                    None => self.set_quota(&survey, root.as_fd(), desired, held.inode(), before)?,
+                    None => self.set_quota(&survey, root.as_fd(), desired, held.inode(), guard)?,
                 }
-                held.give(desired, before)
+                held.give(desired, guard)
             }
         }
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&desired.id) {
@@ -419,16 +419,16 @@ impl Driver for Vast {
         let Some(usage) = present.usage else {
             return Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)));
         };
-        held.set_mode(Mode(0), before)?;
-        self.limit(quota, Limits::frozen_at(usage, 1), before)?;
-        before(&format!("put {} into the trash", desired.place))?;
+        held.set_mode(Mode(0), guard)?;
+        self.limit(quota, Limits::frozen_at(usage, 1), guard)?;
+        guard(&format!("put {} into the trash", desired.place))?;
         trash::put(root.as_fd(), desired, now)?;
         // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.
         let put = Survey { trash: [(desired.id, now)].into(), ..survey };
         put.prove_trashed(root.as_fd(), desired.id)
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if let Some(since) = survey.trash.get(&desired.id) {
@@ -436,35 +436,35 @@ impl Driver for Vast {
             if !matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _)) {
                 return Err(DriverError::Conflict(format!("at {} is something that is not ours", desired.place)));
             }
-            mount::make_parents(root.as_fd(), desired, before)?;
+            mount::make_parents(root.as_fd(), desired, guard)?;
             let inode = trash::inode(root.as_fd(), &Trashed { id: desired.id, since: *since })?;
-            before(&format!("take {} out of the trash", desired.place))?;
+            guard(&format!("take {} out of the trash", desired.place))?;
             trash::take_out(root.as_fd(), desired, *since)?;
             let survey = self.survey(root.as_fd())?;
             if survey.at(&self.path(&desired.place), desired).is_none() {
-                self.set_quota(&survey, root.as_fd(), desired, inode, before)?;
+                self.set_quota(&survey, root.as_fd(), desired, inode, guard)?;
             }
         } else if survey.claimed.contains_key(&desired.id)
             && matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _))
         {
             return Err(storage_driver::being_purged());
         }
-        self.ensure(desired, before)
+        self.ensure(desired, guard)
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         match self.at(&survey, root.as_fd(), desired)? {
             At::Ours(..) => Ok(()),
-            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), desired, held.inode(), before),
-            At::Unmarked(held, _, Some(quota)) => self.mark(quota, desired, held.inode(), before),
+            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), desired, held.inode(), guard),
+            At::Unmarked(held, _, Some(quota)) => self.mark(quota, desired, held.inode(), guard),
             At::Obstructed(why) => Err(DriverError::Conflict(why)),
             At::Free(..) => Err(DriverError::Conflict(format!("at {} is nothing to adopt", desired.place))),
         }
     }
 
-    fn claim(&self, trashed: &Trashed, _: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
+    fn claim(&self, trashed: &Trashed, _: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
@@ -474,17 +474,17 @@ impl Driver for Vast {
         // First, for without the tree nobody would look for it any more.
         if let Some(quota) = survey.of(trashed.id) {
             survey.nothing_nested(&quota.path, trashed.id)?;
-            before(&format!("delete the quota {} of {}", quota.name, quota.path))?;
+            guard(&format!("delete the quota {} of {}", quota.name, quota.path))?;
             self.management.delete(quota.id)?;
         }
-        before(&format!("claim the tree of {} in the trash for the purge", trashed.id))?;
+        guard(&format!("claim the tree of {} in the trash for the purge", trashed.id))?;
         trash::claim(root.as_fd(), trashed)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.claim(trashed, project, before)?;
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.claim(trashed, project, guard)?;
         let root = self.mount.root()?;
-        before(&format!("delete the tree of {}", trashed.id))?;
+        guard(&format!("delete the tree of {}", trashed.id))?;
         trash::delete(root.as_fd(), trashed, &self.walked)
     }
 

@@ -12,7 +12,7 @@ use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
-use crate::driver::{Before, Driver, DriverError, Observed};
+use crate::driver::{Driver, DriverError, Guard, Observed};
 use crate::pass::{self, Survey};
 use crate::plan::{self, Case, Hold};
 use crate::provisioner::{Provisioner, Session};
@@ -156,7 +156,7 @@ fn carry_out<'a>(session: &mut Session<'_>, decision: Decision, cases: &[&'a Cas
         let resources: Vec<_> = ours.iter().map(|case| (case.resource.id, &*case.resource.path)).collect();
         let by_id: BTreeMap<_, _> = ours.iter().map(|case| (case.resource.id, *case)).collect();
         let done =
-            session.drive_all(system, &resources, &|id, before| decision.act(&*system.driver, by_id[&id], before))?;
+            session.drive_all(system, &resources, &|id, guard| decision.act(&*system.driver, by_id[&id], guard))?;
         results.extend(ours.into_iter().zip(done));
     }
     Ok(results)
@@ -223,12 +223,12 @@ impl Decision {
         }
     }
 
-    fn act(self, driver: &dyn Driver, case: &Case, before: Before<'_>) -> Result<(), DriverError> {
+    fn act(self, driver: &dyn Driver, case: &Case, guard: Guard<'_>) -> Result<(), DriverError> {
         let desired = case.desired.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
         match (self, &case.observed) {
-            (Self::Adopt, _) => driver.adopt(desired, before),
-            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(desired, before),
-            (Self::Restore { .. }, _) => driver.ensure(desired, before),
+            (Self::Adopt, _) => driver.adopt(desired, guard),
+            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(desired, guard),
+            (Self::Restore { .. }, _) => driver.ensure(desired, guard),
         }
     }
 }
@@ -284,7 +284,7 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
     let desired = case.desired.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let system = provisioner.systems.iter().find(|system| system.key == case.resource.system);
     let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    let retire = |before: Before<'_>| system.driver.retire(desired, now, before);
+    let retire = |guard: Guard<'_>| system.driver.retire(desired, now, guard);
     progress::during(&provisioner.walked, || session.drive(system, desired.id, &case.resource.path, &retire))?;
     let mut page = Page::new();
     page.line(0, &format!("{} is in the trash now.", case.resource.path));

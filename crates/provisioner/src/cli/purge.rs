@@ -223,9 +223,9 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
             return Err("it is not terminated in Waldur any more".into());
         }
         let project = session.ledger.known(&system.key, trashed.id);
-        let claim = |before: crate::driver::Before<'_>| {
-            system.driver.claim(trashed, project, before)?;
-            before(&format!("delete {}.{} for good", trashed.id, trashed.since))
+        let claim = |guard: crate::driver::Guard<'_>| {
+            system.driver.claim(trashed, project, guard)?;
+            guard(&format!("delete {}.{} for good", trashed.id, trashed.since))
         };
         session.start(system, trashed.id, &claim).map_err(|fault| error_chain(&fault))
     })?;

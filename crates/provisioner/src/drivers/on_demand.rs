@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use storage_driver::limits::{Limits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Before, Desired, Driver, DriverError, Marked, Observed, Trashed};
+use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
 /// Opens a driver.
 pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, DriverError> + Send + Sync>;
@@ -88,28 +88,28 @@ impl Driver for OnDemand {
         self.driver()?.changed(trashed)
     }
 
-    fn ensure(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.ensure(desired, before)
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.ensure(desired, guard)
     }
 
-    fn retire(&self, desired: &Desired, now: u64, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.retire(desired, now, before)
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.retire(desired, now, guard)
     }
 
-    fn restore(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.restore(desired, before)
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.restore(desired, guard)
     }
 
-    fn adopt(&self, desired: &Desired, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.adopt(desired, before)
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.adopt(desired, guard)
     }
 
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.claim(trashed, project, before)
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.claim(trashed, project, guard)
     }
 
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, before: Before<'_>) -> Result<(), DriverError> {
-        self.driver()?.purge(trashed, project, before)
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
+        self.driver()?.purge(trashed, project, guard)
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {

@@ -60,23 +60,23 @@ fn a_passing_fault_never_errs_an_order() {
         fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
             self.0.claimed()
         }
-        fn ensure(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn ensure(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("no space left"))
         }
-        fn retire(&self, _: &Desired, _: u64, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn retire(&self, _: &Desired, _: u64, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn restore(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn restore(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn adopt(&self, _: &Desired, _: crate::driver::Before<'_>) -> Result<(), DriverError> {
+        fn adopt(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
         fn claim(
             &self,
             _: &crate::driver::Trashed,
             _: Option<u32>,
-            _: crate::driver::Before<'_>,
+            _: crate::driver::Guard<'_>,
         ) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
@@ -84,7 +84,7 @@ fn a_passing_fault_never_errs_an_order() {
             &self,
             _: &crate::driver::Trashed,
             _: Option<u32>,
-            _: crate::driver::Before<'_>,
+            _: crate::driver::Guard<'_>,
         ) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }

@@ -137,7 +137,7 @@ impl Pass<'_> {
         let Some(system) = self.systems.iter().find(|system| system.key == task.system) else {
             return Err(Stop::Fault(format!("no system {} is configured", task.system)));
         };
-        let before = |what: &str| {
+        let guard = |what: &str| {
             (self.outside.permitted)(&system.key)?;
             let note = self.journal.write(Some(task.id), Event::Effect { what: what.to_owned() });
             note.map_err(|error| DriverError::Stopped(format!("{what}: {}", error_chain(&error))))
@@ -157,15 +157,15 @@ impl Pass<'_> {
             }
             match step {
                 Step::Ensure(desired) => {
-                    system.driver.ensure(desired, &before).map_err(Stop::fault)?;
+                    system.driver.ensure(desired, &guard).map_err(Stop::fault)?;
                     verify(system, desired)?;
                 }
                 Step::Restore(desired) => {
-                    system.driver.restore(desired, &before).map_err(Stop::fault)?;
+                    system.driver.restore(desired, &guard).map_err(Stop::fault)?;
                     verify(system, desired)?;
                 }
                 Step::Retire(desired) => {
-                    system.driver.retire(desired, self.now, &before).map_err(Stop::fault)?;
+                    system.driver.retire(desired, self.now, &guard).map_err(Stop::fault)?;
                     match observe(system, desired)? {
                         Observed::Trashed { .. } | Observed::Purging { .. } => {}
                         other => {

@@ -10,7 +10,7 @@ use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
-use storage_driver::{Before, Desired, DriverError};
+use storage_driver::{Desired, DriverError, Guard};
 
 /// Under what name a directory is made aside.
 pub(super) fn aside(id: Uuid) -> String {
@@ -25,7 +25,7 @@ pub(super) fn parent(
     root: &OwnedFd,
     desired: &Desired,
     takes: Takes<'_>,
-    before: Before<'_>,
+    guard: Guard<'_>,
 ) -> Result<OwnedFd, DriverError> {
     let mut above = root.try_clone().map_err(|error| DriverError::passing("a handle cannot be copied", error))?;
     let mut path = String::new();
@@ -39,7 +39,7 @@ pub(super) fn parent(
                 directory
             }
             Err(Errno::NOENT) => {
-                before(&format!("make {path}, mode {:o}", mode.0))?;
+                guard(&format!("make {path}, mode {:o}", mode.0))?;
                 make_whole(&above, name, desired.id, *mode)?;
                 open_below(&above, name).map_err(|error| obstructed(&path, error))?
             }

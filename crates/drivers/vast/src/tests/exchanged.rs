@@ -67,15 +67,15 @@ impl Two {
 }
 
 /// `work`, with `deed` done just before its effect number `at`; whether it has that many.
-fn with_deed(at: u32, deed: &(dyn Fn() + Sync), work: &dyn Fn(Before<'_>) -> Result<(), DriverError>) -> bool {
+fn with_deed(at: u32, deed: &(dyn Fn() + Sync), work: &dyn Fn(Guard<'_>) -> Result<(), DriverError>) -> bool {
     let effects = AtomicU32::new(0);
-    let before = |_: &str| {
+    let guard = |_: &str| {
         if effects.fetch_add(1, Ordering::Relaxed) == at {
             deed();
         }
         Ok(())
     };
-    drop(work(&before));
+    drop(work(&guard));
     effects.into_inner() > at
 }
 
@@ -85,7 +85,7 @@ fn what_is_exchanged_while_it_is_made_as_wanted_is_not_given_away() {
         for at in 0.. {
             let two = Two::new(follows);
             let changed = Desired { gid: 30_700, mode: Mode(0o2750), limits: Limits::least(), ..two.a.clone() };
-            let reached = with_deed(at, &|| two.exchange(), &|before| two.vast.ensure(&changed, before));
+            let reached = with_deed(at, &|| two.exchange(), &|guard| two.vast.ensure(&changed, guard));
             if !reached {
                 assert_eq!(at, 3, "limits, owner, mode");
                 break;
@@ -142,7 +142,7 @@ fn what_is_exchanged_while_it_is_retired_is_not_purged() {
         for at in 0.. {
             let two = Two::new(follows);
             let (vast, a) = (&two.vast, &two.a);
-            if !with_deed(at, &|| two.exchange(), &|before| vast.retire(a, 5, before)) {
+            if !with_deed(at, &|| two.exchange(), &|guard| vast.retire(a, 5, guard)) {
                 assert_eq!(at, 3, "mode, limits, rename");
                 break;
             }
