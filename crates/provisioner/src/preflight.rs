@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::document::{Document, Kind, Mode, Order, OrderKind, OrderState, Quotas, Resource, Status};
 use crate::driver::{Desired, Observed};
 use crate::ledger::{Ledger, ProjectIds};
-use crate::limits::{Bytes, Inodes, Limits, NoLimits, Terabyte, round_up};
+use crate::limits::{Bytes, Inodes, NoLimits, QuotaLimits, Terabyte, round_up};
 use crate::pass::System;
 use crate::place::{NoPlace, Place};
 use program::error_chain;
@@ -197,7 +197,7 @@ pub fn judge(
         let (uid, gid) =
             if leaves { (site.owner_uid, resource.gid.unwrap_or(site.lowest_id)) } else { owner(resource, site)? };
         let limits = match limits(resource, site.terabyte) {
-            Err(_) if leaves => Limits::least(),
+            Err(_) if leaves => QuotaLimits::least(),
             limits => limits?,
         };
         let above = std::iter::successors(place.parent(), Place::parent);
@@ -366,7 +366,7 @@ fn asked_mode(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
 
 /// The desired quotas: those of the order in progress, if it changes them. A number that nobody asked for is an obstacle, never
 /// a quota of 0.
-fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
+fn limits(resource: &Resource, terabyte: Terabyte) -> Result<QuotaLimits, Obstacle> {
     if let Some(problem) = &resource.quota_problem {
         let detail = problem.detail.clone();
         return Err(if !(problem.zero_ordered && asks_for_quotas(resource)) {
@@ -386,7 +386,7 @@ fn limits(resource: &Resource, terabyte: Terabyte) -> Result<Limits, Obstacle> {
     let limits = || {
         let [space_soft, space_hard] = quotas.space.map(|value| round_up(value, terabyte.bytes(), "bytes").map(Bytes));
         let [inodes_soft, inodes_hard] = quotas.inodes.map(|value| round_up(value, 1, "inodes").map(Inodes));
-        Limits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
+        QuotaLimits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
     };
     limits().map_err(|error: NoLimits| Obstacle::person(format!("{error}: look at its limits and options in Waldur")))
 }

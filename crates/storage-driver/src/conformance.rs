@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 use crate::Mode;
-use crate::limits::{Bytes, Inodes, Limits};
+use crate::limits::{Bytes, Inodes, QuotaLimits};
 use crate::place::Place;
 use crate::{Desired, Driver, DriverError, Marked, Observed, Trashed};
 
@@ -32,7 +32,8 @@ impl Bench<'_> {
     /// A resource's directory, `n` telling it from others.
     pub fn desired(&self, n: u32) -> Desired {
         let place = Place::parse(&format!("/sys/store/cscs/customer/project-{n}"), "/sys").unwrap();
-        let limits = Limits::new([Bytes(10 * TB), Bytes(11 * TB)], [Inodes(1_000_000), Inodes(1_500_000)]).unwrap();
+        let limits =
+            QuotaLimits::new([Bytes(10 * TB), Bytes(11 * TB)], [Inodes(1_000_000), Inodes(1_500_000)]).unwrap();
         Desired {
             id: Uuid::from_u128(0x1000 + u128::from(n)),
             place,
@@ -118,7 +119,7 @@ impl Bench<'_> {
     fn changes(&self) {
         let mut desired = self.desired(2);
         self.driver.ensure(&desired, &go).unwrap();
-        desired.limits = self.driver.held_as(Limits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+        desired.limits = self.driver.held_as(QuotaLimits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
         desired.mode = Mode(0o750);
         assert!(!self.is_as_desired(&desired));
         self.driver.ensure(&desired, &go).unwrap();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::limits::{Limits, Terabyte, Usage};
+use crate::limits::{QuotaLimits, Terabyte, Usage};
 use crate::place::Place;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -42,7 +42,7 @@ pub struct Desired {
     /// Mode.
     pub mode: Mode,
     /// Quotas, as the system holds them (see [`Driver::held_as`]).
-    pub limits: Limits,
+    pub limits: QuotaLimits,
     /// Project ID, on systems that have them.
     pub project: u32,
 }
@@ -89,7 +89,7 @@ pub struct Present {
     /// Mode.
     pub mode: Mode,
     /// Quotas; `None` where none are set.
-    pub limits: Option<Limits>,
+    pub limits: Option<QuotaLimits>,
     /// Project ID; `None` on systems that have none.
     pub project: Option<u32>,
     /// What is used, where that is known without a walk.
@@ -137,7 +137,7 @@ impl Present {
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum Difference {
     /// Quotas; no old ones where none are set.
-    Quota { old: Option<Limits>, new: Limits },
+    Quota { old: Option<QuotaLimits>, new: QuotaLimits },
     /// Mode.
     Mode { old: Mode, new: Mode },
     /// Owner and group, as `UID:GID`.
@@ -255,7 +255,7 @@ pub trait Driver: Debug + Send + Sync {
     fn ready(&self) -> Result<(), DriverError>;
 
     /// The limits that the system reads back when it is told these: rounded up to its blocks.
-    fn held_as(&self, limits: Limits) -> Limits;
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits;
 
     /// Whether nothing counts under this project ID, and nothing is limited by it; asked only of systems that have project
     /// IDs.

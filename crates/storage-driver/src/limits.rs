@@ -67,7 +67,7 @@ pub struct Usage {
 /// its hard one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Unjudged", into = "Unjudged")]
-pub struct Limits {
+pub struct QuotaLimits {
     space: [Bytes; 2],
     inodes: [Inodes; 2],
 }
@@ -101,7 +101,7 @@ pub enum NoLimits {
     },
 }
 
-impl Limits {
+impl QuotaLimits {
     /// Limits of soft and hard space, soft and hard inodes.
     pub fn new(space: [Bytes; 2], inodes: [Inodes; 2]) -> Result<Self, NoLimits> {
         for (what, [soft, hard]) in [("space", space.map(|n| n.0)), ("inodes", inodes.map(|n| n.0))] {
@@ -183,15 +183,15 @@ fn pair([soft, hard]: [String; 2]) -> String {
 
 /// What of the quotas changes, for people: `space 10 TB → 20 TB, inodes 5 → 6`, soft and hard values as `8 TB/10 TB` where
 /// they differ.
-pub fn change(old: Option<&Limits>, new: &Limits, terabyte: Terabyte) -> String {
-    let space = |limits: &Limits| pair(limits.space.map(|bytes| terabyte.amount(bytes)));
-    let exact = |limits: &Limits| pair(limits.space.map(|bytes| format!("{} bytes", bytes.0)));
-    let inodes = |limits: &Limits| pair(limits.inodes.map(|inodes| inodes.0.to_string()));
+pub fn change(old: Option<&QuotaLimits>, new: &QuotaLimits, terabyte: Terabyte) -> String {
+    let space = |limits: &QuotaLimits| pair(limits.space.map(|bytes| terabyte.amount(bytes)));
+    let exact = |limits: &QuotaLimits| pair(limits.space.map(|bytes| format!("{} bytes", bytes.0)));
+    let inodes = |limits: &QuotaLimits| pair(limits.inodes.map(|inodes| inodes.0.to_string()));
     let Some(old) = old else { return format!("space none → {}, inodes none → {}", space(new), inodes(new)) };
     let mut changes = Vec::new();
     if old.space != new.space {
         // Rounded they may look alike.
-        let show: &dyn Fn(&Limits) -> String = if space(old) == space(new) { &exact } else { &space };
+        let show: &dyn Fn(&QuotaLimits) -> String = if space(old) == space(new) { &exact } else { &space };
         changes.push(format!("space {} → {}", show(old), show(new)));
     }
     if old.inodes != new.inodes {
@@ -200,7 +200,7 @@ pub fn change(old: Option<&Limits>, new: &Limits, terabyte: Terabyte) -> String 
     changes.join(", ")
 }
 
-impl TryFrom<Unjudged> for Limits {
+impl TryFrom<Unjudged> for QuotaLimits {
     type Error = NoLimits;
 
     fn try_from(raw: Unjudged) -> Result<Self, NoLimits> {
@@ -208,14 +208,14 @@ impl TryFrom<Unjudged> for Limits {
     }
 }
 
-impl From<Limits> for Unjudged {
-    fn from(limits: Limits) -> Self {
+impl From<QuotaLimits> for Unjudged {
+    fn from(limits: QuotaLimits) -> Self {
         let ([space_soft, space_hard], [inodes_soft, inodes_hard]) = (limits.space, limits.inodes);
         Self { space_soft, space_hard, inodes_soft, inodes_hard }
     }
 }
 
-impl fmt::Display for Limits {
+impl fmt::Display for QuotaLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [space, inodes] = [self.space.map(|n| n.0), self.inodes.map(|n| n.0)];
         write!(f, "{}/{} bytes, {}/{} inodes", space[0], space[1], inodes[0], inodes[1])
@@ -250,15 +250,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn limits(space: u64, inodes: u64) -> Result<Limits, NoLimits> {
-        Limits::new([Bytes(space); 2], [Inodes(inodes); 2])
+    fn limits(space: u64, inodes: u64) -> Result<QuotaLimits, NoLimits> {
+        QuotaLimits::new([Bytes(space); 2], [Inodes(inodes); 2])
     }
 
     #[test]
     fn zero_is_no_limit_but_a_fault() {
         assert_eq!(limits(0, 1), Err(NoLimits::Zero("space")));
         assert_eq!(limits(1, 0), Err(NoLimits::Zero("inodes")));
-        assert_eq!(Limits::new([Bytes(2), Bytes(1)], [Inodes(1); 2]), Err(NoLimits::SoftAboveHard("space")));
+        assert_eq!(QuotaLimits::new([Bytes(2), Bytes(1)], [Inodes(1); 2]), Err(NoLimits::SoftAboveHard("space")));
     }
 
     #[test]
@@ -286,9 +286,9 @@ mod tests {
     #[test]
     fn a_change_of_quotas_shows_old_and_new_in_the_unit_of_the_system() {
         let tb = Terabyte::Decimal;
-        let of = |space: [u64; 2], inodes: [u64; 2]| Limits::new(space.map(Bytes), inodes.map(Inodes)).unwrap();
+        let of = |space: [u64; 2], inodes: [u64; 2]| QuotaLimits::new(space.map(Bytes), inodes.map(Inodes)).unwrap();
         let [ten, twenty] = [10, 20].map(|n| n * tb.bytes());
-        let change = |old: Limits, new: Limits| super::change(Some(&old), &new, tb);
+        let change = |old: QuotaLimits, new: QuotaLimits| super::change(Some(&old), &new, tb);
         assert_eq!(change(of([ten; 2], [5; 2]), of([twenty; 2], [5; 2])), "space 10 TB → 20 TB");
         assert_eq!(
             change(of([ten, twenty], [5; 2]), of([twenty; 2], [4, 6])),

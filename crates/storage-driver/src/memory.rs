@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use crate::Mode;
-use crate::limits::{Bytes, Inodes, Limits, Usage};
+use crate::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use crate::place::Place;
 use crate::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
@@ -102,7 +102,7 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(BLOCK)
     }
 
@@ -210,7 +210,7 @@ impl Driver for Memory {
         guard("freeze")?;
         self.tree().places.entry(desired.place.clone()).and_modify(|it| {
             it.present.mode = Mode(0);
-            it.present.limits = it.present.usage.map(|usage| Limits::frozen_at(usage, BLOCK));
+            it.present.limits = it.present.usage.map(|usage| QuotaLimits::frozen_at(usage, BLOCK));
         });
         guard("put into the trash")?;
         let mut tree = self.tree();

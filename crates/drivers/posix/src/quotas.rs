@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use storage_driver::DriverError;
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 pub mod ceph;
@@ -29,7 +29,7 @@ pub trait Quotas: Debug + Send + Sync {
     fn block(&self) -> u64;
 
     /// What is read back when these limits are set.
-    fn held_as(&self, limits: &Limits) -> Limits {
+    fn held_as(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(self.block())
     }
 
@@ -63,7 +63,7 @@ pub trait Quotas: Debug + Send + Sync {
     }
 
     /// Whether limits that a project without files shows are the file system's default, and not its own.
-    fn are_default(&self, _root: BorrowedFd<'_>, _limits: &Limits) -> Result<bool, DriverError> {
+    fn are_default(&self, _root: BorrowedFd<'_>, _limits: &QuotaLimits) -> Result<bool, DriverError> {
         Ok(false)
     }
 
@@ -77,10 +77,14 @@ pub trait Quotas: Debug + Send + Sync {
     fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError>;
 
     /// Limits and usage of the directory; `None` for what is not set or not known without a walk.
-    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError>;
+    fn read(
+        &self,
+        directory: BorrowedFd<'_>,
+        project: u32,
+    ) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError>;
 
     /// Sets all four limits.
-    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), DriverError>;
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError>;
 
     /// Takes limits away, when the tree with this project ID has been purged.
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError>;

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::deletion::delete;
 use crate::quotas::Quotas;
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
 use storage_driver::{Acl, Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
@@ -358,7 +358,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.takes(&root, "")
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         self.quotas.held_as(&limits)
     }
 
@@ -489,7 +489,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let present = self.present(&directory, desired)?;
         // Its owner can give it another's project ID, whose limits are not to be touched.
         if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == desired.project)) {
-            let frozen = Limits::frozen_at(usage, self.quotas.block());
+            let frozen = QuotaLimits::frozen_at(usage, self.quotas.block());
             self.quotas.set(directory.as_fd(), desired.project, &frozen)?;
         }
         guard(&format!("put {} into the trash", desired.place))?;

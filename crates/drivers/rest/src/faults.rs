@@ -1,6 +1,6 @@
 //! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
 
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
 /// Numbers that look like chance (xorshift).
@@ -36,7 +36,7 @@ impl Driver for Again<'_> {
         again(|| self.0.ready())
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         self.0.held_as(limits)
     }
 

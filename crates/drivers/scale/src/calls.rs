@@ -12,7 +12,7 @@ use super::Settings;
 use super::wire::{self, Changed, Fileset, Filesystem, Filesystems, Mark, Page, Progress, Quota};
 use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
 use storage_driver::credential::CredentialGuard;
-use storage_driver::limits::{Inodes, Limits};
+use storage_driver::limits::{Inodes, QuotaLimits};
 use storage_driver::{Desired, DriverError};
 
 /// What a 401 means.
@@ -87,7 +87,7 @@ impl Management {
         Ok(())
     }
 
-    pub(super) fn limit(&self, name: &str, limits: Limits) -> Result<(), DriverError> {
+    pub(super) fn limit(&self, name: &str, limits: QuotaLimits) -> Result<(), DriverError> {
         let what = format!("limit the fileset {name} to {limits}");
         let path: &[&str] =
             if self.filesystem()?.has_quotas_per_fileset() { &["filesets", name, "quotas"] } else { &["quotas"] };

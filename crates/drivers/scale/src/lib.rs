@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
@@ -300,7 +300,13 @@ impl Scale {
         Ok(filesets.iter().filter_map(trashed).collect())
     }
 
-    fn limit(&self, name: &str, held: Option<Limits>, limits: Limits, guard: Guard<'_>) -> Result<(), DriverError> {
+    fn limit(
+        &self,
+        name: &str,
+        held: Option<QuotaLimits>,
+        limits: QuotaLimits,
+        guard: Guard<'_>,
+    ) -> Result<(), DriverError> {
         if held == Some(limits) {
             return Ok(());
         }
@@ -400,7 +406,7 @@ impl Driver for Scale {
         self.management.filesystem()?.judge(self.block, &self.root).map_err(DriverError::unclear)
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(self.block)
     }
 
@@ -489,7 +495,7 @@ impl Driver for Scale {
                     "what the fileset {name} uses is not known: is its quota accounted?"
                 )));
             };
-            self.limit(name, quota.limits(), Limits::frozen_at(quota.usage(), self.block), guard)?;
+            self.limit(name, quota.limits(), QuotaLimits::frozen_at(quota.usage(), self.block), guard)?;
         }
         let retired = Mark { retired: Some(mark.retired.unwrap_or(now)), ..mark };
         let new_name = match self.removal {

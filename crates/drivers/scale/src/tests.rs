@@ -108,7 +108,7 @@ fn nobody_is_thrown_out_of_a_fileset() {
     assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
     let Observed::Ours(frozen) = scale.observe(&[&desired]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
-    assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(Limits::frozen_at(used, BLOCK))));
+    assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(QuotaLimits::frozen_at(used, BLOCK))));
     simulated.world().busy = false;
     scale.retire(&desired, 6, &go).unwrap();
     assert_eq!(scale.trash().unwrap(), [Trashed { id: desired.id, since: 5 }], "since it was decided");
@@ -340,7 +340,7 @@ fn growth_makes_room_for_inodes() {
     let scale = scale(&simulated);
     let mut desired = bench(&scale, &|_| {}).desired(1);
     scale.ensure(&desired, &go).unwrap();
-    desired.limits = Limits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
+    desired.limits = QuotaLimits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
     scale.ensure(&desired, &go).unwrap();
     let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
     assert_eq!(fileset.most_inodes(), Some(Inodes(5_000_000)));
@@ -349,7 +349,7 @@ fn growth_makes_room_for_inodes() {
 mod wire {
     use super::super::wire::*;
     use super::*;
-    use storage_driver::limits::Limits;
+    use storage_driver::limits::QuotaLimits;
 
     #[test]
     fn marks_are_read_as_they_are_written_and_nothing_else_is_one() {
@@ -383,7 +383,7 @@ mod wire {
             "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
         });
         let read = |quota: &serde_json::Value| Quota::read(quota).unwrap().1.unwrap();
-        let limits = Limits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
+        let limits = QuotaLimits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
         assert_eq!(read(&quota).limits(), Some(limits));
         assert_eq!(read(&quota).usage(), Usage { space: Bytes(16 << 10), inodes: Inodes(6) });
         let mut unlimited = quota.clone();

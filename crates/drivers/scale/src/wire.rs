@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use driver_rest::{quoted, whole};
 use storage_driver::Desired;
-use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 
 /// A fileset's comment: whose it is, and since when it is in the trash, as `UUID` or `UUID retired=SECONDS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,9 +198,9 @@ impl Quota {
     }
 
     /// `None` where one of them is 0, which means unlimited.
-    pub(super) fn limits(&self) -> Option<Limits> {
+    pub(super) fn limits(&self) -> Option<QuotaLimits> {
         let bytes = |kib: u64| Bytes(kib.saturating_mul(1024));
-        Limits::new(self.block_limits.map(bytes), self.files_limits.map(Inodes)).ok()
+        QuotaLimits::new(self.block_limits.map(bytes), self.files_limits.map(Inodes)).ok()
     }
 
     /// What is used, and what may be.
@@ -362,7 +362,7 @@ pub(super) fn make(name: &str, desired: &Desired, inode_space: &str) -> Value {
 }
 
 /// All four limits. Bare numbers are bytes and inodes.
-pub(super) fn limit(name: &str, limits: Limits) -> Value {
+pub(super) fn limit(name: &str, limits: QuotaLimits) -> Value {
     json!({
         "operationType": "setQuota",
         "quotaType": "FILESET",

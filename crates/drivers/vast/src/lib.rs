@@ -29,7 +29,7 @@ use serde::Deserialize;
 
 use driver_posix::mount::{self, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Present, Trashed};
@@ -240,7 +240,7 @@ impl Vast {
         self.management.change(quota.id, &wire::mark(desired.id, inode))
     }
 
-    fn limit(&self, quota: &Quota, limits: Limits, guard: Guard<'_>) -> Result<(), DriverError> {
+    fn limit(&self, quota: &Quota, limits: QuotaLimits, guard: Guard<'_>) -> Result<(), DriverError> {
         if quota.limits() == Some(limits) {
             return Ok(());
         }
@@ -299,7 +299,7 @@ impl Driver for Vast {
         self.management.quotas().map(drop)
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         limits
     }
 
@@ -420,7 +420,7 @@ impl Driver for Vast {
             return Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)));
         };
         held.set_mode(Mode(0), guard)?;
-        self.limit(quota, Limits::frozen_at(usage, 1), guard)?;
+        self.limit(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
         guard(&format!("put {} into the trash", desired.place))?;
         trash::put(root.as_fd(), desired, now)?;
         // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.

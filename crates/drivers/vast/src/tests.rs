@@ -261,7 +261,8 @@ fn whole_numbers_are_read_however_they_are_written() {
     assert_eq!(quota.usage(), Some(Usage { space: Bytes(12), inodes: Inodes(3) }));
     let whole = json!({"id": 1, "path": "/a", "soft_limit": 5e12, "hard_limit": "6000000000000",
         "soft_limit_inodes": 7.0, "hard_limit_inodes": 8});
-    let limits = Limits::new([Bytes(5_000_000_000_000), Bytes(6_000_000_000_000)], [Inodes(7), Inodes(8)]).unwrap();
+    let limits =
+        QuotaLimits::new([Bytes(5_000_000_000_000), Bytes(6_000_000_000_000)], [Inodes(7), Inodes(8)]).unwrap();
     assert_eq!(Quota::read(&whole).unwrap().limits(), Some(limits));
     for row in [json!({"path": "/a"}), json!({"id": 1}), json!({"id": 1, "path": 7}), json!([1]), json!(null)] {
         assert!(Quota::read(&row).unwrap_err().contains("look at"), "{row}");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use driver_rest::{quoted, whole};
-use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::{Desired, DriverError};
 
 /// A quota object. A limit of `null` or 0 is none.
@@ -110,9 +110,9 @@ impl Quota {
         }
     }
 
-    pub(super) fn limits(&self) -> Option<Limits> {
+    pub(super) fn limits(&self) -> Option<QuotaLimits> {
         let ([soft, hard], [inodes_soft, inodes_hard]) = (self.space, self.inodes);
-        Limits::new([soft?, hard?].map(Bytes), [inodes_soft?, inodes_hard?].map(Inodes)).ok()
+        QuotaLimits::new([soft?, hard?].map(Bytes), [inodes_soft?, inodes_hard?].map(Inodes)).ok()
     }
 
     /// `None` where VAST does not say yet.
@@ -141,7 +141,7 @@ pub(super) struct Refusal {
     pub(super) detail: String,
 }
 
-pub(super) fn limits(limits: Limits) -> Value {
+pub(super) fn limits(limits: QuotaLimits) -> Value {
     json!({
         "soft_limit": limits.space_soft().0,
         "hard_limit": limits.space_hard().0,

@@ -11,7 +11,7 @@ use super::{EXIT_FAILURE, Failure, failure, progress};
 use crate::document::{Resource, Status};
 use crate::driver::{DriverError, Observed};
 use crate::ledger::Ledger;
-use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
+use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
 use crate::pass::{Survey, System};
 use crate::plan::Case;
 use crate::provisioner::Provisioner;
@@ -38,7 +38,7 @@ struct Row<'a> {
     path: &'a str,
     usage: Option<Usage>,
     /// `None` in the trash, where quotas are frozen at what is used.
-    limits: Option<Limits>,
+    limits: Option<QuotaLimits>,
     /// Percent of the hard quotas.
     percent: Option<Percent>,
     /// Since when it is in the trash, in seconds since 1970.
@@ -298,7 +298,7 @@ mod tests {
 
     fn row(path: &str, space: u64, hard: u64) -> Row<'_> {
         let usage = Usage { space: Bytes(space), inodes: Inodes(7) };
-        let limits = Limits::new([Bytes(hard); 2], [Inodes(1000); 2]).unwrap();
+        let limits = QuotaLimits::new([Bytes(hard); 2], [Inodes(1000); 2]).unwrap();
         let percent = Percent { space: percent(space, hard), inodes: percent(7, 1000) };
         Row {
             system: "capstor",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
@@ -48,7 +48,7 @@ impl Driver for OnDemand {
         self.driver()?.ready()
     }
 
-    fn held_as(&self, limits: Limits) -> Limits {
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
         // Of a system that is away nothing is compared.
         self.driver().map_or(limits, |driver| driver.held_as(limits))
     }

@@ -36,7 +36,7 @@ fn a_passing_fault_never_errs_an_order() {
         fn ready(&self) -> Result<(), DriverError> {
             Ok(())
         }
-        fn held_as(&self, limits: crate::limits::Limits) -> crate::limits::Limits {
+        fn held_as(&self, limits: crate::limits::QuotaLimits) -> crate::limits::QuotaLimits {
             self.0.held_as(limits)
         }
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::document::{Kind, Links, Mode, Quotas};
-use crate::limits::{Bytes, Inodes, Limits, Terabyte, Usage};
+use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
 use crate::place::Place;
 
 pub(super) fn resource(n: u128, status: Status) -> Resource {
@@ -38,7 +38,7 @@ fn desired(resource: &Resource) -> Desired {
         uid: 0,
         gid: 30_000,
         mode: resource.mode,
-        limits: Limits::new([Bytes(1 << 40); 2], [Inodes(100); 2]).unwrap(),
+        limits: QuotaLimits::new([Bytes(1 << 40); 2], [Inodes(100); 2]).unwrap(),
         project: 30_000,
     }
 }
@@ -122,7 +122,7 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
     type Look<'a> = &'a dyn Fn(&Desired) -> Observed;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
-    let smaller = Limits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
+    let smaller = QuotaLimits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
     let resized = |desired: &Desired| Observed::Ours(Present { limits: Some(smaller), ..present(desired) });
     let changed = |desired: &Desired| {
         Observed::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(desired) })
@@ -182,7 +182,7 @@ fn drift_is_told_and_healed_only_where_that_is_wanted() {
 #[test]
 fn quotas_do_not_shrink_below_what_is_used() {
     let full = |desired: &Desired| {
-        let limits = Limits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
+        let limits = QuotaLimits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
         Observed::Ours(Present {
             limits,
             usage: Some(Usage { space: Bytes(1 << 45), inodes: Inodes(50) }),

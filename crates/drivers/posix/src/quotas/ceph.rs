@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::Quotas;
 use crate::tree::handle::open_below;
 use storage_driver::DriverError;
-use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 /// Limits: bytes, and files with directories.
@@ -126,7 +126,7 @@ impl Quotas for Ceph {
         1
     }
 
-    fn held_as(&self, limits: &Limits) -> Limits {
+    fn held_as(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.only_hard()
     }
 
@@ -138,16 +138,16 @@ impl Quotas for Ceph {
         Ok(())
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
         // 0 is what newer versions tell of a limit that is not set.
         let limits = self
             .both(directory, LIMITS)?
-            .and_then(|[space, inodes]| Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).ok());
+            .and_then(|[space, inodes]| QuotaLimits::new([Bytes(space); 2], [Inodes(inodes); 2]).ok());
         let used = self.both(directory, USED)?;
         Ok((limits, used.map(|[space, inodes]| Usage { space: Bytes(space), inodes: Inodes(inodes) })))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), DriverError> {
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         for (name, limit) in LIMITS.into_iter().zip([limits.space_hard().0, limits.inodes_hard().0]) {
             let attribute = format!("{}{name}", self.prefix);
             rustix::fs::fsetxattr(directory, attribute.as_str(), limit.to_string().as_bytes(), XattrFlags::empty())
@@ -202,10 +202,10 @@ mod tests {
     fn hard_limits_are_set_and_read_as_both() {
         let folder = tempfile::tempdir().unwrap();
         let directory = File::open(folder.path()).unwrap();
-        let agreed = Limits::new([Bytes(1), Bytes(1_000_001)], [Inodes(1), Inodes(9)]).unwrap();
+        let agreed = QuotaLimits::new([Bytes(1), Bytes(1_000_001)], [Inodes(1), Inodes(9)]).unwrap();
         assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (None, None));
         USER.set(directory.as_fd(), 0, &agreed).unwrap();
-        let held = Limits::new([Bytes(1_000_001); 2], [Inodes(9); 2]).unwrap();
+        let held = QuotaLimits::new([Bytes(1_000_001); 2], [Inodes(9); 2]).unwrap();
         assert_eq!(USER.held_as(&agreed), held);
         put(&directory, "ceph.dir.rbytes", "5");
         put(&directory, "ceph.dir.rentries", "3");

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::Quotas;
 use crate::tree::handle::privileged;
 use storage_driver::DriverError;
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 /// Limits in an extended attribute. For file systems without quotas, where others (or nobody) enforce them.
@@ -46,7 +46,7 @@ impl Quotas for Declared {
         Ok(())
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
+    fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
         let mut text = [0; 512];
         match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             // What cannot be read as limits is none: they are written anew.
@@ -56,7 +56,7 @@ impl Quotas for Declared {
         }
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &Limits) -> Result<(), DriverError> {
+    fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let text =
             serde_json::to_vec(limits).map_err(|error| DriverError::passing("limits cannot be written", error))?;
         rustix::fs::fsetxattr(directory, self.0.as_str(), &text, XattrFlags::empty())

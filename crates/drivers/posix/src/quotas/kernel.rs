@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Quotas, tagging};
 use storage_driver::DriverError;
-use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 /// Project quotas of one mounted file system.
@@ -106,17 +106,21 @@ impl Quotas for Kernel {
         tagging::tag(directory, number(project)?, within)
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
+    fn read(
+        &self,
+        directory: BorrowedFd<'_>,
+        project: u32,
+    ) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
         let found = quota::get(directory, number(project)?)
             .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be read"), error))?;
         let limits = found.limits.all().and_then(|all| {
             let space = [all.space_soft, all.space_hard].map(|n| Bytes(n.get()));
-            Limits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
+            QuotaLimits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
         });
         Ok((limits, Some(Usage { space: Bytes(found.space), inodes: Inodes(found.inodes) })))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), DriverError> {
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let n = |n: u64| n.try_into().map_err(|_| DriverError::unclear("a limit is 0, which means unlimited"));
         let all = project_quota::Limits {
             space_soft: n(limits.space_soft().0)?,

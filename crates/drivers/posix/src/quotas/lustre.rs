@@ -19,7 +19,7 @@ use super::kernel::number;
 use super::{Quotas, tagging};
 use crate::command::{Failed, Program, run};
 use storage_driver::DriverError;
-use storage_driver::limits::{Limits, Usage};
+use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 mod words;
@@ -85,7 +85,7 @@ impl Lustre {
         Ok(default)
     }
 
-    fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Usage), DriverError> {
+    fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<QuotaLimits>, Usage), DriverError> {
         let what = format!("the quota of project {project} cannot be read");
         let said = self.call(directory, &words::asking(project, &self.mount), &what)?;
         words::told(&said, &self.mount).map_err(|error| DriverError::passing(what, error))
@@ -126,7 +126,7 @@ impl Quotas for Lustre {
     }
 
     /// From Lustre 2.16 on, `lfs` shows the default limits for a project that has none of its own, and does not say so.
-    fn are_default(&self, root: BorrowedFd<'_>, limits: &Limits) -> Result<bool, DriverError> {
+    fn are_default(&self, root: BorrowedFd<'_>, limits: &QuotaLimits) -> Result<bool, DriverError> {
         Ok(self.default(root)?.limits() == Some(*limits))
     }
 
@@ -166,12 +166,16 @@ impl Quotas for Lustre {
         tagging::tag(directory, number(project)?, within)
     }
 
-    fn read(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<Limits>, Option<Usage>), DriverError> {
+    fn read(
+        &self,
+        directory: BorrowedFd<'_>,
+        project: u32,
+    ) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
         let (limits, usage) = self.quota(directory, number(project)?.get())?;
         Ok((limits, Some(usage)))
     }
 
-    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &Limits) -> Result<(), DriverError> {
+    fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let what = format!("the quota of project {project} cannot be set");
         let arguments = words::setting(number(project)?.get(), limits, &self.mount)
             .map_err(|error| DriverError::passing(what.clone(), error))?;

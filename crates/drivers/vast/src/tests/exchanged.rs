@@ -84,7 +84,7 @@ fn what_is_exchanged_while_it_is_made_as_wanted_is_not_given_away() {
     for follows in [false, true] {
         for at in 0.. {
             let two = Two::new(follows);
-            let changed = Desired { gid: 30_700, mode: Mode(0o2750), limits: Limits::least(), ..two.a.clone() };
+            let changed = Desired { gid: 30_700, mode: Mode(0o2750), limits: QuotaLimits::least(), ..two.a.clone() };
             let reached = with_deed(at, &|| two.exchange(), &|guard| two.vast.ensure(&changed, guard));
             if !reached {
                 assert_eq!(at, 3, "limits, owner, mode");

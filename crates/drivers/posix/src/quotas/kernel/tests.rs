@@ -45,8 +45,8 @@ fn folder(variable: &str, name: &str) -> (PathBuf, Kernel) {
     (path, quotas)
 }
 
-fn limits(space: u64, inodes: u64) -> Limits {
-    Limits::new([Bytes(space); 2], [Inodes(inodes); 2]).unwrap()
+fn limits(space: u64, inodes: u64) -> QuotaLimits {
+    QuotaLimits::new([Bytes(space); 2], [Inodes(inodes); 2]).unwrap()
 }
 
 fn used(quotas: &Kernel, directory: &File, project: u32) -> Usage {

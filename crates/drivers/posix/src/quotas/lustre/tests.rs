@@ -15,8 +15,8 @@ use storage_driver::place::Place;
 
 const RULES: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
 
-fn limits() -> Limits {
-    Limits::new([Bytes(10 << 20), Bytes(11 << 20)], [Inodes(100), Inodes(110)]).unwrap()
+fn limits() -> QuotaLimits {
+    QuotaLimits::new([Bytes(10 << 20), Bytes(11 << 20)], [Inodes(100), Inodes(110)]).unwrap()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_unused_project_that_shows_the_default_quota_is_free_and_check_names_the_de
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
     let (folder, lustre) = lustre(mount.path(), &[("default-quota", "1000 2000 100 200")]);
-    let shown = Limits::new([Bytes(1000 << 10), Bytes(2000 << 10)], [Inodes(100), Inodes(200)]).unwrap();
+    let shown = QuotaLimits::new([Bytes(1000 << 10), Bytes(2000 << 10)], [Inodes(100), Inodes(200)]).unwrap();
     assert_eq!(lustre.read(root.as_fd(), 7).unwrap().0, Some(shown));
     let driver = Tree::new(mount.path().to_owned(), lustre, RULES);
     assert!(driver.is_free(7).unwrap());

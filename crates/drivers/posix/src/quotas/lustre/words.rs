@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use storage_driver::limits::{Bytes, Inodes, Limits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 
 /// What `lfs` counts space in, in bytes, where a number has no suffix.
 pub(super) const BLOCK: u64 = 1024;
@@ -36,7 +36,7 @@ pub(super) fn asking_metadata_server(path: &str) -> Vec<String> {
 }
 
 /// Sets all four limits as bare numbers: suffixes mean powers of 1024, for inodes too.
-pub(super) fn setting(project: u32, limits: &Limits, mount: &str) -> Result<Vec<String>, Unclear> {
+pub(super) fn setting(project: u32, limits: &QuotaLimits, mount: &str) -> Result<Vec<String>, Unclear> {
     let [soft, hard] = [limits.space_soft().0, limits.space_hard().0];
     if let Some(uneven) = [soft, hard].into_iter().find(|bytes| !bytes.is_multiple_of(BLOCK)) {
         return Err(Unclear::Uneven(uneven));
@@ -59,7 +59,7 @@ fn four(project: u32, limits: [u64; 4], mount: &str) -> Vec<String> {
 }
 
 /// Limits and usage as told; no limits unless all four are set for this very project.
-pub(super) fn told(said: &str, mount: &str) -> Result<(Option<Limits>, Usage), Unclear> {
+pub(super) fn told(said: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usage), Unclear> {
     let unknown = || unknown(said);
     let (row, rest) = row(said, mount)?;
     let mut default = false;
@@ -89,7 +89,7 @@ pub(super) fn told(said: &str, mount: &str) -> Result<(Option<Limits>, Usage), U
         return Ok((None, usage));
     }
     // What nobody could agree on (a soft limit above its hard one) is not what was agreed: it is set anew.
-    let limits = Limits::new([bytes(soft)?, bytes(hard)?], [Inodes(files_soft), Inodes(files_hard)]);
+    let limits = QuotaLimits::new([bytes(soft)?, bytes(hard)?], [Inodes(files_soft), Inodes(files_hard)]);
     Ok((limits.ok(), usage))
 }
 
@@ -114,10 +114,10 @@ pub(super) struct Default(pub(super) [u64; 4]);
 
 impl Default {
     /// The limits that a project without limits of its own shows from Lustre 2.16 on; `None` where one of them is not set.
-    pub(super) fn limits(self) -> Option<Limits> {
+    pub(super) fn limits(self) -> Option<QuotaLimits> {
         let [soft, hard, inodes_soft, inodes_hard] = self.0;
         let space = [soft, hard].map(|kib| Bytes(kib.saturating_mul(BLOCK)));
-        Limits::new(space, [inodes_soft, inodes_hard].map(Inodes)).ok()
+        QuotaLimits::new(space, [inodes_soft, inodes_hard].map(Inodes)).ok()
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn limits(space: [u64; 2], inodes: [u64; 2]) -> Limits {
-        Limits::new(space.map(|kib| Bytes(kib * BLOCK)), inodes.map(Inodes)).unwrap()
+    fn limits(space: [u64; 2], inodes: [u64; 2]) -> QuotaLimits {
+        QuotaLimits::new(space.map(|kib| Bytes(kib * BLOCK)), inodes.map(Inodes)).unwrap()
     }
 
     fn usage(kib: u64, inodes: u64) -> Usage {
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(arguments.join(" "), "setquota -p 5001 -b 1000 -B 2000 -i 7 -I 9 /mnt/lustre");
         assert_eq!(clearing(5001, "/m").join(" "), "setquota -p 5001 -b 0 -B 0 -i 0 -I 0 /m");
         assert_eq!(asking(5001, "/m").join(" "), "quota -q -p 5001 /m");
-        let uneven = Limits::new([Bytes(1024), Bytes(1025)], [Inodes(1); 2]).unwrap();
+        let uneven = QuotaLimits::new([Bytes(1024), Bytes(1025)], [Inodes(1); 2]).unwrap();
         assert_eq!(setting(1, &uneven, "/m"), Err(Unclear::Uneven(1025)));
     }
 
