@@ -296,7 +296,7 @@ fn only(settings: &mut Settings, names: &[String]) -> Result<(), Failure> {
         let text = format!("--system {name}: the settings have no such system, but {}", known.join(", "));
         return Err(Failure { code: EXIT_USAGE, text });
     }
-    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|desired| desired.to_lowercase() == name);
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted.to_lowercase() == name);
     settings.systems.retain(|system| is_wanted(&system.name));
     Ok(())
 }

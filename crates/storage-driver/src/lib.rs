@@ -104,6 +104,7 @@ pub struct Acl {
     /// As they are.
     pub found: String,
     /// As the system's settings have them, which no document knows.
+    #[serde(rename = "wanted")]
     pub desired: String,
 }
 

@@ -63,7 +63,7 @@ pub(super) fn restore(provisioner: &Provisioner, chosen: &Chosen, make: bool) ->
 
 fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
     // A user who names a resource has decided; all of a kind are shown first.
-    let mut observed = None::<BTreeSet<Uuid>>;
+    let mut seen = None::<BTreeSet<Uuid>>;
     if chosen.resources.is_empty() && !chosen.yes {
         // Nobody is kept waiting while a person reads.
         let (survey, notes) = provisioner.look(false)?;
@@ -78,12 +78,12 @@ fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Res
         if !cases.is_empty() && !confirmed(&format!("{} all of these?", decision.name())) {
             return Err(failure(format!("nothing was done: give --yes to {} all of them", decision.name())));
         }
-        observed = Some(cases.iter().map(|case| case.resource.id).collect());
+        seen = Some(cases.iter().map(|case| case.resource.id).collect());
     }
     let mut session = begin(provisioner, decision.name())?;
     let survey = session.look()?;
     let (mut cases, already) = choose(provisioner, &survey, decision, chosen)?;
-    cases.retain(|case| observed.as_ref().is_none_or(|observed| observed.contains(&case.resource.id)));
+    cases.retain(|case| seen.as_ref().is_none_or(|seen| seen.contains(&case.resource.id)));
     let results = progress::of_tasks(provisioner, || carry_out(&mut session, decision, &cases))?;
     let mut page = Page::new();
     for (case, why) in already {
