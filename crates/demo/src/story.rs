@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use program::Clock;
 use provisioner::document::Status;
 use provisioner::driver::Seen;
-use provisioner::journal::{self, Event};
+use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
 use provisioner::settings::SCHEMA;
 use serde_json::json;
@@ -126,7 +126,7 @@ fn pass(site: &Provisioner) -> anyhow::Result<()> {
     for (id, before) in before {
         for (_, event) in journal::story(&site.journal_path(), id)?.into_iter().skip(before) {
             match event {
-                Event::Begun { why, path, .. } => print("provisioner", &format!("{path}: {why}")),
+                Event::Begun(Begun { why, path, .. }) => print("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => print("", &what),
                 Event::Callback { call, outcome, .. } if outcome != "sent" => print("", &format!("{call}: {outcome}")),
                 Event::Callback { .. } | Event::Ended | Event::Heartbeat | Event::Continues { .. } => {}

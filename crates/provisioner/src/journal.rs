@@ -1,11 +1,13 @@
-//! The journal: what was begun, with what came of it; the audit log in one.
+//! The journal: what was begun and what came of it. It is also the audit log.
 //!
-//! Lines of JSON, each with the hash of the line before it, so that a line that was changed or taken out shows. What is
-//! begun is synced to the disk before its first effect. A line cut off by a crash is dropped at the next start: what it
-//! would have said was not synced, so nothing was done for it.
+//! It has one JSON object a line; the lines are numbered from 1. The lines about the beginning of work are synced to
+//! the disk before the first side effect. A last line without a line break was cut off by a crash; the next start drops
+//! it.
 //!
-//! A journal that has grown large is put aside as `journal-LAST`, named by its last line, and goes on in a new file, whose
-//! first line has the hash of that last one and whatever must be known of the past.
+//! At the next start after it has grown large, the journal is moved aside as `journal-LAST`, named after the number of
+//! its last line. The new file starts with a line that carries over what must be remembered.
+//!
+//! Lines of earlier versions also have the hash of the line before them (`prev`), which is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
+use program::Clock;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -24,87 +26,78 @@ use uuid::Uuid;
 
 use crate::document::OrderKind;
 use crate::plan::{LastOrder, Mass, Step};
-use program::Clock;
 
+mod elapsed;
 mod past;
-mod witness;
 
+pub use elapsed::{Elapsed, elapsed};
 pub use past::Past;
-use past::Unasked;
-pub use witness::{Witness, witness};
+use past::Unconfirmed;
 
-/// From how many bytes on a journal is put aside at the next start: it is proved whole with each pass.
+/// Size in bytes above which the journal is moved aside at the next start: every pass reads it completely.
 const LARGE: u64 = 8 << 20;
 
-/// How old the last line may become before a heartbeat is written.
+/// Age of the last line after which a heartbeat is written.
 const HEARTBEAT: Duration = Duration::from_hours(24);
 
-/// What a line says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Work on a resource begins.
-    Begun {
-        /// Its system.
-        system: String,
-        /// Its path.
-        path: String,
-        /// Fencing token of the system's lease.
-        token: u64,
-        /// On whose command: `run`, or which command by which user.
-        by: String,
-        /// Its order.
-        order: Option<Uuid>,
-        /// What that order does.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        kind: Option<OrderKind>,
-        /// What will be done.
-        steps: Vec<String>,
-        /// Why.
-        why: String,
-        /// What it is of which many need a person's yes; `None` where it has that, or needs none.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        unasked: Option<Mass>,
-    },
-    /// The first line of a file that goes on from another one.
+    Begun(Begun),
+    /// The first line of a file that continues another one.
     Continues {
         /// The name of that file.
         after: String,
-        /// Resources on which work was begun there and not brought to its end.
+        /// Resources with work that was begun there and has not ended.
         begun: BTreeSet<Uuid>,
-        /// What was begun there lately without a person's yes.
-        lately: Vec<Unasked>,
-        /// The newest order of each resource, where something was done for it lately.
+        /// What was begun there lately without confirmation.
+        lately: Vec<Unconfirmed>,
+        /// The newest order of each resource that had work lately.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         orders: BTreeMap<Uuid, LastOrder>,
     },
-    /// An effect is about to be had.
-    Effect {
-        /// Which.
-        what: String,
-    },
-    /// Waldur is told something.
+    /// A side effect follows.
+    Effect { what: String },
+    /// A call to Waldur.
     Callback {
-        /// Which call.
         call: String,
-        /// What came of it.
+        /// `sent`, and in a second line `accepted` or why it was not.
         outcome: String,
-        /// Whether Waldur refuses it for good; the outcome says why.
+        /// Whether Waldur refuses the call until something changes there.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refused: bool,
-        /// Whether it was certainly not carried out: the credentials do not allow it, or there is no such order.
+        /// Whether the call certainly had no effect: the credentials do not allow it, or there is no such order.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         denied: bool,
     },
-    /// The provisioner runs. Written where nothing else was for a day, so that the journal shows how time passed.
+    /// The provisioner is running. Written if there was no other line for a day, so that the journal shows how much
+    /// time has passed.
     Heartbeat,
-    /// Work on a resource came to its end.
+    /// Work on a resource is complete.
     Ended,
-    /// Work on a resource was broken off; the next pass takes it up.
-    Failed {
-        /// Why.
-        fault: String,
-    },
+    /// Work on a resource failed; the next pass continues it.
+    Failed { fault: String },
+}
+
+/// The work that begins on a resource.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    pub system: String,
+    pub path: String,
+    /// Fencing token of the system's lease.
+    pub token: u64,
+    /// `run`, or the command and its user.
+    pub by: String,
+    /// The order that it is done for.
+    pub order: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<OrderKind>,
+    pub steps: Vec<String>,
+    pub why: String,
+    /// The kind of work of which many need confirmation; `None` if it was confirmed or needs none.
+    #[serde(rename = "unasked", default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Mass>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,43 +108,28 @@ struct Line {
     resource: Option<Uuid>,
     #[serde(flatten)]
     event: Event,
-    /// Hash of the line before, as hexadecimal digits of SHA-256; of nothing for the first.
-    prev: String,
 }
 
-/// Why the journal cannot be used.
 #[derive(Debug, Error)]
 pub enum JournalError {
-    /// The disk.
     #[error("the journal {path} cannot be {verb}")]
-    Io {
-        /// Its file.
-        path: PathBuf,
-        /// What was tried.
-        verb: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Somebody changed it, or the disk did.
+    Io { path: PathBuf, verb: &'static str, source: io::Error },
     #[error(
-        "the journal {path} is broken at line {line}: {what}. It, or the line before, was changed after it was written: keep \
-         it for the audit, move it aside with all `journal-…` beside it, and start with a new one; the next pass finds what \
-         is to be done from the storage itself"
+        "the journal {path} is broken at line {line}: {what}. Keep it for the audit: move it aside together with all `journal-…` files next \
+         to it. A new journal is created, and the next pass determines from the storage what is to be done"
     )]
     Broken {
-        /// Its file.
         path: PathBuf,
-        /// From 1.
+        /// Counted in this file, from 1.
         line: u64,
-        /// What does not fit.
         what: &'static str,
     },
-    /// Told to stop by a test that breaks off at each line.
+    /// Only in tests that simulate a crash after each line.
     #[error("the journal is closed")]
     Closed,
 }
 
-/// An open journal, at its end.
+/// A journal that is open for appending.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -162,91 +140,86 @@ pub struct Journal {
 #[derive(Debug)]
 struct Tail {
     file: File,
-    seq: u64,
-    prev: String,
-    /// Time of the last line; empty where there is none.
-    time: String,
-    past: Past,
-    /// Bytes of the whole lines.
-    length: u64,
-    /// Lines left before the journal closes, for tests of crashes.
+    contents: Contents,
+    /// Number of lines until the journal closes, for tests of crashes.
     left: Option<u64>,
 }
 
+/// What the complete lines of a file say together.
+#[derive(Debug)]
+struct Contents {
+    /// Number of the first line; 1 if the file is empty.
+    first: u64,
+    /// Number of the last line.
+    last: u64,
+    /// Time of the last line; empty if there is none.
+    time: String,
+    past: Past,
+    /// Length in bytes.
+    length: u64,
+}
+
 impl Journal {
-    /// Opens the journal in this file, or begins it; proves its chain on the way. A large one is put aside.
+    /// Opens or creates the journal. A large one is moved aside.
     pub fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
-        Self::opened(path, clock, LARGE)
+        Self::open_with_limit(path, clock, LARGE)
     }
 
-    fn opened(path: &Path, clock: &Clock, large: u64) -> Result<Self, JournalError> {
-        let failed = |verb| move |source| JournalError::Io { path: path.to_owned(), verb, source };
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed("opened"))?;
-        let mut chain = chain(path, &file)?;
-        file.set_len(chain.length).map_err(failed("written"))?;
-        if chain.length > large {
-            chain = put_aside(path, &file, chain, clock).map_err(failed("put aside"))?;
-            file = OpenOptions::new().read(true).append(true).open(path).map_err(failed("opened"))?;
+    fn open_with_limit(path: &Path, clock: &Clock, large: u64) -> Result<Self, JournalError> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let mut file = options.open(path).map_err(failed(path, "opened"))?;
+        let mut contents = Contents::read(path, &file)?;
+        file.set_len(contents.length).map_err(failed(path, "written"))?;
+        if contents.length > large {
+            contents = move_aside(path, &file, contents, clock).map_err(failed(path, "moved aside"))?;
+            file = options.open(path).map_err(failed(path, "opened"))?;
         }
-        file.seek(io::SeekFrom::End(0)).map_err(failed("read"))?;
-        let Chain { seq, hash: prev, time, past, length, .. } = chain;
-        let tail = Mutex::new(Tail { file, seq, prev, time, past, length, left: None });
-        Ok(Self { path: path.to_owned(), clock: clock.clone(), tail })
+        file.seek(io::SeekFrom::End(0)).map_err(failed(path, "read"))?;
+        Ok(Self { path: path.to_owned(), clock: clock.clone(), tail: Mutex::new(Tail { file, contents, left: None }) })
     }
 
-    /// Proves the chain of the journal in this file and in those before it, as far back as they are there. Gives the numbers
-    /// of the first and the last line. Changes nothing.
-    pub fn prove(path: &Path) -> Result<(u64, u64), JournalError> {
-        let (mut first, mut before) = (None, None::<Chain>);
+    /// Reads all files of the journal without changing them. Returns the numbers of the first and the last line.
+    pub fn check(path: &Path) -> Result<(u64, u64), JournalError> {
+        let mut lines = None::<(u64, u64)>;
         for path in files(path)? {
-            let file = File::open(&path);
-            let file = file.map_err(|source| JournalError::Io { path: path.clone(), verb: "read", source })?;
-            let chain = chain(&path, &file)?;
-            let follows = |before: &Chain| (before.seq + 1, &before.hash) == (chain.first, &chain.prev);
-            if !before.as_ref().is_none_or(follows) {
-                let what = "it does not follow the file before it";
-                return Err(JournalError::Broken { path, line: chain.first, what });
+            let Contents { first, last, .. } =
+                Contents::read(&path, &File::open(&path).map_err(failed(&path, "read"))?)?;
+            if lines.is_some_and(|(_, before)| before + 1 != first) {
+                let what = "its number does not follow the last one of the file before it";
+                return Err(JournalError::Broken { path, line: 1, what });
             }
-            first.get_or_insert(chain.first);
-            before = Some(chain);
+            lines = Some((lines.map_or(first, |(first, _)| first), last));
         }
-        Ok((first.unwrap_or_default(), before.map_or(0, |chain| chain.seq)))
+        Ok(lines.unwrap_or_default())
     }
 
-    /// Closes the journal after so many more lines, as a crash would: every line after that fails.
+    /// Simulates a crash: after this number of lines, every write fails.
     #[cfg(test)]
     pub(crate) fn closes_after(&self, lines: u64) {
         self.tail().left = Some(lines);
     }
 
-    /// Writes a line. It may be lost with the machine, not with the program, until [`Journal::sync`].
+    /// Appends a line. Until [`Journal::sync`] it survives a crash of the program, but not of the machine.
     pub fn write(&self, resource: Option<Uuid>, event: Event) -> Result<(), JournalError> {
         let mut tail = self.tail();
         if let Some(left) = &mut tail.left {
             *left = left.checked_sub(1).ok_or(JournalError::Closed)?;
         }
-        let time = OffsetDateTime::from(self.clock.now()).format(&Rfc3339).unwrap_or_default();
-        let line = Line { seq: tail.seq + 1, time, resource, event, prev: tail.prev.clone() };
-        let failed = |source| JournalError::Io { path: self.path.clone(), verb: "written", source };
-        let text = written(&line).map_err(failed)?;
+        let line = Line { seq: tail.contents.last + 1, time: timestamp(&self.clock), resource, event };
+        let text = line.text().map_err(failed(&self.path, "written"))?;
         if let Err(error) = tail.file.write_all(&text) {
-            // Half a line would break the chain for whoever writes next.
-            let length = tail.length;
-            tail.file.set_len(length).map_err(failed)?;
-            return Err(failed(error));
+            // The next line must not follow half a line.
+            tail.file.set_len(tail.contents.length).map_err(failed(&self.path, "written"))?;
+            return Err(failed(&self.path, "written")(error));
         }
-        tail.length += text.len() as u64;
-        tail.seq = line.seq;
-        tail.prev = hash(&text);
-        tail.past.note(&line.time, line.resource, &line.event);
-        tail.time = line.time;
+        tail.contents.take(line, text.len());
         Ok(())
     }
 
-    /// Writes a heartbeat where the last line is more than a day away from now. A journal that was just begun gets none.
+    /// Writes a heartbeat if the last line is more than a day older or newer than now. A new journal gets none.
     pub fn beat(&self) -> Result<(), JournalError> {
-        let last = OffsetDateTime::parse(&self.tail().time, &Rfc3339).ok();
+        let last = OffsetDateTime::parse(&self.tail().contents.time, &Rfc3339).ok();
         let now = OffsetDateTime::from(self.clock.now());
         if last.is_some_and(|last| (now - last).unsigned_abs() >= HEARTBEAT) {
             self.write(None, Event::Heartbeat)?;
@@ -254,22 +227,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes all lines so far last.
+    /// Makes all lines durable.
     pub fn sync(&self) -> Result<(), JournalError> {
-        let failed = |source| JournalError::Io { path: self.path.clone(), verb: "synced", source };
-        self.tail().file.sync_data().map_err(failed)
+        self.tail().file.sync_data().map_err(failed(&self.path, "synced"))
     }
 
-    /// What is to be known of the past now.
     pub fn past(&self) -> Past {
-        let mut past = self.tail().past.clone();
+        let mut past = self.tail().contents.past.clone();
         past.forget(self.clock.now());
         past
-    }
-
-    /// Number of the last line.
-    pub fn lines(&self) -> u64 {
-        self.tail().seq
     }
 
     fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
@@ -277,112 +243,97 @@ impl Journal {
     }
 }
 
-/// What the whole lines of a journal say together.
-struct Chain {
-    /// Number of the first line; 1 where there is none yet.
-    first: u64,
-    /// What the first line says of the line before it.
-    prev: String,
-    /// Number of the last line.
-    seq: u64,
-    /// Hash of the last line.
-    hash: String,
-    /// Time of the last line; empty where there is none.
-    time: String,
-    past: Past,
-    /// Bytes of the whole lines.
-    length: u64,
-}
+impl Contents {
+    /// Reads one file. Fails at a line that cannot be parsed, or whose number does not follow.
+    fn read(path: &Path, file: &File) -> Result<Self, JournalError> {
+        let mut contents = Self { first: 1, last: 0, time: String::new(), past: Past::default(), length: 0 };
+        let (mut reader, mut text) = (BufReader::new(file), Vec::new());
+        for number in 1.. {
+            text.clear();
+            reader.read_until(b'\n', &mut text).map_err(failed(path, "read"))?;
+            if text.last() != Some(&b'\n') {
+                break;
+            }
+            let broken = |what| JournalError::Broken { path: path.to_owned(), line: number, what };
+            let line: Line = serde_json::from_slice(&text).map_err(|_| broken("it is not a line of a journal"))?;
+            if number == 1 && matches!(line.event, Event::Continues { .. }) {
+                (contents.first, contents.last) = (line.seq, line.seq.saturating_sub(1));
+            }
+            if line.seq != contents.last + 1 {
+                return Err(broken("its number (`seq`) does not follow that of the line before it"));
+            }
+            contents.take(line, text.len());
+        }
+        Ok(contents)
+    }
 
-/// Proves that each line follows the one before. A last line without an end was cut off by a crash: it does not count.
-fn chain(path: &Path, file: &File) -> Result<Chain, JournalError> {
-    let mut chain = Chain {
-        first: 1,
-        prev: hash(b""),
-        seq: 0,
-        hash: hash(b""),
-        time: String::new(),
-        past: Past::default(),
-        length: 0,
-    };
-    let mut reader = BufReader::new(file);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        let read = reader.read_until(b'\n', &mut text);
-        read.map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?;
-        if text.last() != Some(&b'\n') {
-            return Ok(chain);
-        }
-        let broken = |line, what| JournalError::Broken { path: path.to_owned(), line, what };
-        let line: Line =
-            serde_json::from_slice(&text).map_err(|_| broken(chain.seq + 1, "it is no line of a journal"))?;
-        if chain.length == 0 && matches!(line.event, Event::Continues { .. }) {
-            let (before, prev) = (line.seq.saturating_sub(1), line.prev.clone());
-            chain = Chain { first: line.seq, prev: prev.clone(), seq: before, hash: prev, ..chain };
-        }
-        if line.seq != chain.seq + 1 {
-            return Err(broken(chain.seq + 1, "lines are missing before it"));
-        }
-        if line.prev != chain.hash {
-            return Err(broken(chain.seq + 1, "it does not follow the line before it"));
-        }
-        chain.past.note(&line.time, line.resource, &line.event);
-        let length = chain.length + text.len() as u64;
-        chain = Chain { seq: line.seq, hash: hash(&text), time: line.time, length, ..chain };
+    fn take(&mut self, line: Line, length: usize) {
+        self.past.note(&line.time, line.resource, &line.event);
+        (self.last, self.time) = (line.seq, line.time);
+        self.length += length as u64;
     }
 }
 
-/// Puts a journal aside under the number of its last line and begins a new one, which goes on from there. A crash leaves the
-/// old one in place, or the new one: never none.
-fn put_aside(path: &Path, file: &File, chain: Chain, clock: &Clock) -> io::Result<Chain> {
-    let Chain { seq, hash: prev, mut past, .. } = chain;
-    past.forget(clock.now());
+impl Line {
+    fn text(&self) -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
+
+fn failed(path: &Path, verb: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { path: path.to_owned(), verb, source }
+}
+
+fn timestamp(clock: &Clock) -> String {
+    OffsetDateTime::from(clock.now()).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Moves a journal aside and creates its continuation. At any time of a crash there is a journal: the old one or the
+/// new one.
+fn move_aside(path: &Path, file: &File, mut contents: Contents, clock: &Clock) -> io::Result<Contents> {
     file.sync_data()?;
-    let aside = path.with_file_name(format!("{}-{seq:012}", name_of(path)));
+    let aside = path.with_file_name(format!("{}-{:012}", name_of(path), contents.last));
     match fs::hard_link(path, &aside) {
-        // From a start that broke off here.
+        // A start that was killed after the link made it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let identity = |file: fs::Metadata| (file.dev(), file.ino());
             if identity(fs::metadata(&aside)?) != identity(file.metadata()?) {
-                return Err(io::Error::new(error.kind(), format!("another {} is there already", aside.display())));
+                return Err(io::Error::new(error.kind(), format!("there is another {} already", aside.display())));
             }
         }
         linked => linked?,
     }
-    let time = OffsetDateTime::from(clock.now()).format(&Rfc3339).unwrap_or_default();
-    let event = Event::Continues {
-        after: name_of(&aside),
-        begun: past.begun.clone(),
-        lately: past.unasked().to_vec(),
-        orders: past.orders().clone(),
-    };
-    let line = Line { seq: seq + 1, time: time.clone(), resource: None, event, prev: prev.clone() };
-    let text = written(&line)?;
+    contents.past.forget(clock.now());
+    let event = contents.past.carried_over(name_of(&aside));
+    let line = Line { seq: contents.last + 1, time: timestamp(clock), resource: None, event };
+    let text = line.text()?;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut begun = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    begun.write_all(&text)?;
-    begun.sync_all()?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-    Ok(Chain { first: seq + 1, prev, seq: seq + 1, hash: hash(&text), time, past, length: text.len() as u64 })
+    (contents.first, contents.length) = (line.seq, 0);
+    contents.take(line, text.len());
+    Ok(contents)
 }
 
-/// The files of the journal at this path, those that were put aside first, in the order of their lines.
+/// The files of the journal at this path in the order of their lines.
 fn files(path: &Path) -> Result<Vec<PathBuf>, JournalError> {
-    let unreadable = |source| JournalError::Io { path: path.to_owned(), verb: "read", source };
     let (directory, prefix) = (path.parent().unwrap_or(Path::new("/")), name_of(path) + "-");
     let is_ours = |name: &str| name.strip_prefix(&prefix).is_some_and(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+    for entry in fs::read_dir(directory).map_err(failed(path, "read"))? {
+        let entry = entry.map_err(failed(path, "read"))?;
         files.extend(entry.file_name().to_str().is_some_and(is_ours).then(|| entry.path()));
     }
-    // By their numbers, which have leading zeros.
+    // By number: they have leading zeros.
     files.sort();
     files.push(path.to_owned());
     Ok(files)
@@ -392,50 +343,42 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What is to be known of the past, for those who may only read; nothing where there is no journal yet.
+/// What must be remembered, read without write access. Empty if there is no journal yet.
 pub fn past(path: &Path, clock: &Clock) -> Result<Past, JournalError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Past::default()),
-        opened => opened.map_err(|source| JournalError::Io { path: path.to_owned(), verb: "read", source })?,
+        opened => opened.map_err(failed(path, "read"))?,
     };
-    let mut past = chain(path, &file)?.past;
+    let mut past = Contents::read(path, &file)?.past;
     past.forget(clock.now());
     Ok(past)
 }
 
-/// The lines about one resource, for people: time and what happened. Does not prove the chain.
+/// The lines about one resource: time and event. Ignores lines that cannot be parsed.
 pub fn story(path: &Path, resource: Uuid) -> Result<Vec<(String, Event)>, JournalError> {
     let mut story = Vec::new();
-    for path in files(path)? {
-        let unreadable = |source| JournalError::Io { path: path.clone(), verb: "read", source };
-        for text in BufReader::new(File::open(&path).map_err(unreadable)?).split(b'\n') {
-            if let Ok(line) = serde_json::from_slice::<Line>(&text.map_err(unreadable)?)
-                && line.resource == Some(resource)
-            {
-                story.push((line.time, line.event));
-            }
-        }
-    }
+    for_each_line(path, |line| story.extend((line.resource == Some(resource)).then_some((line.time, line.event))))?;
     Ok(story)
 }
 
-/// A line as it stands in the file.
-fn written(line: &Line) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    Ok(text)
+/// Reads all files of the journal. Ignores lines that cannot be parsed.
+fn for_each_line(path: &Path, mut each: impl FnMut(Line)) -> Result<(), JournalError> {
+    for path in files(path)? {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(failed(&path, "read"))?,
+        };
+        for text in BufReader::new(file).split(b'\n') {
+            if let Ok(line) = serde_json::from_slice(&text.map_err(failed(&path, "read"))?) {
+                each(line);
+            }
+        }
+    }
+    Ok(())
 }
 
-/// SHA-256 in hexadecimal digits, as `sha256sum` says it.
-fn hash(text: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    let digest = digest::digest(&digest::SHA256, text);
-    digest.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// A step as the journal names it.
-pub fn name(step: &Step) -> String {
+/// The text for a step in [`Begun::steps`].
+pub fn step_text(step: &Step) -> String {
     match step {
         Step::Reject(reason) | Step::Erred(reason) => format!("{}: {reason}", step.name()),
         Step::Ensure(desired) => {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Desired, Driver, DriverError, Observed};
-use crate::journal::{self, Event, Journal, JournalError, Past};
+use crate::journal::{self, Begun, Event, Journal, JournalError, Past};
 use crate::ledger::Ledger;
 use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
 use crate::preflight::{self, Site};
@@ -151,7 +151,7 @@ pub fn survey(
             ledger,
         );
         for ((resource, desired), observed) in resources.into_iter().zip(judged).zip(observed) {
-            let unfinished = past.begun.contains(&resource.id);
+            let unfinished = past.unfinished.contains(&resource.id);
             let last_order = past.last_order(resource.id).cloned();
             cases.insert(resource.id, Case { resource: resource.clone(), desired, observed, unfinished, last_order });
         }
@@ -219,12 +219,13 @@ pub fn carry_out(
     let resources = document.resources.iter();
     let kinds: BTreeMap<_, _> = resources.filter_map(|it| Some((it.id, it.order.as_ref()?.kind))).collect();
     for task in &plan.tasks {
-        let steps = task.steps.iter().map(journal::name).collect();
+        let steps = task.steps.iter().map(journal::step_text).collect();
         let Task { system, path, order, why, .. } = task.clone();
         let kind = kinds.get(&task.id).copied();
         let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
-        let unasked = task.mass().filter(|_| !outside.confirmed);
-        journal.write(Some(task.id), Event::Begun { system, path, token, by, order, kind, steps, why, unasked })?;
+        let unconfirmed = task.mass().filter(|_| !outside.confirmed);
+        let begun = Begun { system, path, token, by, order, kind, steps, why, unconfirmed };
+        journal.write(Some(task.id), Event::Begun(begun))?;
     }
     // One sync for all: none of them has had an effect yet.
     journal.sync()?;

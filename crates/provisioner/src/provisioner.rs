@@ -16,7 +16,7 @@ use crate::driver::walked::Walked;
 use crate::driver::{DriverError, Guard, Observed};
 use crate::drivers;
 use crate::drivers::on_demand::OnDemand;
-use crate::journal::{self, Event, Journal, JournalError, Past};
+use crate::journal::{self, Begun, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System};
@@ -321,8 +321,7 @@ impl Session<'_> {
         let token = self.leases.tokens.get(&system.key).copied().unwrap_or_default();
         let (by, why) = (self.by.clone(), "a person's decision".to_owned());
         let (system, path) = (system.key.clone(), path.to_owned());
-        let (order, kind, steps, unasked) = (None, None, Vec::new(), None);
-        self.journal.write(Some(resource), Event::Begun { system, path, token, by, order, kind, steps, why, unasked })
+        self.journal.write(Some(resource), Event::Begun(Begun { system, path, token, by, why, ..Begun::default() }))
     }
 
     /// Writes an effect before it happens, if the lease is still held.

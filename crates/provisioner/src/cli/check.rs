@@ -244,10 +244,10 @@ fn state(site: &Provisioner) -> Result<String, String> {
     probe(directory)?;
     let path = site.journal_path();
     let (first, last) =
-        if path.exists() { Journal::prove(&path).map_err(|error| error_chain(&error))? } else { (1, 0) };
+        if path.exists() { Journal::check(&path).map_err(|error| error_chain(&error))? } else { (1, 0) };
     Ledger::open(&site.ledger_path()).map_err(|error| error_chain(&error))?;
-    let from = if first > 1 { format!(", from line {first} on: what came before is not there") } else { String::new() };
-    Ok(format!("writable and synced, a journal of {last} lines without a break{from}"))
+    let from = if first > 1 { format!(", without those before line {first}") } else { String::new() };
+    Ok(format!("writable and synced, a journal of {last} lines{from}"))
 }
 
 /// Writes a file into the state directory, syncs it and removes it, as the journal needs it. Only this shows a file system

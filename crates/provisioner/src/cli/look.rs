@@ -9,7 +9,7 @@ use super::out::{self, Page};
 use super::{Failure, failure, orphans, plans};
 use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Observed};
-use crate::journal::{self, Event};
+use crate::journal::{self, Begun, Event};
 use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::plan::{Case, Step};
@@ -218,8 +218,8 @@ fn acl(acl: &Acl) -> String {
 
 fn event_text(event: &Event) -> String {
     match event {
-        Event::Begun { steps, why, by, .. } if steps.is_empty() => format!("begun by {by} ({why})"),
-        Event::Begun { steps, why, by, .. } => format!("begun by {by} ({why}): {}", steps.join("; ")),
+        Event::Begun(Begun { steps, why, by, .. }) if steps.is_empty() => format!("begun by {by} ({why})"),
+        Event::Begun(Begun { steps, why, by, .. }) => format!("begun by {by} ({why}): {}", steps.join("; ")),
         Event::Effect { what } => what.clone(),
         Event::Callback { call, outcome, refused: true, .. } => format!("Waldur refuses {call}: {outcome}"),
         Event::Callback { call, outcome, .. } => format!("{call}: {outcome}"),

@@ -12,7 +12,7 @@ use super::apply::begin;
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::{Document, Resource, Status};
 use crate::driver::{DriverError, Trashed};
-use crate::journal::{self, Event, Witness};
+use crate::journal::{self, Elapsed, Event};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, side_by_side};
@@ -138,7 +138,7 @@ fn due<'a>(
     document: &Document,
     now: u64,
 ) -> Result<(Vec<Due<'a>>, Vec<Refused<'a>>), Failure> {
-    let witness = journal::witness(&provisioner.journal_path())?;
+    let elapsed = journal::elapsed(&provisioner.journal_path())?;
     let (mut due, mut refused) = (Vec::new(), Vec::new());
     for system in &provisioner.systems {
         system.driver.ready()?;
@@ -156,7 +156,7 @@ fn due<'a>(
         let trash = system.driver.trash()?.into_iter().filter(old);
         for trashed in trash.filter(|trashed| is_terminated(document, trashed.id)) {
             let changed = system.driver.changed(&trashed)?;
-            match doubt(&trashed, changed, &witness, now, provisioner.settings.purge) {
+            match doubt(&trashed, changed, &elapsed, now, provisioner.settings.purge) {
                 None => due.push(Due { system, trashed, unfinished: false }),
                 Some(reason) => {
                     let Trashed { id: resource, since } = trashed;
@@ -182,10 +182,10 @@ fn retention(rules: Purge) -> u64 {
 /// Why it is doubtful that a tree was in the trash for as long as its name says. The name was made with the clock of that
 /// day and is compared with the clock of today: each may be wrong. So the time of the directory itself and the journal must
 /// agree with them, to a day.
-fn doubt(trashed: &Trashed, changed: Option<u64>, witness: &Witness, now: u64, rules: Purge) -> Option<String> {
+fn doubt(trashed: &Trashed, changed: Option<u64>, elapsed: &Elapsed, now: u64, rules: Purge) -> Option<String> {
     let named = out::date(trashed.since);
     let least = retention(rules).saturating_sub(DAY);
-    if let Some(last) = witness.last().filter(|last| *last > now + DAY) {
+    if let Some(last) = elapsed.last().filter(|last| *last > now + DAY) {
         return Some(format!(
             "the clock shows {}, and the journal was last written on {}: set the clock right",
             out::date(now),
@@ -200,13 +200,13 @@ fn doubt(trashed: &Trashed, changed: Option<u64>, witness: &Witness, now: u64, r
             rules.retention_days
         ));
     }
-    let quiet = witness.quiet(trashed.id, now);
-    (quiet < least).then(|| {
+    let since = elapsed.since_change(trashed.id, now);
+    (since < least).then(|| {
         format!(
             "by its name it has been in the trash since {named}, but the journal shows only {} days of work since then: the \
              clock is or was wrong, or no provisioner ran (more than two days between two lines count as two). It is due \
              when the journal shows {} days",
-            quiet / DAY,
+            since / DAY,
             rules.retention_days
         )
     })
@@ -295,7 +295,7 @@ impl TreeLock {
 mod tests {
     use super::*;
     use crate::document::{Offering, OrderKind, OrderState};
-    use crate::journal::{Journal, witness};
+    use crate::journal::{Journal, elapsed};
     use program::Clock;
 
     const NOW: u64 = 1_790_000_000;
@@ -324,10 +324,10 @@ mod tests {
             let journal = Journal::open(&path, &clock).unwrap();
             if day == 0 { journal.write(Some(id), Event::Ended).unwrap() } else { journal.beat().unwrap() }
         }
-        let witness = witness(&path).unwrap();
+        let elapsed = elapsed(&path).unwrap();
         let rules = Purge { enabled: true, retention_days: 90, at_most: 1, rate: 1 };
         let doubt =
-            |since, changed, now| doubt(&Trashed { id, since }, changed, &witness, now, rules).unwrap_or_default();
+            |since, changed, now| doubt(&Trashed { id, since }, changed, &elapsed, now, rules).unwrap_or_default();
         assert_eq!(doubt(retired, Some(retired), NOW), "");
         assert_eq!(doubt(retired, None, NOW), "");
         // Retired when the clock was 26 years back, on a file system whose own clock was right.
@@ -339,8 +339,8 @@ mod tests {
         let early =
             Journal::open(&path, &Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))).unwrap();
         early.write(Some(other.id), Event::Ended).unwrap();
-        let witness = journal::witness(&path).unwrap();
-        let why = super::doubt(&other, Some(other.since), &witness, NOW + 100 * DAY, rules).unwrap();
+        let elapsed = journal::elapsed(&path).unwrap();
+        let why = super::doubt(&other, Some(other.since), &elapsed, NOW + 100 * DAY, rules).unwrap();
         assert!(why.contains("shows only 2 days"), "{why}");
     }
 }

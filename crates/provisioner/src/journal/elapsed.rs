@@ -1,38 +1,37 @@
-//! How much time has passed, as far as the journal bears witness to it: a clock that was wrong for a while proves nothing.
+//! How much time has passed according to the journal. A clock that was wrong for a while is not enough to prove that
+//! time has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{Event, JournalError, Line, files};
+use super::{Event, JournalError, Line, for_each_line};
 
-/// How many seconds between two lines count at most: [`super::HEARTBEAT`] twice. What is longer is a clock that was set, or
-/// a time in which no provisioner ran.
+/// The most seconds that count between two lines: twice [`super::HEARTBEAT`]. A longer gap means that the clock was
+/// set, or that no provisioner was running.
 const LONGEST: i64 = 2 * 86_400;
 
-/// The time between the lines of a journal, in seconds.
+/// Sums of the time between the lines of a journal, in seconds.
 #[derive(Debug, Default)]
-pub struct Witness {
+pub struct Elapsed {
     /// From the first line to the last.
     total: u64,
-    /// From the first line to the last about each resource.
+    /// From the first line to the last one about each resource.
     until: BTreeMap<Uuid, u64>,
     /// Time of the last line, in seconds since 1970.
     last: Option<i64>,
-    /// Resources about which the last lines are those of a purge.
+    /// Resources whose last lines are those of a purge.
     purged: BTreeSet<Uuid>,
 }
 
-impl Witness {
-    /// For how many seconds nothing was done to a resource, as far as the journal shows that; `now` in seconds since 1970.
-    pub fn quiet(&self, resource: Uuid, now: u64) -> u64 {
+impl Elapsed {
+    /// How many seconds ago a resource was last changed; `now` in seconds since 1970.
+    pub fn since_change(&self, resource: Uuid, now: u64) -> u64 {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let since_last = self.last.map_or(0, |last| passed(last, now));
+        let since_last = self.last.map_or(0, |last| counted(last, now));
         self.total + since_last - self.until.get(&resource).copied().unwrap_or_default()
     }
 
@@ -44,13 +43,13 @@ impl Witness {
     fn take(&mut self, line: &Line) {
         if let Ok(time) = OffsetDateTime::parse(&line.time, &Rfc3339) {
             let time = time.unix_timestamp();
-            self.total += self.last.map_or(0, |last| passed(last, time));
+            self.total += self.last.map_or(0, |last| counted(last, time));
             self.last = Some(time);
         }
         let Some(resource) = line.resource else { return };
         // A purge that was refused or failed does not restart the time in the trash.
-        if let Event::Begun { by, .. } = &line.event {
-            if by.starts_with("purge ") {
+        if let Event::Begun(begun) = &line.event {
+            if begun.by.starts_with("purge ") {
                 self.purged.insert(resource);
             } else {
                 self.purged.remove(&resource);
@@ -62,27 +61,16 @@ impl Witness {
     }
 }
 
-/// The seconds from one time to another that count.
-fn passed(from: i64, to: i64) -> u64 {
+/// The seconds between two times that count.
+fn counted(from: i64, to: i64) -> u64 {
     u64::try_from(to.saturating_sub(from).clamp(0, LONGEST)).unwrap_or_default()
 }
 
-/// What the journal at this path, with the files that were put aside, shows of the time. Does not prove the chain.
-pub fn witness(path: &Path) -> Result<Witness, JournalError> {
-    let mut witness = Witness::default();
-    for path in files(path)? {
-        let unreadable = |source| JournalError::Io { path: path.clone(), verb: "read", source };
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            file => file.map_err(unreadable)?,
-        };
-        for text in BufReader::new(file).split(b'\n') {
-            if let Ok(line) = serde_json::from_slice::<Line>(&text.map_err(unreadable)?) {
-                witness.take(&line);
-            }
-        }
-    }
-    Ok(witness)
+/// Reads all files of the journal. Ignores lines that cannot be parsed.
+pub fn elapsed(path: &Path) -> Result<Elapsed, JournalError> {
+    let mut elapsed = Elapsed::default();
+    for_each_line(path, |line| elapsed.take(&line))?;
+    Ok(elapsed)
 }
 
 #[cfg(test)]
@@ -98,7 +86,7 @@ mod tests {
     const DAY: u64 = 86_400;
     const NOW: u64 = 1_790_000_000;
 
-    /// Writes a line at each of these times, of which one is about the resource, with a heartbeat for every other.
+    /// Writes a line about the resource (`true`) or a heartbeat at each of these times.
     fn journal(path: &Path, times: &[(u64, bool)], resource: Uuid) {
         let time = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&time);
@@ -111,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn days_count_while_the_provisioner_runs_and_a_clock_that_jumps_proves_nothing() {
+    fn days_count_while_the_provisioner_runs_and_jumps_of_the_clock_do_not() {
         let resource = Uuid::from_u128(7);
         let days = |from: u64, count: u64| (1..=count).map(move |day| (from + day * DAY, false));
         let began = (NOW - 100 * DAY, true);
@@ -131,15 +119,15 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("journal");
             journal(&path, times, resource);
-            let witness = witness(&path).unwrap();
-            assert_eq!(witness.quiet(resource, now) / DAY, quiet, "{times:?} {now}");
+            let elapsed = elapsed(&path).unwrap();
+            assert_eq!(elapsed.since_change(resource, now) / DAY, quiet, "{times:?} {now}");
         }
     }
 
     #[test]
     fn without_a_journal_no_time_has_passed() {
         let folder = tempfile::tempdir().unwrap();
-        let witness = witness(&folder.path().join("journal")).unwrap();
-        assert_eq!((witness.quiet(Uuid::from_u128(7), NOW), witness.last()), (0, None));
+        let elapsed = elapsed(&folder.path().join("journal")).unwrap();
+        assert_eq!((elapsed.since_change(Uuid::from_u128(7), NOW), elapsed.last()), (0, None));
     }
 }
