@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use program::Clock;
 use provisioner::document::Status;
-use provisioner::driver::Seen;
+use provisioner::driver::Observed;
 use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
 use provisioner::settings::SCHEMA;
@@ -106,8 +106,8 @@ fn create_existing(site: &Provisioner) -> anyhow::Result<()> {
     let (survey, _) = work.plan(false)?;
     let system = &site.systems[0];
     for case in survey.cases.iter().filter(|case| matches!(case.resource.status, Status::Active | Status::Updating)) {
-        if let (Ok(wanted), Ok(Seen::Absent)) = (&case.wanted, &case.seen) {
-            let effect = |before: provisioner::driver::Before<'_>| system.driver.ensure(wanted, before);
+        if let (Ok(desired), Ok(Observed::Absent)) = (&case.desired, &case.observed) {
+            let effect = |guard: provisioner::driver::Guard<'_>| system.driver.ensure(desired, guard);
             work.drive(system, case.resource.id, &case.resource.path, &effect)?;
         }
     }
@@ -141,10 +141,10 @@ fn pass(site: &Provisioner) -> anyhow::Result<()> {
 fn show(site: &Provisioner, resource: Uuid) -> anyhow::Result<()> {
     let (survey, _) = site.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
-    let wanted = case.wanted.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
-    let path = site.settings.systems[0].root().join(wanted.place.to_string());
+    let desired = case.desired.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
+    let path = site.settings.systems[0].root().join(desired.place.to_string());
     let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-    let Ok(Seen::Ours(present)) = &case.seen else { return Err(anyhow!("{:?}", case.seen)) };
+    let Ok(Observed::Ours(present)) = &case.observed else { return Err(anyhow!("{:?}", case.observed)) };
     let limits = present.limits.map(|limits| limits.to_string()).unwrap_or_default();
     print("storage", &format!("{}, mode {mode:o}, {limits}", path.display()));
     Ok(())
