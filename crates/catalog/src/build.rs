@@ -15,8 +15,9 @@ use crate::order::{self, Callbacks, Order, ResourceLinks};
 use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::quota_problem::QuotaProblem;
-use crate::resource::{Rejected, Resource, Status};
+use crate::resource::{Rejected, Resource};
 use crate::select::{Index, Leaf, NODE_STATUS, Outcome};
+use crate::status::Status;
 use crate::target::{self, PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
 
 /// Customers by slug.
@@ -58,7 +59,7 @@ pub struct Skipped {
     /// UUID of the resource; null when the record has no readable UUID.
     pub item_id: Option<Uuid>,
     /// `MissingIdentityError`: the project has no Unix GID. `MalformedResourceError`: the record breaks the mapping rules.
-    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::SkippedError))]
+    #[cfg_attr(feature = "schema", schema(value_type = crate::document::schema::SkippedError))]
     #[serde(deserialize_with = "known_error")]
     pub error: ErrorName,
     /// What is missing or malformed, for people to read.
@@ -155,8 +156,9 @@ impl<'a> Catalogue<'a> {
 
     /// The resources in transition without an order, each with the position and ID of its item, in the order of the items.
     pub fn resource_links(&self) -> impl Iterator<Item = (usize, Uuid, ResourceLinks<'a>)> {
-        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
-            let direct = order::set_state_ok_url(&self.policy.waldur, resource)?;
+        let seeds = self.seeds.iter().enumerate().filter(|(_, seed)| seed.resource.order.is_none());
+        seeds.filter_map(|(leaf, Seed { resource, .. })| {
+            let direct = order::set_state_ok_url(&self.policy.waldur, resource.uuid, resource.effective_state())?;
             let relay = self.policy.relay.as_deref();
             let set_state_ok_url = relay.map_or(direct, |relay| order::relayed_set_state_ok_url(relay, resource.uuid));
             let links = ResourceLinks { set_state_ok_url, backend_id: resource.backend_id.as_deref() };
@@ -168,9 +170,12 @@ impl<'a> Catalogue<'a> {
     /// relay is configured.
     pub fn callbacks(&self) -> Vec<Callbacks> {
         let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
-        let of = |seed: &Seed<'_>| match seed.resource.order.as_deref() {
-            Some(order) => Some(order.callbacks(seed.resource.uuid, seed.resource.effective_state())),
-            None => Callbacks::without_order(seed.resource, &self.policy.waldur),
+        let of = |seed: &Seed<'_>| {
+            let (resource, effective) = (seed.resource.uuid, seed.resource.effective_state());
+            match seed.resource.order.as_deref() {
+                Some(order) => Some(order.callbacks(resource, effective)),
+                None => Callbacks::without_order(&self.policy.waldur, resource, effective),
+            }
         };
         seeds.filter_map(of).collect()
     }

@@ -1,7 +1,7 @@
 //! Counts items by storage system, target type and status.
 
-use crate::resource::Status;
 use crate::select::{Index, NODE_STATUS, Outcome};
+use crate::status::Status;
 use crate::target::TargetType;
 
 /// The number of items with one storage system, target type and status.

@@ -8,8 +8,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::quota::Quota;
-use crate::resource::Status;
+use crate::status::Status;
 use crate::target::{self, TargetItem, TargetType};
+
+#[cfg(feature = "schema")]
+pub(crate) mod schema;
 
 /// One item of the document: a directory with its owner, its quotas and its callback links.
 // Do not add keys here (decision D15).
@@ -36,7 +39,7 @@ pub struct Item<'a> {
     #[serde(serialize_with = "rendered")]
     pub storage_data_type: Arc<Named>,
     /// The owner of the directory.
-    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::Target<'a>))]
+    #[cfg_attr(feature = "schema", schema(value_type = schema::Target<'a>))]
     pub target: Target<'a>,
     /// The current quotas: soft space, hard space, soft inodes, hard inodes. Null for a tenant or customer, and if no space
     /// is granted.
@@ -117,7 +120,7 @@ pub struct Permission<'a> {
     #[cfg_attr(feature = "schema", schema(pattern = "^[0-7]{3,4}$"))]
     pub value: &'a str,
     /// Notation of `value`: always `octal`.
-    #[cfg_attr(feature = "schema", schema(value_type = crate::schema::PermissionType))]
+    #[cfg_attr(feature = "schema", schema(value_type = schema::PermissionType))]
     pub permission_type: &'static str,
 }
 

@@ -16,9 +16,8 @@ mod policy;
 mod quota;
 mod quota_problem;
 mod resource;
-#[cfg(feature = "schema")]
-mod schema;
 mod select;
+mod status;
 mod target;
 #[cfg(test)]
 mod testing;
@@ -32,6 +31,7 @@ pub use order::{Callbacks, ORDER_ACTIONS, Order, OrderState, OrderType, RESOURCE
 pub use policy::{Policy, System};
 pub use quota::{Enforcement, InodeRule, Limits, Mode, Options, Quota, QuotaType, Unit, calculate};
 pub use quota_problem::{QuotaProblem, QuotaProblemCode};
-pub use resource::{FIELDS, Rejected, Resource, State, Status};
+pub use resource::{FIELDS, Rejected, Resource};
 pub use select::{Filter, Index, Selection};
+pub use status::{State, Status};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

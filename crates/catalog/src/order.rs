@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw};
 use crate::quota::{Limits, LimitsRecord, Options, OptionsRecord};
-use crate::resource::{Resource, State};
+use crate::status::State;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
@@ -97,11 +97,10 @@ fn can_be_set_ok(state: State) -> bool {
     matches!(state, State::Erred | State::Creating | State::Updating | State::Terminating)
 }
 
-/// URL in Waldur that brings a resource to the state OK; `None` if the state does not allow it, or if an order is in
-/// progress, whose callback links include it.
-pub(crate) fn set_state_ok_url(waldur: &str, resource: &Resource) -> Option<String> {
-    let applies = resource.order.is_none() && can_be_set_ok(resource.effective_state());
-    applies.then(|| format!("{waldur}/marketplace-provider-resources/{}/{SET_STATE_OK}/", resource.uuid))
+/// URL in Waldur that brings a resource without an order in progress to the state OK; `None` if its state does not allow
+/// it.
+pub(crate) fn set_state_ok_url(waldur: &str, resource: Uuid, effective: State) -> Option<String> {
+    can_be_set_ok(effective).then(|| format!("{waldur}/marketplace-provider-resources/{resource}/{SET_STATE_OK}/"))
 }
 
 /// Relayed form of [`set_state_ok_url`], below the proxy's public URL `relay`.
@@ -161,10 +160,10 @@ impl CallbackLinks {
 
 impl Callbacks {
     /// Callbacks of a resource in transition without an order.
-    pub(crate) fn without_order(resource: &Resource, waldur: &str) -> Option<Self> {
-        let link = set_state_ok_url(waldur, resource)?;
+    pub(crate) fn without_order(waldur: &str, resource: Uuid, effective: State) -> Option<Self> {
+        let link = set_state_ok_url(waldur, resource, effective)?;
         let links = BTreeMap::from([(SET_STATE_OK.to_owned(), link)]);
-        Some(Self { resource: resource.uuid, order: None, state: None, links })
+        Some(Self { resource, order: None, state: None, links })
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::order::{Order, OrderState, OrderType};
 use crate::quota::{self, InodeRule, Limits, Options};
-use crate::resource::{Resource, Status};
+use crate::resource::Resource;
+use crate::status::Status;
 
 /// Why the quotas of an item cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::resource::{self, State, Status};
+use crate::resource;
+use crate::status::{State, Status};
 
 /// A client's filter. `None` matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::field::{Malformed, malformed};
-use crate::resource::Status;
+use crate::status::Status;
 
 /// The kind of owner of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

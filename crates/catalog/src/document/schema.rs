@@ -4,7 +4,7 @@
 
 use utoipa::ToSchema;
 
-use crate::document::NodeTarget;
+use super::NodeTarget;
 use crate::target::{ProjectTarget, UserTarget};
 
 /// The owner of the directory. `targetType` determines the shape of `targetItem`.
