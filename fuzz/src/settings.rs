@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::LazyLock;
 
-use proxy::settings::{Environment, Faults, Loaded, Overrides, load};
+use proxy::config::{Environment, Loaded, Overrides, Problems, load};
 use tempfile::TempDir;
 
 /// The directory of the files, in memory, because they are written a thousand times a second.
@@ -30,7 +30,7 @@ pub fn check(data: &[u8]) {
             let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
             format!("{rows:?} {warnings:?} {loaded:?}")
         }
-        Err(faults) => format!("{faults} {faults:?}"),
+        Err(problems) => format!("{problems} {problems:?}"),
     };
     // Text from the input may be shown; the secrets in the environment may not.
     let given = data.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
@@ -38,7 +38,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// Loads the settings from the input.
-pub fn load_from(data: &[u8]) -> Result<Loaded, Faults> {
+pub fn load_from(data: &[u8]) -> Result<Loaded, Problems> {
     let overrides = Overrides { config: Some(FOLDER.path().join(CONFIG)), ..Overrides::default() };
     load(&environment(data), &overrides)
 }

@@ -14,9 +14,9 @@ use clap::Parser;
 use program::{Clock, error_chain};
 use provisioner::provisioner::Provisioner;
 use proxy::api::{self, Service};
+use proxy::config::{Environment, Loaded, Overrides};
 use proxy::server::{self, Front};
-use proxy::settings::{Environment, Loaded, Overrides};
-use proxy::{metrics, settings, telemetry};
+use proxy::{config, metrics, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
@@ -141,7 +141,7 @@ fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result
     let environment = variables(simulator).into_iter().chain(more);
     // A directory that does not exist, so that no `.env` is read.
     let nowhere = std::path::PathBuf::from("/nonexistent");
-    settings::load(&Environment::new(nowhere, environment), &Overrides::default())
+    config::load(&Environment::new(nowhere, environment), &Overrides::default())
         .map_err(|faults| anyhow::anyhow!(error_chain(&faults)))
 }
 

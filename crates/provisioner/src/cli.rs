@@ -280,7 +280,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let reread = || {
         let mut loaded = read().map_err(|faults| {
             let warnings = faults.warnings.iter().map(ToString::to_string);
-            faults.faults.iter().map(ToString::to_string).chain(warnings).collect::<Vec<_>>()
+            faults.problems.iter().map(ToString::to_string).chain(warnings).collect::<Vec<_>>()
         })?;
         only(&mut loaded.settings, &cli.system).map_err(|failure| vec![failure.text])?;
         Ok(loaded)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use settings::{Oddities, Rules, Schema, Wrong, wrong};
+use settings::{Invalid, Oddities, Rules, Schema, invalid};
 use url::Url;
 
 mod system;
@@ -130,12 +130,13 @@ fn unset() -> Settings {
 
 /// The nowhere of settings that are not given, so that half of a pair shows.
 const RULES: Rules<Settings> = |settings, sound| {
-    let mut broken: Vec<(&'static str, Wrong)> = Vec::new();
+    let mut broken: Vec<(&'static str, Invalid)> = Vec::new();
     let proxy = &settings.proxy;
     let given = [proxy.token_url.is_some(), proxy.client_id.is_some(), proxy.client_secret.is_some()];
     for (key, given_here) in ["proxy.token_url", "proxy.client_id", "proxy.client_secret"].into_iter().zip(given) {
         if given.contains(&true) && !given_here && sound(key) {
-            broken.push((key, wrong("missing, while another part of the client is given", "give all three, or none")));
+            broken
+                .push((key, invalid("missing, while another part of the client is given", "give all three, or none")));
         }
     }
     if let Some(waldur) = &settings.waldur {
@@ -143,10 +144,10 @@ const RULES: Rules<Settings> = |settings, sound| {
         let (url, token) =
             (waldur.api_url.host_str() != Some("unset.invalid"), !waldur.api_token.expose_secret().is_empty());
         if !url && sound("waldur.api_url") {
-            broken.push(("waldur.api_url", wrong("missing, while a token is given", "give both, or neither")));
+            broken.push(("waldur.api_url", invalid("missing, while a token is given", "give both, or neither")));
         }
         if !token && sound("waldur.api_token") {
-            broken.push(("waldur.api_token", wrong("missing, while Waldur's URL is given", "give both, or neither")));
+            broken.push(("waldur.api_token", invalid("missing, while Waldur's URL is given", "give both, or neither")));
         }
     }
     broken

@@ -29,9 +29,9 @@ use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
 use crate::coding::Coding;
+use crate::config::Settings;
 use crate::metrics;
 use crate::metrics::standing::Ages;
-use crate::settings::Settings;
 use crate::shared::{self, Shared};
 use crate::snapshot::Found;
 use crate::source::Source;

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::settings;
+use crate::config;
 use crate::upstream::{ExchangeError, TransportError, Upstream};
 use program::Clock;
 use program::error_chain;
@@ -129,7 +129,7 @@ pub struct RealmReport {
 
 impl Verifier {
     /// Sets up the judge. Nothing is sent yet; when authentication is disabled a warning says so.
-    pub fn new(auth: &settings::Auth, clock: Clock) -> Result<Self, SetupError> {
+    pub fn new(auth: &config::Auth, clock: Clock) -> Result<Self, SetupError> {
         if auth.disable_auth {
             warn!(
                 "AUTHENTICATION IS DISABLED (auth.disable_auth): everybody who reaches this port reads everything, \

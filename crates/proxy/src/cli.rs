@@ -21,15 +21,15 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use uuid::Uuid;
 
+use crate::config::{Environment, Listen, Loaded, Overrides, Problems};
 use crate::openapi;
 use crate::server::Pair;
-use crate::settings::{self, Environment, Faults, Listen, Loaded, Overrides};
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
 
 /// Settings that cannot be used (`EX_CONFIG`).
-pub const EXIT_SETTINGS: u8 = ::settings::EXIT_CODE;
-/// Wrong usage, as clap has it.
+pub const EXIT_SETTINGS: u8 = settings::EXIT_CODE;
+/// Invalid usage, as clap has it.
 pub const EXIT_USAGE: u8 = 2;
 /// Anything else that failed.
 pub const EXIT_FAILURE: u8 = 1;
@@ -193,7 +193,7 @@ There is a page for the program, and one for each command: `man hpc-storage-prox
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Address to listen on, or unix:PATH; may be given several times [default: the setting server.listen]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = settings::listen_address)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = crate::config::listen_address)]
     listen: Vec<Listen>,
 }
 
@@ -233,13 +233,13 @@ pub fn run(cli: Cli) -> ExitCode {
     let terminal = Terminal::of_process(&environment);
     let overrides = |listen: Vec<Listen>| Overrides {
         config: global.config.clone(),
-        options: settings::listen_option(&listen).into_iter().collect(),
+        options: crate::config::listen_option(&listen).into_iter().collect(),
     };
-    let load = |listen| settings::load(&environment, &overrides(listen));
+    let load = |listen| crate::config::load(&environment, &overrides(listen));
     let code = match command {
         Command::Serve(ServeArgs { listen }) => {
             let (environment, overrides) = (environment.clone(), overrides(listen));
-            let load = move || settings::load(&environment, &overrides);
+            let load = move || crate::config::load(&environment, &overrides);
             told(load(), |loaded| serve::run(loaded, load))
         }
         Command::Check(Json { json }) => match fit_to_serve(load(Vec::new())) {
@@ -269,14 +269,14 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 /// Judges the certificate and its key, too, as `serve` does at its start.
-fn fit_to_serve(loaded: Result<Loaded, Faults>) -> Result<Loaded, Faults> {
+fn fit_to_serve(loaded: Result<Loaded, Problems>) -> Result<Loaded, Problems> {
     let loaded = loaded?;
     Pair::read(&loaded)?;
     Ok(loaded)
 }
 
 /// Runs a command with the settings, or tells all their faults.
-fn told(loaded: Result<Loaded, Faults>, command: impl FnOnce(Loaded) -> Result<u8, Failure>) -> Result<u8, Failure> {
+fn told(loaded: Result<Loaded, Problems>, command: impl FnOnce(Loaded) -> Result<u8, Failure>) -> Result<u8, Failure> {
     loaded.map_or_else(|faults| Ok(complain(&faults, EXIT_SETTINGS)), command)
 }
 

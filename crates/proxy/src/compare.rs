@@ -22,7 +22,7 @@ pub use naming::Renamed;
 pub use order::Order;
 pub use peer::{Credential, Peer, PeerError};
 
-use crate::settings::StorageSystem;
+use crate::config::StorageSystem;
 
 /// A listing in one piece: the items of all pages, and what was left out.
 #[derive(Debug, Clone, Default, PartialEq)]

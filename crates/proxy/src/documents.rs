@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use program::documents;
 
 use crate::cli::Cli;
-use crate::{metrics, openapi, settings};
+use crate::{config, metrics, openapi};
 
 const COMMAND: &str = "cargo test -p hpc-storage-proxy --lib write_the_documents -- --ignored";
 
@@ -26,7 +26,7 @@ fn generated() -> [(&'static str, String); 4] {
         ("cli.md", program::command_line::reference(Cli::command(), COMMAND_LINE)),
         ("metrics.md", metrics::reference()),
         ("openapi.json", openapi::json().to_owned()),
-        ("settings.md", settings::reference()),
+        ("settings.md", config::reference()),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::hash::Hasher;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::settings::files::read;
+use settings::files::read;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use xxhash_rust::xxh3::Xxh3;

@@ -19,9 +19,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::config;
 use crate::metrics;
 use crate::oauth::TokenError;
-use crate::settings;
 use crate::upstream::{ExchangeError, Fault, TransportError, Upstream};
 
 mod answer;
@@ -150,7 +150,7 @@ impl HpcUserApi {
     ///
     /// Missing settings are no error here: in development mode the proxy does without the API, otherwise
     /// [`resolve`](Self::resolve) says what is missing.
-    pub fn new(settings: &settings::HpcUserApi) -> Result<Self, TransportError> {
+    pub fn new(settings: &config::HpcUserApi) -> Result<Self, TransportError> {
         Ok(Self {
             connection: Connection::new(settings)?,
             development_mode: settings.development_mode,

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod cli;
 pub mod coding;
 pub mod compare;
+pub mod config;
 #[cfg(test)]
 mod documents;
 mod files;
@@ -14,7 +15,6 @@ pub mod metrics;
 pub mod oauth;
 pub mod openapi;
 pub mod server;
-pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod source;

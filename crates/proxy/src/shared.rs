@@ -27,8 +27,8 @@ use tracing::{debug, info};
 use url::Url;
 use uuid::Uuid;
 
+use crate::config::Settings;
 use crate::hpc_user::{GID_MAX_AGE, Known};
-use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::store::Reading;
 use crate::upstream::public_part;

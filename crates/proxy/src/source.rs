@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use crate::config::{OnProcessingError, Settings, SystemIdentifier};
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
-use crate::settings::{OnProcessingError, Settings, SystemIdentifier};
 use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
 use crate::upstream::{BreakerState, TransportError, Upstream};
@@ -376,7 +376,7 @@ fn log_mapping(catalogue: &Catalogue<'_>) {
 pub fn policy(settings: &Settings) -> Policy {
     let backend = &settings.backend_settings;
     let by_slug = backend.system_identifier == Some(SystemIdentifier::OfferingSlug);
-    let system = |system: &crate::settings::StorageSystem| System {
+    let system = |system: &crate::config::StorageSystem| System {
         name: system.name.clone(),
         identifier: if by_slug { system.offering_slug.clone() } else { system.name.clone() },
         offering_slug: system.offering_slug.clone(),

@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
 use crate::coding::Encoded;
+use crate::config::Cache;
 use crate::metrics;
-use crate::settings::Cache;
 use crate::shared::{Head, Shared as Replicas};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, SourceError};

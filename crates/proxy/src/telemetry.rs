@@ -27,7 +27,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::settings::{LogFormat, Settings};
+use crate::config::{LogFormat, Settings};
 use crate::upstream::TransportError;
 
 pub(crate) use lines::lost as lost_lines;

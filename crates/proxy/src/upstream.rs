@@ -22,13 +22,13 @@ use url::Url;
 
 use crate::metrics;
 use crate::telemetry::spans;
-pub use ::settings::check::public_part;
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
 pub use outcome::Last;
 #[cfg(test)]
 pub(crate) use repeat::ATTEMPTS;
 use repeat::Verdict;
+pub use settings::check::public_part;
 
 /// How an upstream is reached.
 #[derive(Debug, Clone)]

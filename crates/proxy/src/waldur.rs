@@ -23,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 use waldur_answers::TokenUser;
 
-use crate::settings::WaldurApi;
+use crate::config::WaldurApi;
 use crate::upstream::{ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
 use list::{List, Listed};
 

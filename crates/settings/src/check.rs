@@ -7,41 +7,41 @@ use std::path::Path;
 
 pub use self::number::{age, count, mode, number, positive, seconds, share};
 pub use self::url::{base_url, endpoint, masked, of_scheme, proxy, public_part};
-use crate::fault::{Wrong, quoted, wrong};
+use crate::problem::{Invalid, invalid, quoted};
 
 /// Reads a boolean in any spelling that pydantic accepts, in any case.
-pub fn flag(text: &str) -> Result<bool, Wrong> {
+pub fn flag(text: &str) -> Result<bool, Invalid> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" | "t" | "y" => Ok(true),
         "false" | "0" | "no" | "off" | "f" | "n" => Ok(false),
-        _ => Err(wrong(format!("{} is not a boolean", quoted(text)), "give true or false")),
+        _ => Err(invalid(format!("{} is not a boolean", quoted(text)), "give true or false")),
     }
 }
 
 /// Accepts text that is not blank and has no control characters.
-pub fn plain(text: &str) -> Result<(), Wrong> {
+pub fn plain(text: &str) -> Result<(), Invalid> {
     if text.trim().is_empty() {
-        Err(wrong("blank", "give a text, or leave the setting out"))
+        Err(invalid("blank", "give a text, or leave the setting out"))
     } else if text.chars().any(char::is_control) {
-        Err(wrong("it contains a control character", "remove it"))
+        Err(invalid("it contains a control character", "remove it"))
     } else {
         Ok(())
     }
 }
 
 /// Accepts an absolute path of a file or directory.
-pub fn absolute_path(text: &str) -> Result<(), Wrong> {
+pub fn absolute_path(text: &str) -> Result<(), Invalid> {
     plain(text)?;
     if Path::new(text).is_absolute() {
         Ok(())
     } else {
-        Err(wrong("it does not begin with `/`", "give an absolute path"))
+        Err(invalid("it does not begin with `/`", "give an absolute path"))
     }
 }
 
 /// Accepts a secret that is not blank.
-pub fn secret(text: &str) -> Result<(), Wrong> {
-    if text.trim().is_empty() { Err(wrong("blank", "give the secret, or leave the setting out")) } else { Ok(()) }
+pub fn secret(text: &str) -> Result<(), Invalid> {
+    if text.trim().is_empty() { Err(invalid("blank", "give the secret, or leave the setting out")) } else { Ok(()) }
 }
 
 #[cfg(test)]

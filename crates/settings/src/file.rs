@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fault::{Fault, Wrong, wrong};
 use crate::files;
+use crate::problem::{Invalid, Problem, invalid};
 use crate::schema::Schema;
 use crate::source::Source;
 use crate::value::Value;
@@ -21,32 +21,32 @@ pub(crate) struct File {
 }
 
 /// Reads the file given by `named`. Returns an error if nothing of the file can be used; errors of single keys are added
-/// to `faults`.
+/// to `problems`.
 pub(crate) fn read<S>(
     schema: &Schema<S>,
     path: &Path,
     named: &Source,
-    faults: &mut Vec<Fault>,
+    problems: &mut Vec<Problem>,
     warnings: &mut Vec<Warning>,
-) -> Result<File, Fault> {
+) -> Result<File, Problem> {
     let mut file = File { path: path.to_owned(), given: Vec::new() };
-    let of = |wrong: Wrong, line| wrong.of("YAML file", Some(Source::File { path: path.to_owned(), line }));
+    let of = |wrong: Invalid, line| wrong.of("YAML file", Some(Source::File { path: path.to_owned(), line }));
     let bytes = files::read(path, LARGEST).map_err(|error| {
         let what = format!("{} {}", path.display(), files::why(&error));
-        wrong(what, "correct the path, or make it readable").of("YAML file", Some(named.clone()))
+        invalid(what, "correct the path, or make it readable").of("YAML file", Some(named.clone()))
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| of(wrong("not valid UTF-8", "save it as UTF-8"), 0))?;
+    let text = String::from_utf8(bytes).map_err(|_| of(invalid("not valid UTF-8", "save it as UTF-8"), 0))?;
     let tree = yaml::parse(&text).map_err(|bad| {
         let column = if bad.column == 0 { String::new() } else { format!(", at column {}", bad.column) };
-        of(wrong(format!("not valid YAML{column}"), "correct it"), bad.line)
+        of(invalid(format!("not valid YAML{column}"), "correct it"), bad.line)
     })?;
     match tree {
         Tree::Leaf(Value::Null) => {}
         Tree::Leaf(_) => {
             let remedy = "write `key: value` lines, as in the settings reference";
-            return Err(of(wrong("not a mapping", remedy), 1));
+            return Err(of(invalid("not a mapping", remedy), 1));
         }
-        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(schema, entry, faults, warnings)),
+        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(schema, entry, problems, warnings)),
     }
     Ok(file)
 }
@@ -62,7 +62,7 @@ impl File {
     }
 
     /// Reads a top-level key: a setting or a section.
-    fn top<S>(&mut self, schema: &Schema<S>, entry: &Entry, faults: &mut Vec<Fault>, warnings: &mut Vec<Warning>) {
+    fn top<S>(&mut self, schema: &Schema<S>, entry: &Entry, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
         if self.setting(schema, &entry.key, entry) {
             return;
         }
@@ -83,7 +83,7 @@ impl File {
             Tree::Leaf(Value::Null) => {}
             Tree::Leaf(_) => {
                 let remedy = "indent its settings below it, or remove it";
-                faults.push(wrong("it is not a mapping", remedy).of(&entry.key, Some(self.place(entry))));
+                problems.push(invalid("it is not a mapping", remedy).of(&entry.key, Some(self.place(entry))));
             }
         }
     }

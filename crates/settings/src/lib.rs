@@ -34,9 +34,9 @@
 //! let loaded = load(&SCHEMA, &environment("8"), &Overrides::default()).unwrap();
 //! assert_eq!(loaded.settings.workers, 8);
 //!
-//! let faults = load(&SCHEMA, &environment("many"), &Overrides::default()).unwrap_err();
+//! let problems = load(&SCHEMA, &environment("many"), &Overrides::default()).unwrap_err();
 //! assert_eq!(
-//!     faults.faults[0].to_string(),
+//!     problems.problems[0].to_string(),
 //!     "pool.workers (environment variable POOL_WORKERS): `many` is not a whole number from 1 to 64; give one, for example 4"
 //! );
 //! ```
@@ -46,11 +46,11 @@
 pub mod check;
 mod dotenv;
 mod environment;
-mod fault;
 mod file;
 pub mod files;
 mod listen;
 mod load;
+mod problem;
 mod reference;
 mod schema;
 mod secret_file;
@@ -62,9 +62,9 @@ mod warning;
 mod yaml;
 
 pub use environment::Environment;
-pub use fault::{Fault, Faults, Wrong, quoted, wrong};
 pub use listen::{Listen, address};
 pub use load::{Change, GivenOption, InForce, Loaded, Overrides, load};
+pub use problem::{Invalid, Problem, Problems, invalid, quoted};
 pub use reference::reference;
 pub use schema::{Oddities, Rules, Schema, WithoutEffect};
 pub use secret_file::read as read_secret;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::fault::{Wrong, quoted, wrong};
+use crate::problem::{Invalid, invalid, quoted};
 use crate::value::Value;
 
 /// An address or a Unix socket to listen on.
@@ -27,33 +27,33 @@ impl fmt::Display for Listen {
 
 /// Reads an address or the path of a Unix socket. Host names are rejected, because they can have several addresses or
 /// change. `socket_example` is a path for the remedy.
-pub fn address(text: &str, socket_example: &str) -> Result<Listen, Wrong> {
+pub fn address(text: &str, socket_example: &str) -> Result<Listen, Invalid> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(Path::new(path), socket_example).map(Listen::Unix);
     }
     text.parse().map(Listen::Tcp).map_err(|_| {
         let remedy = "give one such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket";
-        wrong(format!("{} is not an address with a port", quoted(text)), remedy)
+        invalid(format!("{} is not an address with a port", quoted(text)), remedy)
     })
 }
 
 /// Reads one or more addresses with `read`, from a YAML list or from text with commas.
-pub(crate) fn addresses(value: &Value, read: fn(&str) -> Result<Listen, Wrong>) -> Result<Vec<Listen>, Wrong> {
+pub(crate) fn addresses(value: &Value, read: fn(&str) -> Result<Listen, Invalid>) -> Result<Vec<Listen>, Invalid> {
     let addresses = value.list()?.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() {
         let remedy = "give at least one as ADDRESS:PORT or unix:PATH, or leave the setting out";
-        return Err(wrong("no address", remedy));
+        return Err(invalid("no address", remedy));
     }
     Ok(addresses)
 }
 
 /// Validates the path of a Unix socket: the kernel stores it in 108 bytes including the final zero.
-fn socket(path: &Path, example: &str) -> Result<PathBuf, Wrong> {
+fn socket(path: &Path, example: &str) -> Result<PathBuf, Invalid> {
     let remedy = format!("give one such as unix:{example}");
     if !path.is_absolute() {
-        Err(wrong("the path of the socket does not begin with `/`", remedy))
+        Err(invalid("the path of the socket does not begin with `/`", remedy))
     } else if path.as_os_str().len() > 107 {
-        Err(wrong("the path of the socket is longer than 107 bytes", remedy))
+        Err(invalid("the path of the socket is longer than 107 bytes", remedy))
     } else {
         Ok(path.to_owned())
     }

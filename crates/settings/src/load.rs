@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::environment::Environment;
-use crate::fault::{Fault, Faults, wrong};
 use crate::file::{self, File};
+use crate::problem::{Problem, Problems, invalid};
 use crate::schema::Schema;
 use crate::secret_file;
 use crate::setting::{Preset, Setting};
@@ -98,22 +98,22 @@ impl<S> Loaded<S> {
 }
 
 /// Loads and validates all settings; reports all errors at once.
-pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overrides) -> Result<Loaded<S>, Faults> {
+pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overrides) -> Result<Loaded<S>, Problems> {
     let known_key = |given: &GivenOption| schema.keys().any(|key| key == given.key);
     debug_assert!(overrides.options.iter().all(known_key), "an option gives a setting that is not in the table");
-    let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-    let variables = Variables::read(environment, schema.reads_dotenv, &mut faults, &mut warnings);
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let variables = Variables::read(environment, schema.reads_dotenv, &mut problems, &mut warnings);
     let config = config_path(schema, overrides, &variables);
     let file = match &config {
         Some((path, source)) => {
-            file::read(schema, &environment.directory.join(path), source, &mut faults, &mut warnings)
+            file::read(schema, &environment.directory.join(path), source, &mut problems, &mut warnings)
         }
         None => Ok(File::default()),
     };
     // If the file cannot be read, do not report a setting as missing: the file may contain it.
     let known = file.is_ok();
-    let file = file.unwrap_or_else(|fault| {
-        faults.push(fault);
+    let file = file.unwrap_or_else(|problem| {
+        problems.push(problem);
         File::default()
     });
     variables.near_misses(schema, &mut warnings);
@@ -125,10 +125,10 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
             None => given(setting, &variables, &file, &environment.directory),
             value => Ok(value),
         };
-        let row = given.map_err(|fault| vec![fault]).and_then(|given| put(schema, setting, given, &mut settings));
+        let row = given.map_err(|problem| vec![problem]).and_then(|given| put(schema, setting, given, &mut settings));
         match row {
             Ok(row) => provenance.push(row),
-            Err(found) => faults.extend(found.into_iter().filter(|fault| known || fault.source.is_some())),
+            Err(found) => problems.extend(found.into_iter().filter(|problem| known || problem.source.is_some())),
         }
     }
 
@@ -141,9 +141,9 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
     };
     let sound = |key: &str| provenance.iter().any(|row| row.key == key && (known || row.source != Source::Default));
     let broken = (schema.rules)(&settings, &sound);
-    faults.extend(broken.into_iter().map(|(key, wrong)| wrong.of(key, source_of(key))));
-    if !faults.is_empty() {
-        return Err(Faults { faults, warnings });
+    problems.extend(broken.into_iter().map(|(key, wrong)| wrong.of(key, source_of(key))));
+    if !problems.is_empty() {
+        return Err(Problems { problems, warnings });
     }
     variables.without_effect(schema, &mut warnings);
     let odd = (schema.oddities)(&settings, &|key| source_of(key).is_some());
@@ -168,7 +168,7 @@ fn given<S>(
     variables: &Variables<'_>,
     file: &File,
     directory: &Path,
-) -> Result<Option<(Value, Source)>, Fault> {
+) -> Result<Option<(Value, Source)>, Problem> {
     let (files, file_key) = (setting.file_variables(), setting.file_key());
     #[expect(clippy::type_complexity, reason = "used once, in the next loop")]
     let sources: [[&dyn Fn() -> Option<(Value, Source)>; 2]; 3] = [
@@ -196,7 +196,7 @@ fn put<S>(
     setting: &Setting<S>,
     given: Option<(Value, Source)>,
     settings: &mut S,
-) -> Result<InForce, Vec<Fault>> {
+) -> Result<InForce, Vec<Problem>> {
     // An absent value keeps its source: a variable that is empty on purpose hides the value in the file.
     let (value, source) = match given {
         Some((value, source)) if !setting.is_absent(&value) => (Some(value), source),
@@ -209,7 +209,7 @@ fn put<S>(
     };
     let Some(value) = value.or_else(preset) else {
         if setting.preset == Preset::Required {
-            return Err(vec![wrong("required, but not given", schema.how_to_set(setting.key)).of(setting.key, None)]);
+            return Err(vec![invalid("required, but not given", schema.how_to_set(setting.key)).of(setting.key, None)]);
         }
         return Ok(InForce { key: setting.key, value: None, source, fingerprint: fingerprint(&Value::Null) });
     };

@@ -1,6 +1,6 @@
 //! The declaration of a program's settings.
 
-use crate::fault::Wrong;
+use crate::problem::Invalid;
 use crate::setting::{Preset, Setting};
 use crate::value::Value;
 use crate::{reference, setting};
@@ -41,7 +41,7 @@ pub struct WithoutEffect {
 
 /// Returns the violated rules, each with the key to report it under. The second argument returns whether a key is valid
 /// by itself: a value that could not be read violates no rule.
-pub type Rules<S> = fn(&S, &dyn Fn(&str) -> bool) -> Vec<(&'static str, Wrong)>;
+pub type Rules<S> = fn(&S, &dyn Fn(&str) -> bool) -> Vec<(&'static str, Invalid)>;
 
 /// Returns warnings for the operator, without secrets. The second argument returns whether a key was given.
 pub type Oddities<S> = fn(&S, &dyn Fn(&str) -> bool) -> Vec<String>;

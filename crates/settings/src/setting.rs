@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::check;
-use crate::fault::{Wrong, quoted, wrong};
 use crate::listen::{self, Listen};
+use crate::problem::{Invalid, invalid, quoted};
 use crate::value::Value;
 
 /// One setting of the settings `S`: a row of the table.
@@ -73,20 +73,20 @@ pub enum Kind<S: 'static> {
     /// Names: a YAML list, or text with commas.
     Names(fn(&mut S, Vec<String>)),
     /// Addresses to listen on, read by the function: a YAML list, or text with commas.
-    Addresses(fn(&str) -> Result<Listen, Wrong>, fn(&mut S, Vec<Listen>)),
+    Addresses(fn(&str) -> Result<Listen, Invalid>, fn(&mut S, Vec<Listen>)),
     /// A kind specific to the program, with its name in the reference. The function stores the value and returns it in a
     /// form that is safe to show.
-    Own(&'static str, fn(&mut S, &Value) -> Result<String, Vec<Wrong>>),
+    Own(&'static str, fn(&mut S, &Value) -> Result<String, Vec<Invalid>>),
 }
 
 /// A word and its effect on the settings.
 pub type Word<S> = (&'static str, fn(&mut S));
 
 /// Validates a text; the error never contains the text.
-pub type Check = fn(&str) -> Result<(), Wrong>;
+pub type Check = fn(&str) -> Result<(), Invalid>;
 
 /// Reads and validates a URL; the error never contains the text.
-pub type ReadUrl = fn(&str) -> Result<Url, Wrong>;
+pub type ReadUrl = fn(&str) -> Result<Url, Invalid>;
 
 /// Shown in place of a secret.
 pub const MASK: &str = "********";
@@ -127,13 +127,13 @@ impl<S> Setting<S> {
     }
 
     /// Stores a value in the settings and returns it in a form that is safe to show.
-    pub(crate) fn put(&self, value: &Value, settings: &mut S) -> Result<String, Vec<Wrong>> {
+    pub(crate) fn put(&self, value: &Value, settings: &mut S) -> Result<String, Vec<Invalid>> {
         self.kind.put(value, settings)
     }
 }
 
 impl<S> Kind<S> {
-    fn put(&self, value: &Value, settings: &mut S) -> Result<String, Vec<Wrong>> {
+    fn put(&self, value: &Value, settings: &mut S) -> Result<String, Vec<Invalid>> {
         match self {
             Self::Flag(set) => {
                 let flag = check::flag(value.scalar()?)?;
@@ -246,10 +246,10 @@ impl<S> Kind<S> {
     }
 }
 
-fn chosen<'a, S>(text: &str, words: &'a [Word<S>]) -> Result<&'a Word<S>, Wrong> {
+fn chosen<'a, S>(text: &str, words: &'a [Word<S>]) -> Result<&'a Word<S>, Invalid> {
     words.iter().find(|(word, _)| *word == text).ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        wrong(format!("{} is not a valid choice", quoted(text)), format!("give {}", words.join(" or ")))
+        invalid(format!("{} is not a valid choice", quoted(text)), format!("give {}", words.join(" or ")))
     })
 }
 

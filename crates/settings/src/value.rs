@@ -1,7 +1,7 @@
 //! Values as given by a source.
 
 use crate::check;
-use crate::fault::{Wrong, wrong};
+use crate::problem::{Invalid, invalid};
 
 /// A value as given by a source. It may be a secret: do not log its `Debug` output.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,23 +28,23 @@ pub enum Value {
 
 impl Value {
     /// The spelling of a single value.
-    pub fn scalar(&self) -> Result<&str, Wrong> {
+    pub fn scalar(&self) -> Result<&str, Invalid> {
         match self {
             Self::Text(text) | Self::Number { text, .. } => Ok(text),
-            Self::Unwritten => Err(wrong("the spelling of the value is unknown", "put the value in quotes")),
-            Self::Unreadable => Err(wrong("not valid UTF-8", "set it to valid UTF-8")),
-            Self::Null => Err(wrong("no value", "give one")),
-            Self::List(_) => Err(wrong("a list instead of a single value", "give one value")),
-            Self::Map(_) => Err(wrong("a mapping instead of a single value", "give one value")),
+            Self::Unwritten => Err(invalid("the spelling of the value is unknown", "put the value in quotes")),
+            Self::Unreadable => Err(invalid("not valid UTF-8", "set it to valid UTF-8")),
+            Self::Null => Err(invalid("no value", "give one")),
+            Self::List(_) => Err(invalid("a list instead of a single value", "give one value")),
+            Self::Map(_) => Err(invalid("a mapping instead of a single value", "give one value")),
         }
     }
 
     /// The trimmed texts of a list, or of one text with commas. Ignores blank parts of a text with commas.
-    pub fn list(&self) -> Result<Vec<String>, Wrong> {
+    pub fn list(&self) -> Result<Vec<String>, Invalid> {
         let plain = |text: &str| check::plain(text).map(|()| text.to_owned());
         if let Self::List(items) = self {
             let item = |item: &Self| match item.scalar()?.trim() {
-                "" => Err(wrong("a blank entry", "remove it")),
+                "" => Err(invalid("a blank entry", "remove it")),
                 text => plain(text),
             };
             return items.iter().map(item).collect();
@@ -53,7 +53,7 @@ impl Value {
         let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(plain).collect();
         if parts.is_empty() && !text.is_empty() {
             // Reject an empty list: its author may expect it to disable the requirement.
-            return Err(wrong("an empty list", "give at least one entry, or leave the setting out"));
+            return Err(invalid("an empty list", "give at least one entry, or leave the setting out"));
         }
         parts.into_iter().collect()
     }

@@ -2,7 +2,7 @@
 
 use crate::dotenv::{self, Entry};
 use crate::environment::Environment;
-use crate::fault::{Fault, wrong};
+use crate::problem::{Problem, invalid};
 use crate::schema::{Schema, WithoutEffect};
 use crate::source::Source;
 use crate::value::Value;
@@ -19,7 +19,7 @@ impl<'a> Variables<'a> {
     pub(crate) fn read(
         environment: &'a Environment,
         reads_dotenv: bool,
-        faults: &mut Vec<Fault>,
+        problems: &mut Vec<Problem>,
         warnings: &mut Vec<Warning>,
     ) -> Self {
         if !reads_dotenv {
@@ -29,14 +29,14 @@ impl<'a> Variables<'a> {
         let text = match std::fs::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => {
-                faults.push(wrong("not valid UTF-8", "save it as UTF-8").of(".env", None));
+                problems.push(invalid("not valid UTF-8", "save it as UTF-8").of(".env", None));
                 String::new()
             }
             // Ignore a directory named `.env`; some tools keep virtual environments there.
             Err(_) if !path.is_file() => String::new(),
             Err(error) => {
                 let remedy = format!("make {} readable, or remove it", path.display());
-                faults.push(wrong(format!("cannot be read ({})", error.kind()), remedy).of(".env", None));
+                problems.push(invalid(format!("cannot be read ({})", error.kind()), remedy).of(".env", None));
                 String::new()
             }
         };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use settings::check::{absolute_path, base_url, of_scheme, plain, secret};
 use settings::{
-    Environment, Faults, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Schema, Setting, Value, Warning,
-    WithoutEffect, load, reference, wrong,
+    Environment, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Problems, Schema, Setting, Value, Warning,
+    WithoutEffect, invalid, load, reference,
 };
 use tempfile::TempDir;
 use url::Url;
@@ -93,7 +93,7 @@ static SCHEMA: Schema<Settings> = Schema {
     rules: |settings, sound| {
         let both = ["pool.age", "pool.timeout"].into_iter().all(sound);
         let broken = both && settings.age > settings.timeout;
-        broken.then(|| ("pool.age", wrong("above pool.timeout", "lower it"))).into_iter().collect()
+        broken.then(|| ("pool.age", invalid("above pool.timeout", "lower it"))).into_iter().collect()
     },
     oddities: |settings, given| {
         let odd = !given("pool.workers") && settings.fast;
@@ -102,8 +102,8 @@ static SCHEMA: Schema<Settings> = Schema {
     without_effect: &[WithoutEffect { name: "POOL", begins: "{", instead: "give POOL_WORKERS" }],
 };
 
-fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<settings::Wrong>> {
-    let Value::Map(pairs) = value else { return Err(vec![wrong("not a mapping", "give one")]) };
+fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<settings::Invalid>> {
+    let Value::Map(pairs) = value else { return Err(vec![invalid("not a mapping", "give one")]) };
     for (name, limit) in pairs {
         settings.limits.push((name.clone(), limit.scalar()?.to_owned()));
     }
@@ -143,12 +143,12 @@ impl WorkingDirectory {
         self.file("config.yaml", text)
     }
 
-    fn load(&self) -> Result<Loaded<Settings>, Faults> {
+    fn load(&self) -> Result<Loaded<Settings>, Problems> {
         load(&SCHEMA, &Environment::new(self.directory.path(), self.variables.clone()), &self.overrides)
     }
 
     fn loaded(&self) -> Loaded<Settings> {
-        self.load().unwrap_or_else(|faults| panic!("{faults}"))
+        self.load().unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     /// Removes the path of the temporary directory.
@@ -157,8 +157,8 @@ impl WorkingDirectory {
         texts.map(|text| text.replace(&directory, "")).collect()
     }
 
-    fn faults(&self) -> Vec<String> {
-        self.without_directory(self.load().expect_err("faults").faults.iter().map(ToString::to_string))
+    fn problems(&self) -> Vec<String> {
+        self.without_directory(self.load().expect_err("problems").problems.iter().map(ToString::to_string))
     }
 
     /// Value and source of a key.
@@ -260,7 +260,7 @@ fn all_errors_are_reported_at_once() {
         .set("MOVER_TOKEN", "hush")
         .set("MOVER_TOKEN_FILE", "token");
     assert_eq!(
-        site.faults(),
+        site.problems(),
         [
             "source (config.yaml line 5): it is not a mapping; indent its settings below it, or remove it",
             "disk.mode (config.yaml line 2): `0999` is not three or four octal digits; give octal digits, for example 0750",
@@ -274,16 +274,16 @@ fn all_errors_are_reported_at_once() {
     );
     let site = WorkingDirectory::new().set("MOVER_ROOT", "");
     assert_eq!(
-        site.faults(),
+        site.problems(),
         ["disk.root (environment variable MOVER_ROOT): blank; give a text, or leave the setting out"]
     );
     let mut site = WorkingDirectory::new();
     site.variables.clear();
-    assert_eq!(site.faults(), ["disk.root: required, but not given; set MOVER_ROOT, or disk.root in the YAML file"]);
+    assert_eq!(site.problems(), ["disk.root: required, but not given; set MOVER_ROOT, or disk.root in the YAML file"]);
     // A value that could not be read violates no rule.
     let site = WorkingDirectory::new().set("MOVER_AGE", "31");
-    assert_eq!(site.faults(), ["pool.age (environment variable MOVER_AGE): above pool.timeout; lower it"]);
-    assert_eq!(site.set("MOVER_TIMEOUT", "x").faults().len(), 1);
+    assert_eq!(site.problems(), ["pool.age (environment variable MOVER_AGE): above pool.timeout; lower it"]);
+    assert_eq!(site.set("MOVER_TIMEOUT", "x").problems().len(), 1);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn settings_are_not_missing_if_the_file_is_unreadable() {
     let mut site = WorkingDirectory::new().set("MOVER_CONFIG", "lost.yaml");
     site.variables.retain(|(name, _)| name != "MOVER_ROOT");
     let what = "lost.yaml cannot be read (no such file); correct the path, or make it readable";
-    assert_eq!(site.faults(), [format!("YAML file (environment variable MOVER_CONFIG): {what}")]);
+    assert_eq!(site.problems(), [format!("YAML file (environment variable MOVER_CONFIG): {what}")]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Number};
-use settings::{Value, Wrong, read_secret, wrong};
+use settings::{Invalid, Value, invalid, read_secret};
 
 use super::Settings;
 use crate::ledger::ProjectIds;
@@ -131,28 +131,28 @@ const EXAMPLE: &str =
     "map each system's name to its driver, for example {\"capstor\": {\"driver\": \"posix\", \"terabyte\": \"TB\"}}";
 
 /// Reads the systems into the settings. Returns them as they may be shown.
-pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Wrong>> {
+pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Invalid>> {
     let systems = match value {
-        Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![wrong("not a JSON object", EXAMPLE)])?,
+        Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![invalid("not a JSON object", EXAMPLE)])?,
         other => json(other).map_err(|wrong| vec![wrong])?,
     };
-    let serde_json::Value::Object(systems) = systems else { return Err(vec![wrong("not a mapping", EXAMPLE)]) };
+    let serde_json::Value::Object(systems) = systems else { return Err(vec![invalid("not a mapping", EXAMPLE)]) };
     if systems.is_empty() {
-        return Err(vec![wrong("empty", EXAMPLE)]);
+        return Err(vec![invalid("empty", EXAMPLE)]);
     }
     let (mut read, mut faults) = (Vec::<SystemConfig>::new(), Vec::new());
     for (name, value) in systems {
         let part = name.escape_debug().to_string();
         match system(&name, value) {
             Ok(system) if read.iter().any(|other| other.name == system.name) => {
-                faults.push(Wrong { part: Some(part), ..wrong("the name is there twice", "remove one of them") });
+                faults.push(Invalid { part: Some(part), ..invalid("the name is there twice", "remove one of them") });
             }
             Ok(system) if read.iter().any(|other| other.is_driven_where(&system)) => {
-                let wrong = wrong("another system has the same root", "give each a root of its own");
-                faults.push(Wrong { part: Some(part), ..wrong });
+                let wrong = invalid("another system has the same root", "give each a root of its own");
+                faults.push(Invalid { part: Some(part), ..wrong });
             }
             Ok(system) => read.push(system),
-            Err(wrong) => faults.push(Wrong { part: Some(part), ..wrong }),
+            Err(wrong) => faults.push(Invalid { part: Some(part), ..wrong }),
         }
     }
     if !faults.is_empty() {
@@ -166,7 +166,7 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
     Ok(text)
 }
 
-fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wrong> {
+fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Invalid> {
     let mut secret_files = Vec::new();
     for block in ["scale", "vast"] {
         if let Some(serde_json::Value::Object(block)) = value.get_mut(block) {
@@ -181,44 +181,44 @@ fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Wron
         _ => true,
     };
     if !given {
-        return Err(wrong(
+        return Err(invalid(
             "how the system is reached is missing",
             "add the mapping `scale` or `vast`: see docs/provisioner.md",
         ));
     }
     if acl.is_some() && matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory) {
-        return Err(wrong("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
+        return Err(invalid("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
     }
     let system = SystemConfig { name: name.trim().to_lowercase(), acl, modes, secret_files, ..system };
     if !crate::place::is_plain(&system.name) {
-        return Err(wrong(
+        return Err(invalid(
             "the name of the system is none that a file could have",
             "use letters, digits, `.`, `_` and `-`",
         ));
     }
     if !system.published_root().starts_with('/') || !system.root().is_absolute() {
-        return Err(wrong("a root does not begin with `/`", "give the whole path"));
+        return Err(invalid("a root does not begin with `/`", "give the whole path"));
     }
     if system.root().as_os_str() == "/" || system.published_root().trim_end_matches('/').is_empty() {
-        return Err(wrong("the root is `/`", "give the directory that holds the system's data alone"));
+        return Err(invalid("the root is `/`", "give the directory that holds the system's data alone"));
     }
     if !(1..=64).contains(&system.at_once) {
-        return Err(wrong("at_once is not 1 to 64", "give a number of these"));
+        return Err(invalid("at_once is not 1 to 64", "give a number of these"));
     }
     Ok(system)
 }
 
 /// Takes the entries of ACLs out of what serde reads, which could not say how they must look.
-fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Wrong> {
+fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Invalid> {
     let given = system.as_object_mut().and_then(|system| system.remove("acl")).filter(|given| !given.is_null());
     let Some(given) = given else { return Ok(None) };
     let texts: Vec<String> =
-        serde_json::from_value(given).map_err(|_| wrong("`acl` is not a list of texts", acl::FORM))?;
-    Named::parse(&texts).map(Some).map_err(|error| wrong(error.to_string(), acl::FORM))
+        serde_json::from_value(given).map_err(|_| invalid("`acl` is not a list of texts", acl::FORM))?;
+    Named::parse(&texts).map(Some).map_err(|error| invalid(error.to_string(), acl::FORM))
 }
 
 /// Takes the accepted modes out of what serde reads: octal digits, as a text or as the number that YAML takes them for.
-fn modes(system: &mut serde_json::Value) -> Result<Modes, Wrong> {
+fn modes(system: &mut serde_json::Value) -> Result<Modes, Invalid> {
     let preset = Modes::default();
     let mut take = |key: &str, preset: Mode| {
         let given = system.as_object_mut().and_then(|system| system.remove(key)).filter(|given| !given.is_null());
@@ -226,12 +226,12 @@ fn modes(system: &mut serde_json::Value) -> Result<Modes, Wrong> {
         // The number has lost its leading zeros.
         let digits = given.as_str().map_or_else(|| format!("{:0>4}", given.to_string()), ToOwned::to_owned);
         Mode::parse(&digits).ok_or_else(|| {
-            wrong(format!("`{key}` is not three or four octal digits"), "give them, for example \"2770\"")
+            invalid(format!("`{key}` is not three or four octal digits"), "give them, for example \"2770\"")
         })
     };
     let modes = Modes { lowest: take("lowest_mode", preset.lowest)?, highest: take("highest_mode", preset.highest)? };
     if modes.lowest.0 & !modes.highest.0 != 0 {
-        return Err(wrong(
+        return Err(invalid(
             "`lowest_mode` has bits that `highest_mode` has not: no mode would do",
             "correct one of them",
         ));
@@ -240,31 +240,31 @@ fn modes(system: &mut serde_json::Value) -> Result<Modes, Wrong> {
 }
 
 /// Serde's text, where that names no more than fields: a value could be a secret in the wrong place.
-fn misread(error: &serde_json::Error) -> Wrong {
+fn misread(error: &serde_json::Error) -> Invalid {
     let text = error.to_string();
     let remedy = "see docs/provisioner.md for what a system may have";
     if text.starts_with("missing field") {
-        return wrong(text, remedy);
+        return invalid(text, remedy);
     }
     if text.starts_with("unknown field") {
         // Read apart, so that serde does not know of it.
-        return wrong(text.replace("`at_once`", "`at_once`, `acl`, `lowest_mode`, `highest_mode`"), remedy);
+        return invalid(text.replace("`at_once`", "`at_once`, `acl`, `lowest_mode`, `highest_mode`"), remedy);
     }
     if let Some((_, expected)) = text.split_once(", expected ").filter(|_| text.starts_with("unknown variant")) {
-        return wrong(format!("a value is not {expected}"), remedy);
+        return invalid(format!("a value is not {expected}"), remedy);
     }
-    wrong("a value is not of the kind that it should be", remedy)
+    invalid("a value is not of the kind that it should be", remedy)
 }
 
 /// Reads secrets of a back-end from the files that `NAME_file` names; a number is the text that it is written as.
 /// Returns these files.
-fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, Wrong> {
+fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, Invalid> {
     let mut files = Vec::new();
     for name in ["password", "token"] {
         if let Some(path) = block.remove(&format!("{name}_file")) {
             let path = PathBuf::from(path.as_str().unwrap_or_default());
-            let secret =
-                read_secret(&path).map_err(|fault| Wrong { what: format!("{name}_file: {}", fault.what), ..fault })?;
+            let secret = read_secret(&path)
+                .map_err(|fault| Invalid { what: format!("{name}_file: {}", fault.what), ..fault })?;
             block.insert(name.into(), secret.into());
             files.push(path);
         }
@@ -276,7 +276,7 @@ fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, W
 }
 
 /// A value of the YAML file as JSON, so that serde can read it.
-fn json(value: &Value) -> Result<serde_json::Value, Wrong> {
+fn json(value: &Value) -> Result<serde_json::Value, Invalid> {
     Ok(match value {
         Value::Null => serde_json::Value::Null,
         Value::Text(text) => match text.as_str() {
@@ -293,7 +293,7 @@ fn json(value: &Value) -> Result<serde_json::Value, Wrong> {
         Value::List(items) => items.iter().map(json).collect::<Result<Vec<_>, _>>()?.into(),
         Value::Map(pairs) => {
             let pairs = pairs.iter().map(|(key, value)| Ok((key.clone(), json(value)?)));
-            pairs.collect::<Result<Map<_, _>, Wrong>>()?.into()
+            pairs.collect::<Result<Map<_, _>, Invalid>>()?.into()
         }
     })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use secrecy::SecretString;
-use settings::{Kind, Preset, Setting, Wrong, address, check, wrong};
+use settings::{Invalid, Kind, Preset, Setting, address, check, invalid};
 use url::Url;
 
 use super::{Settings, Waldur, system};
@@ -16,12 +16,12 @@ fn waldur(settings: &mut Settings) -> &mut Waldur {
     })
 }
 
-fn lease_url(text: &str) -> Result<(), Wrong> {
+fn lease_url(text: &str) -> Result<(), Invalid> {
     let is_one = redis::Client::open(text).is_ok();
     if is_one {
         Ok(())
     } else {
-        Err(wrong("no URL of a Valkey or Redis server", "give one, such as redis://host:6379"))
+        Err(invalid("no URL of a Valkey or Redis server", "give one, such as redis://host:6379"))
     }
 }
 

@@ -1,4 +1,4 @@
-use settings::{Environment, Faults, Overrides, load};
+use settings::{Environment, Overrides, Problems, load};
 
 use super::*;
 
@@ -7,13 +7,13 @@ const MINIMUM: [(&str, &str); 2] = [
     ("PROVISIONER_SYSTEMS", r#"{"Capstor": {"driver": "posix", "terabyte": "TiB"}}"#),
 ];
 
-fn with(more: &[(&str, &str)]) -> Result<Settings, Faults> {
+fn with(more: &[(&str, &str)]) -> Result<Settings, Problems> {
     let variables = MINIMUM.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     load(&SCHEMA, &Environment::new("/", variables), &Overrides::default()).map(|loaded| loaded.settings)
 }
 
 fn fault(more: &[(&str, &str)]) -> String {
-    with(more).unwrap_err().faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    with(more).unwrap_err().problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

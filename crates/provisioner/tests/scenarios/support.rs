@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use program::Clock;
 use proxy::api::{self, Service};
+use proxy::config::{Environment, Overrides};
 use proxy::server::{self, Front};
-use proxy::settings::{Environment, Overrides};
 use serde_json::{Value, json};
 use simulator::world::{NewResource, OfferingType, OrderState, ResourceState, Role};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, World};
@@ -136,7 +136,7 @@ impl Site {
             ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
         ];
         let environment = Environment::new(self.directory.path().to_owned(), variables);
-        let loaded = proxy::settings::load(&environment, &Overrides::default()).unwrap();
+        let loaded = proxy::config::load(&environment, &Overrides::default()).unwrap();
         runtime.block_on(async {
             let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
             let router = api::router(&service).merge(api::operators_router(&service));

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::SetupError;
 use super::realm::{MAX_BODY, Realm};
-use crate::settings;
+use crate::config;
 use crate::upstream::{ExchangeError, Fault};
 
 /// The client in whose name the realm is asked.
@@ -25,7 +25,7 @@ impl fmt::Debug for Introspection {
 }
 
 impl Introspection {
-    pub(super) fn new(auth: &settings::Auth) -> Result<Self, SetupError> {
+    pub(super) fn new(auth: &config::Auth) -> Result<Self, SetupError> {
         match (&auth.keycloak_client_id, &auth.keycloak_client_secret) {
             (Some(id), Some(secret)) => Ok(Self { client_id: id.clone(), client_secret: secret.clone() }),
             _ => Err(SetupError::Introspection),

@@ -27,8 +27,8 @@ use url::Url;
 use super::discovery::{self, Endpoints};
 use super::keys::KeySet;
 use super::{KeysStanding, SetupError};
+use crate::config;
 use crate::metrics;
-use crate::settings;
 use crate::upstream::{ExchangeError, Fault, Transport, USER_AGENT, Upstream};
 use program::error_chain;
 
@@ -114,7 +114,7 @@ enum Cause {
 }
 
 impl Realm {
-    pub(super) fn new(auth: &settings::Auth) -> Result<Arc<Self>, SetupError> {
+    pub(super) fn new(auth: &config::Auth) -> Result<Arc<Self>, SetupError> {
         let issuer = issuer(&auth.keycloak_url, &auth.keycloak_realm).map_err(SetupError::Realm)?;
         let upstream = Upstream::new("Keycloak", &transport(auth.verify_ssl, auth.socks_proxy.clone()))?;
         Ok(Arc::new(Self { issuer, upstream, state: Mutex::default() }))

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::terminal::{self, Terminal, escaped};
 use super::{Failure, progress};
-use crate::settings::Loaded;
+use crate::config::Loaded;
 use crate::snapshot::{Page, Snapshot};
 use crate::source::Source;
 use program::error_chain;
@@ -92,7 +92,7 @@ fn tell_skipped(skipped: &[&Skipped], loaded: &Loaded) -> bool {
         let id = item_id.map_or_else(|| String::from("a record without a UUID"), |id| id.to_string());
         terminal::tell(&format!("  {id}  {error}: {}", escaped(detail)));
     }
-    let answers = loaded.settings.backend_settings.on_processing_error == crate::settings::OnProcessingError::Skip;
+    let answers = loaded.settings.backend_settings.on_processing_error == crate::config::OnProcessingError::Skip;
     if !answers {
         terminal::tell(
             "With backend_settings.on_processing_error: fail, the API answers 500 until these are put right.",

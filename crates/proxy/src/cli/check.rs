@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::terminal::{self, Terminal, Tone, escaped};
 use super::{EXIT_SETTINGS, Failure, progress};
-use crate::settings::{Faults, Loaded, Settings};
+use crate::config::{Loaded, Problems, Settings};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,13 +110,13 @@ pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Resu
 }
 
 /// Settings that cannot be used, as a script gets them.
-pub(super) fn faults(faults: &Faults) -> Result<u8, Failure> {
-    let finding = |fault: &crate::settings::Fault| {
+pub(super) fn faults(faults: &Problems) -> Result<u8, Failure> {
+    let finding = |fault: &crate::config::Problem| {
         let source = fault.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
         Finding::failed("settings", format!("{}{source}: {}", fault.key, fault.what)).with_remedy(fault.remedy.clone())
     };
-    let warning = |warning: &crate::settings::Warning| Finding::warning("settings", warning.to_string());
-    let findings: Vec<_> = faults.faults.iter().map(finding).chain(faults.warnings.iter().map(warning)).collect();
+    let warning = |warning: &crate::config::Warning| Finding::warning("settings", warning.to_string());
+    let findings: Vec<_> = faults.problems.iter().map(finding).chain(faults.warnings.iter().map(warning)).collect();
     terminal::print_json(&Report { ok: false, checks: &findings })?;
     Ok(EXIT_SETTINGS)
 }

@@ -18,8 +18,8 @@ use super::{
     EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, complain, log, progress,
 };
 use crate::compare::{Context, Credential, Document, Peer, compare};
+use crate::config::{Environment, Loaded, Problems};
 use crate::oauth::MachineToken;
-use crate::settings::{Environment, Faults, Loaded};
 use crate::upstream::{Transport, USER_AGENT, Upstream, public_part};
 use program::error_chain;
 use report::Sides;
@@ -102,7 +102,7 @@ pub(super) fn run(
     arguments: &CompareArgs,
     environment: &Environment,
     terminal: Terminal,
-    load: impl FnOnce() -> Result<Loaded, Faults>,
+    load: impl FnOnce() -> Result<Loaded, Problems>,
 ) -> Result<u8, Failure> {
     let timeout = Duration::from_secs(arguments.timeout);
     let loaded = match load() {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::terminal::{self, Terminal, Tone, escaped};
-use crate::settings::Loaded;
+use crate::config::Loaded;
 
 #[derive(Serialize)]
 struct Document<'a> {

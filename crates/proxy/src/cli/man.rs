@@ -7,7 +7,7 @@ use program::man;
 
 use super::{Cli, Failure};
 use crate::api::VERSION;
-use crate::settings::SCHEMA;
+use crate::config::SCHEMA;
 
 const FILES: [(&str, &str); 3] = [
     (

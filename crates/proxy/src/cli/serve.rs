@@ -16,9 +16,9 @@ use tracing::{error, info, warn};
 use self::reload::Reloader;
 use super::{EXIT_SETTINGS, Failure, complain};
 use crate::api::{self, Service, VERSION};
+use crate::config::{Loaded, LogFormat, Problems};
 use crate::metrics;
 use crate::server::{self, Front, Listener, Pair};
-use crate::settings::{Faults, Loaded, LogFormat};
 use crate::telemetry;
 use program::Clock;
 use program::error_chain;
@@ -30,11 +30,11 @@ const GRACE: Duration = Duration::from_secs(25);
 /// Serves with these settings, and with what `load` gives when they are to be read anew.
 pub(super) fn run(
     loaded: Loaded,
-    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+    load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<u8, Failure> {
     let pair = match Pair::read(&loaded) {
         Ok(pair) => pair,
-        Err(fault) => return Ok(complain(&Faults::from(fault), EXIT_SETTINGS)),
+        Err(fault) => return Ok(complain(&Problems::from(fault), EXIT_SETTINGS)),
     };
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| error_chain(&error))?;
     let format = loaded.settings.log.format;
@@ -49,7 +49,7 @@ pub(super) fn run(
 fn until_the_end(
     loaded: Loaded,
     pair: Option<Pair>,
-    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+    load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -64,7 +64,7 @@ fn until_the_end(
 async fn serve(
     loaded: Loaded,
     pair: Option<Pair>,
-    load: impl Fn() -> Result<Loaded, Faults> + Send + Sync + 'static,
+    load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     info!(version = VERSION, "hpc-storage-proxy starts");
     for warning in &loaded.warnings {

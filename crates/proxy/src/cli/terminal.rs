@@ -7,7 +7,7 @@ pub(super) use program::terminal::{PADDING, escaped, table};
 use serde::Serialize;
 
 use super::Failure;
-use crate::settings::Environment;
+use crate::config::Environment;
 
 /// Where the answer and the words beside it go.
 #[derive(Debug, Clone, Copy)]

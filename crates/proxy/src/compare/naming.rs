@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::pairs::{SYSTEM, text};
-use crate::settings::StorageSystem;
+use crate::config::StorageSystem;
 
 /// A storage system with two names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use http::{Method, StatusCode, header};
 use url::Url;
 
 use super::HpcUserError;
+use crate::config;
 use crate::oauth::{MachineToken, Token};
-use crate::settings;
 use crate::upstream::{Answer, ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Sets up the connection, or names the setting that is missing for one.
-    pub(super) fn new(settings: &settings::HpcUserApi) -> Result<Result<Self, &'static str>, TransportError> {
+    pub(super) fn new(settings: &config::HpcUserApi) -> Result<Result<Self, &'static str>, TransportError> {
         let transport = Transport {
             verify_tls: settings.verify_ssl,
             proxy: settings.socks_proxy.clone(),

@@ -219,7 +219,7 @@ async fn without_a_token_the_error_names_the_token_endpoint() {
 #[tokio::test]
 async fn missing_settings_are_named() {
     let (_world, settings) = world().await;
-    let without = settings::HpcUserApi { client_secret: None, ..settings };
+    let without = config::HpcUserApi { client_secret: None, ..settings };
     let api = client(&without);
     let error = api.resolve(["a"]).await.expect_err("not configured");
     assert!(error.to_string().contains("HPC_USER_CLIENT_SECRET"), "{error}");
@@ -230,14 +230,14 @@ async fn missing_settings_are_named() {
 async fn development_mode_does_without_the_api() {
     let (world, settings) = world().await;
     give(&world, "a", 1);
-    let settings = settings::HpcUserApi { development_mode: true, ..settings };
+    let settings = config::HpcUserApi { development_mode: true, ..settings };
     let api = client(&settings);
     let gids = api.resolve(["a", "b"]).await.expect("GIDs");
     assert_eq!((gids["a"], gids["b"]), (Ok(1), Err(NoGid::Unknown)));
     change(&world, |world| world.mood = Mood::Says(500, ""));
     let gids = api.resolve(["a", "b"]).await.expect("GIDs");
     assert_eq!((gids["a"], gids["b"]), (Ok(1), Err(NoGid::Unreachable)));
-    let api = client(&settings::HpcUserApi { api_url: None, ..settings });
+    let api = client(&config::HpcUserApi { api_url: None, ..settings });
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Err(NoGid::NotConfigured));
 }
 
@@ -252,6 +252,6 @@ async fn a_check_tells_the_token_from_the_api() {
     change(&world, |world| world.token_endpoint_is_down = true);
     let check = client(&settings).check().await;
     assert!(matches!(check, Check { token: Err(HpcUserError::Token(_)), api: None }), "{check:?}");
-    let check = client(&settings::HpcUserApi { api_url: None, ..settings }).check().await;
+    let check = client(&config::HpcUserApi { api_url: None, ..settings }).check().await;
     assert!(matches!(check, Check { token: Err(HpcUserError::NotConfigured(_)), api: None }), "{check:?}");
 }

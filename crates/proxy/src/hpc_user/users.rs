@@ -16,7 +16,7 @@ use tracing::warn;
 use url::Url;
 
 use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer, lock};
-use crate::settings;
+use crate::config;
 use crate::upstream::Fault;
 
 /// A user who is unknown or lacks something is asked for again after this time: one request a user is too dear for
@@ -46,7 +46,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(settings: &settings::HpcUserApi) -> Option<Self> {
+    pub(super) fn new(settings: &config::HpcUserApi) -> Option<Self> {
         let path = settings.user_path.as_deref()?.trim_matches('/').split('/').map(String::from).collect();
         Some(Self { path, uid_field: settings.user_uid_field.clone(), email_field: settings.user_email_field.clone() })
     }

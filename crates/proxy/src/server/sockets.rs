@@ -10,7 +10,7 @@ use tokio_util::either::Either;
 use tracing::info;
 
 use super::socket::Socket;
-use crate::settings::Listen;
+use crate::config::Listen;
 
 /// Something that cannot be listened on.
 #[derive(Debug, Error)]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::settings::Listen;
+use crate::config::Listen;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HALF: &str = "GET / HTTP/1.1\r\nhost: x\r\nX";

@@ -17,9 +17,9 @@ use tracing::debug;
 use super::connection::Phase;
 use super::front::Front;
 use super::sockets::Stream;
-use crate::settings::{Fault, Loaded};
+use crate::config::{Loaded, Problem};
 use crate::upstream::install_tls_provider;
-use ::settings::files;
+use settings::files;
 
 /// No certificate with all those above it is larger.
 const LARGEST: u64 = 1 << 20;
@@ -36,11 +36,11 @@ impl Pair {
     /// # Errors
     ///
     /// The fault of the setting whose file does not do.
-    pub fn read(loaded: &Loaded) -> Result<Option<Self>, Fault> {
+    pub fn read(loaded: &Loaded) -> Result<Option<Self>, Problem> {
         let server = &loaded.settings.server;
         let (Some(certificate), Some(key)) = (&server.tls_certificate, &server.tls_key) else { return Ok(None) };
         install_tls_provider();
-        let of = |setting, path: &Path, what: &str, remedy: &str| Fault {
+        let of = |setting, path: &Path, what: &str, remedy: &str| Problem {
             key: String::from(setting),
             source: loaded.provenance.iter().find(|row| row.key == setting).map(|row| row.source.clone()),
             what: format!("{} {what}", path.display()),

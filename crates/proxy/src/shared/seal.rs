@@ -9,7 +9,7 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use secrecy::ExposeSecret;
 
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::snapshot::FORM;
 use crate::source;
 
@@ -91,7 +91,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::settings::{Environment, Overrides, load};
+    use crate::config::{Environment, Overrides, load};
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef01234567";
 

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::StartError;
-use crate::settings::{self, header_list};
+use crate::config::{self, header_list};
 use crate::upstream::{TransportError, install_tls_provider};
 
 /// Spans that wait at most.
@@ -46,7 +46,7 @@ impl Drop for Recording {
 }
 
 /// Has spans recorded from now on. `None`: there is no collector. Outside of any runtime, since the client has its own.
-pub(super) fn start(settings: &settings::Otlp) -> Result<Option<Recording>, StartError> {
+pub(super) fn start(settings: &config::Otlp) -> Result<Option<Recording>, StartError> {
     let Some(endpoint) = &settings.endpoint else { return Ok(None) };
     install_tls_provider();
     let http = reqwest::blocking::Client::builder()

@@ -34,7 +34,7 @@ use tracing_subscriber::layer::Layer;
 
 use super::storm::Storm;
 use super::{BoxedLayer, scrub};
-use crate::settings;
+use crate::config;
 use crate::upstream::{TransportError, install_tls_provider};
 
 const RELEASE: &str = concat!("hpc-storage-proxy@", env!("CARGO_PKG_VERSION"));
@@ -76,7 +76,7 @@ impl Drop for Reports {
 }
 
 /// Connects this thread, and all that it starts later, to Sentry. `None`: there is no DSN.
-pub(super) fn start(settings: &settings::Sentry) -> Result<Option<Reports>, TransportError> {
+pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, TransportError> {
     let Some(dsn) = &settings.dsn else { return Ok(None) };
     install_tls_provider();
     let http = reqwest::Client::builder()

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use axum::Router;
 use axum::routing::get;
-use proxy::settings::{self, Environment, Overrides};
+use proxy::config::{self, Environment, Overrides};
 use proxy::{api, server, telemetry};
 use serde_json::{Value, json};
 use simulator::{PROVIDER_TOKEN, Simulator, World};
@@ -17,7 +17,7 @@ use crate::sink::Sink;
 #[test]
 #[ignore = "a program that the test below runs, not a test"]
 fn panicking_service() {
-    let loaded = settings::load(&Environment::of_process(), &Overrides::default()).unwrap();
+    let loaded = config::load(&Environment::of_process(), &Overrides::default()).unwrap();
     let _telemetry = telemetry::start(&loaded.settings).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

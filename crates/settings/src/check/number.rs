@@ -1,6 +1,6 @@
 //! Numbers and their ranges.
 
-use crate::fault::{Wrong, quoted, wrong};
+use crate::problem::{Invalid, invalid, quoted};
 use crate::value::Value;
 
 /// Seconds in a day, the upper limit of every time setting.
@@ -25,49 +25,49 @@ pub fn number(value: &Value) -> Option<f64> {
 }
 
 /// Reads a finite number that satisfies `is`; the error says that it is not `what`.
-fn checked(value: &Value, is: impl Fn(f64) -> bool, what: &str, example: &str) -> Result<f64, Wrong> {
+fn checked(value: &Value, is: impl Fn(f64) -> bool, what: &str, example: &str) -> Result<f64, Invalid> {
     let text = value.scalar()?;
     let found = number(value).filter(|number| is(*number));
-    found.ok_or_else(|| wrong(format!("{} is not {what}", quoted(text)), format!("give one, for example {example}")))
+    found.ok_or_else(|| invalid(format!("{} is not {what}", quoted(text)), format!("give one, for example {example}")))
 }
 
-pub fn positive(value: &Value) -> Result<f64, Wrong> {
+pub fn positive(value: &Value) -> Result<f64, Invalid> {
     checked(value, |number| number > 0.0, "a number above 0", "1.5")
 }
 
 /// Seconds above 0, at most a day, and at least a millisecond.
-pub fn seconds(value: &Value) -> Result<f64, Wrong> {
+pub fn seconds(value: &Value) -> Result<f64, Invalid> {
     let range = "a number of seconds above 0 and at most a day (86400)";
     checked(value, |number| (0.001..=DAY).contains(&number), range, "30")
 }
 
 /// Seconds from 0 to a day.
-pub fn age(value: &Value) -> Result<f64, Wrong> {
+pub fn age(value: &Value) -> Result<f64, Invalid> {
     checked(value, |number| (0.0..=DAY).contains(&number), "a number of seconds from 0 to a day (86400)", "30")
 }
 
 /// A number from 0 to 1.
-pub fn share(value: &Value) -> Result<f64, Wrong> {
+pub fn share(value: &Value) -> Result<f64, Invalid> {
     checked(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1", "0.1")
 }
 
 /// A whole number from 1 to `most`.
-pub fn count(value: &Value, most: usize) -> Result<usize, Wrong> {
+pub fn count(value: &Value, most: usize) -> Result<usize, Invalid> {
     let text = value.scalar()?;
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^53")]
     let whole = number(value).filter(|number| number.fract() == 0.0 && (1.0..=most as f64).contains(number));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, above 0 and within the limit")]
     whole.map(|number| number as usize).ok_or_else(|| {
-        wrong(format!("{} is not a whole number from 1 to {most}", quoted(text)), "give one, for example 4")
+        invalid(format!("{} is not a whole number from 1 to {most}", quoted(text)), "give one, for example 4")
     })
 }
 
 /// Permission bits of a file: three or four octal digits, even if YAML reads them as a number.
-pub fn mode(value: &Value) -> Result<u32, Wrong> {
+pub fn mode(value: &Value) -> Result<u32, Invalid> {
     let text = value.scalar()?;
     let digits = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then_some(text).and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or_else(|| {
-        wrong(format!("{} is not three or four octal digits", quoted(text)), "give octal digits, for example 0750")
+        invalid(format!("{} is not three or four octal digits", quoted(text)), "give octal digits, for example 0750")
     })
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn ranges_are_bounded() {
-        type Read = fn(&Value) -> Result<f64, Wrong>;
+        type Read = fn(&Value) -> Result<f64, Invalid>;
         let cases: [(Read, &[&str], &[&str]); 4] = [
             (positive, &["0.0001", "1e300"], &["0", "-1", "inf", ""]),
             (seconds, &["0.001", "86400"], &["0", "0.0009", "86401", "-1"]),

@@ -2,52 +2,52 @@
 
 use url::Url;
 
-use crate::fault::{Wrong, wrong};
+use crate::problem::{Invalid, invalid};
 use crate::setting::MASK;
 
 /// A URL with one of `schemes` (two or more) and a host.
-pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Wrong> {
-    let url = Url::parse(text).map_err(|error| wrong(format!("not a URL ({error})"), remedy))?;
+pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Invalid> {
+    let url = Url::parse(text).map_err(|error| invalid(format!("not a URL ({error})"), remedy))?;
     if !schemes.contains(&url.scheme()) {
         let what = match schemes {
             [one, other] => format!("its scheme is neither {one} nor {other}"),
             _ => format!("its scheme is none of {}", schemes.join(", ")),
         };
-        return Err(wrong(what, remedy));
+        return Err(invalid(what, remedy));
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(wrong("it has no host", remedy));
+        return Err(invalid("it has no host", remedy));
     }
     Ok(url)
 }
 
 /// A URL that is requested unchanged: http or https, without credentials and fragment.
-pub fn endpoint(text: &str) -> Result<Url, Wrong> {
+pub fn endpoint(text: &str) -> Result<Url, Invalid> {
     let url = of_scheme(text, &["http", "https"], "give one such as https://host.example.org/")?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("it contains credentials", "remove the part before the `@`"));
+        return Err(invalid("it contains credentials", "remove the part before the `@`"));
     }
     if url.fragment().is_some() {
-        return Err(wrong("it has a fragment", "remove the `#` and the part after it"));
+        return Err(invalid("it has a fragment", "remove the `#` and the part after it"));
     }
     Ok(url)
 }
 
 /// A URL to which paths are appended: like [`endpoint`], but without a query.
-pub fn base_url(text: &str) -> Result<Url, Wrong> {
+pub fn base_url(text: &str) -> Result<Url, Invalid> {
     let url = endpoint(text)?;
     if url.query().is_some() {
-        return Err(wrong("it has a query", "remove the `?` and the part after it"));
+        return Err(invalid("it has a query", "remove the `?` and the part after it"));
     }
     Ok(url)
 }
 
 /// URL of a SOCKS or HTTP proxy; may contain credentials.
-pub fn proxy(text: &str) -> Result<Url, Wrong> {
+pub fn proxy(text: &str) -> Result<Url, Invalid> {
     let remedy = "give one such as socks5://host:1080";
     let url = of_scheme(text, &["socks5", "socks5h", "http", "https"], remedy)?;
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("it has a path, a query or a fragment after host and port", remedy));
+        return Err(invalid("it has a path, a query or a fragment after host and port", remedy));
     }
     Ok(url)
 }
@@ -91,7 +91,7 @@ mod tests {
             assert!(base_url(text).is_err(), "{text}");
         }
         assert!(endpoint("https://x/token?policy=1").is_ok());
-        let what = |wrong: Wrong| wrong.what;
+        let what = |wrong: Invalid| wrong.what;
         assert_eq!(endpoint("ftp://x").map_err(what), Err("its scheme is neither http nor https".to_owned()));
         assert_eq!(
             proxy("ftp://x").map_err(what),

@@ -14,7 +14,7 @@ use tower::Service;
 
 use super::realm::*;
 use crate::auth::{Caller, Verifier};
-use crate::settings;
+use crate::config;
 
 #[tokio::test]
 async fn a_handler_runs_for_known_callers_only() {
@@ -74,7 +74,7 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
     let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
     let guard = tracing::subscriber::set_default(subscriber);
     let realm = TestRealm::start(&[RSA.jwk()]).await;
-    let auth = settings::Auth {
+    let auth = config::Auth {
         introspection: true,
         keycloak_client_id: Some(String::from("storage")),
         keycloak_client_secret: Some(SecretString::from("s3cret")),

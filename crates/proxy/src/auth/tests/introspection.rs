@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::realm::*;
 use crate::auth::{INTROSPECTED_FOR, Verifier};
-use crate::settings;
+use crate::config;
 use program::Clock;
 
-fn asking(realm: &TestRealm) -> settings::Auth {
-    settings::Auth {
+fn asking(realm: &TestRealm) -> config::Auth {
+    config::Auth {
         introspection: true,
         keycloak_client_id: Some(String::from("storage")),
         keycloak_client_secret: Some(SecretString::from("s3cret & more")),
@@ -99,8 +99,8 @@ async fn the_credentials_are_needed_and_never_shown() {
     let shown = format!("{:?}", Verifier::new(&complete, clock()).unwrap());
     assert!(shown.contains("storage") && !shown.contains("s3cret"), "{shown}");
     for incomplete in [
-        settings::Auth { keycloak_client_id: None, ..complete.clone() },
-        settings::Auth { keycloak_client_secret: None, ..complete },
+        config::Auth { keycloak_client_id: None, ..complete.clone() },
+        config::Auth { keycloak_client_secret: None, ..complete },
     ] {
         let error = Verifier::new(&incomplete, clock()).unwrap_err().to_string();
         assert!(error.contains("auth.keycloak_client_secret"), "{error}");

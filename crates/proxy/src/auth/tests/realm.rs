@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::auth::{AuthError, Caller, Verifier};
-use crate::settings;
+use crate::config;
 use program::Clock;
 
 /// The time at which every test starts, in seconds since 1970.
@@ -101,7 +101,7 @@ impl TestRealm {
         format!("http://{}/auth/realms/cscs", self.address)
     }
 
-    pub(super) fn settings(&self) -> settings::Auth {
+    pub(super) fn settings(&self) -> config::Auth {
         settings_for(self.address)
     }
 
@@ -109,7 +109,7 @@ impl TestRealm {
         self.verifier_with(&self.settings())
     }
 
-    pub(super) fn verifier_with(&self, auth: &settings::Auth) -> Verifier {
+    pub(super) fn verifier_with(&self, auth: &config::Auth) -> Verifier {
         let time = self.time.clone();
         let clock = Clock::from_fn(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::Relaxed)));
         Verifier::new(auth, clock).unwrap()
@@ -131,8 +131,8 @@ impl TestRealm {
     }
 }
 
-pub(super) fn settings_for(address: SocketAddr) -> settings::Auth {
-    settings::Auth {
+pub(super) fn settings_for(address: SocketAddr) -> config::Auth {
+    config::Auth {
         disable_auth: false,
         keycloak_url: Url::parse(&format!("http://{address}/auth/")).unwrap(),
         keycloak_realm: String::from("cscs"),

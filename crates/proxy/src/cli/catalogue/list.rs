@@ -9,7 +9,7 @@ use super::{entries, row, tell_skipped};
 use crate::api::VERSION;
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
-use crate::settings::Loaded;
+use crate::config::Loaded;
 
 /// The API's listing without its pages and filters.
 #[derive(Serialize)]

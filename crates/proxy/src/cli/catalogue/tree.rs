@@ -14,7 +14,7 @@ use super::row::{self, Branch, Rank};
 use super::{Entry, entries, tell_skipped};
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
-use crate::settings::Loaded;
+use crate::config::Loaded;
 
 /// The tree as a script gets it.
 #[derive(Serialize)]

@@ -11,8 +11,8 @@ use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL, TokenUser};
 use super::Finding;
 use super::remedy::{self, Keys};
 use crate::auth::{RealmReport, Verifier};
+use crate::config::{self, OnProcessingError, Settings, StorageSystem};
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
-use crate::settings::{self, OnProcessingError, Settings, StorageSystem};
 use crate::shared::Shared;
 use crate::source;
 use crate::upstream::public_part;
@@ -236,7 +236,7 @@ fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: On
 }
 
 /// Whether there is a machine token, and the API takes it: what to say about it, and whether both are so.
-async fn exchange(api: &HpcUserApi, settings: &settings::HpcUserApi) -> (Vec<Finding>, bool) {
+async fn exchange(api: &HpcUserApi, settings: &config::HpcUserApi) -> (Vec<Finding>, bool) {
     const CHECK: &str = HPC_USER_API;
     const TOKEN: &str = "machine token";
     let found = api.check().await;
@@ -265,7 +265,7 @@ async fn exchange(api: &HpcUserApi, settings: &settings::HpcUserApi) -> (Vec<Fin
 }
 
 /// Whether the realm answers and has keys.
-pub(super) async fn keycloak(settings: &settings::Auth) -> Vec<Finding> {
+pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
     const CHECK: &str = "Keycloak";
     if settings.disable_auth {
         return vec![Finding::warning(CHECK, "not asked, since authentication is disabled")];

@@ -11,9 +11,9 @@ use tracing::{error, info, warn};
 
 use super::{Fronts, supervisor};
 use crate::api::Service;
+use crate::config::{Change, Loaded, Problem, Problems};
 use crate::files::Watch;
 use crate::server::Pair;
-use crate::settings::{Change, Fault, Faults, Loaded};
 use crate::telemetry;
 use program::Clock;
 use program::error_chain;
@@ -48,7 +48,7 @@ pub(super) struct Reloader<L> {
     fronts: Fronts,
 }
 
-impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
+impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
     /// For a program that serves `service` with these settings; `load` reads them anew.
     pub(super) fn new(loaded: Loaded, load: L, service: Service, refreshing: JoinHandle<()>, fronts: Fronts) -> Self {
         Self { load: Arc::new(load), started: loaded.clone(), in_force: loaded, service, refreshing, fronts }
@@ -78,12 +78,12 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
                     secrets.follow(self.secrets()).await;
                     pair.follow(self.pair()).await;
                 }
-                Err(Faults { faults, warnings }) => {
+                Err(Problems { problems, warnings }) => {
                     for warning in warnings {
                         warn!("{warning}");
                     }
-                    for fault in faults {
-                        error!("what is new cannot be used, so that the old stays in force: {fault}");
+                    for problem in problems {
+                        error!("what is new cannot be used, so that the old stays in force: {problem}");
                     }
                 }
             }
@@ -104,14 +104,14 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
 
     /// Reads all settings anew, the certificate too if `all` says so or other files are named. All of it comes into force, or
     /// nothing.
-    async fn reload(&mut self, why: &'static str, all: bool) -> Result<(), Faults> {
+    async fn reload(&mut self, why: &'static str, all: bool) -> Result<(), Problems> {
         info!(why, "the settings are read anew");
         let load = Arc::clone(&self.load);
         let loaded = beside(move || load()).await?;
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
             let loaded = loaded.clone();
-            Some(beside(move || Pair::read(&loaded).map_err(Faults::from)).await?)
+            Some(beside(move || Pair::read(&loaded).map_err(Problems::from)).await?)
         } else {
             None
         };
@@ -137,12 +137,12 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
     }
 
     /// Serves with other settings as soon as nobody has to wait because of them.
-    async fn replace(&mut self, loaded: &Loaded, changes: &[Change]) -> Result<(), Faults> {
+    async fn replace(&mut self, loaded: &Loaded, changes: &[Change]) -> Result<(), Problems> {
         let none = |keys: &[&str]| !changes.iter().any(|change| is_in(change, keys));
         let outcome = self.service.changed(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
         let service = outcome.map_err(|error| {
             let what = error_chain(&error);
-            Faults::from(Fault {
+            Problems::from(Problem {
                 key: String::from("settings"),
                 source: None,
                 what,
@@ -160,9 +160,9 @@ impl<L: Fn() -> Result<Loaded, Faults> + Send + Sync + 'static> Reloader<L> {
     }
 
     /// Reads the certificate anew.
-    async fn renew_pair(&mut self) -> Result<(), Faults> {
+    async fn renew_pair(&mut self) -> Result<(), Problems> {
         let loaded = self.in_force.clone();
-        let pair = beside(move || Pair::read(&loaded).map_err(Faults::from)).await?;
+        let pair = beside(move || Pair::read(&loaded).map_err(Problems::from)).await?;
         self.fronts.api.present(pair);
         info!("the certificate has changed: new connections get the new one");
         Ok(())
@@ -174,9 +174,9 @@ fn is_in(change: &Change, keys: &[&str]) -> bool {
 }
 
 /// Reads files beside the threads that serve: a file system may be slow.
-async fn beside<T: Send + 'static>(read: impl FnOnce() -> Result<T, Faults> + Send + 'static) -> Result<T, Faults> {
+async fn beside<T: Send + 'static>(read: impl FnOnce() -> Result<T, Problems> + Send + 'static) -> Result<T, Problems> {
     spawn_blocking(read).await.unwrap_or_else(|error| {
         let remedy = String::from("look for its report above");
-        Err(Fault { key: String::from("settings"), source: None, what: error.to_string(), remedy }.into())
+        Err(Problem { key: String::from("settings"), source: None, what: error.to_string(), remedy }.into())
     })
 }

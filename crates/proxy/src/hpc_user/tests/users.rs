@@ -90,7 +90,7 @@ async fn an_endpoint_that_hangs_for_one_user_is_asked_about_the_others_next() {
 #[tokio::test]
 async fn without_a_user_endpoint_nothing_is_asked() {
     let (world, settings) = world().await;
-    let api = client(&settings::HpcUserApi { user_path: None, ..settings });
+    let api = client(&config::HpcUserApi { user_path: None, ..settings });
     assert_eq!(api.users(["anna"]).await, [(String::from("anna"), UserIdentity::default())].into());
     assert_eq!(look(&world, |world| world.tokens), 0);
 }

@@ -128,7 +128,7 @@ async fn a_user(State(world): Shared, Path(name): Path<String>, headers: HeaderM
 }
 
 /// A world on loopback, and the settings that lead to it.
-pub(super) async fn world() -> (Arc<Mutex<World>>, settings::HpcUserApi) {
+pub(super) async fn world() -> (Arc<Mutex<World>>, config::HpcUserApi) {
     let world = Arc::new(Mutex::new(World::default()));
     let router = Router::new()
         .route("/token", post(token))
@@ -138,7 +138,7 @@ pub(super) async fn world() -> (Arc<Mutex<World>>, settings::HpcUserApi) {
         .route("/base/api/v1/export/cscs/users", get(async || Json(json!({ "unixUid": 666 }))))
         .with_state(Arc::clone(&world));
     let url = serve(router).await;
-    let settings = settings::HpcUserApi {
+    let settings = config::HpcUserApi {
         api_url: Some(url.join("base/").expect("a URL")),
         client_id: Some(String::from("client")),
         client_secret: Some("s3cret".into()),
@@ -155,7 +155,7 @@ pub(super) async fn world() -> (Arc<Mutex<World>>, settings::HpcUserApi) {
     (world, settings)
 }
 
-pub(super) fn client(settings: &settings::HpcUserApi) -> HpcUserApi {
+pub(super) fn client(settings: &config::HpcUserApi) -> HpcUserApi {
     HpcUserApi::new(settings).expect("a client")
 }
 

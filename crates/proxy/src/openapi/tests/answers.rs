@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{assert_described, validator};
 use crate::auth::{AuthError, Verifier};
-use crate::settings::Auth;
+use crate::config::Auth;
 use program::Clock;
 
 const LISTING: &str = "/api/storage-resources/";

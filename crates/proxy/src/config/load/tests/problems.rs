@@ -1,15 +1,15 @@
-//! Bad input: every fault, with its source and its remedy.
+//! Bad input: every problem, with its source and its remedy.
 
 use super::*;
 
 #[test]
 fn a_file_that_is_no_mapping_is_told_by_its_place() {
     assert_eq!(
-        Site::minimal().yaml("a: 1\nb: [hunter2\n").faults(),
+        Site::minimal().yaml("a: 1\nb: [hunter2\n").problems(),
         ["YAML file (config.yaml line 2): not valid YAML, at column 4; correct it"]
     );
     assert_eq!(
-        Site::minimal().yaml("- 1\n").faults(),
+        Site::minimal().yaml("- 1\n").problems(),
         ["YAML file (config.yaml line 1): not a mapping; write `key: value` lines, as in the settings reference"]
     );
     for nothing in ["", "# only a comment\n", "null", "auth:\nhpc_user_api: ~\ndebug:\n"] {
@@ -17,10 +17,10 @@ fn a_file_that_is_no_mapping_is_told_by_its_place() {
     }
     let mut site = Site::minimal();
     site.overrides.config = Some(site.directory.path().to_owned());
-    assert_eq!(site.faults().len(), 1);
+    assert_eq!(site.problems().len(), 1);
     let site = Site::minimal().yaml("");
     fs::write(site.directory.path().join("config.yaml"), [0xff, 0xfe]).unwrap();
-    assert_eq!(site.faults(), ["YAML file (config.yaml): not valid UTF-8; save it as UTF-8"]);
+    assert_eq!(site.problems(), ["YAML file (config.yaml): not valid UTF-8; save it as UTF-8"]);
 }
 
 #[test]
@@ -31,17 +31,17 @@ fn nothing_is_missing_that_an_unread_file_may_hold() {
                   one such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket";
     let lost = "YAML file (command line --config): lost.yaml cannot be read (no such file); correct the path, or make it \
                 readable";
-    assert_eq!(site.faults(), [lost, listen]);
+    assert_eq!(site.problems(), [lost, listen]);
     let site = site.yaml("a: [");
-    assert_eq!(site.faults().len(), 2, "{:?}", site.faults());
+    assert_eq!(site.problems().len(), 2, "{:?}", site.problems());
     let site = site.yaml("debug: true");
-    assert!(site.faults().iter().any(|fault| fault.contains("required, but not given")), "{:?}", site.faults());
+    assert!(site.problems().iter().any(|problem| problem.contains("required, but not given")), "{:?}", site.problems());
 }
 
 #[test]
 fn nothing_at_all_names_all_that_is_required() {
     assert_eq!(
-        Site::empty().faults(),
+        Site::empty().problems(),
         [
             "storage_systems: required, but not given; set STORAGE_SYSTEMS, or storage_systems in the YAML file",
             "waldur_api.api_url: required, but not given; set WALDUR_API_URL, or waldur_api.api_url in the YAML file",
@@ -62,17 +62,17 @@ fn nothing_at_all_names_all_that_is_required() {
 #[test]
 fn relaying_needs_a_public_url() {
     let site = Site::minimal().set("CALLBACKS_RELAY", "true");
-    let fault = "server.public_url: required when callbacks.relay is true; set SERVER_PUBLIC_URL, or server.public_url in the \
+    let problem = "server.public_url: required when callbacks.relay is true; set SERVER_PUBLIC_URL, or server.public_url in the \
                  YAML file, or set callbacks.relay to false";
-    assert_eq!(site.faults(), [fault]);
+    assert_eq!(site.problems(), [problem]);
     let odd = site.set("SERVER_PUBLIC_URL", "ftp://proxy.example/");
-    assert_eq!(odd.faults().len(), 1, "a URL that cannot be read is not missing: {:?}", odd.faults());
+    assert_eq!(odd.problems().len(), 1, "a URL that cannot be read is not missing: {:?}", odd.problems());
 }
 
 #[test]
 fn stricter_settings_than_those_of_the_python_proxy_are_faults() {
     let equal = Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").set("INODE_HARD_COEFFICIENT", "2");
-    assert!(equal.faults()[0].contains("must be greater than inode_soft_coefficient"), "{:?}", equal.faults());
+    assert!(equal.problems()[0].contains("must be greater than inode_soft_coefficient"), "{:?}", equal.problems());
     for (name, value) in [
         ("CSCS_KEYCLOAK_REQUIRED_ROLES", ",,"),
         ("CALLBACKS_REQUIRED_ROLES", " , "),
@@ -81,7 +81,7 @@ fn stricter_settings_than_those_of_the_python_proxy_are_faults() {
         ("WALDUR_PAGES_AT_ONCE", "010"),
         ("INODE_BASE_MULTIPLIER", "010"),
     ] {
-        assert_eq!(Site::minimal().set(name, value).faults().len(), 1, "{name}={value}");
+        assert_eq!(Site::minimal().set(name, value).problems().len(), 1, "{name}={value}");
     }
     assert!(Site::minimal().set("SENTRY_DSN", "").loaded().settings.sentry.dsn.is_none(), "empty means not set");
 }
@@ -98,7 +98,7 @@ fn all_faults_come_at_once_each_with_its_source() {
         .set("INODE_BASE_MULTIPLIER", "many")
         .set("SERVER_LISTEN", "localhost:80");
     assert_eq!(
-        site.faults(),
+        site.problems(),
         [
             "auth (config.yaml line 1): it is not a mapping; indent its settings below it, or remove it",
             "debug (.env line 1, DEBUG): `perhaps` is not a boolean; give true or false",
@@ -140,8 +140,8 @@ fn every_setting_is_judged() {
         };
         let mut site = Site::minimal().yaml(&yaml);
         site.variables.retain(|(name, _)| !row.variables.contains(&name.as_str()));
-        let faults = site.load().expect_err(row.key).faults;
-        assert!(faults.iter().any(|fault| fault.key == row.key && fault.source.is_some()), "{faults:?}");
+        let problems = site.load().expect_err(row.key).problems;
+        assert!(problems.iter().any(|problem| problem.key == row.key && problem.source.is_some()), "{problems:?}");
     }
 }
 
@@ -150,7 +150,7 @@ fn the_hard_coefficient_is_above_the_soft_one() {
     for (soft, hard) in [("2", "2"), ("3", "2.5")] {
         let site = Site::minimal().set("INODE_SOFT_COEFFICIENT", soft).set("INODE_HARD_COEFFICIENT", hard);
         assert_eq!(
-            site.faults(),
+            site.problems(),
             [format!(
                 "backend_settings.inode_hard_coefficient (environment variable INODE_HARD_COEFFICIENT): \
                  inode_hard_coefficient must be greater than inode_soft_coefficient: {hard} is not above {soft}; raise \
@@ -158,9 +158,9 @@ fn the_hard_coefficient_is_above_the_soft_one() {
             )]
         );
     }
-    assert_eq!(Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").faults().len(), 1);
+    assert_eq!(Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").problems().len(), 1);
     for bad in ["0", "-1", "nan", "inf", "", "x"] {
-        assert_eq!(Site::minimal().set("INODE_HARD_COEFFICIENT", bad).faults().len(), 1, "{bad}");
+        assert_eq!(Site::minimal().set("INODE_HARD_COEFFICIENT", bad).problems().len(), 1, "{bad}");
     }
 }
 
@@ -171,9 +171,9 @@ fn seconds_are_told_with_their_range() {
         ("WALDUR_TIMEOUT", "86401", "above 0 and at most"),
         ("CACHE_MAX_STALE", "-1", "from 0 to"),
     ] {
-        let faults = Site::minimal().set(variable, value).faults();
+        let problems = Site::minimal().set(variable, value).problems();
         let told = format!("`{value}` is not a number of seconds {range} a day (86400); give one, for example 30");
-        assert!(faults.len() == 1 && faults[0].ends_with(&told), "{faults:?}");
+        assert!(problems.len() == 1 && problems[0].ends_with(&told), "{problems:?}");
     }
     assert!(Site::minimal().set("CACHE_MAX_STALE", "0").set("WALDUR_TIMEOUT", "86400").load().is_ok());
 }
@@ -182,13 +182,13 @@ fn seconds_are_told_with_their_range() {
 fn an_address_is_there_once() {
     let twice = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:1");
     assert_eq!(
-        twice.faults(),
+        twice.problems(),
         ["server.listen (environment variable SERVER_LISTEN): 127.0.0.1:1 is there twice; remove one"]
     );
     assert!(Site::minimal().set("SERVER_LISTEN", "127.0.0.1:0,127.0.0.1:0").load().is_ok());
     let shared = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1").set("SERVER_ADMIN_LISTEN", "127.0.0.1:1");
     assert_eq!(
-        shared.faults(),
+        shared.problems(),
         ["server.admin_listen (environment variable SERVER_ADMIN_LISTEN): 127.0.0.1:1 is in server.listen too; give \
              another port, or leave server.admin_listen out"]
     );
@@ -201,7 +201,7 @@ fn an_address_is_there_once() {
 fn an_unreadable_dotenv_is_a_fault_and_a_directory_of_that_name_is_none() {
     let site = Site::minimal();
     fs::write(site.directory.path().join(".env"), [b'A', b'=', 0xff]).unwrap();
-    assert_eq!(site.faults(), [".env: not valid UTF-8; save it as UTF-8"]);
+    assert_eq!(site.problems(), [".env: not valid UTF-8; save it as UTF-8"]);
     let site = Site::minimal();
     fs::create_dir(site.directory.path().join(".env")).unwrap();
     assert!(site.load().is_ok());
@@ -218,9 +218,9 @@ fn a_value_that_is_not_utf8_is_a_fault() {
         site.variables.iter().map(|(name, value)| (name.clone(), value.into())).collect();
     variables.push(("DEBUG".to_owned(), OsString::from_vec(vec![0xff])));
     variables.push(("SOMEBODY_ELSES".to_owned(), OsString::from_vec(vec![0xff])));
-    let faults = load(&Environment::new(site.directory.path(), variables), &Overrides::default()).unwrap_err();
+    let problems = load(&Environment::new(site.directory.path(), variables), &Overrides::default()).unwrap_err();
     assert_eq!(
-        faults.to_string(),
+        problems.to_string(),
         "The settings have an error:\n  - debug (environment variable DEBUG): not valid UTF-8; set it to valid UTF-8"
     );
 }

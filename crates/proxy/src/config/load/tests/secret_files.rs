@@ -65,7 +65,7 @@ fn the_higher_source_decides_and_an_empty_name_names_nothing() {
 #[test]
 fn what_is_wrong_with_a_file_is_told() {
     let key = "waldur_api.access_token (environment variable WALDUR_API_TOKEN_FILE)";
-    let named = |token: &[u8], path: &str| site_with(token).set("WALDUR_API_TOKEN_FILE", path).faults();
+    let named = |token: &[u8], path: &str| site_with(token).set("WALDUR_API_TOKEN_FILE", path).problems();
     assert_eq!(
         named(b"", "none"),
         [format!("{key}: none cannot be read (no such file); correct the path, or make it readable")]
@@ -80,7 +80,7 @@ fn what_is_wrong_with_a_file_is_told() {
 
     let site = site_with(TOKEN.as_bytes()).set("WALDUR_API_TOKEN", TOKEN).set("WALDUR_API_TOKEN_FILE", "token");
     let other = "given twice: the value is also set directly (environment variable WALDUR_API_TOKEN)";
-    assert_eq!(site.faults(), [format!("{key}: {other}; remove one of the two")]);
+    assert_eq!(site.problems(), [format!("{key}: {other}; remove one of the two")]);
 }
 
 #[test]
@@ -107,6 +107,6 @@ fn certificate_and_key_belong_together() {
     let site = Site::minimal().set("SERVER_TLS_KEY", "key.pem");
     let what = "server.tls_certificate: required when server.tls_key is given; set SERVER_TLS_CERTIFICATE, or \
                 server.tls_certificate in the YAML file, or remove server.tls_key";
-    assert_eq!(site.faults(), [what]);
+    assert_eq!(site.problems(), [what]);
     assert!(site.set("SERVER_TLS_CERTIFICATE", "certificate.pem").load().is_ok());
 }

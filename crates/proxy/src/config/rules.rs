@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use ::settings::{Wrong, wrong};
+use settings::{Invalid, invalid};
 
 use super::load::SCHEMA;
 use super::{Listen, Server, Settings, StorageSystem};
 
 /// The rules that are broken, each with the key that it is told under. `sound` says whether a key has no fault of its
 /// own: a value that could not be read breaks no rule.
-pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(&'static str, Wrong)> {
+pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(&'static str, Invalid)> {
     let mut broken = Vec::new();
 
     let backend = &settings.backend_settings;
@@ -18,7 +18,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
     if coefficients.into_iter().all(&sound) && hard <= soft {
         let what =
             format!("inode_hard_coefficient must be greater than inode_soft_coefficient: {hard} is not above {soft}");
-        broken.push(("backend_settings.inode_hard_coefficient", wrong(what, "raise the hard or lower the soft one")));
+        broken.push(("backend_settings.inode_hard_coefficient", invalid(what, "raise the hard or lower the soft one")));
     }
 
     let hpc = &settings.hpc_user_api;
@@ -31,7 +31,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
         ];
         for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
             let what = "required when hpc_user_api.development_mode is false";
-            broken.push((key, wrong(what, SCHEMA.how_to_set(key))));
+            broken.push((key, invalid(what, SCHEMA.how_to_set(key))));
         }
     }
 
@@ -44,7 +44,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
         ];
         for (key, _) in needed.into_iter().filter(|(key, given)| !given && sound(key)) {
             let remedy = format!("{}, or set auth.introspection to false", SCHEMA.how_to_set(key));
-            broken.push((key, wrong("required when auth.introspection is true", remedy)));
+            broken.push((key, invalid("required when auth.introspection is true", remedy)));
         }
     }
 
@@ -58,7 +58,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
             interval.as_secs_f64(),
             cache.max_age.as_secs_f64()
         );
-        broken.push(("cache.refresh_interval", wrong(what, "lower it, or raise cache.max_age")));
+        broken.push(("cache.refresh_interval", invalid(what, "lower it, or raise cache.max_age")));
     }
 
     let mut seen = HashSet::new();
@@ -66,13 +66,13 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
     let any = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.port() == 0);
     let twice = settings.server.listen.iter().find(|listen| !any(listen) && !seen.insert(*listen));
     if let Some(address) = twice.filter(|_| sound("server.listen")) {
-        broken.push(("server.listen", wrong(format!("{address} is there twice"), "remove one")));
+        broken.push(("server.listen", invalid(format!("{address} is there twice"), "remove one")));
     }
     let Server { listen, admin_listen, .. } = &settings.server;
     let shared = admin_listen.iter().find(|address| !any(address) && listen.contains(address));
     if let Some(address) = shared.filter(|_| ["server.listen", "server.admin_listen"].into_iter().all(&sound)) {
         let what = format!("{address} is in server.listen too");
-        broken.push(("server.admin_listen", wrong(what, "give another port, or leave server.admin_listen out")));
+        broken.push(("server.admin_listen", invalid(what, "give another port, or leave server.admin_listen out")));
     }
 
     let server = &settings.server;
@@ -81,7 +81,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
         && server.public_url.is_none()
     {
         let remedy = format!("{}, or set callbacks.relay to false", SCHEMA.how_to_set("server.public_url"));
-        broken.push(("server.public_url", wrong("required when callbacks.relay is true", remedy)));
+        broken.push(("server.public_url", invalid("required when callbacks.relay is true", remedy)));
     }
     let pair =
         [("server.tls_certificate", server.tls_certificate.is_some()), ("server.tls_key", server.tls_key.is_some())];
@@ -89,7 +89,7 @@ pub(super) fn broken(settings: &Settings, sound: &dyn Fn(&str) -> bool) -> Vec<(
         && sound(key)
     {
         let remedy = format!("{}, or remove {given}", SCHEMA.how_to_set(key));
-        broken.push((key, wrong(format!("required when {given} is given"), remedy)));
+        broken.push((key, invalid(format!("required when {given} is given"), remedy)));
     }
     broken
 }

@@ -9,7 +9,7 @@ use crate::warning::Warning;
 
 /// One error in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Problem {
     /// Key of the setting, for example `server.listen`; for a part of it, the key, a dot and the part.
     pub key: String,
     /// Source of the value; `None` if there is no value.
@@ -20,7 +20,7 @@ pub struct Fault {
     pub remedy: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)?;
         if let Some(source) = &self.source {
@@ -32,57 +32,57 @@ impl fmt::Display for Fault {
 
 /// All errors in the settings. Displays a heading, a line for each error, and the warnings.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub struct Faults {
+pub struct Problems {
     /// The errors; never empty.
-    pub faults: Vec<Fault>,
+    pub problems: Vec<Problem>,
     /// Warnings about names: a missing setting may be misspelled.
     pub warnings: Vec<Warning>,
 }
 
-impl From<Fault> for Faults {
-    fn from(fault: Fault) -> Self {
-        Self { faults: vec![fault], warnings: Vec::new() }
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem], warnings: Vec::new() }
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.faults.len() {
+        match self.problems.len() {
             1 => f.write_str("The settings have an error:")?,
             n => write!(f, "The settings have {n} errors:")?,
         }
-        self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))?;
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }
 
 /// An error in a value, without the setting that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct Invalid {
     /// The part of the setting that is wrong, for example one entry of a mapping.
     pub part: Option<String>,
-    /// What is wrong, as in [`Fault::what`].
+    /// What is wrong, as in [`Problem::what`].
     pub what: String,
     /// How to fix it.
     pub remedy: String,
 }
 
-impl From<Wrong> for Vec<Wrong> {
-    fn from(wrong: Wrong) -> Self {
+impl From<Invalid> for Vec<Invalid> {
+    fn from(wrong: Invalid) -> Self {
         vec![wrong]
     }
 }
 
-/// Creates a [`Wrong`] from what is wrong and how to fix it.
-pub fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
-    Wrong { part: None, what: what.into(), remedy: remedy.into() }
+/// Creates an [`Invalid`] from what is wrong and how to fix it.
+pub fn invalid(what: impl Into<String>, remedy: impl Into<String>) -> Invalid {
+    Invalid { part: None, what: what.into(), remedy: remedy.into() }
 }
 
-impl Wrong {
+impl Invalid {
     /// Adds the setting and its source.
-    pub(crate) fn of(self, key: &str, source: Option<Source>) -> Fault {
+    pub(crate) fn of(self, key: &str, source: Option<Source>) -> Problem {
         let key = self.part.map_or_else(|| key.to_owned(), |part| format!("{key}.{part}"));
-        Fault { key, source, what: self.what, remedy: self.remedy }
+        Problem { key, source, what: self.what, remedy: self.remedy }
     }
 }
 

@@ -6,7 +6,7 @@ const HEAD: &str = include_str!("reference.md");
 
 /// The reference as Markdown, as it stands in `docs/settings.md`.
 pub fn reference() -> String {
-    ::settings::reference(&SCHEMA, HEAD)
+    settings::reference(&SCHEMA, HEAD)
 }
 
 #[cfg(test)]

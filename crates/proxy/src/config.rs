@@ -1,7 +1,7 @@
 //! Every setting of the proxy, read and judged before a port is bound (decision D17).
 //!
 //! [`load()`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
-//! [`Settings`] that are valid or all [`Faults`] at once; the crate `settings` does it. The module `table` is the one list
+//! [`Settings`] that are valid or all [`Problems`] at once; the crate `settings` does it. The module `table` is the one list
 //! of what can be set: loading, the report of the settings in force, the warnings about unknown keys and the reference in
 //! `docs/settings.md` are all made from it. A new setting is a field in a structure below, its blank value in `unset`,
 //! and a row there.
@@ -23,12 +23,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-pub use ::settings::{Change, Environment, Fault, Faults, InForce, Listen, Overrides, Source, Warning};
 pub(crate) use check::{header_list, listen_address};
 pub(crate) use load::SCHEMA;
 pub(crate) use load::listen_option;
 pub use load::{Loaded, load};
 pub use reference::reference;
+pub use settings::{Change, Environment, InForce, Listen, Overrides, Problem, Problems, Source, Warning};
 
 /// All settings, valid by construction: [`load()`] is the only way from text to here.
 #[derive(Debug, Clone)]

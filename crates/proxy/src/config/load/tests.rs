@@ -5,9 +5,9 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::{OnProcessingError, SystemIdentifier, Warning};
+use crate::config::{OnProcessingError, SystemIdentifier, Warning};
 
-mod faults;
+mod problems;
 mod properties;
 mod secret_files;
 
@@ -64,19 +64,19 @@ impl Site {
         self
     }
 
-    fn load(&self) -> Result<Loaded, Faults> {
+    fn load(&self) -> Result<Loaded, Problems> {
         load(&Environment::new(self.directory.path(), self.variables.clone()), &self.overrides)
     }
 
     fn loaded(&self) -> Loaded {
-        self.load().unwrap_or_else(|faults| panic!("{faults}"))
+        self.load().unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// The faults as the operator reads them, without the temporary directory.
-    fn faults(&self) -> Vec<String> {
+    /// The problems as the operator reads them, without the temporary directory.
+    fn problems(&self) -> Vec<String> {
         let directory = format!("{}/", self.directory.path().display());
-        let faults = self.load().expect_err("faults");
-        faults.faults.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
+        let problems = self.load().expect_err("problems");
+        problems.problems.iter().map(|problem| problem.to_string().replace(&directory, "")).collect()
     }
 
     /// The value and source of a key.
@@ -234,7 +234,7 @@ fn the_file_may_be_named_in_the_environment_or_in_dotenv() {
     assert!(!site.loaded().settings.debug);
     let site = site.set("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH", "nowhere.yaml");
     assert_eq!(
-        site.faults(),
+        site.problems(),
         [
             "YAML file (environment variable WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH): nowhere.yaml cannot be read (no such \
           file); correct the path, or make it readable"
@@ -256,7 +256,7 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "HPC_USER_OIDC_SCOPE",
         "HPC_USER_SOCKS_PROXY",
         "SENTRY_ENVIRONMENT",
-        // A fault of the Python proxy's settings (decision D21).
+        // A problem of the Python proxy's settings (decision D21).
         "SENTRY_DSN",
         // Not known to the Python proxy.
         "CALLBACKS_REQUIRED_ROLES",

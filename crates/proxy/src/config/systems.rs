@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use ::settings::{Value, Wrong, wrong};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use settings::{Invalid, Value, invalid};
 
 use super::{Settings, StorageSystem};
 
 /// Reads the storage systems into the settings. Returns them as they may be shown.
-pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Wrong>> {
+pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Invalid>> {
     let systems = read(value)?;
     let shown = systems.iter().map(|system| format!("{}: {}", system.name, system.offering_slug));
     let shown = shown.collect::<Vec<_>>().join(", ");
@@ -18,47 +18,47 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
 
 /// Reads a mapping of names to offering slugs: YAML, or JSON in one text. Keeps the order. A key that is there twice
 /// has its last value, as in Python.
-fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
+fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
     let example = "map each name to an offering's slug, for example {\"capstor\": \"capstor-offering\"}";
     let pairs = match value {
         Value::Map(pairs) => pairs.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
         Value::Text(json) => match serde_json::from_str::<Pairs>(json) {
             Ok(Pairs(pairs)) => pairs,
-            Err(_) => return Err(vec![wrong("not a JSON object", example)]),
+            Err(_) => return Err(vec![invalid("not a JSON object", example)]),
         },
-        _ => return Err(vec![wrong("not a mapping", example)]),
+        _ => return Err(vec![invalid("not a mapping", example)]),
     };
     if pairs.is_empty() {
-        return Err(vec![wrong("empty", example)]);
+        return Err(vec![invalid("empty", example)]);
     }
     judge(pairs)
 }
 
-type Pair = (String, Result<String, Wrong>);
+type Pair = (String, Result<String, Invalid>);
 
-fn text(value: &Value) -> Result<String, Wrong> {
+fn text(value: &Value) -> Result<String, Invalid> {
     value.scalar().map(str::to_owned)
 }
 
-fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
+fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
     let mut systems: Vec<StorageSystem> = Vec::new();
     let mut faults = Vec::new();
     let mut by_slug: HashMap<String, String> = HashMap::new();
     for (key, slug) in pairs {
         let part = key.trim().escape_debug().to_string();
-        let mut fault = |wrong: Wrong| faults.push(Wrong { part: Some(part.clone()), ..wrong });
+        let mut fault = |wrong: Invalid| faults.push(Invalid { part: Some(part.clone()), ..wrong });
         let name = key.trim().to_owned();
         if let Err(wrong) = segment(&name) {
-            fault(Wrong { what: format!("the name is {}", wrong.what), ..wrong });
+            fault(Invalid { what: format!("the name is {}", wrong.what), ..wrong });
         } else if systems.iter().any(|system| system.name == name) {
-            fault(wrong("the name is there twice", "white space around names does not count: remove one of them"));
+            fault(invalid("the name is there twice", "white space around names does not count: remove one of them"));
         }
         match slug.map(|slug| slug.trim().to_owned()).and_then(|slug| self::slug(&slug).map(|()| slug)) {
-            Err(wrong) => fault(Wrong { what: format!("the offering's slug is {}", wrong.what), ..wrong }),
+            Err(wrong) => fault(Invalid { what: format!("the offering's slug is {}", wrong.what), ..wrong }),
             Ok(slug) => {
                 if let Some(other) = by_slug.insert(slug.clone(), name.clone()) {
                     let other = other.escape_debug();
-                    fault(wrong(
+                    fault(invalid(
                         format!("the offering's slug is that of `{other}`, too"),
                         "give each storage system its own offering",
                     ));
@@ -70,23 +70,23 @@ fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Wrong>> {
     if faults.is_empty() { Ok(systems) } else { Err(faults) }
 }
 
-fn slug(slug: &str) -> Result<(), Wrong> {
+fn slug(slug: &str) -> Result<(), Invalid> {
     segment(slug)?;
     if slug.contains(',') {
         // Slugs are joined with commas when Waldur is asked for several.
-        return Err(wrong("wrong: it holds a comma", "give the slug of one offering, as Waldur shows it"));
+        return Err(invalid("wrong: it holds a comma", "give the slug of one offering, as Waldur shows it"));
     }
     Ok(())
 }
 
 /// Both become a segment of the paths that provisioners make.
-fn segment(text: &str) -> Result<(), Wrong> {
+fn segment(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
-        Err(wrong("blank", "give one"))
+        Err(invalid("blank", "give one"))
     } else if matches!(text, "." | "..") || text.contains('/') {
-        Err(wrong("wrong: it holds `/`, or is `.` or `..`", "give one that can be a directory's name"))
+        Err(invalid("wrong: it holds `/`, or is `.` or `..`", "give one that can be a directory's name"))
     } else if text.chars().any(char::is_control) {
-        Err(wrong("wrong: it holds a control character", "remove it"))
+        Err(invalid("wrong: it holds a control character", "remove it"))
     } else {
         Ok(())
     }
@@ -111,7 +111,7 @@ impl<'de> Deserialize<'de> for Pairs {
                 while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
                     let slug = match value {
                         serde_json::Value::String(slug) => Ok(slug),
-                        _ => Err(wrong("not a text", "put the slug in quotes")),
+                        _ => Err(invalid("not a text", "put the slug in quotes")),
                     };
                     match pairs.iter_mut().find(|(other, _)| *other == name) {
                         Some(pair) => pair.1 = slug,

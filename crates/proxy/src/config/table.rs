@@ -1,6 +1,6 @@
 //! The one list of what can be set.
 
-use ::settings::{Kind, Preset, Setting};
+use settings::{Kind, Preset, Setting};
 
 use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, systems};
 

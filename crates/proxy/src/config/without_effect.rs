@@ -1,6 +1,6 @@
 //! Variables that the Python proxy or its server reads and this program does not. Each that is set is a warning.
 
-use ::settings::WithoutEffect;
+use settings::WithoutEffect;
 
 const PROXY: &str =
     "give WALDUR_SOCKS_PROXY, HPC_USER_SOCKS_PROXY or CSCS_KEYCLOAK_SOCKS_PROXY, which take http:// too";

@@ -1,43 +1,43 @@
 //! Judging one value, in ways of the proxy's own beside the general ones. No fault holds the value of a text or a URL: it
 //! may be a secret that went astray.
 
-use ::settings::check::of_scheme;
-pub(super) use ::settings::check::{base_url, endpoint, plain, secret};
-use ::settings::{Listen, Wrong, wrong};
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
+use settings::check::of_scheme;
+pub(super) use settings::check::{base_url, endpoint, plain, secret};
+use settings::{Invalid, Listen, invalid};
 use url::Url;
 
 /// A token of Waldur.
-pub(super) fn waldur_token(text: &str) -> Result<(), Wrong> {
+pub(super) fn waldur_token(text: &str) -> Result<(), Invalid> {
     if text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(());
     }
     let remedy = "give the 40 hexadecimal digits that Waldur shows under the user's credentials";
     if text.is_empty() {
-        Err(wrong("empty", remedy))
+        Err(invalid("empty", remedy))
     } else if text.trim() != text {
-        Err(wrong("white space around the token", remedy))
+        Err(invalid("white space around the token", remedy))
     } else {
-        Err(wrong(format!("not a token: {} characters", text.chars().count()), remedy))
+        Err(invalid(format!("not a token: {} characters", text.chars().count()), remedy))
     }
 }
 
 /// The value of a header.
-pub(super) fn header(text: &str) -> Result<(), Wrong> {
+pub(super) fn header(text: &str) -> Result<(), Invalid> {
     plain(text)?;
     HeaderValue::from_str(text)
         .ok()
         .filter(|value| value.to_str().is_ok())
         .map(|_| ())
-        .ok_or_else(|| wrong("not valid as a header", "use visible ASCII characters and spaces only"))
+        .ok_or_else(|| invalid("not valid as a header", "use visible ASCII characters and spaces only"))
 }
 
 /// Headers that can be read as a list.
-pub(super) fn headers(text: &str) -> Result<(), Wrong> {
+pub(super) fn headers(text: &str) -> Result<(), Invalid> {
     let remedy = "give name=value, with commas between several, and %20 for a space";
-    let list = header_list(text).ok_or_else(|| wrong("not a list of headers", remedy))?;
-    if list.is_empty() { Err(wrong("a list without a header", remedy)) } else { Ok(()) }
+    let list = header_list(text).ok_or_else(|| invalid("not a list of headers", remedy))?;
+    if list.is_empty() { Err(invalid("a list without a header", remedy)) } else { Ok(()) }
 }
 
 /// Headers as OpenTelemetry writes them: `name=value,name=value`, values with `%20` for a space and the like. `None` where
@@ -53,33 +53,33 @@ pub(crate) fn header_list(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> 
 }
 
 /// The path of the user endpoint.
-pub(super) fn user_path(text: &str) -> Result<(), Wrong> {
+pub(super) fn user_path(text: &str) -> Result<(), Invalid> {
     plain(text)?;
     let remedy = "give a path such as /api/v1/export/cscs/users/{username}";
     if !text.starts_with('/') || text.starts_with("//") {
-        Err(wrong("it does not begin with one `/`", remedy))
+        Err(invalid("it does not begin with one `/`", remedy))
     } else if !text.contains("{username}") {
-        Err(wrong("it does not hold `{username}`", remedy))
+        Err(invalid("it does not hold `{username}`", remedy))
     } else {
         Ok(())
     }
 }
 
 /// A data source name of Sentry.
-pub(super) fn dsn(text: &str) -> Result<(), Wrong> {
+pub(super) fn dsn(text: &str) -> Result<(), Invalid> {
     let remedy = "give the DSN from Sentry's project settings, https://KEY@HOST/PROJECT";
     let url = of_scheme(text, &["http", "https"], remedy)?;
     if url.username().is_empty() {
-        return Err(wrong("it holds no key before the host", remedy));
+        return Err(invalid("it holds no key before the host", remedy));
     }
     match text.trim().parse::<sentry::types::Dsn>() {
         Ok(_) => Ok(()),
-        Err(_) => Err(wrong("not a DSN", remedy)),
+        Err(_) => Err(invalid("not a DSN", remedy)),
     }
 }
 
 /// The root of Waldur.
-pub(super) fn waldur_url(text: &str) -> Result<Url, Wrong> {
+pub(super) fn waldur_url(text: &str) -> Result<Url, Invalid> {
     base_url(text).map(without_api)
 }
 
@@ -93,31 +93,31 @@ fn without_api(mut url: Url) -> Url {
 }
 
 /// URL of a Valkey or Redis server; may have credentials.
-pub(super) fn cache_server(text: &str) -> Result<Url, Wrong> {
+pub(super) fn cache_server(text: &str) -> Result<Url, Invalid> {
     let remedy = "give one such as redis://host:6379/0, or rediss:// for TLS";
     let url = of_scheme(text, &["redis", "rediss", "valkey", "valkeys"], remedy)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("something follows the number of the database", remedy));
+        return Err(invalid("something follows the number of the database", remedy));
     }
     if redis::Client::open(text).is_err() {
-        return Err(wrong("no URL of a server", remedy));
+        return Err(invalid("no URL of a server", remedy));
     }
     Ok(url)
 }
 
 /// An address to listen on.
-pub(super) fn address(text: &str) -> Result<Listen, Wrong> {
-    ::settings::address(text, "/run/hpc-storage-proxy/api.sock")
+pub(super) fn address(text: &str) -> Result<Listen, Invalid> {
+    settings::address(text, "/run/hpc-storage-proxy/api.sock")
 }
 
 /// The same for the command line, which tells itself what was given.
 pub(crate) fn listen_address(text: &str) -> Result<Listen, String> {
-    address(text).map_err(|Wrong { what, remedy, .. }| format!("{what}; {remedy}"))
+    address(text).map_err(|Invalid { what, remedy, .. }| format!("{what}; {remedy}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use ::settings::check::masked;
+    use settings::check::masked;
 
     use super::*;
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use ::settings::{GivenOption, Schema, Value};
 use secrecy::SecretString;
+use settings::{GivenOption, Schema, Value};
 use url::Url;
 
 use super::table::{CONFIG_PATH, PREFIXES, TABLE};
 use super::{
-    Auth, Backend, Cache, Environment, Faults, HpcUserApi, Listen, Log, Otlp, Overrides, Sentry, Server, Settings,
+    Auth, Backend, Cache, Environment, HpcUserApi, Listen, Log, Otlp, Overrides, Problems, Sentry, Server, Settings,
     WaldurApi, rules, without_effect,
 };
 
 /// Settings in force and how they came about.
-pub type Loaded = ::settings::Loaded<Settings>;
+pub type Loaded = settings::Loaded<Settings>;
 
 /// All that the proxy says of its settings.
 pub(crate) static SCHEMA: Schema<Settings> = Schema {
@@ -28,8 +28,8 @@ pub(crate) static SCHEMA: Schema<Settings> = Schema {
 };
 
 /// Reads and judges all settings. Either they are valid, or every fault is told.
-pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, Faults> {
-    ::settings::load(&SCHEMA, environment, overrides)
+pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Loaded, Problems> {
+    settings::load(&SCHEMA, environment, overrides)
 }
 
 /// `--listen`, as often as given; none leaves `server.listen` as it is.

@@ -1,7 +1,7 @@
 //! What holds for any input.
 
-use ::settings::Kind;
 use proptest::prelude::*;
+use settings::Kind;
 
 use super::*;
 
@@ -32,7 +32,7 @@ proptest! {
                 let rows: Vec<_> = loaded.report().map(|(_, value, source)| format!("{value} {source}")).collect();
                 format!("{loaded:?} {rows:?}")
             }
-            Err(faults) => format!("{faults} {faults:?}"),
+            Err(problems) => format!("{problems} {problems:?}"),
         };
         prop_assert!(!shown.contains(&secret) && !shown.contains(TOKEN), "{}", shown);
     }
