@@ -206,7 +206,7 @@ pub fn judge(
         if !leaves {
             site.modes.check(mode(resource), &parents)?;
         }
-        Ok(Desired { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: 0 })
+        Ok(Desired { id: resource.id, place, parents, uid, gid, mode: mode(resource), limits, project: None })
     };
     resources.iter().zip(places).map(one).collect()
 }
@@ -258,7 +258,7 @@ pub fn number<'a>(
     for (resource, judged, observed) in cases {
         let Ok(desired) = judged else { continue };
         if let Some(id) = ledger.known(&system.key, desired.id) {
-            desired.project = id;
+            desired.project = Some(id);
             continue;
         }
         let found = bears(observed);
@@ -270,9 +270,9 @@ pub fn number<'a>(
         // What is to go, or gone, gets no new one: it is frozen under the one that it has.
         let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
         if let Some(id) = ledger.known(&system.key, desired.id) {
-            desired.project = id;
+            desired.project = Some(id);
         } else if leaves || resource.unclaimed || resource.status == Status::Removed {
-            desired.project = if is_its_own { found } else { 0 };
+            desired.project = (is_its_own && found != 0).then_some(found);
         } else {
             new.push((judged, observed));
         }
@@ -284,7 +284,7 @@ pub fn number<'a>(
         let is_its_own = ids == ProjectIds::Gid && !matches!(observed, Ok(Observed::Absent));
         let is_free = |id| if is_its_own { Ok(true) } else { system.driver.is_free(id) };
         match ledger.project(&system.key, desired.id, desired.gid, ids, &is_free) {
-            Ok(id) => desired.project = id,
+            Ok(id) => desired.project = Some(id),
             Err(error) => *judged = Err(Obstacle::waiting(error_chain(&error))),
         }
     }

@@ -42,7 +42,7 @@ impl Bench<'_> {
             gid: self.ids.1,
             mode: Mode(0o2770),
             limits: self.driver.held_as(limits),
-            project: 5000 + n,
+            project: Some(5000 + n),
         }
     }
 
@@ -67,20 +67,20 @@ impl Bench<'_> {
     fn a_life(&self) {
         let (driver, desired) = (self.driver, self.desired(1));
         assert_eq!(self.observed(&desired), Observed::Absent);
-        assert!(driver.is_free(desired.project).unwrap());
+        assert!(driver.is_free(desired.project.unwrap()).unwrap());
         for _ in 0..2 {
             driver.ensure(&desired, &go).unwrap();
             assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
         }
         let Observed::Ours(present) = self.observed(&desired) else { panic!("{:?}", self.observed(&desired)) };
         let numbered = present.project.is_some();
-        assert_eq!(driver.is_free(desired.project).unwrap(), !numbered);
+        assert_eq!(driver.is_free(desired.project.unwrap()).unwrap(), !numbered);
         assert!(driver.usage(&[&desired]).pop().unwrap().unwrap().is_some());
         assert_eq!(driver.marked(6).unwrap(), [Marked { id: desired.id, path: desired.place.to_string() }]);
         for _ in 0..2 {
             driver.retire(&desired, 1_000, &go).unwrap();
             assert_eq!(self.observed(&desired), Observed::Trashed { since: 1_000 });
-            assert_eq!(driver.is_free(desired.project).unwrap(), !numbered, "the trash still counts");
+            assert_eq!(driver.is_free(desired.project.unwrap()).unwrap(), !numbered, "the trash still counts");
         }
         assert_eq!(driver.trash().unwrap(), [Trashed { id: desired.id, since: 1_000 }]);
         for _ in 0..2 {
@@ -90,26 +90,26 @@ impl Bench<'_> {
         assert_eq!(driver.trash().unwrap(), []);
         driver.retire(&desired, 2_000, &go).unwrap();
         let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
-        driver.purge(&other, Some(desired.project), &go).ok();
+        driver.purge(&other, desired.project, &go).ok();
         assert_eq!(self.observed(&desired), Observed::Trashed { since: 2_000 });
         let trashed = Trashed { id: desired.id, since: 2_000 };
         assert_eq!(driver.marked(6).unwrap(), []);
-        let used = driver.trash_usage(&[(trashed.clone(), Some(desired.project)), (other, None)]);
+        let used = driver.trash_usage(&[(trashed.clone(), desired.project), (other, None)]);
         assert!(matches!(used[..], [Ok(Some(_)), Ok(None)]), "{used:?}");
         assert_eq!(driver.claimed().unwrap(), []);
         for _ in 0..2 {
-            driver.claim(&trashed, Some(desired.project), &go).unwrap();
+            driver.claim(&trashed, desired.project, &go).unwrap();
             assert_eq!(self.observed(&desired), Observed::Purging { since: 2_000 });
             assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
             let restored = driver.restore(&desired, &go);
             assert!(matches!(restored, Err(DriverError::Conflict(_))), "{restored:?}");
         }
-        driver.purge(&trashed, Some(desired.project), &go).unwrap();
+        driver.purge(&trashed, desired.project, &go).unwrap();
         assert_eq!(self.observed(&desired), Observed::Absent);
         assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
         // XFS counts what was deleted for a while.
         let mut waits = 0;
-        while !driver.is_free(desired.project).unwrap() {
+        while !driver.is_free(desired.project.unwrap()).unwrap() {
             waits += 1;
             assert!(waits < 1000, "the number is never free again");
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -160,7 +160,7 @@ impl Bench<'_> {
         assert!(matches!(&fault, Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
         assert!(self.is_as_desired(&outer), "{:?}", self.observed(&outer));
         driver.retire(&outer, 7_000, &go).unwrap();
-        driver.purge(&Trashed { id: outer.id, since: 7_000 }, Some(outer.project), &go).unwrap();
+        driver.purge(&Trashed { id: outer.id, since: 7_000 }, outer.project, &go).unwrap();
     }
 
     /// Stopped before each effect in turn, and called again: the same end, nothing doubled, nothing left over.
@@ -179,8 +179,8 @@ impl Bench<'_> {
             assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
             driver.retire(&desired, 4_000, &go).unwrap();
             let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
-            whole &= killed(at, &|guard| driver.purge(trashed, Some(desired.project), guard));
-            driver.purge(trashed, Some(desired.project), &go).unwrap();
+            whole &= killed(at, &|guard| driver.purge(trashed, desired.project, guard));
+            driver.purge(trashed, desired.project, &go).unwrap();
             assert_eq!(self.observed(&desired), Observed::Absent);
             at += 1;
             if whole {

@@ -43,8 +43,8 @@ pub struct Desired {
     pub mode: Mode,
     /// Quotas, as the system holds them (see [`Driver::held_as`]).
     pub limits: QuotaLimits,
-    /// Project ID, on systems that have them.
-    pub project: u32,
+    /// Project ID; `None` on systems without them, and for a directory that goes away and has none.
+    pub project: Option<u32>,
 }
 
 impl Desired {
@@ -123,8 +123,10 @@ impl Present {
             differences
                 .push(Difference::Owner { old: shown(self.uid, self.gid), new: shown(desired.uid, desired.gid) });
         }
-        if let Some(old) = self.project.filter(|project| *project != desired.project) {
-            differences.push(Difference::Project { old, new: desired.project });
+        if let (Some(old), Some(new)) = (self.project, desired.project)
+            && old != new
+        {
+            differences.push(Difference::Project { old, new });
         }
         if let Some(acl) = self.acl.as_ref().filter(|acl| acl.found != acl.desired) {
             differences.push(Difference::Acl { old: acl.found.clone(), new: acl.desired.clone() });

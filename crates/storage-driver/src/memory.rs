@@ -166,7 +166,7 @@ impl Driver for Memory {
                 guard("owner, mode")?;
                 self.tree().places.entry(desired.place.clone()).and_modify(|it| {
                     (it.present.uid, it.present.gid, it.present.mode) = (desired.uid, desired.gid, desired.mode);
-                    it.present.project = Some(desired.project);
+                    it.present.project = desired.project;
                 });
                 Ok(())
             }
@@ -183,7 +183,7 @@ impl Driver for Memory {
                     gid: desired.gid,
                     mode: desired.mode,
                     limits: Some(desired.limits),
-                    project: Some(desired.project),
+                    project: desired.project,
                     ..bare()
                 };
                 self.tree().building.insert(desired.id, Directory { mark: Some(desired.id), present });

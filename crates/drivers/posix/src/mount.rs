@@ -223,7 +223,7 @@ mod tests {
         let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
         let limits = storage_driver::limits::QuotaLimits::least();
         let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
-        Desired { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: 0 }
+        Desired { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: None }
     }
 
     #[test]

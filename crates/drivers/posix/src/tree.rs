@@ -177,13 +177,14 @@ impl<Q: Quotas> Tree<Q> {
     /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
     fn still_free(&self, directory: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let found = self.quotas.project(directory.as_fd())?;
-        if found.is_none_or(|found| found == desired.project) || self.is_free(desired.project)? {
+        let Some(project) = project_of(desired, found)? else { return Ok(()) };
+        if found == Some(project) || self.is_free(project)? {
             return Ok(());
         }
         Err(DriverError::Conflict(format!(
-            "the project ID {} of {} is in use by another tree by now: take it from that tree, or the line of {} out of the \
-             ledger, for a new one",
-            desired.project, desired.place, desired.id
+            "the project ID {project} of {} is in use by another tree by now: take it from that tree, or the line of {} out of \
+             the ledger, for a new one",
+            desired.place, desired.id
         )))
     }
 
@@ -204,11 +205,12 @@ impl<Q: Quotas> Tree<Q> {
             rustix::fs::fchown(directory, Some(uid), Some(gid))
                 .map_err(|error| privileged(format!("owner {}:{} cannot be set", desired.uid, desired.gid), error))?;
         }
-        if present.project.is_some_and(|project| project != desired.project) {
-            self.quotas.tag(directory.as_fd(), desired.project, (!new).then_some(&self.walked))?;
+        let project = project_of(desired, present.project)?;
+        if let Some(project) = project.filter(|_| project != present.project) {
+            self.quotas.tag(directory.as_fd(), project, (!new).then_some(&self.walked))?;
         }
-        if present.limits != Some(desired.limits) || present.project.is_some_and(|project| project != desired.project) {
-            self.quotas.set(directory.as_fd(), desired.project, &desired.limits)?;
+        if present.limits != Some(desired.limits) || project != present.project {
+            self.quotas.set(directory.as_fd(), project.unwrap_or_default(), &desired.limits)?;
         }
         if let Some(named) = self.rules.acl.as_ref().filter(|_| present.acl.is_some_and(|acl| acl.found != acl.desired))
         {
@@ -488,9 +490,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, desired)?;
         // Its owner can give it another's project ID, whose limits are not to be touched.
-        if let Some(usage) = present.usage.filter(|_| present.project.is_none_or(|found| found == desired.project)) {
+        if let Some(usage) = present.usage.filter(|_| present.project.is_none() || present.project == desired.project) {
             let frozen = QuotaLimits::frozen_at(usage, self.quotas.block());
-            self.quotas.set(directory.as_fd(), desired.project, &frozen)?;
+            self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
         }
         guard(&format!("put {} into the trash", desired.place))?;
         let name = trash::name(&Trashed { id: desired.id, since: now });
@@ -608,10 +610,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 _ => self.ours(&root, desired)?,
             };
             let present = self.present(&directory, desired)?;
-            if let Some(project) = present.project.filter(|project| *project != desired.project) {
+            if let Some(project) = present.project.filter(|_| present.project != desired.project) {
+                let own = desired.project.map(|own| format!(", {own}")).unwrap_or_default();
                 return Err(DriverError::unclear(format!(
-                    "{} has the project ID {project} and not its own, {}: what it uses is not known",
-                    desired.place, desired.project
+                    "{} has the project ID {project} and not its own{own}: its usage is unknown",
+                    desired.place
                 )));
             }
             match present.usage {
@@ -621,6 +624,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
         };
         desired.iter().map(one).collect()
     }
+}
+
+/// The project ID that the directory should have; `None` on file systems without them. `found`: the one that it has.
+fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, DriverError> {
+    if found.is_some() && desired.project.is_none() {
+        return Err(DriverError::unclear(format!("{} has no project ID assigned", desired.place)));
+    }
+    Ok(desired.project.filter(|_| found.is_some()))
 }
 
 /// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies

@@ -103,7 +103,10 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
     let mut line = |label: &str, text: String| page.labelled(label, &text);
     line("Waldur", format!("status {:?}, {}", resource.status, order(case)).to_lowercase());
     match &case.desired {
-        Ok(desired) => line("Wanted", format!("{}, project ID {}", desired.describe(terabyte), desired.project)),
+        Ok(desired) => {
+            let project = desired.project.map(|project| format!(", project ID {project}")).unwrap_or_default();
+            line("Wanted", desired.describe(terabyte) + &project);
+        }
         Err(refusal) => line("Wanted", format!("unknown: {}", refusal.reason)),
     }
     line("Storage", observed(case, terabyte));

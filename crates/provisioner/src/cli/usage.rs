@@ -284,7 +284,7 @@ fn hundredths(bytes: u64, terabyte: u64) -> f64 {
 fn read(case: &Case) -> Option<Usage> {
     match (&case.observed, &case.desired) {
         (Ok(Observed::Ours(present)), Ok(desired))
-            if present.project.is_none_or(|project| project == desired.project) =>
+            if present.project.is_none() || present.project == desired.project =>
         {
             present.usage
         }

@@ -39,14 +39,14 @@ fn desired(resource: &Resource) -> Desired {
         gid: 30_000,
         mode: resource.mode,
         limits: QuotaLimits::new([Bytes(1 << 40); 2], [Inodes(100); 2]).unwrap(),
-        project: 30_000,
+        project: Some(30_000),
     }
 }
 
 fn present(desired: &Desired) -> Present {
     let Desired { uid, gid, mode, limits, project, .. } = *desired;
     let usage = Some(Usage { space: Bytes(1 << 30), inodes: Inodes(50) });
-    Present { uid, gid, mode, limits: Some(limits), project: Some(project), usage, acl: None }
+    Present { uid, gid, mode, limits: Some(limits), project, usage, acl: None }
 }
 
 fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Desired) -> Observed) -> Case {

@@ -50,7 +50,7 @@ fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &m
     let mut judged = judged(resources);
     for (desired, id) in judged.iter().flatten().zip(1001..) {
         if !absent.contains(&desired.id.as_u128()) {
-            driver.ensure(&Desired { project: id, ..desired.clone() }, &|_| Ok(())).unwrap();
+            driver.ensure(&Desired { project: Some(id), ..desired.clone() }, &|_| Ok(())).unwrap();
         }
     }
     let observed: Vec<_> =
@@ -58,7 +58,10 @@ fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &m
     let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
     let cases = resources.iter().zip(&mut judged).zip(&observed);
     number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, ledger);
-    judged.into_iter().map(|judged| judged.map(|desired| desired.project).map_err(|obstacle| obstacle.reason)).collect()
+    judged
+        .into_iter()
+        .map(|judged| judged.map(|desired| desired.project.unwrap_or_default()).map_err(|obstacle| obstacle.reason))
+        .collect()
 }
 
 #[test]
@@ -82,7 +85,7 @@ fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
     let mut judged = judged(&resources);
     let driver = Memory::default();
     for desired in judged.iter().flatten() {
-        driver.ensure(&Desired { project: 1001, ..desired.clone() }, &|_| Ok(())).unwrap();
+        driver.ensure(&Desired { project: Some(1001), ..desired.clone() }, &|_| Ok(())).unwrap();
     }
     let observed: Vec<_> =
         judged.iter().flatten().map(|desired| Ok(driver.observe(&[desired]).remove(0).unwrap())).collect();
@@ -93,7 +96,7 @@ fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
     let mut ledger = Ledger::default();
     let cases = resources.into_iter().zip(&mut judged).zip(&observed);
     number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, &mut ledger);
-    let numbers: Vec<_> = judged.iter().map(|desired| desired.as_ref().unwrap().project).collect();
+    let numbers: Vec<_> = judged.iter().map(|desired| desired.as_ref().unwrap().project.unwrap_or_default()).collect();
     assert_eq!(numbers, [1000, 1002, 0], "each another one, and nothing of the three is frozen or kept");
 }
 

@@ -167,17 +167,17 @@ fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
     let root = mounted(variable).join("stolen");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
-    let [thief, owner] = [1, 2].map(|n| Desired { project: 7020 + n, ..bench.desired(n) });
+    let [thief, owner] = [1, 2].map(|n| Desired { project: Some(7020 + n), ..bench.desired(n) });
     for desired in [&thief, &owner] {
         driver.ensure(desired, &|_| Ok(())).unwrap();
     }
     let directory = File::open(root.join(thief.place.to_string())).unwrap();
-    tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project), inherit: true }).unwrap();
-    let limits = |desired: &Desired| quotas.read(directory.as_fd(), desired.project).unwrap().0;
+    tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project.unwrap()), inherit: true }).unwrap();
+    let limits = |desired: &Desired| quotas.read(directory.as_fd(), desired.project.unwrap()).unwrap().0;
     assert!(driver.usage(&[&thief]).remove(0).is_err(), "what another uses is not told as its own");
     driver.retire(&thief, 5, &|_| Ok(())).unwrap();
     assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
-    driver.purge(&Trashed { id: thief.id, since: 5 }, Some(thief.project), &|_| Ok(())).unwrap();
+    driver.purge(&Trashed { id: thief.id, since: 5 }, thief.project, &|_| Ok(())).unwrap();
     assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
 }
 
@@ -186,7 +186,7 @@ fn a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one(variable: 
     let roots = ["one-system", "other-system"].map(|name| mounted(variable).join(name));
     let [(one, quotas), (other, _)] = roots.each_ref().map(|root| tree(root));
     let bench = Bench { driver: &one, ids: IDS, make_unmarked: &|_| {} };
-    let desired = Desired { project: 7030, ..bench.desired(1) };
+    let desired = Desired { project: Some(7030), ..bench.desired(1) };
     one.ensure(&desired, &|_| Ok(())).unwrap();
     let second = Desired { limits: limits(MIB, 5), id: uuid::Uuid::from_u128(9), ..desired.clone() };
     let fault = other.ensure(&second, &|_| Ok(())).unwrap_err();
@@ -265,7 +265,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
     let root = mounted(variable).join("hands-down");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
-    let [there, new] = [1, 2].map(|n| Desired { project: 7030 + n, ..bench.desired(n) });
+    let [there, new] = [1, 2].map(|n| Desired { project: Some(7030 + n), ..bench.desired(n) });
     let go = |_: &str| Ok(());
     driver.ensure(&there, &go).unwrap();
     driver.retire(&there, 4, &go).unwrap();
@@ -300,7 +300,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
         driver.restore(&there, &go).unwrap();
         driver.ensure(&new, &go).unwrap();
         driver.retire(&new, 6, &go).unwrap();
-        driver.purge(&Trashed { id: new.id, since: 6 }, Some(new.project), &go).unwrap();
+        driver.purge(&Trashed { id: new.id, since: 6 }, new.project, &go).unwrap();
     }
 }
 
