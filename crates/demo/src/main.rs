@@ -15,7 +15,7 @@ use program::{Clock, error_chain};
 use provisioner::provisioner::Provisioner;
 use proxy::api::{self, Service};
 use proxy::config::{Environment, Loaded, Overrides};
-use proxy::server::{self, Front};
+use proxy::server::{self, Frontend};
 use proxy::{config, metrics, telemetry};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
@@ -82,7 +82,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }
     });
-    server::serve(vec![listener.into()], Front::new(router, None), stop()).await?;
+    server::serve(vec![listener.into()], Frontend::new(router, None), stop()).await?;
     ended.store(true, Ordering::Relaxed);
     Ok(())
 }

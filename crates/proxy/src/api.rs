@@ -8,6 +8,7 @@ mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gauges;
 pub mod layers;
 mod operator;
 mod pieces;
@@ -28,16 +29,16 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
-use crate::coding::Coding;
+use crate::compression::Coding;
 use crate::config::Settings;
 use crate::metrics;
-use crate::metrics::standing::Ages;
 use crate::shared::{self, Shared};
 use crate::snapshot::Found;
 use crate::source::Source;
 use crate::store::{Served, Store};
 use crate::upstream::{TransportError, Upstream};
 use failure::Failure;
+use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
 use query::QueryFault;
@@ -50,7 +51,7 @@ pub struct Service {
     /// Keeps the catalogue.
     pub store: Arc<Store>,
     /// Timeout and maximum concurrency of requests.
-    pub limits: layers::Limits,
+    pub limits: layers::RequestLimits,
     /// The ages that `/metrics` shows; they outlive a change of the settings.
     pub(crate) ages: Ages,
 }
@@ -80,7 +81,7 @@ impl Service {
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
             store: Store::new(source, shared, settings.cache, patience, clock.clone()),
-            limits: layers::Limits::new(settings.server.request_timeout, settings.server.max_requests),
+            limits: layers::RequestLimits::new(settings.server.request_timeout, settings.server.max_requests),
             ages: Ages::default(),
         })
     }

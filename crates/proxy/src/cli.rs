@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::config::{Environment, Listen, Loaded, Overrides, Problems};
 use crate::openapi;
-use crate::server::Pair;
+use crate::server::TlsIdentity;
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
 
@@ -240,24 +240,28 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(ServeArgs { listen }) => {
             let (environment, overrides) = (environment.clone(), overrides(listen));
             let load = move || crate::config::load(&environment, &overrides);
-            told(load(), |loaded| serve::run(loaded, load))
+            with_settings(load(), |loaded| serve::run(loaded, load))
         }
         Command::Check(Json { json }) => match fit_to_serve(load(Vec::new())) {
             Err(faults) if json => check::faults(&faults),
-            loaded => told(loaded, |loaded| answer(check::run(&loaded, json, terminal), &loaded, terminal)),
+            loaded => with_settings(loaded, |loaded| run_async(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
-        Command::List(ListArgs { filters, format: Json { json }, id, wide }) => told(load(Vec::new()), |loaded| {
-            let shape = list::Shape { json, wide: wide || id.is_some() };
-            filtered(filters, &loaded, |filter| {
-                answer(list::run(&loaded, filter, id, shape, terminal), &loaded, terminal)
+        Command::List(ListArgs { filters, format: Json { json }, id, wide }) => {
+            with_settings(load(Vec::new()), |loaded| {
+                let shape = list::Shape { json, wide: wide || id.is_some() };
+                with_filter(filters, &loaded, |filter| {
+                    run_async(list::run(&loaded, filter, id, shape, terminal), &loaded, terminal)
+                })
             })
-        }),
-        Command::Tree(TreeArgs { filters, format: Json { json } }) => told(load(Vec::new()), |loaded| {
-            filtered(filters, &loaded, |filter| answer(tree::run(&loaded, filter, json, terminal), &loaded, terminal))
+        }
+        Command::Tree(TreeArgs { filters, format: Json { json } }) => with_settings(load(Vec::new()), |loaded| {
+            with_filter(filters, &loaded, |filter| {
+                run_async(tree::run(&loaded, filter, json, terminal), &loaded, terminal)
+            })
         }),
         Command::Compare(arguments) => compare::run(&arguments, &environment, terminal, || load(Vec::new())),
         Command::Config(Json { json }) => {
-            told(fit_to_serve(load(Vec::new())), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
+            with_settings(fit_to_serve(load(Vec::new())), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
         }
         Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
         Command::Completions { shell } => {
@@ -271,17 +275,20 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Judges the certificate and its key, too, as `serve` does at its start.
 fn fit_to_serve(loaded: Result<Loaded, Problems>) -> Result<Loaded, Problems> {
     let loaded = loaded?;
-    Pair::read(&loaded)?;
+    TlsIdentity::read(&loaded)?;
     Ok(loaded)
 }
 
 /// Runs a command with the settings, or tells all their faults.
-fn told(loaded: Result<Loaded, Problems>, command: impl FnOnce(Loaded) -> Result<u8, Failure>) -> Result<u8, Failure> {
+fn with_settings(
+    loaded: Result<Loaded, Problems>,
+    command: impl FnOnce(Loaded) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
     loaded.map_or_else(|faults| Ok(complain(&faults, EXIT_SETTINGS)), command)
 }
 
 /// Runs a command with the filter, or tells what is wrong with it.
-fn filtered(
+fn with_filter(
     filters: Filters,
     loaded: &Loaded,
     command: impl FnOnce(&Filter) -> Result<u8, Failure>,
@@ -293,7 +300,7 @@ fn filtered(
 }
 
 /// Runs a command that asks upstreams and says whether all is fine.
-fn answer(
+fn run_async(
     command: impl Future<Output = Result<bool, Failure>>,
     loaded: &Loaded,
     terminal: Terminal,

@@ -4,12 +4,12 @@
 pub mod api;
 pub mod auth;
 pub mod cli;
-pub mod coding;
 pub mod compare;
+pub mod compression;
 pub mod config;
 #[cfg(test)]
 mod documents;
-mod files;
+mod file_watch;
 pub mod hpc_user;
 pub mod metrics;
 pub mod oauth;

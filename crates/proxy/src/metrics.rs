@@ -4,8 +4,7 @@
 //! `standing`. Label values are few: routes are templates, and names come from the settings.
 
 mod reference;
-pub(crate) mod standing;
-mod table;
+pub(crate) mod table;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -24,7 +23,7 @@ const BUCKETS: [f64; 17] =
 /// How often observations are sorted into buckets; until then each takes its place in memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-fn recorder() -> Result<PrometheusRecorder, BuildError> {
+pub(crate) fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(PrometheusBuilder::new().set_buckets(&BUCKETS)?.build_recorder())
 }
 
@@ -34,7 +33,7 @@ pub fn start() {
 }
 
 /// The numbers counted so far; `None` where something else in the process counts.
-fn numbers() -> Option<&'static PrometheusHandle> {
+pub(crate) fn numbers() -> Option<&'static PrometheusHandle> {
     static NUMBERS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     let begin = || {
         let recorder = recorder().ok()?;
@@ -69,7 +68,7 @@ fn describe() {
 }
 
 /// Describes all metrics to the current recorder.
-fn describe_table() {
+pub(crate) fn describe_table() {
     for Metric { name, kind, help, .. } in TABLE {
         match kind {
             Kind::Counter => describe_counter!(*name, *help),

@@ -1,15 +1,15 @@
 //! Listening and serving.
 
-mod accept;
+mod acceptor;
+mod activity;
 mod connection;
-mod front;
+mod frontend;
 mod limits;
-mod pace;
-mod sending;
-mod socket;
-mod sockets;
+mod listeners;
 mod tls;
-mod unread;
+mod tracked_body;
+mod unix_socket;
+mod unread_body;
 
 use std::convert::Infallible;
 use std::io;
@@ -19,43 +19,43 @@ use futures::future;
 use tokio::sync::watch;
 use tracing::info;
 
-use self::accept::Door;
+use self::acceptor::Acceptor;
 use self::connection::Phase;
-use self::limits::Limits;
+use self::limits::ConnectionLimits;
 
-pub use self::front::Front;
-pub use self::sockets::{BindError, Listener, bind, open};
-pub use self::tls::Pair;
+pub use self::frontend::Frontend;
+pub use self::listeners::{BindError, Listener, bind, open};
+pub use self::tls::TlsIdentity;
 
 /// Serves `front` on all listeners until `stop` resolves, and then on until the requests that run by then are finished or what
 /// `stop` resolved to resolves as well. Clients that are slow, idle or many are kept within limits.
 pub async fn serve<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
-    front: Arc<Front>,
+    front: Arc<Frontend>,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
-    serve_within(Limits::of_this_process(), listeners, front, stop).await
+    serve_within(ConnectionLimits::of_this_process(), listeners, front, stop).await
 }
 
 /// The same for the few who ask how the process is: they get few connections, and those beside the others.
 pub async fn serve_few<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
-    front: Arc<Front>,
+    front: Arc<Frontend>,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
-    serve_within(Limits::of_this_process().for_few(), listeners, front, stop).await
+    serve_within(ConnectionLimits::of_this_process().for_few(), listeners, front, stop).await
 }
 
 async fn serve_within<C: Future<Output = ()>>(
-    limits: Limits,
+    limits: ConnectionLimits,
     listeners: Vec<Listener>,
-    front: Arc<Front>,
+    front: Arc<Frontend>,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
     for listener in &listeners {
         info!(address = %listener.address(), "listening");
     }
-    let door = Arc::new(Door::new(limits));
+    let door = Arc::new(Acceptor::new(limits));
     // Connections end when this sender is dropped, which is whenever this function ends.
     let (phase, phases) = watch::channel(Phase::Serving);
     let accept = |listener| door.clone().accept(listener, front.clone(), phases.clone());

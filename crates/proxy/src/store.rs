@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
-use crate::coding::Encoded;
+use crate::compression::Encoded;
 use crate::config::Cache;
 use crate::metrics;
 use crate::shared::{Head, Shared as Replicas};

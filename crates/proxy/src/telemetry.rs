@@ -4,13 +4,13 @@
 //! request carry its id in the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange; the
 //! libraries underneath stay at warnings, since their debug logs may hold credentials.
 
+mod event_limit;
 mod lines;
 mod otlp;
 mod panics;
 mod scrub;
 mod sentry;
 pub(crate) mod spans;
-mod storm;
 
 use std::io::{self, IsTerminal};
 

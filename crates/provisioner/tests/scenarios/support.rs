@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use program::Clock;
 use proxy::api::{self, Service};
 use proxy::config::{Environment, Overrides};
-use proxy::server::{self, Front};
+use proxy::server::{self, Frontend};
 use serde_json::{Value, json};
 use simulator::world::{NewResource, OfferingType, OrderState, ResourceState, Role};
 use simulator::{Client, PROVIDER_TOKEN, Simulator, World};
@@ -141,7 +141,7 @@ impl Site {
             let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
             let router = api::router(&service).merge(api::operators_router(&service));
             let never = std::future::pending::<std::future::Pending<()>>();
-            tokio::spawn(server::serve(vec![listener.into()], Front::new(router, None), never));
+            tokio::spawn(server::serve(vec![listener.into()], Frontend::new(router, None), never));
         });
         self.proxy = Some(runtime);
     }

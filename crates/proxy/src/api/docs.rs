@@ -22,7 +22,7 @@ use utoipa_swagger_ui::SwaggerFile;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{VERSION, caching, nothing_here};
-use crate::coding::{Coding, Encoded};
+use crate::compression::{Coding, Encoded};
 use crate::openapi;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";

@@ -40,7 +40,7 @@ const NO_ROUTE: &str = "(no route)";
 
 /// What requests may take.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct RequestLimits {
     /// How long a client waits at most.
     timeout: Duration,
     /// A place for each request that may run.
@@ -49,7 +49,7 @@ pub struct Limits {
     requests: usize,
 }
 
-impl Limits {
+impl RequestLimits {
     /// So long, and so many at one time.
     pub fn new(timeout: Duration, requests: usize) -> Self {
         Self { timeout, places: Arc::new(Semaphore::new(requests)), requests }
@@ -68,11 +68,11 @@ impl Limits {
 }
 
 /// Wraps all routes of a router.
-pub fn around(router: Router, limits: Limits) -> Router {
+pub fn around(router: Router, limits: RequestLimits) -> Router {
     router.layer(middleware::from_fn_with_state(limits, observe))
 }
 
-async fn observe(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
+async fn observe(State(limits): State<RequestLimits>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
@@ -98,7 +98,7 @@ async fn observe(State(limits): State<Limits>, mut request: Request, next: Next)
     response
 }
 
-async fn answer(limits: Limits, request: Request, next: Next, mut line: Line) -> Response {
+async fn answer(limits: RequestLimits, request: Request, next: Next, mut line: Line) -> Response {
     let response = match Arc::clone(&limits.places).try_acquire_owned() {
         Ok(place) => {
             // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::failure::Failure;
+use super::gauges;
 use super::layers::NO_SNIFF;
 use crate::auth::KeysStanding;
-use crate::metrics::standing;
 use crate::upstream::Upstream;
 
 /// What Prometheus calls its text format.
@@ -51,7 +51,7 @@ async fn live() -> Response {
 }
 
 async fn metrics(State(service): State<Service>) -> Response {
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], standing::text(&service)).into_response()
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], gauges::render(&service)).into_response()
 }
 
 /// Whether a request would be answered. If not, what is missing is fetched, and this does not wait for it.

@@ -18,7 +18,7 @@ use super::{EXIT_SETTINGS, Failure, complain};
 use crate::api::{self, Service, VERSION};
 use crate::config::{Loaded, LogFormat, Problems};
 use crate::metrics;
-use crate::server::{self, Front, Listener, Pair};
+use crate::server::{self, Frontend, Listener, TlsIdentity};
 use crate::telemetry;
 use program::Clock;
 use program::error_chain;
@@ -32,7 +32,7 @@ pub(super) fn run(
     loaded: Loaded,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<u8, Failure> {
-    let pair = match Pair::read(&loaded) {
+    let pair = match TlsIdentity::read(&loaded) {
         Ok(pair) => pair,
         Err(fault) => return Ok(complain(&Problems::from(fault), EXIT_SETTINGS)),
     };
@@ -48,7 +48,7 @@ pub(super) fn run(
 
 fn until_the_end(
     loaded: Loaded,
-    pair: Option<Pair>,
+    pair: Option<TlsIdentity>,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,7 +63,7 @@ fn until_the_end(
 
 async fn serve(
     loaded: Loaded,
-    pair: Option<Pair>,
+    pair: Option<TlsIdentity>,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     info!(version = VERSION, "hpc-storage-proxy starts");
@@ -104,15 +104,15 @@ async fn serve(
 /// What is served at the two kinds of addresses.
 #[derive(Clone)]
 struct Fronts {
-    api: Arc<Front>,
+    api: Arc<Frontend>,
     /// Health and metrics at addresses of their own; without any they are served beside the API.
-    admin: Option<Arc<Front>>,
+    admin: Option<Arc<Frontend>>,
 }
 
 impl Fronts {
-    fn new(service: &Service, pair: Option<Pair>, apart: bool) -> Self {
+    fn new(service: &Service, pair: Option<TlsIdentity>, apart: bool) -> Self {
         let fronts =
-            Self { api: Front::new(Router::new(), pair), admin: apart.then(|| Front::new(Router::new(), None)) };
+            Self { api: Frontend::new(Router::new(), pair), admin: apart.then(|| Frontend::new(Router::new(), None)) };
         fronts.route(service);
         fronts
     }

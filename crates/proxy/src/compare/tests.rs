@@ -17,7 +17,7 @@ fn golden(case: &str) -> Document {
 }
 
 /// Paths of the differences, each with the decision behind it.
-fn told(ours: &Document, theirs: &Document, systems: &[StorageSystem]) -> Vec<(String, Option<&'static str>)> {
+fn differences(ours: &Document, theirs: &Document, systems: &[StorageSystem]) -> Vec<(String, Option<&'static str>)> {
     let context = Context::new(systems, false, ours, theirs);
     let differences = compare(ours, theirs, &context).differences;
     differences.into_iter().map(|difference| (difference.path, difference.known.map(|known| known.decision))).collect()
@@ -119,11 +119,11 @@ fn what_the_python_proxy_invents_is_known() {
     target["unixUid"] = json!(27_321);
     target["email"] = json!("user-some-slug@example.com");
     let path = |field: &str| format!("target.targetItem.{field}");
-    assert_eq!(told(&ours, &theirs, &[]), [(path("email"), Some("D5")), (path("unixUid"), Some("D5"))]);
+    assert_eq!(differences(&ours, &theirs, &[]), [(path("email"), Some("D5")), (path("unixUid"), Some("D5"))]);
     let target = &mut user(&mut theirs)["target"]["targetItem"];
     target["unixUid"] = json!(1000);
     target["email"] = json!("somebody@example.org");
-    assert_eq!(told(&ours, &theirs, &[]), [(path("email"), None), (path("unixUid"), None)]);
+    assert_eq!(differences(&ours, &theirs, &[]), [(path("email"), None), (path("unixUid"), None)]);
 }
 
 #[test]
@@ -144,15 +144,15 @@ fn systems_by_name_and_by_slug_are_the_same_ones() {
             }
         }
     }
-    let differences = told(&ours, &theirs, &systems);
-    assert!(differences.len() > 4 * 10 && differences.iter().all(|(_, known)| *known == Some("D2")), "{differences:?}");
+    let known = differences(&ours, &theirs, &systems);
+    assert!(known.len() > 4 * 10 && known.iter().all(|(_, known)| *known == Some("D2")), "{known:?}");
     // Without the settings nobody can know.
-    let unknown = told(&ours, &theirs, &[]);
-    assert_eq!(unknown.len(), differences.len());
+    let unknown = differences(&ours, &theirs, &[]);
+    assert_eq!(unknown.len(), known.len());
     assert!(unknown.iter().all(|(_, known)| known.is_none()));
     // A path that differs otherwise is no matter of names.
     theirs.items[0]["mountPoint"]["default"] = json!("/elsewhere");
-    let spoilt = told(&ours, &theirs, &systems);
+    let spoilt = differences(&ours, &theirs, &systems);
     assert_eq!(spoilt.iter().filter(|(path, known)| path == "mountPoint.default" && known.is_none()).count(), 1);
 }
 
@@ -160,17 +160,17 @@ fn systems_by_name_and_by_slug_are_the_same_ones() {
 fn what_is_skipped_here_is_known_to_be_missing() {
     let (mut ours, theirs) = (golden("plain"), golden("plain"));
     let [one, other] = [0, 0].map(|_| ours.items.pop().unwrap()["itemId"].clone());
-    assert_eq!(told(&ours, &theirs, &[]).len(), 2);
+    assert_eq!(differences(&ours, &theirs, &[]).len(), 2);
     ours.skipped = vec![
         json!({"itemId": one, "error": "MissingIdentityError", "detail": "no GID"}),
         json!({"itemId": other, "error": "MalformedResourceError", "detail": "limits"}),
         json!({"itemId": null, "error": "MalformedResourceError", "detail": "no UUID"}),
     ];
-    let mut known: Vec<_> = told(&ours, &theirs, &[]).into_iter().map(|(_, known)| known).collect();
+    let mut known: Vec<_> = differences(&ours, &theirs, &[]).into_iter().map(|(_, known)| known).collect();
     known.sort_unstable();
     assert_eq!(known, [Some("D7"), Some("D8")]);
     // What they skip and we have is not.
-    assert!(told(&theirs, &ours, &[]).iter().all(|(_, known)| known.is_none()));
+    assert!(differences(&theirs, &ours, &[]).iter().all(|(_, known)| known.is_none()));
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn a_last_digit_is_rounding_and_another_is_not() {
     let size = quota.as_f64().unwrap();
     assert!(size > 0.0);
     *quota = json!(size * (1.0 + 1e-15));
-    assert_eq!(told(&ours, &theirs, &[]), [("quotas[0].quota".to_owned(), Some("contract"))]);
+    assert_eq!(differences(&ours, &theirs, &[]), [("quotas[0].quota".to_owned(), Some("contract"))]);
     *user(&mut theirs).pointer_mut("/quotas/0/quota").unwrap() = json!(size * 1.000_001);
-    assert_eq!(told(&ours, &theirs, &[]), [("quotas[0].quota".to_owned(), None)]);
+    assert_eq!(differences(&ours, &theirs, &[]), [("quotas[0].quota".to_owned(), None)]);
 }
 
 #[test]
@@ -206,10 +206,10 @@ fn relayed_links_are_known_where_they_lead_to_the_same_action() {
     let relayed =
         "https://proxy.example/api/callbacks/orders/80110fb8-582d-424b-8748-0b28b1914e55/approve_by_provider/";
     item["approve_by_provider_url"] = json!(relayed);
-    assert_eq!(told(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), Some("D14"))]);
+    assert_eq!(differences(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), Some("D14"))]);
     let item = ours.items.iter_mut().find(|item| item.get("approve_by_provider_url").is_some()).unwrap();
     item["approve_by_provider_url"] = json!(relayed.replace("approve", "reject"));
-    assert_eq!(told(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), None)]);
+    assert_eq!(differences(&ours, &theirs, &[]), [("approve_by_provider_url".to_owned(), None)]);
 }
 
 #[test]

@@ -47,31 +47,31 @@ const fn row(
     Metric { name, kind, unit, labels, help }
 }
 
-pub(super) const REQUESTS: &str = "hpc_storage_proxy_request_duration_seconds";
-pub(super) const RUNNING: &str = "hpc_storage_proxy_requests_running";
-pub(super) const READY: &str = "hpc_storage_proxy_ready";
-pub(super) const REFRESHES: &str = "hpc_storage_proxy_refresh_duration_seconds";
-pub(super) const PHASES: &str = "hpc_storage_proxy_refresh_phase_duration_seconds";
-pub(super) const AGE: &str = "hpc_storage_proxy_snapshot_age_seconds";
-pub(super) const BYTES: &str = "hpc_storage_proxy_snapshot_bytes";
-pub(super) const ITEMS: &str = "hpc_storage_proxy_items";
-pub(super) const SKIPPED: &str = "hpc_storage_proxy_skipped_resources";
-pub(super) const QUOTA_PROBLEMS: &str = "hpc_storage_proxy_quota_problems";
-pub(super) const GIDS: &str = "hpc_storage_proxy_gid_cache_entries";
-pub(super) const GID_HITS: &str = "hpc_storage_proxy_gid_cache_hits_total";
-pub(super) const GID_MISSES: &str = "hpc_storage_proxy_gid_cache_misses_total";
-pub(super) const TOKENS: &str = "hpc_storage_proxy_token_renewals_total";
-pub(super) const KEYS: &str = "hpc_storage_proxy_key_renewals_total";
-pub(super) const KEYS_AGE: &str = "hpc_storage_proxy_keys_age_seconds";
-pub(super) const EXCHANGES: &str = "hpc_storage_proxy_upstream_exchange_duration_seconds";
-pub(super) const REPEATS: &str = "hpc_storage_proxy_upstream_repeats_total";
-pub(super) const SUCCESS_AGE: &str = "hpc_storage_proxy_upstream_success_age_seconds";
-pub(super) const BREAKER: &str = "hpc_storage_proxy_upstream_breaker";
-pub(super) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
-pub(super) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
-pub(super) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
-pub(super) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
-pub(super) const BUILD: &str = "hpc_storage_proxy_build_info";
+pub(crate) const REQUESTS: &str = "hpc_storage_proxy_request_duration_seconds";
+pub(crate) const RUNNING: &str = "hpc_storage_proxy_requests_running";
+pub(crate) const READY: &str = "hpc_storage_proxy_ready";
+pub(crate) const REFRESHES: &str = "hpc_storage_proxy_refresh_duration_seconds";
+pub(crate) const PHASES: &str = "hpc_storage_proxy_refresh_phase_duration_seconds";
+pub(crate) const AGE: &str = "hpc_storage_proxy_snapshot_age_seconds";
+pub(crate) const BYTES: &str = "hpc_storage_proxy_snapshot_bytes";
+pub(crate) const ITEMS: &str = "hpc_storage_proxy_items";
+pub(crate) const SKIPPED: &str = "hpc_storage_proxy_skipped_resources";
+pub(crate) const QUOTA_PROBLEMS: &str = "hpc_storage_proxy_quota_problems";
+pub(crate) const GIDS: &str = "hpc_storage_proxy_gid_cache_entries";
+pub(crate) const GID_HITS: &str = "hpc_storage_proxy_gid_cache_hits_total";
+pub(crate) const GID_MISSES: &str = "hpc_storage_proxy_gid_cache_misses_total";
+pub(crate) const TOKENS: &str = "hpc_storage_proxy_token_renewals_total";
+pub(crate) const KEYS: &str = "hpc_storage_proxy_key_renewals_total";
+pub(crate) const KEYS_AGE: &str = "hpc_storage_proxy_keys_age_seconds";
+pub(crate) const EXCHANGES: &str = "hpc_storage_proxy_upstream_exchange_duration_seconds";
+pub(crate) const REPEATS: &str = "hpc_storage_proxy_upstream_repeats_total";
+pub(crate) const SUCCESS_AGE: &str = "hpc_storage_proxy_upstream_success_age_seconds";
+pub(crate) const BREAKER: &str = "hpc_storage_proxy_upstream_breaker";
+pub(crate) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
+pub(crate) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
+pub(crate) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
+pub(crate) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
+pub(crate) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
 pub const TABLE: &[Metric] = &[

@@ -138,15 +138,15 @@ pub(super) struct CallbackEnded {
 pub(super) struct BadRequest {
     /// Every fault, in the order in which parameters are judged.
     #[schema(min_items = 1)]
-    detail: Vec<Fault>,
+    detail: Vec<ValidationError>,
 }
 
 /// One fault of a request.
 #[derive(ToSchema)]
-struct Fault {
+struct ValidationError {
     /// Kind of fault.
     #[schema(rename = "type")]
-    kind: FaultKind,
+    kind: ValidationErrorType,
     /// Where the fault is: `query` or `path`, then the name of the parameter.
     #[schema(min_items = 2, max_items = 2)]
     loc: Vec<String>,
@@ -162,7 +162,7 @@ struct Fault {
 /// Kind of a request's fault.
 #[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum FaultKind {
+enum ValidationErrorType {
     Enum,
     GreaterThanEqual,
     IntParsing,

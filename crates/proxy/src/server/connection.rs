@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep_until};
 use tower::Service;
 use tracing::debug;
 
-use super::front::Front;
-use super::limits::{Limits, MAX_HEAD, MAX_STREAMS};
-use super::pace::Pace;
-use super::sending::Sending;
-use super::unread;
+use super::activity::Activity;
+use super::frontend::Frontend;
+use super::limits::{ConnectionLimits, MAX_HEAD, MAX_STREAMS};
+use super::tracked_body::TrackedBody;
+use super::unread_body;
 
 /// Whether the server goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,20 +37,20 @@ pub(super) enum Phase {
 /// of `phase` is gone it ends at once.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    front: Arc<Front>,
-    limits: &Limits,
+    front: Arc<Frontend>,
+    limits: &ConnectionLimits,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let pace = Shared::new();
-    let paced = pace.clone();
+    let activity = SharedActivity::new();
+    let tracked = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let running = Running::new(paced.clone(), &request);
+        let running = Running::new(tracked.clone(), &request);
         // HTTP/1 sends one answer at a time, so that the bytes of the connection tell enough.
-        let told = (request.version() == http::Version::HTTP_2).then(|| paced.clone());
+        let told = (request.version() == http::Version::HTTP_2).then(|| tracked.clone());
         // The stream of a body of HTTP/2 ends by itself.
         let one_at_a_time = request.version() < http::Version::HTTP_2;
         let answer = names_its_host(&request).then(|| {
-            let (request, rest) = unread::watched(request);
+            let (request, rest) = unread_body::watched(request);
             (front.router().call(request), rest.filter(|_| one_at_a_time))
         });
         async move {
@@ -60,15 +60,15 @@ pub(super) async fn serve(
             if let Some(rest) = rest {
                 rest.finish(&mut answer).await;
             }
-            Ok(answer.map(|body| Sending::new(body, told)))
+            Ok(answer.map(|body| TrackedBody::new(body, told)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Neither protocol's own timers are used: `Pace` has the only one. A client that has ended its sending side may still read.
+    // Neither protocol's own timers are used: `Activity` has the only one. A client that has ended its sending side may still read.
     // Nobody can tell it from one that has gone, so its request goes on to its answer or its timeout.
     builder.http1().max_buf_size(MAX_HEAD as usize).half_close(true);
     builder.http2().max_header_list_size(MAX_HEAD).max_concurrent_streams(MAX_STREAMS);
-    let stream = Paced { stream, pace: pace.clone(), drained: 0 };
+    let stream = TrackedStream { stream, activity: activity.clone(), drained: 0 };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         biased;
@@ -79,15 +79,15 @@ pub(super) async fn serve(
         }
         // What ends a connection is the client's business.
         _ = connection.as_mut() => return,
-        () = overdue(&pace, limits) => debug!("a client is too slow: its connection closes"),
+        () = overdue(&activity, limits) => debug!("a client is too slow: its connection closes"),
     }
-    pace.lock().closing(Instant::now());
+    activity.lock().closing(Instant::now());
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
         () = gone(phase) => {}
         _ = connection => {}
-        () = overdue(&pace, limits) => {}
+        () = overdue(&activity, limits) => {}
     }
 }
 
@@ -122,8 +122,8 @@ fn is_port(text: &str) -> bool {
 }
 
 /// The answer to a request that names no host, several, or an invalid one.
-fn nameless() -> http::Response<Sending> {
-    let mut answer = http::Response::new(Sending::new(axum::body::Body::empty(), None));
+fn nameless() -> http::Response<TrackedBody> {
+    let mut answer = http::Response::new(TrackedBody::new(axum::body::Body::empty(), None));
     *answer.status_mut() = http::StatusCode::BAD_REQUEST;
     answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
     answer
@@ -136,10 +136,10 @@ async fn gone(mut phase: watch::Receiver<Phase>) {
 
 /// Resolves when a connection's deadline has passed. It has to be polled after the connection, whenever that is: the
 /// deadline changes with what happens there.
-async fn overdue(pace: &Shared, limits: &Limits) {
+async fn overdue(activity: &SharedActivity, limits: &ConnectionLimits) {
     let mut sleep = pin!(sleep_until(Instant::now()));
     poll_fn(|context| {
-        while let Some(deadline) = pace.lock().deadline(limits) {
+        while let Some(deadline) = activity.lock().deadline(limits) {
             // A later deadline is looked at when the earlier one has passed, which spares two timers a request.
             if deadline < sleep.deadline() {
                 sleep.as_mut().reset(deadline);
@@ -155,28 +155,28 @@ async fn overdue(pace: &Shared, limits: &Limits) {
     .await;
 }
 
-/// The pace of a connection, for its stream and its requests.
+/// The activity of a connection, for its stream and its requests.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(Arc<Mutex<Pace>>);
+pub(super) struct SharedActivity(Arc<Mutex<Activity>>);
 
-impl Shared {
+impl SharedActivity {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Pace::new(Instant::now()))))
+        Self(Arc::new(Mutex::new(Activity::new(Instant::now()))))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pace> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
         // Nobody panics with the lock held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that runs, until dropped.
-struct Running(Shared);
+struct Running(SharedActivity);
 
 impl Running {
-    fn new<B>(pace: Shared, request: &http::Request<B>) -> Self {
-        pace.lock().began(request.version() == http::Version::HTTP_2);
-        Self(pace)
+    fn new<B>(activity: SharedActivity, request: &http::Request<B>) -> Self {
+        activity.lock().began(request.version() == http::Version::HTTP_2);
+        Self(activity)
     }
 }
 
@@ -186,26 +186,26 @@ impl Drop for Running {
     }
 }
 
-/// A stream that tells its pace.
-struct Paced<S> {
+/// A stream that tells its activity.
+struct TrackedStream<S> {
     stream: S,
-    pace: Shared,
+    activity: SharedActivity,
     /// Bytes thrown away at the end.
     drained: usize,
 }
 
-impl<S> Paced<S> {
+impl<S> TrackedStream<S> {
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
-            Poll::Ready(Ok(bytes)) => self.pace.lock().sent(bytes, Instant::now()),
+            Poll::Ready(Ok(bytes)) => self.activity.lock().sent(bytes, Instant::now()),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.pace.lock().blocked(),
+            Poll::Pending => self.activity.lock().blocked(),
         }
         outcome
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -214,13 +214,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.pace.lock().received(Instant::now());
+            self.activity.lock().received(Instant::now());
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(outcome)
@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     /// from a client that still sends.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        self.pace.lock().closing(Instant::now());
+        self.activity.lock().closing(Instant::now());
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);

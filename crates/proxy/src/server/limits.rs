@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 pub(super) const MAX_HEAD: u32 = 64 * 1024;
 /// The most requests at one time on an HTTP/2 connection: each may hold an answer that waits for the client.
 pub(super) const MAX_STREAMS: u32 = 32;
-/// Bytes of an answer, fewer of which are no progress in sending: a client that takes less within [`Limits::idle`]
+/// Bytes of an answer, fewer of which are no progress in sending: a client that takes less within [`ConnectionLimits::idle`]
 /// might as well take nothing. For HTTP/2 this counts for each answer by itself.
 pub(super) const PROGRESS: usize = 16 * 1024;
 
@@ -17,7 +17,7 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// How long clients may take, and how many there may be.
 #[derive(Debug, Clone)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     /// From the first byte of a request's head to its last; for the first request, from the connection's start.
     pub(super) head: Duration,
     /// Between requests; and without progress in sending an answer.
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     pub(super) connections: usize,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// The limits for this process: a quarter of the files that it may open is left for what is no client's connection.
     pub(super) fn of_this_process() -> Self {
         let open_files = getrlimit(Resource::Nofile).current;

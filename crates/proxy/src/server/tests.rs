@@ -22,7 +22,7 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// More than the buffers of a connection hold.
 const BIG: usize = 32 << 20;
 
-const LIMITS: Limits = Limits {
+const LIMITS: ConnectionLimits = ConnectionLimits {
     head: Duration::from_secs(10),
     idle: Duration::from_secs(75),
     farewell: Duration::from_secs(1),
@@ -41,7 +41,7 @@ struct Server {
     leave: Arc<Semaphore>,
 }
 
-async fn start(limits: Limits) -> Server {
+async fn start(limits: ConnectionLimits) -> Server {
     let listeners = bind(&[Listen::Tcp("127.0.0.1:0".parse().unwrap())]).await.unwrap();
     let address = listeners[0].address().parse().unwrap();
     let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -66,7 +66,7 @@ async fn start(limits: Limits) -> Server {
             }
         }
     };
-    let served = tokio::spawn(serve_within(limits, listeners, Front::new(router, None), stopping));
+    let served = tokio::spawn(serve_within(limits, listeners, Frontend::new(router, None), stopping));
     Server { address, stop, cut, served, entered, leave }
 }
 
@@ -294,7 +294,7 @@ async fn serving_ends_at_once_when_running_requests_have_had_their_time() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_beyond_the_bound_wait_until_others_end() {
-    let server = start(Limits { connections: 2, ..LIMITS }).await;
+    let server = start(ConnectionLimits { connections: 2, ..LIMITS }).await;
     let mut first = server.sent(REQUEST).await;
     answered(&mut first).await;
     let mut second = server.sent(REQUEST).await;
@@ -342,7 +342,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn http2_is_spoken_and_its_idle_connections_are_closed() {
-    let server = start(Limits { connections: 1, ..LIMITS }).await;
+    let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
     let (client, url) = server.http2();
     let answer = client.get(&url).send().await.unwrap();
     assert_eq!((answer.version(), answer.status()), (http::Version::HTTP_2, StatusCode::OK));
@@ -378,7 +378,7 @@ async fn an_answer_that_http2_holds_back_is_not_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn many_connections_in_a_row_take_no_place_for_ever() {
-    let server = start(Limits { connections: 3, ..LIMITS }).await;
+    let server = start(ConnectionLimits { connections: 3, ..LIMITS }).await;
     for _ in 0..1000 {
         answered(&mut server.sent(REQUEST).await).await;
     }
@@ -395,7 +395,7 @@ async fn a_port_in_use_is_told_with_its_remedy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_ended_its_sending_side_gets_its_answer() {
-    let server = start(Limits { connections: 1, ..LIMITS }).await;
+    let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
     let mut stream = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
     server.entered.acquire().await.unwrap().forget();
     stream.shutdown().await.unwrap();

@@ -15,8 +15,8 @@ use tokio_util::either::Either;
 use tracing::debug;
 
 use super::connection::Phase;
-use super::front::Front;
-use super::sockets::Stream;
+use super::frontend::Frontend;
+use super::listeners::Stream;
 use crate::config::{Loaded, Problem};
 use crate::upstream::install_tls_provider;
 use settings::files;
@@ -28,9 +28,9 @@ const KEY: &str = "server.tls_key";
 
 /// A certificate and its key that belong together.
 #[derive(Debug)]
-pub struct Pair(ServerConfig);
+pub struct TlsIdentity(ServerConfig);
 
-impl Pair {
+impl TlsIdentity {
     /// Reads the pair that the settings name, if they name one.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Pair {
 /// The stream of a connection after its handshake, if it is to have one. `None`: it ended before it began.
 pub(super) async fn met(
     stream: Stream,
-    front: &Front,
+    front: &Frontend,
     patience: Duration,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Either<Stream, TlsStream<TcpStream>>> {

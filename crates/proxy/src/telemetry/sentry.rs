@@ -32,7 +32,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Layer;
 
-use super::storm::Storm;
+use super::event_limit::EventLimit;
 use super::{BoxedLayer, scrub};
 use crate::config;
 use crate::upstream::{TransportError, install_tls_provider};
@@ -85,7 +85,7 @@ pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, Transp
         .timeout(SEND)
         .build()
         .map_err(TransportError::Client)?;
-    let storm = Storm::default();
+    let limit = EventLimit::default();
     // Not `sentry::init`, which looks into the environment for what is not given here.
     let options = ClientOptions::new()
         // The settings were judged: the DSN parses, and the share is between 0 and 1.
@@ -101,7 +101,7 @@ pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, Transp
             Arc::new(ProcessStacktraceIntegration),
         ])
         .before_breadcrumb(impersonal)
-        .before_send(move |event| if storm.admits(kind(&event), Instant::now()) { scrubbed(event) } else { None })
+        .before_send(move |event| if limit.admits(kind(&event), Instant::now()) { scrubbed(event) } else { None })
         .transport(Http(http));
     let client = Arc::new(Client::from(options));
     Hub::main().bind_client(Some(Arc::clone(&client)));

@@ -32,8 +32,8 @@ fn panicking_service() {
             input.await.unwrap().unwrap();
             std::future::pending::<()>()
         };
-        let limits = api::layers::Limits::new(std::time::Duration::from_mins(1), 10);
-        server::serve(listeners, server::Front::new(api::layers::around(routes, limits), None), stop).await.unwrap();
+        let limits = api::layers::RequestLimits::new(std::time::Duration::from_mins(1), 10);
+        server::serve(listeners, server::Frontend::new(api::layers::around(routes, limits), None), stop).await.unwrap();
     });
 }
 

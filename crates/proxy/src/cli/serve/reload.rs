@@ -12,8 +12,8 @@ use tracing::{error, info, warn};
 use super::{Fronts, supervisor};
 use crate::api::Service;
 use crate::config::{Change, Loaded, Problem, Problems};
-use crate::files::Watch;
-use crate::server::Pair;
+use crate::file_watch::FileWatch;
+use crate::server::TlsIdentity;
 use crate::telemetry;
 use program::Clock;
 use program::error_chain;
@@ -56,8 +56,8 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
 
     /// Never resolves.
     pub(super) async fn run(mut self, mut hangup: Signal) {
-        let mut secrets = Watch::new(self.secrets()).await;
-        let mut pair = Watch::new(self.pair()).await;
+        let mut secrets = FileWatch::new(self.secrets()).await;
+        let mut pair = FileWatch::new(self.pair()).await;
         loop {
             let outcome = tokio::select! {
                 Some(()) = hangup.recv() => {
@@ -111,7 +111,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
             let loaded = loaded.clone();
-            Some(beside(move || Pair::read(&loaded).map_err(Problems::from)).await?)
+            Some(beside(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?)
         } else {
             None
         };
@@ -162,7 +162,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
     /// Reads the certificate anew.
     async fn renew_pair(&mut self) -> Result<(), Problems> {
         let loaded = self.in_force.clone();
-        let pair = beside(move || Pair::read(&loaded).map_err(Problems::from)).await?;
+        let pair = beside(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?;
         self.fronts.api.present(pair);
         info!("the certificate has changed: new connections get the new one");
         Ok(())

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::connection::Shared;
+use super::connection::SharedActivity;
 use super::limits::PROGRESS;
 
-/// A body that tells the connection's pace how it goes on. Large pieces are cut so that there is something to tell; no byte
+/// A body that tells the connection's activity how it goes on. Large pieces are cut so that there is something to tell; no byte
 /// is copied.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct TrackedBody {
     body: Inner,
     /// Of a piece that is cut, what is still to come.
     rest: Bytes,
@@ -25,7 +25,7 @@ pub(super) struct Sending {
 /// The way of one answer, until it is dropped.
 #[derive(Debug)]
 struct Way {
-    pace: Shared,
+    activity: SharedActivity,
     number: u64,
 }
 
@@ -35,12 +35,12 @@ struct Last {
     _way: Way,
 }
 
-impl Sending {
+impl TrackedBody {
     /// `told` is what is told of it, if anything is.
-    pub(super) fn new(body: Inner, told: Option<Shared>) -> Self {
-        let way = told.filter(|_| !body.is_end_stream()).map(|pace| {
-            let number = pace.lock().sending(Instant::now());
-            Way { pace, number }
+    pub(super) fn new(body: Inner, told: Option<SharedActivity>) -> Self {
+        let way = told.filter(|_| !body.is_end_stream()).map(|activity| {
+            let number = activity.lock().sending(Instant::now());
+            Way { activity, number }
         });
         Self { body, rest: Bytes::new(), way }
     }
@@ -48,7 +48,7 @@ impl Sending {
 
 impl Drop for Way {
     fn drop(&mut self) {
-        self.pace.lock().gone(self.number);
+        self.activity.lock().gone(self.number);
     }
 }
 
@@ -58,7 +58,7 @@ impl AsRef<[u8]> for Last {
     }
 }
 
-impl Body for Sending {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -78,7 +78,7 @@ impl Body for Sending {
             }
         }
         let mut piece = this.rest.split_to(this.rest.len().min(PROGRESS));
-        way.pace.lock().went_on(way.number, piece.len(), Instant::now());
+        way.activity.lock().went_on(way.number, piece.len(), Instant::now());
         if this.is_end_stream()
             && let Some(way) = this.way.take()
         {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::limits::{Limits, PROGRESS};
+use super::limits::{ConnectionLimits, PROGRESS};
 
 /// What happens on a connection, as far as it bears on how long that may last.
 ///
@@ -12,7 +12,7 @@ use super::limits::{Limits, PROGRESS};
 /// client has to take the answer, and then to send the next request. Where several answers are under way at one time each has
 /// to go on, so that a lively one does not excuse those that nobody takes.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Activity {
     /// Requests whose answer is not known yet.
     running: usize,
     /// When the present wait began.
@@ -26,7 +26,7 @@ pub(super) struct Pace {
     /// Bytes sent since `since`.
     sent: usize,
     /// Answers under way, by number.
-    under_way: BTreeMap<u64, UnderWay>,
+    responses: BTreeMap<u64, ResponseProgress>,
     /// The number of the next one.
     next: u64,
     /// When the client was told that the connection closes.
@@ -35,14 +35,14 @@ pub(super) struct Pace {
 
 /// One answer of several.
 #[derive(Debug)]
-struct UnderWay {
+struct ResponseProgress {
     /// When it last went on.
     since: Instant,
     /// Bytes handed out since then.
     bytes: usize,
 }
 
-impl Pace {
+impl Activity {
     /// A connection that begins.
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Pace {
             multiplexed: false,
             blocked: false,
             sent: 0,
-            under_way: BTreeMap::new(),
+            responses: BTreeMap::new(),
             next: 0,
             closing: None,
         }
@@ -84,23 +84,23 @@ impl Pace {
     pub(super) fn sending(&mut self, now: Instant) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.under_way.insert(number, UnderWay { since: now, bytes: 0 });
+        self.responses.insert(number, ResponseProgress { since: now, bytes: 0 });
         number
     }
 
     /// Bytes of an answer were handed out, since there is room for some.
     pub(super) fn went_on(&mut self, number: u64, bytes: usize, now: Instant) {
-        if let Some(answer) = self.under_way.get_mut(&number) {
+        if let Some(answer) = self.responses.get_mut(&number) {
             answer.bytes += bytes;
             if answer.bytes >= PROGRESS {
-                *answer = UnderWay { since: now, bytes: 0 };
+                *answer = ResponseProgress { since: now, bytes: 0 };
             }
         }
     }
 
     /// An answer is sent, or nobody waits for it any more.
     pub(super) fn gone(&mut self, number: u64) {
-        self.under_way.remove(&number);
+        self.responses.remove(&number);
     }
 
     /// Bytes went out. Few of them are no progress, since HTTP/2 sends some even when no answer goes on.
@@ -124,8 +124,8 @@ impl Pace {
     }
 
     /// When the connection has lasted long enough as it is; `None` while a request runs and all answers go on.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        let stuck = self.under_way.values().map(|answer| answer.since + limits.idle).min();
+    pub(super) fn deadline(&self, limits: &ConnectionLimits) -> Option<Instant> {
+        let stuck = self.responses.values().map(|answer| answer.since + limits.idle).min();
         // Those that go on have as long again to come to their end.
         let stuck = stuck.map(|stuck| self.closing.map_or(stuck, |told| stuck.max(told + limits.idle)));
         let whole = (self.running == 0).then(|| self.of_the_whole(limits));
@@ -133,7 +133,7 @@ impl Pace {
     }
 
     /// The deadline while no request runs, whatever single answers do.
-    fn of_the_whole(&self, limits: &Limits) -> Instant {
+    fn of_the_whole(&self, limits: &ConnectionLimits) -> Instant {
         match self.closing {
             _ if self.blocked => self.since + limits.idle,
             Some(told) => told.max(self.since) + limits.farewell,
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: ConnectionLimits = ConnectionLimits {
         head: Duration::from_secs(10),
         idle: Duration::from_secs(75),
         farewell: Duration::from_secs(1),
@@ -172,22 +172,22 @@ mod tests {
 
     fn deadline(multiplexed: bool, events: &[(u64, Event)]) -> Option<u64> {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut activity = Activity::new(start);
         for (second, event) in events {
             let now = start + Duration::from_secs(*second);
             match event {
-                Received => pace.received(now),
-                Began => pace.began(multiplexed),
-                Answered => pace.answered(now),
-                Sent(bytes) => pace.sent(*bytes, now),
-                Blocked => pace.blocked(),
-                Sending => drop(pace.sending(now)),
-                WentOn(number, bytes) => pace.went_on(*number, *bytes, now),
-                Gone(number) => pace.gone(*number),
-                Closing => pace.closing(now),
+                Received => activity.received(now),
+                Began => activity.began(multiplexed),
+                Answered => activity.answered(now),
+                Sent(bytes) => activity.sent(*bytes, now),
+                Blocked => activity.blocked(),
+                Sending => drop(activity.sending(now)),
+                WentOn(number, bytes) => activity.went_on(*number, *bytes, now),
+                Gone(number) => activity.gone(*number),
+                Closing => activity.closing(now),
             }
         }
-        pace.deadline(&LIMITS).map(|deadline| (deadline - start).as_secs())
+        activity.deadline(&LIMITS).map(|deadline| (deadline - start).as_secs())
     }
 
     #[test]

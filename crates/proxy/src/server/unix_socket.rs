@@ -14,7 +14,7 @@ use tracing::warn;
 
 /// A socket with which others on this machine connect. Its file is removed when it is dropped, if it made it.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct UnixSocket {
     listener: UnixListener,
     _file: Option<File>,
 }
@@ -27,7 +27,7 @@ struct File {
     inode: u64,
 }
 
-impl Socket {
+impl UnixSocket {
     /// Makes the socket, for owner and group. One that a dead process has left gives way.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
         unix_socket::remove_stale(path)?;
@@ -81,8 +81,8 @@ mod tests {
     async fn a_socket_gives_way_only_when_nobody_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.sock");
-        let refused = |path: &Path| Socket::bind(path).unwrap_err().kind();
-        let first = Socket::bind(&path).unwrap();
+        let refused = |path: &Path| UnixSocket::bind(path).unwrap_err().kind();
+        let first = UnixSocket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         assert_eq!(first.address(), format!("unix:{}", path.display()));
         assert_eq!(refused(&path), ErrorKind::AddrInUse);
@@ -91,7 +91,7 @@ mod tests {
 
         drop(net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left behind");
-        let second = Socket::bind(&path).unwrap();
+        let second = UnixSocket::bind(&path).unwrap();
         // Another program's file is not removed.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::connection::{self, Phase};
-use super::front::Front;
-use super::limits::Limits;
-use super::sockets::Listener;
+use super::frontend::Frontend;
+use super::limits::ConnectionLimits;
+use super::listeners::Listener;
 use super::tls;
 
 /// How long nothing is accepted after an error: most say that something is used up, and not for how long.
@@ -21,22 +21,27 @@ const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// What all listeners have in common.
 #[derive(Debug)]
-pub(super) struct Door {
-    limits: Limits,
+pub(super) struct Acceptor {
+    limits: ConnectionLimits,
     /// A place for each connection that may be.
     places: Arc<Semaphore>,
-    full: Told,
-    failing: Told,
+    full: LogThrottle,
+    failing: LogThrottle,
 }
 
-impl Door {
-    pub(super) fn new(limits: Limits) -> Self {
+impl Acceptor {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.connections));
-        Self { limits, places, full: Told::default(), failing: Told::default() }
+        Self { limits, places, full: LogThrottle::default(), failing: LogThrottle::default() }
     }
 
     /// Accepts connections, each when there is a place for it, and serves them in tasks of their own. Never resolves.
-    pub(super) async fn accept(self: Arc<Self>, listener: Listener, front: Arc<Front>, phase: watch::Receiver<Phase>) {
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        listener: Listener,
+        front: Arc<Frontend>,
+        phase: watch::Receiver<Phase>,
+    ) {
         // The places are never closed.
         while let Ok(place) = self.place().await {
             let stream = match listener.accept().await {
@@ -89,9 +94,9 @@ impl Door {
 
 /// When some trouble was told last.
 #[derive(Debug, Default)]
-struct Told(Mutex<Option<Instant>>);
+struct LogThrottle(Mutex<Option<Instant>>);
 
-impl Told {
+impl LogThrottle {
     /// Whether it is to be told now.
     fn is_due(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +114,7 @@ mod tests {
 
     #[test]
     fn trouble_is_told_once_a_minute() {
-        let told = Told::default();
+        let told = LogThrottle::default();
         let start = Instant::now();
         let due = [0, 1, 59, 60, 61, 119, 120].map(|second| told.is_due(start + Duration::from_secs(second)));
         assert_eq!(due, [true, false, false, true, false, false, true]);

@@ -6,18 +6,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use rustls::ServerConfig;
 
-use super::tls::Pair;
+use super::tls::TlsIdentity;
 
 /// What answers requests, and the certificate that new connections see.
 #[derive(Debug)]
-pub struct Front {
+pub struct Frontend {
     router: ArcSwap<Router>,
     tls: ArcSwapOption<ServerConfig>,
 }
 
-impl Front {
+impl Frontend {
     /// With a pair, TLS is spoken on TCP.
-    pub fn new(router: Router, pair: Option<Pair>) -> Arc<Self> {
+    pub fn new(router: Router, pair: Option<TlsIdentity>) -> Arc<Self> {
         Arc::new(Self {
             router: ArcSwap::from_pointee(router),
             tls: ArcSwapOption::new(pair.map(|pair| Arc::new(pair.config()))),
@@ -30,7 +30,7 @@ impl Front {
     }
 
     /// Connections that come from now on see this pair, or no TLS.
-    pub fn present(&self, pair: Option<Pair>) {
+    pub fn present(&self, pair: Option<TlsIdentity>) {
         self.tls.store(pair.map(|pair| Arc::new(pair.config())));
     }
 

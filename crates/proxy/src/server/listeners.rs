@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::either::Either;
 use tracing::info;
 
-use super::socket::Socket;
+use super::unix_socket::UnixSocket;
 use crate::config::Listen;
 
 /// Something that cannot be listened on.
@@ -38,7 +38,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// One of the things that are listened on.
 #[derive(Debug)]
-pub struct Listener(Either<TcpListener, Socket>);
+pub struct Listener(Either<TcpListener, UnixSocket>);
 
 /// A connection, before anything was said on it.
 pub(super) type Stream = Either<TcpStream, UnixStream>;
@@ -89,7 +89,7 @@ pub async fn open(listen: &[Listen]) -> Result<Vec<Listener>, BindError> {
     for listen in listen {
         let listener = match listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Either::Left),
-            Listen::Unix(path) => Socket::bind(path).map(Either::Right),
+            Listen::Unix(path) => UnixSocket::bind(path).map(Either::Right),
         };
         listeners.push(Listener(listener.map_err(|source| BindError { what: listen.to_string(), source })?));
     }
@@ -107,7 +107,7 @@ fn passed(mut files: ListenFd) -> Result<Vec<Listener>, BindError> {
         }
         let listener = files.take_unix_listener(index)?.ok_or(ErrorKind::NotFound)?;
         is_listening(&listener)?;
-        Socket::passed(listener).map(Either::Right)
+        UnixSocket::passed(listener).map(Either::Right)
     };
     let error = |index, source| BindError { what: format!("socket {index} of those that systemd passed"), source };
     (0..count).map(|index| listener(index).map(Listener).map_err(|source| error(index, source))).collect()

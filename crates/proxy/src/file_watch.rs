@@ -17,12 +17,12 @@ const LARGEST: u64 = 1 << 20;
 
 /// Files that are looked at again and again.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct FileWatch {
     paths: Vec<PathBuf>,
     known: Vec<Option<u128>>,
 }
 
-impl Watch {
+impl FileWatch {
     /// Takes what the files hold now for known.
     pub(crate) async fn new(paths: Vec<PathBuf>) -> Self {
         let known = look(paths.clone()).await;
@@ -77,7 +77,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (one, other) = (directory.path().join("one"), directory.path().join("other"));
         std::fs::write(&one, "a").unwrap();
-        let mut watch = Watch::new(vec![one.clone(), other.clone()]).await;
+        let mut watch = FileWatch::new(vec![one.clone(), other.clone()]).await;
         std::fs::write(&other, "b").unwrap();
         watch.changed().await;
         // A link that leads elsewhere.
@@ -89,7 +89,7 @@ mod tests {
         assert!(tokio::time::timeout(INTERVAL * 10, watch.changed()).await.is_err());
         std::fs::remove_file(&other).unwrap();
         watch.changed().await;
-        let mut none = Watch::new(Vec::new()).await;
+        let mut none = FileWatch::new(Vec::new()).await;
         assert!(tokio::time::timeout(INTERVAL * 10, none.changed()).await.is_err());
     }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use tokio::time::Instant;
 
-use super::{describe_table, numbers, recorder, table};
-use crate::api::{Service, VERSION};
+use super::{Service, VERSION};
+use crate::metrics::{describe_table, numbers, recorder, table};
 use crate::telemetry;
 use crate::upstream::BreakerState;
 
 /// All metrics in the text format of Prometheus.
-pub(crate) fn text(service: &Service) -> String {
+pub(super) fn render(service: &Service) -> String {
     let Some(counted) = numbers() else { return String::new() };
     let Ok(sampled) = recorder() else { return counted.render() };
     let handle = sampled.handle();

@@ -22,23 +22,23 @@ const MOMENT: Duration = Duration::from_millis(200);
 
 /// A body that its handler may leave unread. The lock is held for the time of a poll.
 #[derive(Debug, Clone)]
-struct Watched(Arc<Mutex<Incoming>>);
+struct SharedBody(Arc<Mutex<Incoming>>);
 
 /// What is left of a body when the request is answered.
 #[derive(Debug)]
-pub(super) struct Rest(Watched);
+pub(super) struct UnreadBody(SharedBody);
 
 /// The request as the handler gets it, and what is left of its body afterwards; `None` without a body.
-pub(super) fn watched(request: Request<Incoming>) -> (Request<Inner>, Option<Rest>) {
+pub(super) fn watched(request: Request<Incoming>) -> (Request<Inner>, Option<UnreadBody>) {
     if request.body().is_end_stream() {
         return (request.map(|_| Inner::empty()), None);
     }
     let (parts, body) = request.into_parts();
-    let body = Watched(Arc::new(Mutex::new(body)));
-    (Request::from_parts(parts, Inner::new(body.clone())), Some(Rest(body)))
+    let body = SharedBody(Arc::new(Mutex::new(body)));
+    (Request::from_parts(parts, Inner::new(body.clone())), Some(UnreadBody(body)))
 }
 
-impl Rest {
+impl UnreadBody {
     /// Throws a short rest away; otherwise the answer says that the connection closes.
     pub(super) async fn finish<B>(mut self, answer: &mut Response<B>) {
         if self.0.is_end_stream() {
@@ -66,7 +66,7 @@ impl Rest {
     }
 }
 
-impl Body for Watched {
+impl Body for SharedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -1,4 +1,4 @@
-//! A storm of events comes to one of each kind a minute.
+//! A limit of events comes to one of each kind a minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 /// How long an event keeps its like back.
 const CALM: Duration = Duration::from_mins(1);
-/// Different events within that time. More of them are a storm as well.
+/// Different events within that time. More of them are a limit as well.
 const MOST: usize = 60;
 
 /// When each event was last let through.
 #[derive(Debug, Default)]
-pub(super) struct Storm(Mutex<HashMap<String, Instant>>);
+pub(super) struct EventLimit(Mutex<HashMap<String, Instant>>);
 
-impl Storm {
+impl EventLimit {
     /// Whether an event is let through; its like is not for a minute.
     pub(super) fn admits(&self, event: String, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,9 +34,9 @@ mod tests {
 
     #[test]
     fn one_of_each_kind_a_minute() {
-        let storm = Storm::default();
+        let limit = EventLimit::default();
         let start = Instant::now();
-        let admits = |event: &str, seconds| storm.admits(event.to_owned(), start + Duration::from_secs(seconds));
+        let admits = |event: &str, seconds| limit.admits(event.to_owned(), start + Duration::from_secs(seconds));
         assert!(admits("a", 0));
         assert!(!admits("a", 1));
         assert!(admits("b", 1));
@@ -49,10 +49,10 @@ mod tests {
 
     #[test]
     fn many_kinds_are_a_storm_too() {
-        let storm = Storm::default();
+        let limit = EventLimit::default();
         let start = Instant::now();
-        let admitted = (0..1000).filter(|number| storm.admits(number.to_string(), start)).count();
+        let admitted = (0..1000).filter(|number| limit.admits(number.to_string(), start)).count();
         assert_eq!(admitted, MOST);
-        assert!(storm.admits(String::from("0"), start + CALM));
+        assert!(limit.admits(String::from("0"), start + CALM));
     }
 }
