@@ -13,6 +13,10 @@ check:
 test CRATE *ARGUMENTS:
     cargo test --package {{ CRATE }} --locked {{ ARGUMENTS }}
 
+# Regenerates every generated document
+docs:
+    UPDATE_DOCUMENTS=1 cargo test --package hpc-storage-proxy --package hpc-storage-provisioner --locked generated_documents
+
 # Everything that the continuous integration runs (or these steps of it)
 full *STEPS:
     bash .ci/run {{ STEPS }}

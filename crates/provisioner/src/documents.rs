@@ -1,4 +1,4 @@
-//! Documents that are made from the code, and held against it.
+//! Documents that are generated from the code, compared with the committed ones.
 
 use std::path::PathBuf;
 
@@ -9,42 +9,36 @@ use crate::cli::Cli;
 use crate::seen::METRICS;
 use crate::settings::SCHEMA;
 
-const WRITE: &str = "cargo test -p hpc-storage-provisioner --lib write_the_documents -- --ignored";
-
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
-fn settings() -> String {
-    let head = format!(
-        "# Settings of the provisioner\n\n<!-- Generated from crates/provisioner/src/settings/table.rs. Write it anew with\n     \
-         {WRITE} -->\n\nThe environment goes before the YAML file (`--config`, or `PROVISIONER_CONFIG`), that before \
-         defaults. A file `.env` does not count:\nthe program runs as root, wherever somebody stands. A secret can be in a file: `NAME_FILE`, or `key_file`. \
-         What a storage system may\nhave is in [provisioner.md](provisioner.md#systems).\n"
-    );
-    settings::reference(&SCHEMA, &head)
-}
+const SETTINGS: &str = "\
+# Settings of the provisioner
 
-fn commands() -> String {
-    let head = format!(
-        "# Command line of the provisioner\n\n<!-- Generated from crates/provisioner/src/cli.rs. Write it anew with\n     {WRITE} -->\n"
-    );
-    program::command_line::reference(Cli::command(), &head)
-}
+<!-- Generated from crates/provisioner/src/settings/table.rs by `just docs`; do not edit. -->
+
+Variables take precedence over the YAML file (`--config`, or `PROVISIONER_CONFIG`), which takes precedence over defaults. A file `.env` is not
+read, because the program runs as root in any directory. A secret can be in a file: `NAME_FILE`, or `key_file`. The settings of a storage
+system are in [provisioner.md](provisioner.md#systems).
+";
+
+const COMMAND_LINE: &str = "\
+# Command line of the provisioner
+
+<!-- Generated from crates/provisioner/src/cli.rs by `just docs`; do not edit. -->
+";
 
 fn generated() -> [(&'static str, String); 2] {
-    [("provisioner-settings.md", settings()), ("provisioner-cli.md", commands())]
+    [
+        ("provisioner-settings.md", settings::reference(&SCHEMA, SETTINGS)),
+        ("provisioner-cli.md", program::command_line::reference(Cli::command(), COMMAND_LINE)),
+    ]
 }
 
 #[test]
-fn the_documents_are_up_to_date() {
-    documents::assert_committed(&folder(), &generated(), WRITE);
-}
-
-#[test]
-#[ignore = "writes the documents"]
-fn write_the_documents() {
-    documents::write(&folder(), &generated());
+fn generated_documents_are_up_to_date() {
+    documents::check(&folder(), &generated());
 }
 
 #[test]

@@ -8,13 +8,10 @@ use program::documents;
 use crate::cli::Cli;
 use crate::{config, metrics, openapi};
 
-const COMMAND: &str = "cargo test -p hpc-storage-proxy --lib write_the_documents -- --ignored";
-
 const COMMAND_LINE: &str = "\
 # Command line
 
-<!-- Generated from crates/proxy/src/cli.rs. Regenerate it with
-     cargo test -p hpc-storage-proxy --lib write_the_documents -- --ignored -->
+<!-- Generated from crates/proxy/src/cli.rs by `just docs`; do not edit. -->
 ";
 
 fn folder() -> PathBuf {
@@ -31,12 +28,6 @@ fn generated() -> [(&'static str, String); 4] {
 }
 
 #[test]
-fn the_documents_are_up_to_date() {
-    documents::assert_committed(&folder(), &generated(), COMMAND);
-}
-
-#[test]
-#[ignore = "writes the documents"]
-fn write_the_documents() {
-    documents::write(&folder(), &generated());
+fn generated_documents_are_up_to_date() {
+    documents::check(&folder(), &generated());
 }

@@ -9,6 +9,8 @@ use crate::table::{MATRIX, Outcome, UPSTREAMS};
 
 const HEAD: &str = "# When an upstream fails
 
+<!-- Generated from crates/proxy/tests/faults by `just docs`; do not edit. -->
+
 What comes of each fault of each upstream. The table is made of the one in `crates/proxy/tests/faults/table.rs`, whose every cell is
 tried with the real program against a simulator, over TLS: the fault comes, one client asks for the listing, the fault goes, and
 the next `no-cache` listing is whole again, without a restart. (A name that does not resolve is tried at the start alone.)
@@ -34,17 +36,9 @@ No credential follows a redirect, and neither an upstream's body nor a credentia
 
 ";
 
-const COMMAND: &str = "cargo test -p hpc-storage-proxy --test faults write_the_documents -- --ignored";
-
 #[test]
-fn the_document_is_up_to_date() {
-    documents::assert_committed(&folder(), &[("faults.md", document())], COMMAND);
-}
-
-#[test]
-#[ignore = "writes docs/faults.md"]
-fn write_the_documents() {
-    documents::write(&folder(), &[("faults.md", document())]);
+fn generated_documents_are_up_to_date() {
+    documents::check(&folder(), &[("faults.md", document())]);
 }
 
 fn folder() -> PathBuf {
