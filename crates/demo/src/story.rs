@@ -64,7 +64,7 @@ pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> any
 /// Runs the orders, then a pass every [`INTERVAL`], until the site stops.
 pub(crate) fn run(simulator: &Simulator, site: &Provisioner) -> anyhow::Result<()> {
     create_existing(site)?;
-    println!("The provisioner, with storage in {}:\n", site.settings.systems[0].root().display());
+    println!("The provisioner, with storage in {}:\n", site.settings.systems[0].root.display());
     let order = |what: &str, order: Uuid| -> anyhow::Result<()> {
         simulator.world(|world| world.consumer_approve(order)).map_err(|refusal| anyhow!("{refusal}"))?;
         print("a user", what);
@@ -142,7 +142,7 @@ fn show(site: &Provisioner, resource: Uuid) -> anyhow::Result<()> {
     let (survey, _) = site.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
     let desired = case.desired.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
-    let path = site.settings.systems[0].root().join(desired.place.to_string());
+    let path = site.settings.systems[0].root.join(desired.place.to_string());
     let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
     let Ok(Observed::Ours(present)) = &case.observed else { return Err(anyhow!("{:?}", case.observed)) };
     let limits = present.limits.map(|limits| limits.to_string()).unwrap_or_default();

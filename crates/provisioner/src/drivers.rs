@@ -1,57 +1,64 @@
 //! The drivers that a system's settings can name.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-
-use driver_posix::command::Program;
-use driver_posix::quotas::ceph::Ceph;
-use driver_posix::quotas::declared::Declared;
-use driver_posix::quotas::kernel::Kernel;
-use driver_posix::quotas::lustre::Lustre;
-use driver_posix::tree::{Rules, Tree};
-use driver_scale::Scale;
-use driver_vast::Vast;
-use storage_driver::memory::Memory;
-use storage_driver::walked::Walked;
-use storage_driver::{Driver, DriverError};
-
-use crate::settings::{DriverName, SystemConfig};
+use storage_driver::registration::Registration;
 
 pub(crate) mod on_demand;
 
-/// Opens the driver of a system.
-pub(crate) fn open(config: &SystemConfig, walked: &Walked) -> Result<Box<dyn Driver>, DriverError> {
-    let rules =
-        Rules { must_be_mounted: config.must_be_mounted, change_owner: config.change_owner, acl: config.acl.clone() };
-    let root = config.root();
-    Ok(match config.driver {
-        DriverName::Memory => Box::new(Memory::default()),
-        DriverName::Posix => {
-            let namespace = if config.change_owner { "trusted" } else { "user" };
-            Box::new(Tree::new(root, Declared::new(namespace), rules).counting(walked))
+/// Lists the crates with drivers: the Cargo feature that includes each, the names of its drivers, and its registrations.
+macro_rules! drivers {
+    ($($(feature $feature:literal)? [$($name:literal),+] => $list:path;)+) => {
+        /// All drivers of this build.
+        pub(crate) fn all() -> impl Iterator<Item = &'static Registration> {
+            let lists: &[&[Registration]] = &[$($(#[cfg(feature = $feature)])? $list),+];
+            lists.iter().copied().flatten()
         }
-        DriverName::Xfs | DriverName::Ext4 => {
-            let handle = File::open(&root).map_err(|error| {
-                DriverError::passing(format!("the root {} cannot be opened", root.display()), error)
-            })?;
-            let kernel = Kernel::of(handle.as_fd())?;
-            Box::new(Tree::new(root, kernel, rules).counting(walked))
+
+        /// The Cargo feature that includes a driver, whether or not this build has it.
+        fn feature(name: &str) -> Option<&'static str> {
+            match name {
+                $($($name)|+ => [$($feature)?].first().copied(),)+
+                _ => None,
+            }
         }
-        DriverName::Lustre => {
-            let lfs = Program::find("lfs").map_err(|error| DriverError::passing("Lustre's tools are needed", error))?;
-            let mount = config.mount.clone().unwrap_or_else(|| root.clone());
-            Box::new(Tree::new(root, Lustre::new(lfs, &mount.display().to_string())?, rules).counting(walked))
+    };
+}
+
+drivers! {
+    feature "posix" ["posix", "xfs", "ext4", "lustre", "cephfs"] => driver_posix::DRIVERS;
+    feature "scale" ["scale"] => driver_scale::DRIVERS;
+    feature "vast" ["vast"] => driver_vast::DRIVERS;
+    ["memory"] => storage_driver::memory::DRIVERS;
+}
+
+/// Why there is no driver of a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoDriver {
+    /// This build left it out; it comes with this Cargo feature.
+    LeftOut(&'static str),
+    Unknown,
+}
+
+/// The driver of a name.
+pub(crate) fn named(name: &str) -> Result<&'static Registration, NoDriver> {
+    all().find(|driver| driver.name == name).ok_or_else(|| feature(name).map_or(NoDriver::Unknown, NoDriver::LeftOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
+    fn the_table_names_every_driver() {
+        for driver in all().filter(|driver| driver.name != "memory") {
+            assert!(feature(driver.name).is_some(), "{} is missing in the table", driver.name);
         }
-        DriverName::Scale => {
-            let settings =
-                config.scale.as_ref().ok_or_else(|| DriverError::unclear("the mapping `scale` is missing"))?;
-            Box::new(Scale::new(settings).map_err(|error| DriverError::passing("Storage Scale is not set up", error))?)
-        }
-        DriverName::Vast => {
-            let settings = config.vast.as_ref().ok_or_else(|| DriverError::unclear("the mapping `vast` is missing"))?;
-            let vast = Vast::new(settings).map_err(|error| DriverError::passing("VAST is not set up", error))?;
-            Box::new(vast.counting(walked))
-        }
-        DriverName::Cephfs => Box::new(Tree::new(root, Ceph::default(), rules).counting(walked)),
-    })
+    }
+
+    #[test]
+    fn a_driver_of_another_build_is_told_from_an_unknown_one() {
+        assert!(named("memory").is_ok());
+        assert_eq!(named("nfs").unwrap_err(), NoDriver::Unknown);
+        assert_eq!(named("scale").err(), (!cfg!(feature = "scale")).then_some(NoDriver::LeftOut("scale")));
+    }
 }

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use crate::document::Document;
 use crate::driver::walked::Walked;
 use crate::driver::{DriverError, Guard, Observed};
-use crate::drivers;
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Begun, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
@@ -22,7 +21,7 @@ use crate::ledger::Ledger;
 use crate::pass::{self, Outside, PassError, Progress, Report, Survey, System};
 use crate::plan::{Case, Plan};
 use crate::preflight;
-use crate::settings::{DriverName, Settings, SystemConfig};
+use crate::settings::{Settings, SystemConfig};
 use crate::source::Source;
 use program::Clock;
 use program::error_chain;
@@ -347,18 +346,14 @@ pub enum DriveError {
 }
 
 fn system(config: &SystemConfig, walked: &Walked) -> System {
-    let (opened, walked) = (config.clone(), walked.clone());
-    let driver = OnDemand::new(Box::new(move || drivers::open(&opened, &walked)));
+    let driver = OnDemand::new(config.open.clone(), walked.clone());
     let site = preflight::Site {
-        published_root: config.published_root(),
+        published_root: config.published_root.clone(),
         terabyte: config.terabyte,
         owner_uid: config.owner_uid,
         lowest_id: config.lowest_id,
         modes: config.modes,
-        projects: match config.driver {
-            DriverName::Xfs | DriverName::Ext4 | DriverName::Lustre => Some(config.project_ids),
-            _ => None,
-        },
+        projects: config.project_ids,
     };
     System { key: config.name.clone(), site, driver: Box::new(driver), at_once: config.at_once }
 }

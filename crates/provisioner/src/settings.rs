@@ -10,7 +10,7 @@ use url::Url;
 mod system;
 mod table;
 
-pub use system::{DriverName, SystemConfig};
+pub use system::SystemConfig;
 
 /// All settings.
 #[derive(Debug, Clone)]

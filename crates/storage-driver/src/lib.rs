@@ -22,6 +22,7 @@ pub mod limits;
 pub mod memory;
 mod mode;
 pub mod place;
+pub mod registration;
 pub mod walked;
 
 pub use mode::Mode;

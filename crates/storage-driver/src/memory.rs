@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::Mode;
 use crate::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use crate::place::Place;
+use crate::registration::{OpenDriver, Registration};
 use crate::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 /// Directories in memory, with blocks of 4096 bytes.
@@ -47,6 +48,15 @@ impl Tree {
 }
 
 const BLOCK: u64 = 4096;
+
+/// The driver `memory`, for trials without storage.
+pub const DRIVERS: &[Registration] = &[Registration {
+    name: "memory",
+    keys: &[],
+    project_ids: false,
+    local_root: false,
+    configure: |_| Ok(OpenDriver::new(|_| Ok(Box::new(Memory::default())))),
+}];
 
 impl Memory {
     fn tree(&self) -> MutexGuard<'_, Tree> {

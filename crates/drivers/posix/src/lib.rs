@@ -7,7 +7,10 @@ pub mod command;
 pub mod deletion;
 pub mod mount;
 pub mod quotas;
+mod registration;
 #[cfg(any(test, feature = "simulated"))]
 #[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
 pub mod simulated;
 pub mod tree;
+
+pub use registration::DRIVERS;

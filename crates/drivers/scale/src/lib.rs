@@ -26,6 +26,7 @@ use driver_posix::mount::{self, Found, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
+use storage_driver::registration::{OpenDriver, Registration};
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 mod calls;
@@ -38,6 +39,22 @@ mod wire;
 
 use calls::Management;
 use wire::{Fileset, Mark, Quota};
+
+/// The driver `scale`.
+pub const DRIVERS: &[Registration] = &[Registration {
+    name: "scale",
+    keys: &["scale"],
+    project_ids: false,
+    local_root: false,
+    configure: |settings| {
+        let settings: Settings = settings.mapping("scale")?;
+        Ok(OpenDriver::new(move |_| {
+            Ok(Box::new(
+                Scale::new(&settings).map_err(|error| DriverError::passing("Storage Scale is not set up", error))?,
+            ))
+        }))
+    },
+}];
 
 /// How a Storage Scale file system is reached.
 #[derive(Debug, Clone, Deserialize)]

@@ -31,6 +31,7 @@ use driver_posix::mount::{self, Mount};
 use driver_rest::{Api, NotSetUp, Pace};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
+use storage_driver::registration::{OpenDriver, Registration};
 use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Present, Trashed};
 
@@ -49,6 +50,21 @@ use calls::Management;
 use held::{Found, Held};
 use survey::Survey;
 use wire::Quota;
+
+/// The driver `vast`.
+pub const DRIVERS: &[Registration] = &[Registration {
+    name: "vast",
+    keys: &["vast"],
+    project_ids: false,
+    local_root: false,
+    configure: |settings| {
+        let settings: Settings = settings.mapping("vast")?;
+        Ok(OpenDriver::new(move |walked| {
+            let vast = Vast::new(&settings).map_err(|error| DriverError::passing("VAST is not set up", error))?;
+            Ok(Box::new(vast.counting(walked)))
+        }))
+    },
+}];
 
 /// How a VAST cluster is reached. Either `token`, or `user` and `password`.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,32 +1,31 @@
-//! A driver that is opened when it is first needed: a system that is away at the start holds up no other.
+//! A driver that is opened when it is first used, so that a system that is unavailable at the start delays no other.
 
 use std::fmt;
 use std::sync::OnceLock;
 
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
+use storage_driver::registration::OpenDriver;
+use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
-/// Opens a driver.
-pub(crate) type Open = Box<dyn Fn() -> Result<Box<dyn Driver>, DriverError> + Send + Sync>;
-
-/// A driver with how it is opened.
+/// A driver that is opened when it is first used.
 pub(crate) struct OnDemand {
-    open: Open,
+    open: OpenDriver,
+    walked: Walked,
     driver: OnceLock<Box<dyn Driver>>,
 }
 
 impl OnDemand {
-    /// A driver that this function opens.
-    pub(crate) fn new(open: Open) -> Self {
-        Self { open, driver: OnceLock::new() }
+    pub(crate) fn new(open: OpenDriver, walked: Walked) -> Self {
+        Self { open, walked, driver: OnceLock::new() }
     }
 
     fn driver(&self) -> Result<&dyn Driver, DriverError> {
         if let Some(driver) = self.driver.get() {
             return Ok(&**driver);
         }
-        let driver = (self.open)()?;
+        let driver = self.open.open(&self.walked)?;
         Ok(&**self.driver.get_or_init(|| driver))
     }
 }
@@ -35,12 +34,6 @@ impl fmt::Debug for OnDemand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OnDemand").field(&self.driver.get()).finish()
     }
-}
-
-/// The same fault for each that was asked about.
-fn each<T>(desired: &[&Desired], fault: &DriverError) -> Vec<Result<T, DriverError>> {
-    let told = program::error_chain(fault);
-    desired.iter().map(|_| Err(DriverError::unclear(told.clone()))).collect()
 }
 
 impl Driver for OnDemand {
@@ -62,7 +55,8 @@ impl Driver for OnDemand {
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
-        self.driver().map_or_else(|fault| each(desired, &fault), |driver| driver.observe(desired))
+        self.driver()
+            .map_or_else(|fault| storage_driver::same_for_all(&fault, desired.len()), |driver| driver.observe(desired))
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
@@ -113,7 +107,8 @@ impl Driver for OnDemand {
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
-        self.driver().map_or_else(|fault| each(desired, &fault), |driver| driver.usage(desired))
+        self.driver()
+            .map_or_else(|fault| storage_driver::same_for_all(&fault, desired.len()), |driver| driver.usage(desired))
     }
 }
 
@@ -127,10 +122,13 @@ mod tests {
     #[test]
     fn a_system_that_comes_back_is_driven_without_a_new_start() {
         static THERE: AtomicBool = AtomicBool::new(false);
-        let driver = OnDemand::new(Box::new(|| {
-            let there = THERE.load(Ordering::Relaxed);
-            if there { Ok(Box::new(Memory::default())) } else { Err(DriverError::unclear("away")) }
-        }));
+        let driver = OnDemand::new(
+            OpenDriver::new(|_| {
+                let there = THERE.load(Ordering::Relaxed);
+                if there { Ok(Box::new(Memory::default())) } else { Err(DriverError::unclear("away")) }
+            }),
+            Walked::default(),
+        );
         assert!(driver.ready().is_err() && driver.trash().is_err());
         THERE.store(true, Ordering::Relaxed);
         assert!(driver.ready().is_ok());

@@ -6,6 +6,7 @@ use super::model::Model;
 use super::*;
 use crate::driver::Trashed;
 
+#[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
 mod drivers;
 
 /// A storage system that is new, for one round.

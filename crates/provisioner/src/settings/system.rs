@@ -1,100 +1,77 @@
-//! What is said of each storage system.
+//! Settings of each storage system.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Number};
 use settings::{Invalid, Value, invalid, read_secret};
+use storage_driver::Mode;
+use storage_driver::registration::{InvalidSettings, OpenDriver, Registration, SystemSettings};
 
 use super::Settings;
+use crate::drivers::{self, NoDriver};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
 use crate::preflight::Modes;
-use driver_posix::tree::acl::{self, Named};
-use driver_scale as scale;
-use driver_vast as vast;
-use storage_driver::Mode;
 
 /// A storage system as the settings describe it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct SystemConfig {
     /// Its name in the document, in lower case.
-    #[serde(skip)]
     pub name: String,
-    /// What ACLs add to the mode of each directory; `None`: ACLs are left alone.
-    #[serde(skip)]
-    pub acl: Option<Named>,
+    /// The driver.
+    pub driver: &'static Registration,
+    /// Opens the driver with the settings of this system.
+    pub open: OpenDriver,
+    /// Its root in published paths.
+    pub published_root: String,
+    /// The directory that is its root here.
+    pub root: PathBuf,
     /// The modes of directories that it accepts (`lowest_mode`, `highest_mode`).
-    #[serde(skip)]
     pub modes: Modes,
     /// The files that its secrets were read from.
-    #[serde(skip)]
     pub secret_files: Vec<PathBuf>,
-    /// What drives it.
-    pub driver: DriverName,
     /// What a TB of Waldur is here: `TB` (10^12 bytes) or `TiB` (2^40).
     pub terabyte: Terabyte,
-    /// Its root in published paths; `/NAME` unless given.
-    #[serde(default)]
-    pub published_root: Option<String>,
-    /// Where the file system is mounted, for drivers that must tell (`lustre`); the root unless given.
-    #[serde(default)]
-    pub mount: Option<PathBuf>,
-    /// How IBM Storage Scale is reached; for the driver `scale`.
-    #[serde(default)]
-    pub scale: Option<scale::Settings>,
-    /// How VAST is reached; for the driver `vast`.
-    #[serde(default)]
-    pub vast: Option<vast::Settings>,
-    /// The directory that is its root here; as published unless given.
-    #[serde(default)]
-    pub root: Option<PathBuf>,
-    /// Whether the root must lie on a file system of its own.
-    #[serde(default = "yes")]
-    pub must_be_mounted: bool,
-    /// Whether owner and group are set; needs rights.
-    #[serde(default = "yes")]
-    pub change_owner: bool,
     /// Owner of projects' directories.
-    #[serde(default)]
     pub owner_uid: u32,
-    /// The lowest GID and UID that are taken for real.
-    #[serde(default = "thousand")]
+    /// The lowest GID and UID that are not reserved for the operating system.
     pub lowest_id: u32,
-    /// Where project IDs come from: `gid`, or `from: N`.
-    #[serde(default = "by_gid")]
-    pub project_ids: ProjectIds,
+    /// Where project IDs come from: `gid`, or `from: N`. `None` where directories have none.
+    pub project_ids: Option<ProjectIds>,
     /// How many resources are worked on at one time, 1 to 64.
-    #[serde(default = "four")]
     pub at_once: usize,
 }
 
-/// Names of drivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DriverName {
-    /// Directories without quotas: what was agreed is written down, not enforced.
-    Posix,
-    /// Directories with project quotas of the kernel, on XFS.
-    Xfs,
-    /// The same on ext4.
-    Ext4,
-    /// Directories with project quotas of Lustre, by `lfs`.
-    Lustre,
-    /// Directories with quotas of CephFS.
-    Cephfs,
-    /// Filesets of IBM Storage Scale, by its management interface.
-    Scale,
-    /// Directories with quotas of VAST, by its management system.
-    Vast,
-    /// In memory: for trials of `plan` and `run` without any storage.
-    Memory,
+/// The settings that every system has, whatever drives it.
+#[derive(Debug, Deserialize)]
+struct Common {
+    terabyte: Terabyte,
+    published_root: Option<String>,
+    root: Option<PathBuf>,
+    #[serde(default)]
+    owner_uid: u32,
+    #[serde(default = "thousand")]
+    lowest_id: u32,
+    #[serde(default = "by_gid")]
+    project_ids: ProjectIds,
+    #[serde(default = "four")]
+    at_once: usize,
 }
 
-fn yes() -> bool {
-    true
-}
+/// The keys of settings that are not the driver's.
+const KEYS: [&str; 10] = [
+    "driver",
+    "terabyte",
+    "published_root",
+    "root",
+    "owner_uid",
+    "lowest_id",
+    "lowest_mode",
+    "highest_mode",
+    "project_ids",
+    "at_once",
+];
 
 fn thousand() -> u32 {
     1000
@@ -109,21 +86,9 @@ fn by_gid() -> ProjectIds {
 }
 
 impl SystemConfig {
-    /// Whether both are directories of one root on this machine.
-    fn is_driven_where(&self, other: &Self) -> bool {
-        let mounted =
-            |system: &Self| !matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory);
-        mounted(self) && mounted(other) && self.root() == other.root()
-    }
-
-    /// Its root in published paths.
-    pub fn published_root(&self) -> String {
-        self.published_root.clone().unwrap_or_else(|| format!("/{}", self.name))
-    }
-
-    /// Its root on this machine.
-    pub fn root(&self) -> PathBuf {
-        self.root.clone().unwrap_or_else(|| PathBuf::from(self.published_root()))
+    /// Whether both have the same directory of this machine as their root.
+    fn shares_root_with(&self, other: &Self) -> bool {
+        self.driver.local_root && other.driver.local_root && self.root == other.root
     }
 }
 
@@ -147,7 +112,7 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
             Ok(system) if read.iter().any(|other| other.name == system.name) => {
                 faults.push(Invalid { part: Some(part), ..invalid("the name is there twice", "remove one of them") });
             }
-            Ok(system) if read.iter().any(|other| other.is_driven_where(&system)) => {
+            Ok(system) if read.iter().any(|other| other.shares_root_with(&system)) => {
                 let wrong = invalid("another system has the same root", "give each a root of its own");
                 faults.push(Invalid { part: Some(part), ..wrong });
             }
@@ -159,69 +124,110 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
         return Err(faults);
     }
     let shown = |system: &SystemConfig| {
-        format!("{}: {:?} at {}", system.name, system.driver, system.root().display()).to_lowercase()
+        format!("{}: {} at {}", system.name, system.driver.name, system.root.display()).to_lowercase()
     };
     let text = read.iter().map(shown).collect::<Vec<_>>().join(", ");
     settings.systems = read;
     Ok(text)
 }
 
-fn system(name: &str, mut value: serde_json::Value) -> Result<SystemConfig, Invalid> {
-    let mut secret_files = Vec::new();
-    for block in ["scale", "vast"] {
-        if let Some(serde_json::Value::Object(block)) = value.get_mut(block) {
-            secret_files.extend(secrets(block)?);
-        }
-    }
-    let (acl, modes) = (entries(&mut value)?, modes(&mut value)?);
-    let system: SystemConfig = serde_json::from_value(value).map_err(|error| misread(&error))?;
-    let given = match system.driver {
-        DriverName::Scale => system.scale.is_some(),
-        DriverName::Vast => system.vast.is_some(),
-        _ => true,
+fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Invalid> {
+    let serde_json::Value::Object(mut values) = value else {
+        return Err(from_driver(InvalidSettings::new(
+            "not a mapping",
+            "see docs/provisioner.md for the settings of a system",
+        )));
     };
-    if !given {
+    let driver = driver(&values)?;
+    let known = || KEYS.into_iter().chain(drivers::all().flat_map(|driver| driver.keys).copied());
+    if let Some(unknown) = values.keys().find(|key| known().all(|known| known != *key)) {
+        let mut keys: Vec<_> = known().map(|key| format!("`{key}`")).collect();
+        keys.sort_unstable();
+        keys.dedup();
         return Err(invalid(
-            "how the system is reached is missing",
-            "add the mapping `scale` or `vast`: see docs/provisioner.md",
+            format!("unknown field `{}`, expected one of {}", unknown.escape_debug(), keys.join(", ")),
+            "see docs/provisioner.md for the settings of a system",
         ));
     }
-    if acl.is_some() && matches!(system.driver, DriverName::Scale | DriverName::Vast | DriverName::Memory) {
+    if !driver.keys.contains(&"acl") && values.get("acl").is_some_and(|acl| !acl.is_null()) {
         return Err(invalid("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
     }
-    let system = SystemConfig { name: name.trim().to_lowercase(), acl, modes, secret_files, ..system };
-    if !crate::place::is_plain(&system.name) {
+    let modes = modes(&mut values)?;
+    let mut secret_files = Vec::new();
+    let mut for_driver = Map::new();
+    for key in driver.keys {
+        if let Some(mut value) = values.remove(*key) {
+            if let Some(mapping) = value.as_object_mut() {
+                secret_files.extend(secrets(mapping)?);
+            }
+            for_driver.insert((*key).to_owned(), value);
+        }
+    }
+    let common: Common = serde_json::from_value(values.into()).map_err(|error| from_driver(error.into()))?;
+    let name = name.trim().to_lowercase();
+    if !crate::place::is_plain(&name) {
         return Err(invalid(
-            "the name of the system is none that a file could have",
+            "the name of the system is not a valid file name",
             "use letters, digits, `.`, `_` and `-`",
         ));
     }
-    if !system.published_root().starts_with('/') || !system.root().is_absolute() {
+    let published_root = common.published_root.unwrap_or_else(|| format!("/{name}"));
+    let root = common.root.unwrap_or_else(|| PathBuf::from(&published_root));
+    if !published_root.starts_with('/') || !root.is_absolute() {
         return Err(invalid("a root does not begin with `/`", "give the whole path"));
     }
-    if system.root().as_os_str() == "/" || system.published_root().trim_end_matches('/').is_empty() {
+    if root.as_os_str() == "/" || published_root.trim_end_matches('/').is_empty() {
         return Err(invalid("the root is `/`", "give the directory that holds the system's data alone"));
     }
-    if !(1..=64).contains(&system.at_once) {
+    if !(1..=64).contains(&common.at_once) {
         return Err(invalid("at_once is not 1 to 64", "give a number of these"));
     }
-    Ok(system)
+    let open = (driver.configure)(SystemSettings { root: root.clone(), values: for_driver }).map_err(from_driver)?;
+    Ok(SystemConfig {
+        name,
+        driver,
+        open,
+        published_root,
+        root,
+        modes,
+        secret_files,
+        terabyte: common.terabyte,
+        owner_uid: common.owner_uid,
+        lowest_id: common.lowest_id,
+        project_ids: driver.project_ids.then_some(common.project_ids),
+        at_once: common.at_once,
+    })
 }
 
-/// Takes the entries of ACLs out of what serde reads, which could not say how they must look.
-fn entries(system: &mut serde_json::Value) -> Result<Option<Named>, Invalid> {
-    let given = system.as_object_mut().and_then(|system| system.remove("acl")).filter(|given| !given.is_null());
-    let Some(given) = given else { return Ok(None) };
-    let texts: Vec<String> =
-        serde_json::from_value(given).map_err(|_| invalid("`acl` is not a list of texts", acl::FORM))?;
-    Named::parse(&texts).map(Some).map_err(|error| invalid(error.to_string(), acl::FORM))
+/// The driver that a system's settings name.
+fn driver(values: &Map<String, serde_json::Value>) -> Result<&'static Registration, Invalid> {
+    let Some(name) = values.get("driver") else {
+        return Err(invalid("missing field `driver`", "see docs/provisioner.md for the settings of a system"));
+    };
+    drivers::named(name.as_str().unwrap_or_default()).map_err(|none| match none {
+        NoDriver::LeftOut(feature) => invalid(
+            format!("this program was built without the driver {name}"),
+            format!("use a build with the Cargo feature `{feature}`, which is on by default"),
+        ),
+        NoDriver::Unknown => {
+            let names: Vec<_> = drivers::all().map(|driver| format!("`{}`", driver.name)).collect();
+            invalid(
+                format!("`driver` is not one of {}", names.join(", ")),
+                "choose one of them: see docs/provisioner.md",
+            )
+        }
+    })
+}
+
+fn from_driver(settings: InvalidSettings) -> Invalid {
+    invalid(settings.problem, settings.remedy)
 }
 
 /// Takes the accepted modes out of what serde reads: octal digits, as a text or as the number that YAML takes them for.
-fn modes(system: &mut serde_json::Value) -> Result<Modes, Invalid> {
+fn modes(system: &mut Map<String, serde_json::Value>) -> Result<Modes, Invalid> {
     let preset = Modes::default();
     let mut take = |key: &str, preset: Mode| {
-        let given = system.as_object_mut().and_then(|system| system.remove(key)).filter(|given| !given.is_null());
+        let given = system.remove(key).filter(|given| !given.is_null());
         let Some(given) = given else { return Ok(preset) };
         // The number has lost its leading zeros.
         let digits = given.as_str().map_or_else(|| format!("{:0>4}", given.to_string()), ToOwned::to_owned);
@@ -237,23 +243,6 @@ fn modes(system: &mut serde_json::Value) -> Result<Modes, Invalid> {
         ));
     }
     Ok(modes)
-}
-
-/// Serde's text, where that names no more than fields: a value could be a secret in the wrong place.
-fn misread(error: &serde_json::Error) -> Invalid {
-    let text = error.to_string();
-    let remedy = "see docs/provisioner.md for what a system may have";
-    if text.starts_with("missing field") {
-        return invalid(text, remedy);
-    }
-    if text.starts_with("unknown field") {
-        // Read apart, so that serde does not know of it.
-        return invalid(text.replace("`at_once`", "`at_once`, `acl`, `lowest_mode`, `highest_mode`"), remedy);
-    }
-    if let Some((_, expected)) = text.split_once(", expected ").filter(|_| text.starts_with("unknown variant")) {
-        return invalid(format!("a value is not {expected}"), remedy);
-    }
-    invalid("a value is not of the kind that it should be", remedy)
 }
 
 /// Reads secrets of a back-end from the files that `NAME_file` names; a number is the text that it is written as.

@@ -25,15 +25,15 @@ fn the_table_is_sound() {
 fn the_minimum_is_a_proxy_and_a_system_and_touches_as_little_as_can_be() {
     let settings = with(&[]).unwrap();
     let [system] = &settings.systems[..] else { panic!("{settings:?}") };
-    assert_eq!((system.name.as_str(), system.published_root().as_str()), ("capstor", "/capstor"));
-    assert!(system.must_be_mounted && system.change_owner && !settings.policy.heal && !settings.purge.enabled);
+    assert_eq!((system.name.as_str(), system.published_root.as_str()), ("capstor", "/capstor"));
+    assert!(!settings.policy.heal && !settings.purge.enabled);
 }
 
 #[test]
 fn systems_are_refused_with_their_name_and_what_is_wrong() {
     let of = |text: &str| fault(&[("PROVISIONER_SYSTEMS", text)]);
     assert!(of(r#"{"a": {"driver": "posix"}}"#).contains("missing field `terabyte`"));
-    assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("a value is not one of `posix`"));
+    assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("`driver` is not one of `posix`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "rot": "/"}}"#).contains("unknown field `rot`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "root": "/"}}"#).contains("the root is `/`"));
     assert!(of(r#"{"a": {"driver": "vast", "terabyte": "TB"}}"#).contains("add the mapping"));
@@ -46,7 +46,7 @@ fn systems_are_refused_with_their_name_and_what_is_wrong() {
     assert!(mode(r#""highest_mode": 2780"#).contains("octal digits"));
     assert!(mode(r#""lowest_mode": 2770, "highest_mode": 770"#).contains("no mode would do"));
     let secret = of(r#"{"a": {"driver": "vast", "terabyte": "TB", "vast": {"password": ["hush"], "tenant": "hush"}}}"#);
-    assert!(secret.contains("not of the kind") && !secret.contains("hush"), "{secret}");
+    assert!(secret.contains("has the wrong type") && !secret.contains("hush"), "{secret}");
     assert!(of("{}").contains("empty") && of("[]").contains("not a mapping"));
 }
 
@@ -82,7 +82,7 @@ fn example(edit: impl Fn(&str) -> String, variables: &[(&str, &str)]) -> (Settin
 fn the_packages_settings_load_and_change_no_default() {
     let (settings, warnings) = example(str::to_owned, &[]);
     let [system] = &settings.systems[..] else { panic!("{settings:?}") };
-    assert_eq!((system.published_root().as_str(), system.root().to_str()), ("/scratch", Some("/mnt/scratch")));
+    assert_eq!((system.published_root.as_str(), system.root.to_str()), ("/scratch", Some("/mnt/scratch")));
     assert!(!settings.purge.enabled && !settings.policy.heal && settings.run.listen.is_empty());
     assert!(matches!(&warnings[..], [warning] if warning.contains("no client is given")), "{warnings:?}");
 }
@@ -95,6 +95,6 @@ fn what_the_packages_settings_have_commented_out_is_known() {
     let (settings, warnings) = example(uncommented, &secrets);
     assert!(settings.purge.enabled && settings.policy.heal && settings.json_log && settings.lease_url.is_some());
     assert!(settings.waldur.is_some() && settings.proxy.client_id.is_some() && settings.run.listen.len() == 1);
-    assert_eq!(settings.systems[0].project_ids, crate::ledger::ProjectIds::From(100_000));
+    assert_eq!(settings.systems[0].project_ids, Some(crate::ledger::ProjectIds::From(100_000)));
     assert_eq!(warnings, Vec::<String>::new());
 }

@@ -124,9 +124,9 @@ fn hashes(paths: &[PathBuf], keys: &RandomState) -> Vec<Option<u64>> {
     paths.iter().map(|path| settings::files::read(path, LARGEST).ok().map(|bytes| keys.hash_one(bytes))).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "scale"))]
 mod tests {
-    use secrecy::ExposeSecret;
+    use driver_scale::simulated::{BLOCK, ROOT, Simulated};
     use settings::{Environment, Overrides, load};
 
     use super::*;
@@ -136,12 +136,13 @@ mod tests {
     #[test]
     fn a_storage_systems_password_is_read_again_when_its_file_changes() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let simulated = Simulated::start();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("password");
-        std::fs::write(&file, "old").unwrap();
+        std::fs::write(&file, "wrong").unwrap();
         let systems = serde_json::json!({"capstor": {"driver": "scale", "terabyte": "TB", "scale": {
-            "api": {"url": "https://gui.example.org"}, "user": "provisioner", "password_file": file,
-            "filesystem": "fs1", "root": "/gpfs/fs1/capstor", "mount": "/gpfs/fs1/capstor", "block_size": 4_194_304,
+            "api": {"url": simulated.url}, "user": "proxy", "password_file": file,
+            "filesystem": "fs1", "root": ROOT, "mount": simulated.mount(), "block_size": BLOCK,
         }}});
         let variables = [
             ("PROVISIONER_PROXY_URL", "https://proxy.example.org".to_owned()),
@@ -150,10 +151,6 @@ mod tests {
         let read = || {
             let environment = Environment::new("/", variables.iter().cloned());
             load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| vec![faults.to_string()])
-        };
-        let password = |provisioner: &Provisioner| {
-            let scale = provisioner.settings.systems[0].scale.as_ref().unwrap();
-            scale.password.expose_secret().to_owned()
         };
         let loaded = read().unwrap();
         let provisioner = Provisioner::new(loaded.settings.clone(), Clock::system()).unwrap();
@@ -165,11 +162,11 @@ mod tests {
             }
             assert!(begun.elapsed() < LOOK * 10, "the change is not noticed");
         };
-        assert_eq!(password(&provisioner), "old");
-        std::fs::write(&file, "new\n").unwrap();
+        assert!(provisioner.systems[0].driver.trash().unwrap_err().to_string().contains("`password` is wrong"));
+        std::fs::write(&file, "hush\n").unwrap();
         changed(&mut reloader);
         let provisioner = reloader.reload(&provisioner, "test").unwrap();
-        assert_eq!(password(&provisioner), "new");
+        assert_eq!(provisioner.systems[0].driver.trash().unwrap(), []);
         std::fs::remove_file(&file).unwrap();
         changed(&mut reloader);
         assert!(reloader.reload(&provisioner, "test").is_none());
