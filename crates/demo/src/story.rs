@@ -14,6 +14,7 @@ use program::Clock;
 use provisioner::document::Status;
 use provisioner::driver::Observed;
 use provisioner::journal::{self, Begun, Event};
+use provisioner::plan::{Case, Plan, Step, Task};
 use provisioner::provisioner::Provisioner;
 use provisioner::settings::SCHEMA;
 use serde_json::json;
@@ -104,13 +105,14 @@ pub(crate) fn run(simulator: &Simulator, site: &Provisioner) -> anyhow::Result<(
 fn create_existing(site: &Provisioner) -> anyhow::Result<()> {
     let mut work = site.begin("demo", Duration::ZERO)?;
     let (survey, _) = work.plan(false)?;
-    let system = &site.systems[0];
-    for case in survey.cases.iter().filter(|case| matches!(case.resource.status, Status::Active | Status::Updating)) {
-        if let (Ok(desired), Ok(Observed::Absent)) = (&case.desired, &case.observed) {
-            let effect = |guard: provisioner::driver::Guard<'_>| system.driver.ensure(desired, guard);
-            work.drive(system, case.resource.id, &case.resource.path, &effect)?;
+    let task = |case: &Case| match (&case.desired, &case.observed, case.resource.status) {
+        (Ok(desired), Ok(Observed::Absent), Status::Active | Status::Updating) => {
+            Some(Task::manual(case, Step::Ensure(desired.clone())))
         }
-    }
+        _ => None,
+    };
+    let tasks = survey.cases.iter().filter_map(task).collect();
+    work.perform(&survey, Plan { tasks, held: Vec::new() }, true)?;
     let (survey, plan) = work.plan(false)?;
     work.carry_out(&survey, plan, false)?;
     Ok(())

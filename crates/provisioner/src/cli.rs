@@ -137,7 +137,7 @@ enum Command {
     )]
     Adopt {
         #[command(flatten)]
-        chosen: actions::Chosen,
+        selection: actions::Selection,
     },
     /// Bring directories of resources that are in use in Waldur back from the trash, or make those that are missing
     #[command(
@@ -145,7 +145,7 @@ enum Command {
     )]
     Restore {
         #[command(flatten)]
-        chosen: actions::Chosen,
+        selection: actions::Selection,
         /// Make empty directories where there are none in the trash
         #[arg(long)]
         make: bool,
@@ -317,8 +317,8 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
         }
         Command::Status { orphans, json, limit, fresh } => look::status(&site, orphans, json.json, limit, fresh.fresh),
         Command::Explain { resource, json, fresh } => look::explain(&site, &resource, json.json, fresh.fresh),
-        Command::Adopt { chosen } => actions::adopt(&site, &chosen),
-        Command::Restore { chosen, make } => actions::restore(&site, &chosen, make),
+        Command::Adopt { selection } => actions::adopt(&site, &selection),
+        Command::Restore { selection, make } => actions::restore(&site, &selection, make),
         Command::Retire { resource } => actions::retire(&site, &resource),
         Command::Reject { resource, reason, yes } => actions::reject(&site, &resource, &reason, yes),
         Command::Purge { yes, json } => purge::purge(&site, yes, json.json),

@@ -1,114 +1,103 @@
-//! One pass: read, look, plan, drive, verify, report.
+//! One pass: reads the document, observes the storage, plans, carries the plan out, verifies, and reports.
 //!
-//! Everything is derived anew each time from the document and the storage. The journal adds one thing that neither can
-//! tell: whose work was begun and not brought to its end.
+//! Each pass starts from the document and the storage. The journal adds what neither of them shows, such as unfinished
+//! work.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use program::{Clock, error_chain};
 use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::document::{Document, OrderKind, OrderState, Resource, Status};
+use crate::document::{Document, Resource};
 use crate::driver::{Desired, Driver, DriverError, Observed};
-use crate::journal::{self, Begun, Event, Journal, JournalError, Past};
+use crate::journal::{JournalError, Past};
 use crate::ledger::Ledger;
-use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, Task, plan};
+use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, plan};
 use crate::preflight::{self, Site};
-use program::{Clock, error_chain};
 
 #[cfg(test)]
 mod bench;
 mod call;
+mod executor;
 #[cfg(test)]
 pub(crate) mod kills;
 #[cfg(test)]
 pub(crate) mod model;
 mod progress;
+mod protocol;
 #[cfg(test)]
 mod tests;
-mod work;
 
-pub use call::{Action, Answer, Call};
+pub use call::{Answer, Call};
 pub use progress::{Phase, Progress};
+pub use protocol::Protocol;
 
-/// A storage system that is driven here.
+/// A storage system that this provisioner drives.
 #[derive(Debug)]
 pub struct System {
     /// Its key in the document, in lower case.
     pub key: String,
-    /// What preflight needs to know of it.
     pub site: Site,
-    /// What drives it.
     pub driver: Box<dyn Driver>,
-    /// How many resources are worked on at one time.
+    /// How many resources are worked on at the same time.
     pub at_once: usize,
 }
 
-/// What lies outside: the proxy, Waldur, and whoever may say stop.
+/// External interfaces and cancellation.
 #[derive(Clone, Copy)]
-pub struct Outside<'a> {
-    /// Reads the document afresh, complete.
+pub struct External<'a> {
+    /// Reads the document, bypassing caches.
     pub read: &'a (dyn Fn() -> Result<Document, DriverError> + Sync),
-    /// Tells Waldur something.
+    /// Sends a call to Waldur.
     pub call: &'a (dyn Fn(&Call) -> Answer + Sync),
-    /// Whether a call can be sent where its link leads; why not. Asked before the first effect of a task.
+    /// Checks that there are credentials for a call's link. Called before the first side effect of a task.
     pub reaches: &'a (dyn Fn(&Call) -> Result<(), String> + Sync),
-    /// Whether work on a system may go on: the lease is held, nobody said stop. Asked before each effect.
-    pub permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
-    /// Fencing token of each system's lease.
-    pub tokens: &'a BTreeMap<String, u64>,
-    /// On whose command: for the journal.
-    pub by: &'a str,
-    /// Whether a person has said yes to as much as it is.
+    pub protocol: Protocol<'a>,
+    /// Whether a person has confirmed the amount of work.
     pub confirmed: bool,
-    /// Where it is counted how far the work has come.
     pub progress: &'a Progress,
 }
 
-/// What a pass leaves.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// What was planned.
     pub plan: Plan,
-    /// What was brought to its end.
+    /// Resources whose tasks are complete.
     pub ended: Vec<Uuid>,
-    /// What was not, and why; the next pass takes it up.
+    /// Resources whose tasks failed, and why; the next pass tries again.
     pub failed: BTreeMap<Uuid, String>,
 }
 
-/// Why there was no pass, or it stopped midway.
+/// Why there was no pass, or why it was aborted.
 #[derive(Debug, Error)]
 pub enum PassError {
-    /// The document cannot be had. Nothing was touched.
     #[error("the document cannot be read; nothing was touched")]
     Document(#[source] DriverError),
-    /// The journal cannot be written. No effect goes without it.
+    /// Without the journal there are no side effects.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The ledger of project IDs cannot be written.
     #[error("the ledger of project IDs cannot be written; nothing was touched")]
     Ledger(#[source] std::io::Error),
 }
 
-/// A document with what is found on the storage for it.
+/// A document, and what was observed on the storage for it.
 #[derive(Debug)]
 pub struct Survey {
-    /// As read.
     pub document: Document,
     /// One for each resource of the systems that are driven here.
     pub cases: Vec<Case>,
-    /// What cannot even be judged.
+    /// Items of the document that could not be read.
     pub held: Vec<Held>,
-    /// What was begun lately without a person's yes.
+    /// What was begun lately without confirmation.
     pub lately: Lately,
 }
 
 impl Survey {
-    /// The same, with everything that Waldur refused due to be tried again: a person does not wait for what the loop waits for.
+    /// Makes all calls that Waldur refused due for a retry: unlike the loop, a person does not wait.
     #[must_use]
     pub fn retried(mut self) -> Self {
         for refused in self.cases.iter_mut().filter_map(|case| case.last_order.as_mut()?.refused.as_mut()) {
@@ -118,7 +107,8 @@ impl Survey {
     }
 }
 
-/// Reads the document and looks at the storage. Changes nothing; new project IDs are entered into the ledger, unsaved.
+/// Reads the document and observes the storage. Changes nothing; new project IDs are added to the ledger, which is not
+/// saved.
 pub fn survey(
     systems: &[System],
     read: &dyn Fn() -> Result<Document, DriverError>,
@@ -138,8 +128,8 @@ pub fn survey(
             .collect();
         desired.insert(&*system.key, (resources, judged));
     }
-    // Side by side: all take as long as the slowest.
-    let observed = side_by_side(systems, systems.len(), |system| look(system, &desired[&*system.key].1));
+    // In parallel: all take as long as the slowest.
+    let observed = parallel_map(systems, systems.len(), |system| observe(system, &desired[&*system.key].1));
     let mut cases = BTreeMap::new();
     for (system, observed) in systems.iter().zip(observed) {
         let (resources, mut judged) = desired.remove(&*system.key).unwrap_or_default();
@@ -167,7 +157,7 @@ pub fn survey(
         changes: Vec::new(),
     };
     let ours = document.odd.iter().map(|odd| (odd, "not understood"));
-    let skipped = document.skipped.iter().map(|odd| (odd, "left out by the proxy"));
+    let skipped = document.skipped.iter().map(|odd| (odd, "skipped by the proxy"));
     let held = ours.chain(skipped).map(odd).collect();
     Ok(Survey { document, cases, held, lately: past.lately() })
 }
@@ -176,8 +166,8 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
     document.resources.iter().filter(move |resource| resource.system == key)
 }
 
-/// What is found for each, in their order.
-fn look(system: &System, judged: &[Result<Desired, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
+/// What is observed for each, in their order.
+fn observe(system: &System, judged: &[Result<Desired, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
     if let Err(fault) = system.driver.ready() {
         return judged.iter().map(|_| Err(error_chain(&fault))).collect();
     }
@@ -188,13 +178,13 @@ fn look(system: &System, judged: &[Result<Desired, preflight::Obstacle>]) -> Vec
             .next()
             .unwrap_or_else(|| Err(DriverError::unclear("no answer")))
             .map_err(|fault| error_chain(&fault)),
-        // Where nothing can be wanted nothing is looked for; the planner holds or refuses it.
+        // Without a desired state there is nothing to observe; the planner holds or rejects it.
         Err(_) => Ok(Observed::Absent),
     };
     judged.iter().map(one).collect()
 }
 
-/// The plan for what was surveyed. `confirmed`: a person has seen how much it is and said yes.
+/// Plans what was surveyed. `confirmed`: a person has confirmed the amount of work.
 pub fn planned(survey: &Survey, policy: Policy, confirmed: bool) -> Plan {
     let consent = if confirmed { Consent::Given } else { Consent::Needed(&survey.lately) };
     let mut plan = plan(&survey.cases, policy, consent);
@@ -202,54 +192,29 @@ pub fn planned(survey: &Survey, policy: Policy, confirmed: bool) -> Plan {
     plan
 }
 
-/// Carries out a plan that was made for this document, and says what came of it.
+/// Carries out a plan that was made from this document.
 pub fn carry_out(
     plan: Plan,
     document: &Document,
     systems: &[System],
-    outside: Outside<'_>,
-    journal: &Journal,
+    external: External<'_>,
     ledger: &mut Ledger,
     clock: &Clock,
 ) -> Result<Report, PassError> {
-    if plan.tasks.is_empty() {
-        return Ok(Report { plan, ..Report::default() });
+    let mut report = Report { plan, ..Report::default() };
+    if report.plan.tasks.is_empty() {
+        return Ok(report);
     }
     ledger.save().map_err(PassError::Ledger)?;
-    let resources = document.resources.iter();
-    let kinds: BTreeMap<_, _> = resources.filter_map(|it| Some((it.id, it.order.as_ref()?.kind))).collect();
-    for task in &plan.tasks {
-        let steps = task.steps.iter().map(journal::step_text).collect();
-        let Task { system, path, order, why, .. } = task.clone();
-        let kind = kinds.get(&task.id).copied();
-        let (token, by) = (outside.tokens.get(&system).copied().unwrap_or_default(), outside.by.to_owned());
-        let unconfirmed = task.mass().filter(|_| !outside.confirmed);
-        let begun = Begun { system, path, token, by, order, kind, steps, why, unconfirmed };
-        journal.write(Some(task.id), Event::Begun(begun))?;
-    }
-    // One sync for all: none of them has had an effect yet.
-    journal.sync()?;
     let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let results = work::Pass { systems, outside, journal, now }.run(&plan.tasks, document)?;
-    let mut report = Report { plan, ..Report::default() };
-    for (id, result) in results {
-        match result {
-            Ok(()) => {
-                journal.write(Some(id), Event::Ended)?;
-                report.ended.push(id);
-            }
-            Err(fault) => {
-                journal.write(Some(id), Event::Failed { fault: fault.clone() })?;
-                report.failed.insert(id, fault);
-            }
-        }
-    }
-    journal.sync()?;
+    let results = executor::Executor { systems, external, now }.run(&report.plan.tasks, document)?;
+    report.ended = report.plan.tasks.iter().map(|task| task.id).filter(|id| results.get(id) == Some(&Ok(()))).collect();
+    report.failed = results.into_iter().filter_map(|(id, result)| Some((id, result.err()?))).collect();
     Ok(report)
 }
 
-/// Runs `one` for each of the items, `at_once` at a time, and gives the results in their order.
-pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], at_once: usize, one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Calls `one` for each item, at most `at_once` at the same time, and returns the results in the items' order.
+pub(crate) fn parallel_map<T: Sync, R: Send>(items: &[T], at_once: usize, one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if at_once.min(items.len()) <= 1 {
         return items.iter().map(one).collect();
     }

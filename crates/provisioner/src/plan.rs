@@ -12,9 +12,7 @@ use crate::preflight::{Obstacle, ObstacleKind};
 mod last_order;
 mod mass;
 
-pub use last_order::{ACCEPTED, LastOrder, SENT, WaldurRefusal};
-
-use last_order::SET_STATE_OK;
+pub use last_order::{ACCEPTED, LastOrder, SENT, SET_STATE_OK, WaldurRefusal};
 pub use mass::{Consent, DAY, Lately, Mass};
 
 /// A resource, what is wanted for it, and what is found.
@@ -171,7 +169,7 @@ impl TaskAction {
         let one = |step: &Step| match step {
             Step::Ensure(_) if changes.is_empty() => Some(Self::Create),
             Step::Ensure(_) if changes.iter().all(|it| matches!(it, Difference::Quota { .. })) => Some(Self::Resize),
-            Step::Ensure(_) => Some(Self::Change),
+            Step::Ensure(_) | Step::Adopt(_) => Some(Self::Change),
             Step::Restore(_) => Some(Self::Restore),
             Step::Retire(_) => Some(Self::Trash),
             Step::Gone(_) => Some(Self::Gone),
@@ -193,6 +191,8 @@ pub enum Step {
     Reject(String),
     /// Bring the directory back from the trash, and make it as wanted.
     Restore(Desired),
+    /// Set the resource's mark on the directory, and change nothing else of it.
+    Adopt(Desired),
     /// Make the directory, or make it as wanted.
     Ensure(Desired),
     /// Freeze the directory and put it into the trash.
@@ -217,6 +217,7 @@ impl Step {
             Self::Reject(_) => "reject",
             Self::Restore(_) => "restore",
             Self::Ensure(_) => "ensure",
+            Self::Adopt(_) => "adopt",
             Self::Retire(_) => "retire",
             Self::Gone(_) => "gone",
             Self::SetBackendId => "set_backend_id",
@@ -226,8 +227,18 @@ impl Step {
         }
     }
 
-    /// The call to Waldur that it is, if it is one.
-    fn call(&self) -> Option<&'static str> {
+    /// The names of all calls to Waldur.
+    pub const CALLS: [&'static str; 6] = [
+        "approve_by_provider",
+        "reject_by_provider",
+        "set_backend_id",
+        "set_state_done",
+        "set_state_erred",
+        SET_STATE_OK,
+    ];
+
+    /// The name of its call to Waldur; `None` for a step on the storage.
+    pub fn call(&self) -> Option<&'static str> {
         match self {
             Self::Approve => Some("approve_by_provider"),
             Self::Reject(_) => Some("reject_by_provider"),
@@ -235,7 +246,7 @@ impl Step {
             Self::Done => Some("set_state_done"),
             Self::Erred(_) => Some("set_state_erred"),
             Self::SetStateOk => Some(SET_STATE_OK),
-            Self::Restore(_) | Self::Ensure(_) | Self::Retire(_) | Self::Gone(_) => None,
+            Self::Restore(_) | Self::Ensure(_) | Self::Adopt(_) | Self::Retire(_) | Self::Gone(_) => None,
         }
     }
 }
@@ -341,6 +352,14 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
 }
 
 impl Task {
+    /// The task of a person's command: one step, without an order.
+    pub fn manual(case: &Case, step: Step) -> Self {
+        let Resource { id, system, path, .. } = case.resource.clone();
+        let action = TaskAction::of(std::slice::from_ref(&step), &[]);
+        let why = "a person's decision".to_owned();
+        Self { id, system, path, why, order: None, action, changes: Vec::new(), steps: vec![step] }
+    }
+
     /// Whether a directory goes away by it, or is said to be gone.
     pub fn removes(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Retire(_) | Step::Gone(_)))

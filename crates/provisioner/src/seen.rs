@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::document::OrderState;
-use crate::pass::{Action, Answer, Report, Survey};
-use crate::plan::{Case, Hold, Plan, WaldurRefusal};
+use crate::pass::{Answer, Report, Survey};
+use crate::plan::{Case, Hold, Plan, Step, WaldurRefusal};
 use program::Clock;
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
@@ -141,7 +141,7 @@ impl Seen {
         for outcome in ["ended", "failed"] {
             counter!(TASKS, "outcome" => outcome).absolute(0);
         }
-        for action in Action::NAMES {
+        for action in Step::CALLS {
             counter!(CALLBACKS, "action" => action, "outcome" => "refused").absolute(0);
             for outcome in ["accepted", "denied"] {
                 counter!(CALLBACKS, "action" => action, "outcome" => outcome).absolute(0);

@@ -24,7 +24,8 @@ use waldur_answers::TokenUser;
 
 use crate::document::{self, Document};
 use crate::driver::DriverError;
-use crate::pass::{Action, Answer, Call};
+use crate::pass::{Answer, Call};
+use crate::plan::SET_STATE_OK;
 use crate::settings::Settings;
 use storage_driver::credential::CredentialGuard;
 
@@ -350,12 +351,9 @@ impl Source {
             Ok(addressed) => addressed,
             Err(why) => return Answer::Denied(why),
         };
-        let request = match call.body() {
-            Some(body) => request.json(&body),
-            None => request.json(&json!({})),
-        };
-        debug!(resource = %call.resource, action = call.action.name(), "callback");
-        let name = call.action.name();
+        let name = call.action;
+        debug!(resource = %call.resource, action = name, "callback");
+        let request = request.json(call.body.as_ref().unwrap_or(&json!({})));
         match request.send() {
             Err(error) => Answer::Unclear(format!("{name}: {}", program::error_chain(&error.without_url()))),
             Ok(response) if response.status().is_success() => match self.is_waldurs(response) {
@@ -373,7 +371,7 @@ impl Source {
                 }
                 status @ 403 => Answer::Denied(format!("{name} is refused ({status}): {}", reason(response))),
                 400 => Answer::Refused(reason(response)),
-                404 if call.action == Action::SetStateOk => Answer::Refused(NOT_THERE.to_owned()),
+                404 if name == SET_STATE_OK => Answer::Refused(NOT_THERE.to_owned()),
                 status @ 404 => Answer::Missing(format!("{name} is answered {status}: {}", reason(response))),
                 status => Answer::Unclear(format!("{name} is answered {status}: {}", reason(response))),
             },
@@ -537,21 +535,19 @@ fn is_meant(call: &Call) -> bool {
         return false;
     }
     let (id, places) = match call.action {
-        Action::SetBackendId | Action::SetStateOk => {
-            (Some(call.resource), ["marketplace-provider-resources", "resources"])
-        }
+        "set_backend_id" | SET_STATE_OK => (Some(call.resource), ["marketplace-provider-resources", "resources"]),
         _ => (call.order, ["marketplace-orders", "orders"]),
     };
     let mut parts = url.path().trim_end_matches('/').rsplit('/');
     let (action, named, place) = (parts.next(), parts.next(), parts.next());
-    action == Some(call.action.name())
+    action == Some(call.action)
         && id.is_some()
         && named.and_then(|named| Uuid::try_parse(named).ok()) == id
         && place.is_some_and(|place| places.contains(&place))
 }
 
 fn not_meant(call: &Call) -> String {
-    format!("the document's link for {} does not lead there: refused", call.action.name())
+    format!("the document's link for {} does not lead there: refused", call.action)
 }
 
 fn base(url: &Url) -> &str {

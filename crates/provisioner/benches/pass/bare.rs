@@ -101,7 +101,6 @@ pub(crate) fn pending(world: &World, folder: &Path) -> Result<Took> {
         read_back(&open(&root)?, one)?;
         write(&call, 2 * LATER_CALLS)?;
     }
-    journal.sync_data()?;
     write(&ended, work.len())?;
     journal.sync_data()?;
     Ok(Took { survey, all: start.elapsed().as_secs_f64() })

@@ -21,7 +21,7 @@ use provisioner::driver::DriverError;
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;
-use provisioner::pass::{self, Answer, Call, Outside, Progress, System};
+use provisioner::pass::{self, Answer, Call, External, Progress, Protocol, System};
 use provisioner::plan::Policy;
 use provisioner::preflight::Site;
 use serde_json::json;
@@ -105,13 +105,11 @@ impl Bench {
         };
         let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
         let tokens = [("capstor".to_owned(), 1)].into();
-        let outside = Outside {
+        let external = External {
             read: &read,
             call: &call,
             reaches: &|_| Ok(()),
-            permitted: &permitted,
-            tokens: &tokens,
-            by: "run",
+            protocol: Protocol { journal: &journal, permitted: &permitted, tokens: &tokens, by: "run" },
             confirmed: false,
             progress: &Progress::default(),
         };
@@ -119,7 +117,7 @@ impl Bench {
         let survey = pass::survey(&systems, &read, &journal.past(), &mut ledger)?;
         let survey_took = began.elapsed();
         let plan = pass::planned(&survey, Policy::default(), false);
-        let report = pass::carry_out(plan, &survey.document, &systems, outside, &journal, &mut ledger, &clock)?;
+        let report = pass::carry_out(plan, &survey.document, &systems, external, &mut ledger, &clock)?;
         let took = Took { survey: survey_took.as_secs_f64(), all: began.elapsed().as_secs_f64() };
         let expected = if pending { self.world.count } else { 0 };
         if report.ended.len() != expected || !report.failed.is_empty() || !report.plan.held.is_empty() {

@@ -1,8 +1,7 @@
-//! `adopt`, `restore`, `retire` and `reject`: what a person decides.
+//! Commands that act on named resources: `adopt`, `restore`, `retire` and `reject`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::time::SystemTime;
 
 use clap::Args;
 use uuid::Uuid;
@@ -12,123 +11,138 @@ use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
 use crate::document::Status;
-use crate::driver::{Driver, DriverError, Guard, Observed};
+use crate::driver::Observed;
 use crate::pass::{self, Survey};
-use crate::plan::{self, Case, Hold};
-use crate::provisioner::{Provisioner, Session};
-use program::error_chain;
+use crate::plan::{self, Case, Hold, Plan, Step, Task};
+use crate::provisioner::Provisioner;
 
-/// For which resources something is decided.
 #[derive(Debug, Args)]
-pub(super) struct Chosen {
+pub(super) struct Selection {
     /// UUIDs, paths or slugs
     #[arg(value_name = "RESOURCE", required_unless_present_any = ["all", "hold"], conflicts_with_all = ["all", "hold"])]
     resources: Vec<String>,
-    /// All for which it can be done
+    /// All resources for which it is possible
     #[arg(long)]
     all: bool,
-    /// All for which it can be done and that `plan` shows as held like this
+    /// All resources for which it is possible and that `plan` shows as held like this
     #[arg(long, value_name = "HOLD", value_parser = plans::holds())]
     hold: Vec<Hold>,
-    /// Do not ask before it is done for all of --all or --hold
+    /// Do not ask for confirmation with --all or --hold
     #[arg(long)]
     yes: bool,
 }
 
-/// What is decided.
 #[derive(Clone, Copy)]
-enum Decision {
+enum Action {
     Adopt,
     Restore { make: bool },
 }
 
-/// Whether it can be done for a resource.
 enum Verdict {
-    Possible,
+    /// By this step.
+    Possible(Step),
     /// Nothing is left to do.
     Already(&'static str),
     /// Why not.
     Impossible(String),
 }
 
-/// Marks the directories at the resources' places as their own.
-pub(super) fn adopt(provisioner: &Provisioner, chosen: &Chosen) -> Result<(), Failure> {
-    decide(provisioner, Decision::Adopt, chosen)
+pub(super) fn adopt(provisioner: &Provisioner, selection: &Selection) -> Result<(), Failure> {
+    run(provisioner, Action::Adopt, selection)
 }
 
-/// Brings the directories back, or makes them.
-pub(super) fn restore(provisioner: &Provisioner, chosen: &Chosen, make: bool) -> Result<(), Failure> {
-    decide(provisioner, Decision::Restore { make }, chosen)
+pub(super) fn restore(provisioner: &Provisioner, selection: &Selection, make: bool) -> Result<(), Failure> {
+    run(provisioner, Action::Restore { make }, selection)
 }
 
-fn decide(provisioner: &Provisioner, decision: Decision, chosen: &Chosen) -> Result<(), Failure> {
-    // A user who names a resource has decided; all of a kind are shown first.
-    let mut seen = None::<BTreeSet<Uuid>>;
-    if chosen.resources.is_empty() && !chosen.yes {
-        // Nobody is kept waiting while a person reads.
+fn run(provisioner: &Provisioner, action: Action, selection: &Selection) -> Result<(), Failure> {
+    // Naming a resource is a decision; a group is shown first.
+    let mut shown = None::<BTreeSet<Uuid>>;
+    if selection.resources.is_empty() && !selection.yes {
+        // Without locks: a person reads.
         let (survey, notes) = provisioner.look(false)?;
         out::notes(&notes);
-        let (cases, _) = choose(provisioner, &survey, decision, chosen)?;
+        let selected = select(provisioner, &survey, action, selection)?;
         let mut page = Page::new();
-        let entries =
-            cases.iter().map(|case| entry(provisioner, case, decision.name().into(), String::new())).collect();
+        let cases = selected.tasks.iter().map(|(case, _)| *case);
+        let entries = cases.map(|case| entry(provisioner, case, action.name().into(), String::new())).collect();
         plans::groups(&mut page, entries, LIMIT);
-        page.line(0, &format!("{} to {}.", cases.len(), decision.name()));
+        page.line(0, &format!("{} to {}.", selected.tasks.len(), action.name()));
         page.print()?;
-        if !cases.is_empty() && !confirmed(&format!("{} all of these?", decision.name())) {
-            return Err(failure(format!("nothing was done: give --yes to {} all of them", decision.name())));
+        if !selected.tasks.is_empty() && !confirmed(&format!("{} all of these?", action.name())) {
+            return Err(failure(format!("nothing was done: give --yes to {} all of them", action.name())));
         }
-        seen = Some(cases.iter().map(|case| case.resource.id).collect());
+        shown = Some(selected.tasks.iter().map(|(case, _)| case.resource.id).collect());
     }
-    let mut session = begin(provisioner, decision.name())?;
+    let mut session = begin(provisioner, action.name())?;
     let survey = session.look()?;
-    let (mut cases, already) = choose(provisioner, &survey, decision, chosen)?;
-    cases.retain(|case| seen.as_ref().is_none_or(|seen| seen.contains(&case.resource.id)));
-    let results = progress::of_tasks(provisioner, || carry_out(&mut session, decision, &cases))?;
+    let mut selected = select(provisioner, &survey, action, selection)?;
+    selected.tasks.retain(|(case, _)| shown.as_ref().is_none_or(|shown| shown.contains(&case.resource.id)));
+    let mut failures = BTreeMap::new();
+    progress::of_tasks(provisioner, || {
+        // One by one: each system has its own concurrency limit.
+        provisioner.systems.iter().try_for_each(|system| {
+            let ours = selected.tasks.iter().filter(|(_, task)| task.system == system.key);
+            let tasks = ours.map(|(_, task)| task.clone()).collect();
+            let report = session.perform(&survey, Plan { tasks, held: Vec::new() }, true)?;
+            failures.extend(report.failed);
+            Ok::<_, Failure>(())
+        })
+    })?;
     let mut page = Page::new();
-    for (case, why) in already {
+    for (case, why) in selected.already {
         page.line(0, &case.resource.path);
         page.line(2, why);
     }
-    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
-    let failed = failed.into_iter().filter_map(|(case, result)| Some((case, error_chain(&result.err()?))));
-    let failed: Vec<_> =
-        failed.map(|(case, why)| entry(provisioner, case, format!("failed ({})", decision.name()), why)).collect();
-    let summary = format!("{} {}, {} failed.", done.len(), decision.past(), failed.len());
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for (case, _) in &selected.tasks {
+        match failures.remove(&case.resource.id) {
+            None => done.push(entry(provisioner, case, action.past().into(), action.next().into())),
+            Some(why) => failed.push(entry(provisioner, case, format!("failed ({})", action.name()), why)),
+        }
+    }
+    let summary = format!("{} {}, {} failed.", done.len(), action.past(), failed.len());
     let all_done = failed.is_empty();
     plans::groups(&mut page, failed, 0);
-    let done =
-        done.into_iter().map(|(case, _)| entry(provisioner, case, decision.past().into(), decision.next().into()));
-    plans::groups(&mut page, done.collect(), LIMIT);
+    plans::groups(&mut page, done, LIMIT);
     page.line(0, &summary);
     page.print()?;
     if all_done { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// The resources that are chosen and for which it can be done, and those for which nothing is left to do. Fails where one that
-/// is named is neither.
-#[expect(clippy::type_complexity, reason = "two lists of one kind")]
-fn choose<'a>(
+struct Selected<'a> {
+    tasks: Vec<(&'a Case, Task)>,
+    /// Resources for which nothing is left to do, and why.
+    already: Vec<(&'a Case, &'static str)>,
+}
+
+/// Fails if a named resource is unknown, or the action is impossible for it.
+fn select<'a>(
     provisioner: &Provisioner,
     survey: &'a Survey,
-    decision: Decision,
-    chosen: &Chosen,
-) -> Result<(Vec<&'a Case>, Vec<(&'a Case, &'static str)>), Failure> {
-    if chosen.resources.is_empty() {
+    action: Action,
+    selection: &Selection,
+) -> Result<Selected<'a>, Failure> {
+    if selection.resources.is_empty() {
         let plan = pass::planned(survey, provisioner.settings.policy, false);
-        let held = plan.held.iter().filter(|held| chosen.hold.contains(&held.hold));
+        let held = plan.held.iter().filter(|held| selection.hold.contains(&held.hold));
         let held: BTreeSet<_> = held.filter_map(|held| held.id).collect();
-        let chosen = |case: &&Case| chosen.all || held.contains(&case.resource.id);
-        // What is terminated claims no directory unless somebody names it.
-        let possible =
-            |case: &&Case| case.resource.status != Status::Removed && matches!(decision.judge(case), Verdict::Possible);
-        return Ok((survey.cases.iter().filter(chosen).filter(possible).collect(), Vec::new()));
+        // A terminated resource claims no directory unless it is named.
+        let selected = |case: &&Case| {
+            (selection.all || held.contains(&case.resource.id)) && case.resource.status != Status::Removed
+        };
+        let task = |case: &'a Case| match action.judge(case) {
+            Verdict::Possible(step) => Some((case, Task::manual(case, step))),
+            Verdict::Already(_) | Verdict::Impossible(_) => None,
+        };
+        let tasks = survey.cases.iter().filter(selected).filter_map(task).collect();
+        return Ok(Selected { tasks, already: Vec::new() });
     }
-    let (mut cases, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for name in &chosen.resources {
+    let (mut tasks, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for name in &selection.resources {
         match look::find(survey, name) {
-            Ok(case) => match decision.judge(case) {
-                Verdict::Possible => _ = cases.insert(case.resource.id, case),
+            Ok(case) => match action.judge(case) {
+                Verdict::Possible(step) => _ = tasks.insert(case.resource.id, (case, Task::manual(case, step))),
                 Verdict::Already(why) => already.push((case, why)),
                 Verdict::Impossible(why) => impossible.push(format!("{name}: {why}")),
             },
@@ -136,7 +150,7 @@ fn choose<'a>(
         }
     }
     match impossible.pop() {
-        None => Ok((cases.into_values().collect(), already)),
+        None => Ok(Selected { tasks: tasks.into_values().collect(), already }),
         Some(last) => {
             for why in impossible {
                 out::tell(&format!("error: {why}"));
@@ -146,23 +160,7 @@ fn choose<'a>(
     }
 }
 
-/// What came of each resource.
-type Results<'a> = Vec<(&'a Case, Result<(), DriverError>)>;
-
-fn carry_out<'a>(session: &mut Session<'_>, decision: Decision, cases: &[&'a Case]) -> Result<Results<'a>, Failure> {
-    let mut results = Vec::new();
-    for system in &session.provisioner.systems {
-        let ours: Vec<_> = cases.iter().copied().filter(|case| case.resource.system == system.key).collect();
-        let resources: Vec<_> = ours.iter().map(|case| (case.resource.id, &*case.resource.path)).collect();
-        let by_id: BTreeMap<_, _> = ours.iter().map(|case| (case.resource.id, *case)).collect();
-        let done =
-            session.drive_all(system, &resources, &|id, guard| decision.act(&*system.driver, by_id[&id], guard))?;
-        results.extend(ours.into_iter().zip(done));
-    }
-    Ok(results)
-}
-
-impl Decision {
+impl Action {
     fn name(self) -> &'static str {
         match self {
             Self::Adopt => "adopt",
@@ -177,63 +175,65 @@ impl Decision {
         }
     }
 
-    /// What comes next.
+    /// The state afterwards, and what comes next.
     fn next(self) -> &'static str {
         match self {
             Self::Adopt => "marked; the next pass carries out its order, or shows what differs from the document",
-            Self::Restore { .. } => "there again, as in the document",
+            Self::Restore { .. } => "in place again, as in the document",
         }
     }
 
     fn judge(self, case: &Case) -> Verdict {
-        use Verdict::{Already, Impossible, Possible};
+        use Verdict::{Already, Impossible};
         if let (Self::Restore { .. }, status) = (self, case.resource.status)
             && !matches!(status, Status::Active | Status::Updating)
         {
             return Impossible(format!(
-                "the resource is {}, not in use in Waldur: nothing would keep the directory. Have its termination rejected \
-                 there, or where that is done already, order it again and copy from the trash",
+                "the resource is {}, not in use in Waldur, and nothing would keep the directory. If its termination is not \
+                 approved yet, have it rejected in Waldur; otherwise have a new resource ordered, and copy the data from the \
+                 trash",
                 format!("{status:?}").to_lowercase()
             ));
         }
-        let possible = || case.desired.as_ref().map_or_else(|refusal| Impossible(refusal.reason.clone()), |_| Possible);
-        match (self, &case.observed) {
-            (_, Err(fault)) => Impossible(fault.clone()),
-            (Self::Adopt, Ok(Observed::Unmarked(_)))
-            | (Self::Restore { .. }, Ok(Observed::Trashed { .. }))
-            | (Self::Restore { make: true }, Ok(Observed::Absent)) => possible(),
-            (Self::Adopt, Ok(Observed::Ours(_))) => Already("it is marked as this resource's already"),
-            (Self::Adopt, Ok(Observed::Obstructed(what))) => Impossible(format!("it cannot be adopted: {what}")),
-            (Self::Adopt, Ok(Observed::Absent | Observed::Trashed { .. } | Observed::Purging { .. })) => {
-                Impossible("there is no directory at its place to be adopted".into())
+        let observed = match &case.observed {
+            Ok(observed) => observed,
+            Err(fault) => return Impossible(fault.clone()),
+        };
+        let step = match (self, observed) {
+            (Self::Adopt, Observed::Unmarked(_)) => Step::Adopt,
+            (Self::Restore { .. }, Observed::Trashed { .. }) => Step::Restore,
+            (Self::Restore { make: true }, Observed::Absent) => Step::Ensure,
+            (Self::Adopt, Observed::Ours(_)) => return Already("it already has the mark of this resource"),
+            (Self::Adopt, Observed::Obstructed(what)) => return Impossible(format!("it cannot be adopted: {what}")),
+            (Self::Adopt, Observed::Absent | Observed::Trashed { .. } | Observed::Purging { .. }) => {
+                return Impossible("there is no directory at its path to adopt".into());
             }
-            (Self::Restore { make: false }, Ok(Observed::Absent)) => {
-                Impossible("it is not in the trash; --make makes an empty directory".into())
+            (Self::Restore { make: false }, Observed::Absent) => {
+                return Impossible("it is not in the trash; --make creates an empty directory".into());
             }
-            (Self::Restore { .. }, Ok(Observed::Purging { .. })) => Impossible(
-                "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back: let \
-                 `purge` end, then --make makes an empty directory"
-                    .into(),
-            ),
-            (Self::Restore { .. }, Ok(Observed::Ours(_))) => Already("its directory is there already"),
-            (Self::Restore { .. }, Ok(Observed::Unmarked(_))) => {
-                Impossible("a directory without our mark is at its place: `adopt` it if it is the right one".into())
+            (Self::Restore { .. }, Observed::Purging { .. }) => {
+                return Impossible(
+                    "`purge` is deleting its directory permanently, and what is left cannot be restored: wait until `purge` has \
+                     ended; then --make creates an empty directory"
+                        .into(),
+                );
             }
-            (Self::Restore { .. }, Ok(Observed::Obstructed(what))) => Impossible(what.clone()),
-        }
-    }
-
-    fn act(self, driver: &dyn Driver, case: &Case, guard: Guard<'_>) -> Result<(), DriverError> {
-        let desired = case.desired.as_ref().map_err(|refusal| DriverError::unclear(refusal.reason.clone()))?;
-        match (self, &case.observed) {
-            (Self::Adopt, _) => driver.adopt(desired, guard),
-            (Self::Restore { .. }, Ok(Observed::Trashed { .. })) => driver.restore(desired, guard),
-            (Self::Restore { .. }, _) => driver.ensure(desired, guard),
+            (Self::Restore { .. }, Observed::Ours(_)) => return Already("its directory is already in place"),
+            (Self::Restore { .. }, Observed::Unmarked(_)) => {
+                return Impossible(
+                    "there is a directory without our mark at its path: `adopt` it if it is the right one".into(),
+                );
+            }
+            (Self::Restore { .. }, Observed::Obstructed(what)) => return Impossible(what.clone()),
+        };
+        match &case.desired {
+            Ok(desired) => Verdict::Possible(step(desired.clone())),
+            Err(obstacle) => Impossible(obstacle.reason.clone()),
         }
     }
 }
 
-/// A resource with what of its directory differs from the document.
+/// A resource, and the values of its directory that differ from the document.
 fn entry<'a>(provisioner: &Provisioner, case: &'a Case, kind: String, note: String) -> Entry<'a> {
     let (system, terabyte) = (&*case.resource.system, plans::terabyte(&provisioner.systems, &case.resource.system));
     let detail = match (&case.observed, &case.desired) {
@@ -245,7 +245,7 @@ fn entry<'a>(provisioner: &Provisioner, case: &'a Case, kind: String, note: Stri
     Entry { kind, system, note, name: case.resource.path.clone(), detail }
 }
 
-/// Asks at the terminal; without one the answer is no.
+/// Asks on the terminal; without a terminal, the answer is no.
 fn confirmed(question: &str) -> bool {
     let (stdin, mut stderr) = (io::stdin(), io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
@@ -257,15 +257,15 @@ fn confirmed(question: &str) -> bool {
         && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
-/// Puts the directory of a resource into the trash that is terminated in Waldur, without an order to do it for: one that was
-/// withdrawn while the directory was made, or ended by staff.
+/// Moves the directory of a resource to the trash that is terminated in Waldur without an order that was carried out
+/// here: the order was cancelled while the directory was created, or staff ended it.
 pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failure> {
     let mut session = begin(provisioner, "retire")?;
     let (survey, _) = session.plan(false)?;
     let case = look::find(&survey, name)?;
     if case.resource.status != Status::Removed {
         return Err(failure(
-            "the resource is not terminated in Waldur: order its termination there, and the directory goes with it",
+            "the resource is not terminated in Waldur: order its termination there; the order moves the directory to the trash",
         ));
     }
     match &case.observed {
@@ -277,21 +277,23 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
                 out::date(*since)
             ));
         }
-        Ok(_) => return Err(failure("no directory of this resource is at its place")),
+        Ok(_) => return Err(failure("there is no directory of this resource at its path")),
         Err(fault) => return Err(failure(fault.clone())),
     }
-    let now = provisioner.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let desired = case.desired.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
-    let system = provisioner.systems.iter().find(|system| system.key == case.resource.system);
-    let system = system.ok_or_else(|| failure("its system is not driven here"))?;
-    let retire = |guard: Guard<'_>| system.driver.retire(desired, now, guard);
-    progress::during(&provisioner.walked, || session.drive(system, desired.id, &case.resource.path, &retire))?;
+    let task = Task::manual(case, Step::Retire(desired.clone()));
+    let plan = Plan { tasks: vec![task], held: Vec::new() };
+    let report = progress::during(&provisioner.walked, || session.perform(&survey, plan, true))?;
+    if let Some(fault) = report.failed.into_values().next() {
+        return Err(failure(fault));
+    }
     let mut page = Page::new();
     page.line(0, &format!("{} is in the trash now.", case.resource.path));
     page.print()
 }
 
-/// Ends an order without carrying it out: rejects it, or sets it erred after its approval. Without `yes` it only shows that.
+/// Ends an order without carrying it out: rejects it, or sets it erred after its approval. Without `yes`, only shows
+/// how.
 pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: bool) -> Result<(), Failure> {
     let reason = reason.trim();
     if reason.is_empty() {
@@ -301,7 +303,7 @@ pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: b
     let (survey, _) = session.plan(false)?;
     let case = look::find(&survey, name)?;
     let task = plan::reject(case, reason).map_err(|why| failure(format!("{}: {why}", case.resource.path)))?;
-    let steps = task.steps.iter().map(plan::Step::name).collect::<Vec<_>>().join(", ");
+    let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
     let order = case.resource.order.as_ref().map(|order| format!("{:?} order {}", order.kind, order.id));
     let what = format!("{}: {}", case.resource.path, order.unwrap_or_default());
     let mut page = Page::new();
@@ -309,7 +311,7 @@ pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: b
         page.line(0, &format!("{what} would be ended by: {steps}. --yes does it."));
         return page.print();
     }
-    let report = session.perform(&survey, plan::Plan { tasks: vec![task], held: Vec::new() }, true)?;
+    let report = session.perform(&survey, Plan { tasks: vec![task], held: Vec::new() }, true)?;
     if let Some(fault) = report.failed.into_values().next() {
         return Err(failure(format!("{what} was not rejected: {fault}")));
     }

@@ -1,4 +1,4 @@
-//! `apply`: carrying a plan out, once.
+//! `apply`: carries out a plan once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,16 +15,20 @@ use program::error_chain;
 /// How long a command waits for a pass of the loop to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Begins work on all systems, or says that another provisioner has them.
+/// Takes the exclusive rights to all systems.
 pub(super) fn begin<'a>(provisioner: &'a Provisioner, command: &str) -> Result<Session<'a>, Failure> {
-    let by = format!("{command} by user {}", rustix::process::getuid().as_raw());
-    provisioner.begin(&by, PATIENCE).map_err(|error| {
+    provisioner.begin(&by_user(command), PATIENCE).map_err(|error| {
         let held = matches!(&error, BeginError::Lease(no) if no.is_held());
         Failure { code: if held { EXIT_HELD } else { EXIT_FAILURE }, text: error_chain(&error) }
     })
 }
 
-/// Carries out what is to be done, or exactly what the file says.
+/// Who runs a command, for the journal.
+pub(super) fn by_user(command: &str) -> String {
+    format!("{command} by user {}", rustix::process::getuid().as_raw())
+}
+
+/// Carries out the current plan, or exactly what the file says.
 pub(super) fn apply(
     provisioner: &Provisioner,
     file: Option<&Path>,
@@ -76,7 +80,7 @@ pub(super) fn apply(
     if report.failed.is_empty() && !unread { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// Why something of the file would be held for being too much.
+/// Why tasks of the file would be held because they are too many.
 fn asks(provisioner: &Provisioner, survey: &Survey, saved: &Saved) -> Option<String> {
     let (plan, ours) = (pass::planned(survey, provisioner.settings.policy, false), saved.resources());
     let is_ours = |id: Option<uuid::Uuid>| id.is_some_and(|id| ours.contains(&id));

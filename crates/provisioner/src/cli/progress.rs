@@ -101,7 +101,7 @@ mod tests {
             walked.one();
             until(Some("1 files"));
             progress.begin("approvals", 1000);
-            progress.one();
+            progress.counted(|| ());
             until(Some("1 of 1000 approvals, 1 files"));
             progress.begin("tasks", 1000);
             until(Some("0 of 1000 tasks, 1 files"));

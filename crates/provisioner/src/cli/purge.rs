@@ -1,5 +1,5 @@
-//! `purge`: deleting for good, a job of its own. Passes go on meanwhile: the state directory and the leases of the systems
-//! are only held while a tree is claimed, and again while the end is written down.
+//! `purge` deletes trees in the trash permanently. Passes go on meanwhile: the state directory and the leases of the
+//! systems are held only while a tree is claimed, and again while the result is journaled.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -8,21 +8,21 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::apply::begin;
+use super::apply::{begin, by_user};
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::document::{Document, Resource, Status};
 use crate::driver::{DriverError, Trashed};
-use crate::journal::{self, Elapsed, Event};
+use crate::journal::{self, Begun, Elapsed};
 use crate::lease::{Leases, NoLease};
 use crate::ledger::ProjectIds;
-use crate::pass::{System, side_by_side};
+use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
 use crate::settings::Purge;
 use program::error_chain;
 
 /// How many trees are deleted at the same time.
 const AT_ONCE: usize = 4;
-/// How long one tree waits for a pass to end.
+/// How long the purge of one tree waits for a pass to end.
 const PATIENCE: Duration = Duration::from_mins(10);
 const DAY: u64 = 86_400;
 
@@ -31,7 +31,7 @@ const DAY: u64 = 86_400;
 struct Due<'a> {
     system: &'a System,
     trashed: Trashed,
-    /// Whether an earlier purge has claimed it and was broken off.
+    /// Whether an earlier purge claimed it and was interrupted.
     unfinished: bool,
 }
 
@@ -42,7 +42,6 @@ impl<'a> Due<'a> {
     }
 }
 
-/// A tree as the answer has it.
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     system: &'a str,
@@ -51,7 +50,7 @@ struct Row<'a> {
     unfinished: bool,
 }
 
-/// A tree that is due by its name and not deleted all the same.
+/// A tree that is due by its name but must not be deleted.
 #[derive(Debug, Serialize)]
 struct Refused<'a> {
     system: &'a str,
@@ -66,7 +65,6 @@ struct Failed {
     fault: String,
 }
 
-/// The answer in JSON.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     deleted: bool,
@@ -76,11 +74,11 @@ struct Answer<'a> {
     failed: &'a [Failed],
 }
 
-/// Deletes what may be deleted: longer in the trash than the retention, **and** terminated in Waldur.
+/// Deletes trees that are in the trash for longer than the retention **and** terminated in Waldur.
 pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<(), Failure> {
     let rules = provisioner.settings.purge;
     if yes && !rules.enabled {
-        return Err(failure("purge is off: set purge.enabled if trees shall be deleted for good"));
+        return Err(failure("purge is off: set purge.enabled to let it delete trees permanently"));
     }
     let now = provisioner.clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let document = if yes { provisioner.source.read()? } else { provisioner.source.newest()? };
@@ -89,12 +87,12 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
     due.truncate(rules.at_most);
     let mut failed = Vec::new();
     if yes && !due.is_empty() {
-        // Ends the command at once where another provisioner is at work for long.
+        // Fails now if another provisioner works for a long time.
         drop(begin(provisioner, "purge")?);
         provisioner.walked.limit(rules.rate);
         let alone = Mutex::default();
         let results = progress::during(&provisioner.walked, || {
-            side_by_side(&due, AT_ONCE, |due| delete(provisioner, due, &alone))
+            parallel_map(&due, AT_ONCE, |due| delete(provisioner, due, &alone))
         });
         for (due, result) in due.iter().zip(results) {
             if let Err(fault) = result {
@@ -108,7 +106,7 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
     } else {
         for due in &due {
             let days = now.saturating_sub(due.trashed.since) / DAY;
-            let again = if due.unfinished { ", begun by an earlier purge" } else { "" };
+            let again = if due.unfinished { ", claimed by an earlier purge" } else { "" };
             out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", due.trashed.id, due.system.key))?;
         }
         for Refused { system, resource, reason, .. } in &refused {
@@ -132,7 +130,7 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
     }
 }
 
-/// What may be deleted, the oldest first, and what is refused although it is due by its name.
+/// What may be deleted, oldest first, and what is refused although it is due by its name.
 fn due<'a>(
     provisioner: &'a Provisioner,
     document: &Document,
@@ -146,8 +144,8 @@ fn due<'a>(
             if is_terminated(document, trashed.id) {
                 due.push(Due { system, trashed, unfinished: true });
             } else {
-                let reason = "an earlier purge has claimed it, and it is not terminated in Waldur any more: whether it is \
-                              whole is not known. Look at it; in the trash its name begins with `purge-`";
+                let reason = "an earlier purge claimed it, and it is no longer terminated in Waldur; it may be incomplete. \
+                              Look at it: in the trash, its name starts with `purge-`";
                 let Trashed { id: resource, since } = trashed;
                 refused.push(Refused { system: &system.key, resource, since, reason: reason.into() });
             }
@@ -169,7 +167,7 @@ fn due<'a>(
     Ok((due, refused))
 }
 
-/// Whether a resource is terminated in Waldur, and no order is in progress that could bring it back.
+/// Whether a resource is terminated in Waldur, without an order in progress that could restore it.
 fn is_terminated(document: &Document, id: Uuid) -> bool {
     let terminated = |it: &Resource| it.id == id && it.status == Status::Removed && it.order.is_none();
     document.resources.iter().any(terminated)
@@ -179,9 +177,9 @@ fn retention(rules: Purge) -> u64 {
     rules.retention_days as u64 * DAY
 }
 
-/// Why it is doubtful that a tree was in the trash for as long as its name says. The name was made with the clock of that
-/// day and is compared with the clock of today: each may be wrong. So the time of the directory itself and the journal must
-/// agree with them, to a day.
+/// Why a tree may not have been in the trash for as long as its name says. The name was made with the clock of that day
+/// and is compared with today's clock; either may be wrong. So the directory's own time and the journal must confirm
+/// it, to within a day.
 fn doubt(trashed: &Trashed, changed: Option<u64>, elapsed: &Elapsed, now: u64, rules: Purge) -> Option<String> {
     let named = out::date(trashed.since);
     let least = retention(rules).saturating_sub(DAY);
@@ -203,42 +201,49 @@ fn doubt(trashed: &Trashed, changed: Option<u64>, elapsed: &Elapsed, now: u64, r
     let since = elapsed.since_change(trashed.id, now);
     (since < least).then(|| {
         format!(
-            "by its name it has been in the trash since {named}, but the journal shows only {} days of work since then: the \
-             clock is or was wrong, or no provisioner ran (more than two days between two lines count as two). It is due \
-             when the journal shows {} days",
+            "by its name it has been in the trash since {named}, but the journal shows only {} days since then: the clock \
+             is or was wrong, or no provisioner was running (a gap of more than two days counts as two). It is due when the \
+             journal shows {} days",
             since / DAY,
             rules.retention_days
         )
     })
 }
 
-/// Deletes one tree. `alone` is held together with the state directory, which one thread takes at a time.
+/// Deletes one tree. `alone` is held together with the state directory, which one thread uses at a time.
 fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
     let Due { system, trashed, .. } = due;
+    let (key, id) = (&*system.key, trashed.id);
     let tree = TreeLock::take(provisioner, system, trashed)?;
     exclusive(provisioner, alone, &mut |session| {
         // Much may have happened since the trash was read.
         let document = provisioner.source.read().map_err(|fault| error_chain(&fault))?;
-        if !is_terminated(&document, trashed.id) {
-            return Err("it is not terminated in Waldur any more".into());
+        if !is_terminated(&document, id) {
+            return Err("it is no longer terminated in Waldur".into());
         }
-        let project = session.ledger.known(&system.key, trashed.id);
-        let claim = |guard: crate::driver::Guard<'_>| {
-            system.driver.claim(trashed, project, guard)?;
-            guard(&format!("delete {}.{} for good", trashed.id, trashed.since))
-        };
-        session.start(system, trashed.id, &claim).map_err(|fault| error_chain(&fault))
+        let project = session.ledger.known(key, id);
+        session.with_protocol(|protocol| {
+            let (system_key, why, steps) = (key.to_owned(), "a person's decision".to_owned(), vec!["purge".to_owned()]);
+            let begun = Begun { system: system_key, why, steps, ..Begun::default() };
+            protocol.begin([(id, begun)]).map_err(|error| error_chain(&error))?;
+            let guard = |effect: &str| protocol.guard(key, id, effect);
+            let claimed = system.driver.claim(trashed, project, &guard);
+            let claimed = claimed.and_then(|()| guard(&format!("delete {id}.{} permanently", trashed.since)));
+            let claimed = claimed.map_err(|fault| error_chain(&fault));
+            // Work on a claimed tree stays unfinished in the journal until it is deleted.
+            let ended = if claimed.is_err() { protocol.end(id, &claimed) } else { Ok(()) };
+            ended.and_then(|()| protocol.journal.sync()).map_err(|error| error_chain(&error))?;
+            claimed
+        })
     })?;
-    // The claim keeps passes away, and the lock keeps other purges away: nothing else is needed, however long it takes.
+    // The claim keeps passes away, and the lock keeps other purges away: no other right is needed, however long this
+    // takes.
     let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| error_chain(&fault));
     exclusive(provisioner, alone, &mut |session| {
-        let event = match &deleted {
-            Ok(()) => Event::Ended,
-            Err(fault) => Event::Failed { fault: fault.clone() },
-        };
-        session.finish(trashed.id, event).map_err(|fault| error_chain(&fault))?;
+        let ended = session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()));
+        ended.map_err(|error| error_chain(&error))?;
         if deleted.is_ok() && system.site.projects == Some(ProjectIds::Gid) {
-            session.ledger.forget(&system.key, trashed.id);
+            session.ledger.forget(key, id);
             session.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
         }
         Ok(())
@@ -249,19 +254,18 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
     deleted
 }
 
-/// Does something with the right to write into the state directory, between two passes.
+/// Does something with the exclusive right to the state directory, between two passes.
 fn exclusive(
     provisioner: &Provisioner,
     alone: &Mutex<()>,
-    deed: &mut dyn FnMut(&mut Session<'_>) -> Result<(), String>,
+    work: &mut dyn FnMut(&mut Session<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
-    let by = format!("purge by user {}", rustix::process::getuid().as_raw());
-    let mut session = provisioner.begin(&by, PATIENCE).map_err(|error| error_chain(&error))?;
-    deed(&mut session)
+    let mut session = provisioner.begin(&by_user("purge"), PATIENCE).map_err(|error| error_chain(&error))?;
+    work(&mut session)
 }
 
-/// The right to delete one tree, which one purge has at a time.
+/// The exclusive right of one purge to delete a tree.
 struct TreeLock {
     name: String,
     directory: PathBuf,
@@ -284,9 +288,9 @@ impl TreeLock {
         self.lease.hold(&self.name)
     }
 
-    /// Removes the lock's file: the tree is gone, and its name never comes back.
+    /// Removes the lock's file: the tree is gone, and its name is never used again.
     fn remove(self) {
-        // Where the lock is on a server there is no file.
+        // A lock on a server has no file.
         let _ = std::fs::remove_file(self.directory.join(format!("{}.lease", self.name)));
     }
 }
@@ -295,7 +299,7 @@ impl TreeLock {
 mod tests {
     use super::*;
     use crate::document::{Offering, OrderKind, OrderState};
-    use crate::journal::{Journal, elapsed};
+    use crate::journal::{Event, Journal, elapsed};
     use program::Clock;
 
     const NOW: u64 = 1_790_000_000;

@@ -1,36 +1,35 @@
-//! What tests of passes share: the model of Waldur, a storage system, and a program that starts anew for each pass.
+//! Shared by the tests of passes: the model of Waldur, a storage system, and a program that is restarted for each pass.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::model::{Model, resource};
 use super::*;
-use crate::document::Offering;
+use crate::document::{Offering, OrderKind, OrderState, Status};
+use crate::journal::Journal;
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
 
-/// The resource that is in use in Waldur, and in the trash.
+/// A resource that is in use in Waldur and whose directory is in the trash.
 pub(super) const CALLED_OFF: u128 = 10;
 
-/// One whole pass.
 pub(super) fn pass(
     systems: &[System],
-    outside: Outside<'_>,
-    journal: &Journal,
+    external: External<'_>,
     ledger: &mut Ledger,
     policy: Policy,
     clock: &Clock,
 ) -> Result<Report, PassError> {
-    let survey = survey(systems, outside.read, &journal.past(), ledger)?;
+    let survey = survey(systems, external.read, &external.protocol.journal.past(), ledger)?;
     let plan = planned(&survey, policy, false);
-    carry_out(plan, &survey.document, systems, outside, journal, ledger, clock)
+    carry_out(plan, &survey.document, systems, external, ledger, clock)
 }
 
 pub(super) fn clock() -> Clock {
     Clock::from_fn(|| SystemTime::UNIX_EPOCH + Duration::from_hours(500_000))
 }
 
-/// The one system of the model, with project IDs from this one on.
+/// The system of the model; `projects` is the lowest project ID.
 pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
     let site = Site {
         published_root: "/capstor".into(),
@@ -43,19 +42,20 @@ pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
     [System { key: "capstor".into(), site, driver, at_once: 1 }]
 }
 
-/// What lies outside, as far as it differs between tests.
-pub(super) fn outside<'a>(
+/// The interfaces that differ between tests.
+pub(super) fn external<'a>(
+    journal: &'a Journal,
     read: &'a (dyn Fn() -> Result<Document, DriverError> + Sync),
     call: &'a (dyn Fn(&Call) -> Answer + Sync),
     permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
-) -> Outside<'a> {
+) -> External<'a> {
     static NO_TOKENS: BTreeMap<String, u64> = BTreeMap::new();
     static PROGRESS: Progress = Progress::new();
-    let (tokens, progress) = (&NO_TOKENS, &PROGRESS);
-    Outside { read, call, reaches: &|_| Ok(()), permitted, tokens, by: "test", confirmed: false, progress }
+    let protocol = Protocol { journal, permitted, tokens: &NO_TOKENS, by: "test" };
+    External { read, call, reaches: &|_| Ok(()), protocol, confirmed: false, progress: &PROGRESS }
 }
 
-/// A site with its journal and ledger in a folder.
+/// A provisioner with its journal and ledger in a folder.
 pub(super) struct Bench<'a> {
     pub(super) model: &'a Model,
     pub(super) systems: &'a [System],
@@ -64,7 +64,7 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// One pass of a program that starts anew, broken off after so many lines of the journal.
+    /// One pass of a restarted program, killed after this number of lines of the journal.
     pub(super) fn pass(&self, lines: Option<u64>) -> Result<Report, PassError> {
         let journal = Journal::open(&self.folder.join("journal"), &clock())?;
         if let Some(lines) = lines {
@@ -82,12 +82,11 @@ impl Bench<'_> {
     ) -> Result<Report, PassError> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
-        let outside = outside(&read, call, &permitted);
-        pass(self.systems, outside, journal, ledger, self.policy, &clock())
+        pass(self.systems, external(journal, &read, call, &permitted), ledger, self.policy, &clock())
     }
 }
 
-/// One resource for each way that a pass can go.
+/// One resource for each kind of work.
 pub(super) fn all_kinds() -> Vec<Resource> {
     use OrderKind::{Create, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
@@ -107,7 +106,7 @@ pub(super) fn all_kinds() -> Vec<Resource> {
     ]
 }
 
-/// Makes what resources in use have on the storage already.
+/// Creates what exists on the storage for resources in use.
 pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let document = model.document();
     let resources: Vec<_> = document.resources.iter().filter(|it| it.status != Status::Pending).collect();

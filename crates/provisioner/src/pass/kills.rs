@@ -4,7 +4,9 @@
 use super::bench::{Bench, all_kinds, furnish, system};
 use super::model::Model;
 use super::*;
+use crate::document::Status;
 use crate::driver::Trashed;
+use crate::journal::Journal;
 
 #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
 mod drivers;
@@ -37,8 +39,8 @@ fn same_end_wherever_it_is_killed(fresh: impl Fn() -> Fresh + Sync) {
     assert!(lines > 30, "only {lines} lines");
 }
 
-/// Each kind of resource in a world of its own, for systems that are slow to ask: there are as many lines in all, and fewer
-/// resources are looked at for each.
+/// Each kind of resource in a world of its own, for systems that are slow to ask: there are as many lines in all, and
+/// fewer resources are looked at for each.
 fn same_end_wherever_it_is_killed_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
     let lines: u64 = all_kinds().into_iter().map(|resource| same_end(&[resource], &fresh)).sum();
     assert!(lines > 30, "only {lines} lines");
@@ -48,7 +50,7 @@ fn same_end_wherever_it_is_killed_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
 fn same_end(resources: &[Resource], fresh: &(impl Fn() -> Fresh + Sync)) -> u64 {
     let (end, lines) = carried_out(resources, fresh(), None);
     is_right(&end);
-    side_by_side(&(0..lines).collect::<Vec<_>>(), AT_ONCE, |at| {
+    parallel_map(&(0..lines).collect::<Vec<_>>(), AT_ONCE, |at| {
         let (end_then, lines_then) = carried_out(resources, fresh(), Some(*at));
         assert_eq!(lines_then, *at);
         assert_eq!(end_then, end, "killed at line {at} of {lines}");

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use uuid::Uuid;
 
-use super::{Action, Answer, Call};
+use super::{Answer, Call};
 use crate::document::{
     Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, QuotaProblem, Quotas, Resource, Status,
 };
@@ -73,24 +73,28 @@ impl Model {
     pub(crate) fn call(&self, call: &Call) -> Answer {
         let mut resources = self.resources.lock().unwrap();
         let Some(resource) = resources.get_mut(&call.resource) else { return Answer::Unclear("404".into()) };
-        if call.action == Action::SetBackendId {
-            self.backend_ids.lock().unwrap().insert(call.resource, call.path.clone());
-            return Answer::Accepted;
-        }
-        if call.action == Action::SetStateOk {
-            resource.status = Status::Active;
-            return Answer::Accepted;
+        match call.action {
+            "set_backend_id" => {
+                let id = call.body.as_ref().and_then(|body| body["backend_id"].as_str()).unwrap();
+                self.backend_ids.lock().unwrap().insert(call.resource, id.to_owned());
+                return Answer::Accepted;
+            }
+            "set_state_ok" => {
+                resource.status = Status::Active;
+                return Answer::Accepted;
+            }
+            _ => {}
         }
         let Some(order) = resource.order.clone() else { return Answer::Unclear("409".into()) };
         let (from, ends) = match call.action {
-            Action::Approve(_) => (OrderState::PendingProvider, order.offering == Offering::Basic),
-            Action::Reject(_) => (OrderState::PendingProvider, true),
+            "approve_by_provider" => (OrderState::PendingProvider, order.offering == Offering::Basic),
+            "reject_by_provider" => (OrderState::PendingProvider, true),
             _ => (OrderState::Executing, true),
         };
         if order.state != from {
             return Answer::Unclear("409".into());
         }
-        self.accepted.lock().unwrap().push((call.resource, call.action.name()));
+        self.accepted.lock().unwrap().push((call.resource, call.action));
         if !ends {
             resource.order = Some(Order { state: OrderState::Executing, ..order });
             return Answer::Accepted;
@@ -98,8 +102,8 @@ impl Model {
         resource.order = None;
         let new = resource.new_quotas.take();
         let gone = match call.action {
-            Action::Reject(_) => order.kind == OrderKind::Create,
-            Action::Erred(_) => {
+            "reject_by_provider" => order.kind == OrderKind::Create,
+            "set_state_erred" => {
                 order.kind == OrderKind::Create && !self.backend_ids.lock().unwrap().contains_key(&call.resource)
             }
             _ => {
@@ -107,9 +111,9 @@ impl Model {
                 order.kind == OrderKind::Terminate
             }
         };
-        resource.status = match (&call.action, order.kind) {
+        resource.status = match (call.action, order.kind) {
             _ if gone => Status::Removed,
-            (Action::Erred(_), OrderKind::Create | OrderKind::Update) => Status::Error,
+            ("set_state_erred", OrderKind::Create | OrderKind::Update) => Status::Error,
             _ => Status::Active,
         };
         Answer::Accepted

@@ -1,39 +1,38 @@
-//! How far the work has come: for people who wait.
+//! How far the work has come, for people who wait.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Counts what is worked on, phase by phase.
+/// Counts the items of the current phase.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Phase>);
 
-/// What is counted, and how far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Phase {
-    /// What is counted, for people: `approvals`, `tasks`.
+    /// What is counted: `approvals`, `tasks`.
     pub what: &'static str,
-    /// Those that are done or have failed.
+    /// How many are done or have failed.
     pub done: usize,
-    /// All of them.
     pub all: usize,
 }
 
 impl Progress {
-    /// Nothing has begun yet.
     pub const fn new() -> Self {
         Self(Mutex::new(Phase { what: "", done: 0, all: 0 }))
     }
 
-    /// Begins a phase in which `all` of something are worked on.
+    /// Begins a phase of `all` items.
     pub fn begin(&self, what: &'static str, all: usize) {
         *self.phase() = Phase { what, done: 0, all };
     }
 
-    /// One more is done, or has failed.
-    pub fn one(&self) {
+    /// Does the work of one item, and counts it.
+    pub fn counted<T>(&self, work: impl FnOnce() -> T) -> T {
+        let done = work();
         self.phase().done += 1;
+        done
     }
 
-    /// How far it is now; nothing before the first phase.
+    /// `None` before the first phase.
     pub fn now(&self) -> Option<Phase> {
         Some(*self.phase()).filter(|phase| phase.all > 0)
     }

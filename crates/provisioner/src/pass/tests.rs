@@ -2,11 +2,12 @@ use std::sync::Mutex as StdMutex;
 
 use proptest::prelude::*;
 
-use super::bench::{Bench, all_kinds, clock, furnish, outside, pass};
+use super::bench::{Bench, all_kinds, clock, external, furnish, pass};
 use super::model::{Model, resource};
 use super::*;
-use crate::document::Offering;
+use crate::document::{Offering, OrderKind, OrderState, Status};
 use crate::driver::memory::Memory;
+use crate::journal::Journal;
 
 fn system(driver: Box<dyn Driver>) -> [System; 1] {
     super::bench::system(driver, 100)
@@ -20,7 +21,7 @@ fn a_call_whose_answer_is_lost_is_no_fault_once_the_document_shows_its_aim() {
     let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let lost = |call: &Call| match model.call(call) {
-        Answer::Accepted if call.action != Action::SetBackendId => Answer::Unclear("no answer within 30 s".into()),
+        Answer::Accepted if call.action != "set_backend_id" => Answer::Unclear("no answer within 30 s".into()),
         answer => answer,
     };
     let report = bench.with(&journal, &mut Ledger::default(), &lost).unwrap();
@@ -122,8 +123,8 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(DriverError::unclear("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
-    let outside = outside(&read, &call, &permitted);
-    let result = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock());
+    let external = external(&journal, &read, &call, &permitted);
+    let result = pass(&systems, external, &mut Ledger::default(), Policy::default(), &clock());
     assert!(matches!(result, Err(PassError::Document(_))));
 }
 
@@ -140,8 +141,8 @@ fn a_lost_lease_stops_before_the_next_effect() {
         if *effects > 1 { Err(DriverError::Stopped("the lease is lost".into())) } else { Ok(()) }
     };
     let (read, call) = (|| Ok(model.document()), |call: &Call| model.call(call));
-    let outside = outside(&read, &call, &permitted);
-    let report = pass(&systems, outside, &journal, &mut Ledger::default(), Policy::default(), &clock()).unwrap();
+    let external = external(&journal, &read, &call, &permitted);
+    let report = pass(&systems, external, &mut Ledger::default(), Policy::default(), &clock()).unwrap();
     assert_eq!(report.failed.len(), 1);
     assert!(model.accepted.lock().unwrap().is_empty());
 }
@@ -185,16 +186,16 @@ proptest! {
         let systems = system(Box::new(memory));
         let read = || Ok(model.document());
         let (call, permitted) = (|call: &Call| model.call(call), |_: &str| Ok(()));
-        let outside = outside(&read, &call, &permitted);
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
+        let external = external(&journal, &read, &call, &permitted);
         let mut ledger = Ledger::default();
         let policy = Policy { heal, refuse, ..Policy::default() };
-        let first = survey(&systems, outside.read, &journal.past(), &mut ledger).unwrap();
+        let first = survey(&systems, external.read, &journal.past(), &mut ledger).unwrap();
         let plan = planned(&first, policy, true);
-        let report = carry_out(plan, &first.document, &systems, outside, &journal, &mut ledger, &clock()).unwrap();
+        let report = carry_out(plan, &first.document, &systems, external, &mut ledger, &clock()).unwrap();
         prop_assert!(report.failed.is_empty(), "{:?}", report);
-        let after = survey(&systems, outside.read, &journal.past(), &mut ledger).unwrap();
+        let after = survey(&systems, external.read, &journal.past(), &mut ledger).unwrap();
         let rest = planned(&after, policy, true);
         prop_assert!(rest.tasks.is_empty(), "{:?}\nafter {:?}", rest, report);
     }

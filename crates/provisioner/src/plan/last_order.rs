@@ -14,7 +14,7 @@ pub const SENT: &str = "sent";
 /// How the journal names a call that Waldur accepted.
 pub const ACCEPTED: &str = "accepted";
 /// The call that leads a resource out of a state that no order keeps it in.
-pub(super) const SET_STATE_OK: &str = "set_state_ok";
+pub const SET_STATE_OK: &str = "set_state_ok";
 /// The calls that lead to the end of an order, as one that was carried out.
 const ENDS: [&str; 2] = ["approve_by_provider", "set_state_done"];
 /// How many seconds after its first refusal a call is tried again. After each further refusal it is three times as long.

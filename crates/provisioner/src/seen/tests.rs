@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::document::{Document, Offering, OrderKind, OrderState, Status};
 use crate::pass::model::resource;
-use crate::plan::{Case, Held, Lately, Step, Task, TaskAction};
+use crate::plan::{Held, Lately, Task, TaskAction};
 
 fn survey(cases: &[Case]) -> Survey {
     Survey { document: Document::default(), cases: cases.to_vec(), held: Vec::new(), lately: Lately::new() }
@@ -39,7 +39,7 @@ fn every_number_has_the_labels_of_the_table() {
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
         seen.ended(&Report::default(), Duration::from_secs(1));
-        callback(Action::NAMES[0], &Answer::Accepted);
+        callback(Step::CALLS[0], &Answer::Accepted);
     });
     let mut found = BTreeMap::<_, BTreeSet<_>>::new();
     for series in shown.keys() {

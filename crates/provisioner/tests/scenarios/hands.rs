@@ -14,7 +14,7 @@ fn a_directory_that_is_there_is_adopted_when_a_person_says_so() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);
     let id = made.resource.to_string();
-    site.run(&["adopt", &id]).ends_with(1).told("there is no directory at its place");
+    site.run(&["adopt", &id]).ends_with(1).told("there is no directory at its path");
     fs::create_dir_all(site.at(PATH)).unwrap();
     fs::write(site.at(PATH).join("data"), "precious").unwrap();
     site.apply().says("conflict").says("`adopt` it").says("0 to do, 1 held");
@@ -49,11 +49,11 @@ fn a_missing_directory_is_made_by_a_person_alone() {
     let id = made.resource.to_string();
     site.run(&["restore", &id]).ends_with(1).told("not in use in Waldur");
     site.apply();
-    site.run(&["restore", &id]).ends_with(0).says("is there already");
+    site.run(&["restore", &id]).ends_with(0).says("already in place");
     fs::remove_dir(site.at(PATH)).unwrap();
     site.apply().says("drift").says("0 to do, 1 held");
     assert!(!site.at(PATH).exists());
-    site.run(&["restore", &id]).ends_with(1).told("--make makes an empty directory");
+    site.run(&["restore", &id]).ends_with(1).told("--make creates an empty directory");
     site.run(&["restore", &id, "--make"]).ends_with(0).says("1 restored, 0 failed");
     assert!(site.at(PATH).is_dir());
     site.apply().says("0 to do, 0 held");

@@ -85,8 +85,8 @@ fn explain_says_why_there_is_no_directory() {
     let site = Site::new();
     let made = site.order(SLURM, 0, 10);
     site.simulator.world(|world| world.hpc.set_gid("p0", None));
-    site.run(&["explain", &made.resource.to_string()]).ends_with(1).told("left out by the proxy");
-    site.run(&["plan"]).ends_with(0).says("left out by the proxy").says("0 to do, 1 held");
+    site.run(&["explain", &made.resource.to_string()]).ends_with(1).told("skipped by the proxy");
+    site.run(&["plan"]).ends_with(0).says("skipped by the proxy").says("0 to do, 1 held");
     site.simulator.world(|world| world.hpc.set_gid("p0", Some(7)));
     let said = site.run(&["explain", PATH]).ends_with(0).says("the GID 7 is reserved for the system").says("lowest_id");
     assert!(said.out.contains("refused"), "a person corrects it: {}", said.out);

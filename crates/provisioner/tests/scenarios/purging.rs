@@ -109,9 +109,9 @@ fn passes_go_on_while_a_large_tree_is_deleted_and_keep_away_from_it() {
     let state = |state: &str| site.simulator.world(|world| world.change(gone.resource, "state", state.into()));
     state("OK");
     site.apply().says("conflict").says("deleted for good by").says("0 to do, 1 held");
-    site.run(&["restore", &id]).ends_with(1).told("deleted for good by");
-    site.run(&["restore", &id, "--make"]).ends_with(1).told("deleted for good by");
-    site.run(&["purge", "--yes"]).ends_with(1).told("not terminated in Waldur any more").says("0 deleted");
+    site.run(&["restore", &id]).ends_with(1).told("deleting its directory permanently");
+    site.run(&["restore", &id, "--make"]).ends_with(1).told("deleting its directory permanently");
+    site.run(&["purge", "--yes"]).ends_with(1).told("no longer terminated in Waldur").says("0 deleted");
     assert!(!site.at("/capstor/store/cscs/uni/p0").exists() && purge.child.try_wait().unwrap().is_none());
 
     drop(purge);
@@ -122,11 +122,11 @@ fn passes_go_on_while_a_large_tree_is_deleted_and_keep_away_from_it() {
     let due = site.json(&["purge"]);
     assert_eq!((&due["trees"][0]["resource"], &due["trees"][0]["unfinished"]), (&json!(id), &json!(true)));
     site.set("PROVISIONER_PURGE_RATE", "1000000");
-    site.run(&["purge", "--yes"]).ends_with(0).says("begun by an earlier purge").says("1 deleted");
+    site.run(&["purge", "--yes"]).ends_with(0).says("claimed by an earlier purge").says("1 deleted");
     assert!(site.trash(SLURM).is_empty() && names(&site.state("purge")).is_empty());
     site.run(&["check"]).ends_with(0);
     let story = site.json(&["explain", &id])["story"].to_string();
-    assert!(story.contains("for good") && site.json(&["status"])["begun"] == 0, "{story}");
+    assert!(story.contains("permanently") && site.json(&["status"])["begun"] == 0, "{story}");
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! The protocol of every change, by passes and by commands: the journal says that work begins, and is synced; the guard
+//! is called before each side effect; the journal says how the work ended.
+
+use std::collections::BTreeMap;
+
+use program::error_chain;
+use uuid::Uuid;
+
+use crate::driver::DriverError;
+use crate::journal::{Begun, Event, Journal, JournalError};
+
+#[derive(Clone, Copy)]
+pub struct Protocol<'a> {
+    pub journal: &'a Journal,
+    /// Fails if work on a system must stop: its lease is lost, or the program was told to stop.
+    pub permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
+    /// Fencing token of each system's lease.
+    pub tokens: &'a BTreeMap<String, u64>,
+    /// `run`, or the command and its user.
+    pub by: &'a str,
+}
+
+impl Protocol<'_> {
+    /// Journals that work on these resources begins. One sync for all is enough: none has had a side effect yet.
+    pub fn begin(&self, work: impl IntoIterator<Item = (Uuid, Begun)>) -> Result<(), JournalError> {
+        let mut work = work.into_iter().peekable();
+        if work.peek().is_none() {
+            return Ok(());
+        }
+        for (resource, begun) in work {
+            let token = self.tokens.get(&begun.system).copied().unwrap_or_default();
+            let begun = Begun { token, by: self.by.to_owned(), ..begun };
+            self.journal.write(Some(resource), Event::Begun(begun))?;
+        }
+        self.journal.sync()
+    }
+
+    /// Called before each side effect: checks that it is permitted, and journals it.
+    pub fn guard(&self, system: &str, resource: Uuid, effect: &str) -> Result<(), DriverError> {
+        (self.permitted)(system)?;
+        let written = self.journal.write(Some(resource), Event::Effect { what: effect.to_owned() });
+        written.map_err(|error| DriverError::Stopped(format!("{effect}: {}", error_chain(&error))))
+    }
+
+    /// Journals that work on a resource is complete, or why it failed. The caller syncs.
+    pub fn end(&self, resource: Uuid, result: &Result<(), String>) -> Result<(), JournalError> {
+        let event = match result {
+            Ok(()) => Event::Ended,
+            Err(fault) => Event::Failed { fault: fault.clone() },
+        };
+        self.journal.write(Some(resource), event)
+    }
+}
