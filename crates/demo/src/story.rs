@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use program::Clock;
-use provisioner::document::Status;
+use provisioner_core::document::Status;
+use provisioner_core::plan::{Case, Plan, Step, Task};
+
+use anyhow::{Context, anyhow};
 use provisioner::driver::Observed;
 use provisioner::journal::{self, Begun, Event};
-use provisioner::plan::{Case, Plan, Step, Task};
 use provisioner::provisioner::Provisioner;
 use provisioner::settings::SCHEMA;
 use serde_json::json;

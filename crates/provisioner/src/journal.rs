@@ -24,8 +24,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::document::OrderKind;
-use crate::plan::{LastOrder, Mass, Step};
+use provisioner_core::document::OrderKind;
+use provisioner_core::last_order::LastOrder;
+use provisioner_core::plan::{Mass, Step};
 
 mod elapsed;
 mod past;

@@ -2,11 +2,10 @@
 //! reports back to Waldur.
 //!
 //! It works from state, not from events: each pass reads the whole document, looks at the storage, and plans what is
-//! missing ([`plan`], pure). It can be killed anywhere; the next pass comes to the same end. Nothing here runs a
+//! missing ([`provisioner_core`], pure). It can be killed anywhere; the next pass comes to the same end. Nothing here runs a
 //! shell, follows a symlink, or takes absence from the document for a wish to delete.
 
 pub mod cli;
-pub mod document;
 #[cfg(test)]
 mod documents;
 mod drivers;
@@ -17,8 +16,7 @@ mod listen;
 #[cfg(test)]
 mod operations;
 pub mod pass;
-pub mod plan;
-pub mod preflight;
+pub mod project_ids;
 pub mod provisioner;
 pub mod seen;
 pub mod settings;

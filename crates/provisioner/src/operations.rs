@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use provisioner_core::plan::Hold;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::plan::Hold;
 use crate::seen::METRICS;
 
 const RUNBOOK: &str = "docs/provisioner-runbook.md";

@@ -5,20 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use program::{Clock, error_chain};
+use program::Clock;
+use provisioner_core::Observation;
+use provisioner_core::document::{Document, RejectedItem, Resource};
+use provisioner_core::plan::{Case, Consent, Held, Hold, Plan, Policy, Recent, plan};
+use provisioner_core::preflight::{self, SystemRules, Unnumbered};
 use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::document::{Document, Resource};
-use crate::driver::{Desired, Driver, DriverError, Observed};
+use crate::driver::{Driver, DriverError, Observed};
 use crate::journal::{JournalError, Past};
-use crate::ledger::Ledger;
-use crate::plan::{Case, Consent, Held, Hold, Lately, Plan, Policy, plan};
-use crate::preflight::{self, Site};
+use crate::ledger::{Ledger, ProjectIds};
+use crate::project_ids;
 
 #[cfg(test)]
 mod bench;
@@ -42,7 +44,9 @@ pub use protocol::Protocol;
 pub struct System {
     /// Its key in the document, in lower case.
     pub key: String,
-    pub site: Site,
+    pub rules: SystemRules,
+    /// Where its project IDs come from; `None` if it has none.
+    pub project_ids: Option<ProjectIds>,
     pub driver: Box<dyn Driver>,
     /// How many resources are worked on at the same time.
     pub at_once: usize,
@@ -93,7 +97,7 @@ pub struct Survey {
     /// Items of the document that could not be read.
     pub held: Vec<Held>,
     /// What was begun lately without confirmation.
-    pub lately: Lately,
+    pub lately: Recent,
 }
 
 impl Survey {
@@ -121,26 +125,21 @@ pub fn survey(
         let resources: Vec<_> = of_system(&document, &system.key).collect();
         let ended =
             |resource: &Resource| past.last_order(resource.id).is_some_and(|last| last.explains(resource.status));
-        let judged = preflight::judge(&resources, &document, &system.key, &system.site, &ended);
-        let judged: Vec<_> = judged
-            .into_iter()
-            .map(|judged| judged.map(|desired| Desired { limits: system.driver.held_as(desired.limits), ..desired }))
-            .collect();
-        desired.insert(&*system.key, (resources, judged));
+        let checked = preflight::check(&resources, &document, &system.key, &system.rules, &ended).into_iter();
+        let stored = |desired: Unnumbered| desired.map_limits(|limits| system.driver.held_as(limits));
+        let checked: Vec<_> = checked.map(|desired| desired.map(stored)).collect();
+        desired.insert(&*system.key, (resources, checked));
     }
     // In parallel: all take as long as the slowest.
     let observed = parallel_map(systems, systems.len(), |system| observe(system, &desired[&*system.key].1));
     let mut cases = BTreeMap::new();
     for (system, observed) in systems.iter().zip(observed) {
-        let (resources, mut judged) = desired.remove(&*system.key).unwrap_or_default();
-        preflight::ghosts(&resources, &mut judged, &observed);
-        let of_each = resources.iter().zip(&mut judged).zip(&observed);
-        preflight::number(
-            of_each.map(|((resource, desired), observed)| (*resource, desired, observed)),
-            system,
-            ledger,
-        );
-        for ((resource, desired), observed) in resources.into_iter().zip(judged).zip(observed) {
+        let (resources, mut checked) = desired.remove(&*system.key).unwrap_or_default();
+        preflight::hold_paths_of_unclaimed(&resources, &mut checked, &observed);
+        let unassigned = resources.iter().zip(checked).zip(&observed);
+        let unassigned = unassigned.map(|((resource, desired), observed)| (*resource, desired, observed)).collect();
+        let desired = project_ids::assign(unassigned, &system.key, system.project_ids, &*system.driver, ledger);
+        for ((resource, desired), observed) in resources.into_iter().zip(desired).zip(observed) {
             let unfinished = past.unfinished.contains(&resource.id);
             let last_order = past.last_order(resource.id).cloned();
             cases.insert(resource.id, Case { resource: resource.clone(), desired, observed, unfinished, last_order });
@@ -148,17 +147,17 @@ pub fn survey(
     }
     // In the document's order, whatever the order of the systems.
     let cases = document.resources.iter().filter_map(|resource| cases.remove(&resource.id)).collect();
-    let odd = |(odd, what): (&crate::document::Odd, &str)| Held {
-        id: odd.id,
+    let held = |(item, what): (&RejectedItem, &str)| Held {
+        id: item.id,
         system: String::new(),
         path: String::new(),
         hold: Hold::Refused,
-        reason: format!("{what}: {}", odd.reason),
+        reason: format!("{what}: {}", item.reason),
         changes: Vec::new(),
     };
-    let ours = document.odd.iter().map(|odd| (odd, "not understood"));
-    let skipped = document.skipped.iter().map(|odd| (odd, "skipped by the proxy"));
-    let held = ours.chain(skipped).map(odd).collect();
+    let rejected = document.rejected.iter().map(|item| (item, "invalid item"));
+    let skipped = document.skipped.iter().map(|item| (item, "skipped by the proxy"));
+    let held = rejected.chain(skipped).map(held).collect();
     Ok(Survey { document, cases, held, lately: past.lately() })
 }
 
@@ -166,22 +165,20 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
     document.resources.iter().filter(move |resource| resource.system == key)
 }
 
-/// What is observed for each, in their order.
-fn observe(system: &System, judged: &[Result<Desired, preflight::Obstacle>]) -> Vec<Result<Observed, String>> {
-    if let Err(fault) = system.driver.ready() {
-        return judged.iter().map(|_| Err(error_chain(&fault))).collect();
+/// Observes the directories of a system, in their order.
+fn observe(system: &System, desired: &[Result<Unnumbered, preflight::Obstacle>]) -> Vec<Observation> {
+    if let Err(error) = system.driver.ready() {
+        let error = Arc::new(error);
+        return desired.iter().map(|_| Err(Arc::clone(&error))).collect();
     }
-    let desired: Vec<_> = judged.iter().filter_map(|judged| judged.as_ref().ok()).collect();
-    let mut observed = system.driver.observe(&desired).into_iter();
-    let one = |judged: &Result<Desired, _>| match judged {
-        Ok(_) => observed
-            .next()
-            .unwrap_or_else(|| Err(DriverError::unclear("no answer")))
-            .map_err(|fault| error_chain(&fault)),
-        // Without a desired state there is nothing to observe; the planner holds or rejects it.
+    let observable: Vec<_> = desired.iter().flatten().map(Unnumbered::to_observe).collect();
+    let mut observed = system.driver.observe(&observable).into_iter();
+    let one = |desired: &Result<_, _>| match desired {
+        Ok(_) => observed.next().unwrap_or_else(|| Err(DriverError::unclear("no answer"))).map_err(Arc::new),
+        // Not observed, because the planner holds or rejects it anyway.
         Err(_) => Ok(Observed::Absent),
     };
-    judged.iter().map(one).collect()
+    desired.iter().map(one).collect()
 }
 
 /// Plans what was surveyed. `confirmed`: a person has confirmed the amount of work.

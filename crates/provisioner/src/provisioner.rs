@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use backon::{BlockingRetryable, ConstantBuilder};
 use program::{Clock, error_chain};
+use provisioner_core::document::Document;
+use provisioner_core::plan::{Case, Plan};
+use provisioner_core::preflight::SystemRules;
 
-use crate::document::Document;
 use crate::driver::walked::Walked;
 use crate::driver::{DriverError, Observed};
 use crate::drivers::on_demand::OnDemand;
@@ -19,8 +21,6 @@ use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{Leases, NoLease, StateLock};
 use crate::ledger::Ledger;
 use crate::pass::{self, External, PassError, Progress, Protocol, Report, Survey, System};
-use crate::plan::{Case, Plan};
-use crate::preflight;
 use crate::seen;
 use crate::settings::{Settings, SystemConfig};
 use crate::source::Source;
@@ -229,13 +229,13 @@ impl Provisioner {
 
 fn system(config: &SystemConfig, walked: &Walked) -> System {
     let driver = OnDemand::new(config.open.clone(), walked.clone());
-    let site = preflight::Site {
+    let rules = SystemRules {
         published_root: config.published_root.clone(),
         terabyte: config.terabyte,
         owner_uid: config.owner_uid,
         lowest_id: config.lowest_id,
         modes: config.modes,
-        projects: config.project_ids,
     };
-    System { key: config.name.clone(), site, driver: Box::new(driver), at_once: config.at_once }
+    let (key, project_ids) = (config.name.clone(), config.project_ids);
+    System { key, rules, project_ids, driver: Box::new(driver), at_once: config.at_once }
 }

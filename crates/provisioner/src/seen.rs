@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use program::Clock;
+use provisioner_core::document::OrderState;
+use provisioner_core::last_order::WaldurRefusal;
+use provisioner_core::plan::{Case, Hold, Plan, Step};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::document::OrderState;
 use crate::pass::{Answer, Report, Survey};
-use crate::plan::{Case, Hold, Plan, Step, WaldurRefusal};
-use program::Clock;
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";

@@ -24,7 +24,7 @@ pub struct Settings {
     /// Journal, ledger, leases.
     pub state_directory: PathBuf,
     /// What the site allows.
-    pub policy: crate::plan::Policy,
+    pub policy: provisioner_core::plan::Policy,
     /// Trees in the trash.
     pub purge: Purge,
     /// The loop.
@@ -117,7 +117,7 @@ fn unset() -> Settings {
         waldur: None,
         systems: Vec::new(),
         state_directory: PathBuf::new(),
-        policy: crate::plan::Policy::default(),
+        policy: provisioner_core::plan::Policy::default(),
         purge: Purge { enabled: false, retention_days: 0, at_most: 0, rate: 0 },
         run: Run { interval: Duration::ZERO, listen: Vec::new() },
         lease_url: None,

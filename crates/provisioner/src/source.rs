@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable, ExponentialBuilder};
+use provisioner_core::document::{self, Document};
+use provisioner_core::last_order::SET_STATE_OK;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderValue};
@@ -16,18 +18,16 @@ use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use storage_driver::credential::CredentialGuard;
 use token_response::Denied;
 use tracing::{debug, warn};
 use url::Url;
 use uuid::Uuid;
 use waldur_answers::TokenUser;
 
-use crate::document::{self, Document};
 use crate::driver::DriverError;
 use crate::pass::{Answer, Call};
-use crate::plan::SET_STATE_OK;
 use crate::settings::Settings;
-use storage_driver::credential::CredentialGuard;
 
 /// The largest page that is read, in bytes: 500 items are some 1 MB.
 const LARGEST_PAGE: u64 = 64 << 20;
@@ -188,8 +188,8 @@ impl Source {
     fn whole(&self, fresh: bool, until: Instant) -> Result<Option<Document>, DriverError> {
         let first = self.page(1, fresh)?;
         let mut bodies = vec![first.body];
-        let pages =
-            document::pages(&bodies[0]).map_err(|error| DriverError::passing("the document cannot be read", error))?;
+        let pages = document::page_count(&bodies[0])
+            .map_err(|error| DriverError::passing("the document cannot be read", error))?;
         if pages > MOST_PAGES {
             return Err(DriverError::unclear(format!(
                 "the document has {pages} pages, more than the {MOST_PAGES} that are read"
@@ -212,7 +212,7 @@ impl Source {
                 return Err(DriverError::unclear(format!("the document is larger than {LARGEST_DOCUMENT} bytes")));
             }
         }
-        let document = document::assemble(&bodies, self.settings.mock_identities)
+        let document = document::parse(&bodies, self.settings.mock_identities)
             .map_err(|error| DriverError::passing("the document cannot be used", error))?;
         Ok(Some(Document { age: first.age, ..document }))
     }

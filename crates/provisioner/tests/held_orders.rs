@@ -1,20 +1,19 @@
-//! From Waldur's record to the plan: whatever is missing or odd in a record, no order is rejected because of it.
+//! From Waldur's record to the plan: no order is rejected because something in a record is missing or invalid.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use catalog::{Customer, Customers, Identities, InodeRule, Policy as Mapping, Resource, System};
 use proptest::prelude::*;
-use provisioner::document::{self, Document};
-use provisioner::driver::Observed;
-use provisioner::ledger::ProjectIds;
-use provisioner::limits::Terabyte;
-use provisioner::plan::{Case, Consent, Lately, Plan, Policy, Step, plan};
-use provisioner::preflight::{self, Site};
+use provisioner_core::document::{self, Document};
+use provisioner_core::plan::{Case, Consent, Plan, Policy, Recent, Step, plan};
+use provisioner_core::preflight::{self, SystemRules};
 use serde_json::{Map, Value, json};
+use storage_driver::Observed;
+use storage_driver::limits::Terabyte;
 use uuid::Uuid;
 
 const URL: &str = "https://waldur.example.org/api/marketplace-orders/cdcbd52d778a5c9095c238b9b172d04a/";
 
-/// A resource with an order that can be carried out.
+/// A record of Waldur with an order that can be carried out.
 fn record(kind: &str, order_state: &str, offering_type: &str) -> Value {
     let (state, attributes, limits) = match kind {
         "Create" => ("Creating", json!({}), json!({"storage": 10})),
@@ -42,8 +41,8 @@ fn record(kind: &str, order_state: &str, offering_type: &str) -> Value {
     })
 }
 
-/// The listing that the proxy makes of one record; `None` where it skips the record.
-fn listing(record: &Value) -> Option<Document> {
+/// The document that the proxy makes of one record; `None` if it skips the record.
+fn document_of(record: &Value) -> Option<Document> {
     let raw = serde_json::value::to_raw_value(record).unwrap();
     let resource = Resource::parse(&raw).ok()?;
     let mapping = Mapping {
@@ -71,38 +70,37 @@ fn listing(record: &Value) -> Option<Document> {
         "orders": entries(catalogue.orders().map(|(_, id, order)| (id, json!(order))).collect()),
         "quotaProblems": entries(catalogue.quota_problems().map(|(_, id, problem)| (id, json!(problem))).collect()),
     });
-    Some(document::assemble(&[page.to_string().into_bytes()], false).unwrap())
+    Some(document::parse(&[page.to_string().into_bytes()], false).unwrap())
 }
 
-/// What a pass would do for one record with nothing on the storage.
+/// The plan for one record with nothing on the storage.
 fn planned(record: &Value, policy: Policy) -> Plan {
-    let Some(document) = listing(record) else { return Plan::default() };
-    let site = Site {
+    let Some(document) = document_of(record) else { return Plan::default() };
+    let rules = SystemRules {
         published_root: "/capstor".into(),
         terabyte: Terabyte::Binary,
         owner_uid: 0,
         lowest_id: 1000,
         modes: preflight::Modes::default(),
-        projects: Some(ProjectIds::Gid),
     };
     let resources: Vec<_> = document.resources.iter().collect();
-    let desired = preflight::judge(&resources, &document, "capstor", &site, &|_| false);
-    let cases = resources.into_iter().zip(desired);
-    let case = |(resource, desired): (&document::Resource, _)| Case {
+    let desired = preflight::check(&resources, &document, "capstor", &rules, &|_| false);
+    let case = |(resource, desired): (&document::Resource, Result<preflight::Unnumbered, _>)| Case {
         resource: resource.clone(),
-        desired,
+        desired: desired.map(|desired| desired.with_project(resource.gid)),
         observed: Ok(Observed::Absent),
         unfinished: false,
         last_order: None,
     };
-    plan(&cases.map(case).collect::<Vec<_>>(), policy, Consent::Needed(&Lately::new()))
+    let cases = resources.into_iter().zip(desired);
+    plan(&cases.map(case).collect::<Vec<_>>(), policy, Consent::Needed(&Recent::new()))
 }
 
 fn rejects(plan: &Plan) -> bool {
     plan.tasks.iter().flat_map(|task| &task.steps).any(|step| matches!(step, Step::Reject(_) | Step::Erred(_)))
 }
 
-/// Whether the order itself asks for something impossible: a limit of 0, or a text as permissions that is not octal.
+/// Whether the order itself asks for something impossible: a limit of 0, or permissions that are not octal.
 fn asks_for_the_impossible(record: &Value) -> bool {
     let order = &record["order_in_progress"];
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
@@ -113,24 +111,23 @@ fn asks_for_the_impossible(record: &Value) -> bool {
     zero || permissions.as_str().is_some_and(|text| !text.trim().is_empty() && !octal(text))
 }
 
-/// All places in a value, as JSON pointers.
-fn places(value: &Value, place: String, all: &mut Vec<String>) {
+/// JSON pointers to everything in a value.
+fn pointers(value: &Value, pointer: String, all: &mut Vec<String>) {
     if let Value::Object(map) = value {
         for (key, value) in map {
-            places(value, format!("{place}/{key}"), all);
+            pointers(value, format!("{pointer}/{key}"), all);
         }
     }
-    if !place.is_empty() {
-        all.push(place);
+    if !pointer.is_empty() {
+        all.push(pointer);
     }
 }
 
-/// Changes one place of a record: removes it, or puts something else there; or adds a key beside it.
-fn change(record: &mut Value, place: prop::sample::Index, action: u8, other: Value) {
+/// Removes or replaces a value of a record, or adds a key beside it.
+fn change(record: &mut Value, at: prop::sample::Index, action: u8, other: Value) {
     let mut all = Vec::new();
-    places(record, String::new(), &mut all);
-    let place = place.get(&all);
-    let (parent, key) = place.rsplit_once('/').unwrap();
+    pointers(record, String::new(), &mut all);
+    let (parent, key) = at.get(&all).rsplit_once('/').unwrap();
     let Some(Value::Object(parent)) = record.pointer_mut(parent) else { return };
     match action {
         0 => _ = parent.remove(key),
@@ -177,8 +174,8 @@ fn any_record() -> impl Strategy<Value = Value> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any_value()), 0..4);
     (kind, state, offering, changes).prop_map(|(kind, state, offering, changes)| {
         let mut record = record(kind, state, offering);
-        for (place, action, other) in changes {
-            change(&mut record, place, action, other);
+        for (at, action, other) in changes {
+            change(&mut record, at, action, other);
         }
         record
     })
@@ -188,26 +185,26 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4096), ..ProptestConfig::default() })]
 
     #[test]
-    fn no_order_is_rejected_by_itself(record in any_record()) {
+    fn no_order_is_rejected_by_default(record in any_record()) {
         prop_assert!(!rejects(&planned(&record, Policy::default())));
     }
 
     #[test]
-    fn with_the_policy_only_what_the_order_asks_for_is_rejected(record in any_record()) {
+    fn with_the_policy_only_impossible_orders_are_rejected(record in any_record()) {
         let plan = planned(&record, Policy { refuse: true, ..Policy::default() });
         prop_assert!(!rejects(&plan) || asks_for_the_impossible(&record), "{:?}", plan);
     }
 }
 
-/// One case of a paid order: what is changed in the record, and what the plan says about it.
+/// Changes to a record and the resulting plan.
 #[test]
-fn orders_that_were_once_rejected_are_carried_out_or_held_with_the_reason() {
+fn invalid_orders_are_held_with_the_reason() {
     let of = |kind: &str, changes: &[(&str, Value)]| {
         let mut record = record(kind, "pending-provider", "Marketplace.Slurm");
-        for (place, value) in changes {
-            *record.pointer_mut(place).unwrap() = value.clone();
+        for (pointer, value) in changes {
+            *record.pointer_mut(pointer).unwrap() = value.clone();
         }
-        // A provisioner with the policy on rejects none of these either.
+        // Not rejected with the policy, either.
         let plan = planned(&record, Policy { refuse: true, ..Policy::default() });
         let held = plan.held.iter().map(|held| held.reason.clone());
         let steps = plan.tasks.iter().flat_map(|task| task.steps.iter().map(|step| step.name().to_owned()));
@@ -230,12 +227,12 @@ fn orders_that_were_once_rejected_are_carried_out_or_held_with_the_reason() {
     assert_eq!(of("Options", &[("/order_in_progress/attributes", cleared)]), unreadable);
     let foreign = "backend_id in Waldur (hpc-proj-10) is not a path of this system; clear it there";
     assert_eq!(of("Create", &[("/backend_id", json!("hpc-proj-10"))]), foreign);
-    // A plan switch and a renewal change no quotas; there is only no directory in these tests.
+    // A plan switch and a renewal change no quotas. They are held because these tests have no directory.
     let renewed = json!({"action": "renew", "old_limits": {"storage": 10}});
     let no_directory = of("Switch", &[]);
     assert!(no_directory.contains("there is no directory"), "{no_directory}");
     assert_eq!(of("Switch", &[("/order_in_progress/attributes", renewed)]), no_directory);
-    // The one thing that the order itself asks for.
+    // The order itself asks for 0.
     let zero = json!({"storage": 0});
     let zero = [("/limits", zero.clone()), ("/order_in_progress/limits", zero), ("/options", json!({}))];
     assert_eq!(of("Create", &zero), "reject");

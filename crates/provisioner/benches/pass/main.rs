@@ -13,19 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use driver_posix::quotas::declared::Declared;
-use driver_posix::tree::{Rules, Tree};
-use program::Clock;
-use provisioner::document::Document;
 use provisioner::driver::DriverError;
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
 use provisioner::limits::Terabyte;
 use provisioner::pass::{self, Answer, Call, External, Progress, Protocol, System};
-use provisioner::plan::Policy;
-use provisioner::preflight::Site;
 use serde_json::json;
 
+use driver_posix::quotas::declared::Declared;
+use driver_posix::tree::{Rules, Tree};
+use program::Clock;
+use provisioner_core::document::Document;
+use provisioner_core::plan::Policy;
+use provisioner_core::preflight::{Modes, SystemRules};
 use world::World;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -128,16 +128,15 @@ impl Bench {
     }
 
     fn system(&self, root: &Path) -> System {
-        let rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
-        let site = Site {
+        let tree = Rules { must_be_mounted: false, change_owner: false, acl: None };
+        let rules = SystemRules {
             published_root: "/capstor".into(),
             terabyte: Terabyte::Decimal,
             owner_uid: 0,
             lowest_id: 1000,
-            modes: provisioner::preflight::Modes::default(),
-            projects: None,
+            modes: Modes::default(),
         };
-        let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), rules));
-        System { key: "capstor".into(), site, driver, at_once: self.at_once }
+        let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), tree));
+        System { key: "capstor".into(), rules, project_ids: None, driver, at_once: self.at_once }
     }
 }

@@ -1,8 +1,9 @@
 //! The document of the proxy: projects of a hundred customers, all in the same state.
 
-use provisioner::document::{
-    Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, Quotas, Resource, Status,
+use provisioner_core::document::{
+    Document, Kind, Links, Node, Offering, Order, OrderKind, OrderState, Quotas, Resource, Status,
 };
+use storage_driver::Mode;
 use uuid::Uuid;
 
 pub(crate) const CUSTOMERS: usize = 100;

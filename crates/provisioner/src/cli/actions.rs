@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::Args;
+use program::error_chain;
+use provisioner_core::document::Status;
+use provisioner_core::plan::{self, Case, Hold, Plan, Step, Task};
 use uuid::Uuid;
 
 use super::apply::begin;
 use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, failure, look, progress};
-use crate::document::Status;
 use crate::driver::Observed;
 use crate::pass::{self, Survey};
-use crate::plan::{self, Case, Hold, Plan, Step, Task};
 use crate::provisioner::Provisioner;
 
 #[derive(Debug, Args)]
@@ -197,7 +198,7 @@ impl Action {
         }
         let observed = match &case.observed {
             Ok(observed) => observed,
-            Err(fault) => return Impossible(fault.clone()),
+            Err(error) => return Impossible(error_chain(error)),
         };
         let step = match (self, observed) {
             (Self::Adopt, Observed::Unmarked(_)) => Step::Adopt,
@@ -278,7 +279,7 @@ pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failur
             ));
         }
         Ok(_) => return Err(failure("there is no directory of this resource at its path")),
-        Err(fault) => return Err(failure(fault.clone())),
+        Err(error) => return Err(failure(error_chain(error))),
     }
     let desired = case.desired.as_ref().map_err(|refusal| failure(refusal.reason.clone()))?;
     let task = Task::manual(case, Step::Retire(desired.clone()));

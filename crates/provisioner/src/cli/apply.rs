@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use program::error_chain;
+use provisioner_core::plan::Hold;
+
 use super::check::misnamed;
 use super::out::{self, Page};
 use super::saved::Saved;
 use super::{EXIT_FAILURE, EXIT_HELD, EXIT_MOVED, Failure, failure, orphans, plans, progress};
 use crate::pass::{self, Survey};
-use crate::plan::Hold;
 use crate::provisioner::{BeginError, Provisioner, Session};
-use program::error_chain;
 
 /// How long a command waits for a pass of the loop to end.
 const PATIENCE: Duration = Duration::from_secs(15);

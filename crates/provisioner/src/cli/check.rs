@@ -5,19 +5,19 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use program::error_chain;
+use provisioner_core::document::{Document, Resource};
 use serde_json::{Value, json};
 use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL};
 
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure};
-use crate::document::{Document, Resource};
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::place::Place;
 use crate::provisioner::Provisioner;
 use crate::source::WaldurFault;
-use program::error_chain;
 
 /// What one check found.
 enum Outcome {
@@ -65,10 +65,10 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     let told_of = document.as_ref().map_err(|fault| error_chain(fault)).map(|document| {
         let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(site, it));
         format!(
-            "{} resources on systems that are driven here, {} on others, {} not understood",
+            "{} resources on systems that are driven here, {} on others, {} invalid",
             ours.len(),
             others.len(),
-            document.odd.len()
+            document.rejected.len()
         )
     });
     add("document", told_of.into());
@@ -89,7 +89,7 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
         if is_ready {
             let resources = document.iter().flat_map(|document| &document.resources);
             let paths = resources.filter(|it| it.system == system.key).map(|it| &*it.path);
-            for found in system.driver.inspect(&above(paths, &system.site.published_root)) {
+            for found in system.driver.inspect(&above(paths, &system.rules.published_root)) {
                 add(&name, found.map_err(|fault| error_chain(&fault)).into());
             }
         }

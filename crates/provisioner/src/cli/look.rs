@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use program::error_chain;
+use provisioner_core::document::{OrderState, Resource, Status};
+use provisioner_core::plan::{Case, Step};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{Failure, failure, orphans, plans};
-use crate::document::{OrderState, Resource, Status};
 use crate::driver::{Acl, Observed};
 use crate::journal::{self, Begun, Event};
 use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
-use crate::plan::{Case, Step};
 use crate::provisioner::Provisioner;
-use program::error_chain;
 
 /// What waits, what is in the trash, what was begun.
 pub(super) fn status(
@@ -91,7 +91,7 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
         return out::print_json(&json!({
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
             "order": order, "wanted": desired.as_ref().ok(), "refused": desired.as_ref().err(),
-            "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err(), "begun": case.unfinished,
+            "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err().map(|error| error_chain(error)), "begun": case.unfinished,
             "next": plan, "story": story, "notes": notes,
         }));
     }
@@ -188,7 +188,7 @@ fn order(case: &Case) -> String {
 
 fn observed(case: &Case, terabyte: Terabyte) -> String {
     match &case.observed {
-        Err(fault) => format!("cannot be read: {fault}"),
+        Err(error) => format!("cannot be read: {}", error_chain(error)),
         Ok(Observed::Absent) => "nothing is there".into(),
         Ok(Observed::Obstructed(what)) => what.clone(),
         Ok(Observed::Trashed { since }) => format!("in the trash since {}", out::date(*since)),

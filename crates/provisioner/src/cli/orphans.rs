@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use program::error_chain;
+use provisioner_core::document::Document;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, progress};
-use crate::document::Document;
 use crate::driver::{DriverError, Marked, Trashed};
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
-use program::error_chain;
 
 /// How many levels below the root directories of resources are looked for.
 const LEVELS: usize = 6;
@@ -29,8 +29,8 @@ pub(super) struct Orphan {
 
 /// Shows what bears a mark and is not in the document. Fails where a system cannot be read.
 pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -> Result<(), Failure> {
-    let odd = document.odd.iter().chain(&document.skipped).filter_map(|odd| odd.id);
-    let known: BTreeSet<_> = document.resources.iter().map(|resource| resource.id).chain(odd).collect();
+    let held = document.rejected.iter().chain(&document.skipped).filter_map(|item| item.id);
+    let known: BTreeSet<_> = document.resources.iter().map(|resource| resource.id).chain(held).collect();
     let (mut orphans, mut unread) = (Vec::new(), Vec::new());
     for system in &provisioner.systems {
         match progress::during(&provisioner.walked, || of_system(system)) {
@@ -71,8 +71,8 @@ fn of_system(system: &System) -> Result<Vec<Orphan>, DriverError> {
 /// Says plainly that the proxy's list is empty. Fails where there was something before: then the proxy, or its rights in
 /// Waldur, are wrong, and not Waldur empty.
 pub(super) fn empty(provisioner: &Provisioner, survey: &Survey) -> Result<(), Failure> {
-    let Document { resources, odd, skipped, .. } = &survey.document;
-    if !(resources.is_empty() && odd.is_empty() && skipped.is_empty()) {
+    let Document { resources, rejected, skipped, .. } = &survey.document;
+    if !(resources.is_empty() && rejected.is_empty() && skipped.is_empty()) {
         return Ok(());
     }
     let text = "the proxy's list is empty: it has no resource of any system";

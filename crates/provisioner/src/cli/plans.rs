@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use provisioner_core::plan::{Held, Hold, Plan, Step, Task, TaskAction};
 use serde_json::json;
 
 use super::out::{self, Page};
@@ -12,7 +13,6 @@ use super::{Failure, failure, orphans};
 use crate::driver::Difference;
 use crate::limits::Terabyte;
 use crate::pass::{self, Report, System};
-use crate::plan::{Held, Hold, Plan, Step, Task, TaskAction};
 use crate::provisioner::Provisioner;
 
 /// How many resources of a group are shown.
@@ -191,7 +191,7 @@ pub(super) fn described(changes: &[Difference], terabyte: Terabyte) -> String {
 
 /// What a TB is on a system.
 pub(super) fn terabyte(systems: &[System], key: &str) -> Terabyte {
-    systems.iter().find(|system| system.key == key).map_or(Terabyte::Decimal, |system| system.site.terabyte)
+    systems.iter().find(|system| system.key == key).map_or(Terabyte::Decimal, |system| system.rules.terabyte)
 }
 
 /// Shows entries in groups, at most `limit` of each; 0 shows all. Whether some are not shown.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use program::error_chain;
+use provisioner_core::document::{Document, Resource, Status};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::apply::{begin, by_user};
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
-use crate::document::{Document, Resource, Status};
 use crate::driver::{DriverError, Trashed};
 use crate::journal::{self, Begun, Elapsed};
 use crate::lease::{Leases, NoLease};
@@ -18,7 +19,6 @@ use crate::ledger::ProjectIds;
 use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
 use crate::settings::Purge;
-use program::error_chain;
 
 /// How many trees are deleted at the same time.
 const AT_ONCE: usize = 4;
@@ -242,7 +242,7 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
     exclusive(provisioner, alone, &mut |session| {
         let ended = session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()));
         ended.map_err(|error| error_chain(&error))?;
-        if deleted.is_ok() && system.site.projects == Some(ProjectIds::Gid) {
+        if deleted.is_ok() && system.project_ids == Some(ProjectIds::Gid) {
             session.ledger.forget(key, id);
             session.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
         }
@@ -298,9 +298,9 @@ impl TreeLock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Offering, OrderKind, OrderState};
     use crate::journal::{Event, Journal, elapsed};
     use program::Clock;
+    use provisioner_core::document::{Offering, OrderKind, OrderState};
 
     const NOW: u64 = 1_790_000_000;
 

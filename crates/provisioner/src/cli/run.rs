@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use program::error_chain;
+use provisioner_core::plan::{Hold, Plan, Step};
 use settings::Loaded;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -15,11 +17,9 @@ use super::check::misnamed;
 use super::{Failure, failure, progress};
 use crate::listen;
 use crate::pass::{PassError, Report};
-use crate::plan::{Hold, Plan, Step};
 use crate::provisioner::{BeginError, LOOP, Provisioner};
 use crate::seen::Seen;
 use crate::settings::Settings;
-use program::error_chain;
 
 mod reload;
 

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use provisioner_core::plan::Plan;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Failure, failure};
 use crate::pass::Survey;
-use crate::plan::Plan;
 
 /// The tasks of a file.
 #[derive(Debug, Deserialize)]

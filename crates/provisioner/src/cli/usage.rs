@@ -3,19 +3,19 @@
 use std::cmp::Reverse;
 
 use clap::ValueEnum;
+use program::error_chain;
+use provisioner_core::document::{Resource, Status};
+use provisioner_core::plan::Case;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, failure, progress};
-use crate::document::{Resource, Status};
 use crate::driver::{DriverError, Observed};
 use crate::ledger::Ledger;
 use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
 use crate::pass::{Survey, System};
-use crate::plan::Case;
 use crate::provisioner::Provisioner;
-use program::error_chain;
 
 /// In which order resources are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -137,7 +137,7 @@ fn in_use<'a>(
             limits: Some(limits),
             percent,
             in_trash_since: None,
-            terabyte: system.site.terabyte,
+            terabyte: system.rules.terabyte,
         };
         (row, resource.status)
     };
@@ -174,7 +174,7 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
             limits: None,
             percent: None,
             in_trash_since: Some(trashed.since),
-            terabyte: system.site.terabyte,
+            terabyte: system.rules.terabyte,
         }
     };
     trash.into_iter().zip(usages).map(one).collect()
@@ -231,7 +231,10 @@ fn shown(rows: &[Row<'_>], systems: &[System]) -> Page {
             let ours: Vec<_> = rows.iter().filter(of_system).collect();
             if !ours.is_empty() {
                 let what = if in_trash { "in the trash" } else { "in use" };
-                page.line(0, &format!("{} {what} on {}: {}", ours.len(), system.key, sum(&ours, system.site.terabyte)));
+                page.line(
+                    0,
+                    &format!("{} {what} on {}: {}", ours.len(), system.key, sum(&ours, system.rules.terabyte)),
+                );
             }
         }
     }

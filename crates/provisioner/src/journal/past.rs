@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use provisioner_core::last_order::LastOrder;
+use provisioner_core::plan::{Mass, Recent};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{Begun, Event};
-use crate::plan::{LastOrder, Lately, Mass};
 
 /// How long unconfirmed work counts.
 const LATELY: Duration = Duration::from_hours(24);
@@ -36,7 +37,7 @@ pub struct Unconfirmed {
 
 impl Past {
     /// What was begun without confirmation in the last 24 hours, as of the last [`Past::forget`].
-    pub fn lately(&self) -> Lately {
+    pub fn lately(&self) -> Recent {
         let mut lately = BTreeMap::<_, BTreeSet<_>>::new();
         for it in &self.unconfirmed {
             lately.entry((it.system.clone(), it.mass)).or_default().insert(it.resource);

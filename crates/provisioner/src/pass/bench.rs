@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
+use storage_driver::Desired;
+
 use super::model::{Model, resource};
 use super::*;
-use crate::document::{Offering, OrderKind, OrderState, Status};
 use crate::journal::Journal;
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
@@ -31,15 +33,15 @@ pub(super) fn clock() -> Clock {
 
 /// The system of the model; `projects` is the lowest project ID.
 pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
-    let site = Site {
+    let rules = SystemRules {
         published_root: "/capstor".into(),
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
-        modes: crate::preflight::Modes::default(),
-        projects: Some(ProjectIds::From(projects)),
+        modes: preflight::Modes::default(),
     };
-    [System { key: "capstor".into(), site, driver, at_once: 1 }]
+    let project_ids = Some(ProjectIds::From(projects));
+    [System { key: "capstor".into(), rules, project_ids, driver, at_once: 1 }]
 }
 
 /// The interfaces that differ between tests.
@@ -113,15 +115,13 @@ pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let before: Vec<_> =
         resources.iter().map(|it| Resource { order: None, new_quotas: None, ..(*it).clone() }).collect();
     let before: Vec<_> = before.iter().collect();
-    let mut desired = preflight::judge(&before, &document, "capstor", &systems[0].site, &|_| false);
-    let cases = before.iter().zip(&mut desired);
-    preflight::number(
-        cases.map(|(resource, desired)| (*resource, desired, &Ok(Observed::Absent))),
-        &systems[0],
-        ledger,
-    );
+    let [system] = systems else { panic!("the model has one system") };
+    let desired = preflight::check(&before, &document, "capstor", &system.rules, &|_| false);
+    let absent = Ok(Observed::Absent);
+    let unassigned = before.iter().zip(desired).map(|(resource, desired)| (*resource, desired, &absent)).collect();
+    let desired = project_ids::assign(unassigned, "capstor", system.project_ids, &*system.driver, ledger);
     for desired in desired.into_iter().flatten() {
-        let desired = Desired { limits: systems[0].driver.held_as(desired.limits), ..desired };
+        let desired = Desired { limits: system.driver.held_as(desired.limits), ..desired };
         systems[0].driver.ensure(&desired, &|_| Ok(())).unwrap();
         if desired.id == Uuid::from_u128(CALLED_OFF) {
             systems[0].driver.retire(&desired, 1, &|_| Ok(())).unwrap();

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::document::{OrderKind, OrderState, Resource, Status};
-use crate::plan::{Step, Task};
-use crate::preflight;
+use provisioner_core::document::{OrderKind, OrderState, Resource, Status};
+use provisioner_core::plan::{Step, Task};
+use provisioner_core::preflight;
 
 /// A POST to Waldur.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(super) fn reached(step: &Step, before: &Resource, now: Option<&Resource>) ->
             (Some(OrderKind::Terminate), status) => status.is_none_or(|status| status == Status::Removed),
             // A cancelled order leaves the resource as it was.
             (Some(OrderKind::Update), Some(Status::Active)) => now.is_some_and(|now| {
-                let ordered = |it: &Resource| (preflight::mode(it), it.new_quotas.or(it.quotas));
+                let ordered = |it: &Resource| (preflight::desired_mode(it), it.new_quotas.or(it.quotas));
                 ordered(before) == ordered(now)
             }),
             (_, status) => matches!(status, Some(Status::Active | Status::Updating | Status::Removing)),

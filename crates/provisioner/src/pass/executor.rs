@@ -11,15 +11,16 @@
 use std::collections::BTreeMap;
 
 use program::error_chain;
+use provisioner_core::document::{Document, OrderKind, OrderState, Resource, Status};
+use provisioner_core::last_order::{ACCEPTED, SENT};
+use provisioner_core::plan::{Step, Task};
+use provisioner_core::preflight;
 use uuid::Uuid;
 
 use super::protocol::Protocol;
 use super::{Answer, Call, External, System, parallel_map};
-use crate::document::{Document, OrderKind, OrderState, Resource, Status};
 use crate::driver::{Desired, DriverError, Observed};
 use crate::journal::{self, Begun, Event, JournalError};
-use crate::plan::{ACCEPTED, SENT, Step, Task};
-use crate::preflight;
 
 /// How many tasks begin with one sync of the journal: after a crash, at most these are unfinished.
 const BATCH: usize = 256;
@@ -247,7 +248,7 @@ fn by_id(document: &Document) -> BTreeMap<Uuid, &Resource> {
 fn approved<'t>(task: &'t Task, before: &Resource, now: Option<&Resource>) -> Result<&'t [Step], String> {
     let Some(now) = now else { return Err("it is no longer in the document".into()) };
     let planned_from =
-        |it: &Resource| (it.path.clone(), preflight::mode(it), it.gid, it.uid, it.new_quotas.or(it.quotas));
+        |it: &Resource| (it.path.clone(), preflight::desired_mode(it), it.gid, it.uid, it.new_quotas.or(it.quotas));
     // Also if the order has ended: a cancelled order leaves the resource as it was.
     if planned_from(before) != planned_from(now) {
         return Err("it has changed since: the next pass makes a new plan".into());
@@ -292,7 +293,7 @@ fn verify<'t>(system: &System, desired: &Desired) -> Result<(), Stop<'t>> {
             if differences.is_empty() {
                 return Ok(());
             }
-            let differences: Vec<_> = differences.iter().map(|it| it.describe(system.site.terabyte)).collect();
+            let differences: Vec<_> = differences.iter().map(|it| it.describe(system.rules.terabyte)).collect();
             Err(Stop::Failed(format!("changed, but the storage reads back: {}", differences.join(", "))))
         }
         other => Err(unexpected("changed", &other)),

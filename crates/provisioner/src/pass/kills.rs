@@ -1,10 +1,11 @@
 //! Killed at each line of the journal in turn, and started again: the same end of Waldur and of the storage, nothing
 //! doubled, left over or lost.
 
+use provisioner_core::document::Status;
+
 use super::bench::{Bench, all_kinds, furnish, system};
 use super::model::Model;
 use super::*;
-use crate::document::Status;
 use crate::driver::Trashed;
 use crate::journal::Journal;
 

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use provisioner_core::document::{
+    Document, Kind, Links, Node, Offering, Order, OrderKind, OrderState, QuotaProblem, Quotas, Resource, Status,
+};
+use storage_driver::Mode;
 use uuid::Uuid;
 
 use super::{Answer, Call};
-use crate::document::{
-    Document, Kind, Links, Mode, Node, Offering, Order, OrderKind, OrderState, QuotaProblem, Quotas, Resource, Status,
-};
 
 /// The state of everything, and what was told.
 #[derive(Debug, Default)]

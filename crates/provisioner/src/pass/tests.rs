@@ -1,11 +1,12 @@
 use std::sync::Mutex as StdMutex;
 
 use proptest::prelude::*;
+use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
+use storage_driver::Desired;
 
 use super::bench::{Bench, all_kinds, clock, external, furnish, pass};
 use super::model::{Model, resource};
 use super::*;
-use crate::document::{Offering, OrderKind, OrderState, Status};
 use crate::driver::memory::Memory;
 use crate::journal::Journal;
 

@@ -1,12 +1,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use provisioner_core::document::{Document, Offering, OrderKind, OrderState, Status};
+use provisioner_core::plan::{Held, Recent, Task, TaskAction};
+use storage_driver::DriverError;
+
 use super::*;
-use crate::document::{Document, Offering, OrderKind, OrderState, Status};
 use crate::pass::model::resource;
-use crate::plan::{Held, Lately, Task, TaskAction};
 
 fn survey(cases: &[Case]) -> Survey {
-    Survey { document: Document::default(), cases: cases.to_vec(), held: Vec::new(), lately: Lately::new() }
+    Survey { document: Document::default(), cases: cases.to_vec(), held: Vec::new(), lately: Recent::new() }
 }
 
 fn held(system: &str, hold: Hold) -> Held {
@@ -14,7 +16,7 @@ fn held(system: &str, hold: Hold) -> Held {
     Held { id: Some(Uuid::from_u128(1)), system, path, hold, reason, changes: Vec::new() }
 }
 
-fn task(resource: &crate::document::Resource) -> Task {
+fn task(resource: &provisioner_core::document::Resource) -> Task {
     let (path, why) = (String::new(), String::new());
     let (action, changes, steps) = (TaskAction::Report, Vec::new(), vec![Step::Done]);
     Task { id: resource.id, system: resource.system.clone(), path, why, order: None, action, changes, steps }
@@ -34,8 +36,13 @@ fn shown(act: impl FnOnce(&Seen)) -> BTreeMap<String, String> {
 fn every_number_has_the_labels_of_the_table() {
     let resource = resource(1, Status::Active, None, 1.0);
     let task = task(&resource);
-    let case =
-        Case { resource, desired: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None };
+    let case = Case {
+        resource,
+        desired: Err(obstacle()),
+        observed: Err(DriverError::unclear("").into()),
+        unfinished: false,
+        last_order: None,
+    };
     let shown = shown(|seen| {
         seen.planned(&Plan { tasks: vec![task], held: vec![held("capstor", Hold::Asks)] }, &survey(&[case]));
         seen.ended(&Report::default(), Duration::from_secs(1));
@@ -53,15 +60,24 @@ fn every_number_has_the_labels_of_the_table() {
     assert_eq!(found, table);
 }
 
-fn obstacle() -> crate::preflight::Obstacle {
-    crate::preflight::Obstacle { kind: crate::preflight::ObstacleKind::Waiting, reason: String::new() }
+fn obstacle() -> provisioner_core::preflight::Obstacle {
+    provisioner_core::preflight::Obstacle {
+        kind: provisioner_core::preflight::ObstacleKind::Waiting,
+        reason: String::new(),
+    }
 }
 
 #[test]
 fn what_has_gone_is_told_as_none() {
     let case = |n| {
         let resource = resource(n, Status::Active, None, 1.0);
-        Case { resource, desired: Err(obstacle()), observed: Err(String::new()), unfinished: false, last_order: None }
+        Case {
+            resource,
+            desired: Err(obstacle()),
+            observed: Err(DriverError::unclear("").into()),
+            unfinished: false,
+            last_order: None,
+        }
     };
     let shown = shown(|seen| {
         let held = vec![held("", Hold::Refused), held("capstor", Hold::Conflict)];
@@ -106,7 +122,7 @@ fn an_order_that_waits_for_waldurs_worker_or_a_gid_shows_its_age() {
         let case = Case {
             resource,
             desired: Err(obstacle()),
-            observed: Err(String::new()),
+            observed: Err(DriverError::unclear("").into()),
             unfinished: false,
             last_order: None,
         };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use provisioner_core::preflight::Modes;
 use serde::Deserialize;
 use serde_json::{Map, Number};
 use settings::{Invalid, Value, invalid, read_secret};
@@ -12,7 +13,6 @@ use super::Settings;
 use crate::drivers::{self, NoDriver};
 use crate::ledger::ProjectIds;
 use crate::limits::Terabyte;
-use crate::preflight::Modes;
 
 /// A storage system as the settings describe it.
 #[derive(Debug, Clone)]

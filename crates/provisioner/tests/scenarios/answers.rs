@@ -89,7 +89,7 @@ fn with_the_policy_an_impossible_order_is_erred_after_its_approval() {
     let message = site.simulator.world(|world| world.resources[&made.resource].text("error_message").to_owned());
     assert!(message.contains("quota"), "{message:?}");
     assert!(site.at("/capstor/store/cscs/uni/p0").exists());
-    site.apply().says("set it right there").says("0 to do, 1 held");
+    site.apply().says("correct it there").says("0 to do, 1 held");
 }
 
 #[test]

@@ -44,7 +44,10 @@ fn many_removals_at_once_are_asked_for() {
     site.apply().says("7 done");
     let ended: Vec<_> = made[..6].iter().map(|made| site.order_end(made.resource)).collect();
     let grown = site.order_size(made[6].resource, 20);
-    let said = site.apply().says("6 removals on capstor in one pass, where 5 go without asking").says("1 done");
+    let said = site
+        .apply()
+        .says("6 removals on capstor in one pass, more than the 5 that are allowed without confirmation")
+        .says("1 done");
     assert!(said.out.contains("apply FILE --yes-to-many"), "{}", said.out);
     assert_eq!(site.states(grown).0, OrderState::Done, "what is not many goes on");
     assert!(ended.iter().all(|ended| site.states(*ended).0 == OrderState::PendingProvider));
@@ -69,7 +72,7 @@ fn few_removals_pass_after_pass_are_asked_for_in_the_end() {
         site.apply().says("1 done");
     }
     let fifth = site.order_end(made[4].resource);
-    let reason = "5 removals on capstor within 24 hours, where 4 go without asking";
+    let reason = "5 removals on capstor within 24 hours, more than the 4 that are allowed without confirmation";
     site.apply().says(reason).says("0 done");
     site.run(&["explain", &fifth.resource.to_string()]).ends_with(0).says("asks").says("within 24 hours");
     assert_eq!((site.states(fifth).0, site.trash(SLURM).len()), (OrderState::PendingProvider, 4));
@@ -88,7 +91,7 @@ fn nothing_is_made_on_a_file_system_that_is_not_the_one() {
     let (store, elsewhere) = (site.root(SLURM).join("store"), site.directory.path().join("elsewhere"));
     std::fs::rename(&store, &elsewhere).unwrap();
     let next = site.order(SLURM, 1, 10);
-    site.apply().says("none of the 1 directories in use on capstor is there").says("0 done");
+    site.apply().says("none of the 1 directories in use on capstor exists").says("0 done");
     assert!(!store.exists() && site.states(next).0 == OrderState::PendingProvider);
     std::fs::rename(&elsewhere, &store).unwrap();
     site.apply().says("1 done");

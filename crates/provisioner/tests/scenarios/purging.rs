@@ -108,7 +108,7 @@ fn passes_go_on_while_a_large_tree_is_deleted_and_keep_away_from_it() {
 
     let state = |state: &str| site.simulator.world(|world| world.change(gone.resource, "state", state.into()));
     state("OK");
-    site.apply().says("conflict").says("deleted for good by").says("0 to do, 1 held");
+    site.apply().says("conflict").says("`purge` is deleting").says("0 to do, 1 held");
     site.run(&["restore", &id]).ends_with(1).told("deleting its directory permanently");
     site.run(&["restore", &id, "--make"]).ends_with(1).told("deleting its directory permanently");
     site.run(&["purge", "--yes"]).ends_with(1).told("no longer terminated in Waldur").says("0 deleted");

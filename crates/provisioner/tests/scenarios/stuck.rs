@@ -176,7 +176,7 @@ fn a_resource_that_is_changing_for_another_cause_is_left_to_a_person() {
     let calls = site.calls().len();
     site.apply().says("0 done");
     let (hold, reason) = held(&site, made.resource);
-    assert!(hold == "conflict" && reason.contains("no order of it is in progress"), "{hold}: {reason}");
+    assert!(hold == "conflict" && reason.contains("it has no order in progress"), "{hold}: {reason}");
     assert_eq!(site.calls().len(), calls);
 }
 
@@ -188,7 +188,7 @@ fn an_approved_order_waits_for_a_lagging_worker_of_waldur() {
     site.apply();
     assert_eq!(site.states(made), (OrderState::Executing, ResourceState::Creating));
     let (hold, reason) = held(&site, made.resource);
-    assert!(hold == "waiting" && reason.contains("Waldur carries it out by itself"), "{hold}: {reason}");
+    assert!(hold == "waiting" && reason.contains("Waldur completes it by itself"), "{hold}: {reason}");
     site.simulator.world(World::run_worker);
     assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok));
 
@@ -209,12 +209,12 @@ fn a_ghost_is_reported_and_does_not_keep_its_path_from_another() {
         let ghost = site.order(system, 0, 10);
         site.simulator.world(|world| world.delete_order(ghost.order).unwrap());
         let made = site.order(system, 0, 20);
-        site.apply().says("a ghost").says("1 done");
+        site.apply().says("Other resources can use its path").says("1 done");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let (hold, reason) = held(&site, ghost.resource);
         assert!(hold == "conflict" && reason.contains("set its state to Terminated"), "{hold}: {reason}");
         // Also when the other is there by now.
-        site.apply().says("a ghost").says("0 to do, 1 held");
+        site.apply().says("Other resources can use its path").says("0 to do, 1 held");
     }
 }
 

@@ -63,7 +63,7 @@ fn what_is_ended_and_ordered_anew_at_once_comes_one_after_the_other() {
         let made = site.order(system, 0, 10);
         site.apply();
         let (end, new) = (site.order_end(made.resource), site.order(system, 0, 20));
-        site.apply().says("its termination is in progress").says("1 done");
+        site.apply().says("that is being terminated").says("1 done");
         site.apply().says("1 done");
         assert_eq!([end, new].map(|it| site.states(it).0), [OrderState::Done; 2], "{system}");
         assert_eq!((site.states(new).1, site.trash(system).len()), (ResourceState::Ok, 1), "{system}");
@@ -143,7 +143,7 @@ fn directories_that_are_not_there_are_said_to_be_gone_only_where_others_are() {
     let (store, elsewhere) = (site.root(SLURM).join("store"), site.directory.path().join("elsewhere"));
     std::fs::rename(&store, &elsewhere).unwrap();
     let ended: Vec<Ordered> = made[..2].iter().map(|made| site.order_end(made.resource)).collect();
-    site.apply().says("none of the 3 directories in use on capstor is there").says("0 done");
+    site.apply().says("none of the 3 directories in use on capstor exists").says("0 done");
     assert!(ended.iter().all(|ended| site.states(*ended).0 == OrderState::PendingProvider));
     std::fs::rename(&elsewhere, &store).unwrap();
     std::fs::remove_dir(site.at("/capstor/store/cscs/uni/p0")).unwrap();

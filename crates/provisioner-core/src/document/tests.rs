@@ -27,16 +27,16 @@ fn page(resources: &[Value], total: usize) -> Value {
     })
 }
 
-fn assembled(pages: &[Value]) -> Result<Document, Unreadable> {
-    assemble(&pages.iter().map(|page| page.to_string().into_bytes()).collect::<Vec<_>>(), false)
+fn parsed(pages: &[Value]) -> Result<Document, DocumentError> {
+    parse(&pages.iter().map(|page| page.to_string().into_bytes()).collect::<Vec<_>>(), false)
 }
 
 fn one(item: Value) -> Document {
-    assembled(&[page(&[item], 1)]).unwrap()
+    parsed(&[page(&[item], 1)]).unwrap()
 }
 
 #[test]
-fn an_item_is_read_with_its_order() {
+fn an_item_is_parsed_with_its_order() {
     let document = one(item(ID));
     let [resource] = &document.resources[..] else { panic!("{document:?}") };
     assert_eq!((resource.gid, resource.mode), (Some(30500), Mode(0o2770)));
@@ -50,7 +50,7 @@ fn an_item_is_read_with_its_order() {
 }
 
 #[test]
-fn what_is_not_understood_is_held() {
+fn an_item_with_an_invalid_value_is_rejected() {
     for (pointer, value) in [
         ("/status", json!("frozen")),
         ("/permission/value", json!("77")),
@@ -63,56 +63,56 @@ fn what_is_not_understood_is_held() {
         ("/quotas", json!([])),
         ("/mountPoint", json!(null)),
     ] {
-        let mut odd = item(ID);
-        *odd.pointer_mut(pointer).unwrap() = value;
-        let document = one(odd);
-        assert!(document.resources.is_empty() && document.odd.len() == 1, "{pointer}: {document:?}");
-        assert_eq!(document.odd[0].id, Some(ID.parse().unwrap()), "{pointer}");
+        let mut invalid = item(ID);
+        *invalid.pointer_mut(pointer).unwrap() = value;
+        let document = one(invalid);
+        assert!(document.resources.is_empty() && document.rejected.len() == 1, "{pointer}: {document:?}");
+        assert_eq!(document.rejected[0].id, Some(ID.parse().unwrap()), "{pointer}");
     }
 }
 
 #[test]
-fn of_two_items_with_one_id_neither_is_trusted() {
-    let document = assembled(&[page(&[item(ID), item(ID)], 2)]).unwrap();
-    assert!(document.resources.is_empty() && document.odd.len() == 1, "{document:?}");
+fn two_items_with_the_same_id_are_both_rejected() {
+    let document = parsed(&[page(&[item(ID), item(ID)], 2)]).unwrap();
+    assert!(document.resources.is_empty() && document.rejected.len() == 1, "{document:?}");
 }
 
 #[test]
-fn a_list_that_is_not_complete_is_no_list() {
-    assert!(matches!(assembled(&[page(&[item(ID)], 2)]), Err(Unreadable::Changed { read: 1, total: 2 })));
-    assert!(matches!(assembled(&[]), Err(Unreadable::Changed { .. })));
+fn an_incomplete_document_is_an_error() {
+    assert!(matches!(parsed(&[page(&[item(ID)], 2)]), Err(DocumentError::Changed { read: 1, total: 2 })));
+    assert!(matches!(parsed(&[]), Err(DocumentError::Changed { .. })));
     let other = "21111111-2222-4333-8444-555555555555";
     let moved = [page(&[item(ID)], 2), page(&[item(other)], 3)];
-    assert!(matches!(assembled(&moved), Err(Unreadable::Changed { .. })));
-    assert!(matches!(assemble(&[b"<html>".to_vec()], false), Err(Unreadable::Page { page: 1, .. })));
+    assert!(matches!(parsed(&moved), Err(DocumentError::Changed { .. })));
+    assert!(matches!(parse(&[b"<html>".to_vec()], false), Err(DocumentError::Page { page: 1, .. })));
 }
 
 #[test]
-fn a_proxy_that_tells_no_orders_or_invents_gids_is_refused() {
+fn a_document_without_orders_or_with_mock_gids_is_an_error() {
     let mut older = page(&[item(ID)], 1);
     older.as_object_mut().unwrap().remove("orders");
-    assert!(matches!(assembled(&[older]), Err(Unreadable::NoOrders)));
+    assert!(matches!(parsed(&[older]), Err(DocumentError::NoOrders)));
     let mut mock = page(&[item(ID)], 1);
     mock["mock_identities"] = json!(true);
-    assert!(matches!(assembled(&[mock]), Err(Unreadable::MockIdentities)));
+    assert!(matches!(parsed(&[mock]), Err(DocumentError::MockIdentities)));
 }
 
 #[test]
-fn of_two_items_with_one_uuid_none_is_believed_whichever_comes_first() {
-    let mut odd = item(ID);
-    odd["permission"]["value"] = "rwx".into();
-    let mut unread = item(ID);
-    unread["status"] = "asleep".into();
-    for other in [item(ID), odd, unread] {
+fn two_items_with_the_same_id_are_both_rejected_even_if_one_is_invalid() {
+    let mut invalid = item(ID);
+    invalid["permission"]["value"] = "rwx".into();
+    let mut unreadable = item(ID);
+    unreadable["status"] = "asleep".into();
+    for other in [item(ID), invalid, unreadable] {
         for pair in [[item(ID), other.clone()], [other.clone(), item(ID)]] {
-            let document = assembled(&[page(&pair, 2)]).unwrap();
-            assert!(document.resources.is_empty() && !document.odd.is_empty(), "{document:?}");
+            let document = parsed(&[page(&pair, 2)]).unwrap();
+            assert!(document.resources.is_empty() && !document.rejected.is_empty(), "{document:?}");
         }
     }
 }
 
 #[test]
-fn one_entry_that_cannot_be_read_costs_one_item() {
+fn an_unreadable_entry_rejects_one_item_only() {
     type Change<'a> = &'a dyn Fn(&mut Value);
     let other = "21111111-2222-4333-8444-555555555555";
     let raw = |change: Change<'_>, spelled: (&str, &str)| {
@@ -132,11 +132,11 @@ fn one_entry_that_cannot_be_read_costs_one_item() {
     let problems = |page: &mut Value| page["quotaProblems"] = json!({"no-uuid": 1});
     let cases: [(&str, Change<'_>, usize); 10] = [
         ("a key of orders", &key, 2),
-        ("two orders of one item", &twice, 1),
-        ("two orders of one item under one key", &same_key, 1),
-        ("an order in a state that is not known", &state, 1),
+        ("two orders of an item", &twice, 1),
+        ("two orders of an item with the same key", &same_key, 1),
+        ("an order in an unknown state", &state, 1),
         ("an order without a state", &no_state, 1),
-        ("a path longer than any", &long, 1),
+        ("a path that is too long", &long, 1),
         ("a number out of range", &number, 1),
         ("a number out of range in an order", &options, 1),
         ("entries of skipped", &skipped, 2),
@@ -144,29 +144,29 @@ fn one_entry_that_cannot_be_read_costs_one_item() {
     ];
     for (name, change, left) in cases {
         let body = raw(change, ("123456", "1e400")).replace("same-key", ID);
-        let document = assemble(&[body.into_bytes()], false).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let document = parse(&[body.into_bytes()], false).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(document.resources.len(), left, "{name}: {document:?}");
-        assert!(!document.odd.is_empty() || document.skipped.len() == 3, "{name}: {document:?}");
+        assert!(!document.rejected.is_empty() || document.skipped.len() == 3, "{name}: {document:?}");
     }
 }
 
 #[test]
-fn texts_without_end_are_cut() {
+fn long_texts_are_truncated() {
     let mut page = page(&[item(ID)], 1);
     let text = "ä".repeat(1 << 20);
     page["quotaProblems"] = json!({ID: {"code": "zero_limit", "detail": text}});
     page["skipped"] = json!([{"error": "E", "detail": text}]);
     page["resources"].as_array_mut().unwrap().push(json!({"status": text}));
     page["pagination"]["total"] = json!(2);
-    let document = assembled(&[page]).unwrap();
+    let document = parsed(&[page]).unwrap();
     let problem = document.resources[0].quota_problem.clone().unwrap().detail;
-    for text in [&problem, &document.skipped[0].reason, &document.odd[0].reason] {
+    for text in [&problem, &document.skipped[0].reason, &document.rejected[0].reason] {
         assert!(text.chars().count() <= 1001, "{}", text.len());
     }
 }
 
 #[test]
-fn quota_problems_come_with_their_items_whatever_they_are() {
+fn quota_problems_belong_to_their_items_even_if_unknown() {
     for (entry, zero_ordered, words) in [
         (json!({"code": "zero_ordered", "detail": "the limit storage is 0"}), true, "storage is 0"),
         (json!({"code": "pinned_by_option", "detail": "an option"}), false, "an option"),
@@ -175,7 +175,7 @@ fn quota_problems_come_with_their_items_whatever_they_are() {
     ] {
         let mut page = page(&[item(ID)], 1);
         page["quotaProblems"] = json!({ID: entry});
-        let document = assembled(&[page]).unwrap();
+        let document = parsed(&[page]).unwrap();
         let problem = document.resources[0].quota_problem.clone().unwrap();
         assert!(problem.zero_ordered == zero_ordered && problem.detail.contains(words), "{problem:?}");
     }

@@ -1,8 +1,9 @@
-use super::*;
-use crate::document::{Links, Node, QuotaProblem, Quotas, Status};
-use crate::driver::Driver as _;
-use crate::driver::memory::Memory;
+use storage_driver::{DriverError, Observed};
 use uuid::Uuid;
+
+use super::*;
+use crate::Observation;
+use crate::document::{Links, Node, Offering, QuotaProblem, Quotas, Status};
 
 fn resource(n: u128, path: &str) -> Resource {
     Resource {
@@ -24,107 +25,44 @@ fn resource(n: u128, path: &str) -> Resource {
     }
 }
 
-fn judged(resources: &[Resource]) -> Vec<Result<Desired, Obstacle>> {
+fn desired(resources: &[Resource]) -> Vec<Result<Unnumbered, Obstacle>> {
     let node = |path: &str| Node { system: "capstor".into(), path: path.into(), mode: Mode(0o775) };
     let nodes = vec![node("/capstor/store/cscs"), node("/capstor/store/cscs/customer")];
     let document = Document { nodes, ..Document::default() };
     let resources: Vec<_> = resources.iter().collect();
-    judge(&resources, &document, "capstor", &site(ProjectIds::Gid), &|_| false)
+    check(&resources, &document, "capstor", &rules(), &|_| false)
 }
 
-fn site(ids: ProjectIds) -> Site {
-    Site {
+fn rules() -> SystemRules {
+    SystemRules {
         published_root: "/capstor".into(),
         terabyte: Terabyte::Decimal,
         owner_uid: 0,
         lowest_id: 1000,
         modes: Modes::default(),
-        projects: Some(ids),
     }
 }
 
-/// Numbers of these resources, all of which the storage has under 1001 and on, but for those that are `absent`; the
-/// number, or why there is none.
-fn numbered(ids: ProjectIds, resources: &[Resource], absent: &[u128], ledger: &mut Ledger) -> Vec<Result<u32, String>> {
-    let driver = Memory::default();
-    let mut judged = judged(resources);
-    for (desired, id) in judged.iter().flatten().zip(1001..) {
-        if !absent.contains(&desired.id.as_u128()) {
-            driver.ensure(&Desired { project: Some(id), ..desired.clone() }, &|_| Ok(())).unwrap();
-        }
-    }
-    let observed: Vec<_> =
-        judged.iter().flatten().map(|desired| Ok(driver.observe(&[desired]).remove(0).unwrap())).collect();
-    let system = System { key: "capstor".into(), site: site(ids), driver: Box::new(driver), at_once: 1 };
-    let cases = resources.iter().zip(&mut judged).zip(&observed);
-    number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, ledger);
-    judged
-        .into_iter()
-        .map(|judged| judged.map(|desired| desired.project.unwrap_or_default()).map_err(|obstacle| obstacle.reason))
-        .collect()
-}
-
-#[test]
-fn what_the_ledger_forgot_is_learned_from_the_storage_before_a_new_number_is_given() {
-    let resources: Vec<_> = (1..=4).map(|n| resource(n, &format!("/capstor/store/cscs/customer/{n}"))).collect();
-    let [absent, leaves] = [1, 4];
-    let mut resources = resources;
-    resources[3] = ordered(OrderKind::Terminate, resources[3].clone());
-    let mut ledger = Ledger::default();
-    let numbers = numbered(ProjectIds::From(1000), &resources, &[absent, leaves], &mut ledger);
-    assert_eq!(numbers, [Ok(1004), Ok(1002), Ok(1003), Ok(0)], "one beyond all that is there");
-    assert_eq!(numbered(ProjectIds::From(1000), &resources, &[1, 2, 3, 4], &mut ledger), numbers);
-    // Below the site's own range a number is nobody's of ours.
-    let others = numbered(ProjectIds::From(5000), &resources, &[], &mut Ledger::default());
-    assert_eq!(others, [Ok(5000), Ok(5001), Ok(5002), Ok(1004)]);
-}
-
-#[test]
-fn a_number_that_its_owner_may_have_taken_from_another_is_nobodys() {
-    let resources: Vec<_> = (1..=3).map(|n| resource(n, &format!("/capstor/store/cscs/customer/{n}"))).collect();
-    let mut judged = judged(&resources);
-    let driver = Memory::default();
-    for desired in judged.iter().flatten() {
-        driver.ensure(&Desired { project: Some(1001), ..desired.clone() }, &|_| Ok(())).unwrap();
-    }
-    let observed: Vec<_> =
-        judged.iter().flatten().map(|desired| Ok(driver.observe(&[desired]).remove(0).unwrap())).collect();
-    let system =
-        System { key: "capstor".into(), site: site(ProjectIds::From(1000)), driver: Box::new(driver), at_once: 1 };
-    let leaves = ordered(OrderKind::Terminate, resources[2].clone());
-    let resources = [&resources[0], &resources[1], &leaves];
-    let mut ledger = Ledger::default();
-    let cases = resources.into_iter().zip(&mut judged).zip(&observed);
-    number(cases.map(|((resource, judged), observed)| (resource, judged, observed)), &system, &mut ledger);
-    let numbers: Vec<_> = judged.iter().map(|desired| desired.as_ref().unwrap().project.unwrap_or_default()).collect();
-    assert_eq!(numbers, [1000, 1002, 0], "each another one, and nothing of the three is frozen or kept");
-}
-
-#[test]
-fn a_gid_that_counts_elsewhere_is_no_project_id() {
-    let of_group = |n, gid| Resource { gid: Some(gid), ..resource(n, &format!("/capstor/store/cscs/customer/{n}")) };
-    // The first tree counts under 1001, which is the second one's GID.
-    let resources = [of_group(1, 30_000), of_group(2, 1001), of_group(3, 30_003)];
-    let numbers = numbered(ProjectIds::Gid, &resources, &[2, 3], &mut Ledger::default());
-    assert!(numbers[1].as_ref().is_err_and(|why| why.contains("in use on the storage")), "{numbers:?}");
-    assert_eq!((&numbers[0], &numbers[2]), (&Ok(30_000), &Ok(30_003)));
+/// The desired state of one resource without an obstacle.
+fn only(resource: Resource) -> Desired {
+    desired(&[resource]).pop().unwrap().unwrap().with_project(None)
 }
 
 fn obstacle(resource: Resource) -> (ObstacleKind, String) {
-    let Obstacle { kind, reason } = judged(&[resource]).pop().unwrap().unwrap_err();
+    let Obstacle { kind, reason } = desired(&[resource]).pop().unwrap().unwrap_err();
     (kind, reason)
 }
 
 #[test]
-fn what_is_wanted_has_the_modes_of_those_above() {
-    let desired = judged(&[resource(1, "/capstor/store/cscs/customer/project")]).pop().unwrap().unwrap();
+fn the_desired_state_has_the_modes_of_the_directories_above() {
+    let desired = only(resource(1, "/capstor/store/cscs/customer/project"));
     assert_eq!(desired.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
     assert_eq!((desired.uid, desired.gid), (0, 30_000));
     assert_eq!(desired.limits.space_soft().0, 1_500_000_000_000);
 }
 
 #[test]
-fn nobody_gets_the_directory_of_a_customer_or_of_another_resource() {
+fn a_path_of_a_customer_or_of_another_resource_is_a_conflict() {
     let customers = "/capstor/store/cscs/customer";
     for path in [customers, "/capstor/store/cscs", "/capstor/store"] {
         let (kind, reason) = obstacle(resource(1, path));
@@ -132,51 +70,48 @@ fn nobody_gets_the_directory_of_a_customer_or_of_another_resource() {
     }
     let project = format!("{customers}/project");
     for other in [project.clone(), format!("{project}/below")] {
-        let both = judged(&[resource(1, &project), resource(2, &other)]);
+        let both = desired(&[resource(1, &project), resource(2, &other)]);
         assert!(both.iter().all(Result::is_err), "{both:?}");
     }
 }
 
 fn ordered(kind: OrderKind, resource: Resource) -> Resource {
-    let (state, offering) = (crate::document::OrderState::PendingProvider, crate::document::Offering::SiteAgent);
-    Resource {
-        order: Some(crate::document::Order { id: Uuid::from_u128(9), kind, state, offering, new_options: None }),
-        ..resource
-    }
+    let (state, offering) = (OrderState::PendingProvider, Offering::SiteAgent);
+    Resource { order: Some(Order { id: Uuid::from_u128(9), kind, state, offering, new_options: None }), ..resource }
 }
 
 #[test]
-fn a_newcomer_takes_nobodys_place() {
+fn a_new_resource_takes_no_path_in_use() {
     let project = "/capstor/store/cscs/customer/project";
     let there = Resource { status: Status::Active, ..resource(1, project) };
     for other in [project.to_owned(), format!("{project}/below")] {
         let newcomer = ordered(OrderKind::Create, resource(2, &other));
         for both in [[there.clone(), newcomer.clone()], [newcomer, there.clone()]] {
-            let judged = judged(&both);
-            let of = |id| judged[both.iter().position(|it| it.id == Uuid::from_u128(id)).unwrap()].as_ref();
+            let desired = desired(&both);
+            let of = |id| desired[both.iter().position(|it| it.id == Uuid::from_u128(id)).unwrap()].as_ref();
             assert!(
                 of(1).is_ok() && of(2).is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict),
-                "{other}: {judged:?}"
+                "{other}: {desired:?}"
             );
         }
     }
     let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, project)));
-    let judged = judged(&twins);
-    assert!(judged[0].is_ok() && judged[1].is_err(), "{judged:?}");
+    let desired = desired(&twins);
+    assert!(desired[0].is_ok() && desired[1].is_err(), "{desired:?}");
 }
 
 #[test]
-fn who_orders_anew_waits_until_the_old_one_is_gone() {
+fn a_new_order_for_a_path_waits_for_the_termination_of_the_old_resource() {
     let project = "/capstor/store/cscs/customer/project";
     let old = ordered(OrderKind::Terminate, Resource { status: Status::Removing, ..resource(1, project) });
     let newcomer = ordered(OrderKind::Create, resource(2, project));
-    let both = judged(&[old.clone(), newcomer]);
+    let both = desired(&[old.clone(), newcomer]);
     assert!(
         both[0].is_ok() && both[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Waiting),
         "{both:?}"
     );
     let below = ordered(OrderKind::Create, resource(2, &format!("{project}/below")));
-    assert!(judged(&[old, below])[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict));
+    assert!(desired(&[old, below])[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict));
 }
 
 const PROJECT: &str = "/capstor/store/cscs/customer/project";
@@ -185,10 +120,10 @@ fn problem(zero_ordered: bool) -> QuotaProblem {
     QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() }
 }
 
-/// Every reason for which an order may be rejected, each with what in the order makes it one. There are no others.
+/// All reasons for which an order may be rejected.
 #[test]
-fn only_what_the_order_itself_asks_for_is_impossible() {
-    // The order's new options hold permissions that are none.
+fn only_a_request_of_the_order_itself_is_impossible() {
+    // The order's new options have invalid permissions.
     for odd in ["rwx", "78", "0o770"] {
         let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
         if let Some(order) = &mut resource.order {
@@ -197,7 +132,7 @@ fn only_what_the_order_itself_asks_for_is_impossible() {
         let (kind, reason) = obstacle(resource);
         assert!(kind == ObstacleKind::Impossible && reason.contains("octal digits"), "{odd}: {reason}");
     }
-    // The order's own limits say 0.
+    // The order's own limits are 0.
     for kind in [OrderKind::Create, OrderKind::Update] {
         let zero = Resource { quota_problem: Some(problem(true)), ..resource(1, PROJECT) };
         let quotas = zero.quotas.filter(|_| kind == OrderKind::Update);
@@ -206,9 +141,9 @@ fn only_what_the_order_itself_asks_for_is_impossible() {
     }
 }
 
-/// What is absent, unreadable, overridden or somebody else's doing never makes an order impossible.
+/// Absent, unreadable or overridden values, and mistakes of others, never make an order impossible.
 #[test]
-fn everything_else_is_for_a_person_or_goes_away() {
+fn all_other_obstacles_are_for_a_person_or_temporary() {
     let at = |path: &str| resource(1, path);
     let zero = Quotas { space: [0.0; 2], inodes: [1.0; 2] };
     let pinned = Quotas { space: [20.0, 10.0], inodes: [1.0; 2] };
@@ -219,7 +154,7 @@ fn everything_else_is_for_a_person_or_goes_away() {
         Resource { quotas: Some(pinned), ..at(PROJECT) },
         Resource { quotas: Some(absurd), ..at(PROJECT) },
         Resource { quota_problem: Some(problem(false)), ..at(PROJECT) },
-        // A problem of an order that is over by now.
+        // A problem of a completed order.
         Resource { quota_problem: Some(problem(true)), status: Status::Active, ..at(PROJECT) },
         Resource { gid: Some(0), ..at(PROJECT) },
         Resource { gid: Some(999), ..at(PROJECT) },
@@ -243,9 +178,9 @@ fn everything_else_is_for_a_person_or_goes_away() {
     }
 }
 
-/// A cleared option is an empty text, and what is no text is not read: neither literally asks for anything.
+/// A cleared option is an empty text. Neither that nor a value that is not text asks for anything.
 #[test]
-fn permissions_that_are_cleared_or_unreadable_are_for_a_person() {
+fn cleared_or_unreadable_permissions_are_for_a_person() {
     for odd in [serde_json::json!(""), serde_json::json!(" "), serde_json::json!(700), serde_json::json!(["770"])] {
         let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
         if let Some(order) = &mut resource.order {
@@ -257,53 +192,54 @@ fn permissions_that_are_cleared_or_unreadable_are_for_a_person() {
 }
 
 #[test]
-fn a_quota_of_zero_that_the_document_itself_contradicts_is_for_a_person() {
+fn a_quota_of_zero_that_the_document_contradicts_is_for_a_person() {
     let some = Some(Quotas { space: [2.0; 2], inodes: [1.0; 2] });
     for (kind, quotas, new_quotas) in [(OrderKind::Create, some, None), (OrderKind::Update, None, some)] {
-        let lie = Resource { quota_problem: Some(problem(true)), quotas, new_quotas, ..resource(1, PROJECT) };
-        let (found, reason) = obstacle(ordered(kind, lie));
+        let contradicting = Resource { quota_problem: Some(problem(true)), quotas, new_quotas, ..resource(1, PROJECT) };
+        let (found, reason) = obstacle(ordered(kind, contradicting));
         assert!(found == ObstacleKind::Person && reason.contains("publishes other quotas"), "{kind:?}: {reason}");
     }
 }
 
 #[test]
-fn a_backend_id_that_is_no_path_names_its_remedy() {
+fn the_reason_for_a_backend_id_that_is_no_path_has_the_remedy() {
     let (_, reason) = obstacle(ordered(OrderKind::Create, resource(1, "hpc-proj-10")));
     assert_eq!(reason, "backend_id in Waldur (hpc-proj-10) is not a path of this system; clear it there");
 }
 
 #[test]
-fn an_update_that_changes_no_quotas_keeps_those_that_hold() {
+fn an_update_without_quotas_keeps_the_current_ones() {
     let switch = ordered(OrderKind::Update, resource(1, PROJECT));
-    let desired = judged(&[switch]).pop().unwrap().unwrap();
+    let desired = only(switch);
     assert_eq!(desired.limits.space_hard().0, 2_000_000_000_000);
 }
 
 #[test]
-fn an_order_for_a_permission_is_what_is_wanted() {
+fn the_permissions_that_an_order_asks_for_are_desired() {
     let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
     let options = serde_json::json!({"permissions": "2750"});
     if let Some(order) = &mut resource.order {
         order.new_options = options.as_object().cloned();
     }
-    assert_eq!(judged(&[resource]).pop().unwrap().unwrap().mode, Mode(0o2750));
+    assert_eq!(only(resource).mode, Mode(0o2750));
 }
 
 #[test]
-fn a_terminated_resource_leaves_its_place_to_the_next_one() {
+fn a_terminated_resource_frees_its_path() {
     let path = "/capstor/store/cscs/customer/project";
     let gone = Resource { status: Status::Removed, ..resource(1, path) };
-    assert!(judged(&[gone, resource(2, path)])[1].is_ok());
+    assert!(desired(&[gone, resource(2, path)])[1].is_ok());
 }
 
 #[test]
-fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_go() {
+fn an_unaccepted_mode_holds_the_resource_unless_it_is_removed() {
     let of = |mode: u32, modes: Modes, node: u32| {
         let resource = Resource { mode: Mode(mode), ..resource(1, "/capstor/store/cscs/customer/p") };
         let node = Node { system: "capstor".into(), path: "/capstor/store/cscs/customer".into(), mode: Mode(node) };
         let document = Document { nodes: vec![node], ..Document::default() };
-        let site = Site { modes, ..site(ProjectIds::Gid) };
-        judge(&[&resource], &document, "capstor", &site, &|_| false).remove(0).map(|desired| desired.mode.0)
+        let rules = SystemRules { modes, ..rules() };
+        let desired = check(&[&resource], &document, "capstor", &rules, &|_| false).remove(0);
+        desired.map(|desired| desired.with_project(None).mode.0)
     };
     let preset = Modes::default();
     for mode in [0o700, 0o770, 0o2770, 0o1777, 0o3775] {
@@ -311,65 +247,66 @@ fn a_mode_outside_of_what_the_system_accepts_holds_the_resource_until_it_is_to_g
     }
     let held = |obstacle: Result<u32, Obstacle>, words: &str| {
         let obstacle = obstacle.unwrap_err();
-        assert_eq!(obstacle.kind, ObstacleKind::Person, "nothing that is rejected");
+        assert_eq!(obstacle.kind, ObstacleKind::Person, "the order is not rejected");
         assert!(obstacle.reason.contains(words), "{}", obstacle.reason);
     };
     held(of(0o4770, preset, 0o775), "the mode 4770 has bits that are not accepted, 4000 (setuid)");
     held(of(0o770, preset, 0o4775), "a directory above has the mode 4775, with setuid");
     assert_eq!(of(0o4770, Modes { highest: Mode(0o7777), ..preset }, 0o4775), Ok(0o4770));
     let strict = Modes { lowest: Mode(0o2700), highest: Mode(0o2770) };
-    assert_eq!(of(0o2750, strict, 0o775), Ok(0o2750), "directories above have modes of their own");
+    assert_eq!(of(0o2750, strict, 0o775), Ok(0o2750), "not checked for the directories above");
     held(of(0o2775, strict, 0o775), "not accepted, 0005");
-    held(of(0o770, strict, 0o775), "the mode 0770 lacks bits that each must have, 2000");
+    held(of(0o770, strict, 0o775), "the mode 0770 lacks required bits, 2000");
 
     let gone =
         Resource { mode: Mode(0o4770), status: Status::Removed, ..resource(1, "/capstor/store/cscs/customer/p") };
-    assert!(judged(&[gone])[0].is_ok());
+    assert!(desired(&[gone])[0].is_ok());
 }
 
 #[test]
-fn what_was_terminated_here_keeps_no_place_whatever_waldur_shows() {
+fn a_resource_terminated_here_frees_its_path_even_if_waldur_shows_it() {
     let path = "/capstor/store/cscs/customer/project";
     let shown = Resource { status: Status::Removing, ..resource(1, path) };
     let new = ordered(OrderKind::Create, resource(2, path));
     for ended in [true, false] {
-        let judged = judge(&[&shown, &new], &Document::default(), "capstor", &site(ProjectIds::Gid), &|_| ended);
-        assert_eq!(judged[1].is_ok(), ended, "{judged:?}");
+        let desired = check(&[&shown, &new], &Document::default(), "capstor", &rules(), &|_| ended);
+        assert_eq!(desired[1].is_ok(), ended, "{desired:?}");
     }
 }
 
 #[test]
-fn a_termination_keeps_no_place_from_a_resource_in_use() {
+fn a_resource_being_terminated_keeps_no_path_from_one_in_use() {
     let path = "/capstor/store/cscs/customer/project";
     let goes = |n| ordered(OrderKind::Terminate, resource(n, path));
-    let ok = |resources: &[Resource]| judged(resources).iter().map(Result::is_ok).collect::<Vec<_>>();
+    let ok = |resources: &[Resource]| desired(resources).iter().map(Result::is_ok).collect::<Vec<_>>();
     assert_eq!(ok(&[goes(1), resource(2, path)]), [true, true]);
     assert_eq!(ok(&[goes(1), ordered(OrderKind::Update, resource(2, path))]), [true, true]);
     assert_eq!(ok(&[goes(1), goes(2)]), [true, true]);
     assert_eq!(ok(&[goes(1), resource(2, path), resource(3, path)]), [true, false, false]);
-    // One that is new comes after it, and nothing is made in what goes away.
-    let next = judged(&[goes(1), ordered(OrderKind::Create, resource(2, path))]).remove(1).unwrap_err();
+    // A new resource comes after it, and none is created inside of it.
+    let next = desired(&[goes(1), ordered(OrderKind::Create, resource(2, path))]).remove(1).unwrap_err();
     assert_eq!(next.kind, ObstacleKind::Waiting);
     let inside = ordered(OrderKind::Create, resource(2, "/capstor/store/cscs/customer/project/inside"));
-    assert_eq!(judged(&[goes(1), inside]).remove(1).unwrap_err().kind, ObstacleKind::Conflict);
+    assert_eq!(desired(&[goes(1), inside]).remove(1).unwrap_err().kind, ObstacleKind::Conflict);
 }
 
-/// The wanted of two resources with one path: a ghost for which this is found, and one that is ordered.
-fn beside_a_ghost(observed: &Result<Observed, String>) -> Vec<Result<Desired, Obstacle>> {
+/// The desired state of two resources with the same path: an unclaimed one with this observation, and an ordered one.
+fn beside_an_unclaimed(observed: Observation) -> Vec<Result<Unnumbered, Obstacle>> {
     let path = "/capstor/store/cscs/customer/a";
-    let ghost = Resource { unclaimed: true, ..resource(1, path) };
-    let resources = [ghost, ordered(OrderKind::Create, resource(2, path))];
-    let mut desired = judged(&resources);
-    ghosts(&resources.iter().collect::<Vec<_>>(), &mut desired, &[observed.clone(), Ok(Observed::Absent)]);
+    let unclaimed = Resource { unclaimed: true, ..resource(1, path) };
+    let resources = [unclaimed, ordered(OrderKind::Create, resource(2, path))];
+    let mut desired = desired(&resources);
+    hold_paths_of_unclaimed(&resources.iter().collect::<Vec<_>>(), &mut desired, &[observed, Ok(Observed::Absent)]);
     desired
 }
 
 #[test]
-fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
-    let desired = beside_a_ghost(&Ok(Observed::Absent));
+fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
+    let desired = beside_an_unclaimed(Ok(Observed::Absent));
     assert!(desired.iter().all(Result::is_ok), "{desired:?}");
-    for observed in [Ok(Observed::Trashed { since: 1 }), Err("the storage cannot be read".to_owned())] {
-        let desired = beside_a_ghost(&observed);
+    for observed in [Ok(Observed::Trashed { since: 1 }), Err(DriverError::unclear("the storage cannot be read").into())]
+    {
+        let desired = beside_an_unclaimed(observed);
         let obstacle = desired[1].as_ref().unwrap_err();
         assert!(
             obstacle.kind == ObstacleKind::Conflict && obstacle.reason.contains("without an order"),
@@ -379,8 +316,7 @@ fn a_ghost_keeps_its_path_only_by_what_it_has_on_the_storage() {
 }
 
 #[test]
-fn an_order_that_awaits_the_customer_changes_nothing_yet() {
-    use crate::document::OrderState;
+fn an_order_that_waits_for_the_customer_changes_nothing_yet() {
     let mut resource = ordered(OrderKind::Update, Resource { status: Status::Active, ..resource(1, PROJECT) });
     resource.new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });
     if let Some(order) = &mut resource.order {
@@ -389,7 +325,7 @@ fn an_order_that_awaits_the_customer_changes_nothing_yet() {
     let of = |state| {
         let mut resource = resource.clone();
         resource.order.as_mut().unwrap().state = state;
-        let desired = judged(&[resource]).pop().unwrap().unwrap();
+        let desired = only(resource);
         (desired.limits.space_hard().0, desired.mode)
     };
     assert_eq!(of(OrderState::Other), (2_000_000_000_000, Mode(0o770)));

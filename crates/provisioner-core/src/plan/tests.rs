@@ -1,11 +1,15 @@
 use proptest::prelude::*;
 
-use super::*;
-use crate::document::{Kind, Links, Mode, Quotas};
-use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
-use crate::place::Place;
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
+use storage_driver::place::Place;
+use storage_driver::{Mode, Present};
 
-pub(super) fn resource(n: u128, status: Status) -> Resource {
+use super::*;
+use crate::document::{Kind, Links, Offering, Order, OrderKind, OrderState, Quotas, Status};
+use crate::last_order::{SENT, SET_STATE_OK};
+use crate::preflight::ObstacleKind;
+
+fn resource(n: u128, status: Status) -> Resource {
     Resource {
         id: Uuid::from_u128(n),
         system: "capstor".into(),
@@ -25,7 +29,7 @@ pub(super) fn resource(n: u128, status: Status) -> Resource {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as a resource has it")]
+#[expect(clippy::unnecessary_wraps, reason = "the type of the resource's field")]
 fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order> {
     Some(Order { id: Uuid::from_u128(99), kind, state, offering, new_options: None })
 }
@@ -55,8 +59,8 @@ fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Desired) ->
     Case { observed: Ok(observed(&desired)), resource, desired: Ok(desired), unfinished: false, last_order: None }
 }
 
-/// Nothing was begun before.
-static NOTHING: Lately = Lately::new();
+/// No recent work.
+static NOTHING: Recent = Recent::new();
 const NEEDED: Consent<'_> = Consent::Needed(&NOTHING);
 
 fn steps(case: &Case) -> Vec<&'static str> {
@@ -69,7 +73,7 @@ fn held(case: &Case) -> Option<Hold> {
 }
 
 #[test]
-fn orders_of_both_types_are_carried_out_in_their_order() {
+fn orders_of_both_offering_types_have_the_right_steps_in_the_right_order() {
     use OrderKind::{Create, Restore, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
     let absent = |_: &Desired| Observed::Absent;
@@ -104,7 +108,7 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
     assert_eq!(
         basic(Terminate, PendingProvider, Status::Removing, &ours),
         "approve, retire",
-        "nobody is cut off before"
+        "users keep their access until the approval"
     );
     assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Observed::Trashed { since: 1 }), "approve");
     let trashed = |_: &Desired| Observed::Trashed { since: 1 };
@@ -113,13 +117,17 @@ fn orders_of_both_types_are_carried_out_in_their_order() {
         "approve, restore, set_backend_id, done"
     );
     assert_eq!(basic(Restore, PendingProvider, Status::Pending, &trashed), "restore, set_backend_id, approve");
-    assert_eq!(site_agent(Restore, PendingProvider, Status::Pending, &absent), "", "no empty one for a full one");
+    assert_eq!(
+        site_agent(Restore, PendingProvider, Status::Pending, &absent),
+        "",
+        "an empty directory is no replacement"
+    );
     assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
 }
 
 #[test]
-fn a_task_says_what_it_comes_to_and_which_values_change() {
-    type Look<'a> = &'a dyn Fn(&Desired) -> Observed;
+fn a_task_has_its_action_and_the_changing_fields() {
+    type Observe<'a> = &'a dyn Fn(&Desired) -> Observed;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
     let smaller = QuotaLimits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
@@ -127,7 +135,7 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
     let changed = |desired: &Desired| {
         Observed::Ours(Present { limits: Some(smaller), mode: Mode(0o700), gid: 1, ..present(desired) })
     };
-    let observed: [(_, _, Look<'_>, _, &[&str]); 6] = [
+    let observed: [(_, _, Observe<'_>, _, &[&str]); 6] = [
         (Create, Status::Pending, &|_| Observed::Absent, "create", &[]),
         (Update, Status::Updating, &resized, "resize", &["space 0.5 TiB → 1 TiB"]),
         (
@@ -143,9 +151,9 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
     ];
     for (kind, status, observed, action, changes) in observed {
         let plan = plan(&[case(status, order(kind), observed)], Policy::default(), NEEDED);
-        let told: Vec<_> = plan.tasks[0].changes.iter().map(|it| it.describe(Terabyte::Binary)).collect();
-        let told: Vec<_> = told.iter().map(String::as_str).collect();
-        assert_eq!((plan.tasks[0].action.name(), &told[..]), (action, changes));
+        let changed: Vec<_> = plan.tasks[0].changes.iter().map(|it| it.describe(Terabyte::Binary)).collect();
+        let changed: Vec<_> = changed.iter().map(String::as_str).collect();
+        assert_eq!((plan.tasks[0].action.name(), &changed[..]), (action, changes));
     }
     let drifted = plan(&[case(Status::Active, None, resized)], Policy::default(), NEEDED);
     let json = serde_json::to_value(&drifted.held[0].changes).unwrap();
@@ -153,7 +161,7 @@ fn a_task_says_what_it_comes_to_and_which_values_change() {
 }
 
 #[test]
-fn removing_alone_touches_nothing() {
+fn the_status_removing_alone_changes_nothing() {
     let pending = order(OrderKind::Terminate, OrderState::Other, Offering::SiteAgent);
     for (order, hold) in [(None, Hold::Conflict), (pending, Hold::Waiting)] {
         let case = case(Status::Removing, order, |desired| Observed::Ours(present(desired)));
@@ -164,12 +172,12 @@ fn removing_alone_touches_nothing() {
 }
 
 #[test]
-fn a_termination_that_was_called_off_brings_the_directory_back() {
+fn a_cancelled_termination_restores_the_directory() {
     assert_eq!(steps(&case(Status::Active, None, |_| Observed::Trashed { since: 1 })), ["restore"]);
 }
 
 #[test]
-fn drift_is_told_and_healed_only_where_that_is_wanted() {
+fn drift_is_reported_and_healed_only_by_policy() {
     let drifted =
         case(Status::Active, None, |desired| Observed::Ours(Present { mode: Mode(0o777), ..present(desired) }));
     assert_eq!((steps(&drifted), held(&drifted)), (vec![], Some(Hold::Drift)));
@@ -180,7 +188,7 @@ fn drift_is_told_and_healed_only_where_that_is_wanted() {
 }
 
 #[test]
-fn quotas_do_not_shrink_below_what_is_used() {
+fn quotas_do_not_shrink_below_the_usage() {
     let full = |desired: &Desired| {
         let limits = QuotaLimits::new([Bytes(1 << 50); 2], [Inodes(1000); 2]).ok();
         Observed::Ours(Present {
@@ -201,7 +209,7 @@ fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
 }
 
 #[test]
-fn an_obstacle_holds_the_order_and_nothing_is_rejected_by_itself() {
+fn an_obstacle_holds_the_order_and_nothing_is_rejected_by_default() {
     for (kind, expected) in [
         (ObstacleKind::Waiting, Hold::Waiting),
         (ObstacleKind::Person, Hold::Refused),
@@ -216,7 +224,7 @@ fn an_obstacle_holds_the_order_and_nothing_is_rejected_by_itself() {
 }
 
 #[test]
-fn with_the_policy_only_the_impossible_is_rejected() {
+fn with_the_policy_only_impossible_orders_are_rejected() {
     let policy = Policy { refuse: true, ..Policy::default() };
     let steps = |case: &Case| -> Vec<_> {
         let plan = plan(std::slice::from_ref(case), policy, NEEDED);
@@ -232,7 +240,7 @@ fn with_the_policy_only_the_impossible_is_rejected() {
 }
 
 #[test]
-fn rejections_are_under_the_mass_rule() {
+fn many_rejections_need_confirmation() {
     let policy = Policy { refuse: true, ..Policy::default() };
     let rejected = |count: u128| {
         let one = |n| Case {
@@ -250,7 +258,7 @@ fn rejections_are_under_the_mass_rule() {
 }
 
 #[test]
-fn a_person_rejects_whatever_waits_for_the_provider() {
+fn a_person_can_reject_every_order_that_waits_for_the_provider() {
     use OrderState::{Executing, Other, PendingProvider};
     let names = |case: &Case| {
         super::reject(case, "no money").map(|task| task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", "))
@@ -269,13 +277,13 @@ fn a_person_rejects_whatever_waits_for_the_provider() {
     assert!(of(create, Other, Offering::SiteAgent, absent).is_err_and(|why| why.contains("does not wait")));
     assert!(of(create, Executing, Offering::Basic, absent).is_err_and(|why| why.contains("by itself")));
     assert!(names(&case(Status::Active, None, ours)).is_err_and(|why| why.contains("no order")));
-    // Nothing was looked for: something may be there.
+    // Nothing was observed: a directory may exist.
     let unknown = with_obstacle(ObstacleKind::Person, Executing);
     assert_eq!(names(&unknown), Ok("set_backend_id, erred".to_owned()));
 }
 
 #[test]
-fn many_removals_at_once_ask() {
+fn many_removals_in_one_pass_need_confirmation() {
     let planned = |n, consent| plan(&removals(1..=n), Policy::default(), consent);
     assert_eq!((planned(5, NEEDED).tasks.len(), planned(5, NEEDED).held.len()), (5, 0));
     let asked = planned(6, NEEDED);
@@ -284,7 +292,7 @@ fn many_removals_at_once_ask() {
 }
 
 #[test]
-fn what_is_gone_already_makes_no_system_larger() {
+fn terminated_resources_do_not_raise_the_limit() {
     let gone = (1000..4000).map(|_| case(Status::Removed, None, |_| Observed::Absent)).zip(1000..);
     let gone = gone.map(|(case, n)| Case { resource: resource(n, Status::Removed), ..case });
     let cases: Vec<_> = removals(1..=40).into_iter().chain(gone).collect();
@@ -293,7 +301,7 @@ fn what_is_gone_already_makes_no_system_larger() {
 }
 
 #[test]
-fn what_is_taken_for_gone_is_a_removal() {
+fn confirming_a_missing_directory_as_gone_counts_as_a_removal() {
     let policy = Policy { absent_is_gone: true, ..Policy::default() };
     let absent = |case: Case| Case { observed: Ok(Observed::Absent), ..case };
     let there = case(Status::Active, None, |desired| Observed::Ours(present(desired)));
@@ -304,28 +312,28 @@ fn what_is_taken_for_gone_is_a_removal() {
     };
     assert_eq!(of(5, std::slice::from_ref(&there)), 5);
     assert_eq!(of(6, &[there]), 0, "too many");
-    assert_eq!(of(1, &[]), 0, "nothing at all is there: is it the right file system?");
+    assert_eq!(of(1, &[]), 0, "no directory exists: it may be the wrong file system");
 }
 
 #[test]
-fn few_removals_in_each_pass_ask_when_they_are_many_in_a_day() {
-    let lately = |n: u128| Lately::from([(("capstor".into(), Mass::Removal), (1..=n).map(Uuid::from_u128).collect())]);
-    let planned = |lately: &Lately, n| plan(&removals(n), Policy::default(), Consent::Needed(lately));
+fn few_removals_in_each_pass_need_confirmation_if_they_are_many_in_a_day() {
+    let recent = |n: u128| Recent::from([(("capstor".into(), Mass::Removal), (1..=n).map(Uuid::from_u128).collect())]);
+    let planned = |recent: &Recent, n| plan(&removals(n), Policy::default(), Consent::Needed(recent));
     let of = |plan: &Plan| (plan.tasks.len(), plan.held.len());
-    assert_eq!(of(&planned(&lately(17), 18..=20)), (3, 0));
-    let asked = planned(&lately(18), 18..=21);
-    assert_eq!(of(&asked), (1, 3), "what was begun goes on: {asked:?}");
-    assert!(asked.held[0].reason.starts_with("21 removals on capstor within 24 hours, where 20 go"), "{asked:?}");
-    // Another kind, another system: not this one's.
-    let refusals = Lately::from([(("capstor".into(), Mass::Refusal), (1..=50).map(Uuid::from_u128).collect())]);
-    let elsewhere = Lately::from([(("vast".into(), Mass::Removal), (1..=50).map(Uuid::from_u128).collect())]);
+    assert_eq!(of(&planned(&recent(17), 18..=20)), (3, 0));
+    let asked = planned(&recent(18), 18..=21);
+    assert_eq!(of(&asked), (1, 3), "begun work continues: {asked:?}");
+    assert!(asked.held[0].reason.starts_with("21 removals on capstor within 24 hours, more than the 20"), "{asked:?}");
+    // Other kinds and other systems do not count.
+    let refusals = Recent::from([(("capstor".into(), Mass::Refusal), (1..=50).map(Uuid::from_u128).collect())]);
+    let elsewhere = Recent::from([(("vast".into(), Mass::Removal), (1..=50).map(Uuid::from_u128).collect())]);
     for other in [refusals, elsewhere] {
         assert_eq!(of(&planned(&other, 51..=53)), (3, 0));
     }
 }
 
 #[test]
-fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
+fn if_no_directory_in_use_exists_creating_one_needs_confirmation() {
     let create = order(OrderKind::Create, OrderState::Executing, Offering::SiteAgent);
     let new = case(Status::Pending, create, |_| Observed::Absent);
     let used = |n, observed: fn(&Desired) -> Observed| {
@@ -339,7 +347,7 @@ fn where_nothing_is_that_is_in_use_nothing_is_made_without_asking() {
     };
     let absent = |n| used(n, |_| Observed::Absent);
     let there = |n| used(n, |desired| Observed::Unmarked(present(desired)));
-    assert_eq!(planned(vec![new.clone()], NEEDED), (1, 0), "a system that was never used");
+    assert_eq!(planned(vec![new.clone()], NEEDED), (1, 0), "an unused system");
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], NEEDED), (0, 1));
     assert_eq!(planned(vec![absent(2), absent(3), new.clone()], Consent::Given), (1, 0));
     assert_eq!(planned(vec![absent(2), there(3), new], NEEDED), (1, 0));
@@ -363,7 +371,7 @@ fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
 
 proptest! {
     #[test]
-    fn nothing_is_removed_without_a_terminate_order_that_is_ours(
+    fn nothing_is_removed_without_a_terminate_order_for_this_provider(
         status in 0_usize..6, kind in 0_usize..4, state in 0_usize..3, offering in 0_usize..3, has in any::<bool>(), heal in any::<bool>(),
         unfinished in any::<bool>(), observed in 0_usize..5,
     ) {
@@ -384,12 +392,12 @@ proptest! {
         let removes = plan.tasks.iter().any(Task::removes);
         let ordered = has && kind == OrderKind::Terminate && state != OrderState::Other && offering != Offering::Other;
         prop_assert!(!removes || (ordered && observed == 1));
-        // What is not ours is never worked on, whoever orders it.
+        // Directories of others are never touched, whatever is ordered.
         prop_assert!(!matches!(observed, 2 | 3) || plan.tasks.is_empty());
     }
 }
 
-/// The newest order of a case, with an end of it sent to Waldur, or not.
+/// The last order of a case; `sent`: whether a call that completes it was sent.
 fn last(kind: OrderKind, sent: bool) -> LastOrder {
     let mut last = LastOrder::new(Uuid::from_u128(99), kind, 0);
     if sent {
@@ -398,7 +406,7 @@ fn last(kind: OrderKind, sent: bool) -> LastOrder {
     last
 }
 
-/// The newest order of a case, with a call that Waldur has just refused.
+/// The last order of a case, with a call that Waldur has just refused.
 fn refused(kind: OrderKind, call: &str, reason: &str) -> LastOrder {
     let mut last = last(kind, true);
     last.note(1, call, reason, true);
@@ -407,7 +415,7 @@ fn refused(kind: OrderKind, call: &str, reason: &str) -> LastOrder {
 }
 
 #[test]
-fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
+fn a_refused_call_holds_the_resource_with_the_reason_until_the_retry() {
     let order = order(OrderKind::Terminate, OrderState::PendingProvider, Offering::Basic);
     let mut case = case(Status::Removing, order, |desired| Observed::Ours(present(desired)));
     case.last_order = Some(refused(OrderKind::Terminate, "approve_by_provider", "Project 'x' is expired."));
@@ -420,8 +428,8 @@ fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
     let mut due = case.clone();
     due.last_order.as_mut().unwrap().refused.as_mut().unwrap().backs_off = false;
     assert_eq!(steps(&due), ["approve", "retire"]);
-    assert!(due.refused().is_some(), "still counted");
-    // A refusal of another order, or of a call that is not needed, keeps nothing from being done.
+    assert!(due.refused().is_some(), "still in the metrics");
+    // A refusal of another order, or of a call that is not needed, holds nothing.
     let mut other = case.clone();
     other.last_order.as_mut().unwrap().order = Uuid::from_u128(98);
     assert_eq!(steps(&other), ["approve", "retire"]);
@@ -430,7 +438,7 @@ fn what_waldur_refuses_is_held_with_its_reason_until_it_is_tried_again() {
 }
 
 #[test]
-fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conflict() {
+fn a_changing_resource_whose_order_was_completed_is_set_ok_or_is_a_conflict() {
     let linked = |status, kind, sent, observed: &dyn Fn(&Desired) -> Observed| {
         let mut case = case(status, None, observed);
         case.resource.links.ok = Some("https://waldur.example.org/".into());
@@ -452,7 +460,7 @@ fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conf
         let mut without_link = case.clone();
         without_link.resource.links.ok = None;
         assert_eq!(held_of(&without_link), (Hold::Conflict, "set its state to OK in Waldur's administration"));
-        // Nothing is said of what is not as the document says, nor of what was not ended here.
+        // Not if it differs from the document, nor if its order was not completed here.
         let changed = |desired: &Desired| Observed::Ours(Present { mode: Mode(0o700), ..present(desired) });
         assert_eq!(held(&linked(status, kind, true, &changed)), Some(Hold::Drift));
         let mut begun = linked(status, kind, true, &changed);
@@ -461,14 +469,14 @@ fn a_resource_that_waldur_shows_as_changing_after_its_end_is_set_ok_or_is_a_conf
         assert_eq!(held(&linked(status, kind, false, &ours)), Some(Hold::Conflict));
         assert_eq!(held(&linked(status, OrderKind::Terminate, true, &ours)), Some(Hold::Conflict));
     }
-    // Its order was withdrawn while it was approved here: nobody is advised to end what is in use.
+    // Its order was withdrawn while it was approved here: the reason must not advise to terminate a resource in use.
     let withdrawn = plan(&[linked(Status::Removing, OrderKind::Terminate, true, &ours)], Policy::default(), NEEDED);
-    assert!(withdrawn.held[0].reason.contains("no order of it is in progress"), "{withdrawn:?}");
+    assert!(withdrawn.held[0].reason.contains("it has no order in progress"), "{withdrawn:?}");
     let ended = linked(Status::Removing, OrderKind::Terminate, true, &trashed);
     assert_eq!(held_of(&ended), (Hold::Conflict, "its directory is in the trash already"));
 }
 
-/// Why a case is held, with the end of its reason.
+/// Why a case is held, and the end of the reason.
 fn held_of(case: &Case) -> (Hold, &'static str) {
     const ENDS: [&str; 3] = [
         "set its state to OK in Waldur's administration",
@@ -482,10 +490,10 @@ fn held_of(case: &Case) -> (Hold, &'static str) {
 }
 
 #[test]
-fn what_was_approved_here_is_retired_once_it_is_terminated() {
+fn a_termination_approved_here_retires_the_directory_once_waldur_shows_it() {
     let mut case = case(Status::Removed, None, |desired| Observed::Ours(present(desired)));
     case.last_order = Some(last(OrderKind::Terminate, true));
-    assert_eq!(held(&case), Some(Hold::Conflict), "it was brought to its end: this directory came later");
+    assert_eq!(held(&case), Some(Hold::Conflict), "the termination was completed: this directory is newer");
     case.unfinished = true;
     assert_eq!(steps(&case), ["retire"]);
     for (kind, sent) in [(OrderKind::Terminate, false), (OrderKind::Update, true)] {
@@ -495,11 +503,11 @@ fn what_was_approved_here_is_retired_once_it_is_terminated() {
 }
 
 #[test]
-fn a_ghost_is_reported_as_one() {
-    let mut ghost = case(Status::Pending, None, |_| Observed::Absent);
-    ghost.resource.unclaimed = true;
-    assert_eq!(held_of(&ghost), (Hold::Conflict, "set its state to Terminated in Waldur's administration"));
-    ghost.observed = Ok(Observed::Trashed { since: 1 });
-    let plan = plan(&[ghost], Policy::default(), NEEDED);
-    assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("ghost"), "{plan:?}");
+fn an_unclaimed_resource_without_a_directory_is_reported_with_its_remedy() {
+    let mut unclaimed = case(Status::Pending, None, |_| Observed::Absent);
+    unclaimed.resource.unclaimed = true;
+    assert_eq!(held_of(&unclaimed), (Hold::Conflict, "set its state to Terminated in Waldur's administration"));
+    unclaimed.observed = Ok(Observed::Trashed { since: 1 });
+    let plan = plan(&[unclaimed], Policy::default(), NEEDED);
+    assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("its path"), "{plan:?}");
 }

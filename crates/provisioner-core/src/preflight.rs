@@ -1,0 +1,191 @@
+//! The desired state of each directory, or the obstacle to it. Runs before the storage is changed.
+
+use storage_driver::limits::{QuotaLimits, Terabyte};
+use storage_driver::place::{NoPlace, Place};
+use storage_driver::{Desired, Mode};
+
+use crate::document::{Document, Kind, Order, OrderKind, OrderState, Resource};
+
+mod modes;
+mod paths;
+mod quotas;
+
+pub use modes::Modes;
+pub use paths::hold_paths_of_unclaimed;
+
+/// Mode of directories above a resource that belong to no tenant or customer.
+const COMMON_PARENT: Mode = Mode(0o755);
+
+/// The settings of a storage system that preflight needs.
+#[derive(Debug, Clone)]
+pub struct SystemRules {
+    /// Root of the system in published paths, for example `/capstor`.
+    pub published_root: String,
+    /// Size of a TB.
+    pub terabyte: Terabyte,
+    /// Owner of projects' directories.
+    pub owner_uid: u32,
+    /// The lowest GID and UID of a real project or user; lower ones are reserved for the system.
+    pub lowest_id: u32,
+    /// Accepted modes.
+    pub modes: Modes,
+}
+
+/// The desired state of a directory that has no project ID yet. It can be observed, but not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unnumbered(Desired);
+
+impl Unnumbered {
+    /// For [`Driver::observe`](storage_driver::Driver::observe), which does not use the project ID.
+    pub fn to_observe(&self) -> &Desired {
+        &self.0
+    }
+
+    /// With the quotas as the system stores them.
+    #[must_use]
+    pub fn map_limits(mut self, stored: impl FnOnce(QuotaLimits) -> QuotaLimits) -> Self {
+        self.0.limits = stored(self.0.limits);
+        self
+    }
+
+    /// With a project ID; `None` on systems without them, and for a tree that goes away and has none.
+    pub fn with_project(self, project: Option<u32>) -> Desired {
+        Desired { project, ..self.0 }
+    }
+}
+
+/// Why there is no desired state for a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    pub kind: ObstacleKind,
+    /// What is wrong and what to do about it.
+    pub reason: String,
+}
+
+/// Who removes an obstacle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// Nobody has to: it is another party's turn.
+    Waiting,
+    /// A person, with a change in Waldur, at the proxy or in the settings.
+    Person,
+    /// A person: two resources have the same path.
+    Conflict,
+    /// Nobody can: the order itself asks for something impossible. Only such an order may be rejected, and only with
+    /// `policy.refuse` (decision D20).
+    Impossible,
+}
+
+impl Obstacle {
+    pub fn waiting(reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::Waiting, reason: reason.into() }
+    }
+
+    fn person(reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::Person, reason: reason.into() }
+    }
+
+    fn conflict(reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::Conflict, reason: reason.into() }
+    }
+
+    fn impossible(reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::Impossible, reason: reason.into() }
+    }
+}
+
+/// Computes the desired state of these resources, which all belong to one system, in their order. `is_terminated` says, from the
+/// journal, whether this program carried out the termination of a resource.
+pub fn check(
+    resources: &[&Resource],
+    document: &Document,
+    system: &str,
+    rules: &SystemRules,
+    is_terminated: &dyn Fn(&Resource) -> bool,
+) -> Vec<Result<Unnumbered, Obstacle>> {
+    let mut paths = paths::Paths::new(resources, document, system, &rules.published_root, is_terminated);
+    let check = |resource: &&Resource| {
+        let place = Place::parse(&resource.path, &rules.published_root).map_err(|error| bad_path(resource, &error))?;
+        paths.claim(resource, &place)?;
+        let goes = is_leaving(resource) || paths.is_gone(resource);
+        let parents = paths.modes_above(&place);
+        desired(resource, place, parents, rules, goes)
+    };
+    resources.iter().map(check).collect()
+}
+
+/// `goes`: whether the directory goes away. It is found without an owner, quotas or valid modes.
+fn desired(
+    resource: &Resource,
+    place: Place,
+    parents: Vec<Mode>,
+    rules: &SystemRules,
+    goes: bool,
+) -> Result<Unnumbered, Obstacle> {
+    if !goes {
+        modes::ordered(resource)?;
+    }
+    let (uid, gid) =
+        if goes { (rules.owner_uid, resource.gid.unwrap_or(rules.lowest_id)) } else { owner(resource, rules)? };
+    let limits = match quotas::limits(resource, rules.terabyte) {
+        Err(_) if goes => QuotaLimits::least(),
+        limits => limits?,
+    };
+    let mode = desired_mode(resource);
+    if !goes {
+        rules.modes.check(mode, &parents)?;
+    }
+    Ok(Unnumbered(Desired { id: resource.id, place, parents, uid, gid, mode, limits, project: None }))
+}
+
+/// The mode that a directory should have, with the change that a due order asks for.
+pub fn desired_mode(resource: &Resource) -> Mode {
+    modes::ordered(resource).ok().flatten().unwrap_or(resource.mode)
+}
+
+fn is_leaving(resource: &Resource) -> bool {
+    resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate)
+}
+
+/// The order in progress, if it is due: while a customer has yet to approve it, its changes do not apply.
+fn due_order(resource: &Resource) -> Option<&Order> {
+    resource.order.as_ref().filter(|order| order.state != OrderState::Other)
+}
+
+/// The obstacle of a path that cannot be used on this system. It comes from slugs, the backend ID and the roots in the settings of
+/// both programs, never from an order.
+fn bad_path(resource: &Resource, error: &NoPlace) -> Obstacle {
+    if resource.path.starts_with('/') {
+        return Obstacle::person(format!(
+            "{error}; check the slugs and backend_id in Waldur, and the roots in the settings"
+        ));
+    }
+    Obstacle::person(format!("backend_id in Waldur ({}) is not a path of this system; clear it there", resource.path))
+}
+
+/// Owner and group, which must be those of a real user and project.
+fn owner(resource: &Resource, rules: &SystemRules) -> Result<(u32, u32), Obstacle> {
+    let real = |what: &str, id: u32| {
+        let lowest = rules.lowest_id;
+        if id >= lowest && id != u32::MAX {
+            return Ok(id);
+        }
+        Err(Obstacle::person(format!(
+            "the {what} {id} is reserved for the system (below `lowest_id`, {lowest}): correct it at its source"
+        )))
+    };
+    let gid = resource
+        .gid
+        .ok_or_else(|| Obstacle::waiting("the project has no GID yet: the HPC User API does not know it"))?;
+    let gid = real("GID", gid)?;
+    match resource.kind {
+        Kind::Project => Ok((rules.owner_uid, gid)),
+        Kind::User => {
+            let missing = "the user has no UID yet: check `hpc_user_api.user_path` of the proxy";
+            Ok((real("UID", resource.uid.ok_or_else(|| Obstacle::waiting(missing))?)?, gid))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
