@@ -32,11 +32,12 @@ use crate::auth::{self, Caller, Verifier};
 use crate::compression::Coding;
 use crate::config::Settings;
 use crate::metrics;
-use crate::shared::{self, Shared};
+use crate::shared_cache::{self, SharedCache};
 use crate::snapshot::Found;
 use crate::source::Source;
 use crate::store::{Served, Store};
-use crate::upstream::{TransportError, Upstream};
+use crate::transport::TransportError;
+use crate::upstream::Upstream;
 use failure::Failure;
 use gauges::Ages;
 use pieces::Pieces;
@@ -67,7 +68,7 @@ pub enum SetupError {
     Verifier(#[from] auth::SetupError),
     /// What replicas share.
     #[error("nothing can be shared like that")]
-    Shared(#[from] shared::SetupError),
+    SharedCache(#[from] shared_cache::SetupError),
 }
 
 impl Service {
@@ -75,7 +76,7 @@ impl Service {
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, SetupError> {
         metrics::start();
         let source = Source::new(settings)?;
-        let shared = Shared::new(settings)?;
+        let shared = SharedCache::new(settings)?;
         // A little less than the whole request has, so that an old answer can stand in.
         let patience = settings.server.request_timeout.mul_f64(0.9);
         Ok(Self {

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config;
-use crate::upstream::{ExchangeError, TransportError, Upstream};
+use crate::transport::TransportError;
+use crate::upstream::{ExchangeError, Upstream};
 use program::Clock;
 use program::error_chain;
 

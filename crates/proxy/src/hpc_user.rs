@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 use crate::config;
 use crate::metrics;
 use crate::oauth::TokenError;
-use crate::upstream::{ExchangeError, Fault, TransportError, Upstream};
+use crate::transport::TransportError;
+use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 
 mod answer;
 mod batches;
@@ -117,7 +118,7 @@ impl HpcUserError {
             Self::NotConfigured(_) | Self::Token(_) | Self::Refused(_) => true,
             Self::NotFound(_) => false,
             Self::Exchange(error) => {
-                matches!(error.fault, Fault::Unreachable(_) | Fault::TimedOut)
+                matches!(error.cause, UpstreamError::Unreachable(_) | UpstreamError::TimedOut)
             }
         }
     }
@@ -292,7 +293,7 @@ async fn projects_or_halves<'a>(
     while let Some(mut batch) = waiting.pop() {
         match projects(connection, &batch).await {
             Ok(some) => outcomes.extend(some),
-            Err(HpcUserError::Exchange(error)) if line_too_long(&error.fault) && batch.len() > 1 => {
+            Err(HpcUserError::Exchange(error)) if line_too_long(&error.cause) && batch.len() > 1 => {
                 debug!(slugs = batch.len(), "the request line is too long for the HPC User API, the batch is halved");
                 waiting.push(batch.split_off(batch.len() / 2));
                 waiting.push(batch);
@@ -304,8 +305,8 @@ async fn projects_or_halves<'a>(
 }
 
 /// 414, or the 431 that some servers give for a long line as well.
-fn line_too_long(fault: &Fault) -> bool {
-    matches!(fault, Fault::Status(StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+fn line_too_long(fault: &UpstreamError) -> bool {
+    matches!(fault, UpstreamError::Status(StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
 }
 
 /// Asks about `slugs` in one request.
@@ -318,9 +319,9 @@ async fn projects<'a>(
     let answer = match connection.get(&url, MAX_BODY).await? {
         answer if answer.status == StatusCode::OK => answer,
         answer if answer.status == StatusCode::NOT_FOUND => {
-            return Err(HpcUserError::NotFound(connection.error(&url, Fault::Status(answer.status))));
+            return Err(HpcUserError::NotFound(connection.error(&url, UpstreamError::Status(answer.status))));
         }
-        answer => return Err(connection.error(&url, Fault::Status(answer.status)).into()),
+        answer => return Err(connection.error(&url, UpstreamError::Status(answer.status)).into()),
     };
     let read = answer::read(&answer, slugs).map_err(|fault| connection.error(&url, fault))?;
     if read.unasked > 0 || read.nameless > 0 {

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::metrics;
-use crate::upstream::{ExchangeError, Fault, Upstream, public_part};
+use crate::upstream::{ExchangeError, Upstream, UpstreamError, public_part};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -233,14 +233,14 @@ impl MachineToken {
                     authorization.set_sensitive(true);
                     return Ok((Token(Arc::new(authorization)), granted));
                 }
-                Err(_) => Fault::Senseless("`access_token` does not fit into a header".to_owned()),
+                Err(_) => UpstreamError::Invalid("`access_token` does not fit into a header".to_owned()),
             },
             Err(Denied::Client(code)) => return Err(TokenError::ClientRefused { url: url(), code }),
             Err(Denied::Scope) => return Err(TokenError::ScopeRefused { url: url() }),
             Err(Denied::Request(code)) => return Err(TokenError::NotATokenEndpoint { url: url(), code }),
-            Err(Denied::Status(_)) => Fault::Status(answer.status),
-            Err(Denied::NotJson { line, column }) => Fault::NotJson { line, column },
-            Err(Denied::Unusable(what)) => Fault::Senseless(what.to_owned()),
+            Err(Denied::Status(_)) => UpstreamError::Status(answer.status),
+            Err(Denied::NotJson { line, column }) => UpstreamError::NotJson { line, column },
+            Err(Denied::Unusable(what)) => UpstreamError::Invalid(what.to_owned()),
         };
         Err(self.upstream.error(Method::POST, &self.url, fault).into())
     }

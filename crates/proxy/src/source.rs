@@ -21,7 +21,8 @@ use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
-use crate::upstream::{BreakerState, TransportError, Upstream};
+use crate::transport::TransportError;
+use crate::upstream::{BreakerState, Upstream};
 use crate::waldur::{self, Listing, Waldur, WaldurError};
 use program::error_chain;
 
@@ -85,7 +86,7 @@ impl Source {
     }
 
     /// Whether Waldur is left alone for a moment, because it failed or asked for it.
-    pub fn is_left_alone(&self) -> bool {
+    pub fn circuit_is_open(&self) -> bool {
         self.waldur.upstream().breaker() == BreakerState::Open
     }
 
@@ -248,12 +249,12 @@ impl Source {
         let mut before = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         for Skipped { item_id, error, detail } in snapshot.skipped() {
             if !before.contains(&(*item_id, detail.clone())) {
-                warn!(item_id = item_id.map(tracing::field::display), error, detail, "a resource is left out");
+                warn!(item_id = item_id.map(tracing::field::display), error, detail, "a resource is skipped");
             }
         }
         let back = before.difference(&now).count();
         if back > 0 {
-            info!(resources = back, "resources that were left out are back or gone");
+            info!(resources = back, "skipped resources are back or gone");
         }
         *before = now;
     }

@@ -3,7 +3,7 @@
 mod taking;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use catalog::Policy;
@@ -12,11 +12,10 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
-use crate::compression::Encoded;
 use crate::config::Cache;
 use crate::metrics;
-use crate::shared::{Head, Shared as Replicas};
-use crate::snapshot::Snapshot;
+use crate::reading::Reading;
+use crate::shared_cache::{Head, SharedCache};
 use crate::source::{Source, SourceError};
 use crate::telemetry::{self, spans};
 use program::Clock;
@@ -33,31 +32,6 @@ const BRIEF: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_secs(2);
 /// Probes start a refresh at most this often.
 const PROMPT_EVERY: Duration = Duration::from_secs(1);
-
-/// A snapshot and when it was read.
-#[derive(Debug)]
-pub struct Reading {
-    /// What was read.
-    pub snapshot: Arc<Snapshot>,
-    /// When reading began: nothing in the snapshot is older.
-    began: Instant,
-    /// Compressed answers made of it.
-    pub encoded: Arc<Encoded>,
-    /// Wall-clock time since which the snapshot says what it says, not only since the last reading.
-    pub modified: SystemTime,
-}
-
-impl Reading {
-    /// When reading began: nothing in the snapshot is older.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// How old the snapshot may be at most.
-    pub fn age(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
 
 /// A reading as it is handed out.
 #[derive(Debug, Clone)]
@@ -108,7 +82,7 @@ struct Refresh {
 pub struct Store {
     source: Source,
     /// What is shared with other replicas.
-    shared: Option<Arc<Replicas>>,
+    shared: Option<Arc<SharedCache>>,
     cache: Cache,
     /// How long a request waits for a refresh.
     patience: Duration,
@@ -126,7 +100,7 @@ impl Store {
     /// A store with nothing in it yet.
     pub fn new(
         source: Source,
-        shared: Option<Arc<Replicas>>,
+        shared: Option<Arc<SharedCache>>,
         cache: Cache,
         patience: Duration,
         clock: Clock,
@@ -183,7 +157,7 @@ impl Store {
                 Some(_) if fresh => deadline,
                 // What was changed from here is to be seen.
                 Some(reading) if changed.is_some_and(|changed| reading.began < changed) => deadline,
-                Some(_) if self.source.is_left_alone() => arrived,
+                Some(_) if self.source.circuit_is_open() => arrived,
                 Some(_) => deadline.min(refresh.began + SHORT),
                 None => deadline,
             };

@@ -28,7 +28,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Settings};
-use crate::upstream::TransportError;
+use crate::transport::TransportError;
 
 pub(crate) use lines::lost as lost_lines;
 pub(crate) use scrub::scrub;

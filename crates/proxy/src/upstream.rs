@@ -1,5 +1,5 @@
-//! One way to talk to an upstream: bounded, timed, repeated where that may help, never redirected, and silent about
-//! secrets.
+//! HTTP exchanges with an upstream: limited in size and time, retried where that can help, and without redirects. No error
+//! or log line contains a secret.
 
 mod breaker;
 mod outcome;
@@ -17,11 +17,12 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Instrument, Span, debug, debug_span, field, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, field, info};
 use url::Url;
 
 use crate::metrics;
 use crate::telemetry::spans;
+use crate::transport::{Transport, TransportError};
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
 pub use outcome::Last;
@@ -30,143 +31,83 @@ pub(crate) use repeat::ATTEMPTS;
 use repeat::Verdict;
 pub use settings::check::public_part;
 
-/// How an upstream is reached.
-#[derive(Debug, Clone)]
-pub struct Transport {
-    /// Whether certificates are verified.
-    pub verify_tls: bool,
-    /// `socks5`, `socks5h`, `http` or `https` proxy. `socks5` resolves names at the proxy, as `socks5h` does.
-    pub proxy: Option<Url>,
-    /// `User-Agent` header.
-    pub user_agent: String,
-    /// Deadline of one exchange, from connecting to the last byte of the body, with all its attempts.
-    pub timeout: Duration,
-}
-
-/// The proxy's own `User-Agent`.
-pub const USER_AGENT: &str = concat!("hpc-storage-proxy/", env!("CARGO_PKG_VERSION"));
-
-/// A transport that cannot be set up.
-#[derive(Debug, Error)]
-pub enum TransportError {
-    /// The proxy's scheme is none of those that work. It is refused, since the HTTP library would connect directly.
-    #[error("the proxy scheme `{0}` is not supported: use socks5, socks5h, http or https")]
-    ProxyScheme(String),
-    /// The HTTP client cannot be built.
-    #[error(
-        "the HTTP client cannot be built; are the system's CA certificates installed, and does SSL_CERT_FILE, if it is set, \
-         name a file that holds certificates?"
-    )]
-    Client(#[source] reqwest::Error),
-}
-
-/// A client for one upstream: keeps connections, follows no redirect.
+/// A client for one upstream. It keeps connections open and follows no redirects.
 #[derive(Debug)]
 pub struct Upstream {
     name: &'static str,
     http: reqwest::Client,
-    /// The proxy without its credentials, for the log.
+    /// The proxy's URL without credentials, for the log.
     proxy: Option<String>,
     proxy_announced: AtomicBool,
     timeout: Duration,
     breaker: Mutex<Breaker>,
     last: Mutex<Last>,
-    /// Tells that an exchange has ended, and with it perhaps the trial that others wait for.
+    /// Notified when an exchange ends. Others may be waiting for it if it was the breaker's trial request.
     ended: Notify,
 }
 
-/// What came back: any status but a redirect, with the whole body.
+/// A response with any status but a redirect, and its complete body.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Status.
     pub status: StatusCode,
-    /// Headers.
     pub headers: HeaderMap,
-    /// Body, complete and within the limit.
     pub body: Bytes,
 }
 
-/// An exchange without a usable answer. Neither a body nor a credential is ever part of it.
+/// An exchange without a usable answer. Contains neither a body nor a credential.
 #[derive(Debug, Error)]
 #[error("{upstream} gives no usable answer to {method} {url}")]
 pub struct ExchangeError {
-    /// Which upstream.
     pub upstream: &'static str,
-    /// Method of the request.
     pub method: http::Method,
     /// URL without query and credentials.
     pub url: String,
-    /// What went wrong.
     #[source]
-    pub fault: Fault,
+    pub cause: UpstreamError,
 }
 
-/// What went wrong in an exchange.
+/// Why an exchange failed.
 #[derive(Debug, Error)]
-pub enum Fault {
-    /// No connection: refused, unknown name, failed TLS, failed proxy.
+pub enum UpstreamError {
+    /// Connection refused, unknown name, or a failure of TLS or of the SOCKS or HTTP proxy.
     #[error("cannot connect")]
     Unreachable(#[source] reqwest::Error),
     /// The deadline passed.
     #[error("no complete answer in time")]
     TimedOut,
-    /// It failed again and again, or asked to be left alone; nothing was sent.
-    #[error("it is left alone for {} ms more, since it failed or asked for it", .0.as_millis())]
-    LeftAlone(Duration),
+    /// Nothing was sent, because of earlier failures or a `Retry-After`.
+    #[error("the circuit breaker is open for {} ms more, after failures or a Retry-After", .0.as_millis())]
+    CircuitOpen(Duration),
     /// The connection ended before the answer did.
-    #[error("the answer broke off")]
-    BrokenOff(#[source] reqwest::Error),
+    #[error("the connection ended before the answer was complete")]
+    Interrupted(#[source] reqwest::Error),
     /// The body is larger than the limit, in bytes.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// A redirect. It is not followed, since the request carries a credential.
-    #[error("it redirects to {0}, which is not followed; correct the configured URL")]
+    /// Not followed, because the request carries a credential.
+    #[error("it redirects to {0}; redirects are not followed, correct the configured URL")]
     Redirected(String),
-    /// A status that the caller did not expect.
+    /// Unexpected status.
     #[error("it answered {0}")]
     Status(StatusCode),
-    /// The body is not the JSON that was expected.
-    #[error("the answer is not the JSON expected (line {line}, column {column})")]
+    #[error("the answer is not the expected JSON (line {line}, column {column})")]
     NotJson {
-        /// Line of the fault, from 1.
+        /// Counted from 1.
         line: usize,
-        /// Column of the fault, from 1.
+        /// Counted from 1.
         column: usize,
     },
-    /// The body is JSON that says something impossible.
-    #[error("the answer makes no sense: {0}")]
-    Senseless(String),
-}
-
-/// Chooses the cryptography for TLS, once for the process; later calls change nothing.
-pub fn install_tls_provider() {
-    // An error says that a provider is installed already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    /// The body is JSON, but its content violates the agreed format.
+    #[error("invalid answer: {0}")]
+    Invalid(String),
 }
 
 impl Upstream {
-    /// Sets up a client. Nothing is sent yet.
+    /// Sends nothing yet.
     pub fn new(name: &'static str, transport: &Transport) -> Result<Self, TransportError> {
-        install_tls_provider();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(&transport.user_agent)
-            .timeout(transport.timeout)
-            .connect_timeout(transport.timeout.min(Duration::from_secs(10)))
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_danger_accept_invalid_certs(!transport.verify_tls)
-            .no_proxy();
-        if !transport.verify_tls {
-            warn!(
-                upstream = name,
-                "the certificate is not verified: whoever is on the way can read and change everything"
-            );
-        }
-        if let Some(proxy) = &transport.proxy {
-            builder = builder.proxy(reqwest_proxy(proxy)?);
-        }
         Ok(Self {
             name,
-            http: builder.build().map_err(TransportError::Client)?,
+            http: transport.client(name)?,
             proxy: transport.proxy.as_ref().map(public_part),
             proxy_announced: AtomicBool::new(false),
             timeout: transport.timeout,
@@ -176,46 +117,44 @@ impl Upstream {
         })
     }
 
-    /// Name of the upstream, as errors and logs say it.
+    /// The name in errors and logs.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Starts a GET request.
     pub fn get(&self, url: Url) -> RequestBuilder {
         self.http.get(url)
     }
 
-    /// Starts a POST request.
     pub fn post(&self, url: Url) -> RequestBuilder {
         self.http.post(url)
     }
 
-    /// Whether requests go through.
     pub fn breaker(&self) -> BreakerState {
         self.lock().state(Instant::now())
     }
 
-    /// When it last answered, and when it last failed to.
+    /// When the last exchanges succeeded and failed.
     pub fn last(&self) -> Last {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request and reads the whole answer, at most `max_body` bytes of it. What may pass is tried up to three
-    /// times within the deadline; an answer that says so at the last attempt is handed out as it is.
+    /// Sends a request and reads the whole answer. Transient failures are tried up to three times within the deadline; if
+    /// the last attempt gets a status such as 503, that answer is returned.
     ///
     /// # Errors
     ///
-    /// No usable answer, or the upstream is left alone for a moment because it failed before.
+    /// No usable answer, a body of more than `max_body` bytes, or an open circuit breaker.
     pub async fn exchange(&self, request: RequestBuilder, max_body: usize) -> Result<Answer, ExchangeError> {
         self.send(request, max_body, self.timeout, true).await
     }
 
-    /// The same for a request that changes something: it is sent once, and the deadline is its own.
+    /// Like [`exchange`](Self::exchange), for a request that changes something: sent once, with its own `timeout`.
     ///
     /// # Errors
     ///
-    /// No usable answer. Unless it is [`Fault::Unreachable`] or [`Fault::LeftAlone`], the request may have had its effect.
+    /// No usable answer. The request may have taken effect unless the error is [`UpstreamError::Unreachable`] or
+    /// [`UpstreamError::CircuitOpen`].
     pub async fn exchange_once(
         &self,
         request: RequestBuilder,
@@ -230,7 +169,7 @@ impl Upstream {
         request: RequestBuilder,
         max_body: usize,
         timeout: Duration,
-        repeated: bool,
+        retried: bool,
     ) -> Result<Answer, ExchangeError> {
         let request = match request.build() {
             Ok(request) => request,
@@ -239,7 +178,7 @@ impl Upstream {
                     upstream: self.name,
                     method: http::Method::GET,
                     url: String::from("unknown"),
-                    fault: Fault::Unreachable(error.without_url()),
+                    cause: UpstreamError::Unreachable(error.without_url()),
                 });
             }
         };
@@ -252,7 +191,7 @@ impl Upstream {
                 info!(upstream = self.name, "Using SOCKS proxy for API request: {proxy}");
             }
         }
-        // Traces show no URL, since one may name a user.
+        // Without the URL: it may contain a user name.
         let span = debug_span!(
             "exchange",
             sentry.op = "http.client",
@@ -261,7 +200,7 @@ impl Upstream {
             status = field::Empty,
         );
         let began = Instant::now();
-        let outcome = self.attempts(request, max_body, Instant::now() + timeout, repeated).instrument(span).await;
+        let outcome = self.attempts(request, max_body, Instant::now() + timeout, retried).instrument(span).await;
         metrics::exchange(self.name, outcome::name(&outcome), began.elapsed());
         self.last.lock().unwrap_or_else(PoisonError::into_inner).note(&outcome, Instant::now());
         match outcome {
@@ -272,9 +211,9 @@ impl Upstream {
                 );
                 Ok(answer)
             }
-            Err(fault) => {
-                debug!(upstream = self.name, %method, url, %fault, "upstream exchange failed");
-                Err(ExchangeError { upstream: self.name, method, url, fault })
+            Err(cause) => {
+                debug!(upstream = self.name, %method, url, %cause, "upstream exchange failed");
+                Err(ExchangeError { upstream: self.name, method, url, cause })
             }
         }
     }
@@ -284,115 +223,114 @@ impl Upstream {
         request: reqwest::Request,
         max_body: usize,
         deadline: Instant,
-        repeated: bool,
-    ) -> Result<Answer, Fault> {
+        retried: bool,
+    ) -> Result<Answer, UpstreamError> {
         self.admission(deadline).await?;
-        let running = Running { upstream: self, told: false };
+        let running = Running { upstream: self, recorded: false };
         let mut pauses = repeat::pauses();
-        let mut at_once = true;
+        let mut first_attempt = true;
         let mut number = 0;
         loop {
             number += 1;
-            // Bodies are texts, so that a request can always be sent again.
+            // Bodies are text, so every request can be cloned.
             let mut attempt =
                 request.try_clone().unwrap_or_else(|| reqwest::Request::new(http::Method::GET, request.url().clone()));
             let span = spans::attempt(self.name, &mut attempt, number);
             let outcome = timeout_at(deadline, self.read(attempt, max_body)).with_context(span.clone()).await;
-            let outcome = outcome.unwrap_or(Err(Fault::TimedOut));
+            let outcome = outcome.unwrap_or(Err(UpstreamError::TimedOut));
             spans::attempted(&span, outcome.as_ref().ok().map(|answer| answer.status), outcome::name(&outcome));
-            let rest = match repeat::judge(&outcome) {
+            let retry_after = match repeat::verdict(&outcome) {
                 Verdict::Works => {
-                    running.ended(|breaker| breaker.succeeded(at_once));
+                    running.ended(|breaker| breaker.succeeded(first_attempt));
                     return outcome;
                 }
-                Verdict::Fails => None,
-                Verdict::MayPass(rest) => {
-                    let pause = pauses.next().map(|pause| pause.max(rest.unwrap_or_default()));
+                Verdict::Lasting => None,
+                Verdict::Transient(retry_after) => {
+                    let pause = pauses.next().map(|pause| pause.max(retry_after.unwrap_or_default()));
                     let in_time =
                         |pause: &Duration| Instant::now().checked_add(*pause).is_some_and(|later| later < deadline);
-                    if let Some(pause) = pause.filter(in_time).filter(|_| repeated)
-                        && self.lock().may_repeat()
+                    if let Some(pause) = pause.filter(in_time).filter(|_| retried)
+                        && self.lock().may_retry()
                     {
                         metrics::repeat(self.name);
-                        debug!(upstream = self.name, pause_ms = pause.as_millis(), "an exchange is repeated");
-                        at_once = false;
+                        debug!(upstream = self.name, pause_ms = pause.as_millis(), "retrying an exchange");
+                        first_attempt = false;
                         sleep(pause).await;
                         continue;
                     }
-                    rest
+                    retry_after
                 }
             };
-            running.ended(|breaker| breaker.failed(rest, Instant::now()));
+            running.ended(|breaker| breaker.failed(retry_after, Instant::now()));
             return outcome;
         }
     }
 
-    /// Waits until an exchange may begin: through one rest of the upstream, and for the exchange that tries whether it is
-    /// back, so that the first reading after an outage succeeds as a whole.
-    async fn admission(&self, deadline: Instant) -> Result<(), Fault> {
+    /// Waits until an exchange may begin: through one pause of the breaker, and for the breaker's trial request. So the first
+    /// refresh after an outage succeeds as a whole.
+    async fn admission(&self, deadline: Instant) -> Result<(), UpstreamError> {
         let mut waited = false;
         loop {
             let ended = self.ended.notified();
             let admission = self.lock().admit(Instant::now());
             match admission {
                 Admission::Now => return Ok(()),
-                Admission::Rests(rest)
-                    if waited || Instant::now().checked_add(rest).is_none_or(|later| later >= deadline) =>
+                Admission::After(pause)
+                    if waited || Instant::now().checked_add(pause).is_none_or(|later| later >= deadline) =>
                 {
-                    return Err(Fault::LeftAlone(rest));
+                    return Err(UpstreamError::CircuitOpen(pause));
                 }
-                Admission::Rests(rest) => sleep(rest).await,
-                Admission::Probed => timeout_at(deadline, ended).await.map_err(|_| Fault::TimedOut)?,
+                Admission::After(pause) => sleep(pause).await,
+                Admission::AfterTrial => timeout_at(deadline, ended).await.map_err(|_| UpstreamError::TimedOut)?,
             }
             waited = true;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Breaker> {
-        // No step under the lock leaves it half changed.
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, Fault> {
-        let mut response = self.http.execute(request).await.map_err(|error| fault_of(error, false))?;
+    async fn read(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, UpstreamError> {
+        let mut response = self.http.execute(request).await.map_err(|error| upstream_error(error, false))?;
         let status = response.status();
         Span::current().record("status", status.as_u16());
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            return Err(Fault::Redirected(redirect_target(&response)));
+            return Err(UpstreamError::Redirected(redirect_target(&response)));
         }
         let headers = std::mem::take(response.headers_mut());
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| fault_of(error, true))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| upstream_error(error, true))? {
             if body.len() + chunk.len() > max_body {
-                return Err(Fault::TooLarge(max_body));
+                return Err(UpstreamError::TooLarge(max_body));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, headers, body: body.freeze() })
     }
 
-    /// An error of this upstream about an answer that came but cannot be used.
-    pub fn error(&self, method: http::Method, url: &Url, fault: Fault) -> ExchangeError {
-        ExchangeError { upstream: self.name, method, url: public_part(url), fault }
+    /// The error for an answer that cannot be used.
+    pub fn error(&self, method: http::Method, url: &Url, cause: UpstreamError) -> ExchangeError {
+        ExchangeError { upstream: self.name, method, url: public_part(url), cause }
     }
 }
 
-/// An exchange that runs; when nobody waits for it any more it says nothing about the upstream.
+/// A running exchange. If it is dropped before it ends, it does not count as a success or a failure.
 struct Running<'a> {
     upstream: &'a Upstream,
-    told: bool,
+    recorded: bool,
 }
 
 impl Running<'_> {
-    fn ended(mut self, tell: impl FnOnce(&mut Breaker)) {
-        tell(&mut self.upstream.lock());
-        self.told = true;
+    fn ended(mut self, record: impl FnOnce(&mut Breaker)) {
+        record(&mut self.upstream.lock());
+        self.recorded = true;
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.told {
+        if !self.recorded {
             self.upstream.lock().abandoned();
         }
         self.upstream.ended.notify_waiters();
@@ -400,22 +338,21 @@ impl Drop for Running<'_> {
 }
 
 impl Answer {
-    /// Reads the body as JSON.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, UpstreamError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| Fault::NotJson { line: error.line(), column: error.column() })
+            .map_err(|error| UpstreamError::NotJson { line: error.line(), column: error.column() })
     }
 }
 
-fn fault_of(error: reqwest::Error, body: bool) -> Fault {
+fn upstream_error(error: reqwest::Error, body: bool) -> UpstreamError {
     // The URL may hold slugs and, in a misconfiguration, credentials.
     let error = error.without_url();
     if error.is_timeout() {
-        Fault::TimedOut
+        UpstreamError::TimedOut
     } else if body || !error.is_connect() {
-        Fault::BrokenOff(error)
+        UpstreamError::Interrupted(error)
     } else {
-        Fault::Unreachable(error)
+        UpstreamError::Unreachable(error)
     }
 }
 
@@ -425,19 +362,7 @@ fn redirect_target(response: &reqwest::Response) -> String {
         .get(http::header::LOCATION)
         .and_then(|location| location.to_str().ok())
         .and_then(|location| response.url().join(location).ok())
-        .map_or_else(|| String::from("an unreadable place"), |url| public_part(&url))
-}
-
-fn reqwest_proxy(proxy: &Url) -> Result<reqwest::Proxy, TransportError> {
-    let mut address = proxy.to_string();
-    match proxy.scheme() {
-        // The Python proxy's HTTP library resolves names at the SOCKS server for both schemes.
-        "socks5" => address.replace_range(.."socks5".len(), "socks5h"),
-        "socks5h" | "http" | "https" => {}
-        // An unknown scheme would be ignored by the HTTP library and the connection made directly.
-        other => return Err(TransportError::ProxyScheme(other.to_owned())),
-    }
-    reqwest::Proxy::all(address).map_err(TransportError::Client)
+        .map_or_else(|| String::from("an invalid URL"), |url| public_part(&url))
 }
 
 #[cfg(test)]

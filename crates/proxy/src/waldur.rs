@@ -24,7 +24,8 @@ use uuid::Uuid;
 use waldur_answers::TokenUser;
 
 use crate::config::WaldurApi;
-use crate::upstream::{ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
+use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 use list::{List, Listed};
 
 /// What a service provider's token sees.
@@ -225,7 +226,7 @@ impl Waldur {
                 Ok(Some(pages.into_iter().flatten().filter_map(named).collect()))
             }
             Listed::Missing(status) => {
-                debug!(%offering, status = status.as_u16(), "Waldur does not tell the customers of the offering");
+                debug!(%offering, status = status.as_u16(), "Waldur does not report the offering's customers");
                 Ok(None)
             }
         }
@@ -269,19 +270,19 @@ impl Waldur {
         url
     }
 
-    fn error(&self, url: &Url, fault: Fault) -> WaldurError {
+    fn error(&self, url: &Url, fault: UpstreamError) -> WaldurError {
         WaldurError::Exchange(self.upstream.error(http::Method::GET, url, fault))
     }
 
     fn senseless(&self, path: &str, what: String) -> WaldurError {
-        self.error(&self.url(path), Fault::Senseless(what))
+        self.error(&self.url(path), UpstreamError::Invalid(what))
     }
 
     fn refused_or(&self, status: StatusCode, path: &str) -> WaldurError {
         if status == StatusCode::FORBIDDEN {
             WaldurError::Refused(status)
         } else {
-            self.error(&self.url(path), Fault::Status(status))
+            self.error(&self.url(path), UpstreamError::Status(status))
         }
     }
 }

@@ -10,7 +10,7 @@ use url::Url;
 use super::SetupError;
 use super::realm::{MAX_BODY, Realm};
 use crate::config;
-use crate::upstream::{ExchangeError, Fault};
+use crate::upstream::{ExchangeError, UpstreamError};
 
 /// The client in whose name the realm is asked.
 pub(super) struct Introspection {
@@ -50,12 +50,12 @@ impl Introspection {
                 let hint = "it does not let the client ask about tokens; are auth.keycloak_client_id \
                             (CSCS_KEYCLOAK_CLIENT_ID) and auth.keycloak_client_secret (CSCS_KEYCLOAK_CLIENT_SECRET) \
                             those of a confidential client?";
-                return Err(fault(Fault::Senseless(hint.to_owned())));
+                return Err(fault(UpstreamError::Invalid(hint.to_owned())));
             }
-            other => return Err(fault(Fault::Status(other))),
+            other => return Err(fault(UpstreamError::Status(other))),
         }
         let document: Value = answer.json().map_err(fault)?;
         let active = document.get("active").and_then(Value::as_bool);
-        active.ok_or_else(|| fault(Fault::Senseless(String::from("it does not say whether the token is active"))))
+        active.ok_or_else(|| fault(UpstreamError::Invalid(String::from("it does not say whether the token is active"))))
     }
 }

@@ -29,7 +29,8 @@ use super::keys::KeySet;
 use super::{KeysStanding, SetupError};
 use crate::config;
 use crate::metrics;
-use crate::upstream::{ExchangeError, Fault, Transport, USER_AGENT, Upstream};
+use crate::transport::{Transport, USER_AGENT};
+use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 use program::error_chain;
 
 /// Age of the keys at which they are renewed in the background.
@@ -178,7 +179,7 @@ impl Realm {
         let state = self.state();
         state.usable().cloned().ok_or_else(|| {
             state.failure.as_ref().map_or_else(
-                || Arc::new(self.upstream.error(Method::GET, &self.issuer, Fault::TimedOut)),
+                || Arc::new(self.upstream.error(Method::GET, &self.issuer, UpstreamError::TimedOut)),
                 |(_, error)| error.clone(),
             )
         })
@@ -220,7 +221,7 @@ impl Realm {
     async fn whole(&self, fetch: impl Future<Output = Result<Found, ExchangeError>>) -> Result<Found, ExchangeError> {
         // The panic itself is reported where it happens.
         AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(|_| {
-            let fault = Fault::Senseless(String::from("reading it was cut short by a fault of this program"));
+            let fault = UpstreamError::Invalid(String::from("reading it was cut short by a fault of this program"));
             Err(self.upstream.error(Method::GET, &self.issuer, fault))
         })
     }
@@ -258,11 +259,11 @@ impl Realm {
         let answer = self.upstream.exchange(self.upstream.get(url.clone()), MAX_BODY).await?;
         let fault = |fault| self.upstream.error(Method::GET, &url, fault);
         if answer.status != StatusCode::OK {
-            return Err(fault(Fault::Status(answer.status)));
+            return Err(fault(UpstreamError::Status(answer.status)));
         }
         let document: Value = answer.json().map_err(fault)?;
-        let keys =
-            KeySet::read(&document).ok_or_else(|| fault(Fault::Senseless(String::from("it has no list of keys"))))?;
+        let keys = KeySet::read(&document)
+            .ok_or_else(|| fault(UpstreamError::Invalid(String::from("it has no list of keys"))))?;
         Ok(Found { keys, introspection })
     }
 
@@ -271,11 +272,14 @@ impl Realm {
         let document = match self.upstream.exchange(self.upstream.get(url.clone()), MAX_BODY).await {
             Ok(answer) if answer.status == StatusCode::OK => answer.json().unwrap_or(Value::Null),
             Ok(_) => Value::Null,
-            Err(error) if matches!(error.fault, Fault::Redirected(_) | Fault::TooLarge(_)) => Value::Null,
+            Err(error) if matches!(error.cause, UpstreamError::Redirected(_) | UpstreamError::TooLarge(_)) => {
+                Value::Null
+            }
             Err(error) => return Err(error),
         };
         let endpoints = discovery::read(&document, &self.issuer);
-        let endpoints = endpoints.map_err(|text| self.upstream.error(Method::GET, &url, Fault::Senseless(text)))?;
+        let endpoints =
+            endpoints.map_err(|text| self.upstream.error(Method::GET, &url, UpstreamError::Invalid(text)))?;
         Ok(endpoints.unwrap_or_else(|| {
             debug!(%url, "no discovery document: Keycloak's fixed paths are used");
             discovery::fixed(&self.issuer)

@@ -20,7 +20,8 @@ use super::{
 use crate::compare::{Context, Credential, Document, Peer, compare};
 use crate::config::{Environment, Loaded, Problems};
 use crate::oauth::MachineToken;
-use crate::upstream::{Transport, USER_AGENT, Upstream, public_part};
+use crate::transport::{Transport, USER_AGENT};
+use crate::upstream::{Upstream, public_part};
 use program::error_chain;
 use report::Sides;
 

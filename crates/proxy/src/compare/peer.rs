@@ -16,7 +16,8 @@ use url::Url;
 use super::Document;
 use super::pairs::{ID, KIND, SYSTEM, text};
 use crate::oauth::{MachineToken, TokenError};
-use crate::upstream::{Answer, ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream, public_part};
+use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError, public_part};
 
 const LISTING: &str = "/api/storage-resources";
 /// Sizes of a page, the best first; the next one is tried where a size is refused.
@@ -168,7 +169,7 @@ impl Peer {
                 }
             }
         }
-        Err(self.fault(Fault::Status(StatusCode::UNPROCESSABLE_ENTITY)))
+        Err(self.fault(UpstreamError::Status(StatusCode::UNPROCESSABLE_ENTITY)))
     }
 
     async fn pages(&self, size: usize, told: &(dyn Fn(usize, usize) + Sync)) -> Result<Outcome, PeerError> {
@@ -245,12 +246,12 @@ impl Peer {
             (StatusCode::FORBIDDEN, _) => "the token is good, but lacks a role that is needed there",
             (StatusCode::NOT_FOUND, _) => "give the base URL of a storage proxy",
             (status, _) if status.is_server_error() => "its own log says why",
-            _ => return Err(self.fault(Fault::Status(status))),
+            _ => return Err(self.fault(UpstreamError::Status(status))),
         };
         Err(PeerError::Refused { url: self.url(), status, remedy })
     }
 
-    fn fault(&self, fault: Fault) -> PeerError {
+    fn fault(&self, fault: UpstreamError) -> PeerError {
         self.upstream.error(Method::GET, &self.url, fault).into()
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::NoGid;
-use crate::upstream::{Answer, Fault};
+use crate::upstream::{Answer, UpstreamError};
 
 /// What an answer says.
 #[derive(Debug, PartialEq)]
@@ -39,13 +39,13 @@ struct Entry {
 /// Reads `{"projects": [{"posixName", "unixGid"}, …]}`. The order of the entries makes no difference. A malformed entry
 /// concerns its own slug only; a body of another shape, or with two lists, is a fault of the whole answer. So is an entry
 /// that names no project while a slug has no entry: it may be the missing one.
-pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, Fault> {
+pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, UpstreamError> {
     let body: Value = answer.json()?;
     let Some(projects) = body.get("projects").and_then(Value::as_array) else {
-        return Err(Fault::Senseless(String::from("it has no list `projects`")));
+        return Err(UpstreamError::Invalid(String::from("it has no list `projects`")));
     };
     let Ok(Body { projects: raw }) = answer.json() else {
-        return Err(Fault::Senseless(String::from("it has more than one `projects`")));
+        return Err(UpstreamError::Invalid(String::from("it has more than one `projects`")));
     };
     let mut said: HashMap<&'a str, Option<Result<u32, NoGid>>> = asked.iter().map(|slug| (*slug, None)).collect();
     let (mut unasked, mut nameless) = (0, 0);
@@ -65,7 +65,7 @@ pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, F
     if nameless > 0 && said.values().any(Option::is_none) {
         let what =
             format!("{nameless} entries of `projects` are not objects with a `posixName`, and a project is missing");
-        return Err(Fault::Senseless(what));
+        return Err(UpstreamError::Invalid(what));
     }
     let unsaid = if asked.len() == 1 && unasked > 0 { NoGid::Mismatched } else { NoGid::Unknown };
     let outcomes = said.into_iter().map(|(slug, outcome)| (slug, outcome.unwrap_or(Err(unsaid)))).collect();
@@ -186,7 +186,7 @@ mod tests {
     fn an_entry_that_names_no_project_may_be_the_missing_one() {
         for entry in ["null", "7", "{}", r#"["c", 5]"#, r#"{"posixName": 1, "unixGid": 9}"#] {
             let body = format!(r#"{{"projects": [{{"posixName": "a", "unixGid": 1}}, {entry}]}}"#);
-            assert!(matches!(read(&answer(body.clone()), &["a", "c"]), Err(Fault::Senseless(_))), "{body}");
+            assert!(matches!(read(&answer(body.clone()), &["a", "c"]), Err(UpstreamError::Invalid(_))), "{body}");
             assert!(read(&answer(body.clone()), &["a"]).is_ok(), "{body}");
         }
     }
@@ -194,13 +194,13 @@ mod tests {
     #[test]
     fn a_body_of_another_shape_is_a_fault() {
         for body in ["", "<html>", r#"{"projects": ["#, "\u{feff}{}"] {
-            assert!(matches!(read(&answer(body), &["a"]), Err(Fault::NotJson { .. })), "{body}");
+            assert!(matches!(read(&answer(body), &["a"]), Err(UpstreamError::NotJson { .. })), "{body}");
         }
         for body in ["[]", "[[]]", "null", "7", "{}", r#"{"projects": null}"#, r#"{"projects": {"a": 1}}"#] {
-            assert!(matches!(read(&answer(body), &["a"]), Err(Fault::Senseless(_))), "{body}");
+            assert!(matches!(read(&answer(body), &["a"]), Err(UpstreamError::Invalid(_))), "{body}");
         }
         let deep = "[".repeat(100_000);
-        assert!(matches!(read(&answer(deep), &["a"]), Err(Fault::NotJson { .. })));
+        assert!(matches!(read(&answer(deep), &["a"]), Err(UpstreamError::NotJson { .. })));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use url::Url;
 use super::HpcUserError;
 use crate::config;
 use crate::oauth::{MachineToken, Token};
-use crate::upstream::{Answer, ExchangeError, Fault, Transport, TransportError, USER_AGENT, Upstream};
+use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError};
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -70,7 +71,7 @@ impl Connection {
         }
         match answer.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(HpcUserError::Refused(self.error(url, Fault::Status(answer.status))))
+                Err(HpcUserError::Refused(self.error(url, UpstreamError::Status(answer.status))))
             }
             _ => Ok(answer),
         }
@@ -86,7 +87,7 @@ impl Connection {
     }
 
     /// An error about an answer that cannot be used.
-    pub(super) fn error(&self, url: &Url, fault: Fault) -> ExchangeError {
+    pub(super) fn error(&self, url: &Url, fault: UpstreamError) -> ExchangeError {
         self.upstream.error(Method::GET, url, fault)
     }
 }

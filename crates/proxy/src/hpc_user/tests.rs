@@ -201,7 +201,10 @@ async fn a_hanging_api_meets_the_deadline() {
     // With nothing left to do but wait, a stopped clock jumps to the deadline.
     tokio::time::pause();
     let error = api.resolve(["a"]).await.expect_err("no answer");
-    assert!(matches!(&error, HpcUserError::Exchange(error) if matches!(error.fault, Fault::TimedOut)), "{error}");
+    assert!(
+        matches!(&error, HpcUserError::Exchange(error) if matches!(error.cause, UpstreamError::TimedOut)),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer, lock};
 use crate::config;
-use crate::upstream::Fault;
+use crate::upstream::UpstreamError;
 
 /// A user who is unknown or lacks something is asked for again after this time: one request a user is too dear for
 /// every refresh.
@@ -56,8 +56,8 @@ impl Endpoint {
     }
 
     /// Reads an object. A field that is absent, null or senseless is `None`.
-    fn read(&self, body: &Value) -> Result<UserIdentity, Fault> {
-        let Value::Object(user) = body else { return Err(Fault::Senseless(String::from("it is no object"))) };
+    fn read(&self, body: &Value) -> Result<UserIdentity, UpstreamError> {
+        let Value::Object(user) = body else { return Err(UpstreamError::Invalid(String::from("it is no object"))) };
         let email = user.get(&self.email_field).and_then(Value::as_str).map(str::trim);
         Ok(UserIdentity {
             uid: user.get(&self.uid_field).and_then(answer::posix_id),
@@ -149,7 +149,7 @@ async fn user<'a>(
         let read = match answer.status {
             StatusCode::OK => answer.json().and_then(|body| endpoint.read(&body)),
             StatusCode::NOT_FOUND => Ok(UserIdentity::default()),
-            status => Err(Fault::Status(status)),
+            status => Err(UpstreamError::Status(status)),
         };
         Ok(read.map_err(|fault| connection.error(&url, fault))?)
     });

@@ -15,7 +15,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::upstream::{ATTEMPTS, Fault, Transport, USER_AGENT};
+use crate::transport::{Transport, USER_AGENT};
+use crate::upstream::{ATTEMPTS, UpstreamError};
 
 /// Serves `router` on a free port of loopback until the test's runtime ends.
 pub(crate) async fn serve(router: Router) -> Url {
@@ -156,7 +157,7 @@ async fn a_valid_token_outlives_the_token_endpoint() {
     pass(Duration::from_mins(5)).await;
     let error = tokens.get().await.expect_err("the token has expired");
     assert!(
-        matches!(&*error, TokenError::Exchange(ExchangeError { fault: Fault::Status(status), .. }) if *status == 503)
+        matches!(&*error, TokenError::Exchange(ExchangeError { cause: UpstreamError::Status(status), .. }) if *status == 503)
     );
     world.set(Mood::Grants { life: 3600 });
     assert_eq!(bearer(&tokens).await, format!("Bearer token-{}", 2 + 3 * ATTEMPTS), "it recovers at once");
@@ -246,5 +247,5 @@ async fn a_hanging_token_endpoint_meets_the_deadline() {
     // With nothing left to do but wait, a stopped clock jumps to the deadline.
     tokio::time::pause();
     let error = tokens.get().await.expect_err("no token");
-    assert!(matches!(&*error, TokenError::Exchange(ExchangeError { fault: Fault::TimedOut, .. })), "{error}");
+    assert!(matches!(&*error, TokenError::Exchange(ExchangeError { cause: UpstreamError::TimedOut, .. })), "{error}");
 }

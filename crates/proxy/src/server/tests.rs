@@ -83,7 +83,7 @@ impl Server {
     }
 
     fn http2(&self) -> (reqwest::Client, String) {
-        crate::upstream::install_tls_provider();
+        crate::transport::install_tls_provider();
         let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
         (client, format!("http://{}/", self.address))
     }

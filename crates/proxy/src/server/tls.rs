@@ -18,7 +18,7 @@ use super::connection::Phase;
 use super::frontend::Frontend;
 use super::listeners::Stream;
 use crate::config::{Loaded, Problem};
-use crate::upstream::install_tls_provider;
+use crate::transport::install_tls_provider;
 use settings::files;
 
 /// No certificate with all those above it is larger.

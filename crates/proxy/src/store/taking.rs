@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Outcome, Reading, Store};
+use super::{Outcome, Store};
 use crate::metrics;
-use crate::shared::{Taken, Turn};
+use crate::reading::Reading;
+use crate::shared_cache::{Taken, Turn};
 
 /// How a refresh has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

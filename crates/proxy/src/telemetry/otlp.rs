@@ -21,7 +21,7 @@ use url::Url;
 
 use super::StartError;
 use crate::config::{self, header_list};
-use crate::upstream::{TransportError, install_tls_provider};
+use crate::transport::{TransportError, install_tls_provider};
 
 /// Spans that wait at most.
 const QUEUE: usize = 2048;

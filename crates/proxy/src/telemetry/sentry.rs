@@ -35,7 +35,7 @@ use tracing_subscriber::layer::Layer;
 use super::event_limit::EventLimit;
 use super::{BoxedLayer, scrub};
 use crate::config;
-use crate::upstream::{TransportError, install_tls_provider};
+use crate::transport::{TransportError, install_tls_provider};
 
 const RELEASE: &str = concat!("hpc-storage-proxy@", env!("CARGO_PKG_VERSION"));
 /// Environment of events when none is set: Sentry's own default.

@@ -1,37 +1,34 @@
-//! How an upstream is spared while it fails: a circuit breaker, and a budget for repeating requests. Pure: time arrives as
-//! an argument.
+//! Circuit breaker and retry budget of an upstream. Pure: the time is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failed exchanges in a row after which the breaker opens.
+/// Consecutive failed exchanges that open the breaker.
 const FAILURES: u32 = 5;
-/// How long it stays open before one exchange tries again. Short, so that the first refresh after an outage succeeds.
+/// How long it stays open before a trial request. Short, so that the first refresh after an outage succeeds.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
-/// The longest time for which an upstream is left alone because it says so (`Retry-After`).
-pub(super) const LONGEST_REST: Duration = Duration::from_secs(10);
-/// Most repetitions saved up.
-const MOST_REPEATS: f64 = 10.0;
-/// What an exchange at the first attempt adds to the budget: in an outage at most one request in ten is a repetition.
+/// The longest `Retry-After` that is obeyed.
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Capacity of the retry budget.
+const MAX_RETRIES: f64 = 10.0;
+/// What an exchange that succeeds at the first attempt adds to the budget: at most one request in ten is a retry.
 const EARNED: f64 = 0.1;
 
-/// Whether requests go through.
+/// State of the circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// They do.
+    /// Requests are sent.
     Closed,
-    /// One tries whether the upstream is back.
+    /// One trial request is sent.
     HalfOpen,
-    /// None do for a moment.
+    /// No requests are sent.
     Open,
 }
 
 impl State {
-    /// All states.
     pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
 
-    /// The state in a word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -44,81 +41,79 @@ impl State {
 /// Whether an exchange may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It may.
     Now,
-    /// Not for so long.
-    Rests(Duration),
-    /// Another one tries whether the upstream is back; its end tells.
-    Probed,
+    /// Not before this time has passed.
+    After(Duration),
+    /// Not before the running trial request ends.
+    AfterTrial,
 }
 
-/// What is remembered of an upstream's failures.
 #[derive(Debug)]
 pub(super) struct Breaker {
     failures: u32,
-    /// No exchange begins before.
-    rest: Option<Instant>,
-    probing: bool,
-    repeats: f64,
+    /// No exchange begins before this.
+    paused_until: Option<Instant>,
+    /// Whether the trial request is running.
+    trial: bool,
+    retries: f64,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 0, rest: None, probing: false, repeats: MOST_REPEATS }
+        Self { failures: 0, paused_until: None, trial: false, retries: MAX_RETRIES }
     }
 }
 
 impl Breaker {
-    /// Whether an exchange may begin.
     pub(super) fn admit(&mut self, now: Instant) -> Admission {
-        if let Some(rest) = self.rest.filter(|rest| now < *rest) {
-            return Admission::Rests(rest - now);
+        if let Some(until) = self.paused_until.filter(|until| now < *until) {
+            return Admission::After(until - now);
         }
         if self.failures >= FAILURES {
-            if self.probing {
-                return Admission::Probed;
+            if self.trial {
+                return Admission::AfterTrial;
             }
-            self.probing = true;
+            self.trial = true;
         }
         Admission::Now
     }
 
-    /// Whether a request may be repeated. Never while the breaker is not closed.
-    pub(super) fn may_repeat(&mut self) -> bool {
-        let may = self.failures < FAILURES && self.repeats >= 1.0;
+    /// Whether the budget allows a retry; if so, takes it from the budget. Never while the breaker is open or half open.
+    pub(super) fn may_retry(&mut self) -> bool {
+        let may = self.failures < FAILURES && self.retries >= 1.0;
         if may {
-            self.repeats -= 1.0;
+            self.retries -= 1.0;
         }
         may
     }
 
-    /// An exchange has come to a usable answer, at its first attempt or not.
-    pub(super) fn succeeded(&mut self, at_once: bool) {
+    /// Records an exchange with a usable answer.
+    pub(super) fn succeeded(&mut self, first_attempt: bool) {
         self.failures = 0;
-        self.probing = false;
-        self.rest = None;
-        if at_once {
-            self.repeats = (self.repeats + EARNED).min(MOST_REPEATS);
+        self.trial = false;
+        self.paused_until = None;
+        if first_attempt {
+            self.retries = (self.retries + EARNED).min(MAX_RETRIES);
         }
     }
 
-    /// An exchange has failed with all its attempts; `rest` is what the upstream asked for.
-    pub(super) fn failed(&mut self, rest: Option<Duration>, now: Instant) {
+    /// Records an exchange that failed after all its attempts; `retry_after` is what the upstream asked for.
+    pub(super) fn failed(&mut self, retry_after: Option<Duration>, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.probing = false;
+        self.trial = false;
         let pause = (self.failures >= FAILURES).then_some(PAUSE);
-        let rest = rest.map(|rest| rest.min(LONGEST_REST)).max(pause);
-        self.rest = rest.map(|rest| now + rest).max(self.rest);
+        let pause = retry_after.map(|after| after.min(MAX_PAUSE)).max(pause);
+        self.paused_until = pause.map(|pause| now + pause).max(self.paused_until);
     }
 
-    /// Nobody waits for the exchange any more: it says nothing about the upstream.
+    /// Records an exchange that was cancelled, which is neither a success nor a failure.
     pub(super) fn abandoned(&mut self) {
-        self.probing = false;
+        self.trial = false;
     }
 
     pub(super) fn state(&self, now: Instant) -> State {
-        match self.rest {
-            Some(rest) if now < rest => State::Open,
+        match self.paused_until {
+            Some(until) if now < until => State::Open,
             _ if self.failures >= FAILURES => State::HalfOpen,
             _ => State::Closed,
         }
@@ -132,7 +127,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_lets_one_try_after_a_moment() {
+    fn it_opens_after_consecutive_failures_and_then_admits_one_trial_request() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         for _ in 1..FAILURES {
             assert_eq!(breaker.admit(start), Admission::Now);
@@ -141,12 +136,12 @@ mod tests {
         }
         breaker.failed(None, start);
         assert_eq!(breaker.state(start), State::Open);
-        assert_eq!(breaker.admit(start), Admission::Rests(PAUSE));
+        assert_eq!(breaker.admit(start), Admission::After(PAUSE));
         let later = start + PAUSE;
         assert_eq!((breaker.state(later), breaker.admit(later)), (State::HalfOpen, Admission::Now));
-        assert_eq!(breaker.admit(later), Admission::Probed, "one at a time");
+        assert_eq!(breaker.admit(later), Admission::AfterTrial, "one at a time");
         breaker.failed(None, later);
-        assert_eq!(breaker.admit(later), Admission::Rests(PAUSE));
+        assert_eq!(breaker.admit(later), Admission::After(PAUSE));
         let last = later + PAUSE;
         assert_eq!(breaker.admit(last), Admission::Now);
         breaker.succeeded(true);
@@ -154,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_trial_lets_the_next_one_try() {
+    fn a_cancelled_trial_request_admits_another() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..FAILURES {
             breaker.failed(None, start);
@@ -166,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_between_failures_counts() {
+    fn a_success_resets_the_count_of_failures() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..3 * FAILURES {
             breaker.failed(None, start);
@@ -177,24 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_asks_for_rest_gets_some() {
+    fn retry_after_is_obeyed_up_to_a_limit() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         breaker.failed(Some(3 * SECOND), start);
-        assert_eq!(breaker.admit(start + SECOND), Admission::Rests(2 * SECOND));
+        assert_eq!(breaker.admit(start + SECOND), Admission::After(2 * SECOND));
         assert_eq!(breaker.admit(start + 3 * SECOND), Admission::Now);
         breaker.failed(Some(3600 * SECOND), start);
-        assert_eq!(
-            breaker.admit(start),
-            Admission::Rests(LONGEST_REST),
-            "an upstream that asks for an hour is tried sooner"
-        );
+        assert_eq!(breaker.admit(start), Admission::After(MAX_PAUSE), "an hour is shortened");
     }
 
     #[test]
-    fn repeating_is_limited_and_earned() {
+    fn retries_are_limited_and_earned() {
         let mut breaker = Breaker::default();
-        assert_eq!((0..100).filter(|_| breaker.may_repeat()).count(), 10);
+        assert_eq!((0..100).filter(|_| breaker.may_retry()).count(), 10);
         (0..25).for_each(|_| breaker.succeeded(true));
-        assert_eq!((0..100).filter(|_| breaker.may_repeat()).count(), 2);
+        assert_eq!((0..100).filter(|_| breaker.may_retry()).count(), 2);
     }
 }

@@ -1,23 +1,22 @@
-//! How an exchange went, in a word; and when the last ones went well and badly.
+//! Outcomes of exchanges: their labels in metrics, and the times of the last ones.
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Answer, Fault};
+use super::{Answer, UpstreamError};
 
-/// When the last exchanges ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Last {
-    /// The last one that was answered. Also a refusal is an answer, but for that of a credential.
+    /// Last exchange with an answer. A refusal counts as one, except of the credential (401).
     pub success: Option<Instant>,
-    /// The last one that failed.
+    /// Last exchange that failed.
     pub failure: Option<Instant>,
 }
 
 impl Last {
-    pub(super) fn note(&mut self, outcome: &Result<Answer, Fault>, now: Instant) {
+    pub(super) fn note(&mut self, outcome: &Result<Answer, UpstreamError>, now: Instant) {
         match (outcome, name(outcome)) {
-            // Nothing was asked.
+            // Nothing was sent.
             (_, "left_alone") => {}
             (Ok(Answer { status: StatusCode::UNAUTHORIZED, .. }), _) => self.failure = Some(now),
             (_, "success" | "refused") => self.success = Some(now),
@@ -26,16 +25,16 @@ impl Last {
     }
 }
 
-/// How an exchange went. There are only so many words.
-pub(super) fn name(outcome: &Result<Answer, Fault>) -> &'static str {
+/// The label in metrics.
+pub(super) fn name(outcome: &Result<Answer, UpstreamError>) -> &'static str {
     match outcome {
         Ok(answer) if answer.status.is_client_error() => "refused",
         Ok(answer) if answer.status.is_server_error() => "failed",
         Ok(_) => "success",
-        Err(Fault::Unreachable(_)) => "unreachable",
-        Err(Fault::TimedOut) => "timed_out",
-        Err(Fault::BrokenOff(_)) => "broken_off",
-        Err(Fault::LeftAlone(_)) => "left_alone",
+        Err(UpstreamError::Unreachable(_)) => "unreachable",
+        Err(UpstreamError::TimedOut) => "timed_out",
+        Err(UpstreamError::Interrupted(_)) => "broken_off",
+        Err(UpstreamError::CircuitOpen(_)) => "left_alone",
         Err(_) => "unusable",
     }
 }
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_a_success_unless_it_refuses_the_credential_or_tells_of_a_fault() {
+    fn an_answer_is_a_success_unless_it_refuses_the_credential_or_is_a_server_error() {
         let answer = |status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
             Ok(Answer { status, headers: HeaderMap::new(), body: Bytes::new() })
@@ -61,9 +60,9 @@ mod tests {
             (answer(403), "refused", Some(true)),
             (answer(401), "refused", Some(false)),
             (answer(503), "failed", Some(false)),
-            (Err(Fault::TimedOut), "timed_out", Some(false)),
-            (Err(Fault::TooLarge(1)), "unusable", Some(false)),
-            (Err(Fault::LeftAlone(Duration::ZERO)), "left_alone", None),
+            (Err(UpstreamError::TimedOut), "timed_out", Some(false)),
+            (Err(UpstreamError::TooLarge(1)), "unusable", Some(false)),
+            (Err(UpstreamError::CircuitOpen(Duration::ZERO)), "left_alone", None),
         ] {
             assert_eq!(name(&outcome), word);
             let mut last = Last { success: Some(before), failure: Some(before) };

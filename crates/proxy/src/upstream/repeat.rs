@@ -1,20 +1,20 @@
-//! Which exchanges are repeated, and when. Requests that ask for something and change nothing may be sent again.
+//! Which attempts are retried, and when.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Answer, Fault};
+use super::{Answer, UpstreamError};
 
-/// Attempts of one exchange, with the first one.
+/// Attempts of one exchange, including the first.
 pub(crate) const ATTEMPTS: usize = 3;
 
-/// The longest time that is believed of a `Retry-After`; an upstream can name one that no clock can tell.
-const LONGEST_NAMED: Duration = Duration::from_hours(24);
+/// `Retry-After` is cut to this, so that adding it to a time cannot overflow.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
-/// The pauses between the attempts of one exchange: about 0.1 s and 0.2 s, each up to twice as long by chance, so that
-/// many clients do not come back at once.
+/// The pauses between the attempts of one exchange: about 0.1 s and 0.2 s, each up to doubled by random jitter, so that
+/// many clients do not retry at the same moment.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -23,48 +23,46 @@ pub(super) fn pauses() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// What an attempt says about the upstream.
+/// What the outcome of an attempt says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It works, even if it refuses this request.
+    /// It works, even if it refused this request.
     Works,
-    /// It fails, and trying again at once is no use.
-    Fails,
-    /// It fails, and may not when asked again, after the time that it names if it names one.
-    MayPass(Option<Duration>),
+    /// It failed, and a retry would not help.
+    Lasting,
+    /// It failed, and a retry may help, after the `Retry-After` if it sent one.
+    Transient(Option<Duration>),
 }
 
-/// Judges the outcome of an attempt.
-pub(super) fn judge(outcome: &Result<Answer, Fault>) -> Verdict {
+pub(super) fn verdict(outcome: &Result<Answer, UpstreamError>) -> Verdict {
     match outcome {
         Ok(Answer { status, headers, .. }) => match *status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Verdict::MayPass(retry_after(headers)),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Verdict::Transient(retry_after(headers)),
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-                Verdict::MayPass(None)
+                Verdict::Transient(None)
             }
-            status if status.is_server_error() => Verdict::Fails,
+            status if status.is_server_error() => Verdict::Lasting,
             _ => Verdict::Works,
         },
-        Err(Fault::Unreachable(_) | Fault::BrokenOff(_)) => Verdict::MayPass(None),
-        // Time is up, or it would say the same again.
-        Err(_) => Verdict::Fails,
+        Err(UpstreamError::Unreachable(_) | UpstreamError::Interrupted(_)) => Verdict::Transient(None),
+        // The deadline has passed, or the answer would be the same.
+        Err(_) => Verdict::Lasting,
     }
 }
 
-/// How long an upstream wants to be left alone: seconds, or a date by its own clock (RFC 9110, 10.2.3). At most
-/// [`LONGEST_NAMED`].
+/// The time in `Retry-After`: seconds, or a date by the upstream's clock (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let after = text(header::RETRY_AFTER)?;
     if !after.is_empty() && after.bytes().all(|digit| digit.is_ascii_digit()) {
-        // More digits than a number holds.
+        // Fails if the number does not fit into 64 bits.
         let seconds = after.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(LONGEST_NAMED));
+        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     }
     let date = httpdate::parse_http_date(after).ok()?;
-    // The upstream's clock may be an hour off, and without knowing its time the date says nothing.
+    // Relative to the upstream's clock, which may differ from ours.
     let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
-    Some(date.duration_since(now).unwrap_or_default().min(LONGEST_NAMED))
+    Some(date.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -79,35 +77,35 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_lasts() {
-        let seconds = |seconds| Verdict::MayPass(Some(Duration::from_secs(seconds)));
-        let day = Verdict::MayPass(Some(LONGEST_NAMED));
+    fn transient_and_lasting_failures_are_distinguished() {
+        let seconds = |seconds| Verdict::Transient(Some(Duration::from_secs(seconds)));
+        let day = Verdict::Transient(Some(MAX_RETRY_AFTER));
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         for (outcome, verdict) in [
             (Ok(answer(200, &[])), Verdict::Works),
             (Ok(answer(401, &[])), Verdict::Works),
             (Ok(answer(404, &[("retry-after", "5")])), Verdict::Works),
-            (Ok(answer(500, &[])), Verdict::MayPass(None)),
-            (Ok(answer(501, &[])), Verdict::Fails),
-            (Ok(answer(502, &[])), Verdict::MayPass(None)),
-            (Ok(answer(503, &[])), Verdict::MayPass(None)),
-            (Ok(answer(504, &[])), Verdict::MayPass(None)),
+            (Ok(answer(500, &[])), Verdict::Transient(None)),
+            (Ok(answer(501, &[])), Verdict::Lasting),
+            (Ok(answer(502, &[])), Verdict::Transient(None)),
+            (Ok(answer(503, &[])), Verdict::Transient(None)),
+            (Ok(answer(504, &[])), Verdict::Transient(None)),
             (Ok(answer(429, &[("retry-after", "7")])), seconds(7)),
             (Ok(answer(503, &[("retry-after", " 0 ")])), seconds(0)),
-            (Ok(answer(503, &[("retry-after", "")])), Verdict::MayPass(None)),
+            (Ok(answer(503, &[("retry-after", "")])), Verdict::Transient(None)),
             (Ok(answer(429, &[("retry-after", "18446744073709551615")])), day),
             (Ok(answer(429, &[("retry-after", "99999999999999999999")])), day),
             (Ok(answer(429, &[("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"), ("date", date)])), day),
-            (Ok(answer(503, &[("retry-after", "soon")])), Verdict::MayPass(None)),
-            (Ok(answer(503, &[("retry-after", "-5")])), Verdict::MayPass(None)),
-            (Ok(answer(429, &[("retry-after", date)])), Verdict::MayPass(None)),
+            (Ok(answer(503, &[("retry-after", "soon")])), Verdict::Transient(None)),
+            (Ok(answer(503, &[("retry-after", "-5")])), Verdict::Transient(None)),
+            (Ok(answer(429, &[("retry-after", date)])), Verdict::Transient(None)),
             (Ok(answer(429, &[("retry-after", date), ("date", "Sun, 06 Nov 1994 08:49:34 GMT")])), seconds(3)),
             (Ok(answer(429, &[("retry-after", date), ("date", "Sun, 06 Nov 1994 09:49:34 GMT")])), seconds(0)),
-            (Err(Fault::TimedOut), Verdict::Fails),
-            (Err(Fault::TooLarge(1)), Verdict::Fails),
-            (Err(Fault::Redirected(String::new())), Verdict::Fails),
+            (Err(UpstreamError::TimedOut), Verdict::Lasting),
+            (Err(UpstreamError::TooLarge(1)), Verdict::Lasting),
+            (Err(UpstreamError::Redirected(String::new())), Verdict::Lasting),
         ] {
-            assert_eq!(judge(&outcome), verdict, "{outcome:?}");
+            assert_eq!(super::verdict(&outcome), verdict, "{outcome:?}");
         }
     }
 

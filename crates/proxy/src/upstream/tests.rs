@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::transport::USER_AGENT;
 
 fn transport(proxy: Option<&str>) -> Transport {
     Transport {
@@ -16,12 +17,12 @@ fn transport(proxy: Option<&str>) -> Transport {
 }
 
 #[test]
-fn a_proxy_scheme_that_would_be_ignored_is_refused() {
+fn an_unsupported_proxy_scheme_is_refused() {
     let error = Upstream::new("Waldur", &transport(Some("ftp://127.0.0.1:1"))).unwrap_err();
     assert!(matches!(error, TransportError::ProxyScheme(scheme) if scheme == "ftp"));
 }
 
-/// A SOCKS5 server that serves one request itself, and returns the name that it was asked to connect to.
+/// A SOCKS5 server that answers one request itself and returns the requested host name.
 async fn socks_server(listener: TcpListener) -> String {
     let (mut client, _) = listener.accept().await.unwrap();
     let mut greeting = [0; 3];
@@ -42,7 +43,7 @@ async fn socks_server(listener: TcpListener) -> String {
 }
 
 #[tokio::test]
-async fn a_socks_proxy_resolves_the_names() {
+async fn the_socks_proxy_resolves_names() {
     for scheme in ["socks5", "socks5h"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = format!("{scheme}://{}", listener.local_addr().unwrap());
@@ -55,9 +56,9 @@ async fn a_socks_proxy_resolves_the_names() {
     }
 }
 
-/// A server whose answers come from `moods`, the last one again and again, each on a connection of its own; an empty one
-/// is a reset.
-async fn server(moods: &'static [&'static str]) -> (Url, Arc<AtomicUsize>) {
+/// A server that gives these answers in order and repeats the last one, each on its own connection; an empty answer resets
+/// the connection.
+async fn server(answers: &'static [&'static str]) -> (Url, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     let served = Arc::new(AtomicUsize::new(0));
@@ -65,10 +66,10 @@ async fn server(moods: &'static [&'static str]) -> (Url, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
-            let mood = moods[counted.fetch_add(1, Ordering::SeqCst).min(moods.len() - 1)];
+            let answer = answers[counted.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1)];
             let mut request = [0; 1024];
             let _ = client.read(&mut request).await;
-            let _ = client.write_all(mood.as_bytes()).await;
+            let _ = client.write_all(answer.as_bytes()).await;
         }
     });
     (url, served)
@@ -81,47 +82,47 @@ const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
 const LATER: &str =
     "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
-/// As long as a number can say.
+/// `Retry-After` with the largest 64-bit number.
 const NEVER: &str = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 18446744073709551615\r\ncontent-length: 0\r\n\r\n";
 
-async fn status(upstream: &Upstream, url: &Url) -> Result<u16, Fault> {
+async fn status(upstream: &Upstream, url: &Url) -> Result<u16, UpstreamError> {
     let outcome = upstream.exchange(upstream.get(url.clone()), 10).await;
-    outcome.map(|answer| answer.status.as_u16()).map_err(|error| error.fault)
+    outcome.map(|answer| answer.status.as_u16()).map_err(|error| error.cause)
 }
 
 #[tokio::test]
-async fn what_may_pass_is_asked_for_again() {
-    for (moods, status_at_last, requests) in [
+async fn transient_failures_are_retried() {
+    for (answers, last_status, requests) in [
         (&[DOWN, FINE][..], 200, 2),
         (&["", CUT, FINE], 200, 3),
         (&[LATER, FINE], 200, 2),
         (&[DOWN, DOWN, DOWN], 503, 3),
         (&[REFUSED, FINE], 403, 1),
     ] {
-        let (url, served) = server(moods).await;
+        let (url, served) = server(answers).await;
         let upstream = Upstream::new("Waldur", &transport(None)).unwrap();
         let begun = Instant::now();
-        assert_eq!(status(&upstream, &url).await.unwrap(), status_at_last, "{moods:?}");
-        assert_eq!(served.load(Ordering::SeqCst), requests, "{moods:?}");
+        assert_eq!(status(&upstream, &url).await.unwrap(), last_status, "{answers:?}");
+        assert_eq!(served.load(Ordering::SeqCst), requests, "{answers:?}");
         let obeyed = begun.elapsed() >= Duration::from_secs(1);
-        assert_eq!(obeyed, moods[0] == LATER, "{moods:?}");
+        assert_eq!(obeyed, answers[0] == LATER, "{answers:?}");
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_wants_to_be_left_alone_for_ever_is_left_alone_for_a_while() {
+async fn an_endless_retry_after_is_obeyed_for_a_limited_time() {
     let (url, served) = server(&[NEVER]).await;
     let upstream = Upstream::new("Waldur", &transport(None)).unwrap();
     assert_eq!(status(&upstream, &url).await.unwrap(), 429);
     assert_eq!(upstream.breaker(), BreakerState::Open);
     let again = status(&upstream, &url).await;
-    assert!(matches!(again, Err(Fault::LeftAlone(rest)) if rest <= breaker::LONGEST_REST), "{again:?}");
+    assert!(matches!(again, Err(UpstreamError::CircuitOpen(pause)) if pause <= breaker::MAX_PAUSE), "{again:?}");
     assert_eq!(served.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn all_exchanges_after_an_outage_succeed_and_one_tries_first() {
-    // Ten repetitions are saved up, so that five failures are five to fifteen requests.
+async fn one_trial_request_closes_the_breaker_for_all_waiting_exchanges() {
+    // The budget has ten retries, so five failures send fifteen requests.
     let (url, served) = server(&[DOWN; 15]).await;
     let upstream = Upstream::new("Waldur", &transport(None)).unwrap();
     for _ in 0..5 {
@@ -129,10 +130,14 @@ async fn all_exchanges_after_an_outage_succeed_and_one_tries_first() {
     }
     assert_eq!(upstream.breaker(), BreakerState::Open);
     assert_eq!(served.load(Ordering::SeqCst), 15);
-    // Still down: one asks, once, and the others share what it learns.
+    // Still down: one trial request is sent, and the others fail with it.
     let all = futures::future::join_all((0..8).map(|_| status(&upstream, &url))).await;
     assert_eq!(all.iter().filter(|outcome| matches!(outcome, Ok(503))).count(), 1, "{all:?}");
-    assert_eq!(all.iter().filter(|outcome| matches!(outcome, Err(Fault::LeftAlone(_)))).count(), 7, "{all:?}");
+    assert_eq!(
+        all.iter().filter(|outcome| matches!(outcome, Err(UpstreamError::CircuitOpen(_)))).count(),
+        7,
+        "{all:?}"
+    );
     assert_eq!(served.load(Ordering::SeqCst), 16);
 
     let (back, _) = server(&[FINE]).await;

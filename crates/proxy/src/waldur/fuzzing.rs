@@ -2,7 +2,7 @@
 
 use super::page::{self, Page};
 use super::read;
-use crate::upstream::{Answer, Fault};
+use crate::upstream::{Answer, UpstreamError};
 
 /// Reads an answer as a page of resources, customers and offerings: how many rows each has, where it can be read.
 pub fn page(answer: &Answer) -> [Option<usize>; 3] {
@@ -13,7 +13,7 @@ pub fn page(answer: &Answer) -> [Option<usize>; 3] {
     ]
 }
 
-fn rows<T>(page: Result<Page<T>, Fault>) -> Option<usize> {
+fn rows<T>(page: Result<Page<T>, UpstreamError>) -> Option<usize> {
     let page = page.ok()?;
     let rows = page.rows.len();
     assert_eq!(rows, page.ids.len(), "every row has its id");

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::page::{self, More, Page};
 use super::{Waldur, WaldurError};
-use crate::upstream::{Answer, Fault};
+use crate::upstream::{Answer, UpstreamError};
 
 /// Rows a page: the most that Waldur gives.
 const PAGE_SIZE: usize = 300;
@@ -229,7 +229,7 @@ impl Waldur {
             StatusCode::NOT_FOUND => return Ok(Fetched::Missing(answer.status)),
             StatusCode::FORBIDDEN if number == 1 => return Ok(Fetched::Missing(answer.status)),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(WaldurError::Refused(answer.status)),
-            status => return Err(self.error(&url, Fault::Status(status))),
+            status => return Err(self.error(&url, UpstreamError::Status(status))),
         }
         let page = decode(answer, list.read).await.map_err(|fault| self.error(&url, fault))?;
         Ok(Fetched::Page(page))
@@ -239,12 +239,12 @@ impl Waldur {
 async fn decode<T: Send + 'static>(
     answer: Answer,
     read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
-) -> Result<page::Page<T>, Fault> {
+) -> Result<page::Page<T>, UpstreamError> {
     if answer.body.len() <= SMALL_BODY {
         return page::decode(&answer, read);
     }
     match tokio::task::spawn_blocking(move || page::decode(&answer, read)).await {
         Ok(page) => page,
-        Err(error) => Err(Fault::Senseless(format!("reading it failed: {error}"))),
+        Err(error) => Err(UpstreamError::Invalid(format!("reading it failed: {error}"))),
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::upstream::{Answer, Fault};
+use crate::upstream::{Answer, UpstreamError};
 
 /// One page.
 pub(super) struct Page<T> {
@@ -54,13 +54,16 @@ impl More {
 /// # Errors
 ///
 /// A body that is no JSON list, or whatever `read` says of a row.
-pub(super) fn decode<T>(answer: &Answer, read: fn(&[&RawValue]) -> Result<Rows<T>, String>) -> Result<Page<T>, Fault> {
+pub(super) fn decode<T>(
+    answer: &Answer,
+    read: fn(&[&RawValue]) -> Result<Rows<T>, String>,
+) -> Result<Page<T>, UpstreamError> {
     let Records(records) = serde_json::from_slice(&answer.body)
-        .map_err(|error| Fault::NotJson { line: error.line(), column: error.column() })?;
+        .map_err(|error| UpstreamError::NotJson { line: error.line(), column: error.column() })?;
     if records.len() > MAX_ROWS {
-        return Err(Fault::Senseless(format!("a page has more than {MAX_ROWS} rows")));
+        return Err(UpstreamError::Invalid(format!("a page has more than {MAX_ROWS} rows")));
     }
-    let rows = read(&records).map_err(Fault::Senseless)?;
+    let rows = read(&records).map_err(UpstreamError::Invalid)?;
     let (ids, rows) = rows.into_iter().unzip();
     Ok(Page { rows, ids, more: More::of(&answer.headers) })
 }

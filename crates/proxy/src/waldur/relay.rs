@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::Waldur;
-use crate::upstream::{Answer, Fault};
+use crate::upstream::{Answer, UpstreamError};
 use program::error_chain;
 
 /// Waldur answers a callback with a sentence, or a page of HTML.
@@ -63,8 +63,10 @@ impl Waldur {
             Ok(answer) => judge(&answer, token),
             Err(error) => {
                 let told = error_chain(&error);
-                match error.fault {
-                    Fault::TimedOut | Fault::BrokenOff(_) | Fault::TooLarge(_) => Relayed::Unknown(told),
+                match error.cause {
+                    UpstreamError::TimedOut | UpstreamError::Interrupted(_) | UpstreamError::TooLarge(_) => {
+                        Relayed::Unknown(told)
+                    }
                     _ => Relayed::Failed(told),
                 }
             }

@@ -193,7 +193,7 @@ fn a_token_goes_to_its_proxy_alone_and_is_never_shown() {
     fake.script.lock().unwrap().redirect = Some(format!("{}/api/storage-resources/", elsewhere.url));
     let ended = compare(&site, &fake, &["--token-file", &path]);
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(ended.stderr.contains("which is not followed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("redirects are not followed"), "{}", ended.stderr);
     assert!(elsewhere.script.lock().unwrap().tokens.is_empty());
 }
 

@@ -11,7 +11,7 @@ use crate::program::{Program, settings};
 
 /// Writes a new certificate and its key; gives a client that trusts this one alone.
 fn renewed(directory: &Path) -> Client {
-    proxy::upstream::install_tls_provider();
+    proxy::transport::install_tls_provider();
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
     fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     fs::write(directory.join("certificate.pem"), made.cert.pem()).unwrap();

@@ -19,7 +19,7 @@ fn listening(simulator: &Simulator, path: &Path) -> Vec<(&'static str, String)> 
 
 /// The status of a request through the socket.
 pub(crate) async fn version(path: &Path) -> u16 {
-    proxy::upstream::install_tls_provider();
+    proxy::transport::install_tls_provider();
     let client = reqwest::Client::builder().no_proxy().unix_socket(path).build().unwrap();
     client.get("http://localhost/api/version").send().await.unwrap().status().as_u16()
 }

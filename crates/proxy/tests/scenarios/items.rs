@@ -74,7 +74,7 @@ async fn what_cannot_be_processed_is_named_in_the_listing_and_500_by_itself() {
         assert_eq!(one.body["detail"], skipped["detail"]);
         assert_eq!(one.body["message"], "Failed to process storage resource.");
     }
-    assert!(proxy.log().contains("a resource is left out"), "{}", proxy.log());
+    assert!(proxy.log().contains("a resource is skipped"), "{}", proxy.log());
 
     // The day the project gets its GID its directory appears, without a restart.
     let missing = |answer: &crate::support::Answer| {

@@ -14,8 +14,8 @@ const TOKEN: &str = "POST */token";
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Reset, ""),
-        (Fault::CutOff { after: 5 }, "broke off"),
-        (Fault::not_json(), "not the JSON expected"),
+        (Fault::CutOff { after: 5 }, "before the answer was complete"),
+        (Fault::not_json(), "not the expected JSON"),
         (Fault::wrong_type(), ""),
         (Fault::status(500), "500"),
         (Fault::status(502), "502"),

@@ -215,7 +215,7 @@ async fn refusals_are_passed_on_with_their_reasons_and_faults_without_waldurs_te
         (Fault::status(405), 405, "Waldur refuses it (405 Method Not Allowed)."),
         (json_answer(401, r#"{"detail": "Invalid token."}"#), 502, "check WALDUR_API_TOKEN"),
         (Fault::status(500), 502, "Waldur answered 500"),
-        (Fault::redirect("https://evil.example/"), 502, "which is not followed"),
+        (Fault::redirect("https://evil.example/"), 502, "redirects are not followed"),
     ] {
         let before = site.calls();
         site.simulator.set_fault_times("POST /api/*", fault.clone(), 1);

@@ -109,7 +109,7 @@ impl Proxy {
         let Ok(address) = hear.recv_timeout(Duration::from_secs(30)) else {
             panic!("the proxy does not listen:\n{}", log.lock().unwrap());
         };
-        proxy::upstream::install_tls_provider();
+        proxy::transport::install_tls_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { child, base: format!("http://{address}"), log, http, _directory: directory }
     }

@@ -16,7 +16,7 @@ use crate::support::{free_address, skipped, start_with};
 
 /// TLS with a certificate that nobody trusts, in front of the simulator.
 async fn tls_front(backend: SocketAddr) -> SocketAddr {
-    proxy::upstream::install_tls_provider();
+    proxy::transport::install_tls_provider();
     let made = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);

@@ -190,6 +190,6 @@ impl Ended {
 
 /// A client that reaches loopback directly.
 pub(crate) fn client() -> Client {
-    proxy::upstream::install_tls_provider();
+    proxy::transport::install_tls_provider();
     Client::builder().no_proxy().no_gzip().no_zstd().build().unwrap()
 }

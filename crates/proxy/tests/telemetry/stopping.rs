@@ -67,7 +67,7 @@ async fn a_caller_who_goes_away_is_in_the_log() {
     let simulator = Simulator::start(World::demo()).await;
     let mut program = Program::serve(&settings(&simulator));
     // Over HTTP/1 a caller that has gone looks like one that has only ended its sending side.
-    proxy::upstream::install_tls_provider();
+    proxy::transport::install_tls_provider();
     let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let running = running_with(http2, &simulator, &program, Fault::Silence).await;
     running.abort();

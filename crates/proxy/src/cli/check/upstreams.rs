@@ -13,7 +13,7 @@ use super::remedy::{self, Keys};
 use crate::auth::{RealmReport, Verifier};
 use crate::config::{self, OnProcessingError, Settings, StorageSystem};
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
-use crate::shared::Shared;
+use crate::shared_cache::SharedCache;
 use crate::source;
 use crate::upstream::public_part;
 use crate::waldur::{self, Listing, Offering, Waldur, WaldurError};
@@ -292,7 +292,7 @@ pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
 /// Whether the server through which replicas share what they read does so, if the settings name one.
 pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
     const CHECK: &str = "cache of the replicas";
-    let outcome = match Shared::new(settings) {
+    let outcome = match SharedCache::new(settings) {
         Ok(None) => return Vec::new(),
         Ok(Some(shared)) => shared.check().await.map(String::from).map_err(|error| error_chain(&error)),
         Err(error) => Err(error_chain(&error)),

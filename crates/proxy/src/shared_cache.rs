@@ -29,8 +29,8 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::hpc_user::{GID_MAX_AGE, Known};
+use crate::reading::Reading;
 use crate::snapshot::Snapshot;
-use crate::store::Reading;
 use crate::upstream::public_part;
 pub use link::Away;
 use link::Link;
@@ -61,7 +61,7 @@ const BODY: &str = "body";
 const IDENTITIES: &str = "identities";
 
 /// What replicas share.
-pub struct Shared {
+pub struct SharedCache {
     link: Link,
     seal: Arc<Seal>,
     /// The hash of what is published, and the lease.
@@ -74,9 +74,9 @@ pub struct Shared {
     own: Uuid,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("SharedCache").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +91,7 @@ pub enum SetupError {
     Key,
 }
 
-impl Shared {
+impl SharedCache {
     /// Sets the sharing up, if the settings ask for it. Nothing is sent yet.
     ///
     /// # Errors
