@@ -24,6 +24,8 @@ pub enum Fault {
     Delay { millis: u64 },
     /// No answer; the connection stays open.
     Silence,
+    /// The normal answer, once the faults have been cleared.
+    Hold,
     /// The normal answer, one byte at a time.
     Dribble {
         /// Milliseconds between two bytes.
@@ -157,6 +159,13 @@ impl Faults {
 
     pub(crate) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Waits until there is no [`Fault::Hold`].
+    pub(crate) async fn released(&self) {
+        while self.all().iter().any(|rule| rule.fault == Fault::Hold) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The fault for this request; counts it as used.

@@ -1,4 +1,4 @@
-//! A simulator behind gates, proxies before it, and faults that come and go.
+//! A simulator behind gates, the proxies that use it, and the faults that they meet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,9 +12,8 @@ use crate::gate::{Certificates, Gate, Manner};
 use crate::support::{Answer, Proxy, start_with};
 use crate::table::{Trouble, Upstream};
 
-/// The listing, read now.
 const LISTING: &str = "/api/storage-resources/?page_size=500";
-/// Where Sentry takes what it gets.
+/// Path of Sentry's endpoint.
 const ENVELOPES: &str = "/api/7/envelope/";
 
 pub(crate) struct Bench {
@@ -59,7 +58,7 @@ impl Bench {
         }
     }
 
-    /// A proxy with some more settings, when its first reading has ended. Each exchange has these many seconds.
+    /// Starts a proxy with `more` settings and an exchange timeout of `seconds`, and waits for its first reading.
     pub(crate) async fn proxy(&self, seconds: &str, more: &[(&str, &str)]) -> Proxy {
         let at = |upstream, path: &str| format!("https://{}{path}", self.gate(upstream).address());
         let waldur = at(Upstream::Resources, "/api");
@@ -77,11 +76,11 @@ impl Bench {
             ("SENTRY_DSN", &dsn),
             ("SENTRY_TRACES_SAMPLE_RATE", "1"),
             ("SSL_CERT_FILE", trusted.to_str().unwrap()),
-            // Whatever is said, it is no secret.
+            // The most verbose log must not contain secrets either.
             ("DEBUG", "true"),
             ("WALDUR_TIMEOUT", seconds),
             ("HPC_USER_TIMEOUT", seconds),
-            // In sequence, so that each page contradicts the one before.
+            // Sequentially, so that each page contradicts the previous one.
             ("WALDUR_PAGES_AT_ONCE", "1"),
         ];
         let proxy = start_with(&self.simulator, &[&settings, more].concat()).await;
@@ -93,26 +92,26 @@ impl Bench {
         proxy
     }
 
-    /// The listing as it is now, for a caller with this token.
+    /// Requests a fresh listing with this token.
     pub(crate) async fn list_as(&self, proxy: &Proxy, token: &str) -> Answer {
         let headers = [("Authorization", &*format!("Bearer {token}")), ("Cache-Control", "no-cache")];
         proxy.get_with(LISTING, &headers).await
     }
 
-    /// The listing as it is now, for a caller with a good token.
+    /// Requests a fresh listing with a valid token.
     pub(crate) async fn list(&self, proxy: &Proxy) -> Answer {
         self.list_as(proxy, &self.caller()).await
     }
 
-    /// A good token.
+    /// A valid token.
     pub(crate) fn caller(&self) -> String {
         self.simulator.realm().mint(&TokenSpec::service_account("provisioner"))
     }
 
-    /// From now on this goes wrong. `elsewhere` is where redirects lead.
+    /// Starts a fault. Redirects lead to `elsewhere`.
     pub(crate) async fn begin(&self, upstream: Upstream, trouble: Trouble, elsewhere: &str) {
         if upstream == Upstream::Tokens {
-            // Otherwise the tokens at hand would do.
+            // Otherwise the current tokens would remain in use.
             self.machine_tokens().iter().for_each(|token| self.simulator.realm().revoke(token));
         }
         let manner = match trouble {
@@ -128,7 +127,7 @@ impl Bench {
         }
     }
 
-    /// All is well again.
+    /// Ends all faults.
     pub(crate) async fn end(&self, upstream: Upstream) {
         self.simulator.clear_faults();
         if upstream != Upstream::Customers {
@@ -136,14 +135,13 @@ impl Bench {
         }
     }
 
-    /// What must be in no answer and in no log.
+    /// Texts that must not appear in answers or logs.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let known = [PROVIDER_TOKEN, "hpc-secret", "publickey", "simulated fault", "maintenance"];
         self.machine_tokens().into_iter().chain(known.map(String::from)).collect()
     }
 
-    /// Whether Sentry was told anything.
-    pub(crate) fn sentry_was_told(&self) -> bool {
+    pub(crate) fn sentry_was_called(&self) -> bool {
         self.simulator.requests().iter().any(|request| request.path == ENVELOPES)
     }
 
@@ -154,11 +152,11 @@ impl Bench {
     }
 }
 
-/// The fault by which the simulator makes this trouble, if it does.
+/// The simulator's fault for this trouble, unless a gate makes it.
 fn fault(upstream: Upstream, trouble: Trouble, elsewhere: &str) -> Option<(String, Fault)> {
     let fault = match trouble {
         Trouble::Refused | Trouble::BadCertificate | Trouble::NoSuchName => return None,
-        Trouble::BrokenOff => Fault::CutOff { after: 5 },
+        Trouble::CutOff => Fault::CutOff { after: 5 },
         Trouble::Reset => Fault::Reset,
         Trouble::Silent => Fault::Silence,
         Trouble::Dripping => Fault::Dribble { millis: 1000 },
@@ -186,7 +184,7 @@ fn fault(upstream: Upstream, trouble: Trouble, elsewhere: &str) -> Option<(Strin
     Some((upstream.route().to_owned(), fault))
 }
 
-/// A world whose lists have several pages.
+/// A world with lists of several pages.
 pub(crate) fn large_world() -> World {
     let mut world = World::large(601);
     let known = world.customers.values().map(|row| json!({"uuid": row.uuid, "slug": row.slug, "name": row.name}));
@@ -199,11 +197,11 @@ pub(crate) fn large_world() -> World {
     world
 }
 
-/// Waits until it is so.
+/// Waits for a condition.
 pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(2);
     while !is_so() {
-        assert!(tokio::time::Instant::now() < patience, "{what} does not come");
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

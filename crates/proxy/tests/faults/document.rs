@@ -1,4 +1,4 @@
-//! `docs/faults.md`, made of the matrix.
+//! Generates `docs/faults.md` from the matrix.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,28 +11,28 @@ const HEAD: &str = "# When an upstream fails
 
 <!-- Generated from crates/proxy/tests/faults by `just docs`; do not edit. -->
 
-What comes of each fault of each upstream. The table is made of the one in `crates/proxy/tests/faults/table.rs`, whose every cell is
-tried with the real program against a simulator, over TLS: the fault comes, one client asks for the listing, the fault goes, and
-the next `no-cache` listing is whole again, without a restart. (A name that does not resolve is tried at the start alone.)
+The outcome of each fault of each upstream. This table is generated from `crates/proxy/tests/faults/table.rs`, and a test runs each cell
+with the real program against a simulator over TLS: the fault begins, a client requests the listing, the fault ends, and the
+next `no-cache` listing must be complete again without a restart. (A host name that does not resolve is tested at the start only.)
 
-- **whole**: 200, the same listing as without the fault.
-- **502**: `UpstreamServiceError`, and the words given are in `detail`; the log has them in `an upstream cannot be read`. With
-  `cache.max_stale` the answer is 200 with the last listing, `Age` and `Warning`, and the log says the same.
-- **502 of Keycloak**: `detail` says no more than `the token cannot be checked`, since whoever asks may be a stranger; the words are
-  in the log's `the realm's keys cannot be fetched`. This is what a process without keys answers. One that has keys goes on
-  with them for 24 hours.
-- **left out**: 200 without what cannot be used, which is named in `skipped`, and in the log in `a resource is left out`.
-- **401**: `AuthenticationError`, in the log `caller refused`.
+- **whole**: 200, with the same listing as without the fault.
+- **502**: `UpstreamServiceError` with the given text in `detail`; the log has the text too, in `an upstream cannot be read`. With
+  `cache.max_stale` the answer is 200 with the last listing and the headers `Age` and `Warning`, and the log entry is the same.
+- **502 for Keycloak**: `detail` only says `the token cannot be checked`, because the client is not authenticated; the given text is
+  in the log entry `the realm's keys cannot be fetched`. This is the answer of a process without keys. A process that has
+  keys continues to use them for 24 hours.
+- **skipped**: 200 without the resources that cannot be used. They are named in `skipped`, and in the log in `a resource is skipped`.
+- **401**: `AuthenticationError`; the log entry is `caller refused`.
 
-GIDs that are known stay in use while the HPC User API, or its token endpoint, fails; the cells are of a listing that needs
-one that is not known. With `hpc_user_api.development_mode` such a GID is invented instead.
+Cached GIDs remain in use while the HPC User API or its token endpoint fails; the cells show a listing that needs a GID that is
+not cached. With `hpc_user_api.development_mode` such a GID is invented instead.
 
-Connections that are refused, reset or broken off, and the statuses 429, 500, 502, 503 and 504, are tried up to three times within the time
-that the upstream has for one answer. An upstream that failed five times in a row is left alone for a second, and one that names
-a `Retry-After` for that time, at most 10 s; requests that arrive meanwhile wait for that, within their deadlines. A request for customers
-that fails is repeated once more when all pages of resources are read, and these are not read again.
+After a refused, reset or interrupted connection and after the statuses 429, 500, 502, 503 and 504, a request is tried up to three times
+within the upstream's timeout. After five consecutive failures the circuit breaker opens for one second; after a `Retry-After` it
+opens for that time, at most 10 s. Requests that arrive meanwhile wait, within their deadlines. A failed request for customers is
+repeated once after all pages of resources have been read; the pages are not read again.
 
-No credential follows a redirect, and neither an upstream's body nor a credential is in an answer or in the log.
+Credentials are never sent to the target of a redirect. Neither answers nor the log contain bodies of upstreams or credentials.
 
 ";
 
@@ -60,7 +60,7 @@ fn cell(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Whole => String::from("whole"),
         Outcome::WholeBut(what) => format!("whole; {what}"),
-        Outcome::LeftOut(words) => format!("left out: {words}"),
+        Outcome::Skipped(words) => format!("skipped: {words}"),
         Outcome::Fails(words) => format!("502: {}", words.replace('|', ", or ")),
         Outcome::Denied(words) => format!("401: {words}"),
         Outcome::Absent(why) => format!("– ({why})"),

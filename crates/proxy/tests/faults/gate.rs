@@ -1,4 +1,4 @@
-//! A door before an upstream, with TLS, that can be shut, or show a certificate that nobody trusts.
+//! A TLS proxy in front of an upstream, which can refuse connections or present an untrusted certificate.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,14 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// What a gate does with those who come.
+/// How a gate treats new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Lets them through.
     Open,
-    /// Refuses connections.
+    /// Refuses them.
     Shut,
-    /// Shows a certificate that nobody trusts.
+    /// Presents an untrusted certificate.
     Untrusted,
 }
 
@@ -34,12 +33,12 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) fn new() -> Self {
-        proxy::upstream::install_tls_provider();
+        proxy::transport::install_tls_provider();
         let (trusted, pem) = certificate();
         Self { trusted, untrusted: certificate().0, pem }
     }
 
-    /// Writes what a client must trust into this file.
+    /// Writes the certificate that clients must trust.
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, &self.pem).unwrap();
     }
@@ -52,7 +51,7 @@ fn certificate() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config.unwrap())), made.cert.pem())
 }
 
-/// The gate; it is open at first.
+/// Initially open.
 pub(crate) struct Gate {
     address: SocketAddr,
     orders: mpsc::Sender<(Manner, oneshot::Sender<()>)>,
@@ -67,12 +66,11 @@ impl Gate {
         Self { address, orders }
     }
 
-    /// `127.0.0.1:PORT`.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends all connections; those that come from now on are treated so.
+    /// Closes all connections and sets how new ones are treated.
     pub(crate) async fn set(&self, manner: Manner) {
         let (done, waiting) = oneshot::channel();
         self.orders.send((manner, done)).await.unwrap();
@@ -91,7 +89,7 @@ async fn serve(
     let mut acceptor = certificates.trusted.clone();
     loop {
         let mut connections = JoinSet::new();
-        // Holds the port, without listening, while there is no listener.
+        // Reserves the port without listening on it while the gate is shut.
         let held = if listener.is_none() { Some(hold(address).await) } else { None };
         let order = loop {
             tokio::select! {
@@ -112,12 +110,12 @@ async fn serve(
         };
         acceptor =
             if manner == Manner::Untrusted { certificates.untrusted.clone() } else { certificates.trusted.clone() };
-        // An error says that nobody waits any more.
+        // Fails if nobody waits any more.
         let _ = done.send(());
     }
 }
 
-/// The port, as soon as no connection that went out from it by chance has it any more.
+/// Binds the port, once no outgoing connection happens to use it.
 async fn hold(address: SocketAddr) -> TcpSocket {
     loop {
         let socket = TcpSocket::new_v4().unwrap();
@@ -138,7 +136,7 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
 }
 
 async fn pass(client: TcpStream, backend: SocketAddr, acceptor: TlsAcceptor) {
-    // A client that does not trust the certificate goes away here; whatever breaks off later, breaks off on both sides.
+    // Fails if the client does not trust the certificate.
     let Ok(mut client) = acceptor.accept(client).await else { return };
     let Ok(mut server) = TcpStream::connect(backend).await else { return };
     let _ = copy_bidirectional(&mut client, &mut server).await;

@@ -1,4 +1,4 @@
-//! Runs the matrix: lanes of a few cells, each lane with a simulator of its own.
+//! Runs the matrix in lanes of a few cells. Each lane has its own simulator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use crate::gate::Certificates;
 use crate::support::{Answer, Proxy};
 use crate::table::{MATRIX, Outcome, Trouble, UPSTREAMS, Upstream};
 
-/// Lanes at one time.
+/// Lanes that run concurrently.
 const LANES: usize = 12;
-/// How long a log may lag behind the answer.
-const LAG: Duration = Duration::from_secs(5);
+/// How long the log may lag behind the answer.
+const LAG: Duration = Duration::from_mins(1);
 
 type Cell = (Upstream, Trouble, Outcome);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_of_every_upstream_has_its_outcome_and_passes() {
+async fn every_fault_of_every_upstream_has_its_outcome_and_can_end() {
     let certificates = Arc::new(Certificates::new());
     let thief = Simulator::start(World::demo()).await;
     let elsewhere: Arc<str> = format!("{}/api/marketplace-provider-resources/", thief.base_url()).into();
-    let places = Arc::new(Semaphore::new(LANES));
+    let permits = Arc::new(Semaphore::new(LANES));
     let mut running = JoinSet::new();
     for cells in lanes() {
-        let (certificates, elsewhere, places) = (certificates.clone(), elsewhere.clone(), places.clone());
+        let (certificates, elsewhere, permits) = (certificates.clone(), elsewhere.clone(), permits.clone());
         running.spawn(async move {
-            let _place = places.acquire().await;
+            let _permit = permits.acquire().await;
             lane(&cells, &certificates, &elsewhere).await
         });
     }
@@ -38,17 +38,17 @@ async fn every_fault_of_every_upstream_has_its_outcome_and_passes() {
     assert!(thief.requests().is_empty(), "a redirect was followed: {:?}", thief.requests());
 }
 
-/// Cells that follow each other before the same simulator.
+/// Groups the cells by the simulator that they share.
 fn lanes() -> Vec<Vec<Cell>> {
     let mut lanes = Vec::new();
     for (column, upstream) in UPSTREAMS.into_iter().enumerate() {
         let cells = MATRIX.iter().map(|(trouble, outcomes)| (upstream, *trouble, outcomes[column]));
         let cells = cells.filter(|(.., outcome)| !matches!(outcome, Outcome::Absent(_)));
-        let (at_start, running): (Vec<_>, Vec<_>) = cells.partition(|cell| is_there_from_the_start(*cell));
+        let (at_start, running): (Vec<_>, Vec<_>) = cells.partition(|cell| starts_with_fault(*cell));
         let (moving, running): (Vec<_>, Vec<_>) =
             running.into_iter().partition(|(_, trouble, _)| *trouble == Trouble::MovingPages);
         let (slow, running): (Vec<_>, Vec<_>) = running.into_iter().partition(|cell| is_slow(*cell));
-        // The longest first.
+        // The slowest lane first.
         lanes.push(slow);
         lanes.extend(moving.into_iter().map(|cell| vec![cell]));
         lanes.extend(at_start.chunks(4).map(<[Cell]>::to_vec));
@@ -58,25 +58,25 @@ fn lanes() -> Vec<Vec<Cell>> {
     lanes
 }
 
-/// Whether only a deadline ends it.
+/// Whether only a timeout ends the exchange.
 fn is_slow((_, trouble, _): Cell) -> bool {
     matches!(trouble, Trouble::Silent | Trouble::Dripping | Trouble::EndlessBody)
 }
 
-/// Whether the fault is there when the proxy starts: afterwards it would not be met, since what was asked for is kept.
-fn is_there_from_the_start((upstream, trouble, _): Cell) -> bool {
+/// Whether the fault must begin before the proxy starts, because the proxy caches what it has read.
+fn starts_with_fault((upstream, trouble, _): Cell) -> bool {
     let is_cached = upstream == Upstream::Gids && matches!(trouble, Trouble::BadRecord | Trouble::BadMembers);
     upstream.is_realm() || trouble == Trouble::NoSuchName || is_cached
 }
 
-/// Which cells are wrong, and how.
+/// Runs the cells and describes those with a wrong outcome.
 async fn lane(cells: &[Cell], certificates: &Arc<Certificates>, elsewhere: &str) -> Vec<String> {
     let moving = cells.iter().any(|(_, trouble, _)| *trouble == Trouble::MovingPages);
     let bench = Bench::start(if moving { large_world() } else { World::demo() }, certificates).await;
     let seconds = if cells.iter().all(|cell| is_slow(*cell)) { "5" } else { "30" };
     let strict = bench.proxy(seconds, &[]).await;
     let right = bench.list(&strict).await;
-    let lenient = if cells.iter().all(|cell| is_there_from_the_start(*cell)) {
+    let lenient = if cells.iter().all(|cell| starts_with_fault(*cell)) {
         None
     } else {
         Some(bench.proxy(seconds, &[("CACHE_MAX_STALE", "3600"), ("DEBUG", "false")]).await)
@@ -86,16 +86,16 @@ async fn lane(cells: &[Cell], certificates: &Arc<Certificates>, elsewhere: &str)
         return vec![format!("{cells:?}: no listing without a fault: {}\n{}", right.text, strict.log())];
     }
     for cell in cells {
-        let outcome = if is_there_from_the_start(*cell) {
+        let outcome = if starts_with_fault(*cell) {
             from_the_start(&bench, *cell, &right, elsewhere).await
         } else {
-            meanwhile(&bench, *cell, &right, &strict, lenient.as_ref(), elsewhere).await
+            while_running(&bench, *cell, &right, &strict, lenient.as_ref(), elsewhere).await
         };
         let (upstream, trouble, _) = cell;
         wrong.extend(outcome.err().map(|what| format!("- {}, {}: {what}", upstream.title(), trouble.title())));
     }
-    if cells.iter().any(|(upstream, ..)| *upstream == Upstream::Sentry) && !bench.sentry_was_told() {
-        wrong.push(String::from("- Sentry was never told anything"));
+    if cells.iter().any(|(upstream, ..)| *upstream == Upstream::Sentry) && !bench.sentry_was_called() {
+        wrong.push(String::from("- Sentry was never called"));
     }
     for log in [Some(&strict), lenient.as_ref()].into_iter().flatten().map(Proxy::log) {
         wrong.extend(secret_in(&bench, &log));
@@ -103,8 +103,8 @@ async fn lane(cells: &[Cell], certificates: &Arc<Certificates>, elsewhere: &str)
     wrong
 }
 
-/// The fault comes while the proxy runs.
-async fn meanwhile(
+/// Runs a cell whose fault begins while the proxy is running.
+async fn while_running(
     bench: &Bench,
     cell: Cell,
     right: &Answer,
@@ -114,7 +114,7 @@ async fn meanwhile(
 ) -> Result<(), String> {
     let (upstream, trouble, outcome) = cell;
     let resources = bench.simulator.world(|world| world.resources.clone());
-    let said = strict.log().len();
+    let log_start = strict.log().len();
     bench.begin(upstream, trouble, elsewhere).await;
     let stale = async {
         match lenient {
@@ -125,7 +125,7 @@ async fn meanwhile(
     let (answer, stale) = futures::future::join(bench.list(strict), stale).await;
     bench.end(upstream).await;
     bench.simulator.world(|world| world.resources = resources);
-    judge(bench, cell, &answer, right, strict, said).await?;
+    check(bench, cell, &answer, right, strict, log_start).await?;
     if let (Some(stale), Outcome::Fails(_)) = (stale, outcome) {
         let warned = stale.headers.get("warning").is_some_and(|text| text.to_str().unwrap().starts_with("110 "));
         ensure(stale.status == 200 && warned, || format!("no stale answer: {}", stale.text))?;
@@ -141,7 +141,7 @@ async fn meanwhile(
     Ok(())
 }
 
-/// The fault is there when the proxy starts, and goes away while it runs, if a fault can.
+/// Runs a cell whose fault begins before the proxy starts, and ends while it is running if it can.
 async fn from_the_start(bench: &Bench, cell: Cell, right: &Answer, elsewhere: &str) -> Result<(), String> {
     let (upstream, trouble, _) = cell;
     bench.begin(upstream, trouble, elsewhere).await;
@@ -160,14 +160,14 @@ async fn from_the_start(bench: &Bench, cell: Cell, right: &Answer, elsewhere: &s
     let answer = bench.list_as(&proxy, &token).await;
     bench.end(upstream).await;
     bench.simulator.realm().set_base(home.strip_suffix("/auth/realms/cscs").unwrap_or(&home));
-    judge(bench, cell, &answer, right, &proxy, 0).await.map_err(|what| format!("{what}\n{}", warnings(&proxy)))?;
+    check(bench, cell, &answer, right, &proxy, 0).await.map_err(|what| format!("{what}\n{}", warnings(&proxy)))?;
     if nowhere.is_none() {
         whole(&bench.list(&proxy).await, right).map_err(|what| format!("afterwards {what}"))?;
     }
     secret_in(bench, &proxy.log()).map_or(Ok(()), Err)
 }
 
-/// The setting by which an upstream is at a name that does not exist.
+/// The setting that gives the upstream a host name that does not exist.
 fn nowhere(upstream: Upstream) -> (&'static str, &'static str) {
     match upstream {
         Upstream::Resources | Upstream::Customers => ("WALDUR_API_URL", "https://nowhere.invalid/api"),
@@ -178,20 +178,20 @@ fn nowhere(upstream: Upstream) -> (&'static str, &'static str) {
     }
 }
 
-/// Seconds since 1970 by the clock of an answer.
+/// The `Date` of an answer, in seconds since 1970.
 fn seconds(answer: &Answer) -> u64 {
     let date = httpdate::parse_http_date(answer.headers["date"].to_str().unwrap()).unwrap();
     date.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Compares what came with what the matrix says, and sees that the log says so too.
-async fn judge(
+/// Compares the answer and the log with the expected outcome.
+async fn check(
     bench: &Bench,
     (upstream, _, outcome): Cell,
     answer: &Answer,
     right: &Answer,
     proxy: &Proxy,
-    said: usize,
+    log_start: usize,
 ) -> Result<(), String> {
     if let Some(secret) = secret_in(bench, &answer.text) {
         return Err(secret);
@@ -205,23 +205,23 @@ async fn judge(
             whole(answer, right)?;
             match upstream {
                 Upstream::Discovery => vec!["Keycloak's fixed paths are used"],
-                Upstream::Customers => vec!["Waldur does not tell the customers of the offering"],
+                Upstream::Customers => vec!["Waldur does not report the offering's customers"],
                 _ => vec![],
             }
         }
-        Outcome::LeftOut(words) => {
+        Outcome::Skipped(words) => {
             ensure(answer.status == 200, || format!("{} {}", answer.status, answer.text))?;
             ensure(answer.body["skipped"].to_string().contains(words), || answer.body["skipped"].to_string())?;
             let (now, before) = (answer.items(), right.items());
-            ensure(now.len() < before.len(), || String::from("nothing is left out"))?;
+            ensure(now.len() < before.len(), || String::from("nothing is skipped"))?;
             ensure(now.iter().all(|item| before.contains(item)), || String::from("other items have changed"))?;
-            vec!["a resource is left out"]
+            vec!["a resource is skipped"]
         }
         Outcome::Fails(words) => {
             ensure(answer.status == 502, || format!("{} {}", answer.status, answer.text))?;
             ensure(answer.body["error"] == "UpstreamServiceError", || answer.text.clone())?;
             if upstream.is_realm() {
-                // A stranger need not know how the realm is reached.
+                // The client is not authenticated and learns nothing about the realm.
                 ensure(answer.text.contains("the token cannot be checked"), || answer.text.clone())?;
                 vec!["the realm's keys cannot be fetched", words]
             } else {
@@ -234,27 +234,27 @@ async fn judge(
             ensure(answer.text.contains(words), || answer.text.clone())?;
             vec!["caller refused", words]
         }
-        Outcome::Absent(why) => return Err(format!("this is no cell: {why}")),
+        Outcome::Absent(why) => return Err(format!("not a test case: {why}")),
     };
-    let complete = || words.iter().all(|words| says(&proxy.log()[said..], words));
+    let complete = || words.iter().all(|words| says(&proxy.log()[log_start..], words));
     let patience = tokio::time::Instant::now() + LAG;
     while !complete() {
         if tokio::time::Instant::now() > patience {
-            return Err(format!("the log should say {words:?}:\n{}", &proxy.log()[said..]));
+            return Err(format!("the log should say {words:?}:\n{}", &proxy.log()[log_start..]));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }
 
-/// What the log says that is out of the ordinary.
+/// The warnings and errors in the log.
 fn warnings(proxy: &Proxy) -> String {
     let log = proxy.log();
     let lines = log.lines().filter(|line| [" WARN ", " ERROR ", "failed"].iter().any(|word| line.contains(word)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether the text has one of these.
+/// Whether the text contains one of the alternatives.
 fn says(text: &str, words: &str) -> bool {
     words.split('|').any(|words| text.contains(words))
 }

@@ -34,6 +34,7 @@ pub(super) async fn serve(
     let fault = shared.faults.take(&call);
     match &fault {
         Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Hold) => shared.faults.released().await,
         Some(Fault::Reset) => {
             peer.reset();
             return whole(&Reply::empty(StatusCode::OK));
