@@ -1,4 +1,4 @@
-//! Who may drive a system: one provisioner at a time, with a token that only grows.
+//! Leases: one provisioner at a time may change a system. Each lease has a fencing token, which only grows.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,83 +16,66 @@ use uuid::Uuid;
 
 use crate::driver::DriverError;
 
-/// How long a lease holds without being renewed, on a server.
+/// How long a lease on a server is valid without being renewed.
 const LIFE: Duration = Duration::from_millis(LIFE_MILLIS);
-/// The same in milliseconds, as the server counts.
 const LIFE_MILLIS: u64 = 60_000;
-/// How early before its end a lease is not trusted any more: an effect takes time.
+/// How long before its end a lease is no longer trusted, because a side effect takes time.
 const MARGIN: Duration = Duration::from_secs(15);
-/// How often a lease is renewed.
+/// How often leases are renewed.
 const RENEWED: Duration = Duration::from_secs(15);
-/// Longest time to wait for the server.
+/// Timeout for the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why there is no lease.
 #[derive(Debug, Error)]
-pub enum NoLease {
-    /// Another provisioner has it.
-    #[error("{system} is driven by another provisioner now; nothing is done here until it stops")]
-    Held {
-        /// The system.
-        system: String,
-    },
-    /// Another provisioner writes into the state directory.
+pub enum LeaseError {
+    #[error("{system} is driven by another provisioner now; this one does nothing until the other one stops")]
+    Held { system: String },
     #[error(
-        "another provisioner works with the state directory {path} now; nothing is done here until it stops. Two that drive \
-         different systems need a `state_directory` each"
+        "another provisioner uses the state directory {path} now; this one does nothing until the other one stops. Two \
+         provisioners for different systems each need their own `state_directory`"
     )]
-    State {
-        /// The directory.
-        path: String,
-    },
-    /// A file of the state directory.
+    State { path: String },
     #[error("the lease {path} cannot be taken")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The server.
-    #[error("the server of the leases (lease.url) cannot be asked")]
+    File { path: String, source: io::Error },
+    #[error("the server for leases (lease.url) cannot be reached")]
     Server(#[source] redis::RedisError),
 }
 
-/// The right to write into a state directory, until it is dropped.
+/// The exclusive right to write to a state directory, until it is dropped.
 #[derive(Debug)]
 pub struct StateLock(#[expect(dead_code, reason = "held, never read")] File);
 
 impl StateLock {
-    /// Takes it: two programs that wrote one journal would break it, whatever systems they drive.
-    pub fn take(directory: &Path) -> Result<Self, NoLease> {
+    /// Two programs that write the same journal would break it, whichever systems they drive.
+    pub fn take(directory: &Path) -> Result<Self, LeaseError> {
         let path = directory.display().to_string();
-        let file = File::open(directory).map_err(|source| NoLease::File { path: path.clone(), source })?;
+        let file = File::open(directory).map_err(|source| LeaseError::File { path: path.clone(), source })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(NoLease::State { path }),
-            Err(error) => Err(NoLease::File { path, source: error.into() }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LeaseError::State { path }),
+            Err(error) => Err(LeaseError::File { path, source: error.into() }),
         }
     }
 }
 
-impl NoLease {
-    /// Whether somebody else has it, who will give it back.
+impl LeaseError {
+    /// Whether another provisioner has it and will release it.
     pub fn is_held(&self) -> bool {
         matches!(self, Self::Held { .. } | Self::State { .. })
     }
 }
 
-/// The leases of all systems.
+/// The leases of all systems, until they are dropped.
 #[derive(Debug)]
 pub struct Leases {
-    /// Fencing token of each system's lease: higher than that of every holder before.
+    /// Fencing token of each system's lease: higher than those of all earlier holders.
     pub tokens: BTreeMap<String, u64>,
     held: Held,
 }
 
 #[derive(Debug)]
 enum Held {
-    /// Locks that end with the process.
+    /// File locks, which end with the process.
     Files(#[expect(dead_code, reason = "held, never read")] Vec<File>),
     Server(Arc<Mutex<Server>>),
 }
@@ -100,7 +83,7 @@ enum Held {
 struct Server {
     connection: Connection,
     owner: String,
-    /// Until when the leases hold for sure.
+    /// Until when the leases are certainly valid.
     until: Instant,
 }
 
@@ -111,19 +94,19 @@ impl std::fmt::Debug for Server {
 }
 
 impl Leases {
-    /// Takes the leases of these systems, all or none.
-    pub fn take(systems: &[String], directory: &Path, url: Option<&SecretString>) -> Result<Self, NoLease> {
+    /// Takes the leases of all these systems, or none.
+    pub fn take(systems: &[String], directory: &Path, url: Option<&SecretString>) -> Result<Self, LeaseError> {
         match url {
             None => Self::of_files(systems, directory),
             Some(url) => Self::of_server(systems, url),
         }
     }
 
-    fn of_files(systems: &[String], directory: &Path) -> Result<Self, NoLease> {
+    fn of_files(systems: &[String], directory: &Path) -> Result<Self, LeaseError> {
         let (mut tokens, mut files) = (BTreeMap::new(), Vec::new());
         for system in systems {
             let path = directory.join(format!("{system}.lease"));
-            let failed = |source| NoLease::File { path: path.display().to_string(), source };
+            let failed = |source| LeaseError::File { path: path.display().to_string(), source };
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -134,13 +117,13 @@ impl Leases {
                 .map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(NoLease::Held { system: system.clone() }),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(LeaseError::Held { system: system.clone() }),
                 Err(error) => return Err(failed(error.into())),
             }
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(failed)?;
             let token = next(&text).map_err(failed)?;
-            // Written over the old one, which is never longer: on a full disk the old one stays.
+            // Overwrites the old token, which is never longer: on a full disk, the old one stays.
             file.rewind().map_err(failed)?;
             file.write_all(format!("{token}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
             tokens.insert(system.clone(), token);
@@ -149,26 +132,30 @@ impl Leases {
         Ok(Self { tokens, held: Held::Files(files) })
     }
 
-    fn of_server(systems: &[String], url: &SecretString) -> Result<Self, NoLease> {
+    fn of_server(systems: &[String], url: &SecretString) -> Result<Self, LeaseError> {
         let mut connection = connected(url)?;
         let owner = Uuid::new_v4().to_string();
-        let asked = Instant::now();
-        match Self::each(systems, &mut connection, &owner) {
+        let sent = Instant::now();
+        match Self::acquire(systems, &mut connection, &owner) {
             Ok(tokens) => {
-                let server = Arc::new(Mutex::new(Server { connection, owner, until: asked + LIFE }));
-                renewed_for_its_life(&server, tokens.clone());
+                let server = Arc::new(Mutex::new(Server { connection, owner, until: sent + LIFE }));
+                keep_renewed(&server, tokens.clone());
                 Ok(Self { tokens, held: Held::Server(server) })
             }
             Err(fault) => {
-                // Those that were taken before it failed.
+                // Some may have been taken.
                 release(&mut connection, systems.iter(), &owner);
                 Err(fault)
             }
         }
     }
 
-    /// Takes the lease of each system; the tokens.
-    fn each(systems: &[String], connection: &mut Connection, owner: &str) -> Result<BTreeMap<String, u64>, NoLease> {
+    /// Returns the tokens.
+    fn acquire(
+        systems: &[String],
+        connection: &mut Connection,
+        owner: &str,
+    ) -> Result<BTreeMap<String, u64>, LeaseError> {
         let mut tokens = BTreeMap::new();
         for system in systems {
             let free: bool = redis::cmd("SET")
@@ -178,25 +165,25 @@ impl Leases {
                 .arg("PX")
                 .arg(LIFE_MILLIS)
                 .query::<Option<String>>(connection)
-                .map_err(NoLease::Server)?
+                .map_err(LeaseError::Server)?
                 .is_some();
             if !free {
-                return Err(NoLease::Held { system: system.clone() });
+                return Err(LeaseError::Held { system: system.clone() });
             }
-            let token = connection.incr(format!("{}:token", key(system)), 1).map_err(NoLease::Server)?;
+            let token = connection.incr(format!("{}:token", key(system)), 1).map_err(LeaseError::Server)?;
             tokens.insert(system.clone(), token);
         }
         Ok(tokens)
     }
 
-    /// Whether the server of the leases answers.
-    pub fn ask(url: &SecretString) -> Result<(), NoLease> {
+    /// Checks that the server answers.
+    pub fn ping(url: &SecretString) -> Result<(), LeaseError> {
         let mut connection = connected(url)?;
-        redis::cmd("PING").query::<String>(&mut connection).map(drop).map_err(NoLease::Server)
+        redis::cmd("PING").query::<String>(&mut connection).map(drop).map_err(LeaseError::Server)
     }
 
-    /// Whether the system may still be driven; asked before each effect. The server is asked each time, so that a lease
-    /// that somebody took away is not used once more.
+    /// Fails if the lease of a system is lost. Called before each side effect; renews the leases on the server each
+    /// time, so that a lost lease is noticed at once.
     pub fn hold(&self, system: &str) -> Result<(), DriverError> {
         let lost = || DriverError::Stopped(format!("the lease of {system} is lost"));
         if !self.tokens.contains_key(system) {
@@ -209,17 +196,17 @@ impl Leases {
     }
 }
 
-/// The token after the one in a lease's file; 1 in an empty file.
+/// The token after the one in the text of a lease's file; 1 for an empty file.
 fn next(text: &str) -> io::Result<u64> {
     if text.trim().is_empty() {
         return Ok(1);
     }
     let token = text.trim().parse::<u64>().ok().and_then(|token| token.checked_add(1));
-    token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no token: remove the file"))
+    token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it contains no token: remove the file"))
 }
 
-/// Renews the leases while nobody asks: a look at a large system can take longer than a lease lives.
-fn renewed_for_its_life(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u64>) {
+/// Renews the leases in the background: observing a large system can take longer than a lease is valid.
+fn keep_renewed(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u64>) {
     let server = Arc::downgrade(server);
     std::thread::spawn(move || {
         loop {
@@ -231,21 +218,21 @@ fn renewed_for_its_life(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u6
 }
 
 impl Server {
-    /// Renews all leases. One that is not ours any more is lost at once; while the server does not answer, they hold for
-    /// what is left of their time.
+    /// Renews all leases. If one is no longer ours, they are lost at once. While the server does not answer, they stay
+    /// valid until they end.
     fn renew(&mut self, tokens: &BTreeMap<String, u64>) {
         let script = Script::new(
             "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
         );
-        let asked = Instant::now();
+        let sent = Instant::now();
         let mut ours = tokens.keys().map(|system| {
             let mut call = script.key(key(system));
             call.arg(&self.owner).arg(LIFE_MILLIS).invoke::<i64>(&mut self.connection)
         });
         match ours.try_fold(true, |ours, renewed| renewed.map(|renewed| ours && renewed == 1)) {
-            Ok(true) if asked < self.until => self.until = asked + LIFE,
-            // Once lost it stays so: somebody else may have had it meanwhile.
-            Ok(_) => self.until = asked,
+            Ok(true) if sent < self.until => self.until = sent + LIFE,
+            // A lost lease stays lost: another provisioner may have had it in between.
+            Ok(_) => self.until = sent,
             Err(_) => {}
         }
     }
@@ -260,16 +247,15 @@ impl Drop for Leases {
     }
 }
 
-/// A connection to the server of the leases.
-fn connected(url: &SecretString) -> Result<Connection, NoLease> {
-    let client = redis::Client::open(url.expose_secret()).map_err(NoLease::Server)?;
-    let connection = client.get_connection_with_timeout(PATIENCE).map_err(NoLease::Server)?;
-    connection.set_read_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
-    connection.set_write_timeout(Some(PATIENCE)).map_err(NoLease::Server)?;
+fn connected(url: &SecretString) -> Result<Connection, LeaseError> {
+    let client = redis::Client::open(url.expose_secret()).map_err(LeaseError::Server)?;
+    let connection = client.get_connection_with_timeout(PATIENCE).map_err(LeaseError::Server)?;
+    connection.set_read_timeout(Some(PATIENCE)).map_err(LeaseError::Server)?;
+    connection.set_write_timeout(Some(PATIENCE)).map_err(LeaseError::Server)?;
     Ok(connection)
 }
 
-/// Gives leases back. One that cannot be given back ends by itself.
+/// A lease that cannot be released ends by itself.
 fn release<'a>(connection: &mut Connection, systems: impl Iterator<Item = &'a String>, owner: &str) {
     let script = Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0");
     for system in systems {
@@ -286,16 +272,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_program_at_a_time_writes_into_a_state_directory() {
+    fn one_program_at_a_time_writes_to_a_state_directory() {
         let folder = tempfile::tempdir().unwrap();
         let lock = StateLock::take(folder.path()).unwrap();
-        assert!(matches!(StateLock::take(folder.path()), Err(NoLease::State { .. })));
+        assert!(matches!(StateLock::take(folder.path()), Err(LeaseError::State { .. })));
         drop(lock);
         assert!(StateLock::take(folder.path()).is_ok());
     }
 
     #[test]
-    fn a_token_that_cannot_be_read_does_not_begin_again_at_one() {
+    fn a_token_that_cannot_be_parsed_does_not_restart_at_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vast.lease");
         let take = || Leases::take(&["vast".to_owned()], folder.path(), None);
@@ -310,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_and_the_token_grows() {
+    fn one_holder_at_a_time_and_tokens_grow() {
         let folder = tempfile::tempdir().unwrap();
         let systems = ["capstor".to_owned(), "vast".to_owned()];
         let take = || Leases::take(&systems, folder.path(), None);
         let first = take().unwrap();
-        assert!(matches!(take(), Err(NoLease::Held { .. })));
+        assert!(matches!(take(), Err(LeaseError::Held { .. })));
         assert!(first.hold("vast").is_ok() && first.hold("other").is_err());
         let before = first.tokens.clone();
         drop(first);

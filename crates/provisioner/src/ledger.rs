@@ -1,30 +1,28 @@
-//! Project IDs: which tree has which, so that no two trees on a system ever share one.
+//! The ledger of project IDs: which tree has which one, so that no two trees of a system ever share an ID.
 //!
-//! A number is given only if neither the ledger nor the storage knows it: what the ledger forgot (an old backup was put
-//! back), and what others than this program numbered, still counts or is limited there.
+//! An ID is assigned only if it is free in the ledger and on the storage: IDs that the ledger does not contain (because
+//! an old backup was restored, or other programs assigned them) still have usage or limits there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::driver::DriverError;
 
-/// Where project IDs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectIds {
-    /// The directory's GID: right only where each GID has one tree on the system. A second tree is refused.
+    /// The directory's GID. Only for systems where each GID has one tree; a second tree is rejected.
     Gid,
-    /// The number after the highest that was ever given on any system, from this one on.
+    /// The next ID after the highest one ever assigned on any system, starting here.
     From(u32),
 }
 
-/// Who has which project ID, by system; kept for ever: a number is never given twice.
+/// The project ID of each resource, by system. Entries are kept forever, so that an ID is never assigned twice.
 #[derive(Debug, Default)]
 pub struct Ledger {
     path: Option<PathBuf>,
@@ -36,55 +34,44 @@ pub struct Ledger {
 #[serde(transparent)]
 struct Entries(BTreeMap<Uuid, u32>);
 
-/// Why a tree has no project ID.
 #[derive(Debug, Error)]
 pub enum NoProject {
-    /// The GID is taken.
     #[error(
-        "the project ID {id} (its GID) belongs to {other} on this system already: set `project_ids: {{from: N}}` for \
-         systems where a group has more than one directory"
+        "the project ID {id} (its GID) already belongs to {other} on this system: set `project_ids: {{from: N}}` for systems \
+         where a group has more than one directory"
     )]
-    Taken {
-        /// The number.
-        id: u32,
-        /// The resource that has it.
-        other: Uuid,
-    },
-    /// The GID counts on the storage already.
+    Taken { id: u32, other: Uuid },
     #[error(
-        "the project ID {0} (its GID) is in use on the storage, by a tree that is not in the ledger: its quota would be this \
-         one's, too. Take the ID from that tree, or set `project_ids: {{from: N}}`"
+        "the project ID {0} (its GID) is in use on the storage by a tree that is not in the ledger: both would share one quota. \
+         Remove the ID from that tree, or set `project_ids: {{from: N}}`"
     )]
     Used(u32),
-    /// No number is left.
     #[error("no project ID is free from {0} on")]
     Exhausted(u32),
-    /// Numbers that others gave.
     #[error(
-        "all project IDs that were tried from {0} on are in use on the storage, and not by trees of this ledger: set \
-         `project_ids: {{from: N}}` to a range that nobody else uses"
+        "all project IDs that were tried from {0} on are in use on the storage by trees that are not in the ledger: set \
+         `project_ids: {{from: N}}` to a range that nothing else uses"
     )]
     Crowded(u32),
-    /// The storage does not say.
-    #[error("whether a project ID is free cannot be read")]
+    #[error("cannot read whether a project ID is free")]
     Unknown(#[source] DriverError),
 }
 
-/// How many numbers are looked at for one tree, one after the other, and then how many that nobody can tell beforehand: any
-/// user of a file system can have small files count under the next numbers.
+/// How many IDs are tried for one tree: first consecutive ones, then unpredictable ones, because any user of a file
+/// system can assign the next IDs to small files.
 const TRIES: (u32, u32) = (16, 48);
-/// How far those may lie.
+/// How far ahead the unpredictable ones may be.
 const LEAP: u32 = 1 << 16;
-/// How far beyond all known numbers one that is found on a tree may lie to be learned: its owner can choose it.
+/// How far above all known IDs an ID found on a tree may be to be adopted: the tree's owner can choose it.
 const FAR: u32 = 1 << 20;
 
 impl Ledger {
-    /// The ledger in this file; empty where there is none yet.
+    /// Empty if there is no file yet.
     pub fn open(path: &Path) -> io::Result<Self> {
         let entries = match fs::read(path) {
             Ok(text) => {
                 let broken = |what: &dyn std::fmt::Display| {
-                    let text = format!("{} is no ledger ({what}): bring it back from a backup", path.display());
+                    let text = format!("{} is not a ledger ({what}): restore it from a backup", path.display());
                     io::Error::new(io::ErrorKind::InvalidData, text)
                 };
                 let entries: BTreeMap<String, Entries> =
@@ -92,7 +79,7 @@ impl Ledger {
                 for (system, Entries(entries)) in &entries {
                     let numbers: BTreeSet<_> = entries.values().collect();
                     if numbers.len() != entries.len() || numbers.contains(&0) {
-                        return Err(broken(&format!("{system} has a project ID twice, or 0")));
+                        return Err(broken(&format!("{system} has a project ID twice, or the ID 0")));
                     }
                 }
                 entries
@@ -103,19 +90,18 @@ impl Ledger {
         Ok(Self { path: Some(path.to_owned()), entries, changed: false })
     }
 
-    /// The project ID that a resource's tree has.
     pub fn known(&self, system: &str, resource: Uuid) -> Option<u32> {
         self.entries.get(system)?.0.get(&resource).copied()
     }
 
-    /// Whether another resource of the system has this number.
+    /// Whether another resource of the system has this ID.
     pub fn is_anothers(&self, system: &str, resource: Uuid, id: u32) -> bool {
         let entries = self.entries.get(system).map(|entries| &entries.0);
         entries.is_some_and(|entries| entries.iter().any(|(other, taken)| *other != resource && *taken == id))
     }
 
-    /// Enters the project ID that was found on a resource's tree, unless the tree has one here, the number is another's, or it
-    /// lies where none was given yet, `first` being the lowest.
+    /// Adds the project ID that was found on a resource's tree, unless the resource has one, the ID belongs to another
+    /// resource, or it is far outside of the range that was assigned so far. `first`: the lowest ID.
     pub fn learn(&mut self, system: &str, resource: Uuid, id: u32, first: u32) {
         let known = first.max(1)..=self.highest().unwrap_or_default().max(first).saturating_add(FAR);
         if self.known(system, resource).is_none() && !self.is_anothers(system, resource, id) && known.contains(&id) {
@@ -128,7 +114,7 @@ impl Ledger {
         self.entries.values().flat_map(|entries| entries.0.values()).copied().max()
     }
 
-    /// The project ID of a resource's tree: the one it has, or a new one that `is_free` on the storage.
+    /// The project ID of a resource, or else a new one that `is_free` on the storage.
     pub fn project(
         &mut self,
         system: &str,
@@ -149,11 +135,11 @@ impl Ledger {
                 None => return Err(NoProject::Used(gid)),
             },
             ProjectIds::From(first) => {
-                // Above those of all systems: two of them may lie on one file system. 0 and the highest number mean "none" to
-                // Lustre.
+                // Above the IDs of all systems, because two of them may be on one file system. Lustre reads 0 and the
+                // highest number as "none".
                 let lowest = first.max(1).max(highest.map_or(0, |id| id.saturating_add(1)));
                 let (near, far) = TRIES;
-                // Told from the UUID, which nobody knows before there is the resource.
+                // From the UUID, which is unknown before the resource exists.
                 let leap = |n| u32::try_from(resource.as_u128() >> n & 0xffff).unwrap_or_default() % LEAP;
                 let offsets = (0..near).chain((0..far).map(|n| near + leap(n)));
                 let mut candidates = offsets.filter_map(|n| lowest.checked_add(n)).filter(|id| *id != u32::MAX);
@@ -169,26 +155,21 @@ impl Ledger {
         Ok(id)
     }
 
-    /// Gives a GID free for another tree: the one that had it is purged.
+    /// Makes the GID of a purged tree available again.
     pub fn forget(&mut self, system: &str, resource: Uuid) {
         let entries = self.entries.get_mut(system);
         self.changed |= entries.is_some_and(|entries| entries.0.remove(&resource).is_some());
     }
 
-    /// Makes what was entered last: called before a number is used. Written aside, synced, then put in place.
+    /// Makes all entries durable; called before an ID is used. Writes a new file, syncs it, and renames it.
     pub fn save(&mut self) -> io::Result<()> {
         let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return Ok(()) };
-        let aside = path.with_extension("new");
+        let new = path.with_extension("new");
         let text = serde_json::to_vec_pretty(&self.entries)?;
-        fs::write(&aside, text)?;
-        fs::File::open(&aside)?.sync_all()?;
-        fs::rename(&aside, path)?;
-        let directory = rustix::fs::open(
-            path.parent().unwrap_or(Path::new("/")),
-            OFlags::RDONLY | OFlags::DIRECTORY,
-            Mode::empty(),
-        )?;
-        rustix::fs::fsync(directory)?;
+        fs::write(&new, text)?;
+        fs::File::open(&new)?.sync_all()?;
+        fs::rename(&new, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
         self.changed = false;
         Ok(())
     }
@@ -198,13 +179,13 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    #[expect(clippy::unnecessary_wraps, reason = "as a driver answers")]
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of a driver")]
     fn free(_: u32) -> Result<bool, DriverError> {
         Ok(true)
     }
 
     #[test]
-    fn a_number_is_never_given_twice_and_never_lost() {
+    fn an_id_is_never_assigned_twice_and_never_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.json");
         let mut ledger = Ledger::open(&path).unwrap();
@@ -219,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_counts_on_the_storage_is_nobodys_to_give() {
+    fn an_id_in_use_on_the_storage_is_not_assigned() {
         let mut ledger = Ledger::default();
         let [a, b] = [1, 2].map(Uuid::from_u128);
         let ids = ProjectIds::From(7);
@@ -236,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_takes_the_next_numbers_stops_nobody() {
+    fn taking_the_next_ids_blocks_nobody() {
         let mut ledger = Ledger::default();
         let resource = Uuid::from_u128(0x1234_5678_9abc_def0_1122_3344_5566_7788);
         let taken = |id: u32| Ok(id > 1007);
@@ -245,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_on_a_tree_is_learned_and_never_taken_from_another() {
+    fn an_id_found_on_a_tree_is_adopted_but_never_taken_from_another_one() {
         let mut ledger = Ledger::default();
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
         for (resource, id) in [(a, 12), (a, 13), (b, 12), (b, 6), (b, 0), (b, u32::MAX - 1)] {
@@ -257,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn systems_that_may_lie_on_one_file_system_do_not_share_a_number() {
+    fn systems_that_may_be_on_one_file_system_do_not_share_an_id() {
         let mut ledger = Ledger::default();
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
         let ids = ProjectIds::From(7);
@@ -268,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn two_trees_of_one_gid_do_not_share_a_project() {
+    fn two_trees_of_one_gid_do_not_share_a_project_id() {
         let mut ledger = Ledger::default();
         let [a, b] = [1, 2].map(Uuid::from_u128);
         assert_eq!(ledger.project("capstor", a, 500, ProjectIds::Gid, &free).unwrap(), 500);
@@ -280,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_ledger_stops_the_program() {
+    fn a_broken_ledger_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.json");
         let [a, b] = [1, 2].map(Uuid::from_u128);

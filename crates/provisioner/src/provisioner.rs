@@ -18,7 +18,7 @@ use crate::driver::walked::Walked;
 use crate::driver::{DriverError, Observed};
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
-use crate::lease::{Leases, NoLease, StateLock};
+use crate::lease::{LeaseError, Leases, StateLock};
 use crate::ledger::Ledger;
 use crate::pass::{self, External, PassError, Progress, Protocol, Report, Survey, System};
 use crate::seen;
@@ -111,7 +111,7 @@ impl Provisioner {
         let (lock, leases) = take
             .retry(ConstantBuilder::default().with_delay(LOOK).with_max_times(waits))
             .sleep(std::thread::sleep)
-            .when(NoLease::is_held)
+            .when(LeaseError::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
         journal.beat()?;
@@ -124,7 +124,7 @@ impl Provisioner {
 #[derive(Debug, thiserror::Error)]
 pub enum BeginError {
     #[error(transparent)]
-    Lease(#[from] NoLease),
+    Lease(#[from] LeaseError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("{path} cannot be used: `state_directory` must be writable")]

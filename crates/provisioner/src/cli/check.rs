@@ -96,7 +96,7 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     }
     add("state directory", state(site).into());
     if let Some(url) = &site.settings.lease_url {
-        let asked = Leases::ask(url).map(|()| "the server answers".to_owned()).map_err(|error| error_chain(&error));
+        let asked = Leases::ping(url).map(|()| "the server answers".to_owned()).map_err(|error| error_chain(&error));
         add("leases", asked.into());
     }
     if let Ok(document) = &document {

@@ -14,7 +14,7 @@ use super::apply::{begin, by_user};
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::driver::{DriverError, Trashed};
 use crate::journal::{self, Begun, Elapsed};
-use crate::lease::{Leases, NoLease};
+use crate::lease::{LeaseError, Leases};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
@@ -279,7 +279,7 @@ impl TreeLock {
         let name = format!("{}.{}.{}", system.key, trashed.id, trashed.since);
         match Leases::take(std::slice::from_ref(&name), &directory, provisioner.settings.lease_url.as_ref()) {
             Ok(lease) => Ok(Self { name, directory, lease }),
-            Err(NoLease::Held { .. }) => Err("another purge is deleting it".into()),
+            Err(LeaseError::Held { .. }) => Err("another purge is deleting it".into()),
             Err(error) => Err(error_chain(&error)),
         }
     }

@@ -84,7 +84,7 @@ fn second_is_kept_away(site: &mut Site, elsewhere: bool, why: &str) {
 fn of_two_at_once_the_second_is_kept_away() {
     let mut site = Site::new();
     site.set("PROVISIONER_TIMEOUT", "120");
-    second_is_kept_away(&mut site, false, "another provisioner works with the state directory");
+    second_is_kept_away(&mut site, false, "another provisioner uses the state directory");
     site.apply().says("1 done");
 }
 
@@ -95,7 +95,7 @@ fn of_two_for_different_systems_the_second_is_kept_away_from_the_first_ones_jour
     site.simulator.set_fault("POST /api/*approve_by_provider/", Fault::Silence);
     let mut first = site.spawn(&["apply", "--system", SLURM]);
     until("the first is at work", || asked(&site, "approve_by_provider/") == 1);
-    site.run(&["apply", "--system", BASIC]).ends_with(4).told("need a `state_directory` each");
+    site.run(&["apply", "--system", BASIC]).ends_with(4).told("each need their own `state_directory`");
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     site.simulator.clear_faults();
@@ -124,7 +124,7 @@ fn of_two_hosts_at_once_the_second_is_kept_away() {
 
     drop(server);
     site.set("PROVISIONER_TIMEOUT", "5");
-    site.run(&["apply"]).ends_with(1).told("the server of the leases (lease.url) cannot be asked");
+    site.run(&["apply"]).ends_with(1).told("the server for leases (lease.url) cannot be reached");
 }
 
 #[test]
