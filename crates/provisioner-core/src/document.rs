@@ -226,4 +226,4 @@ pub enum DocumentError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use storage_driver::{Desired, Difference, Observed};
+use strum::{IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 use crate::Observation;
@@ -107,8 +108,9 @@ pub struct Held {
 }
 
 /// Why nothing is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Hold {
     /// It is another party's turn.
     Waiting,
@@ -127,30 +129,12 @@ pub enum Hold {
 }
 
 impl Hold {
-    pub const ALL: [Self; 7] =
-        [Self::Waiting, Self::Fault, Self::Drift, Self::Conflict, Self::Refused, Self::Asks, Self::Declined];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The value of `--hold` and of the metric's label.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Fault => "fault",
-            Self::Drift => "drift",
-            Self::Conflict => "conflict",
-            Self::Refused => "refused",
-            Self::Asks => "asks",
-            Self::Declined => "declined",
-        }
+        self.into()
     }
-}
-
-/// What to do for one case.
-enum Decision {
-    /// Nothing.
-    Settled,
-    /// These steps, for this reason.
-    Do(Vec<Step>, String),
-    Hold(Hold, String),
 }
 
 /// Plans what to do for these cases.
@@ -163,11 +147,11 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
         let exists = matches!(case.observed, Ok(Observed::Ours(_)));
         *directories.entry(&resource.system).or_default() += usize::from(exists);
         match decision::decide(case, policy) {
-            Decision::Settled => {}
-            Decision::Do(steps, why) => plan.tasks.push(Task::new(case, steps, why)),
-            Decision::Hold(hold, reason) => {
-                let changes = if hold == Hold::Drift { case.differences() } else { Vec::new() };
+            Ok((steps, _)) if steps.is_empty() => {}
+            Ok((steps, why)) => plan.tasks.push(Task::new(case, steps, why)),
+            Err((hold, reason)) => {
                 let (system, path) = (resource.system.clone(), resource.path.clone());
+                let changes = if hold == Hold::Drift { case.differences() } else { Vec::new() };
                 plan.held.push(Held { id: Some(resource.id), system, path, hold, reason, changes });
             }
         }

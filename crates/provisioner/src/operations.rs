@@ -105,7 +105,7 @@ fn expressions_name_what_is_published() {
 /// A value that no series has would match nothing, for ever.
 #[test]
 fn expressions_compare_labels_with_what_they_can_be() {
-    let holds = Hold::ALL.map(Hold::name);
+    let holds: Vec<_> = Hold::ALL.iter().map(|hold| hold.name()).collect();
     let outcomes = ["whole", "failed", "ended", "accepted", "unclear", "refused", "denied"];
     let compared = regex(r#"\b(hold|outcome)(?:=|!=|=~)"([^"]*)""#);
     for expression in expressions() {

@@ -177,7 +177,7 @@ impl Seen {
         let mut held = BTreeMap::<_, u32>::new();
         // Without a system: what could not be read.
         for system in resources.keys().map(String::as_str).chain([""]) {
-            for hold in Hold::ALL {
+            for &hold in Hold::ALL {
                 held.insert((system.to_owned(), hold), 0);
             }
         }

@@ -4,6 +4,26 @@ use super::*;
 
 const ID: &str = "11111111-2222-4333-8444-555555555555";
 
+pub(crate) fn resource(n: u128, status: Status) -> Resource {
+    Resource {
+        id: Uuid::from_u128(n),
+        system: "capstor".into(),
+        path: format!("/capstor/store/p{n}"),
+        status,
+        kind: Kind::Project,
+        name: None,
+        mode: Mode(0o770),
+        gid: Some(30_000),
+        uid: None,
+        quotas: Some(Quotas { space: [1.0; 2], inodes: [100.0; 2] }),
+        new_quotas: None,
+        quota_problem: None,
+        order: None,
+        links: Links::default(),
+        unclaimed: false,
+    }
+}
+
 fn item(id: &str) -> Value {
     let quota = |kind: &str, unit: &str, enforcement: &str, quota: f64| json!({"type": kind, "quota": quota, "unit": unit, "enforcementType": enforcement});
     json!({

@@ -2,7 +2,7 @@
 
 use storage_driver::{Desired, Difference, Observed, Present, error_chain};
 
-use super::{Case, Decision, Hold, Policy, Step, rejection};
+use super::{Case, Hold, Policy, Step, rejection};
 use crate::document::{Offering, Order, OrderKind, OrderState, Status};
 use crate::last_order::SET_STATE_OK;
 use crate::preflight::{Obstacle, ObstacleKind};
@@ -11,25 +11,27 @@ use crate::preflight::{Obstacle, ObstacleKind};
 const PURGING: &str = "`purge` is deleting its directory, or was killed while it did, and what is left cannot be restored: let \
                        `purge` finish, then create an empty directory with `restore PATH --make`";
 
+const UNMARKED: &str = "the directory at its path is not marked as ours: `adopt` it if it is the right one";
+
+/// The steps and the reason; no steps if nothing has to be done. Or why nothing is done now.
+pub(super) type Decision = Result<(Vec<Step>, String), (Hold, String)>;
+
 /// Decides what to do, unless that needs a call that Waldur refused so recently that it is too early for a retry.
 pub(super) fn decide(case: &Case, policy: Policy) -> Decision {
-    let decision = without_backoff(case, policy);
-    let Decision::Do(steps, _) = &decision else { return decision };
+    let (steps, why) = without_backoff(case, policy)?;
     let refused = case
         .refused()
         .filter(|refused| refused.backs_off && steps.iter().any(|step| step.call() == Some(&*refused.call)));
     match refused {
-        None => decision,
+        None => Ok((steps, why)),
         Some(refused) if refused.call == SET_STATE_OK => conflict(set_ok_in_waldur(case, &refused.reason)),
         Some(refused) => hold(Hold::Declined, refused.to_string()),
     }
 }
 
 fn without_backoff(case: &Case, policy: Policy) -> Decision {
-    let observed = match &case.observed {
-        Ok(observed) => observed,
-        Err(error) => return hold(Hold::Fault, format!("the storage cannot be read: {}", error_chain(error))),
-    };
+    let unreadable = |error| (Hold::Fault, format!("the storage cannot be read: {}", error_chain(error)));
+    let observed = case.observed.as_ref().map_err(|error| unreadable(error))?;
     let status = case.resource.status;
     let Some(order) = &case.resource.order else { return without_order(case, observed, policy) };
     if order.state == OrderState::Other {
@@ -74,13 +76,13 @@ fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Decision {
             // With Basic offerings, approval comes first. Finish what was interrupted after it.
             (Observed::Ours(_), Ok(desired)) if case.unfinished && case.completed_order().is_some() => {
                 let why = "its termination was approved here, and Waldur shows it as terminated".into();
-                Decision::Do(vec![Step::Retire(desired.clone())], why)
+                Ok((vec![Step::Retire(desired.clone())], why))
             }
             (Observed::Ours(_), _) => conflict(format!(
                 "terminated in Waldur without an order that was carried out here: `retire {}` moves the directory to the trash",
                 case.resource.id
             )),
-            _ => Decision::Settled,
+            _ => Ok((Vec::new(), String::new())),
         },
         Status::Active => in_use(case, observed, policy, None),
     }
@@ -142,17 +144,14 @@ fn waldur_state(status: Status) -> &'static str {
 
 /// A resource in use. `last`: the step that follows what is done for it.
 fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) -> Decision {
-    let desired = match &case.desired {
-        Ok(desired) => desired,
-        Err(obstacle) => return hold_for(obstacle),
-    };
+    let desired = case.desired.as_ref().map_err(hold_for)?;
     let with_last = |step| std::iter::once(step).chain(last.clone()).collect();
     match observed {
         Observed::Ours(present) => {
             let differences = present.differences(desired);
             if differences.is_empty() {
                 let why = "carried out here, but Waldur shows it as changing without an order";
-                return last.map_or(Decision::Settled, |last| Decision::Do(vec![last], why.to_owned()));
+                return Ok((last.into_iter().collect(), why.to_owned()));
             }
             if let Some(reason) = shrinks(present, desired, policy) {
                 return hold(Hold::Drift, reason);
@@ -162,21 +161,19 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
             let why = format!("{} {differ} from the document", names.join(", "));
             // Work of an approved order that was interrupted is no drift: for Waldur it is done.
             if policy.heal || case.unfinished {
-                return Decision::Do(with_last(Step::Ensure(desired.clone())), why);
+                return Ok((with_last(Step::Ensure(desired.clone())), why));
             }
             hold(Hold::Drift, format!("{why}; `drift.heal` corrects it"))
         }
-        Observed::Trashed { .. } => Decision::Do(
-            with_last(Step::Restore(desired.clone())),
-            "in use in Waldur, but in the trash: its termination was not completed".into(),
-        ),
+        Observed::Trashed { .. } => {
+            let why = "in use in Waldur, but in the trash: its termination was not completed";
+            Ok((with_last(Step::Restore(desired.clone())), why.to_owned()))
+        }
         Observed::Purging { .. } => conflict(PURGING),
         Observed::Absent => {
             hold(Hold::Drift, "in use in Waldur, but there is no directory: create one with `restore PATH --make`")
         }
-        Observed::Unmarked(_) => {
-            conflict("the directory at its path is not marked as ours: `adopt` it if it is the right one")
-        }
+        Observed::Unmarked(_) => conflict(UNMARKED),
         Observed::Obstructed(what) => conflict(what),
     }
 }
@@ -188,9 +185,9 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Err(obstacle) if obstacle.kind == ObstacleKind::Impossible && policy.refuse => {
             let reason = &obstacle.reason;
             let why = format!("{:?} order {} cannot be carried out: {reason}", order.kind, state(order));
-            return Decision::Do(rejection::steps(order, case.unfinished, reason), why);
+            return Ok((rejection::steps(order, case.unfinished, reason), why));
         }
-        Err(obstacle) => return hold_for(obstacle),
+        Err(obstacle) => return Err(hold_for(obstacle)),
     };
     let mut work = match observed {
         Observed::Absent if order.kind == OrderKind::Create => vec![Step::Ensure(desired.clone())],
@@ -214,22 +211,17 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
             }
             if present.differences(desired).is_empty() { Vec::new() } else { vec![Step::Ensure(desired.clone())] }
         }
-        Observed::Unmarked(_) => {
-            return conflict("the directory at its path is not marked as ours: `adopt` it if it is the right one");
-        }
+        Observed::Unmarked(_) => return conflict(UNMARKED),
         Observed::Obstructed(what) => return conflict(what),
     };
     work.push(Step::SetBackendId);
     let why = format!("{:?} order {}", order.kind, state(order));
-    Decision::Do(with_calls(work, order), why)
+    Ok((with_calls(work, order), why))
 }
 
 /// An order that ends a resource. Nothing else removes a directory; the status `removing` alone does not.
 fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Decision {
-    let desired = match &case.desired {
-        Ok(desired) => desired,
-        Err(obstacle) => return hold_for(obstacle),
-    };
+    let desired = case.desired.as_ref().map_err(hold_for)?;
     let work = match observed {
         Observed::Ours(_) => vec![Step::Retire(desired.clone())],
         Observed::Trashed { .. } | Observed::Purging { .. } => Vec::new(),
@@ -251,7 +243,7 @@ fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
             ));
         }
     };
-    Decision::Do(with_calls(work, order), format!("Terminate order {}", state(order)))
+    Ok((with_calls(work, order), format!("Terminate order {}", state(order))))
 }
 
 /// The work on the storage with the calls to Waldur before and after it.
@@ -284,20 +276,20 @@ fn shrinks(present: &Present, desired: &Desired, policy: Policy) -> Option<Strin
 }
 
 fn hold(hold: Hold, reason: impl Into<String>) -> Decision {
-    Decision::Hold(hold, reason.into())
+    Err((hold, reason.into()))
 }
 
 fn conflict(reason: impl Into<String>) -> Decision {
     hold(Hold::Conflict, reason)
 }
 
-fn hold_for(Obstacle { kind, reason }: &Obstacle) -> Decision {
-    let why = match kind {
+fn hold_for(Obstacle { kind, reason }: &Obstacle) -> (Hold, String) {
+    let hold = match kind {
         ObstacleKind::Waiting => Hold::Waiting,
         ObstacleKind::Conflict => Hold::Conflict,
         ObstacleKind::Person | ObstacleKind::Impossible => Hold::Refused,
     };
-    hold(why, reason)
+    (hold, reason.clone())
 }
 
 fn state(order: &Order) -> &'static str {

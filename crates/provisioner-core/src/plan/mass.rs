@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use storage_driver::Observed;
+use strum::VariantArray;
 use uuid::Uuid;
 
 use super::{Case, Held, Hold, Plan, Step, Task};
 use crate::document::Status;
 
 /// A kind of task that needs confirmation if there are many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum Mass {
     /// Removes a directory.
@@ -23,8 +24,6 @@ pub enum Mass {
 }
 
 impl Mass {
-    const ALL: [Self; 3] = [Self::Removal, Self::ChangeWithoutOrder, Self::Refusal];
-
     fn name(self) -> &'static str {
         match self {
             Self::Removal => "removals",
@@ -65,7 +64,7 @@ impl Task {
 
 /// Holds the tasks on a system that exceed what may be done without confirmation; `allowed`: tasks of each kind in one pass.
 pub(super) fn hold(plan: &mut Plan, cases: &[Case], system: &str, allowed: usize, recent: &Recent) {
-    for mass in Mass::ALL {
+    for &mass in Mass::VARIANTS {
         hold_many(plan, system, allowed, mass, recent.get(&(system.to_owned(), mass)));
     }
     hold_on_an_empty_system(plan, system, cases);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use storage_driver::{Desired, Difference};
+use strum::{IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 use super::Case;
@@ -62,8 +63,9 @@ impl Task {
 }
 
 /// What a task does, for people and for filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum TaskAction {
     /// Creates a directory.
     Create,
@@ -86,31 +88,11 @@ pub enum TaskAction {
 }
 
 impl TaskAction {
-    pub const ALL: [Self; 9] = [
-        Self::Create,
-        Self::Resize,
-        Self::Change,
-        Self::Restore,
-        Self::Trash,
-        Self::Gone,
-        Self::Report,
-        Self::Reject,
-        Self::Fail,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The value of `--action`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Resize => "resize",
-            Self::Change => "change",
-            Self::Restore => "restore",
-            Self::Trash => "trash",
-            Self::Gone => "gone",
-            Self::Report => "report",
-            Self::Reject => "reject",
-            Self::Fail => "fail",
-        }
+        self.into()
     }
 
     /// The action in the past tense.
@@ -145,8 +127,9 @@ impl TaskAction {
 }
 
 /// One step of a task.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Step {
     /// Approve the order. If it is executing afterwards, the following steps wait until the document says so.
     Approve,
@@ -175,19 +158,7 @@ pub enum Step {
 impl Step {
     /// Name for people and for metrics.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject(_) => "reject",
-            Self::Restore(_) => "restore",
-            Self::Adopt(_) => "adopt",
-            Self::Ensure(_) => "ensure",
-            Self::Retire(_) => "retire",
-            Self::Gone(_) => "gone",
-            Self::SetBackendId => "set_backend_id",
-            Self::Done => "done",
-            Self::Erred(_) => "erred",
-            Self::SetStateOk => "set_state_ok",
-        }
+        self.into()
     }
 
     /// Names of all calls to Waldur.
@@ -202,13 +173,14 @@ impl Step {
 
     /// Name of the call to Waldur, if the step is one.
     pub fn call(&self) -> Option<&'static str> {
+        let [approve, reject, set_backend_id, done, erred, ok] = Self::CALLS;
         match self {
-            Self::Approve => Some("approve_by_provider"),
-            Self::Reject(_) => Some("reject_by_provider"),
-            Self::SetBackendId => Some("set_backend_id"),
-            Self::Done => Some("set_state_done"),
-            Self::Erred(_) => Some("set_state_erred"),
-            Self::SetStateOk => Some(SET_STATE_OK),
+            Self::Approve => Some(approve),
+            Self::Reject(_) => Some(reject),
+            Self::SetBackendId => Some(set_backend_id),
+            Self::Done => Some(done),
+            Self::Erred(_) => Some(erred),
+            Self::SetStateOk => Some(ok),
             Self::Restore(_) | Self::Adopt(_) | Self::Ensure(_) | Self::Retire(_) | Self::Gone(_) => None,
         }
     }

@@ -5,29 +5,10 @@ use storage_driver::place::Place;
 use storage_driver::{Mode, Present};
 
 use super::*;
-use crate::document::{Kind, Links, Offering, Order, OrderKind, OrderState, Quotas, Status};
+use crate::document::tests::resource;
+use crate::document::{Offering, Order, OrderKind, OrderState, Status};
 use crate::last_order::{SENT, SET_STATE_OK};
 use crate::preflight::ObstacleKind;
-
-fn resource(n: u128, status: Status) -> Resource {
-    Resource {
-        id: Uuid::from_u128(n),
-        system: "capstor".into(),
-        path: format!("/capstor/store/p{n}"),
-        status,
-        kind: Kind::Project,
-        name: None,
-        mode: Mode(0o770),
-        gid: Some(30_000),
-        uid: None,
-        quotas: Some(Quotas { space: [1.0; 2], inodes: [100.0; 2] }),
-        new_quotas: None,
-        quota_problem: None,
-        order: None,
-        links: Links::default(),
-        unclaimed: false,
-    }
-}
 
 #[expect(clippy::unnecessary_wraps, reason = "the type of the resource's field")]
 fn order(kind: OrderKind, state: OrderState, offering: Offering) -> Option<Order> {

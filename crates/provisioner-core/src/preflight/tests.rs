@@ -3,26 +3,11 @@ use uuid::Uuid;
 
 use super::*;
 use crate::Observation;
-use crate::document::{Links, Node, Offering, QuotaProblem, Quotas, Status};
+use crate::document::{Node, Offering, QuotaProblem, Quotas, Status};
 
 fn resource(n: u128, path: &str) -> Resource {
-    Resource {
-        id: Uuid::from_u128(n),
-        system: "capstor".into(),
-        path: path.into(),
-        status: Status::Pending,
-        kind: Kind::Project,
-        name: None,
-        mode: Mode(0o770),
-        gid: Some(30_000),
-        uid: None,
-        quotas: Some(Quotas { space: [1.5, 2.0], inodes: [10.0, 20.0] }),
-        new_quotas: None,
-        quota_problem: None,
-        order: None,
-        links: Links::default(),
-        unclaimed: false,
-    }
+    let quotas = Some(Quotas { space: [1.5, 2.0], inodes: [10.0, 20.0] });
+    Resource { path: path.into(), quotas, ..crate::document::tests::resource(n, Status::Pending) }
 }
 
 fn desired(resources: &[Resource]) -> Vec<Result<Unnumbered, Obstacle>> {

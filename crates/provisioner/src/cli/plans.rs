@@ -39,13 +39,13 @@ pub(super) struct Limit {
 
 /// Parses the name of a [`Hold`].
 pub(super) fn holds() -> impl TypedValueParser<Value = Hold> {
-    let parse = |name: String| Hold::ALL.into_iter().find(|hold| hold.name() == name).ok_or("unknown");
-    PossibleValuesParser::new(Hold::ALL.map(Hold::name)).try_map(parse)
+    let parse = |name: String| Hold::ALL.iter().copied().find(|hold| hold.name() == name).ok_or("unknown");
+    PossibleValuesParser::new(Hold::ALL.iter().map(|hold| hold.name())).try_map(parse)
 }
 
 fn actions() -> impl TypedValueParser<Value = TaskAction> {
-    let parse = |name: String| TaskAction::ALL.into_iter().find(|action| action.name() == name).ok_or("unknown");
-    PossibleValuesParser::new(TaskAction::ALL.map(TaskAction::name)).try_map(parse)
+    let parse = |name: String| TaskAction::ALL.iter().copied().find(|action| action.name() == name).ok_or("unknown");
+    PossibleValuesParser::new(TaskAction::ALL.iter().map(|action| action.name())).try_map(parse)
 }
 
 impl Filter {
