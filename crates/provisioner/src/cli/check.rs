@@ -17,7 +17,7 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::place::Place;
 use crate::provisioner::Provisioner;
-use crate::source::WaldurFault;
+use crate::source::WaldurError;
 
 /// What one check found.
 enum Outcome {
@@ -138,8 +138,8 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     let problem = |text| if is_used { Outcome::Failed(text) } else { Outcome::Warning(text) };
     let user = match site.source.token_user() {
         Ok(user) => user,
-        Err(WaldurFault::Unusable(why)) => return Some(Outcome::Failed(why)),
-        Err(WaldurFault::Missing(why) | WaldurFault::Unreadable(why)) => {
+        Err(WaldurError::Unusable(why)) => return Some(Outcome::Failed(why)),
+        Err(WaldurError::Missing(why) | WaldurError::Unreadable(why)) => {
             let unknown = format!("whether the token may approve orders is unknown: {why}; {TEST_APPROVAL}");
             return Some(Outcome::Warning(unknown));
         }
@@ -150,11 +150,11 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
         let known = match resource.map(|resource| site.source.offering(resource.id)) {
             None => Err(format!("nothing is ordered on {system} yet")),
             Some(Ok(found)) => found.ok_or_else(|| format!("{system}: Waldur names no provider")),
-            Some(Err(WaldurFault::Missing(_))) => {
+            Some(Err(WaldurError::Missing(_))) => {
                 unseen.push(system);
                 continue;
             }
-            Some(Err(WaldurFault::Unusable(why) | WaldurFault::Unreadable(why))) => Err(format!("{system}: {why}")),
+            Some(Err(WaldurError::Unusable(why) | WaldurError::Unreadable(why))) => Err(format!("{system}: {why}")),
         };
         offerings.push((system, known));
     }

@@ -1,9 +1,15 @@
 use std::sync::atomic::AtomicUsize;
 
-use settings::{Environment, Overrides, load};
-
-use super::*;
 use driver_rest::simulated::{Reply, serve};
+use program::error_chain;
+use serde_json::json;
+use settings::{Environment, Overrides, load};
+use url::Url;
+use uuid::Uuid;
+
+use super::link::{Origin, is_meant};
+use super::*;
+use crate::pass::{Answer, Call};
 
 fn source(more: &[(&str, &str)]) -> Source {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -19,7 +25,7 @@ fn source(more: &[(&str, &str)]) -> Source {
 }
 
 #[test]
-fn credentials_go_to_their_own_origins_alone() {
+fn credentials_are_sent_to_their_own_origins_only() {
     let source = source(&[("PROVISIONER_PROXY_PUBLIC_URL", "https://public.example.org")]);
     let origin = |link: &str| match source.origin(&Url::parse(link).unwrap()) {
         Ok(Origin::Proxy) => "proxy",
@@ -46,7 +52,7 @@ fn credentials_go_to_their_own_origins_alone() {
 }
 
 #[test]
-fn at_one_origin_the_proxy_has_its_token_and_waldur_its_own() {
+fn proxy_and_waldur_at_one_origin_get_their_own_tokens() {
     let source = source(&[
         ("PROVISIONER_PROXY_URL", "https://one.example.org"),
         ("PROVISIONER_WALDUR_API_URL", "https://one.example.org/api"),
@@ -57,7 +63,7 @@ fn at_one_origin_the_proxy_has_its_token_and_waldur_its_own() {
 }
 
 #[test]
-fn a_link_leads_to_the_call_that_it_is_given_for_or_nowhere() {
+fn a_link_is_followed_only_to_its_own_call() {
     let [order, resource] = [7, 8].map(Uuid::from_u128);
     let meant = |link: String, action| is_meant(&Call { resource, order: Some(order), action, link, body: None });
     let base = "https://waldur.example.org/api/marketplace-orders";
@@ -94,7 +100,7 @@ fn no_secret_is_shown() {
     assert!(!shown.contains("very-secret") && !shown.contains("0123456789abcdef"), "{shown}");
 }
 
-/// A proxy, a token endpoint and Waldur on one port, which answer as told; and what they were asked.
+/// A proxy, a token endpoint and Waldur on one port, with the requests that they received.
 struct World {
     source: Source,
     stop: Arc<AtomicBool>,
@@ -102,7 +108,7 @@ struct World {
 }
 
 impl World {
-    /// `answer` gets the path and the credential of each request.
+    /// `answer` is called with the path and the credential of each request.
     fn new(answer: impl Fn(&str, &str) -> Reply + Send + Sync + 'static) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -131,7 +137,7 @@ impl World {
         self.asked.lock().unwrap().iter().filter(|asked| *asked == path).count()
     }
 
-    /// A callback that goes to Waldur itself.
+    /// Sends a callback to Waldur directly.
     fn call(&self) -> Answer {
         let [resource, order] = [8, 7].map(Uuid::from_u128);
         let base = self.source.settings.waldur.as_ref().unwrap().api_url.clone();
@@ -152,7 +158,7 @@ fn document() -> Reply {
 }
 
 #[test]
-fn a_token_endpoint_may_leave_out_the_lifetime_or_write_it_as_text_or_decimal() {
+fn a_token_may_have_no_lifetime_or_one_as_text_or_decimal() {
     for more in [
         json!({}),
         json!({"expires_in": null}),
@@ -162,7 +168,7 @@ fn a_token_endpoint_may_leave_out_the_lifetime_or_write_it_as_text_or_decimal() 
     ] {
         let given = more.clone();
         let world = World::new(move |path, _| if path == "/token" { granted(&given) } else { document() });
-        world.source.read().unwrap_or_else(|fault| panic!("{more}: {}", program::error_chain(&fault)));
+        world.source.read().unwrap_or_else(|fault| panic!("{more}: {}", error_chain(&fault)));
     }
 }
 
@@ -171,16 +177,16 @@ fn a_refused_client_is_not_sent_again() {
     for status in [400, 401] {
         let refused = json!({"error": "unauthorized_client", "error_description": "very-secret"});
         let world = World::new(move |_, _| Reply::Json(status, "", refused.clone()));
-        let first = program::error_chain(&world.source.read().unwrap_err());
+        let first = error_chain(&world.source.read().unwrap_err());
         assert!(first.contains("check proxy.client_id and proxy.client_secret"), "{first}");
-        let second = program::error_chain(&world.source.read().unwrap_err());
+        let second = error_chain(&world.source.read().unwrap_err());
         assert!(second.contains("not sent again") && !second.contains("very-secret"), "{second}");
         assert_eq!((world.asked("/token"), world.asked.lock().unwrap().len()), (1, 1));
     }
 }
 
 #[test]
-fn an_outage_of_the_token_endpoint_is_no_refusal() {
+fn an_outage_of_the_token_endpoint_is_retried() {
     let world = World::new(|_, _| Reply::Json(503, "", json!(null)));
     assert!(world.source.read().is_err());
     assert_eq!(world.asked("/token"), 3);
@@ -189,7 +195,7 @@ fn an_outage_of_the_token_endpoint_is_no_refusal() {
 }
 
 #[test]
-fn a_revoked_token_is_replaced_and_a_new_one_that_is_refused_is_not() {
+fn a_revoked_token_is_replaced_but_not_a_new_one_that_is_refused() {
     let tokens = AtomicUsize::new(0);
     let world = World::new(move |path, authorization| match (path, authorization) {
         ("/token", _) => {
@@ -199,13 +205,13 @@ fn a_revoked_token_is_replaced_and_a_new_one_that_is_refused_is_not() {
         (_, "Bearer token-2") => document(),
         _ => Reply::Json(401, "", json!({"detail": "no"})),
     });
-    assert!(world.source.read().is_err(), "the first token is refused at once");
+    assert!(world.source.read().is_err(), "a new token is refused");
     assert_eq!((world.asked("/token"), world.asked("/api/storage-resources/")), (1, 1));
     assert!(world.source.read().is_ok());
     let mut held = world.source.token.lock().unwrap();
     held.as_mut().unwrap().bearer = HeaderValue::from_static("Bearer token-1");
     drop(held);
-    assert!(world.source.read().is_err(), "the old one is replaced by token-3, which is refused");
+    assert!(world.source.read().is_err(), "token-3 replaces the old one and is refused");
     assert_eq!((world.asked("/token"), world.asked("/api/storage-resources/")), (3, 4));
 }
 
@@ -225,7 +231,7 @@ fn a_token_that_cannot_be_renewed_is_used_until_it_expires() {
 }
 
 #[test]
-fn waldurs_token_is_not_sent_again_once_it_was_refused() {
+fn a_refused_waldur_token_is_not_sent_again() {
     let world = World::new(|_, _| Reply::Json(401, "", json!({"detail": "Invalid token."})));
     assert_eq!(world.call(), Answer::Denied("set_state_done is refused (401): Invalid token.".into()));
     let Answer::Denied(why) = world.call() else { panic!("it must be denied") };
@@ -235,16 +241,16 @@ fn waldurs_token_is_not_sent_again_once_it_was_refused() {
 }
 
 #[test]
-fn a_signal_during_a_callback_does_not_lose_its_answer() {
+fn a_stop_signal_during_a_callback_does_not_lose_the_response() {
     let world = World::new(|_, _| Reply::Json(200, "", json!({"uuid": "7"})));
     world.stop.store(true, Ordering::Relaxed);
     assert_eq!(world.call(), Answer::Accepted);
     let lost = World::new(|_, _| Reply::Json(200, "transfer-encoding: chunked\r\n", json!({"uuid": "7"})));
     let Answer::Unclear(why) = lost.call() else { panic!("it must be unclear") };
-    assert!(why.contains("the answer broke off") && !why.contains("maintenance"), "{why}");
+    assert!(why.contains("the response broke off") && !why.contains("maintenance"), "{why}");
 }
 
-/// A proxy whose answers, one after the other, are the pages of a document of two, with these tags.
+/// A proxy with a document of two pages, whose responses have these tags in order.
 fn paged(tags: &'static [&'static str]) -> World {
     let answers = AtomicUsize::new(0);
     World::new(move |path, _| {
@@ -258,12 +264,12 @@ fn paged(tags: &'static [&'static str]) -> World {
 }
 
 #[test]
-fn pages_of_two_readings_are_read_again() {
+fn pages_of_different_readings_are_read_again() {
     const A: &str = "etag: W/\"1-a\"\r\n";
     const B: &str = "etag: W/\"1-b\"\r\n";
     let read = |tags| {
         let world = paged(tags);
-        let read = world.source.read().map(|_| ()).map_err(|fault| program::error_chain(&fault));
+        let read = world.source.read().map(|_| ()).map_err(|fault| error_chain(&fault));
         (read, world.asked("/api/storage-resources/"))
     };
     assert_eq!(read(&[A, A]), (Ok(()), 2));

@@ -36,7 +36,7 @@ fn a_page_of_html_is_no_word_of_waldur() {
         site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
         let made = site.order(SLURM, 0, 10);
         site.simulator.set_fault_times(&format!("POST /api/*{action}"), Fault::not_json(), 1);
-        site.run(&["apply"]).ends_with(1).says("something that is not Waldur");
+        site.run(&["apply"]).ends_with(1).says("is not from Waldur");
         site.apply().says("1 done");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{action}");
         assert!(!site.backend_id(made.resource).is_empty(), "{action}");

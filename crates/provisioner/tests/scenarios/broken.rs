@@ -48,7 +48,7 @@ fn check_tells_each_thing_that_is_broken() {
     site.simulator.clear_faults();
 
     site.stop_proxy();
-    fails(&site, "document", "cannot be asked");
+    fails(&site, "document", "cannot be reached");
     site.start_proxy();
 
     fs::rename(site.root(SLURM), site.directory.path().join("away")).unwrap();
