@@ -1,4 +1,4 @@
-//! What is on the storage that the document does not know, and a document that knows nothing.
+//! Directories with marks of resources that are not in the document; and empty documents.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::driver::{DriverError, Marked, Trashed};
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
 
-/// How many levels below the root directories of resources are looked for.
+/// How many levels below the root are searched.
 const LEVELS: usize = 6;
 
 /// A directory with the mark of a resource that is not in the document.
@@ -27,7 +27,7 @@ pub(super) struct Orphan {
     in_trash_since: Option<u64>,
 }
 
-/// Shows what bears a mark and is not in the document. Fails where a system cannot be read.
+/// Shows what has a mark and is not in the document. Fails if a system cannot be read.
 pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -> Result<(), Failure> {
     let held = document.rejected.iter().chain(&document.skipped).filter_map(|item| item.id);
     let known: BTreeSet<_> = document.resources.iter().map(|resource| resource.id).chain(held).collect();
@@ -52,13 +52,13 @@ pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -
                 page.line(4, &format!("in the trash since {}", out::date(*since)));
             }
         }
-        page.line(0, &format!("{} on the storage that the proxy's list does not have.", orphans.len()));
+        page.line(0, &format!("{} on the storage that are not in the proxy's list.", orphans.len()));
         page.print()?;
     }
     if unread.is_empty() { Ok(()) } else { Err(Failure { code: EXIT_FAILURE, text: String::new() }) }
 }
 
-/// Everything on a system that bears a mark.
+/// Everything on a system that has a mark.
 fn of_system(system: &System) -> Result<Vec<Orphan>, DriverError> {
     system.driver.ready()?;
     let orphan = |resource, path, in_trash_since| Orphan { system: system.key.clone(), resource, path, in_trash_since };
@@ -68,24 +68,24 @@ fn of_system(system: &System) -> Result<Vec<Orphan>, DriverError> {
     Ok(placed.chain(trash).collect())
 }
 
-/// Says plainly that the proxy's list is empty. Fails where there was something before: then the proxy, or its rights in
-/// Waldur, are wrong, and not Waldur empty.
+/// Reports an empty list of the proxy. Fails if there were resources before: then it is not Waldur that is empty; the
+/// proxy or its permissions in Waldur are wrong.
 pub(super) fn empty(provisioner: &Provisioner, survey: &Survey) -> Result<(), Failure> {
     let Document { resources, rejected, skipped, .. } = &survey.document;
     if !(resources.is_empty() && rejected.is_empty() && skipped.is_empty()) {
         return Ok(());
     }
-    let text = "the proxy's list is empty: it has no resource of any system";
+    let text = "the proxy's list is empty: it contains no resource of any system";
     let worked = std::fs::metadata(provisioner.journal_path()).is_ok_and(|journal| journal.len() > 0);
     let found = |system: &&System| of_system(system).is_ok_and(|found| !found.is_empty());
     let known = if worked {
-        "the journal shows that there were some".to_owned()
+        "the journal shows that there were resources".to_owned()
     } else if let Some(system) = provisioner.systems.iter().find(found) {
-        format!("{} has directories of some", system.key)
+        format!("{} has directories of resources", system.key)
     } else {
         out::tell(&format!("note: {text}"));
         return Ok(());
     };
-    let remedy = "nothing was touched. Look at the token of the proxy and at `check` there";
+    let remedy = "nothing was touched. Check the proxy's token and run `hpc-storage-proxy check`";
     Err(Failure { code: EXIT_FAILURE, text: format!("{text}, but {known}; {remedy}") })
 }

@@ -1,5 +1,5 @@
-//! Killed at each line of the journal in turn, and started again: the same end of Waldur and of the storage, nothing
-//! doubled, left over or lost.
+//! Kills a pass at each line of the journal in turn, and restarts it: Waldur and the storage must always end in the
+//! same state, with nothing duplicated, left over or lost.
 
 use provisioner_core::document::Status;
 
@@ -12,16 +12,15 @@ use crate::journal::Journal;
 #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
 mod drivers;
 
-/// A storage system that is new, for one round.
+/// A new storage system for one round.
 struct Fresh {
     driver: Box<dyn Driver>,
-    /// The first project ID that is given on it.
+    /// The first project ID that is assigned on it.
     projects: u32,
-    /// Everything that is there, looked at past the driver. It also holds what the system needs to live.
+    /// Everything that is on it, read without the driver. The closure also owns what the system needs to exist.
     census: Box<dyn Fn() -> Vec<String>>,
 }
 
-/// Where everything ends.
 #[derive(Debug, PartialEq)]
 struct End {
     waldur: Vec<(Uuid, Status, Option<String>)>,
@@ -31,23 +30,23 @@ struct End {
     census: Vec<String>,
 }
 
-/// Rounds at one time: those of drivers by REST wait more than they work.
+/// Rounds at the same time: those of REST drivers mostly wait.
 const AT_ONCE: usize = 4;
 
-/// All kinds of resources in one world.
-fn same_end_wherever_it_is_killed(fresh: impl Fn() -> Fresh + Sync) {
+/// With resources of all kinds in one world.
+fn kill_at_every_line(fresh: impl Fn() -> Fresh + Sync) {
     let lines = same_end(&all_kinds(), &fresh);
     assert!(lines > 30, "only {lines} lines");
 }
 
-/// Each kind of resource in a world of its own, for systems that are slow to ask: there are as many lines in all, and
-/// fewer resources are looked at for each.
-fn same_end_wherever_it_is_killed_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
+/// With each kind of resource in its own world, for slow systems: the total number of lines is the same, and fewer
+/// resources are observed for each.
+fn kill_at_every_line_one_by_one(fresh: impl Fn() -> Fresh + Sync) {
     let lines: u64 = all_kinds().into_iter().map(|resource| same_end(&[resource], &fresh)).sum();
     assert!(lines > 30, "only {lines} lines");
 }
 
-/// The number of lines at which it was killed.
+/// Returns the number of lines.
 fn same_end(resources: &[Resource], fresh: &(impl Fn() -> Fresh + Sync)) -> u64 {
     let (end, lines) = carried_out(resources, fresh(), None);
     is_right(&end);
@@ -59,7 +58,7 @@ fn same_end(resources: &[Resource], fresh: &(impl Fn() -> Fresh + Sync)) -> u64 
     lines
 }
 
-/// What of the end can be said without looking at another one.
+/// Checks what does not depend on other rounds.
 fn is_right(end: &End) {
     for (id, status, backend_id) in &end.waldur {
         let n = id.as_u128();
@@ -77,7 +76,7 @@ fn is_right(end: &End) {
     assert!(!end.census.iter().any(|it| it.contains(".new-")), "{end:#?}");
 }
 
-/// Where it ends when the journal closes after so many lines, and the lines of the first pass.
+/// The end after a kill at this number of lines, and the number of lines of the first pass.
 fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> (End, u64) {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(resources.iter().cloned());
@@ -87,7 +86,7 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
     let policy = Policy { refuse: true, ..Policy::default() };
     let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy };
     let first = bench.pass(killed_at);
-    assert!(killed_at.is_none() || first.is_err(), "its last line ends the last task");
+    assert!(killed_at.is_none() || first.is_err(), "the last line ends the last task");
     let (_, lines) = Journal::check(&folder.path().join("journal")).unwrap();
     let mut passes = 0;
     loop {
@@ -104,7 +103,7 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
         let mut observed = case.observed.unwrap();
         if let Observed::Ours(present) = &mut observed {
             assert_eq!(present.differences(&case.desired.unwrap()), [], "{present:?}");
-            // Rounds on one file system have different ones.
+            // Rounds on one file system have different project IDs.
             present.project = present.project.map(|project| project - fresh.projects);
         }
         (case.resource.id, observed)
@@ -123,8 +122,8 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
 }
 
 #[test]
-fn killed_at_every_line_of_the_journal_memory_comes_to_the_same_end() {
-    same_end_wherever_it_is_killed(|| {
+fn memory_ends_in_the_same_state_if_killed_at_any_line() {
+    kill_at_every_line(|| {
         let driver = Box::new(crate::driver::memory::Memory::default());
         Fresh { driver, projects: 100, census: Box::new(Vec::new) }
     });

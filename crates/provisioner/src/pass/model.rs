@@ -1,5 +1,5 @@
-//! Waldur with its proxy as a state machine, as far as a provisioner sees it: for tests of passes. What its calls do
-//! is what `facts` of a real Waldur say: approval ends Basic orders, `done` ends the others, repeats are conflicts.
+//! A model of Waldur and its proxy for tests of passes. Calls have the effects that were observed on a real Waldur:
+//! approval ends orders of Basic offerings, `done` ends the others, and repeated calls are conflicts.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,16 +12,15 @@ use uuid::Uuid;
 
 use super::{Answer, Call};
 
-/// The state of everything, and what was told.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     resources: Mutex<BTreeMap<Uuid, Resource>>,
     backend_ids: Mutex<BTreeMap<Uuid, String>>,
-    /// Every call that was accepted.
+    /// All calls that were accepted.
     pub(crate) accepted: Mutex<Vec<(Uuid, &'static str)>>,
 }
 
-/// A resource with an order of this kind and state; TB and inodes that it has or asks for.
+/// A resource, with an order of this kind and state if given. `tb`: its quota, or the ordered one.
 pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderState, Offering)>, tb: f64) -> Resource {
     let order = order.map(|(kind, state, offering)| Order {
         id: Uuid::from_u128(n << 32),
@@ -70,7 +69,7 @@ impl Model {
         Document { resources, nodes, ..Document::default() }
     }
 
-    /// A call, judged and carried out as Waldur does.
+    /// Carries out a call as Waldur does.
     pub(crate) fn call(&self, call: &Call) -> Answer {
         let mut resources = self.resources.lock().unwrap();
         let Some(resource) = resources.get_mut(&call.resource) else { return Answer::Unclear("404".into()) };
@@ -120,7 +119,7 @@ impl Model {
         Answer::Accepted
     }
 
-    /// Statuses, each with the back-end id that Waldur was told.
+    /// Each resource's status and backend ID.
     pub(crate) fn ends(&self) -> Vec<(Uuid, Status, Option<String>)> {
         let ids = self.backend_ids.lock().unwrap();
         let resources = self.resources.lock().unwrap();
@@ -128,7 +127,7 @@ impl Model {
     }
 }
 
-/// The links that the order's state allows, as the proxy makes them.
+/// The links that the proxy publishes for this state of the order.
 fn links(resource: &Resource) -> Links {
     let Some(order) = &resource.order else {
         let ok = Some(format!("https://waldur.example.org/{}/set_state_ok/", resource.id));

@@ -15,7 +15,7 @@ fn system(driver: Box<dyn Driver>) -> [System; 1] {
 }
 
 #[test]
-fn a_call_whose_answer_is_lost_is_no_fault_once_the_document_shows_its_aim() {
+fn a_lost_answer_is_not_an_error_if_the_document_shows_the_effect_of_the_call() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Memory::default()));
@@ -31,7 +31,7 @@ fn a_call_whose_answer_is_lost_is_no_fault_once_the_document_shows_its_aim() {
 }
 
 #[test]
-fn a_passing_fault_never_errs_an_order() {
+fn a_transient_error_never_sets_an_order_erred() {
     #[derive(Debug)]
     struct Full(Memory);
     impl Driver for Full {
@@ -101,12 +101,12 @@ fn a_passing_fault_never_errs_an_order() {
     for _ in 0..3 {
         assert_eq!(bench.pass(None).unwrap().failed.len(), 3);
     }
-    let told: Vec<_> = model.accepted.lock().unwrap().iter().map(|(_, action)| *action).collect();
-    assert_eq!(told, ["approve_by_provider"], "the one that is approved before it is made, once");
+    let accepted: Vec<_> = model.accepted.lock().unwrap().iter().map(|(_, action)| *action).collect();
+    assert_eq!(accepted, ["approve_by_provider"], "once, for the one that is approved before its directory is created");
 }
 
 #[test]
-fn an_empty_or_unreadable_document_touches_nothing() {
+fn an_empty_or_unreadable_document_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds());
     let systems = system(Box::new(Memory::default()));
@@ -123,14 +123,14 @@ fn an_empty_or_unreadable_document_touches_nothing() {
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(DriverError::unclear("502"));
-    let (call, permitted) = (|_: &Call| -> Answer { panic!("nothing to tell") }, |_: &str| Ok(()));
+    let (call, permitted) = (|_: &Call| -> Answer { panic!("there is nothing to call") }, |_: &str| Ok(()));
     let external = external(&journal, &read, &call, &permitted);
     let result = pass(&systems, external, &mut Ledger::default(), Policy::default(), &clock());
     assert!(matches!(result, Err(PassError::Document(_))));
 }
 
 #[test]
-fn a_lost_lease_stops_before_the_next_effect() {
+fn a_lost_lease_stops_before_the_next_side_effect() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new([all_kinds().remove(1)]);
     let systems = system(Box::new(Memory::default()));
@@ -166,9 +166,9 @@ fn any_status() -> impl Strategy<Value = Status> {
 }
 
 proptest! {
-    // `PROPTEST_CASES=100000 cargo test --release -p hpc-storage-provisioner random` for the long run.
+    // The long run: `PROPTEST_CASES=100000 cargo test --release -p hpc-storage-provisioner random`.
     #[test]
-    fn of_random_worlds_the_plan_is_empty_after_apply(
+    fn in_random_worlds_the_plan_is_empty_after_apply(
         seeds in prop::collection::vec((any_status(), any_order(), 0_u8..4, 0_u8..6), 1..12), heal in any::<bool>(), refuse in any::<bool>(),
     ) {
         let resources: Vec<_> = seeds.iter().zip(1..).map(|((status, order, tb, _), n)| resource(n, *status, *order, f64::from(*tb))).collect();

@@ -179,7 +179,7 @@ fn what_the_proxy_does_not_list_is_found_and_an_empty_list_is_no_success() {
     assert_eq!((&orphans[0]["resource"], &orphans[0]["path"]), (&json!(made[0].resource), &json!("store/cscs/uni/p0")));
     assert_eq!(orphans[1]["resource"], json!(made[1].resource));
     std::fs::remove_file(site.state("journal")).unwrap();
-    site.run(&["plan"]).ends_with(1).told("capstor has directories of some");
+    site.run(&["plan"]).ends_with(1).told("capstor has directories of resources");
 }
 
 #[test]

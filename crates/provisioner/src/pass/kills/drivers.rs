@@ -1,4 +1,4 @@
-//! Passes on the real drivers, killed at each line of the journal.
+//! The same with the real drivers.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ const AS_ROOT: Rules = Rules { must_be_mounted: true, change_owner: true, acl: N
 
 #[test]
 fn posix() {
-    same_end_wherever_it_is_killed(|| {
+    kill_at_every_line(|| {
         let root = tempfile::tempdir().unwrap();
         let driver = Box::new(Tree::new(root.path().to_owned(), Declared::new("user"), UNPRIVILEGED));
         Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
@@ -41,7 +41,7 @@ fn posix_as_root() {
         eprintln!("SKIPPED: needs root");
         return;
     }
-    same_end_wherever_it_is_killed(|| {
+    kill_at_every_line(|| {
         let (root, driver) = made();
         Fresh { driver: Box::new(driver), projects: 100, census: Box::new(move || directories(root.path())) }
     });
@@ -49,7 +49,7 @@ fn posix_as_root() {
 
 #[test]
 fn cephfs() {
-    same_end_wherever_it_is_killed(|| {
+    kill_at_every_line(|| {
         let root = ceph_root();
         let driver = Box::new(ceph(&root));
         Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
@@ -59,7 +59,7 @@ fn cephfs() {
 #[test]
 fn scale() {
     for of in [scale::scale, scale::unlinking] {
-        same_end_wherever_it_is_killed_one_by_one(|| {
+        kill_at_every_line_one_by_one(|| {
             let simulated = scale::Simulated::start();
             let driver = Box::new(of(&simulated));
             Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
@@ -70,7 +70,7 @@ fn scale() {
 #[test]
 fn vast() {
     for follows in [false, true] {
-        same_end_wherever_it_is_killed_one_by_one(|| {
+        kill_at_every_line_one_by_one(|| {
             let simulated = vast::Simulated::start();
             simulated.world().follows = follows;
             let driver = Box::new(vast::vast(&simulated));
@@ -83,7 +83,7 @@ fn vast() {
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn lustre_on_xfs() {
     let above = tempfile::tempdir_in(mounted("KERNEL_XFS")).unwrap();
-    same_end_wherever_it_is_killed_one_by_one(|| {
+    kill_at_every_line_one_by_one(|| {
         let root = tempfile::tempdir_in(&above).unwrap();
         let (folder, lustre) = lustre(root.path(), &[]);
         let driver = Box::new(Tree::new(root.path().to_owned(), lustre, AS_ROOT));
@@ -110,14 +110,14 @@ fn ext4() {
 }
 
 fn mounted(variable: &str) -> PathBuf {
-    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set by .ci/kernel alone")))
+    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set only by .ci/kernel")))
 }
 
 fn kernel_quotas(mount: &Path) {
-    /// More than one round has.
+    /// More than one round needs.
     const PROJECTS: u32 = 20;
     let round = AtomicU32::new(0);
-    same_end_wherever_it_is_killed(|| {
+    kill_at_every_line(|| {
         let round = round.fetch_add(1, Ordering::Relaxed);
         // Limits remain when a tree is deleted, so each round has its own project IDs.
         let projects = 10_000 + PROJECTS * round;
