@@ -14,10 +14,10 @@ use provisioner_core::document::Status;
 use provisioner_core::plan::{Case, Plan, Step, Task};
 
 use anyhow::{Context, anyhow};
+use provisioner::config::SCHEMA;
 use provisioner::driver::Observed;
 use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
-use provisioner::settings::SCHEMA;
 use serde_json::json;
 use settings::{Environment, Overrides};
 use simulator::world::{NewResource, OrderState};

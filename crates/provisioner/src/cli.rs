@@ -3,7 +3,7 @@
 mod actions;
 mod apply;
 mod check;
-mod look;
+mod explain;
 mod man;
 mod orphans;
 mod out;
@@ -12,9 +12,8 @@ mod progress;
 mod purge;
 mod run;
 mod saved;
+mod status;
 mod usage;
-
-pub(crate) use run::Wake;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,8 +22,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use settings::{Environment, Loaded, Overrides, load};
 
+use crate::config::{SCHEMA, Settings};
 use crate::provisioner::Provisioner;
-use crate::settings::{SCHEMA, Settings};
 use program::Clock;
 use program::error_chain;
 
@@ -315,8 +314,10 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
         Command::Apply { file, yes_to_many, json, limit } => {
             apply::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
         }
-        Command::Status { orphans, json, limit, fresh } => look::status(&site, orphans, json.json, limit, fresh.fresh),
-        Command::Explain { resource, json, fresh } => look::explain(&site, &resource, json.json, fresh.fresh),
+        Command::Status { orphans, json, limit, fresh } => {
+            status::status(&site, orphans, json.json, limit, fresh.fresh)
+        }
+        Command::Explain { resource, json, fresh } => explain::explain(&site, &resource, json.json, fresh.fresh),
         Command::Adopt { selection } => actions::adopt(&site, &selection),
         Command::Restore { selection, make } => actions::restore(&site, &selection, make),
         Command::Retire { resource } => actions::retire(&site, &resource),

@@ -7,8 +7,8 @@ use program::documents;
 use provisioner_core::plan::Hold;
 
 use crate::cli::Cli;
-use crate::seen::METRICS;
-use crate::settings::SCHEMA;
+use crate::config::SCHEMA;
+use crate::metrics::METRICS;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs")
@@ -17,7 +17,7 @@ fn folder() -> PathBuf {
 const SETTINGS: &str = "\
 # Settings of the provisioner
 
-<!-- Generated from crates/provisioner/src/settings/table.rs by `just docs`; do not edit. -->
+<!-- Generated from crates/provisioner/src/config/table.rs by `just docs`; do not edit. -->
 
 Variables take precedence over the YAML file (`--config`, or `PROVISIONER_CONFIG`), which takes precedence over defaults. A file `.env` is not
 read, because the program runs as root in any directory. A secret can be in a file: `NAME_FILE`, or `key_file`. The settings of a storage

@@ -6,6 +6,7 @@
 //! shell, follows a symlink, or takes absence from the document for a wish to delete.
 
 pub mod cli;
+pub mod config;
 #[cfg(test)]
 mod documents;
 mod drivers;
@@ -13,13 +14,12 @@ pub mod journal;
 pub mod lease;
 pub mod ledger;
 mod listen;
+pub mod metrics;
 #[cfg(test)]
 mod operations;
 pub mod pass;
 pub mod project_ids;
 pub mod provisioner;
-pub mod seen;
-pub mod settings;
 pub mod source;
 
 pub use storage_driver as driver;

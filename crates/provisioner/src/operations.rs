@@ -7,7 +7,7 @@ use provisioner_core::plan::Hold;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::seen::METRICS;
+use crate::metrics::METRICS;
 
 const RUNBOOK: &str = "docs/provisioner-runbook.md";
 

@@ -14,15 +14,15 @@ use provisioner_core::document::Document;
 use provisioner_core::plan::{Case, Plan};
 use provisioner_core::preflight::SystemRules;
 
+use crate::config::{Settings, SystemConfig};
 use crate::driver::walked::Walked;
 use crate::driver::{DriverError, Observed};
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{LeaseError, Leases, StateLock};
 use crate::ledger::Ledger;
+use crate::metrics;
 use crate::pass::{self, External, PassError, Progress, Protocol, Report, Survey, System};
-use crate::seen;
-use crate::settings::{Settings, SystemConfig};
 use crate::source::Source;
 
 /// What the loop is called in the journal.
@@ -190,7 +190,7 @@ impl Session<'_> {
         let Provisioner { source, systems, clock, progress, .. } = provisioner;
         let call = |call: &pass::Call| {
             let answer = source.call(call);
-            seen::callback(call.action, &answer);
+            metrics::callback(call.action, &answer);
             answer
         };
         let external = External {

@@ -16,7 +16,7 @@ use reqwest::redirect::Policy;
 use storage_driver::DriverError;
 use storage_driver::credential::CredentialGuard;
 
-use crate::settings::Settings;
+use crate::config::Settings;
 
 mod link;
 mod response;

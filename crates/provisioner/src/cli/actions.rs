@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::apply::begin;
 use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
-use super::{EXIT_FAILURE, Failure, failure, look, progress};
+use super::{EXIT_FAILURE, Failure, explain, failure, progress};
 use crate::driver::Observed;
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
@@ -141,7 +141,7 @@ fn select<'a>(
     }
     let (mut tasks, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
     for name in &selection.resources {
-        match look::find(survey, name) {
+        match explain::find(survey, name) {
             Ok(case) => match action.judge(case) {
                 Verdict::Possible(step) => _ = tasks.insert(case.resource.id, (case, Task::manual(case, step))),
                 Verdict::Already(why) => already.push((case, why)),
@@ -263,7 +263,7 @@ fn confirmed(question: &str) -> bool {
 pub(super) fn retire(provisioner: &Provisioner, name: &str) -> Result<(), Failure> {
     let mut session = begin(provisioner, "retire")?;
     let (survey, _) = session.plan(false)?;
-    let case = look::find(&survey, name)?;
+    let case = explain::find(&survey, name)?;
     if case.resource.status != Status::Removed {
         return Err(failure(
             "the resource is not terminated in Waldur: order its termination there; the order moves the directory to the trash",
@@ -302,7 +302,7 @@ pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: b
     }
     let mut session = begin(provisioner, "reject")?;
     let (survey, _) = session.plan(false)?;
-    let case = look::find(&survey, name)?;
+    let case = explain::find(&survey, name)?;
     let task = plan::reject(case, reason).map_err(|why| failure(format!("{}: {why}", case.resource.path)))?;
     let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
     let order = case.resource.order.as_ref().map(|order| format!("{:?} order {}", order.kind, order.id));

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use program::man;
 
 use super::{Cli, Failure, failure};
-use crate::settings::SCHEMA;
+use crate::config::SCHEMA;
 
 const FILES: [(&str, &str); 5] = [
     (

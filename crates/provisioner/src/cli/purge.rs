@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::apply::{begin, by_user};
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
+use crate::config::Purge;
 use crate::driver::{DriverError, Trashed};
 use crate::journal::{self, Begun, Elapsed};
 use crate::lease::{LeaseError, Leases};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
-use crate::settings::Purge;
 
 /// How many trees are deleted at the same time.
 const AT_ONCE: usize = 4;

@@ -15,11 +15,11 @@ use tracing::{error, info, warn};
 
 use super::check::misnamed;
 use super::{Failure, failure, progress};
+use crate::config::Settings;
 use crate::listen;
+use crate::metrics::Metrics;
 use crate::pass::{PassError, Report};
 use crate::provisioner::{BeginError, LOOP, Provisioner};
-use crate::seen::Seen;
-use crate::settings::Settings;
 
 mod reload;
 
@@ -30,7 +30,7 @@ use reload::{LOOK, Reloader};
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Why the loop wakes before its time.
-pub(crate) enum Wake {
+enum Wake {
     /// Begin a pass.
     Nudge,
     /// Reload the settings, and begin a pass.
@@ -61,29 +61,29 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
             }
         }
     });
-    let seen = Seen::new(&provisioner.clock, provisioner.settings.run.interval);
-    listen::serve(&provisioner.settings.run.listen, &seen, &wake)?;
+    let metrics = Metrics::new(&provisioner.clock, provisioner.settings.run.interval);
+    listen::serve(&provisioner.settings.run.listen, &metrics, move || wake.send(Wake::Nudge).is_ok())?;
     let mut reloader = Reloader::new(loaded, load);
     let mut said = Told::default();
     info!(systems = provisioner.systems.len(), "started");
     while !provisioner.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        seen.began();
-        match one(&provisioner, &seen, &mut said) {
+        metrics.began();
+        match one(&provisioner, &metrics, &mut said) {
             Ok(report) => {
-                seen.ended(&report, began.elapsed());
+                metrics.ended(&report.ended, report.failed.len(), began.elapsed());
                 tell(&report);
             }
             // Somebody's command, or the one that drives now: nothing is wrong.
             Err(NoPass::Begin(BeginError::Lease(held))) if held.is_held() => {
-                seen.kept_away();
+                metrics.kept_away();
                 info!("no pass: {}", error_chain(&held));
             }
             Err(fault) if provisioner.stop.load(Ordering::Relaxed) => {
                 info!("the pass was stopped by a signal: {}", error_chain(&fault));
             }
             Err(fault) => {
-                seen.failed(began.elapsed());
+                metrics.failed(began.elapsed());
                 error!("no pass: {}", error_chain(&fault));
             }
         }
@@ -100,7 +100,7 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
             Wake::Nudge => {}
             Wake::Reload(why) => {
                 if let Some(new) = reloader.reload(&provisioner, why) {
-                    seen.set_interval(new.settings.run.interval);
+                    metrics.set_interval(new.settings.run.interval);
                     provisioner = new;
                 }
             }
@@ -137,10 +137,10 @@ enum NoPass {
 }
 
 /// One pass. The leases are held for no longer, so that a person's commands come between two passes.
-fn one(provisioner: &Provisioner, seen: &Seen, told: &mut Told) -> Result<Report, NoPass> {
+fn one(provisioner: &Provisioner, metrics: &Metrics, told: &mut Told) -> Result<Report, NoPass> {
     let mut session = provisioner.begin(LOOP, Duration::ZERO)?;
     let (survey, plan) = session.plan(false)?;
-    seen.planned(&plan, &survey);
+    metrics.planned(&plan, &survey.cases);
     told.looked(&plan, &misnamed(provisioner, &survey.document));
     Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)
 }

@@ -20,7 +20,7 @@ fn source(more: &[(&str, &str)]) -> Source {
         ("PROVISIONER_WALDUR_API_TOKEN", "0123456789abcdef0123456789abcdef01234567"),
     ];
     let environment = Environment::new("/", minimum.iter().chain(more).copied());
-    let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+    let loaded = load(&crate::config::SCHEMA, &environment, &Overrides::default()).unwrap();
     Source::new(&loaded.settings, &Arc::default()).unwrap()
 }
 
@@ -128,7 +128,7 @@ impl World {
             ("PROVISIONER_CLIENT_SECRET", "very-secret".into()),
         ];
         let environment = Environment::new("/", variables);
-        let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+        let loaded = load(&crate::config::SCHEMA, &environment, &Overrides::default()).unwrap();
         let stop = Arc::default();
         Self { source: Source::new(&loaded.settings, &stop).unwrap(), stop, asked }
     }

@@ -103,7 +103,7 @@ fn every_metric_of_the_documents_is_there() {
     let work = Loop::start(&mut site, "3600");
     until("the first pass", || work.ready());
     let (_, text) = work.ask("GET", "/metrics");
-    for (name, ..) in provisioner::seen::METRICS {
+    for (name, ..) in provisioner::metrics::METRICS {
         assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing:\n{text}");
     }
     assert_eq!(work.metric("hpc_storage_provisioner_resources{system=\"capstor\"}"), Some(1.0));

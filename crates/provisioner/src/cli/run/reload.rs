@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use settings::{Change, Loaded};
 use tracing::{error, info, warn};
 
+use crate::config::Settings;
 use crate::provisioner::Provisioner;
-use crate::settings::Settings;
 use program::error_chain;
 
 /// How often the files of secrets are read. Unlike notifications this works on every file system and with every way to
@@ -130,7 +130,7 @@ mod tests {
     use settings::{Environment, Overrides, load};
 
     use super::*;
-    use crate::settings::SCHEMA;
+    use crate::config::SCHEMA;
     use program::Clock;
 
     #[test]

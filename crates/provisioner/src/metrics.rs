@@ -1,4 +1,4 @@
-//! What the loop shows of itself: numbers for Prometheus, and whether it is well.
+//! Prometheus metrics and the readiness of `run`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use provisioner_core::plan::{Case, Hold, Plan, Step};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::pass::{Answer, Report, Survey};
+use crate::pass::Answer;
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";
@@ -28,57 +28,49 @@ const PENDING: &str = "hpc_storage_provisioner_pending";
 const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
 const REFUSED_BY_WALDUR: &str = "hpc_storage_provisioner_refused_by_waldur";
 
-/// Every metric with its labels and what it says.
+/// Every metric: its name, labels and help text.
 pub const METRICS: [(&str, &[&str], &str); 12] = [
     (
         PASSES,
         &["outcome"],
-        "Passes: `whole`, `kept_away` by another provisioner or somebody's command, or `failed`: no document, or no use of the state directory.",
+        "Passes: `whole` (complete), `kept_away` (another provisioner or a command held the lease), or `failed` (the document could not be read, or the state directory could not be used).",
     ),
     (PASS_SECONDS, &[], "Duration of passes."),
-    (LAST_PASS, &[], "When the last whole pass ended, in seconds since 1970; absent before the first."),
+    (LAST_PASS, &[], "End of the last complete pass, in seconds since 1970; absent before the first."),
     (RESOURCES, &["system"], "Resources of a storage system."),
-    (
-        HELD,
-        &["system", "hold"],
-        "Resources for which nothing is done now, by what holds them; `system` is empty where the item could not be read.",
-    ),
-    (
-        OLDEST,
-        &[],
-        "For how long the resource has been waiting that has work to be done or is held by a fault, the longest of all.",
-    ),
+    (HELD, &["system", "hold"], "Held resources, by the reason; `system` is empty for items that could not be read."),
+    (OLDEST, &[], "The longest time for which a resource has had work to do, or been held by a fault."),
     (
         OLDEST_WAITING,
         &[],
-        "For how long an order has been waiting for neither its customer nor this program, the longest of all: for Waldur's worker, or for a GID or UID of the HPC User API.",
+        "The longest time for which an order has been waiting for Waldur's worker, or for a GID or UID in the HPC User API; not for its customer, and not for the provisioner.",
     ),
     (
         PENDING,
         &["age"],
-        "Resources with work to be done, or held by a fault, by how long they have been waiting since this program began to look: `5m`, `1h`, `1d` for less than that, `more`.",
+        "Resources that have work to do or are held by a fault, by how long the provisioner has seen them so: less than `5m`, `1h` or `1d`, or `more`.",
     ),
     (
         REFUSED_BY_WALDUR,
         &["system", "reason"],
         "Resources with an order for which Waldur refused a call and has not accepted it since; `reason`: `expired_project`, `blocked_organization`, `backend_id`, `missing_call` (this Waldur has no `set_state_ok`), `other`.",
     ),
-    (STEPS, &["step"], "Steps that were planned."),
-    (TASKS, &["outcome"], "Tasks: `ended`, or `failed`."),
+    (STEPS, &["step"], "Planned steps."),
+    (TASKS, &["outcome"], "Tasks: `ended` or `failed`."),
     (
         CALLBACKS,
         &["action", "outcome"],
-        "Callbacks: `accepted`, `refused` (by Waldur, until something changes there), `unclear` (the order is in another state, or no answer came), `denied` (the credentials do not allow it).",
+        "Callbacks: `accepted`, `refused` (by Waldur, until something changes there), `unclear` (the order is in another state, or there was no answer), `denied` (the credentials do not allow it).",
     ),
 ];
 
-/// Ages of what is pending: each less than so many seconds.
+/// Values of the label `age`, each with its upper bound in seconds.
 const AGES: [(&str, u64); 4] = [("5m", 300), ("1h", 3600), ("1d", 86_400), ("more", u64::MAX)];
 
-/// For how long after the end of the last whole pass, and the interval, the loop is still well: a pass has time for that.
-const PATIENCE: Duration = Duration::from_mins(15);
+/// The loop is ready until this time, plus the interval, after the end of the last complete pass.
+const MAX_PASS_DURATION: Duration = Duration::from_mins(15);
 
-/// Counts a callback. Only the loop shows the numbers.
+/// Counts a callback. Only `run` serves the metrics.
 pub fn callback(action: &'static str, answer: &Answer) {
     let outcome = match answer {
         Answer::Accepted => "accepted",
@@ -89,9 +81,9 @@ pub fn callback(action: &'static str, answer: &Answer) {
     counter!(CALLBACKS, "action" => action, "outcome" => outcome).increment(1);
 }
 
-/// The numbers, shared with whoever serves them.
+/// The metrics of the process, and the state that gauges and readiness are computed from.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct Metrics {
     handle: PrometheusHandle,
     clock: Clock,
     state: Arc<Mutex<State>>,
@@ -101,22 +93,25 @@ pub struct Seen {
 struct State {
     /// Time from one pass to the next.
     interval: Duration,
-    /// Since when a pass is under way.
+    /// Start of the current pass.
     began: Option<SystemTime>,
+    /// End of the last complete pass.
     last: Option<SystemTime>,
     last_failed: bool,
-    /// Systems that numbers were told of. What has nothing any more is told as 0.
+    /// Systems that have had resources. Those without any now are reported as 0.
     systems: BTreeSet<String>,
-    /// Since when each resource has work or waits.
+    /// Since when each resource has had work to do, or been held by a fault.
     pending: BTreeMap<Uuid, SystemTime>,
-    /// Since when each resource has an order that waits for Waldur's worker, or for a GID or UID.
+    /// Since when each resource has had an order that waits for Waldur's worker, or for a GID or UID.
     waiting: BTreeMap<Uuid, SystemTime>,
-    /// Those of them whose work came to its end. One that the next plan has again was not done by that.
+    /// Resources in `pending` whose tasks have ended since the last plan. If the next plan has work for one of them, it stays
+    /// pending since the same time.
     done: BTreeSet<Uuid>,
 }
 
-impl Seen {
-    /// Numbers from now on, of passes that come after each `interval`. Once for the process; a second one shows nothing.
+impl Metrics {
+    /// Installs the recorder of the process. Only the first instance in a process records anything. `interval`: time between
+    /// passes.
     pub fn new(clock: &Clock, interval: Duration) -> Self {
         let builder = PrometheusBuilder::new();
         let buckets = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
@@ -135,7 +130,7 @@ impl Seen {
                 _ => describe_gauge!(name, text),
             }
         }
-        // What has not happened yet is 0, so that its first time shows as a change.
+        // Counters start at 0, so that the first event shows as an increase.
         for outcome in ["whole", "failed", "kept_away"] {
             counter!(PASSES, "outcome" => outcome).absolute(0);
         }
@@ -156,26 +151,25 @@ impl Seen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes come after each `interval` from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.state().interval = interval;
     }
 
-    /// A pass begins.
+    /// Records the start of a pass.
     pub fn began(&self) {
         self.state().began = Some(self.clock.now());
     }
 
-    /// A pass has looked and planned.
-    pub fn planned(&self, plan: &Plan, survey: &Survey) {
+    /// Records the plan of a pass, and the cases that it was made from.
+    pub fn planned(&self, plan: &Plan, cases: &[Case]) {
         let mut state = self.state();
-        state.systems.extend(survey.cases.iter().map(|case| case.resource.system.clone()));
+        state.systems.extend(cases.iter().map(|case| case.resource.system.clone()));
         let mut resources: BTreeMap<_, u32> = state.systems.iter().map(|system| (system.clone(), 0)).collect();
-        for case in &survey.cases {
+        for case in cases {
             *resources.entry(case.resource.system.clone()).or_default() += 1;
         }
         let mut held = BTreeMap::<_, u32>::new();
-        // Without a system: what could not be read.
+        // Without a system: items that could not be read.
         for system in resources.keys().map(String::as_str).chain([""]) {
             for &hold in Hold::ALL {
                 held.insert((system.to_owned(), hold), 0);
@@ -186,7 +180,7 @@ impl Seen {
         }
         let mut refused: BTreeMap<_, u32> =
             resources.keys().flat_map(|system| WaldurRefusal::KINDS.map(|kind| ((system.clone(), kind), 0))).collect();
-        for case in &survey.cases {
+        for case in cases {
             if let Some(refusal) = case.refused() {
                 *refused.entry((case.resource.system.clone(), refusal.kind())).or_default() += 1;
             }
@@ -207,9 +201,9 @@ impl Seen {
         let held_by =
             |hold| plan.held.iter().filter(move |held| held.hold == hold).filter_map(|held| held.id).collect();
         let faults: BTreeSet<_> = held_by(Hold::Fault);
-        // An order in any other state waits for its customer, or for the project to start.
+        // In any other state an order waits for its customer, or for the project to start.
         let is_placed = |case: &&Case| case.resource.order.as_ref().is_some_and(|it| it.state != OrderState::Other);
-        let placed: BTreeSet<_> = survey.cases.iter().filter(is_placed).map(|case| case.resource.id).collect();
+        let placed: BTreeSet<_> = cases.iter().filter(is_placed).map(|case| case.resource.id).collect();
         let waiting: BTreeSet<_> = held_by(Hold::Waiting);
         let now = self.clock.now();
         state.done.clear();
@@ -217,18 +211,18 @@ impl Seen {
         keep_since(&mut state.waiting, &(&waiting & &placed), now);
     }
 
-    /// A pass came to its end.
-    pub fn ended(&self, report: &Report, took: Duration) {
+    /// Records the end of a complete pass. `done`: resources whose tasks ended; `failed`: number of tasks that did not.
+    pub fn ended(&self, done: &[Uuid], failed: usize, took: Duration) {
         let now = self.clock.now();
         counter!(PASSES, "outcome" => "whole").increment(1);
         histogram!(PASS_SECONDS).record(took);
-        counter!(TASKS, "outcome" => "ended").increment(report.ended.len() as u64);
-        counter!(TASKS, "outcome" => "failed").increment(report.failed.len() as u64);
+        counter!(TASKS, "outcome" => "ended").increment(done.len() as u64);
+        counter!(TASKS, "outcome" => "failed").increment(failed as u64);
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         gauge!(LAST_PASS).set(since.as_secs_f64());
         let mut state = self.state();
-        state.done.extend(&report.ended);
-        // A clock that was set back makes nobody wait less than no time.
+        state.done.extend(done);
+        // The clock may have been set back.
         let left = state.pending.iter().filter(|(id, _)| !state.done.contains(id));
         let ages: Vec<_> = left.map(|(_, since)| now.duration_since(*since).unwrap_or_default()).collect();
         gauge!(OLDEST).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
@@ -244,13 +238,13 @@ impl Seen {
         (state.began, state.last_failed) = (None, false);
     }
 
-    /// There was no pass, because another one has the systems.
+    /// Records that another provisioner, or a command, held the lease.
     pub fn kept_away(&self) {
         counter!(PASSES, "outcome" => "kept_away").increment(1);
         self.state().began = None;
     }
 
-    /// There was no pass.
+    /// Records a failed pass.
     pub fn failed(&self, took: Duration) {
         counter!(PASSES, "outcome" => "failed").increment(1);
         histogram!(PASS_SECONDS).record(took);
@@ -258,18 +252,19 @@ impl Seen {
         (state.began, state.last_failed) = (None, true);
     }
 
-    /// The numbers as Prometheus reads them.
+    /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.handle.run_upkeep();
         self.handle.render()
     }
 
-    /// Whether the last pass was whole and not too long ago, with when it was.
+    /// Whether the last pass was complete and recent enough, and the JSON body of `/health/ready`.
     pub fn ready(&self) -> (bool, Value) {
         let now = self.clock.now();
         let state = self.state();
         let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
-        let ready = !state.last_failed && state.last.is_some_and(|last| since(last) < state.interval + PATIENCE);
+        let ready =
+            !state.last_failed && state.last.is_some_and(|last| since(last) < state.interval + MAX_PASS_DURATION);
         let last = state.last.and_then(|last| last.duration_since(SystemTime::UNIX_EPOCH).ok());
         (
             ready,
@@ -281,8 +276,8 @@ impl Seen {
     }
 }
 
-/// Keeps the times of the resources `ids`, and enters `now` for the new ones, and for those whose time is yet to come: the clock was
-/// set back, and they would not seem to wait until then.
+/// Keeps the times of the resources `ids` alone, and enters `now` for new ones. Times in the future become `now`: the clock was
+/// set back.
 fn keep_since(since: &mut BTreeMap<Uuid, SystemTime>, ids: &BTreeSet<Uuid>, now: SystemTime) {
     since.retain(|id, _| ids.contains(id));
     for id in ids {

@@ -1,6 +1,4 @@
-//! `status`, `explain`: looking, never touching.
-
-use std::collections::BTreeMap;
+//! `explain`: all that is known about one resource.
 
 use program::error_chain;
 use provisioner_core::document::{OrderState, Resource, Status};
@@ -9,66 +7,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::out::{self, Page};
-use super::{Failure, failure, orphans, plans};
+use super::{Failure, failure, plans};
 use crate::driver::{Acl, Observed};
 use crate::journal::{self, Begun, Event};
 use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
-
-/// What waits, what is in the trash, what was begun.
-pub(super) fn status(
-    site: &Provisioner,
-    orphans: bool,
-    json: bool,
-    plans::Limit { limit }: plans::Limit,
-    fresh: bool,
-) -> Result<(), Failure> {
-    let (survey, notes) = site.look(fresh)?;
-    if orphans {
-        out::notes(&notes);
-        orphans::show(site, &survey.document, json)?;
-        return orphans::empty(site, &survey);
-    }
-    let plan = pass::planned(&survey, site.settings.policy, false);
-    let mut counts = BTreeMap::new();
-    for held in &plan.held {
-        *counts.entry(held.hold).or_insert(0_usize) += 1;
-    }
-    let trash: BTreeMap<_, _> = site
-        .systems
-        .iter()
-        .map(|system| {
-            (system.key.as_str(), system.driver.trash().map(|trash| trash.len()).map_err(|fault| error_chain(&fault)))
-        })
-        .collect();
-    let begun = survey.cases.iter().filter(|case| case.unfinished).count();
-    if json {
-        let trash: BTreeMap<_, _> = trash.iter().map(|(system, count)| (system, count.as_ref().ok())).collect();
-        out::print_json(&json!({
-            "resources": survey.cases.len(), "to_do": plan.tasks.len(), "held": counts, "in_trash": trash, "begun": begun,
-            "notes": notes, "reasons": plan.held,
-        }))?;
-        return orphans::empty(site, &survey);
-    }
-    let mut page = Page::new();
-    if plans::groups(&mut page, plans::held(&plan, &site.systems), limit) {
-        page.line(0, "Not all are shown: --limit 0 shows all.");
-    }
-    page.labelled("resources", &survey.cases.len().to_string());
-    page.labelled("to do", &plan.tasks.len().to_string());
-    page.labelled("begun", &begun.to_string());
-    for (hold, count) in counts {
-        page.labelled(hold.name(), &count.to_string());
-    }
-    for (system, count) in trash {
-        let count = count.map_or_else(|fault| fault, |count| count.to_string());
-        page.labelled("trash", &format!("{count} on {system}"));
-    }
-    out::notes(&notes);
-    page.print()?;
-    orphans::empty(site, &survey)
-}
 
 /// How many lines of the journal are shown.
 const LINES: usize = 40;
