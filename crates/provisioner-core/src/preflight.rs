@@ -1,7 +1,7 @@
 //! The desired state of each directory, or the obstacle to it. Runs before the storage is changed.
 
 use storage_driver::limits::{QuotaLimits, Terabyte};
-use storage_driver::place::{NoPlace, Place};
+use storage_driver::place::{InvalidPlace, Place};
 use storage_driver::{Desired, Mode};
 
 use crate::document::{Document, Kind, Order, OrderKind, OrderState, Resource};
@@ -154,7 +154,7 @@ fn due_order(resource: &Resource) -> Option<&Order> {
 
 /// The obstacle of a path that cannot be used on this system. It comes from slugs, the backend ID and the roots in the settings of
 /// both programs, never from an order.
-fn bad_path(resource: &Resource, error: &NoPlace) -> Obstacle {
+fn bad_path(resource: &Resource, error: &InvalidPlace) -> Obstacle {
     if resource.path.starts_with('/') {
         return Obstacle::person(format!(
             "{error}; check the slugs and backend_id in Waldur, and the roots in the settings"

@@ -1,35 +1,112 @@
-//! What every driver must do, whatever it drives.
+//! The suite that every driver must pass (feature `conformance`, for tests).
+//!
+//! ```no_run
+//! # use storage_driver::{conformance::{Bench, assert_conforms}, memory::Memory};
+//! let driver = Memory::default(); // your driver, on an empty system
+//! let make_unmarked = |place: &_| driver.put_unmarked(place);
+//! assert_conforms(&Bench { driver: &driver, ids: (0, 30_500), make_unmarked: &make_unmarked });
+//! ```
 
+use std::fmt::{self, Debug};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::Mode;
-use crate::limits::{Bytes, Inodes, QuotaLimits};
+use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte};
 use crate::place::Place;
-use crate::{Desired, Driver, DriverError, Marked, Observed, Trashed};
+use crate::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Trashed, error_chain};
 
-/// What differs between systems under test.
+/// A driver under test.
 pub struct Bench<'a> {
     /// The driver, on an empty system whose root is published as `/sys`.
     pub driver: &'a dyn Driver,
-    /// Owner and group that the test may give away.
+    /// User ID and group ID that the test is allowed to assign.
     pub ids: (u32, u32),
-    /// Makes a directory without a mark at this place, with its parents, as a person would.
+    /// Creates an unmarked directory at this place, with its parents, as a user would.
     pub make_unmarked: &'a dyn Fn(&Place),
 }
 
-const TB: u64 = 1_000_000_000_000;
+/// A check that a driver failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Name of the check.
+    pub check: &'static str,
+    /// What the check did last.
+    pub step: String,
+    /// What should have happened.
+    pub expected: String,
+    /// What happened.
+    pub observed: String,
+}
 
-#[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { check, step, expected, observed } = self;
+        write!(f, "check `{check}`, {step}: expected {expected}, observed {observed}")
+    }
+}
+
+/// The name of a check, what it promises, and its code.
+type Check = (&'static str, &'static str, fn(&Steps<'_>) -> Result<(), Failure>);
+
+/// All checks, in the order in which they run.
+const CHECKS: [Check; 18] = [
+    ("ready", "`ready` succeeds on a configured system", ready),
+    ("create", "`ensure` creates an absent directory in the desired state", create),
+    ("repeat", "`ensure` succeeds and changes nothing if the directory is as desired", repeat),
+    ("change", "`ensure` changes limits and mode of an existing directory", change),
+    ("usage", "`usage` reports the usage of a directory, and `None` if there is none", usage),
+    ("marks", "`marked` lists each marked directory outside the trash with its path", marks),
+    ("retire", "`retire` moves a directory into the trash, once", retire),
+    ("restore", "`restore` moves a directory back from the trash, once", restore),
+    (
+        "trash-usage",
+        "`trash_usage` reports the usage of a directory in the trash, and `None` if there is none",
+        trash_usage,
+    ),
+    ("claim", "`claim` reserves a directory in the trash for a purge; `restore` refuses it", claim),
+    ("purge", "`purge` deletes a directory in the trash, once", purge),
+    (
+        "purge-only",
+        "`claim` and `purge` change only the directory with the UUID and the time they are given",
+        purge_only,
+    ),
+    ("project-ids", "a project ID is in use from `ensure` until `purge`", project_ids),
+    ("unmarked", "`ensure` and `retire` do not change an unmarked directory; `adopt` marks it", unmarked),
+    ("foreign", "nothing changes a directory with the mark of another resource", foreign),
+    ("nested", "no directory is created inside the directory of another resource", nested),
+    ("guard", "every operation calls the guard before its first side effect, and returns its error", guard),
+    ("stopped", "an operation that is stopped before any of its side effects completes when it is repeated", stopped),
+];
+
+/// Runs all checks; returns the failed ones. Each check uses resources of its own, so that one failure does not cause
+/// others, as far as the driver permits.
+pub fn failures(bench: &Bench<'_>) -> Vec<Failure> {
+    let run = |(name, _, check): Check| check(&Steps { bench, driver: bench.driver, check: name }).err();
+    CHECKS.into_iter().filter_map(run).collect()
+}
+
+/// Panics with all failed checks, if there are any.
+pub fn assert_conforms(bench: &Bench<'_>) {
+    let failures = failures(bench);
+    let lines: Vec<_> = failures.iter().map(|failure| format!("- {failure}")).collect();
+    let (failed, all) = (failures.len(), CHECKS.len());
+    assert!(failures.is_empty(), "the driver fails {failed} of {all} checks:\n{}", lines.join("\n"));
+}
+
+const TB: u64 = Terabyte::Decimal.bytes();
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
 fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
+/// For tests that do more with a driver than the suite does.
 impl Bench<'_> {
-    /// A resource's directory, `n` telling it from others.
+    /// The desired state of resource number `n`.
     pub fn desired(&self, n: u32) -> Desired {
         let place = Place::parse(&format!("/sys/store/cscs/customer/project-{n}"), "/sys").unwrap();
         let limits =
@@ -46,153 +123,374 @@ impl Bench<'_> {
         }
     }
 
+    /// The observed state of one directory.
     pub fn observed(&self, desired: &Desired) -> Observed {
         self.driver.observe(&[desired]).pop().unwrap().unwrap()
     }
 
+    /// Whether the directory exists without differences to the desired state.
     pub fn is_as_desired(&self, desired: &Desired) -> bool {
         matches!(self.observed(desired), Observed::Ours(present) if present.differences(desired).is_empty())
     }
+}
 
-    /// Everything that a driver promises.
-    pub fn all(&self) {
-        self.driver.ready().unwrap();
-        self.a_life();
-        self.changes();
-        self.what_is_not_ours_stays();
-        self.nothing_nests();
-        self.killed_anywhere();
+/// One running check.
+struct Steps<'a> {
+    bench: &'a Bench<'a>,
+    driver: &'a dyn Driver,
+    check: &'static str,
+}
+
+type Outcome = Result<(), Failure>;
+
+impl Steps<'_> {
+    fn failed<T>(&self, step: &str, expected: impl Into<String>, observed: impl Into<String>) -> Result<T, Failure> {
+        let (step, expected, observed) = (step.to_owned(), expected.into(), observed.into());
+        Err(Failure { check: self.check, step, expected, observed })
     }
 
-    fn a_life(&self) {
-        let (driver, desired) = (self.driver, self.desired(1));
-        assert_eq!(self.observed(&desired), Observed::Absent);
-        assert!(driver.is_free(desired.project.unwrap()).unwrap());
-        for _ in 0..2 {
-            driver.ensure(&desired, &go).unwrap();
-            assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
-        }
-        let Observed::Ours(present) = self.observed(&desired) else { panic!("{:?}", self.observed(&desired)) };
-        let numbered = present.project.is_some();
-        assert_eq!(driver.is_free(desired.project.unwrap()).unwrap(), !numbered);
-        assert!(driver.usage(&[&desired]).pop().unwrap().unwrap().is_some());
-        assert_eq!(driver.marked(6).unwrap(), [Marked { id: desired.id, path: desired.place.to_string() }]);
-        for _ in 0..2 {
-            driver.retire(&desired, 1_000, &go).unwrap();
-            assert_eq!(self.observed(&desired), Observed::Trashed { since: 1_000 });
-            assert_eq!(driver.is_free(desired.project.unwrap()).unwrap(), !numbered, "the trash still counts");
-        }
-        assert_eq!(driver.trash().unwrap(), [Trashed { id: desired.id, since: 1_000 }]);
-        for _ in 0..2 {
-            driver.restore(&desired, &go).unwrap();
-            assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
-        }
-        assert_eq!(driver.trash().unwrap(), []);
-        driver.retire(&desired, 2_000, &go).unwrap();
-        let other = Trashed { id: Uuid::from_u128(9), since: 2_000 };
-        driver.purge(&other, desired.project, &go).ok();
-        assert_eq!(self.observed(&desired), Observed::Trashed { since: 2_000 });
-        let trashed = Trashed { id: desired.id, since: 2_000 };
-        assert_eq!(driver.marked(6).unwrap(), []);
-        let used = driver.trash_usage(&[(trashed.clone(), desired.project), (other, None)]);
-        assert!(matches!(used[..], [Ok(Some(_)), Ok(None)]), "{used:?}");
-        assert_eq!(driver.claimed().unwrap(), []);
-        for _ in 0..2 {
-            driver.claim(&trashed, desired.project, &go).unwrap();
-            assert_eq!(self.observed(&desired), Observed::Purging { since: 2_000 });
-            assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![trashed.clone()]));
-            let restored = driver.restore(&desired, &go);
-            assert!(matches!(restored, Err(DriverError::Conflict(_))), "{restored:?}");
-        }
-        driver.purge(&trashed, desired.project, &go).unwrap();
-        assert_eq!(self.observed(&desired), Observed::Absent);
-        assert_eq!((driver.trash().unwrap(), driver.claimed().unwrap()), (vec![], vec![]));
-        // XFS counts what was deleted for a while.
-        let mut waits = 0;
-        while !driver.is_free(desired.project.unwrap()).unwrap() {
-            waits += 1;
-            assert!(waits < 1000, "the number is never free again");
-            std::thread::sleep(std::time::Duration::from_millis(10));
+    fn succeeds<T>(&self, step: &str, result: Result<T, DriverError>) -> Result<T, Failure> {
+        result.or_else(|error| self.failed(step, "success", format!("the error: {}", error_chain(&error))))
+    }
+
+    fn conflicts(&self, step: &str, result: Result<(), DriverError>) -> Outcome {
+        match result {
+            Err(DriverError::Conflict(_)) => Ok(()),
+            other => self.failed(step, "DriverError::Conflict", format!("{other:?}")),
         }
     }
 
-    fn changes(&self) {
-        let mut desired = self.desired(2);
-        self.driver.ensure(&desired, &go).unwrap();
-        desired.limits = self.driver.held_as(QuotaLimits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
-        desired.mode = Mode(0o750);
-        assert!(!self.is_as_desired(&desired));
-        self.driver.ensure(&desired, &go).unwrap();
-        assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
+    fn equal<T: Debug + PartialEq>(&self, step: &str, expected: &T, observed: &T) -> Outcome {
+        if expected == observed { Ok(()) } else { self.failed(step, format!("{expected:?}"), format!("{observed:?}")) }
     }
 
-    fn what_is_not_ours_stays(&self) {
-        let (driver, desired) = (self.driver, self.desired(3));
-        (self.make_unmarked)(&desired.place);
-        let unmarked = self.observed(&desired);
-        assert!(matches!(unmarked, Observed::Unmarked(_)), "{unmarked:?}");
-        assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))));
-        assert!(matches!(driver.retire(&desired, 1, &go), Err(DriverError::Conflict(_))));
-        assert_eq!(self.observed(&desired), unmarked);
-        driver.adopt(&desired, &go).unwrap();
-        driver.ensure(&desired, &go).unwrap();
-        assert!(self.is_as_desired(&desired), "{:?}", self.observed(&desired));
-        let other = Desired { id: Uuid::from_u128(77), ..desired.clone() };
-        assert!(matches!(self.observed(&other), Observed::Obstructed(_)));
-        for fault in [driver.ensure(&other, &go), driver.retire(&other, 1, &go), driver.adopt(&other, &go)] {
-            assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
-        }
-        assert!(self.is_as_desired(&desired));
-    }
-
-    /// No resource's directory lies within another's.
-    fn nothing_nests(&self) {
-        let (driver, outer) = (self.driver, self.desired(7));
-        driver.ensure(&outer, &go).unwrap();
-        let inner = Desired {
-            place: Place::parse(&format!("/sys/{}/sub", outer.place), "/sys").unwrap(),
-            parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
-            ..self.desired(8)
-        };
-        let observed = self.observed(&inner);
-        assert!(matches!(&observed, Observed::Obstructed(why) if why.contains(&outer.id.to_string())), "{observed:?}");
-        let fault = driver.ensure(&inner, &go);
-        assert!(matches!(&fault, Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string())), "{fault:?}");
-        assert!(self.is_as_desired(&outer), "{:?}", self.observed(&outer));
-        driver.retire(&outer, 7_000, &go).unwrap();
-        driver.purge(&Trashed { id: outer.id, since: 7_000 }, outer.project, &go).unwrap();
-    }
-
-    /// Stopped before each effect in turn, and called again: the same end, nothing doubled, nothing left over.
-    fn killed_anywhere(&self) {
-        let (driver, mut at) = (self.driver, 0);
-        loop {
-            let desired = self.desired(100 + at);
-            let mut whole = killed(at, &|guard| driver.ensure(&desired, guard));
-            driver.ensure(&desired, &go).unwrap();
-            assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
-            whole &= killed(at, &|guard| driver.retire(&desired, 3_000, guard));
-            driver.retire(&desired, 3_001, &go).unwrap();
-            assert!(matches!(self.observed(&desired), Observed::Trashed { .. }), "killed at {at}");
-            whole &= killed(at, &|guard| driver.restore(&desired, guard));
-            driver.restore(&desired, &go).unwrap();
-            assert!(self.is_as_desired(&desired), "killed at {at}: {:?}", self.observed(&desired));
-            driver.retire(&desired, 4_000, &go).unwrap();
-            let [trashed] = &driver.trash().unwrap()[..] else { panic!("{:?}", driver.trash()) };
-            whole &= killed(at, &|guard| driver.purge(trashed, desired.project, guard));
-            driver.purge(trashed, desired.project, &go).unwrap();
-            assert_eq!(self.observed(&desired), Observed::Absent);
-            at += 1;
-            if whole {
-                break;
+    fn observed(&self, step: &str, desired: &Desired) -> Result<Observed, Failure> {
+        let mut all = self.driver.observe(&[desired]);
+        match all.pop().filter(|_| all.is_empty()) {
+            Some(observed) => self.succeeds(&format!("observe {step}"), observed),
+            None => {
+                self.failed(&format!("observe {step}"), "one result for one directory", "another number of results")
             }
         }
-        assert!(at > 1, "a driver that tells no effect cannot be stopped");
+    }
+
+    fn is(&self, step: &str, desired: &Desired, expected: &Observed) -> Outcome {
+        self.equal(step, expected, &self.observed(step, desired)?)
+    }
+
+    fn is_as_desired(&self, step: &str, desired: &Desired) -> Outcome {
+        match self.observed(step, desired)? {
+            Observed::Ours(present) if present.differences(desired).is_empty() => Ok(()),
+            Observed::Ours(present) => {
+                let differences = present.differences(desired);
+                self.failed(step, "the desired state", format!("these differences: {differences:?}"))
+            }
+            other => self.failed(step, "the directory in the desired state", format!("{other:?}")),
+        }
+    }
+
+    /// Creates the directory of resource number `n`.
+    fn created(&self, n: u32) -> Result<Desired, Failure> {
+        let desired = self.bench.desired(n);
+        self.succeeds("ensure", self.driver.ensure(&desired, &go))?;
+        self.is_as_desired("after ensure", &desired)?;
+        Ok(desired)
+    }
+
+    /// Creates the directory of resource number `n` and moves it into the trash.
+    fn trashed(&self, n: u32, since: u64) -> Result<(Desired, Trashed), Failure> {
+        let desired = self.created(n)?;
+        self.succeeds("retire", self.driver.retire(&desired, since, &go))?;
+        let trashed = Trashed { id: desired.id, since };
+        self.is("after retire", &desired, &Observed::Trashed { since })?;
+        Ok((desired, trashed))
+    }
+
+    /// Deletes a directory of the check: what follows starts with an empty trash.
+    fn clean_up(&self, desired: &Desired, since: u64) -> Outcome {
+        self.succeeds("retire to clean up", self.driver.retire(desired, since, &go))?;
+        let trashed = Trashed { id: desired.id, since };
+        self.succeeds("purge to clean up", self.driver.purge(&trashed, desired.project, &go))
+    }
+
+    fn trash_is(&self, step: &str, trash: &[Trashed], claimed: &[Trashed]) -> Outcome {
+        self.equal(&format!("trash {step}"), &trash.to_vec(), &self.succeeds("trash", self.driver.trash())?)?;
+        self.equal(&format!("claimed {step}"), &claimed.to_vec(), &self.succeeds("claimed", self.driver.claimed())?)
     }
 }
 
-/// Runs `work`, stopped before its effect number `at`; whether it came to its end before that.
-fn killed(at: u32, work: &dyn Fn(crate::Guard<'_>) -> Result<(), DriverError>) -> bool {
+fn ready(steps: &Steps<'_>) -> Outcome {
+    steps.succeeds("ready", steps.driver.ready())
+}
+
+fn create(steps: &Steps<'_>) -> Outcome {
+    steps.is("before ensure", &steps.bench.desired(1), &Observed::Absent)?;
+    steps.created(1).map(drop)
+}
+
+fn repeat(steps: &Steps<'_>) -> Outcome {
+    let desired = steps.created(2)?;
+    let observed = steps.observed("before", &desired)?;
+    steps.succeeds("ensure again", steps.driver.ensure(&desired, &go))?;
+    steps.is("after ensure again", &desired, &observed)
+}
+
+fn change(steps: &Steps<'_>) -> Outcome {
+    let mut desired = steps.created(3)?;
+    desired.limits = steps.driver.held_as(QuotaLimits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+    desired.mode = Mode(0o750);
+    match steps.observed("before the change", &desired)? {
+        Observed::Ours(present) if present.differences(&desired).len() >= 2 => {}
+        other => steps.failed("before the change", "a directory with other limits and mode", format!("{other:?}"))?,
+    }
+    steps.succeeds("ensure", steps.driver.ensure(&desired, &go))?;
+    steps.is_as_desired("after ensure", &desired)
+}
+
+fn usage(steps: &Steps<'_>) -> Outcome {
+    let (desired, absent) = (steps.created(4)?, steps.bench.desired(5));
+    match &steps.driver.usage(&[&desired, &absent])[..] {
+        [Ok(Some(_)), Ok(None)] => Ok(()),
+        other => {
+            steps.failed("usage of a directory and of an absent one", "[Ok(Some(_)), Ok(None)]", format!("{other:?}"))
+        }
+    }
+}
+
+fn marks(steps: &Steps<'_>) -> Outcome {
+    let marked = || steps.succeeds("marked", steps.driver.marked(6));
+    let before = marked()?;
+    let desired = steps.created(6)?;
+    let mark = Marked { id: desired.id, path: desired.place.to_string() };
+    let mut all = [&before[..], &[mark]].concat();
+    all.sort();
+    let mut observed = marked()?;
+    observed.sort();
+    steps.equal("marked after ensure", &all, &observed)?;
+    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &go))?;
+    steps.equal("marked after retire", &before, &marked()?)?;
+    steps.clean_up(&desired, 1000)
+}
+
+fn retire(steps: &Steps<'_>) -> Outcome {
+    let (desired, trashed) = steps.trashed(7, 1000)?;
+    steps.trash_is("after retire", std::slice::from_ref(&trashed), &[])?;
+    steps.succeeds("retire again", steps.driver.retire(&desired, 2000, &go))?;
+    steps.is("after retire again", &desired, &Observed::Trashed { since: 1000 })?;
+    steps.clean_up(&desired, 1000)
+}
+
+fn restore(steps: &Steps<'_>) -> Outcome {
+    let (desired, _) = steps.trashed(8, 1000)?;
+    for step in ["restore", "restore again"] {
+        steps.succeeds(step, steps.driver.restore(&desired, &go))?;
+        steps.is_as_desired(&format!("after {step}"), &desired)?;
+    }
+    steps.trash_is("after restore", &[], &[])
+}
+
+fn trash_usage(steps: &Steps<'_>) -> Outcome {
+    let (desired, trashed) = steps.trashed(9, 1000)?;
+    let absent = Trashed { id: Uuid::from_u128(9), since: 1000 };
+    match &steps.driver.trash_usage(&[(trashed, desired.project), (absent, None)])[..] {
+        [Ok(Some(_)), Ok(None)] => steps.clean_up(&desired, 1000),
+        other => steps.failed(
+            "trash_usage of a directory and of an absent one",
+            "[Ok(Some(_)), Ok(None)]",
+            format!("{other:?}"),
+        ),
+    }
+}
+
+fn claim(steps: &Steps<'_>) -> Outcome {
+    let (desired, trashed) = steps.trashed(10, 2000)?;
+    for step in ["claim", "claim again"] {
+        steps.succeeds(step, steps.driver.claim(&trashed, desired.project, &go))?;
+        steps.is(&format!("after {step}"), &desired, &Observed::Purging { since: 2000 })?;
+        steps.trash_is(&format!("after {step}"), &[], std::slice::from_ref(&trashed))?;
+        steps.conflicts("restore after claim", steps.driver.restore(&desired, &go))?;
+    }
+    steps.succeeds("purge", steps.driver.purge(&trashed, desired.project, &go))
+}
+
+fn purge(steps: &Steps<'_>) -> Outcome {
+    let (desired, trashed) = steps.trashed(11, 2000)?;
+    for step in ["purge", "purge again"] {
+        steps.succeeds(step, steps.driver.purge(&trashed, desired.project, &go))?;
+        steps.is(&format!("after {step}"), &desired, &Observed::Absent)?;
+        steps.trash_is(&format!("after {step}"), &[], &[])?;
+    }
+    Ok(())
+}
+
+fn purge_only(steps: &Steps<'_>) -> Outcome {
+    let (desired, trashed) = steps.trashed(12, 2000)?;
+    let others = [
+        ("of another UUID", Trashed { id: Uuid::from_u128(9), ..trashed.clone() }),
+        ("of another time", Trashed { since: 1000, ..trashed.clone() }),
+    ];
+    for (which, other) in others {
+        // Whether this is an error is up to the driver.
+        let _ = steps.driver.claim(&other, None, &go);
+        steps.is(&format!("after claim {which}"), &desired, &Observed::Trashed { since: 2000 })?;
+        let _ = steps.driver.purge(&other, None, &go);
+        steps.is(&format!("after purge {which}"), &desired, &Observed::Trashed { since: 2000 })?;
+    }
+    steps.clean_up(&desired, 2000)
+}
+
+fn project_ids(steps: &Steps<'_>) -> Outcome {
+    let free = |step: &str, desired: &Desired| {
+        let project = desired.project.unwrap_or_default();
+        steps.succeeds(&format!("is_free {step}"), steps.driver.is_free(project))
+    };
+    steps.equal("is_free before ensure", &true, &free("before ensure", &steps.bench.desired(13))?)?;
+    let desired = steps.created(13)?;
+    let Observed::Ours(present) = steps.observed("after ensure", &desired)? else { return Ok(()) };
+    let has_ids = present.project.is_some();
+    steps.equal("is_free after ensure", &!has_ids, &free("after ensure", &desired)?)?;
+    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &go))?;
+    steps.equal("is_free after retire", &!has_ids, &free("after retire", &desired)?)?;
+    steps.clean_up(&desired, 1000)?;
+    // XFS counts deleted files for a while.
+    for _ in 0..1000 {
+        if free("after purge", &desired)? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    steps.failed("is_free after purge", "true within 10 s", "false")
+}
+
+fn unmarked(steps: &Steps<'_>) -> Outcome {
+    let (driver, desired) = (steps.driver, steps.bench.desired(14));
+    (steps.bench.make_unmarked)(&desired.place);
+    let observed = steps.observed("of an unmarked directory", &desired)?;
+    if !matches!(observed, Observed::Unmarked(_)) {
+        return steps.failed("observe an unmarked directory", "Observed::Unmarked", format!("{observed:?}"));
+    }
+    steps.conflicts("ensure on an unmarked directory", driver.ensure(&desired, &go))?;
+    steps.is("after ensure", &desired, &observed)?;
+    steps.conflicts("retire of an unmarked directory", driver.retire(&desired, 1000, &go))?;
+    steps.is("after retire", &desired, &observed)?;
+    steps.succeeds("adopt", driver.adopt(&desired, &go))?;
+    steps.succeeds("ensure after adopt", driver.ensure(&desired, &go))?;
+    steps.is_as_desired("after adopt and ensure", &desired)
+}
+
+fn foreign(steps: &Steps<'_>) -> Outcome {
+    let (driver, owner) = (steps.driver, steps.created(15)?);
+    let other = Desired { id: Uuid::from_u128(77), ..owner.clone() };
+    match steps.observed("of another resource's directory", &other)? {
+        Observed::Obstructed(_) => {}
+        observed => steps.failed("observe another's directory", "Observed::Obstructed", format!("{observed:?}"))?,
+    }
+    steps.conflicts("ensure on another's directory", driver.ensure(&other, &go))?;
+    steps.conflicts("retire of another's directory", driver.retire(&other, 1000, &go))?;
+    steps.conflicts("adopt of another's directory", driver.adopt(&other, &go))?;
+    steps.is_as_desired("of the owner, after the attempts", &owner)
+}
+
+fn nested(steps: &Steps<'_>) -> Outcome {
+    let (driver, outer) = (steps.driver, steps.created(16)?);
+    let inner = Desired {
+        place: Place::parse(&format!("/sys/{}/sub", outer.place), "/sys").unwrap(),
+        parents: [&outer.parents[..], &[Mode(0o775)]].concat(),
+        ..steps.bench.desired(17)
+    };
+    let named = format!("a text with the UUID {}", outer.id);
+    match steps.observed("inside another's directory", &inner)? {
+        Observed::Obstructed(why) if why.contains(&outer.id.to_string()) => {}
+        other => steps.failed(
+            "observe a place inside another's directory",
+            format!("Obstructed, {named}"),
+            format!("{other:?}"),
+        )?,
+    }
+    match driver.ensure(&inner, &go) {
+        Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string()) => {}
+        other => {
+            let expected = format!("Conflict, {named}");
+            steps.failed("ensure inside another's directory", expected, format!("{other:?}"))?;
+        }
+    }
+    steps.is_as_desired("of the outer directory", &outer)?;
+    steps.clean_up(&outer, 7000)
+}
+
+fn guard(steps: &Steps<'_>) -> Outcome {
+    let driver = steps.driver;
+    let refuse = |what: &str| Err(DriverError::Stopped(what.into()));
+    let refused = |operation: &str, result: Result<(), DriverError>| match result {
+        Err(DriverError::Stopped(_)) => Ok(()),
+        other => steps.failed(
+            &format!("{operation} with a guard that refuses"),
+            "DriverError::Stopped",
+            format!("{other:?}"),
+        ),
+    };
+    let desired = steps.bench.desired(18);
+    refused("ensure", driver.ensure(&desired, &refuse))?;
+    steps.is("after the refused ensure", &desired, &Observed::Absent)?;
+    let desired = steps.created(18)?;
+    let changed = Desired { mode: Mode(0o750), ..desired.clone() };
+    refused("ensure of another mode", driver.ensure(&changed, &refuse))?;
+    refused("retire", driver.retire(&desired, 1000, &refuse))?;
+    steps.is_as_desired("after the refused operations", &desired)?;
+    let (desired, trashed) = steps.trashed(18, 1000)?;
+    refused("restore", driver.restore(&desired, &refuse))?;
+    refused("claim", driver.claim(&trashed, desired.project, &refuse))?;
+    refused("purge", driver.purge(&trashed, desired.project, &refuse))?;
+    steps.is("after the refused operations", &desired, &Observed::Trashed { since: 1000 })?;
+    steps.clean_up(&desired, 1000)?;
+    let desired = steps.bench.desired(19);
+    (steps.bench.make_unmarked)(&desired.place);
+    refused("adopt", driver.adopt(&desired, &refuse))?;
+    match steps.observed("after the refused adopt", &desired)? {
+        Observed::Unmarked(_) => Ok(()),
+        other => steps.failed("after the refused adopt", "Observed::Unmarked", format!("{other:?}")),
+    }
+}
+
+/// Stops each operation before its side effect number 0, 1, 2, …, and repeats it.
+fn stopped(steps: &Steps<'_>) -> Outcome {
+    let driver = steps.driver;
+    for at in 0.. {
+        let desired = steps.bench.desired(100 + at);
+        let step = |operation: &str| format!("{operation} again after it was stopped before side effect {at}");
+        let mut whole = stopped_at(steps, "ensure", at, &|guard| driver.ensure(&desired, guard))?;
+        steps.succeeds(&step("ensure"), driver.ensure(&desired, &go))?;
+        steps.is_as_desired(&step("ensure"), &desired)?;
+        whole &= stopped_at(steps, "retire", at, &|guard| driver.retire(&desired, 3000, guard))?;
+        steps.succeeds(&step("retire"), driver.retire(&desired, 3001, &go))?;
+        let since = match steps.observed(&step("retire"), &desired)? {
+            Observed::Trashed { since } => since,
+            other => return steps.failed(&step("retire"), "Observed::Trashed", format!("{other:?}")),
+        };
+        steps.trash_is(&step("retire"), &[Trashed { id: desired.id, since }], &[])?;
+        whole &= stopped_at(steps, "restore", at, &|guard| driver.restore(&desired, guard))?;
+        steps.succeeds(&step("restore"), driver.restore(&desired, &go))?;
+        steps.is_as_desired(&step("restore"), &desired)?;
+        steps.succeeds("retire", driver.retire(&desired, 4000, &go))?;
+        let trashed = Trashed { id: desired.id, since: 4000 };
+        whole &= stopped_at(steps, "purge", at, &|guard| driver.purge(&trashed, desired.project, guard))?;
+        steps.succeeds(&step("purge"), driver.purge(&trashed, desired.project, &go))?;
+        steps.is(&step("purge"), &desired, &Observed::Absent)?;
+        steps.trash_is(&step("purge"), &[], &[])?;
+        if whole {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Stops an operation before its side effect number `at`. Returns whether it completed before that.
+fn stopped_at(
+    steps: &Steps<'_>,
+    operation: &str,
+    at: u32,
+    run: &dyn Fn(Guard<'_>) -> Result<(), DriverError>,
+) -> Result<bool, Failure> {
     let effects = AtomicUsize::new(0);
     let guard = |what: &str| {
         if effects.fetch_add(1, Ordering::Relaxed) < at as usize {
@@ -201,14 +499,18 @@ fn killed(at: u32, work: &dyn Fn(crate::Guard<'_>) -> Result<(), DriverError>) -
             Err(DriverError::Stopped(what.into()))
         }
     };
-    match work(&guard) {
-        Ok(()) => true,
-        Err(DriverError::Stopped(_)) => false,
-        Err(fault) => panic!("{fault:?}"),
+    match run(&guard) {
+        Ok(()) => Ok(true),
+        Err(DriverError::Stopped(_)) => Ok(false),
+        Err(error) => steps.failed(
+            &format!("{operation}, stopped before side effect {at}"),
+            "success or DriverError::Stopped",
+            format!("{error:?}"),
+        ),
     }
 }
 
-/// Every directory below a root with mode and owner.
+/// Lists everything below a directory with mode and owner, to compare before and after.
 pub fn directories(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
@@ -225,9 +527,5 @@ pub fn directories(root: &Path) -> Vec<String> {
     found
 }
 
-#[test]
-fn memory() {
-    let driver = crate::memory::Memory::default();
-    let make_unmarked = |place: &Place| driver.put_unmarked(place);
-    Bench { driver: &driver, ids: (0, 30_500), make_unmarked: &make_unmarked }.all();
-}
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Credentials that were refused: they are not sent again at once, since wrong passwords lock accounts.
+//! Refused credentials are not sent again, because wrong passwords lock accounts.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,13 +1,35 @@
-//! What a storage system can do for a resource, whatever it is made of.
+//! The interface between the storage provisioner and the storage systems that it manages.
 //!
-//! A driver is level-triggered: [`Driver::ensure`] leads from whatever is there to what is wanted, and can be called
-//! again after having been killed at any of its effects. It tells each effect before it has it, by `guard`; when that
-//! fails (the lease is lost, the program is told to stop), it stops there and then.
+//! A *driver* implements [`Driver`] for one kind of storage. The provisioner decides what should happen; the driver
+//! reports the state of directories ([`Observed`]) and changes it to a [`Desired`] one. Each Waldur resource has one
+//! directory with an owner, a mode and quotas. A removed directory first goes into a trash on the same storage, from which
+//! it can be restored until it is purged.
+//!
+//! To write a driver:
+//!
+//! 1. Implement [`Driver`]. `examples/plain.rs` is a complete driver in under 150 lines, [`memory`] another one.
+//! 2. Run the suite in `conformance` (feature `conformance`) against it.
+//! 3. Export a list of [`registration::Registration`]s, and name it in the provisioner's `drivers.rs`.
+//!
+//! `docs/drivers.md` in the repository explains each step.
+//!
+//! # Rules for drivers
+//!
+//! - **Work from the current state.** Every operation can be called again after it failed or was killed at any point, and
+//!   then completes. It does nothing if there is nothing to do.
+//! - **Call the [`Guard`] before every side effect**, and return its error at once. The provisioner logs the side effect
+//!   and checks that it still holds the lease.
+//! - **Mark directories.** A driver recognizes a resource's directory by a mark on the storage that holds the resource's
+//!   UUID. It never changes a directory that has no mark or the mark of another resource.
+//! - **Unknown is not absent.** If the state cannot be read, return an error.
+//! - **Block.** Calls come from several threads; there is no async runtime.
+
+#![warn(missing_docs)]
 
 use std::error::Error;
 use std::fmt::Debug;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -27,90 +49,90 @@ pub mod walked;
 
 pub use mode::Mode;
 
-/// A directory as it shall be.
+/// The desired state of a resource's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Desired {
-    /// UUID of the Waldur resource: the mark by which the directory is known as ours.
+    /// UUID of the Waldur resource, which marks the directory.
     pub id: Uuid,
-    /// Where it is.
+    /// Path below the root of the system.
     pub place: Place,
-    /// Modes of the directories above, from the root down; those that are missing are made with them.
+    /// Modes of the parent directories, from the root down. Missing parents are created with these modes.
     pub parents: Vec<Mode>,
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
-    /// Mode.
+    /// Permissions.
     pub mode: Mode,
-    /// Quotas, as the system holds them (see [`Driver::held_as`]).
+    /// Quotas as the system stores them (see [`Driver::held_as`]).
     pub limits: QuotaLimits,
-    /// Project ID; `None` on systems without them, and for a directory that goes away and has none.
+    /// Project ID. `None` on systems without project IDs, and for a directory that is to be removed and has none.
     pub project: Option<u32>,
 }
 
 impl Desired {
-    /// Quotas, mode and owner, for people; space in the unit of the system.
+    /// Quotas, mode and owner as text, with space in units of `terabyte`.
     pub fn describe(&self, terabyte: Terabyte) -> String {
         let Self { uid, gid, mode, .. } = self;
         format!("{}, mode {:o}, owner {uid}:{gid}", self.limits.describe(terabyte), mode.0)
     }
 }
 
-/// What is found for a resource.
+/// The observed state of a resource's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Observed {
-    /// Nothing, neither at its place nor in the trash.
+    /// The directory is neither at its place nor in the trash.
     Absent,
-    /// A directory of this resource.
+    /// The directory at the place has the mark of this resource.
     Ours(Present),
-    /// A directory that nobody has marked.
+    /// The directory at the place has no mark.
     Unmarked(Present),
-    /// Something else is in the way: another resource's directory, a file, a symlink. Why it is in the way.
+    /// Something else is in the way, and what: another resource's directory, a file, a symlink.
     Obstructed(String),
-    /// In the trash, by the time since when (seconds since 1970).
+    /// In the trash.
     Trashed {
-        /// When it was put there.
+        /// When it was put there, in seconds since 1970.
         since: u64,
     },
-    /// In the trash, claimed by a purge: what is left of it cannot be brought back.
+    /// In the trash and claimed by a purge: it cannot be restored.
     Purging {
-        /// When it was put into the trash.
+        /// When it was put into the trash, in seconds since 1970.
         since: u64,
     },
 }
 
-/// A directory that is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The state of an existing directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Present {
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
-    /// Mode.
+    /// Permissions.
     pub mode: Mode,
-    /// Quotas; `None` where none are set.
+    /// Quotas; `None` if none are set.
     pub limits: Option<QuotaLimits>,
-    /// Project ID; `None` on systems that have none.
+    /// Project ID; `None` on systems without project IDs.
     pub project: Option<u32>,
-    /// What is used, where that is known without a walk.
+    /// Usage, if the system knows it without a walk over the files.
     pub usage: Option<Usage>,
-    /// ACLs; `None` where they are left alone.
+    /// ACLs; `None` if the driver does not manage them.
     pub acl: Option<Acl>,
 }
 
-/// The ACLs of a directory beyond what its mode says, as `setfacl` takes them. Empty: the mode says all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The ACL entries of a directory beyond its mode, in the syntax of `setfacl`. Empty if there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
-    /// As they are.
+    /// The observed entries.
     pub found: String,
-    /// As the system's settings have them, which no document knows.
+    /// The entries that the system's settings require.
     #[serde(rename = "wanted")]
     pub desired: String,
 }
 
 impl Present {
-    /// The values that differ from what is wanted.
+    /// The values that differ from `desired`.
     pub fn differences(&self, desired: &Desired) -> Vec<Difference> {
         let mut differences = Vec::new();
         if self.limits != Some(desired.limits) {
@@ -136,24 +158,25 @@ impl Present {
     }
 }
 
-/// A value of a directory that differs from what is wanted: as it is, and as it shall be.
+/// A value of a directory that differs from the desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
+#[expect(missing_docs, reason = "`old` is the observed value, `new` the desired one")]
 pub enum Difference {
-    /// Quotas; no old ones where none are set.
+    /// Quotas. `old` is `None` if none are set.
     Quota { old: Option<QuotaLimits>, new: QuotaLimits },
-    /// Mode.
+    /// Permissions.
     Mode { old: Mode, new: Mode },
     /// Owner and group, as `UID:GID`.
     Owner { old: String, new: String },
     /// Project ID.
     Project { old: u32, new: u32 },
-    /// ACLs beyond the mode.
+    /// ACL entries beyond the mode.
     Acl { old: String, new: String },
 }
 
 impl Difference {
-    /// What differs, for people.
+    /// The name of the value in messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Quota { .. } => "quota",
@@ -164,7 +187,7 @@ impl Difference {
         }
     }
 
-    /// Old and new value, for people; space in the unit of the system.
+    /// Name, old and new value as text, with space in units of `terabyte`.
     pub fn describe(&self, terabyte: Terabyte) -> String {
         let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
         let name = self.name();
@@ -178,150 +201,80 @@ impl Difference {
     }
 }
 
-/// A tree in the trash.
+/// A directory in the trash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trashed {
-    /// UUID of its resource.
+    /// UUID of the resource.
     pub id: Uuid,
     /// When it was put there, in seconds since 1970.
     pub since: u64,
 }
 
-/// Why a place within another resource's directory is not used. The data of the one would go away with the other.
-pub fn nested(above: &str, other: Uuid) -> String {
-    format!(
-        "it would lie within {above}, which is marked as the directory of another resource, {other}: give one of them another \
-         path in Waldur"
-    )
-}
-
-/// A directory that bears the mark of a resource.
+/// A directory with the mark of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Marked {
     /// UUID of the resource.
     pub id: Uuid,
-    /// Where it is, below the root of the system.
+    /// Path below the root of the system.
     pub path: String,
 }
 
-/// What stopped a driver.
+/// Why an operation of a driver failed.
 #[derive(Debug, Error)]
 pub enum DriverError {
-    /// It may work the next time: the system is away, busy, full, or not set up.
+    /// The operation may succeed later: the system is unavailable, busy, full or not configured.
     #[error("{what}")]
     Passing {
-        /// What was tried.
+        /// What failed, and what to do.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// Something is in the way that is not ours. For a person.
+    /// Something that belongs to somebody else is in the way. An operator has to resolve it.
     #[error("{0}")]
     Conflict(String),
-    /// Told to stop before an effect: by a signal, or because the lease is lost.
+    /// The guard refused this side effect, because of a signal or a lost lease.
     #[error("stopped before: {0}")]
     Stopped(String),
 }
 
 impl DriverError {
-    /// A passing fault with its cause.
+    /// A [`DriverError::Passing`] with its cause.
     pub fn passing(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Passing { what: what.into(), source: Some(source.into()) }
     }
 
-    /// A passing fault that says all.
+    /// A [`DriverError::Passing`] without a cause.
     pub fn unclear(what: impl Into<String>) -> Self {
         Self::Passing { what: what.into(), source: None }
     }
 }
 
-/// Why a tree does not come back from the trash.
+/// The text of [`Observed::Obstructed`] for a place within the directory of another resource. Such a directory would be
+/// removed together with the other one.
+pub fn nested(above: &str, other: Uuid) -> String {
+    format!(
+        "it would be inside {above}, which is marked as the directory of another resource, {other}: change the path of one of \
+         them in Waldur"
+    )
+}
+
+/// The error of [`Driver::restore`] for a directory that a purge has claimed.
 pub fn being_purged() -> DriverError {
     DriverError::Conflict(
-        "its directory is being deleted for good by `purge`, and what is left of it cannot be brought back; once `purge` has \
-         ended, `restore --make` makes an empty one"
+        "`purge` is deleting its directory, and what is left cannot be restored; when `purge` has ended, `restore --make` \
+         creates an empty one"
             .into(),
     )
 }
 
-/// A fault of reading a whole list, for each of those that were asked for.
-pub fn same_for_all<T>(fault: &DriverError, count: usize) -> Vec<Result<T, DriverError>> {
-    let told = error_chain(fault);
-    (0..count).map(|_| Err(DriverError::unclear(told.clone()))).collect()
+/// Repeats the error of a list request for every requested item.
+pub fn same_for_all<T>(error: &DriverError, count: usize) -> Vec<Result<T, DriverError>> {
+    let text = error_chain(error);
+    (0..count).map(|_| Err(DriverError::unclear(text.clone()))).collect()
 }
 
-/// Is told each effect before it is had; an error stops the driver.
-pub type Guard<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
-
-/// One storage system. Every fault of reading is a [`DriverError`], never an answer: what is not known is not absent.
-pub trait Driver: Debug + Send + Sync {
-    /// Whether the system is there and set up as it must be; called before each pass. The fault says what to do.
-    fn ready(&self) -> Result<(), DriverError>;
-
-    /// The limits that the system reads back when it is told these: rounded up to its blocks.
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits;
-
-    /// Whether nothing counts under this project ID, and nothing is limited by it; asked only of systems that have project
-    /// IDs.
-    fn is_free(&self, project: u32) -> Result<bool, DriverError>;
-
-    /// What an operator should know before the first order, beyond [`Driver::ready`]: a note, or a fault for what will stop
-    /// orders. `above` are the directories above those of the resources. Called by `check` alone; changes nothing.
-    fn inspect(&self, _above: &[Place]) -> Vec<Result<String, DriverError>> {
-        Vec::new()
-    }
-
-    /// What is there, one answer for each that is wanted, in their order.
-    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>>;
-
-    /// Everything in the trash that no purge has claimed.
-    fn trash(&self) -> Result<Vec<Trashed>, DriverError>;
-
-    /// Everything in the trash that a purge has claimed and not deleted yet: it goes on, or was killed.
-    fn claimed(&self) -> Result<Vec<Trashed>, DriverError>;
-
-    /// All directories with a mark, of whatever resource, down to `levels` below the root; not those in the trash.
-    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError>;
-
-    /// What the files of trees in the trash take, each given with its project ID on systems that have them; `None` where it is
-    /// not there. May walk.
-    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>>;
-
-    /// When the tree in the trash was last changed, in seconds since 1970, by the clock of the storage system; `None` where
-    /// the system does not say.
-    fn changed(&self, _trashed: &Trashed) -> Result<Option<u64>, DriverError> {
-        Ok(None)
-    }
-
-    /// Makes the directory, or makes the one that is there and ours as wanted. Never touches what is not ours.
-    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// Freezes the directory (nobody enters, nothing grows) and puts it into the trash, under its UUID and `now` (seconds
-    /// since 1970). Nothing to do where it is there already.
-    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// Brings the directory back from the trash, as wanted.
-    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// Marks the unmarked directory at the place as this resource's.
-    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// Claims a tree in the trash for a purge, in one step that cannot happen at the same time as [`Driver::restore`]:
-    /// afterwards nothing but [`Driver::purge`] touches it. Only what [`Driver::trash`] named, and only that. Takes no longer
-    /// for large trees. Nothing to do where it is claimed already, or gone.
-    ///
-    /// `project` is the ID that it was given, on systems that have them: its limits are removed. What the tree says of itself
-    /// does not count, for its owner can change that to another's.
-    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// Deletes a tree in the trash for good, after claiming it. Killed midway, it is taken up by the next call.
-    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
-
-    /// What the files of each take; `None` where the directory is not there or not ours. May walk.
-    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>>;
-}
-
-/// An error with its causes, as one line.
+/// An error and its causes in one line.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -330,4 +283,86 @@ pub fn error_chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Called with a description before every side effect; an error aborts the operation.
+pub type Guard<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
+
+/// One storage system.
+///
+/// Methods that take several items return one result for each, in the same order. A project ID (`project`) is `None` on
+/// systems without project IDs.
+pub trait Driver: Debug + Send + Sync {
+    /// Checks that the system is available and configured. Called before each pass; the error says what to do.
+    fn ready(&self) -> Result<(), DriverError>;
+
+    /// The limits that [`Driver::observe`] reports after these are set, for example rounded up to blocks. By default the
+    /// same.
+    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+        limits
+    }
+
+    /// Whether no file has this project ID and no limit is set for it. Called only on systems with project IDs.
+    fn is_free(&self, _project: u32) -> Result<bool, DriverError> {
+        Ok(true)
+    }
+
+    /// Looks for problems that [`Driver::ready`] does not report: notes, and errors that will make orders fail. `above` are
+    /// the parent directories of the resources. Called only by the command `check`; changes nothing.
+    fn inspect(&self, _above: &[Place]) -> Vec<Result<String, DriverError>> {
+        Vec::new()
+    }
+
+    /// Reads the state of each directory.
+    fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>>;
+
+    /// Lists the directories in the trash that no purge has claimed.
+    fn trash(&self) -> Result<Vec<Trashed>, DriverError>;
+
+    /// Lists the directories in the trash that a running or aborted purge has claimed.
+    fn claimed(&self) -> Result<Vec<Trashed>, DriverError>;
+
+    /// Lists all marked directories up to `levels` below the root, except those in the trash.
+    fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError>;
+
+    /// Usage of directories in the trash, given with their project IDs; `None` if the directory is not there. May walk over
+    /// the files.
+    fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>>;
+
+    /// When a directory in the trash was last changed, in seconds since 1970 by the clock of the storage system; `None` if
+    /// the system does not report it.
+    fn changed(&self, _trashed: &Trashed) -> Result<Option<u64>, DriverError> {
+        Ok(None)
+    }
+
+    /// Creates the directory, or changes the existing one to the desired state. A [`DriverError::Conflict`] if something
+    /// else is at the place, or if the place is inside another resource's directory.
+    fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Freezes the directory (no access, no growth) and moves it into the trash, with the time `now` in seconds since
+    /// 1970.
+    fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Moves the directory from the trash back to its place, in the desired state. A [`DriverError::Conflict`] if a purge
+    /// has claimed it ([`being_purged`]).
+    fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Marks the unmarked directory at the place as this resource's.
+    fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Claims a directory in the trash for a purge, in one atomic step that excludes a concurrent [`Driver::restore`]. From
+    /// then on only [`Driver::purge`] changes it. Quick even for large directories.
+    ///
+    /// Removes the limits of `project`. Do not use the ID that the files have: their owner can change it to another's.
+    fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Claims a directory in the trash, if that was not done before, and deletes it.
+    fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
+
+    /// Usage of each directory; `None` if it does not exist or is not the resource's. By default as [`Driver::observe`]
+    /// reports it; a driver for systems without accounting walks over the files.
+    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
+        let usage = |observed| if let Observed::Ours(present) = observed { present.usage } else { None };
+        self.observe(desired).into_iter().map(|observed| observed.map(usage)).collect()
+    }
 }

@@ -1,11 +1,11 @@
-//! Quotas as numbers that a storage system can hold: whole bytes and whole inodes, never nothing.
+//! Quotas in the units of storage systems: bytes and inodes, never zero.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What Waldur's "TB" means on a storage system. Always declared, never assumed.
+/// What a "TB" in Waldur means on a storage system. Always configured, since sites differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terabyte {
     /// 10^12 bytes.
@@ -33,7 +33,7 @@ impl Terabyte {
         }
     }
 
-    /// A number of bytes in this unit, to three decimals; in bytes where it is less than a thousandth.
+    /// Formats a number of bytes in this unit with up to three decimals, or in bytes if it is less than a thousandth.
     pub fn amount(self, bytes: Bytes) -> String {
         let thousandths = (u128::from(bytes.0) * 1000 + u128::from(self.bytes() / 2)) / u128::from(self.bytes());
         if thousandths == 0 {
@@ -54,41 +54,41 @@ pub struct Bytes(pub u64);
 #[serde(transparent)]
 pub struct Inodes(pub u64);
 
-/// What a directory's files take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What the files of a directory use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Space taken.
+    /// Disk space.
     pub space: Bytes,
-    /// Files and directories, the top one with them where the system counts it.
+    /// Files and directories, including the top directory if the system counts it.
     pub inodes: Inodes,
 }
 
-/// Quotas of a directory. Every value is above zero, for zero means *unlimited* on most systems; no soft value is above
-/// its hard one.
+/// Quotas of a directory. All values are positive, because zero means *unlimited* on most systems. A soft limit never
+/// exceeds its hard limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Unjudged", into = "Unjudged")]
+#[serde(try_from = "Unchecked", into = "Unchecked")]
 pub struct QuotaLimits {
     space: [Bytes; 2],
     inodes: [Inodes; 2],
 }
 
-/// Limits as they are written, before they are judged.
+/// The serialized form, not validated.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Unjudged {
+struct Unchecked {
     space_soft: Bytes,
     space_hard: Bytes,
     inodes_soft: Inodes,
     inodes_hard: Inodes,
 }
 
-/// Why numbers are no limits. None of these is a reason to reject an order: the numbers may follow from an option, or from
-/// nothing at all.
+/// Why numbers are invalid as limits. None of these is a reason to reject an order: the numbers may come from an option, or
+/// from a missing limit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoLimits {
-    /// A value that would mean *unlimited*.
+pub enum InvalidLimits {
+    /// Zero, which would mean *unlimited*.
     #[error("the quota for {0} is 0, which storage systems treat as unlimited")]
     Zero(&'static str),
-    /// A soft value above the hard one.
+    /// A soft limit above the hard limit.
     #[error("the soft quota for {0} is above the hard one")]
     SoftAboveHard(&'static str),
     /// Negative, or out of range.
@@ -102,75 +102,75 @@ pub enum NoLimits {
 }
 
 impl QuotaLimits {
-    /// Limits of soft and hard space, soft and hard inodes.
-    pub fn new(space: [Bytes; 2], inodes: [Inodes; 2]) -> Result<Self, NoLimits> {
+    /// Validates the soft and hard limits of space and inodes.
+    pub fn new(space: [Bytes; 2], inodes: [Inodes; 2]) -> Result<Self, InvalidLimits> {
         for (what, [soft, hard]) in [("space", space.map(|n| n.0)), ("inodes", inodes.map(|n| n.0))] {
             if soft == 0 || hard == 0 {
-                return Err(NoLimits::Zero(what));
+                return Err(InvalidLimits::Zero(what));
             }
             if soft > hard {
-                return Err(NoLimits::SoftAboveHard(what));
+                return Err(InvalidLimits::SoftAboveHard(what));
             }
         }
         Ok(Self { space, inodes })
     }
 
-    /// The least there can be: one byte, one inode.
+    /// The smallest limits: one byte, one inode.
     pub const fn least() -> Self {
         Self { space: [Bytes(1); 2], inodes: [Inodes(1); 2] }
     }
 
-    /// Soft limit of the space.
+    /// Soft limit of space.
     pub const fn space_soft(&self) -> Bytes {
         self.space[0]
     }
 
-    /// Hard limit of the space.
+    /// Hard limit of space.
     pub const fn space_hard(&self) -> Bytes {
         self.space[1]
     }
 
-    /// Soft limit of the inodes.
+    /// Soft limit of inodes.
     pub const fn inodes_soft(&self) -> Inodes {
         self.inodes[0]
     }
 
-    /// Hard limit of the inodes.
+    /// Hard limit of inodes.
     pub const fn inodes_hard(&self) -> Inodes {
         self.inodes[1]
     }
 
-    /// The same limits with the space rounded up to whole blocks of `block` bytes, as a system holds them.
+    /// The limits with space rounded up to blocks of `block` bytes.
     #[must_use]
     pub fn in_blocks_of(&self, block: u64) -> Self {
         Self { space: self.space.map(|bytes| Bytes(bytes.0.div_ceil(block).saturating_mul(block))), ..*self }
     }
 
-    /// The same limits on systems that have no soft ones: the hard ones stand for both.
+    /// The limits on a system without soft limits: the hard limits for both.
     #[must_use]
     pub const fn only_hard(&self) -> Self {
         Self { space: [self.space[1]; 2], inodes: [self.inodes[1]; 2] }
     }
 
-    /// Limits that stop all growth: what is used now, and at least one block of `block` bytes and one inode.
+    /// Limits that prevent growth: the present usage, at least one block of `block` bytes and one inode.
     pub fn frozen_at(usage: Usage, block: u64) -> Self {
         let space = Bytes(usage.space.0.max(1).div_ceil(block).saturating_mul(block));
         let inodes = Inodes(usage.inodes.0.max(1));
         Self { space: [space; 2], inodes: [inodes; 2] }
     }
 
-    /// Whether what is used already goes beyond a hard limit.
+    /// Whether the usage exceeds a hard limit.
     pub fn are_below(&self, usage: Usage) -> bool {
         self.space_hard() < usage.space || self.inodes_hard() < usage.inodes
     }
 
-    /// All of them, for people; space in the unit of the system.
+    /// All limits as text, with space in units of `terabyte`.
     pub fn describe(&self, terabyte: Terabyte) -> String {
         let space = pair(self.space.map(|bytes| terabyte.amount(bytes)));
         format!("space {space}, inodes {}", pair(self.inodes.map(|inodes| inodes.0.to_string())))
     }
 
-    /// Whether any of these limits is below the one in `before`.
+    /// Whether any limit is lower than in `before`.
     pub fn shrink(&self, before: &Self) -> bool {
         self.space.iter().zip(&before.space).any(|(now, before)| now < before)
             || self.inodes.iter().zip(&before.inodes).any(|(now, before)| now < before)
@@ -181,8 +181,8 @@ fn pair([soft, hard]: [String; 2]) -> String {
     if soft == hard { hard } else { format!("{soft}/{hard}") }
 }
 
-/// What of the quotas changes, for people: `space 10 TB → 20 TB, inodes 5 → 6`, soft and hard values as `8 TB/10 TB` where
-/// they differ.
+/// The changed quotas as text: `space 10 TB → 20 TB, inodes 5 → 6`. Different soft and hard limits are shown as
+/// `8 TB/10 TB`.
 pub fn change(old: Option<&QuotaLimits>, new: &QuotaLimits, terabyte: Terabyte) -> String {
     let space = |limits: &QuotaLimits| pair(limits.space.map(|bytes| terabyte.amount(bytes)));
     let exact = |limits: &QuotaLimits| pair(limits.space.map(|bytes| format!("{} bytes", bytes.0)));
@@ -190,7 +190,7 @@ pub fn change(old: Option<&QuotaLimits>, new: &QuotaLimits, terabyte: Terabyte) 
     let Some(old) = old else { return format!("space none → {}, inodes none → {}", space(new), inodes(new)) };
     let mut changes = Vec::new();
     if old.space != new.space {
-        // Rounded they may look alike.
+        // Rounded, both can look the same.
         let show: &dyn Fn(&QuotaLimits) -> String = if space(old) == space(new) { &exact } else { &space };
         changes.push(format!("space {} → {}", show(old), show(new)));
     }
@@ -200,15 +200,15 @@ pub fn change(old: Option<&QuotaLimits>, new: &QuotaLimits, terabyte: Terabyte) 
     changes.join(", ")
 }
 
-impl TryFrom<Unjudged> for QuotaLimits {
-    type Error = NoLimits;
+impl TryFrom<Unchecked> for QuotaLimits {
+    type Error = InvalidLimits;
 
-    fn try_from(raw: Unjudged) -> Result<Self, NoLimits> {
+    fn try_from(raw: Unchecked) -> Result<Self, InvalidLimits> {
         Self::new([raw.space_soft, raw.space_hard], [raw.inodes_soft, raw.inodes_hard])
     }
 }
 
-impl From<QuotaLimits> for Unjudged {
+impl From<QuotaLimits> for Unchecked {
     fn from(limits: QuotaLimits) -> Self {
         let ([space_soft, space_hard], [inodes_soft, inodes_hard]) = (limits.space, limits.inodes);
         Self { space_soft, space_hard, inodes_soft, inodes_hard }
@@ -222,19 +222,19 @@ impl fmt::Display for QuotaLimits {
     }
 }
 
-/// `value` times `unit` as a whole number, rounded up (decision D27). The value is taken as the decimal that is written, not
-/// as the binary fraction that stands for it: 0.3 TB is 300 GB, not one byte more.
-pub fn round_up(value: f64, unit: u64, what: &'static str) -> Result<u64, NoLimits> {
-    let out_of_range = || NoLimits::OutOfRange { what, value: value.to_string() };
+/// `value` times `unit`, rounded up to an integer (decision D27). Computed from the decimal text of the value and not from
+/// its binary fraction: 0.3 TB is 300 GB, not one byte more.
+pub fn round_up(value: f64, unit: u64, what: &'static str) -> Result<u64, InvalidLimits> {
+    let out_of_range = || InvalidLimits::OutOfRange { what, value: value.to_string() };
     if !value.is_finite() || value < 0.0 {
         return Err(out_of_range());
     }
-    // The shortest decimal that stands for this number; never with an exponent.
+    // The shortest decimal number that parses to this value; never with an exponent.
     let text = value.to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let whole: u128 = whole.parse().map_err(|_| out_of_range())?;
     let whole = whole.checked_mul(unit.into()).ok_or_else(out_of_range)?;
-    // Digit by digit from the last one, carrying tenths: a fraction of any length fits.
+    // Digit by digit from the last one, with a carry, so that a fraction of any length works.
     let (mut carried, mut rest) = (0_u128, false);
     for digit in fraction.bytes().rev() {
         let tenths = u128::from(digit - b'0') * u128::from(unit) + carried;
@@ -250,19 +250,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn limits(space: u64, inodes: u64) -> Result<QuotaLimits, NoLimits> {
+    fn limits(space: u64, inodes: u64) -> Result<QuotaLimits, InvalidLimits> {
         QuotaLimits::new([Bytes(space); 2], [Inodes(inodes); 2])
     }
 
     #[test]
-    fn zero_is_no_limit_but_a_fault() {
-        assert_eq!(limits(0, 1), Err(NoLimits::Zero("space")));
-        assert_eq!(limits(1, 0), Err(NoLimits::Zero("inodes")));
-        assert_eq!(QuotaLimits::new([Bytes(2), Bytes(1)], [Inodes(1); 2]), Err(NoLimits::SoftAboveHard("space")));
+    fn zero_is_an_error() {
+        assert_eq!(limits(0, 1), Err(InvalidLimits::Zero("space")));
+        assert_eq!(limits(1, 0), Err(InvalidLimits::Zero("inodes")));
+        assert_eq!(QuotaLimits::new([Bytes(2), Bytes(1)], [Inodes(1); 2]), Err(InvalidLimits::SoftAboveHard("space")));
     }
 
     #[test]
-    fn numbers_are_taken_as_they_are_written_and_rounded_up() {
+    fn decimals_are_exact_and_rounded_up() {
         let (tb, tib) = (Terabyte::Decimal.bytes(), Terabyte::Binary.bytes());
         for (value, unit, bytes) in [
             (10.0, tb, 10_000_000_000_000),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_quotas_shows_old_and_new_in_the_unit_of_the_system() {
+    fn a_change_shows_old_and_new_limits_in_the_unit_of_the_system() {
         let tb = Terabyte::Decimal;
         let of = |space: [u64; 2], inodes: [u64; 2]| QuotaLimits::new(space.map(Bytes), inodes.map(Inodes)).unwrap();
         let [ten, twenty] = [10, 20].map(|n| n * tb.bytes());
@@ -307,12 +307,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_numbers_of_inodes_come_through(n in 0_u32..) {
+        fn whole_numbers_of_inodes_do_not_change(n in 0_u32..) {
             prop_assert_eq!(round_up(f64::from(n), 1, "inodes"), Ok(u64::from(n)));
         }
 
         #[test]
-        fn less_than_one_is_added(value in 0.0..1e6_f64) {
+        fn rounding_adds_less_than_one(value in 0.0..1e6_f64) {
             let (bytes, tb) = (round_up(value, Terabyte::Decimal.bytes(), "bytes").unwrap(), 1e12);
             #[expect(clippy::cast_precision_loss, reason = "the tolerance is wider")]
             let difference = bytes as f64 - value * tb;
@@ -321,7 +321,7 @@ mod tests {
         }
 
         #[test]
-        fn blocks_never_take_away_and_never_double(space in 1_u64..1 << 60, block in 1_u64..1 << 20) {
+        fn rounding_to_blocks_never_lowers_a_limit(space in 1_u64..1 << 60, block in 1_u64..1 << 20) {
             let rounded = limits(space, 1).unwrap().in_blocks_of(block);
             prop_assert!(rounded.space_hard().0 >= space && rounded.space_hard().0 < space + block);
             prop_assert_eq!(rounded.in_blocks_of(block), rounded);

@@ -1,4 +1,4 @@
-//! A storage system in memory: what the rules are tried on, and what `plan` can be shown with.
+//! A driver that keeps directories in memory, for tests and trials.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Tree {
     places: BTreeMap<Place, Directory>,
     building: BTreeMap<Uuid, Directory>,
     trash: BTreeMap<Uuid, (u64, Directory)>,
-    /// Since when what a purge has claimed was in the trash.
+    /// When the directories that a purge has claimed were put into the trash.
     claimed: BTreeMap<Uuid, u64>,
 }
 
@@ -33,7 +33,7 @@ struct Directory {
 }
 
 impl Tree {
-    /// Why the place lies within another resource's directory, if it does.
+    /// Why the place is inside another resource's directory, if it is.
     fn above(&self, desired: &Desired) -> Option<String> {
         std::iter::successors(desired.place.parent(), Place::parent).find_map(|above| {
             let other = self.places.get(&above)?.mark.filter(|mark| *mark != desired.id)?;
@@ -41,7 +41,7 @@ impl Tree {
         })
     }
 
-    /// Whether another resource's directory lies below a place.
+    /// Whether a marked directory is below a place.
     fn has_below(&self, place: &Place) -> bool {
         self.places.iter().any(|(below, it)| place.holds(below) && it.mark.is_some())
     }
@@ -63,39 +63,39 @@ impl Memory {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a directory that nobody marked at a place.
+    /// Creates an unmarked directory at a place.
     pub fn put_unmarked(&self, place: &Place) {
         let directory = Directory { mark: None, present: bare() };
         self.tree().places.insert(place.clone(), directory);
     }
 
-    /// Puts a bare directory with this mark at a place.
+    /// Creates a directory with this mark and without limits at a place.
     pub fn put_marked(&self, place: &Place, mark: Uuid) {
         let directory = Directory { mark: Some(mark), present: bare() };
         self.tree().places.insert(place.clone(), directory);
     }
 
-    /// Puts a resource's directory into the trash.
+    /// Creates a directory of this resource in the trash.
     pub fn put_trashed(&self, mark: Uuid) {
         let directory = Directory { mark: Some(mark), present: bare() };
         self.tree().trash.insert(mark, (1, directory));
     }
 
-    /// Says what a resource's directory uses.
+    /// Sets the usage of a directory.
     pub fn fill(&self, place: &Place, usage: Usage) {
         if let Some(directory) = self.tree().places.get_mut(place) {
             directory.present.usage = Some(usage);
         }
     }
 
-    /// Changes the mode of a directory behind the driver's back.
+    /// Changes the mode of a directory, as a user could.
     pub fn disturb(&self, place: &Place, mode: Mode) {
         if let Some(directory) = self.tree().places.get_mut(place) {
             directory.present.mode = mode;
         }
     }
 
-    /// Number of directories, also half-made ones, and of those in the trash.
+    /// Number of directories, including unfinished ones, and number of directories in the trash.
     pub fn count(&self) -> (usize, usize) {
         let tree = self.tree();
         (tree.places.len() + tree.building.len(), tree.trash.len())
@@ -128,7 +128,7 @@ impl Driver for Memory {
         let one = |desired: &&Desired| match (tree.places.get(&desired.place), tree.trash.get(&desired.id)) {
             (Some(it), _) if it.mark == Some(desired.id) => Observed::Ours(it.present.clone()),
             (Some(it), _) => match it.mark {
-                Some(other) => Observed::Obstructed(format!("the directory is {other}'s")),
+                Some(other) => Observed::Obstructed(format!("it is the directory of {other}")),
                 None => Observed::Unmarked(it.present.clone()),
             },
             (None, Some((since, _))) => Observed::Trashed { since: *since },
@@ -211,11 +211,11 @@ impl Driver for Memory {
         let mark = self.tree().places.get(&desired.place).map(|it| it.mark);
         match mark {
             Some(mark) if mark == Some(desired.id) => {}
-            Some(_) => return Err(DriverError::Conflict("the directory is not ours".into())),
+            Some(_) => return Err(DriverError::Conflict("the directory is not the resource's".into())),
             None => return Ok(()),
         }
         if self.tree().has_below(&desired.place) {
-            return Err(DriverError::Conflict("a directory in it is another resource's".into()));
+            return Err(DriverError::Conflict("a directory inside it is another resource's".into()));
         }
         guard("freeze")?;
         self.tree().places.entry(desired.place.clone()).and_modify(|it| {
@@ -275,14 +275,5 @@ impl Driver for Memory {
         guard("delete")?;
         self.tree().claimed.retain(|id, since| (*id, *since) != (trashed.id, trashed.since));
         Ok(())
-    }
-
-    fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let tree = self.tree();
-        let one = |desired: &&Desired| {
-            let ours = tree.places.get(&desired.place).filter(|it| it.mark == Some(desired.id));
-            Ok(ours.and_then(|it| it.present.usage))
-        };
-        desired.iter().map(one).collect()
     }
 }

@@ -1,60 +1,60 @@
-//! Where a directory is: names below the root of a storage system, never a path that leads elsewhere.
+//! Validated paths below the root of a storage system.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// The longest name of a directory in bytes, on every system that is driven here.
+/// The longest name of a directory in bytes, on all supported systems.
 const LONGEST_NAME: usize = 255;
-/// The longest path in bytes: what Waldur takes for a back-end's id.
+/// The longest path in bytes that Waldur accepts as `backend_id`.
 const LONGEST: usize = 255;
 
-/// A place below a system's root: one or more names, none of which can lead anywhere but down.
+/// A path below a system's root: one or more names without `.`, `..` or special characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(Vec<String>);
 
-/// Why a published path is no place. It lasts until slugs or the back-end's id in Waldur change.
+/// Why a published path is invalid. Remains until slugs or the `backend_id` in Waldur change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoPlace {
-    /// Another system's, or nobody's.
+pub enum InvalidPlace {
+    /// The path is not below the root of the system.
     #[error("the path {path} is not below {root}, the root of this storage system")]
     Outside {
-        /// As published.
+        /// The published path.
         path: String,
-        /// The system's root as published.
+        /// The published root of the system.
         root: String,
     },
-    /// A name that could mean something else to a shell, a tool or a person.
+    /// A name with characters that shells, tools or people could misread.
     #[error(
-        "the path {path} holds the name {name:?}; names have letters, digits, '.', '_' and '-' of ASCII, do not begin \
+        "the path {path} contains the name {name:?}; names consist of ASCII letters, digits, '.', '_' and '-', do not begin \
          with '.' or '-', and have at most 255 bytes"
     )]
     Name {
-        /// As published.
+        /// The published path.
         path: String,
-        /// The name.
+        /// The invalid name.
         name: String,
     },
-    /// Longer than Waldur takes.
-    #[error("the path is longer than {LONGEST} bytes, the most that Waldur takes for a back-end's id")]
+    /// The path is too long for Waldur.
+    #[error("the path is longer than {LONGEST} bytes, the longest `backend_id` that Waldur accepts")]
     Long,
 }
 
 impl Place {
-    /// The place that the published `path` names below the published `root`.
-    pub fn parse(path: &str, root: &str) -> Result<Self, NoPlace> {
+    /// Parses the published `path` of a system with the published `root`.
+    pub fn parse(path: &str, root: &str) -> Result<Self, InvalidPlace> {
         if path.len() > LONGEST {
-            return Err(NoPlace::Long);
+            return Err(InvalidPlace::Long);
         }
-        let outside = || NoPlace::Outside { path: path.to_owned(), root: root.to_owned() };
+        let outside = || InvalidPlace::Outside { path: path.to_owned(), root: root.to_owned() };
         let below = path.strip_prefix(root.trim_end_matches('/')).and_then(|below| below.strip_prefix('/'));
         let below = below.filter(|below| !below.is_empty()).ok_or_else(outside)?;
         let name = |name: &str| {
             if is_plain(name) {
                 Ok(name.to_owned())
             } else {
-                Err(NoPlace::Name { path: path.to_owned(), name: name.to_owned() })
+                Err(InvalidPlace::Name { path: path.to_owned(), name: name.to_owned() })
             }
         };
         below.split('/').map(name).collect::<Result<_, _>>().map(Self)
@@ -62,7 +62,7 @@ impl Place {
 
     /// The last name.
     pub fn name(&self) -> &str {
-        // Never empty: `parse` makes no place without a name, `parent` gives none.
+        // Never empty: neither `parse` nor `parent` returns an empty place.
         self.0.last().map_or("", String::as_str)
     }
 
@@ -71,19 +71,19 @@ impl Place {
         &self.0[..self.0.len() - 1]
     }
 
-    /// The place above; `None` for the root.
+    /// The parent; `None` at the top level.
     pub fn parent(&self) -> Option<Self> {
         let parents = self.parents();
         (!parents.is_empty()).then(|| Self(parents.to_vec()))
     }
 
-    /// Whether `other` lies somewhere below this place.
+    /// Whether `other` is below this place, at any depth.
     pub fn holds(&self, other: &Self) -> bool {
         other.0.len() > self.0.len() && other.0.starts_with(&self.0)
     }
 }
 
-/// Whether a name says the same to everyone who reads it.
+/// Whether a name has only unambiguous characters.
 pub fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with(['.', '-']) && name.bytes().all(allowed)
@@ -107,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_place_is_what_lies_below_the_root() {
+    fn a_place_is_the_path_below_the_root() {
         let place = Place::parse("/capstor/store/cscs/customer/project", "/capstor").unwrap();
         assert_eq!(place.to_string(), "store/cscs/customer/project");
         assert_eq!((place.name(), place.parents().len()), ("project", 3));
@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_stays_below(path in "/r(/[ -~]{0,6}){0,5}") {
+        fn accepted_paths_stay_below_the_root(path in "/r(/[ -~]{0,6}){0,5}") {
             if let Ok(place) = Place::parse(&path, "/r") {
                 prop_assert_eq!(format!("/r/{place}"), path);
                 prop_assert!(!place.to_string().split('/').any(|name| name.is_empty() || name.starts_with('.')));

@@ -1,22 +1,22 @@
-//! How far walks over many files have come, and how fast they go.
+//! Progress and speed limit of walks over many files.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counts the files that walks have counted, tagged or deleted, of as many drivers as share it.
+/// Counts the files that drivers have read, tagged or deleted in walks. Clones share the count and the limit.
 #[derive(Debug, Clone, Default)]
 pub struct Walked(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     files: AtomicU64,
-    /// From when on the next file may be taken, and the time between two; `None` without a limit.
+    /// When the next file may be processed, and the time between two files; `None` without a limit.
     pace: Mutex<Option<(Instant, Duration)>>,
 }
 
 impl Walked {
-    /// Counts one file or directory, and waits where walks may take no more in a second.
+    /// Counts one file or directory. Waits if there is a limit.
     pub fn one(&self) {
         self.0.files.fetch_add(1, Ordering::Relaxed);
         let wait = {
@@ -30,14 +30,14 @@ impl Walked {
         std::thread::sleep(wait);
     }
 
-    /// From now on walks take this many files a second together at most; 0: as many as they can.
+    /// Limits all walks together to this many files per second; 0 removes the limit.
     pub fn limit(&self, a_second: usize) {
         let each = u32::try_from(a_second).ok().and_then(|a_second| Duration::from_secs(1).checked_div(a_second));
         let pace = each.map(|each| (Instant::now(), each));
         *self.0.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// All so far.
+    /// The number of files so far.
     pub fn files(&self) -> u64 {
         self.0.files.load(Ordering::Relaxed)
     }

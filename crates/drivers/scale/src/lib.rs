@@ -427,10 +427,6 @@ impl Driver for Scale {
         limits.in_blocks_of(self.block)
     }
 
-    fn is_free(&self, _: u32) -> Result<bool, DriverError> {
-        Ok(true)
-    }
-
     fn inspect(&self, _: &[Place]) -> Vec<Result<String, DriverError>> {
         let mut found = Vec::new();
         match self.management.filesystem() {

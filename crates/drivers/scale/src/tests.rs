@@ -6,7 +6,7 @@ use super::*;
 use driver_rest::faults::Again;
 use driver_rest::simulated::FAST;
 use storage_driver::Mode;
-use storage_driver::conformance::Bench;
+use storage_driver::conformance::{Bench, assert_conforms};
 use storage_driver::limits::{Bytes, Inodes};
 
 fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
@@ -24,7 +24,7 @@ fn does_what_every_driver_must() {
         let simulated = Simulated::start();
         simulated.world().per_fileset = per_fileset;
         let put = |place: &Place| simulated.world().put("made-by-hand", "Scratch of the chemists", &place.to_string());
-        bench(&of(&simulated), &put).all();
+        assert_conforms(&bench(&of(&simulated), &put));
     }
 }
 
@@ -35,7 +35,7 @@ fn does_it_when_much_goes_wrong() {
         let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
         simulated.world().faults = Some(12);
         let scale = of(&simulated);
-        bench(&Again(&scale), &put).all();
+        assert_conforms(&bench(&Again(&scale), &put));
         assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
     }
 }

@@ -319,10 +319,6 @@ impl Driver for Vast {
         limits
     }
 
-    fn is_free(&self, _: u32) -> Result<bool, DriverError> {
-        Ok(true)
-    }
-
     fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {
         let quotas = match self.management.quotas() {
             Ok(quotas) => quotas,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::simulated::{ROOT, Simulated, settings, vast, with};
 use super::*;
 use driver_rest::faults::Again;
-use storage_driver::conformance::Bench;
+use storage_driver::conformance::{Bench, assert_conforms};
 use storage_driver::limits::{Bytes, Inodes};
 
 fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench<'a> {
@@ -30,7 +30,7 @@ fn does_what_every_driver_must() {
         let simulated = Simulated::start();
         (simulated.world().follows, simulated.world().pages) = (follows, pages);
         let make = |place: &Place| drop(simulated.make_directory(&place.to_string()));
-        bench(&vast(&simulated), &make).all();
+        assert_conforms(&bench(&vast(&simulated), &make));
     }
 }
 
@@ -45,7 +45,7 @@ fn does_it_when_much_goes_wrong() {
             simulated.world().put("made by hand", &format!("{ROOT}/{place}"), 1);
         };
         let vast = with(&simulated, &json!({"user": "manager", "password": "hush"})).unwrap();
-        bench(&Again(&vast), &make).all();
+        assert_conforms(&bench(&Again(&vast), &make));
         assert!(simulated.world().wrong > 50, "{}", simulated.world().wrong);
         assert!(simulated.world().logins > 2, "tokens were renewed");
     }

@@ -1,6 +1,6 @@
 //! Quotas of a directory, with the change that an order asks for.
 
-use storage_driver::limits::{Bytes, Inodes, NoLimits, QuotaLimits, Terabyte, round_up};
+use storage_driver::limits::{Bytes, Inodes, InvalidLimits, QuotaLimits, Terabyte, round_up};
 
 use super::{Obstacle, due_order};
 use crate::document::{OrderKind, Quotas, Resource};
@@ -29,7 +29,8 @@ pub(super) fn limits(resource: &Resource, terabyte: Terabyte) -> Result<QuotaLim
         let [inodes_soft, inodes_hard] = quotas.inodes.map(|value| round_up(value, 1, "inodes").map(Inodes));
         QuotaLimits::new([space_soft?, space_hard?], [inodes_soft?, inodes_hard?])
     };
-    limits().map_err(|error: NoLimits| Obstacle::person(format!("{error}: check its limits and options in Waldur")))
+    limits()
+        .map_err(|error: InvalidLimits| Obstacle::person(format!("{error}: check its limits and options in Waldur")))
 }
 
 /// Whether a due order sets quotas, and those that it asks for.
