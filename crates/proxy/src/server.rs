@@ -27,8 +27,8 @@ pub use self::frontend::Frontend;
 pub use self::listeners::{BindError, Listener, bind, open};
 pub use self::tls::TlsIdentity;
 
-/// Serves `front` on all listeners until `stop` resolves, and then on until the requests that run by then are finished or what
-/// `stop` resolved to resolves as well. Clients that are slow, idle or many are kept within limits.
+/// Serves `front` on all listeners until `stop` resolves. Running requests may then finish until the future that `stop`
+/// returned resolves as well. Slow, idle and numerous clients are limited by [`ConnectionLimits`].
 pub async fn serve<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
     front: Arc<Frontend>,
@@ -37,13 +37,13 @@ pub async fn serve<C: Future<Output = ()>>(
     serve_within(ConnectionLimits::of_this_process(), listeners, front, stop).await
 }
 
-/// The same for the few who ask how the process is: they get few connections, and those beside the others.
-pub async fn serve_few<C: Future<Output = ()>>(
+/// Like [`serve`], for the addresses of health and metrics: with fewer connections, counted separately.
+pub async fn serve_health<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
     front: Arc<Frontend>,
     stop: impl Future<Output = C>,
 ) -> io::Result<()> {
-    serve_within(ConnectionLimits::of_this_process().for_few(), listeners, front, stop).await
+    serve_within(ConnectionLimits::of_this_process().for_health(), listeners, front, stop).await
 }
 
 async fn serve_within<C: Future<Output = ()>>(
@@ -55,22 +55,22 @@ async fn serve_within<C: Future<Output = ()>>(
     for listener in &listeners {
         info!(address = %listener.address(), "listening");
     }
-    let door = Arc::new(Acceptor::new(limits));
-    // Connections end when this sender is dropped, which is whenever this function ends.
-    let (phase, phases) = watch::channel(Phase::Serving);
-    let accept = |listener| door.clone().accept(listener, front.clone(), phases.clone());
+    let acceptor = Arc::new(Acceptor::new(limits));
+    // Dropping this sender, when this function returns, ends all connections.
+    let (phase, phase_receiver) = watch::channel(Phase::Serving);
+    let accept = |listener| acceptor.clone().accept(listener, front.clone(), phase_receiver.clone());
     let accepting = async {
         future::join_all(listeners.into_iter().map(accept)).await;
         future::pending::<Infallible>().await
     };
-    let cut = tokio::select! {
+    let deadline = tokio::select! {
         never = accepting => match never {},
-        cut = stop => cut,
+        deadline = stop => deadline,
     };
     phase.send_replace(Phase::Stopping);
     tokio::select! {
-        () = door.empty() => {}
-        () = cut => {}
+        () = acceptor.wait_until_empty() => {}
+        () = deadline => {}
     }
     Ok(())
 }

@@ -121,10 +121,10 @@ impl Fronts {
     fn route(&self, service: &Service) {
         let (api, operators) = (api::router(service), api::operators_router(service));
         match &self.admin {
-            None => self.api.route(api.merge(operators)),
+            None => self.api.set_router(api.merge(operators)),
             Some(admin) => {
-                self.api.route(api);
-                admin.route(operators.fallback(api::nothing_here));
+                self.api.set_router(api);
+                admin.set_router(operators.fallback(api::nothing_here));
             }
         }
     }
@@ -153,7 +153,7 @@ async fn serve_both<C: Future<Output = ()>>(
         let _ = ended.await;
         future::ready(())
     };
-    let operators = server::serve_few(admin, front, stop_at_once);
+    let operators = server::serve_health(admin, front, stop_at_once);
     tokio::try_join!(api, operators).map(|_| ())
 }
 

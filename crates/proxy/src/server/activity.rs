@@ -1,4 +1,4 @@
-//! How long a connection may go on as it is. Pure: time arrives as an argument.
+//! The deadline of a connection, computed from its activity. Pure: time arrives as an argument.
 
 use std::collections::BTreeMap;
 
@@ -6,44 +6,43 @@ use tokio::time::Instant;
 
 use super::limits::{ConnectionLimits, PROGRESS};
 
-/// What happens on a connection, as far as it bears on how long that may last.
+/// The activity of a connection that determines its deadline.
 ///
-/// A request that runs has all the time it needs: what it waits for is bounded elsewhere. Once it is answered the
-/// client has to take the answer, and then to send the next request. Where several answers are under way at one time each has
-/// to go on, so that a lively one does not excuse those that nobody takes.
+/// A running request has no deadline here: its time is limited elsewhere. Then the client must read the response and send
+/// the next request. If several responses are being sent, each must make progress: a response that the client reads does
+/// not extend the deadline of one that it does not read.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Requests whose answer is not known yet.
+    /// Requests without a response so far.
     running: usize,
-    /// When the present wait began.
+    /// Start of the current wait.
     since: Instant,
-    /// A request's head has begun, or the first is due.
+    /// Whether the connection waits for the rest of a request's head, or for the first head.
     head: bool,
-    /// HTTP/2: the bytes that come are not only heads.
+    /// HTTP/2, where received bytes are not necessarily heads.
     multiplexed: bool,
-    /// The client does not take what is sent.
+    /// Whether the client does not read what is sent.
     blocked: bool,
-    /// Bytes sent since `since`.
+    /// Bytes sent after `since`.
     sent: usize,
-    /// Answers under way, by number.
+    /// HTTP/2 responses being sent, by number.
     responses: BTreeMap<u64, ResponseProgress>,
-    /// The number of the next one.
+    /// Number of the next response.
     next: u64,
-    /// When the client was told that the connection closes.
+    /// When the close was announced to the client.
     closing: Option<Instant>,
 }
 
-/// One answer of several.
+/// Progress of one response among several.
 #[derive(Debug)]
 struct ResponseProgress {
-    /// When it last went on.
+    /// When it last made [`PROGRESS`].
     since: Instant,
-    /// Bytes handed out since then.
+    /// Bytes passed on since then.
     bytes: usize,
 }
 
 impl Activity {
-    /// A connection that begins.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             running: 0,
@@ -58,7 +57,7 @@ impl Activity {
         }
     }
 
-    /// Bytes came.
+    /// Bytes were received.
     pub(super) fn received(&mut self, now: Instant) {
         if self.running == 0 && !self.head && !self.multiplexed {
             self.head = true;
@@ -66,44 +65,44 @@ impl Activity {
         }
     }
 
-    /// A request came.
-    pub(super) fn began(&mut self, multiplexed: bool) {
+    /// A request started.
+    pub(super) fn request_started(&mut self, multiplexed: bool) {
         self.running += 1;
         self.head = false;
         self.multiplexed = multiplexed;
     }
 
-    /// A request is answered; the answer is still to be sent.
-    pub(super) fn answered(&mut self, now: Instant) {
+    /// A request has its response, which is still to be sent.
+    pub(super) fn request_answered(&mut self, now: Instant) {
         self.running -= 1;
         self.since = now;
         self.sent = 0;
     }
 
-    /// One answer of several is to be sent. Its number.
-    pub(super) fn sending(&mut self, now: Instant) -> u64 {
+    /// Starts to track one response among several; returns its number.
+    pub(super) fn response_started(&mut self, now: Instant) -> u64 {
         let number = self.next;
         self.next += 1;
         self.responses.insert(number, ResponseProgress { since: now, bytes: 0 });
         number
     }
 
-    /// Bytes of an answer were handed out, since there is room for some.
-    pub(super) fn went_on(&mut self, number: u64, bytes: usize, now: Instant) {
-        if let Some(answer) = self.responses.get_mut(&number) {
-            answer.bytes += bytes;
-            if answer.bytes >= PROGRESS {
-                *answer = ResponseProgress { since: now, bytes: 0 };
+    /// Bytes of a response were passed on, because the connection has room for them.
+    pub(super) fn response_progressed(&mut self, number: u64, bytes: usize, now: Instant) {
+        if let Some(response) = self.responses.get_mut(&number) {
+            response.bytes += bytes;
+            if response.bytes >= PROGRESS {
+                *response = ResponseProgress { since: now, bytes: 0 };
             }
         }
     }
 
-    /// An answer is sent, or nobody waits for it any more.
-    pub(super) fn gone(&mut self, number: u64) {
+    /// A response was sent or cancelled.
+    pub(super) fn response_ended(&mut self, number: u64) {
         self.responses.remove(&number);
     }
 
-    /// Bytes went out. Few of them are no progress, since HTTP/2 sends some even when no answer goes on.
+    /// Bytes were sent. A few bytes are no progress: HTTP/2 sends some even when no response makes progress.
     pub(super) fn sent(&mut self, bytes: usize, now: Instant) {
         self.blocked = false;
         self.sent += bytes;
@@ -113,30 +112,30 @@ impl Activity {
         }
     }
 
-    /// No bytes go out until the client takes those that did.
+    /// Nothing can be sent until the client reads.
     pub(super) fn blocked(&mut self) {
         self.blocked = true;
     }
 
-    /// The client is told that the connection closes.
+    /// The close was announced to the client.
     pub(super) fn closing(&mut self, now: Instant) {
         self.closing.get_or_insert(now);
     }
 
-    /// When the connection has lasted long enough as it is; `None` while a request runs and all answers go on.
+    /// When to close the connection; `None` while a request runs and no response is being sent.
     pub(super) fn deadline(&self, limits: &ConnectionLimits) -> Option<Instant> {
-        let stuck = self.responses.values().map(|answer| answer.since + limits.idle).min();
-        // Those that go on have as long again to come to their end.
-        let stuck = stuck.map(|stuck| self.closing.map_or(stuck, |told| stuck.max(told + limits.idle)));
-        let whole = (self.running == 0).then(|| self.of_the_whole(limits));
-        stuck.into_iter().chain(whole).min()
+        let stuck = self.responses.values().map(|response| response.since + limits.idle).min();
+        // After the close is announced, the other responses have the same time again to finish.
+        let stuck = stuck.map(|stuck| self.closing.map_or(stuck, |announced| stuck.max(announced + limits.idle)));
+        let idle = (self.running == 0).then(|| self.idle_deadline(limits));
+        stuck.into_iter().chain(idle).min()
     }
 
-    /// The deadline while no request runs, whatever single answers do.
-    fn of_the_whole(&self, limits: &ConnectionLimits) -> Instant {
+    /// The deadline while no request runs, without regard to individual responses.
+    fn idle_deadline(&self, limits: &ConnectionLimits) -> Instant {
         match self.closing {
             _ if self.blocked => self.since + limits.idle,
-            Some(told) => told.max(self.since) + limits.farewell,
+            Some(announced) => announced.max(self.since) + limits.farewell,
             None if self.head => self.since + limits.head,
             None => self.since + limits.idle,
         }
@@ -156,7 +155,7 @@ mod tests {
         connections: 1,
     };
 
-    /// What happens, at which second.
+    /// What happens at a certain second.
     enum Event {
         Received,
         Began,
@@ -177,13 +176,13 @@ mod tests {
             let now = start + Duration::from_secs(*second);
             match event {
                 Received => activity.received(now),
-                Began => activity.began(multiplexed),
-                Answered => activity.answered(now),
+                Began => activity.request_started(multiplexed),
+                Answered => activity.request_answered(now),
                 Sent(bytes) => activity.sent(*bytes, now),
                 Blocked => activity.blocked(),
-                Sending => drop(activity.sending(now)),
-                WentOn(number, bytes) => activity.went_on(*number, *bytes, now),
-                Gone(number) => activity.gone(*number),
+                Sending => drop(activity.response_started(now)),
+                WentOn(number, bytes) => activity.response_progressed(*number, *bytes, now),
+                Gone(number) => activity.response_ended(*number),
                 Closing => activity.closing(now),
             }
         }
@@ -191,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_head_is_due_from_the_start() {
+    fn the_time_for_the_first_head_counts_from_the_start() {
         assert_eq!(deadline(false, &[]), Some(10));
         assert_eq!(deadline(false, &[(3, Received), (7, Received)]), Some(10));
     }
 
     #[test]
-    fn a_running_request_has_all_its_time() {
+    fn a_running_request_has_no_deadline() {
         assert_eq!(deadline(false, &[(3, Began), (70, Received)]), None);
         assert_eq!(deadline(true, &[(3, Began), (4, Began), (5, Answered)]), None);
         assert_eq!(deadline(false, &[(3, Began), (4, Closing)]), None);
@@ -207,11 +206,15 @@ mod tests {
     fn between_requests_a_connection_is_idle_until_the_next_head_begins() {
         assert_eq!(deadline(false, &[(3, Began), (5, Answered), (5, Sent(200))]), Some(80));
         assert_eq!(deadline(false, &[(3, Began), (5, Answered), (30, Received), (38, Received)]), Some(40));
-        assert_eq!(deadline(true, &[(3, Began), (5, Answered), (30, Received)]), Some(80), "no head, a ping perhaps");
+        assert_eq!(
+            deadline(true, &[(3, Began), (5, Answered), (30, Received)]),
+            Some(80),
+            "not a head, perhaps a ping"
+        );
     }
 
     #[test]
-    fn an_answer_has_to_be_taken() {
+    fn a_response_must_be_read() {
         assert_eq!(deadline(false, &[(3, Began), (5, Answered), (6, Sent(PROGRESS)), (7, Blocked)]), Some(81));
         assert_eq!(deadline(false, &[(3, Began), (5, Answered), (6, Blocked), (60, Sent(1))]), Some(80));
         let trickle = [(3, Began), (5, Answered), (20, Sent(PROGRESS / 2)), (40, Sent(PROGRESS / 2)), (50, Sent(1))];
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lively_answer_does_not_excuse_one_that_nobody_takes() {
+    fn progress_of_one_response_does_not_extend_the_deadline_of_another() {
         let stuck = || vec![(1, Began), (2, Answered), (2, Sending), (40, Began), (41, Answered), (41, Sending)];
         let with = |more: Vec<(u64, Event)>| deadline(true, &[stuck(), more].into_iter().flatten().collect::<Vec<_>>());
         assert_eq!(with(vec![]), Some(77));
@@ -227,13 +230,13 @@ mod tests {
         assert_eq!(with(vec![(50, WentOn(0, PROGRESS / 2)), (60, WentOn(0, PROGRESS / 2))]), Some(116));
         assert_eq!(with(vec![(50, Gone(0))]), Some(116));
         assert_eq!(with(vec![(50, Gone(0)), (50, Gone(1)), (51, Began)]), None);
-        // It is told, and what still runs has its time, but no more than that.
+        // The close is announced; what still runs has its time, but no more.
         assert_eq!(with(vec![(70, Began), (77, Closing)]), Some(152));
         assert_eq!(with(vec![(50, Gone(0)), (50, Gone(1)), (70, Began), (77, Closing)]), None);
     }
 
     #[test]
-    fn one_that_closes_goes_soon_unless_an_answer_is_being_sent() {
+    fn a_closing_connection_ends_soon_unless_a_response_is_being_sent() {
         assert_eq!(deadline(false, &[(3, Received), (4, Closing)]), Some(5));
         assert_eq!(deadline(false, &[(3, Began), (4, Answered), (20, Closing), (30, Closing)]), Some(21));
         assert_eq!(deadline(false, &[(3, Began), (4, Closing), (9, Answered)]), Some(10));

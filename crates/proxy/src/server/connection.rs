@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end.
+//! Serves one connection.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -24,17 +24,16 @@ use super::limits::{ConnectionLimits, MAX_HEAD, MAX_STREAMS};
 use super::tracked_body::TrackedBody;
 use super::unread_body;
 
-/// Whether the server goes on.
+/// Whether the server accepts requests or shuts down.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Phase {
-    /// It does.
     Serving,
-    /// Requests that run are finished; nothing else is waited for.
+    /// Running requests are finished; the server waits for nothing else.
     Stopping,
 }
 
-/// Serves a connection of either protocol until it ends, the client is too slow, or the server stops. When the sender
-/// of `phase` is gone it ends at once.
+/// Serves an HTTP/1 or HTTP/2 connection until it ends, the client is too slow, or the server stops. It ends immediately
+/// when the sender of `phase` is dropped.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     front: Arc<Frontend>,
@@ -45,27 +44,27 @@ pub(super) async fn serve(
     let tracked = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let running = Running::new(tracked.clone(), &request);
-        // HTTP/1 sends one answer at a time, so that the bytes of the connection tell enough.
-        let told = (request.version() == http::Version::HTTP_2).then(|| tracked.clone());
-        // The stream of a body of HTTP/2 ends by itself.
-        let one_at_a_time = request.version() < http::Version::HTTP_2;
-        let answer = names_its_host(&request).then(|| {
-            let (request, rest) = unread_body::watched(request);
-            (front.router().call(request), rest.filter(|_| one_at_a_time))
+        // HTTP/1 sends one response at a time, so counting the connection's bytes is enough.
+        let per_response = (request.version() == http::Version::HTTP_2).then(|| tracked.clone());
+        // The body of an HTTP/2 request is a stream of its own, which does not block other requests.
+        let is_sequential = request.version() < http::Version::HTTP_2;
+        let response = has_valid_host(&request).then(|| {
+            let (request, rest) = unread_body::split(request);
+            (front.router().call(request), rest.filter(|_| is_sequential))
         });
         async move {
             let _running = running;
-            let Some((answer, rest)) = answer else { return Ok::<_, Infallible>(nameless()) };
-            let mut answer = answer.await?;
+            let Some((response, rest)) = response else { return Ok::<_, Infallible>(invalid_host()) };
+            let mut response = response.await?;
             if let Some(rest) = rest {
-                rest.finish(&mut answer).await;
+                rest.finish(&mut response).await;
             }
-            Ok(answer.map(|body| TrackedBody::new(body, told)))
+            Ok(response.map(|body| TrackedBody::new(body, per_response)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Neither protocol's own timers are used: `Activity` has the only one. A client that has ended its sending side may still read.
-    // Nobody can tell it from one that has gone, so its request goes on to its answer or its timeout.
+    // The timers of hyper are not used: `Activity` has the only one. A client that has closed its sending side may still
+    // read. It cannot be distinguished from one that has gone, so its request runs to its response or timeout.
     builder.http1().max_buf_size(MAX_HEAD as usize).half_close(true);
     builder.http2().max_header_list_size(MAX_HEAD).max_concurrent_streams(MAX_STREAMS);
     let stream = TrackedStream { stream, activity: activity.clone(), drained: 0 };
@@ -77,22 +76,22 @@ pub(super) async fn serve(
                 return;
             }
         }
-        // What ends a connection is the client's business.
+        // Errors of a connection are of no interest to the server.
         _ = connection.as_mut() => return,
-        () = overdue(&activity, limits) => debug!("a client is too slow: its connection closes"),
+        () = overdue(&activity, limits) => debug!("closing the connection of a slow client"),
     }
     activity.lock().closing(Instant::now());
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
-        () = gone(phase) => {}
+        () = sender_dropped(phase) => {}
         _ = connection => {}
         () = overdue(&activity, limits) => {}
     }
 }
 
-/// Whether a request names a valid host, once (RFC 9112, 3.2). Only HTTP/1.1 requires the header.
-fn names_its_host<B>(request: &http::Request<B>) -> bool {
+/// Whether a request has exactly one valid `Host` header (RFC 9112, 3.2), which only HTTP/1.1 requires.
+fn has_valid_host<B>(request: &http::Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) => request.version() != http::Version::HTTP_11,
@@ -121,26 +120,26 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// The answer to a request that names no host, several, or an invalid one.
-fn nameless() -> http::Response<TrackedBody> {
-    let mut answer = http::Response::new(TrackedBody::new(axum::body::Body::empty(), None));
-    *answer.status_mut() = http::StatusCode::BAD_REQUEST;
-    answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-    answer
+/// The response to a request whose `Host` header is missing, repeated or invalid.
+fn invalid_host() -> http::Response<TrackedBody> {
+    let mut response = http::Response::new(TrackedBody::new(axum::body::Body::empty(), None));
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
-/// Resolves when the sender is gone.
-async fn gone(mut phase: watch::Receiver<Phase>) {
+/// Resolves when the sender is dropped.
+async fn sender_dropped(mut phase: watch::Receiver<Phase>) {
     while phase.changed().await.is_ok() {}
 }
 
-/// Resolves when a connection's deadline has passed. It has to be polled after the connection, whenever that is: the
-/// deadline changes with what happens there.
+/// Resolves when a connection's deadline has passed. It must be polled each time after the connection is, because activity
+/// on the connection changes the deadline.
 async fn overdue(activity: &SharedActivity, limits: &ConnectionLimits) {
     let mut sleep = pin!(sleep_until(Instant::now()));
     poll_fn(|context| {
         while let Some(deadline) = activity.lock().deadline(limits) {
-            // A later deadline is looked at when the earlier one has passed, which spares two timers a request.
+            // A later deadline takes effect when the earlier one has passed, which saves two timer updates per request.
             if deadline < sleep.deadline() {
                 sleep.as_mut().reset(deadline);
             }
@@ -155,7 +154,7 @@ async fn overdue(activity: &SharedActivity, limits: &ConnectionLimits) {
     .await;
 }
 
-/// The activity of a connection, for its stream and its requests.
+/// The activity of a connection, shared by its stream and its requests.
 #[derive(Debug, Clone)]
 pub(super) struct SharedActivity(Arc<Mutex<Activity>>);
 
@@ -165,37 +164,37 @@ impl SharedActivity {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
-        // Nobody panics with the lock held.
+        // No code panics with the lock held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that runs, until dropped.
+/// Counts a running request until it is dropped.
 struct Running(SharedActivity);
 
 impl Running {
     fn new<B>(activity: SharedActivity, request: &http::Request<B>) -> Self {
-        activity.lock().began(request.version() == http::Version::HTTP_2);
+        activity.lock().request_started(request.version() == http::Version::HTTP_2);
         Self(activity)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.lock().answered(Instant::now());
+        self.0.lock().request_answered(Instant::now());
     }
 }
 
-/// A stream that tells its activity.
+/// A stream that records its activity.
 struct TrackedStream<S> {
     stream: S,
     activity: SharedActivity,
-    /// Bytes thrown away at the end.
+    /// Bytes discarded after the shutdown.
     drained: usize,
 }
 
 impl<S> TrackedStream<S> {
-    fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_write(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(bytes)) => self.activity.lock().sent(bytes, Instant::now()),
             Poll::Ready(Err(_)) => {}
@@ -223,7 +222,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(outcome)
+        self.record_write(outcome)
     }
 
     fn poll_write_vectored(
@@ -232,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(outcome)
+        self.record_write(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -243,8 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Ends sending, and then waits for the client's end: closing with bytes unread would take the last answer away
-    /// from a client that still sends.
+    /// Closes the sending side, then waits for the client to close: closing with unread bytes would discard the last
+    /// response of a client that is still sending.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
         self.activity.lock().closing(Instant::now());

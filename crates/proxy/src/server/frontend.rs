@@ -1,4 +1,4 @@
-//! What clients meet. It can be changed while they are served.
+//! The router and the TLS certificate that clients get. Both can be replaced while the server runs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 
 use super::tls::TlsIdentity;
 
-/// What answers requests, and the certificate that new connections see.
+/// The router for new requests, and the TLS configuration for new TCP connections.
 #[derive(Debug)]
 pub struct Frontend {
     router: ArcSwap<Router>,
@@ -16,7 +16,7 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// With a pair, TLS is spoken on TCP.
+    /// With a certificate, TCP connections use TLS.
     pub fn new(router: Router, pair: Option<TlsIdentity>) -> Arc<Self> {
         Arc::new(Self {
             router: ArcSwap::from_pointee(router),
@@ -24,13 +24,13 @@ impl Frontend {
         })
     }
 
-    /// Requests that come from now on are answered by this router; those that run are not disturbed.
-    pub fn route(&self, router: Router) {
+    /// Uses this router for new requests; running ones are not affected.
+    pub fn set_router(&self, router: Router) {
         self.router.store(Arc::new(router));
     }
 
-    /// Connections that come from now on see this pair, or no TLS.
-    pub fn present(&self, pair: Option<TlsIdentity>) {
+    /// Uses this certificate for new connections; `None`: no TLS.
+    pub fn set_tls(&self, pair: Option<TlsIdentity>) {
         self.tls.store(pair.map(|pair| Arc::new(pair.config())));
     }
 

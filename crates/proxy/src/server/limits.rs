@@ -1,54 +1,54 @@
-//! What clients may take.
+//! Limits on what clients may use.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// The largest head of a request, in bytes; a larger one is answered 431.
+/// Maximum size of a request's head, in bytes; a larger one gets status 431.
 pub(super) const MAX_HEAD: u32 = 64 * 1024;
-/// The most requests at one time on an HTTP/2 connection: each may hold an answer that waits for the client.
+/// Maximum number of concurrent requests on an HTTP/2 connection: each may hold a response that waits for the client.
 pub(super) const MAX_STREAMS: u32 = 32;
-/// Bytes of an answer, fewer of which are no progress in sending: a client that takes less within [`ConnectionLimits::idle`]
-/// might as well take nothing. For HTTP/2 this counts for each answer by itself.
+/// Bytes of a response that a client must read within [`ConnectionLimits::idle`] for the connection to stay open. With
+/// HTTP/2 each response is measured separately.
 pub(super) const PROGRESS: usize = 16 * 1024;
 
-/// The most connections, however many files may be open.
+/// Maximum number of connections, however many files may be open.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// How long clients may take, and how many there may be.
+/// Timeouts of clients, and the maximum number of connections.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionLimits {
-    /// From the first byte of a request's head to its last; for the first request, from the connection's start.
+    /// Time for a request's head, from its first byte; for the first request, from the start of the connection.
     pub(super) head: Duration,
-    /// Between requests; and without progress in sending an answer.
+    /// Time between two requests, and time without [`PROGRESS`] in sending a response.
     pub(super) idle: Duration,
-    /// From telling the client that the connection closes until it is closed, if nothing runs or is being sent.
+    /// Time between announcing the close and closing, when no request runs and nothing is being sent.
     pub(super) farewell: Duration,
-    /// Connections at one time, over all listeners.
+    /// Maximum number of concurrent connections, over all listeners.
     pub(super) connections: usize,
 }
 
 impl ConnectionLimits {
-    /// The limits for this process: a quarter of the files that it may open is left for what is no client's connection.
+    /// The limits for this process. A quarter of its file descriptors is reserved for everything but client connections.
     pub(super) fn of_this_process() -> Self {
         let open_files = getrlimit(Resource::Nofile).current;
         Self {
             head: Duration::from_secs(10),
-            // More than the 60 seconds for which the gateways usually in front keep a connection: one that the
-            // server closes first can swallow a request.
+            // More than the 60 seconds for which gateways usually keep a connection: if the server closes first, a
+            // request can be lost.
             idle: Duration::from_secs(75),
             farewell: Duration::from_secs(1),
             connections: connections(open_files),
         }
     }
 
-    /// The same for few connections, which have a place of their own among the files that are left.
-    pub(super) fn for_few(self) -> Self {
+    /// The same with few connections, which use some of the reserved file descriptors.
+    pub(super) fn for_health(self) -> Self {
         Self { connections: (self.connections / 16).max(1), ..self }
     }
 }
 
-/// How many connections there may be when so many files may be open; no number stands for any.
+/// Maximum number of connections with this limit on open files; `None`: no limit.
 fn connections(open_files: Option<u64>) -> usize {
     let open_files = open_files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
     (open_files / 4 * 3).clamp(1, MAX_CONNECTIONS)
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_a_quarter_of_the_files() {
+    fn a_quarter_of_the_file_descriptors_is_reserved() {
         let cases = [(None, 4096), (Some(u64::MAX), 4096), (Some(8192), 4096), (Some(1024), 768), (Some(256), 192)];
         for (open_files, expected) in cases {
             assert_eq!(connections(open_files), expected, "{open_files:?}");

@@ -1,4 +1,4 @@
-//! What is listened on: addresses, sockets in the file system, and what a supervisor has opened.
+//! Opens listeners: TCP addresses, Unix sockets, and sockets passed by systemd.
 
 use std::io::{self, ErrorKind};
 
@@ -12,7 +12,7 @@ use tracing::info;
 use super::unix_socket::UnixSocket;
 use crate::config::Listen;
 
-/// Something that cannot be listened on.
+/// An address on which the proxy cannot listen.
 #[derive(Debug, Error)]
 #[error("cannot listen on {what}{hint}", hint = hint(.source))]
 pub struct BindError {
@@ -23,24 +23,24 @@ pub struct BindError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::AddrInUse => " (another program does: stop it, or give another --listen)",
+        ErrorKind::AddrInUse => " (another program uses it: stop that program, or choose another --listen)",
         ErrorKind::PermissionDenied => {
-            " (ports below 1024 need a privilege, sockets the right to write to their folder: give another --listen)"
+            " (ports below 1024 need a privilege, sockets write permission on their folder: choose another --listen)"
         }
         ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
-        ErrorKind::NotFound => " (its folder is not there: make it, or give another --listen)",
+        ErrorKind::NotFound => " (its folder does not exist: create it, or choose another --listen)",
         ErrorKind::AlreadyExists => {
-            " (a file of this name is there and is no socket: remove it, or give another --listen)"
+            " (a file with this name exists and is not a socket: remove it, or choose another --listen)"
         }
         _ => "",
     }
 }
 
-/// One of the things that are listened on.
+/// A TCP or Unix socket that listens.
 #[derive(Debug)]
 pub struct Listener(Either<TcpListener, UnixSocket>);
 
-/// A connection, before anything was said on it.
+/// An accepted connection.
 pub(super) type Stream = Either<TcpStream, UnixStream>;
 
 impl From<TcpListener> for Listener {
@@ -50,7 +50,7 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    /// Where it listens, as settings say it.
+    /// The address, as written in the settings.
     pub fn address(&self) -> String {
         match &self.0 {
             Either::Left(listener) => {
@@ -64,7 +64,7 @@ impl Listener {
         match &self.0 {
             Either::Left(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers go out at once; a failure to say so costs speed alone.
+                // Send responses without delay; failing to set this only costs speed.
                 drop(stream.set_nodelay(true));
                 Ok(Either::Left(stream))
             }
@@ -73,17 +73,17 @@ impl Listener {
     }
 }
 
-/// The sockets that systemd has opened for this process, else all that is to be listened on; all, or none.
+/// Returns the sockets that systemd has opened for this process; if there are none, opens all of `listen`, or none on error.
 pub async fn bind(listen: &[Listen]) -> Result<Vec<Listener>, BindError> {
     let passed = passed(ListenFd::from_env())?;
     if !passed.is_empty() {
-        info!(sockets = passed.len(), "the supervisor has opened what is listened on: server.listen is not used");
+        info!(sockets = passed.len(), "listening on the sockets passed by systemd: server.listen is not used");
         return Ok(passed);
     }
     open(listen).await
 }
 
-/// Opens all, or none, whatever a supervisor has opened.
+/// Opens all addresses, or none on error, whether or not systemd has passed sockets.
 pub async fn open(listen: &[Listen]) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
     for listen in listen {
@@ -96,7 +96,7 @@ pub async fn open(listen: &[Listen]) -> Result<Vec<Listener>, BindError> {
     Ok(listeners)
 }
 
-/// Takes what was opened for this process before it started (`sd_listen_fds(3)`).
+/// Takes the sockets that systemd has passed to this process (`sd_listen_fds(3)`).
 fn passed(mut files: ListenFd) -> Result<Vec<Listener>, BindError> {
     let count = files.len();
     let mut listener = |index| {
@@ -109,11 +109,15 @@ fn passed(mut files: ListenFd) -> Result<Vec<Listener>, BindError> {
         is_listening(&listener)?;
         UnixSocket::passed(listener).map(Either::Right)
     };
-    let error = |index, source| BindError { what: format!("socket {index} of those that systemd passed"), source };
+    let error = |index, source| BindError { what: format!("socket {index} passed by systemd"), source };
     (0..count).map(|index| listener(index).map(Listener).map_err(|source| error(index, source))).collect()
 }
 
-/// A unit with `Accept=yes` would pass single connections.
+/// Checks that the socket listens. A unit with `Accept=yes` would pass single connections.
 fn is_listening(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
-    if socket_acceptconn(socket)? { Ok(()) } else { Err(io::Error::other("it does not listen: set Accept=no")) }
+    if socket_acceptconn(socket)? {
+        Ok(())
+    } else {
+        Err(io::Error::other("the socket does not listen: set Accept=no in the socket unit"))
+    }
 }

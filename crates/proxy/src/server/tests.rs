@@ -1,4 +1,4 @@
-//! Clients over real sockets. Time is paused: when everybody waits it jumps to the next deadline.
+//! Clients over real sockets. Time is paused: when every task waits, it jumps to the next deadline.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::config::Listen;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HALF: &str = "GET / HTTP/1.1\r\nhost: x\r\nX";
-/// What a client of HTTP/2 sends first: the preface and empty settings.
+/// The first bytes of an HTTP/2 client: the preface and empty settings.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// More than the buffers of a connection hold.
+/// More than fits into the buffers of a connection.
 const BIG: usize = 32 << 20;
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
@@ -29,15 +29,15 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: 100,
 };
 
-/// A server that can be stopped, with a route whose requests run as long as the test likes.
+/// A server that can be stopped, with a route whose requests run until the test lets them finish.
 struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
-    cut: oneshot::Sender<()>,
+    abort: oneshot::Sender<()>,
     served: JoinHandle<io::Result<()>>,
-    /// A permit is added for each request that begins to run.
+    /// Gets a permit for each request that starts to run.
     entered: Arc<Semaphore>,
-    /// A request ends for each permit that is added.
+    /// One request finishes for each permit that is added.
     leave: Arc<Semaphore>,
 }
 
@@ -56,18 +56,18 @@ async fn start(limits: ConnectionLimits) -> Server {
         .route("/run", get(run))
         .route("/big", get(async || vec![b'x'; BIG]));
     let (stop, stopped) = oneshot::channel::<()>();
-    let (cut, was_cut) = oneshot::channel::<()>();
-    #[expect(clippy::async_yields_async, reason = "that is what `serve` takes")]
+    let (abort, aborted) = oneshot::channel::<()>();
+    #[expect(clippy::async_yields_async, reason = "`serve` takes such a future")]
     let stopping = async move {
         stopped.await.unwrap();
         async move {
-            if was_cut.await.is_err() {
+            if aborted.await.is_err() {
                 future::pending::<()>().await;
             }
         }
     };
     let served = tokio::spawn(serve_within(limits, listeners, Frontend::new(router, None), stopping));
-    Server { address, stop, cut, served, entered, leave }
+    Server { address, stop, abort, served, entered, leave }
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A connection on which this has been sent.
+    /// A connection on which these bytes have been sent.
     async fn sent(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_ref()).await.unwrap();
@@ -89,7 +89,7 @@ impl Server {
     }
 }
 
-/// Reads up to this text.
+/// Reads until this text.
 async fn read_to(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     while !read.ends_with(text.as_bytes()) {
@@ -103,7 +103,7 @@ async fn answered(stream: &mut TcpStream) {
     assert!(read_to(stream, "hello").await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
-/// Reads to the end, whatever way the connection ends, and counts.
+/// Reads until the connection ends in any way; returns the number of bytes.
 async fn to_the_end(stream: &mut TcpStream) -> usize {
     let (mut buffer, mut total) = (vec![0; 1 << 16], 0);
     while let Ok(more @ 1..) = stream.read(&mut buffer).await {
@@ -112,7 +112,7 @@ async fn to_the_end(stream: &mut TcpStream) -> usize {
     total
 }
 
-/// Whole seconds of the paused clock.
+/// The seconds of the paused clock that a future takes, and its result.
 async fn seconds<T>(what: impl Future<Output = T>) -> (u64, T) {
     let start = Instant::now();
     let outcome = what.await;
@@ -120,7 +120,7 @@ async fn seconds<T>(what: impl Future<Output = T>) -> (u64, T) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_has_its_time_and_others_are_served_meanwhile() {
+async fn a_slow_head_times_out_while_others_are_served() {
     let server = start(LIMITS).await;
     let mut silent = server.connect().await;
     let mut half = server.sent(HALF).await;
@@ -136,7 +136,7 @@ async fn a_head_has_its_time_and_others_are_served_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_head_has_its_time_too() {
+async fn a_later_head_has_the_same_time() {
     let server = start(LIMITS).await;
     let mut stream = server.sent(REQUEST).await;
     answered(&mut stream).await;
@@ -147,7 +147,7 @@ async fn a_later_head_has_its_time_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_may_be_idle_for_a_while() {
+async fn an_idle_connection_stays_open_for_the_idle_time() {
     let server = start(LIMITS).await;
     let mut stream = server.sent(REQUEST).await;
     answered(&mut stream).await;
@@ -159,7 +159,7 @@ async fn a_connection_may_be_idle_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_taken_is_not_kept() {
+async fn a_response_that_the_client_does_not_read_is_dropped() {
     let server = start(LIMITS).await;
     let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
     read_to(&mut stream, "\r\n\r\n").await;
@@ -168,16 +168,16 @@ async fn an_answer_that_is_not_taken_is_not_kept() {
     assert!(read < BIG, "{read}");
 }
 
-/// A frame of HTTP/2 with a request's head, in one piece.
+/// An HTTP/2 frame with the whole head of a request.
 fn http2_request(stream: u8, block: &[u8]) -> Vec<u8> {
     let length = u8::try_from(block.len()).unwrap();
     [&[0, 0, length, 1, 5, 0, 0, 0, stream], block].concat()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lively_stream_does_not_keep_an_answer_that_is_not_taken() {
+async fn an_active_stream_does_not_keep_a_response_that_is_not_read() {
     let server = start(LIMITS).await;
-    // Settings that leave no room for any answer.
+    // Settings with a window of zero bytes for responses.
     let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
     let big = http2_request(1, b"\x82\x86\x04\x04/big\x01\x01x");
     let stream = server.sent([hello.as_slice(), &big].concat()).await;
@@ -188,8 +188,8 @@ async fn a_lively_stream_does_not_keep_an_answer_that_is_not_taken() {
         while let Ok(1..) = read.read(&mut buffer).await {}
         Instant::now()
     });
-    // HEAD requests, which are answered whole; and no answer to the question whether the connection may close.
-    let lively = async {
+    // HEAD requests, whose responses need no window. The client never acknowledges that the connection closes.
+    let active = async {
         for number in 1_u8..100 {
             sleep(Duration::from_secs(5)).await;
             let head = http2_request(2 * number + 1, b"\x02\x04HEAD\x86\x84\x01\x01x");
@@ -201,26 +201,26 @@ async fn a_lively_stream_does_not_keep_an_answer_that_is_not_taken() {
     };
     let ended = tokio::select! {
         ended = ended => ended.unwrap(),
-        () = lively => unreachable!("it waits"),
+        () = active => unreachable!("it waits"),
     };
     let lasted = (ended - start).as_secs();
     assert!((75..=77).contains(&lasted), "{lasted} s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_taken_slowly_is_sent_whole() {
+async fn a_response_that_is_read_slowly_is_sent_completely() {
     let server = start(LIMITS).await;
     let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
     read_to(&mut stream, "\r\n\r\n").await;
-    let mut piece = vec![0; 1 << 20];
-    for _ in 0..BIG / piece.len() {
+    let mut chunk = vec![0; 1 << 20];
+    for _ in 0..BIG / chunk.len() {
         sleep(Duration::from_secs(20)).await;
-        stream.read_exact(&mut piece).await.unwrap();
+        stream.read_exact(&mut chunk).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_being_sent_when_the_server_stops_is_sent_whole() {
+async fn a_response_that_is_being_sent_when_the_server_stops_is_sent_completely() {
     let server = start(LIMITS).await;
     let mut stream = server.sent("GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await;
     read_to(&mut stream, "\r\n\r\n").await;
@@ -240,7 +240,7 @@ async fn only_running_requests_delay_the_stop() {
     let mut idle = server.sent(REQUEST).await;
     answered(&mut idle).await;
     let silent = server.connect().await;
-    // It answers no ping, and so never says that no more requests come.
+    // It answers no ping, so it never confirms that no more requests will come.
     let http2_silent = server.sent(HTTP2).await;
     let (client, url) = server.http2();
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
@@ -251,7 +251,7 @@ async fn only_running_requests_delay_the_stop() {
 
     server.stop.send(()).unwrap();
     let (waited, _) = seconds(to_the_end(&mut idle)).await;
-    assert_eq!(waited, 0, "an idle connection is closed at once");
+    assert_eq!(waited, 0, "an idle connection is closed immediately");
     let (waited, _) = seconds(to_the_end(&mut half)).await;
     assert!(waited <= 1, "{waited} s");
     sleep(Duration::from_secs(20)).await;
@@ -267,10 +267,10 @@ async fn only_running_requests_delay_the_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_waits_does_not_delay_the_stop() {
+async fn waiting_connections_do_not_delay_the_stop() {
     let server = start(LIMITS).await;
     let waiting = [server.sent(HALF).await, server.connect().await, server.sent(HTTP2).await];
-    // All are accepted, since this one is.
+    // This one is served, so all before it have been accepted.
     answered(&mut server.sent(REQUEST).await).await;
     server.stop.send(()).unwrap();
     let (waited, outcome) = seconds(server.served).await;
@@ -280,20 +280,20 @@ async fn what_only_waits_does_not_delay_the_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn serving_ends_at_once_when_running_requests_have_had_their_time() {
+async fn serving_ends_immediately_when_the_grace_period_of_running_requests_is_over() {
     let server = start(LIMITS).await;
     let mut running = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
     server.entered.acquire().await.unwrap().forget();
     server.stop.send(()).unwrap();
     sleep(Duration::from_secs(20)).await;
     assert!(!server.served.is_finished());
-    server.cut.send(()).unwrap();
+    server.abort.send(()).unwrap();
     server.served.await.unwrap().unwrap();
-    assert_eq!(to_the_end(&mut running).await, 0, "the connection ends without an answer");
+    assert_eq!(to_the_end(&mut running).await, 0, "the connection ends without a response");
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_beyond_the_bound_wait_until_others_end() {
+async fn connections_above_the_limit_wait_until_others_end() {
     let server = start(ConnectionLimits { connections: 2, ..LIMITS }).await;
     let mut first = server.sent(REQUEST).await;
     answered(&mut first).await;
@@ -301,12 +301,12 @@ async fn connections_beyond_the_bound_wait_until_others_end() {
     answered(&mut second).await;
     let mut third = server.sent(REQUEST).await;
     let waits = timeout(Duration::from_mins(1), third.readable()).await;
-    assert!(waits.is_err(), "no place, no answer");
+    assert!(waits.is_err(), "no permit, no response");
     first.write_all(REQUEST.as_bytes()).await.unwrap();
     answered(&mut first).await;
     drop(second);
     answered(&mut third).await;
-    // And by their own limits: both places are taken by clients that send nothing more.
+    // Both permits are held by clients that send nothing more: their connections time out.
     let mut fourth = server.sent(REQUEST).await;
     let (waited, ()) = seconds(answered(&mut fourth)).await;
     assert!((70..=76).contains(&waited), "{waited} s");
@@ -314,7 +314,7 @@ async fn connections_beyond_the_bound_wait_until_others_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_is_too_large_is_refused() {
+async fn an_oversized_head_is_rejected() {
     let server = start(LIMITS).await;
     let with = |bytes: usize| format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(bytes));
     answered(&mut server.sent(with(60_000)).await).await;
@@ -324,7 +324,7 @@ async fn a_head_that_is_too_large_is_refused() {
         assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{head}");
         assert_eq!(to_the_end(&mut stream).await, 0);
     }
-    // A client that still sends when it is refused can read why.
+    // A client that is still sending can read the response.
     let mut stream = server.sent(with(100_000).trim_end()).await;
     for _ in 0..3 {
         sleep(Duration::from_millis(200)).await;
@@ -333,7 +333,7 @@ async fn a_head_that_is_too_large_is_refused() {
     assert!(read_to(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431 "));
     let (client, url) = server.http2();
     for (bytes, expected) in [(10_000, StatusCode::OK), (70_000, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
-        // Several, since one header of HTTP/2 has a bound of its own.
+        // Several headers, because HTTP/2 limits a single one as well.
         let request =
             (0..10).fold(client.get(&url), |request, n| request.header(format!("x-{n}"), "y".repeat(bytes / 10)));
         assert_eq!(request.send().await.unwrap().status(), expected, "{bytes}");
@@ -341,26 +341,26 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn http2_is_spoken_and_its_idle_connections_are_closed() {
+async fn http2_works_and_its_idle_connections_are_closed() {
     let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
     let (client, url) = server.http2();
     let answer = client.get(&url).send().await.unwrap();
     assert_eq!((answer.version(), answer.status()), (http::Version::HTTP_2, StatusCode::OK));
     assert_eq!(answer.text().await.unwrap(), "hello");
-    // There is one place, so it is free when this is answered.
+    // There is only one permit, so it is free when this request is served.
     let (waited, ()) = seconds(answered(&mut server.sent(REQUEST).await)).await;
     assert!((74..=76).contains(&waited), "{waited} s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_http2_holds_back_is_not_kept() {
+async fn a_response_blocked_by_http2_flow_control_is_dropped() {
     let server = start(LIMITS).await;
-    // The preface; settings with a window of no bytes; a request for `/big`, which needs no compression to be told.
+    // The preface; settings with a window of zero bytes; an uncompressed request for `/big`.
     let mut stream = server.sent(&HTTP2[..24]).await;
     stream.write_all(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0").await.unwrap();
     stream.write_all(b"\0\0\x0b\x01\x05\0\0\0\x01\x82\x86\x04\x04/big\x01\x01x").await.unwrap();
     let start = Instant::now();
-    // A client that lives: it answers, and asks for answers.
+    // A client that is alive: it acknowledges, and sends pings.
     let ping = b"\0\0\x08\x06\0\0\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08";
     let mut read = vec![0; 1 << 16];
     let mut total = 0;
@@ -368,7 +368,7 @@ async fn an_answer_that_http2_holds_back_is_not_kept() {
         let Ok(more @ 1..) = stream.read(&mut read).await else { break };
         total += more;
         sleep(Duration::from_secs(1)).await;
-        // An error is seen when reading, too.
+        // The read reports an error as well.
         drop(stream.write_all(ping).await);
     }
     let waited = (Instant::now() - start).as_secs();
@@ -377,7 +377,7 @@ async fn an_answer_that_http2_holds_back_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_connections_in_a_row_take_no_place_for_ever() {
+async fn connections_release_their_permits() {
     let server = start(ConnectionLimits { connections: 3, ..LIMITS }).await;
     for _ in 0..1000 {
         answered(&mut server.sent(REQUEST).await).await;
@@ -385,16 +385,16 @@ async fn many_connections_in_a_row_take_no_place_for_ever() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_told_with_its_remedy() {
+async fn the_error_for_a_port_in_use_has_a_remedy() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let error = bind(&[Listen::Tcp(address)]).await.unwrap_err();
-    let hint = "another program does: stop it, or give another --listen";
+    let hint = "another program uses it: stop that program, or choose another --listen";
     assert_eq!(error.to_string(), format!("cannot listen on {address} ({hint})"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_has_ended_its_sending_side_gets_its_answer() {
+async fn a_client_that_has_closed_its_sending_side_gets_its_response() {
     let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
     let mut stream = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
     server.entered.acquire().await.unwrap().forget();
@@ -403,7 +403,7 @@ async fn a_client_that_has_ended_its_sending_side_gets_its_answer() {
     server.leave.add_permits(1);
     assert!(read_to(&mut stream, "ran").await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(to_the_end(&mut stream).await, 0);
-    // One that has gone altogether leaves nothing behind once its request is answered: there is one place.
+    // A client that has closed its connection frees its permit once its request is done: there is only one permit.
     let gone = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;
     server.entered.acquire().await.unwrap().forget();
     drop(gone);
@@ -411,18 +411,18 @@ async fn a_client_that_has_ended_its_sending_side_gets_its_answer() {
     answered(&mut server.sent(REQUEST).await).await;
 }
 
-#[tokio::test]
-async fn a_body_that_nobody_reads_leaves_the_connection_usable_or_closes_it_openly() {
+#[tokio::test(start_paused = true)]
+async fn after_an_unread_body_the_connection_is_usable_or_announced_as_closing() {
     let server = start(LIMITS).await;
     let head = |length: &str| format!("GET / HTTP/1.1\r\nhost: x\r\n{length}\r\n");
-    // The body comes after its head, and before or after the answer would have been ready.
+    // The body arrives after its head, and before or after the response is ready.
     let mut stream = server.sent(head("content-length: 5\r\n")).await;
     tokio::task::yield_now().await;
     stream.write_all(b"12345").await.unwrap();
     assert!(!read_to(&mut stream, "hello").await.contains("connection: close"));
     stream.write_all(REQUEST.as_bytes()).await.unwrap();
     answered(&mut stream).await;
-    // It never comes, or is too long to be waited for.
+    // The body never arrives, or is too long to wait for.
     for length in ["content-length: 5\r\n", "content-length: 1000000\r\n", "transfer-encoding: chunked\r\n"] {
         let mut stream = server.sent(head(length)).await;
         let answer = read_to(&mut stream, "hello").await;

@@ -1,4 +1,4 @@
-//! An answer on its way to a client that may have several under way at one time.
+//! The body of a response, whose progress is tracked.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,48 +11,48 @@ use tokio::time::Instant;
 use super::connection::SharedActivity;
 use super::limits::PROGRESS;
 
-/// A body that tells the connection's activity how it goes on. Large pieces are cut so that there is something to tell; no byte
-/// is copied.
+/// A body that reports its progress to the connection's activity. Large chunks are split so that progress is visible,
+/// without copying.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: Inner,
-    /// Of a piece that is cut, what is still to come.
+    /// The rest of a chunk that was split.
     rest: Bytes,
-    /// `None` where nothing is to be told, or not any more.
-    way: Option<Way>,
+    /// `None` if progress is not tracked, or no longer.
+    progress: Option<Progress>,
 }
 
-/// The way of one answer, until it is dropped.
+/// The progress of one response; it ends when this is dropped.
 #[derive(Debug)]
-struct Way {
+struct Progress {
     activity: SharedActivity,
     number: u64,
 }
 
-/// The last bytes of an answer: they may wait for the client long after the body is used up.
-struct Last {
+/// The last bytes of a response, which may wait for the client long after the body was polled to its end.
+struct LastChunk {
     bytes: Bytes,
-    _way: Way,
+    _progress: Progress,
 }
 
 impl TrackedBody {
-    /// `told` is what is told of it, if anything is.
-    pub(super) fn new(body: Inner, told: Option<SharedActivity>) -> Self {
-        let way = told.filter(|_| !body.is_end_stream()).map(|activity| {
-            let number = activity.lock().sending(Instant::now());
-            Way { activity, number }
+    /// Tracks the progress in `activity`, if given.
+    pub(super) fn new(body: Inner, activity: Option<SharedActivity>) -> Self {
+        let progress = activity.filter(|_| !body.is_end_stream()).map(|activity| {
+            let number = activity.lock().response_started(Instant::now());
+            Progress { activity, number }
         });
-        Self { body, rest: Bytes::new(), way }
+        Self { body, rest: Bytes::new(), progress }
     }
 }
 
-impl Drop for Way {
+impl Drop for Progress {
     fn drop(&mut self) {
-        self.activity.lock().gone(self.number);
+        self.activity.lock().response_ended(self.number);
     }
 }
 
-impl AsRef<[u8]> for Last {
+impl AsRef<[u8]> for LastChunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -67,7 +67,7 @@ impl Body for TrackedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let Some(way) = &this.way else { return Pin::new(&mut this.body).poll_frame(context) };
+        let Some(progress) = &this.progress else { return Pin::new(&mut this.body).poll_frame(context) };
         if this.rest.is_empty() {
             match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -77,14 +77,14 @@ impl Body for TrackedBody {
                 end => return Poll::Ready(end),
             }
         }
-        let mut piece = this.rest.split_to(this.rest.len().min(PROGRESS));
-        way.activity.lock().went_on(way.number, piece.len(), Instant::now());
+        let mut chunk = this.rest.split_to(this.rest.len().min(PROGRESS));
+        progress.activity.lock().response_progressed(progress.number, chunk.len(), Instant::now());
         if this.is_end_stream()
-            && let Some(way) = this.way.take()
+            && let Some(progress) = this.progress.take()
         {
-            piece = Bytes::from_owner(Last { bytes: piece, _way: way });
+            chunk = Bytes::from_owner(LastChunk { bytes: chunk, _progress: progress });
         }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {

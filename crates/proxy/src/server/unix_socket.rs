@@ -1,4 +1,4 @@
-//! A socket in the file system.
+//! Listening on a Unix socket.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,14 +12,13 @@ use rustix::process::umask;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
-/// A socket with which others on this machine connect. Its file is removed when it is dropped, if it made it.
+/// A listening Unix socket. Dropping it removes the file of the socket, if this process created it.
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     listener: UnixListener,
     _file: Option<File>,
 }
 
-/// The file of a socket, as it was made.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
@@ -28,25 +27,25 @@ struct File {
 }
 
 impl UnixSocket {
-    /// Makes the socket, for owner and group. One that a dead process has left gives way.
+    /// Creates the socket with mode 0660. Replaces a socket that a dead process has left behind.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
         unix_socket::remove_stale(path)?;
-        // The file has its mode from its first moment. Nothing else of this process makes files meanwhile.
+        // With the umask the file has the right mode from the start. Nothing else in this process creates files now.
         let before = umask(Mode::from_raw_mode(0o117));
         let listener = UnixListener::bind(path);
         umask(before);
-        let (listener, made) = (listener?, fs::symlink_metadata(path)?);
-        let file = File { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+        let (listener, created) = (listener?, fs::symlink_metadata(path)?);
+        let file = File { path: path.to_owned(), device: created.dev(), inode: created.ino() };
         Ok(Self { listener, _file: Some(file) })
     }
 
-    /// A socket that somebody else has made, and removes.
+    /// A socket that systemd has created and will remove.
     pub(super) fn passed(listener: net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self { listener: UnixListener::from_std(listener)?, _file: None })
     }
 
-    /// Where it is, as settings say it.
+    /// The address, as written in the settings.
     pub(super) fn address(&self) -> String {
         let address = self.listener.local_addr();
         let path = address.as_ref().ok().and_then(|address| address.as_pathname());
@@ -61,12 +60,12 @@ impl UnixSocket {
 impl Drop for File {
     fn drop(&mut self) {
         let Self { path, device, inode } = self;
-        // Somebody may have put another one there.
+        // Another file may have this path by now.
         let is_own = |found: Metadata| (found.dev(), found.ino()) == (*device, *inode);
         if fs::symlink_metadata(&*path).is_ok_and(is_own)
             && let Err(error) = fs::remove_file(&*path)
         {
-            warn!(%error, path = %path.display(), "the socket cannot be removed");
+            warn!(%error, path = %path.display(), "cannot remove the socket");
         }
     }
 }
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_gives_way_only_when_nobody_listens() {
+    async fn a_socket_is_replaced_only_if_nothing_listens_on_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.sock");
         let refused = |path: &Path| UnixSocket::bind(path).unwrap_err().kind();

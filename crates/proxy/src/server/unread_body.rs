@@ -1,7 +1,7 @@
-//! Bodies of requests that no handler reads.
+//! Request bodies that no handler reads.
 //!
-//! An unread body stands between the answer and the next request on the connection. What has come of it is thrown away, so that
-//! the connection stays usable; if the body goes on, the answer says that the connection closes.
+//! An unread body precedes the next request on the connection. A short one is discarded, so that the connection stays
+//! usable; otherwise the response announces that the connection closes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,20 +16,20 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-/// The largest rest of a body that is thrown away, in bytes, and how long it may take to arrive.
+/// Maximum number of bytes that are discarded, and the time for them to arrive.
 const LARGEST: u64 = 64 << 10;
-const MOMENT: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A body that its handler may leave unread. The lock is held for the time of a poll.
+/// A body that its handler may leave unread. The lock is held during a poll.
 #[derive(Debug, Clone)]
 struct SharedBody(Arc<Mutex<Incoming>>);
 
-/// What is left of a body when the request is answered.
+/// The part of a body that its handler has not read.
 #[derive(Debug)]
 pub(super) struct UnreadBody(SharedBody);
 
-/// The request as the handler gets it, and what is left of its body afterwards; `None` without a body.
-pub(super) fn watched(request: Request<Incoming>) -> (Request<Inner>, Option<UnreadBody>) {
+/// Splits a request into the one for the handler and the part of its body that the handler leaves unread; `None` without a body.
+pub(super) fn split(request: Request<Incoming>) -> (Request<Inner>, Option<UnreadBody>) {
     if request.body().is_end_stream() {
         return (request.map(|_| Inner::empty()), None);
     }
@@ -39,19 +39,19 @@ pub(super) fn watched(request: Request<Incoming>) -> (Request<Inner>, Option<Unr
 }
 
 impl UnreadBody {
-    /// Throws a short rest away; otherwise the answer says that the connection closes.
-    pub(super) async fn finish<B>(mut self, answer: &mut Response<B>) {
+    /// Discards a short rest; otherwise the response announces that the connection closes.
+    pub(super) async fn finish<B>(mut self, response: &mut Response<B>) {
         if self.0.is_end_stream() {
             return;
         }
-        let closes = answer.headers().contains_key(header::CONNECTION);
-        if closes || !timeout(MOMENT, self.throw_away()).await.unwrap_or(false) {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let closes = response.headers().contains_key(header::CONNECTION);
+        if closes || !timeout(TIMEOUT, self.discard()).await.unwrap_or(false) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
-    /// Whether the body came to its end.
-    async fn throw_away(&mut self) -> bool {
+    /// Whether the body reached its end.
+    async fn discard(&mut self) -> bool {
         let mut left = LARGEST;
         if self.0.size_hint().lower() > left {
             return false;

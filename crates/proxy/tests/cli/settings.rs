@@ -92,10 +92,10 @@ fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
     };
     assert_told(&site, "is not the key of the certificate in", "server.tls_key (environment variable SERVER_TLS_KEY)");
     std::fs::write(&key, "nothing").unwrap();
-    assert_told(&site, "holds no private key in PEM", "server.tls_key (environment variable SERVER_TLS_KEY)");
+    assert_told(&site, "contains no PEM private key", "server.tls_key (environment variable SERVER_TLS_KEY)");
     std::fs::write(&certificate, "nothing").unwrap();
-    assert_told(&site, "holds no certificate in PEM", "server.tls_certificate (");
-    assert_told(&site, "holds no certificate in PEM", "settings.yaml line 2)");
+    assert_told(&site, "contains no PEM certificate", "server.tls_certificate (");
+    assert_told(&site, "contains no PEM certificate", "settings.yaml line 2)");
     let site = site.with("SERVER_TLS_CERTIFICATE", &lost);
     assert_told(&site, "no such file", "server.tls_certificate (environment variable SERVER_TLS_CERTIFICATE)");
     assert_eq!(site.simulator.requests().len(), 0);

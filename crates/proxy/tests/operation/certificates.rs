@@ -72,7 +72,7 @@ async fn a_replacement_that_does_not_do_leaves_the_old_one_in_force() {
     program.wait_for("server.tls_key");
     // Half of a file, as one sees it while it is copied.
     fs::write(directory.path().join("certificate.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
-    let line = program.wait_for("holds no certificate in PEM");
+    let line = program.wait_for("contains no PEM certificate");
     assert!(line.contains("server.tls_certificate"), "{line}");
     assert!(is_served(&program, &first).await);
 

@@ -52,7 +52,7 @@ async fn a_socket_that_another_process_serves_is_left_to_it() {
     assert_eq!(second.status.code(), Some(1));
     let told = String::from_utf8(second.stderr).unwrap();
     assert!(told.contains(&format!("cannot listen on unix:{}", path.display())), "{told}");
-    assert!(told.contains("another program does: stop it, or give another --listen"), "{told}");
+    assert!(told.contains("another program uses it: stop that program, or choose another --listen"), "{told}");
     assert_eq!(version(&path).await, 200, "the first one still has it");
     assert_eq!(first.stop().status.code(), Some(0));
 }

@@ -32,7 +32,7 @@ async fn sockets_that_were_opened_before_are_served() {
     assert_eq!(early.await.unwrap().unwrap().status(), 200);
     let ended = program.stop();
     assert_eq!(ended.status.code(), Some(0));
-    let passed = "the supervisor has opened what is listened on: server.listen is not used";
+    let passed = "listening on the sockets passed by systemd: server.listen is not used";
     assert_eq!(ended.with_message(passed)[0]["sockets"], 1);
 
     let directory = tempfile::tempdir().unwrap();

@@ -119,7 +119,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
             self.replace(&loaded, &changes).await?;
         }
         if let Some(pair) = pair {
-            self.fronts.api.present(pair);
+            self.fronts.api.set_tls(pair);
         }
         for warning in loaded.warnings.iter().filter(|warning| !self.in_force.warnings.contains(warning)) {
             warn!("{warning}");
@@ -163,7 +163,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
     async fn renew_pair(&mut self) -> Result<(), Problems> {
         let loaded = self.in_force.clone();
         let pair = beside(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?;
-        self.fronts.api.present(pair);
+        self.fronts.api.set_tls(pair);
         info!("the certificate has changed: new connections get the new one");
         Ok(())
     }
