@@ -264,7 +264,7 @@ impl Store {
         let store = Arc::clone(self);
         let began = Instant::now();
         // A task of its own: it goes on when all who wait for it are gone.
-        let task = tokio::spawn(telemetry::carried(spans::within("refresh", async move {
+        let task = tokio::spawn(telemetry::in_current_request(spans::within("refresh", async move {
             let (outcome, how) = store.take_or_read(asked, max_age).await;
             store.ended(began, how);
             outcome

@@ -1,11 +1,11 @@
-//! What the process tells about itself: the log, panics and, where they are switched on, Sentry and OpenTelemetry.
+//! The log, panic reports and, if configured, Sentry and OpenTelemetry.
 //!
-//! The log goes to standard output, one line an event, with UTC times: for people, or as JSON. Lines that belong to a
-//! request carry its id in the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange; the
-//! libraries underneath stay at warnings, since their debug logs may hold credentials.
+//! The log goes to standard output, one line per event, with UTC times, as text or JSON. Lines of a request have its ID in
+//! the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange. Libraries log warnings only,
+//! because their debug logs may contain credentials.
 
 mod event_limit;
-mod lines;
+mod log_writer;
 mod otlp;
 mod panics;
 mod scrub;
@@ -30,82 +30,82 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{LogFormat, Settings};
 use crate::transport::TransportError;
 
-pub(crate) use lines::lost as lost_lines;
+pub(crate) use log_writer::lost_lines;
 pub(crate) use scrub::scrub;
-pub(crate) use sentry::carried;
+pub(crate) use sentry::in_current_request;
 
-/// Target of the line that each request gets.
+/// Target of the log line for each request.
 pub(crate) const ACCESS: &str = "access";
-/// Target of the lines that show the settings in force.
+/// Target of the log lines that show the settings in force.
 pub(crate) const SETTINGS: &str = "settings";
-/// Target of the line that a panic gets.
+/// Target of the log line for a panic.
 const PANIC: &str = "panic";
 
-/// Log, panic reports, Sentry and traces until it is dropped; then what Sentry and the collector have not got yet is sent,
-/// for two seconds each at most, and then the rest of the log.
+/// Keeps the log, Sentry and traces running. Dropping it sends what is queued for Sentry and for the collector, for at most
+/// two seconds each, and then writes the rest of the log.
 #[derive(Debug)]
-#[must_use = "when it is dropped, the log, Sentry and traces end"]
+#[must_use = "dropping it ends the log, Sentry and traces"]
 pub struct Telemetry {
-    _sentry: Option<sentry::Reports>,
-    _traces: Option<otlp::Recording>,
-    /// Last, since the others may log.
-    _lines: lines::Rest,
+    _sentry: Option<sentry::Connection>,
+    _traces: Option<otlp::Export>,
+    /// Dropped last, because the others may log.
+    _log: log_writer::FlushOnDrop,
 }
 
-/// What cannot be set up.
+/// Why telemetry could not be started.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// A client for Sentry or the collector of traces.
-    #[error("Sentry or the collector of traces cannot be reached like that")]
+    /// The HTTP client for Sentry or the trace collector.
+    #[error("cannot create the HTTP client for Sentry or the trace collector")]
     Client(#[from] TransportError),
-    /// The exporter of traces.
-    #[error("traces cannot be sent like that; check otlp.endpoint and otlp.headers")]
+    /// The trace exporter.
+    #[error("cannot create the trace exporter; check otlp.endpoint and otlp.headers")]
     Traces(#[from] ExporterBuildError),
 }
 
-/// Starts the log, panic reports, with a DSN Sentry, and with a collector traces. Once for the process, before any other
-/// thread is started and outside of any runtime.
+/// Starts the log and panic reports; Sentry if there is a DSN, and traces if there is a collector. Call it once, before any
+/// other thread starts and outside of any runtime.
 ///
 /// # Errors
 ///
-/// An HTTP client cannot be built. That a host gives no answer is no error.
+/// An HTTP client or exporter cannot be created. A host that does not respond is not an error.
 pub fn start(settings: &Settings) -> Result<Telemetry, StartError> {
     let sentry = sentry::start(&settings.sentry)?;
     let traces = otlp::start(&settings.otlp)?;
-    let (lines, rest) = lines::start();
-    let mut layers = vec![log(settings, lines)];
+    let (writer, flush) = log_writer::start();
+    let mut layers = vec![log(settings, writer)];
     if sentry.is_some() {
         layers.extend(sentry::layers());
     }
-    // An error says that the process has a log already.
+    // Fails only if the process has a log already.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     panics::report();
-    Ok(Telemetry { _sentry: sentry, _traces: traces, _lines: rest })
+    Ok(Telemetry { _sentry: sentry, _traces: traces, _log: flush })
 }
 
-/// Answers a request, whose span this is, with events, breadcrumbs and a transaction of its own. `route` is the pattern
-/// that matched, never the path.
+/// Runs the handler of a request with its own span, Sentry scope and transaction. `route` is the matched pattern, never
+/// the path.
 pub(crate) async fn traced(
     span: Context,
     method: &Method,
     route: &str,
     request_id: &str,
-    answer: impl Future<Output = Response>,
+    handler: impl Future<Output = Response>,
 ) -> Response {
-    let response = sentry::traced(method, route, request_id, answer).with_context(span.clone()).await;
+    let response = sentry::traced(method, route, request_id, handler).with_context(span.clone()).await;
     spans::answered(&span, response.status());
     response
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn log(settings: &Settings, lines: NonBlocking) -> BoxedLayer {
+fn log(settings: &Settings, writer: NonBlocking) -> BoxedLayer {
     let own = if settings.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("proxy", own)
         .with_targets([(ACCESS, LevelFilter::INFO), (SETTINGS, LevelFilter::INFO)]);
-    let lines = tracing_subscriber::fmt::layer().with_writer(lines);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match settings.log.format {
         LogFormat::Human => lines.with_ansi(io::stdout().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),

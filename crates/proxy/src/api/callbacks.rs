@@ -100,7 +100,7 @@ async fn relay(
         );
         outcome
     };
-    match tokio::spawn(telemetry::carried(task.instrument(Span::current()))).await {
+    match tokio::spawn(telemetry::in_current_request(task.instrument(Span::current()))).await {
         Ok(outcome) => Ok(answer(outcome)),
         Err(error) => {
             error!(target: JOURNAL, %error, "a callback was cut short by a fault of this program");

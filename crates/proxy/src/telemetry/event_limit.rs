@@ -1,4 +1,4 @@
-//! A limit of events comes to one of each kind a minute.
+//! Limits Sentry events to one of each kind per minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an event keeps its like back.
-const CALM: Duration = Duration::from_mins(1);
-/// Different events within that time. More of them are a limit as well.
-const MOST: usize = 60;
+/// Minimum time between two events of the same kind.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// Maximum number of events of any kind within that time.
+const MAX_KINDS: usize = 60;
 
-/// When each event was last let through.
+/// When an event of each kind was last admitted.
 #[derive(Debug, Default)]
 pub(super) struct EventLimit(Mutex<HashMap<String, Instant>>);
 
 impl EventLimit {
-    /// Whether an event is let through; its like is not for a minute.
-    pub(super) fn admits(&self, event: String, now: Instant) -> bool {
+    /// Whether to send an event of this kind now.
+    pub(super) fn admits(&self, kind: String, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.retain(|_, admitted| now.duration_since(*admitted) < CALM);
-        if last.contains_key(&event) || last.len() >= MOST {
+        last.retain(|_, admitted| now.duration_since(*admitted) < INTERVAL);
+        if last.contains_key(&kind) || last.len() >= MAX_KINDS {
             return false;
         }
-        last.insert(event, now);
+        last.insert(kind, now);
         true
     }
 }
@@ -42,17 +42,17 @@ mod tests {
         assert!(admits("b", 1));
         assert!(!admits("a", 59));
         assert!(admits("a", 60));
-        // What was held back does not prolong the calm.
+        // Events that were held back do not extend the interval.
         assert!(admits("b", 61));
         assert!(!admits("a", 119));
     }
 
     #[test]
-    fn many_kinds_are_a_storm_too() {
+    fn the_number_of_kinds_is_limited_too() {
         let limit = EventLimit::default();
         let start = Instant::now();
         let admitted = (0..1000).filter(|number| limit.admits(number.to_string(), start)).count();
-        assert_eq!(admitted, MOST);
-        assert!(limit.admits(String::from("0"), start + CALM));
+        assert_eq!(admitted, MAX_KINDS);
+        assert!(limit.admits(String::from("0"), start + INTERVAL));
     }
 }

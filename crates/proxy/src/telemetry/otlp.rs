@@ -1,8 +1,8 @@
-//! Where spans go: to an OpenTelemetry collector, by OTLP over HTTP.
+//! Sends spans to an OpenTelemetry collector, by OTLP over HTTP.
 //!
-//! Spans wait in a queue of [`QUEUE`] that a thread of its own empties; what finds it full is dropped. So a collector that
-//! gives no answer costs traces, never a request. It is reached directly, never through a proxy: variables such as
-//! `HTTPS_PROXY` are not read.
+//! Spans wait in a queue of [`QUEUE`], which a separate thread empties; spans that do not fit are dropped. A collector that
+//! does not respond therefore costs traces, never a request. Connections are direct: variables such as `HTTPS_PROXY` are
+//! not read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,30 +23,30 @@ use super::StartError;
 use crate::config::{self, header_list};
 use crate::transport::{TransportError, install_tls_provider};
 
-/// Spans that wait at most.
+/// Maximum number of queued spans.
 const QUEUE: usize = 2048;
-/// Spans that are sent together.
+/// Maximum number of spans per batch.
 const BATCH: usize = 512;
-/// How long a span waits for others.
+/// Maximum time that a span waits for its batch.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Deadline for sending one batch, repetitions included.
+/// Timeout for sending one batch, retries included.
 const SEND: Duration = Duration::from_secs(10);
-/// How long the end of the process waits for what was not sent yet.
+/// Time for sending queued spans when the process ends.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// What records spans; dropping it sends what is left, for two seconds at most.
+/// The export of spans; dropping it sends the queued ones, for at most [`FLUSH`].
 #[derive(Debug)]
-pub(super) struct Recording(SdkTracerProvider);
+pub(super) struct Export(SdkTracerProvider);
 
-impl Drop for Recording {
+impl Drop for Export {
     fn drop(&mut self) {
-        // An error says that the collector did not answer in time, or failed, which is told where it is sent.
+        // An error means that the collector did not respond in time or failed, which `LoggingExporter` logs.
         let _ = self.0.shutdown_with_timeout(FLUSH);
     }
 }
 
-/// Has spans recorded from now on. `None`: there is no collector. Outside of any runtime, since the client has its own.
-pub(super) fn start(settings: &config::Otlp) -> Result<Option<Recording>, StartError> {
+/// Starts to export spans; `None` if there is no collector. Call it outside of any runtime: the client has its own.
+pub(super) fn start(settings: &config::Otlp) -> Result<Option<Export>, StartError> {
     let Some(endpoint) = &settings.endpoint else { return Ok(None) };
     install_tls_provider();
     let http = reqwest::blocking::Client::builder()
@@ -59,13 +59,13 @@ pub(super) fn start(settings: &config::Otlp) -> Result<Option<Recording>, StartE
     let headers = headers.unwrap_or_default();
     let headers: HashMap<_, _> =
         headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect();
-    // Everything is given that the library would otherwise look for in the environment. The variables of the headers are
-    // ours as well, and go before other sources here as there.
+    // Everything is set that the library would otherwise read from the environment. Its variable for headers is one of
+    // ours too, with the same precedence.
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(http)
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(traces_of(endpoint))
+        .with_endpoint(traces_url(endpoint))
         .with_timeout(SEND)
         .with_headers(headers)
         .build()?;
@@ -82,35 +82,35 @@ pub(super) fn start(settings: &config::Otlp) -> Result<Option<Recording>, StartE
         .with_resource(resource)
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_rate.into()))))
         .with_span_processor(
-            BatchSpanProcessor::builder(Telling { exporter, fails: AtomicBool::new(false) })
+            BatchSpanProcessor::builder(LoggingExporter { exporter, failing: AtomicBool::new(false) })
                 .with_batch_config(batches)
                 .build(),
         )
         .build();
     global::set_tracer_provider(provider.clone());
-    Ok(Some(Recording(provider)))
+    Ok(Some(Export(provider)))
 }
 
-/// Where traces go below the collector's base URL.
-fn traces_of(endpoint: &Url) -> String {
+/// The URL for traces below the collector's base URL.
+fn traces_url(endpoint: &Url) -> String {
     format!("{}/v1/traces", endpoint.as_str().trim_end_matches('/'))
 }
 
-/// Sends spans, and logs when that begins to fail and when it works again.
+/// Sends spans; logs when sending starts to fail and when it works again.
 #[derive(Debug)]
-struct Telling {
+struct LoggingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
-    fails: AtomicBool,
+    failing: AtomicBool,
 }
 
-impl SpanExporter for Telling {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let outcome = self.exporter.export(batch).await;
-        match (&outcome, self.fails.swap(outcome.is_err(), Ordering::Relaxed)) {
-            // The library's errors hold a status or a kind, neither header nor body.
+        match (&outcome, self.failing.swap(outcome.is_err(), Ordering::Relaxed)) {
+            // The library's errors contain a status or kind, but no header or body.
             (Err(error), false) => warn!(
                 %error,
-                "traces cannot be sent and are lost; check otlp.endpoint, otlp.headers and the collector"
+                "cannot send traces, they are lost; check otlp.endpoint, otlp.headers and the collector"
             ),
             (Ok(()), true) => info!("traces are sent again"),
             _ => {}
@@ -132,13 +132,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traces_go_below_the_base_url() {
+    fn the_traces_url_is_below_the_base_url() {
         for (base, traces) in [
             ("http://collector:4318", "http://collector:4318/v1/traces"),
             ("http://collector:4318/", "http://collector:4318/v1/traces"),
             ("https://collector/otlp/", "https://collector/otlp/v1/traces"),
         ] {
-            assert_eq!(traces_of(&Url::parse(base).unwrap()), traces);
+            assert_eq!(traces_url(&Url::parse(base).unwrap()), traces);
         }
     }
 }

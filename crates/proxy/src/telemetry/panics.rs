@@ -1,4 +1,4 @@
-//! A panic becomes one line of the log and one event of Sentry.
+//! Reports each panic as one log line and one Sentry event.
 
 use std::panic::{self, Location, PanicHookInfo};
 
@@ -8,9 +8,9 @@ use tracing::error;
 
 use super::{PANIC, scrub};
 
-/// From now on panics are reported; the text on standard error that is the default goes.
+/// Installs the panic hook, which replaces the default text on standard error.
 ///
-/// Sentry's own hook is not used: it waits for Sentry within the thread that panics, which here serves requests.
+/// Sentry's own hook is not used: it would wait for Sentry in the panicking thread, which serves requests.
 pub(super) fn report() {
     panic::set_hook(Box::new(|info| {
         log(info);
@@ -19,7 +19,7 @@ pub(super) fn report() {
 }
 
 fn log(info: &PanicHookInfo<'_>) {
-    let reason = scrub(info.payload_as_str().unwrap_or("a value that is no text")).into_owned();
+    let reason = scrub(info.payload_as_str().unwrap_or("a value that is not text")).into_owned();
     let location = info.location().map(Location::to_string).unwrap_or_default();
     let thread = std::thread::current();
     error!(target: PANIC, reason, location, thread = thread.name(), "panicked");

@@ -1,13 +1,13 @@
-//! Defence in depth: takes out of a text what looks like a credential, wherever it came from.
+//! Defence in depth: removes from a text whatever looks like a credential.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
-/// What looks like a credential, and what stands in its place.
+/// Patterns of credentials, each with its replacement.
 const PATTERNS: [(&str, &str); 5] = [
-    // A scheme of `Authorization` and what follows it. Words of a sentence about tokens are shorter.
+    // An `Authorization` scheme with its credential. Words in a sentence about tokens are shorter.
     (r"(?i)\b(bearer|token|basic)(\s+)[a-z0-9._~+/=-]{16,}", "$1$2[redacted]"),
     // A JSON Web Token.
     (r"\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*", "[redacted]"),
@@ -19,13 +19,13 @@ const PATTERNS: [(&str, &str); 5] = [
     (r"://[^/\s@]+@", "://[redacted]@"),
 ];
 
-/// All patterns at once, which tells in one pass that there is nothing to do, and each with its replacement.
+/// All patterns together, to find in one pass whether any matches, and each with its replacement.
 struct Compiled {
     any: RegexSet,
     each: [(Regex, &'static str); PATTERNS.len()],
 }
 
-#[expect(clippy::expect_used, reason = "the patterns are constants, and a test uses each")]
+#[expect(clippy::expect_used, reason = "the patterns are constants, and tests use each one")]
 static COMPILED: LazyLock<Compiled> = LazyLock::new(|| Compiled {
     any: RegexSet::new(PATTERNS.map(|(pattern, _)| pattern)).expect("valid patterns"),
     each: PATTERNS.map(|(pattern, with)| (Regex::new(pattern).expect("a valid pattern"), with)),
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_go() {
+    fn credentials_are_removed() {
         let waldur = "0123456789abcdef0123456789abcdef01234567";
         let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl-_x";
         for (text, expected) in [
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_and_addresses_stay() {
+    fn sentences_and_addresses_are_kept() {
         for text in [
             "Waldur refuses the token (401 Unauthorized); check WALDUR_API_TOKEN",
             "the token: the realm cannot be asked",

@@ -1,13 +1,12 @@
 //! Sentry: errors, and traces of a share of the requests.
 //!
-//! Events are our `error!` lines with their chains, and panics; what was logged before, as information or a warning,
-//! comes along as breadcrumbs. Transactions are requests, named by their route, with the exchanges with upstreams as
-//! spans; an exchange in the background is a transaction of its own. Neither headers, queries and paths of requests nor
-//! names of persons are sent; a request is known by its id. A trace that a caller began is not continued, since its header
-//! would decide about sampling.
+//! Events are our `error!` lines with their error chains, and panics; earlier information and warnings become breadcrumbs.
+//! Transactions are requests, named by their route, with upstream exchanges as spans; an exchange in the background is a
+//! transaction of its own. Headers, queries and paths of requests and names of people are never sent; a request is
+//! identified by its ID. The trace of a caller is not continued, because its header would control sampling.
 //!
-//! Sentry is reached directly, never through a proxy: variables such as `HTTPS_PROXY` are not read. A host that gives no
-//! answer costs events, never a request: they wait in a short queue that a thread of its own empties.
+//! Connections to Sentry are direct: variables such as `HTTPS_PROXY` are not read. A host that does not respond costs
+//! events, never a request: events wait in a short queue, which a separate thread empties.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -38,45 +37,45 @@ use crate::config;
 use crate::transport::{TransportError, install_tls_provider};
 
 const RELEASE: &str = concat!("hpc-storage-proxy@", env!("CARGO_PKG_VERSION"));
-/// Environment of events when none is set: Sentry's own default.
+/// Environment of events if none is set: Sentry's own default.
 const ENVIRONMENT: &str = "production";
-/// Deadline for sending one envelope.
+/// Timeout for sending one envelope.
 const SEND: Duration = Duration::from_secs(10);
-/// How long the end of the process waits for what was not sent yet.
+/// Time for sending queued envelopes when the process ends.
 const FLUSH: Duration = Duration::from_secs(2);
-/// Log lines that go along with an event.
+/// Number of log lines attached to an event.
 const BREADCRUMBS: usize = 50;
-/// Field of the log that names a caller.
+/// Log field with the name of a caller.
 const CALLER_FIELD: &str = "claimed_username";
-/// Where a line of the log shows URLs with names of users in them.
+/// Target of log lines with URLs that contain user names.
 const USER_TARGET: &str = "proxy::hpc_user::users";
 
-/// The connection to Sentry; dropping it sends what is left, for two seconds at most.
-pub(super) struct Reports(Arc<Client>);
+/// The connection to Sentry; dropping it sends the queue, for at most [`FLUSH`].
+pub(super) struct Connection(Arc<Client>);
 
-impl std::fmt::Debug for Reports {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reports")
+        f.write_str("Connection")
     }
 }
 
-impl Drop for Reports {
+impl Drop for Connection {
     fn drop(&mut self) {
         let client = Arc::clone(&self.0);
         let (done, waiting) = mpsc::channel();
-        // On a thread of its own, since closing waits for room in the queue and for the request that runs.
+        // In a separate thread, because closing waits for room in the queue and for the current request.
         thread::spawn(move || {
             client.close(Some(FLUSH));
-            // An error says that nobody waits any more.
+            // Fails only if the receiver no longer waits.
             let _ = done.send(());
         });
-        // The end of the process ends the thread.
+        // The thread ends with the process.
         let _ = waiting.recv_timeout(FLUSH);
     }
 }
 
-/// Connects this thread, and all that it starts later, to Sentry. `None`: there is no DSN.
-pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, TransportError> {
+/// Connects this thread, and those that it starts later, to Sentry; `None` if there is no DSN.
+pub(super) fn start(settings: &config::Sentry) -> Result<Option<Connection>, TransportError> {
     let Some(dsn) = &settings.dsn else { return Ok(None) };
     install_tls_provider();
     let http = reqwest::Client::builder()
@@ -86,9 +85,9 @@ pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, Transp
         .build()
         .map_err(TransportError::Client)?;
     let limit = EventLimit::default();
-    // Not `sentry::init`, which looks into the environment for what is not given here.
+    // Not `sentry::init`, which reads missing options from the environment.
     let options = ClientOptions::new()
-        // The settings were judged: the DSN parses, and the share is between 0 and 1.
+        // The settings are validated: the DSN parses, and the rate is between 0 and 1.
         .dsn(dsn.expose_secret().trim())
         .traces_sample_rate(settings.traces_sample_rate)
         .release(RELEASE)
@@ -100,15 +99,15 @@ pub(super) fn start(settings: &config::Sentry) -> Result<Option<Reports>, Transp
             Arc::new(ContextIntegration::default()) as Arc<dyn sentry::Integration>,
             Arc::new(ProcessStacktraceIntegration),
         ])
-        .before_breadcrumb(impersonal)
-        .before_send(move |event| if limit.admits(kind(&event), Instant::now()) { scrubbed(event) } else { None })
+        .before_breadcrumb(without_names)
+        .before_send(move |event| if limit.admits(key_of(&event), Instant::now()) { scrubbed(event) } else { None })
         .transport(Http(http));
     let client = Arc::new(Client::from(options));
     Hub::main().bind_client(Some(Arc::clone(&client)));
-    Ok(Some(Reports(client)))
+    Ok(Some(Connection(client)))
 }
 
-/// Makes the transport with a client that reads nothing from the environment.
+/// Creates the transport with a client that reads nothing from the environment.
 struct Http(reqwest::Client);
 
 impl TransportFactory for Http {
@@ -117,40 +116,40 @@ impl TransportFactory for Http {
     }
 }
 
-/// What turns our log lines and spans into events, breadcrumbs and traces.
+/// The layers that turn our log lines and spans into events, breadcrumbs and traces.
 pub(super) fn layers() -> [BoxedLayer; 3] {
     let own = |level| Targets::new().with_target("proxy", level);
     [
-        // Before the breadcrumbs, so that an error is not its own breadcrumb.
+        // Before the breadcrumbs, so that an error is not a breadcrumb of itself.
         ErrorLayer::new().with_filter(own(LevelFilter::ERROR)).boxed(),
         BreadcrumbLayer::new().with_filter(own(LevelFilter::INFO)).boxed(),
         SpanLayer::new().with_filter(Targets::new().with_target("proxy::upstream", LevelFilter::DEBUG)).boxed(),
     ]
 }
 
-/// The breadcrumb without names of persons.
-fn impersonal(mut breadcrumb: Breadcrumb) -> Option<Breadcrumb> {
+/// Removes names of people; `None` drops the breadcrumb.
+fn without_names(mut breadcrumb: Breadcrumb) -> Option<Breadcrumb> {
     breadcrumb.data.remove(CALLER_FIELD);
     (breadcrumb.category.as_deref() != Some(USER_TARGET)).then_some(breadcrumb)
 }
 
-/// What makes two events the same: their message and the chain of their error.
-fn kind(event: &Event<'_>) -> String {
-    let mut kind = event.message.clone().unwrap_or_default();
+/// Identifies repeated events: by message and error chain.
+fn key_of(event: &Event<'_>) -> String {
+    let mut key = event.message.clone().unwrap_or_default();
     for exception in &event.exception {
-        kind.push('\n');
-        kind.push_str(exception.value.as_deref().unwrap_or(&exception.ty));
+        key.push('\n');
+        key.push_str(exception.value.as_deref().unwrap_or(&exception.ty));
     }
     if let Some(Context::Other(fields)) = event.contexts.get("Rust Tracing Fields")
         && let Some(Value::String(error)) = fields.get("error")
     {
-        kind.push('\n');
-        kind.push_str(error);
+        key.push('\n');
+        key.push_str(error);
     }
-    kind
+    key
 }
 
-/// The event without anything that looks like a credential; no event, should that fail.
+/// The event without anything that looks like a credential; `None` if that fails.
 fn scrubbed(event: Event<'static>) -> Option<Event<'static>> {
     let mut value = serde_json::to_value(event).ok()?;
     scrub_all(&mut value);
@@ -166,40 +165,40 @@ fn scrub_all(value: &mut Value) {
     }
 }
 
-/// Answers a request with events and breadcrumbs of its own and, by chance, as a transaction. `route` is the pattern that
-/// matched, never the path. A request whose caller goes away leaves no transaction.
+/// Runs the handler of a request with its own events and breadcrumbs and, if sampled, as a transaction. `route` is the
+/// matched pattern, never the path. A request that the client cancels leaves no transaction.
 pub(super) async fn traced(
     method: &Method,
     route: &str,
     request_id: &str,
-    answer: impl Future<Output = Response>,
+    handler: impl Future<Output = Response>,
 ) -> Response {
     let outer = Hub::current();
     if outer.client().is_none() {
-        return answer.await;
+        return handler.await;
     }
     let hub = Arc::new(Hub::new_from_top(outer));
-    let name = format!("{} {route}", known(method));
+    let name = format!("{} {route}", method_name(method));
     let transaction = hub.start_transaction(TransactionContext::new(&name, "http.server"));
     hub.configure_scope(|scope| {
         scope.set_transaction(Some(&name));
         scope.set_tag("request_id", request_id);
         scope.set_span(Some(transaction.clone().into()));
     });
-    let response = answer.bind_hub(hub).await;
+    let response = handler.bind_hub(hub).await;
     transaction.set_data("http.response.status_code", response.status().as_u16().into());
     transaction.set_status(span_status(response.status()));
     transaction.finish();
     response
 }
 
-/// Work that goes on when the request that began it is gone: its events and log lines stay that request's.
-pub(crate) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+/// Attributes events and log lines of `work` to the current request, even if the work outlives it.
+pub(crate) fn in_current_request<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.in_current_span().bind_hub(Hub::current())
 }
 
-/// A method's name; one that is nobody's is the caller's free text.
-pub(super) fn known(method: &Method) -> &str {
+/// The name of a standard method; `other` for any other, which is free text of the client.
+pub(super) fn method_name(method: &Method) -> &str {
     match *method {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
             method.as_str()
@@ -231,21 +230,21 @@ mod tests {
     }
 
     #[test]
-    fn events_of_a_kind_have_message_and_error_in_common() {
+    fn events_with_the_same_message_and_error_have_the_same_key() {
         let of = |message: &str, error: &str, id: &str| {
             let fields = json!({ "Rust Tracing Fields": { "type": "unknown", "error": error } });
-            kind(&event(json!({ "message": message, "tags": { "request_id": id }, "contexts": fields })))
+            key_of(&event(json!({ "message": message, "tags": { "request_id": id }, "contexts": fields })))
         };
         assert_eq!(of("fails", "it answered 503", "1"), of("fails", "it answered 503", "2"));
         assert_ne!(of("fails", "it answered 503", "1"), of("fails", "it answered 500", "1"));
         assert_ne!(of("fails", "it answered 503", "1"), of("failed", "it answered 503", "1"));
         let panic =
-            |value: &str| kind(&event(json!({ "exception": { "values": [{ "type": "panic", "value": value }] } })));
+            |value: &str| key_of(&event(json!({ "exception": { "values": [{ "type": "panic", "value": value }] } })));
         assert_ne!(panic("a"), panic("b"));
     }
 
     #[test]
-    fn a_credential_is_taken_out_of_every_part_of_an_event() {
+    fn credentials_are_removed_from_every_part_of_an_event() {
         let token = "0123456789abcdef0123456789abcdef01234567";
         let event = event(json!({
             "message": format!("saw {token}"),
@@ -262,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn breadcrumbs_name_nobody() {
+    fn breadcrumbs_contain_no_names() {
         let mut breadcrumb = Breadcrumb { category: Some(String::from("proxy::auth")), ..Breadcrumb::default() };
         breadcrumb.data.insert(CALLER_FIELD.to_owned(), "jdoe".into());
         breadcrumb.data.insert(String::from("reason"), "expired".into());
-        let kept = impersonal(breadcrumb).unwrap();
+        let kept = without_names(breadcrumb).unwrap();
         assert_eq!(kept.data.into_iter().collect::<Vec<_>>(), [(String::from("reason"), Value::from("expired"))]);
         let user = Breadcrumb { category: Some(USER_TARGET.to_owned()), ..Breadcrumb::default() };
-        assert!(impersonal(user).is_none());
+        assert!(without_names(user).is_none());
     }
 }

@@ -1,8 +1,8 @@
-//! The spans of OpenTelemetry: a request, a refresh with its phases, and each attempt at an exchange with an upstream.
+//! OpenTelemetry spans: a request, a refresh with its phases, and each attempt at an exchange with an upstream.
 //!
-//! What they say is chosen here, one by one: no path, no query, no header and no name of a person. A caller's
-//! `traceparent` is the parent of its request's span, and upstreams get one of ours, or the caller's where nothing is
-//! recorded here. A span ends at the latest when its last [`Context`] is dropped, so whatever is cut off ends too.
+//! Their attributes are chosen here individually: no path, query, header or name of a person. A client's `traceparent` is
+//! the parent of its request's span. Upstreams get one of our spans, or the client's if nothing is recorded here. A span
+//! ends at the latest when its last [`Context`] is dropped, so aborted work ends its span too.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use futures::FutureExt as _;
@@ -15,23 +15,23 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use reqwest::Url;
 
 use super::scrub;
-use super::sentry::known;
+use super::sentry::method_name;
 
-/// Name under which the spans say who made them.
+/// Name of the instrumentation scope.
 const SCOPE: &str = "hpc-storage-proxy";
 
-/// The span of a request, below the caller's if it tells one. `route` is the pattern that matched, never the path.
+/// The span of a request, below the client's span if it sent one. `route` is the matched pattern, never the path.
 pub(crate) fn request(method: &Method, route: &str, request_id: &str, headers: &HeaderMap) -> Context {
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Received(headers));
     let attributes = vec![
-        KeyValue::new("http.request.method", known(method).to_owned()),
+        KeyValue::new("http.request.method", method_name(method).to_owned()),
         KeyValue::new("http.route", route.to_owned()),
         KeyValue::new("request_id", scrub(request_id).into_owned()),
     ];
-    span(&caller, SpanKind::Server, format!("{} {route}", known(method)), attributes)
+    span(&caller, SpanKind::Server, format!("{} {route}", method_name(method)), attributes)
 }
 
-/// The request was answered.
+/// Ends the span of a request with its status.
 pub(crate) fn answered(span: &Context, status: StatusCode) {
     let span = span.span();
     span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
@@ -41,15 +41,15 @@ pub(crate) fn answered(span: &Context, status: StatusCode) {
     span.end();
 }
 
-/// The id of the trace that goes on here, or begins.
+/// The ID of the trace.
 pub(crate) fn trace_id(span: &Context) -> Option<TraceId> {
     let id = span.span().span_context().trace_id();
     (id != TraceId::INVALID).then_some(id)
 }
 
-/// Does work in a span below the one that is current now, wherever and whenever it is done.
+/// Runs `work` in a new span below the current one.
 pub(crate) fn within<'a, F: Future + Send + 'a>(name: &'static str, work: F) -> WithContext<BoxFuture<'a, F::Output>> {
-    // Boxed, since what waits for it would grow with every span.
+    // Boxed, because the future that awaits it would grow with every span.
     work.boxed().with_context(phase(&Context::current(), name))
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn phase(parent: &Context, name: &'static str) -> Context {
     span(parent, SpanKind::Internal, name.to_owned(), Vec::new())
 }
 
-/// The span of the attempt number `attempt`, from 1, to have an answer of an upstream; the request says so in its headers.
+/// The span of an attempt at an exchange, counted from 1. Adds the trace headers to the request.
 pub(crate) fn attempt(upstream: &'static str, request: &mut reqwest::Request, attempt: usize) -> Context {
     let method = request.method().as_str().to_owned();
     let name = format!("{method} {upstream}");
@@ -73,7 +73,7 @@ pub(crate) fn attempt(upstream: &'static str, request: &mut reqwest::Request, at
     span
 }
 
-/// How the attempt went: its status if it was answered, and else, or where that tells of a fault, what the fault is.
+/// Ends the span of an attempt: with its status if there is one, and with `fault` if there is none or it is an error.
 pub(crate) fn attempted(span: &Context, status: Option<StatusCode>, fault: &'static str) {
     let span = span.span();
     if let Some(status) = status {
@@ -92,14 +92,14 @@ fn span(parent: &Context, kind: SpanKind, name: String, attributes: Vec<KeyValue
     parent.with_span(tracer.build_with_context(span, parent))
 }
 
-/// Host and port, nothing else of the URL.
+/// Host and port of the URL, nothing else.
 fn address(url: &Url) -> impl Iterator<Item = KeyValue> {
     let host = url.host_str().map(|host| KeyValue::new("server.address", host.to_owned()));
     let port = url.port_or_known_default().map(|port| KeyValue::new("server.port", i64::from(port)));
     host.into_iter().chain(port)
 }
 
-/// Headers of a request that came.
+/// Headers of a received request.
 struct Received<'a>(&'a HeaderMap);
 
 impl Extractor for Received<'_> {
@@ -112,12 +112,12 @@ impl Extractor for Received<'_> {
     }
 }
 
-/// Headers of a request that goes.
+/// Headers of a request to send.
 struct Sent<'a>(&'a mut HeaderMap);
 
 impl Injector for Sent<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // Without a state there is no header of it.
+        // Omit the header of an empty trace state.
         if value.is_empty() {
             return;
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_trace_goes_on_though_nothing_is_recorded_here() {
+    fn a_clients_trace_is_passed_on_even_if_nothing_is_recorded_here() {
         let headers = passed_on(&[("traceparent", PARENT), ("tracestate", "a=1,b=2")]);
         assert_eq!(headers["traceparent"], PARENT);
         assert_eq!(headers["tracestate"], "a=1,b=2");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_is_not_passed_on() {
+    fn an_invalid_trace_is_not_passed_on() {
         assert!(passed_on(&[]).is_empty());
         for parent in ["", "00", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-x-y-z", "a\tb"] {
             assert!(passed_on(&[("traceparent", parent), ("tracestate", "a=1")]).is_empty(), "{parent}");
@@ -160,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn of_an_address_only_host_and_port_are_told() {
+    fn only_host_and_port_of_a_url_are_recorded() {
         let url = Url::parse("https://user:hunter2@waldur.example/api/jdoe?token=x").unwrap();
-        let told: Vec<_> = address(&url).map(|pair| format!("{}={}", pair.key, pair.value)).collect();
-        assert_eq!(told, ["server.address=waldur.example", "server.port=443"]);
+        let attributes: Vec<_> = address(&url).map(|pair| format!("{}={}", pair.key, pair.value)).collect();
+        assert_eq!(attributes, ["server.address=waldur.example", "server.port=443"]);
     }
 }

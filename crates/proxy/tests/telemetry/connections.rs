@@ -38,7 +38,10 @@ async fn more_clients_than_files_are_told_of_and_pass() {
     assert!(version(&address).starts_with("HTTP/1.1 200 OK\r\n"));
     let ended = program.stop();
     assert_eq!(ended.status.code(), Some(0));
-    assert!(!ended.log.iter().any(|line| line.contains("cannot accept a connection")), "a file was left for each client");
+    assert!(
+        !ended.log.iter().any(|line| line.contains("cannot accept a connection")),
+        "a file was left for each client"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
