@@ -64,7 +64,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     }
     let _telemetry = telemetry::start(&loaded.settings)?;
     let service = Service::new(&loaded.settings, &Clock::system())?;
-    tokio::spawn(metrics::keep_small());
+    tokio::spawn(metrics::run_upkeep());
     tokio::spawn(service.clone().warm());
     let folder = tempfile::tempdir()?;
     let token_url = simulator.token_url();

@@ -1,7 +1,7 @@
 //! Gauges, sampled at each scrape.
 //!
-//! Every scrape has a recorder of its own, so a series disappears together with what it describes: a storage system, an upstream
-//! or a shared cache that new settings removed. A recorder that lives on would repeat the last value for ever.
+//! Every scrape has its own recorder, so a series disappears together with what it describes: a storage system, an upstream
+//! or a shared cache that was removed from the settings. A permanent recorder would repeat the last value forever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,29 +11,29 @@ use metrics::{counter, gauge};
 use tokio::time::Instant;
 
 use super::{Service, VERSION};
-use crate::metrics::{describe_table, numbers, recorder, table};
+use crate::metrics::{describe_table, handle, new_recorder, table};
 use crate::telemetry;
 use crate::upstream::BreakerState;
 
 /// All metrics in the text format of Prometheus.
 pub(super) fn render(service: &Service) -> String {
-    let Some(counted) = numbers() else { return String::new() };
-    let Ok(sampled) = recorder() else { return counted.render() };
-    let handle = sampled.handle();
-    metrics::with_local_recorder(&sampled, || {
+    let Some(counted) = handle() else { return String::new() };
+    let Ok(recorder) = new_recorder() else { return counted.render() };
+    let sampled = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
         describe_table();
-        set(service);
+        sample(service);
     });
-    counted.render() + &handle.render()
+    counted.render() + &sampled.render()
 }
 
-/// The moments from which ages count. New settings may replace a snapshot or keys by nothing; their age then goes on growing,
-/// so that alerts on ages still fire.
+/// The times from which ages are counted. Changed settings may discard a snapshot or keys; their age then keeps growing, so
+/// that alerts on ages still fire.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ages(Arc<Mutex<BTreeMap<(&'static str, &'static str), Instant>>>);
 
 impl Ages {
-    /// The age of what this metric describes: since `at`, or where that is not known since the last moment that was.
+    /// The age since `at`, or if that is `None` since the last known time.
     fn age(&self, metric: &'static str, label: &'static str, at: Option<Instant>) -> Option<Duration> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = at {
@@ -43,8 +43,8 @@ impl Ages {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^53")]
-fn set(service: &Service) {
+#[expect(clippy::cast_precision_loss, reason = "no value is near 2^53")]
+fn sample(service: &Service) {
     let of = |number: usize| number as f64;
     gauge!(table::BUILD, "version" => VERSION).set(1.0);
     counter!(table::LOST_LINES).absolute(telemetry::lost_lines() as u64);
@@ -97,6 +97,6 @@ fn set(service: &Service) {
             });
         }
     }
-    // Under the names that every process has.
+    // The standard metrics of a process.
     metrics_process::Collector::default().collect();
 }

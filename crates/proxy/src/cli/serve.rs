@@ -80,8 +80,8 @@ async fn serve(
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| error_chain(&error))?;
     let admin = server::open(&settings.server.admin_listen).await.map_err(|error| error_chain(&error))?;
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
-    // Beside what new settings replace.
-    tokio::spawn(metrics::keep_small());
+    // Not affected by changed settings.
+    tokio::spawn(metrics::run_upkeep());
     let refreshing = tokio::spawn(service.clone().warm());
     let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
     let reloading = tokio::spawn(reloader.run(hangup));

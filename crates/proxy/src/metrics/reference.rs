@@ -1,4 +1,4 @@
-//! The reference of all numbers, made from the table.
+//! The reference of all metrics, generated from the table.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::table::{Kind, Metric, TABLE, Unit};
 
 const HEAD: &str = include_str!("reference.md");
 
-/// The reference as Markdown, as it stands in `docs/metrics.md`.
+/// The text of `docs/metrics.md`.
 pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     for metric in TABLE {
@@ -39,17 +39,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_custom() {
+    fn names_follow_the_conventions_of_prometheus() {
         let mut names = HashSet::new();
         for metric @ Metric { name, kind, unit, .. } in TABLE {
-            assert!(names.insert(name), "{name} is there twice");
+            assert!(names.insert(name), "{name} is listed twice");
             assert!(row(metric).matches('|').count() == 6 && !row(metric).contains('\n'), "{name}");
             assert!(name.starts_with("hpc_storage_proxy_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             let plain = name.trim_end_matches("_total");
             assert_eq!(plain.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");
             assert_eq!(plain.ends_with("_bytes"), *unit == Unit::Bytes, "{name}");
-            assert!(*kind != Kind::Histogram || *unit == Unit::Seconds, "{name}: the buckets are of seconds");
+            assert!(*kind != Kind::Histogram || *unit == Unit::Seconds, "{name}: the buckets are in seconds");
         }
     }
 }

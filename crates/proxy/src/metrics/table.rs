@@ -1,39 +1,32 @@
-//! Every number that is published: the one list from which descriptions are registered and `docs/metrics.md` is made.
+//! The list of all metrics, from which their descriptions and `docs/metrics.md` are generated.
 
-/// How a number behaves.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, until the process starts anew.
+    /// Only increases, until the process restarts.
     Counter,
-    /// It goes up and down.
+    /// Increases and decreases.
     Gauge,
-    /// Observations in buckets, with their number (`_count`) and their sum (`_sum`).
+    /// Observations in buckets, with their count (`_count`) and sum (`_sum`).
     Histogram,
 }
 
-/// What a number counts.
+/// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things.
     Count,
-    /// Seconds.
     Seconds,
-    /// Bytes.
     Bytes,
 }
 
-/// One number, or several that labels tell apart.
+/// A metric: one series for each combination of label values.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Name, as Prometheus has it.
     pub name: &'static str,
-    /// How it behaves.
     pub kind: Kind,
-    /// What it counts.
     pub unit: Unit,
-    /// Labels. Their values are few, and none comes from outside.
+    /// Label names. Their values are few, and none comes from clients.
     pub labels: &'static [&'static str],
-    /// What it says.
     pub help: &'static str,
 }
 
@@ -80,35 +73,35 @@ pub const TABLE: &[Metric] = &[
         Kind::Histogram,
         Unit::Seconds,
         &["route", "status"],
-        "Requests of the API, from the head to the head of the answer. `status` is `gone` where the caller of HTTP/2 \
-         cancelled the request, or the server stopped. With HTTP/1 a caller that leaves looks like one that has ended its \
-         sending side, so the request counts with its answer. Probes and scrapes do not count.",
+        "Requests of the API, from the request's head to the response's head. `status` is `gone` if an HTTP/2 client \
+         cancelled the request or the server stopped. An HTTP/1 client that disconnects cannot be distinguished from one \
+         that has only closed its sending side, so its request counts with its status. Probes and scrapes are not counted.",
     ),
-    row(RUNNING, Kind::Gauge, Unit::Count, &[], "Requests that run now; `server.max_requests` is the most."),
-    row(READY, Kind::Gauge, Unit::Count, &[], "1 while `/health/ready` answers 200, else 0."),
+    row(RUNNING, Kind::Gauge, Unit::Count, &[], "Running requests; the limit is `server.max_requests`."),
+    row(READY, Kind::Gauge, Unit::Count, &[], "1 while `/health/ready` returns 200, else 0."),
     row(
         REFRESHES,
         Kind::Histogram,
         Unit::Seconds,
         &["outcome"],
-        "Readings of all upstreams by this replica. `outcome` is `success` or `failure`.",
+        "Refreshes by this replica, which read all upstreams. `outcome` is `success` or `failure`.",
     ),
     row(
         PHASES,
         Kind::Histogram,
         Unit::Seconds,
         &["phase"],
-        "Parts of the readings that succeed: `read` asks the upstreams, `build` computes the catalogue, `render` makes it \
-         JSON.",
+        "Phases of successful refreshes: `read` reads the upstreams, `build` computes the catalogue, `render` renders it \
+         as JSON.",
     ),
     row(
         AGE,
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Time since the reading of the newest snapshot began; absent before the first. Without \
-         `cache.refresh_interval` it grows while nobody asks. It also goes on growing when new settings need another \
-         snapshot that cannot be read.",
+        "Time since the start of the refresh that created the newest snapshot; absent before the first snapshot. Without \
+         `cache.refresh_interval` it grows while there are no requests. It also keeps growing when changed settings need \
+         a new snapshot and the refresh fails.",
     ),
     row(BYTES, Kind::Gauge, Unit::Bytes, &[], "Size of the newest snapshot as JSON."),
     row(
@@ -116,7 +109,7 @@ pub const TABLE: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["storage_system", "target_type", "status"],
-        "Items of the newest snapshot. `storage_system` is a name of the settings, `target_type` is `tenant`, `customer`, \
+        "Items of the newest snapshot. `storage_system` is a name from the settings, `target_type` is `tenant`, `customer`, \
          `project` or `user`.",
     ),
     row(
@@ -124,20 +117,20 @@ pub const TABLE: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["reason"],
-        "Resources that the newest snapshot leaves out. `reason` is `MissingIdentityError` or `MalformedResourceError`.",
+        "Resources skipped in the newest snapshot. `reason` is `MissingIdentityError` or `MalformedResourceError`.",
     ),
     row(
         QUOTA_PROBLEMS,
         Kind::Gauge,
         Unit::Count,
         &["code"],
-        "Items of the newest snapshot whose quotas cannot be trusted, so no provisioner acts on them. `code` is as in \
-         `quotaProblems` of the listing: `missing_component`, `pinned_by_option`, `unreadable_order`, `zero_limit` or \
+        "Items of the newest snapshot whose quotas cannot be trusted, so provisioners do not act on them. `code` is that of \
+         `quotaProblems` in the listing: `missing_component`, `pinned_by_option`, `unreadable_order`, `zero_limit` or \
          `zero_ordered`.",
     ),
-    row(GIDS, Kind::Gauge, Unit::Count, &[], "Projects whose GID is cached."),
-    row(GID_HITS, Kind::Counter, Unit::Count, &[], "GIDs that a reading took from the cache."),
-    row(GID_MISSES, Kind::Counter, Unit::Count, &[], "GIDs about which a reading asked the HPC User API."),
+    row(GIDS, Kind::Gauge, Unit::Count, &[], "Projects with a cached GID."),
+    row(GID_HITS, Kind::Counter, Unit::Count, &[], "GIDs that refreshes found in the cache."),
+    row(GID_MISSES, Kind::Counter, Unit::Count, &[], "GIDs that refreshes requested from the HPC User API."),
     row(
         TOKENS,
         Kind::Counter,
@@ -157,40 +150,40 @@ pub const TABLE: &[Metric] = &[
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Time since the realm's signing keys were last fetched; absent before, and with `auth.disable_auth`. It goes on \
-         growing when new settings name a realm whose keys cannot be fetched.",
+        "Time since the realm's signing keys were last fetched; absent before that, and with `auth.disable_auth`. It keeps \
+         growing when changed settings name a realm whose keys cannot be fetched.",
     ),
     row(
         EXCHANGES,
         Kind::Histogram,
         Unit::Seconds,
         &["upstream", "outcome"],
-        "Exchanges with upstreams, each with its repetitions. `upstream` is the name that the log uses; `outcome` is \
-         `success`, `refused` (a status of 400 to 499), `failed` (500 to 599), `unreachable`, `timed_out`, `broken_off`, \
-         `unusable` (too large, or a redirect) or `left_alone` (nothing was sent, since it failed before).",
+        "Exchanges with upstreams, retries included. `upstream` is the name used in the log; `outcome` is \
+         `success`, `refused` (status 400 to 499), `failed` (500 to 599), `unreachable`, `timed_out`, `broken_off`, \
+         `unusable` (too large, or a redirect) or `left_alone` (nothing was sent, because the circuit breaker was open).",
     ),
-    row(REPEATS, Kind::Counter, Unit::Count, &["upstream"], "Requests that were sent again."),
+    row(REPEATS, Kind::Counter, Unit::Count, &["upstream"], "Retried requests to upstreams."),
     row(
         SUCCESS_AGE,
         Kind::Gauge,
         Unit::Seconds,
         &["upstream"],
-        "Time since an upstream last answered; absent before. It grows while nothing is asked of it.",
+        "Time since the last successful exchange with an upstream; absent before that. It grows while no requests are sent to it.",
     ),
     row(
         BREAKER,
         Kind::Gauge,
         Unit::Count,
         &["upstream", "state"],
-        "1 for the state in which the breaker is, 0 for the others: `closed` lets requests through, `open` none for a \
-         moment, `half_open` one that tries.",
+        "1 for the current state of the circuit breaker, 0 for the others: `closed` allows all requests, `open` none for a \
+         short time, `half_open` a single trial request.",
     ),
     row(
         SHARED_UP,
         Kind::Gauge,
         Unit::Count,
         &[],
-        "1 while the server of `cache.shared_url` does what is asked of it, 0 while this replica stands alone; absent without \
+        "1 while the server of `cache.shared_url` works, 0 while this replica works without it; absent without \
          that setting, and before the first exchange.",
     ),
     row(
@@ -198,42 +191,42 @@ pub const TABLE: &[Metric] = &[
         Kind::Counter,
         Unit::Count,
         &["outcome"],
-        "Exchanges with that server. `outcome` is `success`, `failed`, `timed_out`, or `left_alone` (nothing was sent, since it \
-         failed a moment ago).",
+        "Exchanges with that server. `outcome` is `success`, `failed`, `timed_out`, or `left_alone` (nothing was sent, \
+         because it has just failed).",
     ),
     row(
         TAKEN,
         Kind::Counter,
         Unit::Count,
         &[],
-        "Readings of other replicas that this one has taken from there instead of asking the upstreams. They are no refreshes.",
+        "Snapshots that this replica took from the shared cache instead of reading the upstreams. They do not count as refreshes.",
     ),
     row(
         LOST_LINES,
         Kind::Counter,
         Unit::Count,
         &[],
-        "Lines of the log that were lost, since whoever reads standard output did not keep up.",
+        "Log lines that were lost because the reader of standard output was too slow.",
     ),
     row(BUILD, Kind::Gauge, Unit::Count, &["version"], "Always 1."),
-    row("process_cpu_seconds_total", Kind::Counter, Unit::Seconds, &[], "Processor time, of users and of the system."),
-    row("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, &[], "Memory in use."),
-    row("process_virtual_memory_bytes", Kind::Gauge, Unit::Bytes, &[], "Addresses in use."),
+    row("process_cpu_seconds_total", Kind::Counter, Unit::Seconds, &[], "CPU time, user and system."),
+    row("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, &[], "Resident memory."),
+    row("process_virtual_memory_bytes", Kind::Gauge, Unit::Bytes, &[], "Virtual memory."),
     row(
         "process_virtual_memory_max_bytes",
         Kind::Gauge,
         Unit::Bytes,
         &[],
-        "The limit on addresses; 0 where there is none.",
+        "Limit on virtual memory; 0 if there is none.",
     ),
-    row("process_open_fds", Kind::Gauge, Unit::Count, &[], "Open files and connections."),
-    row("process_max_fds", Kind::Gauge, Unit::Count, &[], "The limit on open files and connections."),
+    row("process_open_fds", Kind::Gauge, Unit::Count, &[], "Open file descriptors."),
+    row("process_max_fds", Kind::Gauge, Unit::Count, &[], "Limit on open file descriptors."),
     row("process_threads", Kind::Gauge, Unit::Count, &[], "Threads."),
     row(
         "process_start_time_seconds",
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "When the process started, in seconds since 1970.",
+        "Start time of the process, in seconds since 1970.",
     ),
 ];

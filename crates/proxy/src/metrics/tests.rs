@@ -1,4 +1,4 @@
-//! What is published, and what operators' files say about it, against the table.
+//! Compares the metrics, and the alerts and dashboard of `ops`, with the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ fn alerts() -> Vec<Value> {
     groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// Every expression of the dashboard, also of its variables.
+/// Every expression of the dashboard, including its variables.
 fn dashboard_expressions() -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         match value {
@@ -43,7 +43,7 @@ fn dashboard_expressions() -> Vec<String> {
     found
 }
 
-/// What an expression says that the table does not know: names of numbers, and labels.
+/// Metric names and labels in an expression that are not in the table.
 fn unknown(expression: &str) -> Vec<String> {
     let words = Regex::new(r#""(?:[^"\\]|\\.)*"|[A-Za-z_$][A-Za-z0-9_]*"#).unwrap();
     let known = [
@@ -88,7 +88,7 @@ fn unknown(expression: &str) -> Vec<String> {
 }
 
 impl Metric {
-    /// Whether a series of this number has this name.
+    /// Whether a series of this metric has this name.
     fn is_called(&self, name: &str) -> bool {
         matches!(
             (self.kind, name.strip_prefix(self.name)),
@@ -98,7 +98,7 @@ impl Metric {
 }
 
 #[test]
-fn expressions_name_what_is_published() {
+fn expressions_use_only_published_metrics_and_labels() {
     let alerts = alerts();
     let expressions = alerts.iter().map(|alert| alert["expr"].as_str().unwrap().to_owned());
     let expressions: Vec<_> = expressions.chain(dashboard_expressions()).collect();
@@ -106,7 +106,7 @@ fn expressions_name_what_is_published() {
     for expression in &expressions {
         assert_eq!(unknown(expression), [""; 0], "{expression}");
     }
-    // Also the judge is judged.
+    // The check itself finds mistakes.
     for (expression, found) in [
         ("rate(hpc_storage_proxy_gone_total[5m])", "hpc_storage_proxy_gone_total"),
         ("hpc_storage_proxy_request_duration_seconds", "hpc_storage_proxy_request_duration_seconds"),
@@ -119,7 +119,7 @@ fn expressions_name_what_is_published() {
 }
 
 #[test]
-fn every_number_is_on_the_dashboard_or_in_an_alert() {
+fn every_metric_is_on_the_dashboard_or_in_an_alert() {
     let all = dashboard_expressions().into_iter().chain(alerts().into_iter().map(|alert| alert["expr"].to_string()));
     let all = all.collect::<Vec<_>>().join("\n");
     let words = Regex::new("[a-z_]+").unwrap();
@@ -130,14 +130,14 @@ fn every_number_is_on_the_dashboard_or_in_an_alert() {
 }
 
 #[test]
-fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
+fn every_alert_is_complete_and_has_a_section_in_the_runbook() {
     let runbook = read("docs/runbook.md");
     let mut sections: BTreeSet<_> = runbook.lines().filter_map(|line| line.strip_prefix("## Hpc")).collect();
     let kept = Regex::new(r"\bby \(([^)]*)\)").unwrap();
     let template = Regex::new(r"\$labels\.([a-z_]+)").unwrap();
     for alert in alerts() {
         let name = alert["alert"].as_str().unwrap();
-        assert!(sections.remove(name.strip_prefix("Hpc").unwrap()), "{name} has no section, or is there twice");
+        assert!(sections.remove(name.strip_prefix("Hpc").unwrap()), "{name} has no section, or is listed twice");
         let annotations = &alert["annotations"];
         assert_eq!(
             annotations["runbook"],
@@ -148,13 +148,13 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
         let description = annotations["description"].as_str().unwrap();
         for label in template.captures_iter(description).map(|found| found[1].to_owned()) {
             let expression = alert["expr"].as_str().unwrap();
-            // An aggregation keeps the labels that it names; where there is none all are kept.
+            // An aggregation keeps the labels that it names; without aggregation all are kept.
             let outer = kept.captures(expression).map(|found| found[1].to_owned());
             assert!(outer.is_none_or(|kept| kept.split(", ").any(|kept| kept == label)), "{name} has no {label}");
         }
     }
-    assert!(sections.is_empty(), "the runbook has sections of no alert: {sections:?}");
-    // Links within the runbook lead somewhere.
+    assert!(sections.is_empty(), "the runbook has sections without an alert: {sections:?}");
+    // Links within the runbook have a target.
     let anchors: BTreeSet<_> =
         runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
     let links = Regex::new(r"\]\(#([^)]*)\)").unwrap();
@@ -164,8 +164,8 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
 }
 
 #[test]
-fn what_happens_is_counted() {
-    let recorder = recorder().unwrap();
+fn events_are_counted() {
+    let recorder = new_recorder().unwrap();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         describe();
