@@ -65,13 +65,13 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let _telemetry = telemetry::start(&loaded.settings)?;
     let service = Service::new(&loaded.settings, &Clock::system())?;
     tokio::spawn(metrics::run_upkeep());
-    tokio::spawn(service.clone().warm());
+    tokio::spawn(service.clone().run_in_background());
     let folder = tempfile::tempdir()?;
     let token_url = simulator.token_url();
     let client = [PROVISIONER, PROVISIONER_SECRET];
     let provisioner = story::variables(&format!("http://{proxy}"), &token_url, client, folder.path());
     print_instructions(&simulator, proxy, &provisioner);
-    let router = api::router(&service).merge(api::operators_router(&service));
+    let router = api::router(&service).merge(api::health_router(&service));
     let (ended, until) = (Arc::new(AtomicBool::new(false)), folder.path().to_owned());
     let stop_it = Arc::clone(&ended);
     // Simulator and provisioner share a thread, because both block.

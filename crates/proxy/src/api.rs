@@ -1,6 +1,5 @@
 //! The HTTP API.
 
-mod answer;
 mod caching;
 mod callbacks;
 mod docs;
@@ -9,8 +8,9 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gauges;
+mod health;
 pub mod layers;
-mod operator;
+mod listing;
 mod pieces;
 mod query;
 
@@ -42,42 +42,42 @@ use failure::Failure;
 use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
-use query::QueryFault;
+use query::InvalidParameter;
 
-/// Everything that requests share.
+/// The state shared by all requests.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Judges callers.
+    /// Authenticates callers.
     pub verifier: Arc<Verifier>,
-    /// Keeps the catalogue.
+    /// Holds the newest snapshot of the catalogue.
     pub store: Arc<Store>,
     /// Timeout and maximum concurrency of requests.
     pub limits: layers::RequestLimits,
-    /// The ages that `/metrics` shows; they outlive a change of the settings.
+    /// The ages shown by `/metrics`; they survive a change of the settings.
     pub(crate) ages: Ages,
 }
 
-/// A service that cannot be set up.
+/// Why a service could not be created.
 #[derive(Debug, Error)]
 pub enum SetupError {
-    /// A client of an upstream.
-    #[error("an upstream cannot be reached like that")]
+    /// A client for an upstream.
+    #[error("cannot create the HTTP client for an upstream")]
     Upstream(#[from] TransportError),
-    /// The judge of callers.
-    #[error("callers cannot be judged like that")]
+    /// Authentication.
+    #[error("invalid authentication settings")]
     Verifier(#[from] auth::SetupError),
-    /// What replicas share.
-    #[error("nothing can be shared like that")]
+    /// The shared cache.
+    #[error("cannot create the shared cache")]
     SharedCache(#[from] shared_cache::SetupError),
 }
 
 impl Service {
-    /// Sets everything up. Nothing is sent yet.
+    /// Creates the service without sending anything.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, SetupError> {
         metrics::start();
         let source = Source::new(settings)?;
         let shared = SharedCache::new(settings)?;
-        // A little less than the whole request has, so that an old answer can stand in.
+        // Less than a request's timeout, so that an older snapshot can be served instead.
         let patience = settings.server.request_timeout.mul_f64(0.9);
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
@@ -87,9 +87,9 @@ impl Service {
         })
     }
 
-    /// A service with other settings that takes over whatever stays right: `same_auth` says that callers are judged as
-    /// before, `same_catalogue` that the same upstreams are asked about the same.
-    pub fn changed(
+    /// A service with changed settings that reuses what is still valid: the verifier if `same_auth`, and the snapshot if
+    /// `same_catalogue`.
+    pub fn with_settings(
         &self,
         settings: &Settings,
         clock: &Clock,
@@ -98,7 +98,7 @@ impl Service {
     ) -> Result<Self, SetupError> {
         let mut service = Self::new(settings, clock)?;
         service.ages = self.ages.clone();
-        service.limits = self.limits.changed(settings.server.request_timeout, settings.server.max_requests);
+        service.limits = self.limits.with_settings(settings.server.request_timeout, settings.server.max_requests);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);
         }
@@ -108,22 +108,22 @@ impl Service {
         Ok(service)
     }
 
-    /// Fetches, once, what the first request would have to wait for. Whether the upstreams could be read.
-    pub async fn warmed(&self) -> bool {
+    /// Fetches the realm's keys and the first snapshot. Returns whether the upstreams could be read.
+    pub async fn warm_up(&self) -> bool {
         futures::join!(self.verifier.warm(), self.store.refresh()).1
     }
 
-    /// Fetches what the first request would have to wait for, and keeps it fresh where the settings say so.
-    pub async fn warm(self) {
+    /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh if so configured.
+    pub async fn run_in_background(self) {
         futures::join!(self.verifier.warm(), self.store.keep_fresh());
     }
 
-    /// Whether a request would be answered, as far as can be told without asking anybody.
+    /// Whether requests can be served, as far as is known without contacting an upstream.
     pub fn is_ready(&self) -> bool {
         self.store.is_ready() && self.verifier.keys().is_none_or(|keys| keys.usable)
     }
 
-    /// The upstreams that are asked.
+    /// The upstreams in use.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         self.store.source().upstreams().chain(self.verifier.upstream())
     }
@@ -135,10 +135,10 @@ impl FromRef<Service> for Arc<Verifier> {
     }
 }
 
-/// All routes of the API, each within what wraps every request.
+/// All routes of the API, with the middleware of [`layers`].
 pub fn router(service: &Service) -> Router {
     let mut routes = Router::new()
-        // Both spellings answer, neither redirects (decision D16).
+        // With and without a trailing slash, neither redirects (decision D16).
         .route("/api/storage-resources/", get(list))
         .route("/api/storage-resources", get(list))
         .route("/api/storage-resources/{item_id}/", get(one))
@@ -150,20 +150,20 @@ pub fn router(service: &Service) -> Router {
         routes = routes.merge(callbacks::routes());
     }
     let routes = routes
-        .fallback(nothing_here)
+        .fallback(not_found)
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed("GET, HEAD") })
         .with_state(service.clone());
-    layers::around(routes, service.limits.clone())
+    layers::wrap(routes, service.limits.clone())
 }
 
-/// The answer where there is no route.
-pub async fn nothing_here() -> Response {
+/// The response if no route matches.
+pub async fn not_found() -> Response {
     Failure::NotFound.into_response()
 }
 
-/// Routes for those who run the proxy: health and metrics. They ask for no token and wait for no place.
-pub fn operators_router(service: &Service) -> Router {
-    operator::routes(service.clone())
+/// Routes of health and metrics. They need no token and bypass the request limit.
+pub fn health_router(service: &Service) -> Router {
+    health::routes(service.clone())
 }
 
 /// The storage resources that the query selects.
@@ -185,10 +185,10 @@ async fn list(
         return Err(Failure::Processing(skipped.detail.clone()));
     }
     let etag = caching::etag(&served, policy);
-    if caching::has_it(&headers, &etag) {
+    if caching::is_current(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
     }
-    let pieces = answer::listing(snapshot, &query, policy).map_err(Failure::Internal)?;
+    let pieces = listing::render(snapshot, &query, policy).map_err(Failure::Internal)?;
     Ok(send(&served, &headers, &etag, || format!("{query:?}"), pieces).await)
 }
 
@@ -199,16 +199,16 @@ async fn one(
     item_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    // An id that is not even text is no UUID either.
+    // An ID that is not valid text is not a UUID either.
     let item_id = item_id.map(|Path(item_id)| item_id).unwrap_or_default();
     let Ok(id) = Uuid::parse_str(&item_id) else {
-        return Err(Failure::Query(vec![QueryFault::no_uuid(&item_id)]));
+        return Err(Failure::Query(vec![InvalidParameter::uuid(&item_id)]));
     };
     let served = service.store.get(caching::wants_fresh(&headers)).await?;
     match served.reading.snapshot.find(id) {
         Found::Item(item) => {
             let etag = caching::etag(&served, service.store.policy());
-            if caching::has_it(&headers, &etag) {
+            if caching::is_current(&headers, &etag) {
                 return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
             }
             Ok(send(&served, &headers, &etag, || id.to_string(), vec![item]).await)
@@ -218,7 +218,7 @@ async fn one(
     }
 }
 
-/// Sends rendered JSON, compressed where the client asks for it and it pays. `key` tells the answers of a reading apart.
+/// Sends rendered JSON, compressed if the client accepts it and it is worthwhile. `key` identifies the response among those of a snapshot.
 async fn send(
     served: &Served,
     request: &HeaderMap,
@@ -228,7 +228,7 @@ async fn send(
 ) -> Response {
     let mut headers = caching::headers(served, etag);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let encoded = match Coding::wanted(request) {
+    let encoded = match Coding::preferred(request) {
         Some(coding) => served.reading.encoded.get(key(), coding, &pieces).await.map(|body| (coding, body)),
         None => None,
     };
@@ -241,7 +241,7 @@ async fn send(
     }
 }
 
-/// The version of this proxy. It needs no token, as it says nothing that `/openapi.json` does not.
+/// The version of this proxy. It needs no token: `/openapi.json` shows the version too.
 async fn version() -> Response {
     axum::Json(json!({ "version": VERSION })).into_response()
 }

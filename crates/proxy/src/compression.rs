@@ -1,4 +1,4 @@
-//! Compression of answers, as far as clients ask for it: made once for each snapshot and page.
+//! Compression of responses, done once for each snapshot and page.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -14,17 +14,17 @@ pub(crate) enum Coding {
     Zstd,
 }
 
-/// Smaller bodies are sent as they are: they fit into a packet or two.
-const LEAST: usize = 1024;
-/// Bytes of compressed answers, with the queries that they answer, that one snapshot remembers.
-const REMEMBERED: usize = 16 << 20;
-/// Beyond this level zstd takes longer to compress a page than a network takes to carry what it saves.
+/// Smaller bodies are not compressed: they fit into one or two packets.
+const MIN_SIZE: usize = 1024;
+/// Maximum size of the cached responses of one snapshot, with their queries, in bytes.
+const CACHE_SIZE: usize = 16 << 20;
+/// At higher levels zstd needs more time to compress a page than the network saves.
 const ZSTD_LEVEL: i32 = 3;
 
 impl Coding {
-    /// The coding that a client prefers, of those that both know (RFC 9110, 12.5.3); zstd where it has no preference, none
-    /// where it gives `identity` a greater weight.
-    pub(crate) fn wanted(headers: &HeaderMap) -> Option<Self> {
+    /// The coding that the client prefers (RFC 9110, 12.5.3); zstd if it has no preference, `None` if it prefers `identity`
+    /// or supports neither.
+    pub(crate) fn preferred(headers: &HeaderMap) -> Option<Self> {
         let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         let (mut gzip, mut zstd, mut identity, mut any) = (None, None, None, None);
         for part in accepted.flat_map(|value| value.split(',')) {
@@ -46,7 +46,7 @@ impl Coding {
         }
         let weight = |own: Option<f32>| own.or(any).unwrap_or(0.0);
         let (gzip, zstd) = (weight(gzip), weight(zstd));
-        // `*` covers what is not listed, and what is compressed is as good as what is not.
+        // `*` covers codings that are not listed. With equal weights, compression is preferred.
         let plain = identity.unwrap_or(0.0);
         match () {
             () if plain > zstd.max(gzip) => None,
@@ -82,41 +82,41 @@ impl Coding {
     }
 }
 
-/// Compressed answers of one snapshot.
+/// The compressed responses of one snapshot.
 #[derive(Debug, Default)]
-pub struct Encoded(Mutex<Memory>);
+pub struct Encoded(Mutex<Cache>);
 
 #[derive(Debug, Default)]
-struct Memory {
-    answers: HashMap<(String, Coding), Bytes>,
+struct Cache {
+    responses: HashMap<(String, Coding), Bytes>,
     bytes: usize,
 }
 
 impl Encoded {
-    /// The compressed form of `pieces`, which are the answer to the query `key`; `None` where it does not pay.
+    /// The compressed form of `pieces`, the response to the query `key`; `None` if it is too small.
     pub(crate) async fn get(self: &Arc<Self>, key: String, coding: Coding, pieces: &[Bytes]) -> Option<Bytes> {
-        if pieces.iter().map(Bytes::len).sum::<usize>() < LEAST {
+        if pieces.iter().map(Bytes::len).sum::<usize>() < MIN_SIZE {
             return None;
         }
         let key = (key, coding);
-        if let Some(known) = self.lock().answers.get(&key) {
+        if let Some(known) = self.lock().responses.get(&key) {
             return Some(known.clone());
         }
         let pieces = pieces.to_vec();
-        // Takes a millisecond or more: too long for a thread that serves.
+        // Takes a millisecond or more: too long for a runtime thread.
         let encoding = tokio::task::spawn_blocking(move || coding.encode(&pieces));
-        // Without a compressed answer the plain one goes out.
+        // If compression fails, the plain response is sent.
         let encoded = encoding.await.ok()?.ok()?;
-        // Keys count: a query may be far longer than the answer that it packs down to.
+        // Keys count as well: a query may be much longer than its compressed response.
         let size = key.0.len() + encoded.len();
-        let mut memory = self.lock();
-        if memory.bytes + size <= REMEMBERED && memory.answers.insert(key, encoded.clone()).is_none() {
-            memory.bytes += size;
+        let mut cache = self.lock();
+        if cache.bytes + size <= CACHE_SIZE && cache.responses.insert(key, encoded.clone()).is_none() {
+            cache.bytes += size;
         }
         Some(encoded)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,14 +127,14 @@ mod tests {
 
     use super::*;
 
-    fn wanted(accept: &str) -> Option<Coding> {
+    fn preferred(accept: &str) -> Option<Coding> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT_ENCODING, accept.parse().unwrap());
-        Coding::wanted(&headers)
+        Coding::preferred(&headers)
     }
 
     #[test]
-    fn a_client_gets_what_it_prefers() {
+    fn the_preferred_coding_of_the_client_is_used() {
         for (accept, coding) in [
             ("", None),
             ("identity", None),
@@ -158,13 +158,13 @@ mod tests {
             ("gzip;q=2, zstd;q=0.1", Some(Coding::Zstd)),
             ("gzip;Q=0.5, zstd;Q=0.1", Some(Coding::Gzip)),
         ] {
-            assert_eq!(wanted(accept), coding, "{accept}");
+            assert_eq!(preferred(accept), coding, "{accept}");
         }
-        assert_eq!(Coding::wanted(&HeaderMap::new()), None);
+        assert_eq!(Coding::preferred(&HeaderMap::new()), None);
     }
 
     #[tokio::test]
-    async fn an_answer_is_compressed_once_and_says_the_same() {
+    async fn a_response_is_compressed_once_without_loss() {
         let encoded = Arc::new(Encoded::default());
         let pieces = [Bytes::from("x".repeat(3000)), Bytes::from("y".repeat(3000))];
         let gzip = encoded.get("k".into(), Coding::Gzip, &pieces).await.unwrap();
@@ -174,20 +174,20 @@ mod tests {
         let zstd = encoded.get("k".into(), Coding::Zstd, &pieces).await.unwrap();
         assert_eq!(zstd::decode_all(&zstd[..]).unwrap(), pieces.concat());
         let again = encoded.get("k".into(), Coding::Zstd, &[Bytes::from("z".repeat(3000))]).await.unwrap();
-        assert_eq!(again, zstd, "what is remembered is not made again");
+        assert_eq!(again, zstd, "cached responses are not compressed again");
         assert_eq!(encoded.get("small".into(), Coding::Gzip, &[Bytes::from_static(b"{}")]).await, None);
     }
 
     #[tokio::test]
-    async fn long_queries_with_short_answers_are_bounded_too() {
+    async fn the_cache_is_limited_for_long_queries_with_short_responses_too() {
         let encoded = Arc::new(Encoded::default());
-        let answer = [Bytes::from("x".repeat(LEAST))];
+        let answer = [Bytes::from("x".repeat(MIN_SIZE))];
         let length = 1 << 20;
         for number in 0..20 {
             let key = format!("{number}{}", "k".repeat(length));
             assert!(encoded.get(key, Coding::Gzip, &answer).await.is_some());
         }
-        let kept = encoded.lock().answers.keys().map(|(key, _)| key.len()).sum::<usize>();
-        assert!((length..=REMEMBERED).contains(&kept), "{kept} bytes of keys");
+        let kept = encoded.lock().responses.keys().map(|(key, _)| key.len()).sum::<usize>();
+        assert!((length..=CACHE_SIZE).contains(&kept), "{kept} bytes of keys");
     }
 }

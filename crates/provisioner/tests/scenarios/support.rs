@@ -139,7 +139,7 @@ impl Site {
         let loaded = proxy::config::load(&environment, &Overrides::default()).unwrap();
         runtime.block_on(async {
             let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
-            let router = api::router(&service).merge(api::operators_router(&service));
+            let router = api::router(&service).merge(api::health_router(&service));
             let never = std::future::pending::<std::future::Pending<()>>();
             tokio::spawn(server::serve(vec![listener.into()], Frontend::new(router, None), never));
         });

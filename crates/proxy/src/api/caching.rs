@@ -1,4 +1,4 @@
-//! What answers say about their age, and what clients ask about it (RFC 9110, RFC 9111).
+//! Cache headers of requests and responses (RFC 9110, RFC 9111).
 
 use std::hash::Hash;
 
@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::VERSION;
 use crate::store::Served;
 
-/// Whether a client wants an answer that is read now, whatever is at hand.
+/// Whether a client demands a refresh, however young the snapshot is.
 pub(crate) fn wants_fresh(headers: &HeaderMap) -> bool {
     let directives = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let mut directives = directives(header::CACHE_CONTROL).chain(directives(header::PRAGMA));
@@ -21,16 +21,16 @@ pub(crate) fn wants_fresh(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the client has what would be sent.
-pub(crate) fn has_it(headers: &HeaderMap, etag: &str) -> bool {
+/// Whether the client already has the current representation.
+pub(crate) fn is_current(headers: &HeaderMap, etag: &str) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    // A weak comparison, as `If-None-Match` has it: the prefix does not count.
+    // `If-None-Match` uses weak comparison, which ignores the prefix.
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// The tag of every answer made of this reading. It is weak, since answers may be compressed. Listings name the offerings of
-/// the storage systems, even of those without a resource.
+/// The tag of all responses made from this snapshot. It is weak, because responses may be compressed. It covers the offerings
+/// of the storage systems, because listings name even those without a resource.
 pub(crate) fn etag(served: &Served, policy: &Policy) -> String {
     let mut hasher = Xxh3::new();
     served.reading.snapshot.fingerprint().hash(&mut hasher);
@@ -40,7 +40,7 @@ pub(crate) fn etag(served: &Served, policy: &Policy) -> String {
     format!("W/\"{VERSION}-{:016x}\"", hasher.digest())
 }
 
-/// The headers of every answer made of this reading.
+/// The headers of all responses made from this snapshot.
 pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
     let age = served.reading.age().as_secs();
     let mut headers = HeaderMap::new();
@@ -53,10 +53,10 @@ pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
     put(header::LAST_MODIFIED, &httpdate::fmt_http_date(served.reading.modified));
     put(header::AGE, &age.to_string());
     put(header::VARY, "Accept-Encoding");
-    // A caller may keep an answer, but has to ask whether it still holds.
+    // A client may store a response, but must revalidate it.
     put(header::CACHE_CONTROL, "private, no-cache");
     if served.stale {
-        put(header::WARNING, &format!("110 - \"the upstreams cannot be read in time; this was read {age} s ago\""));
+        put(header::WARNING, &format!("110 - \"the upstreams cannot be read in time; this snapshot is {age} s old\""));
     }
     headers
 }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_answer_can_be_asked_for() {
+    fn a_client_can_demand_a_refresh() {
         for (value, fresh) in [
             ("no-cache", true),
             ("max-stale, No-Cache", true),
@@ -96,7 +96,7 @@ mod tests {
             ("a", false),
             ("", false),
         ] {
-            assert_eq!(has_it(&with(header::IF_NONE_MATCH, value), "W/\"a\""), has, "{value}");
+            assert_eq!(is_current(&with(header::IF_NONE_MATCH, value), "W/\"a\""), has, "{value}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Callbacks that are relayed to Waldur (`callbacks.relay`).
+//! Relays callbacks to Waldur (`callbacks.relay`).
 //!
-//! A caller names an order or a resource and an action. Where that leads is looked up in the snapshot, so nothing that
-//! a caller writes becomes part of a URL. Each relayed callback leaves two lines in the log, the second with its outcome.
+//! A caller names an order or a resource and an action. The URL is looked up in the snapshot, so no input of a caller
+//! becomes part of a URL. Each relayed callback writes two log lines, the second with its outcome.
 
 use std::time::Duration;
 
@@ -25,24 +25,24 @@ use crate::auth::{AuthError, Caller};
 use crate::telemetry;
 use crate::waldur::relay::Relayed;
 
-/// Largest body of a callback, in bytes.
+/// Maximum size of a callback's body, in bytes.
 const MAX_BODY: usize = 64 << 10;
-/// Most time for the body of a callback to arrive; where requests have less than twice as much, half of their time.
+/// Time for the body of a callback to arrive, but at most half of a request's time.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Target of the lines that callbacks leave in the log.
-const JOURNAL: &str = "proxy::callbacks";
+/// Target of the log lines of callbacks.
+const LOG_TARGET: &str = "proxy::callbacks";
 
-/// What a path names.
+/// What the path of a callback names.
 #[derive(Debug, Clone, Copy)]
-enum Of {
+enum Subject {
     Order,
     Resource,
 }
 
-/// The routes; both spellings answer (decision D16).
+/// The routes, with and without a trailing slash (decision D16).
 pub(super) fn routes() -> Router<Service> {
-    let orders = || action(Of::Order);
-    let resources = || action(Of::Resource);
+    let orders = || action(Subject::Order);
+    let resources = || action(Subject::Resource);
     Router::new()
         .route("/api/callbacks/orders/{order}/{action}/", orders())
         .route("/api/callbacks/orders/{order}/{action}", orders())
@@ -51,93 +51,93 @@ pub(super) fn routes() -> Router<Service> {
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
-fn action(of: Of) -> MethodRouter<Service> {
-    let handler = move |caller, service, path, request| relay(of, caller, service, path, request);
+fn action(subject: Subject) -> MethodRouter<Service> {
+    let handler = move |caller, service, path, request| relay(subject, caller, service, path, request);
     post(handler).fallback(|| async { Failure::MethodNotAllowed("POST") })
 }
 
 async fn relay(
-    of: Of,
+    subject: Subject,
     caller: Caller,
     State(service): State<Service>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
-    // Before the body, which may come slowly.
+    // Counts from before the body, which may arrive slowly.
     let deadline = Instant::now() + service.store.patience();
     let Caller { username, missing_for_callbacks: missing } = caller;
     if !missing.is_empty() {
         return Ok(service.verifier.rejection(&AuthError::Forbidden { missing }).into_response());
     }
-    // What is not even text names nothing.
+    // A path that is not valid text matches nothing.
     let Path((id, action)) = path.map_err(|_| Failure::NotFound)?;
-    let actions = match of {
-        Of::Order => ORDER_ACTIONS.as_slice(),
-        Of::Resource => RESOURCE_ACTIONS.as_slice(),
+    let actions = match subject {
+        Subject::Order => ORDER_ACTIONS.as_slice(),
+        Subject::Resource => RESOURCE_ACTIONS.as_slice(),
     };
     let action = *actions.iter().find(|known| **known == action).ok_or(Failure::NotFound)?;
     let body_time = BODY_TIME.min(service.store.patience() / 2);
     let Ok(body) = timeout(body_time, Bytes::from_request(request, &service)).await else {
-        let detail = format!("the body is not complete after {} s", body_time.as_secs_f64());
+        let detail = format!("the body is incomplete after {} s", body_time.as_secs_f64());
         let refusal = Failure::Callback(StatusCode::REQUEST_TIMEOUT, detail);
         return Ok(([(header::CONNECTION, "close")], refusal).into_response());
     };
     let body = object(body)?;
-    let Ok(id) = Uuid::parse_str(&id) else { return Err(nothing(of)) };
-    let Found { link, order } = find(&service, of, id, action).await?;
-    // A task of its own, so that whoever stops waiting leaves neither the order half done nor the log half told.
+    let Ok(id) = Uuid::parse_str(&id) else { return Err(not_found(subject)) };
+    let Found { link, order } = find(&service, subject, id, action).await?;
+    // A separate task, so that the call and its log lines are completed even if the client disconnects.
     let task = async move {
         let order = order.map(tracing::field::display);
-        let resource = matches!(of, Of::Resource).then(|| tracing::field::display(id));
-        info!(target: JOURNAL, caller = username, order, resource, action, "a callback is relayed");
+        let resource = matches!(subject, Subject::Resource).then(|| tracing::field::display(id));
+        info!(target: LOG_TARGET, caller = username, order, resource, action, "relaying a callback");
         let rest = deadline.saturating_duration_since(Instant::now());
         let outcome = service.store.source().waldur().call(&link, body, rest).await;
         service.store.note_change();
         let status = status(&outcome).as_u16();
         info!(
-            target: JOURNAL, caller = username, order, resource, action, outcome = outcome.name(), status,
-            "a callback has ended"
+            target: LOG_TARGET, caller = username, order, resource, action, outcome = outcome.name(), status,
+            "callback finished"
         );
         outcome
     };
     match tokio::spawn(telemetry::in_current_request(task.instrument(Span::current()))).await {
-        Ok(outcome) => Ok(answer(outcome)),
+        Ok(outcome) => Ok(response(outcome)),
         Err(error) => {
-            error!(target: JOURNAL, %error, "a callback was cut short by a fault of this program");
+            error!(target: LOG_TARGET, %error, "a callback was aborted by an internal error");
             Ok(failure::internal())
         }
     }
 }
 
-/// The body as it came: a JSON object, or nothing.
+/// The unchanged body, if it is empty or a JSON object.
 fn object(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Failure::Callback(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes"))
         }
-        status => Failure::Callback(status, "the body breaks off".to_owned()),
+        status => Failure::Callback(status, "the body is incomplete".to_owned()),
     })?;
     let is_object = || serde_json::from_slice::<&RawValue>(&body).is_ok_and(|value| value.get().starts_with('{'));
     if body.is_empty() || is_object() {
         return Ok(body);
     }
-    Err(Failure::Callback(StatusCode::BAD_REQUEST, "the body is neither empty nor a JSON object".to_owned()))
+    Err(Failure::Callback(StatusCode::BAD_REQUEST, "the body must be empty or a JSON object".to_owned()))
 }
 
-/// How old a snapshot may be in which a callback is looked up first.
+/// Maximum age of the snapshot in which a callback is looked up first.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// Where a callback leads.
+/// The target of a callback.
 struct Found {
     link: String,
     order: Option<Uuid>,
 }
 
-/// Looks in the newest snapshot, and once more in a new one: what a caller has just learned elsewhere may be news here.
-async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found, Failure> {
-    let mut refusal = nothing(of);
-    // A caller tells of many orders one after the other, and each call makes the snapshot old: what it has is enough where
-    // Waldur itself judges the state.
+/// Looks in the newest snapshot, then in a new one: the caller may know something that is newer than the snapshot.
+async fn find(service: &Service, subject: Subject, id: Uuid, action: &str) -> Result<Found, Failure> {
+    let mut refusal = not_found(subject);
+    // Each call invalidates the snapshot, and a caller may act on many orders in a row. If the old snapshot has the link,
+    // it suffices, because Waldur checks the state itself.
     for fresh in [false, true] {
         let newest = service.store.newest().filter(|reading| !fresh && reading.age() < RECENT);
         let reading = match newest {
@@ -145,12 +145,12 @@ async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found
             None if fresh => service.store.get(true).await?.reading,
             None => continue,
         };
-        let is_meant = |callbacks: &&Callbacks| match of {
-            Of::Order => callbacks.order == Some(id),
-            Of::Resource => callbacks.resource == id,
+        let matches = |callbacks: &&Callbacks| match subject {
+            Subject::Order => callbacks.order == Some(id),
+            Subject::Resource => callbacks.resource == id,
         };
-        let Some(found) = reading.snapshot.callbacks().iter().find(is_meant) else {
-            refusal = nothing(of);
+        let Some(found) = reading.snapshot.callbacks().iter().find(matches) else {
+            refusal = not_found(subject);
             continue;
         };
         if let Some(link) = found.links.get(action) {
@@ -158,11 +158,11 @@ async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found
         }
         let detail = match (&found.order, &found.state) {
             (None, None) => {
-                format!("the resource has no order in progress, which does not allow {action}; read the listing again")
+                format!("the resource has no order in progress, so {action} is not possible; read the listing again")
             }
             (_, state) => {
                 let state = state.as_deref().unwrap_or("in an unknown state");
-                format!("the order is {state}, which does not allow {action}; read the listing again")
+                format!("the order is {state}, so {action} is not possible; read the listing again")
             }
         };
         refusal = Failure::Callback(StatusCode::CONFLICT, detail);
@@ -170,12 +170,12 @@ async fn find(service: &Service, of: Of, id: Uuid, action: &str) -> Result<Found
     Err(refusal)
 }
 
-fn nothing(of: Of) -> Failure {
-    let detail = match of {
-        Of::Order => "no order in progress has this UUID; the listing's `orders` has those that there are",
-        Of::Resource => {
-            "no resource with an order in progress, or in transition, has this UUID; the listing's `orders` and `resourceLinks` \
-             have those that there are"
+fn not_found(subject: Subject) -> Failure {
+    let detail = match subject {
+        Subject::Order => "no order in progress has this UUID; see `orders` in the listing",
+        Subject::Resource => {
+            "no resource with an order in progress, or in transition, has this UUID; see `orders` and `resourceLinks` in the \
+             listing"
         }
     };
     Failure::Callback(StatusCode::NOT_FOUND, detail.to_owned())
@@ -190,16 +190,16 @@ fn status(outcome: &Relayed) -> StatusCode {
     }
 }
 
-fn answer(outcome: Relayed) -> Response {
+fn response(outcome: Relayed) -> Response {
     let status = status(&outcome);
     let detail = match outcome {
-        Relayed::Done(detail) => detail.unwrap_or_else(|| "Waldur has done it.".to_owned()),
-        Relayed::Refused(status, detail) => detail.unwrap_or_else(|| format!("Waldur refuses it ({status}).")),
+        Relayed::Done(detail) => detail.unwrap_or_else(|| "Waldur accepted the callback.".to_owned()),
+        Relayed::Refused(status, detail) => {
+            detail.unwrap_or_else(|| format!("Waldur rejected the callback ({status})."))
+        }
         Relayed::Failed(why) => format!("The callback could not be relayed: {why}"),
         Relayed::Unknown(why) => {
-            format!(
-                "Whether the callback had its effect is unknown: {why}. Read the listing again before the next attempt"
-            )
+            format!("It is unknown whether the callback took effect: {why}. Read the listing again before you retry")
         }
     };
     (status, axum::Json(json!({ "detail": detail }))).into_response()

@@ -1,9 +1,8 @@
-//! Pages about the API for people: Swagger UI at `/docs`, `ReDoc` at `/redoc`, and the document itself at `/openapi.json`. `/`
-//! leads browsers to the first.
+//! The documentation of the API: Swagger UI at `/docs`, `ReDoc` at `/redoc`, and the document itself at `/openapi.json`.
+//! `/` redirects browsers to `/docs`.
 //!
-//! The pages need nothing from outside: scripts and styles are part of the program, and a `Content-Security-Policy`
-//! keeps browsers from requesting anything from another host. Addresses in the pages are relative, so they also work below a
-//! prefix.
+//! The pages load nothing from other hosts: scripts and styles are part of the program, and a `Content-Security-Policy`
+//! enforces it. URLs in the pages are relative, so they also work below a prefix.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use utoipa_swagger_ui::SwaggerFile;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{VERSION, caching, nothing_here};
+use super::{VERSION, caching, not_found};
 use crate::compression::{Coding, Encoded};
 use crate::openapi;
 
@@ -29,15 +28,15 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Own scripts, requests to the own origin, nothing else. Both libraries set styles inline and draw icons from
-/// `data:`; `ReDoc` searches in a worker that it makes itself.
+/// Allows only scripts and requests of the same origin. Both libraries use inline styles and `data:` icons; `ReDoc` searches
+/// in a worker that it creates itself.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Scripts and styles change with the program alone; in seconds.
+/// Scripts and styles change only with the program. In seconds.
 const A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
-/// The routes of the pages, the document and their parts. They need no token.
+/// The routes of the pages, the document and their assets. They need no token.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let swagger_ui = include_str!("../../assets/swagger-ui.html");
     let redoc = include_str!("../../assets/redoc.html");
@@ -57,35 +56,35 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/redoc/redoc.standalone.js", part(JAVASCRIPT, include_bytes!("../../assets/redoc/redoc.standalone.js")))
 }
 
-/// Redirects browsers to the documentation. For programs there is nothing here.
+/// Redirects browsers to the documentation; other clients get 404.
 async fn home(headers: HeaderMap) -> Response {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_browser = accepted.into_iter().any(|value| value.to_ascii_lowercase().contains("text/html"));
-    let mut answer = nothing_here().await;
+    let mut response = not_found().await;
     if is_browser {
-        answer = Response::new(Body::empty());
-        *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-        answer.headers_mut().insert(LOCATION, HeaderValue::from_static("docs"));
+        response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs"));
     }
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    answer
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
-/// A page; `root` leads from its address to where `/openapi.json` is.
+/// A page; `root` is the relative path from its URL to the root of the API.
 fn page<S: Clone + Send + Sync + 'static>(html: &str, root: &str) -> MethodRouter<S> {
     Asset::new(HTML, html.replace("{root}", root)).route()
 }
 
-/// A file of Swagger UI; the program holds all of them.
+/// A file of Swagger UI, which is part of the program.
 fn of_swagger_ui(name: &str) -> &'static [u8] {
     match utoipa_swagger_ui::serve(name, Arc::default()) {
         Ok(Some(SwaggerFile { bytes: Cow::Borrowed(content), .. })) => content,
-        // A test sees to it that this does not happen.
+        // A test checks that this does not happen.
         _ => b"",
     }
 }
 
-/// Something that is part of the program, compressed at the first request.
+/// A static file, compressed at the first request.
 #[derive(Debug, Clone)]
 struct Asset {
     kind: &'static str,
@@ -102,7 +101,7 @@ impl Asset {
         Self { kind, content, etag, lasting: false, encoded: Arc::default() }
     }
 
-    /// Browsers need not revalidate it for a day.
+    /// Allows browsers to keep it for a day without revalidation.
     fn lasting(self) -> Self {
         Self { lasting: true, ..self }
     }
@@ -117,7 +116,7 @@ impl Asset {
             (CONTENT_SECURITY_POLICY, POLICY),
             (REFERRER_POLICY, "no-referrer"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            // Older browsers know no `frame-ancestors`.
+            // Older browsers do not support `frame-ancestors`.
             (X_FRAME_OPTIONS, "DENY"),
             (VARY, "Accept-Encoding"),
         ];
@@ -128,13 +127,13 @@ impl Asset {
         if self.lasting {
             answer.headers_mut().insert(CACHE_CONTROL, A_DAY);
         }
-        if caching::has_it(request, &self.etag) {
+        if caching::is_current(request, &self.etag) {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
             return answer;
         }
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
         let mut content = self.content.clone();
-        if let Some(coding) = Coding::wanted(request)
+        if let Some(coding) = Coding::preferred(request)
             && let Some(encoded) = self.encoded.get(String::new(), coding, std::slice::from_ref(&content)).await
         {
             answer.headers_mut().insert(CONTENT_ENCODING, coding.header());
@@ -166,7 +165,7 @@ mod tests {
         routes::<()>().oneshot(request).await.unwrap()
     }
 
-    /// What the page refers to, as the browser resolves it.
+    /// The URLs in a page, as a browser resolves them.
     fn addresses(page: &str, html: &str) -> BTreeSet<String> {
         let base = url::Url::parse("http://proxy.example").unwrap().join(page).unwrap();
         let quoted = ["href=\"", "src=\"", "spec-url=\""].into_iter().flat_map(|key| html.split(key).skip(1));
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_refer_to_what_is_served_here_alone() {
+    async fn pages_refer_only_to_files_of_this_server() {
         let swagger_ui = ["docs/start.js", "docs/swagger-ui-bundle.js", "docs/swagger-ui.css", "openapi.json"];
         let redoc = ["openapi.json", "redoc/redoc.standalone.js"];
         for (page, parts) in
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn browsers_are_told_what_they_may_do() {
+    async fn security_headers_are_set() {
         for (path, kind) in [
             ("/docs", "text/html; charset=utf-8"),
             ("/docs/swagger-ui.css", CSS),
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_document_is_served_as_it_is_committed() {
+    async fn the_committed_document_is_served() {
         for path in ["/openapi.json", "/openapi.json/"] {
             assert_eq!(ask(path).await.1, openapi::json());
         }
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_root_leads_browsers_to_the_documentation() {
+    async fn the_root_redirects_browsers_to_the_documentation() {
         for (accepted, status) in
             [("text/html,application/xhtml+xml,*/*;q=0.8", 307), ("*/*", 404), ("application/json", 404)]
         {
@@ -258,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Swagger UI would need `/docs/oauth2-redirect` for other schemes.
+    /// Swagger UI would need `/docs/oauth2-redirect` for other schemes than `http`.
     #[test]
     fn authorizing_needs_no_redirect() {
         let document: serde_json::Value = serde_json::from_str(openapi::json()).unwrap();

@@ -1,4 +1,4 @@
-//! Answers that are no success, in the shapes of the Python proxy.
+//! Error responses, in the format of the Python proxy.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tracing::{error, warn};
 
-use super::query::QueryFault;
+use super::query::InvalidParameter;
 use crate::store::StoreError;
 use program::error_chain;
 
-/// Why a request has no success.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// 404.
     NotFound,
-    /// 405, and the methods that there are.
+    /// 405, with the allowed methods.
     MethodNotAllowed(&'static str),
-    /// A callback that comes to nothing, and why.
+    /// A callback that was not relayed, with the reason.
     Callback(StatusCode, String),
-    /// 422: every fault of the query.
-    Query(Vec<QueryFault>),
+    /// 422: all invalid parameters.
+    Query(Vec<InvalidParameter>),
     /// 500: a resource cannot be processed (decisions D7, D8).
     Processing(String),
     /// 502: an upstream cannot be read (decisions D9, D10).
     Upstream(StoreError),
-    /// 504: no answer within `server.request_timeout`.
+    /// 504: no response within `server.request_timeout`.
     TooSlow(Duration),
-    /// 503: as many requests run as may (`server.max_requests`).
+    /// 503: the request limit is reached (`server.max_requests`).
     TooMany,
-    /// 500: a fault of this program.
+    /// 500: an internal error.
     Internal(serde_json::Error),
 }
 
@@ -43,18 +43,18 @@ impl From<StoreError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let answer = |status: StatusCode, body: Value| (status, Json(body)).into_response();
+        let response = |status: StatusCode, body: Value| (status, Json(body)).into_response();
         match self {
-            Self::NotFound => answer(StatusCode::NOT_FOUND, json!({"detail": "Not Found"})),
+            Self::NotFound => response(StatusCode::NOT_FOUND, json!({"detail": "Not Found"})),
             Self::MethodNotAllowed(allow) => {
                 let body = Json(json!({"detail": "Method Not Allowed"}));
                 (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow)], body).into_response()
             }
-            Self::Callback(status, detail) => answer(status, json!({ "detail": detail })),
-            Self::Query(faults) => answer(StatusCode::UNPROCESSABLE_ENTITY, json!({"detail": faults})),
+            Self::Callback(status, detail) => response(status, json!({ "detail": detail })),
+            Self::Query(faults) => response(StatusCode::UNPROCESSABLE_ENTITY, json!({"detail": faults})),
             Self::Processing(detail) => {
-                warn!(detail, "a resource cannot be processed");
-                answer(
+                warn!(detail, "cannot process a resource");
+                response(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     json!({
                         "detail": detail,
@@ -65,8 +65,8 @@ impl IntoResponse for Failure {
             }
             Self::Upstream(error) if error.is_ours() => internal(),
             Self::Upstream(StoreError::TooSlow(patience)) => Self::TooSlow(patience).into_response(),
-            // The refresh that failed has logged it, once for all who waited for it.
-            Self::Upstream(error) => answer(
+            // The failed refresh has logged the error, once for all requests that waited for it.
+            Self::Upstream(error) => response(
                 StatusCode::BAD_GATEWAY,
                 json!({
                     "detail": error_chain(&error),
@@ -74,11 +74,11 @@ impl IntoResponse for Failure {
                     "message": "Failed to communicate with an upstream service.",
                 }),
             ),
-            Self::TooSlow(timeout) => answer(
+            Self::TooSlow(timeout) => response(
                 StatusCode::GATEWAY_TIMEOUT,
                 json!({
                     "detail": format!(
-                        "there is no answer within {} s (server.request_timeout): an upstream is slow",
+                        "no response within {} s (server.request_timeout): an upstream is slow",
                         timeout.as_secs_f64()
                     ),
                     "error": "UpstreamServiceError",
@@ -86,18 +86,18 @@ impl IntoResponse for Failure {
                 }),
             ),
             Self::TooMany => {
-                let body = json!({"detail": "Too many requests run at this time.", "error": "ServiceOverloaded"});
+                let body = json!({"detail": "Too many concurrent requests.", "error": "ServiceOverloaded"});
                 (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
             }
             Self::Internal(error) => {
-                error!(%error, "the catalogue cannot be rendered");
+                error!(%error, "cannot render the catalogue");
                 internal()
             }
         }
     }
 }
 
-/// 500: a fault of this program, about which callers learn nothing.
+/// 500: an internal error. The response has no details.
 pub(crate) fn internal() -> Response {
     let body = json!({"detail": "An error occurred.", "error": "InternalServerError"});
     (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
@@ -120,7 +120,7 @@ mod tests {
     const CALLBACK: &str = "/api/callbacks/orders/{order}/{action}/";
 
     #[tokio::test]
-    async fn failures_are_as_the_document_describes_them() {
+    async fn error_responses_match_the_openapi_document() {
         let no_json = serde_json::from_str::<Value>("").unwrap_err();
         let faults = query::parse("page_size=0&page=a&status=b&state=&storage_system=", &[]).unwrap_err();
         assert_eq!(faults.len(), 5);
@@ -128,7 +128,7 @@ mod tests {
         for (failure, path, status) in [
             (Failure::NotFound, ITEM, 404),
             (Failure::Query(faults), LISTING, 422),
-            (Failure::Query(vec![QueryFault::no_uuid("x")]), ITEM, 422),
+            (Failure::Query(vec![InvalidParameter::uuid("x")]), ITEM, 422),
             (Failure::Processing("no GID".into()), LISTING, 500),
             (Failure::Processing("no GID".into()), ITEM, 500),
             (Failure::Internal(no_json), LISTING, 500),

@@ -1,5 +1,4 @@
-//! What wraps every request: its id, its line in the log, its trace, its deadline, and the answer when its handler panics
-//! or there are too many requests.
+//! The middleware of all requests: request ID, access log, trace, timeout, request limit, and the response to a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -27,48 +26,48 @@ use crate::auth::CallerSlot;
 use crate::metrics;
 use crate::telemetry::{self, ACCESS, scrub, spans};
 
-/// Header with the id of a request, in both directions.
+/// Header with the ID of a request, in requests and responses.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Browsers are not to guess what an answer might be.
+/// Browsers must not guess the content type.
 pub(super) const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// Longest id that a caller may give.
-const LONGEST_ID: usize = 64;
-/// Characters of path and query that are logged.
-const LONGEST_TARGET: usize = 256;
-/// Stands for the route of a request that has none.
+/// Maximum length of an ID sent by a client.
+const MAX_ID: usize = 64;
+/// Maximum number of characters of path and query in the log.
+const MAX_TARGET: usize = 256;
+/// The route of a request that matches none.
 const NO_ROUTE: &str = "(no route)";
 
-/// What requests may take.
+/// Timeout and maximum concurrency of requests.
 #[derive(Debug, Clone)]
 pub struct RequestLimits {
-    /// How long a client waits at most.
+    /// Maximum time for a response.
     timeout: Duration,
-    /// A place for each request that may run.
-    places: Arc<Semaphore>,
-    /// How many places there are.
+    /// One permit for each concurrent request.
+    permits: Arc<Semaphore>,
+    /// Number of permits.
     requests: usize,
 }
 
 impl RequestLimits {
-    /// So long, and so many at one time.
+    /// `timeout` per request, and at most `requests` at the same time.
     pub fn new(timeout: Duration, requests: usize) -> Self {
-        Self { timeout, places: Arc::new(Semaphore::new(requests)), requests }
+        Self { timeout, permits: Arc::new(Semaphore::new(requests)), requests }
     }
 
-    /// The limits after a change: requests that run count on, unless so many others may run.
+    /// Changed limits. Running requests keep counting unless `requests` changes.
     #[must_use]
-    pub fn changed(&self, timeout: Duration, requests: usize) -> Self {
+    pub fn with_settings(&self, timeout: Duration, requests: usize) -> Self {
         if requests == self.requests { Self { timeout, ..self.clone() } } else { Self::new(timeout, requests) }
     }
 
-    /// Requests that run now, and those of callers who still take the answer.
+    /// Number of running requests, including those whose response is still being sent to an authenticated caller.
     pub(crate) fn running(&self) -> usize {
-        self.requests - self.places.available_permits()
+        self.requests - self.permits.available_permits()
     }
 }
 
-/// Wraps all routes of a router.
-pub fn around(router: Router, limits: RequestLimits) -> Router {
+/// Adds the middleware to all routes.
+pub fn wrap(router: Router, limits: RequestLimits) -> Router {
     router.layer(middleware::from_fn_with_state(limits, observe))
 }
 
@@ -79,18 +78,18 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
     let method = request.method().clone();
     let caller = CallerSlot::default();
     request.extensions_mut().insert(caller.clone());
-    let line = Line {
+    let line = AccessLog {
         started: Instant::now(),
         method: method.to_string(),
         target: target(&request),
         route: matched.clone(),
         caller,
-        answer: None,
+        response: None,
     };
     let trace = spans::request(&method, route, &id, request.headers());
     let span = info_span!("request", request_id = id, trace_id = spans::trace_id(&trace).map(field::display));
-    let answer = answer(limits, request, next, line).instrument(span);
-    let mut response = telemetry::traced(trace, &method, route, &id, answer).await;
+    let handler = handle(limits, request, next, line).instrument(span);
+    let mut response = telemetry::traced(trace, &method, route, &id, handler).await;
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -98,37 +97,37 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
     response
 }
 
-async fn answer(limits: RequestLimits, request: Request, next: Next, mut line: Line) -> Response {
-    let response = match Arc::clone(&limits.places).try_acquire_owned() {
-        Ok(place) => {
-            // Nothing that a handler shares is left half changed: its locks are held by functions that do not panic.
+async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: AccessLog) -> Response {
+    let response = match Arc::clone(&limits.permits).try_acquire_owned() {
+        Ok(permit) => {
+            // A panic leaves no shared state inconsistent: code that holds a lock does not panic.
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
             let response = match timeout(limits.timeout, handled).await {
                 Ok(Ok(response)) => response,
-                // The panic itself is reported where it happens.
+                // The panic hook has reported the panic.
                 Ok(Err(_)) => failure::internal(),
                 Err(_) => Failure::TooSlow(limits.timeout).into_response(),
             };
-            // An answer holds memory until it is taken. Those of strangers are small or shared by all, and keep no place:
-            // else strangers could take all of them, and never read.
+            // A response occupies memory until it is read. Responses to unauthenticated clients are small or shared, and
+            // keep no permit: otherwise such clients could hold all permits by not reading.
             match line.caller.username() {
-                Some(_) => response.map(|body| Body::new(Placed { body, _place: place })),
+                Some(_) => response.map(|body| Body::new(LimitedBody { body, _permit: permit })),
                 None => response,
             }
         }
         Err(_) => Failure::TooMany.into_response(),
     };
-    line.answer = Some((response.status(), response.body().size_hint().exact()));
+    line.response = Some((response.status(), response.body().size_hint().exact()));
     response
 }
 
-/// A body that keeps the place of its request.
-struct Placed {
+/// A body that holds the permit of its request.
+struct LimitedBody {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl HttpBody for Placed {
+impl HttpBody for LimitedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -148,45 +147,45 @@ impl HttpBody for Placed {
     }
 }
 
-/// The line that a request gets in the log, and its place among the numbers, when it ends, however it ends.
-struct Line {
+/// Writes the log line and the metric of a request when dropped, however the request ends.
+struct AccessLog {
     started: Instant,
     method: String,
     target: String,
     route: Option<MatchedPath>,
     caller: CallerSlot,
-    /// Status, and bytes of the body if known; `None` until there is an answer.
-    answer: Option<(StatusCode, Option<u64>)>,
+    /// Status and, if known, size of the body; `None` until there is a response.
+    response: Option<(StatusCode, Option<u64>)>,
 }
 
-impl Drop for Line {
+impl Drop for AccessLog {
     fn drop(&mut self) {
-        let Self { started, method, target, route, caller, answer } = self;
+        let Self { started, method, target, route, caller, response } = self;
         let took = started.elapsed();
         let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-        metrics::request(route, answer.map(|(status, _)| status), took);
+        metrics::request(route, response.map(|(status, _)| status), took);
         let duration_ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
-        let caller = caller.username().map(|name| shown(name, LONGEST_TARGET));
-        if let Some((status, bytes)) = answer {
+        let caller = caller.username().map(|name| printable(name, MAX_TARGET));
+        if let Some((status, bytes)) = response {
             let status = status.as_u16();
             info!(target: ACCESS, method, path = target, status, duration_ms, bytes, caller, "answered");
         } else {
-            info!(target: ACCESS, method, path = target, duration_ms, caller, "the caller went away");
+            info!(target: ACCESS, method, path = target, duration_ms, caller, "cancelled by the client");
         }
     }
 }
 
-/// The id that the caller gives, if it is fit to be repeated; otherwise a new one.
+/// The ID sent by the client, if it is short and harmless; otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
-    let fit = |id: &&str| {
-        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    let valid = |id: &&str| {
+        (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
     };
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(fit);
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(valid);
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// Path and query as the log shows them. A query may hold what a caller mistook for a place for tokens, so that values are
-/// shown of the parameters alone that there are.
+/// Path and query for the log. Only values of known parameters are shown, because a client may put a token into another one
+/// by mistake.
 fn target(request: &Request) -> String {
     let uri = request.uri();
     let mut target = uri.path().to_owned();
@@ -199,14 +198,14 @@ fn target(request: &Request) -> String {
             None => target.push('…'),
         }
     }
-    shown(&scrub(&target), LONGEST_TARGET)
+    printable(&scrub(&target), MAX_TARGET)
 }
 
-/// At most `longest` characters of a foreign text, control characters escaped.
-fn shown(text: &str, longest: usize) -> String {
+/// At most `max` characters of an untrusted text, with control characters escaped.
+fn printable(text: &str, max: usize) -> String {
     let mut shown = String::new();
     for (position, c) in text.chars().enumerate() {
-        if position == longest {
+        if position == max {
             shown.push_str("...");
             break;
         }
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_id_is_kept_and_any_other_replaced() {
+    fn a_valid_id_is_kept_and_any_other_replaced() {
         for id in ["a", "A.b-C_9", &"x".repeat(64)] {
             assert_eq!(id_of(Some(id.as_bytes())), id);
         }
@@ -240,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_cut_and_cannot_break_a_line() {
-        assert_eq!(shown("a\nb\u{1b}[31m\u{9b}c\u{fc}", 20), "a\\nb\\u{1b}[31m\\u{9b}c\u{fc}");
-        assert_eq!(shown("abcdef", 3), "abc...");
-        assert_eq!(shown("abc", 3), "abc");
+    fn untrusted_text_is_truncated_and_cannot_break_a_line() {
+        assert_eq!(printable("a\nb\u{1b}[31m\u{9b}c\u{fc}", 20), "a\\nb\\u{1b}[31m\\u{9b}c\u{fc}");
+        assert_eq!(printable("abcdef", 3), "abc...");
+        assert_eq!(printable("abc", 3), "abc");
     }
 
     #[test]
@@ -252,6 +251,6 @@ mod tests {
         assert_eq!(request("/api/x?page=2&access_token=abc"), "/api/x?page=2&access_token=[redacted]");
         assert_eq!(request("/x?api_key=abc&state=OK&password%3Dabc&&=a"), "/x?api_key=…&state=OK&…&&=…");
         assert_eq!(request("/x?"), "/x?");
-        assert_eq!(request(&format!("/{}", "a".repeat(300))).len(), LONGEST_TARGET + 3);
+        assert_eq!(request(&format!("/{}", "a".repeat(300))).len(), MAX_TARGET + 3);
     }
 }

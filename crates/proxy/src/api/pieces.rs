@@ -1,4 +1,4 @@
-//! A body of several pieces; a large one is sent without putting them together.
+//! A body of several chunks, which are sent without joining them if they are large.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-/// A body of so many bytes is put together: copying it costs less than sending it in two writes.
+/// Bodies up to this size are joined: copying costs less than a second write.
 const SMALL: usize = 128 << 10;
 
-/// Pieces of a body whose length is known.
+/// The chunks of a body of known length.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    /// Last one first.
+    /// In reverse order.
     pieces: Vec<Bytes>,
     left: u64,
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_pieces_come_in_order_and_their_length_is_known() {
+    async fn the_chunks_are_sent_in_order_and_their_length_is_known() {
         let pieces = ["a", "", "bc", "d"].map(Bytes::from).into();
         let body = Pieces::new(pieces);
         assert_eq!(body.size_hint().exact(), Some(4));

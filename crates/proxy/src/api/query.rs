@@ -1,10 +1,10 @@
-//! The query of a listing, judged as FastAPI judges it (decision D11).
+//! Parses and validates the query of a listing as FastAPI does (decision D11).
 
 use catalog::{Filter, State, Status};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// A listing that a client asks for.
+/// A requested listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) filter: Filter,
@@ -14,9 +14,9 @@ pub(crate) struct Query {
     pub(crate) page_size: u16,
 }
 
-/// One fault of a query, as FastAPI words it.
+/// An invalid parameter, in the format and words of FastAPI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct QueryFault {
+pub(crate) struct InvalidParameter {
     #[serde(rename = "type")]
     kind: &'static str,
     loc: [&'static str; 2],
@@ -26,15 +26,15 @@ pub(crate) struct QueryFault {
     ctx: Map<String, Value>,
 }
 
-/// The parameters that there are.
+/// The names of all parameters.
 pub(super) const NAMES: [&str; 6] = ["storage_system", "data_type", "status", "state", "page", "page_size"];
 
 const DEFAULT_PAGE_SIZE: u16 = 100;
 const MAX_PAGE_SIZE: u16 = 500;
-/// Larger page numbers are refused: with them the offset would not fit into 128 bits.
+/// Larger page numbers are rejected, because the offset would overflow 128 bits.
 const MAX_PAGE: u128 = 10_u128.pow(35);
 
-impl QueryFault {
+impl InvalidParameter {
     fn new(kind: &'static str, key: &'static str, input: &str, msg: impl Into<String>) -> Self {
         Self { kind, loc: ["query", key], msg: msg.into(), input: input.to_owned(), ctx: Map::new() }
     }
@@ -44,37 +44,37 @@ impl QueryFault {
         self
     }
 
-    /// An id in a path that is no UUID.
-    pub(crate) fn no_uuid(input: &str) -> Self {
+    /// An ID in a path that is not a UUID.
+    pub(crate) fn uuid(input: &str) -> Self {
         let msg = "Input should be a valid UUID, 32 hexadecimal digits with or without dashes";
         Self { loc: ["path", "itemId"], ..Self::new("uuid_parsing", "itemId", input, msg) }
     }
 }
 
-/// Reads a query string; every fault in it, in FastAPI's order, if there is one.
-pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<QueryFault>> {
-    let mut faults = Vec::new();
+/// Parses a query string. The error contains all invalid parameters, in FastAPI's order.
+pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<InvalidParameter>> {
+    let mut invalid = Vec::new();
     let storage_system = last(query, "storage_system");
     if storage_system.as_deref() == Some("") {
         let fault =
-            QueryFault::new("string_too_short", "storage_system", "", "String should have at least 1 character");
-        faults.push(fault.with("min_length", 1));
+            InvalidParameter::new("string_too_short", "storage_system", "", "String should have at least 1 character");
+        invalid.push(fault.with("min_length", 1));
     }
-    let state = one_of(query, "state", &State::KNOWN.map(State::as_str), &mut faults);
-    let page = or_fault(integer(query, "page", 1, 1, None), &mut faults);
+    let state = one_of(query, "state", &State::KNOWN.map(State::as_str), &mut invalid);
+    let page = or_invalid(integer(query, "page", 1, 1, None), &mut invalid);
     let page_size =
-        or_fault(integer(query, "page_size", DEFAULT_PAGE_SIZE.into(), 1, Some(MAX_PAGE_SIZE.into())), &mut faults);
-    let status = one_of(query, "status", &Status::ALL.map(Status::as_str), &mut faults);
-    // The peer judges the names of the systems only when everything else is right.
-    if let (Some(system), true) = (&storage_system, faults.is_empty())
+        or_invalid(integer(query, "page_size", DEFAULT_PAGE_SIZE.into(), 1, Some(MAX_PAGE_SIZE.into())), &mut invalid);
+    let status = one_of(query, "status", &Status::ALL.map(Status::as_str), &mut invalid);
+    // Like the Python proxy, validate the storage system only if everything else is valid.
+    if let (Some(system), true) = (&storage_system, invalid.is_empty())
         && !systems.contains(&system.as_str())
     {
         let names: Vec<_> = systems.iter().map(|name| format!("'{name}'")).collect();
         let msg = format!("Input should be one of: {}", names.join(", "));
-        faults.push(QueryFault::new("enum", "storage_system", system, msg));
+        invalid.push(InvalidParameter::new("enum", "storage_system", system, msg));
     }
-    if !faults.is_empty() {
-        return Err(faults);
+    if !invalid.is_empty() {
+        return Err(invalid);
     }
     let filter = Filter {
         storage_system,
@@ -85,18 +85,18 @@ pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<QueryFau
     Ok(Query { filter, page, page_size: u16::try_from(page_size).unwrap_or(MAX_PAGE_SIZE) })
 }
 
-/// The last value of a key counts, as with FastAPI.
+/// The last value of a key; it takes precedence, as in FastAPI.
 fn last(query: &str, key: &str) -> Option<String> {
     url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == key).last().map(|(_, value)| value.into())
 }
 
-/// A value that must be one of those known; a fault is noted.
-fn one_of(query: &str, key: &'static str, known: &[&str], faults: &mut Vec<QueryFault>) -> Option<String> {
+/// A value that must be one of `known`; otherwise adds to `invalid`.
+fn one_of(query: &str, key: &'static str, known: &[&str], invalid: &mut Vec<InvalidParameter>) -> Option<String> {
     let value = last(query, key)?;
     if !known.contains(&value.as_str()) {
         let expected = enumeration(known);
-        let fault = QueryFault::new("enum", key, &value, format!("Input should be {expected}"));
-        faults.push(fault.with("expected", expected));
+        let fault = InvalidParameter::new("enum", key, &value, format!("Input should be {expected}"));
+        invalid.push(fault.with("expected", expected));
     }
     Some(value)
 }
@@ -110,37 +110,43 @@ fn enumeration(known: &[&str]) -> String {
     }
 }
 
-fn or_fault(value: Result<u128, QueryFault>, faults: &mut Vec<QueryFault>) -> u128 {
-    value.unwrap_or_else(|fault| {
-        faults.push(fault);
+fn or_invalid(value: Result<u128, InvalidParameter>, invalid: &mut Vec<InvalidParameter>) -> u128 {
+    value.unwrap_or_else(|error| {
+        invalid.push(error);
         1
     })
 }
 
-fn integer(query: &str, key: &'static str, default: u128, least: u64, most: Option<u64>) -> Result<u128, QueryFault> {
+fn integer(
+    query: &str,
+    key: &'static str,
+    default: u128,
+    least: u64,
+    most: Option<u64>,
+) -> Result<u128, InvalidParameter> {
     let Some(input) = last(query, key) else { return Ok(default) };
     let Some((negative, digits)) = spelled_integer(&input) else {
         let msg = "Input should be a valid integer, unable to parse string as an integer";
-        return Err(QueryFault::new("int_parsing", key, &input, msg));
+        return Err(InvalidParameter::new("int_parsing", key, &input, msg));
     };
     let value = digits.parse::<u128>().ok();
     if negative || value.is_some_and(|value| value < least.into()) {
         let msg = format!("Input should be greater than or equal to {least}");
-        return Err(QueryFault::new("greater_than_equal", key, &input, msg).with("ge", least));
+        return Err(InvalidParameter::new("greater_than_equal", key, &input, msg).with("ge", least));
     }
     if let Some(most) = most
         && value.is_none_or(|value| value > most.into())
     {
         let msg = format!("Input should be less than or equal to {most}");
-        return Err(QueryFault::new("less_than_equal", key, &input, msg).with("le", most));
+        return Err(InvalidParameter::new("less_than_equal", key, &input, msg).with("le", most));
     }
     value.filter(|value| *value <= MAX_PAGE).ok_or_else(|| {
         let msg = "Unable to parse input string as an integer, exceeded maximum size";
-        QueryFault::new("int_parsing_size", key, &input, msg)
+        InvalidParameter::new("int_parsing_size", key, &input, msg)
     })
 }
 
-/// Sign and digits of an integer as pydantic reads it: white space around, a sign, single underscores between digits,
+/// Sign and digits of an integer in pydantic's syntax: surrounding white space, a sign, single underscores between digits,
 /// and a fraction of zeros.
 fn spelled_integer(text: &str) -> Option<(bool, String)> {
     let text = text.trim();
@@ -171,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_spelled_as_the_python_proxy_takes_them() {
+    fn integers_have_the_syntax_of_the_python_proxy() {
         for (query, expected) in [
             ("", Ok(1)),
             ("page=7", Ok(7)),
@@ -212,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_come_in_order() {
+    fn all_invalid_parameters_are_reported_in_order() {
         let faults = parse("status=&state=&storage_system=&page=0&page_size=501", &SYSTEMS).unwrap_err();
         let keys: Vec<_> = faults.iter().map(|fault| (fault.loc[1], fault.kind)).collect();
         assert_eq!(
@@ -228,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_system_is_judged_last_and_names_the_known() {
+    fn an_unknown_system_is_reported_last_with_the_known_ones() {
         let faults = parse("storage_system=nope&page=0", &SYSTEMS).unwrap_err();
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].kind, "greater_than_equal");
@@ -247,12 +253,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_query_string_breaks_the_reader(query in "\\PC*") {
+        fn no_query_string_makes_the_parser_panic(query in "\\PC*") {
             let _ = parse(&query, &SYSTEMS);
         }
 
         #[test]
-        fn what_is_accepted_is_within_bounds(page in ".{0,8}", size in ".{0,8}") {
+        fn accepted_values_are_within_the_limits(page in ".{0,8}", size in ".{0,8}") {
             let query: String = url::form_urlencoded::Serializer::new(String::new())
                 .append_pair("page", &page)
                 .append_pair("page_size", &size)

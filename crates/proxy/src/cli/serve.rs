@@ -82,7 +82,7 @@ async fn serve(
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
     // Not affected by changed settings.
     tokio::spawn(metrics::run_upkeep());
-    let refreshing = tokio::spawn(service.clone().warm());
+    let refreshing = tokio::spawn(service.clone().run_in_background());
     let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
     let reloading = tokio::spawn(reloader.run(hangup));
     tokio::spawn(supervisor::ping());
@@ -119,12 +119,12 @@ impl Fronts {
 
     /// Requests that come from now on see this service.
     fn route(&self, service: &Service) {
-        let (api, operators) = (api::router(service), api::operators_router(service));
+        let (api, operators) = (api::router(service), api::health_router(service));
         match &self.admin {
             None => self.api.set_router(api.merge(operators)),
             Some(admin) => {
                 self.api.set_router(api);
-                admin.set_router(operators.fallback(api::nothing_here));
+                admin.set_router(operators.fallback(api::not_found));
             }
         }
     }

@@ -32,7 +32,7 @@ async fn a_proxy_is_ready_once_it_has_read_everything() {
     let proxy = start_with(&simulator, &[]).await;
     let early = proxy.get("/health/ready").await;
     assert_eq!((early.status, &early.body["ready"]), (503, &Value::Bool(false)), "{}", early.text);
-    assert_eq!(early.body["reasons"][0], "the first reading of the upstreams is under way");
+    assert_eq!(early.body["reasons"][0], "the first refresh is still running");
     assert_eq!(early.body["snapshot"]["age_s"], Value::Null);
     assert_eq!(proxy.get("/health/live").await.status, 200);
     simulator.clear_faults();
@@ -61,7 +61,7 @@ async fn a_proxy_that_nobody_asks_becomes_ready_when_waldur_is_back() {
     }
     let down = proxy.get("/health/ready").await;
     assert_eq!(down.status, 503, "{}", down.text);
-    assert_eq!(down.body["reasons"][0], "the upstreams could not be read yet");
+    assert_eq!(down.body["reasons"][0], "no refresh has succeeded yet");
     assert!(upstream(&down, "Waldur")["last_failure_s"].is_number(), "{}", down.text);
     assert_eq!(proxy.get("/health/live").await.status, 200, "a restart would not help");
     simulator.clear_faults();
@@ -90,7 +90,7 @@ async fn without_keys_of_the_realm_nobody_could_be_let_in() {
     }
     let answer = proxy.get("/health/ready").await;
     assert_eq!(answer.status, 503, "{}", answer.text);
-    assert_eq!(answer.body["reasons"], serde_json::json!(["the realm's keys could not be fetched yet"]));
+    assert_eq!(answer.body["reasons"], serde_json::json!(["the realm's keys have not been fetched yet"]));
     simulator.clear_faults();
     let answer = until(&proxy, 200).await;
     assert_eq!(answer.body["keys"]["usable"], true);

@@ -88,7 +88,7 @@ async fn an_order_is_carried_out_with_a_token_of_the_realm_alone() {
     assert_eq!(*link, format!("{PUBLIC}/api/callbacks/resources/{resource}/set_backend_id/"));
     assert_eq!(site.follow(link, r#"{"backend_id": "/capstor/made"}"#).await.status, 200);
     let done = site.follow(&item["set_state_done_url"], "").await;
-    assert_eq!((done.status, &done.body), (200, &json!({"detail": "Waldur has done it."})));
+    assert_eq!((done.status, &done.body), (200, &json!({"detail": "Waldur accepted the callback."})));
     assert_eq!(site.state(order), Some(OrderState::Done));
     let listing = site.listing().await;
     let item = listing.items().iter().find(|item| item["itemId"] == json!(resource)).unwrap();
@@ -210,9 +210,9 @@ async fn refusals_are_passed_on_with_their_reasons_and_faults_without_waldurs_te
         (json_answer(409, r#"{"detail": "Valid states for operation: x."}"#), 409, "Valid states for operation: x."),
         (json_answer(400, r#"{"attributes": ["They are odd."]}"#), 400, "attributes: They are odd."),
         (json_answer(400, r#"["Project 'x' is expired."]"#), 400, "Project 'x' is expired."),
-        (json_answer(403, &with_token), 403, "Waldur refuses it (403 Forbidden)."),
-        (Fault::status(404), 404, "Waldur refuses it (404 Not Found)."),
-        (Fault::status(405), 405, "Waldur refuses it (405 Method Not Allowed)."),
+        (json_answer(403, &with_token), 403, "Waldur rejected the callback (403 Forbidden)."),
+        (Fault::status(404), 404, "Waldur rejected the callback (404 Not Found)."),
+        (Fault::status(405), 405, "Waldur rejected the callback (405 Method Not Allowed)."),
         (json_answer(401, r#"{"detail": "Invalid token."}"#), 502, "check WALDUR_API_TOKEN"),
         (Fault::status(500), 502, "Waldur answered 500"),
         (Fault::redirect("https://evil.example/"), 502, "redirects are not followed"),
@@ -315,7 +315,7 @@ async fn a_body_that_does_not_arrive_is_the_callers_fault() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
-    assert!(answer.contains("the body is not complete after 1.8 s"), "{answer}");
+    assert!(answer.contains("the body is incomplete after 1.8 s"), "{answer}");
     assert_eq!(site.calls(), 0);
     let numbers = site.proxy.get("/metrics").await.text;
     assert!(numbers.contains("status=\"408\"") && !numbers.contains("status=\"504\""), "{numbers}");

@@ -33,7 +33,7 @@ fn panicking_service() {
             std::future::pending::<()>()
         };
         let limits = api::layers::RequestLimits::new(std::time::Duration::from_mins(1), 10);
-        server::serve(listeners, server::Frontend::new(api::layers::around(routes, limits), None), stop).await.unwrap();
+        server::serve(listeners, server::Frontend::new(api::layers::wrap(routes, limits), None), stop).await.unwrap();
     });
 }
 

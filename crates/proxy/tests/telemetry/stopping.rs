@@ -71,7 +71,7 @@ async fn a_caller_who_goes_away_is_in_the_log() {
     let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let running = running_with(http2, &simulator, &program, Fault::Silence).await;
     running.abort();
-    let line: serde_json::Value = serde_json::from_str(&program.wait_for("the caller went away")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&program.wait_for("cancelled by the client")).unwrap();
     assert_eq!(line["caller"], "jdoe");
     assert!(line["spans"][0]["request_id"].is_string());
     assert_eq!(program.stop().status.code(), Some(0));

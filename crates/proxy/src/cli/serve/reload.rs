@@ -139,7 +139,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
     /// Serves with other settings as soon as nobody has to wait because of them.
     async fn replace(&mut self, loaded: &Loaded, changes: &[Change]) -> Result<(), Problems> {
         let none = |keys: &[&str]| !changes.iter().any(|change| is_in(change, keys));
-        let outcome = self.service.changed(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
+        let outcome = self.service.with_settings(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
         let service = outcome.map_err(|error| {
             let what = error_chain(&error);
             Problems::from(Problem {
@@ -149,7 +149,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
                 remedy: String::from("correct them"),
             })
         })?;
-        if timeout(PATIENCE, service.warmed()).await != Ok(true) {
+        if timeout(PATIENCE, service.warm_up()).await != Ok(true) {
             warn!("the upstreams could not be read with the new settings; they come into force all the same");
         }
         self.fronts.route(&service);

@@ -1,7 +1,7 @@
-//! For those who run the proxy: `/health/live`, `/health/ready` and `/metrics`.
+//! `/health/live`, `/health/ready` and `/metrics`.
 //!
-//! They tell nothing secret: no URL, no project, no caller. They are apart from what wraps the requests of the API, so that
-//! they answer also when that is full, and probes do not fill the log.
+//! They show no URL, project or caller. They bypass the middleware of the API, so that they work when the request limit is
+//! reached, and probes do not fill the log.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use super::layers::NO_SNIFF;
 use crate::auth::KeysStanding;
 use crate::upstream::Upstream;
 
-/// What Prometheus calls its text format.
+/// Content type of Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn routes(service: Service) -> Router {
-    // Both spellings answer, as those of the API do.
+    // With and without a trailing slash, as in the API.
     let both = |router: Router<Service>, path: &str, handler: MethodRouter<Service>| {
         router.route(path, handler.clone()).route(&format!("{path}/"), handler)
     };
@@ -34,10 +34,10 @@ pub(super) fn routes(service: Service) -> Router {
     both(router, "/metrics", get(metrics))
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed("GET, HEAD") })
         .with_state(service)
-        .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn(add_headers))
 }
 
-async fn finish(request: Request, next: Next) -> Response {
+async fn add_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
@@ -45,7 +45,7 @@ async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
-/// 200 while the process serves.
+/// 200 while the process runs.
 async fn live() -> Response {
     Json(serde_json::json!({ "live": true })).into_response()
 }
@@ -54,7 +54,7 @@ async fn metrics(State(service): State<Service>) -> Response {
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], gauges::render(&service)).into_response()
 }
 
-/// Whether a request would be answered. If not, what is missing is fetched, and this does not wait for it.
+/// Whether requests can be served. If not, starts to fetch what is missing, without waiting for it.
 async fn ready(State(service): State<Service>) -> Response {
     let health = Health::of(&service);
     if health.ready {
@@ -67,17 +67,17 @@ async fn ready(State(service): State<Service>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response()
 }
 
-/// How the proxy stands. Ages are in seconds.
+/// The state of the proxy. Ages are in seconds.
 #[derive(Debug, Serialize)]
 struct Health {
     ready: bool,
-    /// Why it is not.
+    /// Why it is not ready.
     reasons: Vec<&'static str>,
     snapshot: SnapshotHealth,
     /// `None`: authentication is disabled.
     keys: Option<KeysHealth>,
     upstreams: Vec<UpstreamHealth>,
-    /// Whether replicas share what they read. It is no reason not to be ready. `None`: no server for it is set, or none was asked.
+    /// State of the shared cache, which does not affect readiness. `None`: not configured, or not used yet.
     shared_cache: Option<&'static str>,
 }
 
@@ -109,13 +109,13 @@ impl Health {
         let mut reasons = Vec::new();
         if !service.store.is_ready() {
             reasons.push(match (&newest, last_refresh) {
-                (Some(_), _) => "the last refresh failed, and the snapshot is too old to stand in",
-                (None, Some(_)) => "the upstreams could not be read yet",
-                (None, None) => "the first reading of the upstreams is under way",
+                (Some(_), _) => "the last refresh failed, and the snapshot is too old to be served",
+                (None, Some(_)) => "no refresh has succeeded yet",
+                (None, None) => "the first refresh is still running",
             });
         }
         match keys {
-            Some(KeysStanding { age: None, .. }) => reasons.push("the realm's keys could not be fetched yet"),
+            Some(KeysStanding { age: None, .. }) => reasons.push("the realm's keys have not been fetched yet"),
             Some(KeysStanding { usable: false, .. }) => reasons.push("the realm's keys are too old to be used"),
             _ => {}
         }
@@ -144,7 +144,7 @@ fn upstream(upstream: &Upstream) -> UpstreamHealth {
     }
 }
 
-/// As exact as anybody wants to know it.
+/// Rounded to tenths of a second.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 10.0).round() / 10.0
 }
