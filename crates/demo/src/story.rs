@@ -12,10 +12,10 @@ use std::time::Duration;
 use program::Clock;
 use provisioner_core::document::Status;
 use provisioner_core::plan::{Case, Plan, Step, Task};
+use storage_driver::Observed;
 
 use anyhow::{Context, anyhow};
 use provisioner::config::SCHEMA;
-use provisioner::driver::Observed;
 use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
 use serde_json::json;

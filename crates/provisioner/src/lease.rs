@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::driver::DriverError;
+use storage_driver::DriverError;
 
 /// How long a lease on a server is valid without being renewed.
 const LIFE: Duration = Duration::from_millis(LIFE_MILLIS);

@@ -21,6 +21,3 @@ pub mod pass;
 pub mod project_ids;
 pub mod provisioner;
 pub mod source;
-
-pub use storage_driver as driver;
-pub use storage_driver::{limits, place};

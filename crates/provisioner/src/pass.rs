@@ -14,10 +14,10 @@ use provisioner_core::document::{Document, RejectedItem, Resource};
 use provisioner_core::plan::{Case, Consent, Held, Hold, Plan, Policy, Recent, plan};
 use provisioner_core::preflight::{self, SystemRules, Unnumbered};
 use serde::Serialize;
+use storage_driver::{Driver, DriverError, Observed};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::driver::{Driver, DriverError, Observed};
 use crate::journal::{JournalError, Past};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::project_ids;

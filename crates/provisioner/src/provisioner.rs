@@ -13,10 +13,10 @@ use program::{Clock, error_chain};
 use provisioner_core::document::Document;
 use provisioner_core::plan::{Case, Plan};
 use provisioner_core::preflight::SystemRules;
+use storage_driver::walked::Walked;
+use storage_driver::{DriverError, Observed};
 
 use crate::config::{Settings, SystemConfig};
-use crate::driver::walked::Walked;
-use crate::driver::{DriverError, Observed};
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
 use crate::lease::{LeaseError, Leases, StateLock};

@@ -13,10 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use provisioner::driver::DriverError;
 use provisioner::journal::Journal;
 use provisioner::ledger::Ledger;
-use provisioner::limits::Terabyte;
 use provisioner::pass::{self, Answer, Call, External, Progress, Protocol, System};
 use serde_json::json;
 
@@ -26,6 +24,8 @@ use program::Clock;
 use provisioner_core::document::Document;
 use provisioner_core::plan::Policy;
 use provisioner_core::preflight::{Modes, SystemRules};
+use storage_driver::DriverError;
+use storage_driver::limits::Terabyte;
 use world::World;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

@@ -7,13 +7,13 @@ use clap::Args;
 use program::error_chain;
 use provisioner_core::document::Status;
 use provisioner_core::plan::{self, Case, Hold, Plan, Step, Task};
+use storage_driver::Observed;
 use uuid::Uuid;
 
 use super::apply::begin;
 use super::out::{self, Page};
 use super::plans::{self, Entry, LIMIT};
 use super::{EXIT_FAILURE, Failure, explain, failure, progress};
-use crate::driver::Observed;
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 

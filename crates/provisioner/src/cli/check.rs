@@ -8,6 +8,7 @@ use std::path::Path;
 use program::error_chain;
 use provisioner_core::document::{Document, Resource};
 use serde_json::{Value, json};
+use storage_driver::place::Place;
 use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL};
 
 use super::out::{self, Page};
@@ -15,7 +16,6 @@ use super::{EXIT_FAILURE, Failure};
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
-use crate::place::Place;
 use crate::provisioner::Provisioner;
 use crate::source::WaldurError;
 

@@ -4,13 +4,13 @@ use program::error_chain;
 use provisioner_core::document::{OrderState, Resource, Status};
 use provisioner_core::plan::{Case, Step};
 use serde_json::json;
+use storage_driver::limits::Terabyte;
+use storage_driver::{Acl, Observed};
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{Failure, failure, plans};
-use crate::driver::{Acl, Observed};
 use crate::journal::{self, Begun, Event};
-use crate::limits::Terabyte;
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 

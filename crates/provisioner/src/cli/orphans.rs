@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use program::error_chain;
 use provisioner_core::document::Document;
 use serde::Serialize;
+use storage_driver::{DriverError, Marked, Trashed};
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, progress};
-use crate::driver::{DriverError, Marked, Trashed};
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Failure, failure};
-use crate::limits::{Bytes, Terabyte};
+use storage_driver::limits::{Bytes, Terabyte};
 
 /// The answer of a command for people, line by line. On a terminal long lines are wrapped between words; a path is one word.
 pub(super) struct Page {

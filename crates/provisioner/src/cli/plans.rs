@@ -7,11 +7,11 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use provisioner_core::plan::{Held, Hold, Plan, Step, Task, TaskAction};
 use serde_json::json;
+use storage_driver::Difference;
+use storage_driver::limits::Terabyte;
 
 use super::out::{self, Page};
 use super::{Failure, failure, orphans};
-use crate::driver::Difference;
-use crate::limits::Terabyte;
 use crate::pass::{self, Report, System};
 use crate::provisioner::Provisioner;
 

@@ -6,10 +6,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use storage_driver::walked::Walked;
 use tracing::info;
 
 use super::out;
-use crate::driver::walked::Walked;
 use crate::pass::{Phase, Progress};
 use crate::provisioner::Provisioner;
 

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use program::error_chain;
 use provisioner_core::document::{Document, Resource, Status};
 use serde::Serialize;
+use storage_driver::{DriverError, Trashed};
 use uuid::Uuid;
 
 use super::apply::{begin, by_user};
 use super::{EXIT_FAILURE, Failure, failure, out, progress};
 use crate::config::Purge;
-use crate::driver::{DriverError, Trashed};
 use crate::journal::{self, Begun, Elapsed};
 use crate::lease::{LeaseError, Leases};
 use crate::ledger::ProjectIds;

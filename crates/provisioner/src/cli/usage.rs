@@ -7,13 +7,13 @@ use program::error_chain;
 use provisioner_core::document::{Resource, Status};
 use provisioner_core::plan::Case;
 use serde::Serialize;
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
+use storage_driver::{DriverError, Observed};
 use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure, failure, progress};
-use crate::driver::{DriverError, Observed};
 use crate::ledger::Ledger;
-use crate::limits::{Bytes, Inodes, QuotaLimits, Terabyte, Usage};
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
 
@@ -121,7 +121,7 @@ fn in_use<'a>(
         ours.filter_map(|case| Some((&case.resource, case.desired.as_ref().ok()?, read(case)))).collect();
     let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, desired, _)| *desired).collect();
     let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
-    let one = |(resource, desired, read): (&'a Resource, &crate::driver::Desired, Option<Usage>)| {
+    let one = |(resource, desired, read): (&'a Resource, &storage_driver::Desired, Option<Usage>)| {
         let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
         let usage = known(usage, &resource.path, failed);
         let limits = desired.limits;
@@ -163,7 +163,7 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
         .collect();
     let usages = progress::during(&site.walked, || system.driver.trash_usage(&trash));
     let one = |((trashed, _), usage): (_, Result<Option<Usage>, DriverError>)| {
-        let trashed: crate::driver::Trashed = trashed;
+        let trashed: storage_driver::Trashed = trashed;
         let resource = survey.document.resources.iter().find(|resource| resource.id == trashed.id);
         let usage = known(usage, &format!("{} in the trash of {}", trashed.id, system.key), failed);
         Row {

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::{Map, Number};
 use settings::{Invalid, Value, invalid, read_secret};
 use storage_driver::Mode;
+use storage_driver::limits::Terabyte;
 use storage_driver::registration::{InvalidSettings, OpenDriver, Registration, SystemSettings};
 
 use super::Settings;
 use crate::drivers::{self, NoDriver};
 use crate::ledger::ProjectIds;
-use crate::limits::Terabyte;
 
 /// A storage system as the settings describe it.
 #[derive(Debug, Clone)]
@@ -165,7 +165,7 @@ fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Invalid>
     }
     let common: Common = serde_json::from_value(values.into()).map_err(|error| from_driver(error.into()))?;
     let name = name.trim().to_lowercase();
-    if !crate::place::is_plain(&name) {
+    if !storage_driver::place::is_plain(&name) {
         return Err(invalid(
             "the name of the system is not a valid file name",
             "use letters, digits, `.`, `_` and `-`",

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
 use storage_driver::Desired;
+use storage_driver::limits::Terabyte;
 
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
 use crate::ledger::ProjectIds;
-use crate::limits::Terabyte;
 
 /// A resource that is in use in Waldur and whose directory is in the trash.
 pub(super) const CALLED_OFF: u128 = 10;

@@ -15,11 +15,11 @@ use provisioner_core::document::{Document, OrderKind, OrderState, Resource, Stat
 use provisioner_core::last_order::{ACCEPTED, SENT};
 use provisioner_core::plan::{Step, Task};
 use provisioner_core::preflight;
+use storage_driver::{Desired, DriverError, Observed};
 use uuid::Uuid;
 
 use super::protocol::Protocol;
 use super::{Answer, Call, External, System, parallel_map};
-use crate::driver::{Desired, DriverError, Observed};
 use crate::journal::{self, Begun, Event, JournalError};
 
 /// How many tasks begin with one sync of the journal: after a crash, at most these are unfinished.

@@ -2,11 +2,11 @@
 //! same state, with nothing duplicated, left over or lost.
 
 use provisioner_core::document::Status;
+use storage_driver::Trashed;
 
 use super::bench::{Bench, all_kinds, furnish, system};
 use super::model::Model;
 use super::*;
-use crate::driver::Trashed;
 use crate::journal::Journal;
 
 #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
@@ -124,7 +124,7 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
 #[test]
 fn memory_ends_in_the_same_state_if_killed_at_any_line() {
     kill_at_every_line(|| {
-        let driver = Box::new(crate::driver::memory::Memory::default());
+        let driver = Box::new(storage_driver::memory::Memory::default());
         Fresh { driver, projects: 100, census: Box::new(Vec::new) }
     });
 }

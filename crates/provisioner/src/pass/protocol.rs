@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use program::error_chain;
+use storage_driver::DriverError;
 use uuid::Uuid;
 
-use crate::driver::DriverError;
 use crate::journal::{Begun, Event, Journal, JournalError};
 
 #[derive(Clone, Copy)]

@@ -3,11 +3,11 @@ use std::sync::Mutex as StdMutex;
 use proptest::prelude::*;
 use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
 use storage_driver::Desired;
+use storage_driver::memory::Memory;
 
 use super::bench::{Bench, all_kinds, clock, external, furnish, pass};
 use super::model::{Model, resource};
 use super::*;
-use crate::driver::memory::Memory;
 use crate::journal::Journal;
 
 fn system(driver: Box<dyn Driver>) -> [System; 1] {
@@ -38,7 +38,7 @@ fn a_transient_error_never_sets_an_order_erred() {
         fn ready(&self) -> Result<(), DriverError> {
             Ok(())
         }
-        fn held_as(&self, limits: crate::limits::QuotaLimits) -> crate::limits::QuotaLimits {
+        fn held_as(&self, limits: storage_driver::limits::QuotaLimits) -> storage_driver::limits::QuotaLimits {
             self.0.held_as(limits)
         }
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {
@@ -47,50 +47,50 @@ fn a_transient_error_never_sets_an_order_erred() {
         fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
             self.0.observe(desired)
         }
-        fn trash(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
+        fn trash(&self) -> Result<Vec<storage_driver::Trashed>, DriverError> {
             self.0.trash()
         }
-        fn marked(&self, levels: usize) -> Result<Vec<crate::driver::Marked>, DriverError> {
+        fn marked(&self, levels: usize) -> Result<Vec<storage_driver::Marked>, DriverError> {
             self.0.marked(levels)
         }
         fn trash_usage(
             &self,
-            trashed: &[(crate::driver::Trashed, Option<u32>)],
-        ) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
+            trashed: &[(storage_driver::Trashed, Option<u32>)],
+        ) -> Vec<Result<Option<storage_driver::limits::Usage>, DriverError>> {
             self.0.trash_usage(trashed)
         }
-        fn claimed(&self) -> Result<Vec<crate::driver::Trashed>, DriverError> {
+        fn claimed(&self) -> Result<Vec<storage_driver::Trashed>, DriverError> {
             self.0.claimed()
         }
-        fn ensure(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
+        fn ensure(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("no space left"))
         }
-        fn retire(&self, _: &Desired, _: u64, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
+        fn retire(&self, _: &Desired, _: u64, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn restore(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
+        fn restore(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn adopt(&self, _: &Desired, _: crate::driver::Guard<'_>) -> Result<(), DriverError> {
+        fn adopt(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
         fn claim(
             &self,
-            _: &crate::driver::Trashed,
+            _: &storage_driver::Trashed,
             _: Option<u32>,
-            _: crate::driver::Guard<'_>,
+            _: storage_driver::Guard<'_>,
         ) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
         fn purge(
             &self,
-            _: &crate::driver::Trashed,
+            _: &storage_driver::Trashed,
             _: Option<u32>,
-            _: crate::driver::Guard<'_>,
+            _: storage_driver::Guard<'_>,
         ) -> Result<(), DriverError> {
             Err(DriverError::unclear("busy"))
         }
-        fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<crate::limits::Usage>, DriverError>> {
+        fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<storage_driver::limits::Usage>, DriverError>> {
             self.0.usage(desired)
         }
     }
@@ -175,7 +175,7 @@ proptest! {
         let model = Model::new(resources.clone());
         let memory = Memory::default();
         for (resource, (_, _, _, there)) in resources.iter().zip(&seeds) {
-            let place = crate::place::Place::parse(&resource.path, "/capstor").unwrap();
+            let place = storage_driver::place::Place::parse(&resource.path, "/capstor").unwrap();
             match there {
                 1 => memory.put_unmarked(&place),
                 2 | 3 => memory.put_marked(&place, resource.id),
