@@ -239,3 +239,34 @@ fn system(config: &SystemConfig, walked: &Walked) -> System {
     let (key, project_ids) = (config.name.clone(), config.project_ids);
     System { key, rules, project_ids, driver: Box::new(driver), at_once: config.at_once }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use settings::{Environment, Overrides, load};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn after_a_signal_commands_have_no_further_side_effects() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let state = tempfile::tempdir().unwrap();
+        let variables = HashMap::from([
+            ("PROVISIONER_PROXY_URL", "https://proxy.example.org"),
+            ("PROVISIONER_SYSTEMS", r#"{"capstor": {"driver": "memory", "terabyte": "TB"}}"#),
+            ("PROVISIONER_STATE_DIRECTORY", state.path().to_str().unwrap()),
+        ]);
+        let environment = Environment::new("/", variables);
+        let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+        let provisioner = Provisioner::new(loaded.settings, Clock::system()).unwrap();
+        let session = provisioner.begin("adopt by user 0", Duration::ZERO).unwrap();
+        let guard = || session.with_protocol(|protocol| protocol.guard("capstor", Uuid::nil(), "mark it"));
+        assert!(guard().is_ok());
+        provisioner.stop.store(true, Ordering::Relaxed);
+        assert!(matches!(guard(), Err(DriverError::Stopped(_))));
+        let story = journal::story(&provisioner.journal_path(), Uuid::nil()).unwrap();
+        assert_eq!(story.len(), 1, "{story:?}");
+    }
+}

@@ -148,6 +148,20 @@ fn a_lost_lease_stops_before_the_next_side_effect() {
     assert!(model.accepted.lock().unwrap().is_empty());
 }
 
+#[test]
+fn a_crash_leaves_at_most_one_batch_unfinished() {
+    let folder = tempfile::tempdir().unwrap();
+    let order = Some((OrderKind::Create, OrderState::Executing, Offering::SiteAgent));
+    let model = Model::new((1..=300).map(|n| resource(n, Status::Pending, order, 2.0)));
+    let systems = system(Box::new(Memory::default()));
+    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    bench.pass(Some(256 + 10)).unwrap_err();
+    let unfinished = || Journal::open(&folder.path().join("journal"), &clock()).unwrap().past().unfinished.len();
+    assert!((250..=256).contains(&unfinished()), "{}", unfinished());
+    assert!(bench.pass(None).unwrap().failed.is_empty());
+    assert!(model.ends().iter().all(|(_, status, _)| *status == Status::Active));
+}
+
 fn any_order() -> impl Strategy<Value = Option<(OrderKind, OrderState, Offering)>> {
     let kind = prop_oneof![
         Just(OrderKind::Create),
