@@ -259,7 +259,7 @@ mod tests {
             ("PROVISIONER_STATE_DIRECTORY", state.path().to_str().unwrap()),
         ]);
         let environment = Environment::new("/", variables);
-        let loaded = load(&crate::settings::SCHEMA, &environment, &Overrides::default()).unwrap();
+        let loaded = load(&crate::config::SCHEMA, &environment, &Overrides::default()).unwrap();
         let provisioner = Provisioner::new(loaded.settings, Clock::system()).unwrap();
         let session = provisioner.begin("adopt by user 0", Duration::ZERO).unwrap();
         let guard = || session.with_protocol(|protocol| protocol.guard("capstor", Uuid::nil(), "mark it"));
