@@ -1,26 +1,40 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-/// Wall-clock time as an argument, so that tests can choose it.
+/// The time as an argument, so that tests can choose it.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+pub struct Clock {
+    wall: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    monotonic: Arc<dyn Fn() -> Instant + Send + Sync>,
+}
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
-        Self(Arc::new(SystemTime::now))
+        Self::from_fn(SystemTime::now)
     }
 
-    /// A clock that returns what `now` returns.
+    /// A clock that returns what `now` returns, and the machine's monotonic time.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self { wall: Arc::new(now), monotonic: Arc::new(Instant::now) }
     }
 
-    /// The current time.
+    /// The same clock with another monotonic time.
+    #[must_use]
+    pub fn with_monotonic(self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        Self { monotonic: Arc::new(now), ..self }
+    }
+
+    /// The current wall-clock time.
     pub fn now(&self) -> SystemTime {
-        (self.0)()
+        (self.wall)()
+    }
+
+    /// The current monotonic time, to measure how much time has passed.
+    pub fn instant(&self) -> Instant {
+        (self.monotonic)()
     }
 }
 
