@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
-use proxy::auth::fuzzing::{Admitted, Keys, judge};
+use proxy::auth::fuzzing::{Admitted, Keys, authenticate};
 
 const ISSUER: &str = "https://idp.example.org/auth/realms/cscs";
 /// A time at which all of the realm's tokens are valid.
@@ -36,5 +36,5 @@ pub fn check(data: &[u8]) {
 pub fn admitted(data: &[u8]) -> Option<Admitted> {
     let values = data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
     let headers: HeaderMap = values.map(|value| (AUTHORIZATION, value)).collect();
-    judge(&headers, &KEYS, ISSUER, NOW)
+    authenticate(&headers, &KEYS, ISSUER, NOW)
 }

@@ -1,17 +1,16 @@
-//! Inbound authentication: a caller shows an access token of one Keycloak realm.
+//! Authentication of callers by access tokens of one Keycloak realm.
 //!
-//! What makes a token good is in [`token`] (its form), [`claims`] (what it says) and [`keys`] (who signed it); all three
-//! are pure. [`realm`] keeps the realm's keys current and asks it about single tokens. A token is refused as soon as one
-//! rule refuses it, so a bad one costs the realm nothing. Callers are told which rule that was, never what a library said.
+//! A token is validated by [`token`] (format), [`claims`] and [`keys`] (signature), which are pure. [`realm`] fetches the
+//! realm's keys and keeps them current; [`introspection`] asks the realm about single tokens. Validation stops at the first
+//! failed rule, so an invalid token causes few requests to the realm. The answer names the rule, never a library's error text.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::HeaderMap;
 use http::request::Parts;
 use thiserror::Error;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config;
@@ -43,49 +42,48 @@ use keys::Unfit;
 use realm::Realm;
 use verdicts::{Verdict, Verdicts};
 
-/// Name of the caller when authentication is disabled.
+/// User name of all callers when authentication is disabled.
 pub const DEV_USER: &str = "dev_user";
 
-/// How long a verified token needs no second verification; its `exp` is checked at each use all the same.
-const VERDICT_FOR: Duration = Duration::from_mins(1);
+/// How long the result for a token is cached. `exp` is checked at each use regardless.
+const CACHED_FOR: Duration = Duration::from_mins(1);
 
-/// The same with introspection: how long a revoked token may go on working.
+/// The same with introspection: how long a revoked token may remain accepted.
 const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The claim `preferred_username`, not blank; [`DEV_USER`] when authentication is disabled.
+    /// The claim `preferred_username`, never blank; [`DEV_USER`] when authentication is disabled.
     pub username: String,
-    /// Those of `callbacks.required_roles` that the caller lacks.
+    /// The roles of `callbacks.required_roles` that the caller lacks.
     pub missing_for_callbacks: Vec<String>,
 }
 
 impl Caller {
-    /// The one when authentication is disabled, who may do everything.
+    /// The caller when authentication is disabled; has all roles.
     fn developer() -> Self {
         Self { username: DEV_USER.to_owned(), missing_for_callbacks: Vec::new() }
     }
 }
 
-/// Where a request's caller is noted, for the log: a request carries it in its extensions.
+/// A request extension that receives the caller's name for the log.
 #[derive(Debug, Clone, Default)]
 pub struct CallerSlot(Arc<OnceLock<String>>);
 
 impl CallerSlot {
-    /// The caller's name, once the caller is known.
+    /// The caller's name, once authenticated.
     pub fn username(&self) -> Option<&str> {
         self.0.get().map(String::as_str)
     }
 }
 
-/// Judges who may call. One for the process: it keeps the realm's keys.
+/// Authenticates callers; caches the realm's keys. Empty when authentication is disabled.
 #[derive(Debug)]
-pub struct Verifier(Option<Guard>);
+pub struct Verifier(Option<TokenVerifier>);
 
-/// What a verifier with authentication enabled knows.
 #[derive(Debug)]
-struct Guard {
+struct TokenVerifier {
     realm: Arc<Realm>,
     realm_name: String,
     rules: Rules,
@@ -94,53 +92,50 @@ struct Guard {
     clock: Clock,
 }
 
-/// Settings of `auth` with which nobody could be judged.
+/// Invalid settings of `auth`.
 #[derive(Debug, Error)]
 pub enum SetupError {
-    /// The realm's URL cannot be made.
-    #[error("auth.keycloak_url and auth.keycloak_realm make no realm: {0}")]
+    #[error("invalid auth.keycloak_url or auth.keycloak_realm: {0}")]
     Realm(&'static str),
-    /// Introspection without credentials.
     #[error("auth.introspection needs auth.keycloak_client_id and auth.keycloak_client_secret")]
     Introspection,
-    /// The connection cannot be set up.
-    #[error("Keycloak cannot be asked")]
+    #[error("cannot set up the connection to Keycloak")]
     Transport(#[from] TransportError),
 }
 
-/// How the realm's keys stand.
+/// State of the realm's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeysStanding {
-    /// Time since they were fetched; `None`: never.
+pub struct KeysStatus {
+    /// Time since they were fetched; `None` before that.
     pub age: Option<Duration>,
-    /// Whether callers are judged by them.
+    /// Whether they are young enough to verify tokens.
     pub usable: bool,
 }
 
-/// What the realm has, for the command `check`.
+/// What `check` reports about the realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealmReport {
-    /// The realm, as `iss` in its tokens must name it.
+    /// The required `iss` of tokens.
     pub issuer: String,
-    /// The keys whose signatures are accepted; when there are none, every token is refused.
+    /// The keys whose signatures are accepted. Without any, every token is refused.
     pub keys: Vec<KeySummary>,
-    /// How many published keys are of no use here: for encryption, too short, or of an unknown type.
+    /// Number of published keys that cannot be used: for encryption, too short, or of an unknown type.
     pub skipped: usize,
 }
 
 impl Verifier {
-    /// Sets up the judge. Nothing is sent yet; when authentication is disabled a warning says so.
+    /// Sends nothing yet. Logs a warning when authentication is disabled.
     pub fn new(auth: &config::Auth, clock: Clock) -> Result<Self, SetupError> {
         if auth.disable_auth {
             warn!(
-                "AUTHENTICATION IS DISABLED (auth.disable_auth): everybody who reaches this port reads everything, \
+                "AUTHENTICATION IS DISABLED (auth.disable_auth): everybody who can reach this port can read everything, \
                  as `{DEV_USER}`. For development only"
             );
             return Ok(Self(None));
         }
         let introspection = auth.introspection.then(|| Introspection::new(auth)).transpose()?;
-        let realm = Realm::new(auth)?;
-        Ok(Self(Some(Guard {
+        let realm = Realm::new(auth, clock.clone())?;
+        Ok(Self(Some(TokenVerifier {
             rules: Rules {
                 issuer: realm.issuer().to_owned(),
                 audience: auth.keycloak_client_id.clone(),
@@ -155,72 +150,72 @@ impl Verifier {
         })))
     }
 
-    /// Whether callers are judged at all.
+    /// Whether authentication is enabled.
     pub fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Judges a request by its headers.
+    /// Authenticates a request by its headers.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let Some(guard) = &self.0 else { return Ok(Caller::developer()) };
-        guard.judge(headers).await
+        let Some(verifier) = &self.0 else { return Ok(Caller::developer()) };
+        verifier.authenticate(headers).await
     }
 
-    /// Fetches the realm's keys, so that the first caller need not wait. A failure is logged and tried again on demand.
+    /// Fetches the realm's keys, so that the first caller need not wait. After a failure they are fetched on demand.
     pub async fn warm(&self) {
-        if let Some(guard) = &self.0 {
-            // The refresh itself logs what went wrong.
-            let _ = guard.realm.keys().await;
+        if let Some(verifier) = &self.0 {
+            // Logs its failure.
+            let _ = verifier.realm.keys().await;
         }
     }
 
-    /// How the realm's keys stand; `None`: authentication is disabled.
-    pub fn keys(&self) -> Option<KeysStanding> {
-        self.0.as_ref().map(|guard| guard.realm.standing())
+    /// State of the realm's keys; `None` when authentication is disabled.
+    pub fn keys(&self) -> Option<KeysStatus> {
+        self.0.as_ref().map(|verifier| verifier.realm.keys_status())
     }
 
     /// The realm, unless authentication is disabled.
     pub fn upstream(&self) -> Option<&Upstream> {
-        self.0.as_ref().map(|guard| guard.realm.upstream())
+        self.0.as_ref().map(|verifier| verifier.realm.upstream())
     }
 
-    /// Has the keys fetched, without waiting, if there are none to judge by.
+    /// Starts fetching the keys in the background if there are none that can be used.
     pub fn prompt(&self) {
-        if let Some(guard) = &self.0
-            && !guard.realm.standing().usable
+        if let Some(verifier) = &self.0
+            && !verifier.realm.keys_status().usable
         {
-            guard.realm.prompt();
+            verifier.realm.prompt();
         }
     }
 
-    /// Asks the realm for its keys and, with introspection, whether it accepts the client's credentials.
-    /// `None`: authentication is disabled.
+    /// Fetches the realm's keys and, with introspection, tests the client's credentials. `None` when authentication is
+    /// disabled.
     pub async fn check(&self) -> Result<Option<RealmReport>, ExchangeError> {
-        let Some(guard) = &self.0 else { return Ok(None) };
-        let found = guard.realm.fetch().await?;
-        if let Some(introspection) = &guard.introspection {
-            // No token at all is known to be inactive; an error says that the question itself is refused.
-            introspection.is_active(&guard.realm, &found.introspection, "none").await?;
+        let Some(verifier) = &self.0 else { return Ok(None) };
+        let found = verifier.realm.fetch().await?;
+        if let Some(introspection) = &verifier.introspection {
+            // This token is inactive; an error means that the realm refused the request itself.
+            introspection.is_active(&verifier.realm, &found.introspection, "none").await?;
         }
         Ok(Some(RealmReport {
-            issuer: guard.realm.issuer().to_owned(),
+            issuer: verifier.realm.issuer().to_owned(),
             keys: found.keys.summary(),
             skipped: found.keys.skipped(),
         }))
     }
 
-    /// The answer to a caller who was not admitted.
+    /// The answer to a caller who failed authentication.
     pub fn rejection(&self, error: &AuthError) -> Rejection {
         match &self.0 {
-            Some(guard) => Rejection::new(error, &guard.realm_name, guard.realm.issuer()),
+            Some(verifier) => Rejection::new(error, &verifier.realm_name, verifier.realm.issuer()),
             None => Rejection::new(error, "", ""),
         }
     }
 }
 
-impl Guard {
-    async fn judge(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let arrived = Instant::now();
+impl TokenVerifier {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+        let arrived = self.clock.instant();
         let text = match token::bearer(headers) {
             Ok(text) => text,
             Err(refusal) => {
@@ -230,11 +225,11 @@ impl Guard {
         };
         let digest = verdicts::digest(text);
         let now = self.now();
-        if let Some((verdict, generation)) = self.verdicts.recall(&digest, now) {
-            // Asked for also here, so that keys age while one caller comes again and again.
-            let keys = self.realm.keys().await.map_err(AuthError::Undecidable)?;
+        if let Some((verdict, generation)) = self.verdicts.get(&digest, arrived, now) {
+            // Also needed here, so that keys are renewed while the same caller sends requests.
+            let keys = self.realm.keys().await.map_err(AuthError::Unavailable)?;
             if keys.generation == generation {
-                return verdict.outcome();
+                return verdict.into_result();
             }
         }
         let token = match token::Token::parse(text) {
@@ -244,9 +239,9 @@ impl Guard {
                 return Err(refusal.into());
             }
         };
-        let outcome = self.judge_token(&token, digest, arrived, now).await;
+        let outcome = self.verify(&token, digest, arrived, now).await;
         if let Err(error) = &outcome {
-            // Possibly forged, hence `claimed` and quoted.
+            // May be forged, hence `claimed` and quoted.
             let claimed = token.claims.get("preferred_username").and_then(|name| name.as_str()).map(Quoted::new);
             let claimed = claimed.as_ref().map(tracing::field::display);
             info!(claimed_username = claimed, reason = %error_chain(error), "caller refused");
@@ -254,7 +249,7 @@ impl Guard {
         outcome
     }
 
-    async fn judge_token(
+    async fn verify(
         &self,
         token: &token::Token<'_>,
         digest: verdicts::Digest,
@@ -262,11 +257,11 @@ impl Guard {
         now: i64,
     ) -> Result<Caller, AuthError> {
         let approved = self.rules.check(&token.claims, now)?;
-        let mut found = self.realm.keys().await.map_err(AuthError::Undecidable)?;
+        let mut found = self.realm.keys().await.map_err(AuthError::Unavailable)?;
         let mut outcome = found.keys.verify(token);
-        // Keys that came after the request did need no second look.
+        // Keys that were fetched after the request arrived are not fetched again.
         if matches!(outcome, Err(Unfit::UnknownKey)) && found.fetched < arrived {
-            found = self.realm.newer_keys().await.map_err(AuthError::Undecidable)?;
+            found = self.realm.newer_keys().await.map_err(AuthError::Unavailable)?;
             outcome = found.keys.verify(token);
         }
         outcome.map_err(|unfit| match unfit {
@@ -276,16 +271,17 @@ impl Guard {
         self.rules.check_roles(&token.claims)?;
         let missing_for_callbacks = self.rules.missing_for_callbacks(&token.claims);
         let caller = Caller { username: approved.username, missing_for_callbacks };
-        let (verdict, lasting) = match &self.introspection {
-            None => (Verdict::Admitted(caller), VERDICT_FOR),
+        let (verdict, cached_for) = match &self.introspection {
+            None => (Verdict::Admitted(caller), CACHED_FOR),
             Some(introspection) => {
                 let active = introspection.is_active(&self.realm, &found.introspection, token.text).await;
-                let active = active.map_err(|error| AuthError::Undecidable(Arc::new(error)))?;
+                let active = active.map_err(|error| AuthError::Unavailable(Arc::new(error)))?;
                 (if active { Verdict::Admitted(caller) } else { Verdict::Inactive }, INTROSPECTED_FOR)
             }
         };
-        self.verdicts.remember(digest, verdict.clone(), found.generation, approved.expires, lasting);
-        verdict.outcome()
+        let now = self.clock.instant();
+        self.verdicts.put(digest, verdict.clone(), found.generation, approved.expires, (now, now + cached_for));
+        verdict.into_result()
     }
 
     /// Seconds since 1970.
@@ -295,7 +291,7 @@ impl Guard {
     }
 }
 
-/// Judges the request before the handler runs; the state must give the verifier.
+/// Authenticates the request before the handler runs.
 impl<S> FromRequestParts<S> for Caller
 where
     Arc<Verifier>: FromRef<S>,
@@ -306,13 +302,13 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let verifier = Arc::<Verifier>::from_ref(state);
         let caller = verifier.caller(&parts.headers).await.map_err(|error| {
-            if let AuthError::Undecidable(source) = &error {
-                error!(error = error_chain(&**source), "a caller cannot be judged");
+            if let AuthError::Unavailable(source) = &error {
+                error!(error = error_chain(&**source), "cannot authenticate a caller");
             }
             verifier.rejection(&error)
         })?;
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
-            // An error says that it is noted already.
+            // Fails if it is already set.
             let _ = slot.0.set(caller.username.clone());
         }
         Ok(caller)

@@ -18,7 +18,7 @@ use super::Service;
 use super::failure::Failure;
 use super::gauges;
 use super::layers::NO_SNIFF;
-use crate::auth::KeysStanding;
+use crate::auth::KeysStatus;
 use crate::upstream::Upstream;
 
 /// Content type of Prometheus' text format.
@@ -115,8 +115,8 @@ impl Health {
             });
         }
         match keys {
-            Some(KeysStanding { age: None, .. }) => reasons.push("the realm's keys have not been fetched yet"),
-            Some(KeysStanding { usable: false, .. }) => reasons.push("the realm's keys are too old to be used"),
+            Some(KeysStatus { age: None, .. }) => reasons.push("the realm's keys have not been fetched yet"),
+            Some(KeysStatus { usable: false, .. }) => reasons.push("the realm's keys are too old to be used"),
             _ => {}
         }
         Self {
@@ -126,7 +126,7 @@ impl Health {
                 age_s: newest.map(|reading| seconds(reading.age())),
                 last_refresh: last_refresh.map(|succeeded| if succeeded { "succeeded" } else { "failed" }),
             },
-            keys: keys.map(|KeysStanding { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
+            keys: keys.map(|KeysStatus { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
             upstreams: service.upstreams().map(upstream).collect(),
             shared_cache: service.store.shared_cache_works().map(|works| if works { "in use" } else { "away" }),
         }

@@ -1,21 +1,21 @@
-//! What a token must say. Pure: the time is an argument.
+//! Validation of a token's claims. Pure: the time is an argument.
 
 use serde_json::{Map, Value};
 
 use super::refusal::{AuthError, Quoted, Refusal};
 
-/// How far the realm's clock and ours may differ, in seconds.
+/// Tolerated difference between the realm's clock and ours, in seconds.
 pub(super) const LEEWAY: i64 = 30;
 
-/// The end of the year 9999, in seconds since 1970; later times are taken for nonsense.
+/// The end of the year 9999, in seconds since 1970. Later times are invalid.
 const LAST_TIME: i64 = 253_402_300_799;
 
-/// What is asked of a token.
+/// Requirements for a token.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
-    /// `iss`, exactly.
+    /// Required `iss`.
     pub(super) issuer: String,
-    /// One of `aud` (decision D13).
+    /// Required value in `aud` (decision D13).
     pub(super) audience: Option<String>,
     /// `auth.required_roles`.
     pub(super) required_roles: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct Rules {
     pub(super) callback_roles: Vec<String>,
 }
 
-/// What is used of a token's claims, once they are approved.
+/// The claims that are used after validation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Approved {
     /// `preferred_username`.
@@ -33,7 +33,7 @@ pub(super) struct Approved {
 }
 
 impl Rules {
-    /// Checks every claim but the roles. `now` is in seconds since 1970.
+    /// Checks all claims except the roles. `now` is in seconds since 1970.
     pub(super) fn check(&self, claims: &Map<String, Value>, now: i64) -> Result<Approved, Refusal> {
         let issuer = string(claims, "iss")?.ok_or(Refusal::Missing("iss"))?;
         if issuer != self.issuer {
@@ -68,13 +68,13 @@ impl Rules {
         Ok(Approved { username: username.to_owned(), expires })
     }
 
-    /// Checks the roles for reading.
+    /// Checks the roles required for reading.
     pub(super) fn check_roles(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
         let missing = self.missing(&self.required_roles, claims);
         if missing.is_empty() { Ok(()) } else { Err(AuthError::Forbidden { missing }) }
     }
 
-    /// The roles for callbacks that the caller lacks.
+    /// The roles required for callbacks that the caller lacks.
     pub(super) fn missing_for_callbacks(&self, claims: &Map<String, Value>) -> Vec<String> {
         self.missing(&self.callback_roles, claims)
     }
@@ -96,7 +96,7 @@ impl Rules {
     }
 }
 
-/// Whether `exp` is in the past, clocks' differences considered.
+/// Whether `exp` is in the past by more than [`LEEWAY`].
 pub(super) fn has_expired(expires: i64, now: i64) -> bool {
     now >= expires.saturating_add(LEEWAY)
 }
@@ -109,7 +109,7 @@ fn string<'a>(claims: &'a Map<String, Value>, claim: &'static str) -> Result<Opt
     }
 }
 
-/// Keycloak writes whole seconds; fractions and numbers in strings are refused.
+/// A time in whole seconds. Fractions and numbers in strings are refused; Keycloak does not write them.
 fn time(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<i64>, Refusal> {
     let Some(value) = claims.get(claim) else { return Ok(None) };
     match value.as_i64() {

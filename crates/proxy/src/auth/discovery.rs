@@ -1,15 +1,15 @@
-//! What the realm says about itself (OpenID Connect Discovery 1.0). Pure.
+//! The realm's discovery document (OpenID Connect Discovery 1.0). Pure.
 //!
-//! Keys and tokens' verdicts come from the configured origin or from nowhere. A document that contradicts the settings
-//! (another issuer, keys elsewhere) makes the realm unusable, since its tokens would be refused or its keys be another's. Where
-//! there is no such document (a reverse proxy that publishes only some paths), Keycloak's fixed paths are used.
+//! Keys and introspection are only used from the configured origin. A document that contradicts the settings (another issuer,
+//! or keys at another origin) is an error. Without a document, for example behind a reverse proxy that publishes only some
+//! paths, Keycloak's fixed paths are used.
 
 use serde_json::Value;
 use url::Url;
 
 use crate::upstream::public_part;
 
-/// Where the realm answers.
+/// URLs of the realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoints {
     /// The JWKS document.
@@ -27,7 +27,7 @@ pub(super) fn below(issuer: &Url, path: &[&str]) -> Url {
     url
 }
 
-/// Keycloak's fixed paths.
+/// The URLs below Keycloak's fixed paths.
 pub(super) fn fixed(issuer: &Url) -> Endpoints {
     Endpoints {
         keys: below(issuer, &["protocol", "openid-connect", "certs"]),
@@ -35,22 +35,23 @@ pub(super) fn fixed(issuer: &Url) -> Endpoints {
     }
 }
 
-/// Reads the discovery document of `issuer`: `Ok(None)` if it is none, an error if it contradicts the settings.
+/// Reads the discovery document of `issuer`. `Ok(None)` if it is not such a document; an error if it contradicts the
+/// settings.
 pub(super) fn read(document: &Value, issuer: &Url) -> Result<Option<Endpoints>, String> {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let (Some(announced), Some(keys)) = (text("issuer"), text("jwks_uri")) else { return Ok(None) };
     if announced != issuer.as_str() {
         return Err(format!(
-            "it calls itself {}, while auth.keycloak_url and auth.keycloak_realm make it {issuer}; set \
-             auth.keycloak_url (CSCS_KEYCLOAK_URL) so that both are the same, since every token names the issuer",
+            "its issuer is {}, but auth.keycloak_url and auth.keycloak_realm give {issuer}; set auth.keycloak_url \
+             (CSCS_KEYCLOAK_URL) so that both are the same, because every token names the issuer",
             shown(announced)
         ));
     }
     let ours = |text: &str| Url::parse(text).ok().filter(|url| url.origin() == issuer.origin());
     let keys = ours(keys).ok_or_else(|| {
         format!(
-            "its keys are at {}, which is not the origin of auth.keycloak_url; they are not fetched; set auth.keycloak_url \
-             (CSCS_KEYCLOAK_URL) to that origin, if it is right",
+            "its keys are at {}, which is not the origin of auth.keycloak_url, and are not fetched; if that is correct, set \
+             auth.keycloak_url (CSCS_KEYCLOAK_URL) to that origin",
             shown(keys)
         )
     })?;
@@ -58,9 +59,9 @@ pub(super) fn read(document: &Value, issuer: &Url) -> Result<Option<Endpoints>, 
     Ok(Some(Endpoints { keys, introspection }))
 }
 
-/// A URL out of a document as it may be shown; anything else is not repeated.
+/// A URL from a document without query and credentials. Other text is not repeated.
 fn shown(text: &str) -> String {
-    Url::parse(text).map_or_else(|_| String::from("something that is not a URL"), |url| public_part(&url))
+    Url::parse(text).map_or_else(|_| String::from("an invalid URL"), |url| public_part(&url))
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_the_same_issuer_and_origin_is_followed() {
+    fn a_document_of_the_same_issuer_and_origin_is_used() {
         let document = json!({
             "issuer": issuer().as_str(),
             "jwks_uri": "https://idp.example.org:443/keys",
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_discovery_document_is_told_from_what_contradicts() {
+    fn other_documents_are_ignored_and_contradictions_are_errors() {
         for document in [
             json!(null),
             json!([]),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_secret_goes_to_the_configured_origin_only() {
+    fn the_client_secret_is_sent_to_the_configured_origin_only() {
         let document = json!({
             "issuer": issuer().as_str(),
             "jwks_uri": "https://idp.example.org/keys",

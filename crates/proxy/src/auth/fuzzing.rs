@@ -1,4 +1,4 @@
-//! What the fuzz targets see of the judgement of tokens: all of it but the network and the clock.
+//! Token validation for the fuzz targets, without the network and the clock.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -18,23 +18,22 @@ impl Keys {
         KeySet::read(document).map(Self)
     }
 
-    /// How many usable keys there are.
+    /// Number of usable keys.
     pub fn count(&self) -> usize {
         self.0.summary().len()
     }
 }
 
-/// Who is admitted.
+/// An authenticated caller.
 #[derive(Debug)]
 pub struct Admitted {
-    /// The caller's name.
     pub username: String,
-    /// The part of the token that its signature is for.
+    /// The signed part of the token.
     pub signed: String,
 }
 
-/// Judges a request's headers by these keys: issuer `issuer`, audience `storage`, role `reader`.
-pub fn judge(headers: &HeaderMap, keys: &Keys, issuer: &str, now: i64) -> Option<Admitted> {
+/// Authenticates a request by its headers. Requires the audience `storage` and the role `reader`.
+pub fn authenticate(headers: &HeaderMap, keys: &Keys, issuer: &str, now: i64) -> Option<Admitted> {
     let rules = Rules {
         issuer: issuer.to_owned(),
         audience: Some(String::from("storage")),
@@ -44,13 +43,13 @@ pub fn judge(headers: &HeaderMap, keys: &Keys, issuer: &str, now: i64) -> Option
     let token = token::Token::parse(token::bearer(headers).ok()?).ok()?;
     let approved = rules.check(&token.claims, now);
     let roles = rules.check_roles(&token.claims);
-    // Also what the claims would refuse is held against the keys: that is where the libraries are.
+    // Verifies the signature even if the claims are invalid, to reach the cryptographic libraries.
     keys.0.verify(&token).ok()?;
     roles.ok()?;
     Some(Admitted { username: approved.ok()?.username, signed: token.signed.to_owned() })
 }
 
-/// Where a realm's discovery document says that its keys and its introspection are.
+/// The URLs of keys and introspection in a discovery document.
 pub fn endpoints(document: &Value, issuer: &Url) -> Option<[Url; 2]> {
     let endpoints = discovery::read(document, issuer).ok()??;
     Some([endpoints.keys, endpoints.introspection])

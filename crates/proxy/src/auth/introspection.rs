@@ -1,4 +1,4 @@
-//! Asking the realm whether it still stands by a token (RFC 7662), so that a revoked one is refused.
+//! Token introspection (RFC 7662): asks the realm whether a token is active, so that revoked tokens are refused.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::realm::{MAX_BODY, Realm};
 use crate::config;
 use crate::upstream::{ExchangeError, UpstreamError};
 
-/// The client in whose name the realm is asked.
+/// Credentials of the client that is used for introspection.
 pub(super) struct Introspection {
     client_id: String,
     client_secret: SecretString,
@@ -32,9 +32,9 @@ impl Introspection {
         }
     }
 
-    /// Whether the token is active. An error says nothing about the token.
+    /// Whether the token is active. After an error that is unknown.
     pub(super) async fn is_active(&self, realm: &Realm, endpoint: &Url, token: &str) -> Result<bool, ExchangeError> {
-        // Credentials in the form, not in `Basic`: there, servers disagree about the encoding of special characters.
+        // Not in `Basic`: servers disagree about the encoding of special characters there.
         let form = [
             ("client_id", self.client_id.as_str()),
             ("client_secret", self.client_secret.expose_secret()),
@@ -43,19 +43,19 @@ impl Introspection {
         ];
         let upstream = realm.upstream();
         let answer = upstream.exchange(upstream.post(endpoint.clone()).form(&form), MAX_BODY).await?;
-        let fault = |fault| upstream.error(Method::POST, endpoint, fault);
+        let error = |cause| upstream.error(Method::POST, endpoint, cause);
         match answer.status {
             StatusCode::OK => {}
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let hint = "it does not let the client ask about tokens; are auth.keycloak_client_id \
+                let hint = "the client may not introspect tokens; check that auth.keycloak_client_id \
                             (CSCS_KEYCLOAK_CLIENT_ID) and auth.keycloak_client_secret (CSCS_KEYCLOAK_CLIENT_SECRET) \
-                            those of a confidential client?";
-                return Err(fault(UpstreamError::Invalid(hint.to_owned())));
+                            belong to a confidential client";
+                return Err(error(UpstreamError::Invalid(hint.to_owned())));
             }
-            other => return Err(fault(UpstreamError::Status(other))),
+            other => return Err(error(UpstreamError::Status(other))),
         }
-        let document: Value = answer.json().map_err(fault)?;
+        let document: Value = answer.json().map_err(error)?;
         let active = document.get("active").and_then(Value::as_bool);
-        active.ok_or_else(|| fault(UpstreamError::Invalid(String::from("it does not say whether the token is active"))))
+        active.ok_or_else(|| error(UpstreamError::Invalid(String::from("it lacks the boolean `active`"))))
     }
 }

@@ -1,23 +1,26 @@
-//! The realm's signing keys: which of a JWKS document are of use, which fits a token, and whether it signed it. Pure.
+//! The realm's signing keys: selects the usable keys of a JWKS document and verifies signatures with them. Pure.
 //!
-//! The key says which algorithms it serves, the token's header only chooses among them: an RSA key with `alg` serves that
-//! one; without, RS256, RS384, RS512, PS256, PS384 and PS512. P-256 serves ES256, P-384 ES384, Ed25519 EdDSA.
+//! The key determines the accepted algorithms; the token's header only chooses among them. An RSA key with `alg` accepts that
+//! one; without, RS256, RS384, RS512, PS256, PS384 and PS512. P-256 accepts ES256, P-384 ES384, Ed25519 EdDSA.
 
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, KeyOperations, OctetKeyPairParameters,
+    PublicKeyUse, RSAKeyParameters,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::refusal::Refusal;
-use super::token::{Token, accepted};
+use super::token::Token;
 
 const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// The sizes of RSA moduli that are accepted, in bits.
+/// Accepted sizes of RSA moduli, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The usable keys of one JWKS document.
@@ -35,12 +38,12 @@ struct Key {
     public: DecodingKey,
 }
 
-/// A usable key, as people see it.
+/// Description of a usable key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySummary {
     /// `kid`.
     pub id: Option<String>,
-    /// Names of the algorithms it serves, as in `alg`.
+    /// Names of the accepted algorithms, as in `alg`.
     pub algorithms: Vec<String>,
 }
 
@@ -50,40 +53,24 @@ impl fmt::Display for KeySummary {
     }
 }
 
-/// Why no key of a set vouches for a token.
+/// Why no key of a set verifies a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// A newer set may have the key.
+    /// A newer set may contain the key.
     UnknownKey,
-    /// A newer set changes nothing.
+    /// A newer set would not change the result.
     Refused(Refusal),
 }
 
-/// The members of a JWK that matter (RFC 7517, 7518, 8037).
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
 impl KeySet {
-    /// Reads a JWKS document; `None` when it has no list `keys`. Keys that are of no use are counted, not complained about.
+    /// Reads a JWKS document; `None` without a list `keys`. Unusable keys are counted as skipped.
     pub(super) fn read(document: &Value) -> Option<Self> {
         let all = document.get("keys")?.as_array()?;
-        let keys: Vec<Key> = all.iter().filter_map(|jwk| Key::read(Jwk::deserialize(jwk).ok()?)).collect();
+        let keys: Vec<Key> = all.iter().filter_map(Key::read).collect();
         Some(Self { skipped: all.len() - keys.len(), keys })
     }
 
-    /// Whether one of the keys signed the token.
+    /// Verifies that one of the keys signed the token.
     pub(super) fn verify(&self, token: &Token<'_>) -> Result<(), Unfit> {
         let named: Vec<&Key> = match &token.key_id {
             Some(id) => self.keys.iter().filter(|key| key.id.as_ref() == Some(id)).collect(),
@@ -101,7 +88,7 @@ impl KeySet {
         }
         let signed = fitting.any(|key| {
             let message = token.signed.as_bytes();
-            // An error is a signature that is not base64url.
+            // An error means that the signature is not base64url.
             jsonwebtoken::crypto::verify(token.signature, message, &key.public, token.algorithm).unwrap_or(false)
         });
         if signed { Ok(()) } else { Err(Unfit::Refused(Refusal::Signature)) }
@@ -121,38 +108,43 @@ impl KeySet {
 }
 
 impl Key {
-    fn read(jwk: Jwk) -> Option<Self> {
-        let signs = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && jwk.key_ops.is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
+    /// `None` for a key that cannot verify signatures or is not accepted.
+    fn read(jwk: &Value) -> Option<Self> {
+        let mut members = jwk.as_object()?.clone();
+        // Certificates are not used, so invalid ones do not matter.
+        members.retain(|name, _| !name.starts_with("x5"));
+        let Jwk { common, algorithm } = serde_json::from_value(Value::Object(members)).ok()?;
+        let signs = common.public_key_use.is_none_or(|usage| usage == PublicKeyUse::Signature)
+            && common.key_operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
         if !signs {
             return None;
         }
-        let bytes = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
-        let (served, public) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => {
-                let (n, e) = (bytes(jwk.n)?, bytes(jwk.e)?);
+        let bytes = |text: String| URL_SAFE_NO_PAD.decode(text).ok();
+        let (served, public) = match algorithm {
+            AlgorithmParameters::RSA(RSAKeyParameters { n, e, .. }) => {
+                let (n, e) = (bytes(n)?, bytes(e)?);
                 let (n, e) = (without_zeros(&n), without_zeros(&e));
-                // An exponent of 1 would make every text its own signature.
+                // With an exponent of 1, every text is its own signature.
                 if !RSA_BITS.contains(&bits(n)) || e.is_empty() || e == [1] {
                     return None;
                 }
                 (RSA.to_vec(), DecodingKey::from_rsa_raw_components(n, e))
             }
-            ("EC", Some(curve)) => {
+            AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters { curve, x, y, .. }) => {
                 let (algorithm, length) = match curve {
-                    "P-256" => (Algorithm::ES256, 32),
-                    "P-384" => (Algorithm::ES384, 48),
+                    EllipticCurve::P256 => (Algorithm::ES256, 32),
+                    EllipticCurve::P384 => (Algorithm::ES384, 48),
                     _ => return None,
                 };
-                let (x, y) = (bytes(jwk.x)?, bytes(jwk.y)?);
+                let (x, y) = (bytes(x)?, bytes(y)?);
                 if x.len() != length || y.len() != length {
                     return None;
                 }
                 // An uncompressed point (SEC 1, 2.3.3).
                 (vec![algorithm], DecodingKey::from_ec_der(&[&[4], x.as_slice(), y.as_slice()].concat()))
             }
-            ("OKP", Some("Ed25519")) => {
-                let x = bytes(jwk.x)?;
+            AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters { curve: EllipticCurve::Ed25519, x, .. }) => {
+                let x = bytes(x)?;
                 if x.len() != 32 {
                     return None;
                 }
@@ -160,11 +152,11 @@ impl Key {
             }
             _ => return None,
         };
-        let algorithms = match jwk.alg {
+        let algorithms = match common.key_algorithm {
             None => served,
-            Some(name) => vec![accepted(&name).filter(|algorithm| served.contains(algorithm))?],
+            Some(name) => vec![Algorithm::try_from(name).ok().filter(|algorithm| served.contains(algorithm))?],
         };
-        Some(Self { id: jwk.kid, algorithms, public })
+        Some(Self { id: common.key_id, algorithms, public })
     }
 }
 
@@ -173,7 +165,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// Length of a number without leading zeros.
+/// Length in bits of a number without leading zeros.
 fn bits(number: &[u8]) -> usize {
     number.first().map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
 }
@@ -202,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_says_which_algorithms_it_serves() {
+    fn keys_determine_the_accepted_algorithms() {
         let all_rsa = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
         let p256 = json!({"kty": "EC", "crv": "P-256", "x": "A".repeat(43), "y": "A".repeat(43)});
         let p384 = json!({"kty": "EC", "crv": "P-384", "x": "A".repeat(64), "y": "A".repeat(64)});
@@ -213,11 +205,13 @@ mod tests {
             (with(rsa(2048), "use", "sig"), &all_rsa),
             (with(rsa(2048), "key_ops", json!(["sign", "verify"])), &all_rsa),
             (with(rsa(2048), "alg", "PS384"), &["PS384"]),
+            (with(rsa(2048), "x5c", "not a list"), &all_rsa),
+            (with(rsa(2048), "kid", Value::Null), &all_rsa),
             (p256.clone(), &["ES256"]),
             (with(p256.clone(), "alg", "ES256"), &["ES256"]),
             (p384.clone(), &["ES384"]),
             (ed.clone(), &["EdDSA"]),
-            // Of no use.
+            // Unusable.
             (rsa(2047), &[]),
             (rsa(1024), &[]),
             (rsa(8193), &[]),
@@ -227,6 +221,8 @@ mod tests {
             (with(rsa(2048), "n", ""), &[]),
             (with(rsa(2048), "n", "not base64!"), &[]),
             (with(rsa(2048), "n", 5), &[]),
+            (with(rsa(2048), "kid", 5), &[]),
+            (with(rsa(2048), "use", 5), &[]),
             (with(rsa(2048), "use", "enc"), &[]),
             (with(rsa(2048), "use", "tls"), &[]),
             (with(rsa(2048), "key_ops", json!(["encrypt"])), &[]),
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_list_of_keys_is_a_key_set() {
+    fn a_key_set_needs_a_list_of_keys() {
         for document in [json!(null), json!([]), json!({}), json!({"keys": {}}), json!({"keys": "x"}), json!("keys")] {
             assert!(KeySet::read(&document).is_none(), "{document}");
         }

@@ -1,60 +1,62 @@
-//! The realm over the network: its keys, kept current without asking it too often.
+//! Fetches the realm's keys and keeps them current with few requests.
 //!
-//! One fetch runs at a time, in a task of its own (a caller who leaves does not end it), and all who need it wait for it.
-//! By age, keys are used as they are, then renewed in the background, then before use, and at last given up:
+//! At most one renewal runs at a time, in its own task, so that it continues when a caller disconnects. All callers that
+//! need it wait for it. What happens depends on the age of the keys:
 //!
-//! - below [`RENEW_AFTER`]: used;
-//! - below [`RENEW_FIRST_AFTER`]: used, and a renewal is started;
-//! - below [`GIVE_UP_AFTER`]: a renewal comes first, but when the realm fails or is slow the old keys serve;
-//! - older: nobody is judged by them.
+//! - below [`RENEW_AFTER`]: they are used;
+//! - below [`RENEW_FIRST_AFTER`]: they are used, and a renewal starts in the background;
+//! - below [`GIVE_UP_AFTER`]: they are renewed before use; if the realm fails or is slow, the old keys are used;
+//! - older: they are not used.
 //!
-//! A token with an unknown key starts a renewal too, at most one in [`FLOOR`]. After a failure none starts within
-//! [`AFTER_FAILURE`]: who has keys to be judged by goes on with them, who has none waits for that renewal, so that the first
-//! caller after the realm is back is let in.
+//! A token with an unknown key starts a renewal too, at most once in [`FLOOR`]. After a failure the next renewal starts
+//! [`AFTER_FAILURE`] later. Meanwhile old keys remain in use; callers for whom there are none wait for that renewal, so that
+//! the first caller after an outage succeeds.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use url::Url;
 
 use super::discovery::{self, Endpoints};
 use super::keys::KeySet;
-use super::{KeysStanding, SetupError};
+use super::{KeysStatus, SetupError};
 use crate::config;
 use crate::metrics;
 use crate::transport::{Transport, USER_AGENT};
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
-use program::error_chain;
+use program::{Clock, error_chain};
 
 /// Age of the keys at which they are renewed in the background.
 pub(super) const RENEW_AFTER: Duration = Duration::from_mins(5);
 
-/// Age of the keys at which they are renewed before use: how long a withdrawn key works at most while the realm answers.
+/// Age of the keys at which they are renewed before use: how long a withdrawn key remains accepted while the realm is up.
 pub(super) const RENEW_FIRST_AFTER: Duration = Duration::from_mins(10);
 
-/// Age of the keys at which they are not used any more: how long the realm may be down before callers are turned away.
+/// Age of the keys from which they are not used: how long the realm may be down before callers are refused.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 
-/// Time between two renewals for unknown keys.
+/// Least time between two renewals for unknown keys.
 pub(super) const FLOOR: Duration = Duration::from_secs(30);
 
-/// Time between a failure and the next attempt. Within an attempt, and between them, [`Upstream`] spares the realm.
+/// Time between a failure and the next renewal, in addition to the retries and the circuit breaker of [`Upstream`].
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// How long a caller waits for a renewal while there are old keys that will do.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Tests wait longer, so that they do not depend on the speed of the machine.
+const SLOWNESS: u64 = if cfg!(test) { 100 } else { 1 };
 
-/// Deadline of one exchange with the realm.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for a renewal while there are old keys to fall back to.
+const PATIENCE: Duration = Duration::from_secs(2 * SLOWNESS);
 
-/// Most bytes of an answer. A realm's keys with their certificates take some thousands.
+/// Timeout of one exchange with the realm.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5 * SLOWNESS);
+
+/// Size limit of an answer, in bytes. A realm's keys with their certificates take a few kB.
 pub(super) const MAX_BODY: usize = 512 * 1024;
 
 /// The realm whose tokens are accepted.
@@ -62,42 +64,49 @@ pub(super) const MAX_BODY: usize = 512 * 1024;
 pub(super) struct Realm {
     issuer: Url,
     upstream: Upstream,
+    clock: Clock,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     current: Option<Arc<Current>>,
-    /// Closed when the renewal in progress has ended.
+    /// Closed when the current renewal ends.
     renewal: Option<watch::Receiver<()>>,
-    /// The last attempt, if it failed.
+    /// Time and error of the last renewal, if it failed.
     failure: Option<(Instant, Arc<ExchangeError>)>,
     /// When an unknown key last started a renewal.
     asked_for_unknown: Option<Instant>,
 }
 
 impl State {
-    /// The keys, if they may still be used.
-    fn usable(&self) -> Option<&Arc<Current>> {
-        self.current.as_ref().filter(|current| current.fetched.elapsed() < GIVE_UP_AFTER)
+    /// The keys, unless they are too old.
+    fn usable(&self, now: Instant) -> Option<&Arc<Current>> {
+        self.current.as_ref().filter(|current| current.age(now) < GIVE_UP_AFTER)
     }
 }
 
-/// What the realm said.
+/// The result of a renewal.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) keys: KeySet,
-    /// Where to ask about single tokens.
+    /// Endpoint for token introspection.
     pub(super) introspection: Url,
 }
 
-/// What the realm said last.
+/// The result of the last successful renewal.
 #[derive(Debug)]
 pub(super) struct Current {
     found: Found,
     pub(super) fetched: Instant,
-    /// Counts the renewals.
+    /// Number of the renewal, from 1.
     pub(super) generation: u64,
+}
+
+impl Current {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.fetched)
+    }
 }
 
 impl std::ops::Deref for Current {
@@ -115,13 +124,13 @@ enum Cause {
 }
 
 impl Realm {
-    pub(super) fn new(auth: &config::Auth) -> Result<Arc<Self>, SetupError> {
+    pub(super) fn new(auth: &config::Auth, clock: Clock) -> Result<Arc<Self>, SetupError> {
         let issuer = issuer(&auth.keycloak_url, &auth.keycloak_realm).map_err(SetupError::Realm)?;
         let upstream = Upstream::new("Keycloak", &transport(auth.verify_ssl, auth.socks_proxy.clone()))?;
-        Ok(Arc::new(Self { issuer, upstream, state: Mutex::default() }))
+        Ok(Arc::new(Self { issuer, upstream, clock, state: Mutex::default() }))
     }
 
-    /// `iss` of the realm's tokens.
+    /// The `iss` of the realm's tokens.
     pub(super) fn issuer(&self) -> &str {
         self.issuer.as_str()
     }
@@ -130,10 +139,10 @@ impl Realm {
         &self.upstream
     }
 
-    /// The keys to judge by; an error when there are none that may still be used.
+    /// The current keys; an error if there are none that can be used.
     pub(super) async fn keys(self: &Arc<Self>) -> Result<Arc<Current>, Arc<ExchangeError>> {
         let current = self.state().current.clone();
-        let age = current.as_ref().map(|current| current.fetched.elapsed());
+        let age = current.as_ref().map(|current| current.age(self.clock.instant()));
         match (current, age) {
             (Some(current), Some(age)) if age < RENEW_AFTER => return Ok(current),
             (Some(current), Some(age)) if age < RENEW_FIRST_AFTER => {
@@ -142,7 +151,7 @@ impl Realm {
             }
             (Some(_), Some(age)) if age < GIVE_UP_AFTER => {
                 if let Some(renewal) = self.renew(Cause::Age) {
-                    // Past that, the old keys do.
+                    // After that time the old keys are used.
                     let _ = tokio::time::timeout(PATIENCE, ended(renewal)).await;
                 }
             }
@@ -155,7 +164,7 @@ impl Realm {
         self.usable()
     }
 
-    /// The keys after a renewal for the sake of an unknown one, if one is allowed now; else those there are.
+    /// The keys after a renewal because of an unknown key, if one may start now; otherwise the current keys.
     pub(super) async fn newer_keys(self: &Arc<Self>) -> Result<Arc<Current>, Arc<ExchangeError>> {
         if let Some(renewal) = self.renew(Cause::UnknownKey) {
             ended(renewal).await;
@@ -163,21 +172,21 @@ impl Realm {
         self.usable()
     }
 
-    /// How the keys stand.
-    pub(super) fn standing(&self) -> KeysStanding {
+    pub(super) fn keys_status(&self) -> KeysStatus {
         let state = self.state();
-        let age = state.current.as_ref().map(|current| current.fetched.elapsed());
-        KeysStanding { age, usable: state.usable().is_some() }
+        let now = self.clock.instant();
+        let age = state.current.as_ref().map(|current| current.age(now));
+        KeysStatus { age, usable: state.usable(now).is_some() }
     }
 
-    /// Starts a renewal for which nobody waits, if one is allowed now.
+    /// Starts a renewal in the background, if one may start now.
     pub(super) fn prompt(self: &Arc<Self>) {
         drop(self.renew(Cause::Age));
     }
 
     fn usable(&self) -> Result<Arc<Current>, Arc<ExchangeError>> {
         let state = self.state();
-        state.usable().cloned().ok_or_else(|| {
+        state.usable(self.clock.instant()).cloned().ok_or_else(|| {
             state.failure.as_ref().map_or_else(
                 || Arc::new(self.upstream.error(Method::GET, &self.issuer, UpstreamError::TimedOut)),
                 |(_, error)| error.clone(),
@@ -185,7 +194,7 @@ impl Realm {
         })
     }
 
-    /// The renewal in progress, or a new one if it is allowed now.
+    /// The current renewal, or a new one if it may start now.
     fn renew(self: &Arc<Self>, cause: Cause) -> Option<watch::Receiver<()>> {
         let mut state = self.state();
         if let Some(renewal) = &state.renewal
@@ -193,15 +202,17 @@ impl Realm {
         {
             return Some(renewal.clone());
         }
-        let pause = state.failure.as_ref().map_or(Duration::ZERO, |(at, _)| AFTER_FAILURE.saturating_sub(at.elapsed()));
-        if !pause.is_zero() && state.usable().is_some() {
+        let now = self.clock.instant();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let pause = state.failure.as_ref().map_or(Duration::ZERO, |(at, _)| AFTER_FAILURE.saturating_sub(since(*at)));
+        if !pause.is_zero() && state.usable(now).is_some() {
             return None;
         }
         if cause == Cause::UnknownKey {
-            if state.asked_for_unknown.is_some_and(|at| at.elapsed() < FLOOR) {
+            if state.asked_for_unknown.is_some_and(|at| since(at) < FLOOR) {
                 return None;
             }
-            state.asked_for_unknown = Some(Instant::now());
+            state.asked_for_unknown = Some(now);
         }
         let (running, renewal) = watch::channel(());
         state.renewal = Some(renewal.clone());
@@ -209,20 +220,22 @@ impl Realm {
         let realm = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let outcome = realm.whole(realm.fetch()).await;
+            let outcome = realm.catch_panic(realm.fetch()).await;
             realm.store(outcome);
             drop(running);
         });
         Some(renewal)
     }
 
-    /// The outcome of a fetch, even if that panics: who waits for a renewal has to learn that it failed, and the next one
-    /// has to wait its time.
-    async fn whole(&self, fetch: impl Future<Output = Result<Found, ExchangeError>>) -> Result<Found, ExchangeError> {
-        // The panic itself is reported where it happens.
+    /// Turns a panic of a fetch into an error, so that the renewal counts as failed.
+    async fn catch_panic(
+        &self,
+        fetch: impl Future<Output = Result<Found, ExchangeError>>,
+    ) -> Result<Found, ExchangeError> {
+        // The panic hook reports the panic itself.
         AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(|_| {
-            let fault = UpstreamError::Invalid(String::from("reading it was cut short by a fault of this program"));
-            Err(self.upstream.error(Method::GET, &self.issuer, fault))
+            let cause = UpstreamError::Invalid(String::from("this program panicked while reading it"));
+            Err(self.upstream.error(Method::GET, &self.issuer, cause))
         })
     }
 
@@ -243,27 +256,27 @@ impl Realm {
                     info!(issuer = %self.issuer, keys, "the realm's signing keys");
                 }
                 state.failure = None;
-                state.current = Some(Arc::new(Current { found, fetched: Instant::now(), generation }));
+                state.current = Some(Arc::new(Current { found, fetched: self.clock.instant(), generation }));
             }
             Err(error) => {
-                let age = state.current.as_ref().map(|current| current.fetched.elapsed().as_secs());
+                let age = state.current.as_ref().map(|current| current.age(self.clock.instant()).as_secs());
                 warn!(error = %error_chain(&error), age_of_keys_s = age, "the realm's keys cannot be fetched");
-                state.failure = Some((Instant::now(), Arc::new(error)));
+                state.failure = Some((self.clock.instant(), Arc::new(error)));
             }
         }
     }
 
-    /// Asks the realm where its keys are, and for the keys.
+    /// Fetches the discovery document and the keys.
     pub(super) async fn fetch(&self) -> Result<Found, ExchangeError> {
         let Endpoints { keys: url, introspection } = self.discover().await?;
         let answer = self.upstream.exchange(self.upstream.get(url.clone()), MAX_BODY).await?;
-        let fault = |fault| self.upstream.error(Method::GET, &url, fault);
+        let error = |cause| self.upstream.error(Method::GET, &url, cause);
         if answer.status != StatusCode::OK {
-            return Err(fault(UpstreamError::Status(answer.status)));
+            return Err(error(UpstreamError::Status(answer.status)));
         }
-        let document: Value = answer.json().map_err(fault)?;
+        let document: Value = answer.json().map_err(error)?;
         let keys = KeySet::read(&document)
-            .ok_or_else(|| fault(UpstreamError::Invalid(String::from("it has no list of keys"))))?;
+            .ok_or_else(|| error(UpstreamError::Invalid(String::from("it has no list of keys"))))?;
         Ok(Found { keys, introspection })
     }
 
@@ -287,19 +300,17 @@ impl Realm {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No step under the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How the realm is reached.
 fn transport(verify_tls: bool, proxy: Option<Url>) -> Transport {
     Transport { verify_tls, proxy, user_agent: USER_AGENT.to_owned(), timeout: TIMEOUT }
 }
 
-/// Waits until a renewal has ended, however.
+/// Waits for the end of a renewal, successful or not.
 async fn ended(mut renewal: watch::Receiver<()>) {
-    // Nothing is ever sent: an error is the end of the sender.
+    // Nothing is ever sent; an error means that the sender was dropped.
     let _ = renewal.changed().await;
 }
 
@@ -332,20 +343,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_fetch_that_panics_is_a_failed_one() {
+    async fn a_panicking_fetch_counts_as_failed() {
         let realm = Realm {
             issuer: Url::parse("https://idp.example.org/realms/cscs").unwrap(),
             upstream: Upstream::new("Keycloak", &transport(true, None)).unwrap(),
+            clock: Clock::system(),
             state: Mutex::default(),
         };
-        let outcome = realm.whole(async { panic!("by the test") }).await;
+        let outcome = realm.catch_panic(async { panic!("as the test wants") }).await;
         realm.store(outcome);
         assert!(realm.usable().unwrap_err().to_string().contains("gives no usable answer"));
         assert!(realm.state().failure.is_some());
     }
 
     #[test]
-    fn the_issuer_has_no_doubled_slash() {
+    fn the_issuer_is_built_from_url_and_realm() {
         let made = |url: &str, realm: &str| issuer(&Url::parse(url).unwrap(), realm).map(String::from);
         assert_eq!(made("https://idp.example.org", "cscs").unwrap(), "https://idp.example.org/realms/cscs");
         assert_eq!(made("https://idp.example.org/", "cscs").unwrap(), "https://idp.example.org/realms/cscs");

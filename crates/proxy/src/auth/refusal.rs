@@ -1,4 +1,4 @@
-//! Why a caller is not admitted, and how that is said over HTTP (decision D12, RFC 6750).
+//! Errors of authentication, and their HTTP answers (decision D12, RFC 6750).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,115 +12,83 @@ use thiserror::Error;
 
 use crate::upstream::ExchangeError;
 
-/// Why a caller is not admitted.
+/// Authentication failed.
 #[derive(Debug, Error)]
 pub enum AuthError {
-    /// The token is missing or bad: 401.
+    /// The token is missing or invalid: 401.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The token is good, the caller lacks roles: 403.
+    /// The token is valid, but lacks required roles: 403.
     #[error("the token lacks the required {}: {}", if .missing.len() == 1 { "role" } else { "roles" }, .missing.join(", "))]
     Forbidden {
-        /// Those of `auth.required_roles`, or of `callbacks.required_roles`, that the caller lacks.
+        /// Roles of `auth.required_roles` or `callbacks.required_roles`.
         missing: Vec<String>,
     },
-    /// The realm cannot be asked, so that nobody can be judged: 502. Never a pass.
-    #[error("the token cannot be checked, since the realm that issues tokens gives no usable answer")]
-    Undecidable(#[source] Arc<ExchangeError>),
+    /// The realm gave no usable answer: 502.
+    #[error("the token cannot be checked: the realm that issues tokens gives no usable answer")]
+    Unavailable(#[source] Arc<ExchangeError>),
 }
 
-/// Which rule a token broke. The text is meant for the caller; what it repeats of the token is quoted.
+/// The rule that a token violates. The text is shown to the caller; parts of the token in it are quoted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// No header `Authorization`.
     #[error("no access token was sent: the header `Authorization` is missing")]
     NoCredentials,
-    /// More than one header `Authorization`.
     #[error("more than one header `Authorization` was sent")]
     SeveralCredentials,
-    /// The header is larger than the limit, in bytes.
+    /// Contains the limit in bytes.
     #[error("the header `Authorization` is larger than {0} bytes")]
     TooLong(usize),
-    /// Another scheme, or not a single token after it.
+    /// Another scheme, or not exactly one token.
     #[error("the header `Authorization` is not of the form `Bearer <access token>`")]
     NotBearer,
-    /// Not a JSON Web Token.
     #[error("the token is not a signed JSON Web Token: {0}")]
     NotAToken(&'static str),
-    /// `alg` is none of the accepted ones.
     #[error(
         "the token's algorithm {0} is not accepted (RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA are)"
     )]
     Algorithm(Quoted),
-    /// `crit` demands the understanding of extensions, of which there are none.
     #[error("the token's header has critical extensions (`crit`), which are not supported")]
     Critical,
-    /// A claim is missing.
     #[error("the token lacks the claim `{0}`")]
     Missing(&'static str),
     /// A claim is of the wrong type or out of range.
     #[error("the token's claim `{claim}` is not {wanted}")]
-    Malformed {
-        /// Name of the claim.
-        claim: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
-    /// `exp` has passed.
+    Malformed { claim: &'static str, wanted: &'static str },
     #[error("the token expired {seconds_ago} seconds ago (`exp` is {at})")]
     Expired {
-        /// The claim, in seconds since 1970.
+        /// In seconds since 1970.
         at: i64,
-        /// How long ago that is.
         seconds_ago: i64,
     },
-    /// `nbf` or `iat` is to come.
-    #[error("the token is valid only in {seconds} seconds by its claim `{claim}`; do the clocks agree?")]
-    NotYet {
-        /// Name of the claim.
-        claim: &'static str,
-        /// Seconds until then.
-        seconds: i64,
-    },
-    /// `iss` is another.
-    #[error("the token was issued by {was} (claim `iss`), accepted are tokens of `{wanted}`")]
-    Issuer {
-        /// Our issuer.
-        wanted: String,
-        /// The token's.
-        was: Quoted,
-    },
-    /// `aud` lacks our client.
+    /// `nbf` or `iat` is in the future.
+    #[error("by its claim `{claim}` the token becomes valid in {seconds} seconds; do the clocks agree?")]
+    NotYet { claim: &'static str, seconds: i64 },
+    #[error("the token was issued by {was} (claim `iss`); only tokens of `{wanted}` are accepted")]
+    Issuer { wanted: String, was: Quoted },
     #[error("the token is not meant for this service: its claim `aud` must contain `{wanted}`")]
     Audience {
         /// The configured client id (decision D13).
         wanted: String,
     },
-    /// `typ` says that it is no access token.
-    #[error("the token is of the type {was} (claim `typ`), an access token says `Bearer`")]
-    TokenType {
-        /// What it says.
-        was: Quoted,
-    },
-    /// The key named by `kid` (or any for the algorithm) is not published.
-    #[error("the token is signed with a key that the realm does not publish: it was withdrawn, or is of another realm")]
+    #[error("the token is of type {was} (claim `typ`); an access token has the type `Bearer`")]
+    TokenType { was: Quoted },
+    #[error(
+        "the token is signed with a key that the realm does not publish: the key was withdrawn, or is another realm's"
+    )]
     UnknownKey,
-    /// No `kid`, and several keys could have signed.
     #[error("the token names no key (`kid`) and the realm has several for its algorithm")]
     AmbiguousKey,
-    /// The key is not for this algorithm.
-    #[error("the token's algorithm is not the one of the key it names")]
+    #[error("the key that the token names is for another algorithm")]
     KeyAlgorithm,
-    /// The signature is wrong.
     #[error("the token's signature is wrong")]
     Signature,
-    /// The realm says that the token is not active.
     #[error("the token is no longer active: it was revoked, or its session has ended")]
     Inactive,
 }
 
 impl Refusal {
-    /// What the caller can do. A new token is no help where it would be the same.
+    /// What the caller can do. Suggests a new token only where it would be different.
     fn help(&self, issuer: &str) -> String {
         match self {
             Self::NoCredentials
@@ -157,17 +125,16 @@ impl Refusal {
     }
 }
 
-/// Foreign text made harmless: at most 80 characters, in backquotes, everything but printable ASCII escaped.
+/// Untrusted text for messages: at most 80 characters, in backquotes, with everything but printable ASCII escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quoted(String);
 
 impl Quoted {
-    const MOST: usize = 80;
+    const MAX: usize = 80;
 
-    /// Quotes a text.
     pub fn new(text: &str) -> Self {
-        let mut quoted: String = text.chars().take(Self::MOST).flat_map(char::escape_default).collect();
-        if text.chars().nth(Self::MOST).is_some() {
+        let mut quoted: String = text.chars().take(Self::MAX).flat_map(char::escape_default).collect();
+        if text.chars().nth(Self::MAX).is_some() {
             quoted.push_str("...");
         }
         Self(quoted)
@@ -180,14 +147,14 @@ impl fmt::Display for Quoted {
     }
 }
 
-/// The answer to a caller who is not admitted.
+/// The answer to a caller who failed authentication.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejection {
     /// 401, 403 or 502.
     pub status: StatusCode,
-    /// `WWW-Authenticate`, but not for 502.
+    /// `WWW-Authenticate`, except for 502.
     pub headers: HeaderMap,
-    /// `detail`, `error` and `help`; for 502 `message` in place of `help`.
+    /// `detail`, `error` and `help`; for 502 `message` instead of `help`.
     pub body: Value,
 }
 
@@ -198,12 +165,12 @@ impl Rejection {
             AuthError::Refused(Refusal::NoCredentials) => (StatusCode::UNAUTHORIZED, "AuthenticationError", None),
             AuthError::Refused(_) => (StatusCode::UNAUTHORIZED, "AuthenticationError", Some("invalid_token")),
             AuthError::Forbidden { .. } => (StatusCode::FORBIDDEN, "AuthorizationError", Some("insufficient_scope")),
-            AuthError::Undecidable(_) => {
+            AuthError::Unavailable(_) => {
                 return Self {
                     status: StatusCode::BAD_GATEWAY,
                     headers: HeaderMap::new(),
                     body: json!({
-                        // What is wrong with the realm is logged; a stranger need not know how it is reached.
+                        // The cause is only logged: the caller is not authenticated.
                         "detail": detail,
                         "error": "UpstreamServiceError",
                         "message": "Failed to communicate with an upstream service.",
@@ -236,7 +203,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// The characters that RFC 6750 allows in `error_description`; all others become `?`, a quote an apostrophe.
+/// Replaces characters that RFC 6750 does not allow in `error_description` by `?`, and quotes by apostrophes.
 fn quotable(text: &str) -> String {
     let safe = |c| match c {
         '"' => '\'',

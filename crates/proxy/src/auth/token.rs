@@ -1,4 +1,4 @@
-//! The form of a token: from the request's headers to header, claims and signature. Nothing is believed yet.
+//! Parses the token in a request's headers, without validating it.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 
 use super::refusal::{Quoted, Refusal};
 
-/// Largest header `Authorization`, in bytes. A Keycloak token with hundreds of roles stays below.
+/// Size limit of the header `Authorization`, in bytes. A Keycloak token with hundreds of roles is smaller.
 pub(super) const MAX_HEADER: usize = 16 * 1024;
 
-/// The token of a request: exactly one header, the scheme `Bearer` in any case, one token (RFC 6750 section 2.1).
+/// The token of a request with exactly one header, the scheme `Bearer` in any case, and one token (RFC 6750 section 2.1).
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let header = all.next().ok_or(Refusal::NoCredentials)?;
@@ -32,25 +32,25 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     if scheme.eq_ignore_ascii_case("Bearer") && is_token { Ok(token) } else { Err(Refusal::NotBearer) }
 }
 
-/// A token that can be read.
+/// A parsed token.
 #[derive(Debug)]
 pub(super) struct Token<'a> {
-    /// All of it.
+    /// The whole token.
     pub(super) text: &'a str,
-    /// What is signed: header and claims as they were sent.
+    /// The signed part: header and claims as sent.
     pub(super) signed: &'a str,
-    /// The signature in base64url; what it decodes to is not checked.
+    /// The signature in base64url, not decoded.
     pub(super) signature: &'a str,
-    /// `alg` of the header; never one with a shared secret, never `none`.
+    /// `alg` of the header; one of [`ACCEPTED`].
     pub(super) algorithm: Algorithm,
     /// `kid` of the header.
     pub(super) key_id: Option<String>,
-    /// The claims, not believed yet.
+    /// The claims, not validated.
     pub(super) claims: Map<String, Value>,
 }
 
 impl<'a> Token<'a> {
-    /// Reads a token. `typ`, `jku`, `jwk` and the like in its header are ignored: keys come from the realm alone.
+    /// Parses a token. Ignores `typ`, `jku`, `jwk` and the like in its header: keys only come from the realm.
     pub(super) fn parse(text: &'a str) -> Result<Self, Refusal> {
         let parts = "it does not have three parts";
         let (signed, signature) = text.rsplit_once('.').ok_or(Refusal::NotAToken(parts))?;
@@ -76,20 +76,21 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The algorithm of a name, if signatures with it are accepted from anybody.
-pub(super) fn accepted(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
-    })
+/// Algorithms with public keys that the realm may use.
+const ACCEPTED: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+fn accepted(name: &str) -> Option<Algorithm> {
+    name.parse().ok().filter(|algorithm| ACCEPTED.contains(algorithm))
 }
 
 fn object(part: &str, complaint: &'static str) -> Result<Map<String, Value>, Refusal> {
@@ -100,7 +101,7 @@ fn object(part: &str, complaint: &'static str) -> Result<Map<String, Value>, Ref
     }
 }
 
-/// JSON in which no object has two members of one name: readers disagree on which of them counts (RFC 7519 section 4).
+/// JSON without duplicate member names, on whose meaning parsers disagree (RFC 7519 section 4).
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -154,7 +155,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some((name, Strict(value))) = access.next_entry::<String, Strict>()? {
             if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member appears twice"));
+                return Err(A::Error::custom("duplicate member name"));
             }
         }
         Ok(Strict(Value::Object(object)))
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_header_one_scheme_one_token() {
+    fn exactly_one_bearer_token_is_accepted() {
         let good: [&[u8]; 4] = [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER a.b.c", b"Bearer   a.b.c "];
         for value in good {
             assert_eq!(bearer(&headers(&[value])), Ok("a.b.c"));
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_exact() {
+    fn the_size_limit_is_exact() {
         let text = format!("Bearer {}", "a".repeat(MAX_HEADER - 7));
         assert!(bearer(&headers(&[text.as_bytes()])).is_ok());
         assert_eq!(bearer(&headers(&[format!("{text}a").as_bytes()])), Err(Refusal::TooLong(MAX_HEADER)));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_may_appear_once_only_at_any_depth() {
+    fn duplicate_members_are_refused_at_any_depth() {
         let header = r#"{"alg":"RS256"}"#;
         assert!(Token::parse(&token(header, r#"{"a":{"b":1},"c":{"b":1}}"#)).is_ok());
         for claims in
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn algorithms_with_a_shared_secret_and_none_are_refused() {
+    fn other_algorithms_are_refused() {
         for name in ["none", "None", "", "HS256", "HS384", "HS512", "ES512", "ES256K", "rs256", "RSA-OAEP"] {
             let parsed = Token::parse(&token(&format!(r#"{{"alg":"{name}"}}"#), "{}")).unwrap_err();
             assert_eq!(parsed, Refusal::Algorithm(Quoted::new(name)));

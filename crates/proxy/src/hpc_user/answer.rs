@@ -212,7 +212,7 @@ mod tests {
             r#"{"projects": [], "\u0070rojects": []}"#,
         ] {
             let fault = read(&answer(body), &["a"]).unwrap_err();
-            assert_eq!(fault.to_string(), "the answer makes no sense: it has more than one `projects`", "{body}");
+            assert_eq!(fault.to_string(), "invalid answer: it has more than one `projects`", "{body}");
         }
         for entry in [
             r#"{"posixName": "a", "unixGid": 1, "unixGid": 2}"#,

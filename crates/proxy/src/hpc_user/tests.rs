@@ -171,16 +171,16 @@ async fn what_was_answered_before_a_failure_is_kept() {
 async fn every_lie_of_the_api_is_an_error_that_names_it() {
     let (world, settings) = world().await;
     let cases = [
-        (Mood::Says(200, "<html>s3cret</html>"), "the answer is not the JSON expected"),
-        (Mood::Says(200, "[]"), "the answer makes no sense"),
+        (Mood::Says(200, "<html>s3cret</html>"), "the answer is not the expected JSON"),
+        (Mood::Says(200, "[]"), "invalid answer"),
         (Mood::Says(200, r#"{"projects": "s3cret"}"#), "it has no list `projects`"),
         (Mood::Says(204, ""), "it answered 204"),
         (Mood::Says(403, "s3cret"), "the HPC User API refuses the machine token"),
         (Mood::Says(404, "s3cret"), "check HPC_USER_API_URL"),
         (Mood::Says(429, "s3cret"), "it answered 429"),
         (Mood::Says(500, "s3cret"), "it answered 500"),
-        (Mood::Redirects, "it redirects to https://elsewhere.example.com/x,"),
-        (Mood::Breaks, "the answer broke off"),
+        (Mood::Redirects, "it redirects to https://elsewhere.example.com/x;"),
+        (Mood::Breaks, "the connection ended before the answer was complete"),
         (Mood::Floods, "the answer is larger than"),
     ];
     for (mood, words) in cases {

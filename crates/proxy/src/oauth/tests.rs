@@ -224,14 +224,14 @@ async fn a_token_is_never_shown() {
 #[tokio::test]
 async fn every_lie_of_the_token_endpoint_is_an_error() {
     let cases = [
-        (Mood::Answers(StatusCode::OK, "<html>"), "not the JSON expected"),
-        (Mood::Answers(StatusCode::OK, "[]"), "makes no sense"),
+        (Mood::Answers(StatusCode::OK, "<html>"), "not the expected JSON"),
+        (Mood::Answers(StatusCode::OK, "[]"), "invalid answer"),
         (Mood::Answers(StatusCode::OK, r#"{"access_token": "t", "expires_in": -5}"#), "`expires_in`"),
         (Mood::Answers(StatusCode::FORBIDDEN, ""), "it answered 403"),
         (Mood::Answers(StatusCode::NOT_FOUND, ""), "check HPC_USER_OIDC_TOKEN_URL"),
         (Mood::Answers(StatusCode::BAD_REQUEST, r#"{"error": "invalid_scope"}"#), "check HPC_USER_OIDC_SCOPE"),
-        (Mood::Redirects, "it redirects to https://elsewhere.example.com/token,"),
-        (Mood::Breaks, "broke off"),
+        (Mood::Redirects, "it redirects to https://elsewhere.example.com/token;"),
+        (Mood::Breaks, "before the answer was complete"),
         (Mood::Floods, "larger than"),
     ];
     for (mood, words) in cases {

@@ -73,7 +73,7 @@ async fn a_realm_that_cannot_be_asked_is_an_event() {
     program.stop();
     let events = sink.events();
     let [event] = events.as_slice() else { panic!("{events:#?}") };
-    assert_eq!(event["message"], "a caller cannot be judged");
+    assert_eq!(event["message"], "cannot authenticate a caller");
     assert!(!sink.everything().contains("jdoe"), "{event:#}");
 }
 

@@ -1,4 +1,4 @@
-//! Key sets that change, vanish and come back.
+//! Key sets that change, and realms that fail and recover.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,14 @@ fn unknown(realm: &TestRealm, id: &str) -> String {
     RSA.token_as(&header, &realm.claims())
 }
 
-fn lasting(realm: &TestRealm) -> String {
+fn long_lived(realm: &TestRealm) -> String {
     let mut claims = realm.claims();
     claims["exp"] = json!(NOW + 10_000_000);
     RSA.token(&claims)
 }
 
 #[tokio::test]
-async fn many_callers_at_once_are_one_fetch() {
+async fn concurrent_callers_share_one_fetch() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let token = realm.token(&RSA);
@@ -39,27 +39,27 @@ async fn many_callers_at_once_are_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_new_key_works_at_once_and_a_withdrawn_one_no_more() {
+async fn new_keys_are_accepted_at_once_and_withdrawn_keys_after_a_renewal() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     verifier.warm().await;
     let (old, new) = (realm.token(&RSA), realm.token(&RSA_NEW));
     assert_eq!(status(&verifier, &old).await, 200);
     assert_eq!(status(&verifier, &new).await, 401);
-    pass(FLOOR).await;
+    realm.pass(FLOOR);
     realm.publish(&[RSA.jwk(), RSA_NEW.jwk()]);
     assert_eq!(status(&verifier, &new).await, 200);
     assert_eq!(status(&verifier, &old).await, 200);
     realm.publish(&[RSA_NEW.jwk()]);
-    // Nothing has told us yet.
+    // The verifier cannot know yet.
     assert_eq!(status(&verifier, &old).await, 200);
-    pass(RENEW_FIRST_AFTER).await;
+    realm.pass(RENEW_FIRST_AFTER);
     assert_eq!(status(&verifier, &old).await, 401);
     assert_eq!(status(&verifier, &new).await, 200);
 }
 
 #[tokio::test]
-async fn a_rotation_right_after_the_start_needs_no_patience() {
+async fn keys_can_be_rotated_right_after_the_start() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     verifier.warm().await;
@@ -67,31 +67,31 @@ async fn a_rotation_right_after_the_start_needs_no_patience() {
     assert_eq!(status(&verifier, &old).await, 200);
     realm.publish(&[RSA_NEW.jwk()]);
     assert_eq!(status(&verifier, &realm.token(&RSA_NEW)).await, 200);
-    // Verified a moment ago, but by keys that are gone.
+    // Its cached result was verified by keys that have been replaced.
     assert_eq!(status(&verifier, &old).await, 401);
     assert_eq!(realm.fetched(), 2);
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_goes_in_the_background_while_callers_come() {
+async fn keys_are_renewed_in_the_background_while_callers_come() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let token = realm.token(&RSA);
     assert_eq!(status(&verifier, &token).await, 200);
     realm.publish(&[]);
-    pass(RENEW_AFTER).await;
-    // Starts the renewal and does not wait.
+    realm.pass(RENEW_AFTER);
+    // Starts the renewal without waiting for it.
     assert_eq!(status(&verifier, &token).await, 200);
     realm.fetches.clone().wait_for(|count| *count == 2).await.unwrap();
     while status(&verifier, &token).await == 200 {
         tokio::task::yield_now().await;
     }
-    // The key is unknown by then, for which the realm is asked once more.
+    // The key is unknown then, so the keys are fetched once more.
     assert_eq!(realm.fetched(), 3);
 }
 
 #[tokio::test]
-async fn floods_of_unknown_keys_reach_the_realm_seldom() {
+async fn floods_of_unknown_keys_cause_few_fetches() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     verifier.warm().await;
@@ -103,27 +103,27 @@ async fn floods_of_unknown_keys_reach_the_realm_seldom() {
     flood().await;
     flood().await;
     assert_eq!(realm.fetched(), 2);
-    pass(FLOOR.checked_sub(SECOND).unwrap()).await;
+    realm.pass(FLOOR.checked_sub(SECOND).unwrap());
     flood().await;
     assert_eq!(realm.fetched(), 2);
-    pass(SECOND).await;
+    realm.pass(SECOND);
     flood().await;
     assert_eq!(realm.fetched(), 3);
     assert_eq!(status(&verifier, &realm.token(&RSA)).await, 200);
     // The same while the realm is down.
     realm.set_keys(Page::Raw(503, String::new()));
-    pass(FLOOR).await;
+    realm.pass(FLOOR);
     flood().await;
     flood().await;
     assert_eq!(realm.fetched(), 3 + ATTEMPTS);
-    pass(FLOOR).await;
+    realm.pass(FLOOR);
     flood().await;
     assert_eq!(realm.fetched(), 3 + 2 * ATTEMPTS);
     assert_eq!(status(&verifier, &realm.token(&RSA)).await, 200);
 }
 
 #[tokio::test]
-async fn an_unknown_key_among_the_first_callers_is_looked_up_once() {
+async fn unknown_keys_of_the_first_callers_cause_no_second_fetch() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let tokens: Vec<String> = (0..20).map(|number| unknown(&realm, &format!("k{number}"))).collect();
@@ -133,7 +133,7 @@ async fn an_unknown_key_among_the_first_callers_is_looked_up_once() {
 }
 
 #[tokio::test]
-async fn a_realm_that_is_down_at_the_start_leaves_callers_unjudged_until_it_is_up() {
+async fn a_realm_that_is_down_at_the_start_is_used_once_it_is_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -145,30 +145,30 @@ async fn a_realm_that_is_down_at_the_start_leaves_callers_unjudged_until_it_is_u
     let claims = |iss: String| json!({"iss": iss, "exp": NOW + 300, "preferred_username": "x"});
     let issuer = format!("http://{address}/auth/realms/cscs");
     let token = RSA.token(&claims(issuer.clone()));
-    let error = judge(&verifier, &token).await.unwrap_err();
-    assert!(matches!(error, AuthError::Undecidable(_)), "{error:?}");
+    let error = authenticate(&verifier, &token).await.unwrap_err();
+    assert!(matches!(error, AuthError::Unavailable(_)), "{error:?}");
     let rejection = verifier.rejection(&error);
     assert_eq!(rejection.status, 502);
     assert_eq!(rejection.body["error"], "UpstreamServiceError");
     let detail = rejection.body["detail"].as_str().unwrap();
     assert!(detail.contains("cannot be checked") && !detail.contains("127.0.0.1"), "{detail}");
-    // What is wrong in itself needs no realm.
+    // Invalid tokens are refused without the realm.
     assert_eq!(status(&verifier, "x.y.z").await, 401);
     assert_eq!(status(&verifier, &RSA.token(&claims(format!("{issuer}x")))).await, 401);
     assert_eq!(verifier.rejection(&verifier.caller(&HeaderMap::new()).await.unwrap_err()).status, 401);
 
     let realm = TestRealm::serve(TcpListener::bind(address).await.unwrap(), &[RSA.jwk()]);
-    // Whoever comes now waits for the next attempt, and all for the same one.
+    // All callers wait for the same next renewal.
     let all = join_all((0..20).map(|_| status(&verifier, &token))).await;
     assert!(all.iter().all(|status| *status == 200), "{all:?}");
     assert_eq!(realm.fetched(), 1);
 }
 
 #[tokio::test]
-async fn keys_outlive_a_failing_realm_but_not_for_ever() {
+async fn keys_remain_in_use_for_a_day_while_the_realm_fails() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
-    let token = lasting(&realm);
+    let token = long_lived(&realm);
     assert_eq!(status(&verifier, &token).await, 200);
     let huge = format!("{{\"keys\":[\"{}\"]}}", "x".repeat(600 * 1024));
     let failures = [
@@ -184,22 +184,22 @@ async fn keys_outlive_a_failing_realm_but_not_for_ever() {
     for failure in failures {
         let attempts = if matches!(failure, Page::Raw(503, _)) { ATTEMPTS } else { 1 };
         realm.set_keys(failure);
-        pass(RENEW_FIRST_AFTER).await;
+        realm.pass(RENEW_FIRST_AFTER);
         let before = realm.fetched();
         assert_eq!(status(&verifier, &token).await, 200);
         assert_eq!(status(&verifier, &realm.token(&RSA_NEW)).await, 401);
         assert_eq!(realm.fetched(), before + attempts);
     }
-    pass(GIVE_UP_AFTER.checked_sub(8 * RENEW_FIRST_AFTER + SECOND).unwrap()).await;
+    realm.pass(GIVE_UP_AFTER.checked_sub(8 * RENEW_FIRST_AFTER + SECOND).unwrap());
     assert_eq!(status(&verifier, &token).await, 200);
-    pass(SECOND).await;
+    realm.pass(SECOND);
     assert_eq!(status(&verifier, &token).await, 502);
     realm.publish(&[RSA.jwk()]);
     assert_eq!(status(&verifier, &token).await, 200);
 }
 
 #[tokio::test]
-async fn a_realm_without_keys_has_withdrawn_them_all() {
+async fn without_published_keys_every_token_is_refused() {
     let encryption = {
         let mut key = RSA.jwk();
         key["use"] = "enc".into();
@@ -218,28 +218,28 @@ async fn a_realm_without_keys_has_withdrawn_them_all() {
 }
 
 #[tokio::test]
-async fn a_slow_realm_delays_nobody_for_long_while_there_are_keys() {
+async fn a_slow_realm_delays_callers_only_briefly_while_there_are_keys() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = Arc::new(realm.verifier());
-    let token = lasting(&realm);
+    let token = long_lived(&realm);
     assert_eq!(status(&verifier, &token).await, 200);
     realm.set_keys(Page::Silence);
-    pass(RENEW_FIRST_AFTER).await;
-    let started = Instant::now();
+    realm.pass(RENEW_FIRST_AFTER);
     let waiting = tokio::spawn({
         let (verifier, token) = (verifier.clone(), token.clone());
         async move { status(&verifier, &token).await }
     });
     realm.fetches.clone().wait_for(|count| *count == 2).await.unwrap();
     assert!(!waiting.is_finished());
-    // Time that stands still leaps to the next deadline only when nobody has anything to do.
+    // With tokio's paused time, timers expire in order as soon as nothing else can run.
     tokio::time::pause();
+    let paused = Instant::now();
     assert_eq!(waiting.await.unwrap(), 200);
-    assert!(started.elapsed() < TIMEOUT);
+    assert!(paused.elapsed() < TIMEOUT);
 }
 
 #[tokio::test]
-async fn a_caller_who_leaves_does_not_end_the_fetch() {
+async fn a_fetch_continues_when_its_caller_disconnects() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = Arc::new(realm.verifier());
     realm.set_keys(Page::Silence);
@@ -251,14 +251,13 @@ async fn a_caller_who_leaves_does_not_end_the_fetch() {
     realm.fetches.clone().wait_for(|count| *count == 1).await.unwrap();
     impatient.abort();
     let patient = tokio::spawn(async move { status(&verifier, &token).await });
-    tokio::task::yield_now().await;
-    pass(6 * SECOND).await;
+    tokio::time::pause();
     assert_eq!(patient.await.unwrap(), 502);
     assert_eq!(realm.fetched(), 1);
 }
 
 #[tokio::test]
-async fn discovery_is_followed_ignored_or_refused() {
+async fn discovery_documents_are_used_ignored_or_refused() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let good = discovery(realm.address);
     let with = |name: &str, value: String| {
@@ -287,7 +286,7 @@ async fn discovery_is_followed_ignored_or_refused() {
 }
 
 #[tokio::test]
-async fn check_names_the_keys() {
+async fn check_lists_the_keys() {
     let realm = TestRealm::start(&[RSA.jwk(), P256.bare_jwk(), json!({"kty": "oct"})]).await;
     let report = realm.verifier().check().await.unwrap().unwrap();
     assert_eq!(report.issuer, realm.issuer());

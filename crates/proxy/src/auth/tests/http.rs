@@ -1,4 +1,4 @@
-//! The verdict as a handler's caller sees it, and as the log tells it.
+//! Authentication as seen by HTTP clients and in the log.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::auth::{Caller, Verifier};
 use crate::config;
 
 #[tokio::test]
-async fn a_handler_runs_for_known_callers_only() {
+async fn handlers_run_only_for_authenticated_callers() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier: Arc<Verifier> = Arc::new(realm.verifier());
     let mut router: Router =
@@ -61,7 +61,7 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn the_log_tells_who_was_refused_why_and_no_token() {
+async fn the_log_has_the_reasons_of_refusals_and_no_tokens() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -69,8 +69,8 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .finish();
-    // With a single subscriber in the process, tracing lets whichever thread meets an event first decide for all threads
-    // whether it is wanted, and the other tests' threads have no subscriber.
+    // With a single subscriber in the process, tracing caches for all threads whether the first thread that reaches an event
+    // is interested in it; other tests' threads have no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
     let guard = tracing::subscriber::set_default(subscriber);
     let realm = TestRealm::start(&[RSA.jwk()]).await;
@@ -91,19 +91,16 @@ async fn the_log_tells_who_was_refused_why_and_no_token() {
     assert_eq!(status(&verifier, &bad).await, 401);
     assert_eq!(status(&verifier, &foreign).await, 401);
     realm.set_keys(Page::Raw(200, String::from("surprise")));
-    pass(crate::auth::realm::FLOOR).await;
+    realm.pass(crate::auth::realm::FLOOR);
     assert_eq!(status(&verifier, &foreign).await, 401);
     drop(guard);
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(
-        log.contains(r"claimed_username=`mallory\nINFO all is well` reason=the token is of the type `ID`"),
-        "{log}"
-    );
+    assert!(log.contains(r"claimed_username=`mallory\nINFO all is well` reason=the token is of type `ID`"), "{log}");
     let keys = log.lines().find(|line| line.contains("the realm's signing keys")).unwrap();
     assert!(keys.contains(r#"(RS256)""#) && !keys.contains("KeySummary"), "{keys}");
     assert!(log.contains("the realm's keys cannot be fetched"), "{log}");
-    assert!(log.contains("not the JSON expected"), "{log}");
+    assert!(log.contains("not the expected JSON"), "{log}");
     for secret in [good, bad, foreign, String::from("s3cret"), String::from("surprise"), String::from("f3a1")] {
         let signature = secret.rsplit('.').next().unwrap();
         assert!(!log.contains(signature), "{signature} is in the log");

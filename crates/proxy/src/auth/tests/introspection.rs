@@ -1,4 +1,4 @@
-//! Tokens that the realm is asked about.
+//! Token introspection.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::auth::{INTROSPECTED_FOR, Verifier};
 use crate::config;
 use program::Clock;
 
-fn asking(realm: &TestRealm) -> config::Auth {
+fn introspecting(realm: &TestRealm) -> config::Auth {
     config::Auth {
         introspection: true,
         keycloak_client_id: Some(String::from("storage")),
@@ -19,7 +19,7 @@ fn asking(realm: &TestRealm) -> config::Auth {
     }
 }
 
-fn say(realm: &TestRealm, page: Page) {
+fn set_answer(realm: &TestRealm, page: Page) {
     realm.world.lock().unwrap().introspection = page;
 }
 
@@ -28,9 +28,9 @@ fn asked(realm: &TestRealm) -> usize {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_refused_within_the_time_promised() {
+async fn a_revoked_token_is_refused_within_the_promised_time() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
-    let verifier = realm.verifier_with(&asking(&realm));
+    let verifier = realm.verifier_with(&introspecting(&realm));
     let token = realm.token(&RSA);
     assert_eq!(status(&verifier, &token).await, 200);
     assert_eq!(status(&verifier, &token).await, 200);
@@ -45,18 +45,18 @@ async fn a_revoked_token_is_refused_within_the_time_promised() {
     ];
     assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
-    say(&realm, Page::Json(json!({"active": false})));
+    set_answer(&realm, Page::Json(json!({"active": false})));
     assert_eq!(status(&verifier, &token).await, 200);
-    pass(INTROSPECTED_FOR).await;
+    realm.pass(INTROSPECTED_FOR);
     assert_eq!(status(&verifier, &token).await, 401);
     assert_eq!(status(&verifier, &token).await, 401);
     assert_eq!(asked(&realm), 2);
 }
 
 #[tokio::test]
-async fn what_the_realm_does_not_say_is_not_a_pass() {
+async fn unclear_answers_admit_nobody() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
-    let verifier = realm.verifier_with(&asking(&realm));
+    let verifier = realm.verifier_with(&introspecting(&realm));
     let token = realm.token(&RSA);
     let answers: [Page; 9] = [
         Page::Json(json!({})),
@@ -70,32 +70,32 @@ async fn what_the_realm_does_not_say_is_not_a_pass() {
         Page::Redirect("/active"),
     ];
     for answer in answers {
-        say(&realm, answer);
-        let error = judge(&verifier, &token).await.unwrap_err();
+        set_answer(&realm, answer);
+        let error = authenticate(&verifier, &token).await.unwrap_err();
         let rejection = verifier.rejection(&error);
         assert_eq!(rejection.status, 502, "{error:?}");
         assert!(!format!("{error:?} {}", rejection.body).contains("s3cret"));
         assert!(verifier.check().await.is_err());
     }
-    say(&realm, Page::Json(json!({"active": true})));
+    set_answer(&realm, Page::Json(json!({"active": true})));
     assert_eq!(status(&verifier, &token).await, 200);
     assert!(verifier.check().await.is_ok());
 }
 
 #[tokio::test]
-async fn the_realm_is_not_asked_about_tokens_that_are_bad_anyway() {
+async fn invalid_tokens_are_not_introspected() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
-    let verifier = realm.verifier_with(&asking(&realm));
+    let verifier = realm.verifier_with(&introspecting(&realm));
     let forged = RSA_NEW.token_as(&RSA.header(), &realm.claims());
     assert_eq!(status(&verifier, &forged).await, 401);
     assert_eq!(asked(&realm), 0);
 }
 
 #[tokio::test]
-async fn the_credentials_are_needed_and_never_shown() {
+async fn credentials_are_required_and_never_shown() {
     let realm = TestRealm::start(&[]).await;
     let clock = || Clock::from_fn(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));
-    let complete = asking(&realm);
+    let complete = introspecting(&realm);
     let shown = format!("{:?}", Verifier::new(&complete, clock()).unwrap());
     assert!(shown.contains("storage") && !shown.contains("s3cret"), "{shown}");
     for incomplete in [

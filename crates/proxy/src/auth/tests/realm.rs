@@ -1,9 +1,9 @@
-//! A realm for these tests alone: it serves whatever a test says, counts, and has keys to sign with.
+//! A realm on loopback whose answers a test chooses, and keys to sign tokens with.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -27,16 +27,16 @@ use crate::auth::{AuthError, Caller, Verifier};
 use crate::config;
 use program::Clock;
 
-/// The time at which every test starts, in seconds since 1970.
+/// The wall-clock time at which every test starts, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;
 
-/// What the realm answers under one path.
+/// An answer of the realm.
 #[derive(Clone)]
 pub(super) enum Page {
     Json(Value),
     Raw(u16, String),
     Redirect(&'static str),
-    /// Never a byte.
+    /// No answer; the connection stays open.
     Silence,
 }
 
@@ -44,24 +44,26 @@ pub(super) struct World {
     pub(super) discovery: Page,
     pub(super) keys: Page,
     pub(super) introspection: Page,
-    /// Bodies of the questions about tokens.
+    /// Bodies of the introspection requests.
     pub(super) asked: Vec<String>,
 }
 
 pub(super) struct TestRealm {
     pub(super) address: SocketAddr,
     pub(super) world: Arc<Mutex<World>>,
-    /// How often the keys were asked for.
+    /// Number of requests for the keys.
     pub(super) fetches: watch::Receiver<usize>,
     /// Wall clock of the verifiers, in seconds since 1970.
     pub(super) time: Arc<AtomicU64>,
+    /// Monotonic clock of the verifiers. It advances a nanosecond at each reading, and as tests want.
+    instant: Arc<Mutex<Instant>>,
 }
 
 #[derive(Clone)]
 struct Served(Arc<Mutex<World>>, watch::Sender<usize>);
 
 impl TestRealm {
-    /// A realm with these keys and its discovery document.
+    /// Starts a realm with these keys and its discovery document.
     pub(super) async fn start(keys: &[Value]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::serve(listener, keys)
@@ -78,7 +80,13 @@ impl TestRealm {
         let (counted, fetches) = watch::channel(0);
         let router = Router::new().fallback(any(answer)).with_state(Served(world.clone(), counted));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, world, fetches, time: Arc::new(AtomicU64::new(NOW)) }
+        Self {
+            address,
+            world,
+            fetches,
+            time: Arc::new(AtomicU64::new(NOW)),
+            instant: Arc::new(Mutex::new(Instant::now())),
+        }
     }
 
     pub(super) fn set_keys(&self, page: Page) {
@@ -110,9 +118,22 @@ impl TestRealm {
     }
 
     pub(super) fn verifier_with(&self, auth: &config::Auth) -> Verifier {
-        let time = self.time.clone();
+        let (time, instant) = (self.time.clone(), self.instant.clone());
         let clock = Clock::from_fn(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::Relaxed)));
-        Verifier::new(auth, clock).unwrap()
+        Verifier::new(
+            auth,
+            clock.with_monotonic(move || {
+                let mut instant = instant.lock().unwrap();
+                *instant += Duration::from_nanos(1);
+                *instant
+            }),
+        )
+        .unwrap()
+    }
+
+    /// Advances the monotonic clock.
+    pub(super) fn pass(&self, time: Duration) {
+        *self.instant.lock().unwrap() += time;
     }
 
     /// Claims of a service account, as Keycloak writes them.
@@ -184,11 +205,11 @@ pub(super) enum Private {
     Ed(Ed25519KeyPair),
 }
 
-/// A private key and what the realm calls it.
+/// A private key and its `kid`.
 pub(super) struct Signer {
     pub(super) private: Private,
     pub(super) id: &'static str,
-    /// The algorithm that it signs with unless told otherwise.
+    /// The default algorithm.
     pub(super) algorithm: &'static str,
 }
 
@@ -250,7 +271,7 @@ impl Signer {
         self.raw(&header.to_string(), claims.to_string())
     }
 
-    /// Signs any texts, with the algorithm that the header names if this key can, else with its own.
+    /// Signs any texts, with the algorithm in the header if possible, otherwise with its default.
     pub(super) fn raw(&self, header: &str, claims: impl AsRef<[u8]>) -> String {
         let named =
             serde_json::from_str::<Value>(header).ok().and_then(|header| Some(header["alg"].as_str()?.to_owned()));
@@ -281,7 +302,7 @@ impl Signer {
     }
 }
 
-/// A token whose "shared secret" is a public key that everybody knows.
+/// A token with HMAC, whose "shared secret" is a public key.
 pub(super) fn hmac_token(secret: &[u8], header: &Value, claims: &Value) -> String {
     let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
@@ -298,22 +319,14 @@ pub(super) fn headers(value: impl AsRef<[u8]>) -> HeaderMap {
     headers
 }
 
-/// What becomes of a caller with this token.
-pub(super) async fn judge(verifier: &Verifier, token: &str) -> Result<Caller, AuthError> {
+pub(super) async fn authenticate(verifier: &Verifier, token: &str) -> Result<Caller, AuthError> {
     verifier.caller(&headers(format!("Bearer {token}"))).await
 }
 
-/// The status that a caller with this token gets.
+/// The status of the answer to this token.
 pub(super) async fn status(verifier: &Verifier, token: &str) -> u16 {
-    match judge(verifier, token).await {
+    match authenticate(verifier, token).await {
         Ok(_) => 200,
         Err(error) => verifier.rejection(&error).status.as_u16(),
     }
-}
-
-/// Lets monotonic time pass, at once.
-pub(super) async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }

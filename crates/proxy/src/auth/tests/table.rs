@@ -1,4 +1,4 @@
-//! Good and bad tokens, each with its verdict.
+//! Valid and invalid tokens with their expected results.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::realm::*;
 use crate::auth::{AuthError, Refusal};
 
-/// `Ok`: admitted. `Err`: refused with 401 and a text that contains this.
-type Verdict = Result<(), &'static str>;
+/// `Err`: refused with 401 and a message that contains this.
+type Expected = Result<(), &'static str>;
 
 fn with(mut object: Value, name: &str, value: impl Into<Value>) -> Value {
     object[name] = value.into();
@@ -20,7 +20,7 @@ fn without(mut object: Value, name: &str) -> Value {
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn table(realm: &TestRealm) -> Vec<(&'static str, String, Verdict)> {
+fn table(realm: &TestRealm) -> Vec<(&'static str, String, Expected)> {
     let claims = || realm.claims();
     let header = || RSA.header();
     let good = || realm.token(&RSA);
@@ -52,7 +52,7 @@ fn table(realm: &TestRealm) -> Vec<(&'static str, String, Verdict)> {
         (
             "kid of another type",
             RSA.token_as(&with(header(), "kid", "p256"), &claims()),
-            Err("algorithm is not the one"),
+            Err("is for another algorithm"),
         ),
         ("kid unknown", RSA.token_as(&with(header(), "kid", "x"), &claims()), Err("does not publish")),
         ("kid of an encryption key", RSA.token_as(&with(header(), "kid", "enc"), &claims()), Err("does not publish")),
@@ -61,17 +61,17 @@ fn table(realm: &TestRealm) -> Vec<(&'static str, String, Verdict)> {
         (
             "PS256 on an RS256 key",
             RSA.token_as(&with(header(), "alg", "PS256"), &claims()),
-            Err("algorithm is not the one"),
+            Err("is for another algorithm"),
         ),
         (
             "RS512 on an RS256 key",
             RSA.token_as(&with(header(), "alg", "RS512"), &claims()),
-            Err("algorithm is not the one"),
+            Err("is for another algorithm"),
         ),
         (
             "ES384 on a P-256 key",
             P256.token_as(&with(P256.header(), "alg", "ES384"), &claims()),
-            Err("algorithm is not the one"),
+            Err("is for another algorithm"),
         ),
         (
             "alg none, no signature",
@@ -184,13 +184,13 @@ fn table(realm: &TestRealm) -> Vec<(&'static str, String, Verdict)> {
     ]
 }
 
-/// Of the same id as [`RSA`], published nowhere.
+/// Same id as [`RSA`], not published.
 static RSA_STRANGER: std::sync::LazyLock<Signer> = std::sync::LazyLock::new(|| {
     let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
     Signer { private: Private::Rsa(key), id: "rsa-1", algorithm: "RS256" }
 });
 
-/// Of the same id and type as [`P256`], published as well.
+/// Same id and type as [`P256`], also published.
 static TWIN: std::sync::LazyLock<Signer> = std::sync::LazyLock::new(|| {
     let key =
         aws_lc_rs::signature::EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -216,16 +216,16 @@ fn all_keys() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_token_gets_its_verdict() {
+async fn tokens_are_accepted_or_refused_as_expected() {
     let realm = TestRealm::start(&all_keys()).await;
     let mut auth = realm.settings();
     auth.keycloak_client_id = Some(String::from("storage"));
     let verifier = realm.verifier_with(&auth);
     let table = table(&realm);
     assert!(table.len() > 100);
-    for (name, token, verdict) in table {
-        let outcome = judge(&verifier, &token).await;
-        match (&outcome, verdict) {
+    for (name, token, expected) in table {
+        let outcome = authenticate(&verifier, &token).await;
+        match (&outcome, expected) {
             (Ok(_), Ok(())) => {}
             (Err(error @ AuthError::Refused(_)), Err(text)) if error.to_string().contains(text) => {
                 let rejection = verifier.rejection(error);
@@ -238,14 +238,14 @@ async fn every_token_gets_its_verdict() {
                         .starts_with("Bearer realm=\"cscs\", error=")
                 );
             }
-            _ => panic!("{name}: {outcome:?}, expected {verdict:?}"),
+            _ => panic!("{name}: {outcome:?}, expected {expected:?}"),
         }
     }
-    assert_eq!(realm.fetched(), 2, "one at first, one for all the unknown keys");
+    assert_eq!(realm.fetched(), 2, "one at the start, one for all the unknown keys");
 }
 
 #[tokio::test]
-async fn without_a_client_id_the_audience_is_not_looked_at() {
+async fn without_a_client_id_the_audience_is_not_checked() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     for claims in
@@ -256,7 +256,7 @@ async fn without_a_client_id_the_audience_is_not_looked_at() {
 }
 
 #[tokio::test]
-async fn one_header_of_the_right_form_is_wanted() {
+async fn exactly_one_bearer_header_is_accepted() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let token = realm.token(&RSA);
@@ -281,13 +281,13 @@ async fn one_header_of_the_right_form_is_wanted() {
     let mut twice = headers(format!("Bearer {token}"));
     twice.append("authorization", format!("Bearer {token}").parse().unwrap());
     assert_eq!(refused(twice).await, Refusal::SeveralCredentials);
-    // A good signature does not help: the size is looked at first.
+    // The size is checked before the signature.
     let large = RSA.token(&with(realm.claims(), "groups", "x".repeat(13_000)));
     assert_eq!(refused(headers(format!("Bearer {large}"))).await, Refusal::TooLong(16 * 1024));
 }
 
 #[tokio::test]
-async fn what_is_refused_at_once_costs_the_realm_nothing() {
+async fn invalid_tokens_cause_no_requests_to_the_realm() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let expired = RSA.token(&with(realm.claims(), "exp", NOW - 60));
@@ -298,7 +298,7 @@ async fn what_is_refused_at_once_costs_the_realm_nothing() {
 }
 
 #[tokio::test]
-async fn a_known_token_expires_all_the_same() {
+async fn a_cached_token_expires_too() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let token = realm.token(&RSA);
@@ -309,7 +309,7 @@ async fn a_known_token_expires_all_the_same() {
 }
 
 #[tokio::test]
-async fn roles_are_required_of_good_tokens_only() {
+async fn roles_are_checked_after_the_signature() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let mut auth = realm.settings();
     auth.keycloak_client_id = Some(String::from("storage"));
@@ -324,9 +324,9 @@ async fn roles_are_required_of_good_tokens_only() {
     ] {
         auth.required_roles = roles.iter().map(ToString::to_string).collect();
         let verifier = realm.verifier_with(&auth);
-        match (judge(&verifier, &realm.token(&RSA)).await, missing.is_empty()) {
+        match (authenticate(&verifier, &realm.token(&RSA)).await, missing.is_empty()) {
             (Ok(_), true) => {}
-            (Err(AuthError::Forbidden { missing: told }), false) => assert_eq!(told, missing),
+            (Err(AuthError::Forbidden { missing: reported }), false) => assert_eq!(reported, missing),
             (other, _) => panic!("{other:?}"),
         }
         let forged = RSA_STRANGER.token(&realm.claims());
@@ -341,7 +341,7 @@ async fn roles_are_required_of_good_tokens_only() {
     ] {
         assert_eq!(status(&verifier, &RSA.token(&with(realm.claims(), name, value))).await, 403);
     }
-    let error = judge(&verifier, &realm.token(&RSA)).await.unwrap_err();
+    let error = authenticate(&verifier, &realm.token(&RSA)).await.unwrap_err();
     let rejection = verifier.rejection(&error);
     assert_eq!(rejection.body["error"], "AuthorizationError");
     assert_eq!(rejection.body["detail"], "the token lacks the required role: writer");
@@ -349,7 +349,7 @@ async fn roles_are_required_of_good_tokens_only() {
 }
 
 #[tokio::test]
-async fn the_answer_names_the_failing_check_and_quotes_safely() {
+async fn answers_name_the_violated_rule_and_quote_safely() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
     let rejection = verifier.rejection(&verifier.caller(&http::HeaderMap::new()).await.unwrap_err());
@@ -363,7 +363,7 @@ async fn the_answer_names_the_failing_check_and_quotes_safely() {
     let verifier = realm.verifier_with(&auth);
     let help = async |name: &str, value: Value| {
         let token = RSA.token(&with(with(realm.claims(), "aud", "storage"), name, value));
-        let rejection = verifier.rejection(&judge(&verifier, &token).await.unwrap_err());
+        let rejection = verifier.rejection(&authenticate(&verifier, &token).await.unwrap_err());
         rejection.body["help"].as_str().unwrap().to_owned()
     };
     assert_eq!(help("exp", json!(1)).await, format!("Get a new access token from {}.", realm.issuer()));
@@ -374,19 +374,19 @@ async fn the_answer_names_the_failing_check_and_quotes_safely() {
     let evil = "\"x\", error=\"none\"\r\nSet-Cookie: a=b; \\ \u{202e}é";
     let verifier = realm.verifier();
     let token = RSA.token(&with(realm.claims(), "iss", evil));
-    let rejection = verifier.rejection(&judge(&verifier, &token).await.unwrap_err());
+    let rejection = verifier.rejection(&authenticate(&verifier, &token).await.unwrap_err());
     let challenge = rejection.headers["www-authenticate"].to_str().unwrap();
     let description =
         challenge.strip_prefix("Bearer realm=\"cscs\", error=\"invalid_token\", error_description=\"").unwrap();
     let description = description.strip_suffix('"').unwrap();
     assert!(!description.contains(['"', '\\']), "{description}");
     assert!(description.contains(&realm.issuer()), "{description}");
-    let told = rejection.body.to_string();
-    assert!(!told.contains(&token) && !told.contains("\u{202e}"), "{told}");
+    let answer = rejection.body.to_string();
+    assert!(!answer.contains(&token) && !answer.contains("\u{202e}"), "{answer}");
 }
 
 #[tokio::test]
-async fn with_authentication_disabled_everybody_is_the_same_user() {
+async fn with_authentication_disabled_all_callers_are_the_same_user() {
     let realm = TestRealm::start(&[]).await;
     let mut auth = realm.settings();
     auth.disable_auth = true;
@@ -401,7 +401,7 @@ async fn with_authentication_disabled_everybody_is_the_same_user() {
 }
 
 #[tokio::test]
-async fn no_byte_of_a_token_can_be_changed() {
+async fn a_token_with_any_changed_byte_is_refused() {
     let realm = TestRealm::start(&[RSA.jwk(), P256.jwk(), ED.jwk()]).await;
     let verifier = realm.verifier();
     for signer in [&*RSA, &*P256, &*ED] {
@@ -410,7 +410,6 @@ async fn no_byte_of_a_token_can_be_changed() {
             for by in ["A", "b", "_", ".", "=", "%", ""] {
                 let mut changed = token.clone();
                 changed.replace_range(at..=at, by);
-                // A change to the last part must not be mistaken for the token it was.
                 if changed != token {
                     assert_eq!(status(&verifier, &changed).await, 401, "{by} at {at} of {token}");
                 }
@@ -423,9 +422,9 @@ async fn no_byte_of_a_token_can_be_changed() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is signed, by the right key even, ends in a verdict and never in a panic.
+    /// Claims of any type, validly signed, are accepted or refused without a panic.
     #[test]
-    fn any_signed_claims_get_a_verdict(
+    fn any_signed_claims_are_handled(
         name in prop::sample::select(vec!["exp", "nbf", "iat", "iss", "aud", "typ", "preferred_username", "realm_access"]),
         value in prop_oneof![
             Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
@@ -434,7 +433,7 @@ proptest! {
         ],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let verdict = runtime.block_on(async {
+        let status = runtime.block_on(async {
             let realm = TestRealm::start(&[ED.jwk()]).await;
             let mut auth = realm.settings();
             auth.keycloak_client_id = Some(String::from("storage"));
@@ -449,6 +448,6 @@ proptest! {
             () if name == "realm_access" => 403,
             () => 401,
         };
-        prop_assert_eq!(verdict, expected);
+        prop_assert_eq!(status, expected);
     }
 }
