@@ -11,7 +11,8 @@ use crate::preflight::{Obstacle, ObstacleKind};
 const PURGING: &str = "`purge` is deleting its directory, or was killed while it did, and what is left cannot be restored: let \
                        `purge` finish, then create an empty directory with `restore PATH --make`";
 
-const UNMARKED: &str = "the directory at its path is not marked as ours: `adopt` it if it is the right one";
+const UNMARKED: &str =
+    "the directory at its path does not have the provisioner's mark: `adopt` it if it is the right one";
 
 /// The steps and the reason; no steps if nothing has to be done. Or why nothing is done now.
 pub(super) type Decision = Result<(Vec<Step>, String), (Hold, String)>;
@@ -234,7 +235,7 @@ fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         }
         Observed::Unmarked(_) => {
             return conflict(
-                "to be removed, but the directory at its path is not marked as ours: `adopt` it first if it is the right one",
+                "to be removed, but the directory at its path does not have the provisioner's mark: `adopt` it first if it is the right one",
             );
         }
         Observed::Obstructed(what) => {

@@ -5,6 +5,8 @@ use super::*;
 use crate::Observation;
 use crate::document::{Node, Offering, QuotaProblem, Quotas, Status};
 
+const PROJECT: &str = "/capstor/store/cscs/customer/project";
+
 fn resource(n: u128, path: &str) -> Resource {
     let quotas = Some(Quotas { space: [1.5, 2.0], inodes: [10.0, 20.0] });
     Resource { path: path.into(), quotas, ..crate::document::tests::resource(n, Status::Pending) }
@@ -33,6 +35,14 @@ fn only(resource: Resource) -> Desired {
     desired(&[resource]).pop().unwrap().unwrap().with_project(None)
 }
 
+/// A resource with an order that asks for these permissions.
+fn asks_for(permissions: &serde_json::Value) -> Resource {
+    let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
+    let options = serde_json::json!({"permissions": permissions});
+    resource.order.as_mut().unwrap().new_options = options.as_object().cloned();
+    resource
+}
+
 fn obstacle(resource: Resource) -> (ObstacleKind, String) {
     let Obstacle { kind, reason } = desired(&[resource]).pop().unwrap().unwrap_err();
     (kind, reason)
@@ -40,7 +50,7 @@ fn obstacle(resource: Resource) -> (ObstacleKind, String) {
 
 #[test]
 fn the_desired_state_has_the_modes_of_the_directories_above() {
-    let desired = only(resource(1, "/capstor/store/cscs/customer/project"));
+    let desired = only(resource(1, PROJECT));
     assert_eq!(desired.parents, [Mode(0o755), Mode(0o775), Mode(0o775)]);
     assert_eq!((desired.uid, desired.gid), (0, 30_000));
     assert_eq!(desired.limits.space_soft().0, 1_500_000_000_000);
@@ -67,11 +77,10 @@ fn ordered(kind: OrderKind, resource: Resource) -> Resource {
 
 #[test]
 fn a_new_resource_takes_no_path_in_use() {
-    let project = "/capstor/store/cscs/customer/project";
-    let there = Resource { status: Status::Active, ..resource(1, project) };
-    for other in [project.to_owned(), format!("{project}/below")] {
-        let newcomer = ordered(OrderKind::Create, resource(2, &other));
-        for both in [[there.clone(), newcomer.clone()], [newcomer, there.clone()]] {
+    let there = Resource { status: Status::Active, ..resource(1, PROJECT) };
+    for other in [PROJECT.to_owned(), format!("{PROJECT}/below")] {
+        let new = ordered(OrderKind::Create, resource(2, &other));
+        for both in [[there.clone(), new.clone()], [new, there.clone()]] {
             let desired = desired(&both);
             let of = |id| desired[both.iter().position(|it| it.id == Uuid::from_u128(id)).unwrap()].as_ref();
             assert!(
@@ -80,26 +89,23 @@ fn a_new_resource_takes_no_path_in_use() {
             );
         }
     }
-    let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, project)));
+    let twins = [1, 2].map(|n| ordered(OrderKind::Create, resource(n, PROJECT)));
     let desired = desired(&twins);
     assert!(desired[0].is_ok() && desired[1].is_err(), "{desired:?}");
 }
 
 #[test]
 fn a_new_order_for_a_path_waits_for_the_termination_of_the_old_resource() {
-    let project = "/capstor/store/cscs/customer/project";
-    let old = ordered(OrderKind::Terminate, Resource { status: Status::Removing, ..resource(1, project) });
-    let newcomer = ordered(OrderKind::Create, resource(2, project));
-    let both = desired(&[old.clone(), newcomer]);
+    let old = ordered(OrderKind::Terminate, Resource { status: Status::Removing, ..resource(1, PROJECT) });
+    let new = ordered(OrderKind::Create, resource(2, PROJECT));
+    let both = desired(&[old.clone(), new]);
     assert!(
         both[0].is_ok() && both[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Waiting),
         "{both:?}"
     );
-    let below = ordered(OrderKind::Create, resource(2, &format!("{project}/below")));
+    let below = ordered(OrderKind::Create, resource(2, &format!("{PROJECT}/below")));
     assert!(desired(&[old, below])[1].as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Conflict));
 }
-
-const PROJECT: &str = "/capstor/store/cscs/customer/project";
 
 fn problem(zero_ordered: bool) -> QuotaProblem {
     QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() }
@@ -109,13 +115,9 @@ fn problem(zero_ordered: bool) -> QuotaProblem {
 #[test]
 fn only_a_request_of_the_order_itself_is_impossible() {
     // The order's new options have invalid permissions.
-    for odd in ["rwx", "78", "0o770"] {
-        let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
-        if let Some(order) = &mut resource.order {
-            order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
-        }
-        let (kind, reason) = obstacle(resource);
-        assert!(kind == ObstacleKind::Impossible && reason.contains("octal digits"), "{odd}: {reason}");
+    for invalid in ["rwx", "78", "0o770"] {
+        let (kind, reason) = obstacle(asks_for(&invalid.into()));
+        assert!(kind == ObstacleKind::Impossible && reason.contains("octal digits"), "{invalid}: {reason}");
     }
     // The order's own limits are 0.
     for kind in [OrderKind::Create, OrderKind::Update] {
@@ -166,13 +168,9 @@ fn all_other_obstacles_are_for_a_person_or_temporary() {
 /// A cleared option is an empty text. Neither that nor a value that is not text asks for anything.
 #[test]
 fn cleared_or_unreadable_permissions_are_for_a_person() {
-    for odd in [serde_json::json!(""), serde_json::json!(" "), serde_json::json!(700), serde_json::json!(["770"])] {
-        let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
-        if let Some(order) = &mut resource.order {
-            order.new_options = serde_json::json!({"permissions": odd}).as_object().cloned();
-        }
-        let (kind, reason) = obstacle(resource);
-        assert!(kind == ObstacleKind::Person && reason.contains("new_options.permissions"), "{odd}: {reason}");
+    for unclear in ["".into(), " ".into(), 700.into(), serde_json::json!(["770"])] {
+        let (kind, reason) = obstacle(asks_for(&unclear));
+        assert!(kind == ObstacleKind::Person && reason.contains("new_options.permissions"), "{unclear}: {reason}");
     }
 }
 
@@ -194,26 +192,19 @@ fn the_reason_for_a_backend_id_that_is_no_path_has_the_remedy() {
 
 #[test]
 fn an_update_without_quotas_keeps_the_current_ones() {
-    let switch = ordered(OrderKind::Update, resource(1, PROJECT));
-    let desired = only(switch);
+    let desired = only(ordered(OrderKind::Update, resource(1, PROJECT)));
     assert_eq!(desired.limits.space_hard().0, 2_000_000_000_000);
 }
 
 #[test]
 fn the_permissions_that_an_order_asks_for_are_desired() {
-    let mut resource = ordered(OrderKind::Update, resource(1, "/capstor/store/cscs/customer/project"));
-    let options = serde_json::json!({"permissions": "2750"});
-    if let Some(order) = &mut resource.order {
-        order.new_options = options.as_object().cloned();
-    }
-    assert_eq!(only(resource).mode, Mode(0o2750));
+    assert_eq!(only(asks_for(&"2750".into())).mode, Mode(0o2750));
 }
 
 #[test]
 fn a_terminated_resource_frees_its_path() {
-    let path = "/capstor/store/cscs/customer/project";
-    let gone = Resource { status: Status::Removed, ..resource(1, path) };
-    assert!(desired(&[gone, resource(2, path)])[1].is_ok());
+    let gone = Resource { status: Status::Removed, ..resource(1, PROJECT) };
+    assert!(desired(&[gone, resource(2, PROJECT)])[1].is_ok());
 }
 
 #[test]
@@ -250,9 +241,8 @@ fn an_unaccepted_mode_holds_the_resource_unless_it_is_removed() {
 
 #[test]
 fn a_resource_terminated_here_frees_its_path_even_if_waldur_shows_it() {
-    let path = "/capstor/store/cscs/customer/project";
-    let shown = Resource { status: Status::Removing, ..resource(1, path) };
-    let new = ordered(OrderKind::Create, resource(2, path));
+    let shown = Resource { status: Status::Removing, ..resource(1, PROJECT) };
+    let new = ordered(OrderKind::Create, resource(2, PROJECT));
     for ended in [true, false] {
         let desired = check(&[&shown, &new], &Document::default(), "capstor", &rules(), &|_| ended);
         assert_eq!(desired[1].is_ok(), ended, "{desired:?}");
@@ -261,17 +251,16 @@ fn a_resource_terminated_here_frees_its_path_even_if_waldur_shows_it() {
 
 #[test]
 fn a_resource_being_terminated_keeps_no_path_from_one_in_use() {
-    let path = "/capstor/store/cscs/customer/project";
-    let goes = |n| ordered(OrderKind::Terminate, resource(n, path));
+    let goes = |n| ordered(OrderKind::Terminate, resource(n, PROJECT));
     let ok = |resources: &[Resource]| desired(resources).iter().map(Result::is_ok).collect::<Vec<_>>();
-    assert_eq!(ok(&[goes(1), resource(2, path)]), [true, true]);
-    assert_eq!(ok(&[goes(1), ordered(OrderKind::Update, resource(2, path))]), [true, true]);
+    assert_eq!(ok(&[goes(1), resource(2, PROJECT)]), [true, true]);
+    assert_eq!(ok(&[goes(1), ordered(OrderKind::Update, resource(2, PROJECT))]), [true, true]);
     assert_eq!(ok(&[goes(1), goes(2)]), [true, true]);
-    assert_eq!(ok(&[goes(1), resource(2, path), resource(3, path)]), [true, false, false]);
+    assert_eq!(ok(&[goes(1), resource(2, PROJECT), resource(3, PROJECT)]), [true, false, false]);
     // A new resource comes after it, and none is created inside of it.
-    let next = desired(&[goes(1), ordered(OrderKind::Create, resource(2, path))]).remove(1).unwrap_err();
+    let next = desired(&[goes(1), ordered(OrderKind::Create, resource(2, PROJECT))]).remove(1).unwrap_err();
     assert_eq!(next.kind, ObstacleKind::Waiting);
-    let inside = ordered(OrderKind::Create, resource(2, "/capstor/store/cscs/customer/project/inside"));
+    let inside = ordered(OrderKind::Create, resource(2, &format!("{PROJECT}/inside")));
     assert_eq!(desired(&[goes(1), inside]).remove(1).unwrap_err().kind, ObstacleKind::Conflict);
 }
 
@@ -302,11 +291,8 @@ fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
 
 #[test]
 fn an_order_that_waits_for_the_customer_changes_nothing_yet() {
-    let mut resource = ordered(OrderKind::Update, Resource { status: Status::Active, ..resource(1, PROJECT) });
-    resource.new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });
-    if let Some(order) = &mut resource.order {
-        order.new_options = serde_json::json!({"permissions": "2750"}).as_object().cloned();
-    }
+    let new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });
+    let resource = Resource { status: Status::Active, new_quotas, ..asks_for(&"2750".into()) };
     let of = |state| {
         let mut resource = resource.clone();
         resource.order.as_mut().unwrap().state = state;
