@@ -1,4 +1,4 @@
-//! `run`: pass after pass.
+//! `run`: passes until a signal stops it.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -26,37 +26,36 @@ mod reload;
 pub(super) use reload::Load;
 use reload::{LOOK, Reloader};
 
-/// The least time from the beginning of a pass to that of the next.
-const BREATH: Duration = Duration::from_secs(1);
+/// The shortest time between the starts of two passes.
+const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Why the loop wakes before its time.
+/// Why the loop wakes early.
 enum Wake {
-    /// Begin a pass.
+    /// Start a pass.
     Nudge,
-    /// Reload the settings, and begin a pass.
+    /// Reload the settings for this reason, and start a pass.
     Reload(&'static str),
-    /// Come to an end.
     Stop,
 }
 
-/// Passes until a signal says stop. A pass under way stops before its next effect. `loaded`: the settings of the provisioner;
-/// `load` reads them again.
+/// Runs passes until a signal stops it. A running pass stops before its next side effect. `loaded`: the settings of the
+/// provisioner; `load` reads them again.
 pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: Load<'_>) -> Result<(), Failure> {
     let (wake, woken) = mpsc::channel();
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]).map_err(|error| failure(format!("no signals: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
+        .map_err(|error| failure(format!("cannot handle signals: {error}")))?;
     let stop = std::sync::Arc::clone(&provisioner.stop);
     let by_signal = wake.clone();
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            let said = match signal {
+            let wake = match signal {
                 SIGUSR1 => Wake::Nudge,
                 SIGHUP => Wake::Reload("SIGHUP"),
-                // A second one ends it where it stands: it can be killed anywhere.
+                // A second signal ends the process at once: it can be killed at any time.
                 _ if stop.swap(true, Ordering::Relaxed) => std::process::exit(1),
                 _ => Wake::Stop,
             };
-            if by_signal.send(said).is_err() {
+            if by_signal.send(wake).is_err() {
                 break;
             }
         }
@@ -64,17 +63,17 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
     let metrics = Metrics::new(&provisioner.clock, provisioner.settings.run.interval);
     listen::serve(&provisioner.settings.run.listen, &metrics, move || wake.send(Wake::Nudge).is_ok())?;
     let mut reloader = Reloader::new(loaded, load);
-    let mut said = Told::default();
+    let mut log = HoldLog::default();
     info!(systems = provisioner.systems.len(), "started");
     while !provisioner.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         metrics.began();
-        match one(&provisioner, &metrics, &mut said) {
+        match pass(&provisioner, &metrics, &mut log) {
             Ok(report) => {
                 metrics.ended(&report.ended, report.failed.len(), began.elapsed());
-                tell(&report);
+                log_report(&report);
             }
-            // Somebody's command, or the one that drives now: nothing is wrong.
+            // A command, or the provisioner that is active now: nothing is wrong.
             Err(NoPass::Begin(BeginError::Lease(held))) if held.is_held() => {
                 metrics.kept_away();
                 info!("no pass: {}", error_chain(&held));
@@ -88,8 +87,8 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
             }
         }
         let mut wake = wait(&woken, Instant::now() + jittered(provisioner.settings.run.interval), &mut reloader);
-        // Nobody can have more than a pass a second. Nudges that came meanwhile are answered by one.
-        std::thread::sleep(BREATH.saturating_sub(began.elapsed()));
+        // At most one pass a second. Nudges that arrive meanwhile are answered by one pass.
+        std::thread::sleep(SHORTEST.saturating_sub(began.elapsed()));
         while let Ok(next) = woken.try_recv() {
             wake = match (wake, next) {
                 (Wake::Stop, _) | (_, Wake::Stop) => Wake::Stop,
@@ -111,7 +110,7 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
     Ok(())
 }
 
-/// Waits for the time of the next pass, or for what comes before it: a signal, a nudge, a file with a secret that changed.
+/// Waits until the time of the next pass, or until a signal, a nudge, or a changed file with a secret.
 fn wait(woken: &Receiver<Wake>, until: Instant, reloader: &mut Reloader<'_>) -> Wake {
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -127,7 +126,6 @@ fn wait(woken: &Receiver<Wake>, until: Instant, reloader: &mut Reloader<'_>) -> 
     }
 }
 
-/// Why there was no pass.
 #[derive(Debug, thiserror::Error)]
 enum NoPass {
     #[error(transparent)]
@@ -136,32 +134,33 @@ enum NoPass {
     Pass(#[from] PassError),
 }
 
-/// One pass. The leases are held for no longer, so that a person's commands come between two passes.
-fn one(provisioner: &Provisioner, metrics: &Metrics, told: &mut Told) -> Result<Report, NoPass> {
+/// Runs one pass. The leases are released after it, so that commands can run between two passes.
+fn pass(provisioner: &Provisioner, metrics: &Metrics, log: &mut HoldLog) -> Result<Report, NoPass> {
     let mut session = provisioner.begin(LOOP, Duration::ZERO)?;
     let (survey, plan) = session.plan(false)?;
     metrics.planned(&plan, &survey.cases);
-    told.looked(&plan, &misnamed(provisioner, &survey.document));
+    log.update(&plan, &misnamed(provisioner, &survey.document));
     Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)
 }
 
-/// What the log has said: only what changes is said anew.
+/// Logs held resources when they change.
 #[derive(Default)]
-struct Told {
+struct HoldLog {
+    /// The number of resources by system and hold, and the reason of the first one.
     held: BTreeMap<(String, Hold), (usize, String)>,
     misnamed: Vec<(String, String)>,
 }
 
-impl Told {
-    fn looked(&mut self, plan: &Plan, misnamed: &[(String, String)]) {
+impl HoldLog {
+    fn update(&mut self, plan: &Plan, misnamed: &[(String, String)]) {
         let mut held = BTreeMap::new();
         for it in &plan.held {
             let (count, _) = held.entry((it.system.clone(), it.hold)).or_insert_with(|| (0, it.reason.clone()));
             *count += 1;
         }
-        for ((system, hold), (count, reason)) in held.iter().filter(|(key, told)| self.held.get(*key) != Some(told)) {
-            let kind = format!("{hold:?}").to_lowercase();
-            let first = if *count == 1 { "" } else { ", the first one" };
+        for ((system, hold), (count, reason)) in held.iter().filter(|(key, now)| self.held.get(*key) != Some(now)) {
+            let kind = hold.name();
+            let first = if *count == 1 { "" } else { ", first one" };
             if matches!(hold, Hold::Fault | Hold::Asks | Hold::Conflict | Hold::Declined) {
                 warn!(system, count, "held ({kind}){first}: {reason}");
             } else {
@@ -169,7 +168,7 @@ impl Told {
             }
         }
         for (system, hold) in self.held.keys().filter(|key| !held.contains_key(*key)) {
-            info!(system, "nothing is held any more ({})", format!("{hold:?}").to_lowercase());
+            info!(system, "nothing is held any more ({})", hold.name());
         }
         if self.misnamed != misnamed {
             for (system, why) in misnamed {
@@ -180,11 +179,11 @@ impl Told {
     }
 }
 
-fn tell(report: &Report) {
+fn log_report(report: &Report) {
     for (resource, fault) in &report.failed {
         warn!(%resource, "failed: {fault}");
     }
-    for task in report.plan.tasks.iter().filter(|task| report.ended.contains(&task.id)) {
+    for task in report.plan.tasks.iter().filter(|task| !report.failed.contains_key(&task.id)) {
         let steps = task.steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
         info!(resource = %task.id, path = task.path, "{}: {}: {steps}", task.action.past(), task.why);
     }
@@ -194,7 +193,7 @@ fn tell(report: &Report) {
     }
 }
 
-/// A tenth more or less, so that many provisioners do not ask at one moment.
+/// Varies the interval by up to a tenth, so that many provisioners do not send requests at the same moment.
 fn jittered(interval: Duration) -> Duration {
     let share = RandomState::new().hash_one(()) % 201;
     #[expect(clippy::cast_precision_loss, reason = "at most 200")]

@@ -60,7 +60,7 @@ fn a_hangup_reloads_the_settings_and_unusable_ones_change_nothing() {
     until("passes at the new interval", || work.passes() >= before + 4.0);
     let said = work.running.said();
     assert!(said.contains("run.interval = 0.2") && said.contains("was 60"), "{said}");
-    assert!(said.contains("this setting changes with the next start only"), "{said}");
+    assert!(said.contains("this setting takes effect at the next start"), "{said}");
     work.stop();
 }
 

@@ -1,4 +1,4 @@
-//! New settings for a loop that runs: on SIGHUP, and when a file with a secret has changed.
+//! Reloads the settings of the running loop: on SIGHUP, and when a file with a secret has changed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -11,36 +11,37 @@ use crate::config::Settings;
 use crate::provisioner::Provisioner;
 use program::error_chain;
 
-/// How often the files of secrets are read. Unlike notifications this works on every file system and with every way to
-/// replace a file: Kubernetes changes where a link leads.
+/// How often the files with secrets are read. Unlike notifications, this works on every file system and for every way
+/// to replace a file: Kubernetes changes the target of a symlink.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// The largest part of a file that is compared, in bytes.
+/// How much of a file is compared, in bytes.
 const LARGEST: u64 = 1 << 20;
-/// Keys, or their beginnings, that a reload does not change.
+/// Keys, or prefixes of keys, that take effect only at the start.
 const AT_START: [&str; 2] = ["log.", "run.listen"];
 
-/// Reads the settings again. The error says everything that is wrong, a line each.
+/// Reads the settings again. The error contains all problems, one line each.
 pub(in crate::cli) type Load<'a> = &'a dyn Fn() -> Result<Loaded<Settings>, Vec<String>>;
 
-/// Puts new settings into force between two passes.
+/// Applies new settings between two passes.
 pub(super) struct Reloader<'a> {
     load: Load<'a>,
-    in_force: Loaded<Settings>,
+    current: Loaded<Settings>,
     secrets: Watch,
 }
 
 impl<'a> Reloader<'a> {
-    pub(super) fn new(in_force: Loaded<Settings>, load: Load<'a>) -> Self {
-        let secrets = Watch::new(secret_files(&in_force));
-        Self { load, in_force, secrets }
+    pub(super) fn new(current: Loaded<Settings>, load: Load<'a>) -> Self {
+        let secrets = Watch::new(secret_files(&current));
+        Self { load, current, secrets }
     }
 
-    /// Whether a file with a secret has changed. Reads the files once for each [`LOOK`] at most.
+    /// Whether a file with a secret has changed. Reads the files at most once per [`LOOK`].
     pub(super) fn secrets_changed(&mut self) -> bool {
         self.secrets.changed()
     }
 
-    /// The provisioner by the new settings; `None` if they cannot be used, which the log explains. The old ones stay then.
+    /// The provisioner with the new settings; `None` if they cannot be used, which is logged. Then the old ones stay in
+    /// force.
     pub(super) fn reload(&mut self, provisioner: &Provisioner, why: &str) -> Option<Provisioner> {
         info!(why, "reloading the settings");
         let reloaded = (self.load)().and_then(|loaded| {
@@ -56,19 +57,19 @@ impl<'a> Reloader<'a> {
                 return None;
             }
         };
-        for warning in loaded.warnings.iter().filter(|warning| !self.in_force.warnings.contains(warning)) {
+        for warning in loaded.warnings.iter().filter(|warning| !self.current.warnings.contains(warning)) {
             warn!("{warning}");
         }
-        for Change { key, before, after, source } in &loaded.changes_since(&self.in_force) {
+        for Change { key, before, after, source } in &loaded.changes_since(&self.current) {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| String::from("not set"));
             info!("{key} = {} ({source}), was {}", shown(after), shown(before));
             if AT_START.iter().any(|at_start| key.starts_with(at_start)) {
-                warn!(key, "this setting changes with the next start only");
+                warn!(key, "this setting takes effect at the next start");
             }
         }
         info!("the settings are in force");
         self.secrets.follow(secret_files(&loaded));
-        self.in_force = loaded;
+        self.current = loaded;
         Some(provisioner)
     }
 }
@@ -79,12 +80,12 @@ fn secret_files(loaded: &Loaded<Settings>) -> Vec<PathBuf> {
     loaded.secret_files().map(Path::to_owned).chain(of_systems).collect()
 }
 
-/// Files whose content is compared from time to time.
+/// Watches the content of files.
 struct Watch {
     paths: Vec<PathBuf>,
-    /// A hash of each file's content as it was last taken into account; `None`: it could not be read.
+    /// A hash of each file's content when the settings were last read; `None` if it could not be read.
     known: Vec<Option<u64>>,
-    /// The same as it was last read, and when.
+    /// The hashes of the last check, and its time.
     last: (Vec<Option<u64>>, Instant),
     keys: RandomState,
 }
@@ -96,15 +97,15 @@ impl Watch {
         Self { paths, last: (known.clone(), Instant::now()), known, keys }
     }
 
-    /// Watches these files from now on. Files that were watched before keep what is known of them.
+    /// Watches these files from now on. If they are the same as before, changes since then still count.
     fn follow(&mut self, paths: Vec<PathBuf>) {
         if paths != self.paths {
             *self = Self::new(paths);
         }
     }
 
-    /// Whether the files changed since the last change, and not again for the time of a look: several files may belong
-    /// together, and nobody writes them at one moment.
+    /// Whether the files have changed, and then stayed the same for one [`LOOK`]: several files may belong together and
+    /// are not written at the same moment.
     fn changed(&mut self) -> bool {
         if self.paths.is_empty() || self.last.1.elapsed() < LOOK {
             return false;
@@ -134,7 +135,7 @@ mod tests {
     use program::Clock;
 
     #[test]
-    fn a_storage_systems_password_is_read_again_when_its_file_changes() {
+    fn the_password_of_a_storage_system_is_read_again_when_its_file_changes() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let simulated = Simulated::start();
         let directory = tempfile::tempdir().unwrap();
@@ -160,7 +161,7 @@ mod tests {
             while !reloader.secrets_changed() && begun.elapsed() < LOOK * 10 {
                 std::thread::sleep(LOOK / 20);
             }
-            assert!(begun.elapsed() < LOOK * 10, "the change is not noticed");
+            assert!(begun.elapsed() < LOOK * 10, "the change was not detected");
         };
         assert!(provisioner.systems[0].driver.trash().unwrap_err().to_string().contains("`password` is wrong"));
         std::fs::write(&file, "hush\n").unwrap();
