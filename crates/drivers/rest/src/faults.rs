@@ -1,27 +1,64 @@
-//! Faults by chance, the same ones in each run; and a driver that is called again until they have passed, as passes do.
+//! Faults that simulated servers inject, the same ones in each run, and a driver that retries until they have passed, as
+//! passes do.
 
+use serde_json::json;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
 
-/// Numbers that look like chance (xorshift).
-#[derive(Debug)]
-pub struct Chance(pub u64);
+use crate::simulated::Reply;
 
-impl Chance {
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.is_multiple_of(n)
+/// Faults of a simulated server.
+#[derive(Debug, Default)]
+pub struct InjectedFaults {
+    /// State of a xorshift generator.
+    random: u64,
+    /// One in this many requests fails; `None`: no request fails.
+    pub one_in: Option<u64>,
+    /// Requests that failed.
+    pub count: u32,
+    /// Whether the response to the next change is lost.
+    pub lose_next: bool,
+}
+
+impl InjectedFaults {
+    pub fn seeded(seed: u64) -> Self {
+        Self { random: seed, ..Self::default() }
+    }
+
+    fn random_one_in(&mut self, n: u64) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.is_multiple_of(n)
+    }
+
+    /// Whether something fails now.
+    pub fn occurs(&mut self) -> bool {
+        let occurs = self.one_in.is_some_and(|n| self.random_one_in(n));
+        self.count += u32::from(occurs);
+        occurs
+    }
+
+    /// 429 or 503, if a request is refused now.
+    pub fn refusal(&mut self) -> Option<Reply> {
+        self.occurs().then(|| {
+            let status = if self.random_one_in(2) { 429 } else { 503 };
+            Reply::Json(status, "retry-after: 0\r\n", json!(null))
+        })
+    }
+
+    /// The reply, unless it is lost.
+    pub fn deliver(&mut self, method: &str, reply: Reply) -> Reply {
+        let lost = method != "GET" && std::mem::take(&mut self.lose_next);
+        if lost || self.occurs() { Reply::Lost } else { reply }
     }
 }
 
-/// Calls a driver again as long as its faults may pass.
+/// Calls a driver again while its errors may be temporary.
 #[derive(Debug)]
-pub struct Again<'a>(pub &'a dyn Driver);
+pub struct Retrying<'a>(pub &'a dyn Driver);
 
-fn again<T>(work: impl Fn() -> Result<T, DriverError>) -> Result<T, DriverError> {
+fn retry<T>(work: impl Fn() -> Result<T, DriverError>) -> Result<T, DriverError> {
     for _ in 0..200 {
         match work() {
             Err(DriverError::Passing { .. }) => {}
@@ -31,9 +68,9 @@ fn again<T>(work: impl Fn() -> Result<T, DriverError>) -> Result<T, DriverError>
     work()
 }
 
-impl Driver for Again<'_> {
+impl Driver for Retrying<'_> {
     fn ready(&self) -> Result<(), DriverError> {
-        again(|| self.0.ready())
+        retry(|| self.0.ready())
     }
 
     fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
@@ -41,54 +78,54 @@ impl Driver for Again<'_> {
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {
-        again(|| self.0.is_free(project))
+        retry(|| self.0.is_free(project))
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
-        desired.iter().map(|desired| again(|| self.0.observe(&[desired]).remove(0))).collect()
+        desired.iter().map(|desired| retry(|| self.0.observe(&[desired]).remove(0))).collect()
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
-        again(|| self.0.trash())
+        retry(|| self.0.trash())
     }
 
     fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError> {
-        again(|| self.0.marked(levels))
+        retry(|| self.0.marked(levels))
     }
 
     fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
-        trashed.iter().map(|one| again(|| self.0.trash_usage(std::slice::from_ref(one)).remove(0))).collect()
+        trashed.iter().map(|one| retry(|| self.0.trash_usage(std::slice::from_ref(one)).remove(0))).collect()
     }
 
     fn claimed(&self) -> Result<Vec<Trashed>, DriverError> {
-        again(|| self.0.claimed())
+        retry(|| self.0.claimed())
     }
 
     fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.ensure(desired, guard))
+        retry(|| self.0.ensure(desired, guard))
     }
 
     fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.retire(desired, now, guard))
+        retry(|| self.0.retire(desired, now, guard))
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.restore(desired, guard))
+        retry(|| self.0.restore(desired, guard))
     }
 
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.adopt(desired, guard))
+        retry(|| self.0.adopt(desired, guard))
     }
 
     fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.claim(trashed, project, guard))
+        retry(|| self.0.claim(trashed, project, guard))
     }
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
-        again(|| self.0.purge(trashed, project, guard))
+        retry(|| self.0.purge(trashed, project, guard))
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
-        desired.iter().map(|desired| again(|| self.0.usage(&[desired]).remove(0))).collect()
+        desired.iter().map(|desired| retry(|| self.0.usage(&[desired]).remove(0))).collect()
     }
 }

@@ -1,8 +1,8 @@
-//! One way to a storage system's management interface over HTTP: a deadline, a bounded answer, no redirect followed, the
-//! credential to the configured address alone and in no error.
+//! An HTTP client for the management interfaces of storage systems. Every exchange has a timeout and a size limit, redirects
+//! are not followed, and credentials are sent only to the configured address and never appear in errors.
 //!
-//! What is only asked for is asked again when it fails; what changes something is sent again only when the system said
-//! that it did not take it (429). Everything else is for the caller, who looks at what is there.
+//! Failed reads are retried. A change is sent again only if the system responded that it did not accept it (429). In all
+//! other cases the caller has to check the state of the system.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -32,24 +32,25 @@ pub mod simulated;
 #[cfg(test)]
 mod tests;
 
-/// The largest answer that is read, in bytes: far more than a list of 100,000 quotas takes.
-const MOST: u64 = 256 << 20;
-/// Attempts to ask something of a system that does not answer.
-const ATTEMPTS: usize = 3;
+/// The largest response that is read, in bytes: far more than a list of 100,000 quotas needs.
+const MAX_RESPONSE_BYTES: u64 = 256 << 20;
+/// Attempts to read from a system that does not respond.
+const MAX_ATTEMPTS: usize = 3;
 
-/// Where a management interface is, and how long it is waited for.
+/// Settings of a management interface.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Address, such as `https://gui.example.org`. Plain `http` is refused, but on the loopback; so are credentials in it.
+    /// Address, such as `https://gui.example.org`. It must not contain credentials; plain `http` is accepted only for
+    /// loopback addresses.
     pub url: Url,
-    /// PEM file with certificates of authorities that are trusted beside the system's own.
+    /// PEM file with CA certificates that are trusted in addition to the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Deadline of one exchange, in seconds, from connecting to the last byte.
+    /// Timeout of one exchange in seconds, from connecting to the last byte.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: u64,
-    /// How long a busy system is waited for, in seconds: until it takes a request, and until it has carried it out.
+    /// How long to wait for a busy system, in seconds: until it accepts a request, and until it has completed it.
     #[serde(default = "patience_seconds")]
     pub patience_seconds: u64,
 }
@@ -62,99 +63,104 @@ const fn patience_seconds() -> u64 {
     300
 }
 
-/// Settings that cannot be used.
 #[derive(Debug, Error)]
-pub enum NotSetUp {
-    /// The address.
+pub enum InvalidSettings {
     #[error(
-        "`api.url` ({0}) must be an https address without user, password, query and fragment; http only on the loopback"
+        "`api.url` ({0}) must be an https URL without user, password, query and fragment; http is accepted only for loopback \
+         addresses"
     )]
     Url(String),
-    /// The authorities' certificates.
-    #[error("`api.ca_file` ({path}) cannot be used: give a readable file of PEM certificates")]
-    Authorities {
-        /// The file.
+    #[error("cannot use `api.ca_file` ({path}): it must be a readable file with PEM certificates")]
+    CaFile {
         path: PathBuf,
-        /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A credential.
-    #[error("`{0}` holds characters that no header can carry")]
+    /// Holds the name of the setting.
+    #[error("`{0}` contains characters that are not allowed in an HTTP header")]
     Credential(&'static str),
-    /// Any other setting.
     #[error("{0}")]
     Setting(String),
-    /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be built; are the system's CA certificates installed?")]
+    #[error("cannot create the HTTP client; are the system's CA certificates installed?")]
     Client(#[source] reqwest::Error),
 }
 
-/// The length of pauses, and of patience.
+/// Delays between attempts, and how long to go on.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// The first pause between two attempts or two looks; the next ones are longer.
+pub struct Backoff {
     pub first: Duration,
-    /// The longest pause.
-    pub most: Duration,
-    /// How long to go on.
+    pub longest: Duration,
     pub patience: Duration,
 }
 
-impl Pace {
-    /// As the settings say, with pauses that a management server does not feel.
-    pub fn of(api: &Api) -> Self {
+impl Backoff {
+    /// Patience from the settings, with delays that put no noticeable load on a management server.
+    pub fn from_settings(api: &Api) -> Self {
         let patience = Duration::from_secs(api.patience_seconds);
-        Self { first: Duration::from_millis(500), most: Duration::from_secs(15), patience }
+        Self { first: Duration::from_millis(500), longest: Duration::from_secs(15), patience }
     }
 
-    /// Pauses without end, each longer than the one before up to the longest, with some chance in them.
-    pub fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
-        let pauses = ExponentialBuilder::default().with_min_delay(self.first).with_max_delay(self.most);
-        pauses.with_jitter().without_max_times().build()
+    /// Calls `look` with increasing delays until it returns a value; `None` when the patience is exhausted.
+    pub fn poll<T>(&self, mut look: impl FnMut() -> Result<Option<T>, DriverError>) -> Result<Option<T>, DriverError> {
+        let started = Instant::now();
+        for delay in self.delays() {
+            let found = look()?;
+            if found.is_some() || started.elapsed() + delay > self.patience {
+                return Ok(found);
+            }
+            std::thread::sleep(delay);
+        }
+        Ok(None)
+    }
+
+    /// Endless, increasing up to the longest, with jitter.
+    fn delays(&self) -> impl Iterator<Item = Duration> + use<> {
+        let delays = ExponentialBuilder::default().with_min_delay(self.first).with_max_delay(self.longest);
+        delays.with_jitter().without_max_times().build()
     }
 }
 
 /// A client of one management interface.
 #[derive(Debug)]
-pub struct Rest {
+pub struct RestClient {
     http: Client,
     base: Url,
-    pub pace: Pace,
+    pub backoff: Backoff,
 }
 
-/// One request.
 #[derive(Debug, Clone)]
-pub struct Ask<'a> {
+pub struct ApiRequest<'a> {
     pub method: Method,
-    /// Names below the base, encoded one by one; an empty one at the end gives a slash.
+    /// Path segments below the base URL, each of which is percent-encoded. An empty last one adds a trailing slash.
     pub path: &'a [&'a str],
     pub query: &'a [(&'a str, &'a str)],
     pub body: Option<&'a Value>,
     pub authorization: Option<&'a HeaderValue>,
 }
 
-/// What came back: any status but a redirect, 429 and those of 500 and above.
+/// A response with any status other than a redirect, 429 or 5xx.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     pub status: StatusCode,
     body: Vec<u8>,
 }
 
-impl Answer {
-    /// The body as JSON. Errors do not quote it.
+impl ApiResponse {
+    /// Parses the body as JSON. Errors do not quote it.
     pub fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, DriverError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            DriverError::unclear(format!("{what}: the answer is not what is expected (line {line}, column {column})"))
+            DriverError::unclear(format!(
+                "cannot {what}: the response does not have the expected format (line {line}, column {column})"
+            ))
         })
     }
 }
 
-impl Rest {
-    /// Sets up a client. Nothing is sent yet.
-    pub fn new(api: &Api, pace: Pace) -> Result<Self, NotSetUp> {
-        // An error says that a provider is installed already.
+impl RestClient {
+    /// Creates a client without connecting.
+    pub fn new(api: &Api, backoff: Backoff) -> Result<Self, InvalidSettings> {
+        // Fails only if a provider is already installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let url = &api.url;
         let loopback = match url.host() {
@@ -163,10 +169,10 @@ impl Rest {
             Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
             None => false,
         };
-        let bare = url.username().is_empty() && url.password().is_none();
-        let plain = bare && url.query().is_none() && url.fragment().is_none();
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        let plain = !has_credentials && url.query().is_none() && url.fragment().is_none();
         if !plain || !(url.scheme() == "https" || url.scheme() == "http" && loopback) {
-            return Err(NotSetUp::Url(shown(url)));
+            return Err(InvalidSettings::Url(redacted(url)));
         }
         let timeout = Duration::from_secs(api.timeout_seconds);
         let mut client = Client::builder()
@@ -176,107 +182,102 @@ impl Rest {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         if let Some(path) = &api.ca_file {
-            let unusable = |source| NotSetUp::Authorities { path: path.clone(), source };
+            let unusable = |source| InvalidSettings::CaFile { path: path.clone(), source };
             let pem = std::fs::read(path).map_err(|error| unusable(error.into()))?;
-            let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.into()))?;
-            if authorities.is_empty() {
-                return Err(unusable("no certificate in it".into()));
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.into()))?;
+            if certificates.is_empty() {
+                return Err(unusable("it contains no certificate".into()));
             }
-            client = client.tls_certs_merge(authorities);
+            client = client.tls_certs_merge(certificates);
         } else if url.scheme() == "http" {
-            // The machine's authorities are many, and nobody asks for them here.
+            // Loading the system's many CA certificates would be wasted work.
             client = client.tls_certs_only([]);
         }
-        Ok(Self { http: client.build().map_err(NotSetUp::Client)?, base: api.url.clone(), pace })
+        Ok(Self { http: client.build().map_err(InvalidSettings::Client)?, base: api.url.clone(), backoff })
     }
 
-    /// Sends a request and reads the whole answer. `what` is what is wanted, for the fault.
-    pub fn ask(&self, what: &str, ask: &Ask<'_>) -> Result<Answer, DriverError> {
-        let began = Instant::now();
+    /// Sends a request and reads the whole response. `what` is the operation as named in errors: "cannot `what`: …".
+    pub fn send(&self, what: &str, request: &ApiRequest<'_>) -> Result<ApiResponse, DriverError> {
+        let base = &self.base;
+        let started = Instant::now();
+        let mut delays = self.backoff.delays();
         let mut attempts = 0;
-        for pause in self.pace.pauses() {
+        loop {
             attempts += 1;
-            let outcome = self.once(ask);
-            let (rest, fault) = match outcome {
+            let may_retry = request.method == Method::GET && attempts < MAX_ATTEMPTS;
+            let (retry, wait, error) = match self.send_once(request) {
                 Ok((StatusCode::TOO_MANY_REQUESTS, headers, _)) => {
-                    (retry_after(&headers), DriverError::unclear(format!("{what}: {} is too busy (429)", self.base)))
+                    let error = DriverError::unclear(format!("cannot {what}: {base} is too busy (429)"));
+                    (true, retry_after(&headers), error)
                 }
                 Ok((status, headers, _)) if status.is_server_error() => {
-                    let fault = DriverError::unclear(format!("{what}: {} answered {status}", self.base));
-                    if ask.method != Method::GET || attempts >= ATTEMPTS {
-                        return Err(fault);
-                    }
-                    (retry_after(&headers), fault)
+                    let error = DriverError::unclear(format!("cannot {what}: {base} responded with {status}"));
+                    (may_retry, retry_after(&headers), error)
                 }
                 Ok((status, ..)) if status.is_redirection() => {
                     return Err(DriverError::unclear(format!(
-                        "{what}: {} answered {status}, a redirect, which is not followed; correct `api.url`",
-                        self.base
+                        "cannot {what}: {base} responded with {status}, a redirect, which is not followed; correct `api.url`"
                     )));
                 }
-                Ok((status, _, body)) => return Ok(Answer { status, body }),
+                Ok((status, _, body)) => return Ok(ApiResponse { status, body }),
                 Err(source) => {
-                    let fault = DriverError::passing(format!("{what}: no usable answer of {}", self.base), source);
-                    if ask.method != Method::GET || attempts >= ATTEMPTS {
-                        return Err(fault);
-                    }
-                    (None, fault)
+                    let error = DriverError::passing(format!("cannot {what}: no valid response from {base}"), source);
+                    (may_retry, None, error)
                 }
             };
-            let pause = pause.max(rest.unwrap_or_default());
-            if began.elapsed() + pause > self.pace.patience {
-                return Err(fault);
+            let delay = delays.next().unwrap_or_default().max(wait.unwrap_or_default());
+            if !retry || started.elapsed() + delay > self.backoff.patience {
+                return Err(error);
             }
-            std::thread::sleep(pause);
+            std::thread::sleep(delay);
         }
-        Err(DriverError::unclear(format!("{what}: not sent")))
     }
 
-    fn once(
+    fn send_once(
         &self,
-        ask: &Ask<'_>,
+        request: &ApiRequest<'_>,
     ) -> Result<(StatusCode, HeaderMap, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
         let mut url = self.base.clone();
-        // Only addresses without a host have no path to add to; those are refused at the start.
+        // Fails only for URLs without a host, which `new` rejects.
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(ask.path);
+            path.pop_if_empty().extend(request.path);
         }
-        if !ask.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(ask.query);
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(request.query);
         }
-        let mut request = self.http.request(ask.method.clone(), url);
-        if let Some(authorization) = ask.authorization {
-            request = request.header(AUTHORIZATION, authorization);
+        let mut builder = self.http.request(request.method.clone(), url);
+        if let Some(authorization) = request.authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
         }
-        if let Some(body) = ask.body {
-            request = request.json(body);
+        if let Some(body) = request.body {
+            builder = builder.json(body);
         }
-        let response = request.send().map_err(reqwest::Error::without_url)?;
+        let response = builder.send().map_err(reqwest::Error::without_url)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
-        response.take(MOST + 1).read_to_end(&mut body)?;
-        if body.len() as u64 > MOST {
-            return Err(format!("the answer is larger than {MOST} bytes").into());
+        response.take(MAX_RESPONSE_BYTES + 1).read_to_end(&mut body)?;
+        if body.len() as u64 > MAX_RESPONSE_BYTES {
+            return Err(format!("the response is larger than {MAX_RESPONSE_BYTES} bytes").into());
         }
         Ok((status, headers, body))
     }
 }
 
-/// The time that a busy system asks for, where it gives it in seconds. Dates are not understood: they need a clock that
-/// agrees with the system's.
+/// `Retry-After` in seconds. Dates are ignored: they require clocks that agree.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// A whole number as management systems send it: a number, one with a fraction of zero, or digits in a text.
-pub fn whole(value: &Value) -> Option<i128> {
-    /// 2^64: what is above fits into none of their counters.
-    const MOST: f64 = 18_446_744_073_709_551_616.0;
+/// A whole number in the notations that management systems use: a number, a number with a fraction of zero, or a string of
+/// digits.
+pub fn whole_number(value: &Value) -> Option<i128> {
+    /// 2^64, above which no counter of these systems can be.
+    const MAX: f64 = 18_446_744_073_709_551_616.0;
     match value {
         Value::Number(number) => {
             let exact = number.as_u64().map(i128::from).or_else(|| number.as_i64().map(i128::from));
             #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is below 2^64")]
-            let rounded = || number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < MOST).map(|it| it as i128);
+            let rounded = || number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < MAX).map(|it| it as i128);
             exact.or_else(rounded)
         }
         Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
@@ -284,28 +285,50 @@ pub fn whole(value: &Value) -> Option<i128> {
     }
 }
 
-/// The header of HTTP's basic scheme.
-pub fn basic(user: &str, password: &SecretString) -> Result<HeaderValue, NotSetUp> {
+/// The header for HTTP basic authentication.
+pub fn basic_authorization(user: &str, password: &SecretString) -> Result<HeaderValue, InvalidSettings> {
     let text = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));
-    secret("Basic", &text.into(), "password")
+    authorization("Basic", &text.into(), "password")
 }
 
-/// A header with a credential; `key` is the setting that it comes from.
-pub fn secret(scheme: &str, credential: &SecretString, key: &'static str) -> Result<HeaderValue, NotSetUp> {
+/// A header with a credential; `key` is the setting that holds the credential.
+pub fn authorization(
+    scheme: &str,
+    credential: &SecretString,
+    key: &'static str,
+) -> Result<HeaderValue, InvalidSettings> {
     let mut header = HeaderValue::try_from(format!("{scheme} {}", credential.expose_secret()))
-        .map_err(|_| NotSetUp::Credential(key))?;
+        .map_err(|_| InvalidSettings::Credential(key))?;
     header.set_sensitive(true);
     Ok(header)
 }
 
-/// What a management server says of itself, made fit for a line of the log: one line, not long.
-pub fn quoted(text: &str) -> String {
+/// Text from a management server as a single line of at most 300 characters, without control characters.
+pub fn single_line(text: &str) -> String {
     let words: Vec<_> =
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     words.join(" ").chars().take(300).collect()
 }
 
-/// An address without credentials and query.
-fn shown(url: &Url) -> String {
+/// The setting `root` without its trailing slash; it must be absolute.
+pub fn absolute_root(root: &str) -> Result<String, InvalidSettings> {
+    if root.starts_with('/') {
+        return Ok(root.trim_end_matches('/').to_owned());
+    }
+    Err(InvalidSettings::Setting("`root` must be an absolute path".into()))
+}
+
+/// Whether `path` is `directory` or below it.
+pub fn is_within(path: &str, directory: &str) -> bool {
+    let below = path.strip_prefix(directory.trim_end_matches('/'));
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
+
+pub fn is_below(path: &str, directory: &str) -> bool {
+    path != directory && is_within(path, directory)
+}
+
+/// The URL without credentials and query.
+fn redacted(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }

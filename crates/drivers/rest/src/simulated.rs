@@ -8,17 +8,16 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use crate::Pace;
+use crate::Backoff;
 
-/// Short pauses, for tests.
-pub const FAST: Pace =
-    Pace { first: Duration::from_millis(1), most: Duration::from_millis(20), patience: Duration::from_secs(5) };
+/// Short delays, for tests.
+pub const FAST: Backoff =
+    Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(20), patience: Duration::from_secs(5) };
 
-/// A request as it came in.
 #[derive(Debug)]
 pub struct Request {
     pub method: String,
-    /// Names of the path, decoded.
+    /// Decoded segments.
     pub path: Vec<String>,
     pub query: Vec<(String, String)>,
     pub authorization: Option<String>,
@@ -31,15 +30,14 @@ impl Request {
     }
 }
 
-/// What is sent back.
 pub enum Reply {
-    /// A status, headers as they are written, a body.
+    /// Status, raw header lines, body.
     Json(u16, &'static str, Value),
-    /// Nothing: the connection ends, whatever was done.
+    /// The request is carried out, but the connection is closed without a response.
     Lost,
 }
 
-/// Answers requests by `answer`, in a thread for each connection, until the process ends.
+/// Handles requests by `answer`, in a thread for each connection, until the process ends.
 pub fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -47,14 +45,14 @@ pub fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Url 
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let answer = Arc::clone(&answer);
-            std::thread::spawn(move || talk(&stream.unwrap(), &*answer));
+            std::thread::spawn(move || handle(&stream.unwrap(), &*answer));
         }
     });
     url.parse().unwrap()
 }
 
-/// One request and its answer. Whatever breaks breaks the connection: the client under test has to live with it.
-fn talk(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply) -> Option<()> {
+/// Handles one request. Every error closes the connection, which the client under test has to tolerate.
+fn handle(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply) -> Option<()> {
     let mut lines = BufReader::new(stream);
     let mut line = || {
         let mut line = String::new();
@@ -75,7 +73,7 @@ fn talk(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply) -> Option<()> {
     let mut words = first.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?);
     let url = Url::parse("http://simulated").ok()?.join(target).ok()?;
-    // `query_pairs` decodes what stands before a `=` as it decodes a name of a path that has no `+`.
+    // Path segments without a `+` are decoded like the key of a query parameter.
     let decoded = |name: &str| url::form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name.into_owned());
     let path = url.path_segments()?.map(|name| decoded(name).unwrap_or_default()).collect();
     let query = url.query_pairs().into_owned().collect();

@@ -1,7 +1,5 @@
-//! The calls to a Storage Scale management server. What was changed is awaited until the server shows it: its lists come
-//! from a store of its own, which lags behind.
-
-use std::time::Instant;
+//! The calls to a Storage Scale management server. After each change they wait until the server shows it, because its lists
+//! come from a cache that lags behind.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
@@ -9,100 +7,100 @@ use serde_json::{Value, json};
 
 use super::Quotas;
 use super::Settings;
-use super::wire::{self, Changed, Fileset, Filesystem, Filesystems, Mark, Page, Progress, Quota};
-use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
+use super::wire::{self, ChangeResponse, Fileset, Filesystem, Filesystems, Job, Mark, Page, Progress, Quota};
+use driver_rest::{self as rest, ApiRequest, ApiResponse, Backoff, InvalidSettings, RestClient, is_below, single_line};
 use storage_driver::credential::CredentialGuard;
 use storage_driver::limits::{Inodes, QuotaLimits};
 use storage_driver::{Desired, DriverError};
 
-/// What a 401 means.
-const WRONG_PASSWORD: &str = "Storage Scale says that `user` or `password` is wrong (401)";
-/// No list has more pages: 1,000 rows stand on each.
-const PAGES: usize = 1_000;
-/// The server's tasks that renew what it shows: the first as public clients name it, the second as its task list does.
+const WRONG_PASSWORD: &str = "Storage Scale reports that `user` or `password` is wrong (401)";
+/// More pages than any list has, with 1,000 rows each.
+const MAX_PAGES: usize = 1_000;
+/// Tasks of the server that refresh its cache. `FILESETS` is the name in public clients, `QUOTA` the one in its task list.
 pub(super) const FILESETS: &str = "FILESETS";
 const QUOTA: &str = "QUOTA";
+const ALL_FIELDS: (&str, &str) = ("fields", ":all:");
 
 #[derive(Debug)]
 pub(super) struct Management {
-    rest: Rest,
+    client: RestClient,
     authorization: HeaderValue,
     filesystem: String,
     inode_space: String,
-    /// Whether user and password were refused: a few more attempts lock the user.
-    guard: CredentialGuard,
+    /// Stops sending a rejected password: a few more attempts would lock the user.
+    credential: CredentialGuard,
 }
 
-/// What the system says why it does not do something.
+/// Storage Scale refused or failed to carry out a change, for this reason.
 struct Refused(String);
 
 impl Refused {
-    fn fault(self, what: &str) -> DriverError {
-        DriverError::unclear(format!("{what}: Storage Scale says: {}", self.0))
+    fn error(self, what: &str) -> DriverError {
+        DriverError::unclear(format!("cannot {what}: Storage Scale reports: {}", self.0))
     }
 }
 
 impl Management {
-    pub(super) fn new(settings: &Settings, pace: Pace) -> Result<Self, NotSetUp> {
+    pub(super) fn new(settings: &Settings, backoff: Backoff) -> Result<Self, InvalidSettings> {
         Ok(Self {
-            rest: Rest::new(&settings.api, pace)?,
-            authorization: rest::basic(&settings.user, &settings.password)?,
+            client: RestClient::new(&settings.api, backoff)?,
+            authorization: rest::basic_authorization(&settings.user, &settings.password)?,
             filesystem: settings.filesystem.clone(),
             inode_space: settings.inode_space.clone(),
-            guard: CredentialGuard::default(),
+            credential: CredentialGuard::default(),
         })
     }
 
     pub(super) fn filesystem(&self) -> Result<Filesystem, DriverError> {
-        let what = "look at the file system";
-        let answer = self.ask(what, Method::GET, &[], &[("fields", ":all:")], None)?;
-        let list: Filesystems = fine(what, &answer)?;
-        list.filesystems.into_iter().next().ok_or_else(|| DriverError::unclear(format!("{what}: there is none")))
+        let what = "read the properties of the file system";
+        let list: Filesystems = success(what, &self.get(what, &[], &[ALL_FIELDS])?)?;
+        let missing = || DriverError::unclear(format!("cannot {what}: the response contains none"));
+        list.filesystems.into_iter().next().ok_or_else(missing)
     }
 
     pub(super) fn filesets(&self) -> Result<Vec<Fileset>, DriverError> {
-        self.list("list the filesets", "filesets", &[("fields", ":all:")], |page| page.filesets)
+        self.list("list the filesets", "filesets", &[ALL_FIELDS], |page| page.filesets)
     }
 
-    /// The quotas of filesets, by the names of these.
+    /// The quotas of filesets by fileset name.
     pub(super) fn quotas(&self) -> Result<Quotas, DriverError> {
-        let rows = self.list("list the quotas", "quotas", &[("fields", ":all:")], |page| page.quotas)?;
-        Ok(rows.iter().filter_map(Quota::read).collect())
+        let rows = self.list("list the quotas", "quotas", &[ALL_FIELDS], |page| page.quotas)?;
+        Ok(rows.iter().filter_map(Quota::parse).collect())
     }
 
-    /// Makes an unlinked fileset. One that is there already must be this resource's: an answer may have been lost.
-    pub(super) fn make(&self, name: &str, desired: &Desired) -> Result<(), DriverError> {
-        let what = format!("make the fileset {name}");
-        let mark = Mark::of(desired.id);
-        match self.change(&what, Method::POST, &["filesets"], Some(&wire::make(name, desired, &self.inode_space)))? {
-            Err(refused) if !wire::says_exists(&refused.0) => return Err(refused.fault(&what)),
+    /// Creates an unlinked fileset. If it exists it must be this resource's: the response to an earlier call may have been
+    /// lost.
+    pub(super) fn create(&self, name: &str, desired: &Desired) -> Result<(), DriverError> {
+        let what = format!("create the fileset {name}");
+        let body = wire::new_fileset(name, desired, &self.inode_space);
+        match self.change(&what, Method::POST, &["filesets"], Some(&body))? {
+            Err(refused) if !wire::says_exists(&refused.0) => return Err(refused.error(&what)),
             Ok(()) | Err(_) => {}
         }
-        let made = self.shown(&what, FILESETS, || self.fileset(name))?;
-        if made.mark() != Some(mark) {
+        let created = self.wait_until_shown(&what, FILESETS, || self.fileset(name))?;
+        if created.mark() != Some(Mark::of(desired.id)) {
             return Err(DriverError::Conflict(format!(
-                "a fileset {name} is there, whose comment does not say that it is ours"
+                "the fileset {name} exists, but its comment does not hold the UUID of this resource"
             )));
         }
         Ok(())
     }
 
-    pub(super) fn limit(&self, name: &str, limits: QuotaLimits) -> Result<(), DriverError> {
-        let what = format!("limit the fileset {name} to {limits}");
+    pub(super) fn set_limits(&self, name: &str, limits: QuotaLimits) -> Result<(), DriverError> {
+        let what = format!("set the limits of the fileset {name} to {limits}");
         let path: &[&str] =
             if self.filesystem()?.has_quotas_per_fileset() { &["filesets", name, "quotas"] } else { &["quotas"] };
-        self.change(&what, Method::POST, path, Some(&wire::limit(name, limits)))?
-            .map_err(|refused| refused.fault(&what))?;
+        self.change(&what, Method::POST, path, Some(&wire::limits(name, limits)))?
+            .map_err(|refused| refused.error(&what))?;
         let filter = format!("objectName={name}");
-        let query = [("fields", ":all:"), ("filter", &*filter)];
-        self.shown(&what, QUOTA, || {
-            let rows = self.list(&what, "quotas", &query, |page| page.quotas)?;
-            let mut ours = rows.iter().filter_map(Quota::read).filter(|(of, _)| of == name);
+        self.wait_until_shown(&what, QUOTA, || {
+            let rows = self.list(&what, "quotas", &[ALL_FIELDS, ("filter", &filter)], |page| page.quotas)?;
+            let mut ours = rows.iter().filter_map(Quota::parse).filter(|(of, _)| of == name);
             Ok(ours.any(|(_, quota)| quota.is_ok_and(|quota| quota.limits() == Some(limits))).then_some(()))
         })
     }
 
-    /// Marks a fileset and gives it a new name, where that is another one.
+    /// Marks a fileset and renames it to `new_name`, if that differs.
     pub(super) fn mark(&self, name: &str, mark: Mark, new_name: &str) -> Result<(), DriverError> {
         let what = format!("mark the fileset {name}");
         let mut body = json!({ "comment": mark.to_string() });
@@ -110,96 +108,72 @@ impl Management {
             body["newFilesetName"] = new_name.into();
         }
         let outcome = self.change(&what, Method::PUT, &["filesets", name], Some(&body))?;
-        let marked = || Ok(self.fileset(new_name)?.filter(|fileset| fileset.mark() == Some(mark)).map(drop));
-        match outcome {
-            Ok(()) => self.shown(&what, FILESETS, marked),
-            // Perhaps by a call whose answer was lost.
-            Err(refused) => marked()?.ok_or_else(|| refused.fault(&what)),
-        }
+        self.settle(&what, outcome, || Ok(self.fileset(new_name)?.is_some_and(|it| it.mark() == Some(mark))))
     }
 
-    pub(super) fn make_room(&self, name: &str, inodes: Inodes) -> Result<(), DriverError> {
-        let what = format!("make room in the fileset {name}");
+    pub(super) fn raise_max_inodes(&self, name: &str, inodes: Inodes) -> Result<(), DriverError> {
+        let what = format!("raise the maximum number of inodes of the fileset {name}");
         let body = json!({ "maxNumInodes": inodes.0.to_string() });
-        self.put(&what, name, &body, |fileset| fileset.most_inodes().is_some_and(|most| most >= inodes))
-    }
-
-    fn put(&self, what: &str, name: &str, body: &Value, done: impl Fn(&Fileset) -> bool) -> Result<(), DriverError> {
-        self.change(what, Method::PUT, &["filesets", name], Some(body))?.map_err(|refused| refused.fault(what))?;
-        self.shown(what, FILESETS, || Ok(self.fileset(name)?.is_some_and(|fileset| done(&fileset)).then_some(())))
+        self.change(&what, Method::PUT, &["filesets", name], Some(&body))?.map_err(|refused| refused.error(&what))?;
+        let raised = |fileset: Fileset| fileset.max_inodes().is_some_and(|max| max >= inodes).then_some(());
+        self.wait_until_shown(&what, FILESETS, || Ok(self.fileset(name)?.and_then(raised)))
     }
 
     pub(super) fn link(&self, name: &str, junction: &str) -> Result<(), DriverError> {
         let what = format!("link the fileset {name}");
         let path = ["filesets", name, "link"];
         let outcome = self.change(&what, Method::POST, &path, Some(&json!({ "path": junction })))?;
-        let linked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction() == Some(junction)).map(drop));
-        match outcome {
-            Ok(()) => self.shown(&what, FILESETS, linked),
-            // Perhaps by a call whose answer was lost.
-            Err(refused) => linked()?.ok_or_else(|| refused.fault(&what)),
-        }
+        self.settle(&what, outcome, || Ok(self.fileset(name)?.is_some_and(|it| it.junction() == Some(junction))))
     }
 
-    /// Never by force: that would take files away from those who have them open.
+    /// Never uses force, which would cut off processes that have files open.
     pub(super) fn unlink(&self, name: &str) -> Result<(), DriverError> {
         let what = format!("unlink the fileset {name}");
         let outcome = self.change(&what, Method::DELETE, &["filesets", name, "link"], None)?;
-        let unlinked = || Ok(self.fileset(name)?.filter(|fileset| fileset.junction().is_none()).map(drop));
-        match outcome {
-            Ok(()) => self.shown(&what, FILESETS, unlinked),
-            Err(refused) => unlinked()?.ok_or_else(|| {
-                let text = refused.0.to_lowercase();
-                let open = if text.contains("busy") || text.contains("open") {
-                    "files in it are open, and it is never unlinked by force; find the processes (`lsof` on the nodes) and \
-                     end them. It is tried again; "
-                } else {
-                    ""
-                };
-                DriverError::unclear(format!("{what}: {open}Storage Scale says: {}", refused.0))
-            }),
-        }
+        let outcome = outcome.map_err(|Refused(text)| {
+            let lower = text.to_lowercase();
+            if !lower.contains("busy") && !lower.contains("open") {
+                return Refused(text);
+            }
+            Refused(format!(
+                "{}; files in it are open, and it is never unlinked by force: find the processes (`lsof` on the nodes) and \
+                 end them. Unlinking is retried",
+                text.trim_end_matches('.')
+            ))
+        });
+        self.settle(&what, outcome, || Ok(self.fileset(name)?.is_some_and(|it| it.junction().is_none())))
     }
 
-    /// Whether Storage Scale would delete this one of all filesets, and no other data go with it.
-    pub(super) fn can_be_deleted(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), DriverError> {
+    /// Checks that Storage Scale would delete `fileset`, and that no other data would be deleted with it.
+    pub(super) fn check_deletable(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), DriverError> {
         let name = fileset.name();
-        let names = |filesets: Vec<&Fileset>| filesets.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
-        if let Some(junction) = fileset.junction() {
-            let is_below = |it: &&Fileset| {
-                it.junction().and_then(|at| at.strip_prefix(junction)).is_some_and(|below| below.starts_with('/'))
-            };
-            let below: Vec<_> = all.iter().filter(is_below).collect();
-            if !below.is_empty() {
-                return Err(DriverError::Conflict(format!(
-                    "other filesets are linked below the fileset {name} ({}): unlink them, or link them elsewhere",
-                    names(below)
-                )));
-            }
+        let names_of = |is_meant: &dyn Fn(&Fileset) -> bool| {
+            let names: Vec<_> = all.iter().filter(|it| is_meant(it)).map(Fileset::name).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        if let Some(junction) = fileset.junction()
+            && let Some(below) = names_of(&|it| it.junction().is_some_and(|at| is_below(at, junction)))
+        {
+            return Err(DriverError::Conflict(format!(
+                "other filesets are linked below the fileset {name} ({below}): unlink them, or link them elsewhere"
+            )));
         }
         if !fileset.is_independent() {
             return Ok(());
         }
-        let dependent: Vec<_> = all.iter().filter(|it| it.depends_on(fileset)).collect();
-        if !dependent.is_empty() {
+        if let Some(dependent) = names_of(&|it| it.depends_on(fileset)) {
             return Err(DriverError::Conflict(format!(
-                "Storage Scale does not delete the fileset {name} while other filesets use its inode space ({}): delete \
-                 these first",
-                names(dependent)
+                "Storage Scale does not delete the fileset {name} while other filesets use its inode space ({dependent}): \
+                 delete these first"
             )));
         }
         let what = format!("list the snapshots of the fileset {name}");
-        let answer = self.ask(&what, Method::GET, &["filesets", name, "snapshots"], &[], None)?;
-        if answer.status.is_client_error() {
-            let refused = refusal(&what, &answer)?;
-            // The list of filesets may be out of date.
-            return if wire::says_absent(&refused.0) { Ok(()) } else { Err(refused.fault(&what)) };
-        }
-        let snapshots = fine::<Page>(&what, &answer)?.snapshots;
-        if snapshots.is_empty() {
+        // The list of filesets may be out of date.
+        let Some(page) = self.page_if_exists(&what, &["filesets", name, "snapshots"], &[])? else { return Ok(()) };
+        if page.snapshots.is_empty() {
             return Ok(());
         }
-        let snapshots: Vec<_> = snapshots.iter().map(|snapshot| rest::quoted(&snapshot.name)).collect();
+        let snapshots: Vec<_> = page.snapshots.iter().map(|snapshot| single_line(&snapshot.name)).collect();
         let list = snapshots.join(", ");
         Err(DriverError::Conflict(format!(
             "Storage Scale does not delete the fileset {name} while it has snapshots ({list}): delete them first \
@@ -208,47 +182,47 @@ impl Management {
         )))
     }
 
-    /// Deletes an unlinked fileset and all that is in it, if it is still the one with this mark.
+    /// Deletes an unlinked fileset with its contents, if it still has this mark.
     pub(super) fn delete(&self, name: &str, mark: Mark) -> Result<(), DriverError> {
         let what = format!("delete the fileset {name}");
         match self.fileset(name)? {
             None => return Ok(()),
             Some(fileset) if fileset.mark() == Some(mark) && fileset.junction().is_none() => {}
-            Some(_) => return Err(DriverError::Conflict(format!("the fileset {name} is not in the trash any more"))),
+            Some(_) => return Err(DriverError::Conflict(format!("the fileset {name} is no longer in the trash"))),
         }
         let outcome = self.change(&what, Method::DELETE, &["filesets", name], None)?;
-        let gone = || Ok(self.fileset(name)?.is_none().then_some(()));
-        match outcome {
-            Ok(()) => self.shown(&what, FILESETS, gone),
-            Err(refused) => gone()?.ok_or_else(|| refused.fault(&what)),
-        }
+        self.settle(&what, outcome, || Ok(self.fileset(name)?.is_none()))
     }
 
-    /// One fileset, which may be absent; a fault says nothing about it.
+    /// Reads one fileset; `None` only if the server says that it does not exist.
     fn fileset(&self, name: &str) -> Result<Option<Fileset>, DriverError> {
-        let what = format!("look at the fileset {name}");
-        let answer = self.ask(&what, Method::GET, &["filesets", name], &[("fields", ":all:")], None)?;
-        if answer.status.is_client_error() {
-            let refused = refusal(&what, &answer)?;
-            return if wire::says_absent(&refused.0) { Ok(None) } else { Err(refused.fault(&what)) };
+        let what = format!("read the fileset {name}");
+        let page = self.page_if_exists(&what, &["filesets", name], &[ALL_FIELDS])?;
+        Ok(page.and_then(|page| page.filesets.into_iter().find(|fileset| fileset.name() == name)))
+    }
+
+    fn page_if_exists(&self, what: &str, below: &[&str], query: &[(&str, &str)]) -> Result<Option<Page>, DriverError> {
+        let response = self.get(what, below, query)?;
+        if response.status.is_client_error() {
+            let refused = refusal(what, &response)?;
+            return if wire::says_absent(&refused.0) { Ok(None) } else { Err(refused.error(what)) };
         }
-        let page: Page = fine(&what, &answer)?;
-        Ok(page.filesets.into_iter().find(|fileset| fileset.name() == name))
+        success(what, &response).map(Some)
     }
 
     fn list<T>(
         &self,
         what: &str,
-        of: &str,
+        collection: &str,
         query: &[(&str, &str)],
         rows: impl Fn(Page) -> Vec<T>,
     ) -> Result<Vec<T>, DriverError> {
         let (mut all, mut last) = (Vec::new(), None::<u64>);
-        for _ in 0..PAGES {
+        for _ in 0..MAX_PAGES {
             let from = last.map(|last| last.to_string());
             let mut query = query.to_vec();
             query.extend(from.as_deref().map(|from| ("lastId", from)));
-            let page: Page = fine(what, &self.ask(what, Method::GET, &[of], &query, None)?)?;
+            let page: Page = success(what, &self.get(what, &[collection], &query)?)?;
             let next = page.next();
             all.extend(rows(page));
             match next {
@@ -257,121 +231,122 @@ impl Management {
                 Some(next) => last = Some(next),
             }
         }
-        Err(DriverError::unclear(format!("{what}: the pages of the list have no end")))
+        Err(DriverError::unclear(format!("cannot {what}: the list has too many pages, or they repeat")))
     }
 
-    /// Looks again and again until what was done is shown; the server is asked once to renew what it shows.
-    fn shown<T>(
+    /// After an accepted change, waits until the server shows it. A refused one is accepted too if the server already shows
+    /// it: the response to an earlier call may have been lost.
+    fn settle(
         &self,
         what: &str,
-        of: &str,
+        outcome: Result<(), Refused>,
+        is_done: impl Fn() -> Result<bool, DriverError>,
+    ) -> Result<(), DriverError> {
+        match outcome {
+            Ok(()) => self.wait_until_shown(what, FILESETS, || Ok(is_done()?.then_some(()))),
+            Err(refused) => is_done()?.then_some(()).ok_or_else(|| refused.error(what)),
+        }
+    }
+
+    /// Polls until `look` returns a value; requests a refresh of the server's cache once.
+    fn wait_until_shown<T>(
+        &self,
+        what: &str,
+        task: &str,
         look: impl Fn() -> Result<Option<T>, DriverError>,
     ) -> Result<T, DriverError> {
-        let began = Instant::now();
-        let mut asked = false;
-        for pause in self.rest.pace.pauses() {
-            if let Some(found) = look()? {
-                return Ok(found);
+        let mut requested = false;
+        let shown = self.client.backoff.poll(|| {
+            let found = look()?;
+            if found.is_none() && !std::mem::replace(&mut requested, true) {
+                self.request_refresh(task);
             }
-            if !std::mem::replace(&mut asked, true) {
-                self.renew(of);
-            }
-            if began.elapsed() + pause > self.rest.pace.patience {
-                break;
-            }
-            std::thread::sleep(pause);
-        }
-        Err(DriverError::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
+            Ok(found)
+        })?;
+        shown.ok_or_else(|| DriverError::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
     }
 
-    /// Asks the server to renew what it shows. Whether it takes this or not, what it shows decides.
-    pub(super) fn renew(&self, of: &str) {
-        let query = [("taskId", of), ("maxDelay", "0")];
-        let _ = self.ask_of("renew what is shown", Method::POST, &["refreshTask", "enqueue"], &query, None);
+    /// Requests a refresh of the server's cache. A failure does not matter: callers check what the server shows.
+    pub(super) fn request_refresh(&self, task: &str) {
+        let query = [("taskId", task), ("maxDelay", "0")];
+        let _ = self.send("refresh the cache", Method::POST, &["refreshTask", "enqueue"], &query, None);
     }
 
-    /// Has a change made and waits for its end; what the system says where it refuses or fails.
+    /// Starts a change and waits until its job has ended.
     fn change(
         &self,
         what: &str,
         method: Method,
-        path: &[&str],
+        below: &[&str],
         body: Option<&Value>,
     ) -> Result<Result<(), Refused>, DriverError> {
-        let answer = self.ask(what, method, path, &[], body)?;
-        if answer.status.is_client_error() {
-            return refusal(what, &answer).map(Err);
+        let response = self.send(what, method, &self.path(below), &[], body)?;
+        if response.status.is_client_error() {
+            return refusal(what, &response).map(Err);
         }
-        let changed: Changed = fine(what, &answer)?;
-        let Some(job) = changed.jobs.first().map(|job| job.id.to_string()) else {
-            return Err(DriverError::unclear(format!("{what}: taken, but no job was named")));
+        let started: ChangeResponse = success(what, &response)?;
+        let Some(job) = started.jobs.first().map(|job| job.id.to_string()) else {
+            return Err(DriverError::unclear(format!("{what}: accepted, but the response names no job")));
         };
-        let began = Instant::now();
-        for pause in self.rest.pace.pauses() {
-            let answer = self.ask_of(what, Method::GET, &["jobs", &job], &[("fields", ":all:")], None)?;
-            let jobs: Changed = fine(what, &answer)?;
-            match jobs.jobs.first().map(wire::Job::progress) {
-                Some(Progress::Over) => return Ok(Ok(())),
-                Some(Progress::Failed(text)) => return Ok(Err(Refused(text))),
-                Some(Progress::Running) | None => {}
-            }
-            if began.elapsed() + pause > self.rest.pace.patience {
-                break;
-            }
-            std::thread::sleep(pause);
-        }
-        Err(DriverError::unclear(format!("{what}: the job {job} does not come to its end")))
+        let ended = self.client.backoff.poll(|| {
+            let response = self.send(what, Method::GET, &["jobs", &job], &[ALL_FIELDS], None)?;
+            let response: ChangeResponse = success(what, &response)?;
+            Ok(match response.jobs.first().map(Job::progress) {
+                Some(Progress::Ended) => Some(Ok(())),
+                Some(Progress::Failed(text)) => Some(Err(Refused(text))),
+                Some(Progress::Running) | None => None,
+            })
+        })?;
+        ended.ok_or_else(|| DriverError::unclear(format!("{what}: job {job} has not ended yet")))
     }
 
-    fn ask(
+    fn get(&self, what: &str, below: &[&str], query: &[(&str, &str)]) -> Result<ApiResponse, DriverError> {
+        self.send(what, Method::GET, &self.path(below), query, None)
+    }
+
+    /// The path of something that belongs to the file system.
+    fn path<'a>(&'a self, below: &[&'a str]) -> Vec<&'a str> {
+        [&["filesystems", &*self.filesystem], below].concat()
+    }
+
+    fn send(
         &self,
         what: &str,
         method: Method,
-        below: &[&str],
+        path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, DriverError> {
-        self.ask_of(what, method, &[&["filesystems", &*self.filesystem], below].concat(), query, body)
-    }
-
-    fn ask_of(
-        &self,
-        what: &str,
-        method: Method,
-        below: &[&str],
-        query: &[(&str, &str)],
-        body: Option<&Value>,
-    ) -> Result<Answer, DriverError> {
-        self.guard.check()?;
-        let path = [&["scalemgmt", "v2"], below].concat();
-        let ask = Ask { method, path: &path, query, body, authorization: Some(&self.authorization) };
-        let answer = self.rest.ask(what, &ask)?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            self.guard.record(WRONG_PASSWORD);
+    ) -> Result<ApiResponse, DriverError> {
+        self.credential.check()?;
+        let path = [&["scalemgmt", "v2"], path].concat();
+        let request = ApiRequest { method, path: &path, query, body, authorization: Some(&self.authorization) };
+        let response = self.client.send(what, &request)?;
+        if response.status == StatusCode::UNAUTHORIZED {
+            self.credential.record(WRONG_PASSWORD);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
-/// What a good answer says.
-fn fine<T: serde::de::DeserializeOwned>(what: &str, answer: &Answer) -> Result<T, DriverError> {
-    match answer.status {
-        status if status.is_success() => answer.json(what),
-        _ => Err(refusal(what, answer)?.fault(what)),
+/// Parses a successful response.
+fn success<T: serde::de::DeserializeOwned>(what: &str, response: &ApiResponse) -> Result<T, DriverError> {
+    match response.status {
+        status if status.is_success() => response.json(what),
+        _ => Err(refusal(what, response)?.error(what)),
     }
 }
 
-/// What a refusal says.
-fn refusal(what: &str, answer: &Answer) -> Result<Refused, DriverError> {
-    match answer.status {
-        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!("{what}: {WRONG_PASSWORD}"))),
+/// The reason in a response that is not successful; an error if it is about the credentials.
+fn refusal(what: &str, response: &ApiResponse) -> Result<Refused, DriverError> {
+    match response.status {
+        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!("cannot {what}: {WRONG_PASSWORD}"))),
         StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
-            "{what}: `user` may not do this (403). Either it lacks the role StorageAdmin: give it that role. Or it is locked \
-             after wrong passwords: unlock it, and correct `password`"
+            "cannot {what}: `user` is not allowed to do this (403). Either it lacks the role StorageAdmin: assign it. Or it \
+             is locked after wrong passwords: unlock it, and correct `password`"
         ))),
         status => {
-            let said = answer.json::<Changed>(what).map(|changed| rest::quoted(&changed.status.message));
-            Ok(Refused(said.unwrap_or_else(|_| status.to_string())))
+            let message = response.json::<ChangeResponse>(what).map(|body| single_line(&body.status.message));
+            Ok(Refused(message.unwrap_or_else(|_| status.to_string())))
         }
     }
 }

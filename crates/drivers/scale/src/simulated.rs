@@ -1,5 +1,5 @@
 //! A Storage Scale management server with its file system: filesets are directories that are moved to and from their
-//! junctions. It does what the documentation says, and the oddities that users have met.
+//! junctions. It behaves as documented, and has the quirks that users have reported.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Removal, Scale, Settings};
-use driver_rest::faults::Chance;
+use driver_rest::faults::InjectedFaults;
 use driver_rest::simulated::{FAST, Reply, Request, serve};
 use storage_driver::conformance::directories;
 
 /// Rows on a page of a list.
 const ROWS: usize = 3;
-/// The file system's block size, to which quotas are rounded up.
+/// The file system's block size, to which it rounds quotas.
 pub const BLOCK: u64 = 4 << 20;
-/// The system's root, and the file system's mount point.
+/// The system's root and the file system's mount point.
 pub const ROOT: &str = "/gpfs/fs1";
 
 #[derive(Debug)]
@@ -27,45 +27,40 @@ pub struct Simulated {
     world: Arc<Mutex<World>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct World {
-    filesets: BTreeMap<String, It>,
-    /// What the lists say: what was there some requests ago.
-    pub shown: BTreeMap<String, It>,
+    filesets: BTreeMap<String, SimulatedFileset>,
+    /// The cache from which reads are answered.
+    pub shown: BTreeMap<String, SimulatedFileset>,
+    /// Reads until the cache is refreshed.
     pub lag: u32,
     jobs: Vec<(u32, Result<(), &'static str>)>,
     last_id: u64,
     folder: PathBuf,
-    chance: Chance,
-    /// One in so many requests goes wrong; `None`: none.
-    pub faults: Option<u64>,
+    pub faults: InjectedFaults,
     /// Whether files are open in every fileset.
     pub busy: bool,
-    /// Lists of any kind that were asked for.
+    /// Requests for lists.
     pub lists: u32,
-    /// Requests that went wrong.
-    pub wrong: u32,
-    /// Whether the answer to the next change gets lost.
-    pub loses_next: bool,
-    /// Filesets that were to be made and were there.
-    pub twice: u32,
-    /// Whether quotas of users and groups count by fileset.
+    /// Attempts to create a fileset that existed.
+    pub duplicates: u32,
+    /// Whether quotas of users and groups are per fileset.
     pub per_fileset: bool,
-    /// Requests with a wrong password; after three the user is locked, and the right one does not help.
+    /// Requests with a wrong password. After three of them the user is locked.
     pub wrong_passwords: u32,
 }
 
-#[derive(Debug, Clone)]
-pub struct It {
+#[derive(Debug, Clone, Default)]
+pub struct SimulatedFileset {
     id: u64,
-    /// The number of the fileset whose inodes it uses, its own if it is independent.
+    /// The ID of the fileset whose inode space it uses; its own if it is independent.
     pub inode_space: u64,
     pub snapshots: Vec<&'static str>,
     alloc_inodes: u64,
     comment: String,
     pub junction: Option<String>,
-    most_inodes: u64,
-    /// Bytes soft and hard, inodes soft and hard.
+    max_inodes: u64,
+    /// Soft and hard bytes, soft and hard inodes.
     limits: [u64; 4],
 }
 
@@ -75,25 +70,10 @@ impl Simulated {
         for name in ["mount", "unlinked"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let world = World {
-            filesets: BTreeMap::new(),
-            shown: BTreeMap::new(),
-            lag: 0,
-            jobs: Vec::new(),
-            last_id: 0,
-            folder: folder.path().to_owned(),
-            chance: Chance(0x5ca1e),
-            faults: None,
-            busy: false,
-            lists: 0,
-            wrong: 0,
-            loses_next: false,
-            twice: 0,
-            per_fileset: false,
-            wrong_passwords: 0,
-        };
+        let world =
+            World { folder: folder.path().to_owned(), faults: InjectedFaults::seeded(0x5ca1e), ..World::default() };
         let world = Arc::new(Mutex::new(world));
-        world.lock().unwrap().make("root", "root fileset", 0);
+        world.lock().unwrap().create("root", "root fileset", 0);
         world.lock().unwrap().filesets.get_mut("root").unwrap().junction = Some(ROOT.into());
         let served = Arc::clone(&world);
         Self { url: serve(move |request| served.lock().unwrap().answer(request)), folder, world }
@@ -117,26 +97,26 @@ pub fn settings(simulated: &Simulated) -> Settings {
     .unwrap()
 }
 
-pub fn kind(path: &Path) -> i64 {
+pub fn file_system_type(path: &Path) -> i64 {
     rustix::fs::statfs(path).unwrap().f_type
 }
 
 pub fn scale(simulated: &Simulated) -> Scale {
-    Scale::on(&settings(simulated), FAST, kind(&simulated.mount())).unwrap()
+    Scale::with(&settings(simulated), FAST, file_system_type(&simulated.mount())).unwrap()
 }
 
-/// The driver that unlinks what is removed.
+/// The driver with `removal: unlink`.
 pub fn unlinking(simulated: &Simulated) -> Scale {
     let settings = Settings { removal: Removal::Unlink, ..settings(simulated) };
-    Scale::on(&settings, FAST, kind(&simulated.mount())).unwrap()
+    Scale::with(&settings, FAST, file_system_type(&simulated.mount())).unwrap()
 }
 
 impl World {
-    /// Makes and links a fileset, as a person would.
+    /// Creates and links a fileset, as a person would.
     pub fn put(&mut self, name: &str, comment: &str, place: &str) {
         let path = self.folder.join("mount").join(place);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        self.make(name, comment, 0);
+        self.create(name, comment, 0);
         self.link(name, &format!("{ROOT}/{place}")).unwrap();
         self.shown = self.filesets.clone();
     }
@@ -145,35 +125,28 @@ impl World {
         self.filesets.keys().map(String::as_str).filter(|name| *name != "root").collect()
     }
 
-    /// Everything that is there: filesets, but for their numbers, and directories, linked or not.
+    /// The complete state: filesets without their IDs, and directories, whether linked or not.
     pub fn census(&self) -> Vec<String> {
-        let numberless =
-            |(name, it): (&String, &It)| format!("{name} {:?}", It { id: 0, inode_space: 0, ..it.clone() });
-        self.filesets.iter().map(numberless).chain(directories(&self.folder)).collect()
+        let without_ids = |(name, it): (&String, &SimulatedFileset)| {
+            format!("{name} {:?}", SimulatedFileset { id: 0, inode_space: 0, ..it.clone() })
+        };
+        self.filesets.iter().map(without_ids).chain(directories(&self.folder)).collect()
     }
 
-    fn make(&mut self, name: &str, comment: &str, most_inodes: u64) {
+    fn create(&mut self, name: &str, comment: &str, max_inodes: u64) {
         self.last_id += 1;
-        let it = It {
-            id: self.last_id,
-            inode_space: self.last_id,
-            snapshots: Vec::new(),
-            alloc_inodes: 0,
-            comment: comment.into(),
-            junction: None,
-            most_inodes,
-            limits: [0; 4],
-        };
-        self.filesets.insert(name.into(), it);
+        let (id, comment) = (self.last_id, comment.into());
+        let fileset = SimulatedFileset { id, inode_space: id, comment, max_inodes, ..SimulatedFileset::default() };
+        self.filesets.insert(name.into(), fileset);
         std::fs::create_dir(self.folder.join("unlinked").join(name)).unwrap();
     }
 
-    fn real(&self, junction: &str) -> PathBuf {
+    fn real_path(&self, junction: &str) -> PathBuf {
         self.folder.join("mount").join(Path::new(junction).strip_prefix(ROOT).unwrap())
     }
 
     fn link(&mut self, name: &str, junction: &str) -> Result<(), &'static str> {
-        let real = self.real(junction);
+        let real = self.real_path(junction);
         let it = self.filesets.get_mut(name).ok_or("EFSSG0072C no such fileset")?;
         if it.junction.is_some() || real.exists() || !real.parent().unwrap().is_dir() {
             return Err("EFSSG0449C mmlinkfileset: The junction path is linked, exists, or has no parent.");
@@ -188,18 +161,18 @@ impl World {
         if self.busy {
             return Err("EFSSG0450C mmunlinkfileset: Device or resource busy.");
         }
-        std::fs::rename(self.real(&junction), self.folder.join("unlinked").join(name)).unwrap();
+        std::fs::rename(self.real_path(&junction), self.folder.join("unlinked").join(name)).unwrap();
         self.filesets.get_mut(name).unwrap().junction = None;
         Ok(())
     }
 
-    /// Changes a fileset as a person would, by its name.
-    pub fn edit(&mut self, name: &str, edit: impl FnOnce(&mut It)) {
+    /// Changes a fileset, as a person would.
+    pub fn edit(&mut self, name: &str, edit: impl FnOnce(&mut SimulatedFileset)) {
         edit(self.filesets.get_mut(name).unwrap());
         self.shown = self.filesets.clone();
     }
 
-    pub fn fileset(&self, name: &str) -> It {
+    pub fn fileset(&self, name: &str) -> SimulatedFileset {
         self.filesets[name].clone()
     }
 
@@ -221,7 +194,7 @@ impl World {
         if it.junction.is_some() {
             return Err("EFSSG0442C the fileset is linked");
         }
-        let depends = |other: &It| other.id != it.id && other.inode_space == it.id;
+        let depends = |other: &SimulatedFileset| other.id != it.id && other.inode_space == it.id;
         if !it.snapshots.is_empty() || self.filesets.values().any(depends) {
             return Err("EFSSG0443C the fileset has snapshots or dependent filesets");
         }
@@ -230,38 +203,30 @@ impl World {
         Ok(())
     }
 
-    fn goes_wrong(&mut self) -> bool {
-        let wrong = self.faults.is_some_and(|n| self.chance.one_in(n));
-        self.wrong += u32::from(wrong);
-        wrong
-    }
-
     fn answer(&mut self, request: &Request) -> Reply {
         if self.wrong_passwords >= 3 {
             return Reply::Json(403, "", json!({"status": {"code": 403, "message": "Forbidden"}}));
         }
-        // The basic scheme for "proxy" and "hush".
+        // Basic authentication with "proxy" and "hush".
         if request.authorization.as_deref() != Some("Basic cHJveHk6aHVzaA==") {
             self.wrong_passwords += 1;
             return Reply::Json(401, "", json!({"status": {"code": 401, "message": "Unauthorized"}}));
         }
-        if self.goes_wrong() {
-            let status = if self.chance.one_in(2) { 429 } else { 503 };
-            return Reply::Json(status, "retry-after: 0\r\n", json!({"status": {"code": status}}));
+        if let Some(refusal) = self.faults.refusal() {
+            return refusal;
         }
         let path: Vec<_> = request.path.iter().map(String::as_str).collect();
         let reply = match (&*request.method, &path[..]) {
             ("GET", ["scalemgmt", "v2", "jobs", id]) => self.job(id.parse().unwrap()),
-            ("GET", ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.look(rest, request),
+            ("GET", ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.read(rest, request),
             ("POST", ["scalemgmt", "v2", "refreshTask", "enqueue"]) => {
                 self.lag = 0;
                 Reply::Json(202, "", json!({"status": {"code": 202}}))
             }
-            (_, ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.begin(request, rest),
+            (_, ["scalemgmt", "v2", "filesystems", "fs1", rest @ ..]) => self.start_job(request, rest),
             _ => Reply::Json(404, "", json!({"status": {"code": 404, "message": "no such endpoint"}})),
         };
-        let lost = request.method != "GET" && std::mem::take(&mut self.loses_next);
-        if lost || self.goes_wrong() { Reply::Lost } else { reply }
+        self.faults.deliver(&request.method, reply)
     }
 
     fn job(&mut self, id: usize) -> Reply {
@@ -276,8 +241,8 @@ impl World {
         Reply::Json(200, "", json!({"status": {"code": 200}, "jobs": [job]}))
     }
 
-    fn begin(&mut self, request: &Request, path: &[&str]) -> Reply {
-        let outcome = if self.goes_wrong() {
+    fn start_job(&mut self, request: &Request, path: &[&str]) -> Reply {
+        let outcome = if self.faults.occurs() {
             Err("EFSSG0001C the command could not be run")
         } else {
             self.change(&request.method, path, &request.body)
@@ -296,14 +261,14 @@ impl World {
             ("POST", ["filesets"]) => {
                 let name = text("filesetName");
                 if self.filesets.contains_key(name) {
-                    self.twice += 1;
+                    self.duplicates += 1;
                     return Err("EFSSP1102C The fileset already exists.");
                 }
-                assert!(body.get("path").is_none(), "made unlinked");
+                assert!(body.get("path").is_none(), "created unlinked");
                 if number("allocInodes") > number("maxNumInodes") {
-                    return Err("EFSSG0073C more inodes are to be allocated than there may be");
+                    return Err("EFSSG0073C allocInodes exceeds maxNumInodes");
                 }
-                self.make(name, text("comment"), number("maxNumInodes"));
+                self.create(name, text("comment"), number("maxNumInodes"));
                 self.filesets.get_mut(name).unwrap().alloc_inodes = number("allocInodes");
                 Ok(())
             }
@@ -316,7 +281,7 @@ impl World {
                 if body.get("comment").is_some() {
                     it.comment = text("comment").into();
                 }
-                it.most_inodes = it.most_inodes.max(number("maxNumInodes"));
+                it.max_inodes = it.max_inodes.max(number("maxNumInodes"));
                 Ok(())
             }
             ("POST", ["filesets", name, "link"]) => self.link(name, text("path")),
@@ -335,7 +300,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, path: &[&str], request: &Request) -> Reply {
+    fn read(&mut self, path: &[&str], request: &Request) -> Reply {
         match self.lag {
             0 => self.shown = self.filesets.clone(),
             _ => self.lag -= 1,
@@ -379,18 +344,18 @@ fn shown_or_absent(found: Option<Value>) -> Reply {
     found.map_or_else(absent, |found| Reply::Json(200, "", found))
 }
 
-fn fileset(name: &str, it: &It) -> Value {
+fn fileset(name: &str, it: &SimulatedFileset) -> Value {
     let path = it.junction.as_deref().unwrap_or("--");
     let config = json!({
-        "path": path, "comment": it.comment, "maxNumInodes": it.most_inodes, "id": it.id,
+        "path": path, "comment": it.comment, "maxNumInodes": it.max_inodes, "id": it.id,
         "inodeSpace": it.inode_space, "isInodeSpaceOwner": it.inode_space == it.id,
         "status": if it.junction.is_some() { "Linked" } else { "Unlinked" },
     });
     json!({"filesetName": name, "filesystemName": "fs1", "config": config})
 }
 
-/// A fileset's quota, and a user's who has the same name.
-fn quotas(name: &str, it: &It) -> [(u64, Value); 2] {
+/// The quota of a fileset, and that of a user with the same name.
+fn quotas(name: &str, it: &SimulatedFileset) -> [(u64, Value); 2] {
     let [soft, hard, files_soft, files_hard] = it.limits;
     let quota = |kind: &str, limits: [u64; 4]| {
         json!({

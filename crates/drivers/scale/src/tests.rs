@@ -1,9 +1,9 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::simulated::{BLOCK, ROOT, Simulated, kind, scale, settings, unlinking};
+use super::simulated::{BLOCK, ROOT, Simulated, file_system_type, scale, settings, unlinking};
 use super::*;
-use driver_rest::faults::Again;
+use driver_rest::faults::Retrying;
 use driver_rest::simulated::FAST;
 use storage_driver::Mode;
 use storage_driver::conformance::{Bench, assert_conforms};
@@ -13,13 +13,13 @@ fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench
     Bench { driver, ids: (0, 30_500), make_unmarked }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
 fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
 #[test]
-fn does_what_every_driver_must() {
+fn passes_the_conformance_suite() {
     for (per_fileset, of) in [(false, scale as fn(&Simulated) -> Scale), (true, unlinking)] {
         let simulated = Simulated::start();
         simulated.world().per_fileset = per_fileset;
@@ -29,35 +29,35 @@ fn does_what_every_driver_must() {
 }
 
 #[test]
-fn does_it_when_much_goes_wrong() {
+fn passes_the_conformance_suite_with_many_faults() {
     for of in [scale, unlinking] {
         let simulated = Simulated::start();
         let put = |place: &Place| simulated.world().put("made-by-hand", "", &place.to_string());
-        simulated.world().faults = Some(12);
+        simulated.world().faults.one_in = Some(12);
         let scale = of(&simulated);
-        assert_conforms(&bench(&Again(&scale), &put));
-        assert!(simulated.world().wrong > 100, "{}", simulated.world().wrong);
+        assert_conforms(&bench(&Retrying(&scale), &put));
+        assert!(simulated.world().faults.count > 100, "{}", simulated.world().faults.count);
     }
 }
 
 #[test]
-fn a_lost_answer_makes_no_second_fileset() {
+fn a_lost_response_does_not_create_a_second_fileset() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
-    simulated.world().loses_next = true;
+    simulated.world().faults.lose_next = true;
     assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })));
     assert_eq!(simulated.world().names().len(), 1);
-    // The lists do not show it yet: it is made again, and the system says EFSSP1102C.
+    // The lists do not show it yet: it is created again, and the server reports EFSSP1102C.
     assert_eq!(scale.observe(&[&desired]).remove(0).unwrap(), Observed::Absent);
     simulated.world().lag = 100_000;
     scale.ensure(&desired, &go).unwrap();
     assert_eq!(simulated.world().names().len(), 1);
-    assert_eq!(simulated.world().twice, 1);
+    assert_eq!(simulated.world().duplicates, 1);
 }
 
 #[test]
-fn many_are_looked_at_with_few_lists() {
+fn many_resources_are_observed_with_few_requests() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
@@ -69,25 +69,25 @@ fn many_are_looked_at_with_few_lists() {
     let observed: Vec<_> = scale.observe(&desired.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
     assert_eq!(observed[0], Observed::Absent);
     assert!(observed[1..].iter().all(|observed| matches!(observed, Observed::Ours(_))), "{observed:?}");
-    // Two pages of filesets, four of quotas; not one for each resource.
+    // Two pages of filesets and four of quotas, not one request for each resource.
     assert_eq!(simulated.world().lists, 6);
     let usage = scale.usage(&[&desired[1]]).remove(0).unwrap();
-    assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "with what is in doubt");
+    assert_eq!(usage, Some(Usage { space: Bytes(12 * 1024), inodes: Inodes(3) }), "including what is in doubt");
 }
 
 #[test]
-fn a_link_that_is_not_shown_yet_is_no_conflict() {
+fn a_link_that_is_not_shown_yet_is_a_temporary_error() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
     let desired = bench.desired(1);
     let lose_link = |what: &str| {
-        simulated.world().loses_next = what.starts_with("link ");
+        simulated.world().faults.lose_next = what.starts_with("link ");
         Ok(())
     };
     assert!(matches!(scale.ensure(&desired, &lose_link), Err(DriverError::Passing { .. })));
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })), "what is shown is out of date");
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })), "the cache is out of date");
     simulated.world().shown.get_mut(&Fileset::name_for(desired.id)).unwrap().junction = None;
     simulated.world().lag = 100_000;
     assert!(matches!(scale.observe(&[&desired]).remove(0), Err(DriverError::Passing { .. })));
@@ -96,26 +96,26 @@ fn a_link_that_is_not_shown_yet_is_no_conflict() {
 }
 
 #[test]
-fn nobody_is_thrown_out_of_a_fileset() {
+fn filesets_with_open_files_are_not_unlinked() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
     scale.ensure(&desired, &go).unwrap();
     simulated.world().busy = true;
-    let fault = scale.retire(&desired, 5, &go).unwrap_err();
-    let said = fault.to_string();
-    assert!(matches!(fault, DriverError::Passing { .. }) && said.contains("resource busy"), "{said}");
-    assert!(said.contains("files in it are open, and it is never unlinked by force"), "{said}");
+    let error = scale.retire(&desired, 5, &go).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, DriverError::Passing { .. }) && text.contains("resource busy"), "{text}");
+    assert!(text.contains("files in it are open, and it is never unlinked by force"), "{text}");
     let Observed::Ours(frozen) = scale.observe(&[&desired]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
     assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(QuotaLimits::frozen_at(used, BLOCK))));
     simulated.world().busy = false;
     scale.retire(&desired, 6, &go).unwrap();
-    assert_eq!(scale.trash().unwrap(), [Trashed { id: desired.id, since: 5 }], "since it was decided");
+    assert_eq!(scale.trash().unwrap(), [Trashed { id: desired.id, since: 5 }], "since the first attempt");
 }
 
 #[test]
-fn data_survives_the_trash_and_goes_with_the_purge() {
+fn data_survives_the_trash_until_the_purge() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
@@ -129,14 +129,14 @@ fn data_survives_the_trash_and_goes_with_the_purge() {
     scale.retire(&desired, 6, &go).unwrap();
     for since in [5, 7] {
         scale.purge(&Trashed { id: desired.id, since }, None, &go).unwrap();
-        assert_eq!(simulated.world().names().len(), 1, "another time in the trash is another tree");
+        assert_eq!(simulated.world().names().len(), 1, "another time in the trash means another tree");
     }
     scale.purge(&Trashed { id: desired.id, since: 6 }, None, &go).unwrap();
     assert!(simulated.world().names().is_empty());
 }
 
 #[test]
-fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
+fn removed_filesets_are_frozen_and_renamed_and_stay_linked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
@@ -145,7 +145,7 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     scale.ensure(&old, &go).unwrap();
     let path = simulated.mount().join(old.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
-    // Somebody works in it: nobody is thrown out.
+    // Files in it are open, and stay open.
     simulated.world().busy = true;
     scale.retire(&old, 5, &go).unwrap();
     simulated.world().busy = false;
@@ -155,18 +155,18 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
     let Found::Directory { uid, mode, .. } =
         mount::look(scale.mount.root().unwrap().as_fd(), &old.place.to_string()).unwrap()
     else {
-        panic!("it stays where it is");
+        panic!("it stays in place");
     };
     assert_eq!((uid, mode), (0, Mode(0)));
     assert_eq!(scale.usage(&[&old]).remove(0).unwrap(), None);
-    // Its path is taken: the next resource on it is held, with the remedy.
-    let Observed::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("it is in the way") };
+    // Its path is taken: the next resource at that path waits, and the reason says what to do.
+    let Observed::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("its path is taken") };
     assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
-    assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(said)) if said == why));
-    assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it is to be restored");
+    assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(text)) if text == why));
+    assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it has to be restored");
     scale.restore(&old, &go).unwrap();
     assert!(bench.is_as_desired(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
-    // Once a person has unlinked it, the path is free.
+    // Once a person has unlinked it, the path is available.
     scale.retire(&old, 6, &go).unwrap();
     simulated.world().unlink(&name).unwrap();
     simulated.world().lag = 0;
@@ -178,7 +178,7 @@ fn what_is_removed_is_frozen_and_renamed_and_stays_linked() {
 }
 
 #[test]
-fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
+fn a_changed_removal_setting_finishes_removals_and_finds_the_trash() {
     let simulated = Simulated::start();
     let (freezing, unlinking) = (scale(&simulated), unlinking(&simulated));
     let bench = bench(&freezing, &|_| {});
@@ -188,7 +188,7 @@ fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
     }
     freezing.retire(&frozen, 5, &go).unwrap();
     assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Observed::Trashed { since: 5 });
-    // Marked, and linked for files are open: on its way.
+    // Marked, but still linked because files are open: the removal is incomplete.
     simulated.world().busy = true;
     unlinking.retire(&begun, 6, &go).unwrap_err();
     assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Observed::Ours(_)));
@@ -201,7 +201,7 @@ fn another_setting_ends_what_was_begun_and_knows_what_is_in_the_trash() {
 }
 
 #[test]
-fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
+fn filesets_that_cannot_be_deleted_are_not_unlinked() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
@@ -210,8 +210,8 @@ fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     scale.retire(&desired, 5, &go).unwrap();
     let (name, trashed) = (format!("trash-{}", Fileset::name_for(desired.id)), Trashed { id: desired.id, since: 5 });
     let refused = |word: &str| {
-        let fault = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
-        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(word)), "{fault}");
+        let error = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
+        assert!(matches!(&error, DriverError::Conflict(why) if why.contains(word)), "{error}");
         assert!(simulated.world().fileset(&name).junction.is_some());
     };
     simulated.world().edit(&name, |it| it.snapshots = vec!["daily", "weekly"]);
@@ -226,34 +226,34 @@ fn what_storage_scale_would_not_delete_is_not_even_unlinked() {
     simulated.world().edit("dependent", |it| it.junction = Some(below));
     refused("linked below the fileset");
     simulated.world().edit("dependent", |it| it.junction = Some(format!("{ROOT}/elsewhere")));
-    // Files that are open keep it, too.
+    // Open files prevent it, too.
     simulated.world().busy = true;
-    let fault = scale.purge(&trashed, None, &go).unwrap_err().to_string();
-    assert!(fault.contains("files in it are open"), "{fault}");
+    let error = scale.purge(&trashed, None, &go).unwrap_err().to_string();
+    assert!(error.contains("files in it are open"), "{error}");
     simulated.world().busy = false;
     scale.purge(&trashed, None, &go).unwrap();
     assert_eq!(simulated.world().names(), ["dependent"]);
 }
 
 #[test]
-fn a_wrong_password_is_sent_once_and_a_locked_user_is_named_as_such() {
+fn a_wrong_password_is_sent_once_and_a_locked_user_is_reported() {
     let simulated = Simulated::start();
     let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
-    let on = |settings: &Settings| Scale::on(settings, FAST, kind(&simulated.mount())).unwrap();
+    let on = |settings: &Settings| Scale::with(settings, FAST, file_system_type(&simulated.mount())).unwrap();
     let driver = on(&wrong);
     for _ in 0..3 {
-        let fault = driver.ready().unwrap_err().to_string();
-        assert!(fault.contains("`password` is wrong (401)"), "{fault}");
+        let error = driver.ready().unwrap_err().to_string();
+        assert!(error.contains("`password` is wrong (401)"), "{error}");
         assert!(driver.trash().is_err());
     }
     assert_eq!(simulated.world().wrong_passwords, 1);
     simulated.world().wrong_passwords = 3;
-    let fault = on(&settings(&simulated)).ready().unwrap_err().to_string();
-    assert!(fault.contains("the role StorageAdmin") && fault.contains("locked after wrong passwords"), "{fault}");
+    let error = on(&settings(&simulated)).ready().unwrap_err().to_string();
+    assert!(error.contains("the role StorageAdmin") && error.contains("locked after wrong passwords"), "{error}");
 }
 
 #[test]
-fn check_names_quotas_by_fileset_and_backups_that_expire() {
+fn check_reports_per_fileset_quotas_and_expiring_backups() {
     let simulated = Simulated::start();
     assert!(scale(&simulated).inspect(&[]).is_empty());
     simulated.world().per_fileset = true;
@@ -262,7 +262,7 @@ fn check_names_quotas_by_fileset_and_backups_that_expire() {
 }
 
 #[test]
-fn a_path_in_the_trash_can_be_had_by_another() {
+fn the_path_of_an_unlinked_fileset_can_be_used_by_another() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let bench = bench(&scale, &|_| {});
@@ -273,13 +273,13 @@ fn a_path_in_the_trash_can_be_had_by_another() {
     scale.ensure(&new, &go).unwrap();
     assert!(bench.is_as_desired(&new));
     scale.retire(&old, 6, &go).unwrap();
-    assert!(matches!(scale.restore(&old, &go), Err(DriverError::Conflict(_))), "the place is taken");
+    assert!(matches!(scale.restore(&old, &go), Err(DriverError::Conflict(_))), "its path is taken");
     assert!(bench.is_as_desired(&new));
     assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
 }
 
 #[test]
-fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
+fn existing_directories_and_symlinks_are_not_changed() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
@@ -292,7 +292,7 @@ fn a_directory_or_a_symlink_in_the_way_is_left_alone() {
         assert!(matches!(scale.ensure(desired, &go), Err(DriverError::Conflict(_))));
         assert!(matches!(scale.adopt(desired, &go), Err(DriverError::Conflict(_))));
     }
-    assert!(simulated.world().names().is_empty(), "nothing was made aside");
+    assert!(simulated.world().names().is_empty(), "no fileset was created");
 }
 
 #[test]
@@ -305,37 +305,37 @@ fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
 }
 
 #[test]
-fn what_is_not_known_is_not_absent() {
+fn unknown_is_not_absent() {
     let simulated = Simulated::start();
     let wrong = Settings { password: "hunter2".into(), ..settings(&simulated) };
-    let scale = Scale::on(&wrong, FAST, kind(&simulated.mount())).unwrap();
+    let scale = Scale::with(&wrong, FAST, file_system_type(&simulated.mount())).unwrap();
     let bench = bench(&scale, &|_| {});
     let desired = [bench.desired(1), bench.desired(2)];
     for outcome in scale.observe(&[&desired[0], &desired[1]]) {
-        let fault = storage_driver::error_chain(&outcome.unwrap_err());
-        assert!(fault.contains("`password` is wrong") && !fault.contains("hunter2"), "{fault}");
+        let error = storage_driver::error_chain(&outcome.unwrap_err());
+        assert!(error.contains("`password` is wrong") && !error.contains("hunter2"), "{error}");
     }
     assert!(scale.trash().is_err() && scale.ready().is_err());
     assert!(!format!("{wrong:?}").contains("hunter2"));
 }
 
 #[test]
-fn settings_are_held_against_the_file_system() {
+fn settings_are_checked_against_the_file_system() {
     let simulated = Simulated::start();
     for (settings, word) in [
         (Settings { block_size: 1 << 20, ..settings(&simulated) }, "`block_size`"),
         (Settings { root: "/gpfs/fs10".into(), ..settings(&simulated) }, "`root`"),
     ] {
-        let fault = Scale::on(&settings, FAST, kind(&simulated.mount())).unwrap().ready().unwrap_err();
-        assert!(fault.to_string().contains(word), "{fault}");
+        let error = Scale::with(&settings, FAST, file_system_type(&simulated.mount())).unwrap().ready().unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
     }
-    let fault = Scale::new(&settings(&simulated)).unwrap().ready().unwrap_err();
-    assert!(fault.to_string().contains("is it mounted"), "{fault}");
+    let error = Scale::new(&settings(&simulated)).unwrap().ready().unwrap_err();
+    assert!(error.to_string().contains("is it mounted"), "{error}");
     assert!(Scale::new(&Settings { block_size: 1000, ..settings(&simulated) }).is_err());
 }
 
 #[test]
-fn growth_makes_room_for_inodes() {
+fn growth_raises_the_maximum_number_of_inodes() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let mut desired = bench(&scale, &|_| {}).desired(1);
@@ -343,16 +343,15 @@ fn growth_makes_room_for_inodes() {
     desired.limits = QuotaLimits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
     scale.ensure(&desired, &go).unwrap();
     let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
-    assert_eq!(fileset.most_inodes(), Some(Inodes(5_000_000)));
+    assert_eq!(fileset.max_inodes(), Some(Inodes(5_000_000)));
 }
 
 mod wire {
     use super::super::wire::*;
     use super::*;
-    use storage_driver::limits::QuotaLimits;
 
     #[test]
-    fn marks_are_read_as_they_are_written_and_nothing_else_is_one() {
+    fn only_marks_as_they_are_written_are_read() {
         let id = Uuid::from_u128(7);
         for mark in
             [false, true].map(|claimed| Mark { id, retired: Some(12), claimed }).into_iter().chain([Mark::of(id)])
@@ -372,17 +371,17 @@ mod wire {
         let old = json!({"config": {"filesetName": "a", "path": "--", "comment": "", "maxNumInodes": 0}});
         let new = json!({"filesetName": "a", "afm": {}, "config": {"path": "/gpfs/fs1/a", "id": 3}});
         let [old, new] = [old, new].map(|it| serde_json::from_value::<Fileset>(it).unwrap());
-        assert_eq!((old.name(), old.junction(), old.most_inodes()), ("a", None, None));
+        assert_eq!((old.name(), old.junction(), old.max_inodes()), ("a", None, None));
         assert_eq!((new.name(), new.junction(), new.mark()), ("a", Some("/gpfs/fs1/a"), None));
     }
 
     #[test]
-    fn zero_is_no_limit_and_what_is_in_doubt_counts() {
+    fn zero_means_unlimited_and_usage_includes_what_is_in_doubt() {
         let quota = json!({
             "quotaType": "FILESET", "objectName": "a", "blockUsage": -8, "blockInDoubt": 24, "blockQuota": 4096,
             "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
         });
-        let read = |quota: &serde_json::Value| Quota::read(quota).unwrap().1.unwrap();
+        let read = |quota: &serde_json::Value| Quota::parse(quota).unwrap().1.unwrap();
         let limits = QuotaLimits::new([Bytes(4 << 20), Bytes(8 << 20)], [Inodes(10), Inodes(20)]).unwrap();
         assert_eq!(read(&quota).limits(), Some(limits));
         assert_eq!(read(&quota).usage(), Usage { space: Bytes(16 << 10), inodes: Inodes(6) });
@@ -392,17 +391,17 @@ mod wire {
     }
 
     #[test]
-    fn a_row_that_cannot_be_read_concerns_its_own_fileset_alone() {
+    fn an_invalid_row_only_affects_its_own_fileset() {
         let row = |limit: serde_json::Value| json!({"quotaType": "FILESET", "objectName": "a", "blockLimit": limit});
-        let written = Quota::read(&row(json!("8192"))).unwrap().1;
-        assert!(written.is_ok() && written == Quota::read(&row(json!(8192.0))).unwrap().1);
-        let (name, odd) = Quota::read(&row(json!("8 GiB"))).unwrap();
-        assert_eq!((&*name, odd.unwrap_err()), ("a", "blockLimit is no whole number: \"8 GiB\"".to_owned()));
-        assert_eq!(Quota::read(&json!({"quotaType": "USR", "objectName": "a", "blockLimit": []})), None);
+        let written = Quota::parse(&row(json!("8192"))).unwrap().1;
+        assert!(written.is_ok() && written == Quota::parse(&row(json!(8192.0))).unwrap().1);
+        let (name, odd) = Quota::parse(&row(json!("8 GiB"))).unwrap();
+        assert_eq!((&*name, odd.unwrap_err()), ("a", "blockLimit is not a whole number: \"8 GiB\"".to_owned()));
+        assert_eq!(Quota::parse(&json!({"quotaType": "USR", "objectName": "a", "blockLimit": []})), None);
     }
 
     #[test]
-    fn a_failed_job_tells_why() {
+    fn a_failed_job_has_a_reason() {
         for stderr in [json!(["EFSSG0264C\n", "no such thing"]), json!("EFSSG0264C no such thing")] {
             let job = json!({"jobid": 4, "status": "FAILED", "result": {"stderr": stderr}});
             let job: Job = serde_json::from_value(job).unwrap();

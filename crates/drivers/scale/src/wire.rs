@@ -1,4 +1,4 @@
-//! What is sent to a Storage Scale management server, and what it answers.
+//! Request and response bodies of a Storage Scale management server.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use driver_rest::{quoted, whole};
+use driver_rest::{is_within, single_line, whole_number};
 use storage_driver::Desired;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 
-/// A fileset's comment: whose it is, and since when it is in the trash, as `UUID` or `UUID retired=SECONDS`.
+/// What a fileset's comment holds: its resource and when it was put into the trash, as `UUID`, `UUID retired=SECONDS` or
+/// `UUID purge=SECONDS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) id: Uuid,
-    /// Seconds since 1970.
+    /// When it was put into the trash, in seconds since 1970.
     pub(super) retired: Option<u64>,
     /// Whether a purge has claimed it.
     pub(super) claimed: bool,
@@ -45,14 +46,14 @@ impl FromStr for Mark {
             Some((id, since)) => (id, Some(since.parse().map_err(|_| ())?)),
             None => (comment, None),
         };
-        // Only as written here: a UUID in a person's own words is no mark.
+        // Only the exact notation counts: a UUID within a comment that a person wrote is not a mark.
         let id: Uuid = id.parse().map_err(|_| ())?;
         let mark = Self { id, retired, claimed: claimed.is_some() };
         if mark.to_string() == comment { Ok(mark) } else { Err(()) }
     }
 }
 
-/// One page of a list; which list decides the field that is there.
+/// One page of a list. Which field is present depends on the list.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     #[serde(default)]
@@ -72,20 +73,19 @@ struct Paging {
 }
 
 impl Page {
-    /// From where the next page begins; `None` on the last.
+    /// `lastId` for the request of the next page; `None` on the last page.
     pub(super) fn next(&self) -> Option<u64> {
         self.paging.as_ref().and_then(|paging| paging.last_id).filter(|last| *last > 0)
     }
 }
 
-/// A snapshot of a fileset.
 #[derive(Debug, Deserialize)]
 pub(super) struct Snapshot {
     #[serde(rename = "snapshotName", default)]
     pub(super) name: String,
 }
 
-/// A fileset. Its name is in `config` in release 5.0 and beside it from 5.0.1 on.
+/// A fileset. Release 5.0 has the name in `config`, release 5.0.1 and later have it next to `config`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Fileset {
     #[serde(rename = "filesetName", default)]
@@ -102,18 +102,18 @@ struct Config {
     #[serde(default)]
     comment: Option<String>,
     #[serde(rename = "maxNumInodes", default)]
-    most_inodes: Value,
+    max_inodes: Value,
     #[serde(rename = "inodeSpace", default)]
     inode_space: Value,
     #[serde(rename = "isInodeSpaceOwner", default)]
     owns_inode_space: Option<bool>,
 }
 
-/// What the name of a fileset in the trash begins with, where filesets stay linked.
-const IN_TRASH: &str = "trash-";
+/// Prefix of the names of filesets that are in the trash and linked.
+const TRASH_PREFIX: &str = "trash-";
 
 impl Fileset {
-    /// The name of a fileset that is made for a resource.
+    /// The name for the fileset of a resource.
     pub(super) fn name_for(id: Uuid) -> String {
         format!("hpc-{}", id.simple())
     }
@@ -122,7 +122,7 @@ impl Fileset {
         self.name.as_deref().or(self.config.name.as_deref()).unwrap_or_default()
     }
 
-    /// Where it is linked; an unlinked one says `--`.
+    /// Where it is linked. Unlinked filesets have the path `--`.
     pub(super) fn junction(&self) -> Option<&str> {
         self.config.path.as_deref().filter(|path| path.starts_with('/'))
     }
@@ -131,61 +131,68 @@ impl Fileset {
         self.config.comment.as_deref()?.parse().ok()
     }
 
-    /// How many inodes an independent fileset has room for; a dependent one says 0.
-    pub(super) fn most_inodes(&self) -> Option<Inodes> {
-        let most = whole(&self.config.most_inodes).and_then(|most| most.try_into().ok());
-        most.filter(|most| *most > 0).map(Inodes)
+    /// The maximum number of inodes of an independent fileset. Dependent ones have 0.
+    pub(super) fn max_inodes(&self) -> Option<Inodes> {
+        let max = whole_number(&self.config.max_inodes).and_then(|max| max.try_into().ok());
+        max.filter(|max| *max > 0).map(Inodes)
     }
 
-    /// Whether it has inodes of its own.
+    /// Whether it has its own inode space.
     pub(super) fn is_independent(&self) -> bool {
-        self.config.owns_inode_space.unwrap_or(self.most_inodes().is_some())
+        self.config.owns_inode_space.unwrap_or(self.max_inodes().is_some())
     }
 
-    /// Whether it shares the inodes of the other, independent one.
+    /// Whether it shares the inode space of `other`, an independent fileset.
     pub(super) fn depends_on(&self, other: &Self) -> bool {
-        let space = |it: &Self| whole(&it.config.inode_space);
+        let space = |it: &Self| whole_number(&it.config.inode_space);
         self.name() != other.name() && space(self).is_some() && space(self) == space(other)
     }
 
-    /// Its name while it is in the trash and linked.
+    /// The name it has while it is in the trash and linked.
     pub(super) fn name_in_trash(&self) -> String {
-        if self.name().starts_with(IN_TRASH) { self.name().to_owned() } else { format!("{IN_TRASH}{}", self.name()) }
+        if self.name().starts_with(TRASH_PREFIX) {
+            self.name().to_owned()
+        } else {
+            format!("{TRASH_PREFIX}{}", self.name())
+        }
     }
 
-    /// Its name while it is in use.
+    /// The name it has while it is in use.
     pub(super) fn name_in_use(&self) -> String {
-        self.name().strip_prefix(IN_TRASH).unwrap_or(self.name()).to_owned()
+        self.name().strip_prefix(TRASH_PREFIX).unwrap_or(self.name()).to_owned()
     }
 }
 
-/// A quota: space in KiB, each use beside what is in doubt, that is handed out to nodes and perhaps used. What is in use
-/// can be below zero for a moment.
+/// A quota. Usage comes with an in-doubt value: what has been allocated to nodes and may be in use. Usage can be negative
+/// for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
-    /// KiB and inodes, soft and hard.
+    /// Soft and hard limit in KiB.
     block_limits: [u64; 2],
+    /// Soft and hard limit.
     files_limits: [u64; 2],
-    /// In use and in doubt.
+    /// In use and in doubt, in KiB.
     blocks: [i64; 2],
+    /// In use and in doubt.
     files: [i64; 2],
 }
 
 impl Quota {
-    /// The quota in a row of the list, by the name of its fileset; what is wrong with a row whose numbers cannot be read, so
-    /// that the others can. `None`: it is a user's or a group's, or names no fileset.
-    pub(super) fn read(row: &Value) -> Option<(String, Result<Self, String>)> {
+    /// Parses a row of the list into the fileset's name and its quota. An invalid number is an error for that fileset only.
+    /// `None` for quotas of users and groups, and for rows without a name.
+    pub(super) fn parse(row: &Value) -> Option<(String, Result<Self, String>)> {
         let kind = row["quotaType"].as_str().unwrap_or_default();
         let name = row["objectName"].as_str().filter(|_| kind.eq_ignore_ascii_case("FILESET"))?;
-        Some((name.to_owned(), Self::of(row)))
+        Some((name.to_owned(), Self::parse_numbers(row)))
     }
 
-    fn of(row: &Value) -> Result<Self, String> {
+    fn parse_numbers(row: &Value) -> Result<Self, String> {
         fn pair<T: TryFrom<i128> + Copy + Default>(row: &Value, keys: [&str; 2]) -> Result<[T; 2], String> {
             let mut pair = [T::default(); 2];
             for (number, key) in pair.iter_mut().zip(keys).filter(|(_, key)| !row[*key].is_null()) {
-                let read = whole(&row[key]).and_then(|read| read.try_into().ok());
-                *number = read.ok_or_else(|| format!("{key} is no whole number: {}", quoted(&row[key].to_string())))?;
+                let read = whole_number(&row[key]).and_then(|read| read.try_into().ok());
+                *number =
+                    read.ok_or_else(|| format!("{key} is not a whole number: {}", single_line(&row[key].to_string())))?;
             }
             Ok(pair)
         }
@@ -197,20 +204,19 @@ impl Quota {
         })
     }
 
-    /// `None` where one of them is 0, which means unlimited.
+    /// `None` if one of the limits is 0, which means unlimited.
     pub(super) fn limits(&self) -> Option<QuotaLimits> {
         let bytes = |kib: u64| Bytes(kib.saturating_mul(1024));
         QuotaLimits::new(self.block_limits.map(bytes), self.files_limits.map(Inodes)).ok()
     }
 
-    /// What is used, and what may be.
+    /// Usage including what is in doubt.
     pub(super) fn usage(&self) -> Usage {
         let sum = |[used, doubt]: [i64; 2]| used.saturating_add(doubt).max(0).unsigned_abs();
         Usage { space: Bytes(sum(self.blocks).saturating_mul(1024)), inodes: Inodes(sum(self.files)) }
     }
 }
 
-/// The file system's own properties.
 #[derive(Debug, Deserialize)]
 pub(super) struct Filesystems {
     pub(super) filesystems: Vec<Filesystem>,
@@ -245,11 +251,11 @@ struct Enforced {
 }
 
 impl Filesystem {
-    /// Whether quotas of users and groups count by fileset (`--perfileset-quota`).
+    /// Whether quotas of users and groups are per fileset (`--perfileset-quota`).
     ///
-    /// This decides where quotas are set. `POST filesystems/{fs}/quotas` is documented to need it off, and `POST
-    /// filesystems/{fs}/filesets/{fileset}/quotas` to need it on. `GET filesystems/{fs}/quotas` has filesets' quotas in both
-    /// cases. IBM's CSI driver knows the first call alone, and asks sites to turn it off.
+    /// This determines the call that sets quotas. According to the documentation, `POST filesystems/{fs}/quotas` requires it
+    /// to be off, and `POST filesystems/{fs}/filesets/{fileset}/quotas` requires it to be on. `GET filesystems/{fs}/quotas`
+    /// contains quotas of filesets in both cases. IBM's CSI driver uses the first call only, and asks sites to turn it off.
     pub(super) fn has_quotas_per_fileset(&self) -> bool {
         match &self.quota.perfileset_quotas {
             Value::Bool(on) => *on,
@@ -258,27 +264,27 @@ impl Filesystem {
         }
     }
 
-    /// Whether it is as the settings say; if not, what to do.
-    pub(super) fn judge(&self, block: u64, root: &str) -> Result<(), String> {
-        let (held, mounted) = (self.block.block_size, self.mount.mount_point.trim_end_matches('/'));
-        if held != block {
-            return Err(format!("`block_size` is {block}, but the file system's is {held}: correct it"));
+    /// Checks that the settings match the file system. An error says what to correct.
+    pub(super) fn check_settings(&self, block_size: u64, root: &str) -> Result<(), String> {
+        let (actual, mounted) = (self.block.block_size, &self.mount.mount_point);
+        if actual != block_size {
+            return Err(format!("`block_size` is {block_size}, but the file system's is {actual}: correct it"));
         }
-        if !root.strip_prefix(mounted).is_some_and(|below| below.is_empty() || below.starts_with('/')) {
+        if !is_within(root, mounted) {
             return Err(format!(
-                "`root` is {root}, which is not below {mounted}, where the file system is: correct it"
+                "`root` is {root}, which is not below {mounted}, the mount point of the file system: correct it"
             ));
         }
         if !self.quota.quotas_enforced.to_ascii_lowercase().contains("fileset") {
-            return Err("quotas of filesets are not enforced: enable them (mmchfs -Q yes)".into());
+            return Err("fileset quotas are not enforced: enable them (`mmchfs -Q yes`)".into());
         }
         Ok(())
     }
 }
 
-/// The answer to a change: a job that runs, or a refusal.
+/// The response to a change: a job that was started, or the reason for a refusal.
 #[derive(Debug, Deserialize)]
-pub(super) struct Changed {
+pub(super) struct ChangeResponse {
     #[serde(default)]
     pub(super) status: Status,
     #[serde(default)]
@@ -307,62 +313,61 @@ struct JobResult {
     stderr: Value,
 }
 
-/// How far a job is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Running,
-    /// Over; also where the server has forgotten how it ended: what is there afterwards tells.
-    Over,
-    /// It failed; what the system says.
+    /// Completed, or the server no longer knows how it ended: the state of the fileset shows that.
+    Ended,
+    /// Holds the reason.
     Failed(String),
 }
 
 impl Job {
     pub(super) fn progress(&self) -> Progress {
         match &*self.status {
-            "COMPLETED" | "UNKNOWN" => Progress::Over,
+            "COMPLETED" | "UNKNOWN" => Progress::Ended,
             "FAILED" | "CANCELLED" => {
-                // A list in the code that is public, a text in the documentation.
+                // A list in public code, a string in the documentation.
                 let text = match self.result.as_ref().map(|result| &result.stderr) {
                     Some(Value::Array(lines)) => lines.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
                     Some(Value::String(text)) => text.clone(),
                     _ => String::new(),
                 };
-                Progress::Failed(quoted(&text))
+                Progress::Failed(single_line(&text))
             }
             _ => Progress::Running,
         }
     }
 }
 
-/// Whether a refusal says that what was to be made is there already.
+/// Whether the reason for a refusal is that the fileset already exists.
 pub(super) fn says_exists(text: &str) -> bool {
     text.contains("EFSSP1102C")
 }
 
-/// Whether a refusal says that there is no such fileset.
+/// Whether the reason for a refusal is that the fileset does not exist.
 pub(super) fn says_absent(text: &str) -> bool {
     text.contains("Invalid value in 'filesetName'") || text.contains("Invalid value in 'fsetName'")
 }
 
-/// Inodes that are preallocated for a new fileset, as many as by IBM's CSI driver.
+/// Inodes to preallocate for a new fileset, as in IBM's CSI driver.
 const PREALLOCATED: u64 = 1024;
 
-/// A new fileset, unlinked. An independent one has room for as many inodes as it may have.
-pub(super) fn make(name: &str, desired: &Desired, inode_space: &str) -> Value {
+/// Creates an unlinked fileset. The maximum number of inodes of an independent one is its hard limit.
+pub(super) fn new_fileset(name: &str, desired: &Desired, inode_space: &str) -> Value {
     let comment = Mark::of(desired.id).to_string();
     let mut body = json!({ "filesetName": name, "comment": comment, "inodeSpace": inode_space });
     if inode_space == "new" {
-        let most = desired.limits.inodes_hard().0;
-        body["maxNumInodes"] = most.to_string().into();
-        // Otherwise a number of the file system's own is preallocated, which can be above the most.
-        body["allocInodes"] = most.min(PREALLOCATED).to_string().into();
+        let max = desired.limits.inodes_hard().0;
+        body["maxNumInodes"] = max.to_string().into();
+        // Otherwise the file system's default is preallocated, which can exceed the maximum.
+        body["allocInodes"] = max.min(PREALLOCATED).to_string().into();
     }
     body
 }
 
-/// All four limits. Bare numbers are bytes and inodes.
-pub(super) fn limit(name: &str, limits: QuotaLimits) -> Value {
+/// Sets all four limits. Numbers without a unit are bytes and inodes.
+pub(super) fn limits(name: &str, limits: QuotaLimits) -> Value {
     json!({
         "operationType": "setQuota",
         "quotaType": "FILESET",

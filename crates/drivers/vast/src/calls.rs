@@ -10,27 +10,27 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use super::wire::{self, Login, Quota, Refusal, Rows};
-use driver_rest::{self as rest, Answer, Ask, NotSetUp, Pace, Rest};
+use driver_rest::{self as rest, ApiRequest, ApiResponse, Backoff, InvalidSettings, RestClient};
 use storage_driver::credential::CredentialGuard;
 use storage_driver::{Desired, DriverError};
 
 /// Rows on a page of a list.
 const ROWS: &str = "1000";
-/// No list has more pages.
-const PAGES: u32 = 1_000;
+/// More pages than any list has.
+const MAX_PAGES: u32 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Management {
-    rest: Rest,
+    client: RestClient,
     credential: Credential,
-    /// Whether the token, or user and password, were refused: a few more attempts lock the manager.
-    guard: CredentialGuard,
+    /// Stops sending a rejected credential: a few more attempts would lock the manager.
+    rejected: CredentialGuard,
     tenant: u64,
 }
 
 enum Credential {
     Token(HeaderValue),
-    /// Gives a token that lives for a while.
+    /// Logging in returns a token that expires.
     Login {
         user: String,
         password: SecretString,
@@ -48,26 +48,26 @@ impl fmt::Debug for Credential {
 }
 
 impl Management {
-    pub(super) fn new(settings: &Settings, pace: Pace) -> Result<Self, NotSetUp> {
+    pub(super) fn new(settings: &Settings, backoff: Backoff) -> Result<Self, InvalidSettings> {
         let credential = match (&settings.token, &settings.user, &settings.password) {
-            (Some(token), None, None) => Credential::Token(rest::secret("Api-Token", token, "token")?),
+            (Some(token), None, None) => Credential::Token(rest::authorization("Api-Token", token, "token")?),
             (None, Some(user), Some(password)) => {
                 Credential::Login { user: user.clone(), password: password.clone(), token: Mutex::new(None) }
             }
-            _ => return Err(NotSetUp::Setting("give either `token`, or `user` and `password`".into())),
+            _ => return Err(InvalidSettings::Setting("give either `token`, or `user` and `password`".into())),
         };
-        let (rest, guard) = (Rest::new(&settings.api, pace)?, CredentialGuard::default());
-        Ok(Self { rest, credential, guard, tenant: settings.tenant })
+        let client = RestClient::new(&settings.api, backoff)?;
+        Ok(Self { client, credential, rejected: CredentialGuard::default(), tenant: settings.tenant })
     }
 
-    /// All quotas of the tenant, or a fault.
+    /// All quotas of the tenant.
     pub(super) fn quotas(&self) -> Result<Vec<Quota>, DriverError> {
         let what = "list the quotas";
         let mut quotas = Vec::<Value>::new();
-        for page in 1..=PAGES {
+        for page in 1..=MAX_PAGES {
             let page = page.to_string();
-            let answer = self.ask(what, &Method::GET, &[], &[("page", &page), ("page_size", ROWS)], None)?;
-            match fine(what, &answer)?.json(what)? {
+            let response = self.send(what, &Method::GET, &[], &[("page", &page), ("page_size", ROWS)], None)?;
+            match success(what, &response)?.json(what)? {
                 Rows::All(all) => quotas = all,
                 Rows::Page { results, next: Some(_), .. } => {
                     quotas.extend(results);
@@ -78,93 +78,93 @@ impl Management {
                     if quotas.len() != count {
                         let got = quotas.len();
                         return Err(DriverError::unclear(format!(
-                            "{what}: {got} of {count} came; they changed on the way"
+                            "cannot {what}: the list changed while it was read ({got} of {count} quotas received); it will be read again"
                         )));
                     }
                 }
             }
-            let quotas = quotas.iter().map(Quota::read).collect::<Result<Vec<_>, _>>();
-            let mut quotas = quotas.map_err(|why| DriverError::unclear(format!("{what}: {why}")))?;
-            quotas.retain(|quota| quota.is_of(self.tenant));
+            let quotas = quotas.iter().map(Quota::parse).collect::<Result<Vec<_>, _>>();
+            let mut quotas = quotas.map_err(|why| DriverError::unclear(format!("cannot {what}: {why}")))?;
+            quotas.retain(|quota| quota.belongs_to(self.tenant));
             return Ok(quotas);
         }
-        Err(DriverError::unclear(format!("{what}: the pages of the list have no end")))
+        Err(DriverError::unclear(format!("cannot {what}: the list has too many pages")))
     }
 
-    pub(super) fn make(&self, path: &str, inode: u64, desired: &Desired) -> Result<(), DriverError> {
-        let what = format!("make the quota of {path}");
-        let body = wire::make(path, inode, self.tenant, desired);
-        fine(&what, &self.ask(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
+    pub(super) fn create(&self, path: &str, inode: u64, desired: &Desired) -> Result<(), DriverError> {
+        let what = format!("create the quota of {path}");
+        let body = wire::new_quota(path, inode, self.tenant, desired);
+        success(&what, &self.send(&what, &Method::POST, &[], &[], Some(&body))?).map(drop)
     }
 
     pub(super) fn change(&self, id: u64, body: &Value) -> Result<(), DriverError> {
         let what = format!("change the quota {id}");
-        fine(&what, &self.ask(&what, &Method::PATCH, &[&id.to_string()], &[], Some(body))?).map(drop)
+        success(&what, &self.send(&what, &Method::PATCH, &[&id.to_string()], &[], Some(body))?).map(drop)
     }
 
-    /// One that is gone already is as good.
+    /// Deletes a quota; succeeds if it does not exist.
     pub(super) fn delete(&self, id: u64) -> Result<(), DriverError> {
         let what = format!("delete the quota {id}");
-        let answer = self.ask(&what, &Method::DELETE, &[&id.to_string()], &[], None)?;
-        if answer.status == StatusCode::NOT_FOUND { Ok(()) } else { fine(&what, &answer).map(drop) }
+        let response = self.send(&what, &Method::DELETE, &[&id.to_string()], &[], None)?;
+        if response.status == StatusCode::NOT_FOUND { Ok(()) } else { success(&what, &response).map(drop) }
     }
 
-    fn ask(
+    fn send(
         &self,
         what: &str,
         method: &Method,
         below: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, DriverError> {
-        // The interface wants a slash at the end.
+    ) -> Result<ApiResponse, DriverError> {
+        // The interface requires a trailing slash.
         let path = [&["api", "quotas"], below, &[""]].concat();
         let mut renewed = false;
         loop {
             let authorization = self.authorization()?;
             let authorization = Some(&authorization);
-            let ask = Ask { method: method.clone(), path: &path, query, body, authorization };
-            let answer = self.rest.ask(what, &ask)?;
-            let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            let request = ApiRequest { method: method.clone(), path: &path, query, body, authorization };
+            let response = self.client.send(what, &request)?;
+            let refused = matches!(response.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             match &self.credential {
-                // A token that is over says either; it is told apart from a right that lacks by a new one.
+                // An expired token causes either status. If a new token is refused, too, a permission is missing.
                 Credential::Login { token, .. } if refused && !renewed => {
                     *lock(token) = None;
                     renewed = true;
                 }
-                Credential::Token(_) if answer.status == StatusCode::UNAUTHORIZED => {
-                    self.guard.record("VAST refuses `token` (401)");
-                    return Ok(answer);
+                Credential::Token(_) if response.status == StatusCode::UNAUTHORIZED => {
+                    self.rejected.record("VAST rejected `token` (401)");
+                    return Ok(response);
                 }
-                _ => return Ok(answer),
+                _ => return Ok(response),
             }
         }
     }
 
     fn authorization(&self) -> Result<HeaderValue, DriverError> {
-        self.guard.check()?;
+        self.rejected.check()?;
         let (user, password, token) = match &self.credential {
             Credential::Token(token) => return Ok(token.clone()),
             Credential::Login { user, password, token } => (user, password, token),
         };
-        // Held over the exchange: who comes meanwhile waits for this token.
-        let mut held = lock(token);
-        if let Some(token) = &*held {
+        // Locked during the exchange, so that concurrent callers wait for this token.
+        let mut current = lock(token);
+        if let Some(token) = &*current {
             return Ok(token.clone());
         }
         let what = "log in";
         let body = json!({ "username": user, "password": password.expose_secret() });
         let path = &["api", "token", ""];
-        let answer = self
-            .rest
-            .ask(what, &Ask { method: Method::POST, path, query: &[], body: Some(&body), authorization: None })?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            self.guard.record("VAST refuses `user` or `password` (401)");
+        let request = ApiRequest { method: Method::POST, path, query: &[], body: Some(&body), authorization: None };
+        let response = self.client.send(what, &request)?;
+        if response.status == StatusCode::UNAUTHORIZED {
+            self.rejected.record("VAST rejected `user` or `password` (401)");
         }
-        let login: Login = fine(what, &answer)?.json(what)?;
-        let token = rest::secret("Bearer", &login.access.into(), "password");
-        let token = token.map_err(|_| DriverError::unclear(format!("{what}: the token that VAST gives is none")))?;
-        *held = Some(token.clone());
+        let login: Login = success(what, &response)?.json(what)?;
+        let token = rest::authorization("Bearer", &login.access.into(), "password");
+        let token =
+            token.map_err(|_| DriverError::unclear(format!("cannot {what}: VAST returned an invalid token")))?;
+        *current = Some(token.clone());
         Ok(token)
     }
 }
@@ -173,20 +173,22 @@ fn lock(token: &Mutex<Option<HeaderValue>>) -> MutexGuard<'_, Option<HeaderValue
     token.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A good answer, or what a refusal says.
-fn fine<'a>(what: &str, answer: &'a Answer) -> Result<&'a Answer, DriverError> {
-    match answer.status {
-        status if status.is_success() => Ok(answer),
+/// A successful response, or the reason why it is not.
+fn success<'a>(what: &str, response: &'a ApiResponse) -> Result<&'a ApiResponse, DriverError> {
+    match response.status {
+        status if status.is_success() => Ok(response),
         StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!(
-            "{what}: VAST refuses it (401): correct `token`, or `user` and `password`"
+            "cannot {what}: VAST rejected the credentials (401): correct `token`, or `user` and `password`"
         ))),
         StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
-            "{what}: VAST refuses it (403). Either the manager's role does not permit to see and change quotas: give it one \
-             that does. Or the manager is locked after wrong passwords, or `token` is over: unlock it, or make a new token"
+            "cannot {what}: VAST refused it (403). Either the manager's role does not allow it to view and change quotas: \
+             assign a role that does. Or the manager is locked after wrong passwords, or `token` has expired: unlock it, or \
+             create a new token"
         ))),
         status => {
-            let said = answer.json(what).map(|Refusal { detail }| rest::quoted(&detail));
-            Err(DriverError::unclear(format!("{what}: VAST says: {}", said.unwrap_or_else(|_| status.to_string()))))
+            let detail = response.json(what).map(|Refusal { detail }| rest::single_line(&detail));
+            let detail = detail.unwrap_or_else(|_| status.to_string());
+            Err(DriverError::unclear(format!("cannot {what}: VAST reports: {detail}")))
         }
     }
 }

@@ -1,25 +1,27 @@
-//! VAST, by its management system (VMS) and a mount over NFS: one directory with one quota object for each resource.
+//! A driver for VAST. It uses the management system (VMS) and an NFS mount, with one directory and one quota object for each
+//! resource.
 //!
-//! Written from the documentation of release 5.3, the public knowledge base and the vendor's public clients. **Never run
-//! against a real VAST**: what is known of it is what the simulator of the tests does.
+//! Written from the documentation of release 5.3, the public knowledge base and the vendor's public clients. **Never tested
+//! with a real VAST**: it has only been run against the simulator of the tests.
 //!
-//! A resource's directory is known by the quota object of exactly its path, whose name is `UUID.INODE`: the resource's UUID
-//! and the number of the directory itself. For a directory bears no mark, and a path is had by whatever is renamed to it:
-//! who may write in the directory above can put another's there, with or without its quota. A number that differs is a
-//! conflict, at the path and in the trash. That NFS gives the same number as long as the directory lives, on every mount, is
-//! taken for granted, and was never tried on a real VAST.
+//! A resource's directory is identified by the quota object of exactly its path, whose name is `UUID.INODE`: the resource's
+//! UUID and the inode of the directory. The inode is needed because directories cannot be marked, and any directory can be
+//! renamed onto the path: anyone who can write to the parent directory can put another one there, with or without its
+//! quota. A different inode is a conflict, at the path and in the trash. The driver assumes that NFS reports the same inode
+//! on every mount for the lifetime of the directory; this has not been tested on a real VAST.
 //!
-//! A quota that is named by the UUID alone, as earlier versions named them, is the resource's, but for which directory is
-//! not known: owner, mode and limits do not tell it from the same project's next one. So nothing is done with it, until
-//! `adopt` says that it is the right one.
+//! A quota whose name is only the UUID, as earlier versions named them, belongs to the resource, but its directory is not
+//! known: owner, mode and limits are the same for the project's next directory. The driver does nothing with it until
+//! `adopt` confirms that it is the right one.
 //!
-//! The directory is made over the mount, empty and closed to all but this program's user, then the quota, then owner and
-//! mode: what a crash leaves in between holds nothing and is taken up again, whatever number its quota has. Directories are
-//! not made by the quota call (`create_dir`): an NFS client that has just seen nothing there may go on seeing nothing.
+//! A directory is created through the mount, empty and accessible to this program's user only, then the quota, then owner
+//! and mode are set. Whatever a crash leaves behind is empty, and is continued regardless of the inode in its quota's name.
+//! Directories are not created by the quota call (`create_dir`), because an NFS client that has just seen nothing there may
+//! continue to see nothing.
 //!
-//! Into the trash goes a directory by being frozen, closed and renamed to `.trash/UUID.SECONDS` below the root. Its quota
-//! object stays, whether VAST leaves it at the old path or moves it along: so a directory that comes back is known at once.
-//! Only when another resource gets the path, or with the purge, it is taken away.
+//! A directory is put into the trash by freezing it, denying access and renaming it to `.trash/UUID.SECONDS` below the root.
+//! Its quota object stays, whether VAST keeps it at the old path or moves it along, so a directory that is restored is
+//! recognised immediately. The quota is deleted only when another resource uses the path, or by the purge.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use driver_posix::mount::{self, Mount};
-use driver_rest::{Api, NotSetUp, Pace};
+use driver_rest::{Api, Backoff, InvalidSettings, absolute_root, is_within, single_line};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::registration::{OpenDriver, Registration};
@@ -36,7 +38,7 @@ use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Present, Trashed};
 
 mod calls;
-mod held;
+mod directory;
 #[cfg(any(test, feature = "simulated"))]
 #[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
 pub mod simulated;
@@ -47,11 +49,10 @@ mod trash;
 mod wire;
 
 use calls::Management;
-use held::{Found, Held};
+use directory::{Found, OpenDirectory};
 use survey::Survey;
 use wire::Quota;
 
-/// The driver `vast`.
 pub const DRIVERS: &[Registration] = &[Registration {
     name: "vast",
     keys: &["vast"],
@@ -60,33 +61,32 @@ pub const DRIVERS: &[Registration] = &[Registration {
     configure: |settings| {
         let settings: Settings = settings.mapping("vast")?;
         Ok(OpenDriver::new(move |walked| {
-            let vast = Vast::new(&settings).map_err(|error| DriverError::passing("VAST is not set up", error))?;
-            Ok(Box::new(vast.counting(walked)))
+            let vast = Vast::new(&settings).map_err(|error| DriverError::passing("invalid settings of VAST", error))?;
+            Ok(Box::new(vast.with_counter(walked)))
         }))
     },
 }];
 
-/// How a VAST cluster is reached. Either `token`, or `user` and `password`.
+/// Requires either `token`, or `user` and `password`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The management system (VMS).
     pub api: Api,
-    /// An API token (from release 5.3 on), of a manager who may see and change quotas.
+    /// An API token (release 5.3 or later) of a manager who may view and change quotas.
     #[serde(default)]
     pub token: Option<SecretString>,
-    /// A manager who may see and change quotas.
+    /// A manager who may view and change quotas.
     #[serde(default)]
     pub user: Option<String>,
-    /// Its password.
     #[serde(default)]
     pub password: Option<SecretString>,
-    /// Number of the tenant to which the paths belong.
+    /// ID of the tenant to which the paths belong.
     #[serde(default = "tenant")]
     pub tenant: u64,
-    /// The system's root as VAST names it, such as `/capstor`. Absolute.
+    /// The system's root on VAST, such as `/capstor`. Absolute.
     pub root: String,
-    /// Where this machine has that root mounted over NFS, without root being squashed.
+    /// Where that root is mounted over NFS on this machine, without root squashing.
     pub mount: PathBuf,
 }
 
@@ -94,7 +94,6 @@ const fn tenant() -> u64 {
     1
 }
 
-/// A VAST cluster's directory tree.
 #[derive(Debug)]
 pub struct Vast {
     management: Management,
@@ -103,37 +102,34 @@ pub struct Vast {
     walked: Walked,
 }
 
-/// What a resource's path holds, told apart as far as it can be.
-enum At<'a> {
-    /// Nothing that holds data: no directory, or one that was just begun; with our quota, if that is there.
-    Free(Option<Held>, Option<&'a Quota>),
-    Ours(Held, Present, &'a Quota),
-    /// With a quota without a mark, or with our mark that does not say for which directory it is.
-    Unmarked(Held, Present, Option<&'a Quota>),
+/// What is at a resource's path.
+enum PathState<'a> {
+    /// No data: no directory, or one whose creation is incomplete; with our quota, if that exists.
+    Free(Option<OpenDirectory>, Option<&'a Quota>),
+    Ours(OpenDirectory, Present, &'a Quota),
+    /// Has no quota, one without a mark, or one whose mark is our UUID without an inode.
+    Unmarked(OpenDirectory, Present, Option<&'a Quota>),
     Obstructed(String),
 }
 
 impl Vast {
-    /// Judges the settings. Nothing is sent yet.
-    pub fn new(settings: &Settings) -> Result<Self, NotSetUp> {
-        Self::on(settings, Pace::of(&settings.api), mount::NFS)
+    /// Validates the settings without connecting.
+    pub fn new(settings: &Settings) -> Result<Self, InvalidSettings> {
+        Self::with(settings, Backoff::from_settings(&settings.api), mount::NFS)
     }
 
-    fn on(settings: &Settings, pace: Pace, kind: i64) -> Result<Self, NotSetUp> {
-        if !settings.root.starts_with('/') {
-            return Err(NotSetUp::Setting("`root` must be an absolute path".into()));
-        }
+    fn with(settings: &Settings, backoff: Backoff, file_system_type: i64) -> Result<Self, InvalidSettings> {
         Ok(Self {
-            management: Management::new(settings, pace)?,
-            mount: Mount::new(&settings.mount, kind),
-            root: settings.root.trim_end_matches('/').to_owned(),
+            management: Management::new(settings, backoff)?,
+            mount: Mount::new(&settings.mount, file_system_type),
+            root: absolute_root(&settings.root)?,
             walked: Walked::default(),
         })
     }
 
-    /// The same, with what it walks counted here.
+    /// The same driver with a shared counter of the files that it walks over.
     #[must_use]
-    pub fn counting(self, walked: &Walked) -> Self {
+    pub fn with_counter(self, walked: &Walked) -> Self {
         Self { walked: walked.clone(), ..self }
     }
 
@@ -147,78 +143,85 @@ impl Vast {
         Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
     }
 
-    fn at<'a>(&self, survey: &'a Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<At<'a>, DriverError> {
-        match survey.prove_trashed(root, desired.id) {
-            Err(DriverError::Conflict(why)) => return Ok(At::Obstructed(why)),
-            proved => proved?,
+    fn path_state<'a>(
+        &self,
+        survey: &'a Survey,
+        root: BorrowedFd<'_>,
+        desired: &Desired,
+    ) -> Result<PathState<'a>, DriverError> {
+        match survey.check_trashed_inode(root, desired.id) {
+            Err(DriverError::Conflict(why)) => return Ok(PathState::Obstructed(why)),
+            checked => checked?,
         }
         let path = self.path(&desired.place);
         let quota = survey.at(&path, desired);
-        quota.map_or(Ok(()), Quota::is_readable)?;
-        let found = held::look(root, &desired.place)?;
+        quota.map_or(Ok(()), Quota::check_valid)?;
+        let found = directory::look(root, &desired.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(desired.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
-            return Ok(At::Obstructed(format!("the quota of {path} is {other}'s")));
+            return Ok(PathState::Obstructed(format!("the quota of {path} belongs to resource {other}")));
         }
         if !ours && let Some(why) = survey.nested_in(&path, desired) {
-            return Ok(At::Obstructed(why));
+            return Ok(PathState::Obstructed(why));
         }
         if let Some(elsewhere) = survey.of(desired.id).filter(|quota| quota.path != path)
             && !survey.trash.contains_key(&desired.id)
         {
-            return Ok(At::Obstructed(format!("its quota is at {}", elsewhere.path)));
+            return Ok(PathState::Obstructed(format!("its quota is at {}", elsewhere.path)));
         }
-        let held = match found {
+        let directory = match found {
             Found::Other => {
-                return Ok(At::Obstructed("there, or on the way, is something that is no directory".into()));
+                return Ok(PathState::Obstructed("the path or one of its parents is not a directory".into()));
             }
             Found::Nothing => {
                 return Ok(match quota.filter(|_| !ours) {
-                    Some(quota) => At::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name)),
-                    None => At::Free(None, quota),
+                    Some(quota) => {
+                        PathState::Obstructed(format!("{path} has the quota {:?}, but no directory", quota.name))
+                    }
+                    None => PathState::Free(None, quota),
                 });
             }
-            Found::Directory(held) => held,
+            Found::Directory(directory) => directory,
         };
         let named = quota.filter(|_| ours);
-        let same = named.is_some_and(|quota| quota.inode() == Some(held.inode()));
-        if !same && let Some(other) = survey.other_for(held.inode(), desired) {
-            return Ok(At::Obstructed(moved_here(&path, other)));
+        let same = named.is_some_and(|quota| quota.inode() == Some(directory.inode()));
+        if !same && let Some(other) = survey.other_for(directory.inode(), desired) {
+            return Ok(PathState::Obstructed(moved_here(&path, other)));
         }
-        if !same && held.is_begun()? {
-            return Ok(At::Free(Some(held), named));
+        if !same && directory.is_incomplete()? {
+            return Ok(PathState::Free(Some(directory), named));
         }
-        quota.map_or(Ok(()), Quota::judge).map_err(DriverError::unclear)?;
-        let ((uid, gid), mode) = (held.owner(), held.mode());
+        quota.map_or(Ok(()), Quota::check_state).map_err(DriverError::unclear)?;
+        let ((uid, gid), mode) = (directory.owner(), directory.mode());
         let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
         let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
         Ok(match named {
-            // What was in its place is in the trash: this is something else.
+            // Its directory is in the trash: this is another one.
             Some(_) if survey.trash.contains_key(&desired.id) => {
-                At::Obstructed("it is in the trash, and something else is in its place".into())
+                PathState::Obstructed("its directory is in the trash, and something else is at its path".into())
             }
-            Some(ours) if same => At::Ours(held, present, ours),
+            Some(ours) if same => PathState::Ours(directory, present, ours),
             Some(ours) if ours.inode().is_some() => {
-                At::Obstructed(format!("at {path} is {}", ours.another(held.inode())))
+                PathState::Obstructed(format!("{path} is {}", ours.mismatch(directory.inode())))
             }
-            _ => At::Unmarked(held, present, quota),
+            _ => PathState::Unmarked(directory, present, quota),
         })
     }
 
-    fn one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
-        Ok(match (self.at(survey, root, desired)?, survey.trash.get(&desired.id)) {
-            (At::Ours(_, present, _), _) => Observed::Ours(present),
-            (At::Unmarked(_, present, _), _) => Observed::Unmarked(present),
-            (At::Obstructed(why), _) => Observed::Obstructed(why),
-            (At::Free(..), Some(since)) => Observed::Trashed { since: *since },
-            (At::Free(..), None) => {
+    fn observe_one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
+        Ok(match (self.path_state(survey, root, desired)?, survey.trash.get(&desired.id)) {
+            (PathState::Ours(_, present, _), _) => Observed::Ours(present),
+            (PathState::Unmarked(_, present, _), _) => Observed::Unmarked(present),
+            (PathState::Obstructed(why), _) => Observed::Obstructed(why),
+            (PathState::Free(..), Some(since)) => Observed::Trashed { since: *since },
+            (PathState::Free(..), None) => {
                 survey.claimed.get(&desired.id).map_or(Observed::Absent, |since| Observed::Purging { since: *since })
             }
         })
     }
 
-    /// Gives the directory at the path, which has this inode, a quota of this resource.
-    fn set_quota(
+    /// Creates the quota of this resource for the directory at its path, which has this inode.
+    fn create_quota(
         &self,
         survey: &Survey,
         root: BorrowedFd<'_>,
@@ -227,27 +230,27 @@ impl Vast {
         guard: Guard<'_>,
     ) -> Result<(), DriverError> {
         let path = self.path(&desired.place);
-        let left = survey.left_at(&path, desired);
-        // One of this resource that did not come along out of the trash.
+        let leftover = survey.leftover_at(&path, desired);
+        // A quota of this resource that stayed behind when the directory was restored.
         let stray = survey.of(desired.id).filter(|quota| quota.path != path);
-        for old in left.into_iter().chain(stray) {
+        for old in leftover.into_iter().chain(stray) {
             if let Some(id) = old.mark() {
-                survey.prove_trashed(root, id)?;
+                survey.check_trashed_inode(root, id)?;
             }
-            guard(&format!("take away the quota {} of {}", old.name, old.path))?;
+            guard(&format!("delete the quota {} of {}", old.name, old.path))?;
             self.management.delete(old.id)?;
         }
-        guard(&format!("quota of {path}: {}", desired.limits))?;
-        self.management.make(&path, inode, desired).map_err(|fault| match (fault, &survey.above(&path)[..]) {
+        guard(&format!("create the quota of {path} with {}", desired.limits))?;
+        self.management.create(&path, inode, desired).map_err(|error| match (error, &survey.above(&path)[..]) {
             (DriverError::Passing { what, source }, above @ [_, ..]) => DriverError::Passing {
-                what: format!("{what}. Quotas of directories above it count, too ({}): {NESTING}", named(above)),
+                what: format!("{what}. Quotas of its parent directories also apply ({}): {NESTING}", list(above)),
                 source,
             },
-            (fault, _) => fault,
+            (error, _) => error,
         })
     }
 
-    /// Names the quota after this resource and the directory with this inode.
+    /// Renames the quota after this resource and the inode of its directory.
     fn mark(&self, quota: &Quota, desired: &Desired, inode: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         if quota.mark() == Some(desired.id) && quota.inode() == Some(inode) {
             return Ok(());
@@ -256,56 +259,63 @@ impl Vast {
         self.management.change(quota.id, &wire::mark(desired.id, inode))
     }
 
-    fn limit(&self, quota: &Quota, limits: QuotaLimits, guard: Guard<'_>) -> Result<(), DriverError> {
+    fn set_limits(&self, quota: &Quota, limits: QuotaLimits, guard: Guard<'_>) -> Result<(), DriverError> {
         if quota.limits() == Some(limits) {
             return Ok(());
         }
-        guard(&format!("limits of {}: {limits}", quota.path))?;
+        guard(&format!("set the limits of {} to {limits}", quota.path))?;
         self.management.change(quota.id, &wire::limits(limits))
     }
 }
 
-/// What VAST's documentation says of quotas within others.
-const NESTING: &str = "VAST nests quotas 16 levels deep at most, older releases 3, and the smallest limit holds";
+/// From VAST's documentation.
+const NESTING: &str = "VAST allows 16 levels of nested quotas (older releases 3), and the smallest limit applies";
 
-/// Quotas by their names and paths.
-fn named(quotas: &[&Quota]) -> String {
-    let named = quotas.iter().map(|quota| format!("{} of {}", driver_rest::quoted(&quota.name), quota.path));
-    named.collect::<Vec<_>>().join(", ")
+/// The names and paths of quotas.
+fn list(quotas: &[&Quota]) -> String {
+    let names = quotas.iter().map(|quota| format!("{} of {}", single_line(&quota.name), quota.path));
+    names.collect::<Vec<_>>().join(", ")
 }
 
-/// Makes the directory with those above, and holds it.
-fn make(survey: &Survey, root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<Held, DriverError> {
+/// Creates and opens the directory, including missing parents.
+fn create_directory(
+    survey: &Survey,
+    root: BorrowedFd<'_>,
+    desired: &Desired,
+    guard: Guard<'_>,
+) -> Result<OpenDirectory, DriverError> {
     mount::make_parents(root, desired, guard)?;
-    guard(&format!("make the directory {}", desired.place))?;
+    guard(&format!("create the directory {}", desired.place))?;
     mount::make_private(root, &desired.place)?;
-    let held = match held::look(root, &desired.place)? {
-        Found::Directory(held) if held.is_new()? => held,
+    let directory = match directory::look(root, &desired.place)? {
+        Found::Directory(directory) if directory.is_new()? => directory,
         _ => {
-            let what = "is something else than what was made there just now";
-            return Err(DriverError::Conflict(format!("at {} {what}", desired.place)));
+            let text = "is not the directory that was created there just now";
+            return Err(DriverError::Conflict(format!("{} {text}", desired.place)));
         }
     };
-    match survey.other_for(held.inode(), desired) {
+    match survey.other_for(directory.inode(), desired) {
         Some(other) => Err(DriverError::Conflict(moved_here(&desired.place.to_string(), other))),
-        None => Ok(held),
+        None => Ok(directory),
     }
 }
 
-/// Why a directory that another resource's quota is for cannot be used. A file system may give numbers again.
+/// Why a directory that belongs to another resource's quota cannot be used. File systems may reuse inodes.
 fn moved_here(path: &str, other: &Quota) -> String {
     format!(
-        "at {path} is the directory of the quota {} of {}: it was moved here. If that one's directory was deleted by \
-         hand, delete its quota in VMS",
+        "{path} is the directory of the quota {} of {}: it was moved here. If that quota's directory was deleted by hand, \
+         delete the quota in VMS",
         other.name, other.path
     )
 }
 
-fn unmarked(desired: &Desired, quota: Option<&Quota>) -> DriverError {
+fn unmarked_error(desired: &Desired, quota: Option<&Quota>) -> DriverError {
     let ours = quota.filter(|quota| quota.mark() == Some(desired.id));
     DriverError::Conflict(match ours {
-        Some(_) => format!("the quota of {} does not say for which directory it is: adopt it", desired.place),
-        None => format!("{} is not ours", desired.place),
+        Some(_) => {
+            format!("the name of the quota of {} does not contain the inode of its directory: adopt it", desired.place)
+        }
+        None => format!("{} is not marked as ours: adopt it", desired.place),
     })
 }
 
@@ -322,21 +332,19 @@ impl Driver for Vast {
     fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {
         let quotas = match self.management.quotas() {
             Ok(quotas) => quotas,
-            Err(fault) => return vec![Err(fault)],
+            Err(error) => return vec![Err(error)],
         };
         let above: Vec<_> = above.iter().map(|place| self.path(place)).collect();
-        let holds = |quota: &&Quota| survey::holds(&quota.path, &self.root) || above.contains(&quota.path);
-        let outer: Vec<_> = quotas.iter().filter(holds).collect();
+        let is_above = |quota: &&Quota| is_within(&self.root, &quota.path) || above.contains(&quota.path);
+        let outer: Vec<_> = quotas.iter().filter(is_above).collect();
         let mut found = Vec::new();
         if !outer.is_empty() {
-            found.push(Ok(format!("directories above those of resources have quotas ({}): {NESTING}", named(&outer))));
+            found
+                .push(Ok(format!("parents of the directories of resources have quotas ({}): {NESTING}", list(&outer))));
         }
-        for fault in quotas.iter().filter_map(|quota| Some((quota, quota.is_readable().err()?))) {
-            // One elsewhere stops nothing here.
-            found.push(match fault {
-                (quota, fault) if survey::holds(&self.root, &quota.path) => Err(fault),
-                (_, fault) => Ok(fault.to_string()),
-            });
+        for (quota, error) in quotas.iter().filter_map(|quota| Some((quota, quota.check_valid().err()?))) {
+            // A quota outside of the root does not stop any order.
+            found.push(if is_within(&quota.path, &self.root) { Err(error) } else { Ok(error.to_string()) });
         }
         found
     }
@@ -344,8 +352,10 @@ impl Driver for Vast {
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
         match self.mount.root().and_then(surveyed) {
-            Ok((root, survey)) => desired.iter().map(|desired| self.one(&survey, root.as_fd(), desired)).collect(),
-            Err(fault) => storage_driver::same_for_all(&fault, desired.len()),
+            Ok((root, survey)) => {
+                desired.iter().map(|desired| self.observe_one(&survey, root.as_fd(), desired)).collect()
+            }
+            Err(error) => storage_driver::same_for_all(&error, desired.len()),
         }
     }
 
@@ -371,7 +381,7 @@ impl Driver for Vast {
         let surveyed = self.mount.root().and_then(|root| self.survey(root.as_fd()));
         let survey = match surveyed {
             Ok(survey) => survey,
-            Err(fault) => return storage_driver::same_for_all(&fault, trashed.len()),
+            Err(error) => return storage_driver::same_for_all(&error, trashed.len()),
         };
         let one = |(trashed, _): &(Trashed, _)| Ok(survey.of(trashed.id).and_then(Quota::usage));
         trashed.iter().map(one).collect()
@@ -394,23 +404,24 @@ impl Driver for Vast {
                 desired.place
             )));
         }
-        match self.at(&survey, root.as_fd(), desired)? {
-            At::Obstructed(why) => Err(DriverError::Conflict(why)),
-            At::Unmarked(_, _, quota) => Err(unmarked(desired, quota)),
-            At::Ours(held, _, quota) => {
-                self.limit(quota, desired.limits, guard)?;
-                held.give(desired, guard)
+        match self.path_state(&survey, root.as_fd(), desired)? {
+            PathState::Obstructed(why) => Err(DriverError::Conflict(why)),
+            PathState::Unmarked(_, _, quota) => Err(unmarked_error(desired, quota)),
+            PathState::Ours(directory, _, quota) => {
+                self.set_limits(quota, desired.limits, guard)?;
+                directory.set_owner_and_mode(desired, guard)
             }
-            At::Free(begun, quota) => {
-                let held = begun.map_or_else(|| make(&survey, root.as_fd(), desired, guard), Ok)?;
+            PathState::Free(incomplete, quota) => {
+                let directory =
+                    incomplete.map_or_else(|| create_directory(&survey, root.as_fd(), desired, guard), Ok)?;
                 match quota {
                     Some(quota) => {
-                        self.mark(quota, desired, held.inode(), guard)?;
-                        self.limit(quota, desired.limits, guard)?;
+                        self.mark(quota, desired, directory.inode(), guard)?;
+                        self.set_limits(quota, desired.limits, guard)?;
                     }
-                    None => self.set_quota(&survey, root.as_fd(), desired, held.inode(), guard)?,
+                    None => self.create_quota(&survey, root.as_fd(), desired, directory.inode(), guard)?,
                 }
-                held.give(desired, guard)
+                directory.set_owner_and_mode(desired, guard)
             }
         }
     }
@@ -419,34 +430,34 @@ impl Driver for Vast {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if survey.trash.contains_key(&desired.id) {
-            return survey.prove_trashed(root.as_fd(), desired.id);
+            return survey.check_trashed_inode(root.as_fd(), desired.id);
         }
-        let (held, present, quota) = match self.at(&survey, root.as_fd(), desired)? {
-            At::Ours(held, present, quota) => (held, present, quota),
-            At::Free(..) => return Ok(()),
-            At::Obstructed(why) => return Err(DriverError::Conflict(why)),
-            At::Unmarked(_, _, quota) => return Err(unmarked(desired, quota)),
+        let (directory, present, quota) = match self.path_state(&survey, root.as_fd(), desired)? {
+            PathState::Ours(directory, present, quota) => (directory, present, quota),
+            PathState::Free(..) => return Ok(()),
+            PathState::Obstructed(why) => return Err(DriverError::Conflict(why)),
+            PathState::Unmarked(_, _, quota) => return Err(unmarked_error(desired, quota)),
         };
-        survey.nothing_nested(&quota.path, desired.id)?;
+        survey.check_nothing_below(&quota.path, desired.id)?;
         let Some(usage) = present.usage else {
-            return Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)));
+            return Err(DriverError::unclear(format!("the usage of {} is not known yet", desired.place)));
         };
-        held.set_mode(Mode(0), guard)?;
-        self.limit(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
+        directory.set_mode(Mode(0), guard)?;
+        self.set_limits(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
         guard(&format!("put {} into the trash", desired.place))?;
         trash::put(root.as_fd(), desired, now)?;
-        // What is renamed has no handle: if it was exchanged at that moment, at least nobody deletes it.
+        // A rename is by name: if the directory was replaced in between, this check prevents that it is purged.
         let put = Survey { trash: [(desired.id, now)].into(), ..survey };
-        put.prove_trashed(root.as_fd(), desired.id)
+        put.check_trashed_inode(root.as_fd(), desired.id)
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
         if let Some(since) = survey.trash.get(&desired.id) {
-            survey.prove_trashed(root.as_fd(), desired.id)?;
-            if !matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _)) {
-                return Err(DriverError::Conflict(format!("at {} is something that is not ours", desired.place)));
+            survey.check_trashed_inode(root.as_fd(), desired.id)?;
+            if !matches!(self.path_state(&survey, root.as_fd(), desired)?, PathState::Free(None, _)) {
+                return Err(DriverError::Conflict(format!("what is at {} is not ours", desired.place)));
             }
             mount::make_parents(root.as_fd(), desired, guard)?;
             let inode = trash::inode(root.as_fd(), &Trashed { id: desired.id, since: *since })?;
@@ -454,10 +465,10 @@ impl Driver for Vast {
             trash::take_out(root.as_fd(), desired, *since)?;
             let survey = self.survey(root.as_fd())?;
             if survey.at(&self.path(&desired.place), desired).is_none() {
-                self.set_quota(&survey, root.as_fd(), desired, inode, guard)?;
+                self.create_quota(&survey, root.as_fd(), desired, inode, guard)?;
             }
         } else if survey.claimed.contains_key(&desired.id)
-            && matches!(self.at(&survey, root.as_fd(), desired)?, At::Free(None, _))
+            && matches!(self.path_state(&survey, root.as_fd(), desired)?, PathState::Free(None, _))
         {
             return Err(storage_driver::being_purged());
         }
@@ -467,12 +478,16 @@ impl Driver for Vast {
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey(root.as_fd())?;
-        match self.at(&survey, root.as_fd(), desired)? {
-            At::Ours(..) => Ok(()),
-            At::Unmarked(held, _, None) => self.set_quota(&survey, root.as_fd(), desired, held.inode(), guard),
-            At::Unmarked(held, _, Some(quota)) => self.mark(quota, desired, held.inode(), guard),
-            At::Obstructed(why) => Err(DriverError::Conflict(why)),
-            At::Free(..) => Err(DriverError::Conflict(format!("at {} is nothing to adopt", desired.place))),
+        match self.path_state(&survey, root.as_fd(), desired)? {
+            PathState::Ours(..) => Ok(()),
+            PathState::Unmarked(directory, _, None) => {
+                self.create_quota(&survey, root.as_fd(), desired, directory.inode(), guard)
+            }
+            PathState::Unmarked(directory, _, Some(quota)) => self.mark(quota, desired, directory.inode(), guard),
+            PathState::Obstructed(why) => Err(DriverError::Conflict(why)),
+            PathState::Free(..) => {
+                Err(DriverError::Conflict(format!("there is nothing to adopt at {}", desired.place)))
+            }
         }
     }
 
@@ -482,10 +497,10 @@ impl Driver for Vast {
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
             return Ok(());
         }
-        survey.prove_trashed(root.as_fd(), trashed.id)?;
-        // First, for without the tree nobody would look for it any more.
+        survey.check_trashed_inode(root.as_fd(), trashed.id)?;
+        // First, because the quota is found by the tree in the trash.
         if let Some(quota) = survey.of(trashed.id) {
-            survey.nothing_nested(&quota.path, trashed.id)?;
+            survey.check_nothing_below(&quota.path, trashed.id)?;
             guard(&format!("delete the quota {} of {}", quota.name, quota.path))?;
             self.management.delete(quota.id)?;
         }
@@ -503,7 +518,7 @@ impl Driver for Vast {
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
         let used = |(desired, observed): (&&Desired, Result<Observed, DriverError>)| match observed? {
             Observed::Ours(Present { usage: None, .. }) => {
-                Err(DriverError::unclear(format!("what {} uses is not known yet", desired.place)))
+                Err(DriverError::unclear(format!("the usage of {} is not known yet", desired.place)))
             }
             Observed::Ours(present) => Ok(present.usage),
             _ => Ok(None),

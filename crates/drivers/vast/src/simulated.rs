@@ -1,4 +1,4 @@
-//! A VAST management system with its file system, as far as quotas go.
+//! A VAST management system with its file system, limited to what concerns quotas.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Settings, Vast};
-use driver_rest::NotSetUp;
-use driver_rest::faults::Chance;
+use driver_rest::InvalidSettings;
+use driver_rest::faults::InjectedFaults;
 use driver_rest::simulated::{FAST, Reply, Request, serve};
 use storage_driver::conformance;
 
-/// The system's root as VAST names it.
+/// The system's root on VAST.
 pub const ROOT: &str = "/capstor";
-/// Rows on a page, whatever is asked for.
+/// Rows on a page, regardless of the requested number.
 const ROWS: usize = 2;
 
 #[derive(Debug)]
@@ -26,34 +26,27 @@ pub struct Simulated {
     world: Arc<Mutex<World>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct World {
-    pub quotas: BTreeMap<u64, Quota>,
+    pub quotas: BTreeMap<u64, SimulatedQuota>,
     last_id: u64,
     folder: PathBuf,
-    chance: Chance,
-    /// One in so many requests goes wrong; `None`: none.
-    pub faults: Option<u64>,
-    /// Requests that went wrong.
-    pub wrong: u32,
-    /// Whether a quota moves along with its directory.
+    pub faults: InjectedFaults,
+    /// Whether a quota follows its directory when that is renamed.
     pub follows: bool,
-    /// Whether lists come in pages.
+    /// Whether lists are split into pages.
     pub pages: bool,
-    /// The token that is good, and how often it was given.
+    /// The current token.
     token: String,
     pub logins: u32,
-    /// Logins that were refused.
     pub wrong_logins: u32,
-    /// How deep quotas can be nested.
+    /// How many levels of nested quotas are allowed.
     pub levels: usize,
     requests: u32,
-    /// Whether the answer to the next change gets lost.
-    pub loses_next: bool,
 }
 
 #[derive(Debug, Clone)]
-pub struct Quota {
+pub struct SimulatedQuota {
     pub fields: Value,
     inode: u64,
 }
@@ -62,20 +55,11 @@ impl Simulated {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = World {
-            quotas: BTreeMap::new(),
-            last_id: 0,
             folder: folder.path().to_owned(),
-            chance: Chance(0x0ba5_7000),
-            faults: None,
-            wrong: 0,
-            follows: false,
-            pages: false,
+            faults: InjectedFaults::seeded(0x0ba5_7000),
             token: "first".into(),
-            logins: 0,
-            wrong_logins: 0,
             levels: 16,
-            requests: 0,
-            loses_next: false,
+            ..World::default()
         };
         let world = Arc::new(Mutex::new(world));
         let served = Arc::clone(&world);
@@ -86,8 +70,8 @@ impl Simulated {
         self.world.lock().unwrap()
     }
 
-    /// Makes a directory, as a person would.
-    pub fn make_directory(&self, place: &str) -> PathBuf {
+    /// Creates a directory, as a person would.
+    pub fn create_directory(&self, place: &str) -> PathBuf {
         let path = self.folder.path().join(place);
         std::fs::create_dir_all(&path).unwrap();
         path
@@ -104,12 +88,12 @@ pub fn settings(simulated: &Simulated, credential: &Value) -> Settings {
     serde_json::from_value(settings).unwrap()
 }
 
-fn kind(path: &Path) -> i64 {
+fn file_system_type(path: &Path) -> i64 {
     rustix::fs::statfs(path).unwrap().f_type
 }
 
-pub fn with(simulated: &Simulated, credential: &Value) -> Result<Vast, NotSetUp> {
-    Vast::on(&settings(simulated, credential), FAST, kind(simulated.folder.path()))
+pub fn with(simulated: &Simulated, credential: &Value) -> Result<Vast, InvalidSettings> {
+    Vast::with(&settings(simulated, credential), FAST, file_system_type(simulated.folder.path()))
 }
 
 pub fn vast(simulated: &Simulated) -> Vast {
@@ -117,15 +101,15 @@ pub fn vast(simulated: &Simulated) -> Vast {
 }
 
 impl World {
-    /// Makes a quota, as a person would.
+    /// Creates a quota, as a person would.
     pub fn put(&mut self, name: &str, path: &str, tenant: u64) -> u64 {
-        self.make(&json!({"name": name, "path": path, "tenant_id": tenant})).unwrap()
+        self.create(&json!({"name": name, "path": path, "tenant_id": tenant})).unwrap()
     }
 
-    /// Everything that is there: quotas, with their directories instead of numbers, and directories.
+    /// The complete state: quotas, with directories instead of inodes, and directories.
     pub fn census(&self) -> Vec<String> {
         let places = directories(&self.folder);
-        let numberless = |quota: &Quota| {
+        let without_ids = |quota: &SimulatedQuota| {
             let mut fields = quota.fields.clone();
             fields["id"] = 0.into();
             if let Some((id, inode)) = fields["name"].as_str().and_then(|name| name.split_once('.')) {
@@ -135,11 +119,11 @@ impl World {
             }
             fields.to_string()
         };
-        self.quotas.values().map(numberless).chain(conformance::directories(&self.folder)).collect()
+        self.quotas.values().map(without_ids).chain(conformance::directories(&self.folder)).collect()
     }
 
-    fn make(&mut self, body: &Value) -> Result<u64, &'static str> {
-        let taken = |quota: &Quota| {
+    fn create(&mut self, body: &Value) -> Result<u64, &'static str> {
+        let taken = |quota: &SimulatedQuota| {
             let same = |keys: &[&str]| keys.iter().all(|key| quota.fields[*key] == body[*key]);
             same(&["path", "tenant_id"]) || same(&["name"])
         };
@@ -147,13 +131,14 @@ impl World {
             return Err("quota with this name or path already exists.");
         }
         let path = body["path"].as_str().unwrap();
-        let is_above = |quota: &&Quota| path.starts_with(&format!("{}/", quota.fields["path"].as_str().unwrap()));
+        let is_above =
+            |quota: &&SimulatedQuota| path.starts_with(&format!("{}/", quota.fields["path"].as_str().unwrap()));
         if self.quotas.values().filter(is_above).count() >= self.levels {
             return Err("Quota nesting limit exceeded.");
         }
-        let real = self.real(path);
+        let real = self.real_path(path);
         let inode = match std::fs::metadata(&real) {
-            Ok(there) => there.ino(),
+            Ok(metadata) => metadata.ino(),
             Err(_) if body["create_dir"] == false => return Err("Directory does not exist."),
             Err(_) => 0,
         };
@@ -163,33 +148,26 @@ impl World {
             "hard_limit_inodes": 0, "used_inodes": 3, "used_capacity": 17, "used_effective_capacity": 13_832_814_592_u64,
         });
         merge(&mut fields, body);
-        self.quotas.insert(self.last_id, Quota { fields, inode });
+        self.quotas.insert(self.last_id, SimulatedQuota { fields, inode });
         Ok(self.last_id)
     }
 
-    fn real(&self, path: &str) -> PathBuf {
+    fn real_path(&self, path: &str) -> PathBuf {
         self.folder.join(Path::new(path).strip_prefix(ROOT).unwrap_or(Path::new("elsewhere")))
-    }
-
-    fn goes_wrong(&mut self) -> bool {
-        let wrong = self.faults.is_some_and(|n| self.chance.one_in(n));
-        self.wrong += u32::from(wrong);
-        wrong
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
         let path: Vec<_> = request.path.iter().map(String::as_str).collect();
-        if self.goes_wrong() {
-            let status = if self.chance.one_in(2) { 429 } else { 503 };
-            return Reply::Json(status, "retry-after: 0\r\n", json!(null));
+        if let Some(refusal) = self.faults.refusal() {
+            return refusal;
         }
         if let ("POST", ["api", "token", ""]) = (&*request.method, &path[..]) {
             return self.log_in(&request.body);
         }
         self.requests += 1;
-        // A login's token is good for some requests only.
+        // The token of a login expires after some requests.
         if self.requests.is_multiple_of(20) {
-            self.token = format!("over at {}", self.requests);
+            self.token = format!("expired at request {}", self.requests);
         }
         let authorization = request.authorization.as_deref();
         if authorization != Some("Api-Token hush") && authorization != Some(&format!("Bearer {}", self.token)) {
@@ -197,15 +175,14 @@ impl World {
         }
         let reply = match (&*request.method, &path[..]) {
             ("GET", ["api", "quotas", ""]) => self.list(request.query("page").unwrap().parse().unwrap()),
-            ("POST", ["api", "quotas", ""]) => match self.make(&request.body) {
+            ("POST", ["api", "quotas", ""]) => match self.create(&request.body) {
                 Ok(id) => Reply::Json(201, "", self.quotas[&id].fields.clone()),
                 Err(detail) => Reply::Json(400, "", json!({"detail": detail})),
             },
             (method, ["api", "quotas", id, ""]) => self.change(method, id.parse().unwrap(), &request.body),
             _ => Reply::Json(404, "", json!({"detail": "Not found."})),
         };
-        let lost = request.method != "GET" && std::mem::take(&mut self.loses_next);
-        if lost || self.goes_wrong() { Reply::Lost } else { reply }
+        self.faults.deliver(&request.method, reply)
     }
 
     fn log_in(&mut self, body: &Value) -> Reply {
@@ -261,7 +238,7 @@ fn merge(fields: &mut Value, body: &Value) {
     }
 }
 
-/// All directories by their inodes.
+/// All directories by inode.
 fn directories(folder: &Path) -> BTreeMap<u64, PathBuf> {
     let mut found = BTreeMap::new();
     let mut left = vec![folder.to_owned()];

@@ -1,4 +1,4 @@
-//! What is there at one time: the quotas, and what lies in the trash.
+//! The state at one time: the quotas, and what is in the trash.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -7,13 +7,14 @@ use uuid::Uuid;
 
 use super::trash;
 use super::wire::Quota;
+use driver_rest::is_below;
 use storage_driver::{Desired, DriverError, Trashed};
 
 pub(super) struct Survey {
     pub(super) quotas: Vec<Quota>,
-    /// Since when, by resource.
+    /// Trees in the trash: resource and since when.
     pub(super) trash: BTreeMap<Uuid, u64>,
-    /// The same for what a purge has claimed.
+    /// Trees that a purge has claimed: resource and since when they are in the trash.
     pub(super) claimed: BTreeMap<Uuid, u64>,
 }
 
@@ -22,33 +23,32 @@ impl Survey {
         self.quotas.iter().find(|quota| quota.mark() == Some(id))
     }
 
-    /// Left behind at this path by another resource, which is in the trash.
-    pub(super) fn left_at(&self, path: &str, desired: &Desired) -> Option<&Quota> {
-        let left = |mark: Uuid| mark != desired.id && self.trash.contains_key(&mark);
-        self.quotas.iter().find(|quota| quota.path == path && quota.mark().is_some_and(left))
+    /// The quota that another resource, which is in the trash, has left at this path.
+    pub(super) fn leftover_at(&self, path: &str, desired: &Desired) -> Option<&Quota> {
+        let is_trashed = |mark: Uuid| mark != desired.id && self.trash.contains_key(&mark);
+        self.quotas.iter().find(|quota| quota.path == path && quota.mark().is_some_and(is_trashed))
     }
 
-    /// The quota of whatever is at this path now.
+    /// The quota of what is at this path now.
     pub(super) fn at(&self, path: &str, desired: &Desired) -> Option<&Quota> {
-        let left = self.left_at(path, desired).map(|quota| quota.id);
-        self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != left)
+        let leftover = self.leftover_at(path, desired).map(|quota| quota.id);
+        self.quotas.iter().find(|quota| quota.path == path && Some(quota.id) != leftover)
     }
 
     /// The quotas of the directories above this path.
     pub(super) fn above(&self, path: &str) -> Vec<&Quota> {
-        self.quotas.iter().filter(|quota| quota.path != path && holds(&quota.path, path)).collect()
+        self.quotas.iter().filter(|quota| is_below(path, &quota.path)).collect()
     }
 
-    /// Why a path lies within another resource's directory, if it does.
+    /// The reason if a path is within another resource's directory.
     pub(super) fn nested_in(&self, path: &str, desired: &Desired) -> Option<String> {
-        let mut above = self.others(desired.id).filter(|(quota, _)| quota.path != path && holds(&quota.path, path));
-        above.next().map(|(quota, other)| storage_driver::nested(&quota.path, other))
+        let above = self.others(desired.id).find(|(quota, _)| is_below(path, &quota.path));
+        above.map(|(quota, other)| storage_driver::nested(&quota.path, other))
     }
 
-    /// A conflict where another resource's directory lies below a path.
-    pub(super) fn nothing_nested(&self, path: &str, id: Uuid) -> Result<(), DriverError> {
-        let is_below = |quota: &Quota| quota.path != path && holds(path, &quota.path);
-        self.others(id).find(|(quota, _)| is_below(quota)).map_or(Ok(()), |(quota, other)| {
+    /// Conflict if another resource's directory is below a path.
+    pub(super) fn check_nothing_below(&self, path: &str, id: Uuid) -> Result<(), DriverError> {
+        self.others(id).find(|(quota, _)| is_below(&quota.path, path)).map_or(Ok(()), |(quota, other)| {
             let below = &quota.path;
             Err(DriverError::Conflict(format!(
                 "{below} is the directory of another resource, {other}: move it out of {path} first"
@@ -62,27 +62,21 @@ impl Survey {
         marked.filter(move |(_, mark)| *mark != id && !self.trash.contains_key(mark))
     }
 
-    /// Another resource's quota that is for the directory with this inode, wherever that lies now.
+    /// Another resource's quota for the directory with this inode, at whatever path.
     pub(super) fn other_for(&self, inode: u64, desired: &Desired) -> Option<&Quota> {
         let other = |quota: &&Quota| quota.inode() == Some(inode) && quota.mark() != Some(desired.id);
         self.quotas.iter().find(other)
     }
 
-    /// A conflict where the tree in the trash under this UUID is not the one that its quota is for. Without a quota there
-    /// is nothing to compare: it is taken away only after this was asked, and nobody else gets into the trash.
-    pub(super) fn prove_trashed(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), DriverError> {
+    /// Conflict if the tree in the trash with this UUID is not the one that its quota is for. Without a quota there is
+    /// nothing to compare: quotas are only deleted after this check, and nobody else can access the trash.
+    pub(super) fn check_trashed_inode(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), DriverError> {
         let Some(&since) = self.trash.get(&id) else { return Ok(()) };
         let Some(quota) = self.of(id) else { return Ok(()) };
         let inode = trash::inode(root, &Trashed { id, since })?;
         if quota.inode() == Some(inode) {
             return Ok(());
         }
-        Err(DriverError::Conflict(format!("in the trash as {id}.{since} is {}", quota.another(inode))))
+        Err(DriverError::Conflict(format!("{id}.{since} in the trash is {}", quota.mismatch(inode))))
     }
-}
-
-/// Whether a path is the other one, or lies above it.
-pub(super) fn holds(upper: &str, lower: &str) -> bool {
-    let below = lower.strip_prefix(upper.trim_end_matches('/'));
-    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }

@@ -1,4 +1,4 @@
-//! The trash of a mounted tree: `.trash` below its root, closed to all but this program's user, with one directory
+//! The trash of a mounted tree: `.trash` below its root, accessible to this program's user only, with one directory
 //! `UUID.SECONDS` for each tree.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,24 +23,27 @@ fn parse(text: &str) -> Option<Trashed> {
     (name(&trashed) == text).then_some(trashed)
 }
 
-/// What the names of trees begin with that a purge has claimed.
-const CLAIMED: &str = "purge-";
+/// Prefix of the names of trees that a purge has claimed.
+const CLAIMED_PREFIX: &str = "purge-";
 
 fn claimed_name(trashed: &Trashed) -> String {
-    format!("{CLAIMED}{}", name(trashed))
+    format!("{CLAIMED_PREFIX}{}", name(trashed))
 }
 
-/// Everything in the trash: first what waits there, then what a purge has claimed.
+/// Everything in the trash: unclaimed trees, and trees that a purge has claimed.
 pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], DriverError> {
-    let fault = |error| DriverError::passing("the trash cannot be read", error);
     match open(root, TRASH).and_then(|trash| names(trash.as_fd())) {
         Ok(names) => {
-            let claimed = |name: &String| parse(name.strip_prefix(CLAIMED)?);
+            let claimed = |name: &String| parse(name.strip_prefix(CLAIMED_PREFIX)?);
             Ok([names.iter().filter_map(|name| parse(name)).collect(), names.iter().filter_map(claimed).collect()])
         }
         Err(Errno::NOENT) => Ok([Vec::new(), Vec::new()]),
-        Err(error) => Err(fault(error)),
+        Err(error) => Err(unreadable(error)),
     }
+}
+
+fn unreadable(error: Errno) -> DriverError {
+    DriverError::passing("cannot read the trash", error)
 }
 
 /// The inode of a tree in the trash.
@@ -50,62 +53,62 @@ pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Driv
 
 /// When a tree in the trash was last changed, by the clock of the storage system.
 pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, DriverError> {
-    // Before 1970 is wrong in any case.
+    // A time before 1970 is wrong in any case.
     stat(root, trashed).map(|stat| u64::try_from(stat.st_ctime).unwrap_or_default())
 }
 
-/// Trees are closed, perhaps to this program's user, too: it is not opened.
+/// Does not open the tree, because its mode may deny access even to this program's user.
 fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, DriverError> {
     let stat = open(root, TRASH).and_then(|trash| rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW));
-    stat.map_err(|error| DriverError::passing(format!("{} in the trash", name(trashed)), error))
+    stat.map_err(|error| DriverError::passing(format!("cannot look at {} in the trash", name(trashed)), error))
 }
 
 /// Renames the directory into the trash.
 pub(super) fn put(root: BorrowedFd<'_>, desired: &Desired, now: u64) -> Result<(), DriverError> {
-    let fault = |error| DriverError::passing(format!("{} cannot be put into the trash", desired.place), error);
+    let failed = |error| DriverError::passing(format!("cannot put {} into the trash", desired.place), error);
     match rustix::fs::mkdirat(root, TRASH, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(fault(error)),
+        Err(error) => return Err(failed(error)),
     }
-    let trash = open(root, TRASH).map_err(fault)?;
-    let above = above(root, desired).map_err(fault)?;
+    let trash = open(root, TRASH).map_err(failed)?;
+    let parent = open_parent(root, desired).map_err(failed)?;
     let name = name(&Trashed { id: desired.id, since: now });
-    moved(above.as_fd(), desired.place.name(), trash.as_fd(), &name).map_err(fault)
+    rename(parent.as_fd(), desired.place.name(), trash.as_fd(), &name).map_err(failed)
 }
 
-/// Renames the directory from the trash to its place, which is free.
+/// Renames the directory from the trash to its place, where nothing may exist.
 pub(super) fn take_out(root: BorrowedFd<'_>, desired: &Desired, since: u64) -> Result<(), DriverError> {
-    let fault = |error| DriverError::passing(format!("{} cannot be taken out of the trash", desired.place), error);
-    let (trash, above) = (open(root, TRASH).map_err(fault)?, above(root, desired).map_err(fault)?);
+    let failed = |error| DriverError::passing(format!("cannot take {} out of the trash", desired.place), error);
+    let (trash, parent) = (open(root, TRASH).map_err(failed)?, open_parent(root, desired).map_err(failed)?);
     let name = name(&Trashed { id: desired.id, since });
-    moved(trash.as_fd(), &name, above.as_fd(), desired.place.name()).map_err(fault)
+    rename(trash.as_fd(), &name, parent.as_fd(), desired.place.name()).map_err(failed)
 }
 
-fn above(root: BorrowedFd<'_>, desired: &Desired) -> Result<OwnedFd, Errno> {
+fn open_parent(root: BorrowedFd<'_>, desired: &Desired) -> Result<OwnedFd, Errno> {
     open(root, &desired.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string()))
 }
 
-fn moved(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Result<(), Errno> {
+fn rename(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Result<(), Errno> {
     rustix::fs::renameat(from, old, to, new)?;
     rustix::fs::fsync(to)?;
     rustix::fs::fsync(from)
 }
 
-/// Renames a tree in the trash, so that nothing but a purge finds it any more.
+/// Renames a tree in the trash, so that only a purge finds it.
 pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), DriverError> {
-    let fault = |error| DriverError::passing(format!("{} in the trash cannot be renamed", name(trashed)), error);
-    let trash = open(root, TRASH).map_err(fault)?;
-    rustix::fs::renameat(&trash, name(trashed), &trash, claimed_name(trashed)).map_err(fault)?;
-    rustix::fs::fsync(&trash).map_err(fault)
+    let failed = |error| DriverError::passing(format!("cannot rename {} in the trash", name(trashed)), error);
+    let trash = open(root, TRASH).map_err(failed)?;
+    rustix::fs::renameat(&trash, name(trashed), &trash, claimed_name(trashed)).map_err(failed)?;
+    rustix::fs::fsync(&trash).map_err(failed)
 }
 
-/// Deletes a claimed tree for good.
+/// Deletes a claimed tree.
 pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), DriverError> {
     let trash = match open(root, TRASH) {
         Err(Errno::NOENT) => return Ok(()),
-        trash => trash.map_err(|error| DriverError::passing("the trash cannot be read", error))?,
+        trash => trash.map_err(unreadable)?,
     };
-    // No project IDs here.
+    // VAST has no project IDs.
     deletion::delete(&trash, &claimed_name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)
 }
 
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_names_are_read() {
+    fn only_names_as_they_are_written_are_read() {
         let trashed = Trashed { id: uuid::Uuid::from_u128(7), since: 12 };
         assert_eq!(parse(&name(&trashed)), Some(trashed));
         for odd in ["", "x.1", "00000000-0000-0000-0000-000000000007", "00000000000000000000000000000007.12"] {

@@ -1,14 +1,14 @@
-//! What is sent to a VAST management system, and what it answers.
+//! Request and response bodies of a VAST management system.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use driver_rest::{quoted, whole};
+use driver_rest::{single_line, whole_number};
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::{Desired, DriverError};
 
-/// A quota object. A limit of `null` or 0 is none.
+/// A quota object. A limit of `null` or 0 means unlimited.
 #[derive(Debug, Clone)]
 pub(super) struct Quota {
     pub(super) id: u64,
@@ -20,30 +20,30 @@ pub(super) struct Quota {
     inodes: [Option<u64>; 2],
     used_space: Option<u64>,
     used_inodes: Option<u64>,
-    /// The first value that cannot be read.
-    odd: Option<String>,
+    /// The first value that cannot be parsed.
+    invalid: Option<String>,
 }
 
 impl Quota {
-    /// A row of the list. A value that cannot be read matters to the quota's own path alone ([`Self::is_readable`]); an
-    /// error only where the row has no number or path, for then it could be anybody's.
-    pub(super) fn read(row: &Value) -> Result<Self, String> {
-        let mut odd = None;
+    /// Parses a row of the list. An invalid value only affects the quota's own path (see [`Self::check_valid`]). It is an
+    /// error if the row has no ID or path, because then it could be the quota of any path.
+    pub(super) fn parse(row: &Value) -> Result<Self, String> {
+        let mut invalid = None;
         let mut note = |key: &str, value: &Value| {
-            let text = || format!("{key} is {}", quoted(&value.to_string()));
-            odd.get_or_insert_with(text);
+            let text = || format!("{key} is {}", single_line(&value.to_string()));
+            invalid.get_or_insert_with(text);
         };
         let mut number = |key: &str| {
             let value = &row[key];
-            let read = whole(value).and_then(|read| u64::try_from(read).ok());
+            let read = whole_number(value).and_then(|read| u64::try_from(read).ok());
             if read.is_none() && !value.is_null() {
                 note(key, value);
             }
             read
         };
-        let id = number("id").ok_or("a quota has no readable `id`: look at the list of quotas in VMS")?;
+        let id = number("id").ok_or("a quota has no valid `id`: look at the list of quotas in VMS")?;
         let path = row["path"].as_str();
-        let path = path.ok_or_else(|| format!("the quota {id} has no readable `path`: look at it in VMS"))?.to_owned();
+        let path = path.ok_or_else(|| format!("the quota {id} has no valid `path`: look at it in VMS"))?.to_owned();
         let tenant_id = number("tenant_id");
         let space = ["soft_limit", "hard_limit"].map(&mut number);
         let inodes = ["soft_limit_inodes", "hard_limit_inodes"].map(&mut number);
@@ -56,18 +56,17 @@ impl Quota {
             value.as_str().map(str::to_owned)
         };
         let (name, state) = (text("name").unwrap_or_default(), text("state"));
-        Ok(Self { id, name, path, tenant_id, state, space, inodes, used_space, used_inodes, odd })
+        Ok(Self { id, name, path, tenant_id, state, space, inodes, used_space, used_inodes, invalid })
     }
 
-    /// A fault that names what cannot be read.
-    pub(super) fn is_readable(&self) -> Result<(), DriverError> {
-        let Some(odd) = &self.odd else { return Ok(()) };
-        let (id, name, path) = (self.id, quoted(&self.name), &self.path);
-        Err(DriverError::unclear(format!("the quota {id} ({name}) of {path} cannot be read: {odd}; look at it in VMS")))
+    pub(super) fn check_valid(&self) -> Result<(), DriverError> {
+        let Some(invalid) = &self.invalid else { return Ok(()) };
+        let (id, name, path) = (self.id, single_line(&self.name), &self.path);
+        Err(DriverError::unclear(format!("the quota {id} ({name}) of {path} is invalid: {invalid}; look at it in VMS")))
     }
 
-    /// Whose it is, and for the directory with which inode: its name, written as names are written here.
-    fn named(&self) -> Option<(Uuid, Option<u64>)> {
+    /// The resource and the inode of the directory, from the name. Only the exact notation of [`name`] counts.
+    fn parse_name(&self) -> Option<(Uuid, Option<u64>)> {
         let (id, inode) = match self.name.split_once('.') {
             Some((id, inode)) => (id, Some(inode.parse().ok()?)),
             None => (&*self.name, None),
@@ -77,33 +76,35 @@ impl Quota {
         (text == self.name).then_some((id, inode))
     }
 
-    /// Whose it is.
+    /// The resource that it belongs to.
     pub(super) fn mark(&self) -> Option<Uuid> {
-        self.named().map(|(id, _)| id)
+        self.parse_name().map(|(id, _)| id)
     }
 
-    /// The inode of its directory. Earlier versions did not write it down.
+    /// The inode of its directory. Earlier versions did not record it.
     pub(super) fn inode(&self) -> Option<u64> {
-        self.named().and_then(|(_, inode)| inode)
+        self.parse_name().and_then(|(_, inode)| inode)
     }
 
-    /// What a directory with another inode is, and what to do.
-    pub(super) fn another(&self, inode: u64) -> String {
+    /// Describes a directory that has another inode, and what to do.
+    pub(super) fn mismatch(&self, inode: u64) -> String {
         let (what, why) = match self.inode() {
-            Some(_) => ("another directory than", "something was moved or exchanged: put the right one there"),
-            None => ("perhaps not", "it does not say for which directory it is"),
+            Some(_) => ("not the directory", "directories were moved or swapped: put the right one there"),
+            None => ("possibly not the directory", "its name does not contain the inode of its directory"),
         };
         let right = self.mark().map(|id| name(id, inode)).unwrap_or_default();
-        format!("{what} that of the quota {}; {why}. If it is the right one, name its quota {right} in VMS", self.name)
+        format!(
+            "{what} of the quota {}; {why}. If it is the right directory, rename the quota to {right} in VMS",
+            self.name
+        )
     }
 
-    /// A tenant that is not said is the only one.
-    pub(super) fn is_of(&self, tenant: u64) -> bool {
+    /// Quotas without a tenant belong to the only one.
+    pub(super) fn belongs_to(&self, tenant: u64) -> bool {
         self.tenant_id.is_none_or(|of| of == tenant)
     }
 
-    /// Whether it does what a quota is for.
-    pub(super) fn judge(&self) -> Result<(), String> {
+    pub(super) fn check_state(&self) -> Result<(), String> {
         match self.state.as_deref() {
             Some("FAILED") => Err(format!("the quota of {} is in the state FAILED: look at it in VMS", self.path)),
             _ => Ok(()),
@@ -115,13 +116,13 @@ impl Quota {
         QuotaLimits::new([soft?, hard?].map(Bytes), [inodes_soft?, inodes_hard?].map(Inodes)).ok()
     }
 
-    /// `None` where VAST does not say yet.
+    /// `None` if VAST has not determined it yet.
     pub(super) fn usage(&self) -> Option<Usage> {
         Some(Usage { space: Bytes(self.used_space?), inodes: Inodes(self.used_inodes?) })
     }
 }
 
-/// Rows of a list: all of them, or a page.
+/// All rows of a list, or a page of them.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Rows {
@@ -129,13 +130,12 @@ pub(super) enum Rows {
     Page { results: Vec<Value>, count: usize, next: Option<String> },
 }
 
-/// The answer to a login.
 #[derive(Deserialize)]
 pub(super) struct Login {
     pub(super) access: String,
 }
 
-/// What a refusal says, where it says it in the usual way.
+/// The usual body of a refusal.
 #[derive(Debug, Deserialize)]
 pub(super) struct Refusal {
     pub(super) detail: String,
@@ -159,8 +159,8 @@ pub(super) fn mark(id: Uuid, inode: u64) -> Value {
     json!({ "name": name(id, inode) })
 }
 
-/// A new quota for a directory that is there.
-pub(super) fn make(path: &str, inode: u64, tenant: u64, desired: &Desired) -> Value {
+/// A new quota for an existing directory.
+pub(super) fn new_quota(path: &str, inode: u64, tenant: u64, desired: &Desired) -> Value {
     let mut body = limits(desired.limits);
     body["name"] = name(desired.id, inode).into();
     body["path"] = path.into();

@@ -1,4 +1,5 @@
-//! A directory held by a handle: what was judged is what is changed, whatever is put under its name meanwhile.
+//! A directory that is kept open: the directory that was checked is the one that is changed, even if another one is renamed
+//! to its path meanwhile.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,15 +12,14 @@ use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
 
-/// What is found at a place.
 pub(super) enum Found {
     Nothing,
-    Directory(Held),
-    /// A file, a symlink, or a way that leads through one.
+    Directory(OpenDirectory),
+    /// A file or a symlink, at the place or in place of one of its parents.
     Other,
 }
 
-pub(super) struct Held {
+pub(super) struct OpenDirectory {
     handle: OwnedFd,
     place: Place,
     stat: Stat,
@@ -28,14 +28,14 @@ pub(super) struct Held {
 pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, DriverError> {
     let opened = open(root, &place.to_string());
     match opened.and_then(|handle| rustix::fs::fstat(&handle).map(|stat| (handle, stat))) {
-        Ok((handle, stat)) => Ok(Found::Directory(Held { handle, place: place.clone(), stat })),
+        Ok((handle, stat)) => Ok(Found::Directory(OpenDirectory { handle, place: place.clone(), stat })),
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(DriverError::passing(format!("{place} cannot be looked at"), error)),
+        Err(error) => Err(DriverError::passing(format!("cannot open {place}"), error)),
     }
 }
 
-impl Held {
+impl OpenDirectory {
     pub(super) fn inode(&self) -> u64 {
         self.stat.st_ino
     }
@@ -48,7 +48,7 @@ impl Held {
         Mode(self.stat.st_mode & 0o7777)
     }
 
-    /// Whether it is this program's user's, and holds nothing.
+    /// Whether it belongs to this program's user and is empty.
     pub(super) fn is_new(&self) -> Result<bool, DriverError> {
         if self.stat.st_uid != rustix::process::geteuid().as_raw() {
             return Ok(false);
@@ -56,38 +56,38 @@ impl Held {
         let names = names(self.handle.as_fd());
         names
             .map(|names| names.is_empty())
-            .map_err(|error| DriverError::passing(format!("{} cannot be read", self.place), error))
+            .map_err(|error| DriverError::passing(format!("cannot read {}", self.place), error))
     }
 
-    /// Whether it is one that was begun here and holds nothing: new, and closed.
-    pub(super) fn is_begun(&self) -> Result<bool, DriverError> {
-        // The directory above may hand down its set-group-ID bit.
+    /// Whether its creation here is incomplete: new, and inaccessible to others.
+    pub(super) fn is_incomplete(&self) -> Result<bool, DriverError> {
+        // The set-group-ID bit may be inherited from the parent.
         Ok(self.mode().0 & 0o5077 == 0 && self.is_new()?)
     }
 
-    /// Gives it its owner, group and mode; tells `guard` where that changes something.
-    pub(super) fn give(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+    /// Sets owner, group and mode. Calls `guard` for what changes.
+    pub(super) fn set_owner_and_mode(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let owner = (desired.uid, desired.gid);
         if owner != self.owner() {
-            guard(&format!("owner {}, group {} of {}", owner.0, owner.1, self.place))?;
+            guard(&format!("set the owner of {} to {}:{}", self.place, owner.0, owner.1))?;
             let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
             rustix::fs::fchown(&self.handle, Some(uid), Some(gid)).map_err(|error| self.cannot("owner", error))?;
         }
-        // Always after the owner: a change of owner may take bits away.
+        // Always after the owner, because changing that may clear bits of the mode.
         self.set_mode(desired.mode, guard)
     }
 
-    /// Gives it a mode; tells `guard` where that changes something.
+    /// Sets the mode. Calls `guard` if it changes.
     pub(super) fn set_mode(&self, mode: Mode, guard: Guard<'_>) -> Result<(), DriverError> {
-        let there = rustix::fs::fstat(&self.handle).map_err(|error| self.cannot("mode", error))?;
-        if there.st_mode & 0o7777 == mode.0 {
+        let current = rustix::fs::fstat(&self.handle).map_err(|error| self.cannot("mode", error))?;
+        if current.st_mode & 0o7777 == mode.0 {
             return Ok(());
         }
-        guard(&format!("mode {:o} of {}", mode.0, self.place))?;
+        guard(&format!("set the mode of {} to {:o}", self.place, mode.0))?;
         rustix::fs::fchmod(&self.handle, Bits::from_raw_mode(mode.0)).map_err(|error| self.cannot("mode", error))
     }
 
     fn cannot(&self, what: &str, error: Errno) -> DriverError {
-        only_root(format!("{} cannot be given its {what}", self.place), "run as root", error)
+        only_root(format!("cannot set the {what} of {}", self.place), "run as root", error)
     }
 }
