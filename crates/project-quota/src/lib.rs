@@ -4,7 +4,6 @@
 //! The crate resolves no path, does not read `/etc/projects` and starts no program. `quotactl_fd` needs Linux 5.14, and
 //! changes need CAP_SYS_ADMIN. To the kernel, a limit of 0 means *unlimited* and project 0 means *untagged*; the types here
 //! cannot express either value.
-//! here cannot say either.
 
 use std::num::{NonZeroU32, NonZeroU64};
 

@@ -1,7 +1,7 @@
-//! The one place where commands are started.
+//! Runs external commands.
 //!
-//! No shell, no search along a PATH that somebody set, no environment but [`ENVIRONMENT`], no standard input. A command has a
-//! time and a size of output; beyond either, it is killed with all that it started.
+//! Without a shell, an inherited PATH or environment, or standard input. A command that exceeds its time or its size of output
+//! is killed together with its child processes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,22 +18,22 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use thiserror::Error;
 
-/// All that a command finds in its environment: messages in English, and the folders below for programs of its own.
+/// The environment of commands: English messages, and the folders for programs that they start.
 pub const ENVIRONMENT: [(&str, &str); 2] = [("LC_ALL", "C"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")];
 
-/// The folders in which a program is looked for, in this order.
+/// The folders in which programs are searched, in this order.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// The most that a command may say on each of its outputs, in bytes.
-const MOST: usize = 16 << 20;
-/// How much of what a failed command said is told, in characters.
-const TOLD: usize = 300;
+/// Maximum output of a command on each of stdout and stderr, in bytes.
+const MAX_OUTPUT: usize = 16 << 20;
+/// How much of a failed command's stderr is shown, in characters.
+const MAX_SHOWN: usize = 300;
 
-/// A program on this machine, by its absolute path.
+/// The absolute path of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program(PathBuf);
 
 impl Program {
-    /// The program at an absolute path, or the one with this name in `/usr/sbin`, `/usr/bin`, `/sbin` or `/bin`.
+    /// Finds a program by its absolute path, or by its name in `/usr/sbin`, `/usr/bin`, `/sbin` or `/bin`.
     pub fn find(name: &str) -> Result<Self, Failed> {
         let path = Path::new(name);
         if path.is_absolute() {
@@ -55,58 +55,45 @@ impl fmt::Display for Program {
     }
 }
 
-/// Why a command came to nothing.
+/// Why a command failed.
 #[derive(Debug, Error)]
 pub enum Failed {
-    /// There is no such program.
+    /// The program does not exist.
     #[error(
-        "there is no program {0} (neither an absolute path of one, nor a name in /usr/sbin, /usr/bin, /sbin or /bin): \
-         install it, or name its path"
+        "there is no program {0} (neither as an absolute path, nor in /usr/sbin, /usr/bin, /sbin or /bin): install it, or \
+         give its path"
     )]
     NoProgram(String),
-    /// It could not be started or waited for.
+    /// The program could not be started or waited for.
     #[error("{program} cannot be run")]
-    NotRun {
-        /// The program.
+    NotRun { program: String, source: io::Error },
+    /// The program took too long and was killed.
+    #[error("{program} was killed, because it did not end within {} s", time.as_secs_f64())]
+    TimedOut {
         program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// It took too long, and was killed.
-    #[error("{program} was killed, for it did not end within {} s", time.as_secs_f64())]
-    Late {
-        /// The program.
-        program: String,
-        /// The time it had.
+        /// The timeout.
         time: Duration,
     },
-    /// It said too much, and was killed.
-    #[error("{program} was killed, for it said more than {MOST} bytes")]
-    Garrulous {
-        /// The program.
-        program: String,
-    },
-    /// It failed.
-    #[error("{program} ended with {how}: {said}")]
+    /// The program printed too much and was killed.
+    #[error("{program} was killed, because it printed more than {MAX_OUTPUT} bytes")]
+    TooMuchOutput { program: String },
+    /// The program failed.
+    #[error("{program} ended with {how}: {stderr}")]
     Ended {
-        /// The program.
         program: String,
-        /// Its exit code, or the signal that killed it.
+        /// Exit code or signal.
         how: String,
-        /// The exit code, if it was one.
+        /// The exit code, if there is one.
         code: Option<i32>,
-        /// The first line of what it said on standard error.
-        said: String,
+        /// The first line on stderr.
+        stderr: String,
     },
-    /// What it said is no UTF-8.
-    #[error("{program} said something that is no text")]
-    NoText {
-        /// The program.
-        program: String,
-    },
+    /// The output is not UTF-8.
+    #[error("the output of {program} is not UTF-8 text")]
+    NotText { program: String },
 }
 
-/// Runs a command to its end; what it said on standard output. Any exit code but 0 is an error.
+/// Runs a command and returns its stdout. Any exit code but 0 is an error.
 pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], time: Duration) -> Result<String, Failed> {
     let name = || program.to_string();
     let not_run = |source| Failed::NotRun { program: name(), source };
@@ -122,67 +109,67 @@ pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], time: Duration) -
         .process_group(0)
         .spawn();
     let mut group = Group(child.map_err(not_run)?);
-    let (status, [said, complaint]) = match group.collect(deadline).map_err(not_run)? {
-        Collected::All(status, said) => (status, said),
-        Collected::Late => return Err(Failed::Late { program: name(), time }),
-        Collected::Garrulous => return Err(Failed::Garrulous { program: name() }),
+    let (status, [output, stderr]) = match group.collect(deadline).map_err(not_run)? {
+        Collected::All(status, outputs) => (status, outputs),
+        Collected::TimedOut => return Err(Failed::TimedOut { program: name(), time }),
+        Collected::TooMuchOutput => return Err(Failed::TooMuchOutput { program: name() }),
     };
     if !status.success() {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit code {code}"),
             (None, signal) => format!("signal {}", signal.unwrap_or_default()),
         };
-        return Err(Failed::Ended { program: name(), how, code: status.code(), said: first_line(&complaint) });
+        return Err(Failed::Ended { program: name(), how, code: status.code(), stderr: first_line(&stderr) });
     }
-    String::from_utf8(said).map_err(|_| Failed::NoText { program: name() })
+    String::from_utf8(output).map_err(|_| Failed::NotText { program: name() })
 }
 
-/// What fits into a message.
-fn first_line(complaint: &[u8]) -> String {
-    let text = String::from_utf8_lossy(complaint);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
-    line.chars().take(TOLD).filter(|character| !character.is_control()).collect()
+/// The first line of stderr, shortened.
+fn first_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it printed nothing");
+    line.chars().take(MAX_SHOWN).filter(|character| !character.is_control()).collect()
 }
 
-/// A command and all that it started, as far as that stayed in its process group.
+/// The process group of a command.
 struct Group(Child);
 
-/// How the waiting ended.
+/// The result of waiting.
 enum Collected {
     All(ExitStatus, [Vec<u8>; 2]),
-    Late,
-    Garrulous,
+    TimedOut,
+    TooMuchOutput,
 }
 
 impl Group {
-    /// Reads both outputs to their ends and waits for the command's.
+    /// Reads both outputs to the end and waits for the command.
     fn collect(&mut self, deadline: Instant) -> io::Result<Collected> {
         let ended = rustix::process::pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
         let outputs = (self.0.stdout.take().map(OwnedFd::from), self.0.stderr.take().map(OwnedFd::from));
-        // The command's end, and its outputs while they are open.
+        // The command, and its outputs while they are open.
         let mut waiting = [Some(ended), outputs.0, outputs.1];
-        let mut said = [Vec::new(), Vec::new()];
+        let mut read = [Vec::new(), Vec::new()];
         while waiting.iter().any(Option::is_some) {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(Collected::Late) };
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(Collected::TimedOut) };
             let ready = wait(&waiting, left)?;
             for (at, slot) in waiting.iter_mut().enumerate().filter(|(at, _)| ready[*at]) {
-                if let (Some(output), Some(fd)) = (at.checked_sub(1), &slot) {
-                    if read(fd, &mut said[output])? == 0 {
+                if let (Some(at), Some(fd)) = (at.checked_sub(1), &slot) {
+                    if read_block(fd, &mut read[at])? == 0 {
                         *slot = None;
-                    } else if said[output].len() > MOST {
-                        return Ok(Collected::Garrulous);
+                    } else if read[at].len() > MAX_OUTPUT {
+                        return Ok(Collected::TooMuchOutput);
                     }
                 } else {
                     *slot = None;
-                    // What it left running could keep the outputs open.
+                    // Remaining child processes could keep the outputs open.
                     self.kill();
                 }
             }
         }
-        Ok(Collected::All(self.0.wait()?, said))
+        Ok(Collected::All(self.0.wait()?, read))
     }
 
-    /// Kills the group. The command has not been waited for, so the number is still its own.
+    /// Kills the group. The command was not waited for yet, so its process ID is still valid.
     fn kill(&self) {
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
     }
@@ -197,7 +184,7 @@ impl Drop for Group {
     }
 }
 
-/// Which of these are ready; none of them when the time is over.
+/// Waits until some of these are ready; returns which. None after the timeout.
 fn wait(waiting: &[Option<OwnedFd>; 3], left: Duration) -> io::Result<[bool; 3]> {
     let mut ready = [false; 3];
     let open: Vec<(usize, &OwnedFd)> =
@@ -214,7 +201,7 @@ fn wait(waiting: &[Option<OwnedFd>; 3], left: Duration) -> io::Result<[bool; 3]>
     Ok(ready)
 }
 
-fn read(from: &OwnedFd, into: &mut Vec<u8>) -> io::Result<usize> {
+fn read_block(from: &OwnedFd, into: &mut Vec<u8>) -> io::Result<usize> {
     let mut block = [0; 1 << 14];
     let length = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut block))?;
     into.extend_from_slice(&block[..length]);

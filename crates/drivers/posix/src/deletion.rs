@@ -1,4 +1,4 @@
-//! Deleting trees for good, however deep they are: whoever makes a tree must not be able to keep it.
+//! Deletes trees of any depth: users must not be able to create a tree that cannot be deleted.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,20 +12,19 @@ use crate::tree::injected::{self, Moment};
 use storage_driver::DriverError;
 use storage_driver::walked::Walked;
 
-/// How many levels down it goes by itself: each holds two handles, and a piece of the stack.
+/// How many levels the recursion descends. Each level needs two handles and stack space.
 const DEEPEST: usize = 64;
-/// How often a directory is read anew because something is in it again.
+/// How often a directory is read again if it is not empty.
 const ROUNDS: u32 = 64;
-/// The same for the top of a tree, whither what is deep is lifted: each round goes [`DEEPEST`] levels down.
+/// The same for the top of a tree, to which deep directories are lifted. Each round descends [`DEEPEST`] levels.
 const ROUNDS_OF_TOP: u32 = 1 << 14;
 
-/// Deletes a tree in the trash, by handles: no symlink is followed, no mount crossed, and nothing is gone up by `..`. Killed
-/// midway, it is taken up by the next call.
+/// Deletes a tree in the trash by handles, without following symlinks, crossing mounts or using `..`. If it is killed, the next
+/// call continues.
 ///
-/// What lies deeper than [`DEEPEST`] is lifted: renamed to the top of the tree itself, where it lies high enough to be
-/// deleted. File systems with project quotas refuse that to a directory whose project ID is not the top's; `alike` gives it
-/// that ID.
-/// Each directory is shown to `ours` before anything in it is deleted.
+/// Directories deeper than [`DEEPEST`] are lifted: renamed to the top of the tree. File systems with project quotas refuse that
+/// for a directory with another project ID than the top; `alike` sets that ID. `ours` checks each directory before its content
+/// is deleted.
 pub fn delete(
     trash: &OwnedFd,
     name: &str,
@@ -41,7 +40,7 @@ pub fn delete(
     Deletion { top: &top, alike, ours, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
 }
 
-/// Gives a directory the project ID of the top one, or tells whether it is the resource's own.
+/// Sets the project ID of the top directory, or checks that a directory is the resource's.
 pub type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), DriverError>;
 
 struct Deletion<'a> {
@@ -49,12 +48,12 @@ struct Deletion<'a> {
     alike: Alike<'a>,
     ours: Alike<'a>,
     walked: &'a Walked,
-    /// How many names for what is lifted were tried.
+    /// Number of names that were tried for lifted directories.
     lifted: u64,
 }
 
 impl Deletion<'_> {
-    /// Deletes a directory, that has this name in the one above, with all that is in it.
+    /// Deletes a directory and its content. `name` is its name in `above`.
     fn directory(
         &mut self,
         above: BorrowedFd<'_>,
@@ -71,7 +70,7 @@ impl Deletion<'_> {
                     self.walked.one();
                     return Ok(());
                 }
-                // What was lifted hither, or missed by a reading while entries went away. Each time some have gone.
+                // Lifted directories, and entries that were missed because others were deleted while the directory was read.
                 Err(Errno::NOTEMPTY | Errno::EXIST) if found => close(directory),
                 Err(error) => return Err(cannot(error)),
             }
@@ -82,7 +81,7 @@ impl Deletion<'_> {
         ))
     }
 
-    /// Deletes or lifts what one reading of a directory finds; whether that was anything.
+    /// Deletes or lifts all entries that one reading of a directory returns. Returns whether there were any.
     fn contents(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<bool, DriverError> {
         let mut found = false;
         for entry in Dir::read_from(directory).map_err(cannot)? {
@@ -97,13 +96,13 @@ impl Deletion<'_> {
                     self.walked.one();
                     continue;
                 }
-                // Which of them says that it is a directory.
+                // Either means that it is a directory.
                 Err(error @ (Errno::ISDIR | Errno::PERM)) => error,
                 Err(error) => return Err(cannot(error)),
             };
             let below = match open_below(directory, name) {
                 Ok(below) => below,
-                // No directory, so it was refused for another reason.
+                // Not a directory, so there was another reason.
                 Err(Errno::NOTDIR | Errno::LOOP) => return Err(cannot(refused)),
                 Err(Errno::XDEV) => {
                     return Err(DriverError::Conflict(
@@ -122,14 +121,14 @@ impl Deletion<'_> {
         Ok(found)
     }
 
-    /// Renames a directory to the top of the tree, under a name that is free there.
+    /// Renames a directory to the top of the tree, under an unused name.
     fn lift(&mut self, above: BorrowedFd<'_>, name: &CStr, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
         let mut alike = false;
         loop {
             let free = format!(".deep-{}", self.lifted);
             match rustix::fs::renameat(above, name, self.top, free.as_str()) {
                 Ok(()) => return Ok(()),
-                // A call that was killed left it, or it is the users'. An empty directory is replaced, and no loss.
+                // Left by a killed call, or a user's. Replacing an empty directory does no harm.
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => self.lifted += 1,
                 Err(Errno::XDEV) if !alike => {
                     (self.alike)(above)?;
@@ -142,8 +141,8 @@ impl Deletion<'_> {
     }
 }
 
-/// Takes a directory away from its owner: who has it open makes nothing more in it. Where that cannot be done, the number
-/// of rounds is the bound.
+/// Changes the owner of a directory, so that processes that have it open cannot create files in it. If that fails, the number of
+/// rounds is limited.
 fn close(directory: BorrowedFd<'_>) {
     let _ = rustix::fs::fchown(directory, Some(rustix::process::geteuid()), None);
     let _ = rustix::fs::fchmod(directory, Mode::RWXU);

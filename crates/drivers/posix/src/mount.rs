@@ -1,5 +1,5 @@
-//! A mounted file system, for what a management interface cannot say or do: owners, modes, names. Everything is named
-//! from an open handle of its root, never through a symlink and never above it.
+//! Operations on a mounted file system that a management interface does not offer: owners, modes, names. Paths are resolved
+//! from an open handle of the root, without symlinks and `..`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
 
-/// What `fstatfs` says of Storage Scale: "GPFS".
+/// File system type of Storage Scale in `fstatfs`: "GPFS".
 pub const GPFS: i64 = 0x4750_4653;
-/// What `fstatfs` says of NFS.
+/// File system type of NFS in `fstatfs`.
 pub const NFS: i64 = 0x6969;
 
-/// Where a system's root is mounted, and as what kind of file system.
+/// The mounted root of a system, with its file system type.
 #[derive(Debug, Clone)]
 pub struct Mount {
     path: PathBuf,
     kind: i64,
 }
 
-/// What is found under a name.
+/// What exists under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     Nothing,
@@ -37,7 +37,7 @@ pub enum Found {
         gid: u32,
         mode: Mode,
     },
-    /// A file, a symlink, or a way that leads through one.
+    /// A file or a symlink, or a path through one.
     Other,
 }
 
@@ -46,7 +46,7 @@ impl Mount {
         Self { path: path.to_owned(), kind }
     }
 
-    /// A handle of the root. Where the file system is not mounted the directory beneath is not taken for it.
+    /// Opens the root. Fails if the file system is not mounted there.
     pub fn root(&self) -> Result<OwnedFd, DriverError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let what = || format!("`mount` ({}) cannot be opened", self.path.display());
@@ -55,7 +55,7 @@ impl Mount {
         let kind = rustix::fs::fstatfs(&root).map_err(|error| DriverError::passing(what(), error))?.f_type;
         if kind != self.kind {
             return Err(DriverError::unclear(format!(
-                "`mount` ({}) is no file system of the right kind ({kind:#x} instead of {:#x}): is it mounted?",
+                "`mount` ({}) has the wrong file system type ({kind:#x} instead of {:#x}): is it mounted?",
                 self.path.display(),
                 self.kind
             )));
@@ -64,14 +64,14 @@ impl Mount {
     }
 }
 
-/// A handle of the directory with this name below `root`.
+/// Opens a directory below `root`.
 pub fn open(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(root, name, flags, Bits::empty(), resolve)
 }
 
-/// What is at this place below `root`.
+/// Reads what exists at a path below `root`.
 pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
     match open(root, name).and_then(rustix::fs::fstat) {
         Ok(Stat { st_uid: uid, st_gid: gid, st_mode, .. }) => {
@@ -79,28 +79,29 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
         }
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(DriverError::passing(format!("{name} cannot be looked at"), error)),
+        Err(error) => Err(DriverError::passing(format!("{name} cannot be read"), error)),
     }
 }
 
-/// Makes those of the directories above that are missing, each whole at once: a crash leaves none with a wrong mode.
+/// Creates missing parent directories. A crash leaves none with a wrong mode.
 pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
     let mut above = root.try_clone_to_owned().map_err(|error| DriverError::passing("no handle is left", error))?;
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
-        let what =
-            |error| DriverError::passing(format!("the directory {name} above {} cannot be made", desired.place), error);
+        let what = |error| {
+            DriverError::passing(format!("the parent directory {name} of {} cannot be created", desired.place), error)
+        };
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
-                guard(&format!("make the directory {name} above {}", desired.place))?;
+                guard(&format!("create the parent directory {name} of {}", desired.place))?;
                 make(&above, name, desired.id, *mode)?;
                 open(above.as_fd(), name).map_err(what)?
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(DriverError::Conflict(format!("{name} above {} is no directory", desired.place)));
+                return Err(DriverError::Conflict(format!("{name} above {} is not a directory", desired.place)));
             }
             Err(error) => return Err(what(error)),
             Ok(directory) => {
-                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
+                // Left by a crash, if another task created the directory since then. Removed only if it is empty.
                 let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
                 directory
             }
@@ -109,17 +110,17 @@ pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -
     Ok(())
 }
 
-/// Under what name a directory is made aside.
+/// The temporary name of a directory.
 fn aside(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
-/// A directory built aside and renamed. Whoever made it in the meantime made it first.
+/// Creates a directory under a temporary name and renames it, unless another task has created it in the meantime.
 ///
-/// What was opened is judged, even if it was made a moment ago: who may write above can exchange it.
+/// Checks the opened directory even if it was just created: users who can write in the parent can exchange it.
 fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverError> {
     let aside = aside(id);
-    let cannot = |error| DriverError::passing(format!("the directory {name} cannot be made"), error);
+    let cannot = |error| DriverError::passing(format!("the directory {name} cannot be created"), error);
     match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(cannot(error)),
@@ -136,16 +137,16 @@ fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverE
     rustix::fs::fsync(above).map_err(cannot)
 }
 
-/// Makes a directory at a place, closed to all but this program's user.
+/// Creates a directory that only the user of this program can access.
 pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverError> {
-    let what = |error| DriverError::passing(format!("the directory {place} cannot be made"), error);
+    let what = |error| DriverError::passing(format!("the directory {place} cannot be created"), error);
     let above = place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
     let above = open(root, &above).map_err(what)?;
     rustix::fs::mkdirat(&above, place.name(), Bits::RWXU).map_err(what)?;
     rustix::fs::fsync(&above).map_err(what)
 }
 
-/// Gives the directory at a place its owner, group and mode; tells `guard` where that changes something.
+/// Sets owner, group and mode of the directory if they differ.
 pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
     let (place, owner) = (&desired.place, (desired.uid, desired.gid));
     let (directory, there) = directory(root, place)?;
@@ -153,25 +154,25 @@ pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result
         guard(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         rustix::fs::fchown(&directory, Some(uid), Some(gid))
-            .map_err(|error| only_root(format!("{place} cannot be given its owner"), "run as root", error))?;
+            .map_err(|error| only_root(format!("the owner of {place} cannot be set"), "run as root", error))?;
     }
-    // Always after the owner: a change of owner may take bits away.
+    // After the owner, because changing it can clear bits of the mode.
     set_mode(root, place, desired.mode, guard)
 }
 
-/// Takes the directory at a place away from its owner, who could open it again, and closes it to all.
+/// Removes all access to the directory. Changes its owner first, who could otherwise restore the mode.
 pub fn close(root: BorrowedFd<'_>, place: &Place, guard: Guard<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     let user = rustix::process::geteuid();
     if there.st_uid != user.as_raw() {
-        guard(&format!("take {place} away from its owner"))?;
+        guard(&format!("change the owner of {place} to this program's user"))?;
         rustix::fs::fchown(&directory, Some(user), None)
-            .map_err(|error| only_root(format!("{place} cannot be taken away from its owner"), "run as root", error))?;
+            .map_err(|error| only_root(format!("the owner of {place} cannot be changed"), "run as root", error))?;
     }
     set_mode(root, place, Mode(0), guard)
 }
 
-/// Gives the directory at a place a mode; tells `guard` where that changes something.
+/// Sets the mode of the directory if it differs.
 pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     if there.st_mode & 0o7777 == mode.0 {
@@ -179,7 +180,7 @@ pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_
     }
     guard(&format!("mode {:o} of {place}", mode.0))?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
-        .map_err(|error| only_root(format!("{place} cannot be given its mode"), "run as root", error))
+        .map_err(|error| only_root(format!("the mode of {place} cannot be set"), "run as root", error))
 }
 
 fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), DriverError> {
@@ -188,7 +189,7 @@ fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), Dri
     read.map_err(|error| DriverError::passing(format!("{place} cannot be opened"), error))
 }
 
-/// Names in a directory, without `.` and `..`.
+/// Lists the names in a directory, without `.` and `..`.
 pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory)? {
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mounted_is_not_taken_for_the_system() {
+    fn an_unmounted_root_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Mount::new(folder.path(), kind(folder.path())).root().is_ok());
         let fault = Mount::new(folder.path(), GPFS).root().unwrap_err();
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_planted_aside_before_or_just_after_it_was_made_is_not_opened_to_all() {
+    fn a_directory_planted_under_the_temporary_name_does_not_get_the_mode() {
         for before in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
+    fn temporary_directories_left_by_a_crash_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
         let desired = desired();
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn no_symlink_is_followed() {
+    fn symlinks_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("real")).unwrap();
         std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();

@@ -1,8 +1,7 @@
-//! Directories on a mounted file system, whatever limits them.
+//! Directories on a mounted file system, with any kind of quotas.
 //!
-//! Everything happens below the system's root, by handles that were opened without following a symlink or crossing a
-//! mount. A directory is made aside, under a hidden name with mode 0700, and put in place when it is complete: whoever
-//! sees it sees it whole.
+//! All work uses handles below the system's root that were opened without following a symlink or crossing a mount. A
+//! directory is created under a hidden temporary name with mode 0700 and renamed when it is complete.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -35,18 +34,18 @@ use acl::{Named, attributes};
 use handle::{Mark, bare, chmod, obstructed, open_below, passing, privileged, stat, sync};
 use renaming::{Renamed, rename, rename_named};
 
-/// What a site may vary.
+/// Settings of the system.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Whether the root must lie on a file system of its own: an empty mount point then never looks like an empty system.
+    /// Whether the root must be on another file system than `/`, so that an empty mount point is not taken for an empty system.
     pub must_be_mounted: bool,
-    /// Whether owner and group are set. Without it the program needs no rights, and everything belongs to its user.
+    /// Whether owner and group are set. Otherwise the program needs no privileges, and its user owns all directories.
     pub change_owner: bool,
-    /// What ACLs add to the mode; `None`: ACLs are neither read nor set.
+    /// ACL entries beyond the mode; `None`: ACLs are neither read nor set.
     pub acl: Option<Named>,
 }
 
-/// Directories below a root, with these quotas.
+/// Directories below a root, with quotas of type `Q`.
 #[derive(Debug)]
 pub struct Tree<Q> {
     root: PathBuf,
@@ -57,14 +56,14 @@ pub struct Tree<Q> {
 }
 
 impl<Q: Quotas> Tree<Q> {
-    /// The system whose root is this directory.
+    /// The system with this root.
     pub fn new(root: PathBuf, quotas: Q, rules: Rules) -> Self {
-        // What a directory's group can write it could forge: `user.` serves only who has no rights anyway.
+        // The group of a directory could forge an attribute that it can write, so `user.` is only for unprivileged trials.
         let mark = Mark::new(if rules.change_owner { "trusted" } else { "user" });
         Self { root, quotas, rules, mark, walked: Walked::default() }
     }
 
-    /// The same, with what it walks counted here.
+    /// Counts the files of walks here.
     #[must_use]
     pub fn counting(self, walked: &Walked) -> Self {
         Self { walked: walked.clone(), ..self }
@@ -74,7 +73,7 @@ impl<Q: Quotas> Tree<Q> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&self.root, flags, Mode::empty())
             .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
-        // With each handle anew: it may be unmounted in the middle of a pass.
+        // Checked with each handle, because it can be unmounted during a pass.
         if self.rules.must_be_mounted {
             let top = fs::metadata("/").map_err(|error| DriverError::passing("/ cannot be read", error))?;
             if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
@@ -88,10 +87,11 @@ impl<Q: Quotas> Tree<Q> {
         Ok(root)
     }
 
-    /// What is found for one. The trash is read when its directory is not there, for reading it takes as long as it is full.
+    /// Observes one directory. Reads the trash only if the directory is not at its place, because that is slow if the trash is
+    /// full.
     ///
-    /// What is in the trash goes before what is not ours at its place: it was removed, and can be brought back as soon as
-    /// that is moved away. Whoever makes something there does not keep a removal from its end.
+    /// A directory in the trash takes precedence over somebody else's at the place: it was removed, and can be restored as
+    /// soon as the other one is moved away. Nobody can block a removal by creating something at the place.
     fn look(&self, root: &OwnedFd, desired: &Desired, trash: &OnceCell<trash::Trash>) -> Result<Observed, DriverError> {
         let at_its_place = self.at_its_place(root, desired)?;
         if matches!(at_its_place, Observed::Ours(_)) {
@@ -103,7 +103,7 @@ impl<Q: Quotas> Tree<Q> {
             let read = trash::read(root)?;
             trash.get_or_init(|| read)
         };
-        // In order of UUID and time: the newest of this one is the last that does not come after it.
+        // Sorted by UUID and time: the newest entry of this resource is the last one that is not after it.
         let newest = |trees: &[Trashed]| {
             let after = trees.partition_point(|trashed| trashed.id <= desired.id);
             trees[..after].last().filter(|trashed| trashed.id == desired.id).map(|trashed| trashed.since)
@@ -120,16 +120,16 @@ impl<Q: Quotas> Tree<Q> {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(Observed::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Ok(Observed::Obstructed("a file or a symlink is at its place or on the way there".into()));
+                return Ok(Observed::Obstructed("a file or a symlink is at its place or above it".into()));
             }
             Err(Errno::XDEV) => {
-                return Ok(Observed::Obstructed("another file system is mounted on the way there".into()));
+                return Ok(Observed::Obstructed("another file system is mounted above its place".into()));
             }
             Err(error) => return Err(passing(format!("{} cannot be opened", desired.place), error)),
         };
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => Ok(Observed::Ours(self.present(&directory, desired)?)),
-            Some(other) => Ok(Observed::Obstructed(format!("the directory at its place is marked as that of {other}"))),
+            Some(other) => Ok(Observed::Obstructed(format!("the directory at its place has the mark of {other}"))),
             None => Ok(Observed::Unmarked(self.present(&directory, desired)?)),
         }
     }
@@ -138,7 +138,7 @@ impl<Q: Quotas> Tree<Q> {
         let stat = stat(directory)?;
         let project = self.quotas.project(directory.as_fd())?;
         let (limits, usage) = match project {
-            // Limits of project 0 are nobody's.
+            // The limits of project 0 are not for this directory.
             Some(0) => (None, None),
             project => self.quotas.read(directory.as_fd(), project.unwrap_or_default())?,
         };
@@ -152,16 +152,16 @@ impl<Q: Quotas> Tree<Q> {
         Ok(Present { uid: owner.0, gid: owner.1, mode, limits, project, usage, acl })
     }
 
-    /// Makes the directory aside and puts it in place.
+    /// Creates the directory under a temporary name and renames it.
     fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         self.not_nested(root, desired)?;
         let parent = making::parent(root, desired, &|above, path| self.takes(above, path), guard)?;
         let aside = making::aside(desired.id);
-        guard(&format!("make {aside} beside {}", desired.place))?;
+        guard(&format!("create {aside} beside {}", desired.place))?;
         let directory = making::begin(&parent, &aside)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
-            Some(other) => return Err(DriverError::Conflict(format!("{aside} is marked as that of {other}"))),
+            Some(other) => return Err(DriverError::Conflict(format!("{aside} has the mark of {other}"))),
             None => bare(&directory, &aside)?,
         }
         self.still_free(&directory, desired)?;
@@ -174,7 +174,8 @@ impl<Q: Quotas> Tree<Q> {
         sync(&parent)
     }
 
-    /// The number was free when it was given, which may be long ago; another system or program may have taken it since.
+    /// Checks that the project ID is still free. It was free when it was assigned, but another system or program can have used
+    /// it since then.
     fn still_free(&self, directory: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let found = self.quotas.project(directory.as_fd())?;
         let Some(project) = project_of(desired, found)? else { return Ok(()) };
@@ -182,13 +183,13 @@ impl<Q: Quotas> Tree<Q> {
             return Ok(());
         }
         Err(DriverError::Conflict(format!(
-            "the project ID {project} of {} is in use by another tree by now: take it from that tree, or the line of {} out of \
-             the ledger, for a new one",
+            "the project ID {project} of {} is in use by another tree: change the ID of that tree, or remove the line of {} from \
+             the ledger to assign a new one",
             desired.place, desired.id
         )))
     }
 
-    /// What [`Self::set`] sets, in words.
+    /// What [`Self::set`] sets, for messages.
     fn whole(&self) -> &'static str {
         if self.rules.acl.is_some() {
             "owner, project ID, limits, ACLs, mode"
@@ -197,7 +198,7 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    /// Owner, project ID, limits, then ACLs and the mode that let people in: only what differs.
+    /// Sets what differs: owner, project ID, limits, and at last ACLs and mode, which give access.
     fn set(&self, directory: &OwnedFd, desired: &Desired, new: bool) -> Result<(), DriverError> {
         let present = self.present(directory, desired)?;
         if (present.uid, present.gid) != (desired.uid, desired.gid) {
@@ -216,37 +217,37 @@ impl<Q: Quotas> Tree<Q> {
         {
             attributes::write(directory, &named.with(desired.mode))?;
         }
-        // A change of owner or ACL takes the set-group-ID bit away: the mode comes after them, always.
+        // Always after owner and ACL, because changing them clears the set-group-ID bit.
         chmod(directory, desired.mode)
     }
 
-    /// Whether a tree in the trash is that of the resource under whose name it lies there: a crash may have come before what
-    /// was exchanged was put back.
+    /// Checks that a directory in the trash has the mark of the resource in its name. It can lack it if a user exchanged the
+    /// directory and a crash prevented the repair.
     fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), DriverError> {
         let whose = match self.mark.read(directory)? {
             Some(id) if id == trashed.id => return Ok(()),
-            Some(other) => format!("is marked as that of {other}"),
-            None => "has no mark of ours".into(),
+            Some(other) => format!("has the mark of {other}"),
+            None => "has no mark".into(),
         };
         Err(DriverError::Conflict(format!(
-            "{} in the trash {whose}: look at it, and move it to where it belongs",
+            "{} in the trash {whose}: check its content and move it to its owner's directory",
             trash::name(trashed)
         )))
     }
 
-    /// Whether directories with other project IDs can be renamed into this one: else it ends in EXDEV, whoever tries.
+    /// Checks that directories with other project IDs can be renamed into this one. Otherwise every rename fails with EXDEV.
     fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         let Some(project) = self.quotas.hands_down(directory.as_fd())? else { return Ok(()) };
-        // Without a `.` or `/` at its end.
+        // Removes `.` or `/` at the end.
         let path: PathBuf = self.root.join(path).components().collect();
         let path = path.display();
         Err(DriverError::unclear(format!(
-            "{path} hands the project ID {project} down, and directories with other IDs cannot be renamed into it: run \
+            "new files in {path} inherit the project ID {project}, so directories with other IDs cannot be renamed into it: run \
              `chattr -P -p 0 {path}`"
         )))
     }
 
-    /// Whether directories can be renamed out of and into this one, which has this path below the root.
+    /// Checks that directories can be renamed out of and into this one, which has this path below the root.
     fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         if !self.quotas.is_realm(directory.as_fd())? {
             return Ok(());
@@ -254,13 +255,13 @@ impl<Q: Quotas> Tree<Q> {
         let path = self.root.join(path);
         let path = path.display();
         Err(DriverError::unclear(format!(
-            "{path} has a quota of its own. No directory can be renamed out of it or into it, so nothing below it can go into \
-             the trash or come back: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
+            "{path} has a quota of its own. No directory can be renamed out of it or into it, so no directory below it can be \
+             moved into the trash or restored: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
              ceph.quota.max_files)"
         )))
     }
 
-    /// Whether the directory, which is at its place, can leave it and be deleted later. Asked before anything is changed.
+    /// Checks that the directory can be moved into the trash and deleted later, before anything is changed.
     fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), DriverError> {
         self.has_no_snapshots(directory, &place.to_string())?;
         let mut above = place.parent();
@@ -278,12 +279,12 @@ impl<Q: Quotas> Tree<Q> {
             0 => Ok(()),
             count => Err(DriverError::unclear(format!(
                 "{path} has snapshots ({count}), and a directory with snapshots cannot be deleted: delete them first (`rmdir \
-                 DIRECTORY/.snap/NAME`, in the directories below, too)"
+                 DIRECTORY/.snap/NAME`, also in the directories below)"
             ))),
         }
     }
 
-    /// The fault of a rename to another parent, with what this file system can have against it.
+    /// Adds a possible reason of this file system to the error of a rename to another parent.
     pub(super) fn across(&self, fault: DriverError) -> DriverError {
         match (fault, self.quotas.why_across()) {
             (DriverError::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
@@ -293,14 +294,14 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    /// What stands in the way of renaming directories into this one or out of it; the metadata server that holds it.
+    /// Checks that directories can be renamed into this one and out of it; returns its metadata server.
     fn inspect_one(&self, root: &OwnedFd, path: &str) -> Result<Option<u32>, DriverError> {
         let directory = match open_below(root, path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(obstructed(path, error)),
         };
-        // A quota of the root is one for all that is below it.
+        // A quota of the root applies to everything below it.
         if path != "." {
             self.is_no_realm(&directory, path)?;
         }
@@ -308,7 +309,7 @@ impl<Q: Quotas> Tree<Q> {
         self.quotas.metadata_server(directory.as_fd(), &self.root.join(path))
     }
 
-    /// The directory above the place, into which what is put back can be renamed.
+    /// Opens the parent directory, and checks that directories can be renamed into it.
     fn above(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
         let path = desired.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
         let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
@@ -316,7 +317,7 @@ impl<Q: Quotas> Tree<Q> {
         Ok(above)
     }
 
-    /// The trash, made if it is not there, into which anything can be renamed.
+    /// Opens or creates the trash, and checks that directories can be renamed into it.
     fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, DriverError> {
         let (trash, made) = trash::open(root)?;
         if made && self.quotas.hands_down(trash.as_fd())?.is_some() {
@@ -327,22 +328,22 @@ impl<Q: Quotas> Tree<Q> {
         Ok(trash)
     }
 
-    /// A conflict where the place lies within another resource's directory.
+    /// Returns a conflict if the place is inside another resource's directory.
     fn not_nested(&self, root: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let nested = nesting::above(root, &self.mark, (&desired.place, desired.id), &nesting::Above::default())?;
         nested.map_or(Ok(()), |why| Err(DriverError::Conflict(format!("{}: {why}", desired.place))))
     }
 
-    /// The directory at the place, if it is ours to work on.
+    /// Opens the directory at the place if it has the mark of this resource.
     fn ours(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
         let directory = open_below(root, &*desired.place.to_string())
             .map_err(|error| obstructed(&desired.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => Ok(directory),
             Some(other) => {
-                Err(DriverError::Conflict(format!("the directory {} is marked as that of {other}", desired.place)))
+                Err(DriverError::Conflict(format!("the directory {} has the mark of {other}", desired.place)))
             }
-            None => Err(DriverError::Conflict(format!("the directory {} has no mark of ours", desired.place))),
+            None => Err(DriverError::Conflict(format!("the directory {} has no mark", desired.place))),
         }
     }
 }
@@ -393,7 +394,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if servers.len() > 1 {
             let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
             found.push(Ok(format!(
-                "its directories are on several metadata servers (MDT {}): {}",
+                "the directories are on several metadata servers (MDT {}): {}",
                 servers.join(", "),
                 self.quotas.why_across().unwrap_or_default()
             )));
@@ -442,7 +443,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 Err(Errno::NOENT) => return Ok(None),
                 Err(error) => return Err(obstructed(&name, error)),
             };
-            // What the tree says of its project does not count: its owner could change that.
+            // Not the ID of the files: their owner can change it.
             let numbered = self.quotas.project(directory.as_fd())?.is_some();
             let project = if numbered { *project } else { Some(0) };
             let read = project.map(|project| self.quotas.read(directory.as_fd(), project)).transpose()?;
@@ -476,25 +477,25 @@ impl<Q: Quotas> Driver for Tree<Q> {
             return Ok(());
         }
         let directory = self.ours(&root, desired)?;
-        // What cannot leave is not to be frozen.
+        // A directory that cannot be moved must not be frozen.
         nesting::below(&directory, &self.mark, (&desired.place.to_string(), desired.id))?;
         self.can_leave(&root, &directory, &desired.place)?;
         guard(&format!("freeze {}", desired.place))?;
         let (parent, trash) = (self.above(&root, desired)?, self.trash_for(&root)?);
         if self.rules.change_owner {
-            // First: its owner may have it open, and could set any mode by that.
+            // First, because an owner who has it open could set any mode.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
-                .map_err(|error| privileged(format!("{} cannot be taken away from its owner", desired.place), error))?;
+                .map_err(|error| privileged(format!("the owner of {} cannot be changed", desired.place), error))?;
         }
-        // Nobody enters; without rights of its own, the program must be able to come back.
+        // No access for anybody; an unprivileged program needs its own.
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, desired)?;
-        // Its owner can give it another's project ID, whose limits are not to be touched.
+        // Its owner can have set another's project ID, whose limits must not change.
         if let Some(usage) = present.usage.filter(|_| present.project.is_none() || present.project == desired.project) {
             let frozen = QuotaLimits::frozen_at(usage, self.quotas.block());
             self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
         }
-        guard(&format!("put {} into the trash", desired.place))?;
+        guard(&format!("move {} into the trash", desired.place))?;
         let name = trash::name(&Trashed { id: desired.id, since: now });
         let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
         match renamed.map_err(|fault| self.across(fault))? {
@@ -516,7 +517,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if newest.is_some() && !free {
             self.ours(&root, desired).map_err(|fault| match fault {
                 DriverError::Conflict(what) => DriverError::Conflict(format!(
-                    "{what}: move what is at {} away, and it comes back from the trash",
+                    "{what}: move what is at {} away, so that the directory can be restored",
                     desired.place
                 )),
                 fault => fault,
@@ -530,7 +531,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
             self.is_of(&trashed, &directory)?;
-            guard(&format!("bring {} back from the trash", desired.place))?;
+            guard(&format!("move {} back from the trash", desired.place))?;
             let place = desired.place.name();
             let renamed = rename(&directory, [&trash, &parent], [&name, place]);
             renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
@@ -547,11 +548,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => return Ok(()),
             Some(other) => {
-                return Err(DriverError::Conflict(format!("{} is marked as that of {other}", desired.place)));
+                return Err(DriverError::Conflict(format!("{} has the mark of {other}", desired.place)));
             }
             None => {
                 self.not_nested(&root, desired)?;
-                guard(&format!("mark {} as that of {}", desired.place, desired.id))?;
+                guard(&format!("mark {} with {}", desired.place, desired.id))?;
             }
         }
         self.mark.write(&directory, desired.id)?;
@@ -570,9 +571,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.is_of(trashed, &directory)?;
         nesting::below(&directory, &self.mark, (&name, trashed.id))?;
         self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
-        // First, for without the tree nobody would look for them.
+        // First, because nothing would find them after the tree is deleted.
         if let Some(project) = project {
-            guard(&format!("take the limits of project {project} away"))?;
+            guard(&format!("remove the limits of project {project}"))?;
             self.quotas.clear(root.as_fd(), project)?;
         }
         guard(&format!("rename {name} in the trash to {claimed}"))?;
@@ -590,12 +591,12 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(error) => return Err(obstructed(&name, error)),
         };
         self.is_of(trashed, &directory)?;
-        guard(&format!("delete {name} from the trash for good"))?;
+        guard(&format!("delete {name} in the trash"))?;
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
         let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {
             Some(other) if other != trashed.id => Err(DriverError::Conflict(format!(
-                "a directory in {name} in the trash is marked as that of another resource, {other}: move it out of there"
+                "a directory inside {name} in the trash has the mark of another resource, {other}: move it out of there"
             ))),
             _ => Ok(()),
         };
@@ -626,7 +627,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     }
 }
 
-/// The project ID that the directory should have; `None` on file systems without them. `found`: the one that it has.
+/// The desired project ID; `None` on file systems without project IDs. `found` is the observed one.
 fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, DriverError> {
     if found.is_some() && desired.project.is_none() {
         return Err(DriverError::unclear(format!("{} has no project ID assigned", desired.place)));
@@ -634,8 +635,9 @@ fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, Driv
     Ok(desired.project.filter(|_| found.is_some()))
 }
 
-/// Somebody put another directory at the place just before it was renamed into the trash: it goes back, or at least lies
-/// there under no resource's name, so that it is neither deleted nor brought back as that of one. Why it is a conflict.
+/// Repairs a rename into the trash that moved another directory, because a user had exchanged it just before: moves it back
+/// to the place, or else gives it a name in the trash without a resource, so that it is neither deleted nor restored as one.
+/// Returns the conflict.
 fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
     let was = format!("{} was exchanged while it was being removed", desired.place);
     if rename_named([trash, parent], [name, desired.place.name()]).is_ok_and(|done| done) {
@@ -652,13 +654,13 @@ fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -
     }
 }
 
-/// Whether a rename was refused since its two ends cannot be joined (EXDEV).
+/// Whether a rename failed with EXDEV.
 fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
 }
 
-/// Whether attributes in `trusted.` are shown to this process; to others they look as if they were not there. The kernel
-/// shows them to CAP_SYS_ADMIN outside of user namespaces alone.
+/// Checks that this process can see attributes in `trusted.`; for others they seem not to exist. They require CAP_SYS_ADMIN
+/// outside of user namespaces.
 fn marks_can_be_read() -> Result<(), DriverError> {
     use rustix::thread::{CapabilitySet, capabilities};
     let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
@@ -669,11 +671,11 @@ fn marks_can_be_read() -> Result<(), DriverError> {
         return Ok(());
     };
     Err(DriverError::unclear(format!(
-        "{lacks} the marks of directories cannot be read, nor set: run as root, or set `change_owner: false` for a trial"
+        "{lacks}, marks of directories can be neither read nor set: run as root, or set `change_owner: false` for a trial"
     )))
 }
 
-/// Whether this is the `uid_map` of a process in no user namespace: each user is himself.
+/// Whether this is the `uid_map` of a process outside of user namespaces: every ID is mapped to itself.
 fn maps_everybody(uid_map: &str) -> bool {
     uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }

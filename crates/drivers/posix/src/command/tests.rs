@@ -2,21 +2,21 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn said(program: &str, arguments: &[&str], time: Duration) -> Result<String, Failed> {
+fn output(program: &str, arguments: &[&str], time: Duration) -> Result<String, Failed> {
     run(&Program::find(program)?, arguments, time)
 }
 
-/// A shell stands for a program that does odd things; nothing but tests starts one.
+/// Runs a shell as an example of a misbehaving program. Only tests use one.
 fn shell(script: &str, time: Duration) -> Result<String, Failed> {
-    said("sh", &["-c", script], time)
+    output("sh", &["-c", script], time)
 }
 
 #[test]
-fn arguments_come_as_they_are_and_nothing_else_does() {
-    assert_eq!(said("printf", &["%s|", "$(id)", "a b", "'", ""], SOON).unwrap(), "$(id)|a b|'||");
-    assert_eq!(said("env", &[], SOON).unwrap(), "LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n");
-    assert_eq!(said("cat", &[], SOON).unwrap(), "");
-    assert_eq!(said("pwd", &[], SOON).unwrap(), "/\n");
+fn arguments_are_passed_unchanged_and_the_environment_is_empty() {
+    assert_eq!(output("printf", &["%s|", "$(id)", "a b", "'", ""], SOON).unwrap(), "$(id)|a b|'||");
+    assert_eq!(output("env", &[], SOON).unwrap(), "LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n");
+    assert_eq!(output("cat", &[], SOON).unwrap(), "");
+    assert_eq!(output("pwd", &[], SOON).unwrap(), "/\n");
 }
 
 #[test]
@@ -29,37 +29,37 @@ fn programs_are_absolute_or_in_known_folders() {
 }
 
 #[test]
-fn a_failure_names_program_and_code_and_the_first_line() {
+fn a_failure_shows_program_exit_code_and_first_line() {
     let failed = shell("echo; echo one >&2; echo two >&2; exit 5", SOON).unwrap_err();
     assert!(failed.to_string().ends_with("/sh ended with exit code 5: one"), "{failed}");
-    assert!(shell("kill -9 $$", SOON).unwrap_err().to_string().ends_with("signal 9: it said nothing"));
-    assert!(matches!(shell("printf '\\377'", SOON), Err(Failed::NoText { .. })));
+    assert!(shell("kill -9 $$", SOON).unwrap_err().to_string().ends_with("signal 9: it printed nothing"));
+    assert!(matches!(shell("printf '\\377'", SOON), Err(Failed::NotText { .. })));
 }
 
 #[test]
-fn both_outputs_are_read_at_once() {
+fn both_outputs_are_read_at_the_same_time() {
     let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero | tr '\\0' x";
     assert_eq!(shell(script, SOON).unwrap().len(), 300_000);
 }
 
 #[test]
-fn what_takes_too_long_is_killed_with_all_that_it_started() {
+fn a_slow_command_is_killed_with_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pid");
     let script = format!("sleep 300 & echo $! > {}; wait", path.display());
-    assert!(matches!(shell(&script, Duration::from_millis(500)), Err(Failed::Late { .. })));
+    assert!(matches!(shell(&script, Duration::from_millis(500)), Err(Failed::TimedOut { .. })));
     is_gone(&std::fs::read_to_string(path).unwrap());
 }
 
 #[test]
-fn what_is_left_running_is_killed_at_the_end() {
+fn remaining_children_are_killed_at_the_end() {
     let begun = Instant::now();
     let pid = shell("sleep 300 & echo $!", SOON).unwrap();
     assert!(begun.elapsed() < SOON);
     is_gone(&pid);
 }
 
-/// Killed, whether or not somebody has waited for it.
+/// Waits until the process is killed, whether or not it is a zombie.
 fn is_gone(pid: &str) {
     let path = format!("/proc/{}/stat", pid.trim());
     for _ in 0..200 {
@@ -68,11 +68,11 @@ fn is_gone(pid: &str) {
             _ => return,
         }
     }
-    panic!("{path} is there");
+    panic!("{path} still exists");
 }
 
 #[test]
-fn what_says_too_much_is_killed() {
-    assert!(matches!(said("yes", &[], SOON), Err(Failed::Garrulous { .. })));
-    assert!(matches!(shell("yes >&2", SOON), Err(Failed::Garrulous { .. })));
+fn a_command_that_prints_too_much_is_killed() {
+    assert!(matches!(output("yes", &[], SOON), Err(Failed::TooMuchOutput { .. })));
+    assert!(matches!(shell("yes >&2", SOON), Err(Failed::TooMuchOutput { .. })));
 }

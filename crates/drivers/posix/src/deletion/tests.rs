@@ -10,13 +10,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::*;
 
-/// How many handles the process has in which [`begin`] deletes, with those of the test's harness.
+/// Limit of open files in the process of [`begin`], including those of the test harness.
 const FEW: u64 = 160;
 const LEVELS: usize = 5_000;
 
-/// A folder to be a trash, and in it the beginning of a tree.
+/// Creates a trash with the top directory of a tree.
 fn trash() -> (tempfile::TempDir, OwnedFd, OwnedFd) {
-    // In memory if it can be: on disks thousands of directories take seconds.
+    // In memory if possible, because thousands of directories take seconds on disks.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     fs::create_dir(folder.path().join("tree")).unwrap();
     let trash = OwnedFd::from(File::open(folder.path()).unwrap());
@@ -24,7 +24,7 @@ fn trash() -> (tempfile::TempDir, OwnedFd, OwnedFd) {
     (folder, trash, tree)
 }
 
-/// Makes a chain of directories, each with a file.
+/// Creates a chain of directories, each with a file.
 fn chain(top: &OwnedFd, levels: usize) {
     let mut last = top.try_clone().unwrap();
     for _ in 0..levels {
@@ -35,23 +35,23 @@ fn chain(top: &OwnedFd, levels: usize) {
 }
 
 fn all(trash: &OwnedFd) -> Result<(), DriverError> {
-    delete(trash, "tree", (&|_| panic!("all has one project ID"), &|_| Ok(())), &Walked::default())
+    delete(trash, "tree", (&|_| panic!("all directories have the same project ID"), &|_| Ok(())), &Walked::default())
 }
 
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
 }
 
-/// Has a process of its own, with few handles, delete the tree in this folder: the test below, started once more.
+/// Deletes the tree in this folder in another process with few handles, by running the test below there.
 fn begin(folder: &Path) -> Child {
-    let test = "deletion::tests::a_deep_tree_goes_by_few_handles_and_little_stack";
+    let test = "deletion::tests::a_deep_tree_is_deleted_with_few_handles_and_a_small_stack";
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {FEW} && exec \"$0\" --exact {test}")]).arg(std::env::current_exe().unwrap());
     shell.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
-fn a_deep_tree_goes_by_few_handles_and_little_stack() {
+fn a_deep_tree_is_deleted_with_few_handles_and_a_small_stack() {
     if getrlimit(Resource::Nofile).current == Some(FEW) {
         let trash = OwnedFd::from(File::open(".").unwrap());
         let little = std::thread::Builder::new().stack_size(256 << 10);
@@ -64,9 +64,9 @@ fn a_deep_tree_goes_by_few_handles_and_little_stack() {
 }
 
 #[test]
-fn a_deletion_that_was_killed_is_taken_up() {
+fn a_killed_deletion_is_continued() {
     let (folder, trash, _) = trash();
-    // Again where it was killed too late.
+    // Repeated if it was killed too late.
     let midway = (0..20).any(|_| {
         fs::create_dir_all(folder.path().join("tree")).unwrap();
         chain(&open_below(&trash, "tree").unwrap(), LEVELS);
@@ -82,8 +82,8 @@ fn a_deletion_that_was_killed_is_taken_up() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn who_has_a_directory_open_and_makes_files_in_it_does_not_keep_it() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn a_user_with_an_open_directory_cannot_prevent_its_deletion() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
         return;
@@ -99,7 +99,7 @@ fn who_has_a_directory_open_and_makes_files_in_it_does_not_keep_it() {
     let (mut ask, mut answers) = (user.stdin.take().unwrap(), BufReader::new(user.stdout.take().unwrap()).lines());
     let mut tries = 0;
     let (said, says) = std::sync::mpsc::channel();
-    // Something to be found in the first round.
+    // A file for the first round.
     fs::write(held.join("file"), "").unwrap();
     let happens = injected::happens(move |_| {
         tries += 1;
@@ -116,7 +116,7 @@ fn who_has_a_directory_open_and_makes_files_in_it_does_not_keep_it() {
 }
 
 #[test]
-fn a_directory_that_never_becomes_empty_ends_in_a_fault() {
+fn a_directory_that_never_becomes_empty_is_an_error() {
     let (folder, trash, _) = trash();
     let filled = folder.path().join("tree/filled");
     fs::create_dir_all(filled.join("below")).unwrap();
@@ -133,8 +133,8 @@ fn a_directory_that_never_becomes_empty_ends_in_a_fault() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn a_file_that_is_immutable_is_told_as_such() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn an_immutable_file_is_reported_with_the_remedy() {
     let (folder, trash, tree) = trash();
     let file = folder.path().join("tree/file");
     fs::write(&file, "").unwrap();
@@ -160,7 +160,7 @@ fn fault_is(fault: &DriverError, errno: Errno) -> bool {
 }
 
 #[test]
-fn names_of_our_own_that_are_taken_stop_nothing() {
+fn temporary_names_that_exist_do_no_harm() {
     let (folder, trash, tree) = trash();
     chain(&tree, 200);
     let top = folder.path().join("tree");
@@ -169,7 +169,7 @@ fn names_of_our_own_that_are_taken_stop_nothing() {
     chain(&open_below(&tree, ".deep-1").unwrap(), 200);
     symlink("/", top.join(".deep-2")).unwrap();
     fs::create_dir(top.join(".deep-3")).unwrap();
-    // As wide as it is deep, just where it is lifted.
+    // Wide at the depth at which directories are lifted.
     let wide = std::iter::repeat_n("directory", DEEPEST).collect::<Vec<_>>().join("/");
     for name in 0..50 {
         fs::create_dir_all(top.join(&wide).join(format!("wide-{name}/below"))).unwrap();

@@ -1,10 +1,10 @@
-//! Quotas of CephFS: extended attributes of the directory itself, by its handle. There are no project IDs.
+//! Quotas of CephFS: extended attributes of the directory. There are no project IDs.
 //!
-//! **This never ran against a real CephFS.** It was written from Ceph's manual, and is tried with attributes of the same names
-//! in the namespace `user` of other file systems.
+//! **Never tested with a real CephFS.** Written from Ceph's manual, and tested with attributes of the same names in the
+//! namespace `user` of other file systems.
 //!
-//! CephFS has no soft limits: the hard ones are set, and read back as both ([`Quotas::held_as`]). Clients keep them, of their
-//! own free will and some seconds late; what is used lags behind as well.
+//! CephFS has no soft limits: the hard limits are set and reported as both ([`Quotas::held_as`]). Clients enforce them
+//! cooperatively and some seconds late; usage is delayed as well.
 
 use std::os::fd::BorrowedFd;
 
@@ -17,19 +17,19 @@ use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
-/// Limits: bytes, and files with directories.
+/// Limits: bytes, and number of files and directories.
 const LIMITS: [&str; 2] = ["ceph.quota.max_bytes", "ceph.quota.max_files"];
-/// Snapshots of the directory and of all below it; older versions have no such attribute.
+/// Number of snapshots of the directory and everything below it; not in older versions.
 const SNAPSHOTS: &str = "ceph.dir.rsnaps";
-/// Where a directory shows its snapshots.
+/// The directory with the snapshots of a directory.
 const SNAPSHOT_DIRECTORY: &str = ".snap";
-/// What is used: bytes, and files with directories, all levels down.
+/// Recursive usage: bytes, and number of files and directories.
 pub(crate) const USED: [&str; 2] = ["ceph.dir.rbytes", "ceph.dir.rentries"];
 
-/// Quotas of CephFS, mounted by the kernel or by `ceph-fuse`.
+/// Quotas of CephFS, mounted with the kernel or `ceph-fuse`.
 #[derive(Debug, Default)]
 pub struct Ceph {
-    /// Before the names of attributes; empty but in tests.
+    /// Prefix of attribute names; empty except in tests.
     prefix: &'static str,
 }
 
@@ -40,13 +40,13 @@ impl Ceph {
         Self { prefix: "user." }
     }
 
-    /// The number that an attribute holds; `None` where it is not set.
+    /// Reads an attribute; `None` if it is not set.
     fn number(&self, directory: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, DriverError> {
         let mut text = [0; 64];
         match rustix::fs::fgetxattr(directory, format!("{}{name}", self.prefix).as_str(), &mut text) {
             Ok(length) => number(&text[..length.min(text.len())])
                 .map(Some)
-                .ok_or_else(|| DriverError::unclear(format!("the attribute {name} of a directory is no number"))),
+                .ok_or_else(|| DriverError::unclear(format!("the attribute {name} of a directory is not a number"))),
             Err(Errno::NODATA) => Ok(None),
             Err(error) => Err(DriverError::passing(format!("the attribute {name} cannot be read"), error)),
         }
@@ -58,7 +58,7 @@ impl Ceph {
     }
 }
 
-/// The number in such an attribute; some versions end it with a zero byte.
+/// Parses an attribute; some versions end it with a zero byte.
 fn number(text: &[u8]) -> Option<u64> {
     let text = text.strip_suffix(&[0]).unwrap_or(text);
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
@@ -70,7 +70,7 @@ impl Quotas for Ceph {
         match self.both(root, USED) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(DriverError::unclear(format!(
-                "the root has no attribute {}, so it does not lie on CephFS: mount it, or choose other quotas for this system",
+                "the root has no attribute {}, so it is not on CephFS: mount it, or choose another driver for this system",
                 USED[0]
             ))),
             Err(fault) => Err(fault),
@@ -85,7 +85,7 @@ impl Quotas for Ceph {
         }
     }
 
-    /// The kernel's client and ceph-fuse rename nothing from one quota realm to another (EXDEV): a realm is what lies below a
+    /// The kernel client and ceph-fuse refuse to rename from one quota realm to another (EXDEV). A realm is everything below a
     /// directory with a quota.
     fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
         for name in LIMITS {
@@ -108,7 +108,7 @@ impl Quotas for Ceph {
         };
         let mut count = 0;
         for entry in Dir::read_from(&shown).map_err(unreadable)? {
-            // Names that begin with `_` are snapshots of a directory above.
+            // Names that begin with `_` are snapshots of a parent directory.
             let own = !matches!(entry.map_err(unreadable)?.file_name().to_bytes().first(), Some(b'.' | b'_') | None);
             count += u64::from(own);
         }
@@ -139,7 +139,7 @@ impl Quotas for Ceph {
     }
 
     fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
-        // 0 is what newer versions tell of a limit that is not set.
+        // Newer versions report 0 for a limit that is not set.
         let limits = self
             .both(directory, LIMITS)?
             .and_then(|[space, inodes]| QuotaLimits::new([Bytes(space); 2], [Inodes(inodes); 2]).ok());
@@ -164,7 +164,7 @@ impl Quotas for Ceph {
         Ok(())
     }
 
-    /// Nothing: the limits were the directory's, and went with it.
+    /// Nothing to do: the limits were deleted with the directory.
     fn clear(&self, _: BorrowedFd<'_>, _: u32) -> Result<(), DriverError> {
         Ok(())
     }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_whole_and_nothing_else() {
+    fn only_unsigned_integers_are_numbers() {
         assert_eq!(number(b"100000000"), Some(100_000_000));
         assert_eq!(number(b"7\0"), Some(7));
         for text in ["", "\0", "+1", "-1", "1 ", "1K", "0x1", "18446744073709551616"] {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn hard_limits_are_set_and_read_as_both() {
+    fn hard_limits_are_read_as_soft_and_hard_limits() {
         let folder = tempfile::tempdir().unwrap();
         let directory = File::open(folder.path()).unwrap();
         let agreed = QuotaLimits::new([Bytes(1), Bytes(1_000_001)], [Inodes(1), Inodes(9)]).unwrap();
@@ -221,16 +221,16 @@ mod tests {
     fn another_file_system_is_not_ready() {
         let folder = tempfile::tempdir().unwrap();
         let directory = File::open(folder.path()).unwrap();
-        assert!(USER.ready(directory.as_fd()).unwrap_err().to_string().contains("does not lie on CephFS"));
+        assert!(USER.ready(directory.as_fd()).unwrap_err().to_string().contains("is not on CephFS"));
         assert!(Ceph::default().ready(directory.as_fd()).is_err());
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as a driver asks")]
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
     fn go(_: &str) -> Result<(), DriverError> {
         Ok(())
     }
 
-    /// A directory that is there, and what keeps it from going: said before anything is changed, and found by `inspect`.
+    /// Reported before any change, and by `inspect`.
     #[test]
     fn a_quota_of_a_directory_above_is_found_before_anything_is_frozen() {
         let root = root();
@@ -252,7 +252,7 @@ mod tests {
             assert!(bench.is_as_desired(&desired), "nothing is frozen");
             put(&directory, "ceph.quota.max_files", "0");
         }
-        // A quota of the root is no realm between two directories below it.
+        // A quota of the root does not separate directories below it.
         put(&File::open(root.path()).unwrap(), "ceph.quota.max_bytes", "1000");
         assert!(matches!(&driver.inspect(&above)[..], [Ok(note)] if note.contains("limits all resources together")));
         driver.retire(&desired, 5, &go).unwrap();
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn with_attributes_of_users_it_does_what_every_driver_must() {
+    fn conforms_with_user_attributes() {
         let root = root();
         let driver = driver(&root);
         let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
@@ -313,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn it_does_so_as_the_kernels_client_that_cannot_rename_without_replacing() {
+    fn conforms_without_renaming_without_replacing() {
         let _happens = injected::refused(Errno::INVAL);
-        with_attributes_of_users_it_does_what_every_driver_must();
+        conforms_with_user_attributes();
     }
 }

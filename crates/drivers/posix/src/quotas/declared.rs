@@ -1,4 +1,4 @@
-//! No quotas: what was agreed is written down on the directory, and nothing enforces it.
+//! Stores limits in an extended attribute without enforcing them.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,12 +11,12 @@ use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
-/// Limits in an extended attribute. For file systems without quotas, where others (or nobody) enforce them.
+/// Limits in an extended attribute, for file systems without quotas.
 #[derive(Debug)]
 pub struct Declared(String);
 
 impl Declared {
-    /// Limits in the namespace `trusted` or `user`.
+    /// Uses the attribute namespace `trusted` or `user`.
     pub fn new(namespace: &str) -> Self {
         Self(format!("{namespace}.hpc-storage.limits"))
     }
@@ -49,7 +49,7 @@ impl Quotas for Declared {
     fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
         let mut text = [0; 512];
         match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
-            // What cannot be read as limits is none: they are written anew.
+            // Unreadable limits count as none, and are written again.
             Ok(length) => Ok((text.get(..length).and_then(|text| serde_json::from_slice(text).ok()), None)),
             Err(Errno::NODATA) => Ok((None, None)),
             Err(error) => Err(self.failed("read", error)),

@@ -1,7 +1,7 @@
-//! Project quotas of the kernel: XFS and ext4.
+//! Project quotas of XFS and ext4.
 //!
-//! At a limit, a write ends with ENOSPC or EDQUOT: which of them depends on file system and kernel. On ext4 nothing stops
-//! who has CAP_SYS_RESOURCE, root among them.
+//! At a limit, writes fail with ENOSPC or EDQUOT, depending on file system and kernel. ext4 does not enforce limits for
+//! processes with CAP_SYS_RESOURCE, such as root.
 
 use std::os::fd::BorrowedFd;
 
@@ -20,28 +20,28 @@ pub struct Kernel {
     block: u64,
 }
 
-/// A file system that has them.
+/// A supported file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum System {
     Xfs,
     Ext4,
 }
 
-/// What `fstatfs` says of XFS, and of ext2, ext3 and ext4.
+/// File system types of XFS and of ext2, ext3 and ext4 in `fstatfs`.
 const MAGIC: [(u64, System); 2] = [(0x5846_5342, System::Xfs), (0xef53, System::Ext4)];
 
 impl Kernel {
-    /// Those of the file system on which this root lies; it has to be XFS or ext4.
+    /// Quotas of the file system of this root, which must be XFS or ext4.
     pub fn of(root: BorrowedFd<'_>) -> Result<Self, DriverError> {
         let (system, block) = found(root)?;
         Ok(Self { system, block })
     }
 }
 
-/// Which file system it is, and in what blocks it holds limits.
+/// The file system of the root and the block size of its limits.
 fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
     let found = rustix::fs::fstatfs(root).map_err(|error| {
-        DriverError::passing("the file system of the root cannot be asked", std::io::Error::from(error))
+        DriverError::passing("the file system type of the root cannot be read", std::io::Error::from(error))
     })?;
     let magic = u64::try_from(found.f_type).unwrap_or_default();
     let block = u64::try_from(found.f_bsize).unwrap_or_default().max(1);
@@ -50,7 +50,7 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
         Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
         None => Err(DriverError::unclear(format!(
             "the root lies on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
-             choose other quotas for this system"
+             choose another driver for this system"
         ))),
     }
 }
@@ -58,7 +58,9 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
 impl Quotas for Kernel {
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         if found(root)? != (self.system, self.block) {
-            return Err(DriverError::unclear("the root lies on another file system than at the start: start anew"));
+            return Err(DriverError::unclear(
+                "the root is on another file system than at the start: restart the program",
+            ));
         }
         let remedy = match self.system {
             System::Xfs => "mount the file system with `-o prjquota`",
@@ -69,7 +71,7 @@ impl Quotas for Kernel {
         match quota::state(root) {
             Ok(quota::State { counted: true, enforced: true }) => Ok(()),
             Ok(quota::State { counted: true, enforced: false }) => {
-                Err(DriverError::unclear(format!("project quotas are counted, and not enforced: {remedy}")))
+                Err(DriverError::unclear(format!("project quotas are counted but not enforced: {remedy}")))
             }
             Ok(_) => Err(DriverError::unclear(format!("project quotas are off: {remedy}"))),
             Err(error) => Err(match error.errno() {
@@ -81,7 +83,7 @@ impl Quotas for Kernel {
                     DriverError::passing(format!("project quotas are off: {remedy}"), error)
                 }
                 Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
-                _ => DriverError::passing(format!("project quotas cannot be asked for: {remedy}"), error),
+                _ => DriverError::passing(format!("the state of project quotas cannot be read: {remedy}"), error),
             }),
         }
     }
@@ -134,11 +136,11 @@ impl Quotas for Kernel {
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
         quota::clear(root, number(project)?)
-            .map_err(|error| failed(root, &format!("the quota of project {project} cannot be taken away"), error))
+            .map_err(|error| failed(root, &format!("the quota of project {project} cannot be removed"), error))
     }
 }
 
-/// The fault of a call about quotas on the file system of `fd`.
+/// The error of a quota call on the file system of `fd`.
 fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> DriverError {
     if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
         return without_quotas(what, error);
@@ -146,7 +148,7 @@ fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> Driver
     DriverError::passing(what, error)
 }
 
-/// No mount option helps where the kernel has no quotas.
+/// Mount options do not help if the kernel does not support quotas.
 fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
     DriverError::passing(
         format!(
@@ -158,7 +160,7 @@ fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
     )
 }
 
-/// A project ID that means one project.
+/// Validates a project ID.
 pub(super) fn number(project: u32) -> Result<Project, DriverError> {
     Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} cannot be the ID of a project")))
 }

@@ -1,11 +1,11 @@
-//! Project quotas of Lustre: IDs by the kernel's call, limits and usage by `lfs`.
+//! Project quotas of Lustre: project IDs by ioctl, limits and usage by `lfs`.
 //!
-//! **This never ran against a real Lustre.** It was written from Lustre's manual and from what `lfs` 2.12 to 2.16 is recorded to
-//! have said, and is tried against a simulated `lfs` and the ioctls of XFS, which are the same.
+//! **Never tested with a real Lustre.** Written from Lustre's manual and recorded output of `lfs` 2.12 to 2.16, and tested with
+//! a simulated `lfs` and the ioctls of XFS, which are the same.
 //!
-//! Trees are tagged by our own walk and not by `lfs project -s -r`. That command tags the top first, so after a crash the top's
-//! ID proves nothing; it takes a path, which somebody could exchange; and it needs a time-out of hours. The calls that it
-//! makes are the same.
+//! Trees are tagged by our own walk instead of `lfs project -s -r`, with the same ioctls: that command tags the top first, so
+//! that after a crash the ID of the top proves nothing; it takes a path, which users could exchange; and it would need a
+//! timeout of hours.
 
 use std::fmt::Display;
 use std::os::fd::BorrowedFd;
@@ -24,9 +24,9 @@ use storage_driver::walked::Walked;
 
 mod words;
 
-/// How `lfs` ends where a number is inaccurate.
+/// Exit code of `lfs` if a number is inaccurate.
 const EIO: i32 = 5;
-/// How long `lfs` may take. Servers that are away make it wait; it does one thing at a time.
+/// Timeout of `lfs`, which waits for unavailable servers.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Quotas of one mounted Lustre file system.
@@ -34,19 +34,18 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub struct Lustre {
     lfs: Program,
     mount: String,
-    /// The default quota of projects, once it was needed; read again in each pass.
+    /// The default quota of projects; read once per pass, when it is needed.
     default: Mutex<Option<words::Default>>,
 }
 
 impl Lustre {
-    /// Those of the file system mounted at `mount`, an absolute path, by the program `lfs`.
+    /// Quotas of the file system that is mounted at `mount`, an absolute path.
     ///
-    /// `lfs` knows no handles, so it is told the mount point; before each call it is seen that the handle at hand lies on the
-    /// same file system.
+    /// `lfs` takes no handles but the mount point, so each call first checks that the handle is on the same file system.
     pub fn new(lfs: Program, mount: &str) -> Result<Self, DriverError> {
         if !mount.starts_with('/') || mount.contains(|each: char| each.is_whitespace() || each.is_control()) {
             return Err(DriverError::unclear(format!(
-                "the mount point {mount:?} is no absolute path without blanks: name the folder where Lustre is mounted"
+                "the mount point {mount:?} is not an absolute path without spaces: give the directory where Lustre is mounted"
             )));
         }
         Ok(Self { lfs, mount: mount.to_owned(), default: Mutex::new(None) })
@@ -57,14 +56,14 @@ impl Lustre {
         let [here, there] = [rustix::fs::fstat(directory), rustix::fs::stat(self.mount.as_str())];
         if here.map_err(unknown)?.st_dev != there.map_err(unknown)?.st_dev {
             return Err(DriverError::unclear(format!(
-                "{what}: the directory does not lie on the file system at {}: mount it there, or name the right mount point",
+                "{what}: the directory is not on the file system at {}: mount it there, or correct `mount`",
                 self.mount
             )));
         }
         run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
             Failed::Ended { code: Some(EIO), .. } => DriverError::passing(
                 format!(
-                    "{what}: it is inaccurate, since some servers do not answer; look at them (`lfs check servers`)"
+                    "{what}: it is inaccurate, because some servers do not answer: check them with `lfs check servers`"
                 ),
                 failed,
             ),
@@ -79,25 +78,25 @@ impl Lustre {
             return Ok(default);
         }
         let what = "the default quota of projects cannot be read";
-        let said = self.call(root, &words::asking_default(&self.mount), what)?;
-        let default = words::default(&said, &self.mount).map_err(|error| DriverError::passing(what, error))?;
+        let output = self.call(root, &words::read_default(&self.mount), what)?;
+        let default = words::default(&output, &self.mount).map_err(|error| DriverError::passing(what, error))?;
         *known = Some(default);
         Ok(default)
     }
 
     fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<QuotaLimits>, Usage), DriverError> {
         let what = format!("the quota of project {project} cannot be read");
-        let said = self.call(directory, &words::asking(project, &self.mount), &what)?;
-        words::told(&said, &self.mount).map_err(|error| DriverError::passing(what, error))
+        let output = self.call(directory, &words::read_quota(project, &self.mount), &what)?;
+        words::parse_quota(&output, &self.mount).map_err(|error| DriverError::passing(what, error))
     }
 }
 
 impl Quotas for Lustre {
-    /// Whether `lfs` tells of project quotas at all. Whether the servers enforce them (`lctl get_param
-    /// osd-*.*.quota_slave.enabled` there) cannot be seen from a client.
+    /// Checks that `lfs` reports project quotas. Clients cannot see whether the servers enforce them (`lctl get_param
+    /// osd-*.*.quota_slave.enabled` on the servers).
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         *self.default.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // Any project will do: one without limits is told of as well.
+        // Any project works, even without limits.
         self.quota(root, 1).map(|_| ()).map_err(|fault| match fault {
             DriverError::Passing { what, source } => DriverError::Passing {
                 what: format!(
@@ -119,22 +118,22 @@ impl Quotas for Lustre {
                  counts as free"
             ),
             Err(fault) => {
-                format!("whether a default project quota is set is not known: {}", storage_driver::error_chain(&fault))
+                format!("the default quota of projects cannot be read: {}", storage_driver::error_chain(&fault))
             }
         };
         vec![Ok(note)]
     }
 
-    /// From Lustre 2.16 on, `lfs` shows the default limits for a project that has none of its own, and does not say so.
+    /// From Lustre 2.16 on, `lfs` shows the default limits for a project without limits, without saying so.
     fn are_default(&self, root: BorrowedFd<'_>, limits: &QuotaLimits) -> Result<bool, DriverError> {
         Ok(self.default(root)?.limits() == Some(*limits))
     }
 
     fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, DriverError> {
         let path = path.display().to_string();
-        let what = format!("the metadata server of {path} is not known");
-        let said = self.call(directory, &words::asking_metadata_server(&path), &what)?;
-        let index = said.split_whitespace().next().and_then(|word| word.parse().ok());
+        let what = format!("the metadata server of {path} cannot be read");
+        let output = self.call(directory, &words::read_metadata_server(&path), &what)?;
+        let index = output.split_whitespace().next().and_then(|word| word.parse().ok());
         index.map(Some).ok_or_else(|| DriverError::unclear(format!("{what}: `lfs` printed no number")))
     }
 
@@ -177,14 +176,14 @@ impl Quotas for Lustre {
 
     fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let what = format!("the quota of project {project} cannot be set");
-        let arguments = words::setting(number(project)?.get(), limits, &self.mount)
+        let arguments = words::set_quota(number(project)?.get(), limits, &self.mount)
             .map_err(|error| DriverError::passing(what.clone(), error))?;
         self.call(directory, &arguments, what).map(|_| ())
     }
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
-        let arguments = words::clearing(number(project)?.get(), &self.mount);
-        self.call(root, &arguments, format!("the quota of project {project} cannot be taken away")).map(|_| ())
+        let arguments = words::clear_quota(number(project)?.get(), &self.mount);
+        self.call(root, &arguments, format!("the quota of project {project} cannot be removed")).map(|_| ())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Project IDs of whole trees, on all systems with the kernel's call for it: XFS, ext4, Lustre.
+//! Sets the project ID of whole trees on XFS, ext4 and Lustre.
 //!
-//! Every directory is tagged before what is in it, so that what people make meanwhile gets the ID from above; the top one is
-//! tagged last, so that its ID says that the tree was done. A walk that was killed begins anew.
+//! Each directory is tagged before its content, so that files that users create in the meantime inherit the ID. The top is
+//! tagged last, so that its ID proves that the whole tree has it. A walk that was killed starts again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,50 +13,50 @@ use rustix::io::Errno;
 use storage_driver::DriverError;
 use storage_driver::walked::Walked;
 
-/// How deep a tree may be: each level holds a handle or two.
+/// Maximum depth of a tree. Each level needs one or two handles.
 const DEEPEST: usize = 200;
-/// How often a file is opened again when somebody renames directories meanwhile, or has a lease on it.
+/// Attempts to open a file while users rename directories or have a lease on it.
 const TRIES: u32 = 64;
 
-/// The project ID of a directory, 0 where it has none.
+/// The project ID of a directory, 0 if it has none.
 pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
     let tag = read(directory)?;
-    // A directory that does not hand its ID down is not limited: what is made in it would count nowhere.
+    // If new files do not inherit the ID, the directory is not limited.
     Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
 }
 
-/// The project ID that a directory hands down, 0 where it hands down none that counts; `None` where it hands nothing down.
+/// The project ID that new files in a directory inherit, possibly 0; `None` without inheritance.
 pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
     let tag = read(directory)?;
     Ok(tag.inherit.then(|| tag.project.map_or(0, Project::get)))
 }
 
-/// Takes a directory's tag away.
+/// Removes the project ID of a directory and its inheritance.
 pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), DriverError> {
     tag::set(directory, Tag { project: None, inherit: false })
-        .map_err(|error| DriverError::passing("the project ID of a directory cannot be taken away", error))
+        .map_err(|error| DriverError::passing("the project ID of a directory cannot be removed", error))
 }
 
 fn read(directory: BorrowedFd<'_>) -> Result<Tag, DriverError> {
     tag::get(directory).map_err(|error| DriverError::passing("the project ID of a directory cannot be read", error))
 }
 
-/// Tags a directory, and what is in it unless that is nothing.
+/// Sets the project ID of a directory and, with `within`, of its content.
 ///
-/// Symlinks and special files stay as they are, for they cannot be opened without harm: they count nowhere.
+/// Skips symlinks and special files, which cannot be opened safely. They count for no project.
 pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), DriverError> {
     if let Some(walked) = within {
         below(directory, project, Below::All, walked, 0)?;
     }
     set(directory, project, true)?;
     if let Some(walked) = within {
-        // What was made in the top directory during the walk.
+        // Files that were created in the top directory during the walk.
         below(directory, project, Below::Untagged, walked, 0)?;
     }
     Ok(())
 }
 
-/// Into which directories a walk goes.
+/// Which directories a walk descends into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Below {
     All,
@@ -72,7 +72,7 @@ fn below(
 ) -> Result<(), DriverError> {
     if depth > DEEPEST {
         return Err(DriverError::unclear(format!(
-            "a tree is deeper than {DEEPEST} directories: its project ID is not set"
+            "the tree is deeper than {DEEPEST} directories: its project ID is not set"
         )));
     }
     let unreadable = |error| passing("a directory cannot be read", error);
@@ -97,7 +97,7 @@ fn below(
     Ok(())
 }
 
-/// Opens a file or directory for its tag; nothing for what has none, and for what is gone.
+/// Opens a file or directory to read and set its project ID; `None` for special files, and if it was deleted.
 fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(OwnedFd, FileType)>, DriverError> {
     let unopened = |error| passing(format!("{name:?} cannot be opened for its project ID"), error);
     let resolve =
@@ -109,13 +109,13 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
             .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)))
             .unwrap_or(Err(Errno::AGAIN))
     };
-    // To look at, which has no effect even on a device. A mount point is refused here, for the handle lies beyond.
+    // O_PATH has no effect even on a device. Mount points are refused here, because the handle would be on the other side.
     let looked = match open(OFlags::PATH) {
         Ok(looked) => looked,
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::XDEV) => {
             return Err(DriverError::Conflict(format!(
-                "another file system is mounted at {name:?}, within the tree: unmount it, or give the tree up"
+                "another file system is mounted at {name:?}, inside the tree: unmount it, or do not adopt the tree"
             )));
         }
         Err(error) => return Err(unopened(error)),
@@ -129,7 +129,7 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
             let opened_kind = FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(unopened)?.st_mode);
             Ok((opened_kind == kind).then_some((opened, kind)))
         }
-        // Deleted, or exchanged for a symlink or a device meanwhile.
+        // Deleted, or exchanged for a symlink or a device in the meantime.
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
         Err(error) => Err(unopened(error)),
     }
@@ -137,16 +137,15 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
 
 fn set(directory: BorrowedFd<'_>, project: Project, inherit: bool) -> Result<(), DriverError> {
     tag::set(directory, Tag { project: Some(project), inherit }).map_err(|error| {
-        DriverError::passing(format!("project {} cannot be given to a directory", project.get()), error)
+        DriverError::passing(format!("the project ID {} cannot be set on a directory", project.get()), error)
     })
 }
 
 fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> DriverError {
     match error.errno() {
-        Some(Errno::NOSPC | Errno::DQUOT) => DriverError::passing(
-            format!("{name:?} has no room in its project: the tree is larger than the project's limits"),
-            error,
-        ),
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            DriverError::passing(format!("{name:?} does not fit: the tree is larger than the project's limits"), error)
+        }
         _ => DriverError::passing(format!("the project ID of {name:?} cannot be set"), error),
     }
 }

@@ -1,8 +1,9 @@
-//! POSIX ACLs: what a site adds to the mode of each directory, in `setfacl`'s words and in the kernel's bytes.
+//! POSIX ACLs that a site adds to the mode of each directory, in the syntax of `setfacl` and the binary format of the kernel.
 //!
-//! The document's mode says what the owner, the group and everybody else may do; users and groups by number come on top.
-//! The mask, which bounds them, is the mode's group bits, as `chmod` has it: so a mode reads back as it was set, and mode 0
-//! lets nobody in. All crates for this want the C library libacl; the kernel wants no more than what is here.
+//! The mode in the document defines the permissions of owner, group and others; entries for users and groups by number are
+//! added to it. The mask that limits them equals the group bits of the mode, like after `chmod`: so the mode reads back as it
+//! was set, and mode 0 denies all access. The existing crates for ACLs need the C library libacl; this is all that the
+//! kernel needs.
 
 use std::fmt::{self, Display};
 
@@ -12,15 +13,15 @@ use storage_driver::Mode;
 
 pub(super) mod attributes;
 
-/// How an entry must look.
+/// The syntax of an entry, for error messages.
 pub const FORM: &str = "write `u:900:r-x` for a user, `g:901:rwx` for a group, by numbers and with all of `rwx` or a `-` in \
                         its place, and `default:` before it for what is made in the directory";
-/// The version of the kernel's bytes.
+/// Version of the binary format.
 const VERSION: u32 = 2;
-/// The number in entries that have none.
+/// The ID in entries without one.
 const NOBODY: u32 = u32::MAX;
 
-/// For whom an entry is, in the kernel's order.
+/// The subject of an entry, in the kernel's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     Owner,
@@ -31,55 +32,55 @@ enum Who {
     Others,
 }
 
-/// What somebody may do: three bits, as in a mode.
+/// An entry with its permissions: three bits, as in a mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     who: Who,
     bits: u16,
 }
 
-/// Entries in the kernel's order.
+/// Sorted entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Acl(Vec<Entry>);
 
-/// The two ACLs of a directory: its own, and what is made in it gets.
+/// The two ACLs of a directory: its own, and the default for new files in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acls {
-    /// `None` where the mode says all.
+    /// `None` if the mode is sufficient.
     access: Option<Acl>,
     default: Option<Acl>,
 }
 
-/// What a site adds to the mode of each directory. May be nothing, which is not the same as leaving ACLs alone.
+/// The entries that a site adds to the mode of each directory. An empty list removes other entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     access: Vec<Entry>,
     default: Vec<Entry>,
 }
 
-/// Why texts are no entries that a site may add.
+/// An invalid entry.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub enum NoEntry {
-    /// Not understood, or an entry of the mode's.
-    #[error("the ACL entry {0:?} is none for a user or group by number")]
+pub enum InvalidEntry {
+    /// Wrong syntax, or an entry that the mode defines.
+    #[error("the ACL entry {0:?} is not for a user or group by number")]
     Form(String),
-    /// For one who has an entry already.
-    #[error("the ACL entry {0:?} is for one who has an entry already")]
+    /// A second entry for the same user or group.
+    #[error("the ACL entry {0:?} is the second one for this user or group")]
     Twice(String),
 }
 
 impl Named {
-    /// Entries in `setfacl`'s words.
-    pub fn parse(texts: &[String]) -> Result<Self, NoEntry> {
+    /// Parses entries in the syntax of `setfacl`.
+    pub fn parse(texts: &[String]) -> Result<Self, InvalidEntry> {
         let mut named = Self { access: Vec::new(), default: Vec::new() };
         for text in texts {
             let (entries, rest) = match text.strip_prefix("default:").or_else(|| text.strip_prefix("d:")) {
                 Some(rest) => (&mut named.default, rest),
                 None => (&mut named.access, text.as_str()),
             };
-            let entry = entry(rest).ok_or_else(|| NoEntry::Form(text.clone()))?;
+            let entry = entry(rest).ok_or_else(|| InvalidEntry::Form(text.clone()))?;
             if entries.iter().any(|other| other.who == entry.who) {
-                return Err(NoEntry::Twice(text.clone()));
+                return Err(InvalidEntry::Twice(text.clone()));
             }
             entries.push(entry);
         }
@@ -92,7 +93,7 @@ impl Named {
     }
 }
 
-/// One entry for a user or a group.
+/// Parses an entry for a user or a group.
 fn entry(text: &str) -> Option<Entry> {
     let parts: Vec<_> = text.split(':').collect();
     let [kind, number, may] = parts[..] else { return None };
@@ -107,7 +108,7 @@ fn entry(text: &str) -> Option<Entry> {
     Some(Entry { who, bits })
 }
 
-/// These entries on top of what a mode says; nothing where the mode says all.
+/// The ACL with these entries and the mode; `None` without entries.
 fn acl(named: &[Entry], mode: Mode) -> Option<Acl> {
     if named.is_empty() {
         return None;
@@ -125,7 +126,7 @@ impl Acl {
         Self(entries)
     }
 
-    /// As the kernel takes it.
+    /// The binary format.
     fn encode(&self) -> Vec<u8> {
         let mut bytes = VERSION.to_le_bytes().to_vec();
         for entry in &self.0 {
@@ -144,7 +145,7 @@ impl Acl {
         bytes
     }
 
-    /// As the kernel gives it, sorted; `None` for what is of another version.
+    /// Parses and sorts the binary format; `None` for another version.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first_chunk()?;
         let (entries, []) = rest.as_chunks::<8>() else { return None };
@@ -168,8 +169,8 @@ impl Acl {
     }
 }
 
-/// What the ACLs say beyond the mode, as `setfacl` takes it; empty where the mode says all. Owner, mask and others of a
-/// directory's own ACL are the mode's bits: who differs in them differs in the mode.
+/// The entries beyond the mode, in the syntax of `setfacl`; empty if the mode is sufficient. Without owner, mask and others of
+/// the directory's own ACL, which equal the bits of the mode.
 impl Display for Acls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = |acl: &Option<Acl>| acl.iter().flat_map(|acl| acl.0.clone()).collect::<Vec<_>>();
@@ -197,7 +198,7 @@ impl Display for Entry {
     }
 }
 
-/// Three bits in letters.
+/// Formats three permission bits.
 fn rwx(bits: u16) -> String {
     [(4, 'r'), (2, 'w'), (1, 'x')].map(|(bit, letter)| if bits & bit == 0 { '-' } else { letter }).into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Handles below a root, what is done by them, and the mark by which a directory is known as ours.
+//! Handles below a root, operations on them, and the mark of a resource's directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use storage_driver::DriverError;
 
-/// How often a resolution is tried again when somebody renames directories meanwhile.
+/// Attempts to resolve a path while users rename directories.
 const TRIES: u32 = 64;
 
-/// Opens a directory below another one: no symlink, no other mount, never upwards.
+/// Opens a directory below another one. Fails for symlinks, mount points and `..`.
 pub(crate) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve =
@@ -43,7 +43,7 @@ impl Mark {
             Err(error) => return Err(privileged(format!("the mark {} cannot be read", self.0), error)),
         };
         let id = text.get(..length).and_then(|text| Uuid::try_parse_ascii(text).ok());
-        id.map(Some).ok_or_else(|| DriverError::Conflict(format!("the mark {} of a directory is no UUID", self.0)))
+        id.map(Some).ok_or_else(|| DriverError::Conflict(format!("the mark {} of a directory is not a UUID", self.0)))
     }
 
     pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), DriverError> {
@@ -57,17 +57,17 @@ pub(crate) fn passing(what: impl Into<String>, error: Errno) -> DriverError {
     DriverError::passing(what, std::io::Error::from(error))
 }
 
-/// A fault of something that needs root where `change_owner` is on.
+/// The error of an operation that needs root if `change_owner` is set.
 pub(crate) fn privileged(what: impl Into<String>, error: Errno) -> DriverError {
     only_root(what, "run as root, or set `change_owner: false` for this system", error)
 }
 
-/// A fault of something that only root may do. `remedy`: what to do if that is the cause.
+/// The error of an operation that only root may perform. `remedy`: what to do if permission is denied.
 pub fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> DriverError {
     let what = what.into();
     match error {
         Errno::PERM | Errno::ACCESS => passing(
-            format!("{what}: {remedy}; a user namespace, and root_squash of an NFS server, take root's rights away"),
+            format!("{what}: {remedy}; user namespaces and root_squash of an NFS server remove the privileges of root"),
             error,
         ),
         error => passing(what, error),
@@ -87,24 +87,25 @@ pub(super) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
     rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
 }
 
-/// Whether what was made aside is as we left it: ours, and empty. Anything else somebody put there.
+/// Checks that a directory under a temporary name is in the state in which it was created: own, private and empty. Otherwise
+/// a user put it there.
 pub(crate) fn bare(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
     let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
     let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
     if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
         return Ok(());
     }
-    Err(DriverError::Conflict(format!("{name} is there already, and was not made here: look at it, and move it away")))
+    Err(DriverError::Conflict(format!(
+        "{name} exists already, and was not created by this program: check its content and move it away"
+    )))
 }
 
-/// Why a directory that should open does not.
+/// The error of a directory that cannot be opened.
 pub(crate) fn obstructed(path: &str, error: Errno) -> DriverError {
     match error {
-        Errno::NOTDIR | Errno::LOOP => {
-            DriverError::Conflict(format!("{path} is a file or a symlink, or lies behind one"))
-        }
-        Errno::XDEV => DriverError::Conflict(format!("{path} lies on another file system than the root")),
-        Errno::NOENT => DriverError::Conflict(format!("there is no directory {path}")),
+        Errno::NOTDIR | Errno::LOOP => DriverError::Conflict(format!("{path} is a file or a symlink, or is below one")),
+        Errno::XDEV => DriverError::Conflict(format!("{path} is on another file system than the root")),
+        Errno::NOENT => DriverError::Conflict(format!("the directory {path} does not exist")),
         error => passing(format!("{path} cannot be opened"), error),
     }
 }

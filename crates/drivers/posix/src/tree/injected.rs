@@ -1,60 +1,59 @@
-//! What a test has happen on its own thread: what somebody else does between two system calls, and a call that a file
-//! system does not know.
+//! Test hooks for the current thread: actions of other users between two system calls, and failing system calls.
 
 use std::cell::{Cell, RefCell};
 
 use rustix::io::Errno;
 
-/// Between which calls.
+/// A point between two system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// A directory was made aside, and is not open yet.
+    /// A directory was created under a temporary name, and is not open yet.
     Made,
-    /// A directory was renamed, and was not looked at since.
+    /// A directory was renamed, and is not checked yet.
     Renamed,
-    /// All that was seen in a directory is deleted, and the directory is not yet.
+    /// The listed content of a directory is deleted, and the directory is not yet.
     Emptied,
 }
 
-type Deed = Box<dyn FnMut(Moment)>;
+type Action = Box<dyn FnMut(Moment)>;
 
 thread_local! {
     static REFUSAL: Cell<Option<Errno>> = const { Cell::new(None) };
     static NO_HANDLES: Cell<Option<u32>> = const { Cell::new(None) };
-    static DEED: RefCell<Option<Deed>> = const { RefCell::new(None) };
+    static ACTION: RefCell<Option<Action>> = const { RefCell::new(None) };
 }
 
-/// Nothing happens any more once this is dropped: the next test may run on the same thread.
+/// Removes all hooks when dropped, since the next test can run on the same thread.
 #[must_use]
 pub(crate) struct Happens;
 
 impl Drop for Happens {
     fn drop(&mut self) {
-        DEED.take();
+        ACTION.take();
         REFUSAL.take();
         NO_HANDLES.take();
     }
 }
 
-/// Has this happen on this thread from now on.
-pub(crate) fn happens(deed: impl FnMut(Moment) + 'static) -> Happens {
-    DEED.set(Some(Box::new(deed)));
+/// Runs this action at each moment on this thread.
+pub(crate) fn happens(action: impl FnMut(Moment) + 'static) -> Happens {
+    ACTION.set(Some(Box::new(action)));
     Happens
 }
 
-/// Has renaming without replacing refused on this thread from now on.
+/// Makes renaming without replacing fail on this thread.
 pub(crate) fn refused(error: Errno) -> Happens {
     REFUSAL.set(Some(error));
     Happens
 }
 
-/// Has the search for marks run out of handles on this thread, once, after it has opened so many directories.
+/// Makes the search for marks run out of handles once on this thread, after it has opened this many directories.
 pub(crate) fn no_handle_is_left_after(opened: u32) -> Happens {
     NO_HANDLES.set(Some(opened));
     Happens
 }
 
-/// A directory is about to be opened in the search for marks.
+/// Called before the search for marks opens a directory.
 pub(crate) fn opening() -> Result<(), Errno> {
     match NO_HANDLES.take() {
         Some(0) => Err(Errno::MFILE),
@@ -65,16 +64,16 @@ pub(crate) fn opening() -> Result<(), Errno> {
     }
 }
 
-/// How renaming without replacing is refused.
+/// The error of renaming without replacing, if it is to fail.
 pub(crate) fn refusal() -> Option<Errno> {
     REFUSAL.get()
 }
 
-/// The moment has come.
+/// Runs the action of the test, if there is one.
 pub(crate) fn at(moment: Moment) {
-    // Taken out meanwhile: what happens may call what has such moments itself.
-    if let Some(mut deed) = DEED.take() {
-        deed(moment);
-        DEED.set(Some(deed));
+    // Removed while it runs, because the action can reach such moments itself.
+    if let Some(mut action) = ACTION.take() {
+        action(moment);
+        ACTION.set(Some(action));
     }
 }

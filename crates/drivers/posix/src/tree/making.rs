@@ -1,4 +1,4 @@
-//! Directories made aside and put in place whole.
+//! Creates directories under temporary names.
 
 use std::os::fd::OwnedFd;
 
@@ -12,15 +12,15 @@ use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
 use storage_driver::{Desired, DriverError, Guard};
 
-/// Under what name a directory is made aside.
+/// The temporary name of a directory.
 pub(super) fn aside(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
-/// Whether something can be made and renamed in a directory, which has this path.
+/// Checks that directories can be created and renamed in the directory with this path.
 pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError>;
 
-/// The directory above, made if it is not there. What is there already is judged before anything is made in it.
+/// Opens or creates the parent directories. Checks existing ones before creating anything in them.
 pub(super) fn parent(
     root: &OwnedFd,
     desired: &Desired,
@@ -33,13 +33,13 @@ pub(super) fn parent(
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         above = match open_below(&above, name) {
             Ok(directory) => {
-                // A crash may have left it behind before somebody else's task made this directory: empty, or it stays.
+                // Left by a crash, if another task created the directory since then. Removed only if it is empty.
                 let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
                 takes(&directory, &path)?;
                 directory
             }
             Err(Errno::NOENT) => {
-                guard(&format!("make {path}, mode {:o}", mode.0))?;
+                guard(&format!("create {path}, mode {:o}", mode.0))?;
                 make_whole(&above, name, desired.id, *mode)?;
                 open_below(&above, name).map_err(|error| obstructed(&path, error))?
             }
@@ -49,27 +49,28 @@ pub(super) fn parent(
     Ok(above)
 }
 
-/// The directory that is being made aside, made if it is not there. Whoever may write above can put another one in its
-/// place at any time: that it was made a moment ago proves nothing, and the caller has to judge what was opened.
+/// Opens or creates the directory with the temporary name. Users who can write in the parent can exchange it at any time, even
+/// just after it was created, so the caller must check the opened directory.
 pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(passing(format!("{aside} cannot be made"), error)),
+        Err(error) => return Err(passing(format!("{aside} cannot be created"), error)),
     }
     #[cfg(test)]
     injected::at(Moment::Made);
     open_below(above, aside).map_err(|error| obstructed(aside, error))
 }
 
-/// Makes a directory aside and puts it in place with its mode, so that a crash leaves none with a wrong one.
+/// Creates a directory with its mode under a temporary name and renames it, so that a crash leaves no directory with a wrong
+/// mode.
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: storage_driver::Mode) -> Result<(), DriverError> {
     let aside = aside(id);
-    let cannot = |error| passing(format!("{name} cannot be made"), error);
+    let cannot = |error| passing(format!("{name} cannot be created"), error);
     let directory = begin(above, &aside)?;
     bare(&directory, &aside)?;
     chmod(&directory, mode)?;
     match rename(&directory, [above, above], [&aside, name])? {
-        // Somebody else's task made it a moment ago.
+        // Another task has just created it.
         Renamed::Taken => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
         renamed => renamed.or_conflict(name)?,
     }

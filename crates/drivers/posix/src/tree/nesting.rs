@@ -1,4 +1,4 @@
-//! Marks of other resources above and below a directory: no resource's directory lies within another's.
+//! Finds marks of other resources above and below a directory: directories of resources must not be nested.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,14 +16,14 @@ use storage_driver::place::Place;
 use storage_driver::walked::Walked;
 use storage_driver::{DriverError, Marked, nested};
 
-/// How many entries of a tree are read in search of marks, level by level from the top. Places have few levels, so a mark that
-/// was set here lies near the top; a tree of millions of files must not hold up a pass.
+/// How many entries of a tree are searched for marks, level by level from the top. Places have few levels, so marks of this
+/// program are near the top; a tree with millions of files must not delay a pass.
 const MOST: usize = 100_000;
 
-/// The marks of the directories above, by path, as far as they were read.
+/// The marks of parent directories by path, as far as they were read.
 pub(super) type Above = RefCell<BTreeMap<String, Option<Uuid>>>;
 
-/// Why a place lies within another resource's directory, if it does.
+/// Why the place is inside another resource's directory, if it is.
 pub(super) fn above(
     root: &OwnedFd,
     mark: &Mark,
@@ -38,7 +38,7 @@ pub(super) fn above(
             Some(found) => found,
             None => match opened(root, &*path).map_err(|error| passing(format!("{path} cannot be opened"), error))? {
                 Some(directory) => mark.read(&directory)?,
-                // Not there, or obstructed, which is found elsewhere.
+                // Absent or obstructed, which is reported elsewhere.
                 None => None,
             },
         };
@@ -50,8 +50,8 @@ pub(super) fn above(
     Ok(None)
 }
 
-/// The directory; `None` where there is none, where it is closed to this program, and where it lies too deep for a path. Any
-/// other failure (no handle left, an I/O error) is an error: the directory may bear a mark.
+/// Opens a directory; `None` if it does not exist, is not accessible or is too deep for a path. Any other failure (no handle
+/// left, an I/O error) is an error, because the directory could have a mark.
 fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option<OwnedFd>, Errno> {
     #[cfg(test)]
     injected::opening()?;
@@ -62,8 +62,7 @@ fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option
     }
 }
 
-/// All directories below the root that bear a mark, down to so many levels. What is hidden is not looked into, nor what lies in a
-/// directory with a mark.
+/// Lists the marked directories up to `levels` below the root. Skips hidden directories and the content of marked ones.
 pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, DriverError> {
     let mut found = Vec::new();
     let top = root.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?;
@@ -82,7 +81,7 @@ fn each_level(
     let unreadable = |error| passing(format!("{path:?} below the root cannot be read"), error);
     for entry in Dir::read_from(above).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // Places have plain names.
+        // Names in places are restricted to these characters.
         let Ok(name) = entry.file_name().to_str() else { continue };
         if name.starts_with('.') || !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
             continue;
@@ -90,7 +89,7 @@ fn each_level(
         walked.one();
         let directory = match open_below(above, name) {
             Ok(directory) => directory,
-            // Deleted or exchanged meanwhile, no directory, or another file system's.
+            // Deleted or exchanged in the meantime, not a directory, or on another file system.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
             Err(error) => return Err(unreadable(error)),
         };
@@ -104,12 +103,12 @@ fn each_level(
     Ok(())
 }
 
-/// A conflict where a directory below this one bears another resource's mark.
+/// Returns a conflict if a directory below this one has the mark of another resource.
 pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), DriverError> {
     let unreadable = |error| passing(format!("{place} cannot be read"), error);
     let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
     while let Some(path) = levels.pop_front() {
-        // Deleted or exchanged meanwhile, another file system's, or closed to this program.
+        // Deleted or exchanged in the meantime, on another file system, or not accessible.
         let directory = if path.is_empty() {
             Some(top.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?)
         } else {
@@ -119,7 +118,7 @@ pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Re
         if let Some(other) = mark.read(&directory)?.filter(|other| *other != id) {
             let path = path.to_string_lossy();
             return Err(DriverError::Conflict(format!(
-                "{path:?} in {place} is marked as that of another resource, {other}: move it out of there first"
+                "{path:?} in {place} has the mark of another resource, {other}: move it out of there first"
             )));
         }
         for entry in Dir::read_from(&directory).map_err(unreadable)? {

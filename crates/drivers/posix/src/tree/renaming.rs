@@ -1,4 +1,4 @@
-//! Renaming directories, and never over anything.
+//! Renames directories without replacing anything.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,31 +10,31 @@ use super::handle::{passing, stat};
 use super::injected::{self, Moment};
 use storage_driver::DriverError;
 
-/// What a renaming came to.
+/// The outcome of a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Renamed {
     /// The directory has its new name.
     Done,
-    /// Something has that name already. Nothing was renamed.
+    /// The new name exists. Nothing was renamed.
     Taken,
-    /// Under the new name there is something else: who may write there exchanged the directory meanwhile.
+    /// Another directory was renamed, because a user had exchanged it.
     Exchanged,
 }
 
 impl Renamed {
-    /// A conflict, unless it was done.
+    /// Returns a conflict unless the directory was renamed.
     pub(crate) fn or_conflict(self, new: &str) -> Result<(), DriverError> {
         match self {
             Self::Done => Ok(()),
-            Self::Taken => Err(DriverError::Conflict(format!("{new} is there already"))),
+            Self::Taken => Err(DriverError::Conflict(format!("{new} exists already"))),
             Self::Exchanged => Err(DriverError::Conflict(format!(
-                "{new} was exchanged while it was being renamed: look at what is there now"
+                "{new} was exchanged while it was being renamed: check what is there now"
             ))),
         }
     }
 }
 
-/// Renames the directory that was opened, and looks whether it was that one.
+/// Renames the opened directory, and checks that no other one was renamed.
 pub(crate) fn rename(
     directory: &OwnedFd,
     [from, to]: [&OwnedFd; 2],
@@ -49,7 +49,7 @@ pub(crate) fn rename(
     Ok(if same { Renamed::Done } else { Renamed::Exchanged })
 }
 
-/// Renames whatever directory has this name; `false` where something has the new one already.
+/// Renames the directory with this name; `false` if the new name exists.
 pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<bool, DriverError> {
     let renamed = match without_replacing([from, to], [old, new]) {
         Err(Errno::INVAL | Errno::NOSYS) => looked_before([from, to], [old, new]),
@@ -72,8 +72,8 @@ fn without_replacing([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result
     rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)
 }
 
-/// For clients whose file system knows no such flag: CephFS's and Lustre's in the kernel, NFS. Who makes the new name
-/// after it was looked for loses no more than an empty directory, for a directory replaces nothing else.
+/// For file systems without that flag: CephFS and Lustre in the kernel, NFS. A user who creates the new name after the check
+/// loses at most an empty directory, because a directory replaces nothing else.
 fn looked_before([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
     let look = |above: &OwnedFd, name: &str| rustix::fs::statat(above.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
     let is_directory = |it: Stat| FileType::from_raw_mode(it.st_mode).is_dir();

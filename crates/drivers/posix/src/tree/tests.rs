@@ -17,7 +17,7 @@ fn posix(root: &Path) -> Tree<Declared> {
     Tree::new(root.to_owned(), Declared::new("user"), RULES)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what drivers ask before each effect")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
 fn go(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
@@ -27,7 +27,7 @@ fn bench<'a>(driver: &'a Tree<Declared>, make_unmarked: &'a dyn Fn(&Place)) -> B
 }
 
 #[test]
-fn posix_does_what_every_driver_must() {
+fn conforms() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
@@ -35,7 +35,7 @@ fn posix_does_what_every_driver_must() {
 }
 
 #[test]
-fn it_does_so_where_the_file_system_cannot_rename_without_replacing() {
+fn conforms_without_renaming_without_replacing() {
     for error in [Errno::INVAL, Errno::NOSYS] {
         let _happens = injected::refused(error);
         let root = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ fn it_does_so_where_the_file_system_cannot_rename_without_replacing() {
 }
 
 #[test]
-fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_replacing() {
+fn nothing_is_replaced_without_renaming_without_replacing() {
     let _happens = injected::refused(Errno::INVAL);
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
@@ -60,15 +60,15 @@ fn what_is_there_is_not_replaced_where_the_file_system_cannot_rename_without_rep
             Ok(())
         };
         let fault = driver.ensure(&desired, &planted).unwrap_err();
-        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("is there already")), "{fault}");
+        assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("exists already")), "{fault}");
         assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
     }
     driver.ensure(&desired, &go).unwrap();
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn root_sets_owner_and_group_and_closes_the_trash() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
         return;
@@ -95,8 +95,8 @@ fn with_rights_owner_and_group_are_set_and_nobody_enters_the_trash() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn a_trash_that_somebody_planted_is_not_used() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn a_trash_of_another_user_is_not_used() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
         return;
@@ -115,9 +115,9 @@ fn a_trash_that_somebody_planted_is_not_used() {
     driver.retire(&desired, 5, &go).unwrap();
 }
 
-/// In a thread of its own: rights are each thread's own.
+/// In its own thread, because privileges belong to a thread.
 #[test]
-fn what_needs_roots_rights_says_so() {
+fn missing_privileges_are_reported_with_the_remedy() {
     std::thread::spawn(|| {
         use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
         let mut held = capabilities(None).unwrap();
@@ -135,8 +135,8 @@ fn what_needs_roots_rights_says_so() {
     assert!(maps_everybody("         0          0 4294967295\n") && !maps_everybody("0 1000 1\n"));
 }
 
-/// A driver that sets these entries, or nothing where the file system has no ACLs.
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+/// A driver with these ACL entries; `None` if the file system has no ACLs.
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
 fn with_acls(root: &Path, texts: &[&str]) -> Option<Tree<Declared>> {
     let named = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let driver = Tree::new(root.to_owned(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
@@ -153,10 +153,10 @@ fn differences(bench: &Bench<'_>, desired: &Desired) -> Vec<&'static str> {
 }
 
 #[test]
-fn with_acls_it_does_what_every_driver_must() {
+fn conforms_with_acls() {
     let root = tempfile::tempdir().unwrap();
     let Some(driver) = with_acls(root.path(), &["u:900:r-x", "default:g:901:rwx"]) else { return };
-    // What is made here inherits something else.
+    // New files here inherit other entries.
     let inherited = Named::parse(&["default:u:7:rwx".into()]).unwrap().with(storage_driver::Mode(0o777));
     attributes::write(open(root.path()), &inherited).unwrap();
     let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
@@ -164,7 +164,7 @@ fn with_acls_it_does_what_every_driver_must() {
 }
 
 #[test]
-fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
+fn acls_are_set_with_the_directory_and_drift_is_corrected() {
     let root = tempfile::tempdir().unwrap();
     let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:rwx", "default:g:901:rwx"]) else { return };
     let bench = bench(&driver, &|_| {});
@@ -184,7 +184,7 @@ fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
     fs::write(path.join("inherits"), "").unwrap();
     assert_eq!(attributes::read(open(path.join("inherits"))).unwrap().to_string(), "g::rwx,g:901:rwx");
 
-    // A mode is a mode, even though it moves the mask.
+    // A change of the mode changes the mask.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o2750)).unwrap();
     assert_eq!(differences(&bench, &desired), ["mode"]);
     driver.ensure(&desired, &go).unwrap();
@@ -207,7 +207,7 @@ fn acls_come_with_the_directory_and_drift_is_seen_and_put_right() {
 }
 
 #[test]
-fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() {
+fn acls_do_not_change_without_the_setting_and_are_cleared_by_an_empty_one() {
     let root = tempfile::tempdir().unwrap();
     let (Some(names), Some(clears)) = (with_acls(root.path(), &["u:900:r-x"]), with_acls(root.path(), &[])) else {
         return;
@@ -226,8 +226,8 @@ fn acls_that_no_setting_names_are_left_alone_and_an_empty_setting_clears_them() 
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn whom_an_acl_names_enters_until_the_directory_is_retired() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn acl_entries_give_access_until_the_directory_is_retired() {
     let root = tempfile::tempdir().unwrap();
     let Some(driver) = with_acls(root.path(), &["u:900:r-x", "g:901:r-x", "default:u:900:rwx"]) else { return };
     if !rustix::process::geteuid().is_root() {
@@ -252,14 +252,14 @@ fn whom_an_acl_names_enters_until_the_directory_is_retired() {
         Ok(())
     };
     driver.retire(&desired, 7, &frozen).unwrap();
-    // Its mode alone must do, whatever the trash's.
+    // The mode of the directory must be sufficient, whatever the mode of the trash.
     fs::set_permissions(&trash, fs::Permissions::from_mode(0o777)).unwrap();
     let gone = trash.join(format!("{}.7", desired.id));
     assert!(!enters(&gone, 900, 902) && !enters(&gone, 902, 901) && !enters(&gone.join("folder"), 900, 902));
 }
 
 #[test]
-fn a_file_system_without_acls_is_not_ready_for_them() {
+fn a_file_system_without_acls_is_not_ready_if_acls_are_set() {
     let named = Named::parse(&["u:900:r-x".into()]).unwrap();
     let tree = Tree::new("/proc".into(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
     let fault = tree.ready().unwrap_err();
@@ -267,7 +267,7 @@ fn a_file_system_without_acls_is_not_ready_for_them() {
 }
 
 #[test]
-fn no_symlink_leads_out_wherever_it_is() {
+fn symlinks_are_not_followed_at_any_level() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -288,7 +288,7 @@ fn no_symlink_leads_out_wherever_it_is() {
 }
 
 #[test]
-fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
+fn purge_deletes_symlinks_and_not_their_targets() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(outside.path().join("kept"), "data").unwrap();
     let driver = posix(root.path());
@@ -302,7 +302,7 @@ fn a_symlink_in_the_trash_is_deleted_and_what_it_points_to_stays() {
 }
 
 #[test]
-fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
+fn a_directory_that_was_exchanged_during_retire_is_moved_back() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -323,7 +323,7 @@ fn what_was_exchanged_while_it_was_being_removed_is_put_back() {
 }
 
 #[test]
-fn what_somebody_planted_aside_is_not_taken() {
+fn a_directory_planted_under_the_temporary_name_is_not_used() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -338,7 +338,7 @@ fn what_somebody_planted_aside_is_not_taken() {
 }
 
 #[test]
-fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
+fn an_exchanged_directory_that_cannot_be_moved_back_stays_in_the_trash_without_a_resource() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -372,18 +372,18 @@ fn what_was_exchanged_and_cannot_be_put_back_is_kept_as_nobodys() {
 }
 
 #[test]
-fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_when_it_comes_back() {
+fn something_at_the_place_does_not_hide_the_trash_and_blocks_restore() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let (desired, other) = (bench.desired(1), bench.desired(2));
     let top = root.path().join(desired.place.to_string());
     let in_the_way: [(&dyn Fn(), &str); 3] = [
-        (&|| fs::create_dir(&top).unwrap(), "has no mark of ours"),
+        (&|| fs::create_dir(&top).unwrap(), "has no mark"),
         (&|| fs::write(&top, "").unwrap(), "is a file or a symlink"),
         (
             &|| driver.ensure(&Desired { place: desired.place.clone(), ..other.clone() }, &go).unwrap(),
-            "marked as that of",
+            "has the mark of",
         ),
     ];
     for (put, named) in in_the_way {
@@ -402,7 +402,7 @@ fn what_somebody_puts_where_a_trashed_directory_was_hides_nothing_and_is_named_w
 }
 
 #[test]
-fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_back() {
+fn a_directory_in_the_trash_with_another_mark_is_neither_purged_nor_restored() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -425,7 +425,7 @@ fn a_tree_in_the_trash_that_is_not_the_resources_is_neither_deleted_nor_brought_
 }
 
 #[test]
-fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
+fn an_empty_directory_with_another_mark_is_not_used() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -440,7 +440,7 @@ fn what_is_anothers_by_its_mark_is_not_taken_even_if_it_is_empty() {
 }
 
 #[test]
-fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
+fn a_directory_exchanged_just_after_it_was_created_is_not_used() {
     for (above, mode) in [("store/cscs/customer", 0o2770), ("store/cscs", 0o700)] {
         let root = tempfile::tempdir().unwrap();
         let driver = posix(root.path());
@@ -465,7 +465,7 @@ fn what_is_put_aside_just_after_a_directory_was_made_there_is_not_taken() {
 }
 
 #[test]
-fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away() {
+fn temporary_directories_left_by_a_crash_are_removed() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -481,7 +481,7 @@ fn what_a_crash_left_aside_of_a_directory_that_another_task_made_is_taken_away()
 }
 
 #[test]
-fn usage_counts_each_file_once_and_follows_nothing() {
+fn usage_counts_each_file_once_and_follows_no_symlinks() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();
     let driver = posix(root.path());
@@ -499,14 +499,14 @@ fn usage_counts_each_file_once_and_follows_nothing() {
 }
 
 #[test]
-fn a_root_that_is_not_mounted_is_no_empty_system() {
+fn an_unmounted_root_is_an_error() {
     let root = tempfile::tempdir_in("/").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     let rules = Rules { must_be_mounted: true, ..RULES };
     let tree = |path: &Path| Tree::new(path.to_owned(), Declared::new("user"), rules.clone());
     if fs::metadata(root.path()).unwrap().dev() == fs::metadata("/").unwrap().dev() {
         let driver = tree(root.path());
         assert!(driver.ready().is_err());
-        // It may be unmounted after it was asked whether it is ready.
+        // It can be unmounted after `ready`.
         let desired = bench(&driver, &|_| {}).desired(1);
         for tried in [driver.ensure(&desired, &go), driver.retire(&desired, 7, &go), driver.restore(&desired, &go)] {
             assert!(tried.unwrap_err().to_string().contains("nothing is mounted"));
@@ -518,7 +518,7 @@ fn a_root_that_is_not_mounted_is_no_empty_system() {
 }
 
 #[test]
-fn the_mode_is_set_whole_whatever_the_umask() {
+fn the_umask_does_not_change_modes() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -529,7 +529,7 @@ fn the_mode_is_set_whole_whatever_the_umask() {
 }
 
 #[test]
-fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
+fn the_trash_is_read_only_for_absent_directories_and_the_newest_counts() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -540,14 +540,14 @@ fn a_full_trash_is_read_for_what_is_missing_alone_and_the_newest_counts() {
         fs::create_dir_all(trash.join(name)).unwrap();
     }
     assert_eq!(bench.observed(&gone), Observed::Trashed { since: 9 });
-    // No directory: whoever reads it fails.
+    // A file, so that reading the trash fails.
     fs::remove_dir_all(&trash).unwrap();
     fs::write(&trash, "").unwrap();
     assert!(matches!(bench.observed(&there), Observed::Ours(_)));
     assert!(driver.observe(&[&gone]).pop().unwrap().is_err());
 }
 
-/// Marks a directory as that of another resource, as an earlier version could have.
+/// Marks a directory as another resource's, as an earlier version could have done.
 fn mark_as_anothers(directory: &Path) {
     let other = Uuid::from_u128(0xbad).hyphenated().to_string();
     let flags = rustix::fs::XattrFlags::empty();
@@ -555,7 +555,7 @@ fn mark_as_anothers(directory: &Path) {
 }
 
 #[test]
-fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
+fn a_directory_with_another_resources_inside_is_neither_retired_nor_purged() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -570,7 +570,7 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("deeper/inner")), "{fault}");
     assert!(bench.is_as_desired(&desired), "nothing is frozen");
 
-    // In the trash all the same, by an earlier version.
+    // An earlier version could have moved it into the trash.
     fs::create_dir(root.path().join(".trash")).unwrap();
     fs::rename(&top, root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
     let trashed = Trashed { id: desired.id, since: 5 };
@@ -584,7 +584,7 @@ fn anothers_directory_within_one_is_neither_retired_nor_deleted_with_it() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_opened_may_be_anothers() {
+fn a_directory_that_cannot_be_opened_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -612,7 +612,7 @@ fn a_directory_that_cannot_be_opened_may_be_anothers() {
 }
 
 #[test]
-fn deleting_stops_at_anothers_directory_wherever_it_lies() {
+fn deletion_stops_at_another_resources_directory() {
     let root = tempfile::tempdir().unwrap();
     let inner = root.path().join("tree/inner");
     fs::create_dir_all(&inner).unwrap();
@@ -625,7 +625,7 @@ fn deleting_stops_at_anothers_directory_wherever_it_lies() {
 }
 
 #[test]
-fn a_directory_within_anothers_is_neither_adopted_nor_brought_back() {
+fn a_directory_inside_another_resources_is_neither_adopted_nor_restored() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});

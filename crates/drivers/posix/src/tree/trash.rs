@@ -1,4 +1,4 @@
-//! Where trees wait to be deleted, below the root: `.trash/UUID.SECONDS`.
+//! The trash below the root: removed directories in `.trash/UUID.SECONDS`.
 
 use std::os::fd::OwnedFd;
 
@@ -11,24 +11,24 @@ use storage_driver::{DriverError, Trashed};
 
 pub(super) const TRASH: &str = ".trash";
 
-/// What the names of trees begin with that a purge has claimed.
+/// Prefix of the names of directories that a purge has claimed.
 const CLAIMED: &str = "purge-";
 
-/// The trees in the trash by UUID and time, apart from those that a purge has claimed.
+/// Lists the directories in the trash by UUID and time, without those that a purge has claimed.
 pub(super) fn list(root: &OwnedFd) -> Result<Vec<Trashed>, DriverError> {
     read(root).map(|trash| trash.waiting)
 }
 
-/// The trees in the trash, by UUID and time.
+/// The directories in the trash, sorted by UUID and time.
 #[derive(Debug, Default)]
 pub(super) struct Trash {
     pub(super) waiting: Vec<Trashed>,
-    /// Those that a purge has claimed.
+    /// Claimed by a purge.
     pub(super) claimed: Vec<Trashed>,
 }
 
 impl Trash {
-    /// Adds what has this name, if the name is one of ours.
+    /// Adds the directory with this name, if the name is valid.
     fn take(&mut self, text: &str) {
         match text.strip_prefix(CLAIMED) {
             Some(text) => self.claimed.extend(trashed(text)),
@@ -57,21 +57,21 @@ pub(super) fn read(root: &OwnedFd) -> Result<Trash, DriverError> {
     Ok(found)
 }
 
-/// The trash, for root alone, with whether it was made now.
+/// Opens or creates the trash, accessible only for root; returns whether it was created.
 pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), DriverError> {
     let made = match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
-        Err(error) => return Err(passing("the trash cannot be made", error)),
+        Err(error) => return Err(passing("the trash cannot be created", error)),
     };
     if made {
         sync(root)?;
     }
     let trash = open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?;
-    // Whoever owns it can rename and hide what is put there.
+    // Its owner could rename and hide its content.
     if stat(&trash)?.st_uid != rustix::process::geteuid().as_raw() {
         return Err(DriverError::Conflict(format!(
-            "{TRASH} below the root belongs to another user: look at it, and move it away"
+            "{TRASH} below the root belongs to another user: check its content and move it away"
         )));
     }
     Ok((trash, made))
@@ -82,29 +82,29 @@ pub(super) fn name(trashed: &Trashed) -> String {
     format!("{}.{}", trashed.id, trashed.since)
 }
 
-/// When a tree was last changed, by the clock of the file system: at the latest when it was put here.
+/// When a directory was last changed, by the clock of the file system: at the latest when it was moved here.
 pub(super) fn changed(root: &OwnedFd, trashed: &Trashed) -> Result<u64, DriverError> {
     let unreadable = |error| passing(format!("{} in the trash cannot be read", name(trashed)), error);
     let trash = open_below(root, TRASH).map_err(unreadable)?;
     let stat = rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)?;
-    // Before 1970 is wrong in any case.
+    // Times before 1970 are wrong.
     Ok(u64::try_from(stat.st_ctime).unwrap_or_default())
 }
 
-/// Its name once a purge has claimed it.
+/// The name after a purge has claimed it.
 pub(super) fn claimed_name(trashed: &Trashed) -> String {
     format!("{CLAIMED}{}", name(trashed))
 }
 
-/// A name in the trash for what was put there under this one and is not the resource's: [`list`] takes it for nobody's.
+/// A name in the trash for a directory that is not the resource's. [`list`] skips it.
 pub(super) fn nobodys(name: &str) -> String {
     format!("exchanged-{name}")
 }
 
-/// What a name in the trash says: `UUID.SECONDS`.
+/// Parses a name in the trash: `UUID.SECONDS`.
 fn trashed(text: &str) -> Option<Trashed> {
     let (id, since) = text.split_once('.')?;
     let trashed = Trashed { id: Uuid::try_parse(id).ok()?, since: since.parse().ok()? };
-    // Written as we write it, and in no other way: the name is made anew from these.
+    // Only the canonical form, because the name is formatted again from the parsed values.
     (name(&trashed) == text).then_some(trashed)
 }

@@ -1,4 +1,4 @@
-//! What a tree takes, counted file by file, on systems that do not count.
+//! Counts the usage of a tree file by file, on file systems without accounting.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -22,14 +22,14 @@ struct Walk<'a> {
 struct Level {
     device: u64,
     inode: u64,
-    /// Directories in it that are not counted yet.
+    /// Subdirectories that are not counted yet.
     left: Vec<CString>,
 }
 
-/// Space on disk and inodes of a tree; a file with several names counts once. No symlink is followed.
+/// Disk space and inodes of a tree. A file with several names counts once; symlinks are not followed.
 ///
-/// A tree may be as deep as it likes: one directory is open at a time, and the way back up is `..`, which must lead to the
-/// directory from which the walk came.
+/// Trees of any depth are possible: one directory is open at a time, and the walk returns by `..`, which must be the directory
+/// from which it came.
 pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage, DriverError> {
     let nothing = Usage { space: Bytes(0), inodes: Inodes(0) };
     let mut walk = Walk { usage: nothing, linked: BTreeSet::new(), walked };
@@ -41,7 +41,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage,
         if let Some(name) = level.left.pop() {
             let below = match open_below(&current, &*name) {
                 Ok(below) => below,
-                // Deleted or exchanged meanwhile, or another file system's.
+                // Deleted or exchanged in the meantime, or on another file system.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
                 Err(error) => return Err(unreadable(error)),
             };
@@ -58,7 +58,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage,
     Ok(walk.usage)
 }
 
-/// The directory above, if it is still the one from which the walk came.
+/// Opens the parent, if it is still the directory from which the walk came.
 fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, DriverError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(directory, "..", flags, Mode::empty()).map_err(unreadable)?;
@@ -66,7 +66,7 @@ fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, DriverError> {
     if (stat.st_dev, stat.st_ino) == (above.device, above.inode) {
         return Ok(opened);
     }
-    Err(DriverError::unclear("a directory was moved while the tree was counted: try again"))
+    Err(DriverError::unclear("a directory was moved while the tree was counted: repeat the command"))
 }
 
 fn unreadable(error: Errno) -> DriverError {
@@ -74,7 +74,7 @@ fn unreadable(error: Errno) -> DriverError {
 }
 
 impl Walk<'_> {
-    /// Counts all that is in a directory.
+    /// Counts the content of a directory.
     fn level(&mut self, directory: &OwnedFd, stat: &Stat) -> Result<Level, DriverError> {
         let mut level = Level { device: stat.st_dev, inode: stat.st_ino, left: Vec::new() };
         for entry in Dir::read_from(directory).map_err(unreadable)? {
@@ -85,7 +85,7 @@ impl Walk<'_> {
             }
             let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // Deleted meanwhile.
+                // Deleted in the meantime.
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(unreadable(error)),
             };
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_is_counted_however_deep_it_is() {
+    fn trees_of_any_depth_are_counted() {
         const LEVELS: u64 = 3_000;
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let top = OwnedFd::from(File::open(folder.path()).unwrap());

@@ -1,4 +1,4 @@
-//! On a real kernel: `.ci/kernel` boots one, and says by variables where the file systems are mounted.
+//! Tests on a real kernel: `.ci/kernel` boots one and sets variables with the mount points.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +17,8 @@ use storage_driver::place::Place;
 use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
-fn a_kernel_without_quotas_is_not_blamed_on_the_mount() {
-    // The kernel has no quotas for this file system, whatever it has for others.
+fn a_kernel_without_quotas_gives_another_error_than_a_mount_without() {
+    // The kernel has no quotas for this file system, whatever it supports for others.
     let proc = File::open("/proc").unwrap();
     let kernel = Kernel { system: System::Xfs, block: 4096 };
     let without = kernel.read(proc.as_fd(), 7).unwrap_err().to_string();
@@ -27,11 +27,11 @@ fn a_kernel_without_quotas_is_not_blamed_on_the_mount() {
     assert_eq!(failed(proc.as_fd(), "it cannot be read", other).to_string(), "it cannot be read");
 }
 
-/// Owner and group of what is written: not root, whom ext4 lets beyond limits.
+/// Owner and group of the files. Not root, because ext4 does not enforce limits for root.
 const IDS: (u32, u32) = (20_000, 30_500);
 const MIB: u64 = 1 << 20;
 
-/// The folder under which this file system is mounted.
+/// The mount point of the file system.
 fn mounted(variable: &str) -> PathBuf {
     PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set by .ci/kernel alone")))
 }
@@ -53,7 +53,7 @@ fn used(quotas: &Kernel, directory: &File, project: u32) -> Usage {
     quotas.read(directory.as_fd(), project).unwrap().1.unwrap()
 }
 
-/// Runs a command as the owner of the data; what it says on standard error if it fails.
+/// Runs a command as the owner of the files. Returns its stderr if it fails.
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     let ended = command.args(arguments).env("LC_ALL", "C").uid(IDS.0).gid(IDS.1).output().unwrap();
@@ -65,7 +65,7 @@ fn is_at_the_limit(ended: Result<(), String>) {
     assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
 }
 
-/// The driver with its root at this path, which is made, and quotas of the file system.
+/// Creates a root and its driver, with another handle of the quotas.
 fn tree(root: &Path) -> (Tree<Kernel>, Kernel) {
     fs::create_dir(root).unwrap();
     let quotas = || Kernel::of(File::open(root).unwrap().as_fd()).unwrap();
@@ -104,7 +104,7 @@ fn stops_at_the_limit(variable: &str) {
     assert_eq!(after.inodes, Inodes(2));
     match quotas.system {
         System::Xfs => assert_eq!((written, after.space), (10 * MIB, Bytes(10 * MIB))),
-        // It keeps some blocks back for the map of the file's blocks.
+        // ext4 reserves some blocks for metadata of the file.
         System::Ext4 => {
             let room = 10 * MIB - before.space.0;
             assert!(
@@ -126,7 +126,7 @@ fn stops_at_the_limit(variable: &str) {
     run("touch", &names).unwrap();
 }
 
-fn holds_what_it_says(variable: &str) {
+fn held_as_is_what_is_read(variable: &str) {
     let (path, quotas) = folder(variable, "holds");
     let directory = File::open(&path).unwrap();
     quotas.tag(directory.as_fd(), 7002, None).unwrap();
@@ -142,7 +142,7 @@ fn holds_what_it_says(variable: &str) {
     }
 }
 
-fn goes_to_the_trash_and_back(variable: &str) {
+fn retires_and_restores(variable: &str) {
     let (path, quotas) = folder(variable, "goes");
     let (trash, _) = folder(variable, "goes-to");
     let (tagged, there) = (path.join("tagged"), trash.join("tagged"));
@@ -162,8 +162,8 @@ fn goes_to_the_trash_and_back(variable: &str) {
     assert_eq!(fs::rename(&untagged, tagged.join("in")).unwrap_err().kind(), std::io::ErrorKind::CrossesDevices);
 }
 
-/// The owner of a directory may give it another's project ID.
-fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
+/// The owner of a directory can set another's project ID.
+fn limits_of_a_stolen_project_id_do_not_change(variable: &str) {
     let root = mounted(variable).join("stolen");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
@@ -181,8 +181,8 @@ fn a_number_that_was_stolen_stays_its_owners(variable: &str) {
     assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
 }
 
-/// Two systems on one file system, each with numbers that were free when they were given.
-fn a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one(variable: &str) {
+/// Two systems on one file system, with project IDs that were free when they were assigned.
+fn a_project_id_that_is_no_longer_free_is_not_used(variable: &str) {
     let roots = ["one-system", "other-system"].map(|name| mounted(variable).join(name));
     let [(one, quotas), (other, _)] = roots.each_ref().map(|root| tree(root));
     let bench = Bench { driver: &one, ids: IDS, make_unmarked: &|_| {} };
@@ -206,7 +206,7 @@ fn adopts_a_tree(variable: &str) {
     symlink(&other, path.join("link")).unwrap();
     run("mkfifo", &[&path.join("fifo").display().to_string()]).unwrap();
     let directory = File::open(&path).unwrap();
-    // A tree that was left half done: below a tagged directory there is an untagged file.
+    // An unfinished tree: an untagged file below a tagged directory.
     quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, None).unwrap();
     for _ in 0..2 {
         quotas.tag(directory.as_fd(), 7004, Some(&Walked::default())).unwrap();
@@ -220,12 +220,12 @@ fn adopts_a_tree(variable: &str) {
     }
     assert_eq!(used(&quotas, &directory, 7004).inodes, Inodes(5));
 
-    // An ID that is not handed down limits nothing.
+    // An ID that is not inherited limits nothing.
     let not_handed_down = tag::Tag { project: Project::new(7004), inherit: false };
     tag::set(File::open(&deep).unwrap().as_fd(), not_handed_down).unwrap();
     assert_eq!(quotas.project(File::open(&deep).unwrap().as_fd()).unwrap(), Some(0));
 
-    // The same file system, mounted within the tree: `st_dev` would not tell.
+    // The same file system, mounted inside the tree, so that `st_dev` is equal.
     let within = path.join("a/within");
     fs::create_dir(&within).unwrap();
     let mount = |arguments: &[&Path]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
@@ -237,8 +237,8 @@ fn adopts_a_tree(variable: &str) {
     assert_eq!(quotas.project(directory.as_fd()).unwrap(), Some(7004), "the top is tagged last");
 }
 
-/// Whoever owns a directory may give it another project ID; what is deep must go all the same.
-fn deletes_what_is_deep_and_another_projects(variable: &str) {
+/// The owner of a directory can set another project ID, and deep directories must be deleted anyway.
+fn deletes_deep_directories_with_another_project_id(variable: &str) {
     let (path, quotas) = folder(variable, "deletes");
     let directory = File::open(&path).unwrap();
     quotas.tag(directory.as_fd(), 7006, None).unwrap();
@@ -260,8 +260,8 @@ fn deletes_what_is_deep_and_another_projects(variable: &str) {
     assert!(!path.exists());
 }
 
-/// Whoever tags a directory above, or the trash, has renames end in EXDEV.
-fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(variable: &str) {
+/// If the trash or a parent directory passes on a project ID, renames fail with EXDEV.
+fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen(variable: &str) {
     let root = mounted(variable).join("hands-down");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
@@ -288,7 +288,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
         assert!(bench.is_as_desired(&there));
         tagged(&root);
         fs::remove_dir(root.join(".trash")).unwrap();
-        // The trash is made anew, and does not keep what it inherits.
+        // A new trash does not keep an inherited project ID.
         driver.retire(&there, 5, &go).unwrap();
         let trash = File::open(root.join(".trash")).unwrap();
         assert_eq!(
@@ -304,7 +304,7 @@ fn what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen(va
     }
 }
 
-fn says_how_to_turn_quotas_on(variable: &str, remedy: &str) {
+fn says_how_to_enable_quotas(variable: &str, remedy: &str) {
     let root = File::open(mounted(variable)).unwrap();
     let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
     assert!(fault.to_string().contains(remedy), "{fault}");
@@ -334,22 +334,22 @@ macro_rules! on_both {
 }
 
 on_both! {
-    conforms stops_at_the_limit holds_what_it_says goes_to_the_trash_and_back
-    what_hands_a_project_id_down_is_told_with_the_remedy_and_nothing_is_frozen
-    a_number_that_another_tree_has_by_now_is_not_given_to_a_second_one
-    adopts_a_tree a_number_that_was_stolen_stays_its_owners deletes_what_is_deep_and_another_projects
+    conforms stops_at_the_limit held_as_is_what_is_read retires_and_restores
+    an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
+    a_project_id_that_is_no_longer_free_is_not_used
+    adopts_a_tree limits_of_a_stolen_project_id_do_not_change deletes_deep_directories_with_another_project_id
 }
 
 #[test]
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn file_systems_without_quotas_are_not_ready() {
-    says_how_to_turn_quotas_on("KERNEL_XFS_OFF", "-o prjquota");
-    says_how_to_turn_quotas_on("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
-    says_how_to_turn_quotas_on("KERNEL_EXT4_COUNTED", "not enforced");
+    says_how_to_enable_quotas("KERNEL_XFS_OFF", "-o prjquota");
+    says_how_to_enable_quotas("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
+    says_how_to_enable_quotas("KERNEL_EXT4_COUNTED", "not enforced");
 }
 
 #[test]
-fn other_file_systems_are_named_as_such() {
+fn other_file_systems_are_rejected() {
     let proc = File::open("/proc").unwrap();
     let fault = Kernel::of(proc.as_fd()).unwrap_err();
     assert!(fault.to_string().contains("0x9fa0, which is neither XFS nor ext4"), "{fault}");

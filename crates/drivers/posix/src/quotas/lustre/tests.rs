@@ -1,4 +1,4 @@
-//! Against a simulated `lfs`, started as the real one would be.
+//! Tests with a simulated `lfs`.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ fn limits() -> QuotaLimits {
 }
 
 #[test]
-fn what_is_set_is_read_whatever_the_version_prints() {
+fn limits_are_read_from_the_output_of_all_versions() {
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
     let usage = |kib: u64, inodes| Usage { space: Bytes(kib << 10), inodes: Inodes(inodes) };
@@ -40,7 +40,7 @@ fn what_is_set_is_read_whatever_the_version_prints() {
 }
 
 #[test]
-fn what_is_not_known_is_a_fault_that_says_why() {
+fn unknown_quotas_are_an_error_with_the_reason() {
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
     let fault = |odd: &str| {
@@ -53,14 +53,14 @@ fn what_is_not_known_is_a_fault_that_says_why() {
         "{off}"
     );
     let inaccurate = fault("inaccurate");
-    assert!(inaccurate.contains("inaccurate, since some servers do not answer"), "{inaccurate}");
+    assert!(inaccurate.contains("inaccurate, because some servers do not answer"), "{inaccurate}");
     assert!(inaccurate.contains("exit code 5"), "{inaccurate}");
     let default = lustre(mount.path(), &[("default", ""), ("limits.7", "1 1 1 1")]);
     assert_eq!(default.1.read(root.as_fd(), 7).unwrap().0, None);
 }
 
 #[test]
-fn an_unused_project_that_shows_the_default_quota_is_free_and_check_names_the_default() {
+fn an_unused_project_with_the_default_quota_is_free_and_inspect_reports_the_default() {
     let mount = tempfile::tempdir().unwrap();
     let root = File::open(mount.path()).unwrap();
     let (folder, lustre) = lustre(mount.path(), &[("default-quota", "1000 2000 100 200")]);
@@ -73,7 +73,7 @@ fn an_unused_project_that_shows_the_default_quota_is_free_and_check_names_the_de
     assert!(!driver.is_free(8).unwrap() && !driver.is_free(9).unwrap(), "used, and other limits");
     let [Ok(note)] = &driver.inspect(&[])[..] else { panic!("{:?}", driver.inspect(&[])) };
     assert!(note.contains("a default project quota is set (space 1000/2000 KiB, inodes 100/200"), "{note}");
-    // Another default is noticed by the next pass.
+    // The next pass reads a changed default.
     fs::write(folder.path().join("default-quota"), "1 1 1 1\n").unwrap();
     driver.ready().unwrap();
     assert!(driver.is_free(7).unwrap() && !driver.is_free(9).unwrap());
@@ -83,7 +83,7 @@ fn an_unused_project_that_shows_the_default_quota_is_free_and_check_names_the_de
 }
 
 #[test]
-fn renames_between_metadata_servers_are_named_by_check_and_by_the_fault() {
+fn inspect_and_errors_explain_renames_between_metadata_servers() {
     let mount = tempfile::tempdir().unwrap();
     fs::create_dir_all(mount.path().join("store/cscs")).unwrap();
     let (folder, lustre) = lustre(mount.path(), &[]);
@@ -100,18 +100,18 @@ fn renames_between_metadata_servers_are_named_by_check_and_by_the_fault() {
 }
 
 #[test]
-fn another_file_system_is_never_limited_by_mistake() {
+fn limits_are_never_set_on_another_file_system() {
     let mount = tempfile::tempdir().unwrap();
     let (_folder, lustre) = lustre(mount.path(), &[]);
     let elsewhere = File::open("/proc").unwrap();
     let fault = lustre.set(elsewhere.as_fd(), 7, &limits()).unwrap_err().to_string();
-    assert!(fault.contains("does not lie on the file system at"), "{fault}");
+    assert!(fault.contains("is not on the file system at"), "{fault}");
     for mount in ["", "lustre", "/mnt/two words", "/mnt/lustre\n"] {
         assert!(Lustre::new(Program::find("true").unwrap(), mount).is_err(), "{mount}");
     }
 }
 
-/// The ioctls are those of XFS; the limits are a file's.
+/// With the ioctls of XFS, and limits in a file.
 #[test]
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn conforms() {

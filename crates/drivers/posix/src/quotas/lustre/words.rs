@@ -1,42 +1,42 @@
-//! What `lfs` is told, and what it says.
+//! Arguments of `lfs`, and the parser of its output.
 
 use thiserror::Error;
 
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 
-/// What `lfs` counts space in, in bytes, where a number has no suffix.
+/// The unit of numbers without a suffix, in bytes.
 pub(super) const BLOCK: u64 = 1024;
 
-/// Why what was to be said or was said means nothing.
+/// Invalid limits or output.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum Unclear {
-    #[error("a limit of {0} bytes is no whole number of KiB")]
+    #[error("a limit of {0} bytes is not a multiple of 1 KiB")]
     Uneven(u64),
-    #[error("it is inaccurate: some servers do not answer; look at them (`lfs check servers`). `lfs` printed: {0}")]
+    #[error("it is inaccurate: some servers do not answer; check them with `lfs check servers`. `lfs` printed: {0}")]
     Inaccurate(String),
-    #[error("what lfs says is no quota of this file system: {0:?}")]
+    #[error("`lfs` printed no quota of this file system: {0:?}")]
     Unknown(String),
-    #[error("lfs tells of a number that a computer cannot hold: {0}")]
+    #[error("`lfs` printed a number that does not fit into 64 bits of bytes: {0}")]
     Beyond(u64),
 }
 
-/// Asks for limits and usage: quiet, which leaves the heading out.
-pub(super) fn asking(project: u32, mount: &str) -> Vec<String> {
+/// Reads limits and usage; quiet, without the heading.
+pub(super) fn read_quota(project: u32, mount: &str) -> Vec<String> {
     ["quota", "-q", "-p", &project.to_string(), mount].map(str::to_owned).into()
 }
 
-/// Asks for the default quota of projects: quiet, like [`asking`].
-pub(super) fn asking_default(mount: &str) -> Vec<String> {
+/// Reads the default quota of projects; quiet.
+pub(super) fn read_default(mount: &str) -> Vec<String> {
     ["quota", "-q", "-P", mount].map(str::to_owned).into()
 }
 
-/// Asks for the index of the metadata server that holds a directory.
-pub(super) fn asking_metadata_server(path: &str) -> Vec<String> {
+/// Reads the index of a directory's metadata server.
+pub(super) fn read_metadata_server(path: &str) -> Vec<String> {
     ["getdirstripe", "-m", path].map(str::to_owned).into()
 }
 
-/// Sets all four limits as bare numbers: suffixes mean powers of 1024, for inodes too.
-pub(super) fn setting(project: u32, limits: &QuotaLimits, mount: &str) -> Result<Vec<String>, Unclear> {
+/// Sets all four limits as numbers without suffixes, which would be powers of 1024 even for inodes.
+pub(super) fn set_quota(project: u32, limits: &QuotaLimits, mount: &str) -> Result<Vec<String>, Unclear> {
     let [soft, hard] = [limits.space_soft().0, limits.space_hard().0];
     if let Some(uneven) = [soft, hard].into_iter().find(|bytes| !bytes.is_multiple_of(BLOCK)) {
         return Err(Unclear::Uneven(uneven));
@@ -44,8 +44,8 @@ pub(super) fn setting(project: u32, limits: &QuotaLimits, mount: &str) -> Result
     Ok(four(project, [soft / BLOCK, hard / BLOCK, limits.inodes_soft().0, limits.inodes_hard().0], mount))
 }
 
-/// Takes all limits away.
-pub(super) fn clearing(project: u32, mount: &str) -> Vec<String> {
+/// Removes all limits.
+pub(super) fn clear_quota(project: u32, mount: &str) -> Vec<String> {
     four(project, [0; 4], mount)
 }
 
@@ -58,18 +58,18 @@ fn four(project: u32, limits: [u64; 4], mount: &str) -> Vec<String> {
     arguments
 }
 
-/// Limits and usage as told; no limits unless all four are set for this very project.
-pub(super) fn told(said: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usage), Unclear> {
-    let unknown = || unknown(said);
-    let (row, rest) = row(said, mount)?;
+/// Parses limits and usage. `None` unless all four limits are set for this project itself.
+pub(super) fn parse_quota(output: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usage), Unclear> {
+    let unknown = || unknown(output);
+    let (row, rest) = row(output, mount)?;
     let mut default = false;
     for line in rest.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        // From 2.16 on the line begins with the number of errors.
+        // From 2.16 on, the line begins with the number of errors.
         if line.trim_start_matches(|each: char| each.is_ascii_digit() || each == ' ').starts_with(INACCURATE) {
             return Err(Unclear::Inaccurate(row.trim().to_owned()));
         }
         let words: Vec<&str> = line.split_whitespace().collect();
-        // As in `pid 3773301 is using default file quota setting`: the limits are not the project's own.
+        // `pid 3773301 is using default file quota set_quota`: the limits are not the project's own.
         let [_, _, "is", "using", "default", _, "quota", "setting"] = words[..] else { return Err(unknown()) };
         default = true;
     }
@@ -78,7 +78,7 @@ pub(super) fn told(said: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usag
         if word.starts_with('[') {
             return Err(Unclear::Inaccurate(row.trim().to_owned()));
         }
-        // With a star where a limit is passed.
+        // A star marks an exceeded limit.
         let number = word.strip_suffix('*').unwrap_or(word);
         numbers.push(number.parse::<u64>().map_err(|_| unknown())?);
     }
@@ -88,32 +88,32 @@ pub(super) fn told(said: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usag
     if default || [soft, hard, files_soft, files_hard].contains(&0) {
         return Ok((None, usage));
     }
-    // What nobody could agree on (a soft limit above its hard one) is not what was agreed: it is set anew.
+    // Invalid limits, such as a soft limit above its hard limit, count as none and are set again.
     let limits = QuotaLimits::new([bytes(soft)?, bytes(hard)?], [Inodes(files_soft), Inodes(files_hard)]);
     Ok((limits.ok(), usage))
 }
 
-/// The line after a row with numbers that not all servers were asked for.
+/// The line after a row with numbers for which some servers did not answer.
 const INACCURATE: &str = "Some errors happened when getting quota info";
 
-/// The row of numbers, without the mount point, and what comes after it.
-fn row<'a>(said: &'a str, mount: &str) -> Result<(&'a str, &'a str), Unclear> {
-    let row = said.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
-    // A long mount point has a line of its own.
-    let row = row.ok_or_else(|| unknown(said))?.trim_start();
+/// Splits the output into the row of numbers, without the mount point, and the rest.
+fn row<'a>(output: &'a str, mount: &str) -> Result<(&'a str, &'a str), Unclear> {
+    let row = output.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
+    // A long mount point is on a line of its own.
+    let row = row.ok_or_else(|| unknown(output))?.trim_start();
     Ok(row.split_once('\n').unwrap_or((row, "")))
 }
 
-fn unknown(said: &str) -> Unclear {
-    Unclear::Unknown(said.chars().take(300).collect())
+fn unknown(output: &str) -> Unclear {
+    Unclear::Unknown(output.chars().take(300).collect())
 }
 
-/// The default quota of projects: KiB soft and hard, inodes soft and hard; 0 is no limit.
+/// The default quota of projects: soft and hard KiB, soft and hard inodes; 0 is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Default(pub(super) [u64; 4]);
 
 impl Default {
-    /// The limits that a project without limits of its own shows from Lustre 2.16 on; `None` where one of them is not set.
+    /// The limits that Lustre 2.16 and later show for a project without limits; `None` if one of them is not set.
     pub(super) fn limits(self) -> Option<QuotaLimits> {
         let [soft, hard, inodes_soft, inodes_hard] = self.0;
         let space = [soft, hard].map(|kib| Bytes(kib.saturating_mul(BLOCK)));
@@ -121,18 +121,18 @@ impl Default {
     }
 }
 
-/// The default quota: a row of soft limit, hard limit and time of grace, of space and of inodes. There is no usage.
-pub(super) fn default(said: &str, mount: &str) -> Result<Default, Unclear> {
-    let words: Vec<&str> = row(said, mount)?.0.split_whitespace().collect();
-    let [soft, hard, _, inodes_soft, inodes_hard, _] = words[..] else { return Err(unknown(said)) };
+/// Parses the default quota: a row of soft limit, hard limit and grace time, of space and of inodes, without usage.
+pub(super) fn default(output: &str, mount: &str) -> Result<Default, Unclear> {
+    let words: Vec<&str> = row(output, mount)?.0.split_whitespace().collect();
+    let [soft, hard, _, inodes_soft, inodes_hard, _] = words[..] else { return Err(unknown(output)) };
     let mut numbers = [0; 4];
     for (number, word) in numbers.iter_mut().zip([soft, hard, inodes_soft, inodes_hard]) {
-        *number = word.parse().map_err(|_| unknown(said))?;
+        *number = word.parse().map_err(|_| unknown(output))?;
     }
     Ok(Default(numbers))
 }
 
-/// What stands where a time of grace is told: `-`, `none` and `expired` for one that is over, or `6d23h59m50s`.
+/// Whether this is a grace time: `-`, `none`, `expired` or `6d23h59m50s`.
 fn is_grace(word: &str) -> bool {
     matches!(word, "-" | "none" | "expired")
         || (word.starts_with(|first: char| first.is_ascii_digit())
@@ -155,19 +155,19 @@ mod tests {
 
     #[test]
     fn all_four_limits_are_bare_numbers() {
-        let arguments = setting(5001, &limits([1000, 2000], [7, 9]), "/mnt/lustre").unwrap();
+        let arguments = set_quota(5001, &limits([1000, 2000], [7, 9]), "/mnt/lustre").unwrap();
         assert_eq!(arguments.join(" "), "setquota -p 5001 -b 1000 -B 2000 -i 7 -I 9 /mnt/lustre");
-        assert_eq!(clearing(5001, "/m").join(" "), "setquota -p 5001 -b 0 -B 0 -i 0 -I 0 /m");
-        assert_eq!(asking(5001, "/m").join(" "), "quota -q -p 5001 /m");
+        assert_eq!(clear_quota(5001, "/m").join(" "), "setquota -p 5001 -b 0 -B 0 -i 0 -I 0 /m");
+        assert_eq!(read_quota(5001, "/m").join(" "), "quota -q -p 5001 /m");
         let uneven = QuotaLimits::new([Bytes(1024), Bytes(1025)], [Inodes(1); 2]).unwrap();
-        assert_eq!(setting(1, &uneven, "/m"), Err(Unclear::Uneven(1025)));
+        assert_eq!(set_quota(1, &uneven, "/m"), Err(Unclear::Uneven(1025)));
     }
 
     #[test]
-    fn what_lfs_is_recorded_to_have_said_is_understood() {
+    fn recorded_output_is_parsed() {
         let all = Some(limits([307_200, 309_200], [10_000, 11_000]));
-        for (said, mount, expected) in [
-            // Plain, and over all four limits with times of grace of every kind.
+        for (output, mount, expected) in [
+            // Normal, and over all four limits with all kinds of grace times.
             (
                 "    /mnt/lustre       4       0       0       -       1       0       0       -\n",
                 "/mnt/lustre",
@@ -183,60 +183,61 @@ mod tests {
                 "/mnt/lustre",
                 (all, usage(309_200, 10_101)),
             ),
-            // A mount point of 16 characters and more.
+            // A mount point of 16 or more characters.
             (
                 "/mnt/lustre/scratch\n                   8  307200  309200       -       2   10000   11000       -\n",
                 "/mnt/lustre/scratch",
                 (all, usage(8, 2)),
             ),
-            // The limits are the default's, not this project's.
+            // Default limits, not the project's.
             (
                 "        /lustre       0 8589934592 10737418240       -       0  3000000 36000000       -\npid 6215 is using default block quota setting\npid 6215 is using default file quota setting\n",
                 "/lustre",
                 (None, usage(0, 0)),
             ),
-            // One kind alone is set.
+            // Only one kind of limit is set.
             (
                 "        /lustre       0  307200  309200       -       0       0       0       -\n",
                 "/lustre",
                 (None, usage(0, 0)),
             ),
         ] {
-            assert_eq!(told(said, mount), Ok(expected), "{said}");
+            assert_eq!(parse_quota(output, mount), Ok(expected), "{output}");
         }
     }
 
     #[test]
-    fn a_project_that_shows_the_default_quota_of_2_16_shows_its_limits() {
+    fn the_default_quota_of_2_16_is_parsed() {
         let recorded = include_str!("../../../tests/recorded/lustre-default-quota.txt");
         let shown = limits([1_000_000, 2_000_000], [1000, 2000]);
-        assert_eq!(told(recorded, "/mnt"), Ok((Some(shown), usage(0, 0))));
-        assert_eq!(asking_default("/mnt").join(" "), "quota -q -P /mnt");
-        // The grace times are seconds, or words.
-        for said in ["  /mnt 1000000 2000000 604800 1000 2000 604800\n", "/mnt\n 1000000 2000000 1w 1000 2000 none\n"] {
-            assert_eq!(default(said, "/mnt").unwrap().limits(), Some(shown), "{said}");
+        assert_eq!(parse_quota(recorded, "/mnt"), Ok((Some(shown), usage(0, 0))));
+        assert_eq!(read_default("/mnt").join(" "), "quota -q -P /mnt");
+        // Grace times are seconds or words.
+        for output in ["  /mnt 1000000 2000000 604800 1000 2000 604800\n", "/mnt\n 1000000 2000000 1w 1000 2000 none\n"]
+        {
+            assert_eq!(default(output, "/mnt").unwrap().limits(), Some(shown), "{output}");
         }
         assert_eq!(default("/mnt 0 2000000 10 0 0 10", "/mnt"), Ok(Default([0, 2_000_000, 0, 0])));
         assert_eq!(Default([0, 2_000_000, 0, 0]).limits(), None);
-        for said in ["", "/mnt 0 1 2 - 0 1 2 -", "/mnt a 1 2 0 1 2", "/other 0 1 2 0 1 2"] {
-            assert!(matches!(default(said, "/mnt"), Err(Unclear::Unknown(_))), "{said}");
+        for output in ["", "/mnt 0 1 2 - 0 1 2 -", "/mnt a 1 2 0 1 2", "/other 0 1 2 0 1 2"] {
+            assert!(matches!(default(output, "/mnt"), Err(Unclear::Unknown(_))), "{output}");
         }
     }
 
     #[test]
-    fn what_is_inaccurate_or_odd_is_unknown_and_not_a_number() {
+    fn inaccurate_and_unknown_output_is_an_error() {
         let recorded = include_str!("../../../tests/recorded/lustre-inaccurate-2.16.txt");
-        for said in [recorded.to_owned(), recorded.replace(['[', ']'], "")] {
-            let Err(fault) = told(&said, "/mnt") else { panic!("{said}") };
+        for output in [recorded.to_owned(), recorded.replace(['[', ']'], "")] {
+            let Err(fault) = parse_quota(&output, "/mnt") else { panic!("{output}") };
             assert!(fault.to_string().contains("inaccurate: some servers do not answer"), "{fault}");
         }
         let inaccurate = "        /univ_1 [10200224]       0       0       -   17724       0       0       -\nSome errors happened when getting quota info. Some devices may be not working or deactivated. The data in \"[]\" is inaccurate.\n";
-        assert!(matches!(told(inaccurate, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        assert!(matches!(parse_quota(inaccurate, "/univ_1"), Err(Unclear::Inaccurate(_))));
         let first = inaccurate.lines().next().unwrap();
-        assert!(matches!(told(first, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        assert!(matches!(parse_quota(first, "/univ_1"), Err(Unclear::Inaccurate(_))));
         let second = "/univ_1 1 0 0 - 1 0 0 -\nSome errors happened when getting quota info.\n";
-        assert!(matches!(told(second, "/univ_1"), Err(Unclear::Inaccurate(_))));
-        for said in [
+        assert!(matches!(parse_quota(second, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        for output in [
             "",
             "/other 1 0 0 - 1 0 0 -",
             "/univ_10 1 0 0 - 1 0 0 -",
@@ -249,24 +250,28 @@ mod tests {
             "/univ_1 -1 0 0 - 1 0 0 -",
             "Disk quotas for prj 1 (pid 1):\n/univ_1 1 0 0 - 1 0 0 -",
         ] {
-            assert!(matches!(told(said, "/univ_1"), Err(Unclear::Unknown(_))), "{said}: {:?}", told(said, "/univ_1"));
+            assert!(
+                matches!(parse_quota(output, "/univ_1"), Err(Unclear::Unknown(_))),
+                "{output}: {:?}",
+                parse_quota(output, "/univ_1")
+            );
         }
-        assert_eq!(told("/m 18446744073709551615 0 0 - 1 0 0 -", "/m"), Err(Unclear::Beyond(u64::MAX)));
-        assert_eq!(told("/m 1 3 2 - 1 1 1 -", "/m"), Ok((None, usage(1, 1))));
+        assert_eq!(parse_quota("/m 18446744073709551615 0 0 - 1 0 0 -", "/m"), Err(Unclear::Beyond(u64::MAX)));
+        assert_eq!(parse_quota("/m 1 3 2 - 1 1 1 -", "/m"), Ok((None, usage(1, 1))));
     }
 
     proptest! {
         #[test]
-        fn nothing_that_lfs_could_say_stops_the_program(said in "(/m[ \n])?([0-9*\\[\\]a-z \n-]|[0-9]+ ){0,30}") {
-            let _ = told(&said, "/m");
+        fn no_output_causes_a_panic(output in "(/m[ \n])?([0-9*\\[\\]a-z \n-]|[0-9]+ ){0,30}") {
+            let _ = parse_quota(&output, "/m");
         }
 
         #[test]
-        fn what_is_set_is_read(soft in 1_u64..1 << 52, more in 0_u64..1 << 52, files in 1_u64.., used in 0_u64..1 << 53) {
+        fn limits_that_are_set_are_parsed(soft in 1_u64..1 << 52, more in 0_u64..1 << 52, files in 1_u64.., used in 0_u64..1 << 53) {
             let desired = limits([soft, soft + more], [1, files]);
-            let [_, _, _, _, b, _, bb, _, i, _, ii, _] = &setting(1, &desired, "/m").unwrap()[..] else { panic!() };
-            let said = format!("             /m {used:>7}  {b} {bb}       -       1 {i} {ii}       -\n");
-            prop_assert_eq!(told(&said, "/m"), Ok((Some(desired), usage(used, 1))));
+            let [_, _, _, _, b, _, bb, _, i, _, ii, _] = &set_quota(1, &desired, "/m").unwrap()[..] else { panic!() };
+            let output = format!("             /m {used:>7}  {b} {bb}       -       1 {i} {ii}       -\n");
+            prop_assert_eq!(parse_quota(&output, "/m"), Ok((Some(desired), usage(used, 1))));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The extended attributes in which the kernel keeps ACLs, by handles.
+//! Reads and writes the extended attributes with ACLs.
 
 use std::os::fd::AsFd;
 
@@ -9,12 +9,11 @@ use super::{Acl, Acls};
 use crate::tree::handle::passing;
 use storage_driver::DriverError;
 
-/// A directory's own ACL, and that of what is made in it.
+/// The directory's own ACL, and the default for new files in it.
 const NAMES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
-/// The longest attribute of the kernel, in bytes.
+/// Longest extended attribute in Linux, in bytes.
 const LONGEST: usize = 65_536;
 
-/// The ACLs of a directory.
 pub(in crate::tree) fn read(directory: impl AsFd) -> Result<Acls, DriverError> {
     let [access, default] = NAMES.map(|name| one(directory.as_fd(), name));
     Ok(Acls { access: access?, default: default? })
@@ -25,7 +24,7 @@ fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, DriverError> {
     match rustix::fs::fgetxattr(directory, name, &mut bytes[..]) {
         Ok(length) => Acl::decode(&bytes[..length])
             .map(Some)
-            .ok_or_else(|| DriverError::unclear(format!("the ACL {name} of a directory is of an unknown version"))),
+            .ok_or_else(|| DriverError::unclear(format!("the ACL {name} of a directory has an unknown version"))),
         Err(Errno::NODATA) => Ok(None),
         Err(Errno::OPNOTSUPP) => Err(DriverError::unclear(
             "the file system has no POSIX ACLs: mount it with them (`-o acl`), or take `acl` out of this system's settings",
@@ -34,7 +33,7 @@ fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, DriverError> {
     }
 }
 
-/// Gives a directory these ACLs. Its mode then has the bits of its own one, and may have lost the set-group-ID bit.
+/// Sets the ACLs of a directory. This changes the permission bits of its mode and can clear the set-group-ID bit.
 pub(in crate::tree) fn write(directory: impl AsFd, acls: &Acls) -> Result<(), DriverError> {
     for (name, acl) in NAMES.into_iter().zip([&acls.access, &acls.default]) {
         let set = match acl {

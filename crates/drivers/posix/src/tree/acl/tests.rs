@@ -5,12 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn named(texts: &[&str]) -> Result<Named, NoEntry> {
+fn named(texts: &[&str]) -> Result<Named, InvalidEntry> {
     Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 #[test]
-fn users_and_groups_by_number_and_nobody_else() {
+fn only_users_and_groups_by_number_are_accepted() {
     for text in ["u:900:r-x", "user:0:---", "g:901:rwx", "group:4294967294:--x", "d:u:1:r--", "default:group:1:-w-"] {
         assert!(named(&[text]).is_ok(), "{text}");
     }
@@ -39,14 +39,14 @@ fn users_and_groups_by_number_and_nobody_else() {
         "u:900:r-x,g:901:rwx",
     ];
     for text in odd {
-        assert_eq!(named(&[text]), Err(NoEntry::Form(text.into())), "{text}");
+        assert_eq!(named(&[text]), Err(InvalidEntry::Form(text.into())), "{text}");
     }
-    assert_eq!(named(&["u:1:r-x", "g:1:r-x", "user:1:rwx"]), Err(NoEntry::Twice("user:1:rwx".into())));
+    assert_eq!(named(&["u:1:r-x", "g:1:r-x", "user:1:rwx"]), Err(InvalidEntry::Twice("user:1:rwx".into())));
     assert!(named(&["u:1:r-x", "d:u:1:r-x"]).is_ok());
 }
 
 #[test]
-fn the_mode_rules_and_the_named_come_on_top() {
+fn entries_are_added_to_the_mode() {
     let all = named(&["g:901:rwx", "u:900:r-x", "default:g:901:rwx"]).unwrap();
     let said = all.with(Mode(0o2750)).to_string();
     let inherited = "default:u::rwx,default:g::r-x,default:g:901:rwx,default:m::r-x,default:o::---";
@@ -55,7 +55,7 @@ fn the_mode_rules_and_the_named_come_on_top() {
 }
 
 #[test]
-fn the_kernels_bytes_are_as_they_are_documented() {
+fn the_binary_format_is_as_documented() {
     let bytes = [
         2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 5, 0, 132, 3, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 5,
         0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255,
@@ -67,8 +67,8 @@ fn the_kernels_bytes_are_as_they_are_documented() {
     }
 }
 
-/// What `setfacl` and `getfacl` say, or nothing where they are not installed.
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
+/// Runs `setfacl` or `getfacl`; `None` if it is not installed.
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
     match Command::new(program).args(arguments).output() {
         Ok(ended) if ended.status.success() => Some(String::from_utf8(ended.stdout).unwrap()),
@@ -82,8 +82,8 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
-fn setfacl_and_getfacl_say_the_same() {
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn setfacl_and_getfacl_agree() {
     let folder = tempfile::tempdir().unwrap();
     if let Err(fault) = attributes::read(File::open(folder.path()).unwrap()) {
         eprintln!("SKIPPED: {fault}");
@@ -106,7 +106,7 @@ fn setfacl_and_getfacl_say_the_same() {
         attributes::write(&ours, &acls).unwrap();
         chmod(&ours);
         chmod(&theirs.0);
-        // `setfacl` would make the mask as wide as what it bounds, and the default ACL's mask too.
+        // `setfacl` would extend both masks to all entries.
         let mut words = vec![format!("m::{}", rwx(u16::try_from(mode >> 3 & 7).unwrap()))];
         words.extend(acls.default.iter().map(|_| format!("d:{}", words[0])).collect::<Vec<_>>());
         words.extend(texts.iter().map(ToString::to_string));
@@ -121,7 +121,7 @@ fn setfacl_and_getfacl_say_the_same() {
         }
         assert_eq!(read.default, acls.default, "{mode:o} {texts:?}");
         assert_eq!(attributes::read(&ours).unwrap(), acls, "{mode:o} {texts:?}");
-        // What is shown can be handed to `setfacl`, and `getfacl` shows what was set.
+        // `setfacl` accepts the shown entries, and `getfacl` shows the ACL that was set.
         let said = run("getfacl", &["--omit-header", "--numeric", "--absolute-names", &theirs.1]).unwrap_or_default();
         for entry in acls.access.iter().flat_map(|acl| &acl.0) {
             let line = entry.to_string().replacen("u:", "user:", 1).replacen("g:", "group:", 1);
@@ -145,20 +145,20 @@ fn who() -> impl Strategy<Value = Who> {
 
 proptest! {
     #[test]
-    fn what_was_encoded_is_decoded(entries in prop::collection::vec((who(), 0_u16..8), 0..40)) {
+    fn encoded_acls_decode(entries in prop::collection::vec((who(), 0_u16..8), 0..40)) {
         let acl = Acl::of(entries.into_iter().map(|(who, bits)| Entry { who, bits }));
         prop_assert_eq!(Acl::decode(&acl.encode()), Some(acl));
     }
 
     #[test]
-    fn whatever_the_bytes_nothing_breaks(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Some(acl) = Acl::decode(&bytes) {
             prop_assert_eq!(acl.encode().len(), bytes.len());
         }
     }
 
     #[test]
-    fn what_is_shown_is_understood(entries in prop::collection::btree_map(0..NOBODY, 0_u16..8, 1..9), mode in 0_u32..0o10000) {
+    fn shown_entries_parse(entries in prop::collection::btree_map(0..NOBODY, 0_u16..8, 1..9), mode in 0_u32..0o10000) {
         let texts: Vec<_> = entries.iter().flat_map(|(number, bits)| {
             let entry = Entry { who: Who::Group(*number), bits: *bits };
             [format!("{entry}"), format!("default:{entry}")]
