@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use program::error_chain;
 use provisioner_core::document::{Document, Resource, Status};
-use serde::Serialize;
+use serde_json::json;
 use storage_driver::{DriverError, Trashed};
 use uuid::Uuid;
 
@@ -35,43 +35,12 @@ struct Due<'a> {
     unfinished: bool,
 }
 
-impl<'a> Due<'a> {
-    fn row(&self) -> Row<'a> {
-        let Trashed { id: resource, since } = self.trashed;
-        Row { system: &self.system.key, resource, since, unfinished: self.unfinished }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    system: &'a str,
-    resource: Uuid,
-    since: u64,
-    unfinished: bool,
-}
-
 /// A tree that is due by its name but must not be deleted.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Refused<'a> {
-    system: &'a str,
-    resource: Uuid,
-    since: u64,
+    system: &'a System,
+    trashed: Trashed,
     reason: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Failed {
-    resource: Uuid,
-    fault: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Answer<'a> {
-    deleted: bool,
-    trees: Vec<Row<'a>>,
-    waiting: usize,
-    refused: &'a [Refused<'a>],
-    failed: &'a [Failed],
 }
 
 /// Deletes trees that are in the trash for longer than the retention **and** terminated in Waldur.
@@ -91,29 +60,34 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
         drop(begin(provisioner, "purge")?);
         provisioner.walked.limit(rules.rate);
         let alone = Mutex::default();
-        let results = progress::during(&provisioner.walked, || {
-            parallel_map(&due, AT_ONCE, |due| delete(provisioner, due, &alone))
-        });
-        for (due, result) in due.iter().zip(results) {
-            if let Err(fault) = result {
-                failed.push(Failed { resource: due.trashed.id, fault });
-            }
-        }
+        let delete = |due: &_| delete(provisioner, due, &alone);
+        let results = progress::during(&provisioner.walked, || parallel_map(&due, AT_ONCE, delete));
+        let results = due.iter().map(|due| due.trashed.id).zip(results);
+        failed.extend(results.filter_map(|(id, result)| Some((id, result.err()?.text))));
     }
     if json {
-        let trees = due.iter().map(Due::row).collect();
-        out::print_json(&Answer { deleted: yes, trees, waiting, refused: &refused, failed: &failed })?;
+        let trees = due.iter().map(|Due { system, trashed, unfinished }| {
+            json!({"system": system.key, "resource": trashed.id, "since": trashed.since, "unfinished": unfinished})
+        });
+        let refused = refused.iter().map(|Refused { system, trashed, reason }| {
+            json!({"system": system.key, "resource": trashed.id, "since": trashed.since, "reason": reason})
+        });
+        let failed = failed.iter().map(|(id, fault)| json!({"resource": id, "fault": fault}));
+        out::print_json(&json!({
+            "deleted": yes, "trees": trees.collect::<Vec<_>>(), "waiting": waiting,
+            "refused": refused.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>(),
+        }))?;
     } else {
-        for due in &due {
-            let days = now.saturating_sub(due.trashed.since) / DAY;
-            let again = if due.unfinished { ", claimed by an earlier purge" } else { "" };
-            out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", due.trashed.id, due.system.key))?;
+        for Due { system, trashed, unfinished } in &due {
+            let days = now.saturating_sub(trashed.since) / DAY;
+            let again = if *unfinished { ", claimed by an earlier purge" } else { "" };
+            out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", trashed.id, system.key))?;
         }
-        for Refused { system, resource, reason, .. } in &refused {
-            out::tell(&format!("{resource}: not deleted from {system}: {}", out::escaped(reason)));
+        for Refused { system, trashed, reason } in &refused {
+            out::tell(&format!("{}: not deleted from {}: {}", trashed.id, system.key, out::escaped(reason)));
         }
-        for Failed { resource, fault } in &failed {
-            out::tell(&format!("{resource}: {}", out::escaped(fault)));
+        for (id, fault) in &failed {
+            out::tell(&format!("{id}: {}", out::escaped(fault)));
         }
         let verb = match (yes, rules.enabled) {
             (true, _) => "deleted",
@@ -146,8 +120,7 @@ fn due<'a>(
             } else {
                 let reason = "an earlier purge claimed it, and it is no longer terminated in Waldur; it may be incomplete. \
                               Look at it: in the trash, its name starts with `purge-`";
-                let Trashed { id: resource, since } = trashed;
-                refused.push(Refused { system: &system.key, resource, since, reason: reason.into() });
+                refused.push(Refused { system, trashed, reason: reason.into() });
             }
         }
         let old = |trashed: &Trashed| now.saturating_sub(trashed.since) > retention(provisioner.settings.purge);
@@ -156,10 +129,7 @@ fn due<'a>(
             let changed = system.driver.changed(&trashed)?;
             match doubt(&trashed, changed, &elapsed, now, provisioner.settings.purge) {
                 None => due.push(Due { system, trashed, unfinished: false }),
-                Some(reason) => {
-                    let Trashed { id: resource, since } = trashed;
-                    refused.push(Refused { system: &system.key, resource, since, reason });
-                }
+                Some(reason) => refused.push(Refused { system, trashed, reason }),
             }
         }
     }
@@ -211,58 +181,54 @@ fn doubt(trashed: &Trashed, changed: Option<u64>, elapsed: &Elapsed, now: u64, r
 }
 
 /// Deletes one tree. `alone` is held together with the state directory, which one thread uses at a time.
-fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), String> {
+fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), Failure> {
     let Due { system, trashed, .. } = due;
     let (key, id) = (&*system.key, trashed.id);
     let tree = TreeLock::take(provisioner, system, trashed)?;
-    exclusive(provisioner, alone, &mut |session| {
+    exclusive(provisioner, alone, |session| {
         // Much may have happened since the trash was read.
-        let document = provisioner.source.read().map_err(|fault| error_chain(&fault))?;
-        if !is_terminated(&document, id) {
-            return Err("it is no longer terminated in Waldur".into());
+        if !is_terminated(&provisioner.source.read()?, id) {
+            return Err(failure("it is no longer terminated in Waldur"));
         }
         let project = session.ledger.known(key, id);
         session.with_protocol(|protocol| {
-            let (system_key, why, steps) = (key.to_owned(), "a person's decision".to_owned(), vec!["purge".to_owned()]);
-            let begun = Begun { system: system_key, why, steps, ..Begun::default() };
-            protocol.begin([(id, begun)]).map_err(|error| error_chain(&error))?;
+            let (why, steps) = ("a person's decision".to_owned(), vec!["purge".to_owned()]);
+            protocol.begin([(id, Begun { system: key.to_owned(), why, steps, ..Begun::default() })])?;
             let guard = |effect: &str| protocol.guard(key, id, effect);
             let claimed = system.driver.claim(trashed, project, &guard);
             let claimed = claimed.and_then(|()| guard(&format!("delete {id}.{} permanently", trashed.since)));
-            let claimed = claimed.map_err(|fault| error_chain(&fault));
             // Work on a claimed tree stays unfinished in the journal until it is deleted.
-            let ended = if claimed.is_err() { protocol.end(id, &claimed) } else { Ok(()) };
-            ended.and_then(|()| protocol.journal.sync()).map_err(|error| error_chain(&error))?;
-            claimed
+            if let Err(error) = &claimed {
+                protocol.end(id, &Err(error_chain(error)))?;
+            }
+            protocol.journal.sync()?;
+            Ok(claimed?)
         })
     })?;
     // The claim keeps passes away, and the lock keeps other purges away: no other right is needed, however long this
     // takes.
-    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|fault| error_chain(&fault));
-    exclusive(provisioner, alone, &mut |session| {
-        let ended = session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()));
-        ended.map_err(|error| error_chain(&error))?;
+    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|error| error_chain(&error));
+    exclusive(provisioner, alone, |session| {
+        session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()))?;
         if deleted.is_ok() && system.project_ids == Some(ProjectIds::Gid) {
             session.ledger.forget(key, id);
-            session.ledger.save().map_err(|error| format!("the ledger cannot be written: {error}"))?;
+            session.ledger.save().map_err(|error| failure(format!("the ledger cannot be written: {error}")))?;
         }
         Ok(())
     })?;
-    if deleted.is_ok() {
-        tree.remove();
-    }
-    deleted
+    deleted.map_err(failure)?;
+    tree.remove();
+    Ok(())
 }
 
 /// Does something with the exclusive right to the state directory, between two passes.
 fn exclusive(
     provisioner: &Provisioner,
     alone: &Mutex<()>,
-    work: &mut dyn FnMut(&mut Session<'_>) -> Result<(), String>,
-) -> Result<(), String> {
+    work: impl FnOnce(&mut Session<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut session = provisioner.begin(&by_user("purge"), PATIENCE).map_err(|error| error_chain(&error))?;
-    work(&mut session)
+    work(&mut provisioner.begin(&by_user("purge"), PATIENCE)?)
 }
 
 /// The exclusive right of one purge to delete a tree.
@@ -273,14 +239,14 @@ struct TreeLock {
 }
 
 impl TreeLock {
-    fn take(provisioner: &Provisioner, system: &System, trashed: &Trashed) -> Result<Self, String> {
+    fn take(provisioner: &Provisioner, system: &System, trashed: &Trashed) -> Result<Self, Failure> {
         let directory = provisioner.settings.state_directory.join("purge");
-        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        std::fs::create_dir_all(&directory).map_err(|error| failure(format!("{}: {error}", directory.display())))?;
         let name = format!("{}.{}.{}", system.key, trashed.id, trashed.since);
         match Leases::take(std::slice::from_ref(&name), &directory, provisioner.settings.lease_url.as_ref()) {
             Ok(lease) => Ok(Self { name, directory, lease }),
-            Err(LeaseError::Held { .. }) => Err("another purge is deleting it".into()),
-            Err(error) => Err(error_chain(&error)),
+            Err(LeaseError::Held { .. }) => Err(failure("another purge is deleting it")),
+            Err(error) => Err(error.into()),
         }
     }
 
