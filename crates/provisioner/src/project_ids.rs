@@ -20,7 +20,8 @@ enum Assignment {
     New,
 }
 
-/// Assigns project IDs to all directories of a system, in their order; none if `ids` is `None`. New ones are entered into the ledger, which is not saved.
+/// Assigns project IDs to all directories of a system, in their order; `ids` is `None` if the system has none. New IDs are entered
+/// into the ledger, but the ledger is not saved.
 pub fn assign(
     cases: Vec<Unassigned<'_>>,
     system: &str,
