@@ -120,8 +120,7 @@ fn add_item(raw: &RawValue, maps: &Maps<'_>, occurrences: &mut BTreeMap<Uuid, us
             if let Some(id) = id {
                 *occurrences.entry(id).or_default() += 1;
             }
-            let reason = truncated(&format!("the item cannot be understood: {error}"));
-            document.rejected.push(RejectedItem { id, reason });
+            document.rejected.push(RejectedItem { id, reason: truncated(&error.to_string()) });
             return;
         }
     };

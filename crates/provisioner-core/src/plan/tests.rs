@@ -40,6 +40,8 @@ fn case(status: Status, order: Option<Order>, observed: impl FnOnce(&Desired) ->
     Case { observed: Ok(observed(&desired)), resource, desired: Ok(desired), unfinished: false, last_order: None }
 }
 
+type Observe<'a> = &'a dyn Fn(&Desired) -> Observed;
+
 /// No recent work.
 static NOTHING: Recent = Recent::new();
 const NEEDED: Consent<'_> = Consent::Needed(&NOTHING);
@@ -55,60 +57,45 @@ fn held(case: &Case) -> Option<Hold> {
 
 #[test]
 fn orders_of_both_offering_types_have_the_right_steps_in_the_right_order() {
+    use Offering::{Basic, SiteAgent};
     use OrderKind::{Create, Restore, Terminate, Update};
     use OrderState::{Executing, PendingProvider};
+    use Status::{Active, Pending, Removed, Removing, Updating};
     let absent = |_: &Desired| Observed::Absent;
     let ours = |desired: &Desired| Observed::Ours(present(desired));
     let changed = |desired: &Desired| Observed::Ours(Present { limits: None, ..present(desired) });
-    let of = |kind, state, offering, status, observed: &dyn Fn(&Desired) -> Observed| {
-        let case = case(status, order(kind, state, offering), observed);
-        steps(&case).join(", ")
-    };
-    let site_agent = |kind, state, status, observed: &dyn Fn(&Desired) -> Observed| {
-        of(kind, state, Offering::SiteAgent, status, observed)
-    };
-    let basic = |kind, state, status, observed: &dyn Fn(&Desired) -> Observed| {
-        of(kind, state, Offering::Basic, status, observed)
-    };
-    assert_eq!(site_agent(Create, PendingProvider, Status::Pending, &absent), "approve, ensure, set_backend_id, done");
-    assert_eq!(site_agent(Create, Executing, Status::Pending, &absent), "ensure, set_backend_id, done");
-    assert_eq!(site_agent(Create, Executing, Status::Pending, &ours), "set_backend_id, done");
-    assert_eq!(basic(Create, PendingProvider, Status::Pending, &absent), "ensure, set_backend_id, approve");
-    assert_eq!(basic(Create, PendingProvider, Status::Pending, &ours), "set_backend_id, approve");
-    assert_eq!(
-        site_agent(Update, PendingProvider, Status::Updating, &changed),
-        "approve, ensure, set_backend_id, done"
-    );
-    assert_eq!(basic(Update, PendingProvider, Status::Updating, &changed), "ensure, set_backend_id, approve");
-    assert_eq!(site_agent(Terminate, PendingProvider, Status::Removing, &ours), "approve, retire, done");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &ours), "retire, done");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &absent), "");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removing, &|_| Observed::Trashed { since: 1 }), "done");
-    assert_eq!(site_agent(Create, Executing, Status::Active, &absent), "");
-    assert_eq!(site_agent(Terminate, Executing, Status::Removed, &ours), "");
-    assert_eq!(
-        basic(Terminate, PendingProvider, Status::Removing, &ours),
-        "approve, retire",
-        "users keep their access until the approval"
-    );
-    assert_eq!(basic(Terminate, PendingProvider, Status::Removing, &|_| Observed::Trashed { since: 1 }), "approve");
     let trashed = |_: &Desired| Observed::Trashed { since: 1 };
-    assert_eq!(
-        site_agent(Restore, PendingProvider, Status::Pending, &trashed),
-        "approve, restore, set_backend_id, done"
-    );
-    assert_eq!(basic(Restore, PendingProvider, Status::Pending, &trashed), "restore, set_backend_id, approve");
-    assert_eq!(
-        site_agent(Restore, PendingProvider, Status::Pending, &absent),
-        "",
-        "an empty directory is no replacement"
-    );
-    assert_eq!(basic(Create, Executing, Status::Pending, &absent), "");
+    let cases: [(_, _, _, _, Observe<'_>, _); 19] = [
+        (SiteAgent, Create, PendingProvider, Pending, &absent, "approve, ensure, set_backend_id, done"),
+        (SiteAgent, Create, Executing, Pending, &absent, "ensure, set_backend_id, done"),
+        (SiteAgent, Create, Executing, Pending, &ours, "set_backend_id, done"),
+        (Basic, Create, PendingProvider, Pending, &absent, "ensure, set_backend_id, approve"),
+        (Basic, Create, PendingProvider, Pending, &ours, "set_backend_id, approve"),
+        (SiteAgent, Update, PendingProvider, Updating, &changed, "approve, ensure, set_backend_id, done"),
+        (Basic, Update, PendingProvider, Updating, &changed, "ensure, set_backend_id, approve"),
+        (SiteAgent, Terminate, PendingProvider, Removing, &ours, "approve, retire, done"),
+        (SiteAgent, Terminate, Executing, Removing, &ours, "retire, done"),
+        (SiteAgent, Terminate, Executing, Removing, &absent, ""),
+        (SiteAgent, Terminate, Executing, Removing, &trashed, "done"),
+        (SiteAgent, Create, Executing, Active, &absent, ""),
+        (SiteAgent, Terminate, Executing, Removed, &ours, ""),
+        // Users keep their access until the approval.
+        (Basic, Terminate, PendingProvider, Removing, &ours, "approve, retire"),
+        (Basic, Terminate, PendingProvider, Removing, &trashed, "approve"),
+        (SiteAgent, Restore, PendingProvider, Pending, &trashed, "approve, restore, set_backend_id, done"),
+        (Basic, Restore, PendingProvider, Pending, &trashed, "restore, set_backend_id, approve"),
+        // An empty directory is no replacement.
+        (SiteAgent, Restore, PendingProvider, Pending, &absent, ""),
+        (Basic, Create, Executing, Pending, &absent, ""),
+    ];
+    for (offering, kind, state, status, observed, expected) in cases {
+        let case = case(status, order(kind, state, offering), observed);
+        assert_eq!(steps(&case).join(", "), expected, "{offering:?} {kind:?} {state:?} {status:?}");
+    }
 }
 
 #[test]
 fn a_task_has_its_action_and_the_changing_fields() {
-    type Observe<'a> = &'a dyn Fn(&Desired) -> Observed;
     use OrderKind::{Create, Terminate, Update};
     let order = |kind| order(kind, OrderState::Executing, Offering::SiteAgent);
     let smaller = QuotaLimits::new([Bytes(1 << 39); 2], [Inodes(100); 2]).unwrap();
@@ -339,13 +326,8 @@ fn removals(numbers: impl IntoIterator<Item = u128>) -> Vec<Case> {
     let one = |n| {
         let resource = Resource { order: terminate.clone(), ..resource(n, Status::Removing) };
         let desired = desired(&resource);
-        Case {
-            observed: Ok(Observed::Ours(present(&desired))),
-            resource,
-            desired: Ok(desired),
-            unfinished: false,
-            last_order: None,
-        }
+        let observed = Ok(Observed::Ours(present(&desired)));
+        Case { resource, desired: Ok(desired), observed, unfinished: false, last_order: None }
     };
     numbers.into_iter().map(one).collect()
 }
