@@ -1,9 +1,9 @@
-//! The storage provisioner: reads the document that the proxy publishes, makes real directories and quotas of it, and
-//! reports back to Waldur.
+//! The storage provisioner: reads the document that the proxy publishes, creates directories and quotas accordingly, and
+//! reports to Waldur.
 //!
-//! It works from state, not from events: each pass reads the whole document, looks at the storage, and plans what is
-//! missing ([`provisioner_core`], pure). It can be killed anywhere; the next pass comes to the same end. Nothing here runs a
-//! shell, follows a symlink, or takes absence from the document for a wish to delete.
+//! It works from state, not from events: each pass reads the whole document, observes the storage, and plans the
+//! differences ([`provisioner_core`], which is pure). It can be killed at any time; the next pass reaches the same state. It
+//! runs no shell, follows no symlinks, and never deletes a directory because its resource is absent from the document.
 
 pub mod cli;
 pub mod config;
