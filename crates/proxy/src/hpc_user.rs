@@ -1,11 +1,10 @@
 //! The HPC User API: the Unix GID of each project, and at some sites the UID and e-mail address of each user.
 //!
-//! What the API says about one project is a value, never an error: a project without a GID is the catalogue's affair
-//! (decision D7), and so are identities invented in development mode (decision D6). An error here means that the API
-//! could not be asked and something needed is not cached (decision D9).
+//! The result for a project is a value, never an error: the catalogue handles projects without a GID (decision D7) and
+//! invents identities in development mode (decision D6). An error here means that a request failed and a needed value is not
+//! cached (decision D9).
 //!
-//! An exchange that fails is repeated by [`crate::upstream`] alone; here, a refused token and a refused request line are tried
-//! again.
+//! Failed exchanges are retried by [`crate::upstream`]; this module retries after a refused token or request line.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -29,32 +28,32 @@ mod answer;
 mod batches;
 mod cache;
 mod connection;
+mod export;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod known;
 #[cfg(test)]
 mod tests;
 mod users;
 
-pub use known::Known;
+pub use export::Export;
 pub use users::{INCOMPLETE_MAX_AGE, UserIdentity};
 
 use cache::Cache;
 use connection::Connection;
 
-/// A GID that the API gave is asked for again after this time. Until there is an answer, the old one stays in use.
+/// A GID is requested again after this time. Until there is an answer, the old one remains in use.
 pub const GID_MAX_AGE: Duration = Duration::from_hours(1);
-/// When the API could not be asked about a GID that is cached, it is left in peace for this long.
+/// After a failed request for a cached GID, the next one is sent this much later.
 pub const HOLD_OFF: Duration = Duration::from_mins(1);
-/// Exchanges with the API at one time.
+/// Maximum number of concurrent exchanges with the API.
 const CONCURRENCY: usize = 4;
-/// The largest answer about projects that is read, in bytes. A batch needs some 20 kB; a server that ignores the
-/// filter and sends some ten thousand projects still fits.
+/// Size limit of an answer about projects, in bytes. A batch takes about 20 kB; ten thousand projects from a server that
+/// ignores the filter still fit.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Path of the project export below the configured URL.
 const PROJECTS: [&str; 5] = ["api", "v1", "export", "waldur", "projects"];
-/// Asked for by [`HpcUserApi::check`]: an answer with or without it will do.
+/// Requested by [`HpcUserApi::check`]; the project need not exist.
 const CHECK_SLUG: &str = "hpc-storage-proxy-check";
 
 /// By project slug: the GID (1 to 4294967294), or why there is none.
@@ -63,56 +62,53 @@ pub type Gids = HashMap<String, Result<u32, NoGid>>;
 /// Why a project has no GID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum NoGid {
-    /// The API left the project out of its answer.
+    /// The answer does not contain the project.
     #[error("the HPC User API does not know the project")]
     Unknown,
-    /// The API knows the project, but its GID is null or absent.
+    /// The project's GID is null or absent.
     #[error("the HPC User API has no GID for the project")]
     Null,
-    /// The API named the project more than once and not always with the same GID.
+    /// The answer contains the project more than once with different GIDs.
     #[error("the HPC User API gives more than one GID for the project")]
     Conflicting,
-    /// Asked for this project alone, the API answered with others only.
-    #[error("the HPC User API answers for another project than the one asked for")]
+    /// The answer to a request for this project alone contains only other projects.
+    #[error("the HPC User API answers for another project than the requested one")]
     Mismatched,
-    /// The GID is not an integer from 1 to 4294967294. 0 is root's group and 4294967295 is no group at all.
+    /// The GID is not an integer from 1 to 4294967294. 0 is root's group and 4294967295 means no group.
     #[error("the HPC User API gives something that is not a GID")]
     Invalid,
-    /// The slug is empty or too long for a request.
-    #[error("the HPC User API cannot be asked for a project with such a slug")]
-    Unaskable,
-    /// The API could not be asked. In development mode only; otherwise this is an error.
-    #[error("the HPC User API could not be asked")]
+    #[error("the project's slug is empty or too long for a request to the HPC User API")]
+    InvalidSlug,
+    /// The request failed. In development mode only; otherwise this is an error.
+    #[error("the request to the HPC User API failed")]
     Unreachable,
-    /// The settings name no API. In development mode only; otherwise this is an error.
+    /// In development mode only; otherwise this is an error.
     #[error("the HPC User API is not configured")]
     NotConfigured,
 }
 
-/// The API could not be asked. Neither a credential nor a body is ever part of it.
+/// A request to the API failed. Contains neither a credential nor a body.
 #[derive(Debug, Error)]
 pub enum HpcUserError {
     /// A setting is missing.
     #[error("the HPC User API is not configured: {0} is missing")]
     NotConfigured(&'static str),
-    /// There is no machine token.
     #[error(transparent)]
     Token(Arc<TokenError>),
-    /// A new machine token was refused as well (401), or it does not permit the request (403).
+    /// The API refused a new machine token too (401), or the token lacks rights (403).
     #[error(
         "the HPC User API refuses the machine token: check the rights of HPC_USER_CLIENT_ID and HPC_USER_OIDC_SCOPE"
     )]
     Refused(#[source] ExchangeError),
-    /// The API has no project export at the configured URL.
     #[error("the HPC User API has no project export at the configured URL: check HPC_USER_API_URL")]
     NotFound(#[source] ExchangeError),
-    /// The exchange failed, or the answer is of another shape than agreed.
+    /// The exchange failed, or the answer has another format than agreed.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
 }
 
 impl HpcUserError {
-    /// Whether the next request would most likely fail likewise, at the same price.
+    /// Whether other requests would most likely fail in the same way and take as long.
     fn concerns_all(&self) -> bool {
         match self {
             Self::NotConfigured(_) | Self::Token(_) | Self::Refused(_) => true,
@@ -124,33 +120,30 @@ impl HpcUserError {
     }
 }
 
-/// What [`HpcUserApi::check`] found.
+/// The result of [`HpcUserApi::check`].
 #[derive(Debug)]
 pub struct Check {
-    /// Whether there is a machine token.
     pub token: Result<(), HpcUserError>,
-    /// Whether the API took the token and answered in the shape agreed; `None` when there was no token to try.
+    /// Whether the API accepted the token and answered in the agreed format; `None` without a token.
     pub api: Option<Result<(), HpcUserError>>,
 }
 
 /// Client of the HPC User API, with its caches.
 #[derive(Debug)]
 pub struct HpcUserApi {
-    /// Or the setting that is missing.
+    /// `Err` contains the missing setting.
     connection: Result<Connection, &'static str>,
     development_mode: bool,
     gids: Mutex<Cache<u32>>,
     user_endpoint: Option<users::Endpoint>,
     users: Mutex<Cache<UserIdentity>>,
-    /// Bounds the exchanges at one time, whoever asks.
+    /// Limits concurrent exchanges.
     exchanges: Semaphore,
 }
 
 impl HpcUserApi {
-    /// Sets up the client. Nothing is sent yet.
-    ///
-    /// Missing settings are no error here: in development mode the proxy does without the API, otherwise
-    /// [`resolve`](Self::resolve) says what is missing.
+    /// Sends nothing yet. Missing settings are no error here: development mode works without the API, and otherwise
+    /// [`resolve`](Self::resolve) reports them.
     pub fn new(settings: &config::HpcUserApi) -> Result<Self, TransportError> {
         Ok(Self {
             connection: Connection::new(settings)?,
@@ -162,31 +155,30 @@ impl HpcUserApi {
         })
     }
 
-    /// The API and its token endpoint, if the settings name them.
+    /// The API and its token endpoint, if configured.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         self.connection.iter().flat_map(Connection::upstreams)
     }
 
-    /// Number of projects whose GID is cached.
     pub fn cached_gids(&self) -> usize {
         lock(&self.gids).len()
     }
 
     /// The GID of each project, by slug: exactly one entry for each slug given.
     ///
-    /// Only GIDs are cached. A project without one is asked for each time, so that it comes to life at once when it
-    /// is put right. Calls may run beside each other; [`keep_only`](Self::keep_only) bounds the caches.
+    /// Only GIDs are cached. A project without one is requested each time, so that a new GID is used at once. Calls may run
+    /// concurrently; [`keep_only`](Self::keep_only) limits the size of the caches.
     ///
-    /// A GID older than [`GID_MAX_AGE`] is asked for again, and stays in use while the API cannot be asked. A definite
-    /// answer replaces it, also when that says that there is no GID any more.
+    /// A GID older than [`GID_MAX_AGE`] is requested again, and remains in use while requests fail. A definite answer replaces
+    /// it, also if there is no GID any more.
     ///
-    /// Fails when the API cannot be asked about a slug that is not cached (decision D9); in development mode never:
-    /// such slugs are [`NoGid::Unreachable`] or [`NoGid::NotConfigured`].
+    /// Fails if a request for a slug that is not cached fails (decision D9), except in development mode: then such slugs are
+    /// [`NoGid::Unreachable`] or [`NoGid::NotConfigured`].
     pub async fn resolve<S: Into<String>>(&self, slugs: impl IntoIterator<Item = S>) -> Result<Gids, HpcUserError> {
         let slugs: BTreeSet<String> = slugs.into_iter().map(Into::into).collect();
         let due = lock(&self.gids).due(&slugs, Instant::now());
         metrics::gids(slugs.len() - due.len(), due.len());
-        let (mut answered, failure) = self.ask(&due).await;
+        let (mut answered, failure) = self.request(&due).await;
 
         let mut cache = lock(&self.gids);
         let now = Instant::now();
@@ -207,14 +199,14 @@ impl HpcUserApi {
                     Err(reason)
                 }
                 None => {
-                    cache.leave_until(slug, now + HOLD_OFF, now);
+                    cache.postpone(slug, now + HOLD_OFF, now);
                     *if cached.is_some() { &mut kept } else { &mut unanswered } += 1;
                     cached.ok_or(if self.connection.is_ok() { NoGid::Unreachable } else { NoGid::NotConfigured })
                 }
             };
             gids.insert(slug.clone(), outcome);
         }
-        debug!(projects = slugs.len(), asked = due.len(), unanswered, "GIDs resolved");
+        debug!(projects = slugs.len(), requested = due.len(), unanswered, "GIDs resolved");
         match failure {
             Some(failure) if unanswered > 0 && !self.development_mode => Err(failure),
             Some(HpcUserError::NotConfigured(_)) | None => Ok(gids),
@@ -225,23 +217,23 @@ impl HpcUserApi {
                         error,
                         invented = unanswered,
                         kept,
-                        "the HPC User API could not be asked; GIDs are invented (development mode)"
+                        "requests to the HPC User API failed; GIDs are invented (development mode)"
                     );
                 } else {
-                    warn!(error, kept, "the HPC User API could not be asked; cached GIDs stay in use");
+                    warn!(error, kept, "requests to the HPC User API failed; cached GIDs remain in use");
                 }
                 Ok(gids)
             }
         }
     }
 
-    /// Forgets all projects and users but these.
+    /// Drops all other projects and users from the caches.
     pub fn keep_only(&self, projects: &HashSet<String>, users: &HashSet<String>) {
         lock(&self.gids).retain(projects);
         lock(&self.users).retain(users);
     }
 
-    /// Whether a token can be had, and the API takes it.
+    /// Tests whether a token can be obtained and whether the API accepts it.
     pub async fn check(&self) -> Check {
         let connection = match &self.connection {
             Ok(connection) => connection,
@@ -253,8 +245,8 @@ impl HpcUserApi {
         Check { token: Ok(()), api: Some(projects(connection, &[CHECK_SLUG]).await.map(|_| ())) }
     }
 
-    /// Asks about `slugs`, a few batches at once, until one fails: what was answered so far, and the failure.
-    async fn ask<'a>(&self, slugs: &[&'a str]) -> (HashMap<&'a str, Result<u32, NoGid>>, Option<HpcUserError>) {
+    /// Requests `slugs` in concurrent batches until one fails. Returns the answers so far, and the failure.
+    async fn request<'a>(&self, slugs: &[&'a str]) -> (HashMap<&'a str, Result<u32, NoGid>>, Option<HpcUserError>) {
         let mut answered = HashMap::with_capacity(slugs.len());
         if slugs.is_empty() {
             return (answered, None);
@@ -263,10 +255,10 @@ impl HpcUserApi {
             Ok(connection) => connection,
             Err(missing) => return (answered, Some(HpcUserError::NotConfigured(missing))),
         };
-        let batches::Batches { batches, unaskable } = batches::of(slugs);
-        answered.extend(unaskable.into_iter().map(|slug| (slug, Err(NoGid::Unaskable))));
+        let batches::Batches { batches, invalid } = batches::of(slugs);
+        answered.extend(invalid.into_iter().map(|slug| (slug, Err(NoGid::InvalidSlug))));
         let exchange = |batch| async {
-            // An error would say that the semaphore is closed, which it never is.
+            // Fails only if the semaphore is closed, which it never is.
             let _turn = self.exchanges.acquire().await;
             projects_or_halves(connection, batch).await
         };
@@ -275,7 +267,7 @@ impl HpcUserApi {
         while let Some(batch) = exchanges.next().await {
             match batch {
                 Ok(outcomes) => answered.extend(outcomes),
-                // The batches that are under way are dropped: the API is not to be pressed while it fails.
+                // Cancels the other batches, to spare the failing API.
                 Err(failure) => return (answered, Some(failure)),
             }
         }
@@ -283,7 +275,7 @@ impl HpcUserApi {
     }
 }
 
-/// Asks about one batch; in halves when the server finds the request line too long.
+/// Requests a batch, in halves if the request line is too long for the server.
 async fn projects_or_halves<'a>(
     connection: &Connection,
     batch: Vec<&'a str>,
@@ -304,12 +296,12 @@ async fn projects_or_halves<'a>(
     Ok(outcomes)
 }
 
-/// 414, or the 431 that some servers give for a long line as well.
-fn line_too_long(fault: &UpstreamError) -> bool {
-    matches!(fault, UpstreamError::Status(StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+/// 414, or 431, which some servers give for a long request line too.
+fn line_too_long(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Status(StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
 }
 
-/// Asks about `slugs` in one request.
+/// Requests `slugs` in one request.
 async fn projects<'a>(
     connection: &Connection,
     slugs: &[&'a str],
@@ -323,12 +315,12 @@ async fn projects<'a>(
         }
         answer => return Err(connection.error(&url, UpstreamError::Status(answer.status)).into()),
     };
-    let read = answer::read(&answer, slugs).map_err(|fault| connection.error(&url, fault))?;
-    if read.unasked > 0 || read.nameless > 0 {
+    let read = answer::read(&answer, slugs).map_err(|cause| connection.error(&url, cause))?;
+    if read.unrequested > 0 || read.nameless > 0 {
         warn!(
-            unasked = read.unasked,
+            unrequested = read.unrequested,
             nameless = read.nameless,
-            "the HPC User API's answer holds projects that were not asked for or have no name; they are ignored"
+            "ignoring projects in the HPC User API's answer that were not requested or have no name"
         );
     }
     Ok(read.outcomes)

@@ -21,6 +21,8 @@ pub mod snapshot;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod upstream;
 pub mod waldur;

@@ -1,7 +1,7 @@
-//! The machine token: client credentials at the identity provider, kept and renewed ahead of its expiry.
+//! The machine token: obtained with client credentials from the identity provider, cached, and renewed before it expires.
 //!
-//! Absent on purpose: refresh tokens (a client-credentials grant has none) and a background task. A token is renewed
-//! by the call that finds it due; whoever calls meanwhile goes on with the old one while that is still valid.
+//! There are no refresh tokens (the client credentials grant has none) and no background task: the first call that finds the
+//! token due renews it; other calls use the old token while it is valid.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,29 +19,29 @@ use crate::metrics;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError, public_part};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
-/// After a failed renewal a token that is still valid is used without another attempt for this long, so that a token
-/// endpoint that hangs does not delay every request.
+/// After a failed renewal, a valid token is used for this long before the next attempt, so that a hanging token endpoint
+/// does not delay every request.
 pub const RENEWAL_HOLD_OFF: Duration = Duration::from_secs(30);
-/// The largest answer read, in bytes: tokens that carry many roles reach some tens of kilobytes.
+/// Size limit of an answer, in bytes. Tokens with many roles reach tens of kilobytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// A machine token as the value of an `Authorization` header. Shown nowhere.
+/// A machine token as the value of an `Authorization` header. Redacted in `Debug` output.
 #[derive(Debug, Clone)]
 pub struct Token(Arc<HeaderValue>);
 
 impl Token {
-    /// The value of the `Authorization` header, `Bearer …`, marked as sensitive.
+    /// `Bearer …`, marked as sensitive.
     pub fn authorization(&self) -> HeaderValue {
         HeaderValue::clone(&self.0)
     }
 }
 
-/// Why there is no machine token. Neither the client's secret nor the answer's body is ever part of it.
+/// No machine token could be obtained. Contains neither the client's secret nor the body of the answer.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The token endpoint is out of reach, or its answer is not what RFC 6749 says.
+    /// The token endpoint cannot be reached, or its answer violates RFC 6749.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     /// The client is unknown, its secret is wrong, or it may not use client credentials.
@@ -50,21 +50,16 @@ pub enum TokenError {
          and that the identity provider allows this client the client credentials grant"
     )]
     ClientRefused {
-        /// The token endpoint.
         url: String,
         /// The error code of RFC 6749, or `401`.
         code: &'static str,
     },
-    /// The client may not ask for this scope.
+    /// The client may not use this scope.
     #[error("the token endpoint {url} refuses the scope (invalid_scope): check HPC_USER_OIDC_SCOPE")]
-    ScopeRefused {
-        /// The token endpoint.
-        url: String,
-    },
-    /// What answers is not a token endpoint, or none for client credentials.
-    #[error("{url} takes no request for a token by client credentials ({code}): check HPC_USER_OIDC_TOKEN_URL")]
+    ScopeRefused { url: String },
+    /// The URL is not a token endpoint, or not one for client credentials.
+    #[error("{url} does not accept requests for tokens by client credentials ({code}): check HPC_USER_OIDC_TOKEN_URL")]
     NotATokenEndpoint {
-        /// The configured URL.
         url: String,
         /// The error code of RFC 6749, or the status.
         code: &'static str,
@@ -80,44 +75,47 @@ pub struct MachineToken {
     client_secret: SecretString,
     scope: String,
     state: Mutex<State>,
-    /// Held by the one call that renews.
+    /// Held by the call that renews the token.
     renewing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    held: Option<Held>,
+    current: Option<Current>,
     failure: Option<(Instant, Arc<TokenError>)>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Current {
     token: Token,
     renew_at: Instant,
     expires_at: Instant,
 }
 
-/// What is known of the token at one moment.
-enum Standing {
+enum Available {
+    /// A valid token that need not be renewed yet.
     Fresh(Token),
+    /// A valid token that is due for renewal.
     Due(Token),
     Nothing,
 }
 
 impl State {
-    fn standing(&self, now: Instant) -> Standing {
-        let Some(held) = self.held.as_ref().filter(|held| now < held.expires_at) else { return Standing::Nothing };
+    fn available(&self, now: Instant) -> Available {
+        let Some(current) = self.current.as_ref().filter(|current| now < current.expires_at) else {
+            return Available::Nothing;
+        };
         let held_off = self.failure.as_ref().is_some_and(|(at, _)| now < *at + RENEWAL_HOLD_OFF);
-        if now < held.renew_at || held_off {
-            Standing::Fresh(held.token.clone())
+        if now < current.renew_at || held_off {
+            Available::Fresh(current.token.clone())
         } else {
-            Standing::Due(held.token.clone())
+            Available::Due(current.token.clone())
         }
     }
 }
 
 impl MachineToken {
-    /// Sets up the token of a client. Nothing is sent yet. A blank `scope` is not sent at all.
+    /// Sends nothing yet. A blank `scope` is never sent.
     pub fn new(upstream: Upstream, url: Url, client_id: String, client_secret: SecretString, scope: String) -> Self {
         Self {
             upstream,
@@ -135,50 +133,50 @@ impl MachineToken {
         &self.upstream
     }
 
-    /// A token that is valid now: the one at hand, or a new one when that is due, expired or [invalidated].
+    /// A valid token: the cached one, or a new one if that is due, expired or [invalidated].
     ///
-    /// One renewal runs at a time. Calls that have no valid token wait for it and share its outcome, also its error.
-    /// While the token endpoint is down, the token at hand is given out until it really expires.
+    /// One renewal runs at a time. Calls without a valid token wait for it and share its outcome, including errors. While
+    /// the token endpoint is down, the cached token is used until it expires.
     ///
     /// [invalidated]: Self::invalidate
     pub async fn get(&self) -> Result<Token, Arc<TokenError>> {
         let asked = Instant::now();
-        let standing = self.state().standing(asked);
-        match standing {
-            Standing::Fresh(token) => Ok(token),
-            Standing::Due(token) => {
+        let available = self.state().available(asked);
+        match available {
+            Available::Fresh(token) => Ok(token),
+            Available::Due(token) => {
                 let Ok(_turn) = self.renewing.try_lock() else { return Ok(token) };
-                self.renew_unless_done(asked).await.or_else(|error| self.make_do(error))
+                self.renew_unless_done(asked).await.or_else(|error| self.fall_back(error))
             }
-            Standing::Nothing => {
+            Available::Nothing => {
                 let _turn = self.renewing.lock().await;
                 self.renew_unless_done(asked).await
             }
         }
     }
 
-    /// Forgets a token that its audience has refused, so that the next [`get`](Self::get) asks for a new one. Does
-    /// nothing if another token has taken its place already.
+    /// Drops a token that the API has refused, so that the next [`get`](Self::get) requests a new one. Has no effect if it
+    /// has been replaced already.
     pub fn invalidate(&self, token: &Token) {
         let mut state = self.state();
-        if state.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.token.0, &token.0)) {
-            debug!(upstream = self.upstream.name(), "the machine token was refused, a new one is needed");
-            state.held = None;
+        if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.token.0, &token.0)) {
+            debug!(upstream = self.upstream.name(), "the machine token was refused; requesting a new one");
+            state.current = None;
         }
     }
 
-    /// Renews, unless another call did so, or failed to, since `asked`. The caller holds `renewing`.
+    /// Renews the token, unless another call has done so or failed to since `asked`. The caller holds `renewing`.
     async fn renew_unless_done(&self, asked: Instant) -> Result<Token, Arc<TokenError>> {
         {
             let state = self.state();
-            if let Standing::Fresh(token) = state.standing(Instant::now()) {
+            if let Available::Fresh(token) = state.available(Instant::now()) {
                 return Ok(token);
             }
             if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at > asked) {
                 return Err(Arc::clone(error));
             }
         }
-        // Counted from before the request, so that the token never seems to live longer than its issuer says.
+        // The lifetime is counted from before the request, so that it is never overestimated.
         let sent = Instant::now();
         let outcome = self.request().await;
         metrics::token_renewal(outcome.is_ok());
@@ -188,7 +186,7 @@ impl MachineToken {
                 let life = granted.lifetime;
                 debug!(upstream = self.upstream.name(), life_seconds = life.as_secs(), "new machine token");
                 let renew_at = sent + granted.renew_after();
-                state.held = Some(Held { token: token.clone(), renew_at, expires_at: sent + life });
+                state.current = Some(Current { token: token.clone(), renew_at, expires_at: sent + life });
                 state.failure = None;
                 Ok(token)
             }
@@ -200,15 +198,15 @@ impl MachineToken {
         }
     }
 
-    /// The token at hand, if it outlived a failed renewal.
-    fn make_do(&self, error: Arc<TokenError>) -> Result<Token, Arc<TokenError>> {
-        match self.state().standing(Instant::now()) {
-            Standing::Nothing => Err(error),
-            Standing::Fresh(token) | Standing::Due(token) => {
+    /// The cached token, if it is still valid after a failed renewal.
+    fn fall_back(&self, error: Arc<TokenError>) -> Result<Token, Arc<TokenError>> {
+        match self.state().available(Instant::now()) {
+            Available::Nothing => Err(error),
+            Available::Fresh(token) | Available::Due(token) => {
                 warn!(
                     upstream = self.upstream.name(),
                     error = &error as &dyn Error,
-                    "the machine token cannot be renewed; the one at hand is used until it expires"
+                    "the machine token cannot be renewed; the current one is used until it expires"
                 );
                 Ok(token)
             }
@@ -227,7 +225,7 @@ impl MachineToken {
         let request = self.upstream.post(self.url.clone()).header(http::header::ACCEPT, "application/json").form(&form);
         let answer = self.upstream.exchange(request, MAX_BODY).await?;
         let url = || public_part(&self.url);
-        let fault = match token_response::read(answer.status.as_u16(), &answer.body) {
+        let cause = match token_response::read(answer.status.as_u16(), &answer.body) {
             Ok(granted) => match HeaderValue::from_str(&format!("Bearer {}", granted.access_token.expose_secret())) {
                 Ok(mut authorization) => {
                     authorization.set_sensitive(true);
@@ -242,7 +240,7 @@ impl MachineToken {
             Err(Denied::NotJson { line, column }) => UpstreamError::NotJson { line, column },
             Err(Denied::Unusable(what)) => UpstreamError::Invalid(what.to_owned()),
         };
-        Err(self.upstream.error(Method::POST, &self.url, fault).into())
+        Err(self.upstream.error(Method::POST, &self.url, cause).into())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

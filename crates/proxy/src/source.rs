@@ -1,4 +1,4 @@
-//! From the upstreams to a snapshot: read, resolve, build, render.
+//! Makes a snapshot: reads the upstreams, builds the catalogue and renders it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -26,123 +26,117 @@ use crate::upstream::{BreakerState, Upstream};
 use crate::waldur::{self, Listing, Waldur, WaldurError};
 use program::error_chain;
 
-/// Reads the catalogue from the upstreams.
 #[derive(Debug)]
 pub struct Source {
     waldur: Waldur,
     identities: HpcUserApi,
     policy: Policy,
     on_processing_error: OnProcessingError,
-    /// What was reported as left out, so that each is reported once.
-    reported: Mutex<HashSet<(Option<Uuid>, String)>>,
+    /// Skipped resources that have been logged, so that each is logged once.
+    logged: Mutex<HashSet<(Option<Uuid>, String)>>,
     /// Slugs of the offerings that have no resources.
     empty: Mutex<HashSet<String>>,
     /// Whether it was logged that Waldur is too old.
     too_old: AtomicBool,
 }
 
-/// Why there is no catalogue.
+/// The catalogue could not be read.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// Waldur cannot be read (decision D10).
+    /// Decision D10.
     #[error("storage resources are not available")]
     Waldur(#[from] WaldurError),
-    /// GIDs are needed and the HPC User API cannot be asked (decision D9).
+    /// Decision D9.
     #[error("Unix identities are not available")]
     Identities(#[from] HpcUserError),
-    /// The reading did not come to an end.
-    #[error("reading everything took longer than {0} s")]
+    #[error("reading the upstreams took longer than {0} s")]
     TooSlow(u64),
-    /// The catalogue cannot be rendered: a fault of this program.
+    /// A bug in this program.
     #[error("the catalogue cannot be rendered")]
     Render(#[source] serde_json::Error),
-    /// Building it panicked: a fault of this program.
-    #[error("building the catalogue was cut short by a fault of this program")]
+    /// A bug in this program.
+    #[error("this program panicked while building the catalogue")]
     Panicked(#[source] JoinError),
 }
 
 impl Source {
-    /// Sets up the clients. Nothing is sent yet.
+    /// Sends nothing yet.
     pub fn new(settings: &Settings) -> Result<Self, TransportError> {
         Ok(Self {
             waldur: Waldur::new(&settings.waldur_api)?,
             identities: HpcUserApi::new(&settings.hpc_user_api)?,
             policy: policy(settings),
             on_processing_error: settings.backend_settings.on_processing_error,
-            reported: Mutex::default(),
+            logged: Mutex::default(),
             empty: Mutex::default(),
             too_old: AtomicBool::new(false),
         })
     }
 
-    /// What the site decided about its catalogue.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The upstreams that are asked.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         std::iter::once(self.waldur.upstream()).chain(self.identities.upstreams())
     }
 
-    /// Whether Waldur is left alone for a moment, because it failed or asked for it.
+    /// Whether the circuit breaker of Waldur is open.
     pub fn circuit_is_open(&self) -> bool {
         self.waldur.upstream().breaker() == BreakerState::Open
     }
 
-    /// Number of projects whose GID is cached.
     pub fn cached_gids(&self) -> usize {
         self.identities.cached_gids()
     }
 
-    /// Waldur.
     pub fn waldur(&self) -> &Waldur {
         &self.waldur
     }
 
-    /// What is known of projects and users.
     pub fn identities(&self) -> &HpcUserApi {
         &self.identities
     }
 
-    /// Whether one resource that cannot be processed fails the whole listing (decision D7).
+    /// Whether a resource that cannot be processed fails the whole listing (decision D7).
     pub fn fails_on_processing_error(&self) -> bool {
         self.on_processing_error == OnProcessingError::Fail
     }
 
-    /// Reads everything anew. The snapshot `before` lends what has not changed.
+    /// Reads the upstreams. The new snapshot shares unchanged parts with `before`.
     ///
     /// # Errors
     ///
-    /// Anything less than the whole catalogue, but for single resources that are left out and named.
+    /// The catalogue could not be read completely. Single resources that cannot be processed are skipped and reported in the
+    /// snapshot.
     pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, SourceError> {
         let began = Instant::now();
         let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
-        let (tell, met) = mpsc::unbounded_channel();
+        let (sender, found) = mpsc::unbounded_channel();
         let listing = async {
-            let met = |resource: &Resource| {
-                // An error says that nobody listens, since something failed already.
-                let _ = tell.send(Met::of(resource, &self.policy));
+            let found = |resource: &Resource| {
+                // Fails if a dependent request has failed already.
+                let _ = sender.send(Dependencies::of(resource, &self.policy));
             };
-            let listing = self.waldur.resources(&slugs, &met).await?;
-            drop(tell);
+            let listing = self.waldur.resources(&slugs, &found).await?;
+            drop(sender);
             Ok(listing)
         };
         let reading = async {
-            let (listing, beside) = tokio::try_join!(listing, self.beside(met))?;
+            let (listing, related) = tokio::try_join!(listing, self.related(found))?;
             if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
                 error!("{}", waldur::TOO_OLD);
             }
-            self.look_for_offerings(&listing).await;
-            Ok::<_, SourceError>((listing, beside))
+            self.check_empty_offerings(&listing).await;
+            Ok::<_, SourceError>((listing, related))
         };
-        let (mut listing, mut beside) = spans::within("read", reading).await?;
-        let customers = beside.customers(&listing);
+        let (mut listing, mut related) = spans::within("read", reading).await?;
+        let customers = related.customers(&listing);
         let identities =
-            Identities { gids: std::mem::take(&mut beside.gids), users: std::mem::take(&mut beside.users) };
-        self.identities.keep_only(&beside.projects, &beside.names);
+            Identities { gids: std::mem::take(&mut related.gids), users: std::mem::take(&mut related.users) };
+        self.identities.keep_only(&related.projects, &related.names);
         metrics::phase("read", began.elapsed());
-        // Mapping and rendering take milliseconds for thousands of resources: too long for a thread that serves.
+        // Building and rendering take milliseconds for thousands of resources, too long for an async task.
         let policy = self.policy.clone();
         let trace = Context::current();
         let rendering = tokio::task::spawn_blocking(move || {
@@ -158,95 +152,97 @@ impl Source {
             snapshot
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
-        self.report(&snapshot);
+        self.log_skipped(&snapshot);
         Ok(snapshot)
     }
 
-    /// Asks for what resources need as they are met: the customers of their offerings, GIDs and users.
-    async fn beside(&self, mut met: UnboundedReceiver<Met>) -> Result<Beside, SourceError> {
-        let mut beside = Beside::default();
-        let mut asked = FuturesUnordered::new();
+    /// Requests the dependencies of resources as these are read: customers of their offerings, GIDs and users.
+    async fn related(&self, mut found: UnboundedReceiver<Dependencies>) -> Result<Related, SourceError> {
+        let mut related = Related::default();
+        let mut requests = FuturesUnordered::new();
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                // What is there is taken together, so that slugs go in few requests.
-                count = met.recv_many(&mut batch, usize::MAX) => {
+                // All that is available at once, so that few requests are sent.
+                count = found.recv_many(&mut batch, usize::MAX) => {
                     if count == 0 {
                         break;
                     }
-                    let news = beside.note(batch.drain(..));
-                    asked.extend(news.offerings.into_iter().map(|offering| self.customers(offering).boxed()));
-                    if !news.projects.is_empty() {
-                        asked.push(self.gids(news.projects).boxed());
+                    let new = related.add(batch.drain(..));
+                    requests.extend(new.offerings.into_iter().map(|offering| self.customers(offering).boxed()));
+                    if !new.projects.is_empty() {
+                        requests.push(self.gids(new.projects).boxed());
                     }
-                    if !news.names.is_empty() {
-                        asked.push(self.users(news.names).boxed());
+                    if !new.names.is_empty() {
+                        requests.push(self.users(new.names).boxed());
                     }
                 }
-                Some(answer) = asked.next() => beside.take(answer?),
+                Some(answer) = requests.next() => related.receive(answer?),
             }
         }
-        while let Some(answer) = asked.next().await {
-            beside.take(answer?);
+        while let Some(answer) = requests.next().await {
+            related.receive(answer?);
         }
-        // By now all pages are read, so that Waldur has nothing else to do.
-        for offering in std::mem::take(&mut beside.unanswered) {
+        // All pages have been read, so Waldur is less busy.
+        for offering in std::mem::take(&mut related.failed) {
             let customers = self.waldur.customers(offering).await?;
-            beside.take(Told::Customers(offering, customers));
+            related.receive(Answer::Customers(offering, customers));
         }
-        Ok(beside)
+        Ok(related)
     }
 
-    /// The customers of an offering. A failed exchange is no error yet: it is repeated when all pages are read, since a
-    /// small Waldur may have been busy with them, and the pages are not to be lost.
-    async fn customers(&self, offering: Uuid) -> Result<Told, SourceError> {
+    /// The customers of an offering. A failed exchange is not an error yet: it is repeated after all pages have been read,
+    /// because a small Waldur may be busy with them.
+    async fn customers(&self, offering: Uuid) -> Result<Answer, SourceError> {
         match self.waldur.customers(offering).await {
-            Ok(customers) => Ok(Told::Customers(offering, customers)),
+            Ok(customers) => Ok(Answer::Customers(offering, customers)),
             Err(error @ WaldurError::Exchange(_)) => {
-                warn!(error = error_chain(&error), %offering, "the customers of an offering are asked for again");
-                Ok(Told::NoAnswer(offering))
+                warn!(error = error_chain(&error), %offering, "cannot read the customers of an offering; will try again");
+                Ok(Answer::Failed(offering))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn gids(&self, projects: Vec<String>) -> Result<Told, SourceError> {
-        Ok(Told::Gids(self.identities.resolve(projects).await?))
+    async fn gids(&self, projects: Vec<String>) -> Result<Answer, SourceError> {
+        Ok(Answer::Gids(self.identities.resolve(projects).await?))
     }
 
-    async fn users(&self, names: Vec<String>) -> Result<Told, SourceError> {
-        Ok(Told::Users(self.identities.users(names).await))
+    async fn users(&self, names: Vec<String>) -> Result<Answer, SourceError> {
+        Ok(Answer::Users(self.identities.users(names).await))
     }
 
-    /// Where an offering has no resources, sees whether the token sees the offering at all: a mistyped slug looks like a
-    /// system whose resources are all gone. Each is told once, until there are resources.
-    async fn look_for_offerings(&self, listing: &Listing) {
+    /// Tests whether the token can see the offerings without resources: a mistyped slug looks like a system whose resources
+    /// are all gone. Logs each once, until there are resources.
+    async fn check_empty_offerings(&self, listing: &Listing) {
         for System { name, offering_slug: slug, .. } in &self.policy.systems {
             let is_empty = !listing.resources().any(|resource| resource.offering_slug == *slug);
-            let is_news = {
+            let is_new = {
                 let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
                 if is_empty { empty.insert(slug.clone()) } else { empty.remove(slug) }
             };
-            if !is_empty || !is_news {
+            if !is_empty || !is_new {
                 continue;
             }
             match self.waldur.offerings(slug).await {
                 Ok(offerings) if offerings.is_empty() => error!(
                     storage_system = name,
                     offering = slug,
-                    "the token sees no offering with this slug, so that the storage system looks empty; check \
-                     storage_systems, and that the token's user belongs to the offering's service provider"
+                    "the token can see no offering with this slug, so the storage system seems empty; check storage_systems, \
+                     and that the token's user belongs to the offering's service provider"
                 ),
                 Ok(_) => info!(storage_system = name, offering = slug, "the offering has no resources"),
-                Err(error) => debug!(error = error_chain(&error), offering = slug, "the offering was not looked for"),
+                Err(error) => {
+                    debug!(error = error_chain(&error), offering = slug, "cannot test whether the offering exists");
+                }
             }
         }
     }
 
-    /// Logs what is left out: each once, until it is back.
-    pub fn report(&self, snapshot: &Snapshot) {
+    /// Logs the skipped resources, each once until it is no longer skipped.
+    pub fn log_skipped(&self, snapshot: &Snapshot) {
         let now: HashSet<_> = snapshot.skipped().map(|skipped| (skipped.item_id, skipped.detail.clone())).collect();
-        let mut before = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for Skipped { item_id, error, detail } in snapshot.skipped() {
             if !before.contains(&(*item_id, detail.clone())) {
                 warn!(item_id = item_id.map(tracing::field::display), error, detail, "a resource is skipped");
@@ -254,20 +250,20 @@ impl Source {
         }
         let back = before.difference(&now).count();
         if back > 0 {
-            info!(resources = back, "skipped resources are back or gone");
+            info!(resources = back, "resources are no longer skipped");
         }
         *before = now;
     }
 }
 
-/// A resource that was met, as far as something has to be asked for because of it.
-struct Met {
+/// What has to be requested for a resource.
+struct Dependencies {
     offering: Uuid,
     project: Option<String>,
     name: Option<String>,
 }
 
-impl Met {
+impl Dependencies {
     fn of(resource: &Resource, policy: &Policy) -> Self {
         Self {
             offering: resource.offering_uuid,
@@ -277,79 +273,78 @@ impl Met {
     }
 }
 
-/// What was asked for beside the resources.
+/// Data that was requested in addition to the resources.
 #[derive(Default)]
-struct Beside {
+struct Related {
     offerings: HashMap<Uuid, Option<Customers>>,
     gids: HashMap<String, Result<u32, String>>,
     users: HashMap<String, UserIdentity>,
     projects: HashSet<String>,
     names: HashSet<String>,
-    /// Offerings whose customers are to be asked for again.
-    unanswered: Vec<Uuid>,
+    /// Offerings whose customers must be requested again.
+    failed: Vec<Uuid>,
 }
 
-/// What has not been asked for yet.
+/// What has not been requested yet.
 #[derive(Default)]
-struct News {
+struct New {
     offerings: Vec<Uuid>,
     projects: Vec<String>,
     names: Vec<String>,
 }
 
-/// An answer about something that was asked for beside the resources.
-enum Told {
+enum Answer {
     Customers(Uuid, Option<Customers>),
-    /// The request for the customers of this offering failed.
-    NoAnswer(Uuid),
+    /// The request for the offering's customers failed.
+    Failed(Uuid),
     Gids(Gids),
     Users(HashMap<String, hpc_user::UserIdentity>),
 }
 
-impl Beside {
-    fn note(&mut self, met: impl Iterator<Item = Met>) -> News {
-        let mut news = News::default();
-        for Met { offering, project, name } in met {
+impl Related {
+    fn add(&mut self, resources: impl Iterator<Item = Dependencies>) -> New {
+        let mut new = New::default();
+        for Dependencies { offering, project, name } in resources {
             if let Entry::Vacant(place) = self.offerings.entry(offering) {
                 place.insert(None);
-                news.offerings.push(offering);
+                new.offerings.push(offering);
             }
-            news.projects.extend(project.filter(|project| is_new(&mut self.projects, project)));
-            news.names.extend(name.filter(|name| is_new(&mut self.names, name)));
+            new.projects.extend(project.filter(|project| is_new(&mut self.projects, project)));
+            new.names.extend(name.filter(|name| is_new(&mut self.names, name)));
         }
-        news
+        new
     }
 
-    fn take(&mut self, told: Told) {
-        match told {
-            Told::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
-            Told::NoAnswer(offering) => self.unanswered.push(offering),
-            Told::Gids(gids) => {
+    fn receive(&mut self, answer: Answer) {
+        match answer {
+            Answer::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
+            Answer::Failed(offering) => self.failed.push(offering),
+            Answer::Gids(gids) => {
                 let gids = gids.into_iter().map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string())));
                 self.gids.extend(gids);
             }
-            Told::Users(users) => {
+            Answer::Users(users) => {
                 let known = |user: hpc_user::UserIdentity| UserIdentity { uid: user.uid, email: user.email };
                 self.users.extend(users.into_iter().map(|(name, user)| (name, known(user))));
             }
         }
     }
 
-    /// The customers of all offerings in the order in which resources name these; a later offering wins. Those of an
-    /// offering that does not tell its own come from its resources (decision D18).
+    /// The customers of all offerings in the order of the resources; a later offering wins. Customers of an offering that
+    /// does not report them are taken from its resources (decision D18).
     fn customers(&mut self, listing: &Listing) -> Customers {
         let mut customers = Customers::new();
         let mut seen = HashSet::new();
         for offering in listing.resources().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)) {
             let own = listing.resources().filter(|resource| resource.offering_uuid == offering);
-            let told = self.offerings.remove(&offering).flatten();
-            customers.extend(told.unwrap_or_else(|| catalog::customers_of_resources(own)));
+            let reported = self.offerings.remove(&offering).flatten();
+            customers.extend(reported.unwrap_or_else(|| catalog::customers_of_resources(own)));
         }
         customers
     }
 }
 
-/// Notes a name; whether it is there for the first time.
+/// Adds a name; returns whether it is new.
 fn is_new(names: &mut HashSet<String>, name: &str) -> bool {
     !names.contains(name) && names.insert(name.to_owned())
 }
@@ -373,7 +368,6 @@ fn log_mapping(catalogue: &Catalogue<'_>) {
     }
 }
 
-/// What the settings decide about the catalogue.
 pub fn policy(settings: &Settings) -> Policy {
     let backend = &settings.backend_settings;
     let by_slug = backend.system_identifier == Some(SystemIdentifier::OfferingSlug);

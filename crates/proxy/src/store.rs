@@ -1,6 +1,6 @@
-//! The newest snapshot, kept fresh: one refresh at a time, shared by all who wait for it.
+//! Keeps the newest snapshot fresh. One refresh runs at a time; all requests that need it share it.
 
-mod taking;
+mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,49 +20,46 @@ use crate::source::{Source, SourceError};
 use crate::telemetry::{self, spans};
 use program::Clock;
 use program::error_chain;
-use taking::Ending;
+use shared::Ending;
 
-/// Time for one reading. Each exchange has a deadline of its own; this one ends a reading that never comes to an end.
+/// Timeout of a reading, in addition to the timeouts of its exchanges.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// A snapshot of this age is fit to be served whatever happened to the last refresh, as far as probes are concerned: what
-/// passes within it is no reason to send callers elsewhere.
-const BRIEF: Duration = Duration::from_mins(1);
-/// How long a request waits for a refresh, from the refresh's beginning on, while an older snapshot may stand in.
-const SHORT: Duration = Duration::from_secs(2);
+/// With a snapshot younger than this, readiness does not depend on the last refresh: shorter outages are no reason to send
+/// clients elsewhere.
+const READY_FOR: Duration = Duration::from_mins(1);
+/// How long a request waits for a refresh, from the refresh's beginning, while a stale snapshot can be served instead.
+const STALE_AFTER: Duration = Duration::from_secs(2);
 /// Probes start a refresh at most this often.
 const PROMPT_EVERY: Duration = Duration::from_secs(1);
 
-/// A reading as it is handed out.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// The reading.
     pub reading: Arc<Reading>,
-    /// Whether it stands in for a fresh one that could not be had.
+    /// Whether it is served instead of a fresh one that could not be read.
     pub stale: bool,
 }
 
-/// Why there is no snapshot to serve. All who waited for a refresh share it.
+/// There is no snapshot to serve. Shared by all requests that waited for a refresh.
 #[derive(Debug, Clone, Error)]
 pub enum StoreError {
-    /// The upstreams could not be read.
     #[error(transparent)]
     Source(Arc<SourceError>),
-    /// No refresh came to an end within the time that a request has.
+    /// No refresh ended within the time for a request.
     #[error("reading the upstreams takes longer than {} s (server.request_timeout)", .0.as_secs_f64())]
     TooSlow(Duration),
-    /// The refresh ended without a result: a fault of this program.
-    #[error("reading the upstreams was cut short by a fault of this program")]
-    Broken,
+    /// A bug in this program.
+    #[error("this program panicked while reading the upstreams")]
+    Panicked,
 }
 
 impl StoreError {
-    /// Whether the fault is this program's, not an upstream's.
-    pub fn is_ours(&self) -> bool {
+    /// Whether this program caused the error, rather than an upstream.
+    pub fn is_internal(&self) -> bool {
         match self {
             Self::Source(error) => matches!(**error, SourceError::Render(_) | SourceError::Panicked(_)),
             Self::TooSlow(_) => false,
-            Self::Broken => true,
+            Self::Panicked => true,
         }
     }
 }
@@ -70,7 +67,7 @@ impl StoreError {
 type Outcome = Result<Arc<Reading>, StoreError>;
 type Outcomes = Shared<BoxFuture<'static, Outcome>>;
 
-/// A refresh that is under way.
+/// A running refresh.
 #[derive(Debug, Clone)]
 struct Refresh {
     began: Instant,
@@ -81,23 +78,22 @@ struct Refresh {
 #[derive(Debug)]
 pub struct Store {
     source: Source,
-    /// What is shared with other replicas.
     shared: Option<Arc<SharedCache>>,
     cache: Cache,
     /// How long a request waits for a refresh.
     patience: Duration,
     clock: Clock,
     newest: ArcSwapOption<Reading>,
-    /// The refresh that is under way.
+    /// The running refresh.
     refresh: Mutex<Option<Refresh>>,
     /// When the last refresh ended, and whether it succeeded.
     last: Mutex<Option<(Instant, bool)>>,
-    /// When Waldur was changed from here: nothing older counts as fresh any more.
+    /// When a callback last changed Waldur: nothing older counts as fresh.
     changed: Mutex<Option<Instant>>,
 }
 
 impl Store {
-    /// A store with nothing in it yet.
+    /// Creates an empty store.
     pub fn new(
         source: Source,
         shared: Option<Arc<SharedCache>>,
@@ -118,34 +114,32 @@ impl Store {
         })
     }
 
-    /// Where the snapshots come from.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// What the site decided about its catalogue.
     pub fn policy(&self) -> &Policy {
         self.source.policy()
     }
 
-    /// A snapshot that is young enough: the newest one, or one that is read now.
+    /// A snapshot that is young enough: the newest one, or one from a refresh.
     ///
-    /// With `fresh` nothing in it is older than this call. A refresh that is under way is shared if it is young enough
-    /// itself; else the next one is, by all who wait like that. Whoever stops waiting does not stop the refresh.
+    /// With `fresh`, nothing in it is older than this call. A running refresh is shared if it began late enough; otherwise the
+    /// next one is. A refresh continues when callers stop waiting for it.
     ///
-    /// Who does not insist on `fresh` does not wait long where an older snapshot may stand in, and not at all while Waldur
-    /// is left alone because it failed.
+    /// Without `fresh`, the wait is short if a stale snapshot can be served, and there is no wait while the circuit breaker
+    /// of Waldur is open.
     ///
     /// # Errors
     ///
-    /// The refresh failed, and no older snapshot may stand in for it (`cache.max_stale`).
+    /// The refresh failed, and there is no stale snapshot that can be served (`cache.max_stale`).
     pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
         let arrived = Instant::now();
         let allowed = if fresh { Duration::ZERO } else { self.cache.max_age };
         let changed = self.changed();
         let since_change = changed.map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
         let max_age = allowed.min(since_change);
-        // The process may be younger than the age allowed.
+        // Not `arrived - max_age`, which fails if the machine was started later.
         let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
         if let Some(reading) = self.newest.load_full().filter(young_enough) {
             return Ok(Served { reading, stale: false });
@@ -153,39 +147,39 @@ impl Store {
         let deadline = arrived + self.patience;
         loop {
             let refresh = self.join(arrived, max_age);
-            let until = match self.stand_in() {
+            let until = match self.stale() {
                 Some(_) if fresh => deadline,
-                // What was changed from here is to be seen.
+                // A change by a callback must be visible.
                 Some(reading) if changed.is_some_and(|changed| reading.began < changed) => deadline,
                 Some(_) if self.source.circuit_is_open() => arrived,
-                Some(_) => deadline.min(refresh.began + SHORT),
+                Some(_) => deadline.min(refresh.began + STALE_AFTER),
                 None => deadline,
             };
-            // One that has ended is seen even past that time.
+            // A refresh that has ended is used even after that time.
             let outcome = timeout_at(until, refresh.outcome).await;
             match outcome.unwrap_or(Err(StoreError::TooSlow(self.patience))) {
                 Ok(reading) if young_enough(&reading) => return Ok(Served { reading, stale: false }),
-                // It was under way already; the next one begins after this call.
+                // It began before this call; the next one will not.
                 Ok(_) => {}
                 Err(error) => {
-                    return self.stand_in().map(|reading| Served { reading, stale: true }).ok_or(error);
+                    return self.stale().map(|reading| Served { reading, stale: true }).ok_or(error);
                 }
             }
         }
     }
 
-    /// Says that Waldur was, or may have been, changed from here: the next request is answered with what is read after now.
+    /// Records that a callback changed Waldur, or may have: requests get data that is read after this call.
     pub fn note_change(&self) {
         *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// How long a request waits for a refresh: a little less than it has.
+    /// How long a request waits for a refresh: slightly less than its timeout.
     pub fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// The newest snapshot, if the site allows it to stand in for a fresh one.
-    fn stand_in(&self) -> Option<Arc<Reading>> {
+    /// The newest snapshot, if it may be served stale.
+    fn stale(&self) -> Option<Arc<Reading>> {
         self.newest.load_full().filter(|reading| reading.age() <= self.cache.max_stale)
     }
 
@@ -199,73 +193,73 @@ impl Store {
         self.last().map(|(_, succeeded)| succeeded)
     }
 
-    /// Whether a request would find a snapshot, as far as can be told without reading anything.
+    /// Whether a request would get a snapshot, as far as is known without reading the upstreams.
     pub fn is_ready(&self) -> bool {
-        let fit = |reading: Arc<Reading>| reading.age() <= self.cache.max_stale.max(BRIEF);
-        self.newest().is_some_and(|reading| self.last_refresh() == Some(true) || fit(reading))
+        let recent = |reading: Arc<Reading>| reading.age() <= self.cache.max_stale.max(READY_FOR);
+        self.newest().is_some_and(|reading| self.last_refresh() == Some(true) || recent(reading))
     }
 
-    /// Starts a refresh for which nobody waits, unless one is under way or has just ended.
+    /// Starts a refresh in the background, unless one is running or has just ended.
     pub fn prompt(self: &Arc<Self>) {
         if self.last().is_none_or(|(at, _)| at.elapsed() >= PROMPT_EVERY) {
             drop(self.join(Instant::now(), self.due()));
         }
     }
 
-    /// Reads at once, and again and again where `cache.refresh_interval` says so, for as long as it is polled.
+    /// Refreshes at once and then at every `cache.refresh_interval`, if set.
     pub async fn keep_fresh(self: Arc<Self>) {
         self.refresh().await;
         self.stay_fresh().await;
     }
 
-    /// The same, beginning later.
+    /// Refreshes at every `cache.refresh_interval`, if set.
     pub async fn stay_fresh(self: Arc<Self>) {
         let Some(interval) = self.cache.refresh_interval else { return };
-        // What another replica has read, or another store, is as old here as there.
+        // The newest reading may come from another replica or store.
         let rest = |reading: Arc<Reading>| interval.saturating_sub(reading.age());
         let mut pause = self.newest().map_or(interval, rest);
         loop {
             tokio::time::sleep(pause).await;
-            let asked = Instant::now();
-            // A failure has been logged; the next round, or the next request, tries again.
-            let outcome = self.join(asked, interval).outcome.await;
-            pause = outcome.ok().filter(|reading| reading.began < asked).map_or(interval, rest);
+            let requested = Instant::now();
+            // Logs its failure.
+            let outcome = self.join(requested, interval).outcome.await;
+            pause = outcome.ok().filter(|reading| reading.began < requested).map_or(interval, rest);
         }
     }
 
-    /// Reads once, or waits for the reading that is under way. Whether it succeeded.
+    /// Refreshes once, or waits for the running refresh; returns whether it succeeded.
     pub async fn refresh(self: &Arc<Self>) -> bool {
-        // A failure has been logged; the next round, or the next request, tries again.
+        // Logs its failure.
         self.join(Instant::now(), self.due()).outcome.await.is_ok()
     }
 
-    /// Whether the cache of the replicas did what was last asked of it; `None` without one, and before that.
+    /// Whether the last command to the shared cache succeeded; `None` without one, or before the first command.
     pub fn shared_cache_works(&self) -> Option<bool> {
         self.shared.as_ref().and_then(|shared| shared.works())
     }
 
-    /// How old another replica's reading may be to be as good as one of our own, when nobody waits for it.
+    /// Maximum age of another replica's reading for a refresh in the background.
     fn due(&self) -> Duration {
         self.cache.refresh_interval.unwrap_or(self.cache.max_age)
     }
 
-    /// Takes over what another store has, of which the upstreams and the site's decisions are the same.
+    /// Takes over the snapshot of another store with the same upstreams and policy.
     pub fn inherit(&self, other: &Self) {
         self.newest.store(other.newest.load_full());
         *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = other.changed();
     }
 
-    /// The refresh that is under way, or a new one, of what was at most `max_age` old when it was `asked` for.
-    fn join(self: &Arc<Self>, asked: Instant, max_age: Duration) -> Refresh {
-        let mut under_way = self.lock();
-        if let Some(refresh) = &*under_way {
+    /// The running refresh, or a new one, for data that was at most `max_age` old at the time of the request.
+    fn join(self: &Arc<Self>, requested: Instant, max_age: Duration) -> Refresh {
+        let mut running = self.lock();
+        if let Some(refresh) = &*running {
             return refresh.clone();
         }
         let store = Arc::clone(self);
         let began = Instant::now();
-        // A task of its own: it goes on when all who wait for it are gone.
+        // In its own task, so that it continues when all callers have stopped waiting.
         let task = tokio::spawn(telemetry::in_current_request(spans::within("refresh", async move {
-            let (outcome, how) = store.take_or_read(asked, max_age).await;
+            let (outcome, how) = store.take_or_read(requested, max_age).await;
             store.ended(began, how);
             outcome
         })));
@@ -273,18 +267,18 @@ impl Store {
         let waiting = async move {
             task.await.unwrap_or_else(|_| {
                 store.ended(began, Ending::Failure);
-                Err(StoreError::Broken)
+                Err(StoreError::Panicked)
             })
         };
-        under_way.insert(Refresh { began, outcome: waiting.boxed().shared() }).clone()
+        running.insert(Refresh { began, outcome: waiting.boxed().shared() }).clone()
     }
 
-    /// Reads the upstreams. `published` is what other replicas have.
+    /// Reads the upstreams. `published` is the head in the shared cache.
     async fn read(&self, published: Option<&Head>) -> Outcome {
         let began = Instant::now();
         let before = self.newest.load_full();
-        let lent = before.as_ref().map(|before| Arc::clone(&before.snapshot));
-        let read = tokio::time::timeout(DEADLINE, self.source.read(lent)).await;
+        let reused = before.as_ref().map(|before| Arc::clone(&before.snapshot));
+        let read = tokio::time::timeout(DEADLINE, self.source.read(reused)).await;
         let snapshot = match read.unwrap_or(Err(SourceError::TooSlow(DEADLINE.as_secs()))) {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -297,7 +291,7 @@ impl Store {
             Some(before) if before.snapshot.fingerprint() == snapshot.fingerprint() => before.modified,
             _ => self.clock.now(),
         };
-        // The same everywhere, if it is known.
+        // Preferred, so that all replicas report the same time.
         let modified = published.unwrap_or(modified);
         let took_ms = began.elapsed().as_millis();
         if before.is_none() {
@@ -310,10 +304,9 @@ impl Store {
         Ok(reading)
     }
 
-    /// Notes how a refresh has ended, and makes room for the next one.
+    /// Records the end of a refresh.
     fn ended(&self, began: Instant, ending: Ending) {
-        // Taking is no reading of the upstreams.
-        if ending != Ending::Taken {
+        if ending != Ending::Shared {
             metrics::refresh(ending == Ending::Success, began.elapsed());
         }
         let succeeded = ending != Ending::Failure;

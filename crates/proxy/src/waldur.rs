@@ -1,5 +1,4 @@
-//! Waldur, as far as the proxy reads it: resources, and the customers of offerings. Complete or an error. And callbacks,
-//! handed on.
+//! Client for Waldur: reads lists of resources, customers and offerings, completely or with an error, and relays callbacks.
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -28,39 +27,35 @@ use crate::transport::{Transport, TransportError, USER_AGENT};
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 use list::{List, Listed};
 
-/// What a service provider's token sees.
+/// Lists what a service provider's token can see.
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
-/// What staff and support see.
+/// Lists what staff and support can see.
 const STAFF_LIST: &str = "/api/marketplace-resources/";
 
-/// Largest description of a user that is read, in bytes.
+/// Size limit of an answer about a user, in bytes.
 const MAX_USER: usize = 4 << 20;
 
-/// Client for Waldur.
 #[derive(Debug)]
 pub struct Waldur {
     upstream: Upstream,
     root: Url,
     token: SecretString,
     pages_at_once: usize,
-    /// Requests for pages of any list that run at the same time.
+    /// Limits concurrent requests for pages of all lists.
     requests: Semaphore,
-    /// How many pages of resources there were last time.
+    /// Number of pages of resources in the last reading.
     pages: AtomicUsize,
-    /// Whether the provider endpoint has answered.
+    /// Whether the provider endpoint has ever answered.
     has_provider_endpoint: AtomicBool,
 }
 
-/// Why Waldur could not be read.
 #[derive(Debug, Error)]
 pub enum WaldurError {
-    /// An exchange failed.
-    #[error("Waldur cannot be read")]
+    #[error("cannot read from Waldur")]
     Exchange(#[source] ExchangeError),
-    /// The token is not accepted.
     #[error("Waldur refuses the token ({0}); check WALDUR_API_TOKEN and that its user belongs to the service provider")]
     Refused(StatusCode),
-    /// Rows moved between pages at every attempt.
+    /// Rows moved between pages at each attempt.
     #[error("the list of {0} changed while it was read, {times} times in a row", times = list::ATTEMPTS)]
     Unstable(&'static str),
 }
@@ -68,39 +63,35 @@ pub enum WaldurError {
 /// All resources of some offerings.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Those that can be mapped, page by page as they came: one list of all would be copied, into memory that is new to
-    /// the process at each reading.
+    /// Valid resources by page, to avoid copying them into one list.
     pages: Vec<Vec<Resource>>,
-    /// Those that cannot (decision D8).
+    /// Malformed records (decision D8).
     pub malformed: Vec<Rejected>,
     /// Whether there are records and none has an `offering_slug`.
     pub lacks_offering_slugs: bool,
 }
 
-/// What a Waldur that is too old lacks, and the remedy.
+/// Error message for a Waldur that is too old.
 pub const TOO_OLD: &str = "no record has an `offering_slug`: this Waldur is too old, and every resource is skipped; update \
                            Waldur to 7.8.3 or newer";
 
 impl Listing {
-    /// Those that can be mapped, in Waldur's order.
+    /// The valid resources, in Waldur's order.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.pages.iter().flatten()
     }
 }
 
-/// An offering, as the `check` command sees it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Offering {
-    /// Slug of the offering.
     pub slug: String,
-    /// UUID of the offering, where Waldur says it.
     pub uuid: Option<Uuid>,
-    /// UUID of the organization that provides it, where Waldur says it.
+    /// UUID of the organization that provides the offering.
     pub customer_uuid: Option<Uuid>,
 }
 
 impl Waldur {
-    /// Sets up the client. Nothing is sent yet.
+    /// Sends nothing yet.
     pub fn new(settings: &WaldurApi) -> Result<Self, TransportError> {
         let upstream = Upstream::new(
             "Waldur",
@@ -122,19 +113,17 @@ impl Waldur {
         })
     }
 
-    /// Waldur itself.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 
     /// All resources of the offerings with these slugs, in a stable order.
     ///
-    /// Reads what a service provider's own token sees, and asks the endpoint of staff where Waldur is too old to have
-    /// that of providers. There is no filter by state: rows that change their state while pages are read would push
-    /// others out of sight.
+    /// Uses the provider endpoint, or the staff endpoint if Waldur is too old to have the former. There is no filter by state:
+    /// rows that change their state during the reading would shift others between pages.
     ///
-    /// `met` is told of each resource as soon as its page is read, in no order and perhaps more than once, so that what
-    /// follows from it can be asked for beside the reading.
+    /// Calls `found` for each resource as soon as its page has been read, in any order and possibly more than once, so that
+    /// dependent requests can start during the reading.
     ///
     /// # Errors
     ///
@@ -142,39 +131,39 @@ impl Waldur {
     pub async fn resources(
         &self,
         offering_slugs: &[&str],
-        met: &(dyn Fn(&Resource) + Sync),
+        found: &(dyn Fn(&Resource) + Sync),
     ) -> Result<Listing, WaldurError> {
         let mut query = vec![
             ("offering_slug", offering_slugs.join(",")),
             ("visible_to_providers", String::from("true")),
-            // The default order has no tie-break, and rows with equal times come back twice or never.
+            // The default order has no tie-break: rows with equal times could be repeated or missing.
             ("o", String::from("created,name")),
         ];
         query.extend(catalog::FIELDS.map(|field| ("field", field.to_owned())));
         // Old releases ignore the filter by offering.
         let ours = |slug: &str| offering_slugs.contains(&slug);
-        let met = |rows: &[Result<Resource, Rejected>]| {
-            rows.iter().flatten().filter(|resource| ours(&resource.offering_slug)).for_each(met);
+        let found = |rows: &[Result<Resource, Rejected>]| {
+            rows.iter().flatten().filter(|resource| ours(&resource.offering_slug)).for_each(found);
         };
         let list = |path| {
             let list =
                 List { path, what: "resources", query: &query, read: read::resources, expected: Some(&self.pages) };
-            self.list(list, &met)
+            self.list(list, &found)
         };
         let pages = match list(PROVIDER_LIST).await? {
             Listed::Pages(pages) => {
                 self.has_provider_endpoint.store(true, Ordering::Relaxed);
                 pages
             }
-            // A provider's token sees nothing at the other endpoint: what was there once and is missing now would look as
-            // if all resources were gone.
+            // Only if it never answered: a provider's token sees nothing at the staff endpoint, so all resources would seem to
+            // be gone.
             Listed::Missing(StatusCode::NOT_FOUND) if !self.has_provider_endpoint.load(Ordering::Relaxed) => {
-                warn!("Waldur has no provider endpoint for resources; asking the one of staff");
+                warn!("Waldur has no provider endpoint for resources; using the staff endpoint");
                 match list(STAFF_LIST).await? {
                     Listed::Pages(pages) => {
                         if pages.iter().all(Vec::is_empty) {
                             error!(
-                                "the endpoint of staff lists nothing; only a staff or support user's token sees all there"
+                                "the staff endpoint lists no resources; it needs the token of a staff or support user"
                             );
                         }
                         pages
@@ -184,17 +173,17 @@ impl Waldur {
             }
             Listed::Missing(status) => return Err(self.refused_or(status, PROVIDER_LIST)),
         };
-        let names_no_offering = |row: &Result<Resource, Rejected>| match row {
+        let lacks_slug = |row: &Result<Resource, Rejected>| match row {
             Ok(_) => false,
             Err(rejected) => rejected.offering_slug.is_none(),
         };
         let mut rows = pages.iter().flatten().peekable();
-        let lacks_offering_slugs = rows.peek().is_some() && rows.all(names_no_offering);
+        let lacks_offering_slugs = rows.peek().is_some() && rows.all(lacks_slug);
         let mut malformed = Vec::new();
         let mut usable = |row: Result<Resource, Rejected>| match row {
             Ok(resource) => Some(resource).filter(|resource| ours(&resource.offering_slug)),
             Err(rejected) => {
-                // Whose a record is that does not even name its offering, nobody can tell.
+                // A record without an offering may be ours.
                 if rejected.offering_slug.as_deref().is_none_or(ours) {
                     malformed.push(rejected);
                 }
@@ -211,7 +200,7 @@ impl Waldur {
         Ok(listing)
     }
 
-    /// The customers of an offering; `None` when Waldur does not let this token see them (decision D18).
+    /// The customers of an offering; `None` if the token may not list them (decision D18).
     ///
     /// # Errors
     ///
@@ -232,7 +221,7 @@ impl Waldur {
         }
     }
 
-    /// The offerings with this slug that the token sees.
+    /// The offerings with this slug that the token can see.
     pub async fn offerings(&self, slug: &str) -> Result<Vec<Offering>, WaldurError> {
         let mut query = vec![("slug", slug.to_owned())];
         query.extend(["slug", "uuid", "customer_uuid"].map(|field| ("field", field.to_owned())));
@@ -250,7 +239,7 @@ impl Waldur {
         let request = self.get(url.clone()).query(&TokenUser::FIELDS.map(|field| ("field", field)));
         let answer = self.upstream.exchange(request, MAX_USER).await.map_err(WaldurError::Exchange)?;
         match answer.status {
-            StatusCode::OK => answer.json().map_err(|fault| self.error(&url, fault)),
+            StatusCode::OK => answer.json().map_err(|cause| self.error(&url, cause)),
             StatusCode::UNAUTHORIZED => Err(WaldurError::Refused(answer.status)),
             status => Err(self.refused_or(status, url.path())),
         }
@@ -270,11 +259,11 @@ impl Waldur {
         url
     }
 
-    fn error(&self, url: &Url, fault: UpstreamError) -> WaldurError {
-        WaldurError::Exchange(self.upstream.error(http::Method::GET, url, fault))
+    fn error(&self, url: &Url, cause: UpstreamError) -> WaldurError {
+        WaldurError::Exchange(self.upstream.error(http::Method::GET, url, cause))
     }
 
-    fn senseless(&self, path: &str, what: String) -> WaldurError {
+    fn invalid(&self, path: &str, what: String) -> WaldurError {
         self.error(&self.url(path), UpstreamError::Invalid(what))
     }
 
@@ -287,7 +276,7 @@ impl Waldur {
     }
 }
 
-/// A customer of an offering, with the slug that resources name it by; without one no resource does.
+/// A customer of an offering, and the slug by which resources refer to it.
 struct CustomerRow {
     slug: Option<String>,
     customer: Customer,

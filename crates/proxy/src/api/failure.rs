@@ -63,7 +63,7 @@ impl IntoResponse for Failure {
                     }),
                 )
             }
-            Self::Upstream(error) if error.is_ours() => internal(),
+            Self::Upstream(error) if error.is_internal() => internal(),
             Self::Upstream(StoreError::TooSlow(patience)) => Self::TooSlow(patience).into_response(),
             // The failed refresh has logged the error, once for all requests that waited for it.
             Self::Upstream(error) => response(
@@ -133,7 +133,7 @@ mod tests {
             (Failure::Processing("no GID".into()), ITEM, 500),
             (Failure::Internal(no_json), LISTING, 500),
             (Failure::Upstream(StoreError::Source(Arc::new(unread))), LISTING, 502),
-            (Failure::Upstream(StoreError::Broken), LISTING, 500),
+            (Failure::Upstream(StoreError::Panicked), LISTING, 500),
             (Failure::Callback(StatusCode::CONFLICT, "the order is executing".into()), CALLBACK, 409),
             (Failure::Callback(StatusCode::PAYLOAD_TOO_LARGE, "too large".into()), CALLBACK, 413),
             (Failure::NotFound, CALLBACK, 404),

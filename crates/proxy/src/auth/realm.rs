@@ -47,14 +47,11 @@ pub(super) const FLOOR: Duration = Duration::from_secs(30);
 /// Time between a failure and the next renewal, in addition to the retries and the circuit breaker of [`Upstream`].
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Tests wait longer, so that they do not depend on the speed of the machine.
-const SLOWNESS: u64 = if cfg!(test) { 100 } else { 1 };
-
 /// How long a caller waits for a renewal while there are old keys to fall back to.
-const PATIENCE: Duration = Duration::from_secs(2 * SLOWNESS);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Timeout of one exchange with the realm.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(5 * SLOWNESS);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Size limit of an answer, in bytes. A realm's keys with their certificates take a few kB.
 pub(super) const MAX_BODY: usize = 512 * 1024;

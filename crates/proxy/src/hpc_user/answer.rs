@@ -1,4 +1,4 @@
-//! What the project export says about each slug. Pure.
+//! Parses answers of the project export. Pure.
 
 use std::collections::HashMap;
 
@@ -10,24 +10,24 @@ use serde_json::value::RawValue;
 use super::NoGid;
 use crate::upstream::{Answer, UpstreamError};
 
-/// What an answer says.
+/// A parsed answer.
 #[derive(Debug, PartialEq)]
 pub(super) struct Read<'a> {
-    /// One outcome for each slug asked for.
+    /// One outcome for each requested slug.
     pub(super) outcomes: HashMap<&'a str, Result<u32, NoGid>>,
-    /// Entries for projects that were not asked for.
-    pub(super) unasked: usize,
-    /// Entries that are not objects or have no `posixName`, where all slugs are answered without them.
+    /// Number of entries for projects that were not requested.
+    pub(super) unrequested: usize,
+    /// Number of entries that are not objects or have no `posixName`.
     pub(super) nameless: usize,
 }
 
-/// A body of the right shape. To repeat a member is an error here; a [`Value`] would keep the last one.
+/// The body. Fails for duplicate members, of which a [`Value`] would keep the last one.
 #[derive(Deserialize)]
 struct Body {
     projects: Vec<Box<RawValue>>,
 }
 
-/// An entry that is an object, for the same purpose.
+/// An entry that is an object; fails for duplicate members too.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "posixName", default)]
@@ -36,10 +36,10 @@ struct Entry {
     _gid: IgnoredAny,
 }
 
-/// Reads `{"projects": [{"posixName", "unixGid"}, …]}`. The order of the entries makes no difference. A malformed entry
-/// concerns its own slug only; a body of another shape, or with two lists, is a fault of the whole answer. So is an entry
-/// that names no project while a slug has no entry: it may be the missing one.
-pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, UpstreamError> {
+/// Parses `{"projects": [{"posixName", "unixGid"}, …]}`. The order of the entries does not matter. A malformed entry only
+/// affects its own slug. A body of another format, or with two lists, is an error; so is an entry without a name while a
+/// slug has no entry, because it may be the missing one.
+pub(super) fn read<'a>(answer: &Answer, requested: &[&'a str]) -> Result<Read<'a>, UpstreamError> {
     let body: Value = answer.json()?;
     let Some(projects) = body.get("projects").and_then(Value::as_array) else {
         return Err(UpstreamError::Invalid(String::from("it has no list `projects`")));
@@ -47,32 +47,32 @@ pub(super) fn read<'a>(answer: &Answer, asked: &[&'a str]) -> Result<Read<'a>, U
     let Ok(Body { projects: raw }) = answer.json() else {
         return Err(UpstreamError::Invalid(String::from("it has more than one `projects`")));
     };
-    let mut said: HashMap<&'a str, Option<Result<u32, NoGid>>> = asked.iter().map(|slug| (*slug, None)).collect();
-    let (mut unasked, mut nameless) = (0, 0);
+    let mut found: HashMap<&'a str, Option<Result<u32, NoGid>>> = requested.iter().map(|slug| (*slug, None)).collect();
+    let (mut unrequested, mut nameless) = (0, 0);
     for (project, raw) in projects.iter().zip(raw) {
-        let said_now = || match serde_json::from_str::<Entry>(raw.get()) {
+        let now = || match serde_json::from_str::<Entry>(raw.get()) {
             Ok(_) => gid(project.get("unixGid")),
             Err(_) => Err(NoGid::Conflicting),
         };
         match project.get("posixName").and_then(Value::as_str) {
             None => nameless += 1,
-            Some(name) => match said.get_mut(name) {
-                None => unasked += 1,
-                Some(before) => *before = Some(agreed(*before, said_now())),
+            Some(name) => match found.get_mut(name) {
+                None => unrequested += 1,
+                Some(before) => *before = Some(agreed(*before, now())),
             },
         }
     }
-    if nameless > 0 && said.values().any(Option::is_none) {
+    if nameless > 0 && found.values().any(Option::is_none) {
         let what =
             format!("{nameless} entries of `projects` are not objects with a `posixName`, and a project is missing");
         return Err(UpstreamError::Invalid(what));
     }
-    let unsaid = if asked.len() == 1 && unasked > 0 { NoGid::Mismatched } else { NoGid::Unknown };
-    let outcomes = said.into_iter().map(|(slug, outcome)| (slug, outcome.unwrap_or(Err(unsaid)))).collect();
-    Ok(Read { outcomes, unasked, nameless })
+    let absent = if requested.len() == 1 && unrequested > 0 { NoGid::Mismatched } else { NoGid::Unknown };
+    let outcomes = found.into_iter().map(|(slug, outcome)| (slug, outcome.unwrap_or(Err(absent)))).collect();
+    Ok(Read { outcomes, unrequested, nameless })
 }
 
-/// Said once or always the same: that. Anything else is a conflict, and no choice is made.
+/// A conflict unless all entries of a project agree.
 fn agreed(before: Option<Result<u32, NoGid>>, now: Result<u32, NoGid>) -> Result<u32, NoGid> {
     match before {
         Some(before) if before != now => Err(NoGid::Conflicting),
@@ -80,8 +80,8 @@ fn agreed(before: Option<Result<u32, NoGid>>, now: Result<u32, NoGid>) -> Result
     }
 }
 
-/// A JSON integer from 1 to 4294967294. One written with a zero fraction (`30500.0`) counts, since tools that hold a
-/// column of numbers and nulls write it so; a number as text does not.
+/// A JSON integer from 1 to 4294967294. A zero fraction (`30500.0`) is accepted, because tools write it for columns of
+/// numbers and nulls; a number as text is not.
 fn gid(value: Option<&Value>) -> Result<u32, NoGid> {
     match value {
         None | Some(Value::Null) => Err(NoGid::Null),
@@ -89,7 +89,7 @@ fn gid(value: Option<&Value>) -> Result<u32, NoGid> {
     }
 }
 
-/// A UID or GID of anybody but root.
+/// A UID or GID other than root's.
 pub(super) fn posix_id(value: &Value) -> Option<u32> {
     let id = match value.as_u64() {
         Some(integer) => u32::try_from(integer).ok()?,
@@ -120,11 +120,11 @@ mod tests {
 
     fn outcome(slug: &str, projects: &Value) -> Result<u32, NoGid> {
         let body = json!({ "projects": projects });
-        read(&answer(body.to_string()), &[slug]).expect("a good shape").outcomes[slug]
+        read(&answer(body.to_string()), &[slug]).expect("a valid body").outcomes[slug]
     }
 
     #[test]
-    fn answers_are_told_apart() {
+    fn gids_and_their_absence_are_read() {
         let a = |gid: Value| json!({ "posixName": "a", "unixGid": gid });
         let cases = [
             (json!([a(json!(30500))]), Ok(30500)),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_gid_is_invalid() {
+    fn invalid_gids_are_reported() {
         for gid in [
             json!(0),
             json!(-1),
@@ -164,22 +164,22 @@ mod tests {
         ] {
             let projects = json!([{ "posixName": "a", "unixGid": gid }, { "posixName": "other", "unixGid": 5 }]);
             assert_eq!(outcome("a", &projects), Err(NoGid::Invalid), "{gid}");
-            assert_eq!(outcome("other", &projects), Ok(5), "{gid} concerns its own project only");
+            assert_eq!(outcome("other", &projects), Ok(5), "{gid} only affects its own project");
         }
     }
 
     #[test]
-    fn another_project_than_the_only_one_asked_for_is_a_mismatch() {
+    fn another_project_than_the_only_requested_one_is_a_mismatch() {
         let body = r#"{"projects": [{"posixName": "b", "unixGid": 1}]}"#;
-        let read = read(&answer(body), &["a"]).expect("a good shape");
-        assert_eq!(read, Read { outcomes: [("a", Err(NoGid::Mismatched))].into(), unasked: 1, nameless: 0 });
+        let read = read(&answer(body), &["a"]).expect("a valid body");
+        assert_eq!(read, Read { outcomes: [("a", Err(NoGid::Mismatched))].into(), unrequested: 1, nameless: 0 });
     }
 
     #[test]
-    fn entries_without_a_place_are_counted() {
+    fn ignored_entries_are_counted() {
         let body = r#"{"projects": [1, {"posixName": "b"}, {"posixName": "a", "unixGid": 1}, {}]}"#;
-        let read = read(&answer(body), &["a"]).expect("a good shape");
-        assert_eq!(read, Read { outcomes: [("a", Ok(1))].into(), unasked: 1, nameless: 2 });
+        let read = read(&answer(body), &["a"]).expect("a valid body");
+        assert_eq!(read, Read { outcomes: [("a", Ok(1))].into(), unrequested: 1, nameless: 2 });
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_shape_is_a_fault() {
+    fn a_body_of_another_format_is_an_error() {
         for body in ["", "<html>", r#"{"projects": ["#, "\u{feff}{}"] {
             assert!(matches!(read(&answer(body), &["a"]), Err(UpstreamError::NotJson { .. })), "{body}");
         }
@@ -204,22 +204,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_twice_is_no_choice() {
+    fn duplicate_members_are_conflicts() {
         for body in [
             r#"{"projects": [{"posixName": "a", "unixGid": 1}], "projects": [{"posixName": "a", "unixGid": 2}]}"#,
             r#"{"projects": [{"posixName": "a", "unixGid": 1}], "projects": [{"posixName": "b", "unixGid": 2}]}"#,
             r#"{"projects": null, "projects": []}"#,
             r#"{"projects": [], "\u0070rojects": []}"#,
         ] {
-            let fault = read(&answer(body), &["a"]).unwrap_err();
-            assert_eq!(fault.to_string(), "invalid answer: it has more than one `projects`", "{body}");
+            let error = read(&answer(body), &["a"]).unwrap_err();
+            assert_eq!(error.to_string(), "invalid answer: it has more than one `projects`", "{body}");
         }
         for entry in [
             r#"{"posixName": "a", "unixGid": 1, "unixGid": 2}"#,
             r#"{"posixName": "b", "posixName": "a", "unixGid": 1}"#,
         ] {
             let body = format!(r#"{{"projects": [{entry}, {{"posixName": "c", "unixGid": 3, "x": 1, "x": 2}}]}}"#);
-            let read = read(&answer(body), &["a", "c"]).expect("a good shape");
+            let read = read(&answer(body), &["a", "c"]).expect("a valid body");
             assert_eq!(read.outcomes, [("a", Err(NoGid::Conflicting)), ("c", Ok(3))].into(), "{entry}");
         }
     }
@@ -240,7 +240,7 @@ mod tests {
             asked in prop::sample::subsequence(vec!["a", "b", "c"], 1..=3),
         ) {
             let bodies = [one, other].map(|projects| answer(json!({ "projects": projects }).to_string()));
-            let [one, other] = bodies.each_ref().map(|body| read(body, &asked).map_err(|fault| fault.to_string()));
+            let [one, other] = bodies.each_ref().map(|body| read(body, &asked).map_err(|error| error.to_string()));
             prop_assert_eq!(one.as_ref().map_or(asked.len(), |read| read.outcomes.len()), asked.len());
             prop_assert_eq!(one, other);
         }

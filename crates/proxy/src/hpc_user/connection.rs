@@ -1,4 +1,4 @@
-//! The API's address, the connections to it, and the machine token that opens it.
+//! Requests to the API with the machine token.
 
 use http::{Method, StatusCode, header};
 use url::Url;
@@ -17,7 +17,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Sets up the connection, or names the setting that is missing for one.
+    /// `Ok(Err)` contains the missing setting.
     pub(super) fn new(settings: &config::HpcUserApi) -> Result<Result<Self, &'static str>, TransportError> {
         let transport = Transport {
             verify_tls: settings.verify_ssl,
@@ -44,24 +44,24 @@ impl Connection {
         [&self.upstream, self.tokens.upstream()]
     }
 
-    /// The address of a path below the configured URL, each segment percent-encoded.
+    /// The URL of a path below the configured URL, with each segment percent-encoded.
     pub(super) fn url(&self, path: impl IntoIterator<Item = impl AsRef<str>>) -> Url {
         let mut url = self.base.clone();
         url.set_query(None);
         url.set_fragment(None);
-        // Fails only for URLs like `mailto:`, which the settings refuse.
+        // Fails only for URLs like `mailto:`, which validation of the settings refuses.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
         url
     }
 
-    /// A machine token.
     pub(super) async fn token(&self) -> Result<Token, HpcUserError> {
         self.tokens.get().await.map_err(HpcUserError::Token)
     }
 
-    /// Asks with the machine token; after a 401 once more with a new one. Any status comes back but 401 and 403.
+    /// Sends a GET request with the machine token; after a 401 once more with a new one. Returns answers of any status except
+    /// 401 and 403.
     pub(super) async fn get(&self, url: &Url, max_body: usize) -> Result<Answer, HpcUserError> {
         let token = self.token().await?;
         let mut answer = self.get_with(&token, url, max_body).await?;
@@ -86,8 +86,8 @@ impl Connection {
         self.upstream.exchange(request, max_body).await
     }
 
-    /// An error about an answer that cannot be used.
-    pub(super) fn error(&self, url: &Url, fault: UpstreamError) -> ExchangeError {
-        self.upstream.error(Method::GET, url, fault)
+    /// The error for an answer that cannot be used.
+    pub(super) fn error(&self, url: &Url, cause: UpstreamError) -> ExchangeError {
+        self.upstream.error(Method::GET, url, cause)
     }
 }

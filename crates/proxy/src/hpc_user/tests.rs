@@ -1,20 +1,20 @@
-//! The client against an HPC User API on loopback.
+//! The client with an HPC User API on loopback.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::Barrier;
+use tokio::time::advance;
 
-use self::world::{Mood, change, client, give, look, numbered, world};
+use self::world::{Mood, change, client, give, look, numbered, time_out, world};
 use super::*;
-use crate::oauth::tests::pass;
 use program::error_chain;
 
 mod users;
 mod world;
 
-#[tokio::test]
-async fn gids_come_from_the_api_once_and_unknown_projects_are_asked_for_again() {
+#[tokio::test(start_paused = true)]
+async fn gids_are_cached_and_unknown_projects_are_requested_again() {
     let (world, settings) = world().await;
     give(&world, "a", 30500);
     give(&world, "ä & =+/?#%", 7);
@@ -32,8 +32,8 @@ async fn gids_come_from_the_api_once_and_unknown_projects_are_asked_for_again() 
     assert_eq!(look(&world, |world| world.tokens), 1);
 }
 
-#[tokio::test]
-async fn many_projects_are_asked_for_in_bounded_batches_a_few_at_once() {
+#[tokio::test(start_paused = true)]
+async fn many_projects_are_requested_in_concurrent_batches_of_limited_size() {
     let (world, settings) = world().await;
     let slugs = numbered(1000);
     for (slug, gid) in slugs.iter().zip(1..) {
@@ -41,7 +41,7 @@ async fn many_projects_are_asked_for_in_bounded_batches_a_few_at_once() {
     }
     change(&world, |world| world.company = Some(Arc::new(Barrier::new(CONCURRENCY))));
     let api = client(&settings);
-    // Another task, as in the service: the future must be able to move between threads.
+    // In a task, as in the service: the future must be `Send`.
     let gids = tokio::spawn({
         let slugs = slugs.clone();
         async move { (api.users(["anna"]).await, api.resolve(slugs).await) }
@@ -57,7 +57,7 @@ async fn many_projects_are_asked_for_in_bounded_batches_a_few_at_once() {
     });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_is_too_long_for_the_server_is_halved() {
     let (world, settings) = world().await;
     let slugs = numbered(100);
@@ -72,16 +72,16 @@ async fn a_batch_that_is_too_long_for_the_server_is_halved() {
     assert!(error_chain(&error).contains("414"), "{error}");
 }
 
-#[tokio::test]
-async fn slugs_that_cannot_be_asked_for_are_data_too() {
+#[tokio::test(start_paused = true)]
+async fn slugs_that_no_request_can_contain_have_no_gid() {
     let (world, settings) = world().await;
     let long = "x".repeat(5000);
     let gids = client(&settings).resolve(["", &long]).await.expect("GIDs");
-    assert_eq!(gids, [(String::new(), Err(NoGid::Unaskable)), (long, Err(NoGid::Unaskable))].into());
+    assert_eq!(gids, [(String::new(), Err(NoGid::InvalidSlug)), (long, Err(NoGid::InvalidSlug))].into());
     assert!(look(&world, |world| world.asked.is_empty()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_token_is_renewed_at_once_and_only_once() {
     let (world, settings) = world().await;
     give(&world, "a", 1);
@@ -97,28 +97,28 @@ async fn a_refused_token_is_renewed_at_once_and_only_once() {
     assert_eq!(look(&world, |world| world.tokens), 3);
 }
 
-#[tokio::test]
-async fn concurrent_refusals_cost_one_new_token() {
+#[tokio::test(start_paused = true)]
+async fn concurrent_refusals_request_one_new_token() {
     let (world, settings) = world().await;
     change(&world, |world| world.refused_tokens = 1);
     client(&settings).resolve(numbered(400)).await.expect("GIDs");
     assert_eq!(look(&world, |world| world.tokens), 2);
 }
 
-#[tokio::test]
-async fn cached_gids_outlive_the_api_and_are_asked_for_again_when_old() {
+#[tokio::test(start_paused = true)]
+async fn cached_gids_remain_in_use_while_the_api_fails_and_are_refreshed_when_old() {
     let (world, settings) = world().await;
     give(&world, "a", 1);
     let api = client(&settings);
     api.resolve(["a"]).await.expect("GIDs");
     give(&world, "a", 2);
-    pass(Duration::from_mins(59)).await;
+    advance(Duration::from_mins(59)).await;
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Ok(1));
     assert_eq!(look(&world, |world| world.asked.len()), 1);
 
     change(&world, |world| world.mood = Mood::Says(500, ""));
-    pass(Duration::from_mins(2)).await;
-    assert_eq!(api.resolve(["a"]).await.expect("the old GID stays in use")["a"], Ok(1));
+    advance(Duration::from_mins(2)).await;
+    assert_eq!(api.resolve(["a"]).await.expect("the old GID remains in use")["a"], Ok(1));
     let error = api.resolve(["a", "b"]).await.expect_err("b is not cached");
     assert!(
         error_chain(&error).contains("HPC User API gives no usable answer")
@@ -127,19 +127,23 @@ async fn cached_gids_outlive_the_api_and_are_asked_for_again_when_old() {
     );
 
     change(&world, |world| world.mood = Mood::Answers);
-    assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Ok(1), "left in peace for a while");
-    pass(HOLD_OFF).await;
+    assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Ok(1), "not requested again within the hold-off");
+    advance(HOLD_OFF).await;
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Ok(2));
 
     change(&world, |world| drop(world.projects.remove("a")));
-    pass(GID_MAX_AGE).await;
-    assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Err(NoGid::Unknown), "a definite answer counts");
+    advance(GID_MAX_AGE).await;
+    assert_eq!(
+        api.resolve(["a"]).await.expect("GIDs")["a"],
+        Err(NoGid::Unknown),
+        "a definite answer replaces the cached GID"
+    );
     change(&world, |world| world.mood = Mood::Says(500, ""));
-    api.resolve(["a"]).await.expect_err("the GID that was taken back does not return");
+    api.resolve(["a"]).await.expect_err("the withdrawn GID does not return");
 }
 
-#[tokio::test]
-async fn the_cache_is_bounded_by_what_is_wanted() {
+#[tokio::test(start_paused = true)]
+async fn keep_only_limits_the_caches() {
     let (world, settings) = world().await;
     give(&world, "a", 1);
     give(&world, "b", 2);
@@ -151,8 +155,8 @@ async fn the_cache_is_bounded_by_what_is_wanted() {
     assert_eq!(look(&world, |world| world.asked.clone()), [["a"], ["b"], ["a"]]);
 }
 
-#[tokio::test]
-async fn what_was_answered_before_a_failure_is_kept() {
+#[tokio::test(start_paused = true)]
+async fn answers_before_a_failure_are_cached() {
     let (world, settings) = world().await;
     let slugs = numbered(60);
     for slug in &slugs {
@@ -167,8 +171,8 @@ async fn what_was_answered_before_a_failure_is_kept() {
     assert_eq!(look(&world, |world| world.asked[1].clone()), slugs[50..]);
 }
 
-#[tokio::test]
-async fn every_lie_of_the_api_is_an_error_that_names_it() {
+#[tokio::test(start_paused = true)]
+async fn invalid_answers_of_the_api_are_errors_that_name_it() {
     let (world, settings) = world().await;
     let cases = [
         (Mood::Says(200, "<html>s3cret</html>"), "the answer is not the expected JSON"),
@@ -192,22 +196,21 @@ async fn every_lie_of_the_api_is_an_error_that_names_it() {
     }
 }
 
-#[tokio::test]
-async fn a_hanging_api_meets_the_deadline() {
+#[tokio::test(start_paused = true)]
+async fn a_hanging_api_times_out() {
     let (world, settings) = world().await;
     let api = client(&settings);
     api.resolve(["b"]).await.expect("GIDs");
     change(&world, |world| world.mood = Mood::Hangs);
-    // With nothing left to do but wait, a stopped clock jumps to the deadline.
-    tokio::time::pause();
-    let error = api.resolve(["a"]).await.expect_err("no answer");
+    let (outcome, ()) = futures::future::join(api.resolve(["a"]), time_out(&world, 1)).await;
+    let error = outcome.expect_err("no answer");
     assert!(
         matches!(&error, HpcUserError::Exchange(error) if matches!(error.cause, UpstreamError::TimedOut)),
         "{error}"
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_token_the_error_names_the_token_endpoint() {
     let (world, settings) = world().await;
     change(&world, |world| world.token_endpoint_is_down = true);
@@ -219,7 +222,7 @@ async fn without_a_token_the_error_names_the_token_endpoint() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn missing_settings_are_named() {
     let (_world, settings) = world().await;
     let without = config::HpcUserApi { client_secret: None, ..settings };
@@ -229,8 +232,8 @@ async fn missing_settings_are_named() {
     assert!(api.resolve(Vec::<String>::new()).await.expect("nothing is needed").is_empty());
 }
 
-#[tokio::test]
-async fn development_mode_does_without_the_api() {
+#[tokio::test(start_paused = true)]
+async fn development_mode_works_without_the_api() {
     let (world, settings) = world().await;
     give(&world, "a", 1);
     let settings = config::HpcUserApi { development_mode: true, ..settings };
@@ -244,8 +247,8 @@ async fn development_mode_does_without_the_api() {
     assert_eq!(api.resolve(["a"]).await.expect("GIDs")["a"], Err(NoGid::NotConfigured));
 }
 
-#[tokio::test]
-async fn a_check_tells_the_token_from_the_api() {
+#[tokio::test(start_paused = true)]
+async fn a_check_reports_token_and_api_separately() {
     let (world, settings) = world().await;
     let check = client(&settings).check().await;
     assert!(matches!(check, Check { token: Ok(()), api: Some(Ok(())) }), "{check:?}");

@@ -1,7 +1,7 @@
 //! The optional user endpoint: Unix UID and e-mail address of the user that a resource's slug names (decision D5).
 //!
-//! Its form is a site's own: the path and the names of the fields are settings. It never fails a listing. What it does
-//! not tell is null.
+//! It differs between sites: its path and the names of its fields are settings. Its failures never fail a listing; unknown
+//! values are null.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -19,27 +19,26 @@ use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserE
 use crate::config;
 use crate::upstream::UpstreamError;
 
-/// A user who is unknown or lacks something is asked for again after this time: one request a user is too dear for
-/// every refresh.
+/// An unknown or incomplete user is requested again after this time: one request per user is too expensive for every
+/// refresh.
 pub const INCOMPLETE_MAX_AGE: Duration = Duration::from_mins(5);
-/// The largest answer about a user that is read, in bytes.
+/// Size limit of an answer, in bytes.
 const MAX_BODY: usize = 256 * 1024;
-/// Where the user's name goes in the path.
-const PLACE: &str = "{username}";
+/// Placeholder for the user's name in the path.
+const PLACEHOLDER: &str = "{username}";
 
-/// What the user endpoint tells about a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserIdentity {
     /// Unix UID, 1 to 4294967294.
     pub uid: Option<u32>,
-    /// E-mail address; not blank.
+    /// Never blank.
     pub email: Option<String>,
 }
 
-/// Where and how users are asked for.
+/// The configured user endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Segments of the path.
+    /// Segments, with the placeholder.
     path: Vec<String>,
     uid_field: String,
     email_field: String,
@@ -52,12 +51,12 @@ impl Endpoint {
     }
 
     fn url(&self, connection: &Connection, name: &str) -> Url {
-        connection.url(self.path.iter().map(|segment| segment.replace(PLACE, name)))
+        connection.url(self.path.iter().map(|segment| segment.replace(PLACEHOLDER, name)))
     }
 
-    /// Reads an object. A field that is absent, null or senseless is `None`.
+    /// Reads an object. A field that is absent, null or invalid is `None`.
     fn read(&self, body: &Value) -> Result<UserIdentity, UpstreamError> {
-        let Value::Object(user) = body else { return Err(UpstreamError::Invalid(String::from("it is no object"))) };
+        let Value::Object(user) = body else { return Err(UpstreamError::Invalid(String::from("it is not an object"))) };
         let email = user.get(&self.email_field).and_then(Value::as_str).map(str::trim);
         Ok(UserIdentity {
             uid: user.get(&self.uid_field).and_then(answer::posix_id),
@@ -69,9 +68,9 @@ impl Endpoint {
 impl HpcUserApi {
     /// UID and e-mail address of each user, by name: exactly one entry for each name given.
     ///
-    /// All null without `hpc_user_api.user_path`, and for a user whom the endpoint does not know (404). When the
-    /// endpoint fails, what is cached stays in use, the rest is null, and there is a warning. A complete answer is kept
-    /// for [`GID_MAX_AGE`], another one for [`INCOMPLETE_MAX_AGE`].
+    /// All fields are null without `hpc_user_api.user_path`, and for unknown users (404). When the endpoint fails, cached
+    /// values remain in use, others are null, and a warning is logged. A complete answer is cached for [`GID_MAX_AGE`],
+    /// others for [`INCOMPLETE_MAX_AGE`].
     pub async fn users<S: Into<String>>(&self, names: impl IntoIterator<Item = S>) -> HashMap<String, UserIdentity> {
         let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
         if let (Some(endpoint), Ok(connection)) = (&self.user_endpoint, &self.connection) {
@@ -87,11 +86,11 @@ impl HpcUserApi {
             .collect()
     }
 
-    /// Brings the cache up to date for `names`, as far as the endpoint answers.
+    /// Updates the cache for `names`, as far as the endpoint answers.
     async fn refresh_users(&self, names: &BTreeSet<String>, endpoint: &Endpoint, connection: &Connection) {
         let due = lock(&self.users).due(names, Instant::now());
         let exchange = |name| async move {
-            // An error would say that the semaphore is closed, which it never is.
+            // Fails only if the semaphore is closed, which it never is.
             let _turn = self.exchanges.acquire().await;
             user(endpoint, connection, name).await
         };
@@ -107,10 +106,10 @@ impl HpcUserApi {
                     lock(&self.users).put(name, user, Instant::now() + age);
                 }
                 Err(error) => {
-                    let hopeless = error.concerns_all();
+                    let concerns_all = error.concerns_all();
                     failed.insert(name);
                     failure = Some(error);
-                    if hopeless {
+                    if concerns_all {
                         break;
                     }
                 }
@@ -127,20 +126,20 @@ impl HpcUserApi {
         );
         for name in unanswered {
             let known = cache.get(name).cloned().unwrap_or_default();
-            // Those that failed come later than those that were not reached, or they would fail first every time.
+            // Users whose request failed come after those that were not requested; otherwise they would fail first each time.
             let pause = if failed.contains(name) { INCOMPLETE_MAX_AGE } else { HOLD_OFF };
             cache.put(name, known, now + pause);
         }
     }
 }
 
-/// Asks about one user; the name comes back with the outcome.
+/// Requests one user; returns the name with the outcome.
 async fn user<'a>(
     endpoint: &Endpoint,
     connection: &Connection,
     name: &'a str,
 ) -> (&'a str, Result<UserIdentity, HpcUserError>) {
-    // These would change the path instead of naming a user.
+    // These would change the path.
     if matches!(name, "" | "." | "..") {
         return (name, Ok(UserIdentity::default()));
     }
@@ -151,7 +150,7 @@ async fn user<'a>(
             StatusCode::NOT_FOUND => Ok(UserIdentity::default()),
             status => Err(UpstreamError::Status(status)),
         };
-        Ok(read.map_err(|fault| connection.error(&url, fault))?)
+        Ok(read.map_err(|cause| connection.error(&url, cause))?)
     });
     (name, outcome)
 }

@@ -1,44 +1,23 @@
-//! The machine token against a token endpoint on loopback.
+//! The machine token with a token endpoint on loopback.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::State as Shared;
+use axum::extract::State as Context;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::FutureExt;
 use http::StatusCode;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::time::advance;
 
 use super::*;
-use crate::transport::{Transport, USER_AGENT};
+use crate::testing::{broken_body, direct, serve};
 use crate::upstream::{ATTEMPTS, UpstreamError};
 
-/// Serves `router` on a free port of loopback until the test's runtime ends.
-pub(crate) async fn serve(router: Router) -> Url {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url.parse().expect("a URL")
-}
-
-/// Moves the clock on. It stands still only for that moment: a stopped clock runs into the deadlines of real sockets.
-pub(crate) async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
-}
-
-/// A transport without a proxy.
-pub(crate) fn direct() -> Transport {
-    Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: Duration::from_secs(30) }
-}
-
-/// How the token endpoint behaves.
 #[derive(Clone)]
 enum Mood {
     Grants { life: u32 },
@@ -65,7 +44,7 @@ impl World {
     }
 }
 
-async fn token(Shared(world): Shared<World>, form: String) -> Response {
+async fn token(Context(world): Context<World>, form: String) -> Response {
     let form: HashMap<_, _> = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
     let expected = [
         ("grant_type", "client_credentials"),
@@ -88,12 +67,6 @@ async fn token(Shared(world): Shared<World>, form: String) -> Response {
     }
 }
 
-/// A body that breaks off after its beginning.
-pub(crate) fn broken_body(beginning: &'static str) -> Response {
-    let pieces = [Ok(beginning), Err(std::io::Error::other("the server dies"))];
-    axum::body::Body::from_stream(futures::stream::iter(pieces)).into_response()
-}
-
 async fn world(mood: Mood) -> (World, MachineToken) {
     let world = World { mood: Arc::new(Mutex::new(mood)), requests: Arc::default() };
     let url = serve(Router::new().route("/token", post(token)).with_state(world.clone())).await;
@@ -114,47 +87,47 @@ async fn bearer(tokens: &MachineToken) -> String {
     token.authorization().to_str().expect("text").to_owned()
 }
 
-#[tokio::test]
-async fn one_token_serves_many_calls() {
+#[tokio::test(start_paused = true)]
+async fn concurrent_calls_share_one_token() {
     let (world, tokens) = world(Mood::Grants { life: 3600 }).await;
     let all = futures::future::join_all((0..20).map(|_| bearer(&tokens))).await;
     assert!(all.iter().all(|bearer| bearer == "Bearer token-1"), "{all:?}");
     assert_eq!(world.requests(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_token_is_renewed_five_minutes_before_it_expires() {
     let (_world, tokens) = world(Mood::Grants { life: 3600 }).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
-    pass(Duration::from_mins(54)).await;
+    advance(Duration::from_mins(54)).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
-    pass(Duration::from_secs(61)).await;
+    advance(Duration::from_secs(61)).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-2");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_short_lived_token_is_renewed_at_half_its_life() {
     let (_world, tokens) = world(Mood::Grants { life: 500 }).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
-    pass(Duration::from_secs(200)).await;
+    advance(Duration::from_secs(200)).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
-    pass(Duration::from_secs(51)).await;
+    advance(Duration::from_secs(51)).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-2");
 }
 
-#[tokio::test]
-async fn a_valid_token_outlives_the_token_endpoint() {
+#[tokio::test(start_paused = true)]
+async fn a_valid_token_remains_in_use_while_the_token_endpoint_is_down() {
     let (world, tokens) = world(Mood::Grants { life: 3600 }).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
     world.set(Mood::Answers(StatusCode::SERVICE_UNAVAILABLE, "down"));
-    pass(Duration::from_secs(3310)).await;
+    advance(Duration::from_secs(3310)).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
-    assert_eq!(world.requests(), 1 + ATTEMPTS, "the second call within the hold-off must not try again");
-    pass(RENEWAL_HOLD_OFF).await;
+    assert_eq!(world.requests(), 1 + ATTEMPTS, "the second call within the hold-off must not renew");
+    advance(RENEWAL_HOLD_OFF).await;
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
     assert_eq!(world.requests(), 1 + 2 * ATTEMPTS);
-    pass(Duration::from_mins(5)).await;
+    advance(Duration::from_mins(5)).await;
     let error = tokens.get().await.expect_err("the token has expired");
     assert!(
         matches!(&*error, TokenError::Exchange(ExchangeError { cause: UpstreamError::Status(status), .. }) if *status == 503)
@@ -163,13 +136,13 @@ async fn a_valid_token_outlives_the_token_endpoint() {
     assert_eq!(bearer(&tokens).await, format!("Bearer token-{}", 2 + 3 * ATTEMPTS), "it recovers at once");
 }
 
-#[tokio::test]
-async fn nobody_waits_for_a_renewal_while_the_token_is_valid() {
+#[tokio::test(start_paused = true)]
+async fn a_valid_token_is_returned_without_waiting_for_its_renewal() {
     let (world, tokens) = world(Mood::Grants { life: 3600 }).await;
     let tokens = Arc::new(tokens);
     assert_eq!(bearer(&tokens).await, "Bearer token-1");
     world.set(Mood::Hangs);
-    pass(Duration::from_mins(56)).await;
+    advance(Duration::from_mins(56)).await;
     let renewal = tokio::spawn({
         let tokens = Arc::clone(&tokens);
         async move { bearer(&tokens).await }
@@ -182,18 +155,18 @@ async fn nobody_waits_for_a_renewal_while_the_token_is_valid() {
     renewal.abort();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_token_is_replaced_once() {
     let (world, tokens) = world(Mood::Grants { life: 3600 }).await;
     let first = tokens.get().await.expect("a token");
     tokens.invalidate(&first);
     assert_eq!(bearer(&tokens).await, "Bearer token-2");
     tokens.invalidate(&first);
-    assert_eq!(bearer(&tokens).await, "Bearer token-2", "a late complaint about the old token changes nothing");
+    assert_eq!(bearer(&tokens).await, "Bearer token-2", "invalidating the old token again has no effect");
     assert_eq!(world.requests(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn waiting_calls_share_a_failure() {
     let (world, tokens) = world(Mood::Answers(StatusCode::INTERNAL_SERVER_ERROR, "")).await;
     let all = futures::future::join_all((0..20).map(|_| tokens.get())).await;
@@ -201,8 +174,8 @@ async fn waiting_calls_share_a_failure() {
     assert_eq!(world.requests(), ATTEMPTS);
 }
 
-#[tokio::test]
-async fn a_refused_client_is_told_the_remedy_and_no_secret() {
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_refused_client_has_the_remedy_and_no_secret() {
     let body = r#"{"error": "invalid_client", "error_description": "echo s3cret&="}"#;
     let (_world, tokens) = world(Mood::Answers(StatusCode::UNAUTHORIZED, body)).await;
     let error = tokens.get().await.expect_err("no token");
@@ -214,15 +187,15 @@ async fn a_refused_client_is_told_the_remedy_and_no_secret() {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_never_shown() {
+#[tokio::test(start_paused = true)]
+async fn tokens_are_not_in_debug_output() {
     let (_world, tokens) = world(Mood::Grants { life: 3600 }).await;
     let token = tokens.get().await.expect("a token");
     assert!(!format!("{token:?} {tokens:?}").contains("token-1"));
 }
 
-#[tokio::test]
-async fn every_lie_of_the_token_endpoint_is_an_error() {
+#[tokio::test(start_paused = true)]
+async fn invalid_answers_of_the_token_endpoint_are_errors() {
     let cases = [
         (Mood::Answers(StatusCode::OK, "<html>"), "not the expected JSON"),
         (Mood::Answers(StatusCode::OK, "[]"), "invalid answer"),
@@ -241,11 +214,16 @@ async fn every_lie_of_the_token_endpoint_is_an_error() {
     }
 }
 
-#[tokio::test]
-async fn a_hanging_token_endpoint_meets_the_deadline() {
-    let (_world, tokens) = world(Mood::Hangs).await;
-    // With nothing left to do but wait, a stopped clock jumps to the deadline.
-    tokio::time::pause();
-    let error = tokens.get().await.expect_err("no token");
+#[tokio::test(start_paused = true)]
+async fn a_hanging_token_endpoint_times_out() {
+    let (world, tokens) = world(Mood::Hangs).await;
+    let requested = async {
+        while world.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+        advance(direct().timeout).await;
+    };
+    let (outcome, ()) = futures::future::join(tokens.get(), requested).await;
+    let error = outcome.expect_err("no token");
     assert!(matches!(&*error, TokenError::Exchange(ExchangeError { cause: UpstreamError::TimedOut, .. })), "{error}");
 }

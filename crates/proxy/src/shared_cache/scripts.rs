@@ -1,11 +1,11 @@
-//! Steps that the server takes as a whole. `KEYS[1]` is the hash of what is published, `KEYS[2]` the lease. What is there
-//! may be of anybody's making: of another type, too large, or a lease that never ends.
+//! Scripts that the server runs atomically. `KEYS[1]` is the hash with the publication, `KEYS[2]` the lease. The scripts
+//! tolerate values that others wrote: of another type, too large, or a lease that never expires.
 
-/// Tells the time and the head. Whoever has seen that head already, and so wants a newer one, gets the lease if it is free.
-/// A lease that no replica can have taken, since it lasts too long, is free. Arguments: the head that was seen, a token, the
-/// lease's time in ms, the largest head. Answer: seconds, microseconds, head, length of the body, whether the lease is
+/// Returns the time and the head. Grants the lease, if it is free, to a replica that has seen that head already and so needs a
+/// newer one. A lease that lasts longer than replicas set is free. Arguments: the head that was seen, a token, the lease's
+/// time in ms, the size limit of a head. Answer: seconds, microseconds, head, length of the body, whether the lease is
 /// granted.
-pub(super) const LOOK: &str = "
+pub(super) const POLL: &str = "
 local head, body, granted = '', 0, 0
 if redis.call('TYPE', KEYS[1]).ok == 'hash' then
   body = redis.call('HSTRLEN', KEYS[1], 'body')
@@ -23,8 +23,7 @@ end
 local time = redis.call('TIME')
 return {tonumber(time[1]), tonumber(time[2]), head, body, granted}";
 
-/// Hands out fields, unless one of them is too large. Arguments: the largest length, the fields. Answer: their values, or
-/// nothing.
+/// Returns fields, unless one of them is too large. Arguments: the size limit, the fields. Answer: their values, or nothing.
 pub(super) const FETCH: &str = "
 local found = {}
 for i = 2, #ARGV do
@@ -33,18 +32,18 @@ for i = 2, #ARGV do
 end
 return found";
 
-/// Makes the lease last. Arguments: the token, the lease's time in ms.
+/// Renews the lease. Arguments: the token, the lease's time in ms.
 pub(super) const RENEW: &str = "
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])";
 
-/// Gives the lease back. Argument: the token.
+/// Releases the lease. Argument: the token.
 pub(super) const RELEASE: &str = "
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[2])";
 
-/// Publishes and gives the lease back, if it is still held: nothing newer is ever overwritten. Arguments: the token, for how
-/// many ms it is kept, head, identities, and the body unless it is there already. Answer: whether there is a body now.
+/// Publishes and releases the lease, if it is still held; so nothing newer is ever overwritten. Arguments: the token, the
+/// time to live in ms, head, identities, and the body unless it is published already. Answer: whether there is a body now.
 pub(super) const PUBLISH: &str = "
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 1 end
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end

@@ -1,5 +1,5 @@
-//! What is shared is sealed under a key that follows from Waldur's token: whoever may write to the server, or read it, and
-//! has not got the token can neither forge a catalogue nor look into one. Nothing is parsed before its seal is tested.
+//! Encrypts and authenticates shared values with a key derived from Waldur's token, so that others with access to the server
+//! can neither read nor forge a catalogue. Values are authenticated before they are parsed.
 
 use std::io::Read;
 
@@ -13,16 +13,15 @@ use crate::config::Settings;
 use crate::snapshot::FORM;
 use crate::source;
 
-/// The most bytes of one value, before it is compressed.
-const LARGEST: u64 = 1 << 30;
-/// Beyond this level zstd takes longer than a network takes to carry what it saves.
+/// Size limit of a value, in bytes, uncompressed.
+const MAX_VALUE: u64 = 1 << 30;
+/// Compression level of zstd. Higher levels take longer than the network needs for what they save.
 const LEVEL: i32 = 3;
 
-/// Seals values and opens them.
 pub(super) struct Seal {
     key: RandomizedNonceKey,
-    /// The same for two replicas exactly if they would make the same catalogue of the same answers: of one version, with the
-    /// same token and the same settings, as far as these matter. It tells nothing about them.
+    /// Equal for two replicas exactly if they build the same catalogue from the same answers: same version, token and relevant
+    /// settings. Reveals nothing about them.
     pub(super) namespace: String,
 }
 
@@ -44,7 +43,7 @@ impl Seal {
         let hpc = &settings.hpc_user_api;
         let asked = (&hpc.api_url, &hpc.client_id, &hpc.user_path, &hpc.user_uid_field, &hpc.user_email_field);
         let (version, waldur) = (env!("CARGO_PKG_VERSION"), &settings.waldur_api.api_url);
-        // The policy is told by what it derives: a field that is added to it counts at once.
+        // By its `Debug` text, so that new fields of the policy are included.
         let matters = format!("{FORM} {version} {waldur} {asked:?} {:?}", source::policy(settings));
         let namespace: [u8; 16] = expand(&derived, "namespace", &matters)?;
         let key: [u8; 32] = expand(&derived, "seal", &matters)?;
@@ -62,18 +61,17 @@ impl Seal {
         Some(text)
     }
 
-    /// The value, if it was sealed as one of this kind, with this token and these settings.
+    /// The value, if it was sealed as this kind, with the same token and settings.
     pub(super) fn open(&self, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();
         let text = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(kind), &mut text).ok()?;
         let mut value = Vec::new();
-        zstd::Decoder::new(&*text).ok()?.take(LARGEST).read_to_end(&mut value).ok()?;
+        zstd::Decoder::new(&*text).ok()?.take(MAX_VALUE).read_to_end(&mut value).ok()?;
         Some(value)
     }
 }
 
-/// What tells a sealed value from every other.
 pub(super) fn digest(sealed: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest::digest(&SHA256, sealed).as_ref());
@@ -102,7 +100,7 @@ mod tests {
             ("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#),
             ("HPC_USER_DEVELOPMENT_MODE", "true"),
         ];
-        // The later of two counts.
+        // The later of two values wins.
         let variables: HashMap<_, _> = settings.iter().chain(more).copied().collect();
         let directory = tempfile::TempDir::new().unwrap();
         let loaded = load(&Environment::new(directory.path(), variables), &Overrides::default()).unwrap();
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_can_be_opened_as_what_it_is_alone() {
+    fn sealed_values_can_be_opened_only_as_their_own_kind() {
         let own = seal(&[]);
         let sealed = own.close("snapshot", b"a catalogue").unwrap();
         assert!(!sealed.windows(9).any(|bytes| bytes == b"catalogue"));
@@ -125,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn replicas_share_with_their_like_only() {
+    fn only_replicas_with_the_same_catalogue_share() {
         let own =
             seal(&[("CACHE_MAX_AGE", "7"), ("CACHE_SHARED_URL", "redis://localhost"), ("SERVER_LISTEN", "[::]:1")]);
-        assert_eq!(own.namespace, seal(&[]).namespace, "what does not matter to the catalogue");
+        assert_eq!(own.namespace, seal(&[]).namespace, "settings that do not affect the catalogue");
         assert_eq!(own.namespace.len(), 32);
         let sealed = own.close("head", b"x").unwrap();
         for (key, value) in [

@@ -1,4 +1,4 @@
-//! What a replica may do, and what it knows then.
+//! How a replica gets its next reading.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,55 +9,54 @@ use uuid::Uuid;
 
 use crate::snapshot::Snapshot;
 
-/// A reading as it is published, without what was read.
+/// A published reading without its snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Head {
-    /// When it began: microseconds by the server's clock.
+    /// When reading began, in microseconds by the server's clock.
     pub(super) began: u64,
-    /// Since when the snapshot says what it says: seconds of Unix time.
+    /// When the snapshot's content last changed, in seconds of Unix time.
     pub(super) modified: u64,
     /// Fingerprint of the snapshot.
     pub(super) content: u64,
-    /// Whose it is.
+    /// The replica that published it.
     pub(super) by: Uuid,
-    /// Digest of the identities that were published with it, as sealed: older ones would bring back what has changed since.
+    /// Digest of the identities that were published with it, as sealed. Older ones must not be used.
     pub(super) identities: [u8; 32],
 }
 
 /// What a replica that needs a reading does.
 #[derive(Debug)]
 pub enum Turn {
-    /// It takes what another one has read.
-    Take(Taken),
-    /// It reads for all.
+    /// Use another replica's reading.
+    Take(Shared),
+    /// Read the upstreams and publish the result.
     Read(Lease),
-    /// It reads for itself.
+    /// Read the upstreams without publishing.
     Alone,
 }
 
-/// A reading of another replica, or an earlier one of this.
+/// A reading from the shared cache.
 #[derive(Debug)]
-pub struct Taken {
-    /// What was read.
+pub struct Shared {
     pub snapshot: Arc<Snapshot>,
-    /// When reading began, or a little earlier.
+    /// When reading began, or slightly earlier.
     pub began: Instant,
-    /// Since when the snapshot says what it says.
+    /// When the snapshot's content last changed.
     pub modified: SystemTime,
 }
 
-/// The right to read for all.
+/// The right to read the upstreams for all replicas.
 #[derive(Debug)]
 pub struct Lease {
     pub(super) token: String,
     pub(super) at: Moment,
-    /// What is published.
+    /// The published head when the lease was granted.
     pub(super) head: Option<Head>,
-    /// Whether what is published with the head may be of use.
+    /// Whether the publication may be usable.
     pub(super) sound: bool,
 }
 
-/// One moment by two clocks: the server's, in microseconds, and our own, which may be a little early.
+/// The same time by two clocks: the server's, in microseconds, and our own, which may be slightly early.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) server: u64,
@@ -65,27 +64,27 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// How long ago the server's clock showed this; `None` for what is yet to come.
+    /// The time since the server's clock showed this; `None` for the future.
     pub(super) fn since(&self, server: u64) -> Option<Duration> {
         self.server.checked_sub(server).map(Duration::from_micros)
     }
 
-    /// When the server's clock showed this, or a little earlier.
+    /// When the server's clock showed this, or slightly earlier.
     pub(super) fn own(&self, server: u64) -> Option<Instant> {
-        // The machine may be younger than that.
+        // Fails if the machine was started later.
         self.since(server).and_then(|since| self.own.checked_sub(since))
     }
 }
 
 impl Head {
-    /// Since when the snapshot says what it says, if it is the one with this fingerprint.
+    /// When the snapshot's content last changed, if it has this fingerprint.
     pub fn modified(&self, content: u64) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.modified)).filter(|_| self.content == content)
     }
 }
 
 impl Lease {
-    /// What was published when the lease was granted.
+    /// The published head when the lease was granted.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::testing::metronome;
 use crate::transport::USER_AGENT;
 
 fn transport(proxy: Option<&str>) -> Transport {
@@ -42,9 +43,10 @@ async fn socks_server(listener: TcpListener) -> String {
     String::from_utf8(name).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_socks_proxy_resolves_names() {
     for scheme in ["socks5", "socks5h"] {
+        metronome();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = format!("{scheme}://{}", listener.local_addr().unwrap());
         let asked = tokio::spawn(socks_server(listener));
@@ -61,6 +63,7 @@ async fn the_socks_proxy_resolves_names() {
 async fn server(answers: &'static [&'static str]) -> (Url, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    metronome();
     let served = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&served);
     tokio::spawn(async move {
@@ -90,7 +93,7 @@ async fn status(upstream: &Upstream, url: &Url) -> Result<u16, UpstreamError> {
     outcome.map(|answer| answer.status.as_u16()).map_err(|error| error.cause)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn transient_failures_are_retried() {
     for (answers, last_status, requests) in [
         (&[DOWN, FINE][..], 200, 2),
@@ -109,7 +112,7 @@ async fn transient_failures_are_retried() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endless_retry_after_is_obeyed_for_a_limited_time() {
     let (url, served) = server(&[NEVER]).await;
     let upstream = Upstream::new("Waldur", &transport(None)).unwrap();
@@ -120,7 +123,7 @@ async fn an_endless_retry_after_is_obeyed_for_a_limited_time() {
     assert_eq!(served.load(Ordering::SeqCst), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_trial_request_closes_the_breaker_for_all_waiting_exchanges() {
     // The budget has ten retries, so five failures send fifteen requests.
     let (url, served) = server(&[DOWN; 15]).await;

@@ -1,10 +1,10 @@
-//! What the fuzz targets see of the lists' readers.
+//! Parsers of lists for the fuzz targets.
 
 use super::page::{self, Page};
 use super::read;
 use crate::upstream::{Answer, UpstreamError};
 
-/// Reads an answer as a page of resources, customers and offerings: how many rows each has, where it can be read.
+/// Parses an answer as a page of resources, customers and offerings; returns their numbers of rows.
 pub fn page(answer: &Answer) -> [Option<usize>; 3] {
     [
         rows(page::decode(answer, read::resources)),

@@ -1,4 +1,4 @@
-//! One page of a list of Waldur.
+//! Parses a page of a list of Waldur.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,27 +10,24 @@ use serde_json::value::RawValue;
 
 use crate::upstream::{Answer, UpstreamError};
 
-/// One page.
 pub(super) struct Page<T> {
-    /// The rows, read.
     pub(super) rows: Vec<T>,
-    /// For each row what tells it from all others; `None` when nothing does.
+    /// Identifies each row; `None` if it has no identity.
     pub(super) ids: Vec<Option<u64>>,
-    /// What the answer says about further rows.
     pub(super) more: More,
 }
 
-/// Rows of a page with what tells each from all others.
+/// Rows of a page with their identities.
 pub(super) type Rows<T> = Vec<(Option<u64>, T)>;
 
 /// What an answer says about further rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum More {
-    /// `X-Result-Count`: so many rows in all.
+    /// `X-Result-Count`: number of rows in the whole list.
     Count(usize),
-    /// A `Link` header, with or without a next page.
+    /// Whether the header `Link` has a next page.
     Next(bool),
-    /// Nothing.
+    /// Neither header.
     Unknown,
 }
 
@@ -40,7 +37,7 @@ impl More {
         if let Some(count) = header("x-result-count").and_then(|count| count.trim().parse().ok()) {
             return Self::Count(count);
         }
-        // The link itself is never followed: the next page is asked for by its number, at the configured URL.
+        // The link itself is never followed: pages are requested by number, at the configured URL.
         header("link").map_or(Self::Unknown, |link| {
             let next =
                 |link: &str| link.split(';').skip(1).any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));
@@ -49,11 +46,11 @@ impl More {
     }
 }
 
-/// Reads a page.
+/// Parses a page.
 ///
 /// # Errors
 ///
-/// A body that is no JSON list, or whatever `read` says of a row.
+/// The body is not a JSON list, or `read` fails.
 pub(super) fn decode<T>(
     answer: &Answer,
     read: fn(&[&RawValue]) -> Result<Rows<T>, String>,
@@ -68,10 +65,10 @@ pub(super) fn decode<T>(
     Ok(Page { rows, ids, more: More::of(&answer.headers) })
 }
 
-/// Rows of one page that are looked at. Waldur gives 300; others may not know the parameter for it.
+/// Maximum number of rows of a page. Waldur gives 300; other servers may ignore the parameter.
 const MAX_ROWS: usize = 20_000;
 
-/// Records of a page, at most one more than [`MAX_ROWS`]: a small compressed body may hold millions.
+/// Records of a page, at most one more than [`MAX_ROWS`]: a small body can contain millions.
 struct Records<'a>(Vec<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Records<'de> {
@@ -99,14 +96,14 @@ impl<'de> Deserialize<'de> for Records<'de> {
     }
 }
 
-/// What tells a row from all others.
+/// Identifies a row.
 pub(super) fn fingerprint(row: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     row.hash(&mut hasher);
     hasher.finish()
 }
 
-/// How many different rows the pages hold; a row that nothing tells from others counts as different.
+/// Number of different rows on the pages. Rows without an identity count as different.
 pub(super) fn distinct<T>(pages: &[Page<T>]) -> usize {
     let ids = || pages.iter().flat_map(|page| &page.ids);
     ids().flatten().collect::<HashSet<_>>().len() + ids().filter(|id| id.is_none()).count()
@@ -121,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_goes_before_the_links() {
+    fn the_count_takes_precedence_over_links() {
         let next = "<http://w/api/x/?page=2>; rel=\"next\", <http://w/api/x/?page=9>; rel=\"last\"";
         let last = "<http://w/api/x/?a=b,c&page=1>; rel=\"first\", <http://w/api/x/?page=9>; rel=\"last\"";
         assert_eq!(more(&[("x-result-count", "1057"), ("link", next)]), More::Count(1057));

@@ -1,4 +1,4 @@
-//! Rows of Waldur's lists.
+//! Parses the rows of Waldur's lists.
 
 use catalog::{Customer, Rejected, Resource};
 use serde::Deserialize;
@@ -9,8 +9,7 @@ use uuid::Uuid;
 use super::page::{Rows, fingerprint};
 use super::{CustomerRow, Offering};
 
-/// Resources. A malformed record is a value and does not break the page (decision D8); a row that is not a record does
-/// (decision D19).
+/// A malformed record is a value (decision D8); a row that is not a record fails the page (decision D19).
 pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, Rejected>>, String> {
     let read = |(row, record): (usize, &&RawValue)| match Resource::parse(record) {
         Ok(resource) => Ok((Some(fingerprint(resource.uuid)), Ok(resource))),
@@ -22,7 +21,7 @@ pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, R
     records.iter().enumerate().map(read).collect()
 }
 
-/// Customers. Without one of them its projects would lose their place, so a customer that cannot be read is an error.
+/// An invalid customer is an error: without it, its projects would lose their place in the catalogue.
 pub(super) fn customers(records: &[&RawValue]) -> Result<Rows<CustomerRow>, String> {
     #[derive(Deserialize)]
     struct Record {
@@ -38,7 +37,6 @@ pub(super) fn customers(records: &[&RawValue]) -> Result<Rows<CustomerRow>, Stri
     records.iter().map(read).collect()
 }
 
-/// Offerings.
 pub(super) fn offerings(records: &[&RawValue]) -> Result<Rows<Offering>, String> {
     let read = |record: &&RawValue| {
         let offering: Offering = object(record).ok_or_else(|| String::from("an offering's slug cannot be read"))?;
@@ -47,7 +45,7 @@ pub(super) fn offerings(records: &[&RawValue]) -> Result<Rows<Offering>, String>
     records.iter().map(read).collect()
 }
 
-/// A record that is a JSON object; serde would read a struct from a list as well, element by element.
+/// Parses a JSON object. Serde would also accept a list for a struct.
 fn object<T: DeserializeOwned>(record: &RawValue) -> Option<T> {
     if record.get().starts_with('{') { serde_json::from_str(record.get()).ok() } else { None }
 }

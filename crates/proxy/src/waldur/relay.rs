@@ -1,4 +1,4 @@
-//! Handing a callback on to Waldur, with the proxy's own token.
+//! Relays callbacks to Waldur, with the proxy's own token.
 
 use std::time::Duration;
 
@@ -11,24 +11,22 @@ use super::Waldur;
 use crate::upstream::{Answer, UpstreamError};
 use program::error_chain;
 
-/// Waldur answers a callback with a sentence, or a page of HTML.
+/// Size limit of an answer, in bytes. Waldur answers a callback with a sentence or an HTML page.
 const MAX_BODY: usize = 64 << 10;
 
-/// What became of a callback.
 #[derive(Debug)]
 pub enum Relayed {
-    /// Waldur has done it; what it says about it, if that is fit to be shown.
+    /// Accepted, with Waldur's message if it can be shown.
     Done(Option<String>),
-    /// Waldur refuses: 400, 403, 404, 405 or 409; and what it says.
+    /// Refused (400, 403, 404, 405 or 409), with Waldur's message if it can be shown.
     Refused(StatusCode, Option<String>),
-    /// Nothing was sent, or nothing was done, and the reason.
+    /// Not sent, or without effect, with the reason.
     Failed(String),
-    /// Whether it had an effect cannot be told, and the reason.
+    /// May have had an effect, with the reason for the doubt.
     Unknown(String),
 }
 
 impl Relayed {
-    /// How it went, in a word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done(_) => "done",
@@ -40,9 +38,9 @@ impl Relayed {
 }
 
 impl Waldur {
-    /// Posts to a link that Waldur gave, once, within `timeout`. An empty body is sent as none.
+    /// Sends a POST request to a link from Waldur, once, within `timeout`. An empty body is not sent.
     ///
-    /// The token goes to the configured Waldur alone: a link that leads elsewhere is not followed.
+    /// The token is only sent to the configured Waldur: a link to another origin is not followed.
     pub async fn call(&self, link: &str, body: Bytes, timeout: Duration) -> Relayed {
         let Some(url) = own_link(link, &self.root) else {
             return Relayed::Failed(format!(
@@ -60,21 +58,21 @@ impl Waldur {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         }
         match self.upstream.exchange_once(request, MAX_BODY, timeout).await {
-            Ok(answer) => judge(&answer, token),
+            Ok(answer) => outcome(&answer, token),
             Err(error) => {
-                let told = error_chain(&error);
+                let reason = error_chain(&error);
                 match error.cause {
                     UpstreamError::TimedOut | UpstreamError::Interrupted(_) | UpstreamError::TooLarge(_) => {
-                        Relayed::Unknown(told)
+                        Relayed::Unknown(reason)
                     }
-                    _ => Relayed::Failed(told),
+                    _ => Relayed::Failed(reason),
                 }
             }
         }
     }
 }
 
-/// The link as a URL, if it is one at the origin of `root`, with nothing but a path.
+/// The link as a URL, if it is at the origin of `root` and has only a path.
 fn own_link(link: &str, root: &Url) -> Option<Url> {
     let url = Url::parse(link).ok()?;
     let plain =
@@ -82,12 +80,14 @@ fn own_link(link: &str, root: &Url) -> Option<Url> {
     (plain && url.origin() == root.origin()).then_some(url)
 }
 
-fn judge(answer: &Answer, token: &str) -> Relayed {
+fn outcome(answer: &Answer, token: &str) -> Relayed {
     let detail = || detail(&answer.body, token);
     match answer.status {
         status if status.is_success() && is_waldurs(&answer.body) => Relayed::Done(detail()),
-        // A page of a maintenance or a login, with which whatever sits in front stands in.
-        status if status.is_success() => Relayed::Unknown(format!("{status} came with something that is not Waldur's")),
+        // For example a maintenance or login page of a reverse proxy.
+        status if status.is_success() => {
+            Relayed::Unknown(format!("the body of the answer {status} is not from Waldur"))
+        }
         StatusCode::BAD_REQUEST
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND
@@ -96,7 +96,7 @@ fn judge(answer: &Answer, token: &str) -> Relayed {
         StatusCode::UNAUTHORIZED => {
             Relayed::Failed("Waldur refuses the proxy's token; check WALDUR_API_TOKEN".to_owned())
         }
-        // What is in between gave up waiting, or lost the connection.
+        // A reverse proxy timed out or lost the connection.
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
             Relayed::Unknown(format!("Waldur answered {}", answer.status))
         }
@@ -104,12 +104,12 @@ fn judge(answer: &Answer, token: &str) -> Relayed {
     }
 }
 
-/// Whether it is what Waldur gives: JSON, or nothing at all.
+/// Whether the body may be from Waldur: JSON, or empty.
 fn is_waldurs(body: &[u8]) -> bool {
     body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
-/// Waldur's own words, if they do not contain the token.
+/// Waldur's message, if it does not contain the token.
 fn detail(body: &[u8], token: &str) -> Option<String> {
     waldur_answers::reason(body).filter(|reason| !reason.contains(token))
 }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_links_to_waldur_itself_are_followed() {
+    fn only_plain_links_to_waldur_are_followed() {
         let root = "https://waldur.example.org/prefix".parse().unwrap();
         for (link, own) in [
             ("https://waldur.example.org/api/marketplace-orders/1/approve_by_provider/", true),
@@ -142,11 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_become_outcomes_and_waldurs_reason_is_passed_on() {
-        let judged = |status: u16, body: &'static str| {
+    fn answers_become_outcomes_with_waldurs_message() {
+        let result = |status: u16, body: &'static str| {
             let status = StatusCode::from_u16(status).unwrap();
             let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
-            match judge(&answer, "t0ken") {
+            match outcome(&answer, "t0ken") {
                 Relayed::Done(detail) => ("done", detail.unwrap_or_default()),
                 Relayed::Refused(_, detail) => ("refused", detail.unwrap_or_default()),
                 Relayed::Failed(why) => ("failed", why),
@@ -156,7 +156,7 @@ mod tests {
         for (status, body, outcome, text) in [
             (200, "", "done", ""),
             (201, r#"{"detail": "Approved."}"#, "done", "Approved."),
-            (200, "<html>maintenance</html>", "unknown", "200 OK came with something that is not Waldur's"),
+            (200, "<html>maintenance</html>", "unknown", "the body of the answer 200 OK is not from Waldur"),
             (409, r#"{"detail": "Wrong state."}"#, "refused", "Wrong state."),
             (409, r#"{"detail": "Token t0ken"}"#, "refused", ""),
             (409, "<html>t0ken</html>", "refused", ""),
@@ -174,7 +174,7 @@ mod tests {
             (418, "", "failed", "Waldur answered 418 I'm a teapot"),
             (504, "", "unknown", "Waldur answered 504 Gateway Timeout"),
         ] {
-            assert_eq!(judged(status, body), (outcome, text.to_owned()), "{status} {body}");
+            assert_eq!(result(status, body), (outcome, text.to_owned()), "{status} {body}");
         }
     }
 }

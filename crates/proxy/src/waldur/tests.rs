@@ -1,4 +1,4 @@
-//! Lists that lie, on loopback: each is read whole or not at all.
+//! Lists with faults, on loopback: each is read completely or not at all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,17 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::serve;
 use program::error_chain;
 
-/// How a server answers a page: path, number of the page, and what the client asks a page to hold.
+/// The answer to a request for a page, by path and number of the page.
 type Answer = fn(&str, usize) -> (StatusCode, Vec<(&'static str, String)>, String);
 
 #[derive(Clone)]
 struct Server {
     answer: Arc<Mutex<Answer>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// Requests that run, and the most that ever did.
+    /// Running requests now, and their maximum.
     running: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
@@ -30,8 +31,8 @@ async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, Str
     let answer = *server.answer.lock().unwrap();
     let (running, most) = &*server.running;
     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-    // Others that come meanwhile run beside it.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    // So that concurrent requests overlap.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     running.fetch_sub(1, Ordering::SeqCst);
     let (status, headers, body) = answer(&path, number);
     let header = |(name, value): (&str, String)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -39,15 +40,12 @@ async fn page(State(server): State<Server>, Query(query): Query<Vec<(String, Str
     (status, headers, body).into_response()
 }
 
-/// A client and the server that it reads.
+/// A client and its server.
 async fn waldur(answer: Answer) -> (Waldur, Server) {
     let server = Server { answer: Arc::new(Mutex::new(answer)), asked: Arc::default(), running: Arc::default() };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().fallback(page).with_state(server.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = serve(Router::new().fallback(page).with_state(server.clone())).await;
     let settings = WaldurApi {
-        api_url: format!("http://{address}").parse().unwrap(),
+        api_url: url,
         access_token: SecretString::from("0".repeat(40)),
         verify_ssl: true,
         socks_proxy: None,
@@ -66,7 +64,7 @@ fn record(number: usize, offering: &str) -> Value {
     })
 }
 
-/// Rows of one page of a list with so many rows in all.
+/// Rows of one page of a list of `all` rows.
 fn rows(number: usize, size: usize, all: usize) -> String {
     let rows = (1..=all).skip((number - 1) * size).take(size).map(|number| record(number, "capstor"));
     Value::Array(rows.collect()).to_string()
@@ -87,14 +85,14 @@ async fn read(waldur: &Waldur) -> Result<Listing, String> {
     waldur.resources(&["capstor"], &|_| {}).await.map_err(|error| error_chain(&error))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lists_without_a_count_are_read_to_their_end() {
     let complete: [Answer; 5] = [
         |_, number| ok(&[if number < 3 { NEXT } else { LAST }], rows(number, 300, 700)),
-        // Neither header, and fewer rows a page than asked for: the end is a missing page, or an empty one.
+        // Neither header, and fewer rows per page than requested: the list ends with a missing or an empty page.
         |_, number| if number <= 7 { ok(&[], rows(number, 100, 700)) } else { missing(StatusCode::NOT_FOUND) },
         |_, number| ok(&[], rows(number, 100, 700)),
-        // A server that does not know the parameters gives everything at once, each time.
+        // A server that ignores the parameters gives all rows on each page.
         |_, number| ok(&[LAST], rows(number, 1000, 700)),
         |_, _| ok(&[], rows(1, 1000, 700)),
     ];
@@ -104,8 +102,8 @@ async fn lists_without_a_count_are_read_to_their_end() {
     }
 }
 
-#[tokio::test]
-async fn a_list_that_ends_before_it_said_is_an_error() {
+#[tokio::test(start_paused = true)]
+async fn a_list_that_ends_early_is_an_error() {
     let broken: [(Answer, &str); 7] = [
         (
             |_, number| if number == 1 { ok(&[NEXT], rows(1, 300, 700)) } else { missing(StatusCode::NOT_FOUND) },
@@ -130,7 +128,7 @@ async fn a_list_that_ends_before_it_said_is_an_error() {
             "changed while it was read",
         ),
         (|_, number| ok(&[("x-result-count", "701")], rows(number, 300, 700)), "changed while it was read"),
-        // The same page again and again.
+        // The same page each time.
         (|_, _| ok(&[NEXT], rows(1, 300, 700)), "changed while it was read"),
         (|_, _| ok(&[("x-result-count", "700")], rows(1, 300, 700)), "changed while it was read"),
     ];
@@ -141,17 +139,17 @@ async fn a_list_that_ends_before_it_said_is_an_error() {
     }
 }
 
-#[tokio::test]
-async fn a_count_that_lies_costs_few_requests() {
-    let lies: [(Answer, &str); 3] = [
+#[tokio::test(start_paused = true)]
+async fn a_wrong_count_causes_few_requests() {
+    let wrong: [(Answer, &str); 3] = [
         (
             |_, number| ok(&[("x-result-count", "999999")], if number == 1 { rows(1, 300, 300) } else { "[]".into() }),
             "changed while it was read",
         ),
-        (|_, number| ok(&[("x-result-count", "999999")], rows(number, 1, 1)), "shows 1 of them on a page"),
+        (|_, number| ok(&[("x-result-count", "999999")], rows(number, 1, 1)), "has 1 of them on a page"),
         (|_, number| ok(&[("x-result-count", "99999999")], rows(number, 300, 700)), "more than 1000000"),
     ];
-    for (answer, words) in lies {
+    for (answer, words) in wrong {
         let (waldur, server) = waldur(answer).await;
         let error = read(&waldur).await.unwrap_err();
         assert!(error.contains(words), "{error} should say {words}");
@@ -160,8 +158,8 @@ async fn a_count_that_lies_costs_few_requests() {
     }
 }
 
-#[tokio::test]
-async fn no_more_requests_run_at_the_same_time_than_the_setting_says_whatever_they_ask_for() {
+#[tokio::test(start_paused = true)]
+async fn concurrent_requests_are_limited_across_lists() {
     let (mut waldur, server) = waldur(|path, number| {
         let rows = if path == PROVIDER_LIST { rows(number, 10, 100) } else { json!([]).to_string() };
         ok(&[("x-result-count", if path == PROVIDER_LIST { "100" } else { "0" })], rows)
@@ -181,7 +179,7 @@ fn nameless(number: usize) -> Value {
     row
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_waldur_is_too_old_when_no_record_has_an_offering_slug() {
     let cases: [(Answer, bool); 4] = [
         (|_, _| ok(&[LAST], json!([nameless(1), nameless(2)]).to_string()), true),
@@ -195,15 +193,15 @@ async fn a_waldur_is_too_old_when_no_record_has_an_offering_slug() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_page_of_millions_of_rows_is_refused() {
     let (waldur, _server) = waldur(|_, _| ok(&[], format!("[{}{{}}]", "{},".repeat(1_000_000)))).await;
     let error = read(&waldur).await.unwrap_err();
     assert!(error.contains("a page has more than 20000 rows"), "{error}");
 }
 
-#[tokio::test]
-async fn a_provider_endpoint_that_vanishes_is_an_error_and_one_that_never_was_is_gone_around() {
+#[tokio::test(start_paused = true)]
+async fn the_staff_endpoint_replaces_only_a_provider_endpoint_that_never_existed() {
     let only_staff: Answer = |path, number| {
         if path == STAFF_LIST { ok(&[LAST], rows(number, 300, 7)) } else { missing(StatusCode::NOT_FOUND) }
     };
@@ -215,8 +213,8 @@ async fn a_provider_endpoint_that_vanishes_is_an_error_and_one_that_never_was_is
     assert!(read(&waldur).await.unwrap_err().contains("404"));
 }
 
-#[tokio::test]
-async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
+#[tokio::test(start_paused = true)]
+async fn records_of_other_offerings_are_ignored_even_if_malformed() {
     let (waldur, _server) = waldur(|_, _| {
         let mut malformed = record(2, "foreign");
         malformed["limits"] = json!("much");
@@ -235,8 +233,8 @@ async fn records_of_foreign_offerings_are_nobodys_business_malformed_or_not() {
     assert_eq!(malformed, [3, 5].map(|id| Some(Uuid::from_u128(id))), "the last one does not name its offering");
 }
 
-#[tokio::test]
-async fn a_row_that_is_not_a_record_breaks_the_list() {
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_not_a_record_fails_the_list() {
     let bad: [Answer; 9] = [
         |_, _| ok(&[LAST], json!([record(1, "capstor"), 1, 2, null]).to_string()),
         |_, _| ok(&[LAST], "[[[]]]".into()),
@@ -258,8 +256,8 @@ async fn a_row_that_is_not_a_record_breaks_the_list() {
     }
 }
 
-#[tokio::test]
-async fn a_record_with_a_key_twice_still_has_its_uuid() {
+#[tokio::test(start_paused = true)]
+async fn a_record_with_a_duplicate_key_is_malformed_but_has_its_uuid() {
     let (waldur, _server) = waldur(|_, _| {
         let row = r#"[{"uuid": "00000000-0000-0000-0000-000000000001", "slug": "a", "slug": "b"}]"#;
         ok(&[LAST], row.into())
@@ -269,7 +267,7 @@ async fn a_record_with_a_key_twice_still_has_its_uuid() {
     assert_eq!(listing.malformed[0].uuid, Some(Uuid::from_u128(1)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_customer_needs_a_uuid_and_may_lack_the_rest() {
     let (client, _server) = waldur(|_, _| {
         let customers = json!([

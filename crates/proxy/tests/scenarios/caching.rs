@@ -249,7 +249,7 @@ async fn a_storage_system_that_the_token_does_not_see_is_an_error_in_the_log() {
     let (_simulator, proxy) = demo_with(&[systems]).await;
     assert_eq!(proxy.get(LISTING).await.status, 200);
     let log = proxy.log();
-    let told = log.lines().filter(|line| line.contains("the token sees no offering with this slug")).count();
+    let told = log.lines().filter(|line| line.contains("the token can see no offering with this slug")).count();
     assert_eq!(told, 1, "once, not with each reading: {log}");
     assert!(log.contains("capstr"), "{log}");
 }

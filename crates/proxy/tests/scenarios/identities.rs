@@ -54,7 +54,7 @@ async fn development_mode_invents_what_is_missing_the_same_at_every_start() {
         let log = proxy.log();
         let told = log.lines().find(|line| line.contains("GIDs are invented (development mode)"));
         assert!(told.is_some_and(|line| line.contains("invented=")), "{log}");
-        assert!(!log.contains("cached GIDs stay in use"), "{log}");
+        assert!(!log.contains("cached GIDs remain in use"), "{log}");
         answers.push(answer.items().to_vec());
     }
     assert_eq!(answers[0], answers[1]);

@@ -66,7 +66,7 @@ async fn where_the_provider_endpoint_is_missing_the_one_of_staff_is_asked() {
     // A provider's own token sees nothing there.
     let proxy = start_with(&simulator, &[]).await;
     assert_eq!(proxy.list("").await.items().len(), 0);
-    assert!(proxy.log().contains("the endpoint of staff lists nothing"), "{}", proxy.log());
+    assert!(proxy.log().contains("the staff endpoint lists no resources"), "{}", proxy.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

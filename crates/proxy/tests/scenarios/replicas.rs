@@ -18,7 +18,7 @@ use crate::support::{Answer, Proxy, free_address, skipped, start_with};
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
 const LISTING: &str = "/api/storage-resources/?page_size=500";
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
-const AWAY: &str = "the cache of the replicas is away";
+const AWAY: &str = "the shared cache is unavailable";
 
 /// A Valkey or Redis server, as a process. Dropping it kills it.
 struct Server {
@@ -204,7 +204,7 @@ async fn waldur_is_read_once_for_all() {
     );
     assert_eq!(late.get("/health/ready").await.body["shared_cache"], "in use");
     let log = late.log();
-    assert!(log.contains("taken from another replica") && !log.contains("pa55"), "{log}");
+    assert!(log.contains("using the catalogue of another replica") && !log.contains("pa55"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,7 +296,7 @@ async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
     for replica in &replicas {
         until("it shares again", async || {
             assert_eq!(replica.get(LISTING).await.status, 200);
-            replica.log().matches("the cache of the replicas is used").count() == 2
+            replica.log().matches("using the shared cache").count() == 2
         })
         .await;
     }
@@ -620,6 +620,6 @@ async fn a_server_that_refuses_writes_is_logged_once() {
     .await;
     let log = replica.log();
     assert_eq!(log.matches(AWAY).count(), 1, "{log}");
-    assert!(log.matches("the cache of the replicas is used").count() <= 1, "{log}");
+    assert!(log.matches("using the shared cache").count() <= 1, "{log}");
     assert!(replica.get("/metrics").await.text.contains("\nhpc_storage_proxy_shared_cache_up 0\n"));
 }

@@ -16,7 +16,7 @@ use super::realm::*;
 use crate::auth::{Caller, Verifier};
 use crate::config;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn handlers_run_only_for_authenticated_callers() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier: Arc<Verifier> = Arc::new(realm.verifier());
@@ -60,7 +60,7 @@ impl Write for Log {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_log_has_the_reasons_of_refusals_and_no_tokens() {
     let log = Log::default();
     let writer = log.clone();

@@ -27,7 +27,7 @@ fn asked(realm: &TestRealm) -> usize {
     realm.world.lock().unwrap().asked.len()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_revoked_token_is_refused_within_the_promised_time() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier_with(&introspecting(&realm));
@@ -53,7 +53,7 @@ async fn a_revoked_token_is_refused_within_the_promised_time() {
     assert_eq!(asked(&realm), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn unclear_answers_admit_nobody() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier_with(&introspecting(&realm));
@@ -82,7 +82,7 @@ async fn unclear_answers_admit_nobody() {
     assert!(verifier.check().await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn invalid_tokens_are_not_introspected() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier_with(&introspecting(&realm));
@@ -91,7 +91,7 @@ async fn invalid_tokens_are_not_introspected() {
     assert_eq!(asked(&realm), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn credentials_are_required_and_never_shown() {
     let realm = TestRealm::start(&[]).await;
     let clock = || Clock::from_fn(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));

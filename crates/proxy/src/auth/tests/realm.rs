@@ -25,6 +25,7 @@ use url::Url;
 
 use crate::auth::{AuthError, Caller, Verifier};
 use crate::config;
+use crate::testing::metronome;
 use program::Clock;
 
 /// The wall-clock time at which every test starts, in seconds since 1970.
@@ -80,6 +81,7 @@ impl TestRealm {
         let (counted, fetches) = watch::channel(0);
         let router = Router::new().fallback(any(answer)).with_state(Served(world.clone(), counted));
         tokio::spawn(async move { axum::serve(listener, router).await });
+        metronome();
         Self {
             address,
             world,

@@ -215,7 +215,7 @@ fn all_keys() -> Vec<Value> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tokens_are_accepted_or_refused_as_expected() {
     let realm = TestRealm::start(&all_keys()).await;
     let mut auth = realm.settings();
@@ -244,7 +244,7 @@ async fn tokens_are_accepted_or_refused_as_expected() {
     assert_eq!(realm.fetched(), 2, "one at the start, one for all the unknown keys");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_client_id_the_audience_is_not_checked() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
@@ -255,7 +255,7 @@ async fn without_a_client_id_the_audience_is_not_checked() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn exactly_one_bearer_header_is_accepted() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
@@ -286,7 +286,7 @@ async fn exactly_one_bearer_header_is_accepted() {
     assert_eq!(refused(headers(format!("Bearer {large}"))).await, Refusal::TooLong(16 * 1024));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn invalid_tokens_cause_no_requests_to_the_realm() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
@@ -297,7 +297,7 @@ async fn invalid_tokens_cause_no_requests_to_the_realm() {
     assert_eq!(realm.fetched(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cached_token_expires_too() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
@@ -308,7 +308,7 @@ async fn a_cached_token_expires_too() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn roles_are_checked_after_the_signature() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let mut auth = realm.settings();
@@ -348,7 +348,7 @@ async fn roles_are_checked_after_the_signature() {
     assert!(rejection.headers["www-authenticate"].to_str().unwrap().contains("error=\"insufficient_scope\""));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn answers_name_the_violated_rule_and_quote_safely() {
     let realm = TestRealm::start(&[RSA.jwk()]).await;
     let verifier = realm.verifier();
@@ -385,7 +385,7 @@ async fn answers_name_the_violated_rule_and_quote_safely() {
     assert!(!answer.contains(&token) && !answer.contains("\u{202e}"), "{answer}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_authentication_disabled_all_callers_are_the_same_user() {
     let realm = TestRealm::start(&[]).await;
     let mut auth = realm.settings();
@@ -400,7 +400,7 @@ async fn with_authentication_disabled_all_callers_are_the_same_user() {
     assert_eq!(realm.fetched(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_token_with_any_changed_byte_is_refused() {
     let realm = TestRealm::start(&[RSA.jwk(), P256.jwk(), ED.jwk()]).await;
     let verifier = realm.verifier();
@@ -432,7 +432,7 @@ proptest! {
             any::<Vec<String>>().prop_map(Value::from),
         ],
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let status = runtime.block_on(async {
             let realm = TestRealm::start(&[ED.jwk()]).await;
             let mut auth = realm.settings();

@@ -103,7 +103,7 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
         count = format!("{count}, {malformed} of them malformed");
     }
     match offerings {
-        Ok([]) if resources == 0 => Finding::failed(check, "the token sees no offering with this slug").with_remedy(
+        Ok([]) if resources == 0 => Finding::failed(check, "the token can see no offering with this slug").with_remedy(
             String::from("check storage_systems, and that the token's user belongs to the offering's service provider"),
         ),
         Ok([_, _, ..]) => Finding::warning(

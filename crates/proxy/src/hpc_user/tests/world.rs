@@ -1,4 +1,4 @@
-//! An HPC User API and its token endpoint on loopback, which do as they are told.
+//! An HPC User API and its token endpoint on loopback, whose behaviour a test chooses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
 use super::*;
-use crate::oauth::tests::{broken_body, serve};
+use crate::testing::{broken_body, serve};
 
 #[derive(Clone, Default)]
 pub(super) enum Mood {
-    /// As agreed.
     #[default]
     Answers,
     Says(u16, &'static str),
@@ -40,15 +39,16 @@ pub(super) struct World {
     /// The slugs of each answered request for projects, in order.
     pub(super) asked: Vec<Vec<String>>,
     pub(super) asked_users: Vec<String>,
-    /// When set, requests are answered in companies of this size only.
+    /// When set, requests are answered only in groups of this size.
     pub(super) company: Option<Arc<Barrier>>,
+    hanging: usize,
     under_way: usize,
     pub(super) most_under_way: usize,
 }
 
-type Shared = State<Arc<Mutex<World>>>;
+type Context = State<Arc<Mutex<World>>>;
 
-async fn token(State(world): Shared) -> Response {
+async fn token(State(world): Context) -> Response {
     let mut world = world.lock().expect("a lock");
     world.tokens += 1;
     if world.token_endpoint_is_down {
@@ -57,7 +57,7 @@ async fn token(State(world): Shared) -> Response {
     Json(json!({ "access_token": format!("token-{}", world.tokens), "expires_in": 36000 })).into_response()
 }
 
-/// What the mood and the token make of any request; `None`: it is answered as agreed.
+/// The answer that the mood or the token causes; `None` for the normal answer.
 async fn obstacle(world: &Mutex<World>, headers: &HeaderMap) -> Option<Response> {
     let mood = {
         let world = world.lock().expect("a lock");
@@ -74,11 +74,14 @@ async fn obstacle(world: &Mutex<World>, headers: &HeaderMap) -> Option<Response>
         Mood::Redirects => Redirect::temporary("https://elsewhere.example.com/x?projects=a").into_response(),
         Mood::Breaks => broken_body(r#"{"projects": ["#),
         Mood::Floods => vec![b' '; MAX_BODY + 1].into_response(),
-        Mood::Hangs => std::future::pending().await,
+        Mood::Hangs => {
+            world.lock().expect("a lock").hanging += 1;
+            std::future::pending().await
+        }
     })
 }
 
-async fn projects(State(world): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn projects(State(world): Context, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     if let Some(response) = obstacle(&world, &headers).await {
         return response;
     }
@@ -94,7 +97,7 @@ async fn projects(State(world): Shared, RawQuery(query): RawQuery, headers: Head
     let company = world.lock().expect("a lock").company.clone();
     if let Some(company) = company {
         company.wait().await;
-        // Time for one too many to arrive.
+        // So that a request above the limit could arrive.
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
@@ -115,7 +118,7 @@ async fn projects(State(world): Shared, RawQuery(query): RawQuery, headers: Head
     Json(json!({ "projects": found })).into_response()
 }
 
-async fn a_user(State(world): Shared, Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn a_user(State(world): Context, Path(name): Path<String>, headers: HeaderMap) -> Response {
     if let Some(response) = obstacle(&world, &headers).await {
         return response;
     }
@@ -127,7 +130,7 @@ async fn a_user(State(world): Shared, Path(name): Path<String>, headers: HeaderM
     }
 }
 
-/// A world on loopback, and the settings that lead to it.
+/// A world on loopback with the settings for it.
 pub(super) async fn world() -> (Arc<Mutex<World>>, config::HpcUserApi) {
     let world = Arc::new(Mutex::new(World::default()));
     let router = Router::new()
@@ -153,6 +156,14 @@ pub(super) async fn world() -> (Arc<Mutex<World>>, config::HpcUserApi) {
         user_email_field: String::from("email"),
     };
     (world, settings)
+}
+
+/// Waits until this many requests hang, and advances the time beyond their timeout.
+pub(super) async fn time_out(world: &Mutex<World>, requests: usize) {
+    while look(world, |world| world.hanging) < requests {
+        tokio::task::yield_now().await;
+    }
+    advance(Duration::from_secs(30)).await;
 }
 
 pub(super) fn client(settings: &config::HpcUserApi) -> HpcUserApi {

@@ -1,5 +1,5 @@
-//! The way to the server: a connection that is made anew when it breaks, a bound on each exchange, and a rest for a server
-//! that fails, so that nobody waits for it again and again.
+//! The connection to the server: reconnects when it breaks, limits the time of each command, and pauses after failures so
+//! that not every request waits for a failing server.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,50 +13,50 @@ use tracing::{info, warn};
 
 use crate::metrics;
 
-/// Pause after a failure, and the longest time that a connection may take to be made: nobody waits for all of it, but the next
-/// request finds the connection.
-const REST: Duration = Duration::from_secs(2);
-/// Pause after a failure that looks lasting: answers that make no sense.
-const LONG_REST: Duration = Duration::from_mins(5);
-/// How long a server that refused a command counts as failing although it answers others, unless it accepts a write. A server
-/// that answers reads and refuses writes would otherwise be reported as gone and back at every reading.
+/// Pause after a failure, and timeout for connecting. Commands wait less, but the next one finds the connection.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Pause after invalid answers, which are likely to recur.
+const LONG_PAUSE: Duration = Duration::from_mins(5);
+/// How long a server that refused a command counts as failing although it answers others, unless it accepts a write.
+/// Otherwise a server that answers reads and refuses writes would be logged as unavailable and back at each reading.
 const DOUBT: Duration = Duration::from_mins(10);
 
-/// The server gave no usable answer, and why; this has been logged.
+/// The server gave no usable answer, with the reason. It has been logged.
 #[derive(Debug, Error)]
 #[error("{0}")]
-pub struct Away(String);
+pub struct Unavailable(String);
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Server {
     client: Client,
-    /// The server as it may be shown.
-    pub(super) place: String,
+    /// Address without credentials.
+    pub(super) address: String,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     connection: Option<MultiplexedConnection>,
-    /// Whether the server works; unknown before the first exchange.
+    /// Whether the server works; `None` before the first command.
     works: Option<bool>,
-    /// Nothing is sent to the server until then.
-    rest: Option<Instant>,
-    /// When it last refused a command or made no sense.
+    /// Nothing is sent before this.
+    paused_until: Option<Instant>,
+    /// When it last refused a command or gave an invalid answer.
     refused: Option<Instant>,
 }
 
-impl Link {
-    /// Nothing is sent yet.
-    pub(super) fn new(url: &str, place: String) -> RedisResult<Self> {
-        Ok(Self { client: Client::open(url)?, place, state: Arc::default() })
+impl Server {
+    /// Sends nothing yet.
+    pub(super) fn new(url: &str, address: String) -> RedisResult<Self> {
+        Ok(Self { client: Client::open(url)?, address, state: Arc::default() })
     }
 
-    /// Sends a command, which may reach the server twice, and waits for `limit` at most, connecting included.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, limit: Duration) -> Result<T, Away> {
-        if self.lock().rest.is_some_and(|rest| Instant::now() < rest) {
+    /// Sends a command, which may reach the server twice, and waits for the answer; at most for `limit`, including the time to
+    /// connect.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd, limit: Duration) -> Result<T, Unavailable> {
+        if self.lock().paused_until.is_some_and(|until| Instant::now() < until) {
             metrics::shared_exchange("left_alone");
-            return Err(Away(String::from("it failed a moment ago")));
+            return Err(Unavailable(String::from("it failed recently")));
         }
         match timeout(limit, self.exchange(command)).await {
             Ok(Ok(answer)) => {
@@ -69,30 +69,30 @@ impl Link {
             Ok(Err(error)) => {
                 metrics::shared_exchange("failed");
                 let refused = !error.is_io_error();
-                Err(self.failed(reason(&error), REST, refused))
+                Err(self.failed(reason(&error), PAUSE, refused))
             }
             Err(_) => {
                 metrics::shared_exchange("timed_out");
-                Err(self.failed(format!("no answer within {} ms", limit.as_millis()), REST, false))
+                Err(self.failed(format!("no answer within {} ms", limit.as_millis()), PAUSE, false))
             }
         }
     }
 
-    /// Notes that the server does what is asked of it, writes included.
+    /// Records that the server accepts commands, including writes.
     pub(super) fn accepted(&self) {
         let mut state = self.lock();
         state.refused = None;
         if state.works.replace(true) != Some(true) {
-            info!(server = self.place, "the cache of the replicas is used");
+            info!(server = self.address, "using the shared cache");
         }
     }
 
-    /// Notes that the server's answers make no sense: it is not used for some minutes.
+    /// Records that the server's answers are invalid: it is not used for some minutes.
     pub(super) fn distrust(&self, reason: &str) {
-        self.failed(reason.to_owned(), LONG_REST, true);
+        self.failed(reason.to_owned(), LONG_PAUSE, true);
     }
 
-    /// Whether the server works; `None` before the first exchange.
+    /// Whether the server works; `None` before the first command.
     pub(super) fn works(&self) -> Option<bool> {
         self.lock().works
     }
@@ -101,7 +101,7 @@ impl Link {
         let known = self.lock().connection.clone();
         if let Some(mut connection) = known {
             match command.query_async(&mut connection).await {
-                // The server may have been started anew since.
+                // The server may have been restarted.
                 Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {}
                 outcome => return outcome,
             }
@@ -110,12 +110,12 @@ impl Link {
         command.query_async(&mut connection).await
     }
 
-    /// Makes a connection, which goes on when nobody waits for it any more.
+    /// Connects, in a task that continues when the caller stops waiting.
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let (client, state) = (self.client.clone(), Arc::clone(&self.state));
         let connecting = tokio::spawn(async move {
-            // Each exchange has a bound of its own.
-            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(REST)).set_response_timeout(None);
+            // Each command has its own timeout.
+            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(PAUSE)).set_response_timeout(None);
             let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
             lock(&state).connection = Some(connection.clone());
             Ok(connection)
@@ -123,20 +123,20 @@ impl Link {
         connecting.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
-    fn failed(&self, reason: String, rest: Duration, refused: bool) -> Away {
+    fn failed(&self, reason: String, pause: Duration, refused: bool) -> Unavailable {
         let mut state = self.lock();
         state.connection = None;
-        state.rest = Some(Instant::now() + rest);
+        state.paused_until = Some(Instant::now() + pause);
         if refused {
             state.refused = Some(Instant::now());
         }
         if state.works.replace(false) != Some(false) {
             warn!(
-                server = self.place,
-                reason, "the cache of the replicas is away; this replica stands alone until it is back"
+                server = self.address,
+                reason, "the shared cache is unavailable; this replica reads for itself until it is back"
             );
         }
-        Away(reason)
+        Unavailable(reason)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,7 +148,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is wrong, without any text of the server's but its code.
+/// The reason without the server's text, except for its error code.
 fn reason(error: &RedisError) -> String {
     match error.code() {
         _ if error.is_io_error() => error.to_string(),

@@ -1,0 +1,43 @@
+//! Servers on loopback for unit tests, and time that depends on the tests' progress instead of the machine's speed.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use url::Url;
+
+use crate::transport::{Transport, USER_AGENT};
+
+/// Lets paused time pass slowly while this thread makes progress, so that timers expire although sockets are in use, and no
+/// timeout expires because the machine is slow. For tests with `start_paused`.
+pub(crate) fn metronome() {
+    tokio::spawn(async {
+        loop {
+            // While a blocking task runs, paused time does not advance by itself.
+            let _ = spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await;
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+/// Serves `router` on a free port of loopback until the test's runtime ends, and starts the [`metronome`].
+pub(crate) async fn serve(router: Router) -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    metronome();
+    url.parse().expect("a URL")
+}
+
+/// A transport without a proxy.
+pub(crate) fn direct() -> Transport {
+    Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: Duration::from_secs(30) }
+}
+
+/// A body that ends in an error after its beginning.
+pub(crate) fn broken_body(beginning: &'static str) -> Response {
+    let pieces = [Ok(beginning), Err(std::io::Error::other("the server dies"))];
+    axum::body::Body::from_stream(futures::stream::iter(pieces)).into_response()
+}
