@@ -23,7 +23,7 @@
 //! Its quota object stays, whether VAST keeps it at the old path or moves it along, so a directory that is restored is
 //! recognised immediately. The quota is deleted only when another resource uses the path, or by the purge.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
@@ -137,26 +137,22 @@ impl Vast {
         format!("{}/{place}", self.root)
     }
 
-    fn survey(&self, root: BorrowedFd<'_>) -> Result<Survey, DriverError> {
+    fn survey(&self) -> Result<Survey, DriverError> {
+        let root = self.mount.root()?;
         let by_id = |trees: Vec<Trashed>| trees.into_iter().map(|trashed| (trashed.id, trashed.since)).collect();
-        let [trash, claimed] = trash::list(root)?.map(by_id);
-        Ok(Survey { quotas: self.management.quotas()?, trash, claimed })
+        let [trash, claimed] = trash::list(root.as_fd())?.map(by_id);
+        Ok(Survey { root, quotas: self.management.quotas()?, trash, claimed })
     }
 
-    fn path_state<'a>(
-        &self,
-        survey: &'a Survey,
-        root: BorrowedFd<'_>,
-        desired: &Desired,
-    ) -> Result<PathState<'a>, DriverError> {
-        match survey.check_trashed_inode(root, desired.id) {
+    fn path_state<'a>(&self, survey: &'a Survey, desired: &Desired) -> Result<PathState<'a>, DriverError> {
+        match survey.check_trashed_inode(desired.id) {
             Err(DriverError::Conflict(why)) => return Ok(PathState::Obstructed(why)),
             checked => checked?,
         }
         let path = self.path(&desired.place);
         let quota = survey.at(&path, desired);
         quota.map_or(Ok(()), Quota::check_valid)?;
-        let found = directory::look(root, &desired.place)?;
+        let found = directory::look(survey.root.as_fd(), &desired.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(desired.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(PathState::Obstructed(format!("the quota of {path} belongs to resource {other}")));
@@ -208,8 +204,8 @@ impl Vast {
         })
     }
 
-    fn observe_one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
-        Ok(match (self.path_state(survey, root, desired)?, survey.trash.get(&desired.id)) {
+    fn observe_one(&self, survey: &Survey, desired: &Desired) -> Result<Observed, DriverError> {
+        Ok(match (self.path_state(survey, desired)?, survey.trash.get(&desired.id)) {
             (PathState::Ours(_, present, _), _) => Observed::Ours(present),
             (PathState::Unmarked(_, present, _), _) => Observed::Unmarked(present),
             (PathState::Obstructed(why), _) => Observed::Obstructed(why),
@@ -224,7 +220,6 @@ impl Vast {
     fn create_quota(
         &self,
         survey: &Survey,
-        root: BorrowedFd<'_>,
         desired: &Desired,
         inode: u64,
         guard: Guard<'_>,
@@ -235,7 +230,7 @@ impl Vast {
         let stray = survey.of(desired.id).filter(|quota| quota.path != path);
         for old in leftover.into_iter().chain(stray) {
             if let Some(id) = old.mark() {
-                survey.check_trashed_inode(root, id)?;
+                survey.check_trashed_inode(id)?;
             }
             guard(&format!("delete the quota {} of {}", old.name, old.path))?;
             self.management.delete(old.id)?;
@@ -278,12 +273,8 @@ fn list(quotas: &[&Quota]) -> String {
 }
 
 /// Creates and opens the directory, including missing parents.
-fn create_directory(
-    survey: &Survey,
-    root: BorrowedFd<'_>,
-    desired: &Desired,
-    guard: Guard<'_>,
-) -> Result<OpenDirectory, DriverError> {
+fn create_directory(survey: &Survey, desired: &Desired, guard: Guard<'_>) -> Result<OpenDirectory, DriverError> {
+    let root = survey.root.as_fd();
     mount::make_parents(root, desired, guard)?;
     guard(&format!("create the directory {}", desired.place))?;
     mount::make_private(root, &desired.place)?;
@@ -350,11 +341,8 @@ impl Driver for Vast {
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
-        let surveyed = |root: OwnedFd| self.survey(root.as_fd()).map(|survey| (root, survey));
-        match self.mount.root().and_then(surveyed) {
-            Ok((root, survey)) => {
-                desired.iter().map(|desired| self.observe_one(&survey, root.as_fd(), desired)).collect()
-            }
+        match self.survey() {
+            Ok(survey) => desired.iter().map(|desired| self.observe_one(&survey, desired)).collect(),
             Err(error) => storage_driver::same_for_all(&error, desired.len()),
         }
     }
@@ -364,8 +352,7 @@ impl Driver for Vast {
     }
 
     fn marked(&self, _: usize) -> Result<Vec<Marked>, DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
+        let survey = self.survey()?;
         let marked = |quota: &Quota| {
             let id = quota.mark()?;
             let path = quota.path.strip_prefix(&self.root)?.trim_start_matches('/').to_owned();
@@ -378,8 +365,7 @@ impl Driver for Vast {
     }
 
     fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let surveyed = self.mount.root().and_then(|root| self.survey(root.as_fd()));
-        let survey = match surveyed {
+        let survey = match self.survey() {
             Ok(survey) => survey,
             Err(error) => return storage_driver::same_for_all(&error, trashed.len()),
         };
@@ -396,15 +382,14 @@ impl Driver for Vast {
     }
 
     fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
+        let survey = self.survey()?;
         if survey.trash.contains_key(&desired.id) {
             return Err(DriverError::Conflict(format!(
                 "the directory of {} is in the trash; restore it",
                 desired.place
             )));
         }
-        match self.path_state(&survey, root.as_fd(), desired)? {
+        match self.path_state(&survey, desired)? {
             PathState::Obstructed(why) => Err(DriverError::Conflict(why)),
             PathState::Unmarked(_, _, quota) => Err(unmarked_error(desired, quota)),
             PathState::Ours(directory, _, quota) => {
@@ -412,14 +397,13 @@ impl Driver for Vast {
                 directory.set_owner_and_mode(desired, guard)
             }
             PathState::Free(incomplete, quota) => {
-                let directory =
-                    incomplete.map_or_else(|| create_directory(&survey, root.as_fd(), desired, guard), Ok)?;
+                let directory = incomplete.map_or_else(|| create_directory(&survey, desired, guard), Ok)?;
                 match quota {
                     Some(quota) => {
                         self.mark(quota, desired, directory.inode(), guard)?;
                         self.set_limits(quota, desired.limits, guard)?;
                     }
-                    None => self.create_quota(&survey, root.as_fd(), desired, directory.inode(), guard)?,
+                    None => self.create_quota(&survey, desired, directory.inode(), guard)?,
                 }
                 directory.set_owner_and_mode(desired, guard)
             }
@@ -427,12 +411,11 @@ impl Driver for Vast {
     }
 
     fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
+        let survey = self.survey()?;
         if survey.trash.contains_key(&desired.id) {
-            return survey.check_trashed_inode(root.as_fd(), desired.id);
+            return survey.check_trashed_inode(desired.id);
         }
-        let (directory, present, quota) = match self.path_state(&survey, root.as_fd(), desired)? {
+        let (directory, present, quota) = match self.path_state(&survey, desired)? {
             PathState::Ours(directory, present, quota) => (directory, present, quota),
             PathState::Free(..) => return Ok(()),
             PathState::Obstructed(why) => return Err(DriverError::Conflict(why)),
@@ -445,30 +428,29 @@ impl Driver for Vast {
         directory.set_mode(Mode(0), guard)?;
         self.set_limits(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
         guard(&format!("put {} into the trash", desired.place))?;
-        trash::put(root.as_fd(), desired, now)?;
+        trash::put(survey.root.as_fd(), desired, now)?;
         // A rename is by name: if the directory was replaced in between, this check prevents that it is purged.
         let put = Survey { trash: [(desired.id, now)].into(), ..survey };
-        put.check_trashed_inode(root.as_fd(), desired.id)
+        put.check_trashed_inode(desired.id)
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
+        let survey = self.survey()?;
         if let Some(since) = survey.trash.get(&desired.id) {
-            survey.check_trashed_inode(root.as_fd(), desired.id)?;
-            if !matches!(self.path_state(&survey, root.as_fd(), desired)?, PathState::Free(None, _)) {
+            survey.check_trashed_inode(desired.id)?;
+            if !matches!(self.path_state(&survey, desired)?, PathState::Free(None, _)) {
                 return Err(DriverError::Conflict(format!("what is at {} is not ours", desired.place)));
             }
-            mount::make_parents(root.as_fd(), desired, guard)?;
-            let inode = trash::inode(root.as_fd(), &Trashed { id: desired.id, since: *since })?;
+            mount::make_parents(survey.root.as_fd(), desired, guard)?;
+            let inode = trash::inode(survey.root.as_fd(), &Trashed { id: desired.id, since: *since })?;
             guard(&format!("take {} out of the trash", desired.place))?;
-            trash::take_out(root.as_fd(), desired, *since)?;
-            let survey = self.survey(root.as_fd())?;
+            trash::take_out(survey.root.as_fd(), desired, *since)?;
+            let survey = self.survey()?;
             if survey.at(&self.path(&desired.place), desired).is_none() {
-                self.create_quota(&survey, root.as_fd(), desired, inode, guard)?;
+                self.create_quota(&survey, desired, inode, guard)?;
             }
         } else if survey.claimed.contains_key(&desired.id)
-            && matches!(self.path_state(&survey, root.as_fd(), desired)?, PathState::Free(None, _))
+            && matches!(self.path_state(&survey, desired)?, PathState::Free(None, _))
         {
             return Err(storage_driver::being_purged());
         }
@@ -476,13 +458,10 @@ impl Driver for Vast {
     }
 
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
-        match self.path_state(&survey, root.as_fd(), desired)? {
+        let survey = self.survey()?;
+        match self.path_state(&survey, desired)? {
             PathState::Ours(..) => Ok(()),
-            PathState::Unmarked(directory, _, None) => {
-                self.create_quota(&survey, root.as_fd(), desired, directory.inode(), guard)
-            }
+            PathState::Unmarked(directory, _, None) => self.create_quota(&survey, desired, directory.inode(), guard),
             PathState::Unmarked(directory, _, Some(quota)) => self.mark(quota, desired, directory.inode(), guard),
             PathState::Obstructed(why) => Err(DriverError::Conflict(why)),
             PathState::Free(..) => {
@@ -492,12 +471,11 @@ impl Driver for Vast {
     }
 
     fn claim(&self, trashed: &Trashed, _: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
-        let root = self.mount.root()?;
-        let survey = self.survey(root.as_fd())?;
+        let survey = self.survey()?;
         if survey.trash.get(&trashed.id) != Some(&trashed.since) {
             return Ok(());
         }
-        survey.check_trashed_inode(root.as_fd(), trashed.id)?;
+        survey.check_trashed_inode(trashed.id)?;
         // First, because the quota is found by the tree in the trash.
         if let Some(quota) = survey.of(trashed.id) {
             survey.check_nothing_below(&quota.path, trashed.id)?;
@@ -505,7 +483,7 @@ impl Driver for Vast {
             self.management.delete(quota.id)?;
         }
         guard(&format!("claim the tree of {} in the trash for the purge", trashed.id))?;
-        trash::claim(root.as_fd(), trashed)
+        trash::claim(survey.root.as_fd(), trashed)
     }
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {

@@ -1,7 +1,7 @@
 //! The state at one time: the quotas, and what is in the trash.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use uuid::Uuid;
 
@@ -11,6 +11,7 @@ use driver_rest::is_below;
 use storage_driver::{Desired, DriverError, Trashed};
 
 pub(super) struct Survey {
+    pub(super) root: OwnedFd,
     pub(super) quotas: Vec<Quota>,
     /// Trees in the trash: resource and since when.
     pub(super) trash: BTreeMap<Uuid, u64>,
@@ -70,10 +71,10 @@ impl Survey {
 
     /// Conflict if the tree in the trash with this UUID is not the one that its quota is for. Without a quota there is
     /// nothing to compare: quotas are only deleted after this check, and nobody else can access the trash.
-    pub(super) fn check_trashed_inode(&self, root: BorrowedFd<'_>, id: Uuid) -> Result<(), DriverError> {
+    pub(super) fn check_trashed_inode(&self, id: Uuid) -> Result<(), DriverError> {
         let Some(&since) = self.trash.get(&id) else { return Ok(()) };
         let Some(quota) = self.of(id) else { return Ok(()) };
-        let inode = trash::inode(root, &Trashed { id, since })?;
+        let inode = trash::inode(self.root.as_fd(), &Trashed { id, since })?;
         if quota.inode() == Some(inode) {
             return Ok(());
         }
