@@ -26,13 +26,11 @@ pub enum ProjectIds {
 #[derive(Debug, Default)]
 pub struct Ledger {
     path: Option<PathBuf>,
-    entries: BTreeMap<String, Entries>,
+    entries: BTreeMap<String, BTreeMap<Uuid, u32>>,
+    /// The highest ID ever assigned on any system.
+    highest: Option<u32>,
     changed: bool,
 }
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Entries(BTreeMap<Uuid, u32>);
 
 #[derive(Debug, Error)]
 pub enum NoProject {
@@ -74,9 +72,9 @@ impl Ledger {
                     let text = format!("{} is not a ledger ({what}): restore it from a backup", path.display());
                     io::Error::new(io::ErrorKind::InvalidData, text)
                 };
-                let entries: BTreeMap<String, Entries> =
+                let entries: BTreeMap<String, BTreeMap<Uuid, u32>> =
                     serde_json::from_slice(&text).map_err(|error| broken(&error))?;
-                for (system, Entries(entries)) in &entries {
+                for (system, entries) in &entries {
                     let numbers: BTreeSet<_> = entries.values().collect();
                     if numbers.len() != entries.len() || numbers.contains(&0) {
                         return Err(broken(&format!("{system} has a project ID twice, or the ID 0")));
@@ -87,31 +85,36 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { path: Some(path.to_owned()), entries, changed: false })
+        let highest = entries.values().flat_map(BTreeMap::values).copied().max();
+        Ok(Self { path: Some(path.to_owned()), entries, highest, changed: false })
     }
 
     pub fn known(&self, system: &str, resource: Uuid) -> Option<u32> {
-        self.entries.get(system)?.0.get(&resource).copied()
+        self.entries.get(system)?.get(&resource).copied()
     }
 
     /// Whether another resource of the system has this ID.
     pub fn is_anothers(&self, system: &str, resource: Uuid, id: u32) -> bool {
-        let entries = self.entries.get(system).map(|entries| &entries.0);
-        entries.is_some_and(|entries| entries.iter().any(|(other, taken)| *other != resource && *taken == id))
+        self.holder(system, id).is_some_and(|holder| holder != resource)
+    }
+
+    fn holder(&self, system: &str, id: u32) -> Option<Uuid> {
+        self.entries.get(system)?.iter().find(|(_, taken)| **taken == id).map(|(resource, _)| *resource)
     }
 
     /// Adds the project ID that was found on a resource's tree, unless the resource has one, the ID belongs to another
     /// resource, or it is far outside of the range that was assigned so far. `first`: the lowest ID.
     pub fn learn(&mut self, system: &str, resource: Uuid, id: u32, first: u32) {
-        let known = first.max(1)..=self.highest().unwrap_or_default().max(first).saturating_add(FAR);
+        let known = first.max(1)..=self.highest.unwrap_or_default().max(first).saturating_add(FAR);
         if self.known(system, resource).is_none() && !self.is_anothers(system, resource, id) && known.contains(&id) {
-            self.entries.entry(system.to_owned()).or_default().0.insert(resource, id);
-            self.changed = true;
+            self.insert(system, resource, id);
         }
     }
 
-    fn highest(&self) -> Option<u32> {
-        self.entries.values().flat_map(|entries| entries.0.values()).copied().max()
+    fn insert(&mut self, system: &str, resource: Uuid, id: u32) {
+        self.entries.entry(system.to_owned()).or_default().insert(resource, id);
+        self.highest = self.highest.max(Some(id));
+        self.changed = true;
     }
 
     /// The project ID of a resource, or else a new one that `is_free` on the storage.
@@ -126,18 +129,16 @@ impl Ledger {
         if let Some(id) = self.known(system, resource) {
             return Ok(id);
         }
-        let highest = self.highest();
-        let entries = &mut self.entries.entry(system.to_owned()).or_default().0;
         let id = match ids {
-            ProjectIds::Gid => match entries.iter().find(|(_, id)| **id == gid) {
-                Some((other, _)) => return Err(NoProject::Taken { id: gid, other: *other }),
+            ProjectIds::Gid => match self.holder(system, gid) {
+                Some(other) => return Err(NoProject::Taken { id: gid, other }),
                 None if is_free(gid).map_err(NoProject::Unknown)? => gid,
                 None => return Err(NoProject::Used(gid)),
             },
             ProjectIds::From(first) => {
                 // Above the IDs of all systems, because two of them may be on one file system. Lustre reads 0 and the
                 // highest number as "none".
-                let lowest = first.max(1).max(highest.map_or(0, |id| id.saturating_add(1)));
+                let lowest = first.max(1).max(self.highest.map_or(0, |id| id.saturating_add(1)));
                 let (near, far) = TRIES;
                 // From the UUID, which is unknown before the resource exists.
                 let leap = |n| u32::try_from(resource.as_u128() >> n & 0xffff).unwrap_or_default() % LEAP;
@@ -150,15 +151,14 @@ impl Ledger {
                 }
             }
         };
-        entries.insert(resource, id);
-        self.changed = true;
+        self.insert(system, resource, id);
         Ok(id)
     }
 
     /// Makes the GID of a purged tree available again.
     pub fn forget(&mut self, system: &str, resource: Uuid) {
         let entries = self.entries.get_mut(system);
-        self.changed |= entries.is_some_and(|entries| entries.0.remove(&resource).is_some());
+        self.changed |= entries.is_some_and(|entries| entries.remove(&resource).is_some());
     }
 
     /// Makes all entries durable; called before an ID is used. Writes a new file, syncs it, and renames it.
