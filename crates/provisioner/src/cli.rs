@@ -27,23 +27,23 @@ use crate::provisioner::Provisioner;
 use program::Clock;
 use program::error_chain;
 
-/// Something failed, or some resources did.
+/// Exit code: the command failed, or failed for some resources.
 pub const EXIT_FAILURE: u8 = 1;
-/// Wrong usage, as clap has it.
+/// Exit code: wrong usage, as in clap.
 pub const EXIT_USAGE: u8 = 2;
-/// `apply FILE`: the world is not as it was when the plan was made. Nothing was done.
+/// Exit code of `apply FILE`: something that the plan depends on has changed. Nothing was done.
 pub const EXIT_MOVED: u8 = 3;
-/// Another provisioner drives the systems. Nothing was done.
+/// Exit code: another provisioner holds the lease. Nothing was done.
 pub const EXIT_HELD: u8 = 4;
 
-/// Makes directories and quotas of what the HPC storage proxy publishes, and reports back to Waldur.
+/// Creates directories and quotas for the resources that the HPC storage proxy publishes, and reports back to Waldur
 #[derive(Debug, Parser)]
 #[command(name = "hpc-storage-provisioner", version, about, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
     /// YAML file with settings [default: $PROVISIONER_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only this storage system of the settings; may be given more than once [default: all of them]
+    /// Only this storage system; may be given more than once [default: all in the settings]
     #[arg(long, global = true, value_name = "NAME")]
     system: Vec<String>,
     #[command(subcommand)]
@@ -56,10 +56,10 @@ Examples:
   hpc-storage-provisioner plan --config provisioner.yaml
   hpc-storage-provisioner run --config provisioner.yaml
 
-Settings come from the environment, a YAML file and defaults, in this order. A file .env does not count.
+Environment variables take precedence over the YAML file, which takes precedence over defaults. A file .env is not read.
 
-Exit codes: 0 success, 1 something failed, 2 wrong usage, 3 the world moved since the plan was made, 4 another provisioner \
-drives the systems, 78 settings that cannot be used.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 something changed since the plan was made, 4 another provisioner \
+holds the lease, 78 invalid settings.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -75,7 +75,7 @@ enum Command {
     Plan {
         #[command(flatten)]
         json: Json,
-        /// Write the plan into this file, for `apply`; with --action only those tasks
+        /// Write the plan to this file, for `apply`; with --action only those tasks
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
@@ -85,14 +85,14 @@ enum Command {
         #[command(flatten)]
         fresh: Fresh,
     },
-    /// Carry out what is to be done now, or exactly what a file says
+    /// Run one pass, or carry out exactly the tasks of a plan file
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner apply\n  hpc-storage-provisioner apply plan.json --yes-to-many"
     )]
     Apply {
-        /// A plan that `plan --out` wrote: just its tasks, or none if what they depend on has changed
+        /// A file that `plan --out` wrote: its tasks are carried out, or none if something that they depend on has changed
         file: Option<PathBuf>,
-        /// Also carry out so many removals or changes at once that they are held otherwise
+        /// Also carry out removals and changes that are held because there are so many
         #[arg(long)]
         yes_to_many: bool,
         #[command(flatten)]
@@ -100,15 +100,14 @@ enum Command {
         #[command(flatten)]
         limit: plans::Limit,
     },
-    /// Carry out what is to be done, again and again, until SIGTERM or SIGINT; SIGUSR1 begins a pass at once, SIGHUP reloads
-    /// the settings
+    /// Run passes until SIGTERM or SIGINT; SIGUSR1 starts a pass at once, SIGHUP reloads the settings
     Run,
-    /// Show what waits and for what, what is in the trash, and what was begun
+    /// Show what is held and why, what is in the trash, and what is unfinished
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner status\n  hpc-storage-provisioner status --orphans\n  hpc-storage-provisioner status --json --fresh"
     )]
     Status {
-        /// Only show directories and trash that bear a mark and are not in the proxy's list; walks the upper levels
+        /// Only show marked directories and trash that are not in the proxy's list; searches the upper levels
         #[arg(long)]
         orphans: bool,
         #[command(flatten)]
@@ -118,7 +117,7 @@ enum Command {
         #[command(flatten)]
         fresh: Fresh,
     },
-    /// Tell the whole story of one resource: Waldur, proxy, disk, next step, history
+    /// Show everything about one resource: Waldur, proxy, storage, next step, history
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner explain e9a462ce-0fa0-40a0-b210-d3dbe88f40a2\n  hpc-storage-provisioner explain /capstor/store/cscs/customer/project"
     )]
@@ -130,7 +129,7 @@ enum Command {
         #[command(flatten)]
         fresh: Fresh,
     },
-    /// Mark directories that are there as their resources' own
+    /// Mark existing directories as those of their resources
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner adopt /capstor/store/cscs/customer/project\n  hpc-storage-provisioner adopt --all --system capstor\n  hpc-storage-provisioner adopt --hold conflict --yes"
     )]
@@ -138,18 +137,18 @@ enum Command {
         #[command(flatten)]
         selection: actions::Selection,
     },
-    /// Bring directories of resources that are in use in Waldur back from the trash, or make those that are missing
+    /// Bring directories of resources that are in use in Waldur back from the trash, or create missing ones
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner restore /capstor/store/cscs/customer/project\n  hpc-storage-provisioner restore --make --hold drift --system capstor"
     )]
     Restore {
         #[command(flatten)]
         selection: actions::Selection,
-        /// Make empty directories where there are none in the trash
+        /// Create an empty directory for each resource that has none in the trash
         #[arg(long)]
         make: bool,
     },
-    /// Put the directory of a resource that is terminated in Waldur into the trash, where no order does
+    /// Move the directory of a resource that is terminated in Waldur to the trash, if no order does
     #[command(after_help = "Examples:\n  hpc-storage-provisioner retire e9a462ce-0fa0-40a0-b210-d3dbe88f40a2")]
     Retire {
         /// UUID, path or slug
@@ -162,14 +161,14 @@ enum Command {
     Reject {
         /// UUID, path or slug of the resource, or UUID of the order
         resource: String,
-        /// Why; Waldur shows it to the customer
+        /// The reason, which Waldur shows to the customer
         #[arg(long, value_name = "TEXT")]
         reason: String,
         /// Do it; without it, only show what would be done
         #[arg(long)]
         yes: bool,
     },
-    /// Delete for good what is in the trash for longer than the retention and terminated in Waldur
+    /// Delete trash for good that is older than the retention and terminated in Waldur
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner purge\n  hpc-storage-provisioner purge --json | jq .refused\n  hpc-storage-provisioner purge --yes"
     )]
@@ -180,54 +179,54 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Show what is used, of each resource and in the trash, with sums
+    /// Show the usage of each resource and of the trash, with sums
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner usage --sort percent\n  hpc-storage-provisioner usage --json | jq 'map(select(.in_trash_since)) | map(.usage.space) | add'\n  hpc-storage-provisioner usage --report"
     )]
     Usage {
         #[command(flatten)]
         json: Json,
-        /// Report it to Waldur, too; the trash is left out
+        /// Also report the usage to Waldur, without the trash
         #[arg(long)]
         report: bool,
-        /// Sort by this [default: as in the proxy's list, system by system]
+        /// Sort by this key [default: system by system, in the order of the proxy's list]
         #[arg(long, value_name = "KEY")]
         sort: Option<usage::Sort>,
         #[command(flatten)]
         fresh: Fresh,
     },
-    /// Show the settings in force, secrets masked, each with its source
+    /// Show the settings in force and the source of each; secrets are masked
     Config,
     /// Print completions for your shell
     Completions {
         /// The shell
         shell: Shell,
     },
-    /// Write the manual pages into a folder
+    /// Write the manual pages to a directory
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner man ~/.local/share/man/man1 && man hpc-storage-provisioner"
     )]
     Man {
-        /// Folder for the pages; made if it is not there
+        /// Directory for the pages; created if it does not exist
         folder: PathBuf,
     },
 }
 
 #[derive(Debug, Args, Clone, Copy)]
 struct Json {
-    /// JSON, for scripts
+    /// Print JSON, for scripts
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args, Clone, Copy)]
 struct Fresh {
-    /// Have the proxy read Waldur now, instead of taking its newest reading
+    /// Make the proxy read Waldur now, instead of using its newest snapshot
     #[arg(long)]
     fresh: bool,
 }
 
-/// What failed, for people, with the code to exit with.
+/// A message for the user, and the exit code.
 #[derive(Debug)]
 struct Failure {
     code: u8,
@@ -244,37 +243,37 @@ fn failure(text: impl Into<String>) -> Failure {
     Failure { code: EXIT_FAILURE, text: text.into() }
 }
 
-/// Runs a command to its end.
+/// Runs a command, and returns its exit code.
 pub fn run(cli: Cli) -> ExitCode {
     if let Command::Completions { shell } = cli.command {
-        return ended(out::print(&program::command_line::completions(Cli::command(), shell)));
+        return exit_code(out::print(&program::command_line::completions(Cli::command(), shell)));
     }
     if let Command::Man { folder } = &cli.command {
-        return ended(man::write(folder));
+        return exit_code(man::write(folder));
     }
-    // An error says that the process has a provider already.
+    // Fails only if the process has a provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let overrides = Overrides { config: cli.config, options: Vec::new() };
     let read = || load(&SCHEMA, &Environment::of_process(), &overrides);
     let mut loaded = match read() {
         Ok(loaded) => loaded,
         Err(faults) => {
-            faults.to_string().lines().for_each(out::tell);
+            faults.to_string().lines().for_each(out::eprint);
             return ExitCode::from(settings::EXIT_CODE);
         }
     };
     for warning in &loaded.warnings {
-        out::tell(&format!("warning: {warning}"));
+        out::eprint(&format!("warning: {warning}"));
     }
     if matches!(cli.command, Command::Config) {
         let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
         for (key, value, source) in loaded.report() {
             table.add_row([key, &out::escaped(value), &out::escaped(&source)]);
         }
-        return ended(out::print(&(table.trim_fmt() + "\n")));
+        return exit_code(out::print(&(table.trim_fmt() + "\n")));
     }
     if let Err(failure) = only(&mut loaded.settings, &cli.system) {
-        return ended(Err(failure));
+        return exit_code(Err(failure));
     }
     let reread = || {
         let mut loaded = read().map_err(|faults| {
@@ -284,26 +283,25 @@ pub fn run(cli: Cli) -> ExitCode {
         only(&mut loaded.settings, &cli.system).map_err(|failure| vec![failure.text])?;
         Ok(loaded)
     };
-    ended(dispatch(cli.command, loaded, &reread))
+    exit_code(dispatch(cli.command, loaded, &reread))
 }
 
-/// Keeps these systems alone; all of them if none is named.
+/// Removes all systems but these; none if no name is given.
 fn only(settings: &mut Settings, names: &[String]) -> Result<(), Failure> {
     let is_known = |name: &&String| settings.systems.iter().any(|system| system.name == name.to_lowercase());
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = settings.systems.iter().map(|system| system.name.as_str()).collect();
-        let text = format!("--system {name}: the settings have no such system, but {}", known.join(", "));
+        let text = format!("--system {name}: the settings have no such system; they have {}", known.join(", "));
         return Err(Failure { code: EXIT_USAGE, text });
     }
-    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted.to_lowercase() == name);
-    settings.systems.retain(|system| is_wanted(&system.name));
+    let is_selected = |name: &str| names.is_empty() || names.iter().any(|selected| selected.to_lowercase() == name);
+    settings.systems.retain(|system| is_selected(&system.name));
     Ok(())
 }
 
 /// `reread` reads the settings again.
 fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -> Result<(), Failure> {
-    let serves = matches!(command, Command::Run);
-    log(&loaded.settings, serves);
+    log(&loaded.settings, matches!(command, Command::Run));
     let site = Provisioner::new(loaded.settings.clone(), Clock::system())?;
     match command {
         Command::Run => run::run(site, loaded, reread),
@@ -328,21 +326,21 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
     }
 }
 
-/// The log: on standard output for the loop, beside the answer for every other command.
-fn log(settings: &Settings, serves: bool) {
+/// Sets up the log: on standard output for `run`, on standard error for every other command.
+fn log(settings: &Settings, is_run: bool) {
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
     use tracing_subscriber::layer::{Layer, SubscriberExt};
     use tracing_subscriber::util::SubscriberInitExt;
-    let level = match (settings.debug, serves) {
+    let level = match (settings.debug, is_run) {
         (true, _) => LevelFilter::DEBUG,
         (false, true) => LevelFilter::INFO,
         (false, false) => LevelFilter::WARN,
     };
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("provisioner", level);
-    let writer = match (settings.json_log, serves) {
-        // JSON has its own escapes.
+    let writer = match (settings.json_log, is_run) {
+        // JSON escapes control characters itself.
         (true, true) => BoxMakeWriter::new(std::io::stdout),
         (true, false) => BoxMakeWriter::new(std::io::stderr),
         (false, true) => BoxMakeWriter::new(|| out::Escaped(std::io::stdout())),
@@ -357,12 +355,12 @@ fn log(settings: &Settings, serves: bool) {
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
-fn ended(result: Result<(), Failure>) -> ExitCode {
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
-                out::tell(&format!("error: {}", failure.text));
+                out::eprint(&format!("error: {}", failure.text));
             }
             ExitCode::from(failure.code)
         }
@@ -374,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 }

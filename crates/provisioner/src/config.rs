@@ -12,30 +12,25 @@ mod table;
 
 pub use system::SystemConfig;
 
-/// All settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the document comes from.
     pub proxy: Proxy,
-    /// Where callbacks go, when the proxy does not relay them.
+    /// For callbacks that the proxy does not relay, and for `usage --report`.
     pub waldur: Option<Waldur>,
-    /// What is driven here.
+    /// The managed storage systems.
     pub systems: Vec<SystemConfig>,
-    /// Journal, ledger, leases.
+    /// Directory of the journal, the ledger and the leases.
     pub state_directory: PathBuf,
-    /// What the site allows.
     pub policy: provisioner_core::plan::Policy,
-    /// Trees in the trash.
     pub purge: Purge,
-    /// The loop.
     pub run: Run,
     /// Valkey or Redis server with the leases; `None`: files in the state directory.
     pub lease_url: Option<SecretString>,
-    /// Component of Waldur's offerings that is told what is used.
+    /// Component of Waldur's offerings that usage is reported for.
     pub usage_component: String,
-    /// Whether invented GIDs are taken for real ones.
+    /// Whether a document with invented GIDs is accepted.
     pub mock_identities: bool,
-    /// Whether the log has every effect.
+    /// Whether every callback is logged.
     pub debug: bool,
     /// Whether the log is JSON.
     pub json_log: bool,
@@ -44,56 +39,51 @@ pub struct Settings {
 /// The proxy and the credentials for it.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    /// Its URL, without `/api`.
+    /// Without `/api`.
     pub url: Url,
-    /// The URL that it has in links of its own, when it relays callbacks and is reached by another one here.
+    /// The proxy's URL in links to itself, if it relays callbacks and `url` is a different one.
     pub public_url: Option<Url>,
-    /// Where tokens come from.
+    /// Token endpoint of the identity provider.
     pub token_url: Option<Url>,
-    /// Client at the identity provider.
     pub client_id: Option<String>,
-    /// Its secret.
     pub client_secret: Option<SecretString>,
-    /// Longest time of one exchange.
+    /// Timeout of one exchange with the proxy or Waldur.
     pub timeout: Duration,
 }
 
 /// Waldur and the credentials for it.
 #[derive(Debug, Clone)]
 pub struct Waldur {
-    /// URL of its API.
     pub api_url: Url,
     /// Token of a user of the service provider; for callbacks an owner of its organization.
     pub api_token: SecretString,
 }
 
-/// Deleting for good.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge {
     /// Whether `purge` deletes at all.
     pub enabled: bool,
-    /// For how many days trees stay in the trash at least.
+    /// Minimum number of days in the trash.
     pub retention_days: usize,
-    /// How many trees one call deletes at most.
+    /// Maximum number of trees that one call deletes.
     pub at_most: usize,
-    /// How many files and directories are deleted a second at most.
+    /// Maximum number of files and directories deleted per second.
     pub rate: usize,
 }
 
-/// The loop of `run`.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Time from one pass to the next, with a tenth more or less.
+    /// Time between passes, with a jitter of 10 %.
     pub interval: Duration,
-    /// Where health, metrics and the nudge are served.
+    /// Addresses for health, metrics and the request for a pass.
     pub listen: Vec<settings::Listen>,
 }
 
-/// The schema that both the program and its reference follow.
+/// All settings, for the program and its reference.
 pub static SCHEMA: Schema<Settings> = Schema {
     table: table::TABLE,
     config_variables: &["PROVISIONER_CONFIG"],
-    // It runs as root, and its commands wherever somebody stands.
+    // The program runs as root, in any working directory.
     reads_dotenv: false,
     prefixes: &["PROVISIONER_"],
     unset,
@@ -128,7 +118,7 @@ fn unset() -> Settings {
     }
 }
 
-/// The nowhere of settings that are not given, so that half of a pair shows.
+/// Checks that settings that belong together are given together.
 const RULES: Rules<Settings> = |settings, sound| {
     let mut broken: Vec<(&'static str, Invalid)> = Vec::new();
     let proxy = &settings.proxy;
@@ -136,7 +126,7 @@ const RULES: Rules<Settings> = |settings, sound| {
     for (key, given_here) in ["proxy.token_url", "proxy.client_id", "proxy.client_secret"].into_iter().zip(given) {
         if given.contains(&true) && !given_here && sound(key) {
             broken
-                .push((key, invalid("missing, while another part of the client is given", "give all three, or none")));
+                .push((key, invalid("missing, but another setting of the client is given", "set all three, or none")));
         }
     }
     if let Some(waldur) = &settings.waldur {
@@ -144,10 +134,10 @@ const RULES: Rules<Settings> = |settings, sound| {
         let (url, token) =
             (waldur.api_url.host_str() != Some("unset.invalid"), !waldur.api_token.expose_secret().is_empty());
         if !url && sound("waldur.api_url") {
-            broken.push(("waldur.api_url", invalid("missing, while a token is given", "give both, or neither")));
+            broken.push(("waldur.api_url", invalid("missing, but the token is given", "set both, or neither")));
         }
         if !token && sound("waldur.api_token") {
-            broken.push(("waldur.api_token", invalid("missing, while Waldur's URL is given", "give both, or neither")));
+            broken.push(("waldur.api_token", invalid("missing, but Waldur's URL is given", "set both, or neither")));
         }
     }
     broken
@@ -156,10 +146,10 @@ const RULES: Rules<Settings> = |settings, sound| {
 const ODDITIES: Oddities<Settings> = |settings, _| {
     let mut odd = Vec::new();
     if settings.proxy.token_url.is_none() {
-        odd.push("no client is given (proxy.client_id): the proxy must serve without authentication".to_owned());
+        odd.push("proxy.client_id is not set: this works only if the proxy does not authenticate clients".to_owned());
     }
     if settings.mock_identities {
-        odd.push("mock_identities is on: invented GIDs become owners of directories".to_owned());
+        odd.push("mock_identities is on: directories get invented GIDs as their group".to_owned());
     }
     odd
 };

@@ -7,15 +7,15 @@ use provisioner::cli::{self, Cli};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
-    take_all_handles();
+    raise_file_limit();
     cli::run(Cli::parse())
 }
 
-/// Lets the process have as many open files as it may. Walks hold some for each level of a tree, and several go on at a time:
-/// with the 1024 that are usual a deep tree would take them from the others.
-fn take_all_handles() {
+/// Raises the limit of open files to the hard limit. Each walk holds files open for every level of a tree, and several walks run
+/// at a time; the usual limit of 1024 is too low for deep trees.
+fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Where that is refused, what was allowed before has to do.
+    // If this fails, the old limit stays in force.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
@@ -24,10 +24,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_may_open_as_many_files_as_the_hard_limit_says() {
+    fn the_file_limit_is_raised_to_the_hard_limit() {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(512), ..limit }).unwrap();
-        take_all_handles();
+        raise_file_limit();
         assert_eq!(getrlimit(Resource::Nofile), Rlimit { current: limit.maximum, ..limit });
     }
 }

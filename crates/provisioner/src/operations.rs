@@ -1,4 +1,4 @@
-//! What operators' files say about the numbers: alerts, dashboard and runbook against the table.
+//! Tests that the alerts, the dashboard and the runbook fit the metrics and each other.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn alerts() -> Vec<Value> {
     groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// Every expression of the dashboard, also of its variables.
+/// All expressions of the dashboard and of its variables.
 fn dashboard() -> Vec<String> {
     let file: Value = serde_json::from_str(&read("ops/grafana/hpc-storage-provisioner.json")).unwrap();
     let targets = file["panels"].as_array().unwrap().iter().filter_map(|panel| panel["targets"].as_array()).flatten();
@@ -41,17 +41,17 @@ fn expressions() -> Vec<String> {
     alerts().iter().map(|alert| alert["expr"].as_str().unwrap().to_owned()).chain(dashboard()).collect()
 }
 
-/// The metric of which a series has this name, with its labels.
+/// The metric that a series belongs to, with its labels.
 fn metric(series: &str) -> Option<(&'static str, &'static [&'static str])> {
-    let is_called = |name: &str| match series.strip_prefix(name) {
+    let belongs_to = |name: &str| match series.strip_prefix(name) {
         Some("") => !name.ends_with("duration_seconds"),
         Some("_bucket" | "_sum" | "_count") => name.ends_with("duration_seconds"),
         _ => false,
     };
-    METRICS.iter().find(|(name, ..)| is_called(name)).map(|(name, labels, _)| (*name, *labels))
+    METRICS.iter().find(|(name, ..)| belongs_to(name)).map(|(name, labels, _)| (*name, *labels))
 }
 
-/// What an expression says that the table does not know: names of numbers, and labels.
+/// Names of metrics and labels in an expression that do not exist.
 fn unknown(expression: &str) -> Vec<String> {
     const KNOWN: [&str; 21] = [
         "sum",
@@ -85,13 +85,13 @@ fn unknown(expression: &str) -> Vec<String> {
 }
 
 #[test]
-fn expressions_name_what_is_published() {
+fn expressions_use_existing_metrics_and_labels() {
     let expressions = expressions();
     assert!(expressions.len() > 25, "{}", expressions.len());
     for expression in &expressions {
         assert_eq!(unknown(expression), [""; 0], "{expression}");
     }
-    // Also the judge is judged.
+    // Tests the test.
     for (expression, found) in [
         ("rate(hpc_storage_provisioner_gone_total[5m])", "hpc_storage_provisioner_gone_total"),
         ("hpc_storage_provisioner_pass_duration_seconds", "hpc_storage_provisioner_pass_duration_seconds"),
@@ -102,9 +102,9 @@ fn expressions_name_what_is_published() {
     }
 }
 
-/// A value that no series has would match nothing, for ever.
+/// A label value that does not exist would never match.
 #[test]
-fn expressions_compare_labels_with_what_they_can_be() {
+fn expressions_use_existing_label_values() {
     let holds: Vec<_> = Hold::ALL.iter().map(|hold| hold.name()).collect();
     let outcomes = ["whole", "failed", "ended", "accepted", "unclear", "refused", "denied"];
     let compared = regex(r#"\b(hold|outcome)(?:=|!=|=~)"([^"]*)""#);
@@ -119,7 +119,7 @@ fn expressions_compare_labels_with_what_they_can_be() {
 }
 
 #[test]
-fn every_number_is_on_the_dashboard() {
+fn every_metric_is_on_the_dashboard() {
     let all = dashboard().join("\n");
     let named: BTreeSet<_> = regex("[a-z_]+").find_iter(&all).filter_map(|word| metric(word.as_str())).collect();
     for (name, labels, _) in METRICS {
@@ -128,7 +128,7 @@ fn every_number_is_on_the_dashboard() {
 }
 
 #[test]
-fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
+fn every_alert_is_complete_and_has_a_runbook_section() {
     let runbook = read(RUNBOOK);
     let mut sections: BTreeSet<_> =
         runbook.lines().filter_map(|line| line.strip_prefix("## ")).filter(|title| title.starts_with("Hpc")).collect();
@@ -136,7 +136,7 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
     let template = regex(r"\$labels\.([a-z_]+)");
     for alert in alerts() {
         let name = alert["alert"].as_str().unwrap();
-        assert!(sections.remove(name), "{name} has no section, or is there twice");
+        assert!(sections.remove(name), "{name} has no section, or is defined twice");
         let annotations = &alert["annotations"];
         let place = format!("/usr/share/doc/hpc-storage-provisioner/runbook.md#{}", anchor(name));
         assert_eq!(annotations["runbook"], place);
@@ -145,7 +145,7 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
         let (expression, description) = (alert["expr"].as_str().unwrap(), annotations["description"].as_str().unwrap());
         for found in template.captures_iter(description) {
             let label = &found[1];
-            // An aggregation keeps the labels that it names; where there is none all are kept.
+            // An aggregation keeps the labels that it names; without one, all are kept.
             let has = match kept.captures(expression) {
                 Some(kept) => kept[1].split(", ").any(|kept| kept == label),
                 None => {
@@ -159,17 +159,17 @@ fn every_alert_is_complete_and_has_its_section_in_the_runbook() {
             assert!(has, "{name} has no {label}");
         }
     }
-    assert!(sections.is_empty(), "the runbook has sections of no alert: {sections:?}");
+    assert!(sections.is_empty(), "the runbook has sections without an alert: {sections:?}");
 }
 
-/// The anchor of a heading, as those who show Markdown make it.
+/// The anchor of a heading, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]
-fn links_of_the_runbook_and_to_it_lead_somewhere() {
+fn links_in_and_to_the_runbook_exist() {
     let link = regex(r"\]\(([^)#\s]*)(?:#([^)]*))?\)");
     let anchors = |text: &str| -> Vec<_> {
         text.lines()
@@ -190,5 +190,5 @@ fn links_of_the_runbook_and_to_it_lead_somewhere() {
             to_it += usize::from(from != RUNBOOK && found[1].ends_with("provisioner-runbook.md"));
         }
     }
-    assert!(to_it > 2, "nobody finds the runbook");
+    assert!(to_it > 2, "hardly anything links to the runbook");
 }

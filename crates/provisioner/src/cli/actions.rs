@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use program::error_chain;
 use provisioner_core::document::Status;
 use provisioner_core::plan::{self, Case, Hold, Plan, Step, Task};
@@ -18,14 +18,15 @@ use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("selection").args(["resources", "all", "hold"]).required(true))]
 pub(super) struct Selection {
     /// UUIDs, paths or slugs
-    #[arg(value_name = "RESOURCE", required_unless_present_any = ["all", "hold"], conflicts_with_all = ["all", "hold"])]
+    #[arg(value_name = "RESOURCE")]
     resources: Vec<String>,
     /// All resources for which it is possible
     #[arg(long)]
     all: bool,
-    /// All resources for which it is possible and that `plan` shows as held like this
+    /// All resources for which it is possible and that `plan` shows as held for this reason
     #[arg(long, value_name = "HOLD", value_parser = plans::holds())]
     hold: Vec<Hold>,
     /// Do not ask for confirmation with --all or --hold
@@ -154,7 +155,7 @@ fn select<'a>(
         None => Ok(Selected { tasks: tasks.into_values().collect(), already }),
         Some(last) => {
             for why in impossible {
-                out::tell(&format!("error: {why}"));
+                out::eprint(&format!("error: {why}"));
             }
             Err(failure(last))
         }

@@ -45,7 +45,7 @@ pub(super) fn apply(
         let differences = saved.differences(&plan, &survey)?;
         if !differences.is_empty() {
             for line in differences {
-                out::tell(&line);
+                out::eprint(&line);
             }
             let text = "what the file's tasks depend on is not as it was, see above: nothing was done. Make a new plan with \
                         `plan --out`";
@@ -59,11 +59,11 @@ pub(super) fn apply(
         let (ours, all) = (saved.resources(), plan.tasks.len());
         plan.tasks.retain(|task| ours.contains(&task.id));
         if let others @ 1.. = all - plan.tasks.len() {
-            out::tell(&format!("note: {others} to do that are not in the file: they wait"));
+            out::eprint(&format!("note: {others} to do that are not in the file: they wait"));
         }
     }
     for (system, why) in misnamed(provisioner, &survey.document) {
-        out::tell(&format!("note: {system}: {why}"));
+        out::eprint(&format!("note: {system}: {why}"));
     }
     let unread = plan.held.iter().any(|held| held.hold == Hold::Fault);
     let report = progress::of_tasks(provisioner, || match saved {

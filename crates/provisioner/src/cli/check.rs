@@ -1,4 +1,4 @@
-//! `check`: everything that a pass needs, asked one by one.
+//! `check`: tests everything that a pass needs.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,10 +19,9 @@ use crate::ledger::Ledger;
 use crate::provisioner::Provisioner;
 use crate::source::WaldurError;
 
-/// What one check found.
 enum Outcome {
     Ok(String),
-    /// Something to look at, which stops nothing by itself.
+    /// A possible problem, which does not make the command fail.
     Warning(String),
     Failed(String),
 }
@@ -57,21 +56,21 @@ impl From<Result<String, String>> for Outcome {
     }
 }
 
-/// Asks everything; all of it, whatever fails.
+/// Runs all checks, even if some fail.
 pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     let mut rows = vec![("settings".to_owned(), Outcome::Ok("valid".into()))];
     let mut add = |what: &str, outcome: Outcome| rows.push((what.to_owned(), outcome));
     let document = site.source.read();
-    let told_of = document.as_ref().map_err(|fault| error_chain(fault)).map(|document| {
+    let counts = document.as_ref().map_err(|fault| error_chain(fault)).map(|document| {
         let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(site, it));
         format!(
-            "{} resources on systems that are driven here, {} on others, {} invalid",
+            "{} resources on the managed systems, {} on others, {} invalid",
             ours.len(),
             others.len(),
             document.rejected.len()
         )
     });
-    add("document", told_of.into());
+    add("document", counts.into());
     if let Ok(document) = &document {
         if let Some(result) = callbacks(site, document) {
             add("callbacks", result.into());
@@ -124,8 +123,8 @@ fn is_driven(site: &Provisioner, resource: &Resource) -> bool {
     site.systems.iter().any(|system| system.key == resource.system)
 }
 
-/// Whether callbacks with the token for Waldur can succeed; nothing where there is no token, or where the proxy relays all of
-/// them. A call that would find out changes orders, so only the user's roles are read.
+/// Whether callbacks with the token for Waldur can succeed; `None` if there is no token, or the proxy relays all callbacks.
+/// Reads the user's roles only, because a callback would change an order.
 fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     site.settings.waldur.as_ref()?;
     let mut links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|it| it.links.all()).peekable();
@@ -134,7 +133,7 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     if !is_used && !is_idle {
         return None;
     }
-    // Without links it is not known yet whether the proxy relays, and the token may be for `usage --report` alone.
+    // Without links it is unknown whether the proxy relays, and the token may only be for `usage --report`.
     let problem = |text| if is_used { Outcome::Failed(text) } else { Outcome::Warning(text) };
     let user = match site.source.token_user() {
         Ok(user) => user,
@@ -148,7 +147,7 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     for system in site.systems.iter().map(|system| &*system.key) {
         let resource = document.resources.iter().find(|it| it.system == system);
         let known = match resource.map(|resource| site.source.offering(resource.id)) {
-            None => Err(format!("nothing is ordered on {system} yet")),
+            None => Err(format!("there is no resource on {system} yet")),
             Some(Ok(found)) => found.ok_or_else(|| format!("{system}: Waldur names no provider")),
             Some(Err(WaldurError::Missing(_))) => {
                 unseen.push(system);
@@ -172,11 +171,11 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
     })
 }
 
-/// The directories above those with these published paths, below the published root of their system.
+/// All directories between the published root of a system and the directories with these published paths.
 fn above<'a>(paths: impl Iterator<Item = &'a str>, root: &str) -> Vec<Place> {
     let mut above = BTreeSet::new();
     for path in paths {
-        // A path that is no place is held, and says so.
+        // The plan holds resources whose path is invalid.
         let mut next = Place::parse(path, root).ok().and_then(|place| place.parent());
         while let Some(place) = next.filter(|place| !above.contains(place)) {
             next = place.parent();
@@ -186,32 +185,33 @@ fn above<'a>(paths: impl Iterator<Item = &'a str>, root: &str) -> Vec<Place> {
     above.into_iter().collect()
 }
 
-/// Systems of the settings that the document has nothing of, while it has of others, and what may be wrong.
+/// Systems of the settings that have no resource in the document, while systems that are not in the settings have some; each
+/// with a message.
 pub(super) fn misnamed(site: &Provisioner, document: &Document) -> Vec<(String, String)> {
     let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
     let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
     let others: Vec<_> = published.difference(&driven).copied().collect();
     let why = format!(
-        "the document has nothing of it, but of {}, not driven here: is the name in `systems` right?",
+        "the document has no resources on it, but has some on {}, which the settings do not name: check the name in `systems`",
         others.join(", ")
     );
-    // One on which nothing was ordered yet has nothing there; where another name has, it may be misspelt.
+    // The name may be misspelt. Without other names, nothing has been ordered on the system yet.
     let empty = driven.difference(&published).filter(|_| !others.is_empty());
     empty.map(|system| ((*system).to_owned(), why.clone())).collect()
 }
 
-/// How many resources have quotas that cannot be trusted, and the first of them.
+/// The number of resources whose quotas cannot be trusted, and the first of them.
 fn quota_problems(site: &Provisioner, document: &Document) -> Option<String> {
     let problem = |it: &Resource| Some((it.path.clone(), it.quota_problem.as_ref()?.detail.clone()));
     let problems: Vec<_> = document.resources.iter().filter(|it| is_driven(site, it)).filter_map(problem).collect();
     let (path, detail) = problems.first()?;
     let count = problems.len();
     Some(format!(
-        "quotas of {count} of the resources cannot be trusted, and are not applied; the first is {path}: {detail}"
+        "{count} resources have quotas that cannot be trusted and are not applied; the first is {path}: {detail}"
     ))
 }
 
-/// Whether the links of the orders in progress can be followed; nothing where there are none.
+/// Whether there are credentials for the links of the orders in progress; `None` without orders.
 fn callbacks(site: &Provisioner, document: &Document) -> Option<Result<String, String>> {
     let links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|resource| resource.links.all());
     let mut reached = links.map(|link| site.source.leads(link)).peekable();
@@ -219,27 +219,27 @@ fn callbacks(site: &Provisioner, document: &Document) -> Option<Result<String, S
     Some(
         reached
             .try_fold(0, |count, reached| reached.map(|()| count + 1))
-            .map(|count| format!("{count} links, with credentials for each")),
+            .map(|count| format!("{count} links, with credentials for all of them")),
     )
 }
 
 fn state(site: &Provisioner) -> Result<String, String> {
     let directory = &site.settings.state_directory;
-    // What is not there yet is made by the first pass, where it may.
+    // The first pass creates the directory, if it has the rights.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
     let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK);
     writable.map_err(|error| {
         format!(
-            "{} cannot be written ({}): make it, for the user that runs this",
+            "{} is not writable ({}): create it for the user that runs the provisioner",
             directory.display(),
             std::io::Error::from(error)
         )
     })?;
     if !there.is_dir() {
-        return Err(format!("{} is no directory: name another one, or move it away", there.display()));
+        return Err(format!("{} is not a directory: move it away, or change state_directory", there.display()));
     }
     if there != directory {
-        return Ok("not there yet: the first pass makes it".into());
+        return Ok("does not exist yet: the first pass creates it".into());
     }
     probe(directory)?;
     let path = site.journal_path();
@@ -250,13 +250,12 @@ fn state(site: &Provisioner) -> Result<String, String> {
     Ok(format!("writable and synced, a journal of {last} lines{from}"))
 }
 
-/// Writes a file into the state directory, syncs it and removes it, as the journal needs it. Only this shows a file system
-/// that is full or read-only.
+/// Writes, syncs and removes a file in the state directory. This detects a file system that is full or read-only.
 fn probe(directory: &Path) -> Result<(), String> {
     let path = directory.join(format!(".check-{}", std::process::id()));
     let write = || {
         let mut file = File::options().write(true).create_new(true).open(&path)?;
-        // A block, for which a full file system has no room.
+        // A full file system has no room for a block.
         file.write_all(&[0; 4096])?;
         file.sync_all()
     };
@@ -272,12 +271,12 @@ fn probe(directory: &Path) -> Result<(), String> {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::ReadOnlyFilesystem => "mount it writable; in a systemd unit, name it in ReadWritePaths=",
+        ErrorKind::ReadOnlyFilesystem => "mount it writable; in a systemd unit, list it in ReadWritePaths=",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "make room: without the journal nothing is done on any system"
+            "free some space: the provisioner does nothing without its journal"
         }
-        ErrorKind::PermissionDenied => "make it writable for the user that runs this",
-        _ => "look at the disk that it is on",
+        ErrorKind::PermissionDenied => "make it writable for the user that runs the provisioner",
+        _ => "check the disk that it is on",
     }
 }
 
@@ -286,24 +285,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_directory_is_tried_by_writing_and_nothing_is_left_in_it() {
+    fn the_probe_writes_to_the_state_directory_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(probe(directory.path()), Ok(()));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-        // Root has every right there, and can make no file all the same.
+        // Not even root can create a file there.
         let fault = probe(Path::new("/proc")).unwrap_err();
         assert!(fault.starts_with("a file in /proc cannot be written"), "{fault}");
     }
 
     #[test]
-    fn a_full_disk_and_one_that_is_read_only_each_have_a_remedy() {
-        for (errno, words) in [(28, "make room"), (122, "make room"), (30, "ReadWritePaths="), (13, "for the user")] {
+    fn each_write_error_has_a_remedy() {
+        for (errno, words) in
+            [(28, "free some space"), (122, "free some space"), (30, "ReadWritePaths="), (13, "for the user")]
+        {
             assert!(remedy(&io::Error::from_raw_os_error(errno)).contains(words), "{errno}");
         }
     }
 
     #[test]
-    fn each_directory_above_is_asked_about_once() {
+    fn each_directory_above_is_listed_once() {
         let paths = ["/sys/store/a/p1", "/sys/store/a/p2", "/sys/store/b/p1", "/sys/top", "/other/store/c/p1"];
         let above: Vec<_> = above(paths.into_iter(), "/sys").iter().map(ToString::to_string).collect();
         assert_eq!(above, ["store", "store/a", "store/b"]);

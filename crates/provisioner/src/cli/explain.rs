@@ -14,14 +14,14 @@ use crate::journal::{self, Begun, Event};
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 
-/// How many lines of the journal are shown.
-const LINES: usize = 40;
+/// Maximum number of journal lines that are shown.
+const MAX_LINES: usize = 40;
 
-/// The whole story of one resource.
+/// Shows one resource: Waldur, desired and observed state, next step, history.
 pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
     let (survey, notes) = site.look(fresh)?;
     let case = find(&survey, name)?;
-    // Of the whole plan: what it waits for may be that there is so much else.
+    // Plans everything, because the resource may be held for the number of other changes.
     let mut plan = pass::planned(&survey, site.settings.policy, false);
     plan.tasks.retain(|task| task.id == case.resource.id);
     plan.held.retain(|held| held.id == Some(case.resource.id));
@@ -49,9 +49,9 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
     match &case.desired {
         Ok(desired) => {
             let project = desired.project.map(|project| format!(", project ID {project}")).unwrap_or_default();
-            line("Wanted", desired.describe(terabyte) + &project);
+            line("Desired", desired.describe(terabyte) + &project);
         }
-        Err(refusal) => line("Wanted", format!("unknown: {}", refusal.reason)),
+        Err(refusal) => line("Desired", format!("unknown: {}", refusal.reason)),
     }
     line("Storage", observed(case, terabyte));
     for task in &plan.tasks {
@@ -60,19 +60,19 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
         line("", if changes.is_empty() { action.into() } else { format!("{action}: {changes}") });
     }
     for held in &plan.held {
-        line("Waits", format!("{}: {}", held.hold.name(), held.reason));
+        line("Held", format!("{}: {}", held.hold.name(), held.reason));
         if !held.changes.is_empty() {
             line("", plans::described(&held.changes, terabyte));
         }
     }
     if plan.tasks.is_empty() && plan.held.is_empty() {
-        let gone = if resource.status == Status::Removed { "it is gone in Waldur, and " } else { "" };
-        line("Next", format!("nothing: {gone}all is as it should be"));
+        let terminated = if resource.status == Status::Removed { "it is terminated in Waldur, and " } else { "" };
+        line("Next", format!("nothing: {terminated}the storage is as it should be"));
     }
     if case.unfinished {
-        line("Begun", "work on it was begun and not brought to its end".into());
+        line("Unfinished", "work on it has begun and not ended".into());
     }
-    let earlier = story.len().saturating_sub(LINES);
+    let earlier = story.len().saturating_sub(MAX_LINES);
     if earlier > 0 {
         line("", format!("{earlier} earlier lines: --json"));
     }
@@ -83,18 +83,18 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
     page.print()
 }
 
-/// The case that a UUID (its own or its order's), a path or a slug means. What is terminated gives way to what came after it by
-/// the same name.
+/// The case with this UUID (its own or its order's), path or slug. If a terminated resource and a newer one share the name, it
+/// is the newer one.
 pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failure> {
     // Shells complete a directory's name with a slash.
     let name = name.trim().trim_end_matches('/');
     let id = Uuid::try_parse(name).ok();
-    let means = |case: &&Case| {
+    let is_named = |case: &&Case| {
         let Resource { id: resource, path, name: slug, order, .. } = &case.resource;
         let order = order.as_ref().is_some_and(|order| Some(order.id) == id);
         Some(*resource) == id || order || path == name || slug.as_deref() == Some(name)
     };
-    let mut found: Vec<_> = survey.cases.iter().filter(means).collect();
+    let mut found: Vec<_> = survey.cases.iter().filter(is_named).collect();
     if found.iter().any(|case| case.resource.status != Status::Removed) {
         found.retain(|case| case.resource.status != Status::Removed);
     }
@@ -104,17 +104,25 @@ pub(super) fn find<'a>(survey: &'a Survey, name: &str) -> Result<&'a Case, Failu
             let held = survey.held.iter().find(|held| held.id.is_some() && held.id == id);
             let elsewhere = survey.document.resources.iter().find(|it| Some(it.id) == id || it.path == name);
             if let Some(elsewhere) = elsewhere {
-                return Err(failure(format!("{name} is on {}, which is not driven here", elsewhere.system)));
+                return Err(failure(format!(
+                    "{name} is on {}, which is not managed here: check `systems` in the settings, and --system",
+                    elsewhere.system
+                )));
             }
             Err(failure(held.map_or_else(
-                || format!("{name} is not among the {} resources of the systems that are driven here: is it in the proxy's list?", survey.cases.len()),
+                || {
+                    format!(
+                        "{name} is not among the {} resources on the managed systems: check that the proxy lists it",
+                        survey.cases.len()
+                    )
+                },
                 |held| format!("{name}: {}", held.reason),
             )))
         }
         _ => {
             let each = |case: &&Case| format!("{} ({:?})", case.resource.id, case.resource.status).to_lowercase();
             let each = found.iter().map(each).collect::<Vec<_>>().join(", ");
-            Err(failure(format!("{} resources are called {name}, give the UUID: {each}", found.len())))
+            Err(failure(format!("{} resources are called {name}; give the UUID: {each}", found.len())))
         }
     }
 }
@@ -156,11 +164,12 @@ fn observed(case: &Case, terabyte: Terabyte) -> String {
     }
 }
 
-/// ACLs, with what they should be where they are otherwise.
+/// The ACL, and the desired one if it differs.
 fn acl(acl: &Acl) -> String {
-    let words = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
-    let desired = if acl.found == acl.desired { String::new() } else { format!(" instead of {}", words(&acl.desired)) };
-    format!(", ACL {}{desired}", words(&acl.found))
+    let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+    let desired =
+        if acl.found == acl.desired { String::new() } else { format!(" instead of {}", or_none(&acl.desired)) };
+    format!(", ACL {}{desired}", or_none(&acl.found))
 }
 
 fn event_text(event: &Event) -> String {
@@ -170,9 +179,9 @@ fn event_text(event: &Event) -> String {
         Event::Effect { what } => what.clone(),
         Event::Callback { call, outcome, refused: true, .. } => format!("Waldur refuses {call}: {outcome}"),
         Event::Callback { call, outcome, .. } => format!("{call}: {outcome}"),
-        Event::Continues { after, .. } => format!("the journal goes on from {after}"),
+        Event::Continues { after, .. } => format!("the journal continues after {after}"),
         Event::Ended => "ended".into(),
         Event::Heartbeat => "running".into(),
-        Event::Failed { fault } => format!("broken off: {fault}"),
+        Event::Failed { fault } => format!("failed: {fault}"),
     }
 }

@@ -1,4 +1,4 @@
-//! `man`: manual pages, made from the definitions of the command line and of the settings.
+//! `man`: manual pages, generated from the command line and the settings.
 
 use std::path::Path;
 
@@ -11,19 +11,22 @@ use crate::config::SCHEMA;
 const FILES: [(&str, &str); 5] = [
     (
         "/etc/hpc-storage-provisioner/settings.yaml",
-        "The settings that the packaged service reads, because its unit says --config. The program alone reads no file that \
-         is not named.",
+        "The settings of the packaged service, whose unit passes --config. The program reads no file that is not \
+         given.",
     ),
-    ("/etc/default/hpc-storage-provisioner", "Variables for the packaged service; it need not be there."),
-    ("/var/lib/hpc-storage-provisioner/journal", "What was begun, and what came of it; the older parts beside it."),
-    ("/var/lib/hpc-storage-provisioner/ledger.json", "Which directory has which project ID."),
-    ("/var/lib/hpc-storage-provisioner/SYSTEM.lease", "Locked by whoever drives the system."),
+    ("/etc/default/hpc-storage-provisioner", "Environment variables of the packaged service; optional."),
+    (
+        "/var/lib/hpc-storage-provisioner/journal",
+        "The journal: the work that began, and its outcome. Older parts are in the same directory.",
+    ),
+    ("/var/lib/hpc-storage-provisioner/ledger.json", "The project ID of each directory."),
+    ("/var/lib/hpc-storage-provisioner/SYSTEM.lease", "The lease: locked by the process that works on the system."),
 ];
 
 /// Writes a page for the program and one for each of its commands.
 pub(super) fn write(folder: &Path) -> Result<(), Failure> {
     man::write(folder, &pages())
-        .map_err(|error| failure(format!("the manual pages cannot be written to {}: {error}", folder.display())))
+        .map_err(|error| failure(format!("cannot write the manual pages to {}: {error}", folder.display())))
 }
 
 fn pages() -> Vec<(String, String)> {

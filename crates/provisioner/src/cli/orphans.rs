@@ -39,7 +39,7 @@ pub(super) fn show(provisioner: &Provisioner, document: &Document, json: bool) -
         }
     }
     for (system, fault) in &unread {
-        out::tell(&format!("{system}: {fault}"));
+        out::eprint(&format!("{system}: {fault}"));
     }
     if json {
         out::print_json(&orphans)?;
@@ -83,7 +83,7 @@ pub(super) fn empty(provisioner: &Provisioner, survey: &Survey) -> Result<(), Fa
     } else if let Some(system) = provisioner.systems.iter().find(found) {
         format!("{} has directories of resources", system.key)
     } else {
-        out::tell(&format!("note: {text}"));
+        out::eprint(&format!("note: {text}"));
         return Ok(());
     };
     let remedy = "nothing was touched. Check the proxy's token and run `hpc-storage-proxy check`";

@@ -1,6 +1,6 @@
 //! Standard output and standard error.
 //!
-//! What comes from the document, the storage or Waldur is escaped by [`escaped`]: lines by [`Page`] and [`tell`], log lines by
+//! Control characters from the document, the storage or Waldur are escaped: lines by [`Page`] and [`eprint`], log lines by
 //! [`Escaped`], JSON by [`print_json`].
 
 use std::io::{self, IsTerminal, Write};
@@ -15,14 +15,14 @@ use time::format_description::well_known::Rfc3339;
 use super::{Failure, failure};
 use storage_driver::limits::{Bytes, Terabyte};
 
-/// The answer of a command for people, line by line. On a terminal long lines are wrapped between words; a path is one word.
+/// The text output of a command. On a terminal long lines are wrapped between words; a path is one word.
 pub(super) struct Page {
     text: String,
     width: Option<usize>,
 }
 
 impl Page {
-    /// A page as wide as the terminal; without a terminal no line is wrapped.
+    /// A page as wide as the terminal. Without a terminal, lines are not wrapped.
     pub(super) fn new() -> Self {
         Self::wide(io::stdout().is_terminal().then(textwrap::termwidth))
     }
@@ -31,18 +31,15 @@ impl Page {
         Self { text: String::new(), width }
     }
 
-    /// A line that begins after so many spaces.
     pub(super) fn line(&mut self, indent: usize, text: &str) {
         let indent = " ".repeat(indent);
         self.wrapped(&indent, &indent, text);
     }
 
-    /// A line with a label before it.
     pub(super) fn labelled(&mut self, label: &str, text: &str) {
         self.wrapped(&format!("{:<11} ", escaped(label)), &" ".repeat(12), text);
     }
 
-    /// The result of a check, after its mark.
     pub(super) fn marked(&mut self, mark: &str, text: &str) {
         self.wrapped(&format!("{mark:<6}  "), &" ".repeat(8), text);
     }
@@ -65,49 +62,45 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// An empty line.
     pub(super) fn blank(&mut self) {
         self.text.push('\n');
     }
 
-    /// What it says so far.
     #[cfg(test)]
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Prints all of it.
     pub(super) fn print(&self) -> Result<(), Failure> {
         print(&self.text)
     }
 }
 
-/// Writes the answer.
+/// Writes to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    program::terminal::print(text).map_err(|error| failure(format!("the answer cannot be written: {error}")))
+    program::terminal::print(text).map_err(|error| failure(format!("cannot write to standard output: {error}")))
 }
 
-/// Writes the answer as JSON. What would steer a terminal can only stand in its texts, where JSON has an escape for it.
+/// Writes JSON to standard output. Control characters occur in JSON strings only, and are escaped there.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer)?;
     let one = |c: char| if controls(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     print(&(text.chars().map(one).collect::<String>() + "\n"))
 }
 
-/// A line beside the answer.
-pub(super) fn tell(text: &str) {
-    // Where nobody listens there is nobody to tell.
+/// Writes a line to standard error.
+pub(super) fn eprint(text: &str) {
+    // Standard error may be closed.
     let _ = writeln!(io::stderr().lock(), "{}", escaped(text));
 }
 
-/// What has to be known beside the answer.
 pub(super) fn notes(notes: &[String]) {
     for note in notes {
-        tell(&format!("note: {note}"));
+        eprint(&format!("note: {note}"));
     }
 }
 
-/// A writer of log lines. The subscriber writes each line at once, with its end.
+/// Escapes log lines. The subscriber writes each line with one call.
 pub(super) struct Escaped<W>(pub(super) W);
 
 impl<W: Write> Write for Escaped<W> {
@@ -123,7 +116,7 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// Space for people, in the system's own unit (powers of 1000 or of 1024), with at most two decimals.
+/// An amount in the system's unit (powers of 1000 or of 1024), with at most two decimals.
 pub(super) fn size(bytes: Bytes, terabyte: Terabyte) -> String {
     let (step, units) = match terabyte {
         Terabyte::Decimal => (1000, ["TB", "GB", "MB", "kB"]),
@@ -141,7 +134,7 @@ pub(super) fn size(bytes: Bytes, terabyte: Terabyte) -> String {
     format!("{} B", bytes.0)
 }
 
-/// A moment, given in seconds since 1970, for people: its day and minute in UTC.
+/// A time in UTC, from seconds since 1970.
 pub(super) fn date(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     let text = time.and_then(|time| time.format(&Rfc3339).ok());
@@ -155,7 +148,7 @@ mod tests {
     const HOSTILE: &str = "/cap/x\n\n0 to do, 0 held\r\u{1b}[2J\u{9b}2J\u{202e}y";
 
     #[test]
-    fn what_comes_from_elsewhere_stays_on_its_line_and_steers_nothing() {
+    fn control_characters_in_lines_are_escaped() {
         let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(controls));
         for width in [None, Some(200)] {
             let mut page = Page::wide(width);
@@ -166,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn space_is_shown_in_the_unit_of_its_system() {
+    fn sizes_are_in_the_unit_of_the_system() {
         let sizes = [999, 3 << 20, 250_000_000_000, 10_250_000_000_000, 1 << 40].map(Bytes);
         let decimal = ["999 B", "3.15 MB", "250 GB", "10.25 TB", "1.1 TB"];
         assert_eq!(sizes.map(|bytes| size(bytes, Terabyte::Decimal)), decimal);
@@ -177,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_line_is_one_line() {
+    fn control_characters_in_log_lines_are_escaped() {
         let mut log = Escaped(Vec::new());
         assert_eq!(log.write(b"path=/cap/x\n0 held\x1b[2J\n").unwrap(), 23);
         assert_eq!(log.0, b"path=/cap/x\\n0 held\\u{1b}[2J\n");
     }
 
     #[test]
-    fn lines_are_wrapped_between_words_and_paths_are_whole() {
+    fn lines_are_wrapped_between_words_and_paths_stay_whole() {
         let path = "/capstor/store/cscs/".to_owned() + &"customer-".repeat(9) + "x";
         let mut page = Page::wide(Some(80));
         page.line(2, &format!("the path {path} is also another item's: give one of them a slug of its own in Waldur"));

@@ -1,4 +1,4 @@
-//! Plans for people: what is to be done, what was done, and what is held, in groups.
+//! Plans and reports as text: tasks and held resources, in groups.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,24 +15,22 @@ use super::{Failure, failure, orphans};
 use crate::pass::{self, Report, System};
 use crate::provisioner::Provisioner;
 
-/// How many resources of a group are shown.
+/// Default of `--limit`.
 pub(super) const LIMIT: usize = 5;
 
-/// What of a plan is wanted.
 #[derive(Debug, Args)]
 pub(super) struct Filter {
-    /// Only what is held like this; may be given more than once, also beside --action
+    /// Only resources that are held for this reason; may be repeated, and combined with --action
     #[arg(long, value_name = "HOLD", value_parser = holds())]
     hold: Vec<Hold>,
-    /// Only tasks that come to this; may be given more than once, also beside --hold
+    /// Only tasks with this action; may be repeated, and combined with --hold
     #[arg(long, value_name = "ACTION", value_parser = actions())]
     action: Vec<TaskAction>,
 }
 
-/// How much is shown.
 #[derive(Debug, Args, Clone, Copy)]
 pub(super) struct Limit {
-    /// Show at most this many resources of each group; 0 shows all
+    /// Show at most this many resources of each group; 0 for all
     #[arg(long, value_name = "NUMBER", default_value_t = LIMIT)]
     pub(super) limit: usize,
 }
@@ -57,7 +55,7 @@ impl Filter {
     }
 }
 
-/// Shows what is to be done.
+/// Shows the plan, and writes it to `file`.
 pub(super) fn plan(
     site: &Provisioner,
     json: bool,
@@ -68,7 +66,7 @@ pub(super) fn plan(
 ) -> Result<(), Failure> {
     let (survey, notes) = site.look(fresh)?;
     out::notes(&notes);
-    // A file is what a person looks at before saying yes: it has everything.
+    // A file is for review, so it also has tasks that are paused or need confirmation.
     let survey = if file.is_some() { survey.retried() } else { survey };
     let mut plan = pass::planned(&survey, site.settings.policy, file.is_some());
     filter.apply(&mut plan);
@@ -86,21 +84,21 @@ pub(super) fn plan(
     let mut cut = groups(&mut page, tasks, limit);
     cut |= groups(&mut page, held(&plan, &site.systems), limit);
     if cut {
-        page.line(0, "Not all are shown: --limit 0 shows all; --action, --hold and --system select.");
+        page.line(0, "Some are not shown: --limit 0 shows all; --action, --hold and --system filter.");
     }
     let asks = plan.held.iter().filter(|held| held.hold == Hold::Asks).count();
     if asks > 0 {
-        let remedy = "`plan --out FILE` includes what is held (asks); `apply FILE --yes-to-many` carries it out.";
+        let remedy = "`plan --out FILE` includes them; `apply FILE --yes-to-many` carries them out.";
         page.line(0, &format!("{asks} held (asks): {remedy}"));
     }
     let all = survey.cases.len();
     let (to_do, held) = (plan.tasks.len(), plan.held.len());
-    page.line(0, &format!("{to_do} to do, {held} held, {all} resources on the systems that are driven here."));
+    page.line(0, &format!("{to_do} to do, {held} held, {all} resources on the managed systems."));
     page.print()?;
     orphans::empty(site, &survey)
 }
 
-/// How many of each kind there are on each system.
+/// The number of tasks of each action, and of held resources for each reason, on each system.
 fn counts(plan: &Plan) -> Vec<serde_json::Value> {
     let mut counts = std::collections::BTreeMap::<_, usize>::new();
     for task in &plan.tasks {
@@ -113,7 +111,7 @@ fn counts(plan: &Plan) -> Vec<serde_json::Value> {
     counts.into_iter().map(one).collect()
 }
 
-/// Shows what was done, what failed, and what is held.
+/// Shows the tasks that ended or failed, and what is held.
 pub(super) fn done(page: &mut Page, report: &Report, systems: &[System], limit: usize) {
     let ended: BTreeSet<_> = report.ended.iter().collect();
     let done = report.plan.tasks.iter().filter(|task| ended.contains(&task.id));
@@ -130,23 +128,21 @@ pub(super) fn done(page: &mut Page, report: &Report, systems: &[System], limit: 
     cut |= groups(page, failed.collect(), limit);
     cut |= groups(page, held(&report.plan, systems), limit);
     if cut {
-        page.line(0, "Not all are shown: --limit 0 shows all.");
+        page.line(0, "Some are not shown: --limit 0 shows all.");
     }
     let (done, failed, held) = (report.ended.len(), report.failed.len(), report.plan.held.len());
     page.line(0, &format!("{done} done, {failed} failed, leaving {failed} to do, {held} held."));
 }
 
-/// A resource in a group.
+/// A resource in [`groups`].
 pub(super) struct Entry<'a> {
-    /// Its group, together with the system.
+    /// The group, together with the system.
     pub(super) kind: String,
-    /// Key of its system; empty where that is not known.
+    /// Empty if unknown.
     pub(super) system: &'a str,
-    /// What it shares with others of the group.
+    /// Shown once for all entries of the group that share it.
     pub(super) note: String,
-    /// Its path.
     pub(super) name: String,
-    /// What is its own.
     pub(super) detail: String,
 }
 
@@ -167,7 +163,6 @@ fn planned<'a>(task: &'a Task, systems: &[System]) -> Entry<'a> {
     }
 }
 
-/// Entries of what is held.
 pub(super) fn held<'a>(plan: &'a Plan, systems: &[System]) -> Vec<Entry<'a>> {
     let name = |held: &Held| match (&*held.path, held.id) {
         ("", Some(id)) => id.to_string(),
@@ -184,19 +179,18 @@ pub(super) fn held<'a>(plan: &'a Plan, systems: &[System]) -> Vec<Entry<'a>> {
     plan.held.iter().map(one).collect()
 }
 
-/// Old and new values, for people.
+/// Old and new values.
 pub(super) fn described(changes: &[Difference], terabyte: Terabyte) -> String {
     changes.iter().map(|change| change.describe(terabyte)).collect::<Vec<_>>().join(", ")
 }
 
-/// What a TB is on a system.
 pub(super) fn terabyte(systems: &[System], key: &str) -> Terabyte {
     systems.iter().find(|system| system.key == key).map_or(Terabyte::Decimal, |system| system.rules.terabyte)
 }
 
-/// Shows entries in groups, at most `limit` of each; 0 shows all. Whether some are not shown.
+/// Shows entries in groups, at most `limit` of each; 0 shows all. Returns whether it omitted some.
 pub(super) fn groups(page: &mut Page, mut entries: Vec<Entry<'_>>, limit: usize) -> bool {
-    // Stable: within a group and a note in the order of the document.
+    // The sort is stable: within a note, entries stay in the order of the document.
     entries.sort_by(|a, b| (a.system, &a.kind, &a.note).cmp(&(b.system, &b.kind, &b.note)));
     let mut cut = false;
     for group in entries.chunk_by(|a, b| (a.system, &a.kind) == (b.system, &b.kind)) {
@@ -234,21 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn twenty_thousand_resources_are_a_page_that_says_how_many_there_are_and_how_to_see_them() {
+    fn twenty_thousand_resources_are_summarised_on_one_page() {
         let mut page = Page::wide(Some(80));
         let entries = (0..20_000).map(|n| entry(n, if n % 2 == 0 { "create" } else { "resize" }, "an order")).collect();
         assert!(groups(&mut page, entries, LIMIT));
         let lines: Vec<_> = page.text().lines().collect();
         assert!(lines.len() < 40, "{}", page.text());
-        for words in ["create on capstor: 10000", "resize on capstor: 10000", "… and 9995 more"] {
-            assert!(lines.iter().any(|line| line.contains(words)), "{words:?} is missing: {}", page.text());
+        for text in ["create on capstor: 10000", "resize on capstor: 10000", "… and 9995 more"] {
+            assert!(lines.iter().any(|line| line.contains(text)), "{text:?} is missing: {}", page.text());
         }
         let whole = |line: &&&str| line.trim_start().starts_with('/') && line.ends_with(|c: char| c.is_ascii_digit());
-        assert_eq!(lines.iter().filter(whole).count(), 2 * LIMIT, "each path stands whole on its line");
+        assert_eq!(lines.iter().filter(whole).count(), 2 * LIMIT, "each path is whole, on one line");
     }
 
     #[test]
-    fn a_shared_reason_is_shown_once_and_all_are_shown_where_that_is_wanted() {
+    fn a_shared_reason_is_shown_once_and_without_a_limit_all_entries_are_shown() {
         let mut page = Page::wide(None);
         let entries = (0..30).map(|n| entry(n, "held (fault)", "the storage cannot be read")).collect();
         assert!(!groups(&mut page, entries, 0));

@@ -1,4 +1,4 @@
-//! How far the work has come, for somebody who waits: a bar on a terminal, else a line a minute.
+//! Progress: a bar on a terminal, otherwise a line every minute.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal};
@@ -13,43 +13,43 @@ use super::out;
 use crate::pass::{Phase, Progress};
 use crate::provisioner::Provisioner;
 
-/// How often the bar is drawn.
-const EACH: Duration = Duration::from_millis(200);
-/// How often there is a line where there is no terminal.
-const MINUTE: Duration = Duration::from_mins(1);
+/// Time between updates of the bar.
+const BAR_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between lines.
+const LINE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Does what may walk over many files, and shows how many they are.
+/// Shows the number of files that `work` has walked.
 pub(super) fn during<T>(walked: &Walked, work: impl FnOnce() -> T) -> T {
     shown(walked, &Progress::new(), work)
 }
 
-/// Works on many resources, and shows how many are done.
+/// Shows the number of tasks that `work` has completed, and of files that it has walked.
 pub(super) fn of_tasks<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
     shown(&site.walked, &site.progress, work)
 }
 
-/// The same for the loop, in the log.
+/// Logs what [`of_tasks`] shows.
 pub(super) fn logged<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
     let before = site.walked.files();
-    let log = || words(site.progress.now(), site.walked.files() - before).map(|words| info!("{words}"));
-    every(MINUTE, || _ = log(), work)
+    let log = || described(site.progress.now(), site.walked.files() - before).map(|text| info!("{text}"));
+    every(LINE_INTERVAL, || _ = log(), work)
 }
 
 fn shown<T>(walked: &Walked, progress: &Progress, work: impl FnOnce() -> T) -> T {
     let before = walked.files();
     let files = || walked.files() - before;
     if !io::stderr().is_terminal() {
-        let tell = || words(progress.now(), files()).map(|words| out::tell(&words));
-        return every(MINUTE, || _ = tell(), work);
+        let print = || described(progress.now(), files()).map(|text| out::eprint(&text));
+        return every(LINE_INTERVAL, || _ = print(), work);
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let done = every(EACH, || draw(&bar, progress.now(), files()), work);
+    let done = every(BAR_INTERVAL, || draw(&bar, progress.now(), files()), work);
     bar.finish_and_clear();
     done
 }
 
 fn draw(bar: &ProgressBar, phase: Option<Phase>, files: u64) {
-    let Some(words) = words(phase, files) else { return };
+    let Some(text) = described(phase, files) else { return };
     if let Some(Phase { done, all, .. }) = phase {
         let style = ProgressStyle::with_template("{bar:20} {msg}, {elapsed}, {eta} to go");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -58,11 +58,11 @@ fn draw(bar: &ProgressBar, phase: Option<Phase>, files: u64) {
     } else {
         bar.set_style(ProgressStyle::default_spinner());
     }
-    bar.set_message(words);
+    bar.set_message(text);
 }
 
-/// How far it is; `None` where nothing is counted.
-fn words(phase: Option<Phase>, files: u64) -> Option<String> {
+/// The progress as text; `None` if nothing is counted.
+fn described(phase: Option<Phase>, files: u64) -> Option<String> {
     match (phase, files) {
         (None, 0) => None,
         (None, files) => Some(format!("{files} files")),
@@ -71,17 +71,17 @@ fn words(phase: Option<Phase>, files: u64) -> Option<String> {
     }
 }
 
-/// Works, and ticks meanwhile.
-fn every<T>(each: Duration, mut tick: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
-    let (going_on, ended) = mpsc::channel::<Infallible>();
+/// Runs `work`, and calls `tick` at this interval meanwhile.
+fn every<T>(interval: Duration, mut tick: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
+    let (running, ended) = mpsc::channel::<Infallible>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            while ended.recv_timeout(each) == Err(RecvTimeoutError::Timeout) {
+            while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 tick();
             }
         });
         let done = work();
-        drop(going_on);
+        drop(running);
         done
     })
 }
@@ -91,12 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_and_files_are_counted_while_the_work_goes_on() {
+    fn tasks_and_files_are_counted_during_the_work() {
         let (walked, progress) = (Walked::default(), Progress::new());
-        let (told, heard) = mpsc::channel();
-        let tell = || _ = told.send(words(progress.now(), walked.files()));
-        every(Duration::from_millis(1), tell, || {
-            let until = |words: Option<&str>| while heard.recv().unwrap().as_deref() != words {};
+        let (sender, texts) = mpsc::channel();
+        let send = || _ = sender.send(described(progress.now(), walked.files()));
+        every(Duration::from_millis(1), send, || {
+            let until = |text: Option<&str>| while texts.recv().unwrap().as_deref() != text {};
             until(None);
             walked.one();
             until(Some("1 files"));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_is_as_far_as_the_work() {
+    fn the_bar_shows_the_progress() {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         draw(&bar, None, 0);
         assert_eq!((bar.length(), bar.message()), (None, String::new()));

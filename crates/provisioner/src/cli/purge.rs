@@ -84,10 +84,10 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
             out::print(&format!("{}  on {}, in the trash for {days} days{again}\n", trashed.id, system.key))?;
         }
         for Refused { system, trashed, reason } in &refused {
-            out::tell(&format!("{}: not deleted from {}: {}", trashed.id, system.key, out::escaped(reason)));
+            out::eprint(&format!("{}: not deleted from {}: {}", trashed.id, system.key, out::escaped(reason)));
         }
         for (id, fault) in &failed {
-            out::tell(&format!("{id}: {}", out::escaped(fault)));
+            out::eprint(&format!("{id}: {}", out::escaped(fault)));
         }
         let verb = match (yes, rules.enabled) {
             (true, _) => "deleted",

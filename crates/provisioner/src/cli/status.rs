@@ -10,7 +10,6 @@ use super::{Failure, orphans, plans};
 use crate::pass;
 use crate::provisioner::Provisioner;
 
-/// What waits, what is in the trash, what was begun.
 pub(super) fn status(
     site: &Provisioner,
     orphans: bool,
@@ -47,7 +46,7 @@ pub(super) fn status(
     }
     let mut page = Page::new();
     if plans::groups(&mut page, plans::held(&plan, &site.systems), limit) {
-        page.line(0, "Not all are shown: --limit 0 shows all.");
+        page.line(0, "Some are not shown: --limit 0 shows all.");
     }
     page.labelled("resources", &survey.cases.len().to_string());
     page.labelled("to do", &plan.tasks.len().to_string());

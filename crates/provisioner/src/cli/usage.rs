@@ -1,4 +1,4 @@
-//! `usage`: what is used, for people, dashboards and Waldur.
+//! `usage`: shows the usage, and reports it to Waldur.
 
 use std::cmp::Reverse;
 
@@ -17,7 +17,6 @@ use crate::ledger::Ledger;
 use crate::pass::{Survey, System};
 use crate::provisioner::Provisioner;
 
-/// In which order resources are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Sort {
     /// By path
@@ -30,14 +29,14 @@ pub(super) enum Sort {
     Percent,
 }
 
-/// What one directory takes.
+/// The usage of one directory.
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     system: &'a str,
     resource: Uuid,
     path: &'a str,
     usage: Option<Usage>,
-    /// `None` in the trash, where quotas are frozen at what is used.
+    /// `None` in the trash, where quotas are frozen at the usage.
     limits: Option<QuotaLimits>,
     /// Percent of the hard quotas.
     percent: Option<Percent>,
@@ -53,7 +52,7 @@ struct Percent {
     inodes: f64,
 }
 
-/// Shows what each resource uses, and tells Waldur if asked to. What is not known is shown as unknown, never as 0.
+/// Shows the usage of each resource, and reports it to Waldur with `report`. Unknown usage is shown as unknown, never as 0.
 pub(super) fn usage(
     site: &Provisioner,
     json: bool,
@@ -64,27 +63,26 @@ pub(super) fn usage(
     if report && site.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
-    // Waldur refuses the usage of what has ended since the newest reading.
+    // Waldur refuses usage of resources that ended since the newest snapshot.
     let (survey, notes) = site.look(fresh || report)?;
     out::notes(&notes);
     let (mut rows, mut reported, mut failed) = (Vec::new(), 0, 0);
     for system in &site.systems {
         for (row, status) in in_use(site, &survey, system, &mut failed) {
-            // Waldur takes usage in these states alone (400).
+            // In other states Waldur refuses usage (400).
             let reportable = matches!(status, Status::Active | Status::Updating | Status::Removing);
             if let (true, true, Some(usage)) = (report, reportable, row.usage) {
                 let amount = hundredths(usage.space.0, row.terabyte.bytes());
                 match site.source.report_usage(row.resource, &site.settings.usage_component, amount) {
                     Ok(()) => reported += 1,
                     Err(fault) => {
-                        out::tell(&format!("{}: {fault}", row.path));
+                        out::eprint(&format!("{}: {fault}", row.path));
                         failed += 1;
                     }
                 }
             }
             rows.push(row);
         }
-        // Nobody is told what the trash takes.
         if !report {
             rows.extend(in_trash(site, &survey, system, &mut failed));
         }
@@ -95,7 +93,7 @@ pub(super) fn usage(
     if json {
         out::print_json(&rows)?;
     } else {
-        let mut page = shown(&rows, &site.systems);
+        let mut page = page(&rows, &site.systems);
         if report {
             page.line(0, &format!("{reported} reported to Waldur."));
         }
@@ -108,7 +106,7 @@ pub(super) fn usage(
     }
 }
 
-/// What the resources take that are in use.
+/// The usage of resources that are in use, with their status.
 fn in_use<'a>(
     site: &Provisioner,
     survey: &'a Survey,
@@ -144,17 +142,17 @@ fn in_use<'a>(
     cases.into_iter().map(one).collect()
 }
 
-/// What trees in the trash take.
+/// The usage of trees in the trash.
 fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
     let trash = match system.driver.ready().and_then(|()| system.driver.trash()) {
         Ok(trash) => trash,
         Err(fault) => {
-            out::tell(&format!("the trash of {}: {}", system.key, error_chain(&fault)));
+            out::eprint(&format!("the trash of {}: {}", system.key, error_chain(&fault)));
             *failed += 1;
             return Vec::new();
         }
     };
-    // Which cannot be read is in the notes already: then trees are counted file by file.
+    // If the ledger cannot be read, a note says so, and trees are counted file by file.
     let ledger = Ledger::open(&site.ledger_path()).unwrap_or_default();
     let trash: Vec<_> = trash
         .into_iter()
@@ -180,10 +178,10 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
     trash.into_iter().zip(usages).map(one).collect()
 }
 
-/// What is known; a fault is told and counted.
+/// The usage, if known. Prints and counts errors.
 fn known(usage: Result<Option<Usage>, DriverError>, name: &str, failed: &mut usize) -> Option<Usage> {
     usage.unwrap_or_else(|fault| {
-        out::tell(&format!("{name}: {}", error_chain(&fault)));
+        out::eprint(&format!("{name}: {}", error_chain(&fault)));
         *failed += 1;
         None
     })
@@ -202,14 +200,14 @@ fn order(rows: &mut [Row<'_>], sort: Sort) {
     }
 }
 
-/// Percent with one decimal, rounded down: what is not full is never shown as full.
+/// Percent with one decimal, rounded down, so that only a full quota is shown as full.
 #[expect(clippy::cast_precision_loss, reason = "thousandths of a quota")]
 fn percent(used: u64, hard: u64) -> f64 {
     (u128::from(used) * 1000 / u128::from(hard.max(1))) as f64 / 10.0
 }
 
-/// Each resource with what it takes, and the sums of each system.
-fn shown(rows: &[Row<'_>], systems: &[System]) -> Page {
+/// The usage of each resource, and the sums of each system.
+fn page(rows: &[Row<'_>], systems: &[System]) -> Page {
     let mut page = Page::new();
     for row in rows {
         match row.in_trash_since {
@@ -261,7 +259,7 @@ fn amounts(row: &Row<'_>) -> String {
     }
 }
 
-/// The sum of what is known, with the sum of the quotas.
+/// The sums of the known usage and of the quotas.
 fn sum(rows: &[&Row<'_>], terabyte: Terabyte) -> String {
     let (mut space, mut inodes, mut quota) = (0_u64, 0_u64, 0_u64);
     for row in rows {
@@ -273,17 +271,17 @@ fn sum(rows: &[&Row<'_>], terabyte: Terabyte) -> String {
     let size = |bytes| out::size(Bytes(bytes), terabyte);
     let of = if quota == 0 { String::new() } else { format!(" of {} ({} %)", size(quota), percent(space, quota)) };
     let unknown = rows.iter().filter(|row| row.usage.is_none()).count();
-    let unknown = if unknown == 0 { String::new() } else { format!(", and {unknown} that are unknown") };
+    let unknown = if unknown == 0 { String::new() } else { format!(", and {unknown} unknown") };
     format!("{}{of}, {inodes} inodes{unknown}", size(space))
 }
 
-/// Bytes in units of `terabyte` bytes with the two decimals that Waldur takes, rounded up: used space is never reported as 0.
+/// Bytes in units of `terabyte` bytes with the two decimals that Waldur accepts, rounded up: used space is never reported as 0.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53 hundredths")]
 fn hundredths(bytes: u64, terabyte: u64) -> f64 {
     (u128::from(bytes) * 100).div_ceil(u128::from(terabyte)) as f64 / 100.0
 }
 
-/// What a look has told already, if it is the directory's own number under which it counts.
+/// The usage that was observed already, if it counts under the directory's own project ID.
 fn read(case: &Case) -> Option<Usage> {
     match (&case.observed, &case.desired) {
         (Ok(Observed::Ours(present)), Ok(desired))
@@ -330,7 +328,7 @@ mod tests {
         assert_eq!(amounts(&rows[0]), "999 GB of 1 TB (99.9 %), 7 of 1000 inodes (0.7 %)");
         let all: Vec<_> = rows.iter().collect();
         let text = sum(&all, Terabyte::Decimal);
-        assert_eq!(text, "4 TB of 111 TB (3.6 %), 14 inodes, and 1 that are unknown");
+        assert_eq!(text, "4 TB of 111 TB (3.6 %), 14 inodes, and 1 unknown");
     }
 
     #[test]

@@ -19,31 +19,30 @@ use crate::ledger::ProjectIds;
 pub struct SystemConfig {
     /// Its name in the document, in lower case.
     pub name: String,
-    /// The driver.
     pub driver: &'static Registration,
     /// Opens the driver with the settings of this system.
     pub open: OpenDriver,
-    /// Its root in published paths.
+    /// The root in published paths.
     pub published_root: String,
-    /// The directory that is its root here.
+    /// The root on this machine.
     pub root: PathBuf,
-    /// The modes of directories that it accepts (`lowest_mode`, `highest_mode`).
+    /// The accepted modes of directories (`lowest_mode`, `highest_mode`).
     pub modes: Modes,
-    /// The files that its secrets were read from.
+    /// The files that secrets were read from.
     pub secret_files: Vec<PathBuf>,
-    /// What a TB of Waldur is here: `TB` (10^12 bytes) or `TiB` (2^40).
+    /// The meaning of a TB in Waldur: `TB` (10^12 bytes) or `TiB` (2^40).
     pub terabyte: Terabyte,
-    /// Owner of projects' directories.
+    /// Owner of project directories.
     pub owner_uid: u32,
     /// The lowest GID and UID that are not reserved for the operating system.
     pub lowest_id: u32,
     /// Where project IDs come from: `gid`, or `from: N`. `None` where directories have none.
     pub project_ids: Option<ProjectIds>,
-    /// How many resources are worked on at one time, 1 to 64.
+    /// Number of resources that are worked on at the same time, 1 to 64.
     pub at_once: usize,
 }
 
-/// The settings that every system has, whatever drives it.
+/// The settings that do not depend on the driver.
 #[derive(Debug, Deserialize)]
 struct Common {
     terabyte: Terabyte,
@@ -59,7 +58,7 @@ struct Common {
     at_once: usize,
 }
 
-/// The keys of settings that are not the driver's.
+/// The keys that do not depend on the driver.
 const KEYS: [&str; 10] = [
     "driver",
     "terabyte",
@@ -95,7 +94,7 @@ impl SystemConfig {
 const EXAMPLE: &str =
     "map each system's name to its driver, for example {\"capstor\": {\"driver\": \"posix\", \"terabyte\": \"TB\"}}";
 
-/// Reads the systems into the settings. Returns them as they may be shown.
+/// Reads the systems into the settings. Returns a summary without secrets.
 pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Invalid>> {
     let systems = match value {
         Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![invalid("not a JSON object", EXAMPLE)])?,
@@ -110,10 +109,10 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
         let part = name.escape_debug().to_string();
         match system(&name, value) {
             Ok(system) if read.iter().any(|other| other.name == system.name) => {
-                faults.push(Invalid { part: Some(part), ..invalid("the name is there twice", "remove one of them") });
+                faults.push(Invalid { part: Some(part), ..invalid("the name is used twice", "remove one of them") });
             }
             Ok(system) if read.iter().any(|other| other.shares_root_with(&system)) => {
-                let wrong = invalid("another system has the same root", "give each a root of its own");
+                let wrong = invalid("another system has the same root", "give each system its own root");
                 faults.push(Invalid { part: Some(part), ..wrong });
             }
             Ok(system) => read.push(system),
@@ -150,7 +149,7 @@ fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Invalid>
         ));
     }
     if !driver.keys.contains(&"acl") && values.get("acl").is_some_and(|acl| !acl.is_null()) {
-        return Err(invalid("this driver sets no ACLs", "take `acl` out, and set them with the system's own tools"));
+        return Err(invalid("this driver sets no ACLs", "remove `acl`, and set ACLs with the system's own tools"));
     }
     let modes = modes(&mut values)?;
     let mut secret_files = Vec::new();
@@ -174,13 +173,13 @@ fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Invalid>
     let published_root = common.published_root.unwrap_or_else(|| format!("/{name}"));
     let root = common.root.unwrap_or_else(|| PathBuf::from(&published_root));
     if !published_root.starts_with('/') || !root.is_absolute() {
-        return Err(invalid("a root does not begin with `/`", "give the whole path"));
+        return Err(invalid("a root does not begin with `/`", "give the absolute path"));
     }
     if root.as_os_str() == "/" || published_root.trim_end_matches('/').is_empty() {
-        return Err(invalid("the root is `/`", "give the directory that holds the system's data alone"));
+        return Err(invalid("the root is `/`", "give the directory that holds only the data of this system"));
     }
     if !(1..=64).contains(&common.at_once) {
-        return Err(invalid("at_once is not 1 to 64", "give a number of these"));
+        return Err(invalid("`at_once` is not between 1 and 64", "give a number in this range"));
     }
     let open = (driver.configure)(SystemSettings { root: root.clone(), values: for_driver }).map_err(from_driver)?;
     Ok(SystemConfig {
@@ -223,30 +222,28 @@ fn from_driver(settings: InvalidSettings) -> Invalid {
     invalid(settings.problem, settings.remedy)
 }
 
-/// Takes the accepted modes out of what serde reads: octal digits, as a text or as the number that YAML takes them for.
+/// Removes and parses the accepted modes: octal digits, as text, or as the number that YAML reads them as.
 fn modes(system: &mut Map<String, serde_json::Value>) -> Result<Modes, Invalid> {
     let preset = Modes::default();
     let mut take = |key: &str, preset: Mode| {
         let given = system.remove(key).filter(|given| !given.is_null());
         let Some(given) = given else { return Ok(preset) };
-        // The number has lost its leading zeros.
+        // A number has lost its leading zeros.
         let digits = given.as_str().map_or_else(|| format!("{:0>4}", given.to_string()), ToOwned::to_owned);
-        Mode::parse(&digits).ok_or_else(|| {
-            invalid(format!("`{key}` is not three or four octal digits"), "give them, for example \"2770\"")
-        })
+        Mode::parse(&digits)
+            .ok_or_else(|| invalid(format!("`{key}` is not three or four octal digits"), "write it like \"2770\""))
     };
     let modes = Modes { lowest: take("lowest_mode", preset.lowest)?, highest: take("highest_mode", preset.highest)? };
     if modes.lowest.0 & !modes.highest.0 != 0 {
         return Err(invalid(
-            "`lowest_mode` has bits that `highest_mode` has not: no mode would do",
+            "`lowest_mode` has bits that `highest_mode` lacks, so no mode is accepted",
             "correct one of them",
         ));
     }
     Ok(modes)
 }
 
-/// Reads secrets of a back-end from the files that `NAME_file` names; a number is the text that it is written as.
-/// Returns these files.
+/// Reads the secrets of a management interface from the files in `NAME_file`, and turns numbers into text. Returns the files.
 fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, Invalid> {
     let mut files = Vec::new();
     for name in ["password", "token"] {
@@ -264,12 +261,12 @@ fn secrets(block: &mut Map<String, serde_json::Value>) -> Result<Vec<PathBuf>, I
     Ok(files)
 }
 
-/// A value of the YAML file as JSON, so that serde can read it.
+/// A YAML value as JSON.
 fn json(value: &Value) -> Result<serde_json::Value, Invalid> {
     Ok(match value {
         Value::Null => serde_json::Value::Null,
         Value::Text(text) => match text.as_str() {
-            // YAML's booleans come as they are written.
+            // YAML's booleans arrive as text.
             "true" | "True" | "yes" | "on" => true.into(),
             "false" | "False" | "no" | "off" => false.into(),
             text => text.into(),

@@ -17,12 +17,12 @@ fn fault(more: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_table_is_sound() {
+fn the_table_has_no_flaws() {
     assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
 }
 
 #[test]
-fn the_minimum_is_a_proxy_and_a_system_and_touches_as_little_as_can_be() {
+fn a_proxy_and_a_system_are_enough_and_defaults_are_cautious() {
     let settings = with(&[]).unwrap();
     let [system] = &settings.systems[..] else { panic!("{settings:?}") };
     assert_eq!((system.name.as_str(), system.published_root.as_str()), ("capstor", "/capstor"));
@@ -30,7 +30,7 @@ fn the_minimum_is_a_proxy_and_a_system_and_touches_as_little_as_can_be() {
 }
 
 #[test]
-fn systems_are_refused_with_their_name_and_what_is_wrong() {
+fn invalid_systems_are_rejected_with_a_reason() {
     let of = |text: &str| fault(&[("PROVISIONER_SYSTEMS", text)]);
     assert!(of(r#"{"a": {"driver": "posix"}}"#).contains("missing field `terabyte`"));
     assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("`driver` is not one of `posix`"));
@@ -44,14 +44,14 @@ fn systems_are_refused_with_their_name_and_what_is_wrong() {
     let mode = |more: &str| of(&format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB", {more}}}}}"#));
     assert!(mode(r#""highest_mode": "0o770""#).contains("`highest_mode` is not three or four octal digits"));
     assert!(mode(r#""highest_mode": 2780"#).contains("octal digits"));
-    assert!(mode(r#""lowest_mode": 2770, "highest_mode": 770"#).contains("no mode would do"));
+    assert!(mode(r#""lowest_mode": 2770, "highest_mode": 770"#).contains("no mode is accepted"));
     let secret = of(r#"{"a": {"driver": "vast", "terabyte": "TB", "vast": {"password": ["hush"], "tenant": "hush"}}}"#);
     assert!(secret.contains("has the wrong type") && !secret.contains("hush"), "{secret}");
     assert!(of("{}").contains("empty") && of("[]").contains("not a mapping"));
 }
 
 #[test]
-fn modes_are_octal_digits_in_any_spelling() {
+fn modes_are_octal_digits_as_text_or_number() {
     let modes = |more: &str| {
         let systems = format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB"{more}}}}}"#);
         let modes = with(&[("PROVISIONER_SYSTEMS", &systems)]).unwrap().systems[0].modes;
@@ -63,12 +63,12 @@ fn modes_are_octal_digits_in_any_spelling() {
 }
 
 #[test]
-fn half_of_a_pair_is_told() {
+fn settings_that_belong_together_are_required_together() {
     assert!(fault(&[("PROVISIONER_CLIENT_ID", "x")]).contains("proxy.client_secret"));
     assert!(fault(&[("PROVISIONER_WALDUR_API_TOKEN", "x")]).contains("waldur.api_url"));
 }
 
-/// The settings that the package installs, and the warnings that they bring.
+/// The settings file of the package, edited, and the warnings about it.
 fn example(edit: impl Fn(&str) -> String, variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("settings.yaml");
@@ -79,17 +79,17 @@ fn example(edit: impl Fn(&str) -> String, variables: &[(&str, &str)]) -> (Settin
 }
 
 #[test]
-fn the_packages_settings_load_and_change_no_default() {
+fn the_settings_of_the_package_are_valid_and_change_no_default() {
     let (settings, warnings) = example(str::to_owned, &[]);
     let [system] = &settings.systems[..] else { panic!("{settings:?}") };
     assert_eq!((system.published_root.as_str(), system.root.to_str()), ("/scratch", Some("/mnt/scratch")));
     assert!(!settings.purge.enabled && !settings.policy.heal && settings.run.listen.is_empty());
-    assert!(matches!(&warnings[..], [warning] if warning.contains("no client is given")), "{warnings:?}");
+    assert!(matches!(&warnings[..], [warning] if warning.contains("proxy.client_id is not set")), "{warnings:?}");
 }
 
 #[test]
-fn what_the_packages_settings_have_commented_out_is_known() {
-    // The files of secrets are not here: variables go before them.
+fn the_commented_settings_of_the_package_are_valid() {
+    // The secret files do not exist: variables take precedence over them.
     let secrets = [("PROVISIONER_CLIENT_SECRET", "hush"), ("PROVISIONER_WALDUR_API_TOKEN", "hush")];
     let uncommented = |text: &str| text.split_once("\n\n").unwrap().1.replace("\n#  ", "\n  ");
     let (settings, warnings) = example(uncommented, &secrets);

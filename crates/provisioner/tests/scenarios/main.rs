@@ -1,22 +1,22 @@
-//! The real binary between a simulated Waldur, a real proxy, and directories.
+//! Scenarios: the real binary with a simulated Waldur, a real proxy, and directories.
 
-#![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
+#![expect(clippy::unwrap_used, reason = "a scenario panics on unexpected results")]
 
-mod answers;
-mod broken;
-mod enforced;
-mod hands;
+mod adopt_restore;
+mod callbacks;
+mod cancelled_orders;
+mod cancelled_terminations;
+mod credentials;
+mod failures;
+mod kernel_quotas;
 mod kills;
 mod leases;
-mod looking;
-mod looping;
 mod orders;
-mod people;
+mod plan_output;
 mod plans;
-mod purging;
-mod recall;
-mod relay;
-mod reloading;
-mod stuck;
+mod purge;
+mod read_only;
+mod refused_orders;
+mod reload;
+mod run;
 mod support;
-mod withdrawn;

@@ -1,4 +1,4 @@
-//! Orders of every type, through both types of offerings, from the customer to the disk and back.
+//! Orders of every type, for both types of offerings.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -6,18 +6,18 @@ use simulator::world::{OrderState, ResourceState};
 
 use crate::support::{BASIC, SLURM, Site};
 
-/// The quota that is set on the disk, in bytes.
+/// The observed space quota in bytes.
 fn quota(site: &Site, resource: uuid::Uuid) -> u64 {
-    let told = site.json(&["explain", &resource.to_string()]);
-    told["seen"]["ours"]["limits"]["space_hard"].as_u64().unwrap_or_else(|| panic!("{told:#}"))
+    let json = site.json(&["explain", &resource.to_string()]);
+    json["seen"]["ours"]["limits"]["space_hard"].as_u64().unwrap_or_else(|| panic!("{json:#}"))
 }
 
 #[test]
-fn a_directory_is_made_resized_and_put_into_the_trash() {
+fn a_directory_is_created_resized_and_moved_to_the_trash() {
     for system in [SLURM, BASIC] {
         let site = Site::new();
         let made = site.order(system, 0, 10);
-        site.apply().says("1 done, 0 failed");
+        site.apply().stdout_has("1 done, 0 failed");
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let path = format!("/{system}/store/cscs/uni/p0");
         assert_eq!(site.backend_id(made.resource), path);
@@ -43,20 +43,20 @@ fn a_directory_is_made_resized_and_put_into_the_trash() {
         assert_eq!(std::fs::read_to_string(kept).unwrap(), "precious");
 
         let calls = site.calls().len();
-        site.apply().says("0 done, 0 failed");
-        assert_eq!(site.calls().len(), calls, "a pass with nothing to do tells Waldur nothing");
+        site.apply().stdout_has("0 done, 0 failed");
+        assert_eq!(site.calls().len(), calls, "a pass without work calls nothing");
     }
 }
 
 #[test]
-fn a_quota_of_0_is_held_and_rejected_only_by_policy() {
+fn a_quota_of_0_is_held_and_rejected_only_with_policy_refuse() {
     for system in [SLURM, BASIC] {
         let mut site = Site::new();
         let made = site.order(system, 0, 0);
-        site.apply().says("refused").says("the order asks for a quota of 0").says("0 to do, 1 held");
+        site.apply().stdout_has("refused").stdout_has("the order asks for a quota of 0").stdout_has("0 to do, 1 held");
         assert_eq!(site.states(made).0, OrderState::PendingProvider, "{system}");
         site.set("PROVISIONER_REFUSE", "true");
-        site.apply().says("1 done");
+        site.apply().stdout_has("1 done");
         assert_eq!(site.states(made), (OrderState::Rejected, ResourceState::Terminated), "{system}");
         assert!(site.comment(made).contains("quota of 0"), "{}", site.comment(made));
         assert!(crate::support::names(&site.root(system)).is_empty(), "nothing is made");
@@ -64,17 +64,17 @@ fn a_quota_of_0_is_held_and_rejected_only_by_policy() {
 }
 
 #[test]
-fn what_no_order_asks_for_is_left_alone() {
+fn nothing_is_removed_without_an_order() {
     let site = Site::new();
     let made = [0, 1].map(|number| site.order(SLURM, number, 10));
     site.apply();
-    // Gone from the list, and removing without an order.
+    // One is missing from the list, and one is terminating without an order.
     site.simulator.world(|world| {
         world.resources.shift_remove(&made[0].resource);
         world.change(made[1].resource, "state", "Terminating".into());
     });
     let calls = site.calls().len();
-    site.apply().says("0 done");
+    site.apply().stdout_has("0 done");
     assert!(site.at("/capstor/store/cscs/uni/p0").exists() && site.at("/capstor/store/cscs/uni/p1").exists());
     assert_eq!(site.calls().len(), calls);
 }

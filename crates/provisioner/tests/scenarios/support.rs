@@ -26,29 +26,29 @@ pub(crate) const SLURM: &str = "capstor";
 /// The system whose offering is of the type Marketplace.Basic.
 pub(crate) const BASIC: &str = "tape";
 
-/// Two systems with nothing on them, and what drives them.
+/// A simulated Waldur, the proxy, and two empty storage systems.
 pub(crate) struct Site {
     pub(crate) simulator: Simulator,
     address: SocketAddr,
     proxy: Option<Runtime>,
     relays: bool,
-    /// Seconds that answers of the proxy may be old.
+    /// Maximum age of the proxy's snapshot in seconds.
     pub(crate) max_age: u32,
-    /// The folder with the systems' roots.
+    /// Directory with the roots of the systems.
     base: PathBuf,
     pub(crate) directory: TempDir,
     settings: Vec<(String, String)>,
 }
 
-/// What a command said, and how it ended.
+/// The exit code and output of a command.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct Output {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-/// A resource and the order that is open for it.
+/// A resource and an order for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ordered {
     pub(crate) resource: Uuid,
@@ -56,22 +56,22 @@ pub(crate) struct Ordered {
 }
 
 impl Site {
-    /// A site whose proxy relays callbacks: the provisioner has its client of the realm alone.
+    /// A site whose proxy relays callbacks: the provisioner has only its Keycloak client.
     pub(crate) fn new() -> Self {
-        Self::start(true, &[], None, &unlimited())
+        Self::start(true, &[], None, &unprivileged())
     }
 
-    /// A site whose links lead to Waldur, and a provisioner without a token of Waldur's.
+    /// A site whose links lead to Waldur. The provisioner has no Waldur token.
     pub(crate) fn without_relay() -> Self {
-        Self::start(false, &[], None, &unlimited())
+        Self::start(false, &[], None, &unprivileged())
     }
 
-    /// A site that relays, with these settings more.
+    /// A site that relays, with additional settings of the provisioner.
     pub(crate) fn with(more: &[(&str, &str)]) -> Self {
-        Self::start(true, more, None, &unlimited())
+        Self::start(true, more, None, &unprivileged())
     }
 
-    /// A site that relays, whose systems have their roots in this folder and are else as described.
+    /// A site that relays, whose systems have their roots in `base` and the settings `system`.
     pub(crate) fn below(base: &Path, system: &Value) -> Self {
         Self::start(true, &[], Some(base), system)
     }
@@ -114,7 +114,7 @@ impl Site {
         site
     }
 
-    /// Starts the proxy, at the address that it had before.
+    /// Starts the proxy, at the same address as before.
     pub(crate) fn start_proxy(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(self.address)).unwrap();
@@ -130,7 +130,7 @@ impl Site {
             ("HPC_USER_CLIENT_ID", "hpc-client".into()),
             ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
             ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
-            // What is ordered shows at once, also to commands that only look.
+            // 0 makes orders visible at once, even without --fresh.
             ("CACHE_MAX_AGE", self.max_age.to_string()),
             ("CALLBACKS_RELAY", self.relays.to_string()),
             ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
@@ -146,30 +146,28 @@ impl Site {
         self.proxy = Some(runtime);
     }
 
-    /// Ends the proxy with all its connections.
+    /// Stops the proxy, and closes its connections.
     pub(crate) fn stop_proxy(&mut self) {
         if let Some(runtime) = self.proxy.take() {
             runtime.shutdown_timeout(Duration::from_secs(2));
         }
     }
 
-    /// Changes a setting of the provisioner.
+    /// Sets an environment variable of the provisioner.
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
-    /// A setting of the provisioner.
+    /// An environment variable of the provisioner; empty if not set.
     pub(crate) fn setting(&self, key: &str) -> String {
         self.settings.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
-    /// Takes a setting of the provisioner away.
     pub(crate) fn unset(&mut self, key: &str) {
         self.settings.retain(|(known, _)| known != key);
     }
 
-    /// The command, not started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-provisioner"));
         command.env_clear().envs(self.settings.iter().cloned()).current_dir(self.directory.path()).args(arguments);
@@ -177,28 +175,28 @@ impl Site {
         command
     }
 
-    /// Runs a command to its end. No command may ever say a secret, or panic.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
-        let output = self.command(arguments).output().unwrap();
+    /// Runs a command. Asserts that it prints no secrets and does not panic.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let ended = self.command(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-        harmless(&said.out);
-        harmless(&said.err);
-        said
+        let output = Output { code: ended.status.code(), out: text(ended.stdout), err: text(ended.stderr) };
+        assert_harmless(&output.out);
+        assert_harmless(&output.err);
+        output
     }
 
-    /// `apply`, which must succeed.
-    pub(crate) fn apply(&self) -> Said {
-        self.run(&["apply"]).ends_with(0)
+    /// Runs `apply`, which must succeed.
+    pub(crate) fn apply(&self) -> Output {
+        self.run(&["apply"]).exits_with(0)
     }
 
-    /// The answer of a command with `--json`, which must succeed.
+    /// The output of a command with `--json`, which must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
-        let said = self.run(&[arguments, &["--json"]].concat()).ends_with(0);
-        serde_json::from_str(&said.out).unwrap()
+        let output = self.run(&[arguments, &["--json"]].concat()).exits_with(0);
+        serde_json::from_str(&output.out).unwrap()
     }
 
-    /// Starts a command with its output in a file.
+    /// Starts a command.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
         let log = self.directory.path().join(format!("output-{}", Uuid::new_v4()));
         let file = fs::File::create(&log).unwrap();
@@ -207,27 +205,26 @@ impl Site {
         Running { child, log }
     }
 
-    /// The directory that is a system's root.
     pub(crate) fn root(&self, system: &str) -> PathBuf {
         self.base.join(system)
     }
 
-    /// Where a published path is here.
+    /// The directory of a published path.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.base.join(path.trim_start_matches('/'))
     }
 
-    /// A file of the state directory.
+    /// A file in the state directory.
     pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.directory.path().join("state").join(name)
     }
 
-    /// The names in a system's trash.
+    /// File names in the trash of a system.
     pub(crate) fn trash(&self, system: &str) -> Vec<String> {
         names(&self.root(system).join(".trash"))
     }
 
-    /// Has a customer order a directory for project `number`, 0 to 19, and approve that.
+    /// A customer orders a directory for project `number`, 0 to 19, and approves the order.
     pub(crate) fn order(&self, system: &str, number: usize, terabytes: usize) -> Ordered {
         self.simulator.world(|world| {
             let offering = world.offering_by_slug(system).unwrap().uuid;
@@ -244,7 +241,7 @@ impl Site {
         })
     }
 
-    /// Has a customer order another size.
+    /// A customer orders another size.
     pub(crate) fn order_size(&self, resource: Uuid, terabytes: usize) -> Ordered {
         self.simulator.world(|world| {
             let order = world.order_update_limits(resource, json!({ "storage": terabytes })).unwrap();
@@ -253,7 +250,7 @@ impl Site {
         })
     }
 
-    /// Has a customer order the end of a resource.
+    /// A customer orders the termination of a resource.
     pub(crate) fn order_end(&self, resource: Uuid) -> Ordered {
         self.simulator.world(|world| {
             let order = world.order_terminate(resource).unwrap();
@@ -262,27 +259,26 @@ impl Site {
         })
     }
 
-    /// How an order and its resource stand in Waldur.
+    /// The states of an order and its resource in Waldur.
     pub(crate) fn states(&self, ordered: Ordered) -> (OrderState, ResourceState) {
         self.simulator.world(|world| {
             (world.orders[&ordered.order].state().unwrap(), world.resources[&ordered.resource].state().unwrap())
         })
     }
 
-    /// Why the provider rejected an order, as Waldur shows it.
+    /// The reason of a rejection, as Waldur shows it.
     pub(crate) fn comment(&self, ordered: Ordered) -> String {
         self.simulator.world(|world| world.orders[&ordered.order].text("provider_rejection_comment").to_owned())
     }
 
-    /// The path of a resource that Waldur was told.
     pub(crate) fn backend_id(&self, resource: Uuid) -> String {
         self.simulator.world(|world| world.resources[&resource].text("backend_id").to_owned())
     }
 
-    /// Paths of the calls that Waldur has got that change something.
+    /// Paths of the POST requests that Waldur has received.
     pub(crate) fn calls(&self) -> Vec<String> {
-        let changes = |request: &simulator::Received| request.method == "POST" && request.path.starts_with("/api/");
-        self.simulator.requests().into_iter().filter(changes).map(|request| request.path).collect()
+        let is_post = |request: &simulator::Received| request.method == "POST" && request.path.starts_with("/api/");
+        self.simulator.requests().into_iter().filter(is_post).map(|request| request.path).collect()
     }
 }
 
@@ -292,48 +288,48 @@ impl Drop for Site {
     }
 }
 
-impl Said {
-    /// It must have ended with this code.
-    pub(crate) fn ends_with(self, code: i32) -> Self {
+impl Output {
+    /// Asserts the exit code.
+    pub(crate) fn exits_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
         self
     }
 
-    /// Standard error must say this.
-    pub(crate) fn told(self, words: &str) -> Self {
-        assert!(self.err.contains(words), "{words:?} is missing:\n{}\n{}", self.out, self.err);
+    /// Asserts that standard error contains the text.
+    pub(crate) fn stderr_has(self, text: &str) -> Self {
+        assert!(self.err.contains(text), "{text:?} is missing:\n{}\n{}", self.out, self.err);
         self
     }
 
-    /// The answer must say this.
-    pub(crate) fn says(self, words: &str) -> Self {
-        assert!(self.out.contains(words), "{words:?} is missing:\n{}\n{}", self.out, self.err);
+    /// Asserts that standard output contains the text.
+    pub(crate) fn stdout_has(self, text: &str) -> Self {
+        assert!(self.out.contains(text), "{text:?} is missing:\n{}\n{}", self.out, self.err);
         self
     }
 }
 
-/// A command that runs. Dropping it kills it.
+/// A running command. Dropping it kills it.
 pub(crate) struct Running {
     pub(crate) child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    /// What it has said so far.
-    pub(crate) fn said(&self) -> String {
+    /// The output so far.
+    pub(crate) fn output(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap();
-        harmless(&text);
+        assert_harmless(&text);
         text
     }
 
-    /// Its exit code, waited for; it must come within the time.
-    pub(crate) fn ends(&mut self, within: Duration) -> Option<i32> {
+    /// Waits for the exit code, at most this long.
+    pub(crate) fn wait(&mut self, within: Duration) -> Option<i32> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begun.elapsed() < within, "it does not end:\n{}", self.said());
+            assert!(begun.elapsed() < within, "it does not exit:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -341,14 +337,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // An error says that it is gone already.
+        // Fails if it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until it holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits until the condition holds.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -356,7 +352,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The names in a directory, sorted; none where there is no directory.
+/// The sorted file names in a directory; none if it does not exist.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -364,23 +360,23 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-fn harmless(text: &str) {
+fn assert_harmless(text: &str) {
     for secret in [CLIENT_SECRET, WALDUR_TOKEN, PROVIDER_TOKEN, "pa55"] {
-        assert!(!text.contains(secret), "it says {secret}:\n{text}");
+        assert!(!text.contains(secret), "it prints {secret}:\n{text}");
     }
     assert!(!text.contains("panicked"), "{text}");
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "it has control characters:\n{text:?}");
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "it prints control characters:\n{text:?}");
 }
 
-/// Systems in a temporary folder, for which no rights are needed.
-fn unlimited() -> Value {
+/// Settings of systems in a temporary directory, which need no privileges.
+fn unprivileged() -> Value {
     json!({
         "driver": "posix", "terabyte": "TB", "must_be_mounted": false, "change_owner": false,
         "project_ids": {"from": 1000},
     })
 }
 
-/// One provider with an offering of each type, one customer with twenty projects, and nothing ordered.
+/// One provider with an offering of each type, one customer with twenty projects, and no orders.
 fn world() -> World {
     let mut world = World::empty();
     let provider = world.add_provider("cscs", "Storage Centre");

@@ -1,4 +1,4 @@
-//! `run`: pass after pass, and what it shows of itself.
+//! `run`: passes, signals, metrics and readiness.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 use simulator::Fault;
 use simulator::world::OrderState;
 
-use crate::support::{Running, SLURM, Site, until};
+use crate::support::{Running, SLURM, Site, wait_until};
 
-/// A loop, and where it listens.
+/// A running `run`, and the address that it listens on.
 pub(crate) struct Loop {
     pub(crate) running: Running,
     socket: String,
@@ -20,7 +20,7 @@ impl Loop {
         Self::start_with(site, Some(interval))
     }
 
-    /// Without an interval the setting is what other sources say.
+    /// Without an interval, the setting is not changed.
     pub(crate) fn start_with(site: &mut Site, interval: Option<&str>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = listener.local_addr().unwrap().to_string();
@@ -31,11 +31,11 @@ impl Loop {
         }
         let running = site.spawn(&["run"]);
         let this = Self { running, socket };
-        until("it listens", || std::net::TcpStream::connect(&this.socket).is_ok());
+        wait_until("it listens", || std::net::TcpStream::connect(&this.socket).is_ok());
         this
     }
 
-    /// Status and body.
+    /// Sends a request. Returns status and body.
     pub(crate) fn ask(&self, method: &str, path: &str) -> (u16, String) {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.socket).unwrap();
@@ -54,11 +54,11 @@ impl Loop {
         kill_process(Pid::from_child(&self.running.child), signal).unwrap();
     }
 
-    /// The value of a metric's line that begins so; none where there is no such line.
+    /// The value of the line of `/metrics` that begins with `line`.
     pub(crate) fn metric(&self, line: &str) -> Option<f64> {
         let (status, text) = self.ask("GET", "/metrics");
         assert_eq!(status, 200);
-        text.lines().find_map(|said| said.strip_prefix(line)?.trim().parse().ok())
+        text.lines().find_map(|it| it.strip_prefix(line)?.trim().parse().ok())
     }
 
     pub(crate) fn passes(&self) -> f64 {
@@ -67,27 +67,27 @@ impl Loop {
 
     pub(crate) fn stop(mut self) {
         self.signal(Signal::TERM);
-        assert_eq!(self.running.ends(Duration::from_secs(5)), Some(0), "{}", self.running.said());
+        assert_eq!(self.running.wait(Duration::from_secs(5)), Some(0), "{}", self.running.output());
     }
 }
 
 #[test]
-fn a_pass_comes_each_interval_and_at_once_when_nudged() {
+fn a_pass_runs_every_interval_and_on_request() {
     let mut site = Site::new();
     let work = Loop::start(&mut site, "0.3");
-    until("three passes", || work.passes() >= 3.0);
+    wait_until("three passes", || work.passes() >= 3.0);
     let made = site.order(SLURM, 0, 10);
-    until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
     work.stop();
 
     let work = Loop::start(&mut site, "3600");
-    until("the first pass", || work.ready());
+    wait_until("the first pass", || work.ready());
     let made = site.order(SLURM, 1, 10);
     assert_eq!(work.ask("POST", "/nudge").0, 202);
-    until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
     let made = site.order(SLURM, 2, 10);
     work.signal(Signal::USR1);
-    until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
     assert_eq!(work.ask("GET", "/nudge").0, 405);
     assert_eq!(work.ask("GET", "/").0, 404);
     assert_eq!(work.ask("GET", "/health/live").0, 200);
@@ -97,11 +97,11 @@ fn a_pass_comes_each_interval_and_at_once_when_nudged() {
 }
 
 #[test]
-fn every_metric_of_the_documents_is_there() {
+fn every_documented_metric_is_served() {
     let mut site = Site::new();
     site.order(SLURM, 0, 10);
     let work = Loop::start(&mut site, "3600");
-    until("the first pass", || work.ready());
+    wait_until("the first pass", || work.ready());
     let (_, text) = work.ask("GET", "/metrics");
     for (name, ..) in provisioner::metrics::METRICS {
         assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing:\n{text}");
@@ -119,92 +119,94 @@ fn every_metric_of_the_documents_is_there() {
 }
 
 #[test]
-fn without_waldur_or_the_proxy_nothing_is_touched_and_it_goes_on_when_they_are_back() {
+fn an_outage_of_waldur_or_the_proxy_pauses_work() {
     let mut site = Site::new();
     let work = Loop::start(&mut site, "0.3");
-    until("a pass", || work.ready());
+    wait_until("a pass", || work.ready());
     let calls = site.calls().len();
     site.simulator.set_fault("GET /api/*", Fault::status(503));
-    until("it is not ready", || !work.ready());
+    wait_until("it is not ready", || !work.ready());
     let made = site.order(SLURM, 0, 10);
-    until("it is told", || work.running.said().contains("no pass: the document cannot be read; nothing was touched"));
+    wait_until("it is logged", || {
+        work.running.output().contains("no pass: the document cannot be read; nothing was touched")
+    });
     site.simulator.clear_faults();
-    until("the order is done", || site.states(made).0 == OrderState::Done);
-    until("it is ready again", || work.ready());
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("it is ready again", || work.ready());
     assert!(site.calls().len() > calls);
 
     site.stop_proxy();
-    until("it is not ready", || !work.ready());
+    wait_until("it is not ready", || !work.ready());
     let made = site.order(SLURM, 1, 10);
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(site.states(made).0, OrderState::PendingProvider);
     site.start_proxy();
-    until("the order is done", || site.states(made).0 == OrderState::Done);
-    until("it is ready again", || work.ready());
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("it is ready again", || work.ready());
     work.stop();
 }
 
 #[test]
-fn a_signal_stops_a_pass_before_its_next_effect() {
+fn a_signal_stops_a_pass_before_its_next_side_effect() {
     let mut site = Site::new();
     let made = site.order(SLURM, 0, 10);
     site.simulator.set_fault("POST /api/*approve_by_provider/", Fault::delay(Duration::from_secs(1)));
     let work = Loop::start(&mut site, "3600");
-    until("it is at work", || !site.calls().is_empty());
+    wait_until("it has begun", || !site.calls().is_empty());
     work.stop();
     assert_eq!(site.states(made).0, OrderState::Executing);
     assert!(crate::support::names(&site.root(SLURM)).is_empty());
-    site.apply().says("1 done");
+    site.apply().stdout_has("1 done");
 }
 
 #[test]
-fn a_signal_while_the_document_is_read_is_no_failure() {
+fn a_signal_while_the_document_is_read_is_not_a_failure() {
     let mut site = Site::new();
     site.order(SLURM, 0, 10);
     site.simulator.set_fault("GET /api/*", Fault::delay(Duration::from_secs(1)));
     let mut work = Loop::start(&mut site, "3600");
     let reads = |request: &simulator::Received| request.path.starts_with("/api/marketplace-provider-resources");
-    until("it reads", || site.simulator.requests().iter().any(reads));
+    wait_until("it reads", || site.simulator.requests().iter().any(reads));
     work.signal(Signal::TERM);
-    assert_eq!(work.running.ends(Duration::from_secs(15)), Some(0), "{}", work.running.said());
-    let said = work.running.said();
-    assert!(said.contains("the pass was stopped by a signal") && !said.contains("ERROR"), "{said}");
+    assert_eq!(work.running.wait(Duration::from_secs(15)), Some(0), "{}", work.running.output());
+    let output = work.running.output();
+    assert!(output.contains("the pass was stopped by a signal") && !output.contains("ERROR"), "{output}");
 }
 
 #[test]
-fn a_person_works_between_two_passes() {
+fn commands_work_between_two_passes() {
     let mut site = Site::new();
     let work = Loop::start(&mut site, "3600");
-    until("the first pass", || work.ready());
+    wait_until("the first pass", || work.ready());
     let made = site.order(SLURM, 0, 10);
-    site.apply().says("1 done");
+    site.apply().stdout_has("1 done");
     assert_eq!(site.states(made).0, OrderState::Done);
-    let other = site.run(&["run"]).ends_with(1);
+    let other = site.run(&["run"]).exits_with(1);
     assert!(other.err.contains("run.listen") && other.err.contains("in use"), "{}", other.err);
     work.stop();
 }
 
 #[test]
-fn the_log_tells_what_was_done_and_once_what_cannot_be() {
+fn completed_work_is_logged_and_held_work_is_logged_once() {
     let mut site = Site::new();
     let work = Loop::start(&mut site, "0.2");
     let made = site.order(SLURM, 0, 10);
-    until("the order is done", || site.states(made).0 == OrderState::Done);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
     let done = "Create order pending-provider: approve, ensure, set_backend_id, done";
-    until("it is told", || work.running.said().contains(done));
-    assert!(work.running.said().contains("/capstor/store/cscs/uni/p0"), "{}", work.running.said());
+    wait_until("it is logged", || work.running.output().contains(done));
+    assert!(work.running.output().contains("/capstor/store/cscs/uni/p0"), "{}", work.running.output());
     std::fs::rename(site.root(SLURM), site.directory.path().join("away")).unwrap();
-    until("it is told", || work.running.said().contains("the storage cannot be read"));
+    wait_until("it is logged", || work.running.output().contains("the storage cannot be read"));
     let passes = work.passes();
-    until("more passes", || work.passes() >= passes + 2.0);
-    assert_eq!(work.running.said().matches("the storage cannot be read").count(), 1, "{}", work.running.said());
+    wait_until("more passes", || work.passes() >= passes + 2.0);
+    assert_eq!(work.running.output().matches("the storage cannot be read").count(), 1, "{}", work.running.output());
     std::fs::rename(site.directory.path().join("away"), site.root(SLURM)).unwrap();
-    until("it is told", || work.running.said().contains("nothing is held any more"));
+    wait_until("it is logged", || work.running.output().contains("nothing is held any more"));
     work.stop();
 }
 
 #[test]
-fn the_loop_waits_before_it_tries_again_what_waldur_refuses_and_counts_it() {
+fn refused_calls_are_counted_and_retried_after_a_pause() {
     let mut site = Site::new();
     let made = site.order(SLURM, 0, 10);
     site.simulator.world(|world| {
@@ -214,13 +216,13 @@ fn the_loop_waits_before_it_tries_again_what_waldur_refuses_and_counts_it() {
     });
     let work = Loop::start(&mut site, "0.1");
     let refused = r#"hpc_storage_provisioner_refused_by_waldur{system="capstor",reason="blocked_organization"}"#;
-    until("it is counted", || work.metric(refused).is_some_and(|count| count > 0.0));
+    wait_until("it is counted", || work.metric(refused).is_some_and(|count| count > 0.0));
     let held = r#"hpc_storage_provisioner_held{system="capstor",hold="declined"}"#;
-    until("it is held", || work.metric(held).is_some_and(|count| count > 0.0));
+    wait_until("it is held", || work.metric(held).is_some_and(|count| count > 0.0));
     let passes = work.passes();
-    until("more passes", || work.passes() > passes);
-    let (calls, said) = (site.calls(), work.running.said());
+    wait_until("more passes", || work.passes() > passes);
+    let (calls, log) = (site.calls(), work.running.output());
     assert_eq!(calls.len(), 1, "{calls:?}");
-    assert!(said.contains("Waldur refuses approve_by_provider: Blocked organization is not available."), "{said}");
-    assert!(!work.ask("GET", "/metrics").1.contains("Blocked organization"), "a text is no label");
+    assert!(log.contains("Waldur refuses approve_by_provider: Blocked organization is not available."), "{log}");
+    assert!(!work.ask("GET", "/metrics").1.contains("Blocked organization"), "a reason is not a label");
 }
