@@ -266,11 +266,7 @@ pub fn run(cli: Cli) -> ExitCode {
         out::eprint(&format!("warning: {warning}"));
     }
     if matches!(cli.command, Command::Config) {
-        let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
-        for (key, value, source) in loaded.report() {
-            table.add_row([key, &out::escaped(value), &out::escaped(&source)]);
-        }
-        return exit_code(out::print(&(table.trim_fmt() + "\n")));
+        return exit_code(show_settings(&loaded));
     }
     if let Err(failure) = only(&mut loaded.settings, &cli.system) {
         return exit_code(Err(failure));
@@ -284,6 +280,18 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(loaded)
     };
     exit_code(dispatch(cli.command, loaded, &reread))
+}
+
+/// Prints a table, or a line for each setting on a terminal that is too narrow for the table.
+fn show_settings(loaded: &Loaded<Settings>) -> Result<(), Failure> {
+    let mut table = out::table(&["KEY", "VALUE", "SOURCE"]);
+    let mut page = out::Page::new();
+    for (key, value, source) in loaded.report() {
+        table.add_row([key, &out::escaped(value), &out::escaped(&source)]);
+        page.line(0, &format!("{key} = {value} ({source})"));
+    }
+    let text = table.trim_fmt() + "\n";
+    if page.fits(&text) { out::print(&text) } else { page.print() }
 }
 
 /// Removes all systems but these; none if no name is given.

@@ -66,6 +66,11 @@ impl Page {
         self.text.push('\n');
     }
 
+    /// Whether no line of the text is wider than the page.
+    pub(super) fn fits(&self, text: &str) -> bool {
+        self.width.is_none_or(|width| text.lines().all(|line| textwrap::core::display_width(line) <= width))
+    }
+
     #[cfg(test)]
     pub(super) fn text(&self) -> &str {
         &self.text
