@@ -39,7 +39,9 @@ fn invalid_systems_are_rejected_with_a_reason() {
     assert!(of(r#"{"a": {"driver": "vast", "terabyte": "TB"}}"#).contains("add the mapping"));
     let acl = |acl: &str| of(&format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB", "acl": {acl}}}}}"#));
     assert!(acl(r#"["u:backup:r-x"]"#).contains("write `u:900:r-x`"));
-    assert!(acl(r#"["u:1:r-x", "u:1:rwx"]"#).contains("is the second one for this user") && acl("7").contains("not a list"));
+    assert!(
+        acl(r#"["u:1:r-x", "u:1:rwx"]"#).contains("is the second one for this user") && acl("7").contains("not a list")
+    );
     assert!(of(r#"{"a": {"driver": "memory", "terabyte": "TB", "acl": []}}"#).contains("sets no ACLs"));
     let mode = |more: &str| of(&format!(r#"{{"a": {{"driver": "posix", "terabyte": "TB", {more}}}}}"#));
     assert!(mode(r#""highest_mode": "0o770""#).contains("`highest_mode` is not three or four octal digits"));
