@@ -207,7 +207,7 @@ mod tests {
         let others = |id: u32| Ok(id > 9);
         assert_eq!(ledger.project("capstor", a, 500, ids, &others).unwrap(), 10);
         assert_eq!(ledger.project("capstor", a, 500, ids, &|_| panic!("it has one")).unwrap(), 10);
-        let unread = ledger.project("capstor", b, 500, ids, &|_| Err(DriverError::unclear("away")));
+        let unread = ledger.project("capstor", b, 500, ids, &|_| Err(DriverError::temporary("away")));
         assert!(matches!(unread, Err(NoProject::Unknown(_))), "{unread:?}");
         let crowded = ledger.project("capstor", b, 500, ids, &|_| Ok(false));
         assert!(matches!(crowded, Err(NoProject::Crowded(11))), "{crowded:?}");

@@ -174,7 +174,7 @@ fn observe(system: &System, desired: &[Result<Unnumbered, preflight::Obstacle>])
     let observable: Vec<_> = desired.iter().flatten().map(Unnumbered::to_observe).collect();
     let mut observed = system.driver.observe(&observable).into_iter();
     let one = |desired: &Result<_, _>| match desired {
-        Ok(_) => observed.next().unwrap_or_else(|| Err(DriverError::unclear("no answer"))).map_err(Arc::new),
+        Ok(_) => observed.next().unwrap_or_else(|| Err(DriverError::temporary("no answer"))).map_err(Arc::new),
         // Not observed, because the planner holds or rejects it anyway.
         Err(_) => Ok(Observed::Absent),
     };

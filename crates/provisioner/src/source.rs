@@ -74,7 +74,7 @@ impl Source {
             .build()
             .map_err(|error| {
                 let what = "cannot create an HTTP client: check that the system's CA certificates are installed";
-                DriverError::passing(what, error)
+                DriverError::temporary_from(what, error)
             })?;
         let guard = || CredentialGuard::lasting(PAUSE_AFTER_REFUSAL);
         let (settings, stop) = (settings.clone(), Arc::clone(stop));
@@ -103,7 +103,7 @@ impl Source {
                 return Ok(document);
             }
         }
-        Err(DriverError::unclear(format!(
+        Err(DriverError::temporary(format!(
             "the document changed while its pages were read, {MAX_READS} times (the `ETag` of its pages differs)"
         )))
     }
@@ -113,9 +113,9 @@ impl Source {
         let first = self.page(1, fresh)?;
         let mut bodies = vec![first.body];
         let pages = document::page_count(&bodies[0])
-            .map_err(|error| DriverError::passing("the document cannot be read", error))?;
+            .map_err(|error| DriverError::temporary_from("the document cannot be read", error))?;
         if pages > MAX_PAGES {
-            return Err(DriverError::unclear(format!("the document has {pages} pages, more than {MAX_PAGES}")));
+            return Err(DriverError::temporary(format!("the document has {pages} pages, more than {MAX_PAGES}")));
         }
         for number in 2..=pages {
             let page = self.page(number, false)?;
@@ -126,16 +126,16 @@ impl Source {
             bodies.push(page.body);
             if Instant::now() > deadline {
                 let (read, seconds) = (bodies.len(), (self.settings.proxy.timeout * DOCUMENT_TIMEOUTS).as_secs());
-                return Err(DriverError::unclear(format!(
+                return Err(DriverError::temporary(format!(
                     "the proxy returned only {read} of {pages} pages of the document within {seconds} s"
                 )));
             }
             if bodies.iter().map(Vec::len).sum::<usize>() > MAX_DOCUMENT {
-                return Err(DriverError::unclear(format!("the document is larger than {MAX_DOCUMENT} bytes")));
+                return Err(DriverError::temporary(format!("the document is larger than {MAX_DOCUMENT} bytes")));
             }
         }
         let document = document::parse(&bodies, self.settings.mock_identities)
-            .map_err(|error| DriverError::passing("the document cannot be used", error))?;
+            .map_err(|error| DriverError::temporary_from("the document cannot be used", error))?;
         Ok(Some(Document { age: first.age, ..document }))
     }
 
@@ -174,7 +174,7 @@ impl Source {
                 _ => "",
             };
             let error =
-                DriverError::unclear(format!("the proxy answers {status} to {url}{hint}: {}", reason(response)));
+                DriverError::temporary(format!("the proxy answers {status} to {url}{hint}: {}", reason(response)));
             // An old token may have been revoked. A token obtained just now is not replaced: the next would be refused, too.
             let was_old =
                 status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));

@@ -52,7 +52,7 @@ fn observe(entries: &[Entry], desired: &Desired) -> Observed {
 
 impl Inventory {
     fn failed(&self, error: io::Error) -> DriverError {
-        DriverError::passing(format!("{} cannot be used", self.file.display()), error)
+        DriverError::temporary_from(format!("{} cannot be used", self.file.display()), error)
     }
 
     fn read(&self) -> Outcome<Vec<Entry>> {

@@ -41,7 +41,7 @@ impl CredentialGuard {
             }
             None => String::new(),
         };
-        Err(DriverError::unclear(format!(
+        Err(DriverError::temporary(format!(
             "{why}. It is not sent again: correct the secret. `run` notices when the file of a secret changes; after any \
              other change, reload it (SIGHUP){again}"
         )))

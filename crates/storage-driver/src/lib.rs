@@ -224,7 +224,7 @@ pub struct Marked {
 pub enum DriverError {
     /// The operation may succeed later: the system is unavailable, busy, full or not configured.
     #[error("{what}")]
-    Passing {
+    Temporary {
         /// What failed, and what to do.
         what: String,
         /// The cause.
@@ -239,14 +239,14 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// A [`DriverError::Passing`] with its cause.
-    pub fn passing(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Passing { what: what.into(), source: Some(source.into()) }
+    /// A [`DriverError::Temporary`] with its cause.
+    pub fn temporary_from(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Temporary { what: what.into(), source: Some(source.into()) }
     }
 
-    /// A [`DriverError::Passing`] without a cause.
-    pub fn unclear(what: impl Into<String>) -> Self {
-        Self::Passing { what: what.into(), source: None }
+    /// A [`DriverError::Temporary`] without a cause.
+    pub fn temporary(what: impl Into<String>) -> Self {
+        Self::Temporary { what: what.into(), source: None }
     }
 }
 
@@ -271,7 +271,7 @@ pub fn being_purged() -> DriverError {
 /// Repeats the error of a list request for every requested item.
 pub fn same_for_all<T>(error: &DriverError, count: usize) -> Vec<Result<T, DriverError>> {
     let text = error_chain(error);
-    (0..count).map(|_| Err(DriverError::unclear(text.clone()))).collect()
+    (0..count).map(|_| Err(DriverError::temporary(text.clone()))).collect()
 }
 
 /// An error and its causes in one line.

@@ -31,7 +31,7 @@ pub fn delete(
     (alike, ours): (Alike<'_>, Alike<'_>),
     walked: &Walked,
 ) -> Result<(), DriverError> {
-    let name = CString::new(name).map_err(|error| DriverError::passing("a name in the trash", error))?;
+    let name = CString::new(name).map_err(|error| DriverError::temporary_from("a name in the trash", error))?;
     let top = match open_below(trash, &*name) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
@@ -75,7 +75,7 @@ impl Deletion<'_> {
                 Err(error) => return Err(cannot(error)),
             }
         }
-        Err(DriverError::unclear(
+        Err(DriverError::temporary(
             "a directory in the trash does not become empty: somebody has it open and makes files in it, or its file system \
              does not show them; the rest of the tree is still there",
         ))

@@ -50,11 +50,11 @@ impl Mount {
     pub fn root(&self) -> Result<OwnedFd, DriverError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let what = || format!("`mount` ({}) cannot be opened", self.path.display());
-        let root =
-            rustix::fs::open(&self.path, flags, Bits::empty()).map_err(|error| DriverError::passing(what(), error))?;
-        let kind = rustix::fs::fstatfs(&root).map_err(|error| DriverError::passing(what(), error))?.f_type;
+        let root = rustix::fs::open(&self.path, flags, Bits::empty())
+            .map_err(|error| DriverError::temporary_from(what(), error))?;
+        let kind = rustix::fs::fstatfs(&root).map_err(|error| DriverError::temporary_from(what(), error))?.f_type;
         if kind != self.kind {
-            return Err(DriverError::unclear(format!(
+            return Err(DriverError::temporary(format!(
                 "`mount` ({}) has the wrong file system type ({kind:#x} instead of {:#x}): is it mounted?",
                 self.path.display(),
                 self.kind
@@ -79,16 +79,20 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
         }
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(DriverError::passing(format!("{name} cannot be read"), error)),
+        Err(error) => Err(DriverError::temporary_from(format!("{name} cannot be read"), error)),
     }
 }
 
 /// Creates missing parent directories. A crash leaves none with a wrong mode.
 pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-    let mut above = root.try_clone_to_owned().map_err(|error| DriverError::passing("no handle is left", error))?;
+    let mut above =
+        root.try_clone_to_owned().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         let what = |error| {
-            DriverError::passing(format!("the parent directory {name} of {} cannot be created", desired.place), error)
+            DriverError::temporary_from(
+                format!("the parent directory {name} of {} cannot be created", desired.place),
+                error,
+            )
         };
         above = match open(above.as_fd(), name) {
             Err(Errno::NOENT) => {
@@ -120,7 +124,7 @@ fn aside(id: Uuid) -> String {
 /// Checks the opened directory even if it was just created: users who can write in the parent can exchange it.
 fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverError> {
     let aside = aside(id);
-    let cannot = |error| DriverError::passing(format!("the directory {name} cannot be created"), error);
+    let cannot = |error| DriverError::temporary_from(format!("the directory {name} cannot be created"), error);
     match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(cannot(error)),
@@ -139,7 +143,7 @@ fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverE
 
 /// Creates a directory that only the user of this program can access.
 pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverError> {
-    let what = |error| DriverError::passing(format!("the directory {place} cannot be created"), error);
+    let what = |error| DriverError::temporary_from(format!("the directory {place} cannot be created"), error);
     let above = place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
     let above = open(root, &above).map_err(what)?;
     rustix::fs::mkdirat(&above, place.name(), Bits::RWXU).map_err(what)?;
@@ -186,7 +190,7 @@ pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_
 fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), DriverError> {
     let opened = open(root, &place.to_string());
     let read = opened.and_then(|directory| rustix::fs::fstat(&directory).map(|stat| (directory, stat)));
-    read.map_err(|error| DriverError::passing(format!("{place} cannot be opened"), error))
+    read.map_err(|error| DriverError::temporary_from(format!("{place} cannot be opened"), error))
 }
 
 /// Lists the names in a directory, without `.` and `..`.

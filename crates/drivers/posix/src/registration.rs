@@ -27,7 +27,8 @@ pub const DRIVERS: &[Registration] = &[
     driver("ext4", true, kernel),
     driver("lustre", true, |settings| {
         configure(settings, |settings, root| {
-            let lfs = Program::find("lfs").map_err(|error| DriverError::passing("Lustre's tools are needed", error))?;
+            let lfs = Program::find("lfs")
+                .map_err(|error| DriverError::temporary_from("Lustre's tools are needed", error))?;
             let mount = settings.mount.as_deref().unwrap_or(root);
             Lustre::new(lfs, &mount.display().to_string())
         })
@@ -59,8 +60,9 @@ fn yes() -> bool {
 
 fn kernel(settings: SystemSettings) -> Result<OpenDriver, InvalidSettings> {
     configure(settings, |_, root| {
-        let handle = File::open(root)
-            .map_err(|error| DriverError::passing(format!("the root {} cannot be opened", root.display()), error))?;
+        let handle = File::open(root).map_err(|error| {
+            DriverError::temporary_from(format!("the root {} cannot be opened", root.display()), error)
+        })?;
         Kernel::of(handle.as_fd())
     })
 }

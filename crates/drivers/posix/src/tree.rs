@@ -75,9 +75,9 @@ impl<Q: Quotas> Tree<Q> {
             .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
         // Checked with each handle, because it can be unmounted during a pass.
         if self.rules.must_be_mounted {
-            let top = fs::metadata("/").map_err(|error| DriverError::passing("/ cannot be read", error))?;
+            let top = fs::metadata("/").map_err(|error| DriverError::temporary_from("/ cannot be read", error))?;
             if stat(&root)?.st_dev == std::os::linux::fs::MetadataExt::st_dev(&top) {
-                return Err(DriverError::unclear(format!(
+                return Err(DriverError::temporary(format!(
                     "nothing is mounted at or above {}: mount the file system, or set `must_be_mounted: false` for this \
                      system",
                     self.root.display()
@@ -241,7 +241,7 @@ impl<Q: Quotas> Tree<Q> {
         // Removes `.` or `/` at the end.
         let path: PathBuf = self.root.join(path).components().collect();
         let path = path.display();
-        Err(DriverError::unclear(format!(
+        Err(DriverError::temporary(format!(
             "new files in {path} inherit the project ID {project}, so directories with other IDs cannot be renamed into it: run \
              `chattr -P -p 0 {path}`"
         )))
@@ -254,7 +254,7 @@ impl<Q: Quotas> Tree<Q> {
         }
         let path = self.root.join(path);
         let path = path.display();
-        Err(DriverError::unclear(format!(
+        Err(DriverError::temporary(format!(
             "{path} has a quota of its own. No directory can be renamed out of it or into it, so no directory below it can be \
              moved into the trash or restored: remove that quota (`setfattr -n ceph.quota.max_bytes -v 0 {path}`, and the same for \
              ceph.quota.max_files)"
@@ -277,7 +277,7 @@ impl<Q: Quotas> Tree<Q> {
     fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         match self.quotas.snapshots(directory.as_fd())? {
             0 => Ok(()),
-            count => Err(DriverError::unclear(format!(
+            count => Err(DriverError::temporary(format!(
                 "{path} has snapshots ({count}), and a directory with snapshots cannot be deleted: delete them first (`rmdir \
                  DIRECTORY/.snap/NAME`, also in the directories below)"
             ))),
@@ -287,8 +287,8 @@ impl<Q: Quotas> Tree<Q> {
     /// Adds a possible reason of this file system to the error of a rename to another parent.
     pub(super) fn across(&self, fault: DriverError) -> DriverError {
         match (fault, self.quotas.why_across()) {
-            (DriverError::Passing { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
-                DriverError::Passing { what: format!("{what}: {why}"), source: Some(source) }
+            (DriverError::Temporary { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
+                DriverError::Temporary { what: format!("{what}: {why}"), source: Some(source) }
             }
             (fault, _) => fault,
         }
@@ -418,7 +418,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             }
             Err(fault) => {
                 let fault = storage_driver::error_chain(&fault);
-                desired.iter().map(|_| Err(DriverError::unclear(fault.clone()))).collect()
+                desired.iter().map(|_| Err(DriverError::temporary(fault.clone()))).collect()
             }
         }
     }
@@ -613,7 +613,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let present = self.present(&directory, desired)?;
             if let Some(project) = present.project.filter(|_| present.project != desired.project) {
                 let own = desired.project.map(|own| format!(", {own}")).unwrap_or_default();
-                return Err(DriverError::unclear(format!(
+                return Err(DriverError::temporary(format!(
                     "{} has the project ID {project} and not its own{own}: its usage is unknown",
                     desired.place
                 )));
@@ -630,7 +630,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
 /// The desired project ID; `None` on file systems without project IDs. `found` is the observed one.
 fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, DriverError> {
     if found.is_some() && desired.project.is_none() {
-        return Err(DriverError::unclear(format!("{} has no project ID assigned", desired.place)));
+        return Err(DriverError::temporary(format!("{} has no project ID assigned", desired.place)));
     }
     Ok(desired.project.filter(|_| found.is_some()))
 }
@@ -670,7 +670,7 @@ fn marks_can_be_read() -> Result<(), DriverError> {
     } else {
         return Ok(());
     };
-    Err(DriverError::unclear(format!(
+    Err(DriverError::temporary(format!(
         "{lacks}, marks of directories can be neither read nor set: run as root, or set `change_owner: false` for a trial"
     )))
 }

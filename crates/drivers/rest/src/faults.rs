@@ -61,7 +61,7 @@ pub struct Retrying<'a>(pub &'a dyn Driver);
 fn retry<T>(work: impl Fn() -> Result<T, DriverError>) -> Result<T, DriverError> {
     for _ in 0..200 {
         match work() {
-            Err(DriverError::Passing { .. }) => {}
+            Err(DriverError::Temporary { .. }) => {}
             other => return other,
         }
     }

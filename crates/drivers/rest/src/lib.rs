@@ -150,7 +150,7 @@ impl ApiResponse {
     pub fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, DriverError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            DriverError::unclear(format!(
+            DriverError::temporary(format!(
                 "cannot {what}: the response does not have the expected format (line {line}, column {column})"
             ))
         })
@@ -207,21 +207,22 @@ impl RestClient {
             let may_retry = request.method == Method::GET && attempts < MAX_ATTEMPTS;
             let (retry, wait, error) = match self.send_once(request) {
                 Ok((StatusCode::TOO_MANY_REQUESTS, headers, _)) => {
-                    let error = DriverError::unclear(format!("cannot {what}: {base} is too busy (429)"));
+                    let error = DriverError::temporary(format!("cannot {what}: {base} is too busy (429)"));
                     (true, retry_after(&headers), error)
                 }
                 Ok((status, headers, _)) if status.is_server_error() => {
-                    let error = DriverError::unclear(format!("cannot {what}: {base} responded with {status}"));
+                    let error = DriverError::temporary(format!("cannot {what}: {base} responded with {status}"));
                     (may_retry, retry_after(&headers), error)
                 }
                 Ok((status, ..)) if status.is_redirection() => {
-                    return Err(DriverError::unclear(format!(
+                    return Err(DriverError::temporary(format!(
                         "cannot {what}: {base} responded with {status}, a redirect, which is not followed; correct `api.url`"
                     )));
                 }
                 Ok((status, _, body)) => return Ok(ApiResponse { status, body }),
                 Err(source) => {
-                    let error = DriverError::passing(format!("cannot {what}: no valid response from {base}"), source);
+                    let error =
+                        DriverError::temporary_from(format!("cannot {what}: no valid response from {base}"), source);
                     (may_retry, None, error)
                 }
             };

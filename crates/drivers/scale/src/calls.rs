@@ -36,7 +36,7 @@ struct Refused(String);
 
 impl Refused {
     fn error(self, what: &str) -> DriverError {
-        DriverError::unclear(format!("cannot {what}: Storage Scale reports: {}", self.0))
+        DriverError::temporary(format!("cannot {what}: Storage Scale reports: {}", self.0))
     }
 }
 
@@ -54,7 +54,7 @@ impl Management {
     pub(super) fn filesystem(&self) -> Result<Filesystem, DriverError> {
         let what = "read the properties of the file system";
         let list: Filesystems = success(what, &self.get(what, &[], &[ALL_FIELDS])?)?;
-        let missing = || DriverError::unclear(format!("cannot {what}: the response contains none"));
+        let missing = || DriverError::temporary(format!("cannot {what}: the response contains none"));
         list.filesystems.into_iter().next().ok_or_else(missing)
     }
 
@@ -231,7 +231,7 @@ impl Management {
                 Some(next) => last = Some(next),
             }
         }
-        Err(DriverError::unclear(format!("cannot {what}: the list has too many pages, or they repeat")))
+        Err(DriverError::temporary(format!("cannot {what}: the list has too many pages, or they repeat")))
     }
 
     /// After an accepted change, waits until the server shows it. A refused one is accepted too if the server already shows
@@ -263,7 +263,7 @@ impl Management {
             }
             Ok(found)
         })?;
-        shown.ok_or_else(|| DriverError::unclear(format!("{what}: done, but Storage Scale does not show it yet")))
+        shown.ok_or_else(|| DriverError::temporary(format!("{what}: done, but Storage Scale does not show it yet")))
     }
 
     /// Requests a refresh of the server's cache. A failure does not matter: callers check what the server shows.
@@ -286,7 +286,7 @@ impl Management {
         }
         let started: ChangeResponse = success(what, &response)?;
         let Some(job) = started.jobs.first().map(|job| job.id.to_string()) else {
-            return Err(DriverError::unclear(format!("{what}: accepted, but the response names no job")));
+            return Err(DriverError::temporary(format!("{what}: accepted, but the response names no job")));
         };
         let ended = self.client.backoff.poll(|| {
             let response = self.send(what, Method::GET, &["jobs", &job], &[ALL_FIELDS], None)?;
@@ -297,7 +297,7 @@ impl Management {
                 Some(Progress::Running) | None => None,
             })
         })?;
-        ended.ok_or_else(|| DriverError::unclear(format!("{what}: job {job} has not ended yet")))
+        ended.ok_or_else(|| DriverError::temporary(format!("{what}: job {job} has not ended yet")))
     }
 
     fn get(&self, what: &str, below: &[&str], query: &[(&str, &str)]) -> Result<ApiResponse, DriverError> {
@@ -339,8 +339,8 @@ fn success<T: serde::de::DeserializeOwned>(what: &str, response: &ApiResponse) -
 /// The reason in a response that is not successful; an error if it is about the credentials.
 fn refusal(what: &str, response: &ApiResponse) -> Result<Refused, DriverError> {
     match response.status {
-        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!("cannot {what}: {WRONG_PASSWORD}"))),
-        StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
+        StatusCode::UNAUTHORIZED => Err(DriverError::temporary(format!("cannot {what}: {WRONG_PASSWORD}"))),
+        StatusCode::FORBIDDEN => Err(DriverError::temporary(format!(
             "cannot {what}: `user` is not allowed to do this (403). Either it lacks the role StorageAdmin: assign it. Or it \
              is locked after wrong passwords: unlock it, and correct `password`"
         ))),

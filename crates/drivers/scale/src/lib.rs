@@ -50,7 +50,9 @@ pub const DRIVERS: &[Registration] = &[Registration {
         let settings: Settings = settings.mapping("scale")?;
         Ok(OpenDriver::new(move |_| {
             let scale = Scale::new(&settings);
-            Ok(Box::new(scale.map_err(|error| DriverError::passing("invalid settings of Storage Scale", error))?))
+            Ok(Box::new(
+                scale.map_err(|error| DriverError::temporary_from("invalid settings of Storage Scale", error))?,
+            ))
         }))
     },
 }];
@@ -200,7 +202,7 @@ impl Scale {
         place: &Place,
     ) -> Result<Present, DriverError> {
         let Found::Directory { uid, gid, mode } = mount::look(root, &place.to_string())? else {
-            return Err(DriverError::unclear(format!(
+            return Err(DriverError::temporary(format!(
                 "the fileset {} is linked at {}, but {place} does not exist below `mount`: check that `mount` is `root`",
                 fileset.name(),
                 self.junction(place)
@@ -299,7 +301,7 @@ impl Scale {
     /// fileset is linked and the server does not show it yet, which is temporary.
     fn directory_at_place(&self, name: &str, place: &Place) -> DriverError {
         self.management.request_refresh(calls::FILESETS);
-        DriverError::unclear(format!(
+        DriverError::temporary(format!(
             "{place} is a directory, but the fileset {name} is shown as unlinked: either that is out of date, or somebody \
              created the directory and has to move it away"
         ))
@@ -380,7 +382,7 @@ impl Survey {
         match self.quotas.get(name) {
             None => Ok(None),
             Some(Ok(quota)) => Ok(Some(quota)),
-            Some(Err(why)) => Err(DriverError::unclear(format!("invalid quota of the fileset {name}: {why}"))),
+            Some(Err(why)) => Err(DriverError::temporary(format!("invalid quota of the fileset {name}: {why}"))),
         }
     }
 
@@ -415,7 +417,7 @@ impl Survey {
 impl Driver for Scale {
     fn ready(&self) -> Result<(), DriverError> {
         self.mount.root()?;
-        self.management.filesystem()?.check_settings(self.block_size, &self.root).map_err(DriverError::unclear)
+        self.management.filesystem()?.check_settings(self.block_size, &self.root).map_err(DriverError::temporary)
     }
 
     fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
@@ -501,7 +503,7 @@ impl Driver for Scale {
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
             let Some(quota) = survey.quota(name)? else {
-                return Err(DriverError::unclear(format!(
+                return Err(DriverError::temporary(format!(
                     "the usage of the fileset {name} is unknown: check that its quota is accounted"
                 )));
             };
@@ -609,7 +611,7 @@ impl Driver for Scale {
             let Some((fileset, _)) = survey.of(desired)?.filter(is_in_use) else { return Ok(None) };
             match survey.quota(fileset.name())? {
                 Some(quota) => Ok(Some(quota.usage())),
-                None => Err(DriverError::unclear(format!("the usage of the fileset {} is unknown", fileset.name()))),
+                None => Err(DriverError::temporary(format!("the usage of the fileset {} is unknown", fileset.name()))),
             }
         };
         desired.iter().map(one).collect()

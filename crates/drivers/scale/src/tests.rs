@@ -46,7 +46,7 @@ fn a_lost_response_does_not_create_a_second_fileset() {
     let scale = scale(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
     simulated.world().faults.lose_next = true;
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })));
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Temporary { .. })));
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is created again, and the server reports EFSSP1102C.
     assert_eq!(scale.observe(&[&desired]).remove(0).unwrap(), Observed::Absent);
@@ -85,12 +85,12 @@ fn a_link_that_is_not_shown_yet_is_a_temporary_error() {
         simulated.world().faults.lose_next = what.starts_with("link ");
         Ok(())
     };
-    assert!(matches!(scale.ensure(&desired, &lose_link), Err(DriverError::Passing { .. })));
+    assert!(matches!(scale.ensure(&desired, &lose_link), Err(DriverError::Temporary { .. })));
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Passing { .. })), "the cache is out of date");
+    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Temporary { .. })), "the cache is out of date");
     simulated.world().shown.get_mut(&Fileset::name_for(desired.id)).unwrap().junction = None;
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.observe(&[&desired]).remove(0), Err(DriverError::Passing { .. })));
+    assert!(matches!(scale.observe(&[&desired]).remove(0), Err(DriverError::Temporary { .. })));
     scale.ensure(&desired, &go).unwrap();
     assert!(bench.is_as_desired(&desired));
 }
@@ -104,7 +104,7 @@ fn filesets_with_open_files_are_not_unlinked() {
     simulated.world().busy = true;
     let error = scale.retire(&desired, 5, &go).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, DriverError::Passing { .. }) && text.contains("resource busy"), "{text}");
+    assert!(matches!(error, DriverError::Temporary { .. }) && text.contains("resource busy"), "{text}");
     assert!(text.contains("files in it are open, and it is never unlinked by force"), "{text}");
     let Observed::Ours(frozen) = scale.observe(&[&desired]).remove(0).unwrap() else { panic!("still linked") };
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };

@@ -77,18 +77,18 @@ impl Management {
                     quotas.extend(results);
                     if quotas.len() != count {
                         let got = quotas.len();
-                        return Err(DriverError::unclear(format!(
+                        return Err(DriverError::temporary(format!(
                             "cannot {what}: the list changed while it was read ({got} of {count} quotas received); it will be read again"
                         )));
                     }
                 }
             }
             let quotas = quotas.iter().map(Quota::parse).collect::<Result<Vec<_>, _>>();
-            let mut quotas = quotas.map_err(|why| DriverError::unclear(format!("cannot {what}: {why}")))?;
+            let mut quotas = quotas.map_err(|why| DriverError::temporary(format!("cannot {what}: {why}")))?;
             quotas.retain(|quota| quota.belongs_to(self.tenant));
             return Ok(quotas);
         }
-        Err(DriverError::unclear(format!("cannot {what}: the list has too many pages")))
+        Err(DriverError::temporary(format!("cannot {what}: the list has too many pages")))
     }
 
     pub(super) fn create(&self, path: &str, inode: u64, desired: &Desired) -> Result<(), DriverError> {
@@ -163,7 +163,7 @@ impl Management {
         let login: Login = success(what, &response)?.json(what)?;
         let token = rest::authorization("Bearer", &login.access.into(), "password");
         let token =
-            token.map_err(|_| DriverError::unclear(format!("cannot {what}: VAST returned an invalid token")))?;
+            token.map_err(|_| DriverError::temporary(format!("cannot {what}: VAST returned an invalid token")))?;
         *current = Some(token.clone());
         Ok(token)
     }
@@ -177,10 +177,10 @@ fn lock(token: &Mutex<Option<HeaderValue>>) -> MutexGuard<'_, Option<HeaderValue
 fn success<'a>(what: &str, response: &'a ApiResponse) -> Result<&'a ApiResponse, DriverError> {
     match response.status {
         status if status.is_success() => Ok(response),
-        StatusCode::UNAUTHORIZED => Err(DriverError::unclear(format!(
+        StatusCode::UNAUTHORIZED => Err(DriverError::temporary(format!(
             "cannot {what}: VAST rejected the credentials (401): correct `token`, or `user` and `password`"
         ))),
-        StatusCode::FORBIDDEN => Err(DriverError::unclear(format!(
+        StatusCode::FORBIDDEN => Err(DriverError::temporary(format!(
             "cannot {what}: VAST refused it (403). Either the manager's role does not allow it to view and change quotas: \
              assign a role that does. Or the manager is locked after wrong passwords, or `token` has expired: unlock it, or \
              create a new token"
@@ -188,7 +188,7 @@ fn success<'a>(what: &str, response: &'a ApiResponse) -> Result<&'a ApiResponse,
         status => {
             let detail = response.json(what).map(|Refusal { detail }| rest::single_line(&detail));
             let detail = detail.unwrap_or_else(|_| status.to_string());
-            Err(DriverError::unclear(format!("cannot {what}: VAST reports: {detail}")))
+            Err(DriverError::temporary(format!("cannot {what}: VAST reports: {detail}")))
         }
     }
 }

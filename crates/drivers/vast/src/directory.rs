@@ -31,7 +31,7 @@ pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, DriverE
         Ok((handle, stat)) => Ok(Found::Directory(OpenDirectory { handle, place: place.clone(), stat })),
         Err(Errno::NOENT) => Ok(Found::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => Ok(Found::Other),
-        Err(error) => Err(DriverError::passing(format!("cannot open {place}"), error)),
+        Err(error) => Err(DriverError::temporary_from(format!("cannot open {place}"), error)),
     }
 }
 
@@ -56,7 +56,7 @@ impl OpenDirectory {
         let names = names(self.handle.as_fd());
         names
             .map(|names| names.is_empty())
-            .map_err(|error| DriverError::passing(format!("cannot read {}", self.place), error))
+            .map_err(|error| DriverError::temporary_from(format!("cannot read {}", self.place), error))
     }
 
     /// Whether its creation here is incomplete: new, and inaccessible to others.

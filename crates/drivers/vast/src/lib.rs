@@ -61,7 +61,8 @@ pub const DRIVERS: &[Registration] = &[Registration {
     configure: |settings| {
         let settings: Settings = settings.mapping("vast")?;
         Ok(OpenDriver::new(move |walked| {
-            let vast = Vast::new(&settings).map_err(|error| DriverError::passing("invalid settings of VAST", error))?;
+            let vast =
+                Vast::new(&settings).map_err(|error| DriverError::temporary_from("invalid settings of VAST", error))?;
             Ok(Box::new(vast.with_counter(walked)))
         }))
     },
@@ -187,7 +188,7 @@ impl Vast {
         if !same && directory.is_incomplete()? {
             return Ok(PathState::Free(Some(directory), named));
         }
-        quota.map_or(Ok(()), Quota::check_state).map_err(DriverError::unclear)?;
+        quota.map_or(Ok(()), Quota::check_state).map_err(DriverError::temporary)?;
         let ((uid, gid), mode) = (directory.owner(), directory.mode());
         let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
         let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
@@ -237,7 +238,7 @@ impl Vast {
         }
         guard(&format!("create the quota of {path} with {}", desired.limits))?;
         self.management.create(&path, inode, desired).map_err(|error| match (error, &survey.above(&path)[..]) {
-            (DriverError::Passing { what, source }, above @ [_, ..]) => DriverError::Passing {
+            (DriverError::Temporary { what, source }, above @ [_, ..]) => DriverError::Temporary {
                 what: format!("{what}. Quotas of its parent directories also apply ({}): {NESTING}", list(above)),
                 source,
             },
@@ -423,7 +424,7 @@ impl Driver for Vast {
         };
         survey.check_nothing_below(&quota.path, desired.id)?;
         let Some(usage) = present.usage else {
-            return Err(DriverError::unclear(format!("the usage of {} is not known yet", desired.place)));
+            return Err(DriverError::temporary(format!("the usage of {} is not known yet", desired.place)));
         };
         directory.set_mode(Mode(0), guard)?;
         self.set_limits(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
@@ -496,7 +497,7 @@ impl Driver for Vast {
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
         let used = |(desired, observed): (&&Desired, Result<Observed, DriverError>)| match observed? {
             Observed::Ours(Present { usage: None, .. }) => {
-                Err(DriverError::unclear(format!("the usage of {} is not known yet", desired.place)))
+                Err(DriverError::temporary(format!("the usage of {} is not known yet", desired.place)))
             }
             Observed::Ours(present) => Ok(present.usage),
             _ => Ok(None),

@@ -66,7 +66,7 @@ fn incomplete_creations_are_completed() {
     // Both exist, but the response was lost.
     let lost = bench.desired(3);
     simulated.world().faults.lose_next = true;
-    assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Passing { .. })));
+    assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Temporary { .. })));
     for desired in [&bare, &empty] {
         assert_eq!(observed(&vast, desired), Observed::Absent);
     }
@@ -297,7 +297,7 @@ fn an_invalid_row_is_reported_and_only_affects_its_own_path() {
     let error = vast.observe(&[&first]).remove(0).unwrap_err().to_string();
     assert!(error.contains(&format!("of {ROOT}/{} is invalid: hard_limit is 1.5", first.place)), "{error}");
     for error in [vast.ensure(&first, &go), vast.retire(&first, 5, &go)] {
-        assert!(matches!(error, Err(DriverError::Passing { .. })), "{error:?}");
+        assert!(matches!(error, Err(DriverError::Temporary { .. })), "{error:?}");
     }
     assert_eq!(vast.inspect(&[]).iter().filter(|found| found.is_err()).count(), 1);
 }

@@ -43,7 +43,7 @@ pub(super) fn list(root: BorrowedFd<'_>) -> Result<[Vec<Trashed>; 2], DriverErro
 }
 
 fn unreadable(error: Errno) -> DriverError {
-    DriverError::passing("cannot read the trash", error)
+    DriverError::temporary_from("cannot read the trash", error)
 }
 
 /// The inode of a tree in the trash.
@@ -60,12 +60,12 @@ pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Dr
 /// Does not open the tree, because its mode may deny access even to this program's user.
 fn stat(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<Stat, DriverError> {
     let stat = open(root, TRASH).and_then(|trash| rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW));
-    stat.map_err(|error| DriverError::passing(format!("cannot look at {} in the trash", name(trashed)), error))
+    stat.map_err(|error| DriverError::temporary_from(format!("cannot look at {} in the trash", name(trashed)), error))
 }
 
 /// Renames the directory into the trash.
 pub(super) fn put(root: BorrowedFd<'_>, desired: &Desired, now: u64) -> Result<(), DriverError> {
-    let failed = |error| DriverError::passing(format!("cannot put {} into the trash", desired.place), error);
+    let failed = |error| DriverError::temporary_from(format!("cannot put {} into the trash", desired.place), error);
     match rustix::fs::mkdirat(root, TRASH, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed(error)),
@@ -78,7 +78,7 @@ pub(super) fn put(root: BorrowedFd<'_>, desired: &Desired, now: u64) -> Result<(
 
 /// Renames the directory from the trash to its place, where nothing may exist.
 pub(super) fn take_out(root: BorrowedFd<'_>, desired: &Desired, since: u64) -> Result<(), DriverError> {
-    let failed = |error| DriverError::passing(format!("cannot take {} out of the trash", desired.place), error);
+    let failed = |error| DriverError::temporary_from(format!("cannot take {} out of the trash", desired.place), error);
     let (trash, parent) = (open(root, TRASH).map_err(failed)?, open_parent(root, desired).map_err(failed)?);
     let name = name(&Trashed { id: desired.id, since });
     rename(trash.as_fd(), &name, parent.as_fd(), desired.place.name()).map_err(failed)
@@ -96,7 +96,7 @@ fn rename(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &str) -> Res
 
 /// Renames a tree in the trash, so that only a purge finds it.
 pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), DriverError> {
-    let failed = |error| DriverError::passing(format!("cannot rename {} in the trash", name(trashed)), error);
+    let failed = |error| DriverError::temporary_from(format!("cannot rename {} in the trash", name(trashed)), error);
     let trash = open(root, TRASH).map_err(failed)?;
     rustix::fs::renameat(&trash, name(trashed), &trash, claimed_name(trashed)).map_err(failed)?;
     rustix::fs::fsync(&trash).map_err(failed)

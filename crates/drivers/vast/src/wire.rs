@@ -62,7 +62,9 @@ impl Quota {
     pub(super) fn check_valid(&self) -> Result<(), DriverError> {
         let Some(invalid) = &self.invalid else { return Ok(()) };
         let (id, name, path) = (self.id, single_line(&self.name), &self.path);
-        Err(DriverError::unclear(format!("the quota {id} ({name}) of {path} is invalid: {invalid}; look at it in VMS")))
+        Err(DriverError::temporary(format!(
+            "the quota {id} ({name}) of {path} is invalid: {invalid}; look at it in VMS"
+        )))
     }
 
     /// The resource and the inode of the directory, from the name. Only the exact notation of [`name`] counts.

@@ -278,7 +278,8 @@ fn beside_an_unclaimed(observed: Observation) -> Vec<Result<Unnumbered, Obstacle
 fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
     let desired = beside_an_unclaimed(Ok(Observed::Absent));
     assert!(desired.iter().all(Result::is_ok), "{desired:?}");
-    for observed in [Ok(Observed::Trashed { since: 1 }), Err(DriverError::unclear("the storage cannot be read").into())]
+    for observed in
+        [Ok(Observed::Trashed { since: 1 }), Err(DriverError::temporary("the storage cannot be read").into())]
     {
         let desired = beside_an_unclaimed(observed);
         let obstacle = desired[1].as_ref().unwrap_err();

@@ -101,7 +101,7 @@ impl Bench {
         let documents = Mutex::new(documents.into_iter());
         let read = || {
             let next = documents.lock().ok().and_then(|mut documents| documents.next());
-            next.ok_or_else(|| DriverError::unclear("no more documents"))
+            next.ok_or_else(|| DriverError::temporary("no more documents"))
         };
         let (call, permitted) = (|_: &Call| Answer::Accepted, |_: &str| Ok(()));
         let tokens = [("capstor".to_owned(), 1)].into();

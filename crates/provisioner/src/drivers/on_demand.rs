@@ -125,7 +125,7 @@ mod tests {
         let driver = OnDemand::new(
             OpenDriver::new(|_| {
                 let there = THERE.load(Ordering::Relaxed);
-                if there { Ok(Box::new(Memory::default())) } else { Err(DriverError::unclear("away")) }
+                if there { Ok(Box::new(Memory::default())) } else { Err(DriverError::temporary("away")) }
             }),
             Walked::default(),
         );

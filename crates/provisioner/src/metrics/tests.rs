@@ -43,7 +43,7 @@ fn case(resource: Resource) -> Case {
     Case {
         resource,
         desired: Err(obstacle),
-        observed: Err(DriverError::unclear("").into()),
+        observed: Err(DriverError::temporary("").into()),
         unfinished: false,
         last_order: None,
     }

@@ -302,7 +302,7 @@ fn verify<'t>(system: &System, desired: &Desired) -> Result<(), Stop<'t>> {
 
 fn observe<'t>(system: &System, desired: &Desired) -> Result<Observed, Stop<'t>> {
     let observed = system.driver.observe(&[desired]).pop();
-    observed.unwrap_or_else(|| Err(DriverError::unclear("the system did not answer"))).map_err(Stop::failed)
+    observed.unwrap_or_else(|| Err(DriverError::temporary("the system did not answer"))).map_err(Stop::failed)
 }
 
 fn unexpected<'t>(done: &str, observed: &Observed) -> Stop<'t> {

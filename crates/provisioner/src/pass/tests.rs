@@ -63,16 +63,16 @@ fn a_transient_error_never_sets_an_order_erred() {
             self.0.claimed()
         }
         fn ensure(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
-            Err(DriverError::unclear("no space left"))
+            Err(DriverError::temporary("no space left"))
         }
         fn retire(&self, _: &Desired, _: u64, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
-            Err(DriverError::unclear("busy"))
+            Err(DriverError::temporary("busy"))
         }
         fn restore(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
-            Err(DriverError::unclear("busy"))
+            Err(DriverError::temporary("busy"))
         }
         fn adopt(&self, _: &Desired, _: storage_driver::Guard<'_>) -> Result<(), DriverError> {
-            Err(DriverError::unclear("busy"))
+            Err(DriverError::temporary("busy"))
         }
         fn claim(
             &self,
@@ -80,7 +80,7 @@ fn a_transient_error_never_sets_an_order_erred() {
             _: Option<u32>,
             _: storage_driver::Guard<'_>,
         ) -> Result<(), DriverError> {
-            Err(DriverError::unclear("busy"))
+            Err(DriverError::temporary("busy"))
         }
         fn purge(
             &self,
@@ -88,7 +88,7 @@ fn a_transient_error_never_sets_an_order_erred() {
             _: Option<u32>,
             _: storage_driver::Guard<'_>,
         ) -> Result<(), DriverError> {
-            Err(DriverError::unclear("busy"))
+            Err(DriverError::temporary("busy"))
         }
         fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<storage_driver::limits::Usage>, DriverError>> {
             self.0.usage(desired)
@@ -122,7 +122,7 @@ fn an_empty_or_unreadable_document_changes_nothing() {
     assert!(bench.pass(None).unwrap().plan.tasks.is_empty());
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
-    let read = || Err(DriverError::unclear("502"));
+    let read = || Err(DriverError::temporary("502"));
     let (call, permitted) = (|_: &Call| -> Answer { panic!("there is nothing to call") }, |_: &str| Ok(()));
     let external = external(&journal, &read, &call, &permitted);
     let result = pass(&systems, external, &mut Ledger::default(), Policy::default(), &clock());

@@ -44,16 +44,20 @@ pub(super) fn read_body(
         if stop.load(Ordering::Relaxed) {
             return Err(DriverError::Stopped("the response was read".into()));
         }
-        let read = response.read(&mut piece).map_err(|error| DriverError::passing("the response broke off", error))?;
+        let read =
+            response.read(&mut piece).map_err(|error| DriverError::temporary_from("the response broke off", error))?;
         body.extend_from_slice(&piece[..read]);
         if read == 0 {
             return Ok(body);
         }
         if body.len() as u64 > max {
-            return Err(DriverError::unclear(format!("the response is larger than {max} bytes")));
+            return Err(DriverError::temporary(format!("the response is larger than {max} bytes")));
         }
         if Instant::now() > deadline {
-            return Err(DriverError::unclear(format!("the response was not complete within {} s", timeout.as_secs())));
+            return Err(DriverError::temporary(format!(
+                "the response was not complete within {} s",
+                timeout.as_secs()
+            )));
         }
     }
 }
@@ -66,7 +70,7 @@ pub(super) fn reason(response: Response) -> String {
 
 pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> DriverError {
     let what = format!("{} cannot be reached: check the URL, and that a server is running there", public(url));
-    DriverError::passing(what, error.without_url())
+    DriverError::temporary_from(what, error.without_url())
 }
 
 /// A URL without a slash at its end.

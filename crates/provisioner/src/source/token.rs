@@ -77,11 +77,11 @@ impl Source {
             if matches!(denied, Denied::Client(_)) {
                 self.client.record(&*what);
             }
-            Failure::of_status(status, DriverError::unclear(what))
+            Failure::of_status(status, DriverError::temporary(what))
         })?;
         let bearer = HeaderValue::from_str(&format!("Bearer {}", granted.access_token.expose_secret()));
         let mut bearer = bearer.map_err(|_| {
-            Failure::Permanent(DriverError::unclear("the token from the token endpoint is not a valid header value"))
+            Failure::Permanent(DriverError::temporary("the token from the token endpoint is not a valid header value"))
         })?;
         bearer.set_sensitive(true);
         let (renew_at, expires_at) = (obtained + granted.renew_after(), obtained + granted.lifetime);

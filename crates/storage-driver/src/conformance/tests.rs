@@ -125,7 +125,7 @@ impl Mutant {
 
 impl Driver for Mutant {
     fn ready(&self) -> Result<(), DriverError> {
-        if self.has(Fault::NotReady) { Err(DriverError::unclear("away")) } else { Ok(()) }
+        if self.has(Fault::NotReady) { Err(DriverError::temporary("away")) } else { Ok(()) }
     }
 
     fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {

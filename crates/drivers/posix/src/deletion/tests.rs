@@ -154,7 +154,7 @@ fn an_immutable_file_is_reported_with_the_remedy() {
 }
 
 fn fault_is(fault: &DriverError, errno: Errno) -> bool {
-    let DriverError::Passing { source: Some(source), .. } = fault else { return false };
+    let DriverError::Temporary { source: Some(source), .. } = fault else { return false };
     let error = source.downcast_ref::<std::io::Error>();
     error.is_some_and(|error| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -46,9 +46,9 @@ impl Ceph {
         match rustix::fs::fgetxattr(directory, format!("{}{name}", self.prefix).as_str(), &mut text) {
             Ok(length) => number(&text[..length.min(text.len())])
                 .map(Some)
-                .ok_or_else(|| DriverError::unclear(format!("the attribute {name} of a directory is not a number"))),
+                .ok_or_else(|| DriverError::temporary(format!("the attribute {name} of a directory is not a number"))),
             Err(Errno::NODATA) => Ok(None),
-            Err(error) => Err(DriverError::passing(format!("the attribute {name} cannot be read"), error)),
+            Err(error) => Err(DriverError::temporary_from(format!("the attribute {name} cannot be read"), error)),
         }
     }
 
@@ -69,7 +69,7 @@ impl Quotas for Ceph {
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         match self.both(root, USED) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(DriverError::unclear(format!(
+            Ok(None) => Err(DriverError::temporary(format!(
                 "the root has no attribute {}, so it is not on CephFS: mount it, or choose another driver for this system",
                 USED[0]
             ))),
@@ -100,7 +100,7 @@ impl Quotas for Ceph {
         if let Some(all) = self.number(directory, SNAPSHOTS)? {
             return Ok(all);
         }
-        let unreadable = |error| DriverError::passing("the snapshots of a directory cannot be read", error);
+        let unreadable = |error| DriverError::temporary_from("the snapshots of a directory cannot be read", error);
         let shown = match open_below(directory, SNAPSHOT_DIRECTORY) {
             Ok(shown) => shown,
             Err(Errno::NOENT) => return Ok(0),
@@ -152,13 +152,13 @@ impl Quotas for Ceph {
             let attribute = format!("{}{name}", self.prefix);
             rustix::fs::fsetxattr(directory, attribute.as_str(), limit.to_string().as_bytes(), XattrFlags::empty())
                 .map_err(|error| match error {
-                    Errno::PERM | Errno::ACCESS => DriverError::passing(
+                    Errno::PERM | Errno::ACCESS => DriverError::temporary_from(
                         format!(
                             "{name} cannot be set: the client's capability for the MDS needs `p`, as in `allow rwp`"
                         ),
                         error,
                     ),
-                    error => DriverError::passing(format!("{name} cannot be set"), error),
+                    error => DriverError::temporary_from(format!("{name} cannot be set"), error),
                 })?;
         }
         Ok(())

@@ -57,8 +57,8 @@ impl Quotas for Declared {
     }
 
     fn set(&self, directory: BorrowedFd<'_>, _: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
-        let text =
-            serde_json::to_vec(limits).map_err(|error| DriverError::passing("limits cannot be written", error))?;
+        let text = serde_json::to_vec(limits)
+            .map_err(|error| DriverError::temporary_from("limits cannot be written", error))?;
         rustix::fs::fsetxattr(directory, self.0.as_str(), &text, XattrFlags::empty())
             .map_err(|error| self.failed("set", error))
     }

@@ -41,14 +41,14 @@ impl Kernel {
 /// The file system of the root and the block size of its limits.
 fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
     let found = rustix::fs::fstatfs(root).map_err(|error| {
-        DriverError::passing("the file system type of the root cannot be read", std::io::Error::from(error))
+        DriverError::temporary_from("the file system type of the root cannot be read", std::io::Error::from(error))
     })?;
     let magic = u64::try_from(found.f_type).unwrap_or_default();
     let block = u64::try_from(found.f_bsize).unwrap_or_default().max(1);
     match MAGIC.iter().find(|(known, _)| *known == magic) {
         Some((_, System::Xfs)) => Ok((System::Xfs, block)),
         Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
-        None => Err(DriverError::unclear(format!(
+        None => Err(DriverError::temporary(format!(
             "the root lies on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
              choose another driver for this system"
         ))),
@@ -58,7 +58,7 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
 impl Quotas for Kernel {
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
         if found(root)? != (self.system, self.block) {
-            return Err(DriverError::unclear(
+            return Err(DriverError::temporary(
                 "the root is on another file system than at the start: restart the program",
             ));
         }
@@ -71,19 +71,21 @@ impl Quotas for Kernel {
         match quota::state(root) {
             Ok(quota::State { counted: true, enforced: true }) => Ok(()),
             Ok(quota::State { counted: true, enforced: false }) => {
-                Err(DriverError::unclear(format!("project quotas are counted but not enforced: {remedy}")))
+                Err(DriverError::temporary(format!("project quotas are counted but not enforced: {remedy}")))
             }
-            Ok(_) => Err(DriverError::unclear(format!("project quotas are off: {remedy}"))),
+            Ok(_) => Err(DriverError::temporary(format!("project quotas are off: {remedy}"))),
             Err(error) => Err(match error.errno() {
-                Some(Errno::PERM) => DriverError::passing(
+                Some(Errno::PERM) => DriverError::temporary_from(
                     "project quotas need the capability CAP_SYS_ADMIN: give it to the program",
                     error,
                 ),
                 Some(Errno::NOSYS) if quota::is_supported(root) => {
-                    DriverError::passing(format!("project quotas are off: {remedy}"), error)
+                    DriverError::temporary_from(format!("project quotas are off: {remedy}"), error)
                 }
                 Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
-                _ => DriverError::passing(format!("the state of project quotas cannot be read: {remedy}"), error),
+                _ => {
+                    DriverError::temporary_from(format!("the state of project quotas cannot be read: {remedy}"), error)
+                }
             }),
         }
     }
@@ -123,7 +125,7 @@ impl Quotas for Kernel {
     }
 
     fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
-        let n = |n: u64| n.try_into().map_err(|_| DriverError::unclear("a limit is 0, which means unlimited"));
+        let n = |n: u64| n.try_into().map_err(|_| DriverError::temporary("a limit is 0, which means unlimited"));
         let all = project_quota::Limits {
             space_soft: n(limits.space_soft().0)?,
             space_hard: n(limits.space_hard().0)?,
@@ -145,12 +147,12 @@ fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> Driver
     if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
         return without_quotas(what, error);
     }
-    DriverError::passing(what, error)
+    DriverError::temporary_from(what, error)
 }
 
 /// Mount options do not help if the kernel does not support quotas.
 fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
-    DriverError::passing(
+    DriverError::temporary_from(
         format!(
             "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
              Linux 5.14, or a container's filter hides the call quotactl_fd: use another kernel, or choose other quotas for \

@@ -44,7 +44,7 @@ impl Lustre {
     /// `lfs` takes no handles but the mount point, so each call first checks that the handle is on the same file system.
     pub fn new(lfs: Program, mount: &str) -> Result<Self, DriverError> {
         if !mount.starts_with('/') || mount.contains(|each: char| each.is_whitespace() || each.is_control()) {
-            return Err(DriverError::unclear(format!(
+            return Err(DriverError::temporary(format!(
                 "the mount point {mount:?} is not an absolute path without spaces: give the directory where Lustre is mounted"
             )));
         }
@@ -52,22 +52,23 @@ impl Lustre {
     }
 
     fn call(&self, directory: BorrowedFd<'_>, arguments: &[String], what: impl Display) -> Result<String, DriverError> {
-        let unknown = |error: Errno| DriverError::passing(format!("{what}: {} cannot be read", self.mount), error);
+        let unknown =
+            |error: Errno| DriverError::temporary_from(format!("{what}: {} cannot be read", self.mount), error);
         let [here, there] = [rustix::fs::fstat(directory), rustix::fs::stat(self.mount.as_str())];
         if here.map_err(unknown)?.st_dev != there.map_err(unknown)?.st_dev {
-            return Err(DriverError::unclear(format!(
+            return Err(DriverError::temporary(format!(
                 "{what}: the directory is not on the file system at {}: mount it there, or correct `mount`",
                 self.mount
             )));
         }
         run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
-            Failed::Ended { code: Some(EIO), .. } => DriverError::passing(
+            Failed::Ended { code: Some(EIO), .. } => DriverError::temporary_from(
                 format!(
                     "{what}: it is inaccurate, because some servers do not answer: check them with `lfs check servers`"
                 ),
                 failed,
             ),
-            failed => DriverError::passing(what.to_string(), failed),
+            failed => DriverError::temporary_from(what.to_string(), failed),
         })
     }
 
@@ -79,7 +80,7 @@ impl Lustre {
         }
         let what = "the default quota of projects cannot be read";
         let output = self.call(root, &words::read_default(&self.mount), what)?;
-        let default = words::default(&output, &self.mount).map_err(|error| DriverError::passing(what, error))?;
+        let default = words::default(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))?;
         *known = Some(default);
         Ok(default)
     }
@@ -87,7 +88,7 @@ impl Lustre {
     fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<QuotaLimits>, Usage), DriverError> {
         let what = format!("the quota of project {project} cannot be read");
         let output = self.call(directory, &words::read_quota(project, &self.mount), &what)?;
-        words::parse_quota(&output, &self.mount).map_err(|error| DriverError::passing(what, error))
+        words::parse_quota(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))
     }
 }
 
@@ -98,7 +99,7 @@ impl Quotas for Lustre {
         *self.default.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Any project works, even without limits.
         self.quota(root, 1).map(|_| ()).map_err(|fault| match fault {
-            DriverError::Passing { what, source } => DriverError::Passing {
+            DriverError::Temporary { what, source } => DriverError::Temporary {
                 what: format!(
                     "{what}; if project quotas are off: on the servers, `tune2fs -O project,quota` for ldiskfs, then `lctl \
                      conf_param FSNAME.quota.mdt=ugp` and `….quota.ost=ugp`"
@@ -134,7 +135,7 @@ impl Quotas for Lustre {
         let what = format!("the metadata server of {path} cannot be read");
         let output = self.call(directory, &words::read_metadata_server(&path), &what)?;
         let index = output.split_whitespace().next().and_then(|word| word.parse().ok());
-        index.map(Some).ok_or_else(|| DriverError::unclear(format!("{what}: `lfs` printed no number")))
+        index.map(Some).ok_or_else(|| DriverError::temporary(format!("{what}: `lfs` printed no number")))
     }
 
     fn why_across(&self) -> Option<&'static str> {
@@ -177,7 +178,7 @@ impl Quotas for Lustre {
     fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let what = format!("the quota of project {project} cannot be set");
         let arguments = words::set_quota(number(project)?.get(), limits, &self.mount)
-            .map_err(|error| DriverError::passing(what.clone(), error))?;
+            .map_err(|error| DriverError::temporary_from(what.clone(), error))?;
         self.call(directory, &arguments, what).map(|_| ())
     }
 

@@ -34,11 +34,12 @@ pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, Drive
 /// Removes the project ID of a directory and its inheritance.
 pub(super) fn untag(directory: BorrowedFd<'_>) -> Result<(), DriverError> {
     tag::set(directory, Tag { project: None, inherit: false })
-        .map_err(|error| DriverError::passing("the project ID of a directory cannot be removed", error))
+        .map_err(|error| DriverError::temporary_from("the project ID of a directory cannot be removed", error))
 }
 
 fn read(directory: BorrowedFd<'_>) -> Result<Tag, DriverError> {
-    tag::get(directory).map_err(|error| DriverError::passing("the project ID of a directory cannot be read", error))
+    tag::get(directory)
+        .map_err(|error| DriverError::temporary_from("the project ID of a directory cannot be read", error))
 }
 
 /// Sets the project ID of a directory and, with `within`, of its content.
@@ -71,7 +72,7 @@ fn below(
     depth: usize,
 ) -> Result<(), DriverError> {
     if depth > DEEPEST {
-        return Err(DriverError::unclear(format!(
+        return Err(DriverError::temporary(format!(
             "the tree is deeper than {DEEPEST} directories: its project ID is not set"
         )));
     }
@@ -137,19 +138,20 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
 
 fn set(directory: BorrowedFd<'_>, project: Project, inherit: bool) -> Result<(), DriverError> {
     tag::set(directory, Tag { project: Some(project), inherit }).map_err(|error| {
-        DriverError::passing(format!("the project ID {} cannot be set on a directory", project.get()), error)
+        DriverError::temporary_from(format!("the project ID {} cannot be set on a directory", project.get()), error)
     })
 }
 
 fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> DriverError {
     match error.errno() {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            DriverError::passing(format!("{name:?} does not fit: the tree is larger than the project's limits"), error)
-        }
-        _ => DriverError::passing(format!("the project ID of {name:?} cannot be set"), error),
+        Some(Errno::NOSPC | Errno::DQUOT) => DriverError::temporary_from(
+            format!("{name:?} does not fit: the tree is larger than the project's limits"),
+            error,
+        ),
+        _ => DriverError::temporary_from(format!("the project ID of {name:?} cannot be set"), error),
     }
 }
 
 fn passing(what: impl Into<String>, error: Errno) -> DriverError {
-    DriverError::passing(what, std::io::Error::from(error))
+    DriverError::temporary_from(what, std::io::Error::from(error))
 }

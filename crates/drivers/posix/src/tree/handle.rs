@@ -54,7 +54,7 @@ impl Mark {
 }
 
 pub(crate) fn passing(what: impl Into<String>, error: Errno) -> DriverError {
-    DriverError::passing(what, std::io::Error::from(error))
+    DriverError::temporary_from(what, std::io::Error::from(error))
 }
 
 /// The error of an operation that needs root if `change_owner` is set.

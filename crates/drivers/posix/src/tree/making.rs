@@ -27,7 +27,8 @@ pub(super) fn parent(
     takes: Takes<'_>,
     guard: Guard<'_>,
 ) -> Result<OwnedFd, DriverError> {
-    let mut above = root.try_clone().map_err(|error| DriverError::passing("a handle cannot be copied", error))?;
+    let mut above =
+        root.try_clone().map_err(|error| DriverError::temporary_from("a handle cannot be copied", error))?;
     let mut path = String::new();
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };

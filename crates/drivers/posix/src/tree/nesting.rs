@@ -65,7 +65,7 @@ fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option
 /// Lists the marked directories up to `levels` below the root. Skips hidden directories and the content of marked ones.
 pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, DriverError> {
     let mut found = Vec::new();
-    let top = root.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?;
+    let top = root.try_clone().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
     each_level(&top, "", mark, (levels, walked), &mut found)?;
     found.sort();
     Ok(found)
@@ -110,7 +110,7 @@ pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Re
     while let Some(path) = levels.pop_front() {
         // Deleted or exchanged in the meantime, on another file system, or not accessible.
         let directory = if path.is_empty() {
-            Some(top.try_clone().map_err(|error| DriverError::passing("no handle is left", error))?)
+            Some(top.try_clone().map_err(|error| DriverError::temporary_from("no handle is left", error))?)
         } else {
             opened(top, &*path).map_err(unreadable)?
         };

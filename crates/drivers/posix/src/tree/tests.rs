@@ -596,7 +596,7 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
     for opened in 0..2 {
         let _happens = injected::no_handle_is_left_after(opened);
         let fault = driver.retire(&desired, 5, &go).unwrap_err();
-        assert!(matches!(fault, DriverError::Passing { .. }), "{opened}: {fault}");
+        assert!(matches!(fault, DriverError::Temporary { .. }), "{opened}: {fault}");
         assert!(bench.is_as_desired(&desired), "{opened}: nothing is frozen");
     }
     let within =
@@ -607,7 +607,7 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
         assert!(driver.observe(&[&within]).remove(0).is_err(), "whose directory it would lie in is not known");
     }
     let _happens = injected::no_handle_is_left_after(depth - 1);
-    assert!(matches!(driver.ensure(&within, &go), Err(DriverError::Passing { .. })));
+    assert!(matches!(driver.ensure(&within, &go), Err(DriverError::Temporary { .. })));
     assert!(!root.path().join(within.place.to_string()).exists());
 }
 

@@ -66,7 +66,7 @@ fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, DriverError> {
     if (stat.st_dev, stat.st_ino) == (above.device, above.inode) {
         return Ok(opened);
     }
-    Err(DriverError::unclear("a directory was moved while the tree was counted: repeat the command"))
+    Err(DriverError::temporary("a directory was moved while the tree was counted: repeat the command"))
 }
 
 fn unreadable(error: Errno) -> DriverError {

@@ -251,7 +251,7 @@ fn deletes_deep_directories_with_another_project_id(variable: &str) {
     let refused = deletion::delete(
         &trash,
         "deletes",
-        (&|_| Err(DriverError::unclear("not alike")), &|_| Ok(())),
+        (&|_| Err(DriverError::temporary("not alike")), &|_| Ok(())),
         &Walked::default(),
     );
     assert_eq!(refused.unwrap_err().to_string(), "not alike");

@@ -24,9 +24,9 @@ fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, DriverError> {
     match rustix::fs::fgetxattr(directory, name, &mut bytes[..]) {
         Ok(length) => Acl::decode(&bytes[..length])
             .map(Some)
-            .ok_or_else(|| DriverError::unclear(format!("the ACL {name} of a directory has an unknown version"))),
+            .ok_or_else(|| DriverError::temporary(format!("the ACL {name} of a directory has an unknown version"))),
         Err(Errno::NODATA) => Ok(None),
-        Err(Errno::OPNOTSUPP) => Err(DriverError::unclear(
+        Err(Errno::OPNOTSUPP) => Err(DriverError::temporary(
             "the file system has no POSIX ACLs: mount it with them (`-o acl`), or take `acl` out of this system's settings",
         )),
         Err(error) => Err(passing(format!("the ACL {name} of a directory cannot be read"), error)),
