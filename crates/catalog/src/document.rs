@@ -151,7 +151,8 @@ pub struct Named {
 }
 
 impl Named {
-    pub(crate) fn new(scope: &str, name: &str) -> Self {
+    /// `scope` is the kind: `storage_system`, `storage_file_system` or `storage_data_type`.
+    pub fn new(scope: &str, name: &str) -> Self {
         let key = name.to_lowercase();
         let path = if scope == "storage_data_type" { key.clone() } else { String::new() };
         let mut named = Self {

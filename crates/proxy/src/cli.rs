@@ -248,9 +248,9 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Command::List(ListArgs { filters, format: Json { json }, id, wide }) => {
             with_settings(load(Vec::new()), |loaded| {
-                let shape = list::Shape { json, wide: wide || id.is_some() };
+                let format = list::Format { json, wide };
                 with_filter(filters, &loaded, |filter| {
-                    run_async(list::run(&loaded, filter, id, shape, terminal), &loaded, terminal)
+                    run_async(list::run(&loaded, filter, id, format, terminal), &loaded, terminal)
                 })
             })
         }
@@ -320,7 +320,12 @@ fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
 /// Why a command failed, in a sentence for people.
 type Failure = String;
 
+/// `1 item`, `2 items`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn complain(what: &dyn Display, code: u8) -> u8 {
-    terminal::tell(&format!("hpc-storage-proxy: {what}"));
+    terminal::note(&format!("hpc-storage-proxy: {what}"));
     code
 }

@@ -110,6 +110,31 @@ impl Source {
     /// The catalogue could not be read completely. Single resources that cannot be processed are skipped and reported in the
     /// snapshot.
     pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, SourceError> {
+        let inputs = self.gather().await?;
+        // Building and rendering take milliseconds for thousands of resources, too long for an async task.
+        let policy = self.policy.clone();
+        let trace = Context::current();
+        let rendering = tokio::task::spawn_blocking(move || {
+            let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
+            let catalogue = inputs.build(&policy);
+            metrics::phase("build", began.elapsed());
+            drop(span);
+            let (began, _span) = (Instant::now(), spans::phase(&trace, "render"));
+            let snapshot = Snapshot::render(catalogue, inputs.malformed().collect(), before.as_deref());
+            metrics::phase("render", began.elapsed());
+            snapshot
+        });
+        let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
+        self.log_skipped(&snapshot);
+        Ok(snapshot)
+    }
+
+    /// Reads everything from which a catalogue is built.
+    ///
+    /// # Errors
+    ///
+    /// Any failure other than single records that cannot be parsed.
+    pub async fn gather(&self) -> Result<Inputs, SourceError> {
         let began = Instant::now();
         let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
         let (sender, found) = mpsc::unbounded_channel();
@@ -130,30 +155,13 @@ impl Source {
             self.check_empty_offerings(&listing).await;
             Ok::<_, SourceError>((listing, related))
         };
-        let (mut listing, mut related) = spans::within("read", reading).await?;
+        let (listing, mut related) = spans::within("read", reading).await?;
         let customers = related.customers(&listing);
         let identities =
             Identities { gids: std::mem::take(&mut related.gids), users: std::mem::take(&mut related.users) };
         self.identities.keep_only(&related.projects, &related.names);
         metrics::phase("read", began.elapsed());
-        // Building and rendering take milliseconds for thousands of resources, too long for an async task.
-        let policy = self.policy.clone();
-        let trace = Context::current();
-        let rendering = tokio::task::spawn_blocking(move || {
-            let malformed = listing.malformed.drain(..).map(|rejected| Skipped::malformed(&rejected)).collect();
-            let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
-            let catalogue = catalog::build(listing.resources(), &customers, &identities, &policy);
-            metrics::phase("build", began.elapsed());
-            drop(span);
-            log_mapping(&catalogue);
-            let (began, _span) = (Instant::now(), spans::phase(&trace, "render"));
-            let snapshot = Snapshot::render(catalogue, malformed, before.as_deref());
-            metrics::phase("render", began.elapsed());
-            snapshot
-        });
-        let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
-        self.log_skipped(&snapshot);
-        Ok(snapshot)
+        Ok(Inputs { listing, customers, identities })
     }
 
     /// Requests the dependencies of resources as these are read: customers of their offerings, GIDs and users.
@@ -253,6 +261,28 @@ impl Source {
             info!(resources = back, "resources are no longer skipped");
         }
         *before = now;
+    }
+}
+
+/// Everything from which a catalogue is built.
+#[derive(Debug)]
+pub struct Inputs {
+    listing: Listing,
+    customers: Customers,
+    identities: Identities,
+}
+
+impl Inputs {
+    /// Builds the catalogue; with `DEBUG`, logs the mapping of each item.
+    pub fn build<'a>(&'a self, policy: &'a Policy) -> Catalogue<'a> {
+        let catalogue = catalog::build(self.listing.resources(), &self.customers, &self.identities, policy);
+        log_mapping(&catalogue);
+        catalogue
+    }
+
+    /// The records that cannot be parsed.
+    pub fn malformed(&self) -> impl Iterator<Item = Skipped> {
+        self.listing.malformed.iter().map(Skipped::malformed)
     }
 }
 

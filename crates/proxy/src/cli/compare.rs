@@ -120,7 +120,7 @@ pub(super) fn run(
     let systems = loaded.as_ref().map(|loaded| loaded.settings.storage_systems.clone()).unwrap_or_default();
     let development = loaded.as_ref().is_some_and(|loaded| loaded.settings.hpc_user_api.development_mode);
     if arguments.with.is_some() && loaded.is_none() {
-        terminal::tell(
+        terminal::note(
             "There are no settings that can be used: storage systems are the same only where they are named so.",
         );
     }
@@ -176,12 +176,11 @@ impl Ours {
             Self::Peer(peer) => return read(peer, terminal).await,
             Self::Upstreams(loaded) => loaded,
         };
-        let snapshot = catalogue::read(loaded, terminal).await?;
-        let page = snapshot.page(&Filter::default(), 0, usize::MAX);
-        let items = [&b"["[..], &page.items.join(&b','), b"]"].concat();
-        let unreadable = |error: serde_json::Error| format!("the catalogue cannot be read back: {error}");
-        let items = serde_json::from_slice(&items).map_err(unreadable)?;
-        let skipped = page.skipped.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
+        let reading = catalogue::read(loaded, terminal).await?;
+        let (items, skipped) = reading.select(&reading.catalogue(), &Filter::default());
+        let unreadable = |error: serde_json::Error| format!("cannot render the catalogue: {error}");
+        let items = items.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>().map_err(unreadable)?;
+        let skipped = skipped.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
         Ok(Document { items, skipped: skipped.map_err(unreadable)? })
     }
 }

@@ -24,7 +24,7 @@ struct Row<'a> {
 pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(), Failure> {
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
     for warning in &warnings {
-        terminal::tell(&format!("warning: {}", escaped(warning)));
+        terminal::note(&format!("warning: {}", escaped(warning)));
     }
     if json {
         let settings = loaded.provenance.iter().map(|row| Row {

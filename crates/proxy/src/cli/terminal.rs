@@ -102,7 +102,7 @@ pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// Writes words beside the answer to standard error.
-pub(super) fn tell(text: &str) {
+pub(super) fn note(text: &str) {
     // Where nobody listens there is nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,65 +1,64 @@
-//! `list`: the catalogue as a table, or as the listing that the API answers.
+//! `list`: the catalogue as a table, or as the listing of the API.
 
-use catalog::{Filter, Skipped};
+use catalog::{Filter, Item, Skipped};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{entries, row, tell_skipped};
+use super::{report_skipped, row};
 use crate::api::VERSION;
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
 use crate::config::Loaded;
 
-/// The API's listing without its pages and filters.
+/// The listing of the API without pagination and filters.
 #[derive(Serialize)]
 struct Listing<'a> {
     version: &'static str,
     status: &'static str,
-    resources: Vec<&'a RawValue>,
-    skipped: &'a [&'a Skipped],
+    resources: &'a [Item<'a>],
+    skipped: &'a [Skipped],
 }
 
-/// How the list is shown.
+/// The output format.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cli) struct Shape {
+pub(in crate::cli) struct Format {
     pub(in crate::cli) json: bool,
     pub(in crate::cli) wide: bool,
 }
 
-/// Shows what the filter selects, or of that only what has this `id`. Whether the API answers at all, and with an `id` whether
-/// there is anything to tell about it.
+/// Lists what the filter selects, or only what has this `id`. Returns false if the API fails because of skipped resources,
+/// or if nothing has the `id`.
 pub(in crate::cli) async fn run(
     loaded: &Loaded,
     filter: &Filter,
     id: Option<Uuid>,
-    shape: Shape,
+    format: Format,
     terminal: Terminal,
 ) -> Result<bool, Failure> {
-    let snapshot = super::read(loaded, terminal).await?;
-    let mut page = snapshot.page(filter, 0, usize::MAX);
-    let mut entries = entries(&page)?;
+    let reading = super::read(loaded, terminal).await?;
+    let (mut items, mut skipped) = reading.select(&reading.catalogue(), filter);
     if let Some(id) = id {
-        entries.retain(|(_, item)| item.id == id);
-        page.skipped.retain(|skipped| skipped.item_id == Some(id));
+        items.retain(|item| item.item_id == id);
+        skipped.retain(|skipped| skipped.item_id == Some(id));
     }
-    let unknown = id.filter(|_| entries.is_empty() && page.skipped.is_empty());
-    if shape.json {
-        let resources = entries.iter().map(|(raw, _)| &**raw).collect();
-        terminal::print_json(&Listing { version: VERSION, status: "success", resources, skipped: &page.skipped })?;
+    let unknown = id.filter(|_| items.is_empty() && skipped.is_empty());
+    if format.json {
+        terminal::print_json(&Listing { version: VERSION, status: "success", resources: &items, skipped: &skipped })?;
     } else if let Some(id) = unknown {
-        terminal::tell(&format!(
-            "There is neither an item {id} nor a resource of this id that is left out: its offering is not in \
-             storage_systems, or the token does not see it, or Waldur has deleted it; `hpc-storage-proxy check` tells \
-             which offerings the token sees."
+        terminal::note(&format!(
+            "There is neither an item nor a skipped resource with the ID {id}: its offering is not in storage_systems, \
+             the token does not see it, or Waldur has deleted it. `hpc-storage-proxy check` shows which offerings the \
+             token sees."
         ));
-    } else if id.is_some() && entries.is_empty() {
-        // Why it is left out follows.
-    } else if entries.is_empty() {
-        terminal::tell("There are no such storage resources.");
+    } else if items.is_empty() {
+        if id.is_none() {
+            terminal::note("No storage resources match.");
+        }
+    } else if id.is_some() && terminal.width.is_some() {
+        terminal::print(&row::details(&items))?;
     } else {
-        let rows = entries.iter().map(|(_, item)| (String::new(), item));
-        terminal::print(&row::table(rows, shape.wide, terminal))?;
+        let rows = items.iter().map(|item| (String::new(), item));
+        terminal::print(&row::table(rows, format.wide || id.is_some(), terminal))?;
     }
-    Ok(tell_skipped(&page.skipped, loaded) && unknown.is_none())
+    Ok(report_skipped(&skipped, loaded) && unknown.is_none())
 }

@@ -1,32 +1,31 @@
-//! The items of the document as a table for people.
+//! Items as rows of a table.
 
+use catalog::{Enforcement, Item, Quota, QuotaType, Status, TargetItem, TargetOf, TargetType};
 use comfy_table::{Cell, ColumnConstraint};
-use serde::Deserialize;
-use uuid::Uuid;
 
 use crate::cli::terminal::{self, PADDING, Terminal, Tone, escaped};
 
-/// The columns; those from [`WIDE`] on with `--wide` only.
+/// The columns; those from [`WIDE`] on only with `--wide`.
 const HEADER: [&str; 12] =
     ["MOUNT POINT", "STATUS", "TYPE", "MODE", "UID", "GID", "SPACE", "INODES", "ORDER", "SYSTEM", "NAME", "ITEM"];
-/// Columns that are shown without `--wide`.
+/// Number of columns without `--wide`.
 const WIDE: usize = 9;
 
-/// What a narrow terminal does without, in this order. What is left is shown whole, however narrow it is.
-const DISPENSABLE: [&str; 6] = ["MODE", "UID", "INODES", "TYPE", "ORDER", "GID"];
+/// Columns that are hidden in this order on a narrow terminal. The others are always shown completely.
+const OPTIONAL: [&str; 6] = ["MODE", "UID", "INODES", "TYPE", "ORDER", "GID"];
 
-/// Each item in a row, its guide before the mount point. `wide` shows every column, also beyond the terminal's width.
-pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item)>, wide: bool, terminal: Terminal) -> String {
+/// One row per item, with its guide before the mount point. `wide` shows all columns, even beyond the terminal's width.
+pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item<'a>)>, wide: bool, terminal: Terminal) -> String {
     let mut table = terminal::table(if wide { &HEADER } else { &HEADER[..WIDE] });
-    table.add_rows(rows.map(|(guide, item)| item.cells(&guide, wide, terminal)));
+    table.add_rows(rows.map(|(guide, item)| cells(item, &guide, wide, terminal)));
     if let Some(width) = terminal.width.filter(|_| !wide) {
         let content = table.column_max_content_widths();
         let needed = |hidden: &[&str]| -> usize {
             let shown = HEADER.iter().zip(&content).filter(|(name, _)| !hidden.contains(name));
             shown.map(|(_, width)| usize::from(width + PADDING)).sum::<usize>() - usize::from(PADDING)
         };
-        let fits = (0..DISPENSABLE.len()).map(|count| &DISPENSABLE[..count]).find(|hidden| needed(hidden) <= width);
-        let hidden = fits.unwrap_or(&DISPENSABLE);
+        let fits = (0..OPTIONAL.len()).map(|count| &OPTIONAL[..count]).find(|hidden| needed(hidden) <= width);
+        let hidden = fits.unwrap_or(&OPTIONAL);
         for (column, _) in table.column_iter_mut().zip(HEADER).filter(|(_, name)| hidden.contains(name)) {
             column.set_constraint(ColumnConstraint::Hidden);
         }
@@ -34,179 +33,104 @@ pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item)>, wide: bo
     table.trim_fmt() + "\n"
 }
 
-/// What the commands show of an item.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Item {
-    #[serde(rename = "itemId")]
-    pub(super) id: Uuid,
-    pub(super) status: String,
-    mount_point: MountPoint,
-    permission: Permission,
-    storage_system: Named,
-    storage_data_type: Named,
-    target: Target,
-    quotas: Option<Vec<Quota>>,
-    new_quotas: Option<Vec<Quota>>,
-    pub(super) parent_item_id: Option<Uuid>,
-    #[serde(rename = "approve_by_provider_url")]
-    approve_by_provider_url: Option<String>,
-    #[serde(rename = "set_state_done_url")]
-    set_state_done_url: Option<String>,
-    #[serde(rename = "set_backend_id_url")]
-    set_backend_id_url: Option<String>,
+/// All fields of each item, one per line.
+pub(super) fn details(items: &[Item<'_>]) -> String {
+    let field = |(name, value): (&str, String)| format!("{name:<12} {}\n", escaped(&value));
+    let item = |item: &Item<'_>| HEADER.into_iter().zip(texts(item, "")).map(field).collect::<String>();
+    items.iter().map(item).collect::<Vec<_>>().join("\n")
 }
 
-#[derive(Debug, Deserialize)]
-struct MountPoint {
-    default: String,
+/// The texts for the columns of [`HEADER`]; `guide` precedes the mount point.
+fn texts(item: &Item<'_>, guide: &str) -> [String; HEADER.len()] {
+    let (name, uid, gid) = target(item);
+    [
+        format!("{guide}{}", item.mount_point.default),
+        item.status.as_str().to_owned(),
+        item.target.target_type.as_str().to_owned(),
+        item.permission.value.to_owned(),
+        or_dash(uid),
+        or_dash(gid),
+        quota(item, QuotaType::Space),
+        quota(item, QuotaType::Inodes),
+        order(item).to_owned(),
+        format!("{}/{}", item.storage_system.key, item.storage_data_type.key),
+        or_dash(name),
+        item.item_id.to_string(),
+    ]
 }
 
-#[derive(Debug, Deserialize)]
-struct Permission {
-    value: String,
+fn cells(item: &Item<'_>, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
+    let tone = |name| if name == "STATUS" { tone(item) } else { Tone::Plain };
+    let columns = HEADER.into_iter().zip(texts(item, guide)).take(if wide { HEADER.len() } else { WIDE });
+    columns.map(|(name, text)| terminal.cell(tone(name), &escaped(&text))).collect()
 }
 
-#[derive(Debug, Deserialize)]
-struct Named {
-    key: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Target {
-    target_type: String,
-    target_item: TargetItem,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TargetItem {
-    name: Option<String>,
-    unix_gid: Option<i64>,
-    unix_uid: Option<i64>,
-    primary_project: Option<PrimaryProject>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PrimaryProject {
-    unix_gid: i64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Quota {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(rename = "quota")]
-    limit: f64,
-    enforcement_type: String,
-}
-
-/// Where an item stands in the hierarchy; each stands below one of a lower rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    Tenant,
-    Customer,
-    Leaf,
-}
-
-/// What tells nodes with one id apart: storage system and data type.
-pub(super) type Branch<'a> = (&'a str, &'a str);
-
-impl Item {
-    pub(super) fn mount_point(&self) -> &str {
-        &self.mount_point.default
-    }
-
-    pub(super) fn branch(&self) -> Branch<'_> {
-        (&self.storage_system.key, &self.storage_data_type.key)
-    }
-
-    pub(super) fn rank(&self) -> Rank {
-        match self.target.target_type.as_str() {
-            "tenant" => Rank::Tenant,
-            "customer" => Rank::Customer,
-            _ => Rank::Leaf,
-        }
-    }
-
-    /// The cells of [`HEADER`]; `guide` goes before the mount point.
-    fn cells(&self, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
-        let target = &self.target.target_item;
-        let gid = target.unix_gid.or_else(|| target.primary_project.as_ref().map(|project| project.unix_gid));
-        let system = format!("{}/{}", self.storage_system.key, self.storage_data_type.key);
-        let texts = [
-            format!("{guide}{}", self.mount_point()),
-            self.status.clone(),
-            self.target.target_type.clone(),
-            self.permission.value.clone(),
-            or_dash(target.unix_uid),
-            or_dash(gid),
-            self.quota("space", " TB"),
-            self.quota("inodes", ""),
-            self.order().to_owned(),
-            system,
-            target.name.clone().unwrap_or_else(|| String::from("-")),
-            self.id.to_string(),
-        ];
-        let shown = if wide { HEADER.len() } else { WIDE };
-        let tone = |column: usize| if HEADER[column] == "STATUS" { self.tone() } else { Tone::Plain };
-        let texts = texts.iter().take(shown).enumerate();
-        texts.map(|(column, text)| terminal.cell(tone(column), &escaped(text))).collect()
-    }
-
-    fn tone(&self) -> Tone {
-        match self.status.as_str() {
-            "active" => Tone::Good,
-            "error" => Tone::Bad,
-            "pending" if self.rank() != Rank::Leaf => Tone::Plain,
-            "removed" => Tone::Plain,
-            _ => Tone::Odd,
-        }
-    }
-
-    /// The hard limit, and what an update in progress makes of it.
-    fn quota(&self, kind: &str, unit: &str) -> String {
-        let hard = |quotas: &Option<Vec<Quota>>| {
-            let quotas = quotas.as_deref().unwrap_or_default();
-            quotas.iter().find(|quota| quota.kind == kind && quota.enforcement_type == "hard").map(|quota| quota.limit)
-        };
-        let shown = if kind == "inodes" { inodes } else { number };
-        let (now, new) = (hard(&self.quotas).map(shown), hard(&self.new_quotas).map(shown));
-        match (now, new) {
-            (Some(now), Some(new)) if now != new => format!("{now} → {new}{unit}"),
-            (Some(now), _) => format!("{now}{unit}"),
-            (None, Some(new)) => format!("- → {new}{unit}"),
-            (None, None) => String::from("-"),
-        }
-    }
-
-    /// What the callback links say about the order in progress.
-    fn order(&self) -> &'static str {
-        if self.approve_by_provider_url.is_some() {
-            "to approve"
-        } else if self.set_state_done_url.is_some() {
-            "executing"
-        } else if self.set_backend_id_url.is_some() {
-            "open"
-        } else {
-            "-"
+/// Name, UID and GID of the target.
+fn target<'a>(item: &'a Item<'_>) -> (Option<&'a str>, Option<i64>, Option<i64>) {
+    let target = match &item.target.target_item {
+        TargetOf::Node(node) => return (node.name.as_deref(), None, None),
+        TargetOf::Made(target) => target,
+        TargetOf::Given(target) => target,
+    };
+    match target {
+        TargetItem::Project(project) => (project.name.as_deref(), None, project.unix_gid),
+        TargetItem::User(user) => {
+            let gid = user.primary_project.as_ref().map(|project| project.unix_gid);
+            (user.name.as_deref(), user.unix_uid, gid)
         }
     }
 }
 
-fn or_dash(number: Option<i64>) -> String {
-    number.map_or_else(|| String::from("-"), |number| number.to_string())
+fn tone(item: &Item<'_>) -> Tone {
+    match (item.status, item.target.target_type) {
+        (Status::Active, _) => Tone::Good,
+        (Status::Error, _) => Tone::Bad,
+        (Status::Removed, _) | (Status::Pending, TargetType::Tenant | TargetType::Customer) => Tone::Plain,
+        _ => Tone::Odd,
+    }
 }
 
-/// A quota without digits that say nothing.
+/// The hard limit, and its change by an update in progress.
+fn quota(item: &Item<'_>, kind: QuotaType) -> String {
+    let (shown, unit): (fn(f64) -> String, _) = match kind {
+        QuotaType::Space => (number, " TB"),
+        QuotaType::Inodes => (inodes, ""),
+    };
+    let hard = |quotas: &Option<[Quota; 4]>| {
+        let is_hard = |quota: &&Quota| quota.kind == kind && quota.enforcement == Enforcement::Hard;
+        quotas.iter().flatten().find(is_hard).map(|quota| shown(quota.quota))
+    };
+    match (hard(&item.quotas), hard(&item.new_quotas)) {
+        (Some(now), Some(new)) if now != new => format!("{now} → {new}{unit}"),
+        (Some(now), _) => format!("{now}{unit}"),
+        (None, Some(new)) => format!("- → {new}{unit}"),
+        (None, None) => String::from("-"),
+    }
+}
+
+/// The state of the order in progress, as its callback links show it.
+fn order(item: &Item<'_>) -> &'static str {
+    if item.approve_by_provider_url.is_some() {
+        "to approve"
+    } else if item.set_state_done_url.is_some() {
+        "executing"
+    } else if item.set_backend_id_url.is_some() {
+        "open"
+    } else {
+        "-"
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| String::from("-"), |value| value.to_string())
+}
+
+/// A quota without meaningless digits.
 fn number(quota: f64) -> String {
     if quota >= 1e15 { format!("{quota:e}") } else { quota.to_string() }
 }
 
-/// A number of inodes: in millions where that is shorter and just as exact.
+/// A number of inodes: in millions if that is shorter and still exact.
 fn inodes(quota: f64) -> String {
     let (plain, millions) = (number(quota), format!("{}M", number(quota / 1e6)));
     if millions.len() < plain.len() { millions } else { plain }
@@ -214,56 +138,112 @@ fn inodes(quota: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    use catalog::{MountPoint, Named, Permission, PrimaryProject, ProjectTarget, Target, Unit, UserTarget};
+    use uuid::Uuid;
 
     use super::*;
     use crate::cli::terminal::PLAIN;
 
-    fn item(changes: &Value) -> Item {
-        let mut record = json!({
-            "itemId": Uuid::from_u128(1), "status": "active", "mountPoint": {"default": "/s/d/t/c/p"},
-            "permission": {"value": "2770", "permissionType": "octal"}, "storageSystem": {"key": "s"},
-            "storageDataType": {"key": "d"},
-            "target": {"targetType": "project", "targetItem": {"name": "p-1", "unixGid": 30500}},
-            "quotas": [{"type": "space", "quota": 9.0, "enforcementType": "soft"},
-                {"type": "space", "quota": 10.0, "enforcementType": "hard"},
-                {"type": "inodes", "quota": 2e7, "enforcementType": "hard"}],
-            "newQuotas": null, "parentItemId": null,
-        });
-        record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        serde_json::from_value(record).unwrap()
+    fn quotas(space: f64, inodes: f64) -> Option<[Quota; 4]> {
+        let of = |kind, quota, unit, enforcement| Quota { kind, quota, unit, enforcement };
+        Some([
+            of(QuotaType::Space, space - 1.0, Unit::Tera, Enforcement::Soft),
+            of(QuotaType::Space, space, Unit::Tera, Enforcement::Hard),
+            of(QuotaType::Inodes, inodes - 1.0, Unit::None, Enforcement::Soft),
+            of(QuotaType::Inodes, inodes, Unit::None, Enforcement::Hard),
+        ])
     }
 
-    fn shown(item: &Item) -> Vec<String> {
-        item.cells("", false, PLAIN).iter().map(Cell::content).collect()
+    fn item() -> Item<'static> {
+        let target = ProjectTarget {
+            item_id: Uuid::from_u128(2),
+            key: None,
+            name: Some("p-1".into()),
+            status: None,
+            unix_gid: Some(30_500),
+            active: None,
+        };
+        Item {
+            item_id: Uuid::from_u128(1),
+            status: Status::Active,
+            mount_point: MountPoint { default: "/s/d/t/c/p".into() },
+            permission: Permission { value: "2770", permission_type: "octal" },
+            storage_system: Arc::new(Named::new("storage_system", "s")),
+            storage_file_system: Arc::new(Named::new("storage_file_system", "lustre")),
+            storage_data_type: Arc::new(Named::new("storage_data_type", "d")),
+            target: Target {
+                target_type: TargetType::Project,
+                target_item: TargetOf::Made(TargetItem::Project(target)),
+            },
+            quotas: quotas(10.0, 2e7),
+            old_quotas: None,
+            new_quotas: None,
+            parent_item_id: None,
+            approve_by_provider_url: None,
+            reject_by_provider_url: None,
+            set_state_done_url: None,
+            set_state_erred_url: None,
+            set_backend_id_url: None,
+            update_resource_options_url: None,
+            set_state_ok_url: None,
+        }
+    }
+
+    fn shown(item: &Item<'_>) -> Vec<String> {
+        cells(item, "", false, PLAIN).iter().map(Cell::content).collect()
     }
 
     #[test]
     fn a_row_shows_the_hard_limits_and_the_identity() {
         let row = ["/s/d/t/c/p", "active", "project", "2770", "-", "30500", "10 TB", "20M", "-"];
-        assert_eq!(shown(&item(&json!({}))), row);
+        assert_eq!(shown(&item()), row);
+    }
+
+    #[test]
+    fn details_show_every_field_on_its_own_line() {
+        let details = details(&[item()]);
+        assert_eq!(details.lines().count(), HEADER.len());
+        assert!(details.contains("MOUNT POINT  /s/d/t/c/p\n") && details.contains("NAME         p-1\n"), "{details}");
     }
 
     #[test]
     fn a_user_shows_the_gid_of_the_project() {
-        let target = json!({"unixUid": 23001, "primaryProject": {"unixGid": 30500}});
-        let user = item(&json!({"target": {"targetType": "user", "targetItem": target}}));
-        assert_eq!(shown(&user)[4..6], ["23001", "30500"]);
+        let user = UserTarget {
+            item_id: Uuid::from_u128(2),
+            key: None,
+            name: None,
+            status: None,
+            email: None,
+            unix_uid: Some(23_001),
+            primary_project: Some(PrimaryProject { name: "p-1".into(), unix_gid: 30_500, active: true }),
+            active: None,
+        };
+        let target = Target { target_type: TargetType::User, target_item: TargetOf::Made(TargetItem::User(user)) };
+        assert_eq!(shown(&Item { target, ..item() })[4..6], ["23001", "30500"]);
     }
 
     #[test]
-    fn an_update_shows_where_it_goes() {
-        let new = json!([{"type": "space", "quota": 12.5, "enforcementType": "hard"},
-            {"type": "inodes", "quota": 2e7, "enforcementType": "hard"}]);
-        let row = shown(&item(&json!({"newQuotas": new, "approve_by_provider_url": "x", "set_state_done_url": "x"})));
-        assert_eq!(row[6..], ["10 → 12.5 TB", "20M", "to approve"]);
+    fn an_update_shows_the_new_quota() {
+        let item = Item {
+            new_quotas: quotas(12.5, 2e7),
+            approve_by_provider_url: Some("x".into()),
+            set_state_done_url: Some("x".into()),
+            ..item()
+        };
+        assert_eq!(shown(&item)[6..], ["10 → 12.5 TB", "20M", "to approve"]);
     }
 
     #[test]
-    fn a_narrow_terminal_does_without_some_columns_and_breaks_none() {
+    fn a_narrow_terminal_hides_columns_and_breaks_no_line() {
         let path = "/capstor/store/cscs/customer/project-1";
-        let new = json!([{"type": "space", "quota": 12.5, "enforcementType": "hard"}]);
-        let item = item(&json!({"mountPoint": {"default": path}, "newQuotas": new, "set_state_done_url": "x"}));
+        let item = Item {
+            mount_point: MountPoint { default: path.into() },
+            new_quotas: quotas(12.5, 2e7),
+            set_state_done_url: Some("x".into()),
+            ..item()
+        };
         let lines = |width, wide| {
             let terminal = Terminal { width: Some(width), ..PLAIN };
             let text = table([(String::from("└── "), &item)].into_iter(), wide, terminal);

@@ -1,91 +1,125 @@
-//! `tree`: the catalogue as the hierarchy of directories that it is.
+//! `tree`: the catalogue as a hierarchy of directories.
 //!
-//! The nodes above an item are shown whatever their own status, which is always `pending`: a filter by status selects
-//! projects and users, and a tree of them needs its trunk.
+//! The status of tenants and customers is always `pending`, so a filter by status applies to projects and users only;
+//! the nodes above them are shown as well.
 
 use std::collections::HashMap;
 
-use catalog::{Filter, Skipped};
+use catalog::{Filter, Item, Skipped, TargetType};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::row::{self, Branch, Rank};
-use super::{Entry, entries, tell_skipped};
+use super::{report_skipped, row};
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
 use crate::config::Loaded;
 
-/// The tree as a script gets it.
+/// The tree for scripts.
 #[derive(Serialize)]
 struct Document<'a> {
     tree: Vec<Node<'a>>,
-    skipped: &'a [&'a Skipped],
+    skipped: &'a [Skipped],
 }
 
-/// An item, as the API shows it, and those below it.
+/// An item, as in the API, and those below it.
 #[derive(Serialize)]
 struct Node<'a> {
-    item: &'a RawValue,
+    item: &'a Item<'a>,
     children: Vec<Node<'a>>,
 }
 
-/// Positions of the items without a parent, and of those below each item.
+/// What determines the place of an item in the tree.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    id: Uuid,
+    parent: Option<Uuid>,
+    rank: Rank,
+    /// Storage system and data type, which distinguish nodes with the same ID.
+    branch: (&'a str, &'a str),
+    path: &'a str,
+}
+
+/// Level in the hierarchy; the parent of an item has a lower rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Tenant,
+    Customer,
+    Leaf,
+}
+
+impl Rank {
+    fn of(item: &Item<'_>) -> Self {
+        match item.target.target_type {
+            TargetType::Tenant => Self::Tenant,
+            TargetType::Customer => Self::Customer,
+            TargetType::Project | TargetType::User => Self::Leaf,
+        }
+    }
+}
+
+/// Positions of the items without a parent, and of the children of each item.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
     roots: Vec<usize>,
     children: Vec<Vec<usize>>,
 }
 
-/// Shows what the filter selects. Whether the API answers at all.
+/// Shows what the filter selects. Returns false if the API fails because of skipped resources.
 pub(in crate::cli) async fn run(
     loaded: &Loaded,
     filter: &Filter,
     json: bool,
     terminal: Terminal,
 ) -> Result<bool, Failure> {
-    let snapshot = super::read(loaded, terminal).await?;
-    let mut entries = entries(&snapshot.page(&Filter { status: None, ..filter.clone() }, 0, usize::MAX))?;
+    let reading = super::read(loaded, terminal).await?;
+    let catalogue = reading.catalogue();
+    let (mut items, _) = reading.select(&catalogue, &Filter { status: None, ..filter.clone() });
     if let Some(status) = filter.status {
-        entries.retain(|(_, item)| item.rank() != Rank::Leaf || item.status == status.as_str());
-        let shape = shape(&entries);
-        let bears: Vec<_> = (0..entries.len()).map(|position| shape.bears(&entries, position)).collect();
-        entries = entries.into_iter().zip(bears).filter_map(|(entry, bears)| bears.then_some(entry)).collect();
+        items.retain(|item| Rank::of(item) != Rank::Leaf || item.status == status);
+        let shape = shape(&places(&items));
+        let has_leaf: Vec<_> = (0..items.len()).map(|position| shape.has_leaf(&items, position)).collect();
+        items = items.into_iter().zip(has_leaf).filter_map(|(item, has_leaf)| has_leaf.then_some(item)).collect();
     }
-    let skipped = snapshot.page(filter, 0, 0).skipped;
-    let shape = shape(&entries);
+    let (_, skipped) = reading.select(&catalogue, filter);
+    let shape = shape(&places(&items));
     if json {
-        let tree = shape.roots.iter().map(|root| shape.node(&entries, *root)).collect();
+        let tree = shape.roots.iter().map(|root| shape.node(&items, *root)).collect();
         terminal::print_json(&Document { tree, skipped: &skipped })?;
-    } else if entries.is_empty() {
-        terminal::tell("There are no such storage resources.");
+    } else if items.is_empty() {
+        terminal::note("No storage resources match.");
     } else {
-        let rows = shape.guided().into_iter().map(|(guide, position)| (guide, &entries[position].1));
+        let rows = shape.guided().into_iter().map(|(guide, position)| (guide, &items[position]));
         terminal::print(&row::table(rows, false, terminal))?;
     }
-    Ok(tell_skipped(&skipped, loaded))
+    Ok(report_skipped(&skipped, loaded))
 }
 
-/// Finds the place of each item.
+fn places<'a>(items: &'a [Item<'_>]) -> Vec<Place<'a>> {
+    let place = |item: &'a Item<'_>| Place {
+        id: item.item_id,
+        parent: item.parent_item_id,
+        rank: Rank::of(item),
+        branch: (&item.storage_system.key, &item.storage_data_type.key),
+        path: &item.mount_point.default,
+    };
+    items.iter().map(place).collect()
+}
+
+/// Finds the parent of each item.
 ///
-/// Tenants and customers of several systems and data types share one id, and tenants of one offering too, so the branch
-/// decides, and after it the path.
-fn shape(entries: &[Entry]) -> Shape {
-    let mut nodes: HashMap<(Uuid, Branch<'_>), Vec<usize>> = HashMap::new();
-    for (position, (_, item)) in entries.iter().enumerate() {
-        if item.rank() != Rank::Leaf {
-            nodes.entry((item.id, item.branch())).or_default().push(position);
-        }
+/// Tenants and customers of several storage systems and data types share an ID, and so do tenants of one offering.
+/// Therefore the branch decides, and then the path.
+fn shape(places: &[Place<'_>]) -> Shape {
+    let mut nodes: HashMap<_, Vec<usize>> = HashMap::new();
+    for (position, place) in places.iter().enumerate().filter(|(_, place)| place.rank != Rank::Leaf) {
+        nodes.entry((place.id, place.branch)).or_default().push(position);
     }
-    let mut shape = Shape { roots: Vec::new(), children: vec![Vec::new(); entries.len()] };
-    for (position, (_, item)) in entries.iter().enumerate() {
-        let candidates = item.parent_item_id.and_then(|parent| nodes.get(&(parent, item.branch())));
-        let candidates = || {
-            let above = |candidate: &&usize| entries[**candidate].1.rank() < item.rank();
-            candidates.into_iter().flatten().filter(above)
-        };
-        let holds = |candidate: &&usize| is_below(item.mount_point(), entries[**candidate].1.mount_point());
-        match candidates().find(holds).or_else(|| candidates().next()) {
+    let mut shape = Shape { roots: Vec::new(), children: vec![Vec::new(); places.len()] };
+    for (position, place) in places.iter().enumerate() {
+        let candidates = place.parent.and_then(|parent| nodes.get(&(parent, place.branch)));
+        let above = |candidate: &&usize| places[**candidate].rank < place.rank;
+        let candidates = || candidates.into_iter().flatten().filter(above);
+        match candidates().find(|candidate| is_below(place.path, places[**candidate].path)).or(candidates().next()) {
             Some(parent) => shape.children[*parent].push(position),
             None => shape.roots.push(position),
         }
@@ -99,14 +133,14 @@ fn is_below(path: &str, node: &str) -> bool {
 
 impl Shape {
     /// Whether a project or user is at this position or below it.
-    fn bears(&self, entries: &[Entry], position: usize) -> bool {
-        entries[position].1.rank() == Rank::Leaf
-            || self.children[position].iter().any(|child| self.bears(entries, *child))
+    fn has_leaf(&self, items: &[Item<'_>], position: usize) -> bool {
+        Rank::of(&items[position]) == Rank::Leaf
+            || self.children[position].iter().any(|child| self.has_leaf(items, *child))
     }
 
-    fn node<'a>(&self, entries: &'a [Entry], position: usize) -> Node<'a> {
-        let children = self.children[position].iter().map(|child| self.node(entries, *child)).collect();
-        Node { item: &entries[position].0, children }
+    fn node<'a>(&self, items: &'a [Item<'a>], position: usize) -> Node<'a> {
+        let children = self.children[position].iter().map(|child| self.node(items, *child)).collect();
+        Node { item: &items[position], children }
     }
 
     /// All positions from the top, each with the guide before it.
@@ -132,38 +166,34 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn entry(kind: &str, id: u128, parent: Option<u128>, (system, path): (&str, &str)) -> Entry {
-        let item = json!({
-            "itemId": Uuid::from_u128(id), "status": "active", "mountPoint": {"default": path},
-            "permission": {"value": "775"}, "storageSystem": {"key": system}, "storageDataType": {"key": "store"},
-            "target": {"targetType": kind, "targetItem": {}}, "quotas": null, "newQuotas": null,
-            "parentItemId": parent.map(Uuid::from_u128),
-        });
-        let raw = RawValue::from_string(item.to_string()).unwrap();
-        (raw, serde_json::from_value(item).unwrap())
+    fn place(
+        rank: Rank,
+        id: u128,
+        parent: Option<u128>,
+        (system, path): (&'static str, &'static str),
+    ) -> Place<'static> {
+        let (id, parent) = (Uuid::from_u128(id), parent.map(Uuid::from_u128));
+        Place { id, parent, rank, branch: (system, "store"), path }
     }
 
     #[test]
-    fn nodes_that_share_an_id_are_told_apart_by_system_and_path() {
-        let entries = [
-            entry("tenant", 1, None, ("a", "/a/store/t")),
-            entry("customer", 2, Some(1), ("a", "/a/store/t/c")),
-            entry("tenant", 1, None, ("b", "/b/store/t")),
-            entry("customer", 2, Some(1), ("b", "/b/store/t/c")),
-            entry("tenant", 1, None, ("b", "/b/store/u")),
-            entry("customer", 3, Some(1), ("b", "/b/store/u/d")),
-            entry("project", 4, Some(2), ("b", "/b/store/t/c/p")),
-            entry("project", 5, Some(2), ("a", "/elsewhere")),
-            entry("project", 6, None, ("a", "/a/store/t/x/p")),
+    fn nodes_with_the_same_id_are_distinguished_by_system_and_path() {
+        let places = [
+            place(Rank::Tenant, 1, None, ("a", "/a/store/t")),
+            place(Rank::Customer, 2, Some(1), ("a", "/a/store/t/c")),
+            place(Rank::Tenant, 1, None, ("b", "/b/store/t")),
+            place(Rank::Customer, 2, Some(1), ("b", "/b/store/t/c")),
+            place(Rank::Tenant, 1, None, ("b", "/b/store/u")),
+            place(Rank::Customer, 3, Some(1), ("b", "/b/store/u/d")),
+            place(Rank::Leaf, 4, Some(2), ("b", "/b/store/t/c/p")),
+            place(Rank::Leaf, 5, Some(2), ("a", "/elsewhere")),
+            place(Rank::Leaf, 6, None, ("a", "/a/store/t/x/p")),
         ];
-        let shape = shape(&entries);
+        let shape = shape(&places);
         assert_eq!(shape.roots, [0, 2, 4, 8]);
-        let guided: Vec<_> =
-            shape.guided().into_iter().map(|(guide, at)| guide + entries[at].1.mount_point()).collect();
+        let guided: Vec<_> = shape.guided().into_iter().map(|(guide, at)| guide + places[at].path).collect();
         let tree = [
             "/a/store/t",
             "└── /a/store/t/c",
@@ -180,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_node_is_never_its_own_parent() {
-        let entries = [entry("customer", 1, Some(1), ("a", "/a/c")), entry("project", 2, Some(1), ("a", "/a/c/p"))];
-        assert_eq!(shape(&entries), Shape { roots: vec![0], children: vec![vec![1], vec![]] });
+        let places = [place(Rank::Customer, 1, Some(1), ("a", "/a/c")), place(Rank::Leaf, 2, Some(1), ("a", "/a/c/p"))];
+        assert_eq!(shape(&places), Shape { roots: vec![0], children: vec![vec![1], vec![]] });
     }
 }

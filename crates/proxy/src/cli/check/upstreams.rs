@@ -11,6 +11,7 @@ use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL, TokenUser};
 use super::Finding;
 use super::remedy::{self, Keys};
 use crate::auth::{RealmReport, Verifier};
+use crate::cli::counted;
 use crate::config::{self, OnProcessingError, Settings, StorageSystem};
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
 use crate::shared_cache::SharedCache;
@@ -313,8 +314,4 @@ fn failed(check: &str, error: &(dyn Error + 'static), keys: Keys) -> Finding {
 /// A step that could not be done, so that nobody takes it for one that has succeeded.
 fn not_checked(check: &str, reason: &str) -> Finding {
     Finding::warning(check, format!("not checked, since {reason}"))
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -6,6 +6,7 @@ use comfy_table::ContentArrangement;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cli::counted;
 use crate::cli::terminal::{self, Terminal, Tone, escaped};
 use crate::compare::{Difference, Document, Order, Report};
 
@@ -140,10 +141,6 @@ fn value(value: Option<&Value>) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn stand(count: usize) -> String {
