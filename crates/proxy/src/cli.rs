@@ -27,13 +27,13 @@ use crate::server::TlsIdentity;
 use catalogue::{Filters, list, tree};
 use terminal::Terminal;
 
-/// Settings that cannot be used (`EX_CONFIG`).
+/// Invalid settings (`EX_CONFIG`).
 pub const EXIT_SETTINGS: u8 = settings::EXIT_CODE;
 /// Invalid usage, as clap has it.
 pub const EXIT_USAGE: u8 = 2;
-/// Anything else that failed.
+/// Any other failure.
 pub const EXIT_FAILURE: u8 = 1;
-/// One of two listings cannot be read, so that nothing can be said about differences.
+/// One of the two listings cannot be read, so they cannot be compared.
 pub const EXIT_UNREADABLE: u8 = 3;
 
 /// Publishes Waldur's storage resources as the document that storage provisioners follow.
@@ -51,10 +51,9 @@ Examples:
   hpc-storage-proxy check --config settings.yaml
   hpc-storage-proxy serve --config settings.yaml --listen 0.0.0.0:8000
 
-Settings come from the environment, a file .env in the working directory, a YAML file and defaults, in this order.
+Settings come from the environment, the file .env in the working directory, a YAML file and defaults, in this order.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 one of two listings cannot be read (compare), 78 settings that \
-cannot be used.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a listing cannot be read (compare), 78 invalid settings.";
 
 #[derive(Debug, Args)]
 struct Global {
@@ -69,33 +68,33 @@ enum Command {
     /// Serve the API until SIGTERM or SIGINT
     Serve(ServeArgs),
     #[command(after_help = CHECK)]
-    /// Check the settings and every upstream
+    /// Check the settings and each upstream
     Check(Json),
     #[command(after_help = LIST)]
-    /// Show the catalogue as a table, read from the upstreams
+    /// Read the upstreams and show the catalogue as a table
     List(ListArgs),
     #[command(after_help = TREE)]
-    /// Show the catalogue as a tree, read from the upstreams
+    /// Read the upstreams and show the catalogue as a tree
     Tree(TreeArgs),
     #[command(after_help = COMPARE)]
-    /// Compare the catalogue with what another proxy lists, before moving from one to the other
+    /// Compare the catalogue with the listing of another proxy, before migrating from one to the other
     Compare(compare::CompareArgs),
     #[command(after_help = CONFIG)]
-    /// Show the settings in force, secrets masked, each with its source
+    /// Show the settings in force with their sources; secrets are masked
     Config(Json),
     #[command(after_help = OPENAPI)]
     /// Print the OpenAPI document of the API
     Openapi,
     #[command(after_help = COMPLETIONS)]
-    /// Print the completions for a shell
+    /// Print completions for a shell
     Completions {
-        /// Shell to complete for
+        /// Shell to generate completions for
         shell: Shell,
     },
     #[command(after_help = MAN)]
-    /// Write the manual pages into a folder
+    /// Write the manual pages to a folder
     Man {
-        /// Folder for the pages; made if it is not there
+        /// Folder for the pages; created if it does not exist
         folder: PathBuf,
     },
 }
@@ -106,18 +105,18 @@ Examples:
   hpc-storage-proxy serve --listen 10.0.0.1:8000 --listen [::1]:8000
   hpc-storage-proxy serve --listen unix:/run/hpc-storage-proxy/api.sock
 
-SIGHUP has all settings read anew, except where it listens, the log's format and level, Sentry and OpenTelemetry. SIGTERM and SIGINT \
-end it once running requests are finished.";
+SIGHUP reloads all settings except the listen addresses, the format and level of the log, Sentry and OpenTelemetry. \
+SIGTERM and SIGINT stop the proxy after running requests have finished.";
 
 const CHECK: &str = "\
 Examples:
   hpc-storage-proxy check
   hpc-storage-proxy check --json | jq '.checks[] | select(.remedy)'
 
-One line for each check: ok, warning or FAILED, what was found, and the remedy. All run, whatever fails; a step that \
-cannot be done without one that failed says so.
+Prints one line per check: ok, warning or FAILED, the finding, and the remedy. All checks run even if some fail; a check \
+that depends on a failed one is reported as not checked.
 
-Exit codes: 0 nothing failed, 1 an upstream failed, 78 settings that cannot be used.";
+Exit codes: 0 nothing failed, 1 an upstream failed, 78 invalid settings.";
 
 const LIST: &str = "\
 Examples:
@@ -126,22 +125,22 @@ Examples:
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
 
-SPACE and INODES (M: millions) are hard limits; an arrow shows what an update makes of them. ORDER is `to approve` (by the \
-provider), `executing`, or `open` (for instance when the customer has not approved yet). A \
-narrow terminal does without MODE, UID, INODES, TYPE, ORDER and GID, in this order; the rest is shown whole.
+SPACE and INODES (M: millions) are hard limits; an arrow leads to the limit after an update in progress. ORDER is \
+`to approve` (by the provider), `executing`, or `open` (for example not yet approved by the customer). On a narrow \
+terminal MODE, UID, INODES, TYPE, ORDER and GID are hidden, in this order; the other columns are never truncated.
 
-Resources that are left out are named on standard error, each with the reason. With --id only the one that is asked for; \
-if it is neither an item nor left out, this is told and the exit code is 1.
+Skipped resources are listed on standard error, each with the reason. --id shows only this resource; if it is neither an \
+item nor skipped, the exit code is 1.
 
---json prints the listing of the API in one piece, without `pagination` and `filters_applied`.";
+--json prints the complete listing of the API on one page, without `pagination` and `filters_applied`.";
 
 const TREE: &str = "\
 Examples:
   hpc-storage-proxy tree --data-type store
   hpc-storage-proxy tree --status error
 
-Tenants and customers are shown above what the filters select, whatever their own status. Resources that are left \
-out are named on standard error, each with the reason.
+Tenants and customers are shown above the selected items, whatever their own status. Skipped resources are listed on \
+standard error, each with the reason.
 
 --json prints {\"tree\": [{\"item\": …, \"children\": […]}], \"skipped\": […]}.";
 
@@ -151,48 +150,47 @@ Examples:
   hpc-storage-proxy compare http://10.0.0.1:8000 --json | jq .differences
   hpc-storage-proxy compare http://10.0.0.1:8000 --with http://10.0.0.2:8000
 
-The other may be the Python proxy or another instance of this one. Every item and every field is compared; `HERE` is \
-read from the upstreams with the settings in force, as `list` reads it, or from the proxy that --with names. Where \
-something changes meanwhile, both are read again.
+The other proxy may be the Python proxy or another instance of this one. Every field of every item is compared. `HERE` \
+is read from the upstreams with the settings in force, as `list` does, or from the proxy given by --with. If it changes \
+during the comparison, both are read again.
 
-A difference with a known reason (docs/migration.md) is counted and explained, not shown one by one; --json has every \
-one. A known difference, or another order of the items, counts only with --strict.
+Differences with a known reason (docs/migration.md) are counted and explained, but not listed; --json lists all of them. \
+Known differences and a different order of items affect the exit code only with --strict.
 
-A token is read from a file or from $COMPARE_TOKEN (for the proxy of --with: $COMPARE_WITH_TOKEN), or fetched by \
-client credentials. It is sent to that proxy alone, and no redirect is followed.
+A token is read from a file or from $COMPARE_TOKEN (for the proxy of --with: $COMPARE_WITH_TOKEN), or fetched with \
+client credentials. It is sent only to that proxy, and redirects are not followed.
 
-Exit codes: 0 no difference that counts, 1 differences, 2 wrong usage, 3 one of the two cannot be read, 78 settings that \
-cannot be used.";
+Exit codes: 0 no relevant difference, 1 differences, 2 wrong usage, 3 a listing cannot be read, 78 invalid settings.";
 
 const CONFIG: &str = "\
 Examples:
   hpc-storage-proxy config
   hpc-storage-proxy config --json | jq '.settings[] | select(.value)'
 
-Exit codes: 0 the settings are valid, 78 they cannot be used: every fault is named.";
+Exit codes: 0 the settings are valid, 78 invalid settings; all problems are listed.";
 
 const OPENAPI: &str = "\
 Examples:
   hpc-storage-proxy openapi > openapi.json
 
-It is the document that the API serves at /openapi.json. No settings are needed.";
+The API serves the same document at /openapi.json. No settings are needed.";
 
 const COMPLETIONS: &str = "\
 Examples:
   hpc-storage-proxy completions bash > ~/.hpc-storage-proxy.bash
   hpc-storage-proxy completions zsh > ~/.zfunc/_hpc-storage-proxy
 
-In bash, `source` the file in ~/.bashrc. In zsh, its folder belongs into $fpath.";
+For bash, `source` the file in ~/.bashrc. For zsh, add its folder to $fpath.";
 
 const MAN: &str = "\
 Examples:
   hpc-storage-proxy man ~/.local/share/man/man1
 
-There is a page for the program, and one for each command: `man hpc-storage-proxy-serve`.";
+Writes one page for the program and one for each command: `man hpc-storage-proxy-serve`.";
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Address to listen on, or unix:PATH; may be given several times [default: the setting server.listen]
+    /// Address to listen on, or unix:PATH; may be repeated [default: the setting server.listen]
     #[arg(long, value_name = "ADDR:PORT", value_parser = crate::config::listen_address)]
     listen: Vec<Listen>,
 }
@@ -210,10 +208,10 @@ struct ListArgs {
     filters: Filters,
     #[command(flatten)]
     format: Json,
-    /// Only the items of this resource, or why it is left out; with or without dashes. Shows all columns
+    /// Only the items with this ID, or why the resource is skipped; with or without dashes. Shows all columns
     #[arg(long, value_name = "UUID", conflicts_with = "Filters")]
     id: Option<Uuid>,
-    /// Show system, name and item id too, however wide it gets
+    /// Also show system, name and item ID, whatever the width of the terminal
     #[arg(long)]
     wide: bool,
 }
@@ -226,7 +224,7 @@ struct TreeArgs {
     format: Json,
 }
 
-/// Runs a command to its end.
+/// Runs a command; returns its exit code.
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     let environment = Environment::of_process();
@@ -242,7 +240,7 @@ pub fn run(cli: Cli) -> ExitCode {
             let load = move || crate::config::load(&environment, &overrides);
             with_settings(load(), |loaded| serve::run(loaded, load))
         }
-        Command::Check(Json { json }) => match fit_to_serve(load(Vec::new())) {
+        Command::Check(Json { json }) => match with_valid_certificate(load(Vec::new())) {
             Err(faults) if json => check::faults(&faults),
             loaded => with_settings(loaded, |loaded| run_async(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
@@ -260,34 +258,34 @@ pub fn run(cli: Cli) -> ExitCode {
             })
         }),
         Command::Compare(arguments) => compare::run(&arguments, &environment, terminal, || load(Vec::new())),
-        Command::Config(Json { json }) => {
-            with_settings(fit_to_serve(load(Vec::new())), |loaded| config::run(&loaded, json, terminal).map(|()| 0))
-        }
+        Command::Config(Json { json }) => with_settings(with_valid_certificate(load(Vec::new())), |loaded| {
+            config::run(&loaded, json, terminal).map(|()| 0)
+        }),
         Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
         Command::Completions { shell } => {
             terminal::print(&program::command_line::completions(Cli::command(), shell)).map(|()| 0)
         }
         Command::Man { folder } => man::run(&folder).map(|()| 0),
     };
-    ExitCode::from(code.unwrap_or_else(|failure| complain(&failure, EXIT_FAILURE)))
+    ExitCode::from(code.unwrap_or_else(|failure| report_error(&failure, EXIT_FAILURE)))
 }
 
-/// Judges the certificate and its key, too, as `serve` does at its start.
-fn fit_to_serve(loaded: Result<Loaded, Problems>) -> Result<Loaded, Problems> {
+/// Validates the certificate and its key as well, as `serve` does.
+fn with_valid_certificate(loaded: Result<Loaded, Problems>) -> Result<Loaded, Problems> {
     let loaded = loaded?;
     TlsIdentity::read(&loaded)?;
     Ok(loaded)
 }
 
-/// Runs a command with the settings, or tells all their faults.
+/// Runs a command with the settings, or reports all their problems.
 fn with_settings(
     loaded: Result<Loaded, Problems>,
     command: impl FnOnce(Loaded) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
-    loaded.map_or_else(|faults| Ok(complain(&faults, EXIT_SETTINGS)), command)
+    loaded.map_or_else(|faults| Ok(report_error(&faults, EXIT_SETTINGS)), command)
 }
 
-/// Runs a command with the filter, or tells what is wrong with it.
+/// Runs a command with the filter, or reports why it is invalid.
 fn with_filter(
     filters: Filters,
     loaded: &Loaded,
@@ -295,29 +293,29 @@ fn with_filter(
 ) -> Result<u8, Failure> {
     match filters.check(loaded) {
         Ok(filter) => command(&filter),
-        Err(misuse) => Ok(complain(&misuse, EXIT_USAGE)),
+        Err(misuse) => Ok(report_error(&misuse, EXIT_USAGE)),
     }
 }
 
-/// Runs a command that asks upstreams and says whether all is fine.
+/// Runs a command that contacts upstreams and returns whether it succeeded.
 fn run_async(
     command: impl Future<Output = Result<bool, Failure>>,
     loaded: &Loaded,
     terminal: Terminal,
 ) -> Result<u8, Failure> {
     log::to_stderr(loaded.settings.debug, terminal);
-    block_on(command)?.map(|fine| if fine { 0 } else { EXIT_FAILURE })
+    block_on(command)?.map(|succeeded| if succeeded { 0 } else { EXIT_FAILURE })
 }
 
 fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the threads cannot be started: {error}"))?;
+        .map_err(|error| format!("cannot start threads: {error}"))?;
     Ok(runtime.block_on(command))
 }
 
-/// Why a command failed, in a sentence for people.
+/// Why a command failed, for people.
 type Failure = String;
 
 /// `1 item`, `2 items`.
@@ -325,7 +323,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn complain(what: &dyn Display, code: u8) -> u8 {
+fn report_error(what: &dyn Display, code: u8) -> u8 {
     terminal::note(&format!("hpc-storage-proxy: {what}"));
     code
 }

@@ -1,4 +1,4 @@
-//! `check`: the settings, then each upstream as the proxy will meet it.
+//! `check`: validates the settings, then contacts each upstream as the proxy does.
 
 mod remedy;
 mod upstreams;
@@ -13,15 +13,14 @@ use super::terminal::{self, Terminal, Tone, escaped};
 use super::{EXIT_SETTINGS, Failure, progress};
 use crate::config::{Loaded, Problems, Settings};
 
-/// One line of the report.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// What was checked.
     check: String,
     outcome: Outcome,
-    /// What was found.
     detail: String,
-    /// What to do about it; null when nothing is to be done, or when `detail` says it.
+    /// What to do about it; null if nothing is to be done or `detail` says it.
     remedy: Option<String>,
 }
 
@@ -33,10 +32,10 @@ enum Outcome {
     Failed,
 }
 
-/// The report as a script gets it.
+/// The report for scripts.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// Whether nothing failed; warnings do not count.
+    /// Whether nothing failed; warnings are ignored.
     ok: bool,
     checks: &'a [Finding],
 }
@@ -69,34 +68,34 @@ impl Finding {
             Outcome::Failed => ("FAILED ", Tone::Bad),
         };
         let indent = word.len() + 2;
-        let told = terminal.wrap(&escaped(&format!("{}: {}", self.check, self.detail)), indent);
+        let finding = terminal.wrap(&escaped(&format!("{}: {}", self.check, self.detail)), indent);
         let remedy = self.remedy.as_ref().map(|remedy| {
             let remedy = terminal.wrap(&escaped(remedy), indent + 2);
             format!("{:indent$}→ {remedy}\n", "")
         });
-        format!("{}  {told}\n{}", terminal.paint(tone, word), remedy.unwrap_or_default())
+        format!("{}  {finding}\n{}", terminal.paint(tone, word), remedy.unwrap_or_default())
     }
 }
 
-/// Checks everything, whatever fails, and reports in a fixed order. Whether nothing failed.
+/// Runs all checks and reports them in a fixed order. Returns whether nothing failed.
 pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<bool, Failure> {
     let mut findings = settings(loaded);
     if !json {
         print(&findings, terminal)?;
     }
     let settings = &loaded.settings;
-    let (told, listing) = oneshot::channel();
+    let (sender, listing) = oneshot::channel();
     let upstreams = [
-        ("Waldur", upstreams::waldur(settings, told).boxed()),
+        ("Waldur", upstreams::waldur(settings, sender).boxed()),
         ("the HPC User API", upstreams::hpc_user(settings, listing).boxed()),
         ("Keycloak", upstreams::keycloak(&settings.auth).boxed()),
-        ("the cache of the replicas", upstreams::shared_cache(settings).boxed()),
+        ("the shared cache", upstreams::shared_cache(settings).boxed()),
     ];
     let (names, checks): (Vec<_>, Vec<_>) = upstreams.into_iter().unzip();
-    // All run at once; the answers come in the order of the list.
-    let mut answers = stream::iter(checks).buffered(names.len());
+    // All run concurrently; the results arrive in the order of the list.
+    let mut results = stream::iter(checks).buffered(names.len());
     for name in names {
-        let found = progress::wait(terminal, &format!("asking {name}"), answers.next()).await.unwrap_or_default();
+        let found = progress::wait(terminal, &format!("checking {name}"), results.next()).await.unwrap_or_default();
         if !json {
             print(&found, terminal)?;
         }
@@ -109,7 +108,7 @@ pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Resu
     Ok(ok)
 }
 
-/// Settings that cannot be used, as a script gets them.
+/// Reports invalid settings as JSON.
 pub(super) fn faults(faults: &Problems) -> Result<u8, Failure> {
     let finding = |fault: &crate::config::Problem| {
         let source = fault.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
@@ -133,12 +132,12 @@ fn settings(loaded: &Loaded) -> Vec<Finding> {
     let warning = |text: String| Finding::warning("settings", text);
     let mut findings = vec![Finding::ok("settings", from)];
     findings.extend(loaded.warnings.iter().map(|found| warning(found.to_string())));
-    findings.extend(oddities(&loaded.settings).map(warning));
+    findings.extend(unsuitable(&loaded.settings).map(warning));
     findings
 }
 
-/// Settings that work, but not in production.
-fn oddities(settings: &Settings) -> impl Iterator<Item = String> {
+/// Settings that are valid but unsuitable for production.
+fn unsuitable(settings: &Settings) -> impl Iterator<Item = String> {
     let Settings { waldur_api, auth, hpc_user_api: hpc, .. } = settings;
     let unverified = [
         ("waldur_api", !waldur_api.verify_ssl),
@@ -146,15 +145,13 @@ fn oddities(settings: &Settings) -> impl Iterator<Item = String> {
         ("auth", !auth.verify_ssl && !auth.disable_auth),
     ];
     let unverified = unverified.into_iter().filter(|(_, odd)| *odd).map(|(section, _)| {
-        format!("{section}.verify_ssl is false: whoever stands in between can read and change what is exchanged")
+        format!("{section}.verify_ssl is false: an attacker on the network can read and change the traffic")
     });
     let development = hpc.development_mode.then(|| {
-        String::from(
-            "hpc_user_api.development_mode is true: identities that are missing are invented; not for production",
-        )
+        String::from("hpc_user_api.development_mode is true: missing identities are invented; not for production")
     });
     let open = auth.disable_auth.then(|| {
-        String::from("auth.disable_auth is true: everybody who reaches the port reads everything; not for production")
+        String::from("auth.disable_auth is true: anyone who can reach the port can read everything; not for production")
     });
     unverified.chain(development).chain(open)
 }

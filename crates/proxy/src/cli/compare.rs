@@ -1,4 +1,4 @@
-//! `compare`: this proxy's catalogue, or that of another instance, against what another proxy lists.
+//! `compare`: compares this proxy's catalogue, or that of another instance, with the listing of another proxy.
 
 mod report;
 
@@ -15,7 +15,7 @@ use url::Url;
 
 use super::terminal::{self, Terminal, escaped};
 use super::{
-    EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, complain, log, progress,
+    EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, log, progress, report_error,
 };
 use crate::compare::{Context, Credential, Document, Peer, compare};
 use crate::config::{Environment, Loaded, Problems};
@@ -25,11 +25,11 @@ use crate::upstream::{Upstream, public_part};
 use program::error_chain;
 use report::Sides;
 
-/// How often both are read until nothing changes meanwhile.
+/// Maximum number of times both are read until nothing changes in between.
 const READINGS: usize = 3;
-/// Largest file with a token or a secret, in bytes.
+/// Maximum size of a file with a token or secret, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
-/// Time of the token endpoint for one answer.
+/// Timeout of the token endpoint.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(super) struct CompareArgs {
     /// Base URL of the other proxy
     #[arg(value_hint = ValueHint::Url)]
     url: String,
-    /// Compare with the proxy at this URL instead of the upstreams; settings are used if there are any
+    /// Compare with the proxy at this URL instead of the upstreams; settings are used if present
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     with: Option<String>,
     /// File with an access token for the other proxy [default: $COMPARE_TOKEN]
@@ -46,45 +46,45 @@ pub(super) struct CompareArgs {
     /// File with an access token for the proxy of --with [default: $COMPARE_WITH_TOKEN]
     #[arg(long, value_name = "FILE", requires = "with", value_hint = ValueHint::FilePath)]
     with_token_file: Option<PathBuf>,
-    /// Client that fetches a token for the other proxy
+    /// Client ID to fetch a token for the other proxy
     #[arg(long, value_name = "ID", requires_all = ["client_secret_file", "token_url"], conflicts_with = "token_file")]
     client_id: Option<String>,
-    /// File with that client's secret
+    /// File with the secret of that client
     #[arg(long, value_name = "FILE", requires = "client_id", value_hint = ValueHint::FilePath)]
     client_secret_file: Option<PathBuf>,
-    /// Token endpoint at which it fetches the token
+    /// Token endpoint for that client
     #[arg(long, value_name = "URL", requires = "client_id", value_hint = ValueHint::Url)]
     token_url: Option<String>,
-    /// Scope of that token
+    /// Scope of the fetched token
     #[arg(long, default_value = "openid", requires = "client_id")]
     scope: String,
-    /// Seconds that a proxy has for one page; the Python proxy may take minutes for its first one
+    /// Timeout for one page, in seconds; the Python proxy may take minutes for the first page
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// Let known differences, and another order, count as differences
+    /// Treat known differences and a different order as differences
     #[arg(long)]
     strict: bool,
-    /// Print JSON for scripts: every difference, the known ones too
+    /// Print JSON for scripts, with all differences including known ones
     #[arg(long)]
     json: bool,
 }
 
-// URLs are judged here and not by clap, which would show one that it refuses, and the password in it.
+// URLs are validated here and not by clap, whose error message would show a password in an invalid URL.
 
 /// A URL to which paths are added.
 fn base_url(text: &str) -> Result<Url, String> {
     let url = endpoint(text)?;
-    if url.query().is_some() { Err(String::from("a URL has a query: give the base URL alone")) } else { Ok(url) }
+    if url.query().is_some() { Err(String::from("a URL has a query: use the base URL only")) } else { Ok(url) }
 }
 
-/// A URL that is called as it stands.
+/// A URL that is requested unchanged.
 fn endpoint(text: &str) -> Result<Url, String> {
-    const SUCH_AS: &str = "give one such as https://storage-proxy.example.org or http://127.0.0.1:8000";
-    let url = Url::parse(text).map_err(|error| format!("what should be a URL is none ({error}); {SUCH_AS}"))?;
+    const EXAMPLE: &str = "use one such as https://storage-proxy.example.org or http://127.0.0.1:8000";
+    let url = Url::parse(text).map_err(|error| format!("invalid URL ({error}); {EXAMPLE}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        Err(format!("a URL has a scheme that is neither http nor https; {SUCH_AS}"))
+        Err(format!("a URL has a scheme that is neither http nor https; {EXAMPLE}"))
     } else if !url.username().is_empty() || url.password().is_some() {
-        Err(String::from("a URL holds credentials: a token belongs in a file"))
+        Err(String::from("a URL contains credentials: put the token into a file"))
     } else if url.fragment().is_some() {
         Err(String::from("a URL has a fragment: remove what follows the `#`"))
     } else {
@@ -92,13 +92,13 @@ fn endpoint(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Where our side comes from.
+/// The source of our side.
 enum Ours {
     Upstreams(Box<Loaded>),
     Peer(Box<Peer>),
 }
 
-/// Compares; the exit code.
+/// Compares; returns the exit code.
 pub(super) fn run(
     arguments: &CompareArgs,
     environment: &Environment,
@@ -107,32 +107,30 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     let timeout = Duration::from_secs(arguments.timeout);
     let loaded = match load() {
-        Err(faults) if arguments.with.is_none() => return Ok(complain(&faults, EXIT_SETTINGS)),
+        Err(faults) if arguments.with.is_none() => return Ok(report_error(&faults, EXIT_SETTINGS)),
         loaded => loaded.ok(),
     };
     log::to_stderr(loaded.as_ref().is_some_and(|loaded| loaded.settings.debug), terminal);
     let (url, credential, with) = match places(arguments, environment) {
         Ok(places) => places,
-        Err(misuse) => return Ok(complain(&misuse, EXIT_USAGE)),
+        Err(misuse) => return Ok(report_error(&misuse, EXIT_USAGE)),
     };
     let peer = |url, credential| Peer::new(url, credential, timeout).map_err(|error| error_chain(&error));
     let theirs = peer(url, credential)?;
     let systems = loaded.as_ref().map(|loaded| loaded.settings.storage_systems.clone()).unwrap_or_default();
     let development = loaded.as_ref().is_some_and(|loaded| loaded.settings.hpc_user_api.development_mode);
     if arguments.with.is_some() && loaded.is_none() {
-        terminal::note(
-            "There are no settings that can be used: storage systems are the same only where they are named so.",
-        );
+        terminal::note("There are no valid settings: storage systems are matched by name only.");
     }
     let ours = match (with, loaded) {
         (Some((url, credential)), _) => Ours::Peer(Box::new(peer(url, credential)?)),
         (None, Some(loaded)) => Ours::Upstreams(Box::new(loaded)),
-        // `load` has failed above.
+        // Unreachable: an error of `load` was returned above.
         (None, None) => return Ok(EXIT_SETTINGS),
     };
     let (here, there, steady) = match block_on(both(&ours, &theirs, terminal))? {
         Ok(read) => read,
-        Err(failure) => return Ok(complain(&failure, EXIT_UNREADABLE)),
+        Err(failure) => return Ok(report_error(&failure, EXIT_UNREADABLE)),
     };
     let context = Context::new(&systems, development, &here, &there);
     let report = compare(&here, &there, &context);
@@ -147,7 +145,7 @@ pub(super) fn run(
     Ok(if counts { EXIT_FAILURE } else { 0 })
 }
 
-/// Reads both until ours says the same before and after theirs is read; whether it came to that.
+/// Reads both until ours is the same before and after reading theirs. Returns both, and whether ours was stable.
 async fn both(ours: &Ours, theirs: &Peer, terminal: Terminal) -> Result<(Document, Document, bool), Failure> {
     let mut before = ours.read(terminal).await?;
     let mut reading = 1;
@@ -186,19 +184,19 @@ impl Ours {
 }
 
 async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
-    let (url, told) = (peer.url(), Mutex::new(String::new()));
-    let tell = |read: usize, all: usize| {
-        if let Ok(mut told) = told.lock() {
-            *told = format!(", {read} of {all} items");
+    let (url, progress) = (peer.url(), Mutex::new(String::new()));
+    let report = |read: usize, all: usize| {
+        if let Ok(mut progress) = progress.lock() {
+            *progress = format!(", {read} of {all} items");
         }
     };
-    let what = || format!("reading {url}{}", told.lock().map(|told| told.clone()).unwrap_or_default());
-    let reading = progress::wait_telling(terminal, what, peer.read(&tell));
+    let what = || format!("reading {url}{}", progress.lock().map(|progress| progress.clone()).unwrap_or_default());
+    let reading = progress::wait_with(terminal, what, peer.read(&report));
     reading.await.map_err(|error| escaped(&error_chain(&error)))
 }
 
-/// The other proxy and what opens it, and the one of `--with`.
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+/// URL and credential of the other proxy, and of the proxy of `--with`.
+#[expect(clippy::type_complexity, reason = "the caller destructures it")]
 fn places(
     arguments: &CompareArgs,
     environment: &Environment,
@@ -212,7 +210,7 @@ fn places(
     Ok((url, other(arguments, environment)?, with.transpose()?))
 }
 
-/// What opens the other proxy.
+/// The credential for the other proxy.
 fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credential, String> {
     let (Some(id), Some(file), Some(url)) = (&arguments.client_id, &arguments.client_secret_file, &arguments.token_url)
     else {
@@ -227,7 +225,7 @@ fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credentia
     Ok(Credential::Client(Box::new(token)))
 }
 
-/// The token of a file, which an option names, or of a variable.
+/// The token in a file, given by an option, or in an environment variable.
 fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment) -> Result<Credential, String> {
     let (token, place) = match (file, environment.exact(variable).filter(|token| !token.trim().is_empty())) {
         (Some((option, file)), _) => (secret(option, file)?, format!("{option} {}", file.display())),
@@ -235,21 +233,21 @@ fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment)
         (None, None) => return Ok(Credential::None),
     };
     let header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.contains(char::is_whitespace));
-    let mut header = header.ok_or_else(|| format!("{}: it holds something else than a token", escaped(&place)))?;
+    let mut header = header.ok_or_else(|| format!("{}: it does not contain a token", escaped(&place)))?;
     header.set_sensitive(true);
     Ok(Credential::Token(header))
 }
 
-/// The trimmed text of a file that holds a secret, and that this option names.
+/// The trimmed text of a file with a secret, given by `option`.
 fn secret(option: &str, file: &Path) -> Result<String, String> {
     use std::io::Read;
-    let said = |what: &str| format!("{option} {}: {what}", escaped(&file.display().to_string()));
+    let error = |what: &str| format!("{option} {}: {what}", escaped(&file.display().to_string()));
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET + 1).read_to_string(&mut text));
-    read.map_err(|error| said(&format!("it cannot be read ({})", error.kind())))?;
+    read.map_err(|cause| error(&format!("it cannot be read ({})", cause.kind())))?;
     match text.trim() {
-        "" => Err(said("it is empty")),
-        _ if text.len() as u64 > MAX_SECRET => Err(said("it is too large for a secret")),
+        "" => Err(error("it is empty")),
+        _ if text.len() as u64 > MAX_SECRET => Err(error("it is too large for a secret")),
         text => Ok(text.to_owned()),
     }
 }

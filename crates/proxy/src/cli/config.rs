@@ -1,4 +1,4 @@
-//! `config`: the settings in force, secrets masked, each with its source.
+//! `config`: shows the settings in force with their sources; secrets are masked.
 
 use comfy_table::ContentArrangement;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `man`: manual pages, made from the definitions of the command line and of the settings.
+//! `man`: writes manual pages, generated from the definitions of the command line and of the settings.
 
 use std::path::Path;
 
@@ -12,17 +12,16 @@ use crate::config::SCHEMA;
 const FILES: [(&str, &str); 3] = [
     (
         "/etc/hpc-storage-proxy/settings.yaml",
-        "The settings that the packaged service reads, because its unit says --config. The program alone reads no file that \
-         is not named.",
+        "The settings of the packaged service, whose unit passes --config. The program itself has no default settings file.",
     ),
-    ("/etc/default/hpc-storage-proxy", "Variables for the packaged service; it need not be there."),
-    (".env", "Variables, read from the working directory."),
+    ("/etc/default/hpc-storage-proxy", "Environment variables of the packaged service; optional."),
+    (".env", "Environment variables, read from the working directory."),
 ];
 
 /// Writes a page for the program and one for each of its commands.
 pub(super) fn run(folder: &Path) -> Result<(), Failure> {
     man::write(folder, &pages())
-        .map_err(|error| format!("the manual pages cannot be written to {}: {error}", folder.display()))
+        .map_err(|error| format!("cannot write the manual pages to {}: {error}", folder.display()))
 }
 
 fn pages() -> Vec<(String, String)> {
@@ -39,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_a_page_which_the_main_page_names() {
+    fn every_command_has_a_page_and_is_listed_on_the_main_page() {
         let main = page("hpc-storage-proxy.1");
         let cli = Cli::command();
         assert_eq!(pages().len(), 1 + cli.get_subcommands().count());
@@ -52,10 +51,10 @@ mod tests {
     }
 
     #[test]
-    fn the_main_page_tells_exit_codes_files_and_every_variable() {
+    fn the_main_page_lists_exit_codes_files_and_all_variables() {
         let main = page("hpc-storage-proxy.1");
-        for wanted in [".SH FILES", ".SH \"EXIT STATUS\"", "78 settings that cannot be used", "settings.yaml"] {
-            assert!(main.contains(wanted), "{wanted}: {main}");
+        for expected in [".SH FILES", ".SH \"EXIT STATUS\"", "78 invalid settings", "settings.yaml"] {
+            assert!(main.contains(expected), "{expected}: {main}");
         }
         for setting in SCHEMA.table {
             let name = setting.variables[0].replace('-', r"\-");
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_of_markdown_do_not_show() {
+    fn the_pages_contain_no_markdown() {
         for (name, page) in pages() {
             assert!(!page.contains("**") && !page.contains('`'), "{name}: {page}");
         }

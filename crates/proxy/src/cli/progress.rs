@@ -1,4 +1,4 @@
-//! What is being waited for, on standard error, while it is a terminal.
+//! Shows what the program waits for, if standard error is a terminal.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -7,27 +7,23 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::terminal::Terminal;
 
-/// Waits shorter than this are not worth a word.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Shorter waits are not shown.
+const DELAY: Duration = Duration::from_millis(300);
 const FRAME: Duration = Duration::from_millis(100);
 const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
-/// Waits for `future`, and shows `what` and the seconds meanwhile.
+/// Waits for `future`, showing `what` and the elapsed seconds.
 pub(super) async fn wait<T>(terminal: Terminal, what: &str, future: impl Future<Output = T>) -> T {
-    wait_telling(terminal, || what.to_owned(), future).await
+    wait_with(terminal, || what.to_owned(), future).await
 }
 
-/// As [`wait`], where what is waited for changes.
-pub(super) async fn wait_telling<T>(
-    terminal: Terminal,
-    what: impl Fn() -> String,
-    future: impl Future<Output = T>,
-) -> T {
+/// Like [`wait`], with a text that may change.
+pub(super) async fn wait_with<T>(terminal: Terminal, what: impl Fn() -> String, future: impl Future<Output = T>) -> T {
     if !terminal.progress {
         return future.await;
     }
     let start = Instant::now();
-    let mut ticks = interval_at(start + PATIENCE, FRAME);
+    let mut ticks = interval_at(start + DELAY, FRAME);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut frames = FRAMES.iter().cycle();
     let mut drawn = false;
@@ -51,6 +47,6 @@ pub(super) async fn wait_telling<T>(
 
 fn draw(text: &str) {
     let mut err = io::stderr().lock();
-    // Progress that cannot be shown is no loss.
+    // Failing to show progress does no harm.
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }

@@ -1,4 +1,4 @@
-//! `serve`: the API until a signal.
+//! `serve`: serves the API until a signal.
 
 mod reload;
 mod supervisor;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::reload::Reloader;
-use super::{EXIT_SETTINGS, Failure, complain};
+use super::{EXIT_SETTINGS, Failure, report_error};
 use crate::api::{self, Service, VERSION};
 use crate::config::{Loaded, LogFormat, Problems};
 use crate::metrics;
@@ -23,30 +23,30 @@ use crate::telemetry;
 use program::Clock;
 use program::error_chain;
 
-/// How long running requests have after the first signal. Supervisors usually kill after 30 seconds; what is left of
-/// them is for the last reports.
+/// Time for running requests after the first signal. Supervisors usually kill after 30 seconds; the rest is for sending the
+/// last reports.
 const GRACE: Duration = Duration::from_secs(25);
 
-/// Serves with these settings, and with what `load` gives when they are to be read anew.
+/// Serves with these settings; `load` reloads them.
 pub(super) fn run(
     loaded: Loaded,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<u8, Failure> {
     let pair = match TlsIdentity::read(&loaded) {
         Ok(pair) => pair,
-        Err(fault) => return Ok(complain(&Problems::from(fault), EXIT_SETTINGS)),
+        Err(fault) => return Ok(report_error(&Problems::from(fault), EXIT_SETTINGS)),
     };
     let _telemetry = telemetry::start(&loaded.settings).map_err(|error| error_chain(&error))?;
     let format = loaded.settings.log.format;
-    let outcome = until_the_end(loaded, pair, load);
+    let outcome = block_until_stopped(loaded, pair, load);
     if let (LogFormat::Json, Err(failure)) = (format, &outcome) {
-        // Standard error tells people; a machine reads the log alone.
+        // People read standard error; machines read only the log.
         error!("{failure}");
     }
     outcome.map(|()| 0)
 }
 
-fn until_the_end(
+fn block_until_stopped(
     loaded: Loaded,
     pair: Option<TlsIdentity>,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
@@ -54,9 +54,9 @@ fn until_the_end(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the threads cannot be started: {error}"))?;
+        .map_err(|error| format!("cannot start threads: {error}"))?;
     let outcome = runtime.block_on(serve(loaded, pair, load));
-    // Work that nobody waits for any more is not waited for.
+    // Do not wait for background work.
     runtime.shutdown_background();
     outcome
 }
@@ -66,7 +66,7 @@ async fn serve(
     pair: Option<TlsIdentity>,
     load: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
-    info!(version = VERSION, "hpc-storage-proxy starts");
+    info!(version = VERSION, "starting hpc-storage-proxy");
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -75,8 +75,8 @@ async fn serve(
     }
     let settings = &loaded.settings;
     let service = Service::new(settings, &Clock::system()).map_err(|error| error_chain(&error))?;
-    let signals = Signals::receive().map_err(|error| format!("signals cannot be received: {error}"))?;
-    let hangup = signal(SignalKind::hangup()).map_err(|error| format!("signals cannot be received: {error}"))?;
+    let signals = Signals::receive().map_err(|error| format!("cannot receive signals: {error}"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| format!("cannot receive signals: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| error_chain(&error))?;
     let admin = server::open(&settings.server.admin_listen).await.map_err(|error| error_chain(&error))?;
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
@@ -87,50 +87,52 @@ async fn serve(
     let reloading = tokio::spawn(reloader.run(hangup));
     tokio::spawn(supervisor::ping());
     supervisor::ready();
-    #[expect(clippy::async_yields_async, reason = "what it yields says how long running requests have")]
+    #[expect(clippy::async_yields_async, reason = "it returns the deadline of running requests")]
     let stop = async {
-        let cut = stop(signals).await;
+        let deadline = stop(signals).await;
         supervisor::stopping();
-        // Whoever leaves does not change any more.
+        // No more reloads.
         reloading.abort();
-        cut
+        deadline
     };
     let served = serve_both(listeners, admin, fronts, stop).await;
-    served.map_err(|error| format!("serving failed: {error}"))?;
+    served.map_err(|error| format!("cannot serve: {error}"))?;
     info!("stopped");
     Ok(())
 }
 
-/// What is served at the two kinds of addresses.
+/// The frontends of the two kinds of addresses.
 #[derive(Clone)]
 struct Fronts {
     api: Arc<Frontend>,
-    /// Health and metrics at addresses of their own; without any they are served beside the API.
+    /// For separate addresses of health and metrics; if `None`, the API's frontend serves them.
     admin: Option<Arc<Frontend>>,
 }
 
 impl Fronts {
-    fn new(service: &Service, pair: Option<TlsIdentity>, apart: bool) -> Self {
-        let fronts =
-            Self { api: Frontend::new(Router::new(), pair), admin: apart.then(|| Frontend::new(Router::new(), None)) };
+    fn new(service: &Service, pair: Option<TlsIdentity>, separate: bool) -> Self {
+        let fronts = Self {
+            api: Frontend::new(Router::new(), pair),
+            admin: separate.then(|| Frontend::new(Router::new(), None)),
+        };
         fronts.route(service);
         fronts
     }
 
-    /// Requests that come from now on see this service.
+    /// Uses this service for new requests.
     fn route(&self, service: &Service) {
-        let (api, operators) = (api::router(service), api::health_router(service));
+        let (api, health) = (api::router(service), api::health_router(service));
         match &self.admin {
-            None => self.api.set_router(api.merge(operators)),
+            None => self.api.set_router(api.merge(health)),
             Some(admin) => {
                 self.api.set_router(api);
-                admin.set_router(operators.fallback(api::not_found));
+                admin.set_router(health.fallback(api::not_found));
             }
         }
     }
 }
 
-/// Serves the API on `listeners`; health and metrics on `admin` where they are apart.
+/// Serves the API on `listeners`, and health and metrics on `admin` if that is separate.
 async fn serve_both<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
@@ -140,50 +142,50 @@ async fn serve_both<C: Future<Output = ()>>(
     let Some(front) = fronts.admin else {
         return server::serve(listeners, fronts.api, stop).await;
     };
-    // Probes are answered until the last request of the API is finished.
+    // Probes are served until the last request of the API has finished.
     let (finished, ended) = oneshot::channel::<()>();
     let api = async {
         let served = server::serve(listeners, fronts.api, stop).await;
         drop(finished);
         served
     };
-    #[expect(clippy::async_yields_async, reason = "what it yields says how long running requests have: no time")]
-    let stop_at_once = async {
-        // An error says that the other end is gone, which is the signal.
+    #[expect(clippy::async_yields_async, reason = "it returns the deadline of running requests: none")]
+    let stop_immediately = async {
+        // The error is the signal: the sender was dropped.
         let _ = ended.await;
         future::ready(())
     };
-    let operators = server::serve_health(admin, front, stop_at_once);
-    tokio::try_join!(api, operators).map(|_| ())
+    let health = server::serve_health(admin, front, stop_immediately);
+    tokio::try_join!(api, health).map(|_| ())
 }
 
-/// Resolves at the first signal, to what resolves at the second one or when running requests have had their time.
+/// Resolves at the first signal. The returned future resolves at the second one, or when the time for running requests is over.
 async fn stop(mut signals: Signals) -> impl Future<Output = ()> {
     let name = signals.next().await;
-    info!(signal = name, "stopping: running requests are finished, new ones refused");
+    info!(signal = name, "stopping: finishing running requests, refusing new ones");
     async move {
         tokio::select! {
-            name = signals.next() => warn!(signal = name, "stopping at once: running requests are cut off"),
+            name = signals.next() => warn!(signal = name, "stopping immediately: running requests are aborted"),
             () = tokio::time::sleep(GRACE) => {
-                warn!(seconds = GRACE.as_secs(), "stopping: requests that still run are cut off");
+                warn!(seconds = GRACE.as_secs(), "stopping: requests that are still running are aborted");
             }
         }
     }
 }
 
-/// The signals that end the program.
+/// The signals that stop the program.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// From now on the signals come here.
+    /// Starts to receive the signals.
     fn receive() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal; returns its name.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,4 +1,4 @@
-//! Standard output and standard error: what may be coloured, how wide it is, and what happens when nobody reads on.
+//! Standard output and standard error: colours, width, and output.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,24 +9,24 @@ use serde::Serialize;
 use super::Failure;
 use crate::config::Environment;
 
-/// Where the answer and the words beside it go.
+/// What standard output and standard error support.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terminal {
-    /// Whether the answer may be coloured: it goes to a terminal, and `NO_COLOR` is not set.
+    /// Whether the result may be coloured: it goes to a terminal, and `NO_COLOR` is not set.
     pub(super) colour: bool,
-    /// Whether progress may be drawn on standard error: that is a terminal that can erase a line.
+    /// Whether to show progress: standard error is a terminal that can erase a line.
     pub(super) progress: bool,
     /// Whether the log may be coloured.
     pub(super) log_colour: bool,
-    /// Columns of the terminal that the answer goes to; `None`: it goes elsewhere, where lines have any length.
+    /// Width of the terminal; `None` if the result does not go to a terminal, so lines may have any length.
     pub(super) width: Option<usize>,
 }
 
-/// No terminal at all, for tests.
+/// No terminal, for tests.
 #[cfg(test)]
 pub(super) const PLAIN: Terminal = Terminal { colour: false, progress: false, log_colour: false, width: None };
 
-/// What a text says about its subject; shown as a colour.
+/// The meaning of a text, shown as its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -58,7 +58,7 @@ impl Terminal {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Running text, after `indent` blanks on each line but the first, which is that far in already.
+    /// Wraps a text to the width. Indents all lines but the first, which the caller has already indented.
     pub(super) fn wrap(self, text: &str, indent: usize) -> String {
         let Some(width) = self.width else { return text.to_owned() };
         let (mut out, mut column) = (String::new(), indent);
@@ -90,20 +90,20 @@ impl Terminal {
     }
 }
 
-/// Writes the answer to standard output.
+/// Writes the result to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    program::terminal::print(text).map_err(|error| format!("the answer cannot be written: {error}"))
+    program::terminal::print(text).map_err(|error| format!("cannot write the result: {error}"))
 }
 
-/// Writes the answer as JSON.
+/// Writes the result as JSON.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(answer).map_err(|error| format!("the answer cannot be rendered: {error}"))?;
+    let text = serde_json::to_string(answer).map_err(|error| format!("cannot render the result: {error}"))?;
     print(&(text + "\n"))
 }
 
-/// Writes words beside the answer to standard error.
+/// Writes a message to standard error.
 pub(super) fn note(text: &str) {
-    // Where nobody listens there is nobody to tell.
+    // Nothing can be done if standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn running_text_is_no_wider_than_the_terminal() {
+    fn text_is_wrapped_to_the_width_of_the_terminal() {
         let terminal = Terminal { width: Some(20), ..PLAIN };
         assert_eq!(terminal.wrap("one two three four five", 4), "one two three\n    four five");
         assert_eq!(terminal.wrap("sixteen letters.", 4), "sixteen letters.");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_colourful_terminal_gets_colours() {
+    fn colours_are_used_only_if_allowed() {
         let terminal = |colour| Terminal { colour, ..PLAIN };
         assert_eq!(terminal(true).paint(Tone::Bad, "FAILED"), "\x1b[31mFAILED\x1b[0m");
         assert_eq!(terminal(true).paint(Tone::Plain, "x"), "x");

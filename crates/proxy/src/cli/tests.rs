@@ -3,7 +3,7 @@ use clap::CommandFactory;
 use super::*;
 
 #[test]
-fn the_command_line_is_sound() {
+fn the_command_line_is_consistent() {
     Cli::command().debug_assert();
 }
 
@@ -16,7 +16,7 @@ fn every_command_has_an_example() {
 }
 
 #[test]
-fn no_example_is_broken_on_a_usual_terminal() {
+fn examples_fit_into_80_columns() {
     let cli = Cli::command();
     for command in cli.get_subcommands().chain([&cli]) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

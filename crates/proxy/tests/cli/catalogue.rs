@@ -8,12 +8,14 @@ use simulator::world::ResourceState;
 
 use crate::site::{Ended, Site, golden};
 
-/// A value in which numbers of one size are equal, however they are spelt.
-fn plain(value: &Value) -> Value {
+/// The value with all numbers as floats, so that different spellings are equal.
+fn with_floats(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
-        Value::Array(items) => items.iter().map(plain).collect(),
-        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), plain(value))).collect::<Map<_, _>>().into(),
+        Value::Array(items) => items.iter().map(with_floats).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), with_floats(value))).collect::<Map<_, _>>().into()
+        }
         other => other.clone(),
     }
 }
@@ -23,7 +25,7 @@ fn items(document: &Value) -> &Vec<Value> {
 }
 
 #[test]
-fn the_list_is_the_listing_of_the_api() {
+fn the_list_matches_the_listing_of_the_api() {
     for case in ["plain", "missing-gids", "odd-values", "one-project", "empty"] {
         let site = Site::golden(case);
         let answers = golden(case, "answers.json");
@@ -39,7 +41,7 @@ fn the_list_is_the_listing_of_the_api() {
             assert_eq!(document["status"], "success");
             let (ours, recorded) = (items(&document), items(&answer["body"]));
             for (item, expected) in ours.iter().zip(recorded) {
-                assert_eq!(plain(item), plain(expected), "{case} {arguments:?}");
+                assert_eq!(with_floats(item), with_floats(expected), "{case} {arguments:?}");
             }
             assert_eq!(ours.len(), recorded.len(), "{case} {arguments:?}");
         }
@@ -47,17 +49,17 @@ fn the_list_is_the_listing_of_the_api() {
 }
 
 #[test]
-fn what_is_left_out_is_told_with_its_reason() {
+fn skipped_resources_are_reported_with_their_reasons() {
     let site = Site::golden("missing-gids");
     let ended = site.run(&["list"]);
     let document = site.run(&["list", "--json"]).json();
     let skipped = document["skipped"].as_array().unwrap();
     assert!(!skipped.is_empty());
     assert_eq!(ended.code, Some(0));
-    let told: Vec<_> = ended.stderr.lines().collect();
-    assert_eq!(told.len(), skipped.len() + 1, "{told:#?}");
-    assert_eq!(told[0], format!("{} resources are left out:", skipped.len()));
-    for (line, skipped) in told[1..].iter().zip(skipped) {
+    let reported: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(reported.len(), skipped.len() + 1, "{reported:#?}");
+    assert_eq!(reported[0], format!("{} resources skipped:", skipped.len()));
+    for (line, skipped) in reported[1..].iter().zip(skipped) {
         let [id, error, detail] = ["itemId", "error", "detail"].map(|key| skipped[key].as_str().unwrap());
         assert_eq!(*line, format!("  {id}  {error}: {detail}"));
     }
@@ -66,35 +68,38 @@ fn what_is_left_out_is_told_with_its_reason() {
     let site = site.with("ON_PROCESSING_ERROR", "fail");
     let ended = site.run(&["tree"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.ends_with("the API answers 500 until these are put right.\n"), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("the API returns 500 until they are fixed.\n"), "{}", ended.stderr);
     assert!(ended.stdout.lines().count() > 1);
 }
 
 #[test]
-fn one_resource_is_found_by_its_id_however_that_is_spelt() {
+fn one_resource_is_found_by_its_id_in_both_spellings() {
     let site = Site::golden("missing-gids");
     let document = site.run(&["list", "--json"]).json();
     let item = items(&document).last().unwrap()["itemId"].as_str().unwrap();
     let skipped = &document["skipped"][0];
-    let out = skipped["itemId"].as_str().unwrap();
-    for (id, shown, told) in [(item, 2, 0), (out, 0, 2)] {
-        for spelt in [id.to_owned(), id.replace('-', "")] {
-            let ended = site.run(&["list", "--id", &spelt]);
+    let skipped_id = skipped["itemId"].as_str().unwrap();
+    for (id, shown, reported) in [(item, 2, 0), (skipped_id, 0, 2)] {
+        for spelling in [id.to_owned(), id.replace('-', "")] {
+            let ended = site.run(&["list", "--id", &spelling]);
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert_eq!(ended.stdout.lines().count(), shown, "{ended:?}");
-            assert_eq!(ended.stderr.lines().count(), told, "{ended:?}");
+            assert_eq!(ended.stderr.lines().count(), reported, "{ended:?}");
             assert!(format!("{}{}", ended.stdout, ended.stderr).contains(id), "{ended:?}");
         }
     }
-    let ended = site.run(&["list", "--id", out]);
+    let ended = site.run(&["list", "--id", skipped_id]);
     assert!(ended.stderr.contains(skipped["detail"].as_str().unwrap()), "{ended:?}");
-    let json = site.run(&["list", "--json", "--id", out]).json();
+    let json = site.run(&["list", "--json", "--id", skipped_id]).json();
     assert_eq!((items(&json).len(), json["skipped"].as_array().unwrap().len()), (0, 1));
-    let nobody = "00000000000000000000000000000bad";
-    let ended = site.run(&["list", "--id", nobody]);
+    let unknown = "00000000000000000000000000000bad";
+    let ended = site.run(&["list", "--id", unknown]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
-    assert!(ended.stderr.contains("There is neither an item") && ended.stderr.contains("storage_systems"), "{ended:?}");
-    for arguments in [&["list", "--id", "no-uuid"][..], &["list", "--id", nobody, "--status", "active"]] {
+    assert!(
+        ended.stderr.contains("neither an item nor a skipped resource") && ended.stderr.contains("storage_systems"),
+        "{ended:?}"
+    );
+    for arguments in [&["list", "--id", "no-uuid"][..], &["list", "--id", unknown, "--status", "active"]] {
         assert_eq!(site.run(arguments).code, Some(2), "{arguments:?}");
     }
 }
@@ -131,7 +136,7 @@ fn orders_and_their_changes_are_shown() {
 }
 
 #[test]
-fn values_that_no_filter_has_are_refused_with_those_there_are() {
+fn invalid_filter_values_are_rejected_with_the_valid_ones() {
     let site = Site::golden("plain");
     for (arguments, named) in [
         (["list", "--storage-system", "nope"], "capstor, vast, iopsstor"),
@@ -147,7 +152,7 @@ fn values_that_no_filter_has_are_refused_with_those_there_are() {
 }
 
 #[test]
-fn upstreams_that_fail_are_a_sentence() {
+fn an_upstream_failure_is_one_line() {
     let site = Site::golden("plain").with("WALDUR_API_TOKEN", "2".repeat(40));
     for arguments in [["list", "--json"], ["tree", "--json"]] {
         let Ended { code, stdout, stderr } = site.run(&arguments);
@@ -158,7 +163,7 @@ fn upstreams_that_fail_are_a_sentence() {
 }
 
 #[test]
-fn the_log_stays_off_the_answer() {
+fn the_log_is_not_mixed_with_the_result() {
     let site = Site::golden("plain").with("DEBUG", "true");
     let ended = site.run(&["list", "--json"]);
     assert!(!items(&ended.json()).is_empty());
@@ -167,7 +172,7 @@ fn the_log_stays_off_the_answer() {
 }
 
 #[test]
-fn a_path_does_not_steer_the_terminal() {
+fn control_characters_in_a_path_are_escaped() {
     let mut world = World::demo();
     let (offering, project) = (world.offering_by_slug("vast").unwrap().uuid, *world.projects.keys().next().unwrap());
     let record = json!({"limits": {"storage": 1}, "attributes": {"storage_data_type": "store"}, "backend_id": "/vast/\u{1b}[2Jx"});
@@ -178,7 +183,7 @@ fn a_path_does_not_steer_the_terminal() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn closing_the_output_early_is_no_failure() {
     let site = Site::new(World::large(200));
     for arguments in
         [&["list"][..], &["tree", "--json"], &["config"], &["completions", "bash"], &["openapi"], &["check"]]
@@ -193,7 +198,7 @@ fn a_reader_that_leaves_is_no_failure() {
     }
 }
 
-/// Every item of the tree with its parent, as the tree has it.
+/// Every item of the tree with its parent in the tree.
 fn walk<'a>(nodes: &'a Value, parent: Option<&'a Value>, out: &mut Vec<(&'a Value, Option<&'a Value>)>) {
     for node in nodes.as_array().unwrap() {
         out.push((&node["item"], parent));
@@ -202,7 +207,7 @@ fn walk<'a>(nodes: &'a Value, parent: Option<&'a Value>, out: &mut Vec<(&'a Valu
 }
 
 #[test]
-fn the_tree_holds_each_item_below_its_parent() {
+fn the_tree_contains_each_item_below_its_parent() {
     for site in [Site::golden("odd-values"), Site::new(World::demo())] {
         let list = site.run(&["list", "--json"]).json();
         let tree = site.run(&["tree", "--json"]).json();
@@ -230,7 +235,7 @@ fn the_tree_holds_each_item_below_its_parent() {
 }
 
 #[test]
-fn a_filtered_tree_keeps_its_trunk() {
+fn a_filtered_tree_keeps_the_nodes_above() {
     let site = Site::new(World::demo());
     let tree = site.run(&["tree", "--json", "--status", "error"]).json();
     let mut walked = Vec::new();

@@ -11,7 +11,7 @@ fn lines(ended: &Ended) -> Vec<(&str, &str)> {
     findings.map(|line| (line[..7].trim_end(), line[9..].split(": ").next().unwrap())).collect()
 }
 
-/// The finding that starts like this, with its remedy on the line below.
+/// The finding that starts with this text, with its remedy on the next line.
 fn line<'a>(ended: &'a Ended, start: &str) -> &'a str {
     let at = ended.stdout.find(start).unwrap_or_else(|| panic!("no `{start}`: {ended:?}"));
     let rest = &ended.stdout[at..];
@@ -20,7 +20,7 @@ fn line<'a>(ended: &'a Ended, start: &str) -> &'a str {
 }
 
 #[test]
-fn a_site_in_order_is_ok_line_by_line() {
+fn all_checks_of_a_valid_setup_are_ok() {
     let ended = Site::golden("plain").run(&["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let expected = [
@@ -53,7 +53,7 @@ fn a_site_in_order_is_ok_line_by_line() {
 }
 
 #[test]
-fn all_checks_run_whatever_fails_and_none_shows_a_secret() {
+fn all_checks_run_despite_failures_and_none_shows_a_secret() {
     let token = "1".repeat(40);
     let site = Site::golden("plain")
         .with("WALDUR_API_TOKEN", &token)
@@ -76,8 +76,8 @@ fn all_checks_run_whatever_fails_and_none_shows_a_secret() {
         ("HPC User API", "there is no machine token"),
         ("resources", "Waldur could not be read"),
     ] {
-        let told = format!("warning  {step}: not checked, since {reason}");
-        assert_eq!(line(&ended, &told), told);
+        let finding = format!("warning  {step}: not checked: {reason}");
+        assert_eq!(line(&ended, &finding), finding);
     }
     assert!(line(&ended, "FAILED   Waldur").contains("check WALDUR_API_TOKEN"), "{ended:?}");
     assert!(line(&ended, "FAILED   machine token").contains("check HPC_USER_CLIENT_ID"), "{ended:?}");
@@ -87,7 +87,7 @@ fn all_checks_run_whatever_fails_and_none_shows_a_secret() {
 }
 
 #[test]
-fn an_upstream_out_of_reach_is_told_with_its_setting() {
+fn an_unreachable_upstream_is_reported_with_its_setting() {
     let mut site = Site::golden("plain");
     site.simulator.stop();
     let ended = site.run(&["check"]);
@@ -103,19 +103,19 @@ fn an_upstream_out_of_reach_is_told_with_its_setting() {
 }
 
 #[test]
-fn plain_http_behind_https_and_a_wrong_bundle_of_authorities_are_told() {
+fn plain_http_behind_https_and_a_wrong_ca_bundle_are_reported() {
     let site = Site::golden("plain");
     let url = format!("{}/api", site.simulator.base_url()).replace("http://", "https://");
     let ended = site.with("WALDUR_API_URL", url).run(&["check"]);
     let line = line(&ended, "FAILED   Waldur");
-    assert!(line.contains("plain HTTP seems to answer") && line.contains("waldur_api.api_url"), "{line}");
+    assert!(line.contains("the server seems to use plain HTTP") && line.contains("waldur_api.api_url"), "{line}");
     let ended = Site::golden("plain").with("SSL_CERT_FILE", "/nowhere.pem").run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.contains("SSL_CERT_FILE"), "{ended:?}");
 }
 
 #[test]
-fn an_unknown_offering_fails_and_an_empty_one_does_not() {
+fn an_unknown_offering_fails_but_an_empty_one_does_not() {
     let mut world = World::demo();
     let provider = *world.providers.keys().next().unwrap();
     world.add_offering(provider, "bare", "Nothing yet", simulator::world::OfferingType::Slurm);
@@ -130,7 +130,7 @@ fn an_unknown_offering_fails_and_an_empty_one_does_not() {
 }
 
 #[test]
-fn a_waldur_that_is_too_old_fails() {
+fn an_outdated_waldur_fails() {
     let mut world = World::demo();
     world.release = simulator::world::Release::V7_0;
     let ended = Site::new(world).run(&["check"]);
@@ -140,7 +140,7 @@ fn a_waldur_that_is_too_old_fails() {
 }
 
 #[test]
-fn a_token_that_may_not_approve_orders_is_found_without_changing_anything() {
+fn a_token_without_permission_to_approve_orders_is_found_without_changing_anything() {
     let token = |site: &Site, name: &str| site.simulator.world(|world| world.token(name)).unwrap();
     let site = Site::new(World::demo());
     let owner = site.run(&["check"]);
@@ -149,48 +149,48 @@ fn a_token_that_may_not_approve_orders_is_found_without_changing_anything() {
     let site = site.with("WALDUR_API_TOKEN", manager).with("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#);
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(0), "the proxy itself does not need it: {ended:?}");
-    let told = line(&ended, "warning  callbacks");
-    assert!(told.contains("capstor-manager sees the orders of capstor but may not approve"), "{told}");
-    assert!(told.contains("the token of an owner (CUSTOMER.OWNER)"), "{told}");
-    // Where the proxy sends callbacks with this token, it fails.
+    let finding = line(&ended, "warning  callbacks");
+    assert!(finding.contains("capstor-manager sees the orders of capstor but may not approve"), "{finding}");
+    assert!(finding.contains("the token of an owner (CUSTOMER.OWNER)"), "{finding}");
+    // It is a failure if the proxy sends callbacks with this token.
     let site = site.with("CALLBACKS_RELAY", "true").with("SERVER_PUBLIC_URL", "http://proxy.example.org");
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(line(&ended, "FAILED   callbacks").contains("403"), "{ended:?}");
-    // Without an answer of Waldur, it says what to test.
+    // If Waldur does not say it, the finding says what to test.
     site.simulator.set_fault("GET /api/users/me/", Fault::status(404));
     let unknown = site.run(&["check"]);
-    let told = line(&unknown, "warning  callbacks");
-    assert!(told.contains("is unknown") && told.contains("test it"), "{told}");
+    let finding = line(&unknown, "warning  callbacks");
+    assert!(finding.contains("it is unknown") && finding.contains("test it"), "{finding}");
     assert!(
         site.simulator.requests().iter().all(|request| request.method == "GET" || !request.path.starts_with("/api/"))
     );
 }
 
 #[test]
-fn what_will_be_left_out_is_counted_and_named() {
+fn resources_that_will_be_skipped_are_counted_and_named() {
     let site = Site::new(World::demo());
-    let out = site.run(&["list", "--json"]).json()["skipped"].as_array().unwrap().len();
+    let skipped = site.run(&["list", "--json"]).json()["skipped"].as_array().unwrap().len();
     let all = site.simulator.world(|world| world.projects.len());
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let gids = line(&ended, "warning  HPC User API");
-    let told = gids.strip_prefix("warning  HPC User API: ").unwrap().split_once(" projects, ").unwrap();
-    assert!(told.0.parse::<usize>().unwrap() <= all, "{gids}");
-    assert_eq!(told.1, "2 without a GID: inst-delta-p2, mch-p2\n         → have the GIDs assigned there");
+    let finding = gids.strip_prefix("warning  HPC User API: ").unwrap().split_once(" projects, ").unwrap();
+    assert!(finding.0.parse::<usize>().unwrap() <= all, "{gids}");
+    assert_eq!(finding.1, "2 without a GID: inst-delta-p2, mch-p2\n         → have the GIDs assigned there");
     let resources = line(&ended, "warning  resources");
-    assert!(resources.contains(&format!(": {out} of ")) && resources.contains("limits.storage"), "{resources}");
-    // Where the API cannot be asked, nothing is said about its projects.
+    assert!(resources.contains(&format!(": {skipped} of ")) && resources.contains("limits.storage"), "{resources}");
+    // If the API cannot be read, no projects are reported.
     let ended = site.with("HPC_USER_CLIENT_SECRET", "wrong").run(&["check"]);
     assert!(!ended.stdout.contains("without a GID"), "{ended:?}");
     let resources = line(&ended, "warning  resources");
     assert!(resources.contains(": 1 of ") && resources.contains("missing GIDs are not counted"), "{resources}");
     let ended = Site::golden("plain").with("HPC_USER_CLIENT_SECRET", "wrong").run(&["check"]);
-    line(&ended, "warning  GIDs of the projects: not checked, since the HPC User API could not be asked");
+    line(&ended, "warning  GIDs of the projects: not checked: the HPC User API could not be read");
 }
 
 #[test]
-fn the_offerings_resources_add_up_with_malformed_ones() {
+fn the_resources_of_all_offerings_add_up_including_malformed_ones() {
     let site = Site::new(World::demo());
     let ended = site.run(&["check"]);
     let number = |text: &str| text.split_whitespace().next().unwrap().parse::<usize>().unwrap();
@@ -202,7 +202,7 @@ fn the_offerings_resources_add_up_with_malformed_ones() {
 }
 
 #[test]
-fn development_without_the_hpc_user_api_is_a_warning() {
+fn development_mode_without_the_hpc_user_api_is_a_warning() {
     let site = Site::golden("plain")
         .without(&["HPC_USER_API_URL", "HPC_USER_CLIENT_ID", "HPC_USER_CLIENT_SECRET", "HPC_USER_OIDC_TOKEN_URL"])
         .with("HPC_USER_DEVELOPMENT_MODE", "true")
@@ -214,9 +214,9 @@ fn development_without_the_hpc_user_api_is_a_warning() {
     line(&ended, "warning  settings: hpc_user_api.development_mode");
     line(&ended, "warning  settings: auth.disable_auth");
     line(&ended, "warning  settings: waldur_api.verify_ssl");
-    line(&ended, "warning  Keycloak: not asked");
+    line(&ended, "warning  Keycloak: not checked");
     let asked = site.simulator.requests();
-    assert!(asked.iter().all(|request| request.path.starts_with("/api/")), "nobody but Waldur is asked");
+    assert!(asked.iter().all(|request| request.path.starts_with("/api/")), "only Waldur is contacted");
 }
 
 #[test]
@@ -227,14 +227,14 @@ fn a_realm_without_keys_and_an_api_without_an_export_fail() {
     site.simulator.set_fault("GET /hpc/*", Fault::status(404));
     let ended = site.run(&["check"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(line(&ended, "FAILED   Keycloak").contains("every token is refused"));
+    assert!(line(&ended, "FAILED   Keycloak").contains("every token is rejected"));
     assert!(line(&ended, "FAILED   HPC User API").contains("check HPC_USER_API_URL"));
     line(&ended, "ok       machine token");
     line(&ended, "ok       Waldur");
 }
 
 #[test]
-fn scripts_get_one_document() {
+fn json_output_is_one_document() {
     let site = Site::golden("plain").with("CSCS_KEYCLOAK_REALM", "elsewhere");
     let ended = site.run(&["check", "--json"]);
     assert_eq!(ended.code, Some(1));
@@ -247,17 +247,17 @@ fn scripts_get_one_document() {
     assert_eq!(keycloak["check"], "Keycloak");
     assert!(keycloak["detail"].as_str().unwrap().contains("404"));
     let remedy = keycloak["remedy"].as_str().unwrap();
-    assert!(remedy.contains("auth.keycloak_realm") && remedy.contains("capitals count"), "{remedy}");
+    assert!(remedy.contains("auth.keycloak_realm") && remedy.contains("case-sensitive"), "{remedy}");
     assert!(!ended.stdout.contains(PROVIDER_TOKEN) && !ended.stdout.contains(SECRET));
 }
 
 #[test]
-fn a_cache_of_the_replicas_that_is_away_is_a_warning_without_its_password() {
+fn an_unreachable_shared_cache_is_a_warning_without_its_password() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("redis://:{SECRET}@{nobody}/0");
     let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(line(&ended, "warning  cache of the replicas").contains("check cache.shared_url"), "{ended:?}");
+    assert!(line(&ended, "warning  shared cache").contains("check cache.shared_url"), "{ended:?}");
     assert!(!ended.stdout.contains(SECRET) && ended.stderr.is_empty(), "{ended:?}");
     let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["config"]);
     assert!(

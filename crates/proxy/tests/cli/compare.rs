@@ -1,4 +1,4 @@
-//! `compare`, against a small proxy that says what it is told to.
+//! `compare`, against a scripted proxy.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,17 +17,17 @@ use tempfile::TempDir;
 
 use crate::site::{Ended, Site};
 
-/// What the small proxy says, and what it was asked.
+/// The responses of the scripted proxy, and the requests it received.
 #[derive(Default)]
 struct Script {
     items: Vec<Value>,
     token: Option<&'static str>,
-    /// Largest page that it allows.
+    /// Maximum page size.
     largest: usize,
-    /// First pages after which it has one item less for a while.
+    /// Number of times that later pages lack an item.
     torn: usize,
     redirect: Option<String>,
-    asked: Vec<HashMap<String, String>>,
+    requests: Vec<HashMap<String, String>>,
     tokens: Vec<String>,
 }
 
@@ -41,24 +41,24 @@ impl Fake {
     fn start(script: Script) -> Self {
         let script = Arc::new(Mutex::new(script));
         let router = Router::new().route("/api/storage-resources/", get(listing)).with_state(Arc::clone(&script));
-        let (tell, told) = mpsc::channel::<SocketAddr>();
+        let (sender, receiver) = mpsc::channel::<SocketAddr>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
                 axum::serve(listener, router).await.unwrap();
             });
         });
-        Self { script, url: format!("http://{}", told.recv().unwrap()) }
+        Self { script, url: format!("http://{}", receiver.recv().unwrap()) }
     }
 
     fn of(items: Vec<Value>) -> Self {
         Self::start(Script { items, largest: 500, ..Script::default() })
     }
 
-    fn asked(&self) -> Vec<HashMap<String, String>> {
-        self.script.lock().unwrap().asked.clone()
+    fn requests(&self) -> Vec<HashMap<String, String>> {
+        self.script.lock().unwrap().requests.clone()
     }
 }
 
@@ -70,7 +70,7 @@ async fn listing(
     let mut script = script.lock().unwrap();
     let token = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     script.tokens.extend(token.clone());
-    script.asked.push(query.clone());
+    script.requests.push(query.clone());
     if let Some(place) = &script.redirect {
         return (StatusCode::FOUND, [(header::LOCATION, place.clone())]).into_response();
     }
@@ -105,7 +105,7 @@ fn file(directory: &TempDir, text: &str) -> String {
 }
 
 #[test]
-fn what_is_the_same_is_said_to_be() {
+fn identical_listings_have_no_difference() {
     let site = Site::golden("plain");
     let fake = Fake::of(items(&site));
     let ended = compare(&site, &fake, &["--strict"]);
@@ -126,7 +126,7 @@ fn each_difference_is_shown_and_fails() {
     let fake = Fake::of(theirs);
     let ended = compare(&site, &fake, &[]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stdout.contains("permission.value") && ended.stdout.contains("(all of it)"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("permission.value") && ended.stdout.contains("(whole item)"), "{}", ended.stdout);
     assert!(ended.stdout.contains(gone["itemId"].as_str().unwrap()) && !ended.stdout.contains('\u{1b}'));
     assert!(ended.stdout.ends_with("compared: 2 differences\n"), "{}", ended.stdout);
     let answer = compare(&site, &fake, &["--json"]).json();
@@ -137,7 +137,7 @@ fn each_difference_is_shown_and_fails() {
 }
 
 #[test]
-fn known_differences_and_the_order_count_with_strict_alone() {
+fn known_differences_and_the_order_count_only_with_strict() {
     let site = Site::golden("plain");
     let mut theirs = items(&site);
     let user = theirs.iter_mut().find(|item| item["target"]["targetType"] == "user").unwrap();
@@ -154,19 +154,20 @@ fn known_differences_and_the_order_count_with_strict_alone() {
     let turned = Fake::of(turned);
     let ended = compare(&site, &turned, &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("order 1 item stands elsewhere"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("order 1 item out of place"), "{}", ended.stdout);
     assert_eq!(compare(&site, &turned, &["--strict"]).code, Some(1));
 }
 
 #[test]
-fn all_pages_are_read_in_the_size_that_is_allowed_and_again_when_they_disagree() {
+fn pages_have_the_allowed_size_and_are_read_again_if_inconsistent() {
     let site = Site::new(simulator::World::large(150));
     let fake = Fake::start(Script { items: items(&site), largest: 100, torn: 1, ..Script::default() });
     let ended = compare(&site, &fake, &["--strict"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let asked: Vec<_> = fake.asked().iter().map(|query| (query["page"].clone(), query["page_size"].clone())).collect();
-    let asked: Vec<_> = asked.iter().map(|(page, size)| (page.as_str(), size.as_str())).collect();
-    assert_eq!(asked[..5], [("1", "500"), ("1", "100"), ("2", "100"), ("1", "100"), ("2", "100")]);
+    let requested: Vec<_> =
+        fake.requests().iter().map(|query| (query["page"].clone(), query["page_size"].clone())).collect();
+    let requested: Vec<_> = requested.iter().map(|(page, size)| (page.as_str(), size.as_str())).collect();
+    assert_eq!(requested[..5], [("1", "500"), ("1", "100"), ("2", "100"), ("1", "100"), ("2", "100")]);
 
     fake.script.lock().unwrap().torn = usize::MAX;
     let ended = compare(&site, &fake, &[]);
@@ -175,7 +176,7 @@ fn all_pages_are_read_in_the_size_that_is_allowed_and_again_when_they_disagree()
 }
 
 #[test]
-fn a_token_goes_to_its_proxy_alone_and_is_never_shown() {
+fn a_token_is_sent_only_to_its_proxy_and_never_shown() {
     const TOKEN: &str = "abc.def-123";
     let directory = tempfile::tempdir().unwrap();
     let path = file(&directory, &format!("{TOKEN}\n"));
@@ -198,7 +199,7 @@ fn a_token_goes_to_its_proxy_alone_and_is_never_shown() {
 }
 
 #[test]
-fn a_token_is_fetched_by_client_credentials() {
+fn a_token_is_fetched_with_client_credentials() {
     let directory = tempfile::tempdir().unwrap();
     let path = file(&directory, crate::site::SECRET);
     let site = Site::golden("one-project");
@@ -229,7 +230,7 @@ fn two_proxies_need_no_settings() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_told_apart() {
+fn usage_errors_and_unreadable_proxies_have_different_exit_codes() {
     let site = Site::golden("one-project");
     let fake = Fake::of(items(&site));
     for (arguments, code, text) in [
@@ -237,9 +238,9 @@ fn what_cannot_be_asked_is_told_apart() {
         (
             &["compare", "127.0.0.1:28200"],
             2,
-            "give one such as https://storage-proxy.example.org or http://127.0.0.1:8000",
+            "use one such as https://storage-proxy.example.org or http://127.0.0.1:8000",
         ),
-        (&["compare", "localhost:28200"], 2, "give one such as https://"),
+        (&["compare", "localhost:28200"], 2, "use one such as https://"),
         (&["compare", "http://user:pass@x/"], 2, "credentials"),
         (&["compare", "http://x/?page=2"], 2, "query"),
         (&["compare", "http://127.0.0.1:9/"], 3, "cannot connect"),

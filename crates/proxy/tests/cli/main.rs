@@ -1,6 +1,6 @@
-//! The real binary against simulated upstreams: what an operator types, and what comes back.
+//! Runs the commands of the program against simulated upstreams.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 mod catalogue;
 mod check;

@@ -1,4 +1,4 @@
-//! `config`, faulty settings, and the commands that need none.
+//! `config`, invalid settings, and the commands that need no settings.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -9,7 +9,7 @@ use simulator::{PROVIDER_TOKEN, World};
 use crate::site::{SECRET, Site};
 
 #[test]
-fn config_shows_what_is_in_force_and_no_secret() {
+fn config_shows_the_settings_in_force_without_secrets() {
     let site = Site::new(World::empty()).with("WALDUR_API_TOKN", "1");
     let ended = site.run(&["config"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -33,7 +33,7 @@ fn config_shows_what_is_in_force_and_no_secret() {
 }
 
 #[test]
-fn a_file_of_settings_is_a_regular_one() {
+fn a_settings_file_must_be_a_regular_file() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -46,12 +46,12 @@ fn a_file_of_settings_is_a_regular_one() {
 }
 
 #[test]
-fn every_command_names_all_faults_and_does_nothing() {
+fn every_command_reports_all_problems_and_does_nothing() {
     let site = Site::new(World::empty())
         .without(&["STORAGE_SYSTEMS"])
         .with("WALDUR_API_URL", "ftp://waldur.example.org")
         .with("INODE_HARD_COEFFICIENT", "0.5");
-    // A taken port: whoever tries to bind it says so.
+    // A port in use: an attempt to bind it would be reported.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let serve = ["serve", "--listen", &address];
@@ -72,7 +72,7 @@ fn every_command_names_all_faults_and_does_nothing() {
 }
 
 #[test]
-fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
+fn an_invalid_certificate_fails_serve_check_and_config() {
     let files = tempfile::tempdir().unwrap();
     let [one, other] = [(), ()].map(|()| rcgen::generate_simple_self_signed(["localhost".into()]).unwrap());
     let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
@@ -82,22 +82,26 @@ fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
     std::fs::write(&yaml, format!("server:\n  tls_certificate: {certificate}\n")).unwrap();
     let commands = [&["check"][..], &["check", "--json"], &["config"], &["serve", "--listen", "127.0.0.1:0"]];
     let site = Site::new(World::empty()).with("SERVER_TLS_KEY", &key);
-    let assert_told = |site: &Site, fault: &str, source: &str| {
+    let assert_reported = |site: &Site, problem: &str, source: &str| {
         for command in commands {
             let ended = site.run(&[command, &["--config", &yaml]].concat());
             assert_eq!(ended.code, Some(78), "{command:?}: {ended:?}");
             let all = format!("{}{}", ended.stdout, ended.stderr);
-            assert!(all.contains(fault) && all.contains(source), "{command:?}: {all}");
+            assert!(all.contains(problem) && all.contains(source), "{command:?}: {all}");
         }
     };
-    assert_told(&site, "is not the key of the certificate in", "server.tls_key (environment variable SERVER_TLS_KEY)");
+    assert_reported(
+        &site,
+        "is not the key of the certificate in",
+        "server.tls_key (environment variable SERVER_TLS_KEY)",
+    );
     std::fs::write(&key, "nothing").unwrap();
-    assert_told(&site, "contains no PEM private key", "server.tls_key (environment variable SERVER_TLS_KEY)");
+    assert_reported(&site, "contains no PEM private key", "server.tls_key (environment variable SERVER_TLS_KEY)");
     std::fs::write(&certificate, "nothing").unwrap();
-    assert_told(&site, "contains no PEM certificate", "server.tls_certificate (");
-    assert_told(&site, "contains no PEM certificate", "settings.yaml line 2)");
+    assert_reported(&site, "contains no PEM certificate", "server.tls_certificate (");
+    assert_reported(&site, "contains no PEM certificate", "settings.yaml line 2)");
     let site = site.with("SERVER_TLS_CERTIFICATE", &lost);
-    assert_told(&site, "no such file", "server.tls_certificate (environment variable SERVER_TLS_CERTIFICATE)");
+    assert_reported(&site, "no such file", "server.tls_certificate (environment variable SERVER_TLS_CERTIFICATE)");
     assert_eq!(site.simulator.requests().len(), 0);
 
     std::fs::write(&key, one.signing_key.serialize_pem()).unwrap();
@@ -106,7 +110,7 @@ fn a_certificate_that_stops_the_start_stops_check_and_config_too() {
 }
 
 #[test]
-fn a_misspelt_name_is_told_beside_what_is_missing() {
+fn a_misspelt_name_is_reported_together_with_the_missing_setting() {
     let site = Site::new(World::empty()).without(&["WALDUR_API_TOKEN"]).with("WALDUR_API_TOKN", PROVIDER_TOKEN);
     for arguments in [&["serve"][..], &["check"], &["config"], &["check", "--json"]] {
         let ended = site.run(arguments);
@@ -125,7 +129,7 @@ fn a_misspelt_name_is_told_beside_what_is_missing() {
 }
 
 #[test]
-fn a_variable_of_the_python_proxy_without_effect_is_told() {
+fn variables_of_the_python_proxy_without_effect_are_reported() {
     let site = Site::new(World::empty())
         .with("https_proxy", "http://user:hunter2@proxy:3128")
         .with("AUTH", r#"{"disable_auth": true}"#)
@@ -148,7 +152,7 @@ fn a_variable_of_the_python_proxy_without_effect_is_told() {
 }
 
 #[test]
-fn what_is_no_address_is_told_with_one_that_is() {
+fn an_invalid_address_is_reported_with_a_valid_example() {
     let site = Site::new(World::empty());
     for text in ["localhost:8102", "8000", ""] {
         let ended = site.run(&["serve", "--listen", text]);
@@ -160,7 +164,7 @@ fn what_is_no_address_is_told_with_one_that_is() {
 }
 
 #[test]
-fn a_port_in_use_is_a_sentence() {
+fn a_port_in_use_is_reported_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (format, errors) in [("human", 0), ("json", 1)] {
@@ -169,7 +173,7 @@ fn a_port_in_use_is_a_sentence() {
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
         let told = format!("cannot listen on {address}");
         assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: {told}")), "{}", ended.stderr);
-        // A machine that reads the log alone learns it, too.
+        // With a JSON log the error is in the log as well.
         let lines: Vec<Value> = ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let error = |line: &&Value| line["level"] == "ERROR" && line["message"].as_str().unwrap().starts_with(&told);
         assert_eq!(lines.iter().filter(error).count(), errors, "{}", ended.stdout);
@@ -196,7 +200,7 @@ fn help_version_openapi_and_completions_need_no_settings() {
 }
 
 #[test]
-fn manual_pages_are_written_where_they_are_wanted() {
+fn manual_pages_are_written_to_the_given_folder() {
     let site = Site::new(World::empty()).without(&["STORAGE_SYSTEMS", "WALDUR_API_URL"]);
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("share/man1");
@@ -208,14 +212,14 @@ fn manual_pages_are_written_where_they_are_wanted() {
     let in_the_way = pages.join("hpc-storage-proxy.1");
     let ended = site.run(&["man", in_the_way.to_str().unwrap()]);
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("the manual pages cannot be written to"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cannot write the manual pages to"), "{}", ended.stderr);
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is not tested is told")]
+#[expect(clippy::print_stderr, reason = "a skipped test is reported")]
 fn bash_completes_options_and_values_of_a_subcommand() {
     if Command::new("bash").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: there is no bash to complete with");
+        eprintln!("SKIPPED: bash is not installed");
         return;
     }
     let script = Site::new(World::empty()).run(&["completions", "bash"]).stdout;

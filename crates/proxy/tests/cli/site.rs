@@ -1,4 +1,4 @@
-//! A site: simulated upstreams, and the settings that lead to them.
+//! Simulated upstreams with the settings for them.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
@@ -16,7 +16,7 @@ pub(crate) struct Site {
     directory: TempDir,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -25,7 +25,7 @@ pub(crate) struct Ended {
 }
 
 impl Site {
-    /// A site of the systems `capstor`, `vast` and `iopsstor`, all in order.
+    /// A valid setup with the systems `capstor`, `vast` and `iopsstor`.
     pub(crate) fn new(world: World) -> Self {
         let simulator = Simulator::start_blocking(world, ([127, 0, 0, 1], 0).into()).unwrap();
         let systems = r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#;
@@ -43,7 +43,7 @@ impl Site {
         Self { simulator, variables, directory: tempfile::tempdir().unwrap() }
     }
 
-    /// A site whose upstreams hold what was recorded in `contract/golden`.
+    /// A setup whose upstreams have the data recorded in `contract/golden`.
     pub(crate) fn golden(case: &str) -> Self {
         Self::new(World::from_golden(&golden(case, "upstream.json")))
     }
@@ -64,7 +64,7 @@ impl Site {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         Ended::of(self.command(arguments).output().unwrap())
     }
@@ -80,7 +80,7 @@ impl Ended {
         }
     }
 
-    /// The answer, which must be a single JSON document.
+    /// The output, which must be a single JSON document.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

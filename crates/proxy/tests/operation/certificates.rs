@@ -1,4 +1,4 @@
-//! TLS for clients, and certificates that are replaced.
+//! TLS for clients, and replacing certificates.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::program::{Program, settings};
 
-/// Writes a new certificate and its key; gives a client that trusts this one alone.
+/// Writes a new certificate and its key; returns a client that trusts only this certificate.
 fn renewed(directory: &Path) -> Client {
     proxy::transport::install_tls_provider();
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
@@ -29,7 +29,7 @@ fn serving(simulator: &Simulator) -> (TempDir, Client, Program) {
     (directory, client, program)
 }
 
-/// Whether the certificate that is presented is the one that the client trusts.
+/// Whether the server presents the certificate that the client trusts.
 async fn is_served(program: &Program, client: &Client) -> bool {
     match client.get(format!("https://{}/api/version", program.address())).send().await {
         Ok(answer) => answer.status() == 200,
@@ -41,43 +41,43 @@ async fn is_served(program: &Program, client: &Client) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_certificate_is_presented_without_a_restart() {
+async fn a_replaced_certificate_is_used_without_a_restart() {
     let simulator = Simulator::start(World::demo()).await;
     let (directory, first, mut program) = serving(&simulator);
     assert!(is_served(&program, &first).await);
     let plain = crate::program::client().get(format!("http://{}/api/version", program.address())).send().await;
-    assert!(plain.is_err(), "without TLS nothing is answered");
+    assert!(plain.is_err(), "requests without TLS fail");
 
     let second = renewed(directory.path());
-    program.wait_for("the certificate has changed: new connections get the new one");
+    program.wait_for("the certificate was reloaded for new connections");
     assert!(is_served(&program, &second).await);
-    assert!(is_served(&program, &first).await, "an open connection goes on");
+    assert!(is_served(&program, &first).await, "an open connection stays usable");
     assert_eq!(program.stop().status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replacement_that_does_not_do_leaves_the_old_one_in_force() {
+async fn an_invalid_replacement_leaves_the_old_certificate_in_force() {
     let simulator = Simulator::start(World::demo()).await;
     let (directory, first, mut program) = serving(&simulator);
     // A certificate that does not belong to the key.
     let key = fs::read_to_string(directory.path().join("key.pem")).unwrap();
     let other = renewed(directory.path());
     fs::write(directory.path().join("key.pem"), &key).unwrap();
-    let line = program.wait_for("what is new cannot be used, so that the old stays in force");
+    let line = program.wait_for("invalid change, the old settings stay in force");
     assert!(line.contains("server.tls_key") && line.contains("is not the key of the certificate in"), "{line}");
     assert!(is_served(&program, &first).await);
     assert!(!is_served(&program, &other).await);
-    // SIGHUP changes nothing about it.
+    // SIGHUP does not change that.
     program.signal("HUP");
     program.wait_for("server.tls_key");
-    // Half of a file, as one sees it while it is copied.
+    // A partial file, as during copying.
     fs::write(directory.path().join("certificate.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     let line = program.wait_for("contains no PEM certificate");
     assert!(line.contains("server.tls_certificate"), "{line}");
     assert!(is_served(&program, &first).await);
 
     let third = renewed(directory.path());
-    program.wait_for("the certificate has changed");
+    program.wait_for("the certificate was reloaded");
     assert!(is_served(&program, &third).await);
     let log = program.stop().log.join("\n");
     assert!(key.lines().filter(|line| !line.starts_with("--")).all(|line| !log.contains(line)), "{log}");

@@ -1,8 +1,8 @@
-//! The program as those who run it meet it: certificates, settings and secrets that change, sockets, and systemd.
+//! Operating the program: changes of certificates, settings and secrets, Unix sockets, and systemd.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
-#[expect(dead_code, reason = "the tests of telemetry use the rest")]
+#[expect(dead_code, reason = "the telemetry tests use the rest")]
 #[path = "../telemetry/program.rs"]
 mod program;
 

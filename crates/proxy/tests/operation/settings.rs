@@ -1,4 +1,4 @@
-//! Settings and secrets that change while the program serves.
+//! Changing settings and secrets while the program runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::program::{Program, settings, token};
 
 const VAST: &str = "/api/storage-resources/?storage_system=vast";
 
-/// A YAML file, and the settings without those that it gives.
+/// A YAML file, and the settings without those in the file.
 fn with_file(simulator: &Simulator, text: &str) -> (TempDir, PathBuf, Vec<(&'static str, String)>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("settings.yaml");
@@ -22,7 +22,7 @@ fn with_file(simulator: &Simulator, text: &str) -> (TempDir, PathBuf, Vec<(&'sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_changes_what_may_change_and_says_so() {
+async fn sighup_applies_changes_and_logs_them() {
     let simulator = Simulator::start(World::demo()).await;
     let (_directory, path, settings) =
         with_file(&simulator, "storage_systems: {capstor: capstor}\nlog: {format: json}\n");
@@ -33,7 +33,7 @@ async fn sighup_changes_what_may_change_and_says_so() {
     fs::write(&path, "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: human}\n").unwrap();
     program.signal("HUP");
     program.wait_for("storage_systems = capstor: capstor, vast: vast");
-    let later = program.wait_for("this setting has changed and counts from the next start on");
+    let later = program.wait_for("this changed setting takes effect after a restart");
     assert!(later.contains("log.format"), "{later}");
     program.wait_for("the settings are in force");
     let answer = program.get(VAST, &caller).await;
@@ -41,33 +41,33 @@ async fn sighup_changes_what_may_change_and_says_so() {
     assert!(answer.text().await.unwrap().contains("/vast/"));
     let ended = program.stop();
     assert_eq!(ended.status.code(), Some(0));
-    // The log is what it was, to its end.
+    // The format of the log has not changed.
     assert!(!ended.json().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_with_a_fault_keeps_everything() {
+async fn sighup_with_an_invalid_setting_changes_nothing() {
     let simulator = Simulator::start(World::demo()).await;
     let good = "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: json}\n";
     let (_directory, path, settings) = with_file(&simulator, good);
     let mut program = Program::serve(&settings);
     let caller = token(&simulator);
-    // One setting is good and another system; two are not.
+    // One valid change, two invalid ones.
     fs::write(&path, "storage_systems: {capstor: capstor}\ncache: {max_stale: -1}\nserver: {max_requests: 0}\n")
         .unwrap();
     program.signal("HUP");
     for key in ["server.max_requests", "cache.max_stale"] {
         let line = program.wait_for(key);
-        assert!(line.contains("what is new cannot be used, so that the old stays in force"), "{line}");
+        assert!(line.contains("invalid change, the old settings stay in force"), "{line}");
         assert!(line.contains("settings.yaml line"), "{line}");
     }
     assert_eq!(program.get(VAST, &caller).await.status(), 200);
-    // No YAML at all.
+    // Not YAML.
     fs::write(&path, "a: [").unwrap();
     program.signal("HUP");
-    program.wait_for("what is new cannot be used");
+    program.wait_for("invalid change");
     assert_eq!(program.get(VAST, &caller).await.status(), 200);
-    // It still listens to the signal.
+    // It still handles the signal.
     fs::write(&path, good).unwrap();
     program.signal("HUP");
     program.wait_for("the settings are in force");
@@ -75,7 +75,7 @@ async fn sighup_with_a_fault_keeps_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_changes_in_its_file_is_read_anew() {
+async fn a_changed_secret_file_is_reloaded() {
     let simulator = Simulator::start(World::demo()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
@@ -92,9 +92,9 @@ async fn a_secret_that_changes_in_its_file_is_read_anew() {
     program.wait_for("a file with a secret has changed");
     program.wait_for("the settings are in force");
     assert_eq!(program.get(VAST, &caller).await.status(), 200);
-    // A file that holds no token changes nothing, and is not shown.
+    // A file without a valid token changes nothing, and its content is not shown.
     fs::write(&path, "hunter2").unwrap();
-    let line = program.wait_for("what is new cannot be used");
+    let line = program.wait_for("invalid change");
     assert!(line.contains("waldur_api.access_token"), "{line}");
     assert_eq!(program.get(VAST, &caller).await.status(), 200);
     let log = program.stop().log.join("\n");
@@ -104,7 +104,7 @@ async fn a_secret_that_changes_in_its_file_is_read_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_what_new_settings_remove_disappear_and_ages_go_on() {
+async fn metrics_of_removed_settings_disappear_and_ages_keep_growing() {
     let simulator = Simulator::start(World::demo()).await;
     // Nothing listens at port 1.
     let both = "storage_systems: {capstor: capstor, vast: vast}\nlog: {format: json}\ncache: {shared_url: redis://127.0.0.1:1}\n";
@@ -127,13 +127,13 @@ async fn metrics_of_what_new_settings_remove_disappear_and_ages_go_on() {
         assert!(!after.contains(gone), "{gone} in {after}");
     }
 
-    // Other settings for which nothing can be read: the last age goes on.
+    // Changed settings for which the refresh fails: the last age keeps growing.
     simulator.set_fault("GET /api/*", Fault::status(500));
     simulator.set_fault("GET /auth/*", Fault::status(500));
     fs::write(&path, "storage_systems: {vast: vast}\nlog: {format: json}\nauth: {keycloak_client_id: other}\n")
         .unwrap();
     program.signal("HUP");
-    program.wait_for("they come into force all the same");
+    program.wait_for("which take effect anyway");
     program.wait_for("the settings are in force");
     let mut ages = Vec::new();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! A socket in the file system.
+//! Listening on a Unix socket.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
@@ -9,7 +9,7 @@ use simulator::{Simulator, World};
 
 use crate::program::{Program, settings};
 
-/// The settings of a proxy that listens on this socket alone.
+/// The settings of a proxy that listens only on this socket.
 fn listening(simulator: &Simulator, path: &Path) -> Vec<(&'static str, String)> {
     let mut settings = settings(simulator);
     settings.retain(|(name, _)| *name != "SERVER_LISTEN");
@@ -25,7 +25,7 @@ pub(crate) async fn version(path: &Path) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_serves_and_is_removed_at_the_end() {
+async fn a_socket_works_and_is_removed_at_the_end() {
     let simulator = Simulator::start(World::demo()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
@@ -41,7 +41,7 @@ async fn a_socket_serves_and_is_removed_at_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_another_process_serves_is_left_to_it() {
+async fn a_socket_in_use_by_another_process_is_not_replaced() {
     let simulator = Simulator::start(World::demo()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
@@ -50,9 +50,9 @@ async fn a_socket_that_another_process_serves_is_left_to_it() {
     let mut second = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
     let second = second.arg("serve").env_clear().envs(settings).current_dir(&directory).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let told = String::from_utf8(second.stderr).unwrap();
-    assert!(told.contains(&format!("cannot listen on unix:{}", path.display())), "{told}");
-    assert!(told.contains("another program uses it: stop that program, or choose another --listen"), "{told}");
-    assert_eq!(version(&path).await, 200, "the first one still has it");
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains(&format!("cannot listen on unix:{}", path.display())), "{stderr}");
+    assert!(stderr.contains("another program uses it: stop that program, or choose another --listen"), "{stderr}");
+    assert_eq!(version(&path).await, 200, "the first process still serves it");
     assert_eq!(first.stop().status.code(), Some(0));
 }

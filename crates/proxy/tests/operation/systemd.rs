@@ -1,4 +1,4 @@
-//! What systemd passes, and what it is told (`sd_listen_fds(3)`, `sd_notify(3)`), without systemd.
+//! Socket activation and notifications (`sd_listen_fds(3)`, `sd_notify(3)`), without systemd.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -11,9 +11,9 @@ use simulator::{Fault, Simulator, World};
 use crate::program::{Program, client, settings, token};
 use crate::sockets::version;
 
-/// The program with this as the one socket that was opened for it.
+/// The program with one passed socket.
 fn activated(simulator: &Simulator, socket: OwnedFd) -> Program {
-    // The number of the process is known to itself alone, and sockets are passed from number 3 on.
+    // Only the process itself knows its PID, and passed sockets start at file descriptor 3.
     let serve = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" serve";
     let mut command = Command::new("/bin/sh");
     command.args(["-c", serve, env!("CARGO_BIN_EXE_hpc-storage-proxy")]);
@@ -21,11 +21,11 @@ fn activated(simulator: &Simulator, socket: OwnedFd) -> Program {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sockets_that_were_opened_before_are_served() {
+async fn passed_sockets_are_served() {
     let simulator = Simulator::start(World::demo()).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    // Whoever comes before the program is there waits for it.
+    // A client that connects before the program starts waits for it.
     let early = tokio::spawn(client().get(format!("http://{address}/api/version")).send());
     let program = activated(&simulator, listener.into());
     assert_eq!(program.address(), address);
@@ -40,19 +40,19 @@ async fn sockets_that_were_opened_before_are_served() {
     let program = activated(&simulator, UnixListener::bind(&path).unwrap().into());
     assert_eq!(version(&path).await, 200);
     assert_eq!(program.stop().status.code(), Some(0));
-    assert!(path.exists(), "whoever made it removes it");
+    assert!(path.exists(), "the process that created the socket removes it");
 }
 
-/// Where systemd would listen.
+/// The notification socket of systemd.
 struct Supervisor(UnixDatagram);
 
 impl Supervisor {
-    /// The next thing that it is told, but for pings of the watchdog.
+    /// The next notification other than watchdog pings.
     fn next(&self) -> String {
         loop {
-            let told = self.any();
-            if told != "WATCHDOG=1" {
-                return told;
+            let message = self.any();
+            if message != "WATCHDOG=1" {
+                return message;
             }
         }
     }
@@ -65,7 +65,7 @@ impl Supervisor {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_supervisor_is_told_how_it_stands() {
+async fn systemd_is_notified_of_the_state() {
     let simulator = Simulator::start(World::demo()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
@@ -83,7 +83,7 @@ async fn the_supervisor_is_told_how_it_stands() {
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(supervisor.next(), "READY=1");
 
-    // While running requests are finished the watchdog is still fed.
+    // The watchdog is still pinged while running requests finish.
     simulator.clear_requests();
     simulator.set_fault("GET /api/*", Fault::delay(Duration::from_secs(2)));
     let url = format!("http://{}/api/storage-resources/", program.address());
@@ -96,7 +96,7 @@ async fn the_supervisor_is_told_how_it_stands() {
     for _ in 0..3 {
         assert_eq!(supervisor.any(), "WATCHDOG=1");
     }
-    program.wait_for("stopping: running requests are finished");
+    program.wait_for("stopping: finishing running requests");
     assert_eq!(running.await.unwrap().unwrap().status(), 200);
     assert_eq!(program.end().status.code(), Some(0));
 }

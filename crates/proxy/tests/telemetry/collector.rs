@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: it takes spans by OTLP over HTTP and keeps them.
+//! A fake OpenTelemetry collector that receives spans by OTLP over HTTP and stores them.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,19 +15,19 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
 use tokio::net::TcpListener;
 
-/// What a collector would have got.
+/// The received requests.
 #[derive(Clone, Default)]
 pub(crate) struct Collector {
-    taken: Arc<Mutex<Vec<Taken>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     address: String,
 }
 
-struct Taken {
+struct Received {
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// A span, in words.
+/// A decoded span.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) name: String,
@@ -55,19 +55,19 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// The value of this header in each request that came.
+    /// The value of a header in each received request.
     pub(crate) fn headers(&self, name: &str) -> Vec<String> {
-        let taken = self.taken.lock().unwrap();
-        taken.iter().map(|taken| taken.headers[name].to_str().unwrap().to_owned()).collect()
+        let received = self.received.lock().unwrap();
+        received.iter().map(|received| received.headers[name].to_str().unwrap().to_owned()).collect()
     }
 
-    /// Every body that came. Texts stand in protobuf as they are.
+    /// All received bodies. Texts are readable in protobuf.
     pub(crate) fn everything(&self) -> String {
-        let taken = self.taken.lock().unwrap();
-        taken.iter().map(|taken| String::from_utf8_lossy(&taken.body).into_owned()).collect()
+        let received = self.received.lock().unwrap();
+        received.iter().map(|received| String::from_utf8_lossy(&received.body).into_owned()).collect()
     }
 
-    /// The attributes of those who sent spans.
+    /// The resource attributes of all spans.
     pub(crate) fn resources(&self) -> Vec<Vec<(String, String)>> {
         let requests = self.requests();
         let resources = requests.iter().flat_map(|request| &request.resource_spans).map(|spans| &spans.resource);
@@ -91,8 +91,8 @@ impl Collector {
     }
 
     fn requests(&self) -> Vec<ExportTraceServiceRequest> {
-        let taken = self.taken.lock().unwrap();
-        taken.iter().map(|taken| ExportTraceServiceRequest::decode(taken.body.clone()).unwrap()).collect()
+        let received = self.received.lock().unwrap();
+        received.iter().map(|received| ExportTraceServiceRequest::decode(received.body.clone()).unwrap()).collect()
     }
 }
 
@@ -110,7 +110,7 @@ impl Span {
 
 async fn keep(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
     assert_eq!(headers["content-type"], "application/x-protobuf");
-    collector.taken.lock().unwrap().push(Taken { headers, body });
+    collector.received.lock().unwrap().push(Received { headers, body });
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -10,7 +10,7 @@ fn request_id(line: &Value) -> &Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_has_one_line_that_says_who_what_and_how_long() {
+async fn each_request_has_one_line_with_caller_path_and_duration() {
     let simulator = Simulator::start(World::demo()).await;
     let program = Program::serve(&settings(&simulator));
     let caller = token(&simulator);
@@ -42,13 +42,13 @@ async fn each_request_has_one_line_that_says_who_what_and_how_long() {
     assert_eq!(refused["status"], 401);
     assert_eq!(refused["caller"], Value::Null);
     assert_eq!(refused["path"], "/api/storage-resources/?access_token=[redacted]");
-    // What is said while a request runs can be told from what other requests say.
+    // Log lines of a request have its ID.
     let reason = ended.with_message("caller refused");
     assert_eq!(request_id(&reason[0]), "scenario-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn debug_shows_mappings_and_exchanges_and_no_secret() {
+async fn debug_shows_mappings_and_exchanges_but_no_secret() {
     let simulator = Simulator::start(World::demo()).await;
     for format in ["json", "human"] {
         simulator.clear_requests();
@@ -79,14 +79,14 @@ async fn debug_shows_mappings_and_exchanges_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_debug_neither_mappings_nor_exchanges_are_shown() {
+async fn mappings_and_exchanges_are_shown_only_with_debug() {
     let simulator = Simulator::start(World::demo()).await;
     let program = Program::serve(&settings(&simulator));
     assert_eq!(program.get("/api/storage-resources/", &token(&simulator)).await.status(), 200);
     let ended = program.stop();
     assert!(ended.json().iter().all(|line| line["level"] != "DEBUG"));
     assert!(ended.with_message("mapped").is_empty());
-    // The settings in force are there, without what must not be.
+    // The settings in force are logged without secrets.
     let settings: Vec<_> = ended.json().into_iter().filter(|line| line["target"] == "settings").collect();
     assert!(settings.iter().any(|line| line["message"].as_str().unwrap().starts_with("waldur_api.api_url = http")));
     assert!(!ended.log.join("\n").contains(PROVIDER_TOKEN));

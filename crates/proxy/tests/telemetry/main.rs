@@ -1,7 +1,7 @@
-//! The log, Sentry, traces, the connections and the end of the process, as one sees them from outside: the real program
-//! against the simulator, an endpoint of the shape of Sentry's, and a collector of traces.
+//! The log, Sentry, traces, connections and shutdown of the program, which runs against the simulator, a fake Sentry
+//! endpoint, and a trace collector.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 mod collector;
 mod connections;

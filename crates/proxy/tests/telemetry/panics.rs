@@ -1,5 +1,5 @@
-//! A panic within a request. The program has no route that panics, so another one stands in for it, made of the same
-//! telemetry, layers and server.
+//! A panic in a request handler. The program has no route that panics, so a test program with the same telemetry,
+//! middleware and server stands in for it.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use simulator::{PROVIDER_TOKEN, Simulator, World};
 use crate::program::{Program, settings};
 use crate::sink::Sink;
 
-/// The program that stands in. It ends when its standard input does.
+/// The test program. It ends when its standard input is closed.
 #[test]
 #[ignore = "a program that the test below runs, not a test"]
 fn panicking_service() {
@@ -25,8 +25,8 @@ fn panicking_service() {
             .route("/fine", get(|| async { "fine" }))
             .route("/panics/{id}", get(|| async { panic!("a bug with {PROVIDER_TOKEN}") as &str }));
         let listeners = server::bind(&loaded.settings.server.listen).await.unwrap();
-        // Resolves to what would cut running requests off: nothing does.
-        #[expect(clippy::async_yields_async, reason = "that is what `serve` takes")]
+        // Running requests have no deadline.
+        #[expect(clippy::async_yields_async, reason = "`serve` takes such a future")]
         let stop = async {
             let input = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()));
             input.await.unwrap().unwrap();
@@ -38,7 +38,7 @@ fn panicking_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_is_a_500_one_line_and_one_event() {
+async fn a_panic_causes_status_500_one_log_line_and_one_event() {
     let simulator = Simulator::start(World::empty()).await;
     let sink = Sink::start().await;
     let mut settings = settings(&simulator);
@@ -56,7 +56,7 @@ async fn a_panic_is_a_500_one_line_and_one_event() {
     }
     let ended = program.end();
 
-    // The test harness around the program writes lines of its own.
+    // The test harness around the program writes lines too.
     let lines: Vec<Value> = ended.log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let lines: Vec<_> = lines.iter().filter(|line| line["message"] == "panicked").collect();
     let [line, _] = lines.as_slice() else { panic!("{:#?}", ended.log) };
@@ -65,7 +65,7 @@ async fn a_panic_is_a_500_one_line_and_one_event() {
     assert!(line["location"].as_str().unwrap().contains("panics.rs:"));
     assert_eq!(line["spans"][0]["request_id"], "scenario-1");
 
-    // Two panics of one kind within a minute are one event.
+    // Two panics of the same kind within a minute are one event.
     let events = sink.events();
     let [event] = events.as_slice() else { panic!("{events:#?}") };
     assert_eq!(event["level"], "fatal");

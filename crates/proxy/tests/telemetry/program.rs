@@ -1,4 +1,4 @@
-//! The program as a process: its settings, its port, its log and its end.
+//! Runs the program as a process.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,10 +10,10 @@ use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, Simulator, TokenSpec};
 use tempfile::TempDir;
 
-/// Long enough for whatever does not wait for something that never comes.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Timeout for events that are certain to happen.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A running process. It is killed when it is dropped.
+/// A running process. Dropping it kills it.
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -22,15 +22,15 @@ pub(crate) struct Program {
     _directory: TempDir,
 }
 
-/// What a process left behind.
+/// The result of a process.
 pub(crate) struct Ended {
-    /// How it ended.
+    /// Its exit status.
     pub(crate) status: ExitStatus,
-    /// All its lines on standard output.
+    /// All lines of its standard output.
     pub(crate) log: Vec<String>,
 }
 
-/// The settings of a proxy in front of the simulator, with a log of JSON and without Sentry.
+/// The settings of a proxy for the simulator, with a JSON log and without Sentry.
 pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
     vec![
         ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast"}"#.to_owned()),
@@ -44,7 +44,7 @@ pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
         ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
         ("SERVER_LISTEN", "127.0.0.1:0".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
-        // Each request is to see the world as it is.
+        // Each request sees the current world.
         ("CACHE_MAX_AGE", "0".to_owned()),
     ]
 }
@@ -55,25 +55,25 @@ pub(crate) fn token(simulator: &Simulator) -> String {
 }
 
 impl Program {
-    /// `hpc-storage-proxy serve` with these settings and no others.
+    /// Runs `hpc-storage-proxy serve` with only these settings.
     pub(crate) fn serve(settings: &[(&str, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
         command.arg("serve");
         let mut program = Self::start(command, settings);
-        // Requests share the reading that the start begins; a test's changes are to come after it.
+        // Wait for the refresh at the start, because requests share it: changes of a test must come after it.
         let read = |line: &String| line.contains("the catalogue is read") || line.contains("upstream cannot be read");
         if !program.seen.iter().any(&read) {
-            program.wait_until("the first reading", read);
+            program.wait_until("the first refresh", read);
         }
         program
     }
 
-    /// Any program that logs as `serve` does; returns when it listens.
+    /// Runs any program that logs like `serve`; returns when it listens.
     pub(crate) fn start(command: Command, settings: &[(&str, String)]) -> Self {
         Self::start_with(command, settings, Stdio::piped())
     }
 
-    /// The same with this standard input.
+    /// The same with another standard input.
     pub(crate) fn start_with(mut command: Command, settings: &[(&str, String)], input: Stdio) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let child = command
@@ -88,7 +88,7 @@ impl Program {
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let mut program = Self { child, lines, seen: Vec::new(), address: String::new(), _directory: directory };
         let listening = program.wait_for("listening");
-        // In the log for people it is `address=127.0.0.1:4711`, otherwise a field.
+        // A text log has `address=127.0.0.1:4711`, a JSON log has a field.
         program.address = match serde_json::from_str::<Value>(&listening) {
             Ok(line) => line["address"].as_str().unwrap().to_owned(),
             Err(_) => listening.rsplit_once("address=").unwrap().1.to_owned(),
@@ -96,14 +96,14 @@ impl Program {
         program
     }
 
-    /// The first line, from the next one on, that contains this text.
+    /// Waits for the next line that contains this text.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         self.wait_until(text, |line| line.contains(text))
     }
 
     fn wait_until(&mut self, what: &str, is_it: impl Fn(&String) -> bool) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = self.lines.recv_timeout(TIMEOUT);
             let line = line.unwrap_or_else(|_| panic!("no line with {what:?} after\n{}", self.seen.join("\n")));
             self.seen.push(line.clone());
             if is_it(&line) {
@@ -123,12 +123,12 @@ impl Program {
         client().get(url).bearer_auth(token).header("x-request-id", "scenario-1").send().await.unwrap()
     }
 
-    /// How many files, connections among them, the process has open.
+    /// Number of open file descriptors of the process.
     pub(crate) fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// Bytes of memory that the process holds.
+    /// Resident memory of the process, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -152,12 +152,12 @@ impl Program {
         self.end()
     }
 
-    /// Waits for the end. Standard input is closed, for those who end by that.
+    /// Closes standard input and waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         drop(self.child.stdin.take());
         // Standard output ends with the process.
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TIMEOUT) {
                 Ok(line) => self.seen.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end after\n{}", self.seen.join("\n")),
@@ -170,25 +170,25 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // An error says that it has ended already.
+        // Fails only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Ended {
-    /// The lines of a log of JSON that have this message.
+    /// The lines of a JSON log with this message.
     pub(crate) fn with_message(&self, message: &str) -> Vec<Value> {
         self.json().into_iter().filter(|line| line["message"] == message).collect()
     }
 
-    /// All lines of a log of JSON.
+    /// All lines of a JSON log.
     pub(crate) fn json(&self) -> Vec<Value> {
         self.log.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
 }
 
-/// A client that reaches loopback directly.
+/// A client without a proxy and without compression.
 pub(crate) fn client() -> Client {
     proxy::transport::install_tls_provider();
     Client::builder().no_proxy().no_gzip().no_zstd().build().unwrap()

@@ -1,5 +1,6 @@
-//! An endpoint of the shape of Sentry's: it takes envelopes and keeps them.
+//! A fake Sentry endpoint that stores the envelopes it receives.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,7 +11,7 @@ use axum::routing::post;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What Sentry would have got.
+/// The received envelopes.
 #[derive(Clone, Default)]
 pub(crate) struct Sink {
     envelopes: Arc<Mutex<Vec<String>>>,
@@ -32,22 +33,22 @@ impl Sink {
         format!("http://publickey@{}/7", self.address)
     }
 
-    /// Everything that came, headers and bodies.
+    /// All received headers and bodies.
     pub(crate) fn everything(&self) -> String {
         self.envelopes.lock().unwrap().join("\n")
     }
 
-    /// Errors and panics.
+    /// Events: errors and panics.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.items("event")
     }
 
-    /// Traces of requests and of exchanges in the background.
+    /// Transactions: requests and background exchanges.
     pub(crate) fn transactions(&self) -> Vec<Value> {
         self.items("transaction")
     }
 
-    /// An item of an envelope is a line that says its type and a line with its content.
+    /// An item of an envelope is a line with its type and a line with its content.
     fn items(&self, kind: &str) -> Vec<Value> {
         let everything = self.everything();
         let mut lines = everything.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -63,7 +64,34 @@ impl Sink {
 
 async fn keep(State(sink): State<Sink>, Path(project): Path<String>, headers: HeaderMap, body: Bytes) {
     assert_eq!(project, "7");
-    assert!(!headers.contains_key("content-encoding"), "an encoding that this endpoint does not know");
+    assert!(!headers.contains_key("content-encoding"), "this endpoint supports no encodings");
     let body = String::from_utf8(body.to_vec()).unwrap();
     sink.envelopes.lock().unwrap().push(format!("{headers:?}\n{body}"));
+}
+
+/// A server that accepts connections and never responds.
+pub(crate) struct SilentServer {
+    pub(crate) address: std::net::SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl SilentServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&connections);
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.push(stream);
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// Number of connections so far: one for each attempt to send something.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }

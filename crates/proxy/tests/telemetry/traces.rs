@@ -1,4 +1,4 @@
-//! What an OpenTelemetry collector gets, and what upstreams are told of traces.
+//! Spans sent to an OpenTelemetry collector, and trace headers sent to upstreams.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,12 @@ use simulator::{Fault, PROVIDER_TOKEN, Simulator, World};
 
 use crate::collector::{Collector, Span};
 use crate::program::{Program, client, settings, token};
+use crate::sink::SilentServer;
 
 const LISTING: &str = "/api/storage-resources/?storage_system=capstor";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-/// The same of a caller who records nothing.
+/// The same for a caller that does not record the trace.
 const UNRECORDED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
 fn tracing(simulator: &Simulator, endpoint: &str) -> Vec<(&'static str, String)> {
@@ -19,7 +20,7 @@ fn tracing(simulator: &Simulator, endpoint: &str) -> Vec<(&'static str, String)>
     settings.extend([
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.to_owned()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20collector-secret".to_owned()),
-        // Nothing of the environment but our own settings counts.
+        // Variables that are not settings of the proxy have no effect.
         ("OTEL_TRACES_SAMPLER", "always_off".to_owned()),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1".to_owned()),
         ("OTEL_RESOURCE_ATTRIBUTES", "service.name=somebody".to_owned()),
@@ -27,27 +28,27 @@ fn tracing(simulator: &Simulator, endpoint: &str) -> Vec<(&'static str, String)>
     settings
 }
 
-/// The listing, for a caller whose trace this is.
+/// Requests the listing within the caller's trace.
 async fn listing(program: &Program, token: &str, parent: &str) -> u16 {
     let url = format!("http://{}{LISTING}", program.address());
     let request = client().get(url).bearer_auth(token).header("x-request-id", "scenario-1");
     request.header("traceparent", parent).header("tracestate", "vendor=state").send().await.unwrap().status().as_u16()
 }
 
-/// The one span of these.
+/// The only span that matches.
 fn one<'a>(spans: &'a [Span], what: &str, is_it: impl Fn(&Span) -> bool) -> &'a Span {
     let found: Vec<_> = spans.iter().filter(|span| is_it(span)).collect();
     assert_eq!(found.len(), 1, "{what} in {spans:#?}");
     found[0]
 }
 
-/// The value of this header in each exchange with an upstream.
+/// The value of a header in each request to an upstream.
 fn sent(simulator: &Simulator, name: &str) -> Vec<Option<String>> {
     simulator.requests().iter().map(|request| request.header(name).map(str::to_owned)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_callers_trace_goes_on_through_the_proxy_to_the_upstreams() {
+async fn a_callers_trace_continues_through_the_proxy_to_the_upstreams() {
     let simulator = Simulator::start(World::demo()).await;
     let collector = Collector::start().await;
     let program = Program::serve(&tracing(&simulator, &collector.endpoint()));
@@ -55,7 +56,7 @@ async fn a_callers_trace_goes_on_through_the_proxy_to_the_upstreams() {
     assert_eq!(listing(&program, &token(&simulator), PARENT).await, 200);
     let parents: Vec<_> = sent(&simulator, "traceparent").into_iter().flatten().collect();
     let states = sent(&simulator, "tracestate");
-    // What is left is sent at the end.
+    // The queued spans are sent at the end.
     let ended = program.stop();
     assert_eq!(ended.status.code(), Some(0));
 
@@ -78,7 +79,7 @@ async fn a_callers_trace_goes_on_through_the_proxy_to_the_upstreams() {
     for phase in ["read", "build", "render"] {
         assert_eq!(one(&ours, phase, |span| span.name == phase).parent, refresh.id);
     }
-    let read = one(&ours, "the reading", |span| span.name == "read");
+    let read = one(&ours, "the read phase", |span| span.name == "read");
     let exchanges: Vec<_> = ours.iter().filter(|span| span.kind == SpanKind::Client).collect();
     let waldur: Vec<_> = exchanges.iter().filter(|span| span.name == "GET Waldur").collect();
     assert!(!waldur.is_empty());
@@ -90,25 +91,25 @@ async fn a_callers_trace_goes_on_through_the_proxy_to_the_upstreams() {
         assert_eq!(exchange.names()[..4], names);
         assert_eq!(exchange.names()[4..], ["http.response.status_code"]);
     }
-    // Each exchange tells the upstream its own span.
-    let mut told: Vec<_> = exchanges.iter().map(|span| format!("00-{TRACE}-{}-01", span.id)).collect();
-    told.sort();
+    // Each request to an upstream has the ID of its span.
+    let mut expected: Vec<_> = exchanges.iter().map(|span| format!("00-{TRACE}-{}-01", span.id)).collect();
+    expected.sort();
     let mut parents = parents;
     parents.sort();
-    assert_eq!(parents, told);
+    assert_eq!(parents, expected);
     assert!(states.iter().all(|state| state.as_deref() == Some("vendor=state")), "{states:?}");
-    // The reading that the start begins is a trace of its own, and so is what nobody traced.
-    one(&spans, "the first reading", |span| span.name == "refresh" && span.trace != TRACE && span.parent.is_empty());
-    // Lines of the log say whose they are.
+    // The refresh at the start has its own trace.
+    one(&spans, "the first refresh", |span| span.name == "refresh" && span.trace != TRACE && span.parent.is_empty());
+    // Log lines have the trace ID.
     assert_eq!(ended.with_message("answered")[0]["spans"][0]["trace_id"], TRACE);
-    // The collector learns who sends, and gets the header that it asks for.
+    // The collector gets the service name and the configured header.
     let service = (String::from("service.name"), String::from("hpc-storage-proxy"));
     assert!(collector.resources().iter().all(|resource| resource.contains(&service)));
     assert!(collector.headers("authorization").iter().all(|value| value == "Bearer collector-secret"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_and_failures_are_told_and_no_secret() {
+async fn attempts_and_failures_are_recorded_without_secrets() {
     let simulator = Simulator::start(World::demo()).await;
     let collector = Collector::start().await;
     let mut settings = tracing(&simulator, &collector.endpoint());
@@ -117,7 +118,7 @@ async fn attempts_and_failures_are_told_and_no_secret() {
     let caller = token(&simulator);
     simulator.set_fault("GET /api/*", Fault::status(503));
     assert_eq!(listing(&program, &caller, PARENT).await, 502);
-    // What a caller mistakes for an id, a path or a query is not told either.
+    // Secrets in a request ID, path or query are not recorded either.
     let url = format!("http://{}/private/jdoe?access_token=hunter2", program.address());
     let mistaken = client().get(url).header("x-request-id", PROVIDER_TOKEN).send().await.unwrap();
     assert_eq!(mistaken.status(), 404);
@@ -138,7 +139,7 @@ async fn attempts_and_failures_are_told_and_no_secret() {
     assert_eq!(nowhere.attribute("request_id"), Some("[redacted]"));
 
     let everything = collector.everything();
-    assert!(everything.contains("GET Waldur"), "texts can be found");
+    assert!(everything.contains("GET Waldur"), "texts are searchable");
     let machine_tokens: Vec<_> = simulator
         .requests()
         .iter()
@@ -153,10 +154,10 @@ async fn attempts_and_failures_are_told_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_a_callers_trace_is_passed_on_as_it_is() {
+async fn without_a_collector_a_callers_trace_is_passed_on_unchanged() {
     let simulator = Simulator::start(World::demo()).await;
     let program = Program::serve(&settings(&simulator));
-    assert!(sent(&simulator, "traceparent").iter().all(Option::is_none), "nobody traced the first reading");
+    assert!(sent(&simulator, "traceparent").iter().all(Option::is_none), "the first refresh has no trace");
     simulator.clear_requests();
     assert_eq!(listing(&program, &token(&simulator), PARENT).await, 200);
     let parents = sent(&simulator, "traceparent");
@@ -165,7 +166,7 @@ async fn without_a_collector_a_callers_trace_is_passed_on_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_caller_decides_for_its_own_trace_and_the_rate_for_the_others() {
+async fn the_sample_rate_applies_only_without_a_callers_trace() {
     let simulator = Simulator::start(World::demo()).await;
     let caller = token(&simulator);
     for (rate, parent, recorded) in [("0", PARENT, true), ("1", UNRECORDED, false)] {
@@ -185,29 +186,25 @@ async fn the_caller_decides_for_its_own_trace_and_the_rate_for_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_hangs_delays_nothing() {
     let simulator = Simulator::start(World::demo()).await;
-    // It takes connections, and never says a word.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let program = Program::serve(&tracing(&simulator, &endpoint));
+    let silent = SilentServer::start().await;
+    let program = Program::serve(&tracing(&simulator, &format!("http://{}", silent.address)));
     let client = client();
     let url = format!("http://{}/api/version", program.address());
-    let begin = Instant::now();
-    // More spans than the queue and a batch hold.
-    for _ in 0..3000 {
+    // Each attempt to send a batch occupies 512 spans for 10 seconds, and the queue holds 2048. If requests waited for room in
+    // the queue, their number could not exceed both.
+    let mut served = 0;
+    while served <= 2048 + 512 * (silent.connections() + 1) {
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+        served += 1;
     }
-    let served = begin.elapsed();
+    // Sending the queue at the end would take as long for each batch, longer than supervisors wait.
     let begin = Instant::now();
-    let ended = program.stop();
-    let stopped = begin.elapsed();
-    assert_eq!(ended.status.code(), Some(0));
-    // One batch occupies the queue for 10 seconds. A request that waited for room, or an end that did, would take longer.
-    assert!(served < Duration::from_mins(1), "{served:?}");
-    assert!(stopped < Duration::from_secs(6), "{stopped:?}");
+    assert_eq!(program.stop().status.code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_is_told_of_and_changes_nothing() {
+async fn an_unreachable_collector_is_logged_once_and_changes_nothing() {
     let simulator = Simulator::start(World::demo()).await;
     for endpoint in ["http://127.0.0.1:1", "https://collector.invalid"] {
         let mut program = Program::serve(&tracing(&simulator, endpoint));
@@ -219,8 +216,8 @@ async fn a_collector_that_is_not_there_is_told_of_and_changes_nothing() {
         );
         let ended = program.stop();
         assert_eq!(ended.status.code(), Some(0));
-        // Once, however often it fails.
-        let told = ended.log.iter().filter(|line| line.contains("cannot send traces")).count();
-        assert_eq!(told, 1);
+        // Logged only once.
+        let count = ended.log.iter().filter(|line| line.contains("cannot send traces")).count();
+        assert_eq!(count, 1);
     }
 }

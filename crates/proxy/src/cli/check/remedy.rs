@@ -1,4 +1,4 @@
-//! What to do about an exchange that failed.
+//! Remedies for failed exchanges.
 
 use std::error::Error;
 
@@ -7,49 +7,47 @@ use http::StatusCode;
 use crate::upstream::UpstreamError;
 use program::error_chain;
 
-/// The settings that lead to an upstream.
+/// The settings of an upstream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
-    /// Section, which has `verify_ssl` and `socks_proxy`.
+    /// The section with `verify_ssl` and `socks_proxy`.
     pub(super) section: &'static str,
-    /// Keys that make the URL.
+    /// The keys that determine the URL.
     pub(super) place: &'static str,
 }
 
-/// The remedy for an error that an exchange is at the bottom of; `None` when the error says it itself.
+/// The remedy for an error caused by an exchange; `None` if there is none or the error message contains it.
 pub(super) fn of(error: &(dyn Error + 'static), keys: Keys) -> Option<String> {
     let fault = std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<UpstreamError>())?;
     let Keys { section, place } = keys;
     Some(match fault {
-        // The HTTP library has no other way to tell these.
+        // The HTTP library provides no other way to distinguish these.
         UpstreamError::Unreachable(error) if error_chain(error).contains("certificate") => format!(
-            "install the certificate of the authority that signed it on this machine ({section}.verify_ssl: false is for \
+            "install the certificate of the signing authority on this machine ({section}.verify_ssl: false is for \
              tests only)"
         ),
         UpstreamError::Unreachable(error) if error_chain(error).contains("InvalidContentType") => {
-            format!(
-                "plain HTTP seems to answer there: check in {place} whether it begins with http:// or https://, and the port"
-            )
+            format!("the server seems to use plain HTTP: check the scheme (http:// or https://) and port in {place}")
         }
-        UpstreamError::CircuitOpen(_) => String::from("the exchanges before this one say why"),
+        UpstreamError::CircuitOpen(_) => String::from("see the errors of the previous exchanges"),
         UpstreamError::Unreachable(_) | UpstreamError::TimedOut => {
             format!("check {place}, name resolution, firewalls and {section}.socks_proxy")
         }
-        UpstreamError::Redirected(_) => format!("set {place} to where it redirects, if that is right"),
+        UpstreamError::Redirected(_) => format!("set {place} to the target of the redirect, if that is right"),
         UpstreamError::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             format!("check the credentials in {section}")
         }
-        // What contradicts a setting names it, and says what to do.
+        // An error that contradicts a setting names it and the remedy.
         UpstreamError::Invalid(text) if text.contains(&format!("{section}.")) => return None,
         UpstreamError::Status(StatusCode::NOT_FOUND) if section == "auth" => {
-            format!("check {place}: no realm is spelt like this there (capitals count), or something else answers")
+            format!("check {place}: no realm has this name there (it is case-sensitive), or another server responds")
         }
         UpstreamError::Status(StatusCode::NOT_FOUND) | UpstreamError::NotJson { .. } | UpstreamError::Invalid(_) => {
-            format!("check {place}: something else seems to answer there")
+            format!("check {place}: another server seems to respond there")
         }
         UpstreamError::Interrupted(_) | UpstreamError::TooLarge(_) | UpstreamError::Status(_) => {
-            String::from("look into its log, and that of any reverse proxy before it")
+            String::from("see its log, and that of any reverse proxy in front of it")
         }
     })
 }

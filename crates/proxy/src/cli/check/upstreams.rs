@@ -1,4 +1,4 @@
-//! Each upstream, asked as the proxy asks it.
+//! Checks each upstream with the requests that the proxy sends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -24,17 +24,18 @@ use program::error_chain;
 const WALDUR: Keys = Keys { section: "waldur_api", place: "waldur_api.api_url" };
 const HPC_USER: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.api_url" };
 const TOKEN_ENDPOINT: Keys = Keys { section: "hpc_user_api", place: "hpc_user_api.oidc_token_url" };
-/// Projects that a finding names; more are counted.
+/// Maximum number of projects that a finding names; more are counted.
 const NAMED: usize = 10;
-/// Why what follows from Waldur's resources is not known.
+/// Why checks of Waldur's resources cannot run.
 const NO_LISTING: &str = "Waldur could not be read";
-/// Why what follows from the GIDs is not known.
-const NO_GIDS: &str = "the HPC User API could not be asked";
+/// Why checks of GIDs cannot run.
+const NO_GIDS: &str = "the HPC User API could not be read";
 
 const KEYCLOAK: Keys = Keys { section: "auth", place: "auth.keycloak_url and auth.keycloak_realm" };
 
-/// Whether Waldur answers, takes the token, and has the offerings; and how many resources each has. Those go to `told`.
-pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Finding> {
+/// Checks that Waldur responds, accepts the token and has the offerings; counts the resources of each. Sends the listing to
+/// `sender`.
+pub(super) async fn waldur(settings: &Settings, sender: Sender<Listing>) -> Vec<Finding> {
     const CHECK: &str = "Waldur";
     let waldur = match Waldur::new(&settings.waldur_api) {
         Ok(waldur) => waldur,
@@ -50,7 +51,7 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
         Err(error) => return vec![failed(CHECK, &error, WALDUR), not_checked("offerings", NO_LISTING)],
     };
     let url = public_part(&settings.waldur_api.api_url);
-    let mut findings = vec![Finding::ok(CHECK, format!("{url} answers and accepts the token"))];
+    let mut findings = vec![Finding::ok(CHECK, format!("{url} responds and accepts the token"))];
     if listing.lacks_offering_slugs {
         findings.push(Finding::failed("Waldur release", waldur::TOO_OLD));
     }
@@ -59,12 +60,12 @@ pub(super) async fn waldur(settings: &Settings, told: Sender<Listing>) -> Vec<Fi
     );
     findings.extend(quota_problems(&listing, &source::policy(settings)));
     findings.push(callbacks(&user, &offerings, settings.relay_callbacks));
-    // An error says that nobody waits for it.
-    let _ = told.send(listing);
+    // Fails only if the receiver was dropped.
+    let _ = sender.send(listing);
     findings
 }
 
-/// The resources whose quotas cannot be trusted, one finding for each kind of problem.
+/// The resources whose quotas cannot be trusted: one finding for each kind of problem.
 fn quota_problems(listing: &Listing, policy: &Policy) -> Vec<Finding> {
     let mut found = BTreeMap::<_, Vec<_>>::new();
     for resource in listing.resources() {
@@ -77,12 +78,10 @@ fn quota_problems(listing: &Listing, policy: &Policy) -> Vec<Finding> {
         let count = counted(resources.len(), "resource");
         let remedy = match code {
             QuotaProblemCode::MissingComponent => {
-                "name the offering's component `storage` in Waldur; until then nothing is made"
+                "name the offering's component `storage` in Waldur; until then no directory is created"
             }
             QuotaProblemCode::PinnedByOption => "change or clear the option of the resource in Waldur",
-            QuotaProblemCode::UnreadableOrder => {
-                "look at the order in Waldur; until it is changed or rejected it waits"
-            }
+            QuotaProblemCode::UnreadableOrder => "check the order in Waldur; it waits until it is changed or rejected",
             QuotaProblemCode::ZeroLimit | QuotaProblemCode::ZeroOrdered => {
                 "raise the limit in Waldur, or terminate the resource"
             }
@@ -107,21 +106,20 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
         Ok([]) if resources == 0 => Finding::failed(check, "the token can see no offering with this slug").with_remedy(
             String::from("check storage_systems, and that the token's user belongs to the offering's service provider"),
         ),
-        Ok([_, _, ..]) => Finding::warning(
-            check,
-            format!("{count}, but more than one offering has this slug and all are published together"),
-        ),
+        Ok([_, _, ..]) => {
+            Finding::warning(check, format!("{count}, but several offerings have this slug and are published together"))
+        }
         Err(error) if resources == 0 => {
-            let detail = format!("{count}; whether there is such an offering is unknown: {}", error_chain(error));
+            let detail = format!("{count}; it is unknown whether the offering exists: {}", error_chain(error));
             Finding::warning(check, detail).with_remedy(remedy::of(error, WALDUR))
         }
-        // Resources say that there is an offering, whatever the list of offerings says.
+        // Resources prove that the offering exists, even if the list of offerings lacks it.
         Ok(_) | Err(_) => Finding::ok(check, count),
     }
 }
 
-/// Whether callbacks with this token can succeed. A call that would find out changes orders, so only the user's roles are
-/// read.
+/// Checks whether callbacks with this token can succeed. A test call would change orders, so only the roles of the user are
+/// checked.
 fn callbacks(
     user: &Result<TokenUser, WaldurError>,
     offerings: &[Result<Vec<Offering>, WaldurError>],
@@ -131,7 +129,7 @@ fn callbacks(
     let user = match user {
         Ok(user) => user,
         Err(error) => {
-            let detail = format!("whether the token may approve orders is unknown: {}", error_chain(error));
+            let detail = format!("it is unknown whether the token may approve orders: {}", error_chain(error));
             return Finding::warning(CHECK, detail).with_remedy(String::from(TEST_APPROVAL));
         }
     };
@@ -154,8 +152,8 @@ fn callbacks(
 const HPC_USER_API: &str = "HPC User API";
 const RESOURCES: &str = "resources";
 
-/// Whether there is a machine token, the HPC User API takes it, and it knows the projects of the resources in `listing`;
-/// and what will be left out of these.
+/// Checks that there is a machine token, and that the HPC User API accepts it and knows the projects of the resources in
+/// `listing`; reports which of these will be skipped.
 pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) -> Vec<Finding> {
     let api = match HpcUserApi::new(&settings.hpc_user_api) {
         Ok(api) => api,
@@ -178,11 +176,11 @@ pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) ->
             Err(error) => findings.push(failed(HPC_USER_API, &error, HPC_USER)),
         }
     }
-    findings.extend(left_out(&listing, gids, &policy, settings.backend_settings.on_processing_error));
+    findings.extend(skipped(&listing, gids, &policy, settings.backend_settings.on_processing_error));
     findings
 }
 
-/// The projects that have no GID.
+/// The projects without a GID.
 fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
     let mut without: Vec<_> = gids.iter().filter(|(_, gid)| gid.is_err()).map(|(slug, _)| slug.as_str()).collect();
     without.sort_unstable();
@@ -191,7 +189,7 @@ fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
     let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
     let (all, count) = (counted(gids.len(), "project"), without.len());
     let remedy = if development_mode {
-        "in development mode they are invented; in production, have them assigned there"
+        "in development mode they are invented; for production, have them assigned there"
     } else {
         "have the GIDs assigned there"
     };
@@ -201,9 +199,9 @@ fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
     })
 }
 
-/// The resources that will not be in the catalogue. Without GIDs nothing can be said about missing ones, but that they
-/// are invented in development mode.
-fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnProcessingError) -> Option<Finding> {
+/// The resources that will be skipped. If the GIDs could not be read, missing ones are unknown, except in development mode,
+/// which invents them.
+fn skipped(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnProcessingError) -> Option<Finding> {
     let known = gids.is_some();
     let gids = gids.unwrap_or_default().into_iter();
     let gids = gids.map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string()))).collect();
@@ -218,31 +216,31 @@ fn left_out(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: On
         return unknown.then(|| not_checked("GIDs of the projects", NO_GIDS));
     };
     let all = counted(listing.resources().count() + listing.malformed.len(), "resource");
-    let mut detail = format!("{} of {all} will be left out; the first: {}", out.len(), first.detail);
+    let mut detail = format!("{} of {all} will be skipped; the first: {}", out.len(), first.detail);
     let nameless = listing.malformed.iter().filter(|record| record.offering_slug.is_none()).count();
     if nameless > 0 {
-        detail = format!("{detail}; {nameless} of these name no offering");
+        detail = format!("{detail}; {nameless} of these have no offering");
     }
     if unknown {
         detail = format!("{detail}; missing GIDs are not counted, since {NO_GIDS}");
     }
     let remedy = match on_error {
-        OnProcessingError::Skip => "put them right; `hpc-storage-proxy list` names all",
+        OnProcessingError::Skip => "fix them; `hpc-storage-proxy list` shows all of them",
         OnProcessingError::Fail => {
-            "put them right, until then the API answers 500 (backend_settings.on_processing_error: fail); \
-             `hpc-storage-proxy list` names all"
+            "fix them, until then the API returns 500 (backend_settings.on_processing_error: fail); \
+             `hpc-storage-proxy list` shows all of them"
         }
     };
     Some(Finding::warning(RESOURCES, detail).with_remedy(String::from(remedy)))
 }
 
-/// Whether there is a machine token, and the API takes it: what to say about it, and whether both are so.
+/// Checks that there is a machine token and that the API accepts it. Returns the findings, and whether both succeeded.
 async fn exchange(api: &HpcUserApi, settings: &config::HpcUserApi) -> (Vec<Finding>, bool) {
     const CHECK: &str = HPC_USER_API;
     const TOKEN: &str = "machine token";
     let found = api.check().await;
     let token = match &found.token {
-        Ok(()) => Finding::ok(TOKEN, "the token endpoint gives one"),
+        Ok(()) => Finding::ok(TOKEN, "the token endpoint issues one"),
         Err(HpcUserError::NotConfigured(missing)) if settings.development_mode => {
             let detail = format!("not configured ({missing} is missing): all GIDs are invented");
             return (vec![Finding::warning(CHECK, detail)], false);
@@ -253,9 +251,9 @@ async fn exchange(api: &HpcUserApi, settings: &config::HpcUserApi) -> (Vec<Findi
     let api = found.api.map(|api| match api {
         Ok(()) => {
             let url = settings.api_url.as_ref().map(public_part).unwrap_or_default();
-            Finding::ok(CHECK, format!("{url} answers and accepts the machine token"))
+            Finding::ok(CHECK, format!("{url} responds and accepts the machine token"))
         }
-        // These two say themselves what to check.
+        // These messages contain the remedy.
         Err(error @ (HpcUserError::NotFound(_) | HpcUserError::Refused(_))) => {
             Finding::failed(CHECK, error_chain(&error))
         }
@@ -265,11 +263,11 @@ async fn exchange(api: &HpcUserApi, settings: &config::HpcUserApi) -> (Vec<Findi
     (vec![token, api], works)
 }
 
-/// Whether the realm answers and has keys.
+/// Checks that the realm responds and has keys.
 pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
     const CHECK: &str = "Keycloak";
     if settings.disable_auth {
-        return vec![Finding::warning(CHECK, "not asked, since authentication is disabled")];
+        return vec![Finding::warning(CHECK, "not checked: authentication is disabled")];
     }
     let verifier = match Verifier::new(settings, Clock::system()) {
         Ok(verifier) => verifier,
@@ -278,31 +276,31 @@ pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
     vec![match verifier.check().await {
         Ok(Some(RealmReport { issuer, keys, skipped })) if keys.is_empty() => Finding::failed(
             CHECK,
-            format!("{issuer} has no key whose signatures are accepted ({skipped} others): every token is refused"),
+            format!("{issuer} has no key of a supported type ({skipped} of other types): every token is rejected"),
         )
         .with_remedy(String::from("add an active RSA, EC or Ed25519 signing key to the realm")),
         Ok(Some(RealmReport { issuer, keys, .. })) => {
             let shown: Vec<_> = keys.iter().map(ToString::to_string).collect();
-            Finding::ok(CHECK, format!("{issuer} answers with {}: {}", counted(keys.len(), "key"), shown.join(", ")))
+            Finding::ok(CHECK, format!("{issuer} responds with {}: {}", counted(keys.len(), "key"), shown.join(", ")))
         }
-        Ok(None) => Finding::warning(CHECK, "not asked, since authentication is disabled"),
+        Ok(None) => Finding::warning(CHECK, "not checked: authentication is disabled"),
         Err(error) => failed(CHECK, &error, KEYCLOAK),
     }]
 }
 
-/// Whether the server through which replicas share what they read does so, if the settings name one.
+/// Checks the shared cache, if the settings name one.
 pub(super) async fn shared_cache(settings: &Settings) -> Vec<Finding> {
-    const CHECK: &str = "cache of the replicas";
+    const CHECK: &str = "shared cache";
     let outcome = match SharedCache::new(settings) {
         Ok(None) => return Vec::new(),
         Ok(Some(shared)) => shared.check().await.map(String::from).map_err(|error| error_chain(&error)),
         Err(error) => Err(error_chain(&error)),
     };
     vec![match outcome {
-        Ok(place) => Finding::ok(CHECK, format!("{place} answers")),
-        // The proxy works without it.
+        Ok(place) => Finding::ok(CHECK, format!("{place} responds")),
+        // A warning only: the proxy works without it.
         Err(reason) => Finding::warning(CHECK, reason).with_remedy(String::from(
-            "check cache.shared_url and its credentials; until then each replica stands alone",
+            "check cache.shared_url and its credentials; until then each replica works without it",
         )),
     }]
 }
@@ -311,7 +309,7 @@ fn failed(check: &str, error: &(dyn Error + 'static), keys: Keys) -> Finding {
     Finding::failed(check, error_chain(error)).with_remedy(remedy::of(error, keys))
 }
 
-/// A step that could not be done, so that nobody takes it for one that has succeeded.
+/// A check that could not run, so that it is not mistaken for a success.
 fn not_checked(check: &str, reason: &str) -> Finding {
-    Finding::warning(check, format!("not checked, since {reason}"))
+    Finding::warning(check, format!("not checked: {reason}"))
 }

@@ -1,4 +1,4 @@
-//! What came of a comparison, for people and for scripts.
+//! The result of a comparison, for people and for scripts.
 
 use std::fmt::Write as _;
 
@@ -10,31 +10,30 @@ use crate::cli::counted;
 use crate::cli::terminal::{self, Terminal, Tone, escaped};
 use crate::compare::{Difference, Document, Order, Report};
 
-/// Differences shown one by one; more are counted.
-const SHOWN: usize = 100;
-/// Characters of a value that are shown.
-const VALUE: usize = 120;
+/// Maximum number of differences shown; more are counted.
+const MAX_SHOWN: usize = 100;
+/// Maximum number of characters shown of a value.
+const MAX_VALUE: usize = 120;
 
-/// Where the two come from.
+/// The sources of the two listings.
 pub(super) struct Sides {
     pub(super) here: String,
     pub(super) there: String,
-    /// Whether nothing changed here while both were read.
+    /// Whether ours did not change while both were read.
     pub(super) steady: bool,
 }
 
-/// The answer for scripts.
+/// The result for scripts.
 #[derive(Serialize)]
 pub(super) struct Answer<'a> {
-    /// No difference that counts.
+    /// Whether there is no relevant difference.
     ok: bool,
     ours: Side<'a>,
     theirs: Side<'a>,
-    /// Items that both have.
+    /// Number of items in both listings.
     compared: usize,
     differences: &'a [Difference<'a>],
     order: Order<'a>,
-    /// Whether nothing changed while both were read.
     steady: bool,
 }
 
@@ -74,39 +73,39 @@ pub(super) fn text(
     terminal: Terminal,
 ) -> String {
     let mut out = String::new();
-    let mut say = |indent: usize, text: &str| {
+    let mut line = |indent: usize, text: &str| {
         let _ = writeln!(out, "{}", terminal.wrap(&escaped(text), indent));
     };
-    say(7, &format!("HERE   {}: {}", sides.here, counted(here.items.len(), "item")));
-    say(7, &format!("THERE  {}: {}", sides.there, counted(there.items.len(), "item")));
+    line(7, &format!("HERE   {}: {}", sides.here, counted(here.items.len(), "item")));
+    line(7, &format!("THERE  {}: {}", sides.there, counted(there.items.len(), "item")));
     let unexplained: Vec<_> = report.unexplained().collect();
     if !unexplained.is_empty() {
         out.push('\n');
         out.push_str(&table(&unexplained, terminal));
     }
-    let mut say = |indent: usize, text: &str| {
+    let mut line = |indent: usize, text: &str| {
         let _ = writeln!(out, "{}", terminal.wrap(&escaped(text), indent));
     };
-    if let Some(more) = unexplained.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        say(0, &format!("… and {more} more; --json has them all"));
+    if let Some(more) = unexplained.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+        line(0, &format!("… and {more} more; --json lists all"));
     }
-    say(0, "");
+    line(0, "");
     for (known, count) in report.explained() {
-        say(6, &format!("known {count} × {}", known.reason));
+        line(6, &format!("known {count} × {}", known.reason));
     }
     if let Order { out_of_place, first: Some(first) } = report.order {
-        say(6, &format!("order {} elsewhere, the first is {first}", stand(out_of_place)));
+        line(6, &format!("order {} out of place, the first is {first}", counted(out_of_place, "item")));
     }
     if there.items.is_empty() && !here.items.is_empty() {
-        say(6, "hint  the Python proxy lists nothing unless its token is that of a user of Waldur's staff");
+        line(6, "hint  the Python proxy lists nothing unless its token belongs to a staff user of Waldur");
     }
     if !sides.steady {
-        say(6, "hint  something changed each time both were read: some differences may come from that");
+        line(6, "hint  something changed each time both were read, which may explain some differences");
     }
     let known = report.differences.len() - unexplained.len();
     let verdict = match (unexplained.len(), known) {
         (0, 0) => terminal.paint(Tone::Good, "no difference"),
-        (0, _) => terminal.paint(Tone::Good, "no difference but those with a known reason"),
+        (0, _) => terminal.paint(Tone::Good, "only differences with a known reason"),
         (count, _) => terminal.paint(Tone::Bad, &counted(count, "difference")),
     };
     let _ = writeln!(out, "{} compared: {verdict}", counted(report.compared, "item"));
@@ -120,12 +119,12 @@ fn table(differences: &[&Difference<'_>], terminal: Terminal) -> String {
         // A terminal narrower than that breaks the table itself.
         table.set_width(u16::try_from(width.max(40)).unwrap_or(u16::MAX));
     }
-    for difference in differences.iter().take(SHOWN) {
+    for difference in differences.iter().take(MAX_SHOWN) {
         let Difference { mount_point, target_type, item_id, path, ours, theirs, .. } = difference;
         let item = format!("{mount_point} ({target_type} {item_id})");
         let (field, ours, theirs) = match (path.as_str(), ours, theirs) {
-            ("", Some(_), _) => ("(all of it)", String::from("is there"), String::from("missing")),
-            ("", None, _) => ("(all of it)", String::from("missing"), String::from("is there")),
+            ("", Some(_), _) => ("(whole item)", String::from("present"), String::from("missing")),
+            ("", None, _) => ("(whole item)", String::from("missing"), String::from("present")),
             (path, ours, theirs) => (path, value(*ours), value(*theirs)),
         };
         let cells = [(Tone::Plain, item), (Tone::Plain, field.to_owned()), (Tone::Good, ours), (Tone::Odd, theirs)];
@@ -137,12 +136,8 @@ fn table(differences: &[&Difference<'_>], terminal: Terminal) -> String {
 fn value(value: Option<&Value>) -> String {
     let Some(value) = value else { return String::from("-") };
     let text = value.to_string();
-    match text.char_indices().nth(VALUE) {
+    match text.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-fn stand(count: usize) -> String {
-    format!("{} {}", counted(count, "item"), if count == 1 { "stands" } else { "stand" })
 }

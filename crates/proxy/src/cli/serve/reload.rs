@@ -1,4 +1,4 @@
-//! New settings for a program that serves: on SIGHUP, and when a file with a secret or a certificate has changed.
+//! Reloads settings while the proxy runs: on SIGHUP, and when a file with a secret or certificate changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::telemetry;
 use program::Clock;
 use program::error_chain;
 
-/// How long requests are answered with the old settings while the first reading with the new ones goes on.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Keys, or how they begin, that count from the next start on.
-const AT_START: [&str; 6] = ["debug", "log.", "sentry.", "otlp.", "server.listen", "server.admin_listen"];
-/// Those of the certificate.
+/// Maximum time that the old settings stay in force while the first refresh with the new ones runs.
+const WARM_UP_TIMEOUT: Duration = Duration::from_mins(1);
+/// Keys, or prefixes of keys, that take effect only after a restart.
+const RESTART_ONLY: [&str; 6] = ["debug", "log.", "sentry.", "otlp.", "server.listen", "server.admin_listen"];
+/// Prefix of the keys for the certificate.
 const TLS: [&str; 1] = ["server.tls_"];
-/// Those on which it depends who may ask.
+/// Settings that affect authentication.
 const AUTH: [&str; 2] = ["auth.", "callbacks.required_roles"];
-/// Those on which it depends what is in the catalogue.
+/// Settings that affect the catalogue.
 const CATALOGUE: [&str; 6] = [
     "backend_settings.",
     "callbacks.relay",
@@ -36,20 +36,20 @@ const CATALOGUE: [&str; 6] = [
     "waldur_api.api_url",
 ];
 
-/// Puts new settings into force.
+/// Applies changed settings.
 pub(super) struct Reloader<L> {
     load: Arc<L>,
-    /// The settings at the start, some of which stay in force until the end.
+    /// The settings at the start, some of which stay in force until a restart.
     started: Loaded,
     in_force: Loaded,
     service: Service,
-    /// What keeps the service's catalogue fresh.
+    /// The task that keeps the snapshot fresh.
     refreshing: JoinHandle<()>,
     fronts: Fronts,
 }
 
 impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
-    /// For a program that serves `service` with these settings; `load` reads them anew.
+    /// `load` reads the settings again.
     pub(super) fn new(loaded: Loaded, load: L, service: Service, refreshing: JoinHandle<()>, fronts: Fronts) -> Self {
         Self { load: Arc::new(load), started: loaded.clone(), in_force: loaded, service, refreshing, fronts }
     }
@@ -83,7 +83,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
                         warn!("{warning}");
                     }
                     for problem in problems {
-                        error!("what is new cannot be used, so that the old stays in force: {problem}");
+                        error!("invalid change, the old settings stay in force: {problem}");
                     }
                 }
             }
@@ -91,31 +91,30 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         }
     }
 
-    /// The files of secrets.
+    /// The files with secrets.
     fn secrets(&self) -> Vec<PathBuf> {
         self.in_force.secret_files().map(Path::to_owned).collect()
     }
 
-    /// The files of the certificate.
+    /// The files with the certificate and its key.
     fn pair(&self) -> Vec<PathBuf> {
         let server = &self.in_force.settings.server;
         [&server.tls_certificate, &server.tls_key].into_iter().flatten().cloned().collect()
     }
 
-    /// Reads all settings anew, the certificate too if `all` says so or other files are named. All of it comes into force, or
-    /// nothing.
+    /// Reloads all settings; the certificate too if `all`, or if the settings name other files. Applies everything or nothing.
     async fn reload(&mut self, why: &'static str, all: bool) -> Result<(), Problems> {
-        info!(why, "the settings are read anew");
+        info!(why, "reloading the settings");
         let load = Arc::clone(&self.load);
-        let loaded = beside(move || load()).await?;
+        let loaded = blocking(move || load()).await?;
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
             let loaded = loaded.clone();
-            Some(beside(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?)
+            Some(blocking(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?)
         } else {
             None
         };
-        if changes.iter().any(|change| !is_in(change, &AT_START) && !is_in(change, &TLS)) {
+        if changes.iter().any(|change| !is_in(change, &RESTART_ONLY) && !is_in(change, &TLS)) {
             self.replace(&loaded, &changes).await?;
         }
         if let Some(pair) = pair {
@@ -128,15 +127,15 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| String::from("not set"));
             info!(target: telemetry::SETTINGS, "{key} = {} ({source}), was {}", shown(after), shown(before));
         }
-        for change in loaded.changes_since(&self.started).iter().filter(|change| is_in(change, &AT_START)) {
-            warn!(key = change.key, "this setting has changed and counts from the next start on");
+        for change in loaded.changes_since(&self.started).iter().filter(|change| is_in(change, &RESTART_ONLY)) {
+            warn!(key = change.key, "this changed setting takes effect after a restart");
         }
         info!(changes = changes.len(), "the settings are in force");
         self.in_force = loaded;
         Ok(())
     }
 
-    /// Serves with other settings as soon as nobody has to wait because of them.
+    /// Switches to a service with the changed settings after its first refresh.
     async fn replace(&mut self, loaded: &Loaded, changes: &[Change]) -> Result<(), Problems> {
         let none = |keys: &[&str]| !changes.iter().any(|change| is_in(change, keys));
         let outcome = self.service.with_settings(&loaded.settings, &Clock::system(), none(&AUTH), none(&CATALOGUE));
@@ -149,8 +148,8 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
                 remedy: String::from("correct them"),
             })
         })?;
-        if timeout(PATIENCE, service.warm_up()).await != Ok(true) {
-            warn!("the upstreams could not be read with the new settings; they come into force all the same");
+        if timeout(WARM_UP_TIMEOUT, service.warm_up()).await != Ok(true) {
+            warn!("the upstreams could not be read with the new settings, which take effect anyway");
         }
         self.fronts.route(&service);
         self.refreshing.abort();
@@ -159,12 +158,12 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         Ok(())
     }
 
-    /// Reads the certificate anew.
+    /// Reloads the certificate.
     async fn renew_pair(&mut self) -> Result<(), Problems> {
         let loaded = self.in_force.clone();
-        let pair = beside(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?;
+        let pair = blocking(move || TlsIdentity::read(&loaded).map_err(Problems::from)).await?;
         self.fronts.api.set_tls(pair);
-        info!("the certificate has changed: new connections get the new one");
+        info!("the certificate was reloaded for new connections");
         Ok(())
     }
 }
@@ -173,10 +172,12 @@ fn is_in(change: &Change, keys: &[&str]) -> bool {
     keys.iter().any(|key| change.key.starts_with(key))
 }
 
-/// Reads files beside the threads that serve: a file system may be slow.
-async fn beside<T: Send + 'static>(read: impl FnOnce() -> Result<T, Problems> + Send + 'static) -> Result<T, Problems> {
+/// Reads files on a blocking thread, because a file system may be slow.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Problems> + Send + 'static,
+) -> Result<T, Problems> {
     spawn_blocking(read).await.unwrap_or_else(|error| {
-        let remedy = String::from("look for its report above");
+        let remedy = String::from("see the panic in the log");
         Err(Problem { key: String::from("settings"), source: None, what: error.to_string(), remedy }.into())
     })
 }
