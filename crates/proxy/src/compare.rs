@@ -1,7 +1,6 @@
-//! Two listings held against each other, item by item: what a site that moves from one proxy to another wants to know
-//! before any client does.
+//! Compares two listings, item by item, to find differences before a migration from one proxy to another.
 //!
-//! All of it is pure but for `peer`, which reads the listing of a proxy that runs.
+//! Everything is pure except `peer`, which reads the listing of a running proxy.
 
 mod changes;
 mod known;
@@ -24,28 +23,28 @@ pub use peer::{Credential, Peer, PeerError};
 
 use crate::config::StorageSystem;
 
-/// A listing in one piece: the items of all pages, and what was left out.
+/// A complete listing: the items of all pages, and the skipped resources.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
-    /// The items in their order.
+    /// The items in order.
     pub items: Vec<Value>,
-    /// Entries of `skipped`; none where a proxy knows no such list.
+    /// The entries of `skipped`; empty if a proxy has no such list.
     pub skipped: Vec<Value>,
 }
 
-/// What is known about the two listings beside what they say.
+/// Additional information about the two listings.
 #[derive(Debug, Default)]
 pub struct Context {
-    /// The storage systems that the two call by different names.
+    /// The storage systems that have different names in the two listings.
     pub renamed: Vec<Renamed>,
-    /// Whether identities may be invented here (development mode).
+    /// Whether our identities may be invented (development mode).
     pub development_mode: bool,
-    /// Why resources are left out here, by their `itemId`.
+    /// The errors of our skipped resources, by `itemId`.
     skipped: HashMap<String, String>,
 }
 
 impl Context {
-    /// What the settings and the listings themselves tell.
+    /// Derives the context from the settings and the listings.
     pub fn new(systems: &[StorageSystem], development_mode: bool, ours: &Document, theirs: &Document) -> Self {
         let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
         let skipped = ours.skipped.iter().filter_map(|entry| Some((text(entry, "itemId")?, text(entry, "error")?)));
@@ -56,13 +55,13 @@ impl Context {
         }
     }
 
-    /// The error for which a resource is left out here.
+    /// The error for which a resource is skipped here.
     pub fn skipped(&self, item_id: &str) -> Option<&str> {
         self.skipped.get(item_id).map(String::as_str)
     }
 }
 
-/// Something that the two say differently about one item.
+/// A difference of one item.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference<'a> {
@@ -72,34 +71,34 @@ pub struct Difference<'a> {
     pub target_type: &'a str,
     /// Its mount point.
     pub mount_point: &'a str,
-    /// JSON path within the item; empty: one of the two has no such item.
+    /// JSON path within the item; empty if one listing lacks the item.
     pub path: String,
-    /// What is said here; `None`: nothing at all, which is not the same as null.
+    /// Our value; `None` if absent, which is different from null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours: Option<&'a Value>,
-    /// What is said there.
+    /// Their value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theirs: Option<&'a Value>,
-    /// Why they differ, where that is known and no reason to worry.
+    /// The reason, if it is known and harmless.
     pub known: Option<&'static Known>,
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Report<'a> {
-    /// Items that both have.
+    /// Number of items in both listings.
     pub compared: usize,
-    /// Every difference: of the items in our order, then what only they have.
+    /// All differences: those of our items in order, then items that only they have.
     pub differences: Vec<Difference<'a>>,
-    /// How the order of the items that both have differs.
+    /// How the order of the common items differs.
     pub order: Order<'a>,
 }
 
-/// Holds two listings against each other.
+/// Compares two listings.
 pub fn compare<'a>(ours: &'a Document, theirs: &'a Document, context: &Context) -> Report<'a> {
     let pairs = pairs::pair(&ours.items, &theirs.items, &context.renamed);
     let mut differences = Vec::new();
-    let mut tell = |item: &'a Value, path: String, ours: Option<&'a Value>, theirs: Option<&'a Value>| {
+    let mut add = |item: &'a Value, path: String, ours: Option<&'a Value>, theirs: Option<&'a Value>| {
         let [item_id, target_type, mount_point] =
             [pairs::ID, pairs::KIND, pairs::MOUNT].map(|at| pairs::text(item, at));
         let mut difference = Difference { item_id, target_type, mount_point, path, ours, theirs, known: None };
@@ -109,17 +108,17 @@ pub fn compare<'a>(ours: &'a Document, theirs: &'a Document, context: &Context) 
     let partners: HashMap<usize, usize> = pairs.both.iter().copied().collect();
     for (at, item) in ours.items.iter().enumerate() {
         match partners.get(&at) {
-            None => tell(item, String::new(), Some(item), None),
+            None => add(item, String::new(), Some(item), None),
             Some(there) => {
                 for change in changes::changes(item, &theirs.items[*there]) {
-                    tell(item, change.path, change.ours, change.theirs);
+                    add(item, change.path, change.ours, change.theirs);
                 }
             }
         }
     }
     for at in &pairs.only_theirs {
         let item = &theirs.items[*at];
-        tell(item, String::new(), None, Some(item));
+        add(item, String::new(), None, Some(item));
     }
     let order = order::order(&pairs.both, &ours.items);
     Report { compared: pairs.both.len(), differences, order }
@@ -131,7 +130,7 @@ impl Report<'_> {
         self.differences.iter().filter(|difference| difference.known.is_none())
     }
 
-    /// How many differences have each known reason, in the order of [`KNOWN`]; those that have none are left out.
+    /// The number of differences for each known reason, in the order of [`KNOWN`]; reasons without differences are omitted.
     pub fn explained(&self) -> Vec<(&'static Known, usize)> {
         let count = |known: &'static Known| {
             let with = |difference: &&Difference<'_>| difference.known.is_some_and(|other| std::ptr::eq(other, known));

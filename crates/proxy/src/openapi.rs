@@ -1,10 +1,10 @@
-//! The description of the HTTP API: OpenAPI 3.1.
+//! The OpenAPI 3.1 description of the HTTP API.
 //!
-//! What items say is described by the documentation of the catalogue's types, what surrounds them by [`bodies`]. The
-//! document is committed as `docs/openapi.json`; `/openapi.json`, the pages `/docs` and `/redoc`, and the command line give
-//! the same text.
+//! Items are described by the documentation of the catalogue's types, everything around them by [`bodies`]. The document is
+//! committed as `docs/openapi.json`; `/openapi.json`, the pages `/docs` and `/redoc`, and the command line provide the same
+//! text.
 //!
-//! Absent on purpose: health and metrics. They are for those who run the proxy, may be at another address than the API, and are
+//! Health and metrics are omitted on purpose: they are for operators, may have another address than the API, and are
 //! described in `docs/metrics.md`.
 
 mod bodies;
@@ -23,16 +23,15 @@ use utoipa::openapi::{
     SchemaFormat, Type,
 };
 
-/// The document as it is served and committed: JSON with line breaks, ending in one.
+/// The document as pretty-printed JSON, with a final line break.
 pub fn json() -> &'static str {
     static JSON: LazyLock<String> = LazyLock::new(|| {
-        let json = document().to_pretty_json().expect("every key of the document is text, every number finite");
+        let json = document().to_pretty_json().expect("all keys of the document are text and all numbers finite");
         json + "\n"
     });
     &JSON
 }
 
-/// The document.
 pub fn document() -> OpenApi {
     let license = env!("CARGO_PKG_LICENSE");
     let license = LicenseBuilder::new().name(license).identifier(Some(license)).build();
@@ -57,10 +56,10 @@ const INTRODUCTION: &str = "\
 Publishes the storage resources of a Waldur marketplace, with their Unix identities, as the document that storage \
 provisioners follow.
 
-Every address answers with and without a trailing slash, and HEAD as GET without the body. Other methods are answered \
-with 405, other addresses with 404, both with `detail` as the only key.
+Every path works with and without a trailing slash. HEAD is supported like GET, without the body. Other methods return \
+405, other paths 404, both with `detail` as the only key.
 
-New keys may appear at the top level of an answer and in `pagination`, nowhere else.";
+New keys may be added at the top level of a response and in `pagination`, but nowhere else.";
 
 const BEARER: &str = "bearer";
 
@@ -70,9 +69,9 @@ fn listing() -> Operation {
         .tag("Resources")
         .summary(Some("All storage resources"))
         .description(Some(
-            "The items that the filters select, page by page, in an order that stays the same while Waldur's does. A \
-             filter selects projects and users; tenants and customers come with those below them, unless `status` \
-             excludes them. A filter never changes what an item says. A page past the end is empty.",
+            "The items that the filters select, page by page. The order is stable as long as Waldur's is. A filter selects \
+             projects and users; the tenants and customers above them are included, unless `status` excludes them. A \
+             filter never changes the content of an item. A page past the end is empty.",
         ))
         .parameters(Some(query()))
         .response("200", answer::<bodies::Listing<'_>>("One page of the storage resources."));
@@ -85,15 +84,15 @@ fn item() -> Operation {
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
         .description(Some(
-            "UUID of the item, with or without dashes. Of a tenant's or customer's items, which share one UUID, the first \
-             is meant.",
+            "UUID of the item, with or without dashes. The items of a tenant or customer share one UUID; the first one is \
+             returned.",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))));
     let operation = OperationBuilder::new()
         .operation_id(Some("get_storage_resource"))
         .tag("Resources")
         .summary(Some("One storage resource"))
-        .description(Some("The item with this `itemId`, exactly as it stands in the listing."))
+        .description(Some("The item with this `itemId`, exactly as in the listing."))
         .parameter(id)
         .response("200", answer::<catalog::Item<'_>>("The item."))
         .response("404", Ref::from_response_name("NotFound"));
@@ -110,7 +109,7 @@ fn version() -> Operation {
         .build()
 }
 
-/// With a token, and with the errors that go with reading the catalogue.
+/// Adds the token and the errors of reading the catalogue.
 fn guarded(operation: OperationBuilder) -> OperationBuilder {
     let errors = [
         ("401", "Unauthorized"),
@@ -144,31 +143,31 @@ fn query() -> [Parameter; 6] {
     [
         parameter(
             "storage_system",
-            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. Another name is \
-             answered with 422, which tells the names.",
+            "Only this storage system: one of the names in the proxy's settings, for example `capstor`. For any other name \
+             the response is 422 and lists the names.",
             text().min_length(Some(1)).into(),
         ),
         parameter(
             "data_type",
-            "Only this data type, for example `scratch`. White space around it and upper or lower case do not count; blank \
-             is no filter.",
+            "Only this data type, for example `scratch`. Surrounding white space and case are ignored; a blank value is no \
+             filter.",
             text().into(),
         ),
         parameter("status", "Only items with this status.", Ref::from_schema_name("Status").into()),
         parameter(
             "state",
-            "Only resources in this state in Waldur, with their tenants and customers.",
+            "Only resources with this state in Waldur, with their tenants and customers.",
             Ref::from_schema_name("StateName").into(),
         ),
-        parameter("page", "Number of the page, from 1.", number(1).into()),
-        parameter("page_size", "Most items on a page.", number(100).maximum(Some(500)).into()),
+        parameter("page", "Page number, from 1.", number(1).into()),
+        parameter("page_size", "Maximum number of items on a page.", number(100).maximum(Some(500)).into()),
     ]
 }
 
 fn components() -> Components {
     let challenge = HeaderBuilder::new()
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-        .description(Some("`Bearer` with `realm`, and what is wrong with a token that was sent (RFC 6750)."))
+        .description(Some("`Bearer` with `realm`, and the error if a token was sent (RFC 6750)."))
         .build();
     let refused = |description: &str| {
         ResponseBuilder::from(answer::<bodies::NotAdmitted>(description))
@@ -176,46 +175,47 @@ fn components() -> Components {
             .build()
     };
     let responses = [
-        ("Unauthorized", refused("The access token is missing or bad.")),
-        ("Forbidden", refused("The access token is good, but the caller lacks a required role.")),
-        ("NotFound", answer::<bodies::NothingHere>("There is no such item, or no such address.")),
+        ("Unauthorized", refused("The access token is missing or invalid.")),
+        ("Forbidden", refused("The access token is valid, but the caller lacks a required role.")),
+        ("NotFound", answer::<bodies::NothingHere>("The item or path does not exist.")),
         (
             "MethodNotAllowed",
-            answer::<bodies::NothingHere>(
-                "The address does not answer to this method; `Allow` has those to which it does.",
-            ),
+            answer::<bodies::NothingHere>("The path does not support this method; `Allow` lists the supported ones."),
         ),
-        ("UnprocessableContent", answer::<bodies::BadRequest>("A parameter is not as described.")),
+        ("UnprocessableContent", answer::<bodies::BadRequest>("A parameter is invalid.")),
         (
             "InternalServerError",
             answer::<bodies::Failed>(
-                "The resource cannot be processed; for a listing, only where the proxy is set up to fail as a whole then. \
-                 Or a fault of this proxy.",
+                "A resource cannot be processed (for a listing, only if the proxy is configured to fail in this case), or an \
+                 internal error.",
             ),
         ),
         (
             "BadGateway",
             answer::<bodies::UpstreamFailed>(
-                "Waldur, the HPC User API or the realm that issues tokens gives no usable answer. There is no partial \
-                 listing.",
+                "Waldur, the HPC User API or the realm that issues tokens returned no usable response. A listing is never \
+                 partial.",
             ),
         ),
     ];
     let wait = HeaderBuilder::new()
         .schema(Some(ObjectBuilder::new().schema_type(Type::Integer)))
-        .description(Some("Seconds after which to ask again."))
+        .description(Some("Seconds to wait before a retry."))
         .build();
-    let overloaded = ResponseBuilder::from(answer::<bodies::Overloaded>("As many requests run as may."))
-        .header("Retry-After", wait)
-        .build();
-    let slow = "Waldur, the HPC User API or the realm does not answer within the time that a request may take.";
+    let overloaded =
+        ResponseBuilder::from(answer::<bodies::Overloaded>("The limit of concurrent requests is reached."))
+            .header("Retry-After", wait)
+            .build();
+    let slow = "Waldur, the HPC User API or the realm did not respond within the timeout of a request.";
     let responses = responses
         .into_iter()
         .chain([("ServiceUnavailable", overloaded), ("GatewayTimeout", answer::<bodies::UpstreamFailed>(slow))]);
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("An access token of the Keycloak realm in the proxy's settings, with `preferred_username`."))
+        .description(Some(
+            "An access token of the Keycloak realm in the proxy's settings, with the claim `preferred_username`.",
+        ))
         .build();
     ComponentsBuilder::new()
         .schemas_from_iter(schemas::all())
@@ -224,7 +224,7 @@ fn components() -> Components {
         .build()
 }
 
-/// An answer whose body is JSON of the type `T`.
+/// A response with a JSON body of type `T`.
 fn answer<T: utoipa::ToSchema>(description: &str) -> Response {
     let schema = Ref::from_schema_name(T::name());
     ResponseBuilder::new().description(description).content("application/json", Content::new(Some(schema))).build()

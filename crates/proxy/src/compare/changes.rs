@@ -1,20 +1,20 @@
-//! Where two JSON values differ, by path.
+//! Finds the differences of two JSON values.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Number, Value};
 
-/// One place at which two values differ.
+/// A difference at one path.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Change<'a> {
-    /// `a.b[0].c`; a key that is no plain word stands as `["key"]`.
+    /// For example `a.b[0].c`; a key with special characters is written as `["key"]`.
     pub(super) path: String,
     pub(super) ours: Option<&'a Value>,
     pub(super) theirs: Option<&'a Value>,
 }
 
-/// Every place at which the values differ, as deep as it goes: where both have a map or a list, the entries are told.
-/// The spelling of a number (`10`, `10.0`) and the order of keys do not count.
+/// All differences, as deep as possible: if both values are maps or lists, the entries are compared. The spelling of
+/// numbers (`10`, `10.0`) and the order of keys are ignored.
 pub(super) fn changes<'a>(ours: &'a Value, theirs: &'a Value) -> Vec<Change<'a>> {
     let mut found = Vec::new();
     walk(String::new(), Some(ours), Some(theirs), &mut found);
@@ -50,7 +50,7 @@ fn step(path: &str, key: &str) -> String {
     }
 }
 
-/// Whole numbers are compared as such: as floats, large ones would be the same as their neighbours.
+/// Integers are compared as integers: large ones would lose precision as floats.
 fn same(a: &Number, b: &Number) -> bool {
     let whole = |number: &Number| number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
     match (whole(a), whole(b)) {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_to_what_differs() {
+    fn differences_have_their_paths() {
         let ours = json!({"a": {"b": [{"c": 1}, 2]}, "d": null, "e.f": 1, "g": [1, 2], "h": {"i": 1}});
         let theirs = json!({"a": {"b": [{"c": 2}, 2]}, "e.f": 2, "g": [1], "h": null});
         assert_eq!(paths(&ours, &theirs), ["a.b[0].c", "d", "[\"e.f\"]", "g[1]", "h"]);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_their_size() {
+    fn numbers_are_compared_by_value() {
         assert!(paths(&json!([10, 1e-7, 0]), &json!([10.0, 0.000_000_1, -0.0])).is_empty());
         assert_eq!(paths(&json!([10, "1"]), &json!(["10", 1])), ["[0]", "[1]"]);
         assert_eq!(paths(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992_u64)), [""]);
@@ -104,7 +104,7 @@ mod tests {
         })
     }
 
-    /// Every place that is no map and no list, with its path.
+    /// Every value other than maps and lists, with its path.
     fn leaves<'a>(path: &str, value: &'a mut Value, out: &mut Vec<(String, &'a mut Value)>) {
         match value {
             Value::Object(map) => {
@@ -123,26 +123,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_differs_from_itself(value in value()) {
+        fn a_value_does_not_differ_from_itself(value in value()) {
             prop_assert!(changes(&value, &value.clone()).is_empty());
         }
 
         #[test]
-        fn both_directions_say_the_same(a in value(), b in value()) {
+        fn the_comparison_is_symmetric(a in value(), b in value()) {
             let there: Vec<_> = changes(&a, &b).into_iter().map(|c| (c.path, c.ours, c.theirs)).collect();
             let back: Vec<_> = changes(&b, &a).into_iter().map(|c| (c.path, c.theirs, c.ours)).collect();
             prop_assert_eq!(there, back);
         }
 
         #[test]
-        fn one_change_is_told_with_its_path(value in value(), which in any::<prop::sample::Index>()) {
+        fn a_change_is_found_with_its_path(value in value(), which in any::<prop::sample::Index>()) {
             let mut changed = value.clone();
             let mut all = Vec::new();
             leaves("", &mut changed, &mut all);
             prop_assume!(!all.is_empty());
             let chosen = which.index(all.len());
             let (path, leaf) = all.swap_remove(chosen);
-            *leaf = json!("something else altogether");
+            *leaf = json!("another value");
             prop_assert_eq!(paths(&value, &changed), [path]);
         }
     }

@@ -1,28 +1,27 @@
-//! What each listing calls the storage systems: by their names in the settings, or by their offerings' slugs
-//! (decision D2).
+//! The names of storage systems in each listing: those of the settings, or the slugs of their offerings (decision D2).
 
 use serde_json::Value;
 
 use super::pairs::{SYSTEM, text};
 use crate::config::StorageSystem;
 
-/// A storage system with two names.
+/// A storage system with different names in the two listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
-    /// What it is called here.
+    /// Our name.
     pub here: String,
-    /// What it is called there.
+    /// Their name.
     pub there: String,
 }
 
-/// The storage systems that the two call differently.
+/// The storage systems with different names in the two listings.
 pub(super) fn renamed(systems: &[StorageSystem], ours: &[Value], theirs: &[Value]) -> Vec<Renamed> {
     let (here, there) = (naming(systems, ours), naming(systems, theirs));
     let renamed = systems.iter().map(|system| Renamed { here: here(system), there: there(system) });
     renamed.filter(|Renamed { here, there }| here != there).collect()
 }
 
-/// What a listing calls a system: by name, unless it has one that is no name but a slug.
+/// How a listing names a system: by slug if all its names are slugs but not all are names, otherwise by name.
 fn naming(systems: &[StorageSystem], items: &[Value]) -> fn(&StorageSystem) -> String {
     let keys = || items.iter().map(|item| text(item, SYSTEM));
     let is = |key: &str, name: fn(&StorageSystem) -> &String| {
@@ -33,7 +32,7 @@ fn naming(systems: &[StorageSystem], items: &[Value]) -> fn(&StorageSystem) -> S
     if !by_name && by_slug { |system| system.offering_slug.clone() } else { |system| system.name.clone() }
 }
 
-/// What a system of theirs is called here, by its key.
+/// Our name for a system, by their key.
 pub(super) fn here(key: &str, renamed: &[Renamed]) -> String {
     let found = renamed.iter().find(|system| system.there.to_lowercase() == key);
     found.map_or_else(|| key.to_owned(), |system| system.here.to_lowercase())
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_slugs_are_told_apart() {
+    fn names_and_slugs_are_distinguished() {
         let system = |name: &str, slug: &str| StorageSystem { name: name.into(), offering_slug: slug.into() };
         let systems = [system("A", "b"), system("b", "c"), system("same", "same")];
         let items = |keys: &[&str]| keys.iter().map(|key| json!({"storageSystem": {"key": key}})).collect::<Vec<_>>();

@@ -1,32 +1,32 @@
-//! Whether items that both listings have come in the same order.
+//! Compares the order of the common items.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::pairs::{ID, text};
 
-/// How the order differs.
+/// The difference in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order<'a> {
-    /// The fewest items that have to move for both orders to be one.
+    /// Minimum number of items to move to make the orders equal.
     pub out_of_place: usize,
-    /// `itemId` of the first item that stands elsewhere there.
+    /// `itemId` of the first item with another position in their listing.
     pub first: Option<&'a str>,
 }
 
-/// Judges the order; `both` has the positions here, ascending, and there.
+/// Compares the order; `both` has our positions, ascending, and theirs.
 pub(super) fn order<'a>(both: &[(usize, usize)], ours: &'a [Value]) -> Order<'a> {
-    let out_of_place = both.len() - longest_rise(both.iter().map(|(_, there)| *there));
+    let out_of_place = both.len() - longest_increase(both.iter().map(|(_, there)| *there));
     let mut sorted: Vec<_> = both.iter().map(|(_, there)| *there).collect();
     sorted.sort_unstable();
     let first = both.iter().zip(sorted).find(|((_, there), place)| there != place);
     Order { out_of_place, first: first.map(|((here, _), _)| text(&ours[*here], ID)) }
 }
 
-/// Length of the longest rising subsequence of numbers that are all different.
-fn longest_rise(numbers: impl Iterator<Item = usize>) -> usize {
-    // The least number that a rise of each length can end with.
+/// Length of the longest increasing subsequence of distinct numbers.
+fn longest_increase(numbers: impl Iterator<Item = usize>) -> usize {
+    // The smallest last number of an increasing subsequence of each length.
     let mut ends: Vec<usize> = Vec::new();
     for number in numbers {
         let at = ends.partition_point(|end| *end < number);
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fewest_moves_are_counted() {
+    fn the_minimum_number_of_moves_is_counted() {
         let items: Vec<_> = ["a", "b", "c", "d"].map(|id| json!({"itemId": id})).into();
         for (there, moves, first) in [
             (&[0, 1, 2, 3][..], 0, None),

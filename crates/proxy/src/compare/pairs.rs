@@ -1,4 +1,4 @@
-//! Which item here is which item there.
+//! Finds the pairs of corresponding items.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -12,24 +12,24 @@ pub(super) const MOUNT: &str = "/mountPoint/default";
 pub(super) const SYSTEM: &str = "/storageSystem/key";
 const DATA_TYPE: &str = "/storageDataType/key";
 
-/// The text at a place of an item; blank where there is none.
+/// The text at a JSON pointer; empty if there is none.
 pub(super) fn text<'a>(item: &'a Value, at: &str) -> &'a str {
     item.pointer(at).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Positions of the items that belong together, and of those that stand alone.
+/// Positions of corresponding items, and of those that only they have.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pairs {
-    /// Here, ascending, and there.
+    /// Our positions, ascending, with theirs.
     pub(super) both: Vec<(usize, usize)>,
     pub(super) only_theirs: Vec<usize>,
 }
 
-/// What an item is recognised by; `None`: not in this way.
-type Mark = fn(&Value, &[Renamed]) -> Option<[String; 4]>;
+/// Computes the key that identifies an item; `None` if it has no such key.
+type Key = fn(&Value, &[Renamed]) -> Option<[String; 4]>;
 
-/// The marks, the surest first. Tenants and customers share an id over storage systems and data types.
-const MARKS: [Mark; 4] = [
+/// The keys, the most reliable first. Tenants and customers have one ID for all storage systems and data types.
+const KEYS: [Key; 4] = [
     |item, renamed| Some([text(item, ID).into(), text(item, KIND).into(), system(item, renamed), data_type(item)]),
     |item, _| match text(item, KIND) {
         kind @ ("tenant" | "customer") => Some([text(item, ID).into(), kind.into(), String::new(), data_type(item)]),
@@ -38,30 +38,31 @@ const MARKS: [Mark; 4] = [
     |item, renamed| {
         let mount = text(item, MOUNT);
         (!mount.is_empty())
-            .then(|| [text(item, KIND).into(), system(item, renamed), data_type(item), as_here(mount, renamed)])
+            .then(|| [text(item, KIND).into(), system(item, renamed), data_type(item), with_our_name(mount, renamed)])
     },
     |item, renamed| {
         let mount = text(item, MOUNT);
-        (!mount.is_empty()).then(|| [text(item, ID).into(), as_here(mount, renamed), String::new(), String::new()])
+        (!mount.is_empty())
+            .then(|| [text(item, ID).into(), with_our_name(mount, renamed), String::new(), String::new()])
     },
 ];
 
-/// Finds each item's partner: first by `itemId`, then by kind, data type and mount point.
+/// Pairs the items: first by `itemId`, then by kind, data type and mount point.
 pub(super) fn pair(ours: &[Value], theirs: &[Value], renamed: &[Renamed]) -> Pairs {
     let mut both = Vec::new();
     let mut here: Vec<usize> = (0..ours.len()).collect();
     let mut there: Vec<usize> = (0..theirs.len()).collect();
-    for mark in MARKS {
+    for key in KEYS {
         let mut waiting: HashMap<_, VecDeque<usize>> = HashMap::new();
         for at in &there {
-            if let Some(mark) = mark(&theirs[*at], renamed) {
-                waiting.entry(mark).or_default().push_back(*at);
+            if let Some(key) = key(&theirs[*at], renamed) {
+                waiting.entry(key).or_default().push_back(*at);
             }
         }
         let before = both.len();
         here.retain(|at| {
-            // Ours are called what they are called here.
-            let partner = mark(&ours[*at], &[]).and_then(|mark| waiting.get_mut(&mark)?.pop_front());
+            // Our items already have our names.
+            let partner = key(&ours[*at], &[]).and_then(|key| waiting.get_mut(&key)?.pop_front());
             both.extend(partner.map(|partner| (*at, partner)));
             partner.is_none()
         });
@@ -80,8 +81,8 @@ fn data_type(item: &Value) -> String {
     text(item, DATA_TYPE).to_owned()
 }
 
-/// A path of theirs with the storage system as it is called here.
-pub(super) fn as_here(path: &str, renamed: &[Renamed]) -> String {
+/// Their path, with our name of the storage system.
+pub(super) fn with_our_name(path: &str, renamed: &[Renamed]) -> String {
     let first = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
     let found = renamed.iter().find(|system| system.there == first);
     found.map_or_else(|| path.to_owned(), |system| format!("/{}{}", system.here, &path[1 + first.len()..]))
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_with_one_id_are_told_apart() {
+    fn nodes_with_the_same_id_are_distinguished() {
         let ours = [item("c", "customer", "a", "store"), item("c", "customer", "b", "store")];
         let theirs = [item("c", "customer", "b", "store"), item("c", "customer", "a", "store")];
         assert_eq!(pair(&ours, &theirs, &[]).both, [(0, 1), (1, 0)]);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_called_otherwise_is_still_the_same() {
+    fn renamed_systems_are_recognized() {
         let renamed =
             [Renamed { here: "a".into(), there: "b".into() }, Renamed { here: "b".into(), there: "c".into() }];
         let ours = [item("c", "customer", "a", "store"), item("c", "customer", "b", "store")];
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_keeps_its_id_and_a_place_its_item() {
+    fn items_are_paired_by_id_or_by_mount_point() {
         let ours = [item("1", "project", "a", "store"), item("2", "project", "a", "archive")];
         let theirs = [item("3", "project", "a", "archive"), item("1", "user", "b", "scratch")];
         assert_eq!(pair(&ours, &theirs, &[]).both, [(0, 1), (1, 0)]);
@@ -129,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_part_of_a_path_is_the_system() {
+    fn only_the_first_component_of_a_path_is_the_system() {
         let renamed = [Renamed { here: "a".into(), there: "b".into() }];
-        assert_eq!(as_here("/b/store/b/x", &renamed), "/a/store/b/x");
-        assert_eq!(as_here("/bb/store", &renamed), "/bb/store");
-        assert_eq!(as_here("b/store", &renamed), "b/store");
+        assert_eq!(with_our_name("/b/store/b/x", &renamed), "/a/store/b/x");
+        assert_eq!(with_our_name("/bb/store", &renamed), "/bb/store");
+        assert_eq!(with_our_name("b/store", &renamed), "b/store");
     }
 }

@@ -1,6 +1,6 @@
-//! The listing of a proxy that runs: this one, another instance of it, or the Python proxy.
+//! Reads the listing of a running proxy: this program or the Python proxy.
 //!
-//! The Python proxy reads Waldur anew for each page. Pages that contradict each other are read again from the first.
+//! The Python proxy reads Waldur for each page. If pages are inconsistent, all are read again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,83 +20,68 @@ use crate::transport::{Transport, TransportError, USER_AGENT};
 use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError, public_part};
 
 const LISTING: &str = "/api/storage-resources";
-/// Sizes of a page, the best first; the next one is tried where a size is refused.
+/// Page sizes, the best first; the next one is tried if a size is rejected.
 const PAGE_SIZES: [usize; 2] = [500, 100];
-/// Largest page read, in bytes: an item has some 2,000.
+/// Maximum size of a page, in bytes: an item has about 2,000.
 const MAX_PAGE: usize = 32 << 20;
-/// Largest listing read, in bytes.
+/// Maximum size of a listing, in bytes.
 const MAX_LISTING: usize = 256 << 20;
-/// How often the pages are read until they agree.
+/// Maximum number of times that inconsistent pages are read.
 const READINGS: usize = 3;
-/// Longest reading. The Python proxy takes minutes for ten thousand resources.
-const PATIENCE: Duration = Duration::from_hours(1);
+/// Maximum time for the listing. The Python proxy takes minutes for ten thousand resources.
+const MAX_TIME: Duration = Duration::from_hours(1);
 
-/// What opens the door.
+/// How to authenticate.
 #[derive(Debug)]
 pub enum Credential {
-    /// Nothing: the proxy serves everybody.
+    /// Not at all: the proxy needs no token.
     None,
     /// An access token as the value of an `Authorization` header.
     Token(HeaderValue),
-    /// A token by client credentials, renewed while pages are read.
+    /// A token fetched with client credentials, renewed while pages are read.
     Client(Box<MachineToken>),
 }
 
-/// Why there is no listing.
+/// Why a listing could not be read.
 #[derive(Debug, Error)]
 pub enum PeerError {
-    /// No usable answer.
+    /// No usable response.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// The token endpoint gave no usable answer.
-    #[error("there is no token for {url}")]
+    /// No usable response from the token endpoint.
+    #[error("cannot get a token for {url}")]
     NoToken {
-        /// Where it was to go.
+        /// The URL of the listing.
         url: String,
-        /// Why there is none.
         #[source]
         error: Arc<TokenError>,
     },
-    /// The token endpoint refused.
-    #[error("the token endpoint {endpoint} refuses ({code}): check {check}")]
+    /// The token endpoint rejected the request.
+    #[error("the token endpoint {endpoint} rejects the request ({code}): check {check}")]
     TokenRefused {
-        /// The token endpoint.
         endpoint: String,
-        /// What it said.
+        /// The OAuth error code.
         code: &'static str,
-        /// Options of the command line.
+        /// Command line options to check.
         check: &'static str,
     },
-    /// It wants a token, or another one.
-    #[error("{url} answers {status}: {remedy}")]
+    /// The proxy rejected the request.
+    #[error("{url} returns {status}: {remedy}")]
     Refused {
-        /// Where.
         url: String,
-        /// The status.
         status: StatusCode,
-        /// What to do.
+        /// What to do about it.
         remedy: &'static str,
     },
-    /// More than is read.
+    /// The listing is larger than [`MAX_LISTING`].
     #[error("the listing at {url} is larger than {MAX_LISTING} bytes")]
-    TooLarge {
-        /// Where.
-        url: String,
-    },
-    /// It took too long.
-    #[error("reading {url} took longer than {} min", PATIENCE.as_secs() / 60)]
-    TooSlow {
-        /// Where.
-        url: String,
-    },
-    /// Its pages never agreed.
-    #[error(
-        "the pages at {url} contradict each other, {READINGS} times in a row: its contents change while they are read"
-    )]
-    Unsteady {
-        /// Where.
-        url: String,
-    },
+    TooLarge { url: String },
+    /// Reading took longer than [`MAX_TIME`].
+    #[error("reading {url} took longer than {} min", MAX_TIME.as_secs() / 60)]
+    TooSlow { url: String },
+    /// The pages were inconsistent each time.
+    #[error("the pages at {url} were inconsistent {READINGS} times in a row: the listing changes while it is read")]
+    Unsteady { url: String },
 }
 
 /// A proxy whose listing is read.
@@ -120,17 +105,17 @@ struct Pagination {
     total: usize,
 }
 
-/// Whether the pages agreed.
+/// The result of reading all pages.
 enum Outcome {
-    Steady(Document),
-    Torn,
-    /// A page of this size is refused.
-    TooLong,
+    Consistent(Document),
+    Inconsistent,
+    /// The page size was rejected.
+    PageTooLarge,
 }
 
 impl Peer {
-    /// A proxy by its base URL, or by that of its listing. The credential goes there and nowhere else, since no redirect
-    /// is followed. `timeout` is the time for a page.
+    /// A proxy with this base URL, or URL of its listing. The credential is sent only there, because redirects are not
+    /// followed. `timeout` applies to each page.
     pub fn new(mut url: Url, credential: Credential, timeout: Duration) -> Result<Self, TransportError> {
         let transport = Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout };
         let upstream = Upstream::new("The other proxy", &transport)?;
@@ -140,28 +125,30 @@ impl Peer {
         Ok(Self { upstream, url, credential })
     }
 
-    /// The URL of the listing, as it may be shown.
+    /// The URL of the listing, without secrets.
     pub fn url(&self) -> String {
         public_part(&self.url)
     }
 
-    /// Reads all pages; `told` hears how many items are there, and how many there will be.
+    /// Reads all pages; calls `progress` with the number of items read and the total.
     ///
     /// # Errors
     ///
-    /// Anything less than the whole listing.
-    pub async fn read(&self, told: &(dyn Fn(usize, usize) + Sync)) -> Result<Document, PeerError> {
-        timeout(PATIENCE, self.readings(told)).await.unwrap_or_else(|_| Err(PeerError::TooSlow { url: self.url() }))
+    /// Any failure to read the complete listing.
+    pub async fn read(&self, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Document, PeerError> {
+        timeout(MAX_TIME, self.read_repeatedly(progress))
+            .await
+            .unwrap_or_else(|_| Err(PeerError::TooSlow { url: self.url() }))
     }
 
-    async fn readings(&self, told: &(dyn Fn(usize, usize) + Sync)) -> Result<Document, PeerError> {
+    async fn read_repeatedly(&self, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Document, PeerError> {
         let mut sizes = PAGE_SIZES.into_iter().peekable();
         let mut readings = 0;
         while let Some(size) = sizes.peek() {
-            match self.pages(*size, told).await? {
-                Outcome::Steady(document) => return Ok(document),
-                Outcome::TooLong => drop(sizes.next()),
-                Outcome::Torn => {
+            match self.pages(*size, progress).await? {
+                Outcome::Consistent(document) => return Ok(document),
+                Outcome::PageTooLarge => drop(sizes.next()),
+                Outcome::Inconsistent => {
                     readings += 1;
                     if readings == READINGS {
                         return Err(PeerError::Unsteady { url: self.url() });
@@ -172,7 +159,7 @@ impl Peer {
         Err(self.fault(UpstreamError::Status(StatusCode::UNPROCESSABLE_ENTITY)))
     }
 
-    async fn pages(&self, size: usize, told: &(dyn Fn(usize, usize) + Sync)) -> Result<Outcome, PeerError> {
+    async fn pages(&self, size: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Outcome, PeerError> {
         let mut document = Document::default();
         let mut total = None;
         let mut seen = HashSet::new();
@@ -180,9 +167,9 @@ impl Peer {
         for number in 1.. {
             let answer = self.page(number, size).await?;
             if answer.status == StatusCode::UNPROCESSABLE_ENTITY && number == 1 {
-                return Ok(Outcome::TooLong);
+                return Ok(Outcome::PageTooLarge);
             }
-            self.judge(answer.status)?;
+            self.check_status(answer.status)?;
             bytes += answer.body.len();
             if bytes > MAX_LISTING {
                 return Err(PeerError::TooLarge { url: self.url() });
@@ -190,27 +177,27 @@ impl Peer {
             let page: Page = answer.json().map_err(|fault| self.fault(fault))?;
             let all = *total.get_or_insert(page.pagination.total);
             let due = size.min(all - document.items.len());
-            let mark = |item: &Value| [ID, KIND, SYSTEM, "/storageDataType/key"].map(|at| text(item, at).to_owned());
-            let is_new = page.resources.iter().all(|item| seen.insert(mark(item)));
-            // A single page cannot be torn.
+            let key = |item: &Value| [ID, KIND, SYSTEM, "/storageDataType/key"].map(|at| text(item, at).to_owned());
+            let is_new = page.resources.iter().all(|item| seen.insert(key(item)));
+            // A single page is always consistent.
             if page.pagination.total != all || page.resources.len() != due || (!is_new && all > size) {
-                return Ok(Outcome::Torn);
+                return Ok(Outcome::Inconsistent);
             }
             document.items.extend(page.resources);
             document.skipped = page.skipped;
-            told(document.items.len(), all);
+            progress(document.items.len(), all);
             if document.items.len() == all {
                 break;
             }
         }
-        Ok(Outcome::Steady(document))
+        Ok(Outcome::Consistent(document))
     }
 
     async fn page(&self, number: usize, size: usize) -> Result<Answer, PeerError> {
         let query = [("page", number), ("page_size", size)];
         let mut request = self.upstream.get(self.url.clone()).query(&query).header(header::ACCEPT, "application/json");
         if number == 1 {
-            // The pages that follow are of that same reading.
+            // The following pages come from the same snapshot.
             request = request.header(header::CACHE_CONTROL, "no-cache");
         }
         let authorization = match &self.credential {
@@ -227,7 +214,7 @@ impl Peer {
         Ok(self.upstream.exchange(request, MAX_PAGE).await?)
     }
 
-    /// The error in the words of the command line: those of [`TokenError`] name settings.
+    /// Converts the error to one that names command line options, because [`TokenError`] names settings.
     fn no_token(&self, error: Arc<TokenError>) -> PeerError {
         let (endpoint, code, check) = match &*error {
             TokenError::ClientRefused { url, code } => (url, *code, "--client-id and --client-secret-file"),
@@ -238,14 +225,14 @@ impl Peer {
         PeerError::TokenRefused { endpoint: endpoint.clone(), code, check }
     }
 
-    fn judge(&self, status: StatusCode) -> Result<(), PeerError> {
+    fn check_status(&self, status: StatusCode) -> Result<(), PeerError> {
         let remedy = match (status, &self.credential) {
             (StatusCode::OK, _) => return Ok(()),
-            (StatusCode::UNAUTHORIZED, Credential::None) => "it wants a token, give one with --token-file",
-            (StatusCode::UNAUTHORIZED, _) => "it does not accept the token; is it expired, or of another realm?",
-            (StatusCode::FORBIDDEN, _) => "the token is good, but lacks a role that is needed there",
-            (StatusCode::NOT_FOUND, _) => "give the base URL of a storage proxy",
-            (status, _) if status.is_server_error() => "its own log says why",
+            (StatusCode::UNAUTHORIZED, Credential::None) => "a token is required, use --token-file",
+            (StatusCode::UNAUTHORIZED, _) => "the token is rejected; it may be expired or issued by another realm",
+            (StatusCode::FORBIDDEN, _) => "the token is valid, but lacks a required role",
+            (StatusCode::NOT_FOUND, _) => "use the base URL of a storage proxy",
+            (status, _) if status.is_server_error() => "see the log of that proxy",
             _ => return Err(self.fault(UpstreamError::Status(status))),
         };
         Err(PeerError::Refused { url: self.url(), status, remedy })

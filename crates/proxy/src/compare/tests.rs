@@ -1,4 +1,4 @@
-//! Recorded listings against themselves, against spoilt copies, and against what the Python proxy says otherwise.
+//! Compares recorded listings with themselves, with altered copies, and with intended differences of the Python proxy.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// The recorded listing of everything.
+/// The recorded listing without filters.
 fn golden(case: &str) -> Document {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../contract/golden/{case}/answers.json"));
     let answers: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -16,7 +16,7 @@ fn golden(case: &str) -> Document {
     Document { items: answer["body"]["resources"].as_array().unwrap().clone(), skipped: Vec::new() }
 }
 
-/// Paths of the differences, each with the decision behind it.
+/// Paths of the differences, each with the decision that explains it.
 fn differences(ours: &Document, theirs: &Document, systems: &[StorageSystem]) -> Vec<(String, Option<&'static str>)> {
     let context = Context::new(systems, false, ours, theirs);
     let differences = compare(ours, theirs, &context).differences;
@@ -39,7 +39,7 @@ fn a_listing_does_not_differ_from_itself() {
     }
 }
 
-/// JSON pointers of everything in an item that is no map and no list.
+/// JSON pointers of all values in an item other than maps and lists.
 fn leaves(at: &str, value: &Value, out: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -57,7 +57,7 @@ fn leaves(at: &str, value: &Value, out: &mut Vec<String>) {
 }
 
 #[test]
-fn every_change_of_a_field_is_reported_with_its_path_from_both_sides() {
+fn every_changed_field_is_reported_with_its_path_in_both_directions() {
     let document = golden("plain");
     let kinds = ["tenant", "customer", "project", "user"];
     let at = kinds.map(|kind| document.items.iter().position(|item| item["target"]["targetType"] == kind).unwrap());
@@ -66,11 +66,11 @@ fn every_change_of_a_field_is_reported_with_its_path_from_both_sides() {
         let mut pointers = Vec::new();
         leaves("", &document.items[at], &mut pointers);
         for pointer in pointers {
-            let mut spoilt = document.clone();
-            *spoilt.items[at].pointer_mut(&pointer).unwrap() = json!("spoilt");
+            let mut altered = document.clone();
+            *altered.items[at].pointer_mut(&pointer).unwrap() = json!("altered");
             let context = Context::default();
-            let there = compare(&document, &spoilt, &context).differences;
-            let back = compare(&spoilt, &document, &context).differences;
+            let there = compare(&document, &altered, &context).differences;
+            let back = compare(&altered, &document, &context).differences;
             let id = document.items[at]["itemId"].as_str().unwrap();
             let path = pointer[1..].split('/').fold(String::new(), |path, step| match step.parse::<usize>() {
                 Ok(_) => format!("{path}[{step}]"),
@@ -89,7 +89,7 @@ fn every_change_of_a_field_is_reported_with_its_path_from_both_sides() {
 }
 
 #[test]
-fn an_item_that_one_lacks_is_one_difference() {
+fn a_missing_item_is_one_difference() {
     let (document, mut less) = (golden("plain"), golden("plain"));
     let gone = less.items.remove(3);
     for (ours, theirs) in [(&document, &less), (&less, &document)] {
@@ -103,7 +103,7 @@ fn an_item_that_one_lacks_is_one_difference() {
 }
 
 #[test]
-fn another_order_is_no_difference_of_items() {
+fn another_order_is_not_a_difference_of_items() {
     let (document, mut turned) = (golden("plain"), golden("plain"));
     turned.items.rotate_left(1);
     let context = Context::new(&[], false, &document, &turned);
@@ -113,7 +113,7 @@ fn another_order_is_no_difference_of_items() {
 }
 
 #[test]
-fn what_the_python_proxy_invents_is_known() {
+fn invented_identities_of_the_python_proxy_are_known() {
     let (ours, mut theirs) = (golden("plain"), golden("plain"));
     let target = &mut user(&mut theirs)["target"]["targetItem"];
     target["unixUid"] = json!(27_321);
@@ -127,7 +127,7 @@ fn what_the_python_proxy_invents_is_known() {
 }
 
 #[test]
-fn systems_by_name_and_by_slug_are_the_same_ones() {
+fn systems_by_name_and_by_slug_are_matched() {
     let system = |name: &str, slug: &str| StorageSystem { name: name.into(), offering_slug: slug.into() };
     let systems = [system("capstor", "Offering-C"), system("vast", "offering-v"), system("iopsstor", "iopsstor")];
     let (ours, mut theirs) = (golden("plain"), golden("plain"));
@@ -146,18 +146,18 @@ fn systems_by_name_and_by_slug_are_the_same_ones() {
     }
     let known = differences(&ours, &theirs, &systems);
     assert!(known.len() > 4 * 10 && known.iter().all(|(_, known)| *known == Some("D2")), "{known:?}");
-    // Without the settings nobody can know.
+    // Without the settings they cannot be matched.
     let unknown = differences(&ours, &theirs, &[]);
     assert_eq!(unknown.len(), known.len());
     assert!(unknown.iter().all(|(_, known)| known.is_none()));
-    // A path that differs otherwise is no matter of names.
+    // A path that differs in another way is not explained by names.
     theirs.items[0]["mountPoint"]["default"] = json!("/elsewhere");
-    let spoilt = differences(&ours, &theirs, &systems);
-    assert_eq!(spoilt.iter().filter(|(path, known)| path == "mountPoint.default" && known.is_none()).count(), 1);
+    let altered = differences(&ours, &theirs, &systems);
+    assert_eq!(altered.iter().filter(|(path, known)| path == "mountPoint.default" && known.is_none()).count(), 1);
 }
 
 #[test]
-fn what_is_skipped_here_is_known_to_be_missing() {
+fn resources_skipped_here_are_known_differences() {
     let (mut ours, theirs) = (golden("plain"), golden("plain"));
     let [one, other] = [0, 0].map(|_| ours.items.pop().unwrap()["itemId"].clone());
     assert_eq!(differences(&ours, &theirs, &[]).len(), 2);
@@ -169,12 +169,12 @@ fn what_is_skipped_here_is_known_to_be_missing() {
     let mut known: Vec<_> = differences(&ours, &theirs, &[]).into_iter().map(|(_, known)| known).collect();
     known.sort_unstable();
     assert_eq!(known, [Some("D7"), Some("D8")]);
-    // What they skip and we have is not.
+    // Resources that only they skip are not.
     assert!(differences(&theirs, &ours, &[]).iter().all(|(_, known)| known.is_none()));
 }
 
 #[test]
-fn invented_gids_are_known_in_development_mode_alone() {
+fn invented_gids_are_known_only_in_development_mode() {
     let (mut ours, mut theirs) = (golden("plain"), golden("plain"));
     for (document, gid) in [(&mut ours, 31_111), (&mut theirs, 39_999)] {
         user(document)["target"]["targetItem"]["primaryProject"]["unixGid"] = json!(gid);
@@ -188,7 +188,7 @@ fn invented_gids_are_known_in_development_mode_alone() {
 }
 
 #[test]
-fn a_last_digit_is_rounding_and_another_is_not() {
+fn only_differences_in_the_last_digits_are_rounding() {
     let (ours, mut theirs) = (golden("plain"), golden("plain"));
     let quota = user(&mut theirs).pointer_mut("/quotas/0/quota").unwrap();
     let size = quota.as_f64().unwrap();
@@ -200,7 +200,7 @@ fn a_last_digit_is_rounding_and_another_is_not() {
 }
 
 #[test]
-fn relayed_links_are_known_where_they_lead_to_the_same_action() {
+fn relayed_links_are_known_if_they_have_the_same_action() {
     let (mut ours, theirs) = (golden("plain"), golden("plain"));
     let item = ours.items.iter_mut().find(|item| item.get("approve_by_provider_url").is_some()).unwrap();
     let relayed =
@@ -213,7 +213,7 @@ fn relayed_links_are_known_where_they_lead_to_the_same_action() {
 }
 
 #[test]
-fn every_known_reason_is_in_the_document_on_migration() {
+fn every_known_reason_is_in_the_migration_guide() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/migration.md");
     let document = fs::read_to_string(path).unwrap();
     for known in KNOWN {

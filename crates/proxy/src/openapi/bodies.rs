@@ -1,7 +1,7 @@
-//! The bodies of answers around the catalogue's own types, for the description alone: answers are put together from
-//! rendered slices elsewhere, and tests hold real ones against these.
+//! The bodies of responses around the catalogue's types, only for the description: responses are assembled from rendered
+//! slices, and tests compare real ones with these types.
 
-#![expect(dead_code, reason = "these types are read by the derived schemas, never made")]
+#![expect(dead_code, reason = "these types are only used for their schemas")]
 
 use std::collections::BTreeMap;
 
@@ -19,78 +19,78 @@ pub(super) struct Listing<'a> {
     status: ListingStatus,
     /// The items of this page: tenants and customers first, then projects and users in Waldur's order.
     resources: Vec<Item<'a>>,
-    /// Where this page stands among all items that the filters select.
+    /// Position of this page among all selected items.
     pagination: Pagination,
     /// The filters in force.
     filters_applied: FiltersApplied,
-    /// The resources, on all pages, that the filters select and that cannot be processed. One that cannot even be read
-    /// is named whatever the filters. Empty when all is well.
+    /// The selected resources, of all pages, that cannot be processed. Those that cannot be parsed are listed whatever the
+    /// filters. Usually empty.
     skipped: Vec<Skipped>,
     /// The orders in progress of the items on this page, by `itemId`. An item without one has no entry.
     orders: BTreeMap<Uuid, OrderInProgress<'a>>,
-    /// The items on this page whose quotas cannot be trusted, by `itemId`, with the reason: a limit that is absent counts
-    /// as 0 in `quotas`, and an override can contradict a new limit. Do not act on these quotas, and do not reject an order
-    /// because of them; ask a person.
+    /// The items on this page whose quotas cannot be trusted, by `itemId`, with the reason: a missing limit is shown as 0 in
+    /// `quotas`, and an override can contradict a new limit. Do not act on these quotas, and do not reject an order because
+    /// of them: a person must decide.
     #[schema(rename = "quotaProblems")]
     quota_problems: BTreeMap<Uuid, QuotaProblem>,
     /// The items on this page whose resource is in transition (Creating, Updating, Terminating, Erred) without an order in
-    /// progress, by `itemId`: nobody will change that by himself.
+    /// progress, by `itemId`: this state does not end by itself.
     #[schema(rename = "resourceLinks")]
     resource_links: BTreeMap<Uuid, ResourceLinks<'a>>,
-    /// True where GIDs may be invented, by a proxy in development mode; absent elsewhere.
+    /// True if GIDs may be invented, by a proxy in development mode; otherwise absent.
     #[schema(nullable = false)]
     mock_identities: Option<bool>,
 }
 
-/// How a listing went.
+/// Status of a listing.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum ListingStatus {
     Success,
 }
 
-/// Where a page stands among all items that the filters select.
+/// Position of a page among all selected items.
 #[derive(ToSchema)]
 struct Pagination {
-    /// Number of this page, from 1.
+    /// Page number, from 1.
     #[schema(value_type = u64, minimum = 1)]
     current: u128,
-    /// Most items on a page.
+    /// Maximum number of items on a page.
     #[schema(minimum = 1, maximum = 500)]
     limit: u16,
-    /// Items before this page.
+    /// Number of items before this page.
     #[schema(value_type = u64)]
     offset: u128,
-    /// Number of pages; 0 when there is no item.
+    /// Number of pages; 0 if there are no items.
     pages: u64,
     /// Number of items on all pages.
     total: u64,
-    /// Whether a page follows.
+    /// Whether there is a next page.
     has_next: bool,
 }
 
-/// The filters in force. A filter that is not given is absent.
+/// The filters in force. Filters that were not given are absent.
 #[derive(ToSchema)]
 struct FiltersApplied {
-    /// The storage system asked for.
+    /// The requested storage system.
     #[schema(nullable = false)]
     storage_system: Option<String>,
-    /// The data type asked for, trimmed and in lower case.
+    /// The requested data type, trimmed and in lower case.
     #[schema(nullable = false)]
     data_type: Option<String>,
-    /// The status asked for.
+    /// The requested status.
     #[schema(nullable = false)]
     status: Option<Status>,
-    /// The state asked for.
+    /// The requested state.
     #[schema(nullable = false)]
     state: Option<super::schemas::StateName>,
-    /// The page asked for.
+    /// The requested page.
     #[schema(value_type = u64, minimum = 1)]
     page: u128,
-    /// The page size asked for.
+    /// The requested page size.
     #[schema(minimum = 1, maximum = 500)]
     page_size: u16,
-    /// Slugs of the offerings in Waldur that were looked at, in the order of the settings.
+    /// Slugs of the selected offerings in Waldur, in the order of the settings.
     offering_slugs: Vec<String>,
 }
 
@@ -101,65 +101,65 @@ pub(super) struct Version {
     version: String,
 }
 
-/// The caller is not admitted.
+/// The caller is not authorized.
 #[derive(ToSchema)]
 pub(super) struct NotAdmitted {
-    /// Which rule the token broke, or which roles are missing.
+    /// Why the token is invalid, or which roles are missing.
     detail: String,
-    /// `AuthenticationError`: the token is missing or bad. `AuthorizationError`: the token is good, roles are missing.
+    /// `AuthenticationError`: the token is missing or invalid. `AuthorizationError`: the token is valid, roles are missing.
     error: AdmissionError,
     /// What to do about it.
     help: String,
 }
 
-/// Why a caller is not admitted.
+/// Why a caller is not authorized.
 #[derive(ToSchema)]
 enum AdmissionError {
     AuthenticationError,
     AuthorizationError,
 }
 
-/// There is nothing at this address, or not for this method.
+/// The path does not exist, or does not support this method.
 #[derive(ToSchema)]
 pub(super) struct NothingHere {
     /// The reason phrase of the status.
     detail: String,
 }
 
-/// What became of a callback.
+/// The result of a callback.
 #[derive(ToSchema)]
 pub(super) struct CallbackEnded {
-    /// What Waldur says about it, where that is a short sentence; else what is known of it here.
+    /// Waldur's message, if it is short; otherwise what the proxy knows about the result.
     detail: String,
 }
 
-/// The request has faults.
+/// The request is invalid.
 #[derive(ToSchema)]
 pub(super) struct BadRequest {
-    /// Every fault, in the order in which parameters are judged.
+    /// All errors, in the order in which parameters are validated.
     #[schema(min_items = 1)]
     detail: Vec<ValidationError>,
 }
 
-/// One fault of a request.
+/// An invalid parameter.
 #[derive(ToSchema)]
 struct ValidationError {
-    /// Kind of fault.
+    /// Type of error.
     #[schema(rename = "type")]
     kind: ValidationErrorType,
-    /// Where the fault is: `query` or `path`, then the name of the parameter.
+    /// Location: `query` or `path`, then the name of the parameter.
     #[schema(min_items = 2, max_items = 2)]
     loc: Vec<String>,
-    /// What is wrong, for people.
+    /// The error message, for people.
     msg: String,
     /// The value that was sent.
     input: String,
-    /// The limit or the values that `msg` names, by name; only where there are such.
+    /// The limit or the valid values in `msg`, by name; absent if there are none.
     #[schema(nullable = false)]
     ctx: Option<Map<String, Value>>,
 }
 
-/// Kind of a request's fault.
+/// Type of an error in a parameter.
 #[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ValidationErrorType {
@@ -172,52 +172,52 @@ enum ValidationErrorType {
     UuidParsing,
 }
 
-/// The answer failed here.
+/// Processing failed in this proxy.
 #[derive(ToSchema)]
 pub(super) struct Failed {
     /// What failed.
     detail: String,
-    /// `ResourceProcessingError`: a resource of Waldur cannot be processed. `InternalServerError`: a fault of this proxy.
+    /// `ResourceProcessingError`: a resource of Waldur cannot be processed. `InternalServerError`: an internal error.
     error: FailureError,
-    /// The same in general terms; absent for `InternalServerError`.
+    /// A general message; absent for `InternalServerError`.
     #[schema(nullable = false)]
     message: Option<String>,
 }
 
-/// What failed here.
+/// The error in this proxy.
 #[derive(ToSchema)]
 enum FailureError {
     ResourceProcessingError,
     InternalServerError,
 }
 
-/// A service that this proxy depends on gives no usable answer.
+/// An upstream service returned no usable response.
 #[derive(ToSchema)]
 pub(super) struct UpstreamFailed {
-    /// Which service, and what is wrong with its answer; never what it said.
+    /// The service, and the problem with its response; never the response itself.
     detail: String,
     /// Always `UpstreamServiceError`.
     error: UpstreamError,
-    /// The same in general terms.
+    /// A general message.
     message: String,
 }
 
-/// What failed elsewhere.
+/// The error of an upstream service.
 #[derive(ToSchema)]
 enum UpstreamError {
     UpstreamServiceError,
 }
 
-/// There are too many requests at one time.
+/// Too many concurrent requests.
 #[derive(ToSchema)]
 pub(super) struct Overloaded {
-    /// The same in words.
+    /// The error message.
     detail: String,
     /// Always `ServiceOverloaded`.
     error: OverloadedError,
 }
 
-/// What is too much.
+/// The error of an overloaded proxy.
 #[derive(ToSchema)]
 enum OverloadedError {
     ServiceOverloaded,

@@ -8,43 +8,44 @@ use utoipa::openapi::{Content, KnownFormat, ObjectBuilder, Ref, RefOr, Required,
 
 use super::{BEARER, answer, bodies};
 
-/// Acting on an order.
+/// The callback for an order.
 pub(super) fn of_order() -> Operation {
     let order = id("order", "UUID of an order in progress, with or without dashes.");
     operation("relay_order_callback", "Act on an order", [order, action(&ORDER_ACTIONS)])
 }
 
-/// Acting on a resource.
+/// The callback for a resource.
 pub(super) fn of_resource() -> Operation {
     let resource = id("resource", "UUID of a resource with an order in progress, with or without dashes.");
     operation("relay_resource_callback", "Act on the resource of an order", [resource, action(&RESOURCE_ACTIONS)])
 }
 
 fn operation(name: &str, summary: &str, parameters: [Parameter; 2]) -> Operation {
-    let object = ObjectBuilder::new().schema_type(Type::Object).description(Some("What Waldur takes for this action."));
+    let object =
+        ObjectBuilder::new().schema_type(Type::Object).description(Some("The parameters of this action in Waldur."));
     let body = RequestBodyBuilder::new()
         .description(Some(
-            "What Waldur takes for this action, passed on as it is: a JSON object of at most 64 KiB, or nothing.",
+            "The parameters of this action in Waldur, passed on unchanged: a JSON object of at most 64 KiB, or nothing.",
         ))
         .content("application/json", Content::new(Some(RefOr::T(Schema::from(object.build())))))
         .build();
     let answers = [
-        ("200", "Waldur has done it."),
-        ("400", "The body is no JSON object, or Waldur refuses it."),
-        ("404", "No order in progress has this UUID, or there is no such action, or Waldur does not find it."),
-        ("405", "Waldur has no such action for this type of offering, or the method is not POST."),
-        ("408", "The body did not arrive in time; nothing was done."),
-        ("409", "The order is in a state that does not allow the action."),
+        ("200", "Waldur accepted the callback."),
+        ("400", "The body is not a JSON object, or Waldur rejected it."),
+        ("404", "No order in progress has this UUID, the action does not exist, or Waldur does not find the order."),
+        ("405", "Waldur does not support the action for this type of offering, or the method is not POST."),
+        ("408", "The body did not arrive in time; nothing was sent to Waldur."),
+        ("409", "The state of the order does not allow the action."),
         ("413", "The body is larger than 64 KiB."),
         (
             "502",
-            "Waldur gives no usable answer, or the order's link leads elsewhere, or the realm that issues tokens gives no \
-             usable answer.",
+            "Waldur returned no usable response, the order's link leads to another host, or the realm that issues tokens \
+             returned no usable response.",
         ),
         (
             "504",
-            "There is no answer in time. Where `detail` says that the effect is unknown, Waldur may have done it: read the \
-             listing again before the next attempt.",
+            "No response in time. If `detail` says that it is unknown whether the callback took effect, read the listing \
+             again before a retry.",
         ),
     ];
     let refusals =
@@ -54,9 +55,9 @@ fn operation(name: &str, summary: &str, parameters: [Parameter; 2]) -> Operation
         .tag("Callbacks")
         .summary(Some(summary))
         .description(Some(
-            "Only where the proxy is set up to relay callbacks (`callbacks.relay`); the links of items lead here then. The \
-             proxy calls Waldur with its own token, once, and passes on what Waldur answers. The next listing is read \
-             afresh.",
+            "Only if the proxy is configured to relay callbacks (`callbacks.relay`); then the links of items lead here. The \
+             proxy calls Waldur once, with its own token, and passes on Waldur's response. The next listing triggers a \
+             refresh.",
         ))
         .parameters(Some(parameters))
         .request_body(Some(body));
@@ -77,7 +78,7 @@ fn id(name: &str, description: &str) -> Parameter {
 
 fn action(actions: &[&'static str]) -> Parameter {
     let names = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(actions.iter().copied()));
-    parameter("action", "What is to be done; the order's state decides what may be.", names)
+    parameter("action", "The action; the state of the order determines which are allowed.", names)
 }
 
 fn parameter(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {

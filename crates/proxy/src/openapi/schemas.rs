@@ -1,4 +1,4 @@
-//! The schemas of all bodies, as the derive gives them, then made exact.
+//! The derived schemas of all bodies, made exact.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::bodies;
 
-/// The name of a state that clients may filter by. [`State`] itself also stands for those that this version does not know.
+/// The name of a state for filters. [`State`] itself also includes states unknown to this version.
 pub(super) struct StateName;
 
 impl PartialSchema for StateName {
@@ -24,7 +24,7 @@ impl PartialSchema for StateName {
 
 impl ToSchema for StateName {}
 
-/// Objects that may gain keys: the answers themselves, and `pagination` (decision D15). All others are closed.
+/// Objects that may get new keys: the responses themselves, and `pagination` (decision D15). All others are closed.
 const OPEN: [&str; 10] = [
     "Listing",
     "Pagination",
@@ -76,7 +76,7 @@ fn make_exact(schema: &mut RefOr<Schema>, open: bool) {
     }
 }
 
-/// An `Option` is written as null, so its key is always there; those that are left out are marked as not nullable.
+/// An `Option` is rendered as null, so its key is always present; optional keys are marked as not nullable.
 fn exact_object(object: &mut Object, open: bool) {
     if object.properties.is_empty() {
         return;
@@ -112,7 +112,7 @@ fn is_nullable(schema: &RefOr<Schema>) -> bool {
     }
 }
 
-/// Moves the description of something or null from the something to the whole.
+/// Moves the description of a nullable schema from its variant to the whole.
 fn describe_whole(schema: &mut RefOr<Schema>) {
     if let RefOr::T(Schema::OneOf(variants)) = schema {
         for variant in &mut variants.items {

@@ -1,11 +1,11 @@
-//! Tests of the document, and the judge of real answers for the tests of others.
+//! Tests of the document, and validation of real responses for other tests.
 
-mod answers;
+mod responses;
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-/// Asserts that the document describes `body` as an answer to the one method of `path` (as the document spells it).
+/// Asserts that the document describes `body` as a response to the only method of `path` (as in the document).
 #[track_caller]
 pub(crate) fn assert_described(path: &str, status: u16, body: &Value) {
     if let Err(fault) = validator(path, status).validate(body) {
@@ -13,7 +13,7 @@ pub(crate) fn assert_described(path: &str, status: u16, body: &Value) {
     }
 }
 
-/// Judges bodies of answers to the one method of `path`.
+/// Validates bodies of responses to the only method of `path`.
 #[track_caller]
 fn validator(path: &str, status: u16) -> Validator {
     let document = parsed();
@@ -71,7 +71,7 @@ fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &Map<String, Val
     }
 }
 
-/// Faults that the schema of OpenAPI does not see.
+/// Errors that the schema of OpenAPI does not detect.
 fn faults(document: &Value) -> Vec<String> {
     let described = |value: &Value| value["description"].as_str().is_some_and(|text| text.len() > 3);
     let mut faults = Vec::new();
@@ -80,7 +80,7 @@ fn faults(document: &Value) -> Vec<String> {
         if let Some(reference) = map.get("$ref").and_then(Value::as_str)
             && resolve(document, reference).is_none()
         {
-            faults.push(format!("{path}: {reference} leads nowhere"));
+            faults.push(format!("{path}: {reference} has no target"));
         }
         let parameters = map.get("parameters").and_then(Value::as_array).into_iter().flatten();
         let parts = ["properties", "responses", "schemas", "headers", "securitySchemes"]
@@ -111,13 +111,13 @@ fn faults(document: &Value) -> Vec<String> {
     operations.sort_by_key(ToString::to_string);
     operations.dedup();
     if operations.len() != methods {
-        faults.push("an operation has no id of its own".to_owned());
+        faults.push("an operation has no unique ID".to_owned());
     }
     faults
 }
 
 #[test]
-fn everything_is_described_and_every_reference_leads_somewhere() {
+fn everything_is_described_and_every_reference_has_a_target() {
     let document = parsed();
     assert_eq!(faults(&document), [""; 0]);
     for (place, broken) in [

@@ -77,7 +77,7 @@ impl Listener {
 pub async fn bind(listen: &[Listen]) -> Result<Vec<Listener>, BindError> {
     let passed = passed(ListenFd::from_env())?;
     if !passed.is_empty() {
-        info!(sockets = passed.len(), "listening on the sockets passed by systemd: server.listen is not used");
+        info!(sockets = passed.len(), "using the sockets passed by systemd: server.listen is ignored");
         return Ok(passed);
     }
     open(listen).await

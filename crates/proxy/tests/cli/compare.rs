@@ -172,7 +172,7 @@ fn pages_have_the_allowed_size_and_are_read_again_if_inconsistent() {
     fake.script.lock().unwrap().torn = usize::MAX;
     let ended = compare(&site, &fake, &[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{ended:?}");
-    assert!(ended.stderr.contains("contradict each other, 3 times in a row"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("were inconsistent 3 times in a row"), "{}", ended.stderr);
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn usage_errors_and_unreadable_proxies_have_different_exit_codes() {
             2,
             "--token-file /nowhere: it cannot be read",
         ),
-        (&["compare", &format!("{}/elsewhere", fake.url)], 3, "give the base URL"),
+        (&["compare", &format!("{}/elsewhere", fake.url)], 3, "use the base URL"),
         (&["compare", &fake.url, "--client-id", "a"], 2, "--client-secret-file"),
     ] {
         let ended = site.run(arguments);

@@ -32,7 +32,7 @@ async fn passed_sockets_are_served() {
     assert_eq!(early.await.unwrap().unwrap().status(), 200);
     let ended = program.stop();
     assert_eq!(ended.status.code(), Some(0));
-    let passed = "listening on the sockets passed by systemd: server.listen is not used";
+    let passed = "using the sockets passed by systemd: server.listen is ignored";
     assert_eq!(ended.with_message(passed)[0]["sockets"], 1);
 
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Recorded answers against the document.
+//! Validates recorded responses with the document.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ const ITEM: &str = "/api/storage-resources/{itemId}/";
 /// An item with an order in progress.
 const ORDERED: &str = "e9a462ce-0fa0-40a0-b210-d3dbe88f40a2";
 
-/// Status and body of every recorded answer. Recordings lack `version`, `orders`, `quotaProblems` and `resourceLinks`, and come from a proxy that skips nothing.
+/// Status and body of every recorded response. Recordings lack `version`, `orders`, `quotaProblems` and `resourceLinks`, and come from a proxy that skips nothing.
 fn recorded() -> Vec<(u16, Value)> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contract/golden");
     let cases = fs::read_dir(golden).unwrap().map(|case| case.unwrap().path().join("answers.json"));
@@ -49,7 +49,7 @@ fn recorded() -> Vec<(u16, Value)> {
 }
 
 #[test]
-fn recorded_answers_are_as_described() {
+fn recorded_responses_match_the_document() {
     let recorded = recorded();
     for status in [200, 422] {
         assert!(recorded.iter().any(|(recorded, _)| *recorded == status), "{status} was recorded");
@@ -63,7 +63,7 @@ fn recorded_answers_are_as_described() {
     }
 }
 
-/// Every place in a value, as a JSON pointer.
+/// JSON pointers of all values.
 fn places(value: &Value, place: &str, all: &mut Vec<String>) {
     all.push(place.to_owned());
     match value {
@@ -75,7 +75,7 @@ fn places(value: &Value, place: &str, all: &mut Vec<String>) {
     }
 }
 
-/// Alters `body` in every place, one at a time: each must be noticed but those that are allowed.
+/// Alters `body` in every place, one at a time: each change must be detected unless it is allowed.
 fn alter_everywhere(validator: &Validator, body: &Value, open: &[&str], optional: impl Fn(&str) -> bool) -> usize {
     let mut all = Vec::new();
     places(body, "", &mut all);
@@ -101,7 +101,7 @@ fn alter_everywhere(validator: &Validator, body: &Value, open: &[&str], optional
     all.len()
 }
 
-/// Items of all kinds: for each type of target one, with links and changed quotas where there are such.
+/// One item of each kind: by type of target, links and changed quotas.
 fn sample() -> Vec<Value> {
     let mut items: Vec<Value> = Vec::new();
     let kind = |item: &Value| {
@@ -120,7 +120,7 @@ fn sample() -> Vec<Value> {
 }
 
 #[test]
-fn altered_items_are_not_as_described() {
+fn altered_items_do_not_match_the_document() {
     let items = sample();
     for target in ["tenant", "customer", "project", "user"] {
         assert!(items.iter().any(|item| item["target"]["targetType"] == target), "{target}");
@@ -137,7 +137,7 @@ fn altered_items_are_not_as_described() {
 }
 
 #[test]
-fn altered_answers_are_not_as_described() {
+fn altered_responses_do_not_match_the_document() {
     let mut listing = recorded().into_iter().find(|(status, _)| *status == 200).unwrap().1;
     listing["resources"] = json!([]);
     let filters = json!({"storage_system": "a", "data_type": "b", "status": "active", "state": "OK"});
@@ -154,7 +154,7 @@ fn altered_answers_are_not_as_described() {
 
     let faults = validator(LISTING, 422);
     for (_, mut body) in recorded().into_iter().filter(|(status, _)| *status == 422) {
-        // What `ctx` holds depends on the kind of fault.
+        // The content of `ctx` depends on the type of error.
         let context = body["detail"][0].as_object_mut().unwrap().remove("ctx");
         assert!(context.is_none_or(|context| context.is_object()));
         alter_everywhere(&faults, &body, &[""], |_| false);
@@ -162,7 +162,7 @@ fn altered_answers_are_not_as_described() {
 }
 
 #[tokio::test]
-async fn rejections_are_as_described() {
+async fn rejections_match_the_document() {
     let auth = Auth {
         disable_auth: false,
         keycloak_url: "http://127.0.0.1:9/".parse().unwrap(),
