@@ -23,16 +23,16 @@ pub struct UserIdentity {
 }
 
 /// Slug of the project whose GID must be looked up for this resource; `None` if no lookup is needed.
-pub fn wanted_project<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
-    let wanted = needs_lookup(resource, policy) && !resource.project_slug.is_empty();
-    wanted.then_some(resource.project_slug.as_str())
+pub fn project_to_resolve<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
+    let needed = needs_lookup(resource, policy) && !resource.project_slug.is_empty();
+    needed.then_some(resource.project_slug.as_str())
 }
 
 /// Slug of the resource whose user must be looked up for its item; `None` if no lookup is needed.
-pub fn wanted_user<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
+pub fn user_to_resolve<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a str> {
     let is_user = resource.target_type() == TargetType::User;
-    let wanted = needs_lookup(resource, policy) && is_user && !resource.slug.is_empty();
-    wanted.then_some(resource.slug.as_str())
+    let needed = needs_lookup(resource, policy) && is_user && !resource.slug.is_empty();
+    needed.then_some(resource.slug.as_str())
 }
 
 fn needs_lookup(resource: &Resource, policy: &Policy) -> bool {

@@ -26,10 +26,10 @@ pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_res
 pub use count::Count;
 pub use document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 pub use field::Malformed;
-pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, wanted_project, wanted_user};
+pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, project_to_resolve, user_to_resolve};
 pub use order::{Callbacks, ORDER_ACTIONS, Order, OrderState, OrderType, RESOURCE_ACTIONS, ResourceLinks};
 pub use policy::{Policy, System};
-pub use quota::{Enforcement, InodeRule, Limits, Mode, Options, Quota, QuotaType, Unit, calculate};
+pub use quota::{Enforcement, InodeRule, Mode, Options, Quota, QuotaType, ResourceLimits, Unit, calculate};
 pub use quota_problem::{QuotaProblem, QuotaProblemCode};
 pub use resource::{FIELDS, Rejected, Resource};
 pub use select::{Filter, Index, Selection};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw};
-use crate::quota::{Limits, LimitsRecord, Options, OptionsRecord};
+use crate::quota::{LimitsRecord, Options, OptionsRecord, ResourceLimits};
 use crate::status::State;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -61,8 +61,8 @@ pub enum OrderType {
 /// Changes by an order of type Update. A field that is `None` keeps the resource's value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Update {
-    pub(crate) old_limits: Option<Limits>,
-    pub(crate) new_limits: Option<Limits>,
+    pub(crate) old_limits: Option<ResourceLimits>,
+    pub(crate) new_limits: Option<ResourceLimits>,
     pub(crate) old_options: Option<Options>,
     pub(crate) new_options: Option<Options>,
 }
@@ -302,10 +302,10 @@ fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<S
 }
 
 /// Reads the limits of an order; `name` is their key in messages.
-fn limits(name: &str, value: &Value) -> Result<Option<Limits>, String> {
+fn limits(name: &str, value: &Value) -> Result<Option<ResourceLimits>, String> {
     let record: Option<LimitsRecord> = filled_map(name, value)?;
     let names = || Ok(value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect());
-    record.map(|record| Limits::read(&record, names)).transpose().map_err(|fault| of_order(name, &fault))
+    record.map(|record| ResourceLimits::read(&record, names)).transpose().map_err(|fault| of_order(name, &fault))
 }
 
 /// Reads the options of an order; `name` is their key in messages.

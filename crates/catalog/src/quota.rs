@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::field::{self, Malformed, malformed};
 
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Limits {
+pub struct ResourceLimits {
     /// Storage in TB, finite and at least 0; `None` when the component `storage` is absent or null. The document shows
     /// `None` as 0, so [`QuotaProblem`](crate::QuotaProblem) distinguishes them.
     pub storage: Option<f64>,
@@ -16,7 +16,7 @@ pub struct Limits {
     pub others: Box<[String]>,
 }
 
-impl Limits {
+impl ResourceLimits {
     /// Reads the map `limits` of a record. `names` lists its keys; called only when `storage` is absent.
     pub(crate) fn read(
         record: &LimitsRecord,
@@ -182,7 +182,7 @@ pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, M
 /// # Errors
 ///
 /// An inode limit is not finite, because the storage limit is too large.
-pub fn calculate(limits: &Limits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
+pub fn calculate(limits: &ResourceLimits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
     let storage = limits.shown();
     let base = storage * rule.base_multiplier;
     let [soft, hard] = [base * rule.soft_coefficient, base * rule.hard_coefficient].map(f64::trunc);
@@ -212,8 +212,8 @@ mod tests {
 
     const RULE: InodeRule = InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 };
 
-    fn limits(storage: f64) -> Limits {
-        Limits { storage: Some(storage), ..Limits::default() }
+    fn limits(storage: f64) -> ResourceLimits {
+        ResourceLimits { storage: Some(storage), ..ResourceLimits::default() }
     }
 
     fn amounts(storage: f64, options: &Options) -> Option<[f64; 4]> {

@@ -1,4 +1,4 @@
-//! Quotas that cannot be trusted: the document shows a number that nobody asked for.
+//! Quotas that cannot be trusted: the document shows a number that was not ordered.
 //!
 //! The mapping rules turn absent values into 0 and prefer an override to the limit. A provisioner must not apply such a
 //! number, and must not reject an order because of it (decision D20), so the listing reports each case and its cause.
@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::order::{Order, OrderState, OrderType};
-use crate::quota::{self, InodeRule, Limits, Options};
+use crate::quota::{self, InodeRule, Options, ResourceLimits};
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -114,7 +114,7 @@ fn unreadable(order: &Order, resource: &Resource) -> Option<String> {
     ))
 }
 
-fn missing_component(limits: &Limits) -> String {
+fn missing_component(limits: &ResourceLimits) -> String {
     let mut names: Vec<_> = limits.others.iter().take(NAMED).cloned().collect();
     if limits.others.len() > NAMED {
         names.push(format!("and {} more", limits.others.len() - NAMED));
@@ -130,7 +130,12 @@ fn pinned_space(storage: f64, options: &Options, owner: &str, limit: &str) -> Op
 }
 
 /// Inode quotas that are 0, or a soft quota that exceeds its hard quota.
-fn inodes(limits: &Limits, options: &Options, rule: InodeRule, owner: &str) -> Option<(QuotaProblemCode, String)> {
+fn inodes(
+    limits: &ResourceLimits,
+    options: &Options,
+    rule: InodeRule,
+    owner: &str,
+) -> Option<(QuotaProblemCode, String)> {
     let Ok(quotas) = quota::calculate(limits, options, rule) else {
         return Some((
             QuotaProblemCode::UnreadableOrder,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw, malformed};
 use crate::order::{Order, OrderState};
-use crate::quota::{self, Limits, LimitsRecord, Mode, Options, OptionsRecord};
+use crate::quota::{self, LimitsRecord, Mode, Options, OptionsRecord, ResourceLimits};
 use crate::status::{State, Status};
 use crate::target::{self, TargetItem, TargetType};
 
@@ -41,7 +41,7 @@ pub struct Resource {
     /// Data type in lower case; not empty.
     pub data_type: String,
     pub permission: Mode,
-    pub limits: Limits,
+    pub limits: ResourceLimits,
     /// Administrative overrides.
     pub options: Options,
     /// Target item from `backend_metadata`.
@@ -191,7 +191,7 @@ impl Resource {
     fn read(uuid: Uuid, record: &Record<'_>) -> Result<Self, Malformed> {
         let attributes: AttributesRecord = field::map("attributes", record.attributes)?;
         let limits: LimitsRecord = field::map("limits", record.limits)?;
-        let limits = Limits::read(&limits, || {
+        let limits = ResourceLimits::read(&limits, || {
             let components: Map<String, Value> = field::map("limits", record.limits)?;
             Ok(components.into_iter().map(|(name, _)| name).collect())
         })?;

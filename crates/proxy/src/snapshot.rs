@@ -1,4 +1,4 @@
-//! The catalogue as it is served: every item rendered to JSON once.
+//! The catalogue as served, with each item rendered to JSON once.
 
 mod entries;
 mod packed;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use entries::Entries;
-pub use packed::FORM;
+pub use packed::FORMAT;
 use text::Text;
 
 /// An immutable, rendered catalogue.
@@ -26,40 +26,39 @@ pub struct Snapshot {
     quota_problems: Entries,
     resource_links: Entries,
     problem_counts: BTreeMap<QuotaProblemCode, usize>,
-    /// What may be relayed to Waldur.
+    /// Callbacks that may be relayed to Waldur.
     callbacks: Vec<Callbacks>,
     index: Index,
-    /// Left out for want of an identity.
+    /// Skipped because an identity is missing.
     skipped: Vec<Skipped>,
-    /// Left out because they cannot be mapped.
+    /// Skipped because the record is malformed.
     malformed: Vec<Skipped>,
-    /// Both of these, rendered as a list.
-    left_out: Bytes,
+    /// Both lists of skipped resources, rendered.
+    rendered_skipped: Bytes,
     fingerprint: u64,
-    /// What filters have selected so far.
+    /// Cached selections of filters.
     selections: Mutex<HashMap<Filter, Arc<Selection>>>,
 }
 
-/// Filters whose selection is remembered. There are only so many that make sense.
+/// Maximum number of cached selections. Few filters are useful.
 const SELECTIONS: usize = 64;
 
-/// What an id leads to.
+/// The result of a search by id.
 #[derive(Debug)]
 pub enum Found<'a> {
     /// The rendered item.
     Item(Bytes),
-    /// A resource that is not in the catalogue, and why.
+    /// A skipped resource, with the reason.
     Skipped(&'a Skipped),
-    /// Nothing.
     Nothing,
 }
 
-/// One page of what a filter selects.
+/// A page of the items that a filter selects.
 #[derive(Debug)]
 pub struct Page<'a> {
-    /// Items that the filter selects on all pages together.
+    /// Number of items on all pages.
     pub total: usize,
-    /// The rendered items of the page: slices to be joined by commas, each of one or more items, in order.
+    /// The rendered items: slices of one or more items, in order, to be joined by commas.
     pub items: Vec<Bytes>,
     /// The orders in progress of these items, as entries of a map by `itemId`: slices to be joined by commas.
     pub orders: Vec<Bytes>,
@@ -67,17 +66,16 @@ pub struct Page<'a> {
     pub quota_problems: Vec<Bytes>,
     /// The links of those in transition without an order, likewise.
     pub resource_links: Vec<Bytes>,
-    /// Resources that the filter selects and that are not in the catalogue.
+    /// Skipped resources that the filter selects.
     pub skipped: Vec<&'a Skipped>,
 }
 
 impl Snapshot {
-    /// Renders a catalogue, with the records that did not get as far as the catalogue. What says the same as in the
-    /// snapshot `before` is shared with it.
+    /// Renders a catalogue. `malformed` are records that could not be parsed. Unchanged parts are shared with `before`.
     ///
     /// # Errors
     ///
-    /// None in practice: an item has nothing that JSON cannot say.
+    /// None in practice: all values can be represented in JSON.
     pub fn render(
         catalogue: Catalogue<'_>,
         mut malformed: Vec<Skipped>,
@@ -92,8 +90,8 @@ impl Snapshot {
             *problem_counts.entry(problem.code).or_default() += 1;
         }
         let callbacks = catalogue.callbacks();
-        let Catalogue { index, skipped, malformed: unmappable, .. } = catalogue;
-        malformed.extend(unmappable);
+        let Catalogue { index, skipped, malformed: more, .. } = catalogue;
+        malformed.extend(more);
         Self::of(items, [orders, quota_problems, resource_links], problem_counts, callbacks, index, skipped, malformed)
     }
 
@@ -106,15 +104,15 @@ impl Snapshot {
         skipped: Vec<Skipped>,
         malformed: Vec<Skipped>,
     ) -> Result<Self, serde_json::Error> {
-        let left_out = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
+        let rendered_skipped = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
         items.blocks().for_each(|block| hasher.update(block));
         for entries in [&orders, &quota_problems, &resource_links] {
             hasher.update(entries.text());
             hasher.update(&[0]);
         }
-        hasher.update(&left_out);
-        // A state that no item shows makes a difference to a filter.
+        hasher.update(&rendered_skipped);
+        // Items do not contain their state, but filters select by it.
         index.hash(&mut hasher);
         callbacks.hash(&mut hasher);
         Ok(Self {
@@ -127,48 +125,46 @@ impl Snapshot {
             index,
             skipped,
             malformed,
-            left_out: left_out.into(),
+            rendered_skipped: rendered_skipped.into(),
             fingerprint: hasher.digest(),
             selections: Mutex::default(),
         })
     }
 
-    /// The same for two snapshots that say the same.
+    /// Equal for two snapshots with the same content.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// Number of items.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is no item.
     pub fn is_empty(&self) -> bool {
         self.items.len() == 0
     }
 
-    /// All resources that are not in the catalogue, rendered as a list.
-    pub fn left_out(&self) -> &Bytes {
-        &self.left_out
+    /// All skipped resources, rendered as a list.
+    pub fn rendered_skipped(&self) -> &Bytes {
+        &self.rendered_skipped
     }
 
-    /// All resources that are not in the catalogue.
+    /// All skipped resources.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.skipped.iter().chain(&self.malformed)
     }
 
-    /// How many items have a quota problem of this kind.
+    /// Number of items with this quota problem.
     pub fn quota_problems(&self, code: QuotaProblemCode) -> usize {
         self.problem_counts.get(&code).copied().unwrap_or_default()
     }
 
-    /// What may be relayed to Waldur.
+    /// Callbacks that may be relayed to Waldur.
     pub fn callbacks(&self) -> &[Callbacks] {
         &self.callbacks
     }
 
-    /// What an id leads to. Nodes of several data types may share one id: the first is found.
+    /// Searches by id. If nodes of several data types share the id, returns the first.
     pub fn find(&self, id: Uuid) -> Found<'_> {
         if let Some(item) = self.items.find(id) {
             return Found::Item(item);
@@ -176,18 +172,17 @@ impl Snapshot {
         self.skipped().find(|skipped| skipped.item_id == Some(id)).map_or(Found::Nothing, Found::Skipped)
     }
 
-    /// Size of the items, of the maps beside them and of the list of what is left out, as JSON.
+    /// Size of the rendered JSON, in bytes.
     pub fn bytes(&self) -> usize {
-        let beside = [&self.orders, &self.quota_problems, &self.resource_links].map(|entries| entries.text().len());
-        self.items.blocks().map(Bytes::len).sum::<usize>() + beside.iter().sum::<usize>() + self.left_out.len()
+        let maps = [&self.orders, &self.quota_problems, &self.resource_links].map(|entries| entries.text().len());
+        self.items.blocks().map(Bytes::len).sum::<usize>() + maps.iter().sum::<usize>() + self.rendered_skipped.len()
     }
 
-    /// The number of items of each sort.
     pub fn counts(&self) -> Vec<Count> {
         self.index.counts()
     }
 
-    /// The items from `offset` on, at most `limit`, of those that `filter` selects.
+    /// At most `limit` of the items that `filter` selects, from `offset`.
     pub fn page(&self, filter: &Filter, offset: usize, limit: usize) -> Page<'_> {
         if *filter == Filter::default() {
             let end = offset.saturating_add(limit).min(self.len());
@@ -205,7 +200,7 @@ impl Snapshot {
         let mut runs: Vec<Range<usize>> = Vec::new();
         for position in selection.items.iter().skip(offset).take(limit).map(|position| *position as usize) {
             match runs.last_mut() {
-                // Neighbours go as one slice, with the comma between them.
+                // Adjacent items form one slice, with the comma between them.
                 Some(last) if last.end == position => last.end += 1,
                 _ => runs.push(position..position + 1),
             }
@@ -214,7 +209,7 @@ impl Snapshot {
         let [orders, quota_problems, resource_links] =
             [&self.orders, &self.quota_problems, &self.resource_links].map(slices);
         let items = runs.into_iter().flat_map(|run| self.items.slices(run)).collect();
-        // A malformed record has no place in the index; no filter can tell that it is not meant.
+        // Malformed records are not in the index; every filter selects them.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
         let skipped = skipped.chain(&self.malformed).collect();
         Page { total: selection.items.len(), items, orders, quota_problems, resource_links, skipped }

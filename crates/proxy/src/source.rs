@@ -297,8 +297,8 @@ impl Dependencies {
     fn of(resource: &Resource, policy: &Policy) -> Self {
         Self {
             offering: resource.offering_uuid,
-            project: catalog::wanted_project(resource, policy).map(String::from),
-            name: catalog::wanted_user(resource, policy).map(String::from),
+            project: catalog::project_to_resolve(resource, policy).map(String::from),
+            name: catalog::user_to_resolve(resource, policy).map(String::from),
         }
     }
 }

@@ -157,12 +157,12 @@ fn users_are_never_invented_in_production_and_shown_when_known() {
 fn metadata_replaces_the_target_unless_it_is_ignored() {
     let item = json!({"itemId": Uuid::from_u128(9), "unixGid": 4242});
     let resources = [resource(json!({"project_slug": "lost", "backend_metadata": {"project_item": item}}))];
-    assert_eq!(identity::wanted_project(&resources[0], &policy()), None);
+    assert_eq!(identity::project_to_resolve(&resources[0], &policy()), None);
     let customers = customers();
     let identities = identities();
     assert_eq!(build(&resources, &customers, &identities, &policy()).len(), 3);
     let ignoring = Policy { ignore_metadata_targets: true, ..policy() };
-    assert_eq!(identity::wanted_project(&resources[0], &ignoring), Some("lost"));
+    assert_eq!(identity::project_to_resolve(&resources[0], &ignoring), Some("lost"));
     assert_eq!(build(&resources, &customers, &identities, &ignoring).skipped.len(), 1);
 }
 

@@ -63,7 +63,7 @@ fn empty_null_and_unknown_values_have_defaults() {
     }));
     assert_eq!(resource.data_type, "store");
     assert_eq!(resource.permission.as_str(), "775");
-    assert_eq!(resource.limits, Limits::default());
+    assert_eq!(resource.limits, ResourceLimits::default());
     assert_eq!(resource.options, Options::default());
     assert_eq!(resource.backend_id, None);
 }

@@ -33,7 +33,7 @@ pub(crate) fn render(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Res
     join(&mut pieces, selected.items);
     pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
     pieces.push(if *filter == Filter::default() {
-        snapshot.left_out().clone()
+        snapshot.rendered_skipped().clone()
     } else {
         serde_json::to_vec(&selected.skipped)?.into()
     });

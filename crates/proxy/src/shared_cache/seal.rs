@@ -10,7 +10,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use secrecy::ExposeSecret;
 
 use crate::config::Settings;
-use crate::snapshot::FORM;
+use crate::snapshot::FORMAT;
 use crate::source;
 
 /// Size limit of a value, in bytes, uncompressed.
@@ -44,7 +44,7 @@ impl Seal {
         let asked = (&hpc.api_url, &hpc.client_id, &hpc.user_path, &hpc.user_uid_field, &hpc.user_email_field);
         let (version, waldur) = (env!("CARGO_PKG_VERSION"), &settings.waldur_api.api_url);
         // By its `Debug` text, so that new fields of the policy are included.
-        let matters = format!("{FORM} {version} {waldur} {asked:?} {:?}", source::policy(settings));
+        let matters = format!("{FORMAT} {version} {waldur} {asked:?} {:?}", source::policy(settings));
         let namespace: [u8; 16] = expand(&derived, "namespace", &matters)?;
         let key: [u8; 32] = expand(&derived, "seal", &matters)?;
         Ok(Self {

@@ -1,5 +1,5 @@
-//! Maps by `itemId` beside the items, rendered to JSON once: orders in progress, quota problems. Like the items, their
-//! entries stand one after the other, so the entries of a page are slices.
+//! Maps by `itemId` for orders in progress, quota problems and links, rendered to JSON once. Entries are stored in the order
+//! of the items, so the entries of a page are slices.
 
 use std::ops::Range;
 
@@ -7,29 +7,29 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Entries of a map by `itemId`, for some of the items of a catalogue.
+/// Entries of a map by `itemId`, for some of the items.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     places: Vec<Place>,
-    /// The entries of a JSON map by `itemId`, with a comma between each two.
+    /// The entries of the JSON map, separated by commas.
     text: Bytes,
 }
 
-/// Where an entry stands. Ascending in both.
+/// Position of an entry. Both fields are ascending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// Position of its item.
+    /// Position of the item.
     item: u32,
-    /// Where its entry ends in the text.
+    /// End of the entry in the text.
     end: u32,
 }
 
 impl Entries {
-    /// Renders entries, each given with the position and the id of its item, in the order of the items.
+    /// Renders entries, each with the position and the id of its item, in the order of the items.
     ///
     /// # Errors
     ///
-    /// None in practice: no entry has anything that JSON cannot say.
+    /// None in practice: all values can be represented in JSON.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "there are fewer than 2^32 items, and an entry takes some 200 bytes"
@@ -52,7 +52,7 @@ impl Entries {
     }
 
     /// Rebuilds the entries from [`places`](Self::places) and [`text`](Self::text), for a catalogue of `items` items; `None`
-    /// where they do not fit together.
+    /// if they are inconsistent.
     pub(super) fn restore(places: Vec<Place>, text: String, items: usize) -> Option<Self> {
         let ascending = places.is_sorted_by(|one, next| one.item < next.item && one.end + 1 < next.end);
         let last = places.last().copied().unwrap_or(Place { item: 0, end: 0 });
@@ -60,17 +60,15 @@ impl Entries {
         (ascending && fits && last.end as usize == text.len()).then(|| Self { places, text: text.into() })
     }
 
-    /// Where each entry stands.
     pub(super) fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// All entries.
     pub(super) fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// The entries of the items at these positions; `None` where there is none.
+    /// The entries of the items at these positions; `None` if there are none.
     pub(super) fn slice(&self, items: &Range<usize>) -> Option<Bytes> {
         let before = |position: usize| self.places.partition_point(|place| (place.item as usize) < position);
         let (first, past) = (before(items.start), before(items.end));
@@ -111,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_none() {
+    fn inconsistent_data_cannot_be_restored() {
         for (places, text, items) in [
             (&[(1, 1)][..], "a", 1),
             (&[(1, 1)], "ab", 2),

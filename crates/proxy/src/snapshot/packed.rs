@@ -1,6 +1,6 @@
-//! A snapshot as bytes, of which another replica makes the same snapshot without building or rendering anything.
+//! Serializes snapshots, so that another replica can use them without building or rendering.
 //!
-//! Eight bytes with the length of a head, the head as JSON, the text of the items as it stands.
+//! The format: eight bytes with the length of the head, the head as JSON, and the rendered items.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,8 +13,8 @@ use super::Snapshot;
 use super::entries::{Entries, Place};
 use super::text::Text;
 
-/// Changes whenever the bytes mean something else.
-pub const FORM: u32 = 4;
+/// Version of the format.
+pub const FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -47,11 +47,9 @@ impl<'a> PackedEntries<'a> {
 }
 
 impl Snapshot {
-    /// The snapshot as bytes.
-    ///
     /// # Errors
     ///
-    /// None in practice: nothing in it is beyond JSON.
+    /// None in practice: all values can be represented in JSON.
     pub fn pack(&self) -> Result<Vec<u8>, serde_json::Error> {
         let head = serde_json::to_vec(&Head {
             index: Cow::Borrowed(&self.index),
@@ -72,8 +70,7 @@ impl Snapshot {
         Ok(packed)
     }
 
-    /// The snapshot that was packed; `None` for bytes that are none. What says the same as in the snapshot `before` is
-    /// shared with it.
+    /// Restores a packed snapshot; `None` for invalid bytes. Unchanged parts are shared with `before`.
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
@@ -148,7 +145,7 @@ mod tests {
             relay: Some("https://proxy.example.org".into()),
             waldur: "https://waldur.example.org/api".into(),
         };
-        let gids = [("known", Ok(30_000)), ("unknown", Err("nobody knows".to_owned()))];
+        let gids = [("known", Ok(30_000)), ("unknown", Err("unknown".to_owned()))];
         let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();
         let identities = Identities { gids, ..Identities::default() };
         let customers = Customers::new();
@@ -158,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_out_is_what_went_in() {
+    fn unpacking_restores_the_snapshot() {
         for count in [0, 1, 3000] {
             let snapshot = snapshot(count, "OK");
             let again = Snapshot::unpack(&snapshot.pack().unwrap(), None).unwrap();
             assert_eq!(again.fingerprint(), snapshot.fingerprint());
-            assert_eq!(again.left_out(), snapshot.left_out());
+            assert_eq!(again.rendered_skipped(), snapshot.rendered_skipped());
             assert_eq!(again.callbacks(), snapshot.callbacks());
             let missing = |snapshot: &Snapshot| snapshot.quota_problems(QuotaProblemCode::MissingComponent);
             assert_eq!((missing(&again), missing(&snapshot)), (missing(&snapshot), count.div_ceil(6) as usize));
@@ -180,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_changed_is_shared() {
+    fn unchanged_blocks_are_shared() {
         let before = snapshot(3000, "OK");
         let again = Snapshot::unpack(&before.pack().unwrap(), Some(&before)).unwrap();
         assert!(again.items.blocks().zip(before.items.blocks()).all(|(one, other)| one.as_ptr() == other.as_ptr()));
     }
 
     #[test]
-    fn what_items_do_not_show_makes_another_fingerprint() {
+    fn data_outside_the_items_changes_the_fingerprint() {
         assert_ne!(snapshot(2, "a state").fingerprint(), snapshot(2, "Creating").fingerprint());
         let snapshot = |order| with_orders(2, "OK", order);
         assert_eq!(snapshot("pending-consumer").fingerprint(), snapshot("pending-consumer").fingerprint());
@@ -195,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_snapshot_are_none() {
+    fn invalid_bytes_are_refused() {
         let packed = snapshot(3, "OK").pack().unwrap();
         for end in 0..packed.len() {
             assert!(Snapshot::unpack(&packed[..end], None).is_none(), "the first {end} bytes");

@@ -1,5 +1,4 @@
-//! Items rendered to JSON, in blocks: each is made on its own, so that several threads can render at a time, and no
-//! text has to grow to the size of the whole.
+//! Items rendered to JSON in blocks, so that several threads can render, and without one large buffer that grows.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -11,14 +10,14 @@ use bytes::Bytes;
 use catalog::Catalogue;
 use uuid::Uuid;
 
-/// Items of a block.
+/// Items per block.
 const BLOCK: usize = 1024;
-/// Items of real catalogues take some 1,300 bytes.
+/// Estimated size of an item; real items take about 1,300 bytes.
 const USUAL_ITEM: usize = 1400;
-/// Threads that render at one time, at most: more would leave no processor to those that serve.
+/// Maximum number of rendering threads, to leave processors for requests.
 const THREADS: usize = 4;
 
-/// The items of a catalogue, rendered.
+/// The rendered items of a catalogue.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     blocks: Vec<Block>,
@@ -26,21 +25,21 @@ pub(super) struct Text {
     ids: Vec<Uuid>,
 }
 
-/// Up to [`BLOCK`] items in catalogue order, with a comma between each two.
+/// Up to [`BLOCK`] items in catalogue order, separated by commas.
 #[derive(Debug, Clone)]
 struct Block {
     text: Bytes,
-    /// Where each item ends.
+    /// End of each item in the text.
     ends: Arc<[u32]>,
 }
 
 impl Text {
-    /// Renders all items of a catalogue. A block that says what it said `before` is kept as it is there: mostly little
-    /// has changed, and two catalogues take little more memory than one.
+    /// Renders all items of a catalogue. Unchanged blocks are shared with `before`: usually little has changed, so two
+    /// catalogues take little more memory than one.
     ///
     /// # Errors
     ///
-    /// None in practice: an item has nothing that JSON cannot say.
+    /// None in practice: all values can be represented in JSON.
     pub(super) fn render(catalogue: &Catalogue<'_>, before: Option<&Self>) -> Result<Self, serde_json::Error> {
         let count = catalogue.len().div_ceil(BLOCK);
         let next = AtomicUsize::new(0);
@@ -72,8 +71,8 @@ impl Text {
         Ok(text)
     }
 
-    /// Puts together what [`ids`](Self::ids), [`ends`](Self::ends) and [`blocks`](Self::blocks) have told; `None` where
-    /// it does not fit together. What says what it said `before` is kept as it is there.
+    /// Rebuilds the items from [`ids`](Self::ids), [`ends`](Self::ends) and [`blocks`](Self::blocks); `None` if they are
+    /// inconsistent. Unchanged blocks are shared with `before`.
     pub(super) fn restore(ids: Vec<Uuid>, ends: Vec<Vec<u32>>, mut text: &[u8], before: Option<&Self>) -> Option<Self> {
         let sizes = (0..ids.len()).step_by(BLOCK).map(|start| BLOCK.min(ids.len() - start));
         if !ends.iter().map(Vec::len).eq(sizes) {
@@ -92,33 +91,31 @@ impl Text {
         text.is_empty().then_some(Self { blocks, ids })
     }
 
-    /// The id of each item.
     pub(super) fn ids(&self) -> &[Uuid] {
         &self.ids
     }
 
-    /// Where each item ends, block by block.
+    /// The end of each item, by block.
     pub(super) fn ends(&self) -> impl Iterator<Item = &[u32]> {
         self.blocks.iter().map(|block| &*block.ends)
     }
 
-    /// Number of items.
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }
 
     /// The first item with this id.
     pub(super) fn find(&self, id: Uuid) -> Option<Bytes> {
-        // Comparing a hundred thousand ids takes some 50 µs, a table of them some milliseconds at each refresh.
+        // Comparing 100,000 ids takes about 50 µs; building a table would take milliseconds at each refresh.
         self.ids.iter().position(|own| *own == id).and_then(|position| self.slices(position..position + 1).pop())
     }
 
-    /// All of it, block by block.
+    /// The text of each block.
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Bytes> {
         self.blocks.iter().map(|block| &block.text)
     }
 
-    /// The items at these positions: slices to be joined by commas.
+    /// The items at these positions, as slices to be joined by commas.
     pub(super) fn slices(&self, positions: Range<usize>) -> Vec<Bytes> {
         let mut slices = Vec::new();
         let mut start = positions.start;
@@ -204,9 +201,9 @@ mod tests {
         Text::render(&catalog::build(resources, &customers, &identities, &policy), before).unwrap()
     }
 
-    /// With the tenant, an item more than resources.
+    /// The tenant is one more item.
     #[test]
-    fn slices_are_the_items_across_blocks() {
+    fn slices_cross_blocks() {
         let resources = resources(2 * BLOCK + 10);
         let text = text(&resources, None);
         assert_eq!((text.len(), text.blocks.len()), (2 * BLOCK + 11, 3));
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_changed_is_kept() {
+    fn unchanged_blocks_are_kept() {
         let mut resources = resources(3 * BLOCK);
         let before = text(&resources, None);
         resources[BLOCK + 5].slug = String::from("renamed");
@@ -237,7 +234,7 @@ mod tests {
         let after = text(&resources, Some(&before));
         let kept = after.blocks.iter().zip(&before.blocks).map(|(a, b)| a.text.as_ptr() == b.text.as_ptr());
         assert_eq!(kept.collect::<Vec<_>>(), [true, false, false]);
-        let anew = text(&resources, None);
-        assert!(after.blocks().eq(anew.blocks()) && after.ids == anew.ids);
+        let fresh = text(&resources, None);
+        assert!(after.blocks().eq(fresh.blocks()) && after.ids == fresh.ids);
     }
 }

@@ -1,4 +1,4 @@
-//! Floods that HTTP/2 makes cheap for who sends them. Frames are written by hand: no client would send these.
+//! Floods that are cheap for the sender with HTTP/2. Frames are written by hand, because no client library would send them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,7 +24,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A connection that has said hello.
+/// A connection after its preface.
 fn greeted(target: &Target) -> TcpStream {
     let mut stream = target.connect();
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).unwrap();
@@ -36,12 +36,12 @@ fn streams() -> impl Iterator<Item = u32> {
     (0..).map(|number| 2 * number + 1)
 }
 
-/// How many pieces the program takes before it ends the connection, of at most so many.
-fn taken(stream: &mut TcpStream, most: usize, pieces: impl Iterator<Item = Vec<u8>>) -> usize {
-    pieces.take(most).take_while(|piece| stream.write_all(piece).is_ok()).count()
+/// Sends up to `max` pieces until the program closes the connection; returns how many were accepted.
+fn taken(stream: &mut TcpStream, max: usize, pieces: impl Iterator<Item = Vec<u8>>) -> usize {
+    pieces.take(max).take_while(|piece| stream.write_all(piece).is_ok()).count()
 }
 
-/// The next frame that comes, kind and payload; `None` at the end of the connection.
+/// Kind and payload of the next frame; `None` at the end of the connection.
 fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
@@ -50,82 +50,81 @@ fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((head[3], payload))
 }
 
-/// Requests that are taken back at once (CVE-2023-44487).
+/// Requests that are reset at once (CVE-2023-44487).
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_reset_at_once_end_the_connection() {
     let target = Target::start().await;
     let mut stream = greeted(&target);
-    let most = 200_000;
+    let max = 200_000;
     let reset = |id| {
         [frame(HEADERS, END_STREAM | END_HEADERS, id, REQUEST), frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat()
     };
-    let sent = taken(&mut stream, most, streams().map(reset));
-    assert!(sent < most, "all {sent} were taken");
+    let sent = taken(&mut stream, max, streams().map(reset));
+    assert!(sent < max, "all {sent} were accepted");
     drop(stream);
     target.is_unharmed().await;
 }
 
-/// A head that never ends (CVE-2024-27316).
+/// An endless header section (CVE-2024-27316).
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_without_an_end_ends_the_connection() {
+async fn an_endless_header_section_ends_the_connection() {
     let target = Target::start().await;
     let mut stream = greeted(&target);
     stream.write_all(&frame(HEADERS, END_STREAM, 1, REQUEST)).unwrap();
     let field = [b"\0\x01x\x7f\x81\x1e".as_slice(), &[b'y'; 286]].concat();
-    let most = 10_000;
-    let sent = taken(&mut stream, most, std::iter::repeat(frame(CONTINUATION, 0, 1, &field.repeat(50))));
-    assert!(sent < most, "all {sent} of 14 KiB were taken");
+    let max = 10_000;
+    let sent = taken(&mut stream, max, std::iter::repeat(frame(CONTINUATION, 0, 1, &field.repeat(50))));
+    assert!(sent < max, "all {sent} of 14 KiB were accepted");
     drop(stream);
     target.is_unharmed().await;
 }
 
-/// A head of references to one large entry of the table, each a byte on the wire.
+/// A header section of references to one large entry of the table, each of one byte.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_unpacks_to_too_much_is_refused() {
+async fn a_header_section_that_expands_too_much_is_refused() {
     let target = Target::start().await;
     let mut stream = greeted(&target);
     // An entry of 3,000 bytes, then itself 10,000 times.
     let entry = [b"\x40\x01x\x7f\xb9\x16".as_slice(), &[b'y'; 3000]].concat();
     let bomb = [REQUEST, &entry, &[0xbe; 10_000]].concat();
     stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).unwrap();
-    let verdict =
+    let answer =
         std::iter::from_fn(|| next_frame(&mut stream)).find(|(kind, _)| [HEADERS, RST_STREAM, GOAWAY].contains(kind));
     // 0x88 is `:status: 200`.
-    assert!(!matches!(&verdict, Some((HEADERS, payload)) if payload.contains(&0x88)), "{verdict:?}");
+    assert!(!matches!(&answer, Some((HEADERS, payload)) if payload.contains(&0x88)), "{answer:?}");
     target.is_unharmed().await;
 }
 
-/// More requests at one time than may be: they are refused one by one, and nothing of them is kept.
+/// More concurrent requests than allowed: each is refused, and takes no memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_beyond_the_bound_take_nothing() {
+async fn streams_above_the_limit_take_no_memory() {
     let target = Target::start().await;
     let mut stream = greeted(&target);
     // None of them ends: all wait for their bodies.
     let open = |id| frame(HEADERS, END_HEADERS, id, REQUEST);
-    let most = 100_000;
-    let sent = taken(&mut stream, most, streams().map(open));
+    let max = 100_000;
+    let sent = taken(&mut stream, max, streams().map(open));
     drop(stream);
     assert!(sent > 0);
     target.is_unharmed().await;
 }
 
-/// Questions that have to be answered, from a client that does not read.
+/// Frames that require an answer, from a client that does not read.
 #[tokio::test(flavor = "multi_thread")]
-async fn pings_and_settings_without_end_are_not_hoarded() {
+async fn answers_to_endless_pings_and_settings_are_limited() {
     let target = Target::start().await;
     for question in [frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0, &[])] {
         let mut stream = greeted(&target);
         stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
-        // Either it stops reading or it ends the connection; what it holds meanwhile is bounded.
+        // The program either stops reading or closes the connection.
         taken(&mut stream, 2_000, std::iter::repeat(question.repeat(1000)));
         target.is_unharmed().await;
     }
 }
 
-/// Answers that nobody takes: they keep the places of their requests, so that there are never more of them than those, and
-/// a stranger's keep none.
+/// Answers that the client does not read count towards the request limit, but only those of authenticated clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_takes_are_counted() {
+async fn unread_answers_count_towards_the_request_limit() {
     let target = Target::with(&[("SERVER_MAX_REQUESTS", "3")]).await;
     let length = target.token.len() + "Bearer ".len() - 127;
     let varint = [length % 128 + 128, length / 128].map(|byte| u8::try_from(byte).unwrap());
@@ -137,7 +136,7 @@ async fn answers_that_nobody_takes_are_counted() {
     );
     for (head, status) in [(path, 200), (&caller, 503)] {
         let mut stream = target.connect();
-        // No room for any answer.
+        // A window of 0 bytes for answers.
         let settings = frame(SETTINGS, 0, 0, b"\0\x04\0\0\0\0");
         stream.write_all(&[PREFACE, &settings].concat()).unwrap();
         for id in streams().take(3) {
@@ -151,12 +150,12 @@ async fn answers_that_nobody_takes_are_counted() {
             std::thread::sleep(std::time::Duration::from_millis(10));
             target.statuses(listing.as_bytes()) == [200]
         });
-        assert!(served, "their places are free again");
+        assert!(served, "requests are served again");
     }
     target.is_unharmed().await;
 }
 
-/// What is no HTTP at all.
+/// Bytes that are not HTTP.
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_is_refused() {
     let target = Target::start().await;

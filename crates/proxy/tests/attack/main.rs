@@ -1,9 +1,9 @@
-//! What somebody without a token can try at the port, over raw sockets, against the real program.
+//! Attacks without a token, over raw sockets, against the real program.
 //!
-//! After each attack others are still served, and the program has not grown. That slow clients are cut off is tested
-//! beside the server's limits, where time can be moved.
+//! After each attack other clients must still be served, and the program's memory must not have grown. Slow clients are
+//! covered by the unit tests of the server's limits, which control the time.
 
-#![expect(clippy::unwrap_used, reason = "an attack that meets the unexpected fails")]
+#![expect(clippy::unwrap_used, reason = "a test fails at unexpected errors")]
 
 mod http2;
 #[path = "../telemetry/program.rs"]

@@ -1,4 +1,4 @@
-//! Odd requests: targets, methods, headers, bodies.
+//! Unusual targets, methods, headers and bodies.
 
 use std::io::Write;
 
@@ -11,10 +11,10 @@ fn get(target: &str, more: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_at_the_listing_by_another_spelling() {
+async fn other_spellings_do_not_bypass_authentication() {
     let target = Target::start().await;
     for (path, expected) in [
-        // What is the listing needs a token.
+        // The listing requires a token.
         (LISTING.to_owned(), 401),
         (format!("http://x{LISTING}"), 401),
         (format!("{LISTING}?access_token=a&token=b"), 401),
@@ -23,7 +23,7 @@ async fn nobody_gets_at_the_listing_by_another_spelling() {
         (format!("{LISTING}{}", "%41".repeat(10_000)), 401),
         (format!("{LISTING}?{}", "page=1&".repeat(5_000)), 401),
         (format!("{LISTING}?{}", "%".repeat(10_000)), 401),
-        // Everything else is nothing: no path is decoded or tidied up before it is compared.
+        // Paths are compared without decoding or normalization, so these do not exist.
         (format!("/{LISTING}"), 404),
         ("/api//storage-resources/".into(), 404),
         ("/api/./storage-resources/".into(), 404),
@@ -38,7 +38,7 @@ async fn nobody_gets_at_the_listing_by_another_spelling() {
         ("/%".into(), 404),
         ("/%ff%fe".into(), 404),
         ("/\u{e9}".into(), 404),
-        // Not even a target.
+        // Not valid targets.
         ("/a\0b".into(), 400),
         ("/a\x7fb".into(), 400),
         ("/a b".into(), 400),
@@ -53,9 +53,9 @@ async fn nobody_gets_at_the_listing_by_another_spelling() {
     target.is_unharmed().await;
 }
 
-/// RFC 9112, 3.2: what lies between may have understood another host than we would.
+/// RFC 9112, 3.2: a reverse proxy may have used another host than this program would.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_its_host_once() {
+async fn a_request_must_have_exactly_one_host() {
     let target = Target::start().await;
     for (version, hosts, status) in [
         ("1.1", "host: x\r\n", 200),
@@ -70,7 +70,7 @@ async fn a_request_names_its_host_once() {
         ("1.0", "", 200),
     ] {
         let request = format!("GET /api/version HTTP/{version}\r\n{hosts}\r\n");
-        // What follows on the connection is not served after a refusal.
+        // After a refusal, later requests on the connection are not served.
         let last = get("/api/version", "");
         let answer = target.send(&[request.as_bytes(), &last].concat());
         assert!(answer.starts_with(&format!("HTTP/{version} {status} ")), "{request:?}: {answer}");
@@ -81,7 +81,7 @@ async fn a_request_names_its_host_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_methods_do_nothing() {
+async fn other_methods_are_refused() {
     let target = Target::start().await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "X"] {
         for path in [LISTING, "/api/version", "/docs"] {
@@ -95,12 +95,12 @@ async fn other_methods_do_nothing() {
         }
     }
     let answer = target.send(b"CONNECT waldur.example.org:443 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 4"), "it is no proxy of that kind: {answer}");
+    assert!(answer.starts_with("HTTP/1.1 4"), "not a forward proxy: {answer}");
     target.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_are_bounded_in_number_and_size_and_odd_ones_do_nothing() {
+async fn headers_are_limited_in_number_and_size_and_unusual_ones_have_no_effect() {
     let target = Target::start().await;
     let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
     for (headers, expected) in [
@@ -137,7 +137,7 @@ async fn headers_are_bounded_in_number_and_size_and_odd_ones_do_nothing() {
     target.is_unharmed().await;
 }
 
-/// No request needs a body. One that comes is not read: not into memory, nor for as long as it lasts.
+/// No request needs a body, so bodies are not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_not_read() {
     let target = Target::start().await;
@@ -145,10 +145,10 @@ async fn a_body_is_not_read() {
         let mut stream = target.connect();
         let head = format!("GET /api/version HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        // Until the program closes: what it takes meanwhile is bounded by what systems buffer.
+        // Until the program closes the connection. Only socket buffers accept data meanwhile.
         let chunk = [b"40000\r\n".as_slice(), &vec![b'x'; 0x40000], b"\r\n"].concat();
         let sent = (0..4096).take_while(|_| stream.write_all(&chunk).is_ok()).count();
-        assert!(sent < 200, "{sent} chunks of 256 KiB were taken");
+        assert!(sent < 200, "{sent} chunks of 256 KiB were accepted");
         drop(stream);
     }
     let answer = {

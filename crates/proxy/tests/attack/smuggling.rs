@@ -1,19 +1,19 @@
-//! Requests on whose end two readers could disagree. Something in front of the proxy may have taken what follows for a
-//! body: it must never be answered as a request of its own.
+//! Requests with an ambiguous end. A reverse proxy may treat what follows as part of the body, so it must never be answered
+//! as a separate request.
 
 use crate::target::Target;
 
 const SMUGGLED: &str = "GET /api/version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_of_doubtful_length_is_the_last_of_its_connection() {
+async fn a_request_of_ambiguous_length_is_the_last_of_its_connection() {
     let target = Target::start().await;
     let both = format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", 5 + SMUGGLED.len());
-    let both_turned = format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", 5 + SMUGGLED.len());
+    let both_reversed = format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", 5 + SMUGGLED.len());
     for (headers, body, expected) in [
-        // The end is where the chunks end, and with it the connection.
+        // The request ends with its chunks, and the connection is closed.
         (both.as_str(), "0\r\n\r\n", &[200][..]),
-        (&both_turned, "0\r\n\r\n", &[200]),
+        (&both_reversed, "0\r\n\r\n", &[200]),
         ("content-length: 0\r\ncontent-length: 5\r\n", "", &[400]),
         ("content-length: 0, 5\r\n", "", &[400]),
         ("content-length: +0\r\n", "", &[400]),
@@ -26,7 +26,7 @@ async fn a_request_of_doubtful_length_is_the_last_of_its_connection() {
         ("transfer-encoding: chunked, identity\r\n", "0\r\n\r\n", &[400]),
         ("transfer-encoding:\x0bchunked\r\n", "0\r\n\r\n", &[400]),
         ("transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n", "0\r\n\r\n", &[400]),
-        // Chunks that are none.
+        // Invalid chunks.
         ("transfer-encoding: chunked\r\n", "-1\r\n", &[200]),
         ("transfer-encoding: chunked\r\n", "0x0\r\n\r\n", &[200]),
         ("transfer-encoding: chunked\r\n", "10000000000000000\r\n", &[200]),
@@ -40,9 +40,9 @@ async fn a_request_of_doubtful_length_is_the_last_of_its_connection() {
     target.is_unharmed().await;
 }
 
-/// The other side of it: what everybody agrees on stays as it is.
+/// The counterpart: unambiguous requests share a connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_of_certain_length_share_a_connection() {
+async fn requests_of_unambiguous_length_share_a_connection() {
     let target = Target::start().await;
     for (headers, body) in [
         ("", ""),

@@ -1,4 +1,4 @@
-//! The program that is attacked.
+//! The attacked program.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,18 +8,18 @@ use simulator::{Simulator, World};
 
 use crate::program::{Program, settings, token};
 
-/// How much more memory and how many more open files an attack may leave behind: what allocators and closing take.
+/// Tolerated growth of memory and of open files after an attack, for allocators and connections that are closing.
 const GROWTH_MIB: usize = 64;
 const GROWTH_FILES: usize = 10;
 
-/// A program with authentication, and what it took before the attack.
+/// A program with authentication, and its resources before the attack.
 pub(crate) struct Target {
     program: Program,
     memory: usize,
     files: usize,
-    /// A caller's.
+    /// A valid token.
     pub(crate) token: String,
-    /// Keeps the upstreams.
+    /// Keeps the upstreams running.
     _simulator: Simulator,
 }
 
@@ -28,7 +28,7 @@ impl Target {
         Self::with(&[]).await
     }
 
-    /// With these settings besides.
+    /// With more settings.
     pub(crate) async fn with(more: &[(&'static str, &str)]) -> Self {
         let simulator = Simulator::start(World::demo()).await;
         let mut settings = settings(&simulator);
@@ -41,23 +41,23 @@ impl Target {
         target
     }
 
-    /// A connection; nothing on it takes longer than a test has patience for.
+    /// A connection with timeouts.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.program.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_mins(2))).unwrap();
         stream
     }
 
-    /// Sends these bytes, and gives everything that comes back until the program closes the connection.
+    /// Sends these bytes and returns everything that the program sends until it closes the connection.
     pub(crate) fn send(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
-        // A refusal may come, and the end with it, before everything is sent.
+        // The program may refuse the request and close the connection before everything is sent.
         let _ = stream.write_all(bytes);
         rest(&mut stream)
     }
 
-    /// The status codes that come back, in order.
+    /// The status codes of the answers to these bytes, in order.
     pub(crate) fn statuses(&self, bytes: &[u8]) -> Vec<u16> {
         let answer = self.send(bytes);
         let heads = answer.split("HTTP/1.1 ").skip(1);
@@ -73,18 +73,18 @@ impl Target {
         self.program.memory() >> 20
     }
 
-    /// Others are served, and nothing is left of the attack.
+    /// Asserts that other clients are served and that the attack left nothing behind.
     pub(crate) async fn is_unharmed(&self) {
         self.is_alive();
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             if self.program.open_files() <= self.files + GROWTH_FILES {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let (memory, files) = (self.memory(), self.program.open_files());
-        assert!(memory <= self.memory + GROWTH_MIB, "{memory} MiB are held, {} were before", self.memory);
-        assert!(files <= self.files + GROWTH_FILES, "{files} files are open, {} were before", self.files);
+        assert!(memory <= self.memory + GROWTH_MIB, "{memory} MiB in use, {} before", self.memory);
+        assert!(files <= self.files + GROWTH_FILES, "{files} open files, {} before", self.files);
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn rest(stream: &mut TcpStream) -> String {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            // The program may have closed a connection on which more came.
+            // The program may have closed the connection before it had read everything.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
             Err(error) => panic!("{error} after {}", bytes.escape_ascii()),
         }

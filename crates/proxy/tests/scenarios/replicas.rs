@@ -575,13 +575,13 @@ async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
     line.trim().get(1..)?.parse().ok()
 }
 
-/// The reply to a look: no lease, and this head.
+/// The reply to a poll: no lease, and this head.
 fn head(text: &str) -> String {
     format!("*5\r\n:1800000000\r\n:0\r\n${}\r\n{text}\r\n:0\r\n:0\r\n", text.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_another_head_at_every_look_keeps_nobody_waiting_for_long() {
+async fn a_server_with_another_head_at_every_poll_delays_requests_only_briefly() {
     let (url, scripts) = odd_server(|_, number| head(&number.to_string())).await;
     let simulator = Simulator::start(World::demo()).await;
     // A replica is patient for a quarter of this.
@@ -596,14 +596,14 @@ async fn a_server_with_another_head_at_every_look_keeps_nobody_waiting_for_long(
     assert!((3..60).contains(&scripts), "{scripts} scripts");
     let log = replica.log();
     assert_eq!(log.matches(AWAY).count(), 1, "{log}");
-    assert!(log.contains("it shows another head at every look"), "{log}");
+    assert!(log.contains("it returns another head at every poll"), "{log}");
     assert!(replica.get("/metrics").await.text.contains("\nhpc_storage_proxy_shared_cache_up 0\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_refuses_writes_is_logged_once() {
     let (url, scripts) = odd_server(|command, _| {
-        // The second look would take the lease.
+        // The second poll would take the lease.
         if command[5].is_empty() {
             head("x")
         } else {

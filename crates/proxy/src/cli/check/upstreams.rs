@@ -167,7 +167,7 @@ pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) ->
     let policy = source::policy(settings);
     let mut gids = None;
     if works {
-        let wanted = listing.resources().filter_map(|resource| catalog::wanted_project(resource, &policy));
+        let wanted = listing.resources().filter_map(|resource| catalog::project_to_resolve(resource, &policy));
         match api.resolve(wanted).await {
             Ok(found) => {
                 findings.extend(without_gid(&found, policy.development_mode));
