@@ -1,4 +1,4 @@
-//! Query strings: the answer is an error, or a page of valid JSON whose items match the filter.
+//! Query strings: the response is an error, or a page of valid JSON whose items match the filter.
 
 use std::sync::LazyLock;
 
@@ -34,19 +34,19 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
 pub fn check(data: &[u8]) {
     let Ok(query) = str::from_utf8(data) else { return };
     match proxy::api::fuzzing::listing(query, &SNAPSHOT, &POLICY) {
-        Ok((body, filter, most)) => {
+        Ok((body, filter, page_size)) => {
             let body = crate::json(&body);
             let items = body["resources"].as_array().expect("a list");
-            assert!((1..=500).contains(&most) && items.len() <= usize::from(most));
+            assert!((1..=500).contains(&page_size) && items.len() <= usize::from(page_size));
             for item in items {
                 assert!(filter.status.is_none_or(|status| item["status"] == status.as_str()));
                 assert!(filter.data_type.as_ref().is_none_or(|kind| item["storageDataType"]["key"] == **kind));
             }
         }
-        Err(faults) => {
-            let faults = crate::json(&faults);
-            let faults = faults.as_array().expect("a list");
-            assert!((1..=5).contains(&faults.len()));
+        Err(errors) => {
+            let errors = crate::json(&errors);
+            let errors = errors.as_array().expect("a list");
+            assert!((1..=5).contains(&errors.len()));
         }
     }
 }

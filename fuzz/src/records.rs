@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
             // The reader of lists removes duplicate resources.
             Ok(resource) if seen.insert(resource.uuid) => resources.push(resource),
             Ok(_) => {}
-            Err(fault) => rejected.push(Skipped::malformed(&fault)),
+            Err(error) => rejected.push(Skipped::malformed(&error)),
         }
     }
     let customers = customers_of_resources(resources.iter());
@@ -32,11 +32,11 @@ pub fn check(data: &[u8]) {
         identities.gids.insert(resource.project_slug.clone(), gid);
     }
     for development_mode in [false, true] {
-        whole(&resources, &customers, &identities, &rejected, development_mode);
+        check_catalogue(&resources, &customers, &identities, &rejected, development_mode);
     }
 }
 
-fn whole(
+fn check_catalogue(
     resources: &[Resource],
     customers: &Customers,
     identities: &Identities,
@@ -65,7 +65,7 @@ fn whole(
     assert_eq!(crate::json(&[b"[", text.as_slice(), b"]"].concat()), Value::Array(items.clone()));
     for resource in resources {
         let lost = matches!(first.find(resource.uuid), Found::Nothing);
-        assert!(!lost || !ours(&resource), "{} is nowhere", resource.uuid);
+        assert!(!lost || !ours(&resource), "{} is missing", resource.uuid);
     }
 }
 
