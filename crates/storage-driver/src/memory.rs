@@ -185,7 +185,7 @@ impl Driver for Memory {
                 if let Some(why) = self.tree().above(desired) {
                     return Err(DriverError::Conflict(why));
                 }
-                guard("make aside")?;
+                guard("create")?;
                 self.tree().building.insert(desired.id, Directory { mark: None, present: bare() });
                 guard("owner, project, limits, mode, mark")?;
                 let present = Present {
@@ -197,7 +197,7 @@ impl Driver for Memory {
                     ..bare()
                 };
                 self.tree().building.insert(desired.id, Directory { mark: Some(desired.id), present });
-                guard("put in place")?;
+                guard("rename")?;
                 let mut tree = self.tree();
                 if let Some(made) = tree.building.remove(&desired.id) {
                     tree.places.insert(desired.place.clone(), made);
@@ -222,7 +222,7 @@ impl Driver for Memory {
             it.present.mode = Mode(0);
             it.present.limits = it.present.usage.map(|usage| QuotaLimits::frozen_at(usage, BLOCK));
         });
-        guard("put into the trash")?;
+        guard("move into the trash")?;
         let mut tree = self.tree();
         if let Some(gone) = tree.places.remove(&desired.place) {
             tree.trash.insert(desired.id, (now, gone));
@@ -231,7 +231,7 @@ impl Driver for Memory {
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        guard("take out of the trash")?;
+        guard("move out of the trash")?;
         let mut tree = self.tree();
         if !tree.trash.contains_key(&desired.id) && tree.claimed.contains_key(&desired.id) {
             return Err(crate::being_purged());

@@ -76,7 +76,7 @@ impl Deletion<'_> {
             }
         }
         Err(DriverError::temporary(
-            "a directory in the trash does not become empty: somebody has it open and makes files in it, or its file system \
+            "a directory in the trash does not become empty: a process has it open and creates files in it, or its file system \
              does not show them; the rest of the tree is still there",
         ))
     }

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::tree::handle::{bare, obstructed, only_root};
+use crate::tree::handle::{check_new, open_error, root_error};
 #[cfg(test)]
 use crate::tree::injected::{self, Moment};
 use crate::tree::renaming::{Renamed, rename};
@@ -106,7 +106,7 @@ pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -
             Err(error) => return Err(what(error)),
             Ok(directory) => {
                 // Left by a crash, if another task created the directory since then. Removed only if it is empty.
-                let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
+                let _ = rustix::fs::unlinkat(&above, temporary_name(desired.id), AtFlags::REMOVEDIR);
                 directory
             }
         };
@@ -115,7 +115,7 @@ pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -
 }
 
 /// The temporary name of a directory.
-fn aside(id: Uuid) -> String {
+fn temporary_name(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
@@ -123,19 +123,19 @@ fn aside(id: Uuid) -> String {
 ///
 /// Checks the opened directory even if it was just created: users who can write in the parent can exchange it.
 fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverError> {
-    let aside = aside(id);
+    let temporary = temporary_name(id);
     let cannot = |error| DriverError::temporary_from(format!("the directory {name} cannot be created"), error);
-    match rustix::fs::mkdirat(above, &aside, Bits::RWXU) {
+    match rustix::fs::mkdirat(above, &temporary, Bits::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(cannot(error)),
     }
     #[cfg(test)]
     injected::at(Moment::Made);
-    let directory = open(above.as_fd(), &aside).map_err(|error| obstructed(&aside, error))?;
-    bare(&directory, &aside)?;
+    let directory = open(above.as_fd(), &temporary).map_err(|error| open_error(&temporary, error))?;
+    check_new(&directory, &temporary)?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0)).map_err(cannot)?;
-    match rename(&directory, [above, above], [&aside, name])? {
-        Renamed::Taken => rustix::fs::unlinkat(above, &aside, AtFlags::REMOVEDIR).map_err(cannot)?,
+    match rename(&directory, [above, above], [&temporary, name])? {
+        Renamed::Taken => rustix::fs::unlinkat(above, &temporary, AtFlags::REMOVEDIR).map_err(cannot)?,
         renamed => renamed.or_conflict(name)?,
     }
     rustix::fs::fsync(above).map_err(cannot)
@@ -158,7 +158,7 @@ pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result
         guard(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         rustix::fs::fchown(&directory, Some(uid), Some(gid))
-            .map_err(|error| only_root(format!("the owner of {place} cannot be set"), "run as root", error))?;
+            .map_err(|error| root_error(format!("the owner of {place} cannot be set"), "run as root", error))?;
     }
     // After the owner, because changing it can clear bits of the mode.
     set_mode(root, place, desired.mode, guard)
@@ -171,7 +171,7 @@ pub fn close(root: BorrowedFd<'_>, place: &Place, guard: Guard<'_>) -> Result<()
     if there.st_uid != user.as_raw() {
         guard(&format!("change the owner of {place} to this program's user"))?;
         rustix::fs::fchown(&directory, Some(user), None)
-            .map_err(|error| only_root(format!("the owner of {place} cannot be changed"), "run as root", error))?;
+            .map_err(|error| root_error(format!("the owner of {place} cannot be changed"), "run as root", error))?;
     }
     set_mode(root, place, Mode(0), guard)
 }
@@ -184,7 +184,7 @@ pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_
     }
     guard(&format!("mode {:o} of {place}", mode.0))?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
-        .map_err(|error| only_root(format!("the mode of {place} cannot be set"), "run as root", error))
+        .map_err(|error| root_error(format!("the mode of {place} cannot be set"), "run as root", error))
 }
 
 fn directory(root: BorrowedFd<'_>, place: &Place) -> Result<(OwnedFd, Stat), DriverError> {
@@ -238,15 +238,15 @@ mod tests {
             let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
             let (desired, store) = (desired(), folder.path().join("store"));
             std::fs::create_dir(&store).unwrap();
-            let (victim, aside) = (store.join("victim"), store.join(aside(desired.id)));
+            let (victim, temporary) = (store.join("victim"), store.join(temporary_name(desired.id)));
             std::fs::create_dir(&victim).unwrap();
             std::fs::write(victim.join("data"), "data").unwrap();
             std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o700)).unwrap();
             if before {
-                std::fs::rename(&victim, &aside).unwrap();
+                std::fs::rename(&victim, &temporary).unwrap();
             }
-            let exchanged = (victim.clone(), aside.clone());
-            let _happens = injected::happens(move |moment| {
+            let exchanged = (victim.clone(), temporary.clone());
+            let _hook = injected::on_each_moment(move |moment| {
                 if moment == Moment::Made && exchanged.0.exists() {
                     std::fs::remove_dir(&exchanged.1).unwrap();
                     std::fs::rename(&exchanged.0, &exchanged.1).unwrap();
@@ -254,8 +254,8 @@ mod tests {
             });
             let made = make_parents(root.as_fd(), &desired, &|_| Ok(()));
             assert!(matches!(made, Err(DriverError::Conflict(_))), "{made:?}");
-            assert_eq!(std::fs::metadata(&aside).unwrap().mode() & 0o7777, 0o700);
-            assert!(aside.join("data").exists() && !store.join("cscs").exists());
+            assert_eq!(std::fs::metadata(&temporary).unwrap().mode() & 0o7777, 0o700);
+            assert!(temporary.join("data").exists() && !store.join("cscs").exists());
         }
     }
 
@@ -264,9 +264,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
         let desired = desired();
-        std::fs::create_dir_all(folder.path().join("store").join(aside(desired.id))).unwrap();
+        std::fs::create_dir_all(folder.path().join("store").join(temporary_name(desired.id))).unwrap();
         std::fs::create_dir(folder.path().join("store/cscs")).unwrap();
-        std::fs::create_dir(folder.path().join(aside(desired.id))).unwrap();
+        std::fs::create_dir(folder.path().join(temporary_name(desired.id))).unwrap();
         make_parents(root.as_fd(), &desired, &|_| Ok(())).unwrap();
         assert_eq!(names(root.as_fd()).unwrap(), ["store"]);
         assert_eq!(names(open(root.as_fd(), "store").unwrap().as_fd()).unwrap(), ["cscs"]);

@@ -37,12 +37,12 @@ pub trait Quotas: Debug + Send + Sync {
 
     /// The project ID, possibly 0, that new files in the directory inherit; `None` if they inherit none. Directories with other
     /// IDs cannot be renamed into a directory whose ID is inherited.
-    fn hands_down(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+    fn inherited_project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         Ok(None)
     }
 
     /// Whether the directory has a quota across whose border nothing can be renamed.
-    fn is_realm(&self, _directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
+    fn is_quota_realm(&self, _directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
         Ok(false)
     }
 
@@ -57,7 +57,7 @@ pub trait Quotas: Debug + Send + Sync {
     }
 
     /// Why this file system can refuse to rename a directory to another parent (EXDEV), with the remedy.
-    fn why_across(&self) -> Option<&'static str> {
+    fn why_renames_fail(&self) -> Option<&'static str> {
         None
     }
 

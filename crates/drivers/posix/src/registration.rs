@@ -14,7 +14,7 @@ use crate::quotas::ceph::Ceph;
 use crate::quotas::declared::Declared;
 use crate::quotas::kernel::Kernel;
 use crate::quotas::lustre::Lustre;
-use crate::tree::acl::{self, Named};
+use crate::tree::acl::{self, AclEntries};
 use crate::tree::{Rules, Tree};
 
 /// The drivers `posix`, `xfs`, `ext4`, `lustre` and `cephfs`.
@@ -81,11 +81,11 @@ fn configure<Q: Quotas + 'static>(
 }
 
 /// Reads the ACL entries apart from the other settings, for errors that show what an entry looks like.
-fn acl(value: Option<serde_json::Value>) -> Result<Option<Named>, InvalidSettings> {
+fn acl(value: Option<serde_json::Value>) -> Result<Option<AclEntries>, InvalidSettings> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     let texts: Vec<String> =
         serde_json::from_value(value).map_err(|_| InvalidSettings::new("`acl` is not a list of texts", acl::FORM))?;
-    Named::parse(&texts).map(Some).map_err(|error| InvalidSettings::new(error.to_string(), acl::FORM))
+    AclEntries::parse(&texts).map(Some).map_err(|error| InvalidSettings::new(error.to_string(), acl::FORM))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::quotas::ceph::{Ceph, USED};
 use crate::quotas::lustre::Lustre;
 use crate::tree::{Rules, Tree};
 
-/// A root that looks like CephFS to [`ceph`].
+/// A root with the attributes of CephFS, for [`ceph`].
 pub fn ceph_root() -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let directory = File::open(root.path()).unwrap();
@@ -28,8 +28,8 @@ pub fn ceph(root: &TempDir) -> Tree<Ceph> {
     Tree::new(root.path().to_owned(), Ceph::simulated(), rules)
 }
 
-/// Quotas of the file system at `mount`, by a script that stands in for `lfs` and keeps its state in the folder. `odd` are
-/// files that change what it prints.
+/// Quotas of the file system at `mount`, with a script instead of `lfs` that keeps its state in the folder. `odd` are files
+/// that change its output.
 pub fn lustre(mount: &Path, odd: &[(&str, &str)]) -> (TempDir, Lustre) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in odd.iter().chain(&[("mount", mount.to_str().unwrap())]) {

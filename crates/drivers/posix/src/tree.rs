@@ -30,8 +30,8 @@ pub(crate) mod renaming;
 mod trash;
 mod walk;
 
-use acl::{Named, attributes};
-use handle::{Mark, bare, chmod, obstructed, open_below, passing, privileged, stat, sync};
+use acl::{AclEntries, attributes};
+use handle::{Mark, check_new, chmod, open_below, open_error, passing, privilege_error, stat, sync};
 use renaming::{Renamed, rename, rename_named};
 
 /// Settings of the system.
@@ -42,7 +42,7 @@ pub struct Rules {
     /// Whether owner and group are set. Otherwise the program needs no privileges, and its user owns all directories.
     pub change_owner: bool,
     /// ACL entries beyond the mode; `None`: ACLs are neither read nor set.
-    pub acl: Option<Named>,
+    pub acl: Option<AclEntries>,
 }
 
 /// Directories below a root, with quotas of type `Q`.
@@ -92,10 +92,15 @@ impl<Q: Quotas> Tree<Q> {
     ///
     /// A directory in the trash takes precedence over somebody else's at the place: it was removed, and can be restored as
     /// soon as the other one is moved away. Nobody can block a removal by creating something at the place.
-    fn look(&self, root: &OwnedFd, desired: &Desired, trash: &OnceCell<trash::Trash>) -> Result<Observed, DriverError> {
-        let at_its_place = self.at_its_place(root, desired)?;
-        if matches!(at_its_place, Observed::Ours(_)) {
-            return Ok(at_its_place);
+    fn observe_one(
+        &self,
+        root: &OwnedFd,
+        desired: &Desired,
+        trash: &OnceCell<trash::Trash>,
+    ) -> Result<Observed, DriverError> {
+        let at_place = self.at_place(root, desired)?;
+        if matches!(at_place, Observed::Ours(_)) {
+            return Ok(at_place);
         }
         let trash = if let Some(trash) = trash.get() {
             trash
@@ -110,12 +115,12 @@ impl<Q: Quotas> Tree<Q> {
         };
         Ok(match (newest(&trash.waiting), newest(&trash.claimed)) {
             (Some(since), _) => Observed::Trashed { since },
-            (None, Some(since)) if at_its_place == Observed::Absent => Observed::Purging { since },
-            _ => at_its_place,
+            (None, Some(since)) if at_place == Observed::Absent => Observed::Purging { since },
+            _ => at_place,
         })
     }
 
-    fn at_its_place(&self, root: &OwnedFd, desired: &Desired) -> Result<Observed, DriverError> {
+    fn at_place(&self, root: &OwnedFd, desired: &Desired) -> Result<Observed, DriverError> {
         let directory = match open_below(root, &*desired.place.to_string()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(Observed::Absent),
@@ -144,7 +149,7 @@ impl<Q: Quotas> Tree<Q> {
         };
         let owner = if self.rules.change_owner { (stat.st_uid, stat.st_gid) } else { (desired.uid, desired.gid) };
         let mode = storage_driver::Mode(stat.st_mode & 0o7777);
-        let acl = |named: &Named| {
+        let acl = |named: &AclEntries| {
             let found = attributes::read(directory)?.to_string();
             Ok(Acl { found, desired: named.with(desired.mode).to_string() })
         };
@@ -154,29 +159,30 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Creates the directory under a temporary name and renames it.
     fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        self.not_nested(root, desired)?;
-        let parent = making::parent(root, desired, &|above, path| self.takes(above, path), guard)?;
-        let aside = making::aside(desired.id);
-        guard(&format!("create {aside} beside {}", desired.place))?;
-        let directory = making::begin(&parent, &aside)?;
+        self.check_not_nested(root, desired)?;
+        let parent = making::parent(root, desired, &|above, path| self.check_renames_into(above, path), guard)?;
+        let temporary = making::temporary_name(desired.id);
+        guard(&format!("create {temporary} beside {}", desired.place))?;
+        let directory = making::begin(&parent, &temporary)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
-            Some(other) => return Err(DriverError::Conflict(format!("{aside} has the mark of {other}"))),
-            None => bare(&directory, &aside)?,
+            Some(other) => return Err(DriverError::Conflict(format!("{temporary} has the mark of {other}"))),
+            None => check_new(&directory, &temporary)?,
         }
-        self.still_free(&directory, desired)?;
-        guard(&format!("mark, {}", self.whole()))?;
+        self.check_project_is_free(&directory, desired)?;
+        guard(&format!("mark, {}", self.what_is_set()))?;
         self.mark.write(&directory, desired.id)?;
         self.set(&directory, desired, true)?;
         sync(&directory)?;
         guard(&format!("put {} in place", desired.place))?;
-        rename(&directory, [&parent, &parent], [&aside, desired.place.name()])?.or_conflict(desired.place.name())?;
+        rename(&directory, [&parent, &parent], [&temporary, desired.place.name()])?
+            .or_conflict(desired.place.name())?;
         sync(&parent)
     }
 
     /// Checks that the project ID is still free. It was free when it was assigned, but another system or program can have used
     /// it since then.
-    fn still_free(&self, directory: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
+    fn check_project_is_free(&self, directory: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let found = self.quotas.project(directory.as_fd())?;
         let Some(project) = project_of(desired, found)? else { return Ok(()) };
         if found == Some(project) || self.is_free(project)? {
@@ -190,7 +196,7 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// What [`Self::set`] sets, for messages.
-    fn whole(&self) -> &'static str {
+    fn what_is_set(&self) -> &'static str {
         if self.rules.acl.is_some() {
             "owner, project ID, limits, ACLs, mode"
         } else {
@@ -203,8 +209,9 @@ impl<Q: Quotas> Tree<Q> {
         let present = self.present(directory, desired)?;
         if (present.uid, present.gid) != (desired.uid, desired.gid) {
             let (uid, gid) = (Uid::from_raw(desired.uid), Gid::from_raw(desired.gid));
-            rustix::fs::fchown(directory, Some(uid), Some(gid))
-                .map_err(|error| privileged(format!("owner {}:{} cannot be set", desired.uid, desired.gid), error))?;
+            rustix::fs::fchown(directory, Some(uid), Some(gid)).map_err(|error| {
+                privilege_error(format!("owner {}:{} cannot be set", desired.uid, desired.gid), error)
+            })?;
         }
         let project = project_of(desired, present.project)?;
         if let Some(project) = project.filter(|_| project != present.project) {
@@ -223,7 +230,7 @@ impl<Q: Quotas> Tree<Q> {
 
     /// Checks that a directory in the trash has the mark of the resource in its name. It can lack it if a user exchanged the
     /// directory and a crash prevented the repair.
-    fn is_of(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), DriverError> {
+    fn check_mark(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), DriverError> {
         let whose = match self.mark.read(directory)? {
             Some(id) if id == trashed.id => return Ok(()),
             Some(other) => format!("has the mark of {other}"),
@@ -236,8 +243,8 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Checks that directories with other project IDs can be renamed into this one. Otherwise every rename fails with EXDEV.
-    fn takes(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
-        let Some(project) = self.quotas.hands_down(directory.as_fd())? else { return Ok(()) };
+    fn check_renames_into(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
+        let Some(project) = self.quotas.inherited_project(directory.as_fd())? else { return Ok(()) };
         // Removes `.` or `/` at the end.
         let path: PathBuf = self.root.join(path).components().collect();
         let path = path.display();
@@ -248,8 +255,8 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Checks that directories can be renamed out of and into this one, which has this path below the root.
-    fn is_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
-        if !self.quotas.is_realm(directory.as_fd())? {
+    fn check_no_realm(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
+        if !self.quotas.is_quota_realm(directory.as_fd())? {
             return Ok(());
         }
         let path = self.root.join(path);
@@ -262,19 +269,19 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Checks that the directory can be moved into the trash and deleted later, before anything is changed.
-    fn can_leave(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), DriverError> {
-        self.has_no_snapshots(directory, &place.to_string())?;
+    fn check_can_be_moved(&self, root: &OwnedFd, directory: &OwnedFd, place: &Place) -> Result<(), DriverError> {
+        self.check_no_snapshots(directory, &place.to_string())?;
         let mut above = place.parent();
         while let Some(place) = above {
             let path = place.to_string();
-            let directory = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
-            self.is_no_realm(&directory, &path)?;
+            let directory = open_below(root, &*path).map_err(|error| open_error(&path, error))?;
+            self.check_no_realm(&directory, &path)?;
             above = place.parent();
         }
         Ok(())
     }
 
-    fn has_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
+    fn check_no_snapshots(&self, directory: &OwnedFd, path: &str) -> Result<(), DriverError> {
         match self.quotas.snapshots(directory.as_fd())? {
             0 => Ok(()),
             count => Err(DriverError::temporary(format!(
@@ -285,8 +292,8 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     /// Adds a possible reason of this file system to the error of a rename to another parent.
-    pub(super) fn across(&self, fault: DriverError) -> DriverError {
-        match (fault, self.quotas.why_across()) {
+    pub(super) fn explain_rename_error(&self, fault: DriverError) -> DriverError {
+        match (fault, self.quotas.why_renames_fail()) {
             (DriverError::Temporary { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
                 DriverError::Temporary { what: format!("{what}: {why}"), source: Some(source) }
             }
@@ -299,45 +306,45 @@ impl<Q: Quotas> Tree<Q> {
         let directory = match open_below(root, path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(obstructed(path, error)),
+            Err(error) => return Err(open_error(path, error)),
         };
         // A quota of the root applies to everything below it.
         if path != "." {
-            self.is_no_realm(&directory, path)?;
+            self.check_no_realm(&directory, path)?;
         }
-        self.takes(&directory, path)?;
+        self.check_renames_into(&directory, path)?;
         self.quotas.metadata_server(directory.as_fd(), &self.root.join(path))
     }
 
     /// Opens the parent directory, and checks that directories can be renamed into it.
-    fn above(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
+    fn open_parent(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
         let path = desired.place.parent().map_or_else(|| ".".to_owned(), |above| above.to_string());
-        let above = open_below(root, &*path).map_err(|error| obstructed(&path, error))?;
-        self.takes(&above, &path)?;
+        let above = open_below(root, &*path).map_err(|error| open_error(&path, error))?;
+        self.check_renames_into(&above, &path)?;
         Ok(above)
     }
 
     /// Opens or creates the trash, and checks that directories can be renamed into it.
-    fn trash_for(&self, root: &OwnedFd) -> Result<OwnedFd, DriverError> {
+    fn open_trash(&self, root: &OwnedFd) -> Result<OwnedFd, DriverError> {
         let (trash, made) = trash::open(root)?;
-        if made && self.quotas.hands_down(trash.as_fd())?.is_some() {
+        if made && self.quotas.inherited_project(trash.as_fd())?.is_some() {
             self.quotas.untag(trash.as_fd())?;
         }
-        self.takes(&trash, trash::TRASH)?;
-        self.is_no_realm(&trash, trash::TRASH)?;
+        self.check_renames_into(&trash, trash::TRASH)?;
+        self.check_no_realm(&trash, trash::TRASH)?;
         Ok(trash)
     }
 
     /// Returns a conflict if the place is inside another resource's directory.
-    fn not_nested(&self, root: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
+    fn check_not_nested(&self, root: &OwnedFd, desired: &Desired) -> Result<(), DriverError> {
         let nested = nesting::above(root, &self.mark, (&desired.place, desired.id), &nesting::Above::default())?;
         nested.map_or(Ok(()), |why| Err(DriverError::Conflict(format!("{}: {why}", desired.place))))
     }
 
     /// Opens the directory at the place if it has the mark of this resource.
-    fn ours(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
+    fn open_marked(&self, root: &OwnedFd, desired: &Desired) -> Result<OwnedFd, DriverError> {
         let directory = open_below(root, &*desired.place.to_string())
-            .map_err(|error| obstructed(&desired.place.to_string(), error))?;
+            .map_err(|error| open_error(&desired.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => Ok(directory),
             Some(other) => {
@@ -358,7 +365,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             attributes::read(&root)?;
         }
         self.quotas.ready(root.as_fd())?;
-        self.takes(&root, "")
+        self.check_renames_into(&root, "")
     }
 
     fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
@@ -396,7 +403,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             found.push(Ok(format!(
                 "the directories are on several metadata servers (MDT {}): {}",
                 servers.join(", "),
-                self.quotas.why_across().unwrap_or_default()
+                self.quotas.why_renames_fail().unwrap_or_default()
             )));
         }
         found
@@ -407,7 +414,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Ok(root) => {
                 let (trash, above) = (OnceCell::new(), nesting::Above::default());
                 let one = |desired: &&Desired| {
-                    let observed = self.look(&root, desired, &trash)?;
+                    let observed = self.observe_one(&root, desired, &trash)?;
                     if !matches!(observed, Observed::Absent | Observed::Unmarked(_)) {
                         return Ok(observed);
                     }
@@ -441,7 +448,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let directory = match open_below(self.root()?, &*name) {
                 Ok(directory) => directory,
                 Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(obstructed(&name, error)),
+                Err(error) => return Err(open_error(&name, error)),
             };
             // Not the ID of the files: their owner can change it.
             let numbered = self.quotas.project(directory.as_fd())?.is_some();
@@ -464,8 +471,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
             self.make(&root, desired, guard)
         } else {
-            let directory = self.ours(&root, desired)?;
-            guard(&format!("{} of {}", self.whole(), desired.place))?;
+            let directory = self.open_marked(&root, desired)?;
+            guard(&format!("{} of {}", self.what_is_set(), desired.place))?;
             self.set(&directory, desired, false)?;
             sync(&directory)
         }
@@ -476,16 +483,16 @@ impl<Q: Quotas> Driver for Tree<Q> {
         if let Err(Errno::NOENT) = open_below(&root, &*desired.place.to_string()) {
             return Ok(());
         }
-        let directory = self.ours(&root, desired)?;
+        let directory = self.open_marked(&root, desired)?;
         // A directory that cannot be moved must not be frozen.
         nesting::below(&directory, &self.mark, (&desired.place.to_string(), desired.id))?;
-        self.can_leave(&root, &directory, &desired.place)?;
+        self.check_can_be_moved(&root, &directory, &desired.place)?;
         guard(&format!("freeze {}", desired.place))?;
-        let (parent, trash) = (self.above(&root, desired)?, self.trash_for(&root)?);
+        let (parent, trash) = (self.open_parent(&root, desired)?, self.open_trash(&root)?);
         if self.rules.change_owner {
             // First, because an owner who has it open could set any mode.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
-                .map_err(|error| privileged(format!("the owner of {} cannot be changed", desired.place), error))?;
+                .map_err(|error| privilege_error(format!("the owner of {} cannot be changed", desired.place), error))?;
         }
         // No access for anybody; an unprivileged program needs its own.
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
@@ -498,7 +505,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         guard(&format!("move {} into the trash", desired.place))?;
         let name = trash::name(&Trashed { id: desired.id, since: now });
         let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
-        match renamed.map_err(|fault| self.across(fault))? {
+        match renamed.map_err(|fault| self.explain_rename_error(fault))? {
             Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, desired)),
             renamed => renamed.or_conflict(&name)?,
         }
@@ -515,7 +522,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             return Err(storage_driver::being_purged());
         }
         if newest.is_some() && !free {
-            self.ours(&root, desired).map_err(|fault| match fault {
+            self.open_marked(&root, desired).map_err(|fault| match fault {
                 DriverError::Conflict(what) => DriverError::Conflict(format!(
                     "{what}: move what is at {} away, so that the directory can be restored",
                     desired.place
@@ -524,17 +531,18 @@ impl<Q: Quotas> Driver for Tree<Q> {
             })?;
         }
         if let Some(trashed) = newest.filter(|_| free) {
-            self.not_nested(&root, desired)?;
-            let takes =
-                |above: &OwnedFd, path: &str| self.takes(above, path).and_then(|()| self.is_no_realm(above, path));
+            self.check_not_nested(&root, desired)?;
+            let takes = |above: &OwnedFd, path: &str| {
+                self.check_renames_into(above, path).and_then(|()| self.check_no_realm(above, path))
+            };
             let parent = making::parent(&root, desired, &takes, guard)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
-            let directory = open_below(&trash, &*name).map_err(|error| obstructed(&name, error))?;
-            self.is_of(&trashed, &directory)?;
+            let directory = open_below(&trash, &*name).map_err(|error| open_error(&name, error))?;
+            self.check_mark(&trashed, &directory)?;
             guard(&format!("move {} back from the trash", desired.place))?;
             let place = desired.place.name();
             let renamed = rename(&directory, [&trash, &parent], [&name, place]);
-            renamed.map_err(|fault| self.across(fault))?.or_conflict(place)?;
+            renamed.map_err(|fault| self.explain_rename_error(fault))?.or_conflict(place)?;
             sync(&parent)?;
             sync(&trash)?;
         }
@@ -544,14 +552,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.root()?;
         let directory = open_below(&root, &*desired.place.to_string())
-            .map_err(|error| obstructed(&desired.place.to_string(), error))?;
+            .map_err(|error| open_error(&desired.place.to_string(), error))?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => return Ok(()),
             Some(other) => {
                 return Err(DriverError::Conflict(format!("{} has the mark of {other}", desired.place)));
             }
             None => {
-                self.not_nested(&root, desired)?;
+                self.check_not_nested(&root, desired)?;
                 guard(&format!("mark {} with {}", desired.place, desired.id))?;
             }
         }
@@ -566,11 +574,11 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(obstructed(&name, error)),
+            Err(error) => return Err(open_error(&name, error)),
         };
-        self.is_of(trashed, &directory)?;
+        self.check_mark(trashed, &directory)?;
         nesting::below(&directory, &self.mark, (&name, trashed.id))?;
-        self.has_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
+        self.check_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
         // First, because nothing would find them after the tree is deleted.
         if let Some(project) = project {
             guard(&format!("remove the limits of project {project}"))?;
@@ -588,9 +596,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let directory = match open_below(&trash, &*name) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(obstructed(&name, error)),
+            Err(error) => return Err(open_error(&name, error)),
         };
-        self.is_of(trashed, &directory)?;
+        self.check_mark(trashed, &directory)?;
         guard(&format!("delete {name} in the trash"))?;
         let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
@@ -608,7 +616,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let root = self.root()?;
             let directory = match open_below(&root, &*desired.place.to_string()) {
                 Err(Errno::NOENT) => return Ok(None),
-                _ => self.ours(&root, desired)?,
+                _ => self.open_marked(&root, desired)?,
             };
             let present = self.present(&directory, desired)?;
             if let Some(project) = present.project.filter(|_| present.project != desired.project) {
@@ -643,13 +651,13 @@ fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -
     if rename_named([trash, parent], [name, desired.place.name()]).is_ok_and(|done| done) {
         return DriverError::Conflict(was);
     }
-    let nobodys = trash::nobodys(name);
-    match rename_named([trash, trash], [name, &nobodys]) {
+    let unowned_name = trash::unowned_name(name);
+    match rename_named([trash, trash], [name, &unowned_name]) {
         Ok(true) => DriverError::Conflict(format!(
-            "{was}, and what was put there cannot be put back: it lies in the trash as {nobodys}; look at it, and move it \
-             to where it belongs"
+            "{was}, and the other directory cannot be moved back: it is in the trash as {unowned_name}; check its content and \
+             move it to where it belongs"
         )),
-        Ok(false) => DriverError::Conflict(format!("{was}, and {nobodys} is in the trash already: look at both")),
+        Ok(false) => DriverError::Conflict(format!("{was}, and {unowned_name} is in the trash already: check both")),
         Err(fault) => fault,
     }
 }
@@ -665,7 +673,7 @@ fn marks_can_be_read() -> Result<(), DriverError> {
     use rustix::thread::{CapabilitySet, capabilities};
     let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
         "without CAP_SYS_ADMIN"
-    } else if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everybody(&map)) {
+    } else if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_every_id(&map)) {
         "in a user namespace"
     } else {
         return Ok(());
@@ -676,7 +684,7 @@ fn marks_can_be_read() -> Result<(), DriverError> {
 }
 
 /// Whether this is the `uid_map` of a process outside of user namespaces: every ID is mapped to itself.
-fn maps_everybody(uid_map: &str) -> bool {
+fn maps_every_id(uid_map: &str) -> bool {
     uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 

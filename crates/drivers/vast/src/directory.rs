@@ -7,7 +7,7 @@ use rustix::fs::{Gid, Mode as Bits, Stat, Uid};
 use rustix::io::Errno;
 
 use driver_posix::mount::{names, open};
-use driver_posix::tree::handle::only_root;
+use driver_posix::tree::handle::root_error;
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
@@ -88,6 +88,6 @@ impl OpenDirectory {
     }
 
     fn cannot(&self, what: &str, error: Errno) -> DriverError {
-        only_root(format!("cannot set the {what} of {}", self.place), "run as root", error)
+        root_error(format!("cannot set the {what} of {}", self.place), "run as root", error)
     }
 }

@@ -101,7 +101,7 @@ fn a_user_with_an_open_directory_cannot_prevent_its_deletion() {
     let (said, says) = std::sync::mpsc::channel();
     // A file for the first round.
     fs::write(held.join("file"), "").unwrap();
-    let happens = injected::happens(move |_| {
+    let on_each_moment = injected::on_each_moment(move |_| {
         tries += 1;
         assert!(tries < 1000, "it never ends");
         writeln!(ask, "again-{tries}").unwrap();
@@ -109,7 +109,7 @@ fn a_user_with_an_open_directory_cannot_prevent_its_deletion() {
     });
     drop(tree);
     all(&trash).unwrap();
-    drop(happens);
+    drop(on_each_moment);
     user.wait().unwrap();
     assert_eq!(says.try_iter().take(2).collect::<Vec<_>>(), ["made", "refused"]);
     assert!(is_empty(folder.path()));
@@ -121,13 +121,13 @@ fn a_directory_that_never_becomes_empty_is_an_error() {
     let filled = folder.path().join("tree/filled");
     fs::create_dir_all(filled.join("below")).unwrap();
     let mut tries = 0;
-    let happens = injected::happens(move |_| {
+    let on_each_moment = injected::on_each_moment(move |_| {
         tries += 1;
         assert!(tries < 10_000, "it never ends");
         let _ = fs::write(filled.join("again"), "");
     });
     assert!(all(&trash).unwrap_err().to_string().contains("does not become empty"));
-    drop(happens);
+    drop(on_each_moment);
     all(&trash).unwrap();
     assert!(is_empty(folder.path()));
 }

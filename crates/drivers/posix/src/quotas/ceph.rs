@@ -78,7 +78,7 @@ impl Quotas for Ceph {
     }
 
     fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, DriverError>> {
-        match self.is_realm(root) {
+        match self.is_quota_realm(root) {
             Ok(false) => Vec::new(),
             Ok(true) => vec![Ok("the root has a quota of its own, which limits all resources together".to_owned())],
             Err(fault) => vec![Err(fault)],
@@ -87,7 +87,7 @@ impl Quotas for Ceph {
 
     /// The kernel client and ceph-fuse refuse to rename from one quota realm to another (EXDEV). A realm is everything below a
     /// directory with a quota.
-    fn is_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
+    fn is_quota_realm(&self, directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
         for name in LIMITS {
             if self.number(directory, name)?.is_some_and(|limit| limit != 0) {
                 return Ok(true);
@@ -115,7 +115,7 @@ impl Quotas for Ceph {
         Ok(count)
     }
 
-    fn why_across(&self) -> Option<&'static str> {
+    fn why_renames_fail(&self) -> Option<&'static str> {
         Some(
             "CephFS renames nothing from one quota realm or subvolume to another: no directory between the root and the \
              resource may have a quota of its own (`getfattr -n ceph.quota.max_bytes DIRECTORY`) or be a subvolume",
@@ -246,8 +246,8 @@ mod tests {
             let [Err(found)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
             let fault = driver.retire(&desired, 5, &|what| panic!("{what}")).unwrap_err();
             for fault in [found, &fault] {
-                let said = fault.to_string();
-                assert!(said.contains(&format!("/{place} has a quota of its own")), "{said}");
+                let text = fault.to_string();
+                assert!(text.contains(&format!("/{place} has a quota of its own")), "{text}");
             }
             assert!(bench.is_as_desired(&desired), "nothing is frozen");
             put(&directory, "ceph.quota.max_files", "0");
@@ -299,7 +299,7 @@ mod tests {
         let driver = driver(&root);
         let desired = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.desired(1);
         driver.ensure(&desired, &go).unwrap();
-        let _happens = injected::refused(Errno::XDEV);
+        let _hook = injected::refused(Errno::XDEV);
         let fault = driver.retire(&desired, 5, &go).unwrap_err().to_string();
         assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
     }
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn conforms_without_renaming_without_replacing() {
-        let _happens = injected::refused(Errno::INVAL);
+        let _hook = injected::refused(Errno::INVAL);
         conforms_with_user_attributes();
     }
 }

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::Quotas;
-use crate::tree::handle::privileged;
+use crate::tree::handle::privilege_error;
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
@@ -22,7 +22,7 @@ impl Declared {
     }
 
     fn failed(&self, verb: &str, error: Errno) -> DriverError {
-        privileged(format!("the attribute {} cannot be {verb}", self.0), error)
+        privilege_error(format!("the attribute {} cannot be {verb}", self.0), error)
     }
 }
 

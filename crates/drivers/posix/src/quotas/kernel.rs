@@ -49,7 +49,7 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
         Some((_, System::Xfs)) => Ok((System::Xfs, block)),
         Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
         None => Err(DriverError::temporary(format!(
-            "the root lies on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
+            "the root is on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
              choose another driver for this system"
         ))),
     }
@@ -98,8 +98,8 @@ impl Quotas for Kernel {
         tagging::project(directory)
     }
 
-    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::hands_down(directory)
+    fn inherited_project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+        tagging::inherited_project(directory)
     }
 
     fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {

@@ -22,7 +22,7 @@ use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
-mod words;
+mod lfs;
 
 /// Exit code of `lfs` if a number is inaccurate.
 const EIO: i32 = 5;
@@ -35,7 +35,7 @@ pub struct Lustre {
     lfs: Program,
     mount: String,
     /// The default quota of projects; read once per pass, when it is needed.
-    default: Mutex<Option<words::Default>>,
+    default: Mutex<Option<lfs::Default>>,
 }
 
 impl Lustre {
@@ -73,22 +73,22 @@ impl Lustre {
     }
 
     /// The default quota of projects.
-    fn default(&self, root: BorrowedFd<'_>) -> Result<words::Default, DriverError> {
+    fn default(&self, root: BorrowedFd<'_>) -> Result<lfs::Default, DriverError> {
         let mut known = self.default.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(default) = *known {
             return Ok(default);
         }
         let what = "the default quota of projects cannot be read";
-        let output = self.call(root, &words::read_default(&self.mount), what)?;
-        let default = words::default(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))?;
+        let output = self.call(root, &lfs::read_default(&self.mount), what)?;
+        let default = lfs::default(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))?;
         *known = Some(default);
         Ok(default)
     }
 
     fn quota(&self, directory: BorrowedFd<'_>, project: u32) -> Result<(Option<QuotaLimits>, Usage), DriverError> {
         let what = format!("the quota of project {project} cannot be read");
-        let output = self.call(directory, &words::read_quota(project, &self.mount), &what)?;
-        words::parse_quota(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))
+        let output = self.call(directory, &lfs::read_quota(project, &self.mount), &what)?;
+        lfs::parse_quota(&output, &self.mount).map_err(|error| DriverError::temporary_from(what, error))
     }
 }
 
@@ -112,8 +112,8 @@ impl Quotas for Lustre {
 
     fn inspect(&self, root: BorrowedFd<'_>) -> Vec<Result<String, DriverError>> {
         let note = match self.default(root) {
-            Ok(words::Default([0, 0, 0, 0])) => return Vec::new(),
-            Ok(words::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
+            Ok(lfs::Default([0, 0, 0, 0])) => return Vec::new(),
+            Ok(lfs::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
                 "a default project quota is set (space {soft}/{hard} KiB, inodes {inodes_soft}/{inodes_hard}; 0 is no limit). \
                  It limits every project without limits of its own. A project ID that shows exactly this and uses nothing \
                  counts as free"
@@ -133,12 +133,12 @@ impl Quotas for Lustre {
     fn metadata_server(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<u32>, DriverError> {
         let path = path.display().to_string();
         let what = format!("the metadata server of {path} cannot be read");
-        let output = self.call(directory, &words::read_metadata_server(&path), &what)?;
+        let output = self.call(directory, &lfs::read_metadata_server(&path), &what)?;
         let index = output.split_whitespace().next().and_then(|word| word.parse().ok());
         index.map(Some).ok_or_else(|| DriverError::temporary(format!("{what}: `lfs` printed no number")))
     }
 
-    fn why_across(&self) -> Option<&'static str> {
+    fn why_renames_fail(&self) -> Option<&'static str> {
         Some(
             "Lustre renames a directory from one metadata server to another only where `mdt.*.enable_remote_rename` is 1 \
              (`lctl get_param mdt.*.enable_remote_rename` on the servers; `lctl set_param -P mdt.*.enable_remote_rename=1` \
@@ -147,15 +147,15 @@ impl Quotas for Lustre {
     }
 
     fn block(&self) -> u64 {
-        words::BLOCK
+        lfs::BLOCK
     }
 
     fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
         tagging::project(directory)
     }
 
-    fn hands_down(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::hands_down(directory)
+    fn inherited_project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+        tagging::inherited_project(directory)
     }
 
     fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
@@ -177,13 +177,13 @@ impl Quotas for Lustre {
 
     fn set(&self, directory: BorrowedFd<'_>, project: u32, limits: &QuotaLimits) -> Result<(), DriverError> {
         let what = format!("the quota of project {project} cannot be set");
-        let arguments = words::set_quota(number(project)?.get(), limits, &self.mount)
+        let arguments = lfs::set_quota(number(project)?.get(), limits, &self.mount)
             .map_err(|error| DriverError::temporary_from(what.clone(), error))?;
         self.call(directory, &arguments, what).map(|_| ())
     }
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
-        let arguments = words::clear_quota(number(project)?.get(), &self.mount);
+        let arguments = lfs::clear_quota(number(project)?.get(), &self.mount);
         self.call(root, &arguments, format!("the quota of project {project} cannot be removed")).map(|_| ())
     }
 }

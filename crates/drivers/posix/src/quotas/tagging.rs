@@ -26,7 +26,7 @@ pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverEr
 }
 
 /// The project ID that new files in a directory inherit, possibly 0; `None` without inheritance.
-pub(super) fn hands_down(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+pub(super) fn inherited_project(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
     let tag = read(directory)?;
     Ok(tag.inherit.then(|| tag.project.map_or(0, Project::get)))
 }

@@ -53,7 +53,7 @@ pub(super) struct Acls {
 
 /// The entries that a site adds to the mode of each directory. An empty list removes other entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct AclEntries {
     access: Vec<Entry>,
     default: Vec<Entry>,
 }
@@ -69,7 +69,7 @@ pub enum InvalidEntry {
     Twice(String),
 }
 
-impl Named {
+impl AclEntries {
     /// Parses entries in the syntax of `setfacl`.
     pub fn parse(texts: &[String]) -> Result<Self, InvalidEntry> {
         let mut named = Self { access: Vec::new(), default: Vec::new() };

@@ -40,7 +40,7 @@ impl Mark {
         let length = match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             Ok(length) => length,
             Err(Errno::NODATA) => return Ok(None),
-            Err(error) => return Err(privileged(format!("the mark {} cannot be read", self.0), error)),
+            Err(error) => return Err(privilege_error(format!("the mark {} cannot be read", self.0), error)),
         };
         let id = text.get(..length).and_then(|text| Uuid::try_parse_ascii(text).ok());
         id.map(Some).ok_or_else(|| DriverError::Conflict(format!("the mark {} of a directory is not a UUID", self.0)))
@@ -49,7 +49,7 @@ impl Mark {
     pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), DriverError> {
         let text = id.hyphenated().to_string();
         rustix::fs::fsetxattr(directory, self.0.as_str(), text.as_bytes(), XattrFlags::empty())
-            .map_err(|error| privileged(format!("the mark {} cannot be set", self.0), error))
+            .map_err(|error| privilege_error(format!("the mark {} cannot be set", self.0), error))
     }
 }
 
@@ -58,12 +58,12 @@ pub(crate) fn passing(what: impl Into<String>, error: Errno) -> DriverError {
 }
 
 /// The error of an operation that needs root if `change_owner` is set.
-pub(crate) fn privileged(what: impl Into<String>, error: Errno) -> DriverError {
-    only_root(what, "run as root, or set `change_owner: false` for this system", error)
+pub(crate) fn privilege_error(what: impl Into<String>, error: Errno) -> DriverError {
+    root_error(what, "run as root, or set `change_owner: false` for this system", error)
 }
 
 /// The error of an operation that only root may perform. `remedy`: what to do if permission is denied.
-pub fn only_root(what: impl Into<String>, remedy: &str, error: Errno) -> DriverError {
+pub fn root_error(what: impl Into<String>, remedy: &str, error: Errno) -> DriverError {
     let what = what.into();
     match error {
         Errno::PERM | Errno::ACCESS => passing(
@@ -80,7 +80,7 @@ pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, DriverError> {
 
 pub(super) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), DriverError> {
     rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
-        .map_err(|error| privileged(format!("mode {:o} cannot be set", mode.0), error))
+        .map_err(|error| privilege_error(format!("mode {:o} cannot be set", mode.0), error))
 }
 
 pub(super) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
@@ -89,7 +89,7 @@ pub(super) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
 
 /// Checks that a directory under a temporary name is in the state in which it was created: own, private and empty. Otherwise
 /// a user put it there.
-pub(crate) fn bare(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
+pub(crate) fn check_new(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
     let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
     let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
     if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
@@ -101,7 +101,7 @@ pub(crate) fn bare(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
 }
 
 /// The error of a directory that cannot be opened.
-pub(crate) fn obstructed(path: &str, error: Errno) -> DriverError {
+pub(crate) fn open_error(path: &str, error: Errno) -> DriverError {
     match error {
         Errno::NOTDIR | Errno::LOOP => DriverError::Conflict(format!("{path} is a file or a symlink, or is below one")),
         Errno::XDEV => DriverError::Conflict(format!("{path} is on another file system than the root")),

@@ -25,9 +25,9 @@ thread_local! {
 
 /// Removes all hooks when dropped, since the next test can run on the same thread.
 #[must_use]
-pub(crate) struct Happens;
+pub(crate) struct Hook;
 
-impl Drop for Happens {
+impl Drop for Hook {
     fn drop(&mut self) {
         ACTION.take();
         REFUSAL.take();
@@ -36,21 +36,21 @@ impl Drop for Happens {
 }
 
 /// Runs this action at each moment on this thread.
-pub(crate) fn happens(action: impl FnMut(Moment) + 'static) -> Happens {
+pub(crate) fn on_each_moment(action: impl FnMut(Moment) + 'static) -> Hook {
     ACTION.set(Some(Box::new(action)));
-    Happens
+    Hook
 }
 
 /// Makes renaming without replacing fail on this thread.
-pub(crate) fn refused(error: Errno) -> Happens {
+pub(crate) fn refused(error: Errno) -> Hook {
     REFUSAL.set(Some(error));
-    Happens
+    Hook
 }
 
 /// Makes the search for marks run out of handles once on this thread, after it has opened this many directories.
-pub(crate) fn no_handle_is_left_after(opened: u32) -> Happens {
+pub(crate) fn no_handle_is_left_after(opened: u32) -> Hook {
     NO_HANDLES.set(Some(opened));
-    Happens
+    Hook
 }
 
 /// Called before the search for marks opens a directory.

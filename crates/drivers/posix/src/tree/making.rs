@@ -6,14 +6,14 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{bare, chmod, obstructed, open_below, passing, sync};
+use super::handle::{check_new, chmod, open_below, open_error, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
 use storage_driver::{Desired, DriverError, Guard};
 
 /// The temporary name of a directory.
-pub(super) fn aside(id: Uuid) -> String {
+pub(super) fn temporary_name(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
@@ -35,16 +35,16 @@ pub(super) fn parent(
         above = match open_below(&above, name) {
             Ok(directory) => {
                 // Left by a crash, if another task created the directory since then. Removed only if it is empty.
-                let _ = rustix::fs::unlinkat(&above, aside(desired.id), AtFlags::REMOVEDIR);
+                let _ = rustix::fs::unlinkat(&above, temporary_name(desired.id), AtFlags::REMOVEDIR);
                 takes(&directory, &path)?;
                 directory
             }
             Err(Errno::NOENT) => {
                 guard(&format!("create {path}, mode {:o}", mode.0))?;
                 make_whole(&above, name, desired.id, *mode)?;
-                open_below(&above, name).map_err(|error| obstructed(&path, error))?
+                open_below(&above, name).map_err(|error| open_error(&path, error))?
             }
-            Err(error) => return Err(obstructed(&path, error)),
+            Err(error) => return Err(open_error(&path, error)),
         };
     }
     Ok(above)
@@ -52,27 +52,27 @@ pub(super) fn parent(
 
 /// Opens or creates the directory with the temporary name. Users who can write in the parent can exchange it at any time, even
 /// just after it was created, so the caller must check the opened directory.
-pub(super) fn begin(above: &OwnedFd, aside: &str) -> Result<OwnedFd, DriverError> {
-    match rustix::fs::mkdirat(above, aside, Mode::RWXU) {
+pub(super) fn begin(above: &OwnedFd, temporary: &str) -> Result<OwnedFd, DriverError> {
+    match rustix::fs::mkdirat(above, temporary, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(passing(format!("{aside} cannot be created"), error)),
+        Err(error) => return Err(passing(format!("{temporary} cannot be created"), error)),
     }
     #[cfg(test)]
     injected::at(Moment::Made);
-    open_below(above, aside).map_err(|error| obstructed(aside, error))
+    open_below(above, temporary).map_err(|error| open_error(temporary, error))
 }
 
 /// Creates a directory with its mode under a temporary name and renames it, so that a crash leaves no directory with a wrong
 /// mode.
 fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: storage_driver::Mode) -> Result<(), DriverError> {
-    let aside = aside(id);
+    let temporary = temporary_name(id);
     let cannot = |error| passing(format!("{name} cannot be created"), error);
-    let directory = begin(above, &aside)?;
-    bare(&directory, &aside)?;
+    let directory = begin(above, &temporary)?;
+    check_new(&directory, &temporary)?;
     chmod(&directory, mode)?;
-    match rename(&directory, [above, above], [&aside, name])? {
+    match rename(&directory, [above, above], [&temporary, name])? {
         // Another task has just created it.
-        Renamed::Taken => rustix::fs::unlinkat(above, aside.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
+        Renamed::Taken => rustix::fs::unlinkat(above, temporary.as_str(), AtFlags::REMOVEDIR).map_err(cannot)?,
         renamed => renamed.or_conflict(name)?,
     }
     sync(above)

@@ -43,9 +43,9 @@ pub(crate) fn rename(
     if !rename_named([from, to], [old, new])? {
         return Ok(Renamed::Taken);
     }
-    let judged = stat(directory)?;
+    let opened = stat(directory)?;
     let there = rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW);
-    let same = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (judged.st_dev, judged.st_ino));
+    let same = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino));
     Ok(if same { Renamed::Done } else { Renamed::Exchanged })
 }
 

@@ -37,7 +37,7 @@ fn conforms() {
 #[test]
 fn conforms_without_renaming_without_replacing() {
     for error in [Errno::INVAL, Errno::NOSYS] {
-        let _happens = injected::refused(error);
+        let _hook = injected::refused(error);
         let root = tempfile::tempdir().unwrap();
         let driver = posix(root.path());
         let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
@@ -47,7 +47,7 @@ fn conforms_without_renaming_without_replacing() {
 
 #[test]
 fn nothing_is_replaced_without_renaming_without_replacing() {
-    let _happens = injected::refused(Errno::INVAL);
+    let _hook = injected::refused(Errno::INVAL);
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let desired = bench(&driver, &|_| {}).desired(1);
@@ -88,7 +88,7 @@ fn root_sets_owner_and_group_and_closes_the_trash() {
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (20_000, 30_500, 0o2770));
     driver.retire(&desired, 5, &go).unwrap();
     let gone = fs::metadata(root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
-    assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "whose it was could set its mode by an open handle");
+    assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "the former owner could set the mode with an open handle");
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
     driver.restore(&desired, &go).unwrap();
     assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
@@ -126,19 +126,19 @@ fn missing_privileges_are_reported_with_the_remedy() {
         let root = tempfile::tempdir().unwrap();
         let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
         let desired = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.desired(1);
-        let told = storage_driver::error_chain(&driver.ensure(&desired, &go).unwrap_err());
-        assert!(told.contains("cannot be set: run as root, or set `change_owner: false`"), "{told}");
-        assert!(told.contains("not permitted"), "{told}");
+        let text = storage_driver::error_chain(&driver.ensure(&desired, &go).unwrap_err());
+        assert!(text.contains("cannot be set: run as root, or set `change_owner: false`"), "{text}");
+        assert!(text.contains("not permitted"), "{text}");
     })
     .join()
     .unwrap();
-    assert!(maps_everybody("         0          0 4294967295\n") && !maps_everybody("0 1000 1\n"));
+    assert!(maps_every_id("         0          0 4294967295\n") && !maps_every_id("0 1000 1\n"));
 }
 
 /// A driver with these ACL entries; `None` if the file system has no ACLs.
 #[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
 fn with_acls(root: &Path, texts: &[&str]) -> Option<Tree<Declared>> {
-    let named = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let named = AclEntries::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let driver = Tree::new(root.to_owned(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
     driver.ready().inspect_err(|fault| eprintln!("SKIPPED: {fault}")).ok().map(|()| driver)
 }
@@ -157,7 +157,7 @@ fn conforms_with_acls() {
     let root = tempfile::tempdir().unwrap();
     let Some(driver) = with_acls(root.path(), &["u:900:r-x", "default:g:901:rwx"]) else { return };
     // New files here inherit other entries.
-    let inherited = Named::parse(&["default:u:7:rwx".into()]).unwrap().with(storage_driver::Mode(0o777));
+    let inherited = AclEntries::parse(&["default:u:7:rwx".into()]).unwrap().with(storage_driver::Mode(0o777));
     attributes::write(open(root.path()), &inherited).unwrap();
     let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
     assert_conforms(&bench(&driver, &make_unmarked));
@@ -172,15 +172,15 @@ fn acls_are_set_with_the_directory_and_drift_is_corrected() {
     let path = root.path().join(desired.place.to_string());
     let in_place = |what: &str| {
         if what.contains("in place") {
-            let aside = path.with_file_name(format!(".new-{}", desired.id.simple()));
-            let found = attributes::read(open(aside)).unwrap().to_string();
+            let temporary = path.with_file_name(format!(".new-{}", desired.id.simple()));
+            let found = attributes::read(open(temporary)).unwrap().to_string();
             assert!(found.starts_with("u:900:r-x,g::rwx,g:901:rwx,default:"), "{found}");
         }
         Ok(())
     };
     driver.ensure(&desired, &in_place).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2770);
-    assert_eq!(attributes::read(open(path.parent().unwrap())).unwrap().to_string(), "", "only what was ordered");
+    assert_eq!(attributes::read(open(path.parent().unwrap())).unwrap().to_string(), "", "parents get no entries");
     fs::write(path.join("inherits"), "").unwrap();
     assert_eq!(attributes::read(open(path.join("inherits"))).unwrap().to_string(), "g::rwx,g:901:rwx");
 
@@ -191,7 +191,7 @@ fn acls_are_set_with_the_directory_and_drift_is_corrected() {
     for texts in
         [&[][..], &["u:900:rwx", "g:901:rwx", "default:g:901:rwx"], &["u:900:r-x", "g:901:rwx"], &["default:u:1:rwx"]]
     {
-        let other = Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        let other = AclEntries::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
         attributes::write(open(&path), &other.with(desired.mode)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
         assert_eq!(differences(&bench, &desired), ["ACL"], "{texts:?}");
@@ -260,7 +260,7 @@ fn acl_entries_give_access_until_the_directory_is_retired() {
 
 #[test]
 fn a_file_system_without_acls_is_not_ready_if_acls_are_set() {
-    let named = Named::parse(&["u:900:r-x".into()]).unwrap();
+    let named = AclEntries::parse(&["u:900:r-x".into()]).unwrap();
     let tree = Tree::new("/proc".into(), Declared::new("user"), Rules { acl: Some(named), ..RULES });
     let fault = tree.ready().unwrap_err();
     assert!(fault.to_string().contains("has no POSIX ACLs"), "{fault}");
@@ -359,7 +359,7 @@ fn an_exchanged_directory_that_cannot_be_moved_back_stays_in_the_trash_without_a
         }
     };
     let again = ours.clone();
-    let _happens = injected::happens(move |moment| {
+    let _hook = injected::on_each_moment(move |moment| {
         if moment == injected::Moment::Renamed && !again.exists() {
             fs::create_dir(&again).unwrap();
         }
@@ -432,10 +432,10 @@ fn an_empty_directory_with_another_mark_is_not_used() {
     let (desired, other) = (bench.desired(1), bench.desired(2));
     driver.ensure(&other, &go).unwrap();
     let theirs = root.path().join(other.place.to_string());
-    fs::rename(&theirs, theirs.with_file_name(making::aside(desired.id))).unwrap();
+    fs::rename(&theirs, theirs.with_file_name(making::temporary_name(desired.id))).unwrap();
     let fault = driver.ensure(&desired, &go).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
-    fs::rename(theirs.with_file_name(making::aside(desired.id)), &theirs).unwrap();
+    fs::rename(theirs.with_file_name(making::temporary_name(desired.id)), &theirs).unwrap();
     assert!(bench.is_as_desired(&other));
 }
 
@@ -446,21 +446,21 @@ fn a_directory_exchanged_just_after_it_was_created_is_not_used() {
         let driver = posix(root.path());
         let bench = bench(&driver, &|_| {});
         let desired = bench.desired(1);
-        let aside = root.path().join(above).join(making::aside(desired.id));
-        let victim = aside.with_file_name("victim");
+        let temporary = root.path().join(above).join(making::temporary_name(desired.id));
+        let victim = temporary.with_file_name("victim");
         fs::create_dir_all(&victim).unwrap();
         fs::write(victim.join("data"), "data").unwrap();
         fs::set_permissions(&victim, fs::Permissions::from_mode(mode)).unwrap();
-        let exchanged = (aside.clone(), victim.clone());
-        let _happens = injected::happens(move |moment| {
+        let exchanged = (temporary.clone(), victim.clone());
+        let _hook = injected::on_each_moment(move |moment| {
             if moment == injected::Moment::Made && exchanged.0.exists() {
                 fs::remove_dir(&exchanged.0).unwrap();
                 fs::rename(&exchanged.1, &exchanged.0).unwrap();
             }
         });
         assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))), "{above}");
-        assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o7777, mode);
-        assert!(aside.join("data").exists() && bench.observed(&desired) == Observed::Absent);
+        assert_eq!(fs::metadata(&temporary).unwrap().mode() & 0o7777, mode);
+        assert!(temporary.join("data").exists() && bench.observed(&desired) == Observed::Absent);
     }
 }
 
@@ -472,7 +472,7 @@ fn temporary_directories_left_by_a_crash_are_removed() {
     let (first, broken_off) = (bench.desired(1), bench.desired(2));
     driver.ensure(&first, &go).unwrap();
     for above in ["", "store", "store/cscs", "store/cscs/customer"] {
-        fs::create_dir(root.path().join(above).join(making::aside(broken_off.id))).unwrap();
+        fs::create_dir(root.path().join(above).join(making::temporary_name(broken_off.id))).unwrap();
     }
     driver.ensure(&broken_off, &go).unwrap();
     assert!(bench.is_as_desired(&broken_off));
@@ -594,7 +594,7 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
     fs::create_dir_all(&inner).unwrap();
     mark_as_anothers(&inner);
     for opened in 0..2 {
-        let _happens = injected::no_handle_is_left_after(opened);
+        let _hook = injected::no_handle_is_left_after(opened);
         let fault = driver.retire(&desired, 5, &go).unwrap_err();
         assert!(matches!(fault, DriverError::Temporary { .. }), "{opened}: {fault}");
         assert!(bench.is_as_desired(&desired), "{opened}: nothing is frozen");
@@ -603,10 +603,10 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
         Desired { place: Place::parse(&format!("/r/{}/sub", desired.place), "/r").unwrap(), ..bench.desired(2) };
     let depth = u32::try_from(within.place.parents().len()).unwrap();
     {
-        let _happens = injected::no_handle_is_left_after(depth - 1);
-        assert!(driver.observe(&[&within]).remove(0).is_err(), "whose directory it would lie in is not known");
+        let _hook = injected::no_handle_is_left_after(depth - 1);
+        assert!(driver.observe(&[&within]).remove(0).is_err(), "it could be inside another resource's directory");
     }
-    let _happens = injected::no_handle_is_left_after(depth - 1);
+    let _hook = injected::no_handle_is_left_after(depth - 1);
     assert!(matches!(driver.ensure(&within, &go), Err(DriverError::Temporary { .. })));
     assert!(!root.path().join(within.place.to_string()).exists());
 }

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{obstructed, open_below, passing, stat, sync};
+use super::handle::{open_below, open_error, passing, stat, sync};
 use storage_driver::{DriverError, Trashed};
 
 pub(super) const TRASH: &str = ".trash";
@@ -67,7 +67,7 @@ pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), DriverError> {
     if made {
         sync(root)?;
     }
-    let trash = open_below(root, TRASH).map_err(|error| obstructed(TRASH, error))?;
+    let trash = open_below(root, TRASH).map_err(|error| open_error(TRASH, error))?;
     // Its owner could rename and hide its content.
     if stat(&trash)?.st_uid != rustix::process::geteuid().as_raw() {
         return Err(DriverError::Conflict(format!(
@@ -97,7 +97,7 @@ pub(super) fn claimed_name(trashed: &Trashed) -> String {
 }
 
 /// A name in the trash for a directory that is not the resource's. [`list`] skips it.
-pub(super) fn nobodys(name: &str) -> String {
+pub(super) fn unowned_name(name: &str) -> String {
     format!("exchanged-{name}")
 }
 

@@ -137,8 +137,8 @@ fn held_as_is_what_is_read(variable: &str) {
     }
     quotas.clear(directory.as_fd(), 7099).unwrap();
     assert_eq!(quotas.read(directory.as_fd(), 7099).unwrap().0, None);
-    for nobody in [0, u32::MAX] {
-        assert!(matches!(quotas.set(directory.as_fd(), nobody, &limits(4096, 1)), Err(DriverError::Conflict(_))));
+    for invalid in [0, u32::MAX] {
+        assert!(matches!(quotas.set(directory.as_fd(), invalid, &limits(4096, 1)), Err(DriverError::Conflict(_))));
     }
 }
 
@@ -174,9 +174,9 @@ fn limits_of_a_stolen_project_id_do_not_change(variable: &str) {
     let directory = File::open(root.join(thief.place.to_string())).unwrap();
     tag::set(directory.as_fd(), tag::Tag { project: Project::new(owner.project.unwrap()), inherit: true }).unwrap();
     let limits = |desired: &Desired| quotas.read(directory.as_fd(), desired.project.unwrap()).unwrap().0;
-    assert!(driver.usage(&[&thief]).remove(0).is_err(), "what another uses is not told as its own");
+    assert!(driver.usage(&[&thief]).remove(0).is_err(), "the usage of another project is not reported");
     driver.retire(&thief, 5, &|_| Ok(())).unwrap();
-    assert_eq!(limits(&owner), Some(owner.limits), "nothing of another's is frozen");
+    assert_eq!(limits(&owner), Some(owner.limits), "the other directory is not frozen");
     driver.purge(&Trashed { id: thief.id, since: 5 }, thief.project, &|_| Ok(())).unwrap();
     assert_eq!([limits(&thief), limits(&owner)], [None, Some(owner.limits)]);
 }
@@ -292,7 +292,7 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
         driver.retire(&there, 5, &go).unwrap();
         let trash = File::open(root.join(".trash")).unwrap();
         assert_eq!(
-            (quotas.hands_down(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
+            (quotas.inherited_project(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
             (None, Some(0))
         );
         remedied(driver.ready().unwrap_err(), &root);

@@ -93,10 +93,13 @@ fn inspect_and_errors_explain_renames_between_metadata_servers() {
     fs::write(folder.path().join("mdt"), "cscs\n").unwrap();
     let [Ok(note)] = &driver.inspect(&above)[..] else { panic!("{:?}", driver.inspect(&above)) };
     assert!(note.contains("(MDT 0, 1)") && note.contains("mdt.*.enable_remote_rename"), "{note}");
-    let refused =
-        driver.across(DriverError::temporary_from("a cannot be renamed to b", std::io::Error::from(Errno::XDEV)));
+    let refused = driver.explain_rename_error(DriverError::temporary_from(
+        "a cannot be renamed to b",
+        std::io::Error::from(Errno::XDEV),
+    ));
     assert!(refused.to_string().contains("mdt.*.enable_remote_rename"), "{refused}");
-    let other = driver.across(DriverError::temporary_from("a cannot be renamed to b", std::io::Error::from(Errno::IO)));
+    let other = driver
+        .explain_rename_error(DriverError::temporary_from("a cannot be renamed to b", std::io::Error::from(Errno::IO)));
     assert_eq!(other.to_string(), "a cannot be renamed to b");
 }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn named(texts: &[&str]) -> Result<Named, InvalidEntry> {
-    Named::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>())
+fn named(texts: &[&str]) -> Result<AclEntries, InvalidEntry> {
+    AclEntries::parse(&texts.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 #[test]
@@ -163,7 +163,7 @@ proptest! {
             let entry = Entry { who: Who::Group(*number), bits: *bits };
             [format!("{entry}"), format!("default:{entry}")]
         }).collect();
-        let acls = Named::parse(&texts).unwrap().with(Mode(mode));
+        let acls = AclEntries::parse(&texts).unwrap().with(Mode(mode));
         let said = acls.to_string();
         prop_assert!(texts.iter().all(|text| said.split(',').any(|entry| entry == text)), "{}", said);
     }

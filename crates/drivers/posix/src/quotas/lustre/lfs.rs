@@ -9,7 +9,7 @@ pub(super) const BLOCK: u64 = 1024;
 
 /// Invalid limits or output.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum Unclear {
+pub(super) enum InvalidOutput {
     #[error("a limit of {0} bytes is not a multiple of 1 KiB")]
     Uneven(u64),
     #[error("it is inaccurate: some servers do not answer; check them with `lfs check servers`. `lfs` printed: {0}")]
@@ -36,10 +36,10 @@ pub(super) fn read_metadata_server(path: &str) -> Vec<String> {
 }
 
 /// Sets all four limits as numbers without suffixes, which would be powers of 1024 even for inodes.
-pub(super) fn set_quota(project: u32, limits: &QuotaLimits, mount: &str) -> Result<Vec<String>, Unclear> {
+pub(super) fn set_quota(project: u32, limits: &QuotaLimits, mount: &str) -> Result<Vec<String>, InvalidOutput> {
     let [soft, hard] = [limits.space_soft().0, limits.space_hard().0];
     if let Some(uneven) = [soft, hard].into_iter().find(|bytes| !bytes.is_multiple_of(BLOCK)) {
-        return Err(Unclear::Uneven(uneven));
+        return Err(InvalidOutput::Uneven(uneven));
     }
     Ok(four(project, [soft / BLOCK, hard / BLOCK, limits.inodes_soft().0, limits.inodes_hard().0], mount))
 }
@@ -59,14 +59,14 @@ fn four(project: u32, limits: [u64; 4], mount: &str) -> Vec<String> {
 }
 
 /// Parses limits and usage. `None` unless all four limits are set for this project itself.
-pub(super) fn parse_quota(output: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usage), Unclear> {
+pub(super) fn parse_quota(output: &str, mount: &str) -> Result<(Option<QuotaLimits>, Usage), InvalidOutput> {
     let unknown = || unknown(output);
     let (row, rest) = row(output, mount)?;
     let mut default = false;
     for line in rest.lines().map(str::trim).filter(|line| !line.is_empty()) {
         // From 2.16 on, the line begins with the number of errors.
         if line.trim_start_matches(|each: char| each.is_ascii_digit() || each == ' ').starts_with(INACCURATE) {
-            return Err(Unclear::Inaccurate(row.trim().to_owned()));
+            return Err(InvalidOutput::Inaccurate(row.trim().to_owned()));
         }
         let words: Vec<&str> = line.split_whitespace().collect();
         // `pid 3773301 is using default file quota set_quota`: the limits are not the project's own.
@@ -76,14 +76,14 @@ pub(super) fn parse_quota(output: &str, mount: &str) -> Result<(Option<QuotaLimi
     let mut numbers = Vec::new();
     for word in row.split_whitespace().filter(|word| !is_grace(word)) {
         if word.starts_with('[') {
-            return Err(Unclear::Inaccurate(row.trim().to_owned()));
+            return Err(InvalidOutput::Inaccurate(row.trim().to_owned()));
         }
         // A star marks an exceeded limit.
         let number = word.strip_suffix('*').unwrap_or(word);
         numbers.push(number.parse::<u64>().map_err(|_| unknown())?);
     }
     let [used, soft, hard, files, files_soft, files_hard] = numbers[..] else { return Err(unknown()) };
-    let bytes = |kib: u64| kib.checked_mul(BLOCK).map(Bytes).ok_or(Unclear::Beyond(kib));
+    let bytes = |kib: u64| kib.checked_mul(BLOCK).map(Bytes).ok_or(InvalidOutput::Beyond(kib));
     let usage = Usage { space: bytes(used)?, inodes: Inodes(files) };
     if default || [soft, hard, files_soft, files_hard].contains(&0) {
         return Ok((None, usage));
@@ -97,15 +97,15 @@ pub(super) fn parse_quota(output: &str, mount: &str) -> Result<(Option<QuotaLimi
 const INACCURATE: &str = "Some errors happened when getting quota info";
 
 /// Splits the output into the row of numbers, without the mount point, and the rest.
-fn row<'a>(output: &'a str, mount: &str) -> Result<(&'a str, &'a str), Unclear> {
+fn row<'a>(output: &'a str, mount: &str) -> Result<(&'a str, &'a str), InvalidOutput> {
     let row = output.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
     // A long mount point is on a line of its own.
     let row = row.ok_or_else(|| unknown(output))?.trim_start();
     Ok(row.split_once('\n').unwrap_or((row, "")))
 }
 
-fn unknown(output: &str) -> Unclear {
-    Unclear::Unknown(output.chars().take(300).collect())
+fn unknown(output: &str) -> InvalidOutput {
+    InvalidOutput::Unknown(output.chars().take(300).collect())
 }
 
 /// The default quota of projects: soft and hard KiB, soft and hard inodes; 0 is unlimited.
@@ -122,7 +122,7 @@ impl Default {
 }
 
 /// Parses the default quota: a row of soft limit, hard limit and grace time, of space and of inodes, without usage.
-pub(super) fn default(output: &str, mount: &str) -> Result<Default, Unclear> {
+pub(super) fn default(output: &str, mount: &str) -> Result<Default, InvalidOutput> {
     let words: Vec<&str> = row(output, mount)?.0.split_whitespace().collect();
     let [soft, hard, _, inodes_soft, inodes_hard, _] = words[..] else { return Err(unknown(output)) };
     let mut numbers = [0; 4];
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(clear_quota(5001, "/m").join(" "), "setquota -p 5001 -b 0 -B 0 -i 0 -I 0 /m");
         assert_eq!(read_quota(5001, "/m").join(" "), "quota -q -p 5001 /m");
         let uneven = QuotaLimits::new([Bytes(1024), Bytes(1025)], [Inodes(1); 2]).unwrap();
-        assert_eq!(set_quota(1, &uneven, "/m"), Err(Unclear::Uneven(1025)));
+        assert_eq!(set_quota(1, &uneven, "/m"), Err(InvalidOutput::Uneven(1025)));
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(default("/mnt 0 2000000 10 0 0 10", "/mnt"), Ok(Default([0, 2_000_000, 0, 0])));
         assert_eq!(Default([0, 2_000_000, 0, 0]).limits(), None);
         for output in ["", "/mnt 0 1 2 - 0 1 2 -", "/mnt a 1 2 0 1 2", "/other 0 1 2 0 1 2"] {
-            assert!(matches!(default(output, "/mnt"), Err(Unclear::Unknown(_))), "{output}");
+            assert!(matches!(default(output, "/mnt"), Err(InvalidOutput::Unknown(_))), "{output}");
         }
     }
 
@@ -232,11 +232,11 @@ mod tests {
             assert!(fault.to_string().contains("inaccurate: some servers do not answer"), "{fault}");
         }
         let inaccurate = "        /univ_1 [10200224]       0       0       -   17724       0       0       -\nSome errors happened when getting quota info. Some devices may be not working or deactivated. The data in \"[]\" is inaccurate.\n";
-        assert!(matches!(parse_quota(inaccurate, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        assert!(matches!(parse_quota(inaccurate, "/univ_1"), Err(InvalidOutput::Inaccurate(_))));
         let first = inaccurate.lines().next().unwrap();
-        assert!(matches!(parse_quota(first, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        assert!(matches!(parse_quota(first, "/univ_1"), Err(InvalidOutput::Inaccurate(_))));
         let second = "/univ_1 1 0 0 - 1 0 0 -\nSome errors happened when getting quota info.\n";
-        assert!(matches!(parse_quota(second, "/univ_1"), Err(Unclear::Inaccurate(_))));
+        assert!(matches!(parse_quota(second, "/univ_1"), Err(InvalidOutput::Inaccurate(_))));
         for output in [
             "",
             "/other 1 0 0 - 1 0 0 -",
@@ -251,12 +251,12 @@ mod tests {
             "Disk quotas for prj 1 (pid 1):\n/univ_1 1 0 0 - 1 0 0 -",
         ] {
             assert!(
-                matches!(parse_quota(output, "/univ_1"), Err(Unclear::Unknown(_))),
+                matches!(parse_quota(output, "/univ_1"), Err(InvalidOutput::Unknown(_))),
                 "{output}: {:?}",
                 parse_quota(output, "/univ_1")
             );
         }
-        assert_eq!(parse_quota("/m 18446744073709551615 0 0 - 1 0 0 -", "/m"), Err(Unclear::Beyond(u64::MAX)));
+        assert_eq!(parse_quota("/m 18446744073709551615 0 0 - 1 0 0 -", "/m"), Err(InvalidOutput::Beyond(u64::MAX)));
         assert_eq!(parse_quota("/m 1 3 2 - 1 1 1 -", "/m"), Ok((None, usage(1, 1))));
     }
 
