@@ -76,8 +76,8 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let stop_it = Arc::clone(&ended);
     // Simulator and provisioner share a thread, because both block.
     let _ = std::thread::spawn(move || {
-        let result = story::site(provisioner, &until)
-            .and_then(|site| story::run(&simulator, &Provisioner { stop: stop_it, ..site }));
+        let result = story::provisioner(provisioner, &until)
+            .and_then(|provisioner| story::run(&simulator, &Provisioner { stop: stop_it, ..provisioner }));
         if let Err(error) = result {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }

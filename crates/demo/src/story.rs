@@ -56,7 +56,7 @@ pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder:
 }
 
 /// Loads the provisioner's settings from `variables`.
-pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Provisioner> {
+pub(crate) fn provisioner(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Provisioner> {
     fs::create_dir_all(folder.join("capstor"))?;
     let environment = Environment::new("/nonexistent", variables);
     let loaded = settings::load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| anyhow!("{faults}"))?;
@@ -64,14 +64,14 @@ pub(crate) fn site(variables: Vec<(&'static str, String)>, folder: &Path) -> any
 }
 
 /// Runs the orders, then a pass every [`INTERVAL`], until the site stops.
-pub(crate) fn run(simulator: &Simulator, site: &Provisioner) -> anyhow::Result<()> {
-    create_existing(site)?;
-    println!("The provisioner, with storage in {}:\n", site.settings.systems[0].root.display());
+pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::Result<()> {
+    create_existing(provisioner)?;
+    println!("The provisioner, with storage in {}:\n", provisioner.settings.systems[0].root.display());
     let order = |what: &str, order: Uuid| -> anyhow::Result<()> {
         simulator.world(|world| world.consumer_approve(order)).map_err(|refusal| anyhow!("{refusal}"))?;
         print("a user", what);
         print("Waldur", &format!("order {order} is {}", state(simulator, order)));
-        pass(site)?;
+        pass(provisioner)?;
         print("Waldur", &format!("order {order} is {}", state(simulator, order)));
         Ok(())
     };
@@ -85,27 +85,27 @@ pub(crate) fn run(simulator: &Simulator, site: &Provisioner) -> anyhow::Result<(
     let create = create.context("the demo's world has no offering capstor")?;
     let resource = simulator.world(|world| world.orders[&create].resource);
     order("orders 10 TB on capstor", create)?;
-    show(site, resource)?;
+    show(provisioner, resource)?;
     let update = simulator.world(|world| world.order_update_limits(resource, json!({"storage": 20})));
     order("orders an increase to 20 TB", update.context("no resource")?)?;
-    show(site, resource)?;
+    show(provisioner, resource)?;
     let terminate = simulator.world(|world| world.order_terminate(resource));
     order("terminates the resource", terminate.context("no resource")?)?;
-    let trash = site.systems[0].driver.trash()?;
+    let trash = provisioner.systems[0].driver.trash()?;
     print("storage", &format!("{} directory in the trash, where it is kept", trash.len()));
     println!("\nThe provisioner continues with a pass every {} seconds.\n", INTERVAL.as_secs());
-    while !site.stop.load(Ordering::Relaxed) {
+    while !provisioner.stop.load(Ordering::Relaxed) {
         std::thread::sleep(INTERVAL);
         // A pass prints its own errors.
-        let _ = pass(site);
+        let _ = pass(provisioner);
     }
     Ok(())
 }
 
 /// Creates the directories of resources that are already in use in the demo's world.
-fn create_existing(site: &Provisioner) -> anyhow::Result<()> {
-    let mut work = site.begin("demo", Duration::ZERO)?;
-    let (survey, _) = work.plan(false)?;
+fn create_existing(provisioner: &Provisioner) -> anyhow::Result<()> {
+    let mut session = provisioner.begin("demo", Duration::ZERO)?;
+    let (survey, _) = session.plan(false)?;
     let task = |case: &Case| match (&case.desired, &case.observed, case.resource.status) {
         (Ok(desired), Ok(Observed::Absent), Status::Active | Status::Updating) => {
             Some(Task::manual(case, Step::Ensure(desired.clone())))
@@ -113,21 +113,21 @@ fn create_existing(site: &Provisioner) -> anyhow::Result<()> {
         _ => None,
     };
     let tasks = survey.cases.iter().filter_map(task).collect();
-    work.perform(&survey, Plan { tasks, held: Vec::new() }, true)?;
-    let (survey, plan) = work.plan(false)?;
-    work.carry_out(&survey, plan, false)?;
+    session.perform(&survey, Plan { tasks, held: Vec::new() }, true)?;
+    let (survey, plan) = session.plan(false)?;
+    session.carry_out(&survey, plan, false)?;
     Ok(())
 }
 
 /// Runs a pass and prints its events.
-fn pass(site: &Provisioner) -> anyhow::Result<()> {
-    let events = |id| journal::story(&site.journal_path(), id).map_or(0, |story| story.len());
-    let mut work = site.begin("demo", Duration::from_secs(10))?;
-    let (survey, plan) = work.plan(false)?;
+fn pass(provisioner: &Provisioner) -> anyhow::Result<()> {
+    let events = |id| journal::story(&provisioner.journal_path(), id).map_or(0, |story| story.len());
+    let mut session = provisioner.begin("demo", Duration::from_secs(10))?;
+    let (survey, plan) = session.plan(false)?;
     let before: Vec<_> = plan.tasks.iter().map(|task| (task.id, events(task.id))).collect();
-    let report = work.carry_out(&survey, plan, false)?;
+    let report = session.carry_out(&survey, plan, false)?;
     for (id, before) in before {
-        for (_, event) in journal::story(&site.journal_path(), id)?.into_iter().skip(before) {
+        for (_, event) in journal::story(&provisioner.journal_path(), id)?.into_iter().skip(before) {
             match event {
                 Event::Begun(Begun { why, path, .. }) => print("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => print("", &what),
@@ -141,11 +141,11 @@ fn pass(site: &Provisioner) -> anyhow::Result<()> {
 }
 
 /// Prints the state of the directory on disk.
-fn show(site: &Provisioner, resource: Uuid) -> anyhow::Result<()> {
-    let (survey, _) = site.look(true)?;
+fn show(provisioner: &Provisioner, resource: Uuid) -> anyhow::Result<()> {
+    let (survey, _) = provisioner.look(true)?;
     let case = survey.cases.iter().find(|case| case.resource.id == resource).context("not in the document")?;
     let desired = case.desired.as_ref().map_err(|refusal| anyhow!(refusal.reason.clone()))?;
-    let path = site.settings.systems[0].root.join(desired.place.to_string());
+    let path = provisioner.settings.systems[0].root.join(desired.place.to_string());
     let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
     let Ok(Observed::Ours(present)) = &case.observed else { return Err(anyhow!("{:?}", case.observed)) };
     let limits = present.limits.map(|limits| limits.to_string()).unwrap_or_default();

@@ -310,26 +310,28 @@ fn only(settings: &mut Settings, names: &[String]) -> Result<(), Failure> {
 /// `reread` reads the settings again.
 fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -> Result<(), Failure> {
     log(&loaded.settings, matches!(command, Command::Run));
-    let site = Provisioner::new(loaded.settings.clone(), Clock::system())?;
+    let provisioner = Provisioner::new(loaded.settings.clone(), Clock::system())?;
     match command {
-        Command::Run => run::run(site, loaded, reread),
-        Command::Check(json) => check::check(&site, json.json),
+        Command::Run => run::run(provisioner, loaded, reread),
+        Command::Check(json) => check::check(&provisioner, json.json),
         Command::Plan { json, out, filter, limit, fresh } => {
-            plans::plan(&site, json.json, out.as_deref(), &filter, limit, fresh.fresh)
+            plans::plan(&provisioner, json.json, out.as_deref(), &filter, limit, fresh.fresh)
         }
         Command::Apply { file, yes_to_many, json, limit } => {
-            apply::apply(&site, file.as_deref(), yes_to_many, json.json, limit)
+            apply::apply(&provisioner, file.as_deref(), yes_to_many, json.json, limit)
         }
         Command::Status { orphans, json, limit, fresh } => {
-            status::status(&site, orphans, json.json, limit, fresh.fresh)
+            status::status(&provisioner, orphans, json.json, limit, fresh.fresh)
         }
-        Command::Explain { resource, json, fresh } => explain::explain(&site, &resource, json.json, fresh.fresh),
-        Command::Adopt { selection } => actions::adopt(&site, &selection),
-        Command::Restore { selection, make } => actions::restore(&site, &selection, make),
-        Command::Retire { resource } => actions::retire(&site, &resource),
-        Command::Reject { resource, reason, yes } => actions::reject(&site, &resource, &reason, yes),
-        Command::Purge { yes, json } => purge::purge(&site, yes, json.json),
-        Command::Usage { json, report, sort, fresh } => usage::usage(&site, json.json, report, sort, fresh.fresh),
+        Command::Explain { resource, json, fresh } => explain::explain(&provisioner, &resource, json.json, fresh.fresh),
+        Command::Adopt { selection } => actions::adopt(&provisioner, &selection),
+        Command::Restore { selection, make } => actions::restore(&provisioner, &selection, make),
+        Command::Retire { resource } => actions::retire(&provisioner, &resource),
+        Command::Reject { resource, reason, yes } => actions::reject(&provisioner, &resource, &reason, yes),
+        Command::Purge { yes, json } => purge::purge(&provisioner, yes, json.json),
+        Command::Usage { json, report, sort, fresh } => {
+            usage::usage(&provisioner, json.json, report, sort, fresh.fresh)
+        }
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }

@@ -57,12 +57,12 @@ impl From<Result<String, String>> for Outcome {
 }
 
 /// Runs all checks, even if some fail.
-pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
+pub(super) fn check(provisioner: &Provisioner, json: bool) -> Result<(), Failure> {
     let mut rows = vec![("settings".to_owned(), Outcome::Ok("valid".into()))];
     let mut add = |what: &str, outcome: Outcome| rows.push((what.to_owned(), outcome));
-    let document = site.source.read();
+    let document = provisioner.source.read();
     let counts = document.as_ref().map_err(|fault| error_chain(fault)).map(|document| {
-        let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(site, it));
+        let (ours, others): (Vec<_>, Vec<_>) = document.resources.iter().partition(|it| is_driven(provisioner, it));
         format!(
             "{} resources on the managed systems, {} on others, {} invalid",
             ours.len(),
@@ -72,14 +72,14 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     });
     add("document", counts.into());
     if let Ok(document) = &document {
-        if let Some(result) = callbacks(site, document) {
+        if let Some(result) = callbacks(provisioner, document) {
             add("callbacks", result.into());
         }
-        if let Some(outcome) = waldur_token(site, document) {
+        if let Some(outcome) = waldur_token(provisioner, document) {
             add("Waldur token", outcome);
         }
     }
-    for system in &site.systems {
+    for system in &provisioner.systems {
         let name = format!("system {}", system.key);
         let ready = system.driver.ready().map_err(|fault| error_chain(&fault));
         let is_ready = ready.is_ok();
@@ -93,16 +93,16 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
             }
         }
     }
-    add("state directory", state(site).into());
-    if let Some(url) = &site.settings.lease_url {
+    add("state directory", state(provisioner).into());
+    if let Some(url) = &provisioner.settings.lease_url {
         let asked = Leases::ping(url).map(|()| "the server answers".to_owned()).map_err(|error| error_chain(&error));
         add("leases", asked.into());
     }
     if let Ok(document) = &document {
-        for (system, why) in misnamed(site, document) {
+        for (system, why) in misnamed(provisioner, document) {
             add(&format!("system {system}"), Outcome::Failed(why));
         }
-        if let Some(detail) = quota_problems(site, document) {
+        if let Some(detail) = quota_problems(provisioner, document) {
             add("quotas", Outcome::Warning(detail));
         }
     }
@@ -119,23 +119,24 @@ pub(super) fn check(site: &Provisioner, json: bool) -> Result<(), Failure> {
     if failed { Err(Failure { code: EXIT_FAILURE, text: String::new() }) } else { Ok(()) }
 }
 
-fn is_driven(site: &Provisioner, resource: &Resource) -> bool {
-    site.systems.iter().any(|system| system.key == resource.system)
+fn is_driven(provisioner: &Provisioner, resource: &Resource) -> bool {
+    provisioner.systems.iter().any(|system| system.key == resource.system)
 }
 
 /// Whether callbacks with the token for Waldur can succeed; `None` if there is no token, or the proxy relays all callbacks.
 /// Reads the user's roles only, because a callback would change an order.
-fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
-    site.settings.waldur.as_ref()?;
-    let mut links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|it| it.links.all()).peekable();
+fn waldur_token(provisioner: &Provisioner, document: &Document) -> Option<Outcome> {
+    provisioner.settings.waldur.as_ref()?;
+    let mut links =
+        document.resources.iter().filter(|it| is_driven(provisioner, it)).flat_map(|it| it.links.all()).peekable();
     let is_idle = links.peek().is_none();
-    let is_used = links.any(|link| site.source.leads_to_waldur(link));
+    let is_used = links.any(|link| provisioner.source.leads_to_waldur(link));
     if !is_used && !is_idle {
         return None;
     }
     // Without links it is unknown whether the proxy relays, and the token may only be for `usage --report`.
     let problem = |text| if is_used { Outcome::Failed(text) } else { Outcome::Warning(text) };
-    let user = match site.source.token_user() {
+    let user = match provisioner.source.token_user() {
         Ok(user) => user,
         Err(WaldurError::Unusable(why)) => return Some(Outcome::Failed(why)),
         Err(WaldurError::Missing(why) | WaldurError::Unreadable(why)) => {
@@ -144,9 +145,9 @@ fn waldur_token(site: &Provisioner, document: &Document) -> Option<Outcome> {
         }
     };
     let (mut offerings, mut unseen) = (Vec::new(), Vec::new());
-    for system in site.systems.iter().map(|system| &*system.key) {
+    for system in provisioner.systems.iter().map(|system| &*system.key) {
         let resource = document.resources.iter().find(|it| it.system == system);
-        let known = match resource.map(|resource| site.source.offering(resource.id)) {
+        let known = match resource.map(|resource| provisioner.source.offering(resource.id)) {
             None => Err(format!("there is no resource on {system} yet")),
             Some(Ok(found)) => found.ok_or_else(|| format!("{system}: Waldur names no provider")),
             Some(Err(WaldurError::Missing(_))) => {
@@ -187,9 +188,9 @@ fn above<'a>(paths: impl Iterator<Item = &'a str>, root: &str) -> Vec<Place> {
 
 /// Systems of the settings that have no resource in the document, while systems that are not in the settings have some; each
 /// with a message.
-pub(super) fn misnamed(site: &Provisioner, document: &Document) -> Vec<(String, String)> {
+pub(super) fn misnamed(provisioner: &Provisioner, document: &Document) -> Vec<(String, String)> {
     let published: BTreeSet<_> = document.resources.iter().map(|it| &*it.system).collect();
-    let driven: BTreeSet<_> = site.systems.iter().map(|system| &*system.key).collect();
+    let driven: BTreeSet<_> = provisioner.systems.iter().map(|system| &*system.key).collect();
     let others: Vec<_> = published.difference(&driven).copied().collect();
     let why = format!(
         "the document has no resources on it, but has some on {}, which the settings do not name: check the name in `systems`",
@@ -201,9 +202,10 @@ pub(super) fn misnamed(site: &Provisioner, document: &Document) -> Vec<(String, 
 }
 
 /// The number of resources whose quotas cannot be trusted, and the first of them.
-fn quota_problems(site: &Provisioner, document: &Document) -> Option<String> {
+fn quota_problems(provisioner: &Provisioner, document: &Document) -> Option<String> {
     let problem = |it: &Resource| Some((it.path.clone(), it.quota_problem.as_ref()?.detail.clone()));
-    let problems: Vec<_> = document.resources.iter().filter(|it| is_driven(site, it)).filter_map(problem).collect();
+    let problems: Vec<_> =
+        document.resources.iter().filter(|it| is_driven(provisioner, it)).filter_map(problem).collect();
     let (path, detail) = problems.first()?;
     let count = problems.len();
     Some(format!(
@@ -212,9 +214,10 @@ fn quota_problems(site: &Provisioner, document: &Document) -> Option<String> {
 }
 
 /// Whether there are credentials for the links of the orders in progress; `None` without orders.
-fn callbacks(site: &Provisioner, document: &Document) -> Option<Result<String, String>> {
-    let links = document.resources.iter().filter(|it| is_driven(site, it)).flat_map(|resource| resource.links.all());
-    let mut reached = links.map(|link| site.source.leads(link)).peekable();
+fn callbacks(provisioner: &Provisioner, document: &Document) -> Option<Result<String, String>> {
+    let links =
+        document.resources.iter().filter(|it| is_driven(provisioner, it)).flat_map(|resource| resource.links.all());
+    let mut reached = links.map(|link| provisioner.source.leads(link)).peekable();
     reached.peek()?;
     Some(
         reached
@@ -223,8 +226,8 @@ fn callbacks(site: &Provisioner, document: &Document) -> Option<Result<String, S
     )
 }
 
-fn state(site: &Provisioner) -> Result<String, String> {
-    let directory = &site.settings.state_directory;
+fn state(provisioner: &Provisioner) -> Result<String, String> {
+    let directory = &provisioner.settings.state_directory;
     // The first pass creates the directory, if it has the rights.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
     let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK);
@@ -242,10 +245,10 @@ fn state(site: &Provisioner) -> Result<String, String> {
         return Ok("does not exist yet: the first pass creates it".into());
     }
     probe(directory)?;
-    let path = site.journal_path();
+    let path = provisioner.journal_path();
     let (first, last) =
         if path.exists() { Journal::check(&path).map_err(|error| error_chain(&error))? } else { (1, 0) };
-    Ledger::open(&site.ledger_path()).map_err(|error| error_chain(&error))?;
+    Ledger::open(&provisioner.ledger_path()).map_err(|error| error_chain(&error))?;
     let from = if first > 1 { format!(", without those before line {first}") } else { String::new() };
     Ok(format!("writable and synced, a journal of {last} lines{from}"))
 }

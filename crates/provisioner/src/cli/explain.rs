@@ -18,14 +18,14 @@ use crate::provisioner::Provisioner;
 const MAX_LINES: usize = 40;
 
 /// Shows one resource: Waldur, desired and observed state, next step, history.
-pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
-    let (survey, notes) = site.look(fresh)?;
+pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: bool) -> Result<(), Failure> {
+    let (survey, notes) = provisioner.look(fresh)?;
     let case = find(&survey, name)?;
     // Plans everything, because the resource may be held for the number of other changes.
-    let mut plan = pass::planned(&survey, site.settings.policy, false);
+    let mut plan = pass::planned(&survey, provisioner.settings.policy, false);
     plan.tasks.retain(|task| task.id == case.resource.id);
     plan.held.retain(|held| held.id == Some(case.resource.id));
-    let story = journal::story(&site.journal_path(), case.resource.id).unwrap_or_default();
+    let story = journal::story(&provisioner.journal_path(), case.resource.id).unwrap_or_default();
     let resource = &case.resource;
     if json {
         let order = resource.order.as_ref().map(
@@ -39,7 +39,7 @@ pub(super) fn explain(site: &Provisioner, name: &str, json: bool, fresh: bool) -
             "next": plan, "story": story, "notes": notes,
         }));
     }
-    let terabyte = plans::terabyte(&site.systems, &resource.system);
+    let terabyte = plans::terabyte(&provisioner.systems, &resource.system);
     let mut page = Page::new();
     page.line(0, &resource.path);
     page.line(0, &resource.id.to_string());

@@ -57,18 +57,18 @@ impl Filter {
 
 /// Shows the plan, and writes it to `file`.
 pub(super) fn plan(
-    site: &Provisioner,
+    provisioner: &Provisioner,
     json: bool,
     file: Option<&Path>,
     filter: &Filter,
     Limit { limit }: Limit,
     fresh: bool,
 ) -> Result<(), Failure> {
-    let (survey, notes) = site.look(fresh)?;
+    let (survey, notes) = provisioner.look(fresh)?;
     out::notes(&notes);
     // A file is for review, so it also has tasks that are paused or need confirmation.
     let survey = if file.is_some() { survey.retried() } else { survey };
-    let mut plan = pass::planned(&survey, site.settings.policy, file.is_some());
+    let mut plan = pass::planned(&survey, provisioner.settings.policy, file.is_some());
     filter.apply(&mut plan);
     if let Some(file) = file {
         let text = serde_json::to_string_pretty(&plan)?;
@@ -77,12 +77,12 @@ pub(super) fn plan(
     if json {
         let Plan { tasks, held } = &plan;
         out::print_json(&json!({"tasks": tasks, "held": held, "counts": counts(&plan)}))?;
-        return orphans::empty(site, &survey);
+        return orphans::empty(provisioner, &survey);
     }
     let mut page = Page::new();
-    let tasks = plan.tasks.iter().map(|task| planned(task, &site.systems)).collect();
+    let tasks = plan.tasks.iter().map(|task| planned(task, &provisioner.systems)).collect();
     let mut cut = groups(&mut page, tasks, limit);
-    cut |= groups(&mut page, held(&plan, &site.systems), limit);
+    cut |= groups(&mut page, held(&plan, &provisioner.systems), limit);
     if cut {
         page.line(0, "Some are not shown: --limit 0 shows all; --action, --hold and --system filter.");
     }
@@ -95,7 +95,7 @@ pub(super) fn plan(
     let (to_do, held) = (plan.tasks.len(), plan.held.len());
     page.line(0, &format!("{to_do} to do, {held} held, {all} resources on the managed systems."));
     page.print()?;
-    orphans::empty(site, &survey)
+    orphans::empty(provisioner, &survey)
 }
 
 /// The number of tasks of each action, and of held resources for each reason, on each system.

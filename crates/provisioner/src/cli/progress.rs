@@ -24,14 +24,14 @@ pub(super) fn during<T>(walked: &Walked, work: impl FnOnce() -> T) -> T {
 }
 
 /// Shows the number of tasks that `work` has completed, and of files that it has walked.
-pub(super) fn of_tasks<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
-    shown(&site.walked, &site.progress, work)
+pub(super) fn of_tasks<T>(provisioner: &Provisioner, work: impl FnOnce() -> T) -> T {
+    shown(&provisioner.walked, &provisioner.progress, work)
 }
 
 /// Logs what [`of_tasks`] shows.
-pub(super) fn logged<T>(site: &Provisioner, work: impl FnOnce() -> T) -> T {
-    let before = site.walked.files();
-    let log = || described(site.progress.now(), site.walked.files() - before).map(|text| info!("{text}"));
+pub(super) fn logged<T>(provisioner: &Provisioner, work: impl FnOnce() -> T) -> T {
+    let before = provisioner.walked.files();
+    let log = || described(provisioner.progress.now(), provisioner.walked.files() - before).map(|text| info!("{text}"));
     every(LINE_INTERVAL, || _ = log(), work)
 }
 

@@ -11,24 +11,24 @@ use crate::pass;
 use crate::provisioner::Provisioner;
 
 pub(super) fn status(
-    site: &Provisioner,
+    provisioner: &Provisioner,
     orphans: bool,
     json: bool,
     plans::Limit { limit }: plans::Limit,
     fresh: bool,
 ) -> Result<(), Failure> {
-    let (survey, notes) = site.look(fresh)?;
+    let (survey, notes) = provisioner.look(fresh)?;
     if orphans {
         out::notes(&notes);
-        orphans::show(site, &survey.document, json)?;
-        return orphans::empty(site, &survey);
+        orphans::show(provisioner, &survey.document, json)?;
+        return orphans::empty(provisioner, &survey);
     }
-    let plan = pass::planned(&survey, site.settings.policy, false);
+    let plan = pass::planned(&survey, provisioner.settings.policy, false);
     let mut counts = BTreeMap::new();
     for held in &plan.held {
         *counts.entry(held.hold).or_insert(0_usize) += 1;
     }
-    let trash: BTreeMap<_, _> = site
+    let trash: BTreeMap<_, _> = provisioner
         .systems
         .iter()
         .map(|system| {
@@ -42,10 +42,10 @@ pub(super) fn status(
             "resources": survey.cases.len(), "to_do": plan.tasks.len(), "held": counts, "in_trash": trash, "begun": begun,
             "notes": notes, "reasons": plan.held,
         }))?;
-        return orphans::empty(site, &survey);
+        return orphans::empty(provisioner, &survey);
     }
     let mut page = Page::new();
-    if plans::groups(&mut page, plans::held(&plan, &site.systems), limit) {
+    if plans::groups(&mut page, plans::held(&plan, &provisioner.systems), limit) {
         page.line(0, "Some are not shown: --limit 0 shows all.");
     }
     page.labelled("resources", &survey.cases.len().to_string());
@@ -60,5 +60,5 @@ pub(super) fn status(
     }
     out::notes(&notes);
     page.print()?;
-    orphans::empty(site, &survey)
+    orphans::empty(provisioner, &survey)
 }

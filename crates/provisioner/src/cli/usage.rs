@@ -54,26 +54,26 @@ struct Percent {
 
 /// Shows the usage of each resource, and reports it to Waldur with `report`. Unknown usage is shown as unknown, never as 0.
 pub(super) fn usage(
-    site: &Provisioner,
+    provisioner: &Provisioner,
     json: bool,
     report: bool,
     sort: Option<Sort>,
     fresh: bool,
 ) -> Result<(), Failure> {
-    if report && site.settings.waldur.is_none() {
+    if report && provisioner.settings.waldur.is_none() {
         return Err(failure("--report needs waldur.api_url and waldur.api_token"));
     }
     // Waldur refuses usage of resources that ended since the newest snapshot.
-    let (survey, notes) = site.look(fresh || report)?;
+    let (survey, notes) = provisioner.look(fresh || report)?;
     out::notes(&notes);
     let (mut rows, mut reported, mut failed) = (Vec::new(), 0, 0);
-    for system in &site.systems {
-        for (row, status) in in_use(site, &survey, system, &mut failed) {
+    for system in &provisioner.systems {
+        for (row, status) in in_use(provisioner, &survey, system, &mut failed) {
             // In other states Waldur refuses usage (400).
             let reportable = matches!(status, Status::Active | Status::Updating | Status::Removing);
             if let (true, true, Some(usage)) = (report, reportable, row.usage) {
                 let amount = hundredths(usage.space.0, row.terabyte.bytes());
-                match site.source.report_usage(row.resource, &site.settings.usage_component, amount) {
+                match provisioner.source.report_usage(row.resource, &provisioner.settings.usage_component, amount) {
                     Ok(()) => reported += 1,
                     Err(fault) => {
                         out::eprint(&format!("{}: {fault}", row.path));
@@ -84,7 +84,7 @@ pub(super) fn usage(
             rows.push(row);
         }
         if !report {
-            rows.extend(in_trash(site, &survey, system, &mut failed));
+            rows.extend(in_trash(provisioner, &survey, system, &mut failed));
         }
     }
     if let Some(sort) = sort {
@@ -93,7 +93,7 @@ pub(super) fn usage(
     if json {
         out::print_json(&rows)?;
     } else {
-        let mut page = page(&rows, &site.systems);
+        let mut page = page(&rows, &provisioner.systems);
         if report {
             page.line(0, &format!("{reported} reported to Waldur."));
         }
@@ -108,7 +108,7 @@ pub(super) fn usage(
 
 /// The usage of resources that are in use, with their status.
 fn in_use<'a>(
-    site: &Provisioner,
+    provisioner: &Provisioner,
     survey: &'a Survey,
     system: &'a System,
     failed: &mut usize,
@@ -118,7 +118,7 @@ fn in_use<'a>(
     let cases: Vec<_> =
         ours.filter_map(|case| Some((&case.resource, case.desired.as_ref().ok()?, read(case)))).collect();
     let unread: Vec<_> = cases.iter().filter(|(_, _, read)| read.is_none()).map(|(_, desired, _)| *desired).collect();
-    let mut walked = progress::during(&site.walked, || system.driver.usage(&unread)).into_iter();
+    let mut walked = progress::during(&provisioner.walked, || system.driver.usage(&unread)).into_iter();
     let one = |(resource, desired, read): (&'a Resource, &storage_driver::Desired, Option<Usage>)| {
         let usage = read.map_or_else(|| walked.next().unwrap_or(Ok(None)), |usage| Ok(Some(usage)));
         let usage = known(usage, &resource.path, failed);
@@ -143,7 +143,7 @@ fn in_use<'a>(
 }
 
 /// The usage of trees in the trash.
-fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
+fn in_trash<'a>(provisioner: &Provisioner, survey: &'a Survey, system: &'a System, failed: &mut usize) -> Vec<Row<'a>> {
     let trash = match system.driver.ready().and_then(|()| system.driver.trash()) {
         Ok(trash) => trash,
         Err(fault) => {
@@ -153,13 +153,13 @@ fn in_trash<'a>(site: &Provisioner, survey: &'a Survey, system: &'a System, fail
         }
     };
     // If the ledger cannot be read, a note says so, and trees are counted file by file.
-    let ledger = Ledger::open(&site.ledger_path()).unwrap_or_default();
+    let ledger = Ledger::open(&provisioner.ledger_path()).unwrap_or_default();
     let trash: Vec<_> = trash
         .into_iter()
         .map(|trashed| (ledger.known(&system.key, trashed.id), trashed))
         .map(|(id, it)| (it, id))
         .collect();
-    let usages = progress::during(&site.walked, || system.driver.trash_usage(&trash));
+    let usages = progress::during(&provisioner.walked, || system.driver.trash_usage(&trash));
     let one = |((trashed, _), usage): (_, Result<Option<Usage>, DriverError>)| {
         let trashed: storage_driver::Trashed = trashed;
         let resource = survey.document.resources.iter().find(|resource| resource.id == trashed.id);
