@@ -36,7 +36,6 @@ pub const EXIT_MOVED: u8 = 3;
 /// Exit code: another provisioner holds the lease. Nothing was done.
 pub const EXIT_HELD: u8 = 4;
 
-/// Creates directories and quotas for the resources that the HPC storage proxy publishes, and reports back to Waldur
 #[derive(Debug, Parser)]
 #[command(name = "hpc-storage-provisioner", version, about, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {

@@ -88,7 +88,7 @@ pub(super) static TABLE: &[Setting<Settings>] = &[
         variables: &["PROVISIONER_SYSTEMS"],
         kind: Kind::Own("mapping", system::put),
         preset: Preset::Required,
-        doc: "The storage systems to manage, by their names in the document: see [above](provisioner.md#systems).",
+        doc: "The storage systems to manage, by their names in the document. Their keys are described in `provisioner.md`.",
     },
     Setting {
         key: "state_directory",

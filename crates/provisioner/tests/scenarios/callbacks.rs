@@ -4,7 +4,7 @@ use serde_json::{Map, json};
 use simulator::Fault;
 use simulator::world::{OrderState, ResourceState};
 
-use crate::support::{BASIC, SLURM, Site, WALDUR_TOKEN};
+use crate::support::{BASIC, SLURM, Site, mode, set_mode};
 
 const ACTIONS: [&str; 3] = ["approve_by_provider/", "set_backend_id/", "set_state_done/"];
 
@@ -32,8 +32,7 @@ fn a_lost_answer_changes_nothing_in_the_end() {
 fn an_html_page_is_not_an_answer_of_waldur() {
     for action in ACTIONS {
         let mut site = Site::without_relay();
-        site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-        site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+        site.use_waldur_token();
         let made = site.order(SLURM, 0, 10);
         site.simulator.set_fault_times(&format!("POST /api/*{action}"), Fault::not_json(), 1);
         site.run(&["apply"]).exits_with(1).stdout_has("is not from Waldur");
@@ -117,16 +116,15 @@ fn an_order_for_options_changes_mode_and_quota() {
 
 #[test]
 fn drift_is_reported_and_corrected_only_with_drift_heal() {
-    use std::os::unix::fs::PermissionsExt;
     let mut site = Site::new();
     site.order(SLURM, 0, 10);
     site.apply();
     let path = site.at("/capstor/store/cscs/uni/p0");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    set_mode(&path, 0o755);
     site.apply().stdout_has("drift").stdout_has("mode differs from the document").stdout_has("0 to do, 1 held");
     site.set("PROVISIONER_DRIFT_HEAL", "true");
     site.apply().stdout_has("1 done");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o2770);
+    assert_eq!(mode(&path), 0o2770);
 }
 
 #[test]

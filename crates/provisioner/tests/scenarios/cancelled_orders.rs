@@ -1,13 +1,11 @@
 //! Orders that are cancelled, denied, or placed again during a pass.
 
-use std::os::unix::fs::PermissionsExt;
-
 use serde_json::{Map, json};
 use simulator::Fault;
 use simulator::world::{OrderState, ResourceState};
 use uuid::Uuid;
 
-use crate::support::{BASIC, Ordered, SLURM, Site, WALDUR_TOKEN};
+use crate::support::{BASIC, Ordered, SLURM, Site, mode};
 
 /// Cancels an order after the document is read, before anything is done for it.
 fn cancel_once_read(site: &Site, order: Uuid) {
@@ -51,7 +49,7 @@ fn a_cancelled_change_of_permissions_is_not_applied_or_is_reverted() {
         site.run(&["apply"]).exits_with(1);
         site.apply();
         let directory = site.at(&format!("/{system}/store/cscs/uni/p0"));
-        let found = std::fs::metadata(directory).unwrap().permissions().mode() & 0o7777;
+        let found = mode(&directory);
         assert_eq!(found, 0o2770, "{system}");
     }
 }
@@ -74,8 +72,7 @@ fn a_termination_and_a_new_order_for_the_same_path_are_carried_out_in_turn() {
 fn a_directory_stays_if_its_termination_cannot_be_reported() {
     for system in [SLURM, BASIC] {
         let mut site = Site::without_relay();
-        site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-        site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+        site.use_waldur_token();
         let made = site.order(system, 0, 10);
         site.apply();
         let end = site.order_end(made.resource);

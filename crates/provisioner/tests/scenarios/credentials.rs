@@ -53,8 +53,7 @@ fn without_a_waldur_token_orders_wait_and_the_remedy_is_shown() {
 #[test]
 fn check_finds_a_token_that_may_not_approve_orders_without_changing_anything() {
     let mut site = Site::without_relay();
-    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.use_waldur_token();
     site.run(&["check"])
         .exits_with(0)
         .stdout_has("warn    Waldur token: whether")
@@ -109,8 +108,7 @@ fn the_waldur_token_is_checked_only_if_it_is_used() {
 #[test]
 fn the_waldur_token_is_sent_only_to_waldur() {
     let mut site = Site::without_relay();
-    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.use_waldur_token();
     let made = site.order(SLURM, 0, 10);
     site.apply();
     assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok));

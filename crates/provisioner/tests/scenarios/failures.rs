@@ -1,13 +1,12 @@
 //! Failures around the provisioner, and how they are reported.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 use serde_json::Value;
 use simulator::Fault;
 use simulator::world::OrderState;
 
-use crate::support::{BASIC, Output, SLURM, Site};
+use crate::support::{BASIC, Output, SLURM, Site, set_mode};
 
 #[test]
 fn check_succeeds_if_all_is_well() {
@@ -106,9 +105,9 @@ fn without_a_state_directory_nothing_is_done() {
         site.run(&["apply"]).exits_with(1).stderr_has("the journal").stderr_has("cannot be opened");
         fs::remove_dir(site.state("journal")).unwrap();
     } else {
-        fs::set_permissions(site.directory.path().join("state"), Permissions::from_mode(0o500)).unwrap();
+        set_mode(&site.directory.path().join("state"), 0o500);
         site.run(&["apply"]).exits_with(1).stderr_has("cannot be taken");
-        fs::set_permissions(site.directory.path().join("state"), Permissions::from_mode(0o700)).unwrap();
+        set_mode(&site.directory.path().join("state"), 0o700);
     }
     assert!(site.calls().is_empty());
     site.apply().stdout_has("1 done");

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::json;
 use simulator::world::{OrderState, ResourceState};
 
-use crate::support::{BASIC, SLURM, Site};
+use crate::support::{BASIC, SLURM, Site, mode};
 
 const MIB: u64 = 1 << 20;
 const TB: u64 = 1_000_000_000_000;
@@ -84,7 +84,7 @@ fn a_real_xfs_enforces_the_quota_that_was_ordered() {
         assert!(!directory.exists());
         let [trashed] = &site.trash(system)[..] else { panic!("{:?}", site.trash(system)) };
         let trashed = site.root(system).join(".trash").join(trashed);
-        assert_eq!(fs::metadata(&trashed).unwrap().permissions().mode() & 0o7777, 0);
+        assert_eq!(mode(&trashed), 0);
         assert_eq!(size(&trashed).1, 0, "it is frozen at its usage");
         assert_eq!(fs::metadata(trashed.join("most")).unwrap().len(), TB - 4 * MIB);
         for path in [trashed.parent().unwrap(), &trashed, &trashed.join("most")] {

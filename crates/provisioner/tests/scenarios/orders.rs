@@ -1,10 +1,8 @@
 //! Orders of every type, for both types of offerings.
 
-use std::os::unix::fs::PermissionsExt;
-
 use simulator::world::{OrderState, ResourceState};
 
-use crate::support::{BASIC, SLURM, Site};
+use crate::support::{BASIC, SLURM, Site, mode};
 
 /// The observed space quota in bytes.
 fn quota(site: &Site, resource: uuid::Uuid) -> u64 {
@@ -21,8 +19,7 @@ fn a_directory_is_created_resized_and_moved_to_the_trash() {
         assert_eq!(site.states(made), (OrderState::Done, ResourceState::Ok), "{system}");
         let path = format!("/{system}/store/cscs/uni/p0");
         assert_eq!(site.backend_id(made.resource), path);
-        let permissions = std::fs::metadata(site.at(&path)).unwrap().permissions();
-        assert_eq!(permissions.mode() & 0o7777, 0o2770, "{system}");
+        assert_eq!(mode(&site.at(&path)), 0o2770, "{system}");
         let before = quota(&site, made.resource);
         assert_eq!(before, 10_000_000_000_000);
         std::fs::write(site.at(&path).join("data"), "precious").unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::world::OrderState;
 
-use crate::support::{BASIC, SLURM, Site, wait_until};
+use crate::support::{BASIC, SLURM, Site, set_mode, wait_until};
 
 const PATH: &str = "/capstor/store/cscs/uni/p0";
 /// The mark of a directory.
@@ -30,7 +30,7 @@ fn plan_shows_old_and_new_values_and_apply_what_was_done() {
     assert_eq!((&change["what"], space(&change["old"]), space(&change["new"])), (&json!("quota"), 10, 20));
     site.run(&["explain", PATH]).exits_with(0).stdout_has("resize: space 10 TB → 20 TB");
     site.apply().stdout_has("resized on capstor: 1").stdout_has("space 10 TB → 20 TB");
-    std::fs::set_permissions(site.at(PATH), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    set_mode(&site.at(PATH), 0o700);
     site.run(&["plan"]).exits_with(0).stdout_has("held (drift) on capstor: 1").stdout_has("mode 700 → 2770");
     site.order_end(made.resource);
     site.run(&["plan"]).exits_with(0).stdout_has("trash on capstor: 1");
@@ -148,7 +148,7 @@ fn apply_names_each_difference_from_the_file() {
         world.cancel(ordered[0].order).unwrap();
         world.resources.shift_remove(&ordered[1].resource);
     });
-    std::fs::set_permissions(site.at(PATH), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    set_mode(&site.at(PATH), 0o700);
     let output =
         site.run(&["apply", "plan.json"]).exits_with(3).stderr_has("nothing was done").stderr_has("plan --out");
     let lines: Vec<_> = output.err.lines().collect();
@@ -206,7 +206,7 @@ fn adopt_all_needs_one_confirmation() {
     let others = site.at("/capstor/store/cscs/uni/p9");
     std::fs::create_dir(&others).unwrap();
     let paths = unmarked(&site, 8);
-    std::fs::set_permissions(site.at(&paths[0]), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    set_mode(&site.at(&paths[0]), 0o755);
     let is_marked = |path: &String| rustix::fs::getxattr(site.at(path), MARK, &mut [0; 64][..]).is_ok();
     let journal = std::fs::read(site.state("journal")).unwrap();
     let output = site

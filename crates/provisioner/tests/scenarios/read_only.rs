@@ -153,8 +153,7 @@ fn usage_is_shown_and_reported() {
         .stdout_has("1 in the trash on");
 
     site.run(&["usage", "--report"]).exits_with(1).stderr_has("--report needs waldur.api_url and waldur.api_token");
-    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.use_waldur_token();
     site.run(&["usage", "--report"]).exits_with(0).stdout_has("1 reported to Waldur.");
     let reported = site.simulator.world(|world| world.usages.clone());
     assert_eq!(reported.len(), 1);
@@ -218,8 +217,7 @@ fn config_shows_settings_with_sources_and_without_secrets() {
 fn the_debug_log_has_no_secrets() {
     let mut site = Site::without_relay();
     site.set("PROVISIONER_DEBUG", "true");
-    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.use_waldur_token();
     site.order(SLURM, 0, 10);
     let output = site.apply();
     assert!(output.err.contains("callback"), "{}", output.err);

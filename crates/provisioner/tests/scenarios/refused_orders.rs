@@ -5,7 +5,7 @@ use simulator::World;
 use simulator::world::{OrderState, ResourceState};
 use uuid::Uuid;
 
-use crate::support::{BASIC, Ordered, SLURM, Site, WALDUR_TOKEN};
+use crate::support::{BASIC, Ordered, SLURM, Site};
 
 /// A site whose provisioner calls Waldur through the proxy, or directly.
 fn site(relays: bool) -> Site {
@@ -13,8 +13,7 @@ fn site(relays: bool) -> Site {
         return Site::new();
     }
     let mut site = Site::without_relay();
-    site.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", site.simulator.base_url()));
-    site.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
+    site.use_waldur_token();
     site
 }
 

@@ -1,7 +1,8 @@
 //! A site: a simulated Waldur, the proxy, a directory for each storage system, and the binary.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,6 +158,12 @@ impl Site {
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Lets the provisioner call Waldur itself.
+    pub(crate) fn use_waldur_token(&mut self) {
+        self.set("PROVISIONER_WALDUR_API_URL", &format!("{}/api/", self.simulator.base_url()));
+        self.set("PROVISIONER_WALDUR_API_TOKEN", WALDUR_TOKEN);
     }
 
     /// An environment variable of the provisioner; empty if not set.
@@ -350,6 +357,15 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The permission bits of a file or directory.
+pub(crate) fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 /// The sorted file names in a directory; none if it does not exist.
