@@ -4,14 +4,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
-use uuid::Uuid;
 
-use crate::tree::handle::{check_new, open_error, root_error};
-#[cfg(test)]
-use crate::tree::injected::{self, Moment};
-use crate::tree::renaming::{Renamed, rename};
+use crate::tree::handle::root_error;
+use crate::tree::making;
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
@@ -85,60 +82,9 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
 
 /// Creates missing parent directories. A crash leaves none with a wrong mode.
 pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-    let mut above =
-        root.try_clone_to_owned().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
-    for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
-        let what = |error| {
-            DriverError::temporary_from(
-                format!("the parent directory {name} of {} cannot be created", desired.place),
-                error,
-            )
-        };
-        above = match open(above.as_fd(), name) {
-            Err(Errno::NOENT) => {
-                guard(&format!("create the parent directory {name} of {}", desired.place))?;
-                make(&above, name, desired.id, *mode)?;
-                open(above.as_fd(), name).map_err(what)?
-            }
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(DriverError::Conflict(format!("{name} above {} is not a directory", desired.place)));
-            }
-            Err(error) => return Err(what(error)),
-            Ok(directory) => {
-                // Left by a crash, if another task created the directory since then. Removed only if it is empty.
-                let _ = rustix::fs::unlinkat(&above, temporary_name(desired.id), AtFlags::REMOVEDIR);
-                directory
-            }
-        };
-    }
-    Ok(())
-}
-
-/// The temporary name of a directory.
-fn temporary_name(id: Uuid) -> String {
-    format!(".new-{}", id.simple())
-}
-
-/// Creates a directory under a temporary name and renames it, unless another task has created it in the meantime.
-///
-/// Checks the opened directory even if it was just created: users who can write in the parent can exchange it.
-fn make(above: &OwnedFd, name: &str, id: Uuid, mode: Mode) -> Result<(), DriverError> {
-    let temporary = temporary_name(id);
-    let cannot = |error| DriverError::temporary_from(format!("the directory {name} cannot be created"), error);
-    match rustix::fs::mkdirat(above, &temporary, Bits::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(cannot(error)),
-    }
-    #[cfg(test)]
-    injected::at(Moment::Made);
-    let directory = open(above.as_fd(), &temporary).map_err(|error| open_error(&temporary, error))?;
-    check_new(&directory, &temporary)?;
-    rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0)).map_err(cannot)?;
-    match rename(&directory, [above, above], [&temporary, name])? {
-        Renamed::Taken => rustix::fs::unlinkat(above, &temporary, AtFlags::REMOVEDIR).map_err(cannot)?,
-        renamed => renamed.or_conflict(name)?,
-    }
-    rustix::fs::fsync(above).map_err(cannot)
+    let root = root.try_clone_to_owned().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
+    let open = |above: &OwnedFd, name: &str| open(above.as_fd(), name);
+    making::parent(&root, desired, (&open, &|_, _| Ok(())), guard).map(drop)
 }
 
 /// Creates a directory that only the user of this program can access.
@@ -210,7 +156,11 @@ pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+    use uuid::Uuid;
+
     use super::*;
+    use crate::tree::injected::{self, Moment};
+    use crate::tree::making::temporary_name;
 
     fn kind(path: &Path) -> i64 {
         rustix::fs::statfs(path).unwrap().f_type

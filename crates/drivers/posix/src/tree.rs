@@ -24,7 +24,7 @@ pub mod acl;
 pub mod handle;
 #[cfg(test)]
 pub(crate) mod injected;
-mod making;
+pub(crate) mod making;
 mod nesting;
 pub(crate) mod renaming;
 mod trash;
@@ -160,10 +160,11 @@ impl<Q: Quotas> Tree<Q> {
     /// Creates the directory under a temporary name and renames it.
     fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         self.check_not_nested(root, desired)?;
-        let parent = making::parent(root, desired, &|above, path| self.check_renames_into(above, path), guard)?;
+        let parent =
+            making::parent(root, desired, (&below, &|above, path| self.check_renames_into(above, path)), guard)?;
         let temporary = making::temporary_name(desired.id);
         guard(&format!("create {temporary} beside {}", desired.place))?;
-        let directory = making::begin(&parent, &temporary)?;
+        let directory = making::begin(&parent, &temporary, &below)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
             Some(other) => return Err(DriverError::Conflict(format!("{temporary} has the mark of {other}"))),
@@ -423,10 +424,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 };
                 desired.iter().map(one).collect()
             }
-            Err(fault) => {
-                let fault = storage_driver::error_chain(&fault);
-                desired.iter().map(|_| Err(DriverError::temporary(fault.clone()))).collect()
-            }
+            Err(fault) => storage_driver::same_for_all(&fault, desired.len()),
         }
     }
 
@@ -535,7 +533,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let takes = |above: &OwnedFd, path: &str| {
                 self.check_renames_into(above, path).and_then(|()| self.check_no_realm(above, path))
             };
-            let parent = making::parent(&root, desired, &takes, guard)?;
+            let parent = making::parent(&root, desired, (&below, &takes), guard)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| open_error(&name, error))?;
             self.check_mark(&trashed, &directory)?;
@@ -665,6 +663,10 @@ fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -
 /// Whether a rename failed with EXDEV.
 fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
+}
+
+fn below(above: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    open_below(above, name)
 }
 
 /// Checks that this process can see attributes in `trusted.`; for others they seem not to exist. They require CAP_SYS_ADMIN

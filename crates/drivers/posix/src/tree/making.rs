@@ -6,25 +6,28 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{check_new, chmod, open_below, open_error, passing, sync};
+use super::handle::{check_new, chmod, open_error, passing, sync};
 #[cfg(test)]
 use super::injected::{self, Moment};
 use super::renaming::{Renamed, rename};
 use storage_driver::{Desired, DriverError, Guard};
 
 /// The temporary name of a directory.
-pub(super) fn temporary_name(id: Uuid) -> String {
+pub(crate) fn temporary_name(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
 /// Checks that directories can be created and renamed in the directory with this path.
-pub(super) type Takes<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError>;
+pub(crate) type Check<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError>;
+
+/// Opens a directory with this name in another one.
+pub(crate) type Open<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<OwnedFd, Errno>;
 
 /// Opens or creates the parent directories. Checks existing ones before creating anything in them.
-pub(super) fn parent(
+pub(crate) fn parent(
     root: &OwnedFd,
     desired: &Desired,
-    takes: Takes<'_>,
+    (open, check): (Open<'_>, Check<'_>),
     guard: Guard<'_>,
 ) -> Result<OwnedFd, DriverError> {
     let mut above =
@@ -32,17 +35,17 @@ pub(super) fn parent(
     let mut path = String::new();
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-        above = match open_below(&above, name) {
+        above = match open(&above, name) {
             Ok(directory) => {
                 // Left by a crash, if another task created the directory since then. Removed only if it is empty.
                 let _ = rustix::fs::unlinkat(&above, temporary_name(desired.id), AtFlags::REMOVEDIR);
-                takes(&directory, &path)?;
+                check(&directory, &path)?;
                 directory
             }
             Err(Errno::NOENT) => {
                 guard(&format!("create {path}, mode {:o}", mode.0))?;
-                make_whole(&above, name, desired.id, *mode)?;
-                open_below(&above, name).map_err(|error| open_error(&path, error))?
+                make_whole(&above, name, desired.id, *mode, open)?;
+                open(&above, name).map_err(|error| open_error(&path, error))?
             }
             Err(error) => return Err(open_error(&path, error)),
         };
@@ -52,22 +55,28 @@ pub(super) fn parent(
 
 /// Opens or creates the directory with the temporary name. Users who can write in the parent can exchange it at any time, even
 /// just after it was created, so the caller must check the opened directory.
-pub(super) fn begin(above: &OwnedFd, temporary: &str) -> Result<OwnedFd, DriverError> {
+pub(super) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, temporary, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(passing(format!("{temporary} cannot be created"), error)),
     }
     #[cfg(test)]
     injected::at(Moment::Made);
-    open_below(above, temporary).map_err(|error| open_error(temporary, error))
+    open(above, temporary).map_err(|error| open_error(temporary, error))
 }
 
 /// Creates a directory with its mode under a temporary name and renames it, so that a crash leaves no directory with a wrong
 /// mode.
-fn make_whole(above: &OwnedFd, name: &str, id: Uuid, mode: storage_driver::Mode) -> Result<(), DriverError> {
+fn make_whole(
+    above: &OwnedFd,
+    name: &str,
+    id: Uuid,
+    mode: storage_driver::Mode,
+    open: Open<'_>,
+) -> Result<(), DriverError> {
     let temporary = temporary_name(id);
     let cannot = |error| passing(format!("{name} cannot be created"), error);
-    let directory = begin(above, &temporary)?;
+    let directory = begin(above, &temporary, open)?;
     check_new(&directory, &temporary)?;
     chmod(&directory, mode)?;
     match rename(&directory, [above, above], [&temporary, name])? {
