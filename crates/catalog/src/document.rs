@@ -152,6 +152,7 @@ pub struct Named {
 
 impl Named {
     /// `scope` is the kind: `storage_system`, `storage_file_system` or `storage_data_type`.
+    #[expect(clippy::missing_panics_doc, reason = "it never panics")]
     pub fn new(scope: &str, name: &str) -> Self {
         let key = name.to_lowercase();
         let path = if scope == "storage_data_type" { key.clone() } else { String::new() };

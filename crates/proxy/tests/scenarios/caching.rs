@@ -1,11 +1,12 @@
-//! One snapshot for all: how old answers are, who waits for whom, and what conditional requests get.
+//! The shared snapshot: ages of responses, waiting for refreshes, and conditional requests.
 
 use std::time::Duration;
 
 use futures::future::join_all;
-use simulator::{Fault, Latency, Simulator, World};
+use simulator::{Fault, Simulator, World};
+use tokio::sync::oneshot;
 
-use crate::support::{Answer, Proxy, demo_with, start_with};
+use crate::support::{Answer, Proxy, Valve, demo_with, start_with, until};
 
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
 const LISTING: &str = "/api/storage-resources/?page_size=500";
@@ -21,13 +22,23 @@ fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
     answer.headers[name].to_str().unwrap()
 }
 
-/// The demo with a snapshot that lasts for the whole test.
+/// The demo with a snapshot that stays valid for the whole test.
 async fn lasting() -> (Simulator, Proxy) {
     demo_with(&[("CACHE_MAX_AGE", "3600")]).await
 }
 
+/// The same with a valve in front of Waldur.
+async fn lasting_with_valve() -> (Simulator, Valve, Proxy) {
+    let simulator = Simulator::start(World::demo()).await;
+    let valve = Valve::start(&simulator).await;
+    let settings = [("CACHE_MAX_AGE", "3600"), ("WALDUR_API_URL", &valve.waldur()), ("WALDUR_TIMEOUT", "60")];
+    let proxy = start_with(&simulator, &settings).await;
+    assert_eq!(proxy.get(LISTING).await.status, 200);
+    (simulator, valve, proxy)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_reading_does_not_wait_for_the_first_request() {
+async fn the_first_refresh_does_not_wait_for_the_first_request() {
     let (simulator, proxy) = lasting().await;
     assert_eq!(readings(&simulator), 1);
     assert_eq!(proxy.get(LISTING).await.status, 200);
@@ -35,7 +46,7 @@ async fn the_first_reading_does_not_wait_for_the_first_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_young_snapshot_serves_all_and_no_cache_asks_for_a_new_one() {
+async fn a_young_snapshot_serves_all_requests_except_with_no_cache() {
     let (simulator, proxy) = lasting().await;
     let before = proxy.get(LISTING).await;
     simulator.world(|world| world.hpc.set_gid("mch-p2", Some(31_000)));
@@ -47,60 +58,68 @@ async fn a_young_snapshot_serves_all_and_no_cache_asks_for_a_new_one() {
     assert_ne!(fresh.text, before.text);
     assert_ne!(header(&fresh, "etag"), header(&before, "etag"));
     assert_eq!(header(&fresh, "age"), "0");
-    assert_eq!(proxy.get(LISTING).await.text, fresh.text, "the new one serves all from now on");
+    assert_eq!(proxy.get(LISTING).await.text, fresh.text, "the new snapshot serves all later requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_wait_share_one_reading() {
-    let (simulator, proxy) = lasting().await;
-    simulator.set_latency(Latency { page: Duration::from_millis(300), item: Duration::ZERO, concurrency: None });
-    let answers = join_all((0..20).map(|_| proxy.get_with(LISTING, &NO_CACHE))).await;
+async fn waiting_requests_share_one_refresh() {
+    let (simulator, valve, proxy) = lasting_with_valve().await;
+    valve.hold();
+    let requests = join_all((0..20).map(|_| proxy.get_with(LISTING, &NO_CACHE)));
+    let all_wait = async {
+        proxy.wait_for_running(20).await;
+        valve.release();
+    };
+    let (answers, ()) = futures::future::join(requests, all_wait).await;
     let readings = readings(&simulator);
-    // Those who come while a reading is under way wait for the next one, which is younger than they are.
-    assert!(readings <= 3, "one at the start, one for the first, one for all others: {readings}");
+    // Requests that arrive during a refresh wait for the next one, which starts after they arrived.
+    assert_eq!(readings, 3, "one at the start, one for the first request, one for all others");
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.text == answers[0].text));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_in_a_fresh_answer_is_older_than_its_request() {
-    let (simulator, proxy) = lasting().await;
+async fn no_data_of_a_fresh_response_is_older_than_its_request() {
+    let (simulator, valve, proxy) = lasting_with_valve().await;
     let before = proxy.get(LISTING).await;
     simulator.clear_requests();
-    simulator.set_latency(Latency { page: Duration::from_millis(300), item: Duration::ZERO, concurrency: None });
+    valve.hold();
+    // The change happens after Waldur has sent the page for the early request.
+    let (changed, was_changed) = oneshot::channel();
+    simulator.after_answer(&format!("GET {PROVIDER_LIST}"), |world| {
+        world.resources.shift_remove_index(0);
+        changed.send(()).unwrap();
+    });
     let early = proxy.get_with(LISTING, &NO_CACHE);
     let late = async {
-        // The reading for the early one has the resources already.
-        while readings(&simulator) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        simulator.world(|world| drop(world.resources.shift_remove_index(0)));
-        proxy.get_with(LISTING, &NO_CACHE).await
+        was_changed.await.unwrap();
+        let late = proxy.get_with(LISTING, &NO_CACHE);
+        let both_wait = async {
+            proxy.wait_for_running(2).await;
+            valve.release();
+        };
+        futures::future::join(late, both_wait).await.0
     };
     let (early, late) = futures::future::join(early, late).await;
     assert_eq!(early.body["pagination"]["total"], before.body["pagination"]["total"]);
-    assert_ne!(late.text, early.text, "whoever changes something and asks again sees the change");
+    assert_ne!(late.text, early.text, "a client sees its own earlier changes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_stops_waiting_stops_no_reading() {
-    let (simulator, proxy) = lasting().await;
+async fn a_client_that_stops_waiting_does_not_stop_the_refresh() {
+    let (simulator, valve, proxy) = lasting_with_valve().await;
     simulator.world(|world| world.hpc.set_gid("mch-p2", Some(31_000)));
     let before = proxy.get(LISTING).await;
-    simulator.set_latency(Latency { page: Duration::from_millis(300), item: Duration::ZERO, concurrency: None });
-    let impatient = proxy.get_with(LISTING, &NO_CACHE);
-    assert!(tokio::time::timeout(Duration::from_millis(100), impatient).await.is_err(), "it was still waiting");
-    for _ in 0..100 {
-        if proxy.get(LISTING).await.text != before.text {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    valve.hold();
+    tokio::select! {
+        _ = proxy.get_with(LISTING, &NO_CACHE) => panic!("the refresh is held back"),
+        () = until("the refresh has started", async || readings(&simulator) == 2) => {}
     }
-    panic!("the reading that nobody waited for was given up");
+    valve.release();
+    until("the refresh finishes", async || proxy.get(LISTING).await.text != before.text).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_has_is_not_sent_again() {
+async fn a_current_representation_is_not_sent_again() {
     let (simulator, proxy) = lasting().await;
     let whole = proxy.get(LISTING).await;
     let etag = header(&whole, "etag");
@@ -109,7 +128,7 @@ async fn what_a_client_has_is_not_sent_again() {
     assert_eq!(header(&same, "etag"), etag);
     for page in 1..=2 {
         let page = proxy.get(&format!("/api/storage-resources/?page_size=1&page={page}")).await;
-        assert_eq!(header(&page, "etag"), etag, "all pages of one reading have one tag");
+        assert_eq!(header(&page, "etag"), etag, "all pages of a snapshot have the same tag");
     }
     let fresh = [("If-None-Match", etag), NO_CACHE[0]];
     let read_again = proxy.get_with(LISTING, &fresh).await;
@@ -117,7 +136,7 @@ async fn what_a_client_has_is_not_sent_again() {
     assert_eq!(header(&read_again, "last-modified"), header(&whole, "last-modified"));
     assert_eq!(readings(&simulator), 2);
     assert_eq!(proxy.get_with(LISTING, &[("If-None-Match", "\"another\"")]).await.status, 200);
-    // A bad query and a bad token are told all the same.
+    // An invalid query is still an error.
     assert_eq!(proxy.get_with("/api/storage-resources/?page=0", &[("If-None-Match", "*")]).await.status, 422);
     let id = whole.items()[0]["itemId"].as_str().unwrap();
     let one = format!("/api/storage-resources/{id}/");
@@ -125,7 +144,7 @@ async fn what_a_client_has_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_snapshot_stands_in_only_where_the_site_allows_it() {
+async fn an_old_snapshot_is_served_only_if_configured() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_STALE", "3600")]).await;
     let right = proxy.get(LISTING).await;
     assert!(!right.headers.contains_key("warning"));
@@ -136,7 +155,7 @@ async fn an_old_snapshot_stands_in_only_where_the_site_allows_it() {
     assert!(header(&stale, "age").parse::<u64>().is_ok());
     assert!(proxy.log().contains("an upstream cannot be read"), "{}", proxy.log());
     simulator.clear_faults();
-    assert!(!proxy.get(LISTING).await.headers.contains_key("warning"), "as soon as Waldur is back");
+    assert!(!proxy.get(LISTING).await.headers.contains_key("warning"), "no warning once Waldur is back");
 
     let (simulator, proxy) = demo_with(&[]).await;
     assert_eq!(proxy.get(LISTING).await.status, 200);
@@ -145,38 +164,43 @@ async fn an_old_snapshot_stands_in_only_where_the_site_allows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_long_for_waldur_while_an_old_snapshot_may_stand_in() {
+async fn requests_wait_only_briefly_if_an_old_snapshot_may_be_served() {
     let settings = [("CACHE_MAX_STALE", "3600"), ("WALDUR_TIMEOUT", "20"), ("SERVER_REQUEST_TIMEOUT", "7")];
     let (simulator, proxy) = demo_with(&settings).await;
     let right = proxy.get(LISTING).await;
     simulator.set_fault("GET /api/*", Fault::Silence);
-    for (what, headers, longest) in [
-        ("the first one waits for the reading that it begins", &[][..], 3),
-        ("the next one finds that it takes long", &[], 1),
-        ("one that insists has its time", &NO_CACHE, 7),
-    ] {
+    let ask = async |headers: &[(&str, &str)]| {
         let start = std::time::Instant::now();
         let answer = proxy.get_with(LISTING, headers).await;
-        let took = start.elapsed();
-        assert_eq!((answer.status, &answer.text), (200, &right.text), "{what}");
-        assert!(header(&answer, "warning").starts_with("110 "), "{what}");
-        assert!(took < Duration::from_secs(longest), "{what}: {took:?}");
-        assert_eq!(took > Duration::from_secs(5), longest == 7, "{what}: {took:?}");
-    }
+        assert_eq!((answer.status, &answer.text), (200, &right.text));
+        assert!(header(&answer, "warning").starts_with("110 "), "{:?}", answer.headers);
+        start.elapsed()
+    };
+    // A request with no-cache uses all its time. It runs until the two others have their responses.
+    let (insisting, (first, next)) = futures::future::join(ask(&NO_CACHE), async {
+        proxy.wait_for_running(1).await;
+        let first = ask(&[]).await;
+        let next = ask(&[]).await;
+        proxy.wait_for_running(1).await;
+        (first, next)
+    })
+    .await;
+    assert!(insisting > Duration::from_secs(5), "{insisting:?}");
+    assert!(next < first, "the first request waits a moment for the refresh, later ones do not: {next:?}, {first:?}");
 
-    // While Waldur is left alone.
+    // While the circuit breaker is open.
     let (simulator, proxy) = demo_with(&settings[..1]).await;
     assert_eq!(proxy.get(LISTING).await.status, 200);
     simulator.set_fault("GET /api/*", Fault::retry_after(503, 3600));
     assert_eq!(proxy.get(LISTING).await.status, 200);
-    let start = std::time::Instant::now();
+    simulator.clear_requests();
     let stale = proxy.get(LISTING).await;
     assert!(stale.headers.contains_key("warning"));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(readings(&simulator), 0, "nothing to wait for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_tell_of_the_offerings_too() {
+async fn tags_depend_on_the_offerings_too() {
     let systems = |slug| format!(r#"{{"capstor": "capstor", "new": "{slug}"}}"#);
     let simulator = Simulator::start(World::demo()).await;
     let mut answers = Vec::new();
@@ -189,28 +213,22 @@ async fn tags_tell_of_the_offerings_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_an_interval_nobody_waits() {
+async fn with_an_interval_the_snapshot_is_refreshed_without_requests() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600"), ("CACHE_REFRESH_INTERVAL", "0.05")]).await;
     let before = proxy.get(LISTING).await;
     simulator.world(|world| world.hpc.set_gid("mch-p2", Some(31_000)));
-    for _ in 0..200 {
-        if proxy.get(LISTING).await.text != before.text {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("the change did not come by itself");
+    until("the change is visible", async || proxy.get(LISTING).await.text != before.text).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_over_the_pages_is_consistent() {
+async fn the_pages_of_a_snapshot_are_consistent() {
     let simulator = Simulator::start(World::large(1000)).await;
     let proxy = start_with(&simulator, &[("CACHE_MAX_AGE", "3600")]).await;
     let mut walked = Vec::new();
     for page in 1.. {
         let answer = proxy.get(&format!("/api/storage-resources/?page_size=300&page={page}")).await;
         walked.extend(answer.items().to_vec());
-        // Whatever happens in Waldur meanwhile.
+        // Changes in Waldur have no effect.
         simulator.world(|world| drop(world.resources.shift_remove_index(0)));
         if answer.body["pagination"]["has_next"] == false {
             assert_eq!(answer.body["pagination"]["total"], walked.len());
@@ -222,7 +240,7 @@ async fn a_walk_over_the_pages_is_consistent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_compressed_for_those_who_ask() {
+async fn responses_are_compressed_on_request() {
     let (_simulator, proxy) = lasting().await;
     let plain = reqwest::Client::builder().no_gzip().no_zstd().no_proxy().build().unwrap();
     let get = async |accept: &str| {
@@ -239,23 +257,23 @@ async fn answers_are_compressed_for_those_who_ask() {
         assert_eq!(named.as_deref(), Some(coding));
         assert!(body.len() * 5 < whole.len(), "{coding}: {} of {}", body.len(), whole.len());
     }
-    // The scenarios' own client asks for both and reads them.
+    // The client of the other tests uses compression.
     assert_eq!(proxy.get(LISTING).await.text.as_bytes(), whole);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storage_system_that_the_token_does_not_see_is_an_error_in_the_log() {
+async fn a_storage_system_invisible_to_the_token_is_logged_as_an_error() {
     let systems = ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "typo": "capstr"}"#);
     let (_simulator, proxy) = demo_with(&[systems]).await;
     assert_eq!(proxy.get(LISTING).await.status, 200);
     let log = proxy.log();
     let told = log.lines().filter(|line| line.contains("the token can see no offering with this slug")).count();
-    assert_eq!(told, 1, "once, not with each reading: {log}");
+    assert_eq!(told, 1, "once, not with each refresh: {log}");
     assert!(log.contains("capstr"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_is_answered_like_get_without_the_body() {
+async fn head_is_like_get_without_the_body() {
     let (_simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600")]).await;
     let client = reqwest::Client::builder().no_proxy().no_gzip().no_zstd().build().unwrap();
     let item = proxy.list("").await.items()[0]["itemId"].as_str().unwrap().to_owned();

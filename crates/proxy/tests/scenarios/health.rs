@@ -1,24 +1,24 @@
-//! Liveness and readiness, as a supervisor sees them.
+//! Liveness and readiness.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use simulator::{Fault, PROVIDER_TOKEN, Simulator, World};
 
-use crate::support::{Answer, Proxy, demo, demo_with, start_with};
+use crate::support::{Answer, Proxy, Valve, demo, start_with};
 
 const LIST: &str = "GET /api/marketplace-provider-resources/";
 
-/// Asks until it is as wanted: for what happens in the background.
+/// Polls until the expected status.
 async fn until(proxy: &Proxy, status: u16) -> Answer {
-    for _ in 0..2000 {
+    for _ in 0..6000 {
         let answer = proxy.get("/health/ready").await;
         if answer.status == status {
             return answer;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("/health/ready never answers {status}:\n{}", proxy.log());
+    panic!("/health/ready never returns {status}:\n{}", proxy.log());
 }
 
 fn upstream<'a>(answer: &'a Answer, name: &str) -> &'a Value {
@@ -28,14 +28,17 @@ fn upstream<'a>(answer: &'a Answer, name: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_is_ready_once_it_has_read_everything() {
     let simulator = Simulator::start(World::demo()).await;
-    simulator.set_fault(LIST, Fault::delay(Duration::from_secs(2)));
-    let proxy = start_with(&simulator, &[]).await;
+    let valve = Valve::start(&simulator).await;
+    valve.hold();
+    let url = valve.waldur();
+    let settings = [("WALDUR_API_URL", url.as_str()), ("WALDUR_TIMEOUT", "60")];
+    let proxy = start_with(&simulator, &settings).await;
     let early = proxy.get("/health/ready").await;
     assert_eq!((early.status, &early.body["ready"]), (503, &Value::Bool(false)), "{}", early.text);
     assert_eq!(early.body["reasons"][0], "the first refresh is still running");
     assert_eq!(early.body["snapshot"]["age_s"], Value::Null);
     assert_eq!(proxy.get("/health/live").await.status, 200);
-    simulator.clear_faults();
+    valve.release();
     let ready = until(&proxy, 200).await;
     assert_eq!(ready.body["ready"], true);
     assert_eq!(ready.body["reasons"].as_array().unwrap().len(), 0);
@@ -52,7 +55,7 @@ async fn a_proxy_is_ready_once_it_has_read_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_nobody_asks_becomes_ready_when_waldur_is_back() {
+async fn a_proxy_without_requests_becomes_ready_when_waldur_is_back() {
     let simulator = Simulator::start(World::demo()).await;
     simulator.set_fault(LIST, Fault::status(500));
     let proxy = start_with(&simulator, &[]).await;
@@ -65,13 +68,13 @@ async fn a_proxy_that_nobody_asks_becomes_ready_when_waldur_is_back() {
     assert!(upstream(&down, "Waldur")["last_failure_s"].is_number(), "{}", down.text);
     assert_eq!(proxy.get("/health/live").await.status, 200, "a restart would not help");
     simulator.clear_faults();
-    // No request of the API, and no interval: the probes alone.
+    // Without API requests and without an interval: the probes suffice.
     until(&proxy, 200).await;
     assert!(!proxy.log().contains("/health"), "probes are not in the log: {}", proxy.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_that_passes_is_no_reason_to_send_callers_elsewhere() {
+async fn a_short_failure_does_not_make_the_proxy_unready() {
     let (simulator, proxy) = demo().await;
     simulator.set_fault(LIST, Fault::status(500));
     assert_eq!(proxy.list("").await.status, 502);
@@ -81,7 +84,7 @@ async fn a_failure_that_passes_is_no_reason_to_send_callers_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_keys_of_the_realm_nobody_could_be_let_in() {
+async fn without_keys_of_the_realm_the_proxy_is_not_ready() {
     let simulator = Simulator::start(World::demo()).await;
     simulator.set_fault("GET /auth/*", Fault::status(500));
     let proxy = start_with(&simulator, &[("DISABLE_AUTH", "false")]).await;
@@ -98,16 +101,20 @@ async fn without_keys_of_the_realm_nobody_could_be_let_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_are_answered_while_the_proxy_is_full_and_say_nothing_secret() {
-    let (simulator, proxy) = demo_with(&[("SERVER_MAX_REQUESTS", "1")]).await;
-    simulator.set_fault(LIST, Fault::delay(Duration::from_secs(2)));
-    simulator.clear_requests();
+async fn probes_work_at_the_request_limit_and_show_no_secrets() {
+    let simulator = Simulator::start(World::demo()).await;
+    let valve = Valve::start(&simulator).await;
+    let url = valve.waldur();
+    let settings = [("WALDUR_API_URL", url.as_str()), ("WALDUR_TIMEOUT", "60"), ("SERVER_MAX_REQUESTS", "1")];
+    let proxy = start_with(&simulator, &settings).await;
+    assert_eq!(proxy.list("").await.status, 200);
+    valve.hold();
     let (slow, probes) = tokio::join!(proxy.list(""), async {
-        while simulator.requests().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        proxy.wait_for_running(1).await;
         assert_eq!(proxy.list("").await.status, 503);
-        (proxy.get("/health/live").await, proxy.get("/health/ready/").await, proxy.get("/metrics").await)
+        let probes = (proxy.get("/health/live").await, proxy.get("/health/ready/").await, proxy.get("/metrics").await);
+        valve.release();
+        probes
     });
     assert_eq!(slow.status, 200, "{}", slow.text);
     for answer in [probes.0, probes.1, probes.2] {

@@ -1,16 +1,16 @@
-//! Upstreams that lie, hang and break off: each has its outcome, and the next request after it is right again.
+//! Upstreams that return wrong data, hang or break off. Each fault has a defined outcome, and the next request works again.
 
 use serde_json::{Value, json};
 use simulator::{Fault, Simulator, World};
 
-use crate::support::{demo, demo_with, start_with};
+use crate::support::{demo, demo_with, start_with, until};
 
 const RESOURCES: &str = "GET /api/marketplace-provider-resources/";
 const CUSTOMERS: &str = "GET /api/marketplace-provider-offerings/*/customers/";
 const GIDS: &str = "GET /hpc/*";
 const TOKEN: &str = "POST */token";
 
-/// Faults whose outcome is the same wherever they strike.
+/// Faults with the same outcome for every request.
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Reset, ""),
@@ -27,7 +27,7 @@ fn faults() -> Vec<(Fault, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_fault_of_waldur_is_served_as_a_listing() {
+async fn a_fault_of_waldur_never_becomes_a_listing() {
     let (simulator, proxy) = demo().await;
     let right = proxy.list("?page_size=500").await;
     for route in [RESOURCES, CUSTOMERS] {
@@ -41,7 +41,7 @@ async fn no_fault_of_waldur_is_served_as_a_listing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_request_for_customers_is_repeated_and_the_pages_are_kept() {
+async fn a_failed_request_for_customers_is_retried_and_the_pages_are_kept() {
     let simulator = Simulator::start(World::large(700)).await;
     let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "3")]).await;
     let right = proxy.list("?page_size=500").await;
@@ -59,7 +59,7 @@ async fn a_failed_request_for_customers_is_repeated_and_the_pages_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_waldur_refuses_is_told_with_the_remedy() {
+async fn a_rejected_waldur_token_is_reported_with_the_remedy() {
     let (simulator, proxy) = demo().await;
     for status in [401, 403] {
         simulator.set_fault(RESOURCES, Fault::status(status));
@@ -79,7 +79,7 @@ async fn a_redirect_is_never_followed_with_a_credential() {
     let thief = Simulator::start(World::demo()).await;
     for route in [RESOURCES, CUSTOMERS, GIDS, TOKEN] {
         simulator.set_fault(route, Fault::redirect(&format!("{}/api/marketplace-resources/", thief.base_url())));
-        // A fresh process has no machine token yet.
+        // A new process has no machine token yet.
         let proxy = start_with(&simulator, &[]).await;
         proxy.list("").await.assert_upstream_error("redirects to");
         simulator.clear_faults();
@@ -88,7 +88,7 @@ async fn a_redirect_is_never_followed_with_a_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_hangs_or_drips_meets_its_deadline() {
+async fn a_hanging_or_slow_upstream_runs_into_its_timeout() {
     let simulator = Simulator::start(World::demo()).await;
     for route in [RESOURCES, GIDS, TOKEN] {
         for fault in [Fault::Silence, Fault::Dribble { millis: 100 }] {
@@ -96,13 +96,14 @@ async fn an_upstream_that_hangs_or_drips_meets_its_deadline() {
             let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "0.5"), ("HPC_USER_TIMEOUT", "0.5")]).await;
             proxy.list("").await.assert_upstream_error("no complete answer in time");
             simulator.clear_faults();
-            assert_eq!(proxy.list("").await.status, 200);
+            // On a slow machine these timeouts are short even for a healthy upstream.
+            until("it recovers", async || proxy.list("").await.status == 200).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_and_lists_without_end_are_cut() {
+async fn endless_bodies_and_lists_are_limited() {
     let (simulator, proxy) = demo().await;
     let right = proxy.list("?page_size=500").await;
     simulator.set_fault(GIDS, Fault::EndlessBody);
@@ -111,13 +112,13 @@ async fn bodies_and_lists_without_end_are_cut() {
     simulator.set_fault(RESOURCES, Fault::EndlessBody);
     proxy.list("").await.assert_upstream_error("");
     simulator.clear_faults();
-    // The count says where the list ends, whatever the links say.
+    // The list ends at its count, even if there are links to further pages.
     simulator.set_fault(RESOURCES, Fault::EndlessPages);
     assert_eq!(proxy.list("?page_size=500").await.items(), right.items());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_not_records_are_a_broken_list_and_the_last_snapshot_stays() {
+async fn rows_that_are_not_records_are_an_error_and_the_last_snapshot_stays() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_STALE", "3600")]).await;
     let strict = start_with(&simulator, &[]).await;
     let right = proxy.list("?page_size=500").await;
@@ -133,7 +134,7 @@ async fn rows_that_are_not_records_are_a_broken_list_and_the_last_snapshot_stays
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_odd_record_never_takes_the_listing_down() {
+async fn one_malformed_record_never_fails_the_listing() {
     let (simulator, proxy) = demo().await;
     let right = proxy.list("?page_size=500").await;
     let slug = "capstor-store-1";
@@ -155,8 +156,8 @@ async fn one_odd_record_never_takes_the_listing_down() {
         let named =
             skipped.iter().any(|skipped| skipped["itemId"] == id && skipped["error"] == "MalformedResourceError");
         assert!(named, "{key} {value}: {skipped:?}");
-        assert!(answer.items().iter().all(|item| item["itemId"] != id), "{key}: it goes whole");
-        // Nodes that it alone names go with it.
+        assert!(answer.items().iter().all(|item| item["itemId"] != id), "{key}: the whole record is skipped");
+        // Nodes of no other resource disappear as well.
         let resource = |item: &&Value| matches!(item["target"]["targetType"].as_str(), Some("project" | "user"));
         for other in right.items().iter().filter(resource).filter(|item| item["itemId"] != id) {
             assert!(answer.items().contains(other), "{key}: {other} stays");
@@ -170,7 +171,7 @@ async fn one_odd_record_never_takes_the_listing_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_goes_away_and_comes_back_needs_no_restart() {
+async fn an_upstream_that_is_temporarily_unreachable_needs_no_restart() {
     let (mut simulator, proxy) = demo().await;
     assert_eq!(proxy.list("").await.status, 200);
     simulator.stop();

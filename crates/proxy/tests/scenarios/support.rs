@@ -1,17 +1,19 @@
-//! Starting the binary and talking to it.
+//! Runs the program and sends requests to it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// A running proxy. Dropping it kills it.
 pub(crate) struct Proxy {
@@ -22,7 +24,7 @@ pub(crate) struct Proxy {
     _directory: TempDir,
 }
 
-/// An answer, read whole.
+/// A complete response.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -30,7 +32,7 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// The settings that make the proxy use this simulator, without authentication.
+/// The settings of a proxy for this simulator, without authentication.
 pub(crate) fn settings(simulator: &Simulator) -> Vec<(String, String)> {
     let pairs = [
         ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
@@ -51,26 +53,26 @@ pub(crate) fn settings(simulator: &Simulator) -> Vec<(String, String)> {
     pairs.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
-/// The command in a folder of its own, with nothing in its environment but `settings`; the later of two counts.
+/// The command, run in `directory` with only `settings` as its environment; later values take precedence.
 pub(crate) fn command(directory: &Path, settings: &[(String, String)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hpc-storage-proxy"));
     command.env_clear().envs(settings.iter().cloned()).current_dir(directory).args(arguments);
     command
 }
 
-/// Starts the proxy with these settings and some more.
+/// Starts a proxy with additional settings.
 pub(crate) async fn start_with(simulator: &Simulator, more: &[(&str, &str)]) -> Proxy {
     let mut settings = settings(simulator);
     settings.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     tokio::task::spawn_blocking(move || Proxy::start(&settings)).await.unwrap()
 }
 
-/// A simulator with the demo's world, and a proxy in front of it.
+/// A simulator with the demo world, and a proxy for it.
 pub(crate) async fn demo() -> (Simulator, Proxy) {
     demo_with(&[]).await
 }
 
-/// The same with more settings.
+/// The same with additional settings.
 pub(crate) async fn demo_with(more: &[(&str, &str)]) -> (Simulator, Proxy) {
     let simulator = Simulator::start(World::demo()).await;
     let proxy = start_with(&simulator, more).await;
@@ -81,7 +83,70 @@ pub(crate) async fn demo_with(more: &[(&str, &str)]) -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
+/// A TCP forwarder in front of the simulator that can hold back responses.
+pub(crate) struct Valve {
+    address: SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Valve {
+    pub(crate) async fn start(simulator: &Simulator) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (address, backend, (open, opened)) =
+            (listener.local_addr().unwrap(), simulator.address(), watch::channel(true));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(backend).await else { continue };
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut opened = opened.clone();
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 1 << 16];
+                    while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+                        if opened.wait_for(|open| *open).await.is_err()
+                            || to_client.write_all(&buffer[..length]).await.is_err()
+                        {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, open }
+    }
+
+    /// The URL of Waldur through the valve.
+    pub(crate) fn waldur(&self) -> String {
+        format!("http://{}/api", self.address)
+    }
+
+    /// Holds back responses until [`Self::release`].
+    pub(crate) fn hold(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(crate) fn release(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+/// Waits until `holds` returns true.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_mins(1), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 impl Proxy {
+    /// Waits until this number of requests is running.
+    pub(crate) async fn wait_for_running(&self, count: usize) {
+        let line = format!("\nhpc_storage_proxy_requests_running {count}\n");
+        until("the requests run", async || self.get("/metrics").await.text.contains(&line)).await;
+    }
+
     fn start(settings: &[(String, String)]) -> Self {
         let directory = TempDir::new().unwrap();
         let mut child = command(directory.path(), settings, &["serve", "--listen", "127.0.0.1:0"])
@@ -90,7 +155,7 @@ impl Proxy {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (say, hear) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
@@ -98,15 +163,15 @@ impl Proxy {
                 if line.contains("listening")
                     && let Some(address) = address(&line)
                 {
-                    // An error says that nobody waits any more.
-                    let _ = say.send(address);
+                    // Fails only if the receiver no longer waits.
+                    let _ = sender.send(address);
                 }
                 let mut log = kept.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let Ok(address) = hear.recv_timeout(Duration::from_secs(30)) else {
+        let Ok(address) = receiver.recv_timeout(Duration::from_mins(1)) else {
             panic!("the proxy does not listen:\n{}", log.lock().unwrap());
         };
         proxy::transport::install_tls_provider();
@@ -119,7 +184,7 @@ impl Proxy {
         self.get_at(&self.base, path, headers).await
     }
 
-    /// GET at another of its addresses.
+    /// GET at another address of the proxy.
     pub(crate) async fn get_at(&self, base: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         Self::send(self.http.get(format!("{base}{path}")), headers).await
     }
@@ -149,14 +214,14 @@ impl Proxy {
         self.get(&format!("/api/storage-resources/{query}")).await
     }
 
-    /// The most memory that the process has held so far, in bytes.
+    /// Peak memory of the process so far, in bytes.
     pub(crate) fn most_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         most.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
-    /// What has been logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -164,24 +229,24 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // An error says that it is gone already.
+        // Fails only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A test that needs a program which is not here says so.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+/// Reports that a test is skipped because a program is missing.
+#[expect(clippy::print_stderr, reason = "a skipped test is reported")]
 pub(crate) fn skipped(program: &str) {
     eprintln!("SKIPPED: {program} is not installed");
 }
 
-/// An address on which nobody listens.
+/// An unused address.
 pub(crate) async fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
-/// The address in a line of the log.
+/// The address in a log line.
 pub(crate) fn address(line: &str) -> Option<String> {
     let start = line.find("127.0.0.1:")?;
     let address = &line[start..];
@@ -195,7 +260,7 @@ impl Answer {
         self.body["resources"].as_array().unwrap()
     }
 
-    /// The answer must be 502 `UpstreamServiceError` and say this.
+    /// Asserts that the response is 502 `UpstreamServiceError` with these words.
     pub(crate) fn assert_upstream_error(&self, words: &str) {
         assert_eq!(self.status, 502, "{}", self.text);
         assert_eq!(self.body["error"], "UpstreamServiceError", "{}", self.text);

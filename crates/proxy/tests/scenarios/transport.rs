@@ -75,7 +75,7 @@ impl RealProxy {
             }
         };
         let running = Self(child);
-        for _ in 0..200 {
+        for _ in 0..2400 {
             if TcpStream::connect(address).await.is_ok() {
                 return Some(running);
             }
