@@ -219,7 +219,7 @@ impl Journal {
     }
 
     /// Writes a heartbeat if the last line is more than a day older or newer than now. A new journal gets none.
-    pub fn beat(&self) -> Result<(), JournalError> {
+    pub fn heartbeat(&self) -> Result<(), JournalError> {
         let last = OffsetDateTime::parse(&self.tail().contents.time, &Rfc3339).ok();
         let now = OffsetDateTime::from(self.clock.now());
         if last.is_some_and(|last| (now - last).unsigned_abs() >= HEARTBEAT) {

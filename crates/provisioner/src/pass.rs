@@ -22,10 +22,10 @@ use crate::journal::{JournalError, Past};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::project_ids;
 
-#[cfg(test)]
-mod bench;
 mod call;
 mod executor;
+#[cfg(test)]
+mod harness;
 #[cfg(test)]
 pub(crate) mod kills;
 #[cfg(test)]

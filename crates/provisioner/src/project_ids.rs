@@ -43,7 +43,7 @@ pub fn assign(
         if let Some(id) = ledger.known(system, resource.id) {
             return Assignment::Known(Some(id));
         }
-        // Owners can change the ID of their tree. If two trees have the same one, nothing tells whose it is.
+        // Owners can change the ID of their tree. If two trees have the same one, it is unknown whose it is.
         let own = found(observed).filter(|id| trees[id] == 1 && !ledger.is_anothers(system, resource.id, *id));
         if let (ProjectIds::From(first), Some(own)) = (ids, own) {
             ledger.learn(system, resource.id, own, first);

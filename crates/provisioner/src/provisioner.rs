@@ -114,7 +114,7 @@ impl Provisioner {
             .when(LeaseError::is_held)
             .call()?;
         let journal = Journal::open(&self.journal_path(), &self.clock)?;
-        journal.beat()?;
+        journal.heartbeat()?;
         let ledger = Ledger::open(&self.ledger_path())
             .map_err(|source| BeginError::State { path: self.ledger_path(), source })?;
         Ok(Session { provisioner: self, leases, journal, ledger, by: by.to_owned(), _lock: lock })

@@ -292,7 +292,7 @@ mod tests {
         for day in 0..=91 {
             let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(retired + day * DAY));
             let journal = Journal::open(&path, &clock).unwrap();
-            if day == 0 { journal.write(Some(id), Event::Ended).unwrap() } else { journal.beat().unwrap() }
+            if day == 0 { journal.write(Some(id), Event::Ended).unwrap() } else { journal.heartbeat().unwrap() }
         }
         let elapsed = elapsed(&path).unwrap();
         let rules = Purge { enabled: true, retention_days: 90, at_most: 1, rate: 1 };

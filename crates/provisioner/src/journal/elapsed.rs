@@ -94,7 +94,7 @@ mod tests {
         let journal = Journal::open(path, &clock).unwrap();
         for (at, about) in times {
             time.store(*at, Ordering::Relaxed);
-            if *about { journal.write(Some(resource), Event::Ended).unwrap() } else { journal.beat().unwrap() }
+            if *about { journal.write(Some(resource), Event::Ended).unwrap() } else { journal.heartbeat().unwrap() }
         }
     }
 

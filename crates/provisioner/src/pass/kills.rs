@@ -4,7 +4,7 @@
 use provisioner_core::document::Status;
 use storage_driver::Trashed;
 
-use super::bench::{Bench, all_kinds, furnish, system};
+use super::harness::{Harness, all_kinds, populate, system};
 use super::model::Model;
 use super::*;
 use crate::journal::Journal;
@@ -82,15 +82,15 @@ fn carried_out(resources: &[Resource], fresh: Fresh, killed_at: Option<u64>) -> 
     let model = Model::new(resources.iter().cloned());
     let systems = system(fresh.driver, fresh.projects);
     let ledger = || Ledger::open(&folder.path().join("ledger")).unwrap();
-    furnish(&systems, &model, &mut ledger());
+    populate(&systems, &model, &mut ledger());
     let policy = Policy { refuse: true, ..Policy::default() };
-    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy };
-    let first = bench.pass(killed_at);
+    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy };
+    let first = harness.pass(killed_at);
     assert!(killed_at.is_none() || first.is_err(), "the last line ends the last task");
     let (_, lines) = Journal::check(&folder.path().join("journal")).unwrap();
     let mut passes = 0;
     loop {
-        let report = bench.pass(None).unwrap();
+        let report = harness.pass(None).unwrap();
         assert!(report.failed.is_empty(), "{:?}", report.failed);
         if report.plan.tasks.is_empty() {
             break;

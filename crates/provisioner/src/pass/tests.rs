@@ -5,13 +5,13 @@ use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
 use storage_driver::Desired;
 use storage_driver::memory::Memory;
 
-use super::bench::{Bench, all_kinds, clock, external, furnish, pass};
+use super::harness::{Harness, all_kinds, clock, external, pass, populate};
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
 
 fn system(driver: Box<dyn Driver>) -> [System; 1] {
-    super::bench::system(driver, 100)
+    super::harness::system(driver, 100)
 }
 
 #[test]
@@ -19,13 +19,13 @@ fn a_lost_answer_is_not_an_error_if_the_document_shows_the_effect_of_the_call() 
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Memory::default()));
-    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let lost = |call: &Call| match model.call(call) {
         Answer::Accepted if call.action != "set_backend_id" => Answer::Unclear("no answer within 30 s".into()),
         answer => answer,
     };
-    let report = bench.with(&journal, &mut Ledger::default(), &lost).unwrap();
+    let report = harness.with(&journal, &mut Ledger::default(), &lost).unwrap();
     assert_eq!((report.ended.len(), report.failed.len()), (3, 0), "{:?}", report.failed);
     assert!(model.ends().iter().all(|(_, status, _)| *status == Status::Active));
 }
@@ -97,9 +97,9 @@ fn a_transient_error_never_sets_an_order_erred() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Full(Memory::default())));
-    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
     for _ in 0..3 {
-        assert_eq!(bench.pass(None).unwrap().failed.len(), 3);
+        assert_eq!(harness.pass(None).unwrap().failed.len(), 3);
     }
     let accepted: Vec<_> = model.accepted.lock().unwrap().iter().map(|(_, action)| *action).collect();
     assert_eq!(accepted, ["approve_by_provider"], "once, for the one that is approved before its directory is created");
@@ -110,16 +110,16 @@ fn an_empty_or_unreadable_document_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds());
     let systems = system(Box::new(Memory::default()));
-    furnish(&systems, &model, &mut Ledger::open(&folder.path().join("ledger")).unwrap());
+    populate(&systems, &model, &mut Ledger::open(&folder.path().join("ledger")).unwrap());
     let before = systems[0].driver.trash().unwrap();
     let empty = Model::default();
-    let bench = Bench {
+    let harness = Harness {
         model: &empty,
         systems: &systems,
         folder: folder.path(),
         policy: Policy { heal: true, ..Policy::default() },
     };
-    assert!(bench.pass(None).unwrap().plan.tasks.is_empty());
+    assert!(harness.pass(None).unwrap().plan.tasks.is_empty());
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(DriverError::temporary("502"));
@@ -154,11 +154,11 @@ fn a_crash_leaves_at_most_one_batch_unfinished() {
     let order = Some((OrderKind::Create, OrderState::Executing, Offering::SiteAgent));
     let model = Model::new((1..=300).map(|n| resource(n, Status::Pending, order, 2.0)));
     let systems = system(Box::new(Memory::default()));
-    let bench = Bench { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
-    bench.pass(Some(256 + 10)).unwrap_err();
+    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    harness.pass(Some(256 + 10)).unwrap_err();
     let unfinished = || Journal::open(&folder.path().join("journal"), &clock()).unwrap().past().unfinished.len();
     assert!((250..=256).contains(&unfinished()), "{}", unfinished());
-    assert!(bench.pass(None).unwrap().failed.is_empty());
+    assert!(harness.pass(None).unwrap().failed.is_empty());
     assert!(model.ends().iter().all(|(_, status, _)| *status == Status::Active));
 }
 

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::ledger::ProjectIds;
 
 /// A resource that is in use in Waldur and whose directory is in the trash.
-pub(super) const CALLED_OFF: u128 = 10;
+pub(super) const CANCELLED: u128 = 10;
 
 pub(super) fn pass(
     systems: &[System],
@@ -58,14 +58,14 @@ pub(super) fn external<'a>(
 }
 
 /// A provisioner with its journal and ledger in a folder.
-pub(super) struct Bench<'a> {
+pub(super) struct Harness<'a> {
     pub(super) model: &'a Model,
     pub(super) systems: &'a [System],
     pub(super) folder: &'a Path,
     pub(super) policy: Policy,
 }
 
-impl Bench<'_> {
+impl Harness<'_> {
     /// One pass of a restarted program, killed after this number of lines of the journal.
     pub(super) fn pass(&self, lines: Option<u64>) -> Result<Report, PassError> {
         let journal = Journal::open(&self.folder.join("journal"), &clock())?;
@@ -103,13 +103,13 @@ pub(super) fn all_kinds() -> Vec<Resource> {
         of(7, Status::Removing, Terminate, PendingProvider, Offering::Basic),
         resource(8, Status::Active, None, 2.0),
         resource(9, Status::Pending, Some((Create, PendingProvider, Offering::SiteAgent)), 0.0),
-        resource(CALLED_OFF, Status::Active, None, 2.0),
+        resource(CANCELLED, Status::Active, None, 2.0),
         resource(11, Status::Pending, Some((Create, Executing, Offering::SiteAgent)), 0.0),
     ]
 }
 
 /// Creates what exists on the storage for resources in use.
-pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
+pub(super) fn populate(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let document = model.document();
     let resources: Vec<_> = document.resources.iter().filter(|it| it.status != Status::Pending).collect();
     let before: Vec<_> =
@@ -123,7 +123,7 @@ pub(super) fn furnish(systems: &[System], model: &Model, ledger: &mut Ledger) {
     for desired in desired.into_iter().flatten() {
         let desired = Desired { limits: system.driver.held_as(desired.limits), ..desired };
         systems[0].driver.ensure(&desired, &|_| Ok(())).unwrap();
-        if desired.id == Uuid::from_u128(CALLED_OFF) {
+        if desired.id == Uuid::from_u128(CANCELLED) {
             systems[0].driver.retire(&desired, 1, &|_| Ok(())).unwrap();
         }
     }
