@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use crate::config;
 use crate::metrics;
 use crate::oauth::TokenError;
+use crate::sync::lock;
 use crate::transport::TransportError;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 
@@ -324,8 +325,4 @@ async fn projects<'a>(
         );
     }
     Ok(read.outcomes)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

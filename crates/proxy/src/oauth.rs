@@ -4,7 +4,7 @@
 //! token due renews it; other calls use the old token while it is valid.
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::metrics;
+use crate::sync::lock;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError, public_part};
 
 #[cfg(test)]
@@ -244,6 +245,6 @@ impl MachineToken {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -7,13 +7,14 @@ mod text;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use catalog::{Callbacks, Catalogue, Count, Filter, Index, QuotaProblemCode, Selection, Skipped};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::sync::lock;
 use entries::Entries;
 pub use packed::FORMAT;
 use text::Text;
@@ -216,12 +217,11 @@ impl Snapshot {
     }
 
     fn select(&self, filter: &Filter) -> Arc<Selection> {
-        let lock = || self.selections.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(selection) = lock().get(filter) {
+        if let Some(selection) = lock(&self.selections).get(filter) {
             return Arc::clone(selection);
         }
         let selection = Arc::new(self.index.select(filter));
-        let mut selections = lock();
+        let mut selections = lock(&self.selections);
         if selections.len() < SELECTIONS {
             selections.insert(filter.clone(), Arc::clone(&selection));
         }

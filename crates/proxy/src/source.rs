@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
 use futures::FutureExt;
@@ -20,6 +20,7 @@ use crate::config::{OnProcessingError, Settings, SystemIdentifier};
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::snapshot::Snapshot;
+use crate::sync::lock;
 use crate::telemetry::spans;
 use crate::transport::TransportError;
 use crate::upstream::{BreakerState, Upstream};
@@ -226,7 +227,7 @@ impl Source {
         for System { name, offering_slug: slug, .. } in &self.policy.systems {
             let is_empty = !listing.resources().any(|resource| resource.offering_slug == *slug);
             let is_new = {
-                let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut empty = lock(&self.empty);
                 if is_empty { empty.insert(slug.clone()) } else { empty.remove(slug) }
             };
             if !is_empty || !is_new {
@@ -250,7 +251,7 @@ impl Source {
     /// Logs the skipped resources, each once until it is no longer skipped.
     pub fn log_skipped(&self, snapshot: &Snapshot) {
         let now: HashSet<_> = snapshot.skipped().map(|skipped| (skipped.item_id, skipped.detail.clone())).collect();
-        let mut before = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = lock(&self.logged);
         for Skipped { item_id, error, detail } in snapshot.skipped() {
             if !before.contains(&(*item_id, detail.clone())) {
                 warn!(item_id = item_id.map(tracing::field::display), error, detail, "a resource is skipped");

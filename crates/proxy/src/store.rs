@@ -2,7 +2,7 @@
 
 mod shared;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -17,6 +17,7 @@ use crate::metrics;
 use crate::reading::Reading;
 use crate::shared_cache::{Head, SharedCache};
 use crate::source::{Source, SourceError};
+use crate::sync::lock;
 use crate::telemetry::{self, spans};
 use program::Clock;
 use program::error_chain;
@@ -136,7 +137,7 @@ impl Store {
     pub async fn get(self: &Arc<Self>, fresh: bool) -> Result<Served, StoreError> {
         let arrived = Instant::now();
         let allowed = if fresh { Duration::ZERO } else { self.cache.max_age };
-        let changed = self.changed();
+        let changed = *lock(&self.changed);
         let since_change = changed.map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
         let max_age = allowed.min(since_change);
         // Not `arrived - max_age`, which fails if the machine was started later.
@@ -170,7 +171,7 @@ impl Store {
 
     /// Records that a callback changed Waldur, or may have: requests get data that is read after this call.
     pub fn note_change(&self) {
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.changed) = Some(Instant::now());
     }
 
     /// How long a request waits for a refresh: slightly less than its timeout.
@@ -190,7 +191,7 @@ impl Store {
 
     /// Whether the last refresh succeeded; `None` until one has ended.
     pub fn last_refresh(&self) -> Option<bool> {
-        self.last().map(|(_, succeeded)| succeeded)
+        lock(&self.last).map(|(_, succeeded)| succeeded)
     }
 
     /// Whether a request would get a snapshot, as far as is known without reading the upstreams.
@@ -201,7 +202,7 @@ impl Store {
 
     /// Starts a refresh in the background, unless one is running or has just ended.
     pub fn prompt(self: &Arc<Self>) {
-        if self.last().is_none_or(|(at, _)| at.elapsed() >= PROMPT_EVERY) {
+        if lock(&self.last).is_none_or(|(at, _)| at.elapsed() >= PROMPT_EVERY) {
             drop(self.join(Instant::now(), self.due()));
         }
     }
@@ -246,12 +247,13 @@ impl Store {
     /// Takes over the snapshot of another store with the same upstreams and policy.
     pub fn inherit(&self, other: &Self) {
         self.newest.store(other.newest.load_full());
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = other.changed();
+        let changed = *lock(&other.changed);
+        *lock(&self.changed) = changed;
     }
 
     /// The running refresh, or a new one, for data that was at most `max_age` old at the time of the request.
     fn join(self: &Arc<Self>, requested: Instant, max_age: Duration) -> Refresh {
-        let mut running = self.lock();
+        let mut running = lock(&self.refresh);
         if let Some(refresh) = &*running {
             return refresh.clone();
         }
@@ -310,19 +312,7 @@ impl Store {
             metrics::refresh(ending == Ending::Success, began.elapsed());
         }
         let succeeded = ending != Ending::Failure;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), succeeded));
-        *self.lock() = None;
-    }
-
-    fn changed(&self) -> Option<Instant> {
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn last(&self) -> Option<(Instant, bool)> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Refresh>> {
-        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last) = Some((Instant::now(), succeeded));
+        *lock(&self.refresh) = None;
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use url::Url;
 
-use crate::transport::{Transport, USER_AGENT};
+use crate::transport::Transport;
 
 /// Lets paused time pass slowly while this thread makes progress, so that timers expire although sockets are in use, and no
 /// timeout expires because the machine is slow. For tests with `start_paused`.
@@ -33,7 +33,7 @@ pub(crate) async fn serve(router: Router) -> Url {
 
 /// A transport without a proxy.
 pub(crate) fn direct() -> Transport {
-    Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: Duration::from_secs(30) }
+    Transport::new(true, None, Duration::from_secs(30))
 }
 
 /// A body that ends in an error after its beginning.

@@ -43,6 +43,11 @@ pub fn install_tls_provider() {
 }
 
 impl Transport {
+    /// A transport with the proxy's own `User-Agent`.
+    pub fn new(verify_tls: bool, proxy: Option<Url>, timeout: Duration) -> Self {
+        Self { verify_tls, proxy, user_agent: USER_AGENT.to_owned(), timeout }
+    }
+
     /// Builds the client for the upstream `name`. It follows no redirects and ignores proxy settings of the environment.
     pub(crate) fn client(&self, name: &str) -> Result<reqwest::Client, TransportError> {
         install_tls_provider();

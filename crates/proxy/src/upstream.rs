@@ -5,8 +5,8 @@ mod breaker;
 mod outcome;
 mod repeat;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use tracing::{Instrument, Span, debug, debug_span, field, info};
 use url::Url;
 
 use crate::metrics;
+use crate::sync::lock;
 use crate::telemetry::spans;
 use crate::transport::{Transport, TransportError};
 pub use breaker::State as BreakerState;
@@ -131,12 +132,12 @@ impl Upstream {
     }
 
     pub fn breaker(&self) -> BreakerState {
-        self.lock().state(Instant::now())
+        lock(&self.breaker).state(Instant::now())
     }
 
     /// When the last exchanges succeeded and failed.
     pub fn last(&self) -> Last {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last)
     }
 
     /// Sends a request and reads the whole answer. Transient failures are tried up to three times within the deadline; if
@@ -202,7 +203,7 @@ impl Upstream {
         let began = Instant::now();
         let outcome = self.attempts(request, max_body, Instant::now() + timeout, retried).instrument(span).await;
         metrics::exchange(self.name, outcome::name(&outcome), began.elapsed());
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).note(&outcome, Instant::now());
+        lock(&self.last).note(&outcome, Instant::now());
         match outcome {
             Ok(answer) => {
                 debug!(
@@ -250,7 +251,7 @@ impl Upstream {
                     let in_time =
                         |pause: &Duration| Instant::now().checked_add(*pause).is_some_and(|later| later < deadline);
                     if let Some(pause) = pause.filter(in_time).filter(|_| retried)
-                        && self.lock().may_retry()
+                        && lock(&self.breaker).may_retry()
                     {
                         metrics::repeat(self.name);
                         debug!(upstream = self.name, pause_ms = pause.as_millis(), "retrying an exchange");
@@ -272,7 +273,7 @@ impl Upstream {
         let mut waited = false;
         loop {
             let ended = self.ended.notified();
-            let admission = self.lock().admit(Instant::now());
+            let admission = lock(&self.breaker).admit(Instant::now());
             match admission {
                 Admission::Now => return Ok(()),
                 Admission::After(pause)
@@ -285,10 +286,6 @@ impl Upstream {
             }
             waited = true;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, request: reqwest::Request, max_body: usize) -> Result<Answer, UpstreamError> {
@@ -323,7 +320,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn ended(mut self, record: impl FnOnce(&mut Breaker)) {
-        record(&mut self.upstream.lock());
+        record(&mut lock(&self.upstream.breaker));
         self.recorded = true;
     }
 }
@@ -331,7 +328,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.recorded {
-            self.upstream.lock().abandoned();
+            lock(&self.upstream.breaker).abandoned();
         }
         self.upstream.ended.notify_waiters();
     }

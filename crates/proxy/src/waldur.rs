@@ -23,7 +23,7 @@ use uuid::Uuid;
 use waldur_answers::TokenUser;
 
 use crate::config::WaldurApi;
-use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::transport::{Transport, TransportError};
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 use list::{List, Listed};
 
@@ -93,17 +93,12 @@ pub struct Offering {
 impl Waldur {
     /// Sends nothing yet.
     pub fn new(settings: &WaldurApi) -> Result<Self, TransportError> {
-        let upstream = Upstream::new(
-            "Waldur",
-            &Transport {
-                verify_tls: settings.verify_ssl,
-                proxy: settings.socks_proxy.clone(),
-                user_agent: settings.agent_header.clone().unwrap_or_else(|| USER_AGENT.to_owned()),
-                timeout: settings.timeout,
-            },
-        )?;
+        let mut transport = Transport::new(settings.verify_ssl, settings.socks_proxy.clone(), settings.timeout);
+        if let Some(user_agent) = &settings.agent_header {
+            transport.user_agent.clone_from(user_agent);
+        }
         Ok(Self {
-            upstream,
+            upstream: Upstream::new("Waldur", &transport)?,
             root: settings.api_url.clone(),
             token: settings.access_token.clone(),
             pages_at_once: settings.pages_at_once,

@@ -13,7 +13,7 @@
 //! the first caller after an outage succeeds.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -28,7 +28,8 @@ use super::keys::KeySet;
 use super::{KeysStatus, SetupError};
 use crate::config;
 use crate::metrics;
-use crate::transport::{Transport, USER_AGENT};
+use crate::sync::lock;
+use crate::transport::Transport;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 use program::{Clock, error_chain};
 
@@ -123,7 +124,7 @@ enum Cause {
 impl Realm {
     pub(super) fn new(auth: &config::Auth, clock: Clock) -> Result<Arc<Self>, SetupError> {
         let issuer = issuer(&auth.keycloak_url, &auth.keycloak_realm).map_err(SetupError::Realm)?;
-        let upstream = Upstream::new("Keycloak", &transport(auth.verify_ssl, auth.socks_proxy.clone()))?;
+        let upstream = Upstream::new("Keycloak", &Transport::new(auth.verify_ssl, auth.socks_proxy.clone(), TIMEOUT))?;
         Ok(Arc::new(Self { issuer, upstream, clock, state: Mutex::default() }))
     }
 
@@ -297,12 +298,8 @@ impl Realm {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
-}
-
-fn transport(verify_tls: bool, proxy: Option<Url>) -> Transport {
-    Transport { verify_tls, proxy, user_agent: USER_AGENT.to_owned(), timeout: TIMEOUT }
 }
 
 /// Waits for the end of a renewal, successful or not.
@@ -343,7 +340,7 @@ mod tests {
     async fn a_panicking_fetch_counts_as_failed() {
         let realm = Realm {
             issuer: Url::parse("https://idp.example.org/realms/cscs").unwrap(),
-            upstream: Upstream::new("Keycloak", &transport(true, None)).unwrap(),
+            upstream: Upstream::new("Keycloak", &Transport::new(true, None, TIMEOUT)).unwrap(),
             clock: Clock::system(),
             state: Mutex::default(),
         };

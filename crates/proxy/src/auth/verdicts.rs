@@ -1,7 +1,7 @@
 //! Cache of recent results, so that a repeated token costs a hash instead of a signature verification.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest as hash};
 use super::Caller;
 use super::claims::has_expired;
 use super::refusal::{AuthError, Refusal};
+use crate::sync::lock;
 
 /// SHA-256 of a token: tokens themselves are not stored.
 pub(super) type Digest = [u8; 32];
@@ -55,7 +56,7 @@ impl Verdict {
 impl Verdicts {
     /// The cached result and the generation of its keys; `now` is in seconds since 1970.
     pub(super) fn get(&self, token: &Digest, instant: Instant, now: i64) -> Option<(Verdict, u64)> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = lock(&self.0);
         let entry = entries.get(token)?;
         let holds = instant < entry.until && !has_expired(entry.expires, now);
         holds.then(|| (entry.verdict.clone(), entry.generation))
@@ -69,7 +70,7 @@ impl Verdicts {
         expires: i64,
         (now, until): (Instant, Instant),
     ) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.0);
         if entries.len() >= CAPACITY {
             entries.retain(|_, entry| now < entry.until);
         }

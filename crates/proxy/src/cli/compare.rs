@@ -20,7 +20,7 @@ use super::{
 use crate::compare::{Context, Credential, Document, Peer, compare};
 use crate::config::{Environment, Loaded, Problems};
 use crate::oauth::MachineToken;
-use crate::transport::{Transport, USER_AGENT};
+use crate::transport::Transport;
 use crate::upstream::{Upstream, public_part};
 use program::error_chain;
 use report::Sides;
@@ -218,8 +218,7 @@ fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credentia
         return token(file, "COMPARE_TOKEN", environment);
     };
     let secret = SecretString::from(secret("--client-secret-file", file)?);
-    let transport =
-        Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout: TOKEN_TIMEOUT };
+    let transport = Transport::new(true, None, TOKEN_TIMEOUT);
     let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| error_chain(&error))?;
     let token = MachineToken::new(upstream, endpoint(url)?, id.clone(), secret, arguments.scope.clone());
     Ok(Credential::Client(Box::new(token)))

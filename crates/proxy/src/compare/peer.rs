@@ -16,7 +16,7 @@ use url::Url;
 use super::Document;
 use super::pairs::{ID, KIND, SYSTEM, text};
 use crate::oauth::{MachineToken, TokenError};
-use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::transport::{Transport, TransportError};
 use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError, public_part};
 
 const LISTING: &str = "/api/storage-resources";
@@ -117,7 +117,7 @@ impl Peer {
     /// A proxy with this base URL, or URL of its listing. The credential is sent only there, because redirects are not
     /// followed. `timeout` applies to each page.
     pub fn new(mut url: Url, credential: Credential, timeout: Duration) -> Result<Self, TransportError> {
-        let transport = Transport { verify_tls: true, proxy: None, user_agent: USER_AGENT.to_owned(), timeout };
+        let transport = Transport::new(true, None, timeout);
         let upstream = Upstream::new("The other proxy", &transport)?;
         let base = url.path().trim_end_matches('/');
         let base = base.strip_suffix(LISTING).unwrap_or(base);

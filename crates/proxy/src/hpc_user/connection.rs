@@ -6,7 +6,7 @@ use url::Url;
 use super::HpcUserError;
 use crate::config;
 use crate::oauth::{MachineToken, Token};
-use crate::transport::{Transport, TransportError, USER_AGENT};
+use crate::transport::{Transport, TransportError};
 use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError};
 
 #[derive(Debug)]
@@ -19,12 +19,7 @@ pub(super) struct Connection {
 impl Connection {
     /// `Ok(Err)` contains the missing setting.
     pub(super) fn new(settings: &config::HpcUserApi) -> Result<Result<Self, &'static str>, TransportError> {
-        let transport = Transport {
-            verify_tls: settings.verify_ssl,
-            proxy: settings.socks_proxy.clone(),
-            user_agent: USER_AGENT.to_owned(),
-            timeout: settings.timeout,
-        };
+        let transport = Transport::new(settings.verify_ssl, settings.socks_proxy.clone(), settings.timeout);
         let Some(base) = settings.api_url.clone() else { return Ok(Err("hpc_user_api.api_url (HPC_USER_API_URL)")) };
         let Some(client_id) = settings.client_id.clone() else {
             return Ok(Err("hpc_user_api.client_id (HPC_USER_CLIENT_ID)"));

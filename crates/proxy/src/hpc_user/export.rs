@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::cache::Cache;
-use super::{GID_MAX_AGE, HpcUserApi, UserIdentity, lock};
+use super::{GID_MAX_AGE, HpcUserApi, UserIdentity};
+use crate::sync::lock;
 
 /// The entries of a cache: name, value, and milliseconds until the value is due.
 type Entries<V> = Vec<(String, V, u64)>;

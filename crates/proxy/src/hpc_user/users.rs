@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use tracing::warn;
 use url::Url;
 
-use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer, lock};
+use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer};
 use crate::config;
+use crate::sync::lock;
 use crate::upstream::UpstreamError;
 
 /// An unknown or incomplete user is requested again after this time: one request per user is too expensive for every

@@ -2,7 +2,7 @@
 //! that not every request waits for a failing server.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::metrics;
+use crate::sync::lock;
 
 /// Pause after a failure, and timeout for connecting. Commands wait less, but the next one finds the connection.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -142,10 +143,6 @@ impl Server {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The reason without the server's text, except for its error code.

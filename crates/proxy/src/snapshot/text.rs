@@ -10,6 +10,8 @@ use bytes::Bytes;
 use catalog::Catalogue;
 use uuid::Uuid;
 
+use crate::sync::lock;
+
 /// Items per block.
 const BLOCK: usize = 1024;
 /// Estimated size of an item; real items take about 1,300 bytes.
@@ -52,7 +54,7 @@ impl Text {
                 }
                 let before = before.and_then(|text| text.blocks.get(number));
                 let block = block(catalogue, number * BLOCK..catalogue.len().min((number + 1) * BLOCK), before);
-                rendered.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(block);
+                lock(&rendered)[number] = Some(block);
             }
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS).min(count);

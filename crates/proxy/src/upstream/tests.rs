@@ -6,15 +6,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::testing::metronome;
-use crate::transport::USER_AGENT;
 
 fn transport(proxy: Option<&str>) -> Transport {
-    Transport {
-        verify_tls: true,
-        proxy: proxy.map(|url| url.parse().unwrap()),
-        user_agent: USER_AGENT.into(),
-        timeout: Duration::from_secs(5),
-    }
+    Transport::new(true, proxy.map(|url| url.parse().unwrap()), Duration::from_secs(5))
 }
 
 #[test]
