@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use settings::{Invalid, Oddities, Rules, Schema, invalid};
+use settings::{Oddities, Schema};
 use url::Url;
 
 mod system;
@@ -81,66 +81,13 @@ pub struct Run {
 
 /// All settings, for the program and its reference.
 pub static SCHEMA: Schema<Settings> = Schema {
-    table: table::TABLE,
+    read: table::read,
     config_variables: &["PROVISIONER_CONFIG"],
     // The program runs as root, in any working directory.
     reads_dotenv: false,
     prefixes: &["PROVISIONER_"],
-    unset,
-    rules: RULES,
     oddities: ODDITIES,
     without_effect: &[],
-};
-
-fn unset() -> Settings {
-    #[expect(clippy::expect_used, reason = "a constant that is a URL")]
-    let nowhere = Url::parse("http://unset.invalid/").expect("a URL");
-    Settings {
-        proxy: Proxy {
-            url: nowhere,
-            public_url: None,
-            token_url: None,
-            client_id: None,
-            client_secret: None,
-            timeout: Duration::ZERO,
-        },
-        waldur: None,
-        systems: Vec::new(),
-        state_directory: PathBuf::new(),
-        policy: provisioner_core::plan::Policy::default(),
-        purge: Purge { enabled: false, retention_days: 0, at_most: 0, rate: 0 },
-        run: Run { interval: Duration::ZERO, listen: Vec::new() },
-        lease_url: None,
-        usage_component: String::new(),
-        mock_identities: false,
-        debug: false,
-        json_log: false,
-    }
-}
-
-/// Checks that settings that belong together are given together.
-const RULES: Rules<Settings> = |settings, sound| {
-    let mut broken: Vec<(&'static str, Invalid)> = Vec::new();
-    let proxy = &settings.proxy;
-    let given = [proxy.token_url.is_some(), proxy.client_id.is_some(), proxy.client_secret.is_some()];
-    for (key, given_here) in ["proxy.token_url", "proxy.client_id", "proxy.client_secret"].into_iter().zip(given) {
-        if given.contains(&true) && !given_here && sound(key) {
-            broken
-                .push((key, invalid("missing, but another setting of the client is given", "set all three, or none")));
-        }
-    }
-    if let Some(waldur) = &settings.waldur {
-        use secrecy::ExposeSecret;
-        let (url, token) =
-            (waldur.api_url.host_str() != Some("unset.invalid"), !waldur.api_token.expose_secret().is_empty());
-        if !url && sound("waldur.api_url") {
-            broken.push(("waldur.api_url", invalid("missing, but the token is given", "set both, or neither")));
-        }
-        if !token && sound("waldur.api_token") {
-            broken.push(("waldur.api_token", invalid("missing, but Waldur's URL is given", "set both, or neither")));
-        }
-    }
-    broken
 };
 
 const ODDITIES: Oddities<Settings> = |settings, _| {

@@ -1,17 +1,16 @@
-//! Every setting of the proxy, read and judged before a port is bound (decision D17).
+//! The settings of the proxy, loaded and validated before a port is bound (decision D17).
 //!
-//! [`load()`] looks at the command line, the environment, `.env` and the YAML file, in this order, and gives either
-//! [`Settings`] that are valid or all [`Problems`] at once; the crate `settings` does it. The module `table` is the one list
-//! of what can be set: loading, the report of the settings in force, the warnings about unknown keys and the reference in
-//! `docs/settings.md` are all made from it. A new setting is a field in a structure below, its blank value in `unset`,
-//! and a row there.
+//! [`load()`] reads the command line, the environment, `.env` and the YAML file, in this order, and returns either valid
+//! [`Settings`] or all [`Problems`] at once. The module `table` lists every setting; loading, the report of the settings in
+//! force, the warnings about unknown keys and the reference in `docs/settings.md` are generated from it. To add a setting,
+//! add a field to a structure below and an entry to the table.
 //!
-//! Nothing here looks at the process: the caller hands in an [`Environment`].
+//! Nothing here reads the process environment: the caller passes an [`Environment`].
 
 mod check;
 mod load;
+mod oddities;
 mod reference;
-mod rules;
 mod systems;
 mod table;
 mod without_effect;
@@ -30,64 +29,53 @@ pub use load::{Loaded, load};
 pub use reference::reference;
 pub use settings::{Change, Environment, InForce, Listen, Overrides, Problem, Problems, Source, Warning};
 
-/// All settings, valid by construction: [`load()`] is the only way from text to here.
+/// All settings. Only [`load()`] creates them, so they are valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Log the mapping of each resource and each upstream exchange.
     pub debug: bool,
-    /// The storage systems in the order of the settings; never empty.
+    /// In the order of the settings; never empty.
     pub storage_systems: Vec<StorageSystem>,
-    /// Where Waldur is and how to talk to it.
     pub waldur_api: WaldurApi,
-    /// How callers of this proxy prove who they are.
     pub auth: Auth,
-    /// Where GIDs come from.
     pub hpc_user_api: HpcUserApi,
-    /// How the catalogue is computed.
     pub backend_settings: Backend,
-    /// Error tracking.
     pub sentry: Sentry,
-    /// Traces for OpenTelemetry.
     pub otlp: Otlp,
-    /// Where the proxy listens.
     pub server: Server,
-    /// How fresh answers are.
     pub cache: Cache,
-    /// `cache.shared_url`: the Valkey or Redis server through which replicas share what they read; may hold credentials.
+    /// `cache.shared_url`: the Valkey or Redis server through which replicas share what they read; may contain credentials.
     pub shared_cache: Option<SecretString>,
-    /// `callbacks.relay`: whether links lead to the proxy, which relays callbacks to Waldur. When true,
-    /// `server.public_url` is there.
+    /// `callbacks.relay`: whether links point to the proxy, which relays callbacks to Waldur. If true, `server.public_url`
+    /// is given.
     pub relay_callbacks: bool,
-    /// How the log looks.
     pub log: Log,
 }
 
 /// A storage system and the Waldur offering that sells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageSystem {
-    /// Name as clients use it in `storage_system=`; trimmed, not blank, unique, fit for a path segment.
+    /// Name that clients use in `storage_system=`; trimmed, not blank, unique, valid as a path segment.
     pub name: String,
-    /// Slug of the offering in Waldur; trimmed, not blank, no comma, unique, fit for a path segment (decision D1).
+    /// Slug of the offering in Waldur; trimmed, not blank, without commas, unique, valid as a path segment (decision D1).
     pub offering_slug: String,
 }
 
-/// Waldur, the source of truth.
 #[derive(Clone)]
 pub struct WaldurApi {
-    /// Root of Waldur: the path is `/`, or a prefix without a trailing slash; the suffix `/api` is taken off.
+    /// Root of Waldur: the path is `/`, or a prefix without a trailing slash; the suffix `/api` is removed.
     /// No credentials, query or fragment.
     pub api_url: Url,
     /// Token of a service provider's user: 40 hexadecimal digits.
     pub access_token: SecretString,
     /// Whether certificates are verified.
     pub verify_ssl: bool,
-    /// SOCKS or HTTP proxy for Waldur alone; may hold credentials.
+    /// SOCKS or HTTP proxy for Waldur only; may contain credentials.
     pub socks_proxy: Option<Url>,
     /// `User-Agent` to send instead of the proxy's own; valid as a header.
     pub agent_header: Option<String>,
-    /// Deadline of one exchange.
+    /// Timeout of one request.
     pub timeout: Duration,
-    /// Pages of a list that are read at once; 1 to 32.
+    /// Maximum number of concurrent requests for lists; 1 to 32.
     pub pages_at_once: usize,
 }
 
@@ -100,20 +88,20 @@ pub struct Auth {
     pub keycloak_url: Url,
     /// Realm whose tokens are accepted; not blank.
     pub keycloak_realm: String,
-    /// When set, a token's `aud` must contain it (decision D13).
+    /// If given, a token's `aud` must contain it (decision D13).
     pub keycloak_client_id: Option<String>,
-    /// Needed for token introspection only (decision D13).
+    /// Needed only for token introspection (decision D13).
     pub keycloak_client_secret: Option<SecretString>,
-    /// Ask the realm about each token as well (RFC 7662), so that a revoked one is refused. When true and
-    /// authentication is on, client id and secret are there.
+    /// Also ask the realm about each token (RFC 7662), so that revoked tokens are rejected. If true and authentication is
+    /// on, client id and secret are given.
     pub introspection: bool,
-    /// Realm or client roles of which a caller needs every one.
+    /// Realm or client roles, all of which a caller needs.
     pub required_roles: Vec<String>,
-    /// `callbacks.required_roles`: those of which a caller needs every one, too, to have a callback relayed.
+    /// `callbacks.required_roles`: roles that a caller also needs to have a callback relayed.
     pub callback_roles: Vec<String>,
     /// Whether Keycloak's certificate is verified.
     pub verify_ssl: bool,
-    /// SOCKS or HTTP proxy for Keycloak alone; may hold credentials.
+    /// SOCKS or HTTP proxy for Keycloak only; may contain credentials.
     pub socks_proxy: Option<Url>,
 }
 
@@ -128,26 +116,26 @@ pub struct HpcUserApi {
     pub client_secret: Option<SecretString>,
     /// Token endpoint of the identity provider; absent only in development mode. No credentials; may have a query.
     pub oidc_token_url: Option<Url>,
-    /// Scope to ask for.
+    /// Scope of the machine token.
     pub oidc_scope: String,
-    /// SOCKS or HTTP proxy for this API and its token endpoint; may hold credentials.
+    /// SOCKS or HTTP proxy for this API and its token endpoint; may contain credentials.
     pub socks_proxy: Option<Url>,
     /// Whether certificates are verified.
     pub verify_ssl: bool,
-    /// Deadline of one exchange.
+    /// Timeout of one request.
     pub timeout: Duration,
-    /// Invent identities where the API has none or cannot be reached.
+    /// Invent identities if the API has none or is unreachable.
     pub development_mode: bool,
-    /// Path of the optional user endpoint (decision D5): begins with one `/`, holds `{username}` where the resource's
-    /// slug goes.
+    /// Path of the optional user endpoint (decision D5): begins with one `/`, contains `{username}` in place of the
+    /// resource's slug.
     pub user_path: Option<String>,
-    /// Name of the field with the Unix UID in the user endpoint's answer.
+    /// Field with the Unix UID in the user endpoint's answer.
     pub user_uid_field: String,
-    /// Name of the field with the e-mail address in the user endpoint's answer.
+    /// Field with the e-mail address in the user endpoint's answer.
     pub user_email_field: String,
 }
 
-/// How quotas, paths and faults are computed.
+/// How quotas and paths are computed, and how errors of single resources are handled.
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// Name of the file system in every item; not blank.
@@ -160,36 +148,36 @@ pub struct Backend {
     pub inode_hard_coefficient: f64,
     /// Ignore the target items in `backend_metadata`.
     pub use_mock_target_items: bool,
-    /// What stands in the `{system}` segment of a path (decision D2); `None`: not given.
+    /// The `{system}` segment of a path (decision D2).
     pub system_identifier: Option<SystemIdentifier>,
-    /// What a resource that fails to process does to the listing (decision D7).
+    /// What happens if a resource cannot be processed (decision D7).
     pub on_processing_error: OnProcessingError,
 }
 
-/// What names a storage system in paths and in `storageSystem`.
+/// Identifier of a storage system in paths and in `storageSystem`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SystemIdentifier {
     /// The configured name.
     #[default]
     StorageSystem,
-    /// The offering's slug, as the Python proxy does.
+    /// The offering's slug, as in the Python proxy.
     OfferingSlug,
 }
 
-/// What a resource that fails to process does to the listing.
+/// What happens if a resource cannot be processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnProcessingError {
     /// It is left out and named in `skipped`.
     #[default]
     Skip,
-    /// The whole listing answers 500.
+    /// The whole listing is answered with 500.
     Fail,
 }
 
-/// Sentry: errors and traces.
+/// Error reports and traces for Sentry.
 #[derive(Debug, Clone, Default)]
 pub struct Sentry {
-    /// Where events go, an http(s) URL; `None` switches Sentry off. It holds a key, hence a secret.
+    /// An http(s) URL that contains a key; `None` turns Sentry off.
     pub dsn: Option<SecretString>,
     /// Tag, for example `production`.
     pub environment: Option<String>,
@@ -200,64 +188,60 @@ pub struct Sentry {
 /// Traces for OpenTelemetry, sent by OTLP over HTTP.
 #[derive(Clone)]
 pub struct Otlp {
-    /// The collector's base URL, to which `v1/traces` is added; `None` sends nothing. No credentials, query or fragment.
+    /// The collector's base URL, to which `v1/traces` is appended; `None` sends nothing. No credentials, query or fragment.
     pub endpoint: Option<Url>,
-    /// Headers for the collector: `name=value`, with commas between several, values percent-encoded.
+    /// Headers for the collector: `name=value`, separated by commas, values percent-encoded.
     pub headers: Option<SecretString>,
-    /// Name under which the traces are shown; not blank.
+    /// Name of the service in the traces; not blank.
     pub service_name: String,
-    /// Share of the traces that begin here that is recorded, 0 to 1.
+    /// Share of the traces starting here that are recorded, 0 to 1.
     pub sample_rate: f32,
 }
 
-/// Where the proxy listens.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// What to listen on; never empty.
+    /// Never empty.
     pub listen: Vec<Listen>,
-    /// Addresses where health and metrics answer instead, and nothing else does; empty: none.
+    /// Addresses that serve health and metrics instead of `listen`, and nothing else; may be empty.
     pub admin_listen: Vec<Listen>,
-    /// Certificates with which TLS is spoken on TCP, the own one first: a PEM file. There when the key is.
+    /// PEM file with the certificates for TLS on TCP, the server's own first. Given if and only if the key is.
     pub tls_certificate: Option<PathBuf>,
-    /// The certificate's private key: a PEM file. There when the certificate is.
+    /// PEM file with the certificate's private key. Given if and only if the certificate is.
     pub tls_key: Option<PathBuf>,
-    /// How long a client waits for an answer at most.
+    /// Maximum time a client waits for an answer.
     pub request_timeout: Duration,
-    /// Requests at one time; more are turned away.
+    /// Maximum number of concurrent requests; more are rejected.
     pub max_requests: usize,
-    /// Where clients reach the proxy: http or https, perhaps with a path; no credentials, query or fragment.
+    /// URL at which clients reach the proxy: http or https, optionally with a path; no credentials, query or fragment.
     pub public_url: Option<Url>,
 }
 
-/// How fresh answers are.
+/// Maximum ages of answers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cache {
-    /// How old an answer may be; 0 reads the upstreams for each request that meets no refresh under way.
+    /// Maximum age of an answer; with 0 each request reads the upstreams or joins a refresh in progress.
     pub max_age: Duration,
-    /// How old an answer may be while the upstreams cannot be read; 0 is never.
+    /// Maximum age of an answer while the upstreams cannot be read; 0 turns this off.
     pub max_stale: Duration,
-    /// How often the upstreams are read without anybody asking; below `max_age`, so that nobody waits.
+    /// Interval of refreshes in the background; below `max_age`, so that no request waits.
     pub refresh_interval: Option<Duration>,
 }
 
-/// How the log looks.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// One line for people or one JSON object for machines.
     pub format: LogFormat,
 }
 
-/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// A line for people.
+    /// Lines for people.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-// `Url`'s own `Debug` shows a password, and proxies may have one.
+// The `Debug` of `Url` shows a password, and proxies may have one.
 
 impl fmt::Debug for WaldurApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

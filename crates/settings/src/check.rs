@@ -6,7 +6,7 @@ mod url;
 use std::path::Path;
 
 pub use self::number::{age, count, mode, number, positive, seconds, share};
-pub use self::url::{base_url, endpoint, masked, of_scheme, proxy, public_part};
+pub use self::url::{MASK, base_url, endpoint, masked, of_scheme, proxy, public_part};
 use crate::problem::{Invalid, invalid, quoted};
 
 /// Reads a boolean in any spelling that pydantic accepts, in any case.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 use crate::problem::{Invalid, Problem, invalid};
-use crate::schema::Schema;
 use crate::source::Source;
+use crate::table::Row;
 use crate::value::Value;
 use crate::warning::{Warning, nearest};
 use crate::yaml::{self, Entry, Tree};
@@ -22,8 +22,8 @@ pub(crate) struct File {
 
 /// Reads the file given by `named`. Returns an error if nothing of the file can be used; errors of single keys are added
 /// to `problems`.
-pub(crate) fn read<S>(
-    schema: &Schema<S>,
+pub(crate) fn read(
+    table: &[Row],
     path: &Path,
     named: &Source,
     problems: &mut Vec<Problem>,
@@ -46,7 +46,7 @@ pub(crate) fn read<S>(
             let remedy = "write `key: value` lines, as in the settings reference";
             return Err(of(invalid("not a mapping", remedy), 1));
         }
-        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(schema, entry, problems, warnings)),
+        Tree::Map(entries) => entries.iter().for_each(|entry| file.top(table, entry, problems, warnings)),
     }
     Ok(file)
 }
@@ -62,20 +62,20 @@ impl File {
     }
 
     /// Reads a top-level key: a setting or a section.
-    fn top<S>(&mut self, schema: &Schema<S>, entry: &Entry, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
-        if self.setting(schema, &entry.key, entry) {
+    fn top(&mut self, table: &[Row], entry: &Entry, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
+        if self.setting(table, &entry.key, entry) {
             return;
         }
-        if !schema.sections().any(|section| section == entry.key) {
-            warnings.push(self.unknown(schema, &entry.key, entry));
+        if !table.iter().any(|row| row.section() == Some(&entry.key)) {
+            warnings.push(self.unknown(table, &entry.key, entry));
             return;
         }
         match &entry.value {
             Tree::Map(entries) => {
                 for inner in entries {
                     let key = format!("{}.{}", entry.key, inner.key);
-                    if !self.setting(schema, &key, inner) {
-                        warnings.push(self.unknown(schema, &key, inner));
+                    if !self.setting(table, &key, inner) {
+                        warnings.push(self.unknown(table, &key, inner));
                     }
                 }
             }
@@ -88,20 +88,21 @@ impl File {
         }
     }
 
-    fn setting<S>(&mut self, schema: &Schema<S>, key: &str, entry: &Entry) -> bool {
-        let known = schema.keys().any(|known| known == key) || schema.file_keys().any(|known| known == key);
+    fn setting(&mut self, table: &[Row], key: &str, entry: &Entry) -> bool {
+        let known = table.iter().any(|row| row.key == key || row.file_key().is_some_and(|file_key| file_key == key));
         if known {
             self.given.push((key.to_owned(), entry.value.value(), entry.line));
         }
         known
     }
 
-    fn unknown<S>(&self, schema: &Schema<S>, key: &str, entry: &Entry) -> Warning {
-        let keys = schema.keys().map(str::to_owned).chain(schema.file_keys());
+    fn unknown(&self, table: &[Row], key: &str, entry: &Entry) -> Warning {
+        let keys = table.iter().map(|row| row.key.to_owned()).chain(table.iter().filter_map(Row::file_key));
+        let sections = table.iter().filter_map(Row::section).map(str::to_owned);
         // Suggest a known key with the same last part: the section may be wrong or missing.
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        let misplaced = schema.keys().find(|known| last(known) == last(key)).map(str::to_owned);
-        let nearest = nearest(key, keys.chain(schema.sections().map(str::to_owned))).or(misplaced);
+        let misplaced = table.iter().find(|row| last(row.key) == last(key)).map(|row| row.key.to_owned());
+        let nearest = nearest(key, keys.chain(sections)).or(misplaced);
         Warning::UnknownKey { key: key.to_owned(), source: self.place(entry), nearest }
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::problem::{Invalid, invalid, quoted};
-use crate::value::Value;
 
 /// An address or a Unix socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,16 +34,6 @@ pub fn address(text: &str, socket_example: &str) -> Result<Listen, Invalid> {
         let remedy = "give one such as 127.0.0.1:8000 or [::]:8000, not a name, or unix:/path/of/a/socket";
         invalid(format!("{} is not an address with a port", quoted(text)), remedy)
     })
-}
-
-/// Reads one or more addresses with `read`, from a YAML list or from text with commas.
-pub(crate) fn addresses(value: &Value, read: fn(&str) -> Result<Listen, Invalid>) -> Result<Vec<Listen>, Invalid> {
-    let addresses = value.list()?.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>()?;
-    if addresses.is_empty() {
-        let remedy = "give at least one as ADDRESS:PORT or unix:PATH, or leave the setting out";
-        return Err(invalid("no address", remedy));
-    }
-    Ok(addresses)
 }
 
 /// Validates the path of a Unix socket: the kernel stores it in 108 bytes including the final zero.

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use crate::schema::Schema;
-use crate::setting::{Preset, Setting, section};
+use crate::table::{Preset, Row};
 
 /// The reference as Markdown: `head`, then a table for each section. Settings without a section are under "General".
 pub fn reference<S>(schema: &Schema<S>, head: &str) -> String {
     let mut out = head.to_owned();
     let mut before = None;
-    for setting in schema.table {
-        let this = section(setting.key);
+    for setting in schema.table() {
+        let this = setting.section();
         if before != Some(this) {
             before = Some(this);
             let title = this.map_or_else(|| "General".to_owned(), |section| format!("`{section}`"));
@@ -18,30 +18,23 @@ pub fn reference<S>(schema: &Schema<S>, head: &str) -> String {
             let _ =
                 write!(out, "\n## {title}\n\n| Key | Variable | Kind | Default | Meaning |\n|---|---|---|---|---|\n");
         }
-        let _ = writeln!(out, "{}", row(setting));
+        let _ = writeln!(out, "{}", row(&setting));
     }
     out
 }
 
 /// Whether the setting renders as one row with five cells.
-pub(crate) fn is_one_row<S>(setting: &Setting<S>) -> bool {
+pub(crate) fn is_one_row(setting: &Row) -> bool {
     let row = row(setting);
     !row.contains('\n') && row.matches('|').count() == 6
 }
 
-fn row<S>(setting: &Setting<S>) -> String {
+fn row(setting: &Row) -> String {
     let variables: Vec<_> = setting.variables.iter().map(|name| format!("`{name}`")).collect();
     let preset = match setting.preset {
         Preset::Required => "**required**".to_owned(),
         Preset::Absent => "–".to_owned(),
-        Preset::Is(text) | Preset::IfEmpty(text) => format!("`{text}`"),
+        Preset::Is(text) => format!("`{text}`"),
     };
-    format!(
-        "| `{}` | {} | {} | {} | {} |",
-        setting.key,
-        variables.join(", "),
-        setting.kind.describe(),
-        preset,
-        setting.doc
-    )
+    format!("| `{}` | {} | {} | {} | {} |", setting.key, variables.join(", "), setting.label, preset, setting.doc)
 }

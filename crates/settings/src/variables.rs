@@ -3,10 +3,9 @@
 use crate::dotenv::{self, Entry};
 use crate::environment::Environment;
 use crate::problem::{Problem, invalid};
-use crate::schema::{Schema, WithoutEffect};
 use crate::source::Source;
 use crate::value::Value;
-use crate::warning::{Warning, nearest};
+use crate::warning::{Warning, WithoutEffect, nearest};
 
 /// Variables of the environment and of `.env`; the environment takes precedence.
 pub(crate) struct Variables<'a> {
@@ -70,8 +69,8 @@ impl<'a> Variables<'a> {
     }
 
     /// Adds warnings about variables that the program ignores.
-    pub(crate) fn without_effect<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
-        for WithoutEffect { name, begins, instead } in schema.without_effect {
+    pub(crate) fn without_effect(&self, ignored: &[WithoutEffect], warnings: &mut Vec<Warning>) {
+        for WithoutEffect { name, begins, instead } in ignored {
             if let Some((Value::Text(text), source)) = self.find(&[name])
                 && !text.is_empty()
                 && text.trim_start().starts_with(begins)
@@ -81,9 +80,8 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Adds warnings about variables that look like misspelled names.
-    pub(crate) fn near_misses<S>(&self, schema: &Schema<S>, warnings: &mut Vec<Warning>) {
-        let known: Vec<String> = schema.variables().collect();
+    /// Adds warnings about variables that have one of the prefixes and look like misspelled names.
+    pub(crate) fn near_misses(&self, known: &[String], prefixes: &[&str], warnings: &mut Vec<Warning>) {
         let environment = self.environment.names().map(|name| (name, Source::Environment(name.to_owned())));
         let dotenv = self
             .dotenv
@@ -91,7 +89,7 @@ impl<'a> Variables<'a> {
             .map(|entry| (entry.name.as_str(), Source::DotEnv { name: entry.name.clone(), line: entry.line }));
         for (name, source) in environment.chain(dotenv) {
             let upper = name.to_ascii_uppercase();
-            let ours = schema.prefixes.iter().any(|prefix| upper.starts_with(prefix));
+            let ours = prefixes.iter().any(|prefix| upper.starts_with(prefix));
             if !ours || known.contains(&upper) {
                 continue;
             }

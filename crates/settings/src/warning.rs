@@ -28,6 +28,17 @@ pub enum Warning {
     Odd(String),
 }
 
+/// A variable that the program ignores.
+#[derive(Debug)]
+pub struct WithoutEffect {
+    /// Name, in capitals.
+    pub name: &'static str,
+    /// Start of the value, ignoring white space; other values belong to other software. An empty value never matches.
+    pub begins: &'static str,
+    /// What to do instead, as the beginning of a sentence.
+    pub instead: &'static str,
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use settings::check::{absolute_path, base_url, of_scheme, plain, secret};
+use settings::reader::{self, Read};
 use settings::{
-    Environment, GivenOption, Kind, Listen, Loaded, Overrides, Preset, Problems, Schema, Setting, Value, Warning,
-    WithoutEffect, invalid, load, reference,
+    Environment, GivenOption, Listen, Loaded, Loader, Overrides, Problems, Reader, Reported, Schema, Value, Warning,
+    WithoutEffect, flaws, invalid, load, reference,
 };
 use tempfile::TempDir;
 use url::Url;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Settings {
     dry_run: bool,
     factor: f64,
@@ -34,67 +35,60 @@ struct Settings {
     limits: Vec<(String, String)>,
 }
 
-const fn row(
-    key: &'static str,
-    variables: &'static [&'static str],
-    kind: Kind<Settings>,
-    preset: Preset,
-) -> Setting<Settings> {
-    Setting { key, variables, kind, preset, doc: "What it does." }
+const DOC: &str = "What it does.";
+
+fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
+    let dry_run = loader.setting("dry_run", &["MOVER_DRY_RUN"]).doc(DOC).with_default("no", reader::flag());
+    let factor = loader.setting("factor", &["MOVER_FACTOR"]).doc(DOC).with_default("1.5", reader::positive());
+    let timeout = loader.setting("pool.timeout", &["MOVER_TIMEOUT"]).doc(DOC).with_default("30", reader::seconds());
+    let age = loader.setting("pool.age", &["MOVER_AGE"]).doc(DOC).with_default("0", reader::age());
+    let workers = loader.setting("pool.workers", &["MOVER_WORKERS"]).doc(DOC).with_default("4", reader::count(64));
+    let share = loader.setting("pool.share", &["MOVER_SHARE"]).doc(DOC).with_default("0.5", reader::share());
+    let mode = loader.setting("disk.mode", &["MOVER_MODE"]).doc(DOC).with_default("0750", reader::mode());
+    let root = loader.setting("disk.root", &["MOVER_ROOT"]).doc(DOC).required(reader::text(absolute_path));
+    let token = loader.setting("source.token", &["MOVER_TOKEN", "TOKEN"]).doc(DOC).optional(reader::secret(secret));
+    let report = loader.setting("source.report", &["MOVER_REPORT"]).doc(DOC).optional(reader::secret_url(plain));
+    let source = loader.setting("source.url", &["MOVER_URL"]).doc(DOC).optional(reader::url(base_url));
+    let proxy = loader.setting("source.proxy", &["MOVER_PROXY"]).doc(DOC).optional(reader::proxy_url());
+    let amqp = reader::url_with_credentials(|text| of_scheme(text, &["amqp", "amqps"], "give amqp://HOST"));
+    let store = loader.setting("source.store", &["MOVER_STORE"]).doc(DOC).optional(amqp);
+    let pace = reader::choice(&[("slow", false), ("fast", true)]);
+    let fast = loader.setting("pace", &["MOVER_PACE"]).doc(DOC).with_default("slow", pace);
+    let names = loader.setting("names", &["MOVER_NAMES"]).doc(DOC).optional(reader::names());
+    let addresses = reader::addresses(|text| settings::address(text, "/run/mover.sock"));
+    let listen = loader.setting("listen", &["MOVER_LISTEN"]).doc(DOC).optional(addresses);
+    let limits = loader.setting("limits", &[]).doc(DOC).optional(Reader::new("mapping", read_limits));
+    if let (Ok(age), Ok(timeout)) = (age, timeout)
+        && age > timeout
+    {
+        loader.violation("pool.age", invalid("above pool.timeout", "lower it"));
+    }
+    Ok(Settings {
+        dry_run: dry_run?,
+        factor: factor?,
+        timeout: timeout?,
+        age: age?,
+        workers: workers?,
+        share: share?,
+        mode: mode?,
+        root: root?,
+        token: token?,
+        report: report?,
+        source: source?,
+        proxy: proxy?,
+        store: store?,
+        fast: fast?,
+        names: names?.unwrap_or_default(),
+        listen: listen?.unwrap_or_default(),
+        limits: limits?.unwrap_or_default(),
+    })
 }
 
 static SCHEMA: Schema<Settings> = Schema {
-    table: &[
-        row("dry_run", &["MOVER_DRY_RUN"], Kind::Flag(|s, flag| s.dry_run = flag), Preset::Is("no")),
-        row("factor", &["MOVER_FACTOR"], Kind::Positive(|s, number| s.factor = number), Preset::Is("1.5")),
-        row("pool.timeout", &["MOVER_TIMEOUT"], Kind::Seconds(|s, time| s.timeout = time), Preset::Is("30")),
-        row("pool.age", &["MOVER_AGE"], Kind::Age(|s, age| s.age = age), Preset::Is("0")),
-        row("pool.workers", &["MOVER_WORKERS"], Kind::Count(64, |s, number| s.workers = number), Preset::Is("4")),
-        row("pool.share", &["MOVER_SHARE"], Kind::Share(|s, share| s.share = share), Preset::Is("0.5")),
-        row("disk.mode", &["MOVER_MODE"], Kind::Mode(|s, mode| s.mode = mode), Preset::Is("0750")),
-        row("disk.root", &["MOVER_ROOT"], Kind::Text(absolute_path, |s, text| s.root = text), Preset::Required),
-        row(
-            "source.token",
-            &["MOVER_TOKEN", "TOKEN"],
-            Kind::Secret(secret, |s, token| s.token = Some(token)),
-            Preset::Absent,
-        ),
-        row("source.report", &["MOVER_REPORT"], Kind::SecretUrl(plain, |s, url| s.report = Some(url)), Preset::Absent),
-        row("source.url", &["MOVER_URL"], Kind::Url(base_url, |s, url| s.source = Some(url)), Preset::Absent),
-        row("source.proxy", &["MOVER_PROXY"], Kind::Proxy(|s, url| s.proxy = Some(url)), Preset::Absent),
-        row(
-            "source.store",
-            &["MOVER_STORE"],
-            Kind::UrlWithCredentials(
-                |text| of_scheme(text, &["amqp", "amqps"], "give amqp://HOST"),
-                |s, url| s.store = Some(url),
-            ),
-            Preset::Absent,
-        ),
-        row(
-            "pace",
-            &["MOVER_PACE"],
-            Kind::Choice(&[("slow", |s| s.fast = false), ("fast", |s| s.fast = true)]),
-            Preset::Is("slow"),
-        ),
-        row("names", &["MOVER_NAMES"], Kind::Names(|s, names| s.names = names), Preset::Absent),
-        row(
-            "listen",
-            &["MOVER_LISTEN"],
-            Kind::Addresses(|text| settings::address(text, "/run/mover.sock"), |s, listen| s.listen = listen),
-            Preset::Absent,
-        ),
-        row("limits", &[], Kind::Own("mapping", put_limits), Preset::Absent),
-    ],
+    read,
     config_variables: &["MOVER_CONFIG"],
     reads_dotenv: true,
     prefixes: &["MOVER_"],
-    unset: Settings::default,
-    rules: |settings, sound| {
-        let both = ["pool.age", "pool.timeout"].into_iter().all(sound);
-        let broken = both && settings.age > settings.timeout;
-        broken.then(|| ("pool.age", invalid("above pool.timeout", "lower it"))).into_iter().collect()
-    },
     oddities: |settings, given| {
         let odd = !given("pool.workers") && settings.fast;
         odd.then(|| "fast, with few workers".to_owned()).into_iter().collect()
@@ -102,12 +96,12 @@ static SCHEMA: Schema<Settings> = Schema {
     without_effect: &[WithoutEffect { name: "POOL", begins: "{", instead: "give POOL_WORKERS" }],
 };
 
-fn put_limits(settings: &mut Settings, value: &Value) -> Result<String, Vec<settings::Invalid>> {
+fn read_limits(value: &Value) -> Read<Vec<(String, String)>> {
     let Value::Map(pairs) = value else { return Err(vec![invalid("not a mapping", "give one")]) };
-    for (name, limit) in pairs {
-        settings.limits.push((name.clone(), limit.scalar()?.to_owned()));
-    }
-    Ok(format!("{} limits", pairs.len()))
+    let limit = |(name, limit): &(String, Value)| Ok((name.clone(), limit.scalar()?.to_owned()));
+    let limits = pairs.iter().map(limit).collect::<Result<Vec<_>, settings::Invalid>>()?;
+    let shown = format!("{} limits", limits.len());
+    Ok((limits, shown))
 }
 
 /// A working directory with variables, `.env` and `config.yaml`.
@@ -172,7 +166,7 @@ impl WorkingDirectory {
 
 #[test]
 fn the_table_has_no_flaws() {
-    assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
+    assert_eq!(flaws(&SCHEMA), Vec::<String>::new());
 }
 
 #[test]

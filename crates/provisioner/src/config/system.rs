@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use provisioner_core::preflight::Modes;
 use serde::Deserialize;
 use serde_json::{Map, Number};
+use settings::reader::Read;
 use settings::{Invalid, Value, invalid, read_secret};
 use storage_driver::Mode;
 use storage_driver::limits::Terabyte;
 use storage_driver::registration::{InvalidSettings, OpenDriver, Registration, SystemSettings};
 
-use super::Settings;
 use crate::drivers::{self, NoDriver};
 use crate::ledger::ProjectIds;
 
@@ -94,8 +94,8 @@ impl SystemConfig {
 const EXAMPLE: &str =
     "map each system's name to its driver, for example {\"capstor\": {\"driver\": \"posix\", \"terabyte\": \"TB\"}}";
 
-/// Reads the systems into the settings. Returns a summary without secrets.
-pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Invalid>> {
+/// Reads the systems: a mapping in YAML, or JSON in one text.
+pub(super) fn read(value: &Value) -> Read<Vec<SystemConfig>> {
     let systems = match value {
         Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![invalid("not a JSON object", EXAMPLE)])?,
         other => json(other).map_err(|wrong| vec![wrong])?,
@@ -104,30 +104,29 @@ pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<
     if systems.is_empty() {
         return Err(vec![invalid("empty", EXAMPLE)]);
     }
-    let (mut read, mut faults) = (Vec::<SystemConfig>::new(), Vec::new());
+    let (mut read, mut problems) = (Vec::<SystemConfig>::new(), Vec::new());
     for (name, value) in systems {
         let part = name.escape_debug().to_string();
         match system(&name, value) {
             Ok(system) if read.iter().any(|other| other.name == system.name) => {
-                faults.push(Invalid { part: Some(part), ..invalid("the name is used twice", "remove one of them") });
+                problems.push(Invalid { part: Some(part), ..invalid("the name is used twice", "remove one of them") });
             }
             Ok(system) if read.iter().any(|other| other.shares_root_with(&system)) => {
                 let wrong = invalid("another system has the same root", "give each system its own root");
-                faults.push(Invalid { part: Some(part), ..wrong });
+                problems.push(Invalid { part: Some(part), ..wrong });
             }
             Ok(system) => read.push(system),
-            Err(wrong) => faults.push(Invalid { part: Some(part), ..wrong }),
+            Err(wrong) => problems.push(Invalid { part: Some(part), ..wrong }),
         }
     }
-    if !faults.is_empty() {
-        return Err(faults);
+    if !problems.is_empty() {
+        return Err(problems);
     }
     let shown = |system: &SystemConfig| {
         format!("{}: {} at {}", system.name, system.driver.name, system.root.display()).to_lowercase()
     };
     let text = read.iter().map(shown).collect::<Vec<_>>().join(", ");
-    settings.systems = read;
-    Ok(text)
+    Ok((read, text))
 }
 
 fn system(name: &str, value: serde_json::Value) -> Result<SystemConfig, Invalid> {

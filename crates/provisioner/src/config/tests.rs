@@ -18,7 +18,7 @@ fn fault(more: &[(&str, &str)]) -> String {
 
 #[test]
 fn the_table_has_no_flaws() {
-    assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
+    assert_eq!(::settings::flaws(&SCHEMA), Vec::<String>::new());
 }
 
 #[test]

@@ -56,7 +56,7 @@ mod tests {
         for expected in [".SH FILES", ".SH \"EXIT STATUS\"", "78 invalid settings", "settings.yaml"] {
             assert!(main.contains(expected), "{expected}: {main}");
         }
-        for setting in SCHEMA.table {
+        for setting in SCHEMA.table() {
             let name = setting.variables[0].replace('-', r"\-");
             assert!(main.contains(&format!(r"\fB{name}")), "{name}");
         }

@@ -1,5 +1,5 @@
-//! Judging one value, in ways of the proxy's own beside the general ones. No fault holds the value of a text or a URL: it
-//! may be a secret that went astray.
+//! Validates values that are specific to the proxy. Errors never include a text or a URL, because either may be a misplaced
+//! secret.
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
@@ -8,7 +8,6 @@ pub(super) use settings::check::{base_url, endpoint, plain, secret};
 use settings::{Invalid, Listen, invalid};
 use url::Url;
 
-/// A token of Waldur.
 pub(super) fn waldur_token(text: &str) -> Result<(), Invalid> {
     if text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(());
@@ -17,13 +16,12 @@ pub(super) fn waldur_token(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
         Err(invalid("empty", remedy))
     } else if text.trim() != text {
-        Err(invalid("white space around the token", remedy))
+        Err(invalid("white space before or after the token", remedy))
     } else {
         Err(invalid(format!("not a token: {} characters", text.chars().count()), remedy))
     }
 }
 
-/// The value of a header.
 pub(super) fn header(text: &str) -> Result<(), Invalid> {
     plain(text)?;
     HeaderValue::from_str(text)
@@ -33,15 +31,15 @@ pub(super) fn header(text: &str) -> Result<(), Invalid> {
         .ok_or_else(|| invalid("not valid as a header", "use visible ASCII characters and spaces only"))
 }
 
-/// Headers that can be read as a list.
+/// Accepts text that [`header_list`] reads.
 pub(super) fn headers(text: &str) -> Result<(), Invalid> {
-    let remedy = "give name=value, with commas between several, and %20 for a space";
+    let remedy = "give name=value, separated by commas, with %20 for a space";
     let list = header_list(text).ok_or_else(|| invalid("not a list of headers", remedy))?;
-    if list.is_empty() { Err(invalid("a list without a header", remedy)) } else { Ok(()) }
+    if list.is_empty() { Err(invalid("no header", remedy)) } else { Ok(()) }
 }
 
-/// Headers as OpenTelemetry writes them: `name=value,name=value`, values with `%20` for a space and the like. `None` where
-/// one of them cannot be a header.
+/// Headers as OpenTelemetry writes them: `name=value,name=value` with percent-encoded values. `None` if one of them is not a
+/// valid header.
 pub(crate) fn header_list(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let header = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
@@ -52,25 +50,23 @@ pub(crate) fn header_list(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> 
     text.split(',').map(str::trim).filter(|pair| !pair.is_empty()).map(header).collect()
 }
 
-/// The path of the user endpoint.
 pub(super) fn user_path(text: &str) -> Result<(), Invalid> {
     plain(text)?;
     let remedy = "give a path such as /api/v1/export/cscs/users/{username}";
     if !text.starts_with('/') || text.starts_with("//") {
         Err(invalid("it does not begin with one `/`", remedy))
     } else if !text.contains("{username}") {
-        Err(invalid("it does not hold `{username}`", remedy))
+        Err(invalid("it does not contain `{username}`", remedy))
     } else {
         Ok(())
     }
 }
 
-/// A data source name of Sentry.
 pub(super) fn dsn(text: &str) -> Result<(), Invalid> {
     let remedy = "give the DSN from Sentry's project settings, https://KEY@HOST/PROJECT";
     let url = of_scheme(text, &["http", "https"], remedy)?;
     if url.username().is_empty() {
-        return Err(invalid("it holds no key before the host", remedy));
+        return Err(invalid("it has no key before the host", remedy));
     }
     match text.trim().parse::<sentry::types::Dsn>() {
         Ok(_) => Ok(()),
@@ -78,13 +74,13 @@ pub(super) fn dsn(text: &str) -> Result<(), Invalid> {
     }
 }
 
-/// The root of Waldur.
+/// The root of Waldur, without trailing slashes and one suffix `/api`.
 pub(super) fn waldur_url(text: &str) -> Result<Url, Invalid> {
     base_url(text).map(without_api)
 }
 
-/// Drops trailing slashes and one suffix `/api`: `https://x/api/`, `https://x/api` and `https://x` are the same. The
-/// Python proxy drops the characters `/`, `a`, `p`, `i` one by one instead.
+/// `https://x/api/`, `https://x/api` and `https://x` are the same. The Python proxy strips the characters `/`, `a`, `p`, `i`
+/// one by one instead.
 fn without_api(mut url: Url) -> Url {
     let path = url.path().trim_end_matches('/');
     let path = path.strip_suffix("/api").unwrap_or(path).trim_end_matches('/').to_owned();
@@ -97,20 +93,19 @@ pub(super) fn cache_server(text: &str) -> Result<Url, Invalid> {
     let remedy = "give one such as redis://host:6379/0, or rediss:// for TLS";
     let url = of_scheme(text, &["redis", "rediss", "valkey", "valkeys"], remedy)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid("something follows the number of the database", remedy));
+        return Err(invalid("it has a query or a fragment after the database number", remedy));
     }
     if redis::Client::open(text).is_err() {
-        return Err(invalid("no URL of a server", remedy));
+        return Err(invalid("not the URL of a Valkey or Redis server", remedy));
     }
     Ok(url)
 }
 
-/// An address to listen on.
 pub(super) fn address(text: &str) -> Result<Listen, Invalid> {
     settings::address(text, "/run/hpc-storage-proxy/api.sock")
 }
 
-/// The same for the command line, which tells itself what was given.
+/// Reads an address from the command line; clap adds the option and the value to the error.
 pub(crate) fn listen_address(text: &str) -> Result<Listen, String> {
     address(text).map_err(|Invalid { what, remedy, .. }| format!("{what}; {remedy}"))
 }
@@ -122,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waldurs_suffix_is_a_suffix_not_a_set_of_characters() {
+    fn only_the_suffix_api_is_removed_from_waldurs_url() {
         for (given, root) in [
             ("https://x.example", "https://x.example/"),
             ("https://x.example/api", "https://x.example/"),
@@ -140,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remedy_for_a_socket_names_one_of_ours() {
+    fn the_remedy_for_a_socket_names_a_path_of_the_proxy() {
         let remedy = "give one such as unix:/run/hpc-storage-proxy/api.sock";
         let what = "the path of the socket does not begin with `/`";
         assert_eq!(listen_address("unix:api.sock"), Err(format!("{what}; {remedy}")));

@@ -3,22 +3,14 @@
 use std::collections::HashMap;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use settings::reader::Read;
 use settings::{Invalid, Value, invalid};
 
-use super::{Settings, StorageSystem};
+use super::StorageSystem;
 
-/// Reads the storage systems into the settings. Returns them as they may be shown.
-pub(super) fn put(settings: &mut Settings, value: &Value) -> Result<String, Vec<Invalid>> {
-    let systems = read(value)?;
-    let shown = systems.iter().map(|system| format!("{}: {}", system.name, system.offering_slug));
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    settings.storage_systems = systems;
-    Ok(shown)
-}
-
-/// Reads a mapping of names to offering slugs: YAML, or JSON in one text. Keeps the order. A key that is there twice
-/// has its last value, as in Python.
-fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
+/// Reads a mapping of names to offering slugs: YAML, or JSON in one text. Keeps the order. The last of two equal keys wins,
+/// as in Python.
+pub(super) fn read(value: &Value) -> Read<Vec<StorageSystem>> {
     let example = "map each name to an offering's slug, for example {\"capstor\": \"capstor-offering\"}";
     let pairs = match value {
         Value::Map(pairs) => pairs.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
@@ -31,7 +23,9 @@ fn read(value: &Value) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
     if pairs.is_empty() {
         return Err(vec![invalid("empty", example)]);
     }
-    judge(pairs)
+    let systems = validated(pairs)?;
+    let shown: Vec<_> = systems.iter().map(|system| format!("{}: {}", system.name, system.offering_slug)).collect();
+    Ok((systems, shown.join(", ")))
 }
 
 type Pair = (String, Result<String, Invalid>);
@@ -40,26 +34,26 @@ fn text(value: &Value) -> Result<String, Invalid> {
     value.scalar().map(str::to_owned)
 }
 
-fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
+fn validated(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
     let mut systems: Vec<StorageSystem> = Vec::new();
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut by_slug: HashMap<String, String> = HashMap::new();
     for (key, slug) in pairs {
         let part = key.trim().escape_debug().to_string();
-        let mut fault = |wrong: Invalid| faults.push(Invalid { part: Some(part.clone()), ..wrong });
+        let mut report = |invalid: Invalid| problems.push(Invalid { part: Some(part.clone()), ..invalid });
         let name = key.trim().to_owned();
-        if let Err(wrong) = segment(&name) {
-            fault(Invalid { what: format!("the name is {}", wrong.what), ..wrong });
+        if let Err(error) = segment(&name) {
+            report(Invalid { what: format!("the name is {}", error.what), ..error });
         } else if systems.iter().any(|system| system.name == name) {
-            fault(invalid("the name is there twice", "white space around names does not count: remove one of them"));
+            report(invalid("the name is given twice", "remove one of the two; white space around names is ignored"));
         }
         match slug.map(|slug| slug.trim().to_owned()).and_then(|slug| self::slug(&slug).map(|()| slug)) {
-            Err(wrong) => fault(Invalid { what: format!("the offering's slug is {}", wrong.what), ..wrong }),
+            Err(error) => report(Invalid { what: format!("the offering's slug is {}", error.what), ..error }),
             Ok(slug) => {
                 if let Some(other) = by_slug.insert(slug.clone(), name.clone()) {
                     let other = other.escape_debug();
-                    fault(invalid(
-                        format!("the offering's slug is that of `{other}`, too"),
+                    report(invalid(
+                        format!("the offering's slug is also that of `{other}`"),
                         "give each storage system its own offering",
                     ));
                 }
@@ -67,32 +61,32 @@ fn judge(pairs: Vec<Pair>) -> Result<Vec<StorageSystem>, Vec<Invalid>> {
             }
         }
     }
-    if faults.is_empty() { Ok(systems) } else { Err(faults) }
+    if problems.is_empty() { Ok(systems) } else { Err(problems) }
 }
 
 fn slug(slug: &str) -> Result<(), Invalid> {
     segment(slug)?;
     if slug.contains(',') {
-        // Slugs are joined with commas when Waldur is asked for several.
-        return Err(invalid("wrong: it holds a comma", "give the slug of one offering, as Waldur shows it"));
+        // Requests to Waldur join several slugs with commas.
+        return Err(invalid("invalid: it contains a comma", "give the slug of one offering, as Waldur shows it"));
     }
     Ok(())
 }
 
-/// Both become a segment of the paths that provisioners make.
+/// Validates a name or slug, which becomes a segment of the paths that provisioners create.
 fn segment(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
         Err(invalid("blank", "give one"))
     } else if matches!(text, "." | "..") || text.contains('/') {
-        Err(invalid("wrong: it holds `/`, or is `.` or `..`", "give one that can be a directory's name"))
+        Err(invalid("invalid: it contains `/`, or is `.` or `..`", "give one that is valid as a directory name"))
     } else if text.chars().any(char::is_control) {
-        Err(invalid("wrong: it holds a control character", "remove it"))
+        Err(invalid("invalid: it contains a control character", "remove it"))
     } else {
         Ok(())
     }
 }
 
-/// A JSON object in its own order.
+/// A JSON object in the order of the text.
 struct Pairs(Vec<Pair>);
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -111,7 +105,7 @@ impl<'de> Deserialize<'de> for Pairs {
                 while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
                     let slug = match value {
                         serde_json::Value::String(slug) => Ok(slug),
-                        _ => Err(invalid("not a text", "put the slug in quotes")),
+                        _ => Err(invalid("not text", "put the slug in quotes")),
                     };
                     match pairs.iter_mut().find(|(other, _)| *other == name) {
                         Some(pair) => pair.1 = slug,
@@ -132,8 +126,8 @@ mod tests {
 
     fn json(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
         read(&Value::Text(text.to_owned()))
-            .map(|systems| systems.into_iter().map(|system| (system.name, system.offering_slug)).collect())
-            .map_err(|faults| faults.into_iter().map(|fault| format!("{:?}: {}", fault.part, fault.what)).collect())
+            .map(|(systems, _)| systems.into_iter().map(|system| (system.name, system.offering_slug)).collect())
+            .map_err(|errors| errors.into_iter().map(|error| format!("{:?}: {}", error.part, error.what)).collect())
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -141,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_kept_and_white_space_dropped() {
+    fn order_is_kept_and_white_space_is_trimmed() {
         assert_eq!(
             json(r#"{"vast": " v ", " capstor ": "c", "a": "x"}"#),
             Ok(pairs(&[("vast", "v"), ("capstor", "c"), ("a", "x")]))
@@ -149,30 +143,30 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_equal_keys_wins_in_the_first_ones_place() {
+    fn the_last_of_two_equal_keys_wins_at_the_position_of_the_first() {
         assert_eq!(json(r#"{"a": "1", "b": "2", "a": "3"}"#), Ok(pairs(&[("a", "3"), ("b", "2")])));
     }
 
     #[test]
-    fn all_faults_come_at_once() {
-        let faults =
+    fn all_errors_are_reported_at_once() {
+        let errors =
             json(r#"{"a": "x", " a ": "y", "b": "x", "c": "x,y", "..": "d", "e": 5, "": " ", "n\u0000": "n"}"#)
                 .unwrap_err();
         let expected = [
-            "Some(\"a\"): the name is there twice",
-            "Some(\"b\"): the offering's slug is that of `a`, too",
-            "Some(\"c\"): the offering's slug is wrong: it holds a comma",
-            "Some(\"..\"): the name is wrong: it holds `/`, or is `.` or `..`",
-            "Some(\"e\"): the offering's slug is not a text",
+            "Some(\"a\"): the name is given twice",
+            "Some(\"b\"): the offering's slug is also that of `a`",
+            "Some(\"c\"): the offering's slug is invalid: it contains a comma",
+            "Some(\"..\"): the name is invalid: it contains `/`, or is `.` or `..`",
+            "Some(\"e\"): the offering's slug is not text",
             "Some(\"\"): the name is blank",
             "Some(\"\"): the offering's slug is blank",
-            "Some(\"n\\\\0\"): the name is wrong: it holds a control character",
+            "Some(\"n\\\\0\"): the name is invalid: it contains a control character",
         ];
-        assert_eq!(faults, expected);
+        assert_eq!(errors, expected);
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn only_an_object_is_accepted() {
         for text in ["", "[]", "null", "capstor", "{", "{}", "5", r#"{"a": "b"} x"#] {
             assert!(json(text).is_err(), "{text}");
         }

@@ -1,484 +1,515 @@
-//! The one list of what can be set.
+//! The table of all settings: key, variables, reader, default and meaning of each, and the rules that involve several.
 
-use settings::{Kind, Preset, Setting};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
-use super::{LogFormat, OnProcessingError, Settings, SystemIdentifier, check, systems};
+use settings::reader::{
+    addresses, age, choice, count, flag, names, positive, proxy_url, seconds, secret, secret_url, share, text, url,
+    url_with_credentials,
+};
+use settings::{Loader, Reader, Reported, invalid};
 
-/// Names the YAML file; stands in the environment or in `.env`.
-pub(super) const CONFIG_PATH: &str = "WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH";
+use super::{
+    Auth, Backend, Cache, HpcUserApi, Listen, Log, LogFormat, OnProcessingError, Otlp, Sentry, Server, Settings,
+    SystemIdentifier, WaldurApi, check, systems,
+};
 
-/// Variables that begin like this are taken for ours when they are spelt nearly like one.
-pub(super) const PREFIXES: [&str; 11] = [
-    "CALLBACKS_",
-    "WALDUR_",
-    "HPC_USER_",
-    "CSCS_KEYCLOAK_",
-    "SENTRY_",
-    "OTLP_",
-    "INODE_",
-    "STORAGE_",
-    "SERVER_",
-    "LOG_",
-    "CACHE_",
-];
-
-const fn row(
-    key: &'static str,
-    variables: &'static [&'static str],
-    kind: Kind<Settings>,
-    preset: Preset,
-    doc: &'static str,
-) -> Setting<Settings> {
-    Setting { key, variables, kind, preset, doc }
+/// Reads every setting, in the order of the reference. No function below returns before all of its settings are read.
+pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
+    let debug = loader
+        .setting("debug", &["DEBUG"])
+        .doc("Log how each resource is mapped, and each exchange with an upstream. Secrets are not logged.")
+        .with_default("false", flag());
+    let storage_systems = loader
+        .setting("storage_systems", &["STORAGE_SYSTEMS"])
+        .doc(
+            "The storage systems: each name that clients use in `storage_system=`, with the slug of its offering in \
+             Waldur. A mapping in YAML, a JSON object in the environment: `{\"capstor\": \"capstor-offering\"}`. At \
+             least one; the order is kept. Names and slugs are trimmed, must be unique and valid as a directory name, \
+             and must not be blank; slugs must not contain a comma.",
+        )
+        .required(Reader::new("mapping", systems::read));
+    let waldur_api = waldur_api(loader);
+    let auth = auth(loader);
+    let hpc_user_api = hpc_user_api(loader);
+    let backend_settings = backend_settings(loader);
+    let sentry = sentry(loader);
+    let otlp = otlp(loader);
+    let server_and_callbacks = server_and_callbacks(loader);
+    let cache = cache(loader);
+    let shared_cache = loader
+        .setting("cache.shared_url", &["CACHE_SHARED_URL"])
+        .doc(
+            "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which \
+             replicas share what they read, so that Waldur is read only once: `redis://user:password@host:6379/0`. \
+             Replicas share only with replicas of the same version, settings and Waldur token. The stored data is \
+             encrypted with a key derived from that token. While the server is unreachable, each replica reads for \
+             itself.",
+        )
+        .optional(url_with_credentials(check::cache_server));
+    let format = loader
+        .setting("log.format", &["LOG_FORMAT"])
+        .doc("`human`: lines for people; `json`: one JSON object per line.")
+        .with_default("human", choice(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
+    let (server, relay_callbacks, callback_roles) = server_and_callbacks?;
+    Ok(Settings {
+        debug: debug?,
+        storage_systems: storage_systems?,
+        waldur_api: waldur_api?,
+        auth: Auth { callback_roles, ..auth? },
+        hpc_user_api: hpc_user_api?,
+        backend_settings: backend_settings?,
+        sentry: sentry?,
+        otlp: otlp?,
+        server,
+        cache: cache?,
+        shared_cache: shared_cache?,
+        relay_callbacks,
+        log: Log { format: format? },
+    })
 }
 
-/// Every setting, in the order of the reference and of reports.
-pub(super) static TABLE: &[Setting<Settings>] = &[
-    row(
-        "debug",
-        &["DEBUG"],
-        Kind::Flag(|s, flag| s.debug = flag),
-        Preset::Is("false"),
-        "Log how each resource is mapped, and each exchange with an upstream. No secret is logged.",
-    ),
-    row(
-        "storage_systems",
-        &["STORAGE_SYSTEMS"],
-        Kind::Own("mapping", systems::put),
-        Preset::Required,
-        "The storage systems: each name that clients use in `storage_system=`, with the slug of its offering in Waldur. \
-         A mapping in YAML, a JSON object in the environment: `{\"capstor\": \"capstor-offering\"}`. At least one; the \
-         order is kept. Names and slugs are trimmed, unique, not blank, and fit to be a directory's name; slugs have no \
-         comma.",
-    ),
-    row(
-        "waldur_api.api_url",
-        &["WALDUR_API_URL"],
-        Kind::Url(check::waldur_url, |s, url| s.waldur_api.api_url = url),
-        Preset::Required,
-        "Where Waldur is. `https://waldur.example.org`, `https://waldur.example.org/api` and \
-         `https://waldur.example.org/api/` mean the same.",
-    ),
-    row(
-        "waldur_api.access_token",
-        &["WALDUR_API_TOKEN"],
-        Kind::Secret(check::waldur_token, |s, token| s.waldur_api.access_token = token),
-        Preset::Required,
-        "Token of a service provider's user in Waldur: exactly 40 hexadecimal digits.",
-    ),
-    row(
-        "waldur_api.verify_ssl",
-        &["WALDUR_VERIFY_SSL"],
-        Kind::Flag(|s, flag| s.waldur_api.verify_ssl = flag),
-        Preset::Is("true"),
-        "Verify Waldur's certificate.",
-    ),
-    row(
-        "waldur_api.socks_proxy",
-        &["WALDUR_SOCKS_PROXY"],
-        Kind::Proxy(|s, url| s.waldur_api.socks_proxy = Some(url)),
-        Preset::Absent,
-        "Proxy for Waldur alone: `socks5://`, `socks5h://`, `http://` or `https://`, host and port. Names are resolved \
-         at a SOCKS proxy.",
-    ),
-    row(
-        "waldur_api.timeout",
-        &["WALDUR_TIMEOUT"],
-        Kind::Seconds(|s, seconds| s.waldur_api.timeout = seconds),
-        Preset::Is("60"),
-        "Seconds that Waldur has for one answer, such as a page of a list.",
-    ),
-    row(
-        "waldur_api.pages_at_once",
-        &["WALDUR_PAGES_AT_ONCE"],
-        Kind::Count(32, |s, number| s.waldur_api.pages_at_once = number),
-        Preset::Is("4"),
-        "How many requests for lists run in Waldur at the same time, for pages of 300 resources as well as for customers; \
-         1 to 32. Give at most the number of Waldur's workers, such as 2 for a small Waldur with two: more requests gain \
-         nothing, wait there instead of here, and may time out.",
-    ),
-    row(
-        "waldur_api.agent_header",
-        &["WALDUR_AGENT_HEADER", "AGENT_HEADER"],
-        Kind::Text(check::header, |s, text| s.waldur_api.agent_header = Some(text)),
-        Preset::Absent,
-        "`User-Agent` to send to Waldur instead of the proxy's own.",
-    ),
-    row(
-        "auth.disable_auth",
-        &["DISABLE_AUTH"],
-        Kind::Flag(|s, flag| s.auth.disable_auth = flag),
-        Preset::Is("false"),
-        "**Danger**: serve everybody without a token. For development only.",
-    ),
-    row(
-        "auth.keycloak_url",
-        &["CSCS_KEYCLOAK_URL"],
-        Kind::Url(check::base_url, |s, url| s.auth.keycloak_url = url),
-        Preset::Is("https://auth-tds.cscs.ch/auth/"),
-        "Base URL of Keycloak.",
-    ),
-    row(
-        "auth.keycloak_realm",
-        &["CSCS_KEYCLOAK_REALM"],
-        Kind::Text(check::plain, |s, text| s.auth.keycloak_realm = text),
-        Preset::Is("cscs"),
-        "Realm whose tokens are accepted.",
-    ),
-    row(
-        "auth.keycloak_client_id",
-        &["CSCS_KEYCLOAK_CLIENT_ID"],
-        Kind::Text(check::plain, |s, text| s.auth.keycloak_client_id = Some(text)),
-        Preset::Absent,
-        "When given, the `aud` of a token must contain it.",
-    ),
-    row(
-        "auth.keycloak_client_secret",
-        &["CSCS_KEYCLOAK_CLIENT_SECRET"],
-        Kind::Secret(check::secret, |s, secret| s.auth.keycloak_client_secret = Some(secret)),
-        Preset::Absent,
-        "Secret of that client. Needed for `auth.introspection` only.",
-    ),
-    row(
-        "auth.introspection",
-        &["CSCS_KEYCLOAK_INTROSPECTION"],
-        Kind::Flag(|s, flag| s.auth.introspection = flag),
-        Preset::Is("false"),
-        "Ask the realm about each token as well (RFC 7662), so that a revoked one is refused. Needs client id and \
-         secret.",
-    ),
-    row(
-        "auth.required_roles",
-        &["CSCS_KEYCLOAK_REQUIRED_ROLES"],
-        Kind::Names(|s, roles| s.auth.required_roles = roles),
-        Preset::Absent,
-        "Realm or client roles of which a caller needs every one. A list in YAML, or one text with commas.",
-    ),
-    row(
-        "auth.verify_ssl",
-        &["CSCS_KEYCLOAK_VERIFY_SSL"],
-        Kind::Flag(|s, flag| s.auth.verify_ssl = flag),
-        Preset::Is("true"),
-        "Verify Keycloak's certificate.",
-    ),
-    row(
-        "auth.socks_proxy",
-        &["CSCS_KEYCLOAK_SOCKS_PROXY"],
-        Kind::Proxy(|s, url| s.auth.socks_proxy = Some(url)),
-        Preset::Absent,
-        "Proxy for Keycloak alone, as `waldur_api.socks_proxy`.",
-    ),
-    row(
-        "hpc_user_api.api_url",
-        &["HPC_USER_API_URL"],
-        Kind::Url(check::base_url, |s, url| s.hpc_user_api.api_url = Some(url)),
-        Preset::Absent,
-        "Base URL of the HPC User API. Required unless `hpc_user_api.development_mode` is true.",
-    ),
-    row(
-        "hpc_user_api.client_id",
-        &["HPC_USER_CLIENT_ID"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.client_id = Some(text)),
-        Preset::Absent,
-        "Client id for the machine token. Required unless in development mode.",
-    ),
-    row(
-        "hpc_user_api.client_secret",
-        &["HPC_USER_CLIENT_SECRET"],
-        Kind::Secret(check::secret, |s, secret| s.hpc_user_api.client_secret = Some(secret)),
-        Preset::Absent,
-        "Client secret for the machine token. Required unless in development mode.",
-    ),
-    row(
-        "hpc_user_api.oidc_token_url",
-        &["HPC_USER_OIDC_TOKEN_URL"],
-        Kind::Url(check::endpoint, |s, url| s.hpc_user_api.oidc_token_url = Some(url)),
-        Preset::Absent,
-        "Token endpoint that gives the machine token. Required unless in development mode.",
-    ),
-    row(
-        "hpc_user_api.oidc_scope",
-        &["HPC_USER_OIDC_SCOPE"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.oidc_scope = text),
-        Preset::IfEmpty("openid"),
-        "Scope of the machine token.",
-    ),
-    row(
-        "hpc_user_api.socks_proxy",
-        &["HPC_USER_SOCKS_PROXY"],
-        Kind::Proxy(|s, url| s.hpc_user_api.socks_proxy = Some(url)),
-        Preset::Absent,
-        "Proxy for the HPC User API and its token endpoint, as `waldur_api.socks_proxy`.",
-    ),
-    row(
-        "hpc_user_api.timeout",
-        &["HPC_USER_TIMEOUT"],
-        Kind::Seconds(|s, seconds| s.hpc_user_api.timeout = seconds),
-        Preset::Is("30"),
-        "Seconds that the API, or its token endpoint, has for one answer.",
-    ),
-    row(
-        "hpc_user_api.verify_ssl",
-        &["HPC_USER_VERIFY_SSL"],
-        Kind::Flag(|s, flag| s.hpc_user_api.verify_ssl = flag),
-        Preset::Is("true"),
-        "Verify the certificates of the HPC User API and its token endpoint.",
-    ),
-    row(
-        "hpc_user_api.development_mode",
-        &["HPC_USER_DEVELOPMENT_MODE"],
-        Kind::Flag(|s, flag| s.hpc_user_api.development_mode = flag),
-        Preset::Is("false"),
-        "Invent GIDs and UIDs where the HPC User API has none, cannot be reached or is not configured. For development \
-         only.",
-    ),
-    row(
-        "hpc_user_api.user_path",
-        &["HPC_USER_USER_PATH"],
-        Kind::Text(check::user_path, |s, text| s.hpc_user_api.user_path = Some(text)),
-        Preset::Absent,
-        "Path of an endpoint that tells UID and e-mail address of a user, with `{username}` where the resource's slug \
-         goes: `/api/v1/export/cscs/users/{username}`. Without it, both are `null` unless Waldur's `backend_metadata` \
-         gives them.",
-    ),
-    row(
-        "hpc_user_api.user_uid_field",
-        &["HPC_USER_USER_UID_FIELD"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_uid_field = text),
-        Preset::Is("unixUid"),
-        "Field of that endpoint's answer with the UID.",
-    ),
-    row(
-        "hpc_user_api.user_email_field",
-        &["HPC_USER_USER_EMAIL_FIELD"],
-        Kind::Text(check::plain, |s, text| s.hpc_user_api.user_email_field = text),
-        Preset::Is("email"),
-        "Field of that endpoint's answer with the e-mail address.",
-    ),
-    row(
-        "backend_settings.storage_file_system",
-        &["STORAGE_FILE_SYSTEM"],
-        Kind::Text(check::plain, |s, text| s.backend_settings.storage_file_system = text),
-        Preset::Is("lustre"),
-        "Name of the file system in every item, for example `lustre` or `gpfs`.",
-    ),
-    row(
-        "backend_settings.inode_base_multiplier",
-        &["INODE_BASE_MULTIPLIER"],
-        Kind::Positive(|s, number| s.backend_settings.inode_base_multiplier = number),
-        Preset::Is("1000000"),
-        "Inodes per terabyte of storage.",
-    ),
-    row(
-        "backend_settings.inode_soft_coefficient",
-        &["INODE_SOFT_COEFFICIENT"],
-        Kind::Positive(|s, number| s.backend_settings.inode_soft_coefficient = number),
-        Preset::Is("1.33"),
-        "Soft inode limit as a multiple of the base.",
-    ),
-    row(
-        "backend_settings.inode_hard_coefficient",
-        &["INODE_HARD_COEFFICIENT"],
-        Kind::Positive(|s, number| s.backend_settings.inode_hard_coefficient = number),
-        Preset::Is("2"),
-        "Hard inode limit as a multiple of the base. Must be greater than the soft coefficient.",
-    ),
-    row(
-        "backend_settings.use_mock_target_items",
-        &["USE_MOCK_TARGET_ITEMS"],
-        Kind::Flag(|s, flag| s.backend_settings.use_mock_target_items = flag),
-        Preset::Is("false"),
-        "Ignore the target items in Waldur's `backend_metadata`.",
-    ),
-    row(
-        "backend_settings.system_identifier",
-        &["SYSTEM_IDENTIFIER"],
-        Kind::Choice(&[
-            ("storage_system", |s| s.backend_settings.system_identifier = Some(SystemIdentifier::StorageSystem)),
-            ("offering_slug", |s| s.backend_settings.system_identifier = Some(SystemIdentifier::OfferingSlug)),
-        ]),
-        Preset::Absent,
-        "What names a storage system in paths and in `storageSystem`: `storage_system`, its name, or `offering_slug`, as \
-         the Python proxy does. When it is not given it is the name, with a warning where a name and its slug differ.",
-    ),
-    row(
-        "backend_settings.on_processing_error",
-        &["ON_PROCESSING_ERROR"],
-        Kind::Choice(&[
-            ("skip", |s| s.backend_settings.on_processing_error = OnProcessingError::Skip),
-            ("fail", |s| s.backend_settings.on_processing_error = OnProcessingError::Fail),
-        ]),
-        Preset::Is("skip"),
-        "What a resource that fails to process does to the listing: `skip` leaves it out and names it in `skipped`; \
-         with `fail` the whole listing answers 500.",
-    ),
-    row(
-        "sentry.dsn",
-        &["SENTRY_DSN"],
-        Kind::SecretUrl(check::dsn, |s, dsn| s.sentry.dsn = Some(dsn)),
-        Preset::Absent,
-        "DSN of the project in Sentry that gets errors. Without it, Sentry is off.",
-    ),
-    row(
-        "sentry.environment",
-        &["SENTRY_ENVIRONMENT"],
-        Kind::Text(check::plain, |s, text| s.sentry.environment = Some(text)),
-        Preset::Absent,
-        "Tag of the events, for example `production`.",
-    ),
-    row(
-        "sentry.traces_sample_rate",
-        &["SENTRY_TRACES_SAMPLE_RATE"],
-        Kind::Share(|s, share| s.sentry.traces_sample_rate = share),
-        Preset::Is("0"),
-        "Share of requests that are traced.",
-    ),
-    row(
-        "otlp.endpoint",
-        &["OTEL_EXPORTER_OTLP_ENDPOINT"],
-        Kind::Url(check::base_url, |s, url| s.otlp.endpoint = Some(url)),
-        Preset::Absent,
-        "Base URL of the OpenTelemetry collector that gets traces, by OTLP over HTTP with protobuf: \
-         `http://collector.example.org:4318`. `v1/traces` is added; `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is not read. It is \
-         reached directly. Without it, nothing is recorded.",
-    ),
-    row(
-        "otlp.headers",
-        &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
-        Kind::Secret(check::headers, |s, headers| s.otlp.headers = Some(headers)),
-        Preset::Absent,
-        "Headers for the collector, `name=value` each, with commas between them; what is special in a value is written \
-         as `%20` and the like: `authorization=Bearer%20…`.",
-    ),
-    row(
-        "otlp.service_name",
-        &["OTEL_SERVICE_NAME"],
-        Kind::Text(check::plain, |s, text| s.otlp.service_name = text),
-        Preset::IfEmpty("hpc-storage-proxy"),
-        "Name of the service in the traces.",
-    ),
-    row(
-        "otlp.sample_rate",
-        &["OTLP_SAMPLE_RATE"],
-        Kind::Share(|s, share| s.otlp.sample_rate = share),
-        Preset::Is("1"),
-        "Share of the traces that begin here that is recorded. A caller who sends `traceparent` has decided for its own.",
-    ),
-    row(
-        "server.listen",
-        &["SERVER_LISTEN"],
-        Kind::Addresses(check::address, |s, addresses| s.server.listen = addresses),
-        Preset::Is("127.0.0.1:8000"),
-        "Addresses to listen on, `ADDRESS:PORT` each, or `unix:/PATH` for a socket in the file system, with which group \
-         and owner may connect. A list in YAML, or one text with commas. `--listen` on the command line goes before it; \
-         sockets that systemd passes stand in for all of them.",
-    ),
-    row(
-        "server.tls_certificate",
-        &["SERVER_TLS_CERTIFICATE"],
-        Kind::Text(check::plain, |s, path| s.server.tls_certificate = Some(path.into())),
-        Preset::Absent,
-        "PEM file with the server's certificate and those between it and the root. With it, TLS (1.2, 1.3) is spoken on \
-         every address with a port, and nothing else. When the file changes, new connections get the new certificate.",
-    ),
-    row(
-        "server.tls_key",
-        &["SERVER_TLS_KEY"],
-        Kind::Text(check::plain, |s, path| s.server.tls_key = Some(path.into())),
-        Preset::Absent,
-        "PEM file with the certificate's private key. Needed with `server.tls_certificate`.",
-    ),
-    row(
-        "server.admin_listen",
-        &["SERVER_ADMIN_LISTEN"],
-        Kind::Addresses(check::address, |s, addresses| s.server.admin_listen = addresses),
-        Preset::Absent,
-        "Addresses for `/health/…` and `/metrics`, as `server.listen`, but always plain HTTP: the certificate of \
-         `server.tls_certificate` is for `server.listen` only. When given, these answer there and nowhere else; otherwise at \
-         `server.listen`. They need no token and name no project.",
-    ),
-    row(
-        "server.request_timeout",
-        &["SERVER_REQUEST_TIMEOUT"],
-        Kind::Seconds(|s, seconds| s.server.request_timeout = seconds),
-        Preset::Is("60"),
-        "Seconds that a client waits for an answer at most; then it gets 504, or an old answer that \
-         `cache.max_stale` allows. What it waited for goes on and serves the next request.",
-    ),
-    row(
-        "server.max_requests",
-        &["SERVER_MAX_REQUESTS"],
-        Kind::Count(100_000, |s, number| s.server.max_requests = number),
-        Preset::Is("1000"),
-        "Requests at one time that run, or whose answer a caller still takes, 1 to 100000; more are answered 503 with \
-         `Retry-After`.",
-    ),
-    row(
-        "server.public_url",
-        &["SERVER_PUBLIC_URL"],
-        Kind::Url(check::base_url, |s, url| s.server.public_url = Some(url)),
-        Preset::Absent,
-        "Where clients reach the proxy, for example `https://storage-proxy.example.org`, with the path that a reverse proxy \
-         takes off, if any. Needed with `callbacks.relay`.",
-    ),
-    row(
-        "callbacks.relay",
-        &["CALLBACKS_RELAY"],
-        Kind::Flag(|s, flag| s.relay_callbacks = flag),
-        Preset::Is("false"),
-        "Relay callbacks to Waldur: links such as `approve_by_provider_url` lead to the proxy at `server.public_url`, which \
-         calls Waldur with its own token. A provisioner then needs a token of the Keycloak realm and none of Waldur; \
-         whoever may read the API, and has the roles of `callbacks.required_roles`, may decide about orders.",
-    ),
-    row(
-        "callbacks.required_roles",
-        &["CALLBACKS_REQUIRED_ROLES"],
-        Kind::Names(|s, roles| s.auth.callback_roles = roles),
-        Preset::Absent,
-        "Realm or client roles of which a caller needs every one to have a callback relayed, beside those of \
-         `auth.required_roles`. A list in YAML, or one text with commas.",
-    ),
-    row(
-        "cache.max_age",
-        &["CACHE_MAX_AGE"],
-        Kind::Age(|s, age| s.cache.max_age = age),
-        Preset::Is("5"),
-        "Seconds that an answer may be old, counted from the moment at which reading it from Waldur began. With 0 \
-         nothing in an answer is older than its request; requests that wait share a reading. `Cache-Control: no-cache` \
-         in a request asks for the same.",
-    ),
-    row(
-        "cache.max_stale",
-        &["CACHE_MAX_STALE"],
-        Kind::Age(|s, age| s.cache.max_stale = age),
-        Preset::Is("0"),
-        "Seconds that an answer may be old while the upstreams cannot be read. It then has the headers `Age` and \
-         `Warning`. With 0 the answer is 502. Where an old answer may stand in, a request waits for 2 s of a reading at most, \
-         and not while Waldur is left alone after failures; one with `Cache-Control: no-cache` waits as long as \
-         `server.request_timeout` lets it.",
-    ),
-    row(
-        "cache.refresh_interval",
-        &["CACHE_REFRESH_INTERVAL"],
-        Kind::Seconds(|s, interval| s.cache.refresh_interval = Some(interval)),
-        Preset::Absent,
-        "Seconds between readings that nobody asked for. Less than `cache.max_age`, so that nobody waits.",
-    ),
-    row(
-        "cache.shared_url",
-        &["CACHE_SHARED_URL"],
-        Kind::UrlWithCredentials(check::cache_server, |s, url| s.shared_cache = Some(url)),
-        Preset::Absent,
-        "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which replicas share \
-         what they read, so that Waldur is read once for all: `redis://user:password@host:6379/0`. Replicas of one version \
-         with the same settings and the same Waldur token share; others do not meet. What is stored is sealed with a key \
-         that follows from that token. While the server is away each replica stands alone.",
-    ),
-    row(
-        "log.format",
-        &["LOG_FORMAT"],
-        Kind::Choice(&[("human", |s| s.log.format = LogFormat::Human), ("json", |s| s.log.format = LogFormat::Json)]),
-        Preset::Is("human"),
-        "`human`: a line for people; `json`: one JSON object a line.",
-    ),
-];
+fn waldur_api(loader: &mut Loader<'_>) -> Result<WaldurApi, Reported> {
+    let api_url = loader
+        .setting("waldur_api.api_url", &["WALDUR_API_URL"])
+        .doc(
+            "URL of Waldur. `https://waldur.example.org`, `https://waldur.example.org/api` and \
+             `https://waldur.example.org/api/` mean the same.",
+        )
+        .required(url(check::waldur_url));
+    let access_token = loader
+        .setting("waldur_api.access_token", &["WALDUR_API_TOKEN"])
+        .doc("Token of a service provider's user in Waldur: exactly 40 hexadecimal digits.")
+        .required(secret(check::waldur_token));
+    let verify_ssl = loader
+        .setting("waldur_api.verify_ssl", &["WALDUR_VERIFY_SSL"])
+        .doc("Verify Waldur's certificate.")
+        .with_default("true", flag());
+    let socks_proxy = loader
+        .setting("waldur_api.socks_proxy", &["WALDUR_SOCKS_PROXY"])
+        .doc(
+            "Proxy for Waldur only: `socks5://`, `socks5h://`, `http://` or `https://`, host and port. A SOCKS proxy \
+             resolves the host names.",
+        )
+        .optional(proxy_url());
+    let timeout = loader
+        .setting("waldur_api.timeout", &["WALDUR_TIMEOUT"])
+        .doc("Timeout of one request to Waldur, such as a page of a list, in seconds.")
+        .with_default("60", seconds());
+    let pages_at_once = loader
+        .setting("waldur_api.pages_at_once", &["WALDUR_PAGES_AT_ONCE"])
+        .doc(
+            "Maximum number of concurrent requests to Waldur for lists, both for pages of 300 resources and for \
+             customers; 1 to 32. Do not exceed the number of Waldur's workers, for example 2 for a small Waldur with \
+             two: more requests gain nothing, wait there instead of here, and may time out.",
+        )
+        .with_default("4", count(32));
+    let agent_header = loader
+        .setting("waldur_api.agent_header", &["WALDUR_AGENT_HEADER", "AGENT_HEADER"])
+        .doc("`User-Agent` to send to Waldur instead of the proxy's own.")
+        .optional(text(check::header));
+    Ok(WaldurApi {
+        api_url: api_url?,
+        access_token: access_token?,
+        verify_ssl: verify_ssl?,
+        socks_proxy: socks_proxy?,
+        agent_header: agent_header?,
+        timeout: timeout?,
+        pages_at_once: pages_at_once?,
+    })
+}
+
+/// Without the roles for callbacks, which come later in the reference.
+fn auth(loader: &mut Loader<'_>) -> Result<Auth, Reported> {
+    let disable_auth = loader
+        .setting("auth.disable_auth", &["DISABLE_AUTH"])
+        .doc("**Danger**: serve everybody without a token. For development only.")
+        .with_default("false", flag());
+    let keycloak_url = loader
+        .setting("auth.keycloak_url", &["CSCS_KEYCLOAK_URL"])
+        .doc("Base URL of Keycloak.")
+        .with_default("https://auth-tds.cscs.ch/auth/", url(check::base_url));
+    let keycloak_realm = loader
+        .setting("auth.keycloak_realm", &["CSCS_KEYCLOAK_REALM"])
+        .doc("Realm whose tokens are accepted.")
+        .with_default("cscs", text(check::plain));
+    let keycloak_client_id = loader
+        .setting("auth.keycloak_client_id", &["CSCS_KEYCLOAK_CLIENT_ID"])
+        .doc("If given, the `aud` of a token must contain it.")
+        .optional(text(check::plain));
+    let keycloak_client_secret = loader
+        .setting("auth.keycloak_client_secret", &["CSCS_KEYCLOAK_CLIENT_SECRET"])
+        .doc("Secret of that client. Needed only for `auth.introspection`.")
+        .optional(secret(check::secret));
+    let introspection = loader
+        .setting("auth.introspection", &["CSCS_KEYCLOAK_INTROSPECTION"])
+        .doc(
+            "Also ask the realm about each token (RFC 7662), so that revoked tokens are rejected. Needs client id and \
+             secret.",
+        )
+        .with_default("false", flag());
+    let required_roles = loader
+        .setting("auth.required_roles", &["CSCS_KEYCLOAK_REQUIRED_ROLES"])
+        .doc("Realm or client roles, all of which a caller needs. A list in YAML, or text with commas.")
+        .optional(names());
+    let verify_ssl = loader
+        .setting("auth.verify_ssl", &["CSCS_KEYCLOAK_VERIFY_SSL"])
+        .doc("Verify Keycloak's certificate.")
+        .with_default("true", flag());
+    let socks_proxy = loader
+        .setting("auth.socks_proxy", &["CSCS_KEYCLOAK_SOCKS_PROXY"])
+        .doc("Proxy for Keycloak only, like `waldur_api.socks_proxy`.")
+        .optional(proxy_url());
+    if (disable_auth, introspection) == (Ok(false), Ok(true)) {
+        let missing = [
+            ("auth.keycloak_client_id", keycloak_client_id == Ok(None)),
+            ("auth.keycloak_client_secret", matches!(keycloak_client_secret, Ok(None))),
+        ];
+        let alternative = ", or set auth.introspection to false";
+        report_missing(loader, missing, "required when auth.introspection is true", alternative);
+    }
+    Ok(Auth {
+        disable_auth: disable_auth?,
+        keycloak_url: keycloak_url?,
+        keycloak_realm: keycloak_realm?,
+        keycloak_client_id: keycloak_client_id?,
+        keycloak_client_secret: keycloak_client_secret?,
+        introspection: introspection?,
+        required_roles: required_roles?.unwrap_or_default(),
+        callback_roles: Vec::new(),
+        verify_ssl: verify_ssl?,
+        socks_proxy: socks_proxy?,
+    })
+}
+
+fn hpc_user_api(loader: &mut Loader<'_>) -> Result<HpcUserApi, Reported> {
+    let api_url = loader
+        .setting("hpc_user_api.api_url", &["HPC_USER_API_URL"])
+        .doc("Base URL of the HPC User API. Required unless `hpc_user_api.development_mode` is true.")
+        .optional(url(check::base_url));
+    let client_id = loader
+        .setting("hpc_user_api.client_id", &["HPC_USER_CLIENT_ID"])
+        .doc("Client id for the machine token. Required unless in development mode.")
+        .optional(text(check::plain));
+    let client_secret = loader
+        .setting("hpc_user_api.client_secret", &["HPC_USER_CLIENT_SECRET"])
+        .doc("Client secret for the machine token. Required unless in development mode.")
+        .optional(secret(check::secret));
+    let oidc_token_url = loader
+        .setting("hpc_user_api.oidc_token_url", &["HPC_USER_OIDC_TOKEN_URL"])
+        .doc("Token endpoint that issues the machine token. Required unless in development mode.")
+        .optional(url(check::endpoint));
+    let oidc_scope = loader
+        .setting("hpc_user_api.oidc_scope", &["HPC_USER_OIDC_SCOPE"])
+        .doc("Scope of the machine token.")
+        .with_default("openid", text(check::plain).empty_is_default());
+    let socks_proxy = loader
+        .setting("hpc_user_api.socks_proxy", &["HPC_USER_SOCKS_PROXY"])
+        .doc("Proxy for the HPC User API and its token endpoint, like `waldur_api.socks_proxy`.")
+        .optional(proxy_url());
+    let timeout = loader
+        .setting("hpc_user_api.timeout", &["HPC_USER_TIMEOUT"])
+        .doc("Timeout of one request to the API or its token endpoint, in seconds.")
+        .with_default("30", seconds());
+    let verify_ssl = loader
+        .setting("hpc_user_api.verify_ssl", &["HPC_USER_VERIFY_SSL"])
+        .doc("Verify the certificates of the HPC User API and its token endpoint.")
+        .with_default("true", flag());
+    let development_mode = loader
+        .setting("hpc_user_api.development_mode", &["HPC_USER_DEVELOPMENT_MODE"])
+        .doc(
+            "Invent GIDs and UIDs if the HPC User API has none, is unreachable or is not configured. For development \
+             only.",
+        )
+        .with_default("false", flag());
+    let user_path = loader
+        .setting("hpc_user_api.user_path", &["HPC_USER_USER_PATH"])
+        .doc(
+            "Path of an endpoint that returns UID and e-mail address of a user, with `{username}` in place of the \
+             resource's slug: `/api/v1/export/cscs/users/{username}`. Without it, both are `null` unless Waldur's \
+             `backend_metadata` contains them.",
+        )
+        .optional(text(check::user_path));
+    let user_uid_field = loader
+        .setting("hpc_user_api.user_uid_field", &["HPC_USER_USER_UID_FIELD"])
+        .doc("Field with the UID in that endpoint's answer.")
+        .with_default("unixUid", text(check::plain));
+    let user_email_field = loader
+        .setting("hpc_user_api.user_email_field", &["HPC_USER_USER_EMAIL_FIELD"])
+        .doc("Field with the e-mail address in that endpoint's answer.")
+        .with_default("email", text(check::plain));
+    if development_mode == Ok(false) {
+        let missing = [
+            ("hpc_user_api.api_url", api_url == Ok(None)),
+            ("hpc_user_api.client_id", client_id == Ok(None)),
+            ("hpc_user_api.client_secret", matches!(client_secret, Ok(None))),
+            ("hpc_user_api.oidc_token_url", oidc_token_url == Ok(None)),
+        ];
+        report_missing(loader, missing, "required when hpc_user_api.development_mode is false", "");
+    }
+    Ok(HpcUserApi {
+        api_url: api_url?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        oidc_token_url: oidc_token_url?,
+        oidc_scope: oidc_scope?,
+        socks_proxy: socks_proxy?,
+        verify_ssl: verify_ssl?,
+        timeout: timeout?,
+        development_mode: development_mode?,
+        user_path: user_path?,
+        user_uid_field: user_uid_field?,
+        user_email_field: user_email_field?,
+    })
+}
+
+fn backend_settings(loader: &mut Loader<'_>) -> Result<Backend, Reported> {
+    let storage_file_system = loader
+        .setting("backend_settings.storage_file_system", &["STORAGE_FILE_SYSTEM"])
+        .doc("Name of the file system in every item, for example `lustre` or `gpfs`.")
+        .with_default("lustre", text(check::plain));
+    let inode_base_multiplier = loader
+        .setting("backend_settings.inode_base_multiplier", &["INODE_BASE_MULTIPLIER"])
+        .doc("Inodes per terabyte of storage.")
+        .with_default("1000000", positive());
+    let soft = loader
+        .setting("backend_settings.inode_soft_coefficient", &["INODE_SOFT_COEFFICIENT"])
+        .doc("Soft inode limit as a multiple of the base.")
+        .with_default("1.33", positive());
+    let hard = loader
+        .setting("backend_settings.inode_hard_coefficient", &["INODE_HARD_COEFFICIENT"])
+        .doc("Hard inode limit as a multiple of the base. Must be greater than the soft coefficient.")
+        .with_default("2", positive());
+    let use_mock_target_items = loader
+        .setting("backend_settings.use_mock_target_items", &["USE_MOCK_TARGET_ITEMS"])
+        .doc("Ignore the target items in Waldur's `backend_metadata`.")
+        .with_default("false", flag());
+    let system_identifier = loader
+        .setting("backend_settings.system_identifier", &["SYSTEM_IDENTIFIER"])
+        .doc(
+            "Identifier of a storage system in paths and in `storageSystem`: `storage_system` (its name) or \
+             `offering_slug` (as in the Python proxy). If not given it is the name, with a warning if a name differs \
+             from its slug.",
+        )
+        .optional(choice(&[
+            ("storage_system", SystemIdentifier::StorageSystem),
+            ("offering_slug", SystemIdentifier::OfferingSlug),
+        ]));
+    let on_processing_error = loader
+        .setting("backend_settings.on_processing_error", &["ON_PROCESSING_ERROR"])
+        .doc(
+            "If a resource cannot be processed, `skip` leaves it out of the listing and names it in `skipped`; with \
+             `fail` the whole listing is answered with 500.",
+        )
+        .with_default("skip", choice(&[("skip", OnProcessingError::Skip), ("fail", OnProcessingError::Fail)]));
+    if let (Ok(soft), Ok(hard)) = (soft, hard)
+        && hard <= soft
+    {
+        let what =
+            format!("inode_hard_coefficient must be greater than inode_soft_coefficient: {hard} is not above {soft}");
+        let invalid = invalid(what, "raise the hard or lower the soft one");
+        loader.violation("backend_settings.inode_hard_coefficient", invalid);
+    }
+    Ok(Backend {
+        storage_file_system: storage_file_system?,
+        inode_base_multiplier: inode_base_multiplier?,
+        inode_soft_coefficient: soft?,
+        inode_hard_coefficient: hard?,
+        use_mock_target_items: use_mock_target_items?,
+        system_identifier: system_identifier?,
+        on_processing_error: on_processing_error?,
+    })
+}
+
+fn sentry(loader: &mut Loader<'_>) -> Result<Sentry, Reported> {
+    let dsn = loader
+        .setting("sentry.dsn", &["SENTRY_DSN"])
+        .doc("DSN of the Sentry project that receives errors. Without it, Sentry is off.")
+        .optional(secret_url(check::dsn));
+    let environment = loader
+        .setting("sentry.environment", &["SENTRY_ENVIRONMENT"])
+        .doc("Tag of the events, for example `production`.")
+        .optional(text(check::plain));
+    let traces_sample_rate = loader
+        .setting("sentry.traces_sample_rate", &["SENTRY_TRACES_SAMPLE_RATE"])
+        .doc("Share of requests that are traced.")
+        .with_default("0", share());
+    Ok(Sentry { dsn: dsn?, environment: environment?, traces_sample_rate: traces_sample_rate? })
+}
+
+fn otlp(loader: &mut Loader<'_>) -> Result<Otlp, Reported> {
+    let endpoint = loader
+        .setting("otlp.endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        .doc(
+            "Base URL of the OpenTelemetry collector that receives traces, by OTLP over HTTP with protobuf: \
+             `http://collector.example.org:4318`. `v1/traces` is appended; `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is \
+             not read. No proxy is used. Without it, nothing is recorded.",
+        )
+        .optional(url(check::base_url));
+    let headers = loader
+        .setting("otlp.headers", &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"])
+        .doc(
+            "Headers for the collector as `name=value`, separated by commas; values are percent-encoded: \
+             `authorization=Bearer%20…`.",
+        )
+        .optional(secret(check::headers));
+    let service_name = loader
+        .setting("otlp.service_name", &["OTEL_SERVICE_NAME"])
+        .doc("Name of the service in the traces.")
+        .with_default("hpc-storage-proxy", text(check::plain).empty_is_default());
+    let sample_rate = loader
+        .setting("otlp.sample_rate", &["OTLP_SAMPLE_RATE"])
+        .doc(
+            "Share of the traces starting here that are recorded. For a request with `traceparent`, the caller has \
+             decided.",
+        )
+        .with_default("1", share());
+    Ok(Otlp { endpoint: endpoint?, headers: headers?, service_name: service_name?, sample_rate: sample_rate? })
+}
+
+/// The server, whether it relays callbacks, and the roles that callers need for them.
+fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<String>), Reported> {
+    let listen = loader
+        .setting("server.listen", &["SERVER_LISTEN"])
+        .doc(
+            "Addresses to listen on: `ADDRESS:PORT`, or `unix:/PATH` for a socket in the file system, to which its \
+             owner and group may connect. A list in YAML, or text with commas. `--listen` on the command line takes \
+             precedence; sockets that systemd passes replace all of them.",
+        )
+        .with_default("127.0.0.1:8000", addresses(check::address));
+    let tls_certificate = loader
+        .setting("server.tls_certificate", &["SERVER_TLS_CERTIFICATE"])
+        .doc(
+            "PEM file with the server's certificate and the intermediate certificates. With it, every address with a \
+             port serves only TLS (1.2, 1.3). When the file changes, new connections get the new certificate.",
+        )
+        .optional(text(check::plain).map(PathBuf::from));
+    let tls_key = loader
+        .setting("server.tls_key", &["SERVER_TLS_KEY"])
+        .doc("PEM file with the certificate's private key. Required with `server.tls_certificate`.")
+        .optional(text(check::plain).map(PathBuf::from));
+    let admin_listen = loader
+        .setting("server.admin_listen", &["SERVER_ADMIN_LISTEN"])
+        .doc(
+            "Addresses for `/health/…` and `/metrics`, like `server.listen`, but always plain HTTP: the certificate \
+             of `server.tls_certificate` applies to `server.listen` only. If given, these paths are served there and \
+             nowhere else; otherwise at `server.listen`. They need no token and name no project.",
+        )
+        .optional(addresses(check::address));
+    let request_timeout = loader
+        .setting("server.request_timeout", &["SERVER_REQUEST_TIMEOUT"])
+        .doc(
+            "Maximum time a client waits for an answer, in seconds; after it, the answer is 504, or an old one that \
+             `cache.max_stale` allows. The refresh continues and serves the next request.",
+        )
+        .with_default("60", seconds());
+    let max_requests = loader
+        .setting("server.max_requests", &["SERVER_MAX_REQUESTS"])
+        .doc(
+            "Maximum number of concurrent requests, 1 to 100000, including those whose answer is still being sent; \
+             more are answered with 503 and `Retry-After`.",
+        )
+        .with_default("1000", count(100_000));
+    let public_url = loader
+        .setting("server.public_url", &["SERVER_PUBLIC_URL"])
+        .doc(
+            "URL at which clients reach the proxy, for example `https://storage-proxy.example.org`, including any \
+             path that a reverse proxy strips. Required with `callbacks.relay`.",
+        )
+        .optional(url(check::base_url));
+    let relay_callbacks = loader
+        .setting("callbacks.relay", &["CALLBACKS_RELAY"])
+        .doc(
+            "Relay callbacks to Waldur: links such as `approve_by_provider_url` point to the proxy at \
+             `server.public_url`, which calls Waldur with its own token. Provisioners then need a token of the \
+             Keycloak realm and none of Waldur; anyone who may read the API and has the roles of \
+             `callbacks.required_roles` may decide about orders.",
+        )
+        .with_default("false", flag());
+    let callback_roles = loader
+        .setting("callbacks.required_roles", &["CALLBACKS_REQUIRED_ROLES"])
+        .doc(
+            "Realm or client roles, all of which a caller needs to have a callback relayed, in addition to \
+             `auth.required_roles`. A list in YAML, or text with commas.",
+        )
+        .optional(names());
+    // Port 0 is any free port.
+    let is_any = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.port() == 0);
+    let listen_once = listen.iter().flatten().filter(|listen| !is_any(listen));
+    let mut seen = HashSet::new();
+    if let Some(address) = listen_once.clone().find(|listen| !seen.insert(*listen)) {
+        loader.violation("server.listen", invalid(format!("{address} is given twice"), "remove one"));
+    }
+    if let Ok(Some(admin)) = &admin_listen
+        && let Some(address) = listen_once.clone().find(|address| admin.contains(address))
+    {
+        let remedy = "give another port, or leave server.admin_listen out";
+        loader.violation("server.admin_listen", invalid(format!("{address} is also in server.listen"), remedy));
+    }
+    if relay_callbacks == Ok(true) {
+        let missing = [("server.public_url", public_url == Ok(None))];
+        let alternative = ", or set callbacks.relay to false";
+        report_missing(loader, missing, "required when callbacks.relay is true", alternative);
+    }
+    let pair = [("server.tls_certificate", &tls_certificate), ("server.tls_key", &tls_key)];
+    if let [(given, Ok(Some(_))), (key, Ok(None))] | [(key, Ok(None)), (given, Ok(Some(_)))] = pair {
+        let remedy = format!("{}, or remove {given}", loader.how_to_set(key));
+        loader.violation(key, invalid(format!("required when {given} is given"), remedy));
+    }
+    let server = Server {
+        listen: listen?,
+        admin_listen: admin_listen?.unwrap_or_default(),
+        tls_certificate: tls_certificate?,
+        tls_key: tls_key?,
+        request_timeout: request_timeout?,
+        max_requests: max_requests?,
+        public_url: public_url?,
+    };
+    Ok((server, relay_callbacks?, callback_roles?.unwrap_or_default()))
+}
+
+fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
+    let max_age = loader
+        .setting("cache.max_age", &["CACHE_MAX_AGE"])
+        .doc(
+            "Maximum age of an answer in seconds, counted from the start of the refresh that read it from Waldur. \
+             With 0 nothing in an answer is older than its request; waiting requests share a refresh. `Cache-Control: \
+             no-cache` in a request has the same effect.",
+        )
+        .with_default("5", age());
+    let max_stale = loader
+        .setting("cache.max_stale", &["CACHE_MAX_STALE"])
+        .doc(
+            "Maximum age of an answer in seconds while the upstreams cannot be read. Such an answer has the headers \
+             `Age` and `Warning`. With 0 the answer is 502. If an old answer is available, a request waits at most 2 \
+             s for a refresh, and not at all while the circuit breaker of Waldur is open; a request with \
+             `Cache-Control: no-cache` waits for up to `server.request_timeout`.",
+        )
+        .with_default("0", age());
+    let refresh_interval = loader
+        .setting("cache.refresh_interval", &["CACHE_REFRESH_INTERVAL"])
+        .doc(
+            "Interval of refreshes in the background, in seconds. Must be less than `cache.max_age`, so that no \
+             request waits.",
+        )
+        .optional(seconds());
+    if let (Ok(Some(interval)), Ok(max_age)) = (refresh_interval, max_age)
+        && interval >= max_age
+    {
+        let what = format!(
+            "{} s is not less than cache.max_age, which is {} s: requests would wait all the same",
+            interval.as_secs_f64(),
+            max_age.as_secs_f64()
+        );
+        loader.violation("cache.refresh_interval", invalid(what, "lower it, or raise cache.max_age"));
+    }
+    Ok(Cache { max_age: max_age?, max_stale: max_stale?, refresh_interval: refresh_interval? })
+}
+
+/// Reports those of the settings that are missing; `alternative` continues the remedy.
+fn report_missing<const N: usize>(loader: &mut Loader<'_>, settings: [(&str, bool); N], what: &str, alternative: &str) {
+    for (key, _) in settings.into_iter().filter(|(_, is_missing)| *is_missing) {
+        let remedy = loader.how_to_set(key) + alternative;
+        loader.violation(key, invalid(what, remedy));
+    }
+}

@@ -1,17 +1,17 @@
-//! Variables that the Python proxy or its server reads and this program does not. Each that is set is a warning.
+//! Variables that the Python proxy or its server reads and this program ignores. Setting one causes a warning.
 
 use settings::WithoutEffect;
 
 const PROXY: &str =
-    "give WALDUR_SOCKS_PROXY, HPC_USER_SOCKS_PROXY or CSCS_KEYCLOAK_SOCKS_PROXY, which take http:// too";
+    "give WALDUR_SOCKS_PROXY, HPC_USER_SOCKS_PROXY or CSCS_KEYCLOAK_SOCKS_PROXY, which also accept http://";
 const SINGLE: &str = "give the single variables, or a YAML file";
 const WORKERS: &str = "one process uses all cores";
 const LISTEN: &str = "give SERVER_LISTEN as ADDRESS:PORT or unix:PATH";
 const TLS: &str = "give SERVER_TLS_CERTIFICATE and SERVER_TLS_KEY";
 const PREFIXED: &str = "give the variable of the same name with its prefix";
 
-/// `ENVIRONMENT`, `API_URL` and the like are left out, since they are there for others as well; `NO_PROXY` too, since nothing
-/// goes through a proxy for want of it.
+/// Without `ENVIRONMENT`, `API_URL` and the like, which other programs use as well, and without `NO_PROXY`, whose absence
+/// makes no difference.
 pub(super) static NAMES: [WithoutEffect; 28] = [
     plain("HTTP_PROXY", PROXY),
     plain("HTTPS_PROXY", PROXY),
@@ -47,7 +47,7 @@ const fn plain(name: &'static str, instead: &'static str) -> WithoutEffect {
     WithoutEffect { name, begins: "", instead }
 }
 
-/// A group of settings in one variable, which counts as one only if it is JSON.
+/// A group of settings in one variable as JSON; other values belong to other programs.
 const fn group(name: &'static str) -> WithoutEffect {
     WithoutEffect { name, begins: "{", instead: SINGLE }
 }

@@ -3,7 +3,9 @@
 use url::Url;
 
 use crate::problem::{Invalid, invalid};
-use crate::setting::MASK;
+
+/// Shown in place of a secret.
+pub const MASK: &str = "********";
 
 /// A URL with one of `schemes` (two or more) and a host.
 pub fn of_scheme(text: &str, schemes: &[&str], remedy: &str) -> Result<Url, Invalid> {

@@ -13,7 +13,7 @@ mod secret_files;
 
 const TOKEN: &str = "0123456789abcdef0123456789ABCDEF01234567";
 
-/// The least that raises no complaint.
+/// The minimum without errors and warnings.
 const MINIMAL: [(&str, &str); 5] = [
     ("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#),
     ("WALDUR_API_URL", "https://waldur.example.org/api/"),
@@ -22,7 +22,7 @@ const MINIMAL: [(&str, &str); 5] = [
     ("CSCS_KEYCLOAK_URL", "https://idp.example.org/auth/"),
 ];
 
-/// What is told when nobody names a Keycloak.
+/// The warning if no Keycloak is given.
 const KEYCLOAK_BY_DEFAULT: &str = "auth.keycloak_url is not given: tokens of https://auth-tds.cscs.ch/auth/ are accepted; \
                                    set CSCS_KEYCLOAK_URL to your Keycloak";
 
@@ -72,7 +72,7 @@ impl Site {
         self.load().unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// The problems as the operator reads them, without the temporary directory.
+    /// The problems as shown to the operator, without the temporary directory.
     fn problems(&self) -> Vec<String> {
         let directory = format!("{}/", self.directory.path().display());
         let problems = self.load().expect_err("problems");
@@ -115,16 +115,16 @@ fn the_defaults() {
     assert!(settings.sentry.dsn.is_none() && settings.sentry.traces_sample_rate <= 0.0);
     assert_eq!(settings.server.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
     assert_eq!((warnings, config), (vec![Warning::Odd(KEYCLOAK_BY_DEFAULT.to_owned())], None));
-    assert_eq!(provenance.len(), TABLE.len());
+    assert_eq!(provenance.len(), SCHEMA.table().len());
 }
 
 #[test]
-fn the_table_is_sound() {
-    assert_eq!(SCHEMA.flaws(), Vec::<String>::new());
+fn the_table_has_no_flaws() {
+    assert_eq!(settings::flaws(&SCHEMA), Vec::<String>::new());
 }
 
 #[test]
-fn the_environment_goes_before_dotenv_before_yaml_before_the_default() {
+fn sources_have_an_order_of_precedence() {
     let key = "backend_settings.storage_file_system";
     let site = Site::minimal();
     assert_eq!(site.shown(key), (Some("lustre".to_owned()), "default".to_owned()));
@@ -139,7 +139,7 @@ fn the_environment_goes_before_dotenv_before_yaml_before_the_default() {
 }
 
 #[test]
-fn the_command_lines_addresses_replace_all_others() {
+fn listen_options_replace_all_other_addresses() {
     let mut site = Site::minimal().set("SERVER_LISTEN", "0.0.0.0:80, [::1]:81");
     let listen = |site: &Site| site.shown("server.listen");
     assert_eq!(
@@ -151,7 +151,7 @@ fn the_command_lines_addresses_replace_all_others() {
 }
 
 #[test]
-fn everything_can_stand_in_yaml() {
+fn everything_can_be_given_in_yaml() {
     let yaml = format!(
         r#"
 debug: yes
@@ -210,7 +210,7 @@ log: {{format: json}}
 }
 
 #[test]
-fn a_token_of_digits_stays_what_it_is() {
+fn a_token_of_digits_keeps_its_spelling() {
     for token in ["0123456701234567012345670123456701234567", "12345678901234567890123456789012345678e9"] {
         let site = Site::minimal().yaml(&format!("waldur_api:\n  access_token: {token}\n"));
         let mut in_yaml = site;
@@ -222,14 +222,14 @@ fn a_token_of_digits_stays_what_it_is() {
 }
 
 #[test]
-fn the_file_may_be_named_in_the_environment_or_in_dotenv() {
+fn the_file_can_be_named_in_the_environment_or_in_dotenv() {
     let mut site = Site::minimal().yaml("debug: true\n");
     site.overrides.config = None;
     assert!(!site.loaded().settings.debug);
     let site = site.dotenv("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH=config.yaml");
     assert!(site.loaded().settings.debug);
     assert_eq!(site.loaded().config, Some(PathBuf::from("config.yaml")));
-    // An empty variable names none.
+    // An empty variable names no file.
     let site = site.set("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH", "");
     assert!(!site.loaded().settings.debug);
     let site = site.set("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH", "nowhere.yaml");
@@ -242,7 +242,7 @@ fn the_file_may_be_named_in_the_environment_or_in_dotenv() {
     );
 }
 
-/// Which variables may be empty in the Python proxy, found by asking it.
+/// The variables that may be empty, as found by running the Python proxy.
 #[test]
 fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
     let may_be_empty = [
@@ -256,7 +256,7 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "HPC_USER_OIDC_SCOPE",
         "HPC_USER_SOCKS_PROXY",
         "SENTRY_ENVIRONMENT",
-        // A problem of the Python proxy's settings (decision D21).
+        // A fault of the Python proxy's settings (decision D21).
         "SENTRY_DSN",
         // Not known to the Python proxy.
         "CALLBACKS_REQUIRED_ROLES",
@@ -270,11 +270,11 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "OTEL_EXPORTER_OTLP_HEADERS",
         "OTEL_SERVICE_NAME",
     ];
-    for name in TABLE.iter().flat_map(|row| row.variables) {
+    for name in SCHEMA.table().iter().flat_map(|row| row.variables) {
         let loaded = Site::minimal().set(name, "").load();
         assert_eq!(loaded.is_ok(), may_be_empty.contains(name), "{name}");
     }
-    // It hides what stands below, and says so.
+    // It hides the value in the file, and remains the source.
     let site = Site::minimal().yaml("waldur_api:\n  socks_proxy: socks5://h:1\n").set("WALDUR_SOCKS_PROXY", "");
     assert_eq!(site.shown("waldur_api.socks_proxy"), (None, "environment variable WALDUR_SOCKS_PROXY".to_owned()));
     let site = Site::minimal().set("HPC_USER_OIDC_SCOPE", "");
@@ -316,7 +316,7 @@ fn unknown_keys_are_warnings_with_the_nearest_known_one() {
 }
 
 #[test]
-fn a_keycloak_that_nobody_named_is_told_where_callers_are_judged() {
+fn the_default_keycloak_causes_a_warning_if_callers_are_authenticated() {
     let site = Site::minimal().without("CSCS_KEYCLOAK_URL");
     assert_eq!(site.warnings(), [KEYCLOAK_BY_DEFAULT]);
     assert_eq!(site.set("DISABLE_AUTH", "true").warnings(), Vec::<String>::new());
@@ -325,14 +325,14 @@ fn a_keycloak_that_nobody_named_is_told_where_callers_are_judged() {
 }
 
 #[test]
-fn a_name_that_differs_from_its_slug_is_told_once_unless_decided() {
+fn a_name_that_differs_from_its_slug_causes_one_warning_unless_decided() {
     let site = Site::minimal().set("STORAGE_SYSTEMS", r#"{"same": "same", "capstor": "c-offering", "vast": "v"}"#);
     assert_eq!(
         site.warnings(),
         [
-            "paths and `storageSystem` hold the name of the storage system, as in /capstor/…; to have its offering's slug \
-          there, as in /c-offering/…, set backend_settings.system_identifier (SYSTEM_IDENTIFIER) to offering_slug; to \
-          keep the name and silence this, set it to storage_system"
+            "paths and `storageSystem` contain the name of the storage system, as in /capstor/…; to use its offering's slug \
+          instead, as in /c-offering/…, set backend_settings.system_identifier (SYSTEM_IDENTIFIER) to offering_slug; to \
+          keep the name without this warning, set it to storage_system"
         ]
     );
     for decided in ["storage_system", "offering_slug"] {

@@ -1,9 +1,9 @@
-//! Bad input: every problem, with its source and its remedy.
+//! Invalid settings: every problem has a source and a remedy.
 
 use super::*;
 
 #[test]
-fn a_file_that_is_no_mapping_is_told_by_its_place() {
+fn a_file_that_is_not_a_mapping_is_reported_by_line() {
     assert_eq!(
         Site::minimal().yaml("a: 1\nb: [hunter2\n").problems(),
         ["YAML file (config.yaml line 2): not valid YAML, at column 4; correct it"]
@@ -24,7 +24,7 @@ fn a_file_that_is_no_mapping_is_told_by_its_place() {
 }
 
 #[test]
-fn nothing_is_missing_that_an_unread_file_may_hold() {
+fn settings_are_not_missing_if_the_file_is_unreadable() {
     let mut site = Site::empty().set("SERVER_LISTEN", "localhost:80").set("INODE_HARD_COEFFICIENT", "1");
     site.overrides.config = Some(PathBuf::from("lost.yaml"));
     let listen = "server.listen (environment variable SERVER_LISTEN): `localhost:80` is not an address with a port; give \
@@ -39,7 +39,7 @@ fn nothing_is_missing_that_an_unread_file_may_hold() {
 }
 
 #[test]
-fn nothing_at_all_names_all_that_is_required() {
+fn without_settings_all_required_ones_are_reported() {
     assert_eq!(
         Site::empty().problems(),
         [
@@ -70,7 +70,7 @@ fn relaying_needs_a_public_url() {
 }
 
 #[test]
-fn stricter_settings_than_those_of_the_python_proxy_are_faults() {
+fn values_that_only_the_python_proxy_accepts_are_errors() {
     let equal = Site::minimal().set("INODE_SOFT_COEFFICIENT", "2").set("INODE_HARD_COEFFICIENT", "2");
     assert!(equal.problems()[0].contains("must be greater than inode_soft_coefficient"), "{:?}", equal.problems());
     for (name, value) in [
@@ -87,7 +87,7 @@ fn stricter_settings_than_those_of_the_python_proxy_are_faults() {
 }
 
 #[test]
-fn all_faults_come_at_once_each_with_its_source() {
+fn all_errors_are_reported_at_once_each_with_its_source() {
     let site = Site::empty()
         .yaml("auth: 5\nlog:\n  format: xml\nbackend_settings:\n  inode_soft_coefficient: 0\nsentry:\n  dsn: [1]\n")
         .dotenv("DEBUG=perhaps\nHPC_USER_DEVELOPMENT_MODE=on\n")
@@ -102,9 +102,9 @@ fn all_faults_come_at_once_each_with_its_source() {
         [
             "auth (config.yaml line 1): it is not a mapping; indent its settings below it, or remove it",
             "debug (.env line 1, DEBUG): `perhaps` is not a boolean; give true or false",
-            "storage_systems.a/b (environment variable STORAGE_SYSTEMS): the name is wrong: it holds `/`, or is `.` or \
-             `..`; give one that can be a directory's name",
-            "storage_systems.c (environment variable STORAGE_SYSTEMS): the offering's slug is that of `a/b`, too; give \
+            "storage_systems.a/b (environment variable STORAGE_SYSTEMS): the name is invalid: it contains `/`, or is `.` or \
+             `..`; give one that is valid as a directory name",
+            "storage_systems.c (environment variable STORAGE_SYSTEMS): the offering's slug is also that of `a/b`; give \
              each storage system its own offering",
             "waldur_api.api_url (environment variable WALDUR_API_URL): it contains credentials; remove the part before \
              the `@`",
@@ -130,9 +130,9 @@ fn all_faults_come_at_once_each_with_its_source() {
 }
 
 #[test]
-fn every_setting_is_judged() {
-    for row in TABLE {
-        // A list of mappings is no value of any setting.
+fn every_setting_is_validated() {
+    for row in SCHEMA.table() {
+        // No setting accepts a list of mappings.
         let value = "[{a: 1}]";
         let yaml = match row.key.split_once('.') {
             Some((section, name)) => format!("{section}:\n  {name}: {value}\n"),
@@ -165,31 +165,31 @@ fn the_hard_coefficient_is_above_the_soft_one() {
 }
 
 #[test]
-fn seconds_are_told_with_their_range() {
+fn errors_of_seconds_show_the_range() {
     for (variable, value, range) in [
         ("WALDUR_TIMEOUT", "0", "above 0 and at most"),
         ("WALDUR_TIMEOUT", "86401", "above 0 and at most"),
         ("CACHE_MAX_STALE", "-1", "from 0 to"),
     ] {
         let problems = Site::minimal().set(variable, value).problems();
-        let told = format!("`{value}` is not a number of seconds {range} a day (86400); give one, for example 30");
-        assert!(problems.len() == 1 && problems[0].ends_with(&told), "{problems:?}");
+        let expected = format!("`{value}` is not a number of seconds {range} a day (86400); give one, for example 30");
+        assert!(problems.len() == 1 && problems[0].ends_with(&expected), "{problems:?}");
     }
     assert!(Site::minimal().set("CACHE_MAX_STALE", "0").set("WALDUR_TIMEOUT", "86400").load().is_ok());
 }
 
 #[test]
-fn an_address_is_there_once() {
+fn an_address_is_given_once() {
     let twice = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1,127.0.0.1:1");
     assert_eq!(
         twice.problems(),
-        ["server.listen (environment variable SERVER_LISTEN): 127.0.0.1:1 is there twice; remove one"]
+        ["server.listen (environment variable SERVER_LISTEN): 127.0.0.1:1 is given twice; remove one"]
     );
     assert!(Site::minimal().set("SERVER_LISTEN", "127.0.0.1:0,127.0.0.1:0").load().is_ok());
     let shared = Site::minimal().set("SERVER_LISTEN", "127.0.0.1:1").set("SERVER_ADMIN_LISTEN", "127.0.0.1:1");
     assert_eq!(
         shared.problems(),
-        ["server.admin_listen (environment variable SERVER_ADMIN_LISTEN): 127.0.0.1:1 is in server.listen too; give \
+        ["server.admin_listen (environment variable SERVER_ADMIN_LISTEN): 127.0.0.1:1 is also in server.listen; give \
              another port, or leave server.admin_listen out"]
     );
     assert!(
@@ -198,7 +198,7 @@ fn an_address_is_there_once() {
 }
 
 #[test]
-fn an_unreadable_dotenv_is_a_fault_and_a_directory_of_that_name_is_none() {
+fn an_unreadable_dotenv_is_an_error_but_a_directory_of_that_name_is_not() {
     let site = Site::minimal();
     fs::write(site.directory.path().join(".env"), [b'A', b'=', 0xff]).unwrap();
     assert_eq!(site.problems(), [".env: not valid UTF-8; save it as UTF-8"]);
@@ -209,7 +209,7 @@ fn an_unreadable_dotenv_is_a_fault_and_a_directory_of_that_name_is_none() {
 
 #[test]
 #[cfg(unix)]
-fn a_value_that_is_not_utf8_is_a_fault() {
+fn a_value_that_is_not_utf8_is_an_error() {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
@@ -226,7 +226,7 @@ fn a_value_that_is_not_utf8_is_a_fault() {
 }
 
 #[test]
-fn a_file_made_to_exhaust_is_refused() {
+fn a_file_that_exhausts_memory_or_stack_is_rejected() {
     let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
     for (name, last) in ('b'..='j').zip('a'..) {
         let line = format!("{name}: &{name} [{}]\n", vec![format!("*{last}"); 10].join(", "));

@@ -1,7 +1,6 @@
-//! What holds for any input.
+//! Properties that hold for any input.
 
 use proptest::prelude::*;
-use settings::Kind;
 
 use super::*;
 
@@ -9,17 +8,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_secret_is_ever_shown(secret in "hush[a-z0-9]{12}", whole in any::<bool>(), production in any::<bool>()) {
+    fn no_secret_is_shown(secret in "hush[a-z0-9]{12}", whole in any::<bool>(), production in any::<bool>()) {
         let mut site = Site::minimal().set("HPC_USER_DEVELOPMENT_MODE", if production { "false" } else { "true" });
-        for row in TABLE {
-            let value = match row.kind {
-                Kind::SecretUrl(..) if whole => format!("https://{secret}@sentry.example/1"),
-                Kind::Secret(..) if whole && row.key == "otlp.headers" => format!("authorization=Bearer%20{secret}"),
-                Kind::Secret(..) | Kind::SecretUrl(..) => secret.clone(),
-                Kind::UrlWithCredentials(..) if whole => format!("redis://{secret}:{secret}@host:1/0"),
-                Kind::Proxy(_) if whole => format!("socks5://{secret}:{secret}@host:1"),
-                Kind::UrlWithCredentials(..) | Kind::Proxy(_) => format!("ftp://{secret}:{secret}@host:1"),
-                Kind::Url(..) if !whole => format!("https://u:{secret}@host/"),
+        for row in SCHEMA.table() {
+            let value = match row.label {
+                "secret URL, or its file" if whole => format!("https://{secret}@sentry.example/1"),
+                "secret, or its file" if whole && row.key == "otlp.headers" => format!("authorization=Bearer%20{secret}"),
+                "secret, or its file" | "secret URL, or its file" => secret.clone(),
+                "URL, shown without credentials" if whole => format!("redis://{secret}:{secret}@host:1/0"),
+                "proxy URL" if whole => format!("socks5://{secret}:{secret}@host:1"),
+                "URL, shown without credentials" | "proxy URL" => format!("ftp://{secret}:{secret}@host:1"),
+                "URL" if !whole => format!("https://u:{secret}@host/"),
                 _ => continue,
             };
             site = site.set(row.variables[0], &value);
@@ -49,8 +48,9 @@ proptest! {
     }
 
     #[test]
-    fn no_variable_makes_it_panic(values in proptest::collection::vec(any::<String>(), TABLE.len())) {
-        let site = TABLE.iter().zip(&values).fold(Site::empty(), |site, (row, value)| site.set(row.variables[0], value));
+    fn no_variable_makes_it_panic(values in proptest::collection::vec(any::<String>(), SCHEMA.table().len())) {
+        let table = SCHEMA.table();
+        let site = table.iter().zip(&values).fold(Site::empty(), |site, (row, value)| site.set(row.variables[0], value));
         let _ = site.load();
     }
 }

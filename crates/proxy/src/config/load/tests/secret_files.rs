@@ -1,4 +1,4 @@
-//! Secrets in files, and what changes from one reading to the next.
+//! Secrets in files, and changes between two loads.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn a_file_gives_a_secret_in_every_source() {
 }
 
 #[test]
-fn every_secret_may_be_in_a_file() {
+fn every_secret_can_be_in_a_file() {
     let given = |name: &str, secret: &str| {
         let site = Site::minimal().set(&format!("{name}_FILE"), "secret");
         fs::write(site.directory.path().join("secret"), secret).unwrap();
@@ -53,7 +53,7 @@ fn every_secret_may_be_in_a_file() {
 }
 
 #[test]
-fn the_higher_source_decides_and_an_empty_name_names_nothing() {
+fn the_source_with_precedence_decides_and_an_empty_path_is_no_path() {
     let site = site_with(b"ignored").set("WALDUR_API_TOKEN", TOKEN);
     assert_eq!(token(&site.yaml("waldur_api: {access_token_file: token}\n")), TOKEN);
     let site = site_with(b"ignored").set("WALDUR_API_TOKEN", TOKEN).set("WALDUR_API_TOKEN_FILE", "");
@@ -63,7 +63,7 @@ fn the_higher_source_decides_and_an_empty_name_names_nothing() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_told() {
+fn errors_of_secret_files_are_reported() {
     let key = "waldur_api.access_token (environment variable WALDUR_API_TOKEN_FILE)";
     let named = |token: &[u8], path: &str| site_with(token).set("WALDUR_API_TOKEN_FILE", path).problems();
     assert_eq!(
@@ -84,7 +84,7 @@ fn what_is_wrong_with_a_file_is_told() {
 }
 
 #[test]
-fn changes_are_told_by_value_and_secrets_are_not_shown() {
+fn changes_are_reported_by_value_and_secrets_are_masked() {
     let site = site_with(TOKEN.as_bytes()).set("WALDUR_API_TOKEN_FILE", "token");
     let before = site.loaded();
     assert!(site.loaded().changes_since(&before).is_empty());
@@ -103,7 +103,7 @@ fn changes_are_told_by_value_and_secrets_are_not_shown() {
 }
 
 #[test]
-fn certificate_and_key_belong_together() {
+fn certificate_and_key_are_given_together() {
     let site = Site::minimal().set("SERVER_TLS_KEY", "key.pem");
     let what = "server.tls_certificate: required when server.tls_key is given; set SERVER_TLS_CERTIFICATE, or \
                 server.tls_certificate in the YAML file, or remove server.tls_key";
