@@ -287,7 +287,7 @@ fn show_settings(loaded: &Loaded<Settings>) -> Result<(), Failure> {
     let mut page = out::Page::new();
     for (key, value, source) in loaded.report() {
         table.add_row([key, &out::escaped(value), &out::escaped(&source)]);
-        page.line(0, &format!("{key} = {value} ({source})"));
+        page.hanging(&format!("{key} = {value} ({source})"));
     }
     let text = table.trim_fmt() + "\n";
     if page.fits(&text) { out::print(&text) } else { page.print() }

@@ -44,6 +44,11 @@ impl Page {
         self.wrapped(&format!("{mark:<6}  "), &" ".repeat(8), text);
     }
 
+    /// Continues a wrapped line with an indent.
+    pub(super) fn hanging(&mut self, text: &str) {
+        self.wrapped("", "    ", text);
+    }
+
     fn wrapped(&mut self, first: &str, next: &str, text: &str) {
         let text = escaped(text);
         if let Some(width) = self.width {
