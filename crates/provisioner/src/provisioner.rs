@@ -218,12 +218,12 @@ impl Session<'_> {
 }
 
 impl Provisioner {
-    /// Fails if work on a system must stop.
-    fn permitted(&self, leases: &Leases, system: &str) -> Result<(), DriverError> {
+    /// Fails if work on a system must stop: `leases` lost the one of this name, or a signal told the program to stop.
+    pub fn permitted(&self, leases: &Leases, name: &str) -> Result<(), DriverError> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(DriverError::Stopped("a signal told the program to stop".into()));
         }
-        leases.hold(system)
+        leases.hold(name)
     }
 }
 

@@ -250,7 +250,7 @@ fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
 /// The work on the storage with the calls to Waldur before and after it.
 fn with_calls(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
     match (order.offering, order.state) {
-        // Approval completes the order. Users keep their access until Waldur has accepted the termination (see `pass::work`).
+        // Approval completes the order. Users keep their access until Waldur has accepted the termination (see `pass::executor`).
         (Offering::Basic, _) if matches!(work[..], [Step::Retire(_)]) => work.insert(0, Step::Approve),
         // Approval completes the order, so the directory is created or changed before.
         (Offering::Basic, _) => work.push(Step::Approve),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use program::error_chain;
 use provisioner_core::document::{Document, Resource, Status};
 use serde_json::json;
-use storage_driver::{DriverError, Trashed};
+use storage_driver::Trashed;
 use uuid::Uuid;
 
 use super::apply::{begin, by_user};
@@ -207,7 +207,10 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
     })?;
     // The claim keeps passes away, and the lock keeps other purges away: no other right is needed, however long this
     // takes.
-    let deleted = system.driver.purge(trashed, None, &|_| tree.hold()).map_err(|error| error_chain(&error));
+    let deleted = system
+        .driver
+        .purge(trashed, None, &|_| provisioner.permitted(&tree.lease, &tree.name))
+        .map_err(|error| error_chain(&error));
     exclusive(provisioner, alone, |session| {
         session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()))?;
         if deleted.is_ok() && system.project_ids == Some(ProjectIds::Gid) {
@@ -248,10 +251,6 @@ impl TreeLock {
             Err(LeaseError::Held { .. }) => Err(failure("another purge is deleting it")),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn hold(&self) -> Result<(), DriverError> {
-        self.lease.hold(&self.name)
     }
 
     /// Removes the lock's file: the tree is gone, and its name is never used again.
