@@ -161,10 +161,10 @@ impl<Q: Quotas> Tree<Q> {
     fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         self.check_not_nested(root, desired)?;
         let parent =
-            making::parent(root, desired, (&below, &|above, path| self.check_renames_into(above, path)), guard)?;
+            making::parent(root, desired, (&open_child, &|above, path| self.check_renames_into(above, path)), guard)?;
         let temporary = making::temporary_name(desired.id);
         guard(&format!("create {temporary} beside {}", desired.place))?;
-        let directory = making::begin(&parent, &temporary, &below)?;
+        let directory = making::begin(&parent, &temporary, &open_child)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
             Some(other) => return Err(DriverError::Conflict(format!("{temporary} has the mark of {other}"))),
@@ -533,7 +533,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             let takes = |above: &OwnedFd, path: &str| {
                 self.check_renames_into(above, path).and_then(|()| self.check_no_realm(above, path))
             };
-            let parent = making::parent(&root, desired, (&below, &takes), guard)?;
+            let parent = making::parent(&root, desired, (&open_child, &takes), guard)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| open_error(&name, error))?;
             self.check_mark(&trashed, &directory)?;
@@ -665,7 +665,7 @@ fn crosses_devices(error: &(dyn std::error::Error + Send + Sync + 'static)) -> b
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::CrossesDevices)
 }
 
-fn below(above: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+fn open_child(above: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     open_below(above, name)
 }
 
