@@ -1,9 +1,10 @@
-//! Servers on loopback for unit tests, and time that depends on the tests' progress instead of the machine's speed.
+//! For unit tests: servers on loopback, time that depends on the tests' progress instead of the machine's speed, a policy.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
+use catalog::{InodeRule, Policy, System};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use url::Url;
@@ -40,4 +41,18 @@ pub(crate) fn direct() -> Transport {
 pub(crate) fn broken_body(beginning: &'static str) -> Response {
     let pieces = [Ok(beginning), Err(std::io::Error::other("the server dies"))];
     axum::body::Body::from_stream(futures::stream::iter(pieces)).into_response()
+}
+
+/// A policy with the storage system `capstor`.
+pub(crate) fn policy() -> Policy {
+    let system = System { name: "capstor".into(), identifier: "capstor".into(), offering_slug: "capstor".into() };
+    Policy {
+        systems: vec![system],
+        file_system: "lustre".into(),
+        inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
+        ignore_metadata_targets: false,
+        development_mode: false,
+        relay: None,
+        waldur: "https://waldur.example.org/api".into(),
+    }
 }

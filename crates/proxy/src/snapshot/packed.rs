@@ -109,11 +109,12 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Customers, Filter, Identities, InodeRule, Policy, Resource, State, System};
+    use catalog::{Customers, Filter, Identities, Policy, Resource, State};
     use serde_json::json;
     use serde_json::value::to_raw_value;
 
     use super::*;
+    use crate::testing::policy;
 
     fn snapshot(count: u128, state: &str) -> Snapshot {
         with_orders(count, state, "executing")
@@ -135,16 +136,7 @@ mod tests {
             Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
         };
         let resources: Vec<_> = (0..count).map(record).collect();
-        let system = System { name: "capstor".into(), identifier: "capstor".into(), offering_slug: "capstor".into() };
-        let policy = Policy {
-            systems: Vec::from([system]),
-            file_system: "lustre".into(),
-            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
-            ignore_metadata_targets: false,
-            development_mode: false,
-            relay: Some("https://proxy.example.org".into()),
-            waldur: "https://waldur.example.org/api".into(),
-        };
+        let policy = Policy { relay: Some("https://proxy.example.org".into()), ..policy() };
         let gids = [("known", Ok(30_000)), ("unknown", Err("unknown".to_owned()))];
         let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();
         let identities = Identities { gids, ..Identities::default() };

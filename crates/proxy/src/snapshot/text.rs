@@ -166,11 +166,12 @@ fn block(
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Customers, Identities, InodeRule, Policy, Resource, System};
+    use catalog::{Customers, Identities, Policy, Resource};
     use serde_json::json;
     use serde_json::value::to_raw_value;
 
     use super::*;
+    use crate::testing::policy;
 
     fn resources(count: usize) -> Vec<Resource> {
         let record = |number: usize| {
@@ -185,20 +186,7 @@ mod tests {
     }
 
     fn text(resources: &[Resource], before: Option<&Text>) -> Text {
-        let systems = Vec::from([System {
-            name: "capstor".into(),
-            identifier: "capstor".into(),
-            offering_slug: "capstor".into(),
-        }]);
-        let policy = Policy {
-            systems,
-            file_system: "lustre".into(),
-            inodes: InodeRule { base_multiplier: 1.0, soft_coefficient: 1.0, hard_coefficient: 1.0 },
-            ignore_metadata_targets: false,
-            development_mode: true,
-            relay: None,
-            waldur: "https://waldur.example.org/api".into(),
-        };
+        let policy = Policy { development_mode: true, ..policy() };
         let (customers, identities) = (Customers::new(), Identities::default());
         Text::render(&catalog::build(resources, &customers, &identities, &policy), before).unwrap()
     }
