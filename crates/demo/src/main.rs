@@ -142,7 +142,7 @@ fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result
     // A directory that does not exist, so that no `.env` is read.
     let nowhere = std::path::PathBuf::from("/nonexistent");
     config::load(&Environment::new(nowhere, environment), &Overrides::default())
-        .map_err(|faults| anyhow::anyhow!(error_chain(&faults)))
+        .map_err(|problems| anyhow::anyhow!(error_chain(&problems)))
 }
 
 /// Formats variables as `export` lines for a shell.

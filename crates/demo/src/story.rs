@@ -9,19 +9,18 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use program::Clock;
-use provisioner_core::document::Status;
-use provisioner_core::plan::{Case, Plan, Step, Task};
-use storage_driver::Observed;
-
 use anyhow::{Context, anyhow};
+use program::Clock;
 use provisioner::config::SCHEMA;
 use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
+use provisioner_core::document::Status;
+use provisioner_core::plan::{Case, Plan, Step, Task};
 use serde_json::json;
 use settings::{Environment, Overrides};
 use simulator::world::{NewResource, OrderState};
 use simulator::{Simulator, World};
+use storage_driver::Observed;
 use uuid::Uuid;
 
 /// Project of the demo's orders; it has its own GID.
@@ -59,11 +58,12 @@ pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder:
 pub(crate) fn provisioner(variables: Vec<(&'static str, String)>, folder: &Path) -> anyhow::Result<Provisioner> {
     fs::create_dir_all(folder.join("capstor"))?;
     let environment = Environment::new("/nonexistent", variables);
-    let loaded = settings::load(&SCHEMA, &environment, &Overrides::default()).map_err(|faults| anyhow!("{faults}"))?;
+    let loaded =
+        settings::load(&SCHEMA, &environment, &Overrides::default()).map_err(|problems| anyhow!("{problems}"))?;
     Ok(Provisioner::new(loaded.settings, Clock::system())?)
 }
 
-/// Runs the orders, then a pass every [`INTERVAL`], until the site stops.
+/// Runs the orders, then a pass every [`INTERVAL`], until the provisioner is stopped.
 pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::Result<()> {
     create_existing(provisioner)?;
     println!("The provisioner, with storage in {}:\n", provisioner.settings.systems[0].root.display());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::faults::FaultRule;
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 use crate::world::{NewResource, World};
 
 /// A request to place an order.

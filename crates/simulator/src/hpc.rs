@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 
 /// Answers a request below `/hpc/`.
 pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {

@@ -10,14 +10,12 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::http::{Call, Reply, form};
-use crate::server::ServiceState;
 pub(crate) use realm::wall_clock;
 pub use realm::{Client, PROXY_AUDIENCE, REALM, Realm};
 pub use token::{Kid, Signing, TokenSpec};
 
 /// Answers a request below `/auth/`.
-pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
-    let realm = &shared.realm;
+pub(crate) fn answer(realm: &Realm, call: &Call) -> Reply {
     let Some(rest) = call.path.strip_prefix("/auth/realms/").and_then(|rest| rest.strip_prefix(REALM)) else {
         return Reply::json(StatusCode::NOT_FOUND, &json!({ "error": "Realm does not exist" }));
     };

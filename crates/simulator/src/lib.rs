@@ -25,6 +25,7 @@ mod keycloak;
 mod latency;
 mod requests;
 mod server;
+mod state;
 mod waldur;
 pub mod world;
 

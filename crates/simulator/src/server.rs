@@ -3,101 +3,23 @@
 mod connection;
 mod serve;
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
-use crate::faults::{Fault, FaultRule, Faults};
+use crate::faults::{Fault, FaultRule};
 use crate::http::{Call, Reply};
 use crate::keycloak::Realm;
-use crate::latency::{Latency, PageLatency};
-use crate::requests::{Log, Received};
-use crate::world::{RowOrder, World};
+use crate::latency::Latency;
+use crate::requests::Received;
+use crate::state::ServiceState;
+use crate::world::World;
 use connection::{NumberedListener, Peer};
-
-/// The world's version, and the positions of a list's rows in that version.
-type Listing = (u64, Arc<Vec<usize>>);
-
-/// A route, and a change of the world to make after the next answer on it.
-type PendingChange = (String, Box<dyn FnOnce(&mut World) + Send>);
-
-/// State that the services share with the [`Simulator`].
-pub(crate) struct ServiceState {
-    world: RwLock<World>,
-    /// Incremented when the world changes, which invalidates cached listings.
-    version: AtomicU64,
-    listings: Mutex<HashMap<String, Listing>>,
-    pub(crate) realm: Realm,
-    pub(crate) faults: Faults,
-    pub(crate) log: Log,
-    latency: PageLatency,
-    sequels: Mutex<Vec<PendingChange>>,
-    connections: Arc<AtomicU64>,
-}
-
-impl ServiceState {
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, World> {
-        self.world.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, World> {
-        let world = self.world.write().unwrap_or_else(PoisonError::into_inner);
-        self.version.fetch_add(1, Ordering::SeqCst);
-        world
-    }
-
-    /// Makes the changes that are pending for this route.
-    fn follow_up(&self, call: &Call) {
-        let due: Vec<PendingChange> = {
-            let mut waiting = self.sequels.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.extract_if(.., |(route, _)| crate::faults::route_matches(route, call)).collect()
-        };
-        for (_, change) in due {
-            change(&mut self.write());
-        }
-    }
-
-    /// The rows of a list for this user and these filters, cached until the world changes.
-    ///
-    /// The caller must hold the read lock on the world.
-    pub(crate) fn listing(
-        &self,
-        user: Uuid,
-        call: &Call,
-        rows: RowOrder,
-        compute: impl FnOnce() -> Result<Vec<usize>, Reply>,
-    ) -> Result<Arc<Vec<usize>>, Reply> {
-        const CACHED: usize = 64;
-        let version = self.version.load(Ordering::SeqCst);
-        // With shuffled ties, every page has its own order, so the page is part of the cache key.
-        let paging: &[&str] = match rows {
-            RowOrder::AskedWithoutTieBreak => &["field"],
-            RowOrder::Asked | RowOrder::AsGiven => &["field", "page", "page_size"],
-        };
-        let filters: Vec<_> = call.query.iter().filter(|(key, _)| !paging.contains(&key.as_str())).collect();
-        let key = format!("{user} {} {filters:?}", call.path);
-        let lock = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((then, rows)) = lock().get(&key)
-            && *then == version
-        {
-            return Ok(Arc::clone(rows));
-        }
-        let rows = Arc::new(compute()?);
-        let mut listings = lock();
-        if listings.len() >= CACHED {
-            listings.clear();
-        }
-        listings.insert(key, (version, Arc::clone(&rows)));
-        Ok(rows)
-    }
-}
 
 /// A running simulator; dropping it stops it. It has its own runtime, so that stopping it closes every connection, and a
 /// test that pauses its clock does not stop it.
@@ -125,17 +47,7 @@ impl Simulator {
 
     /// Like [`Simulator::start_on`], outside of an asynchronous context.
     pub fn start_blocking(world: World, address: SocketAddr) -> anyhow::Result<Self> {
-        let shared = Arc::new(ServiceState {
-            world: RwLock::new(world),
-            version: AtomicU64::new(0),
-            listings: Mutex::default(),
-            realm: Realm::new()?,
-            faults: Faults::default(),
-            log: Log::default(),
-            latency: PageLatency::default(),
-            sequels: Mutex::default(),
-            connections: Arc::default(),
-        });
+        let shared = Arc::new(ServiceState::new(world)?);
         let (runtime, address) = open(&shared, address)?;
         shared.realm.set_base(&format!("http://{address}"));
         Ok(Self { shared, address, runtime: Some(runtime) })
@@ -232,8 +144,7 @@ impl Simulator {
     /// Changes the world once, after the next answer on this route is built and before it is sent: for changes between two
     /// pages.
     pub fn after_answer(&self, route: &str, change: impl FnOnce(&mut World) + Send + 'static) {
-        let mut waiting = self.shared.sequels.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push((route.to_owned(), Box::new(change)));
+        self.shared.add_follow_up(route.to_owned(), Box::new(change));
     }
 
     /// Sets the latency of Waldur's pages.
@@ -268,7 +179,7 @@ fn answer(shared: &ServiceState, call: &Call) -> Reply {
     match call.path.split('/').nth(1) {
         Some("api") => crate::waldur::answer(shared, call),
         Some("hpc") => crate::hpc::answer(shared, call),
-        Some("auth") => crate::keycloak::answer(shared, call),
+        Some("auth") => crate::keycloak::answer(&shared.realm, call),
         _ => Reply::raw(
             axum::http::StatusCode::NOT_FOUND,
             "text/plain",

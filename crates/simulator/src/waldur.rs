@@ -23,7 +23,7 @@ use axum::http::{Method, StatusCode};
 use uuid::Uuid;
 
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 use access::Caller;
 
 /// Answers a request below `/api/`.

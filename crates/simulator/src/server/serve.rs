@@ -12,9 +12,10 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{Peer, ServiceState};
+use super::Peer;
 use crate::faults::Fault;
 use crate::http::{Call, Reply, form};
+use crate::state::ServiceState;
 
 /// Maximum size of a request body in bytes.
 const MAX_BODY: usize = 64 << 20;

@@ -8,7 +8,7 @@ use super::access::{self, Caller};
 use super::refusals;
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 use crate::world::{OrderState, Release, Resource, ResourceState};
 
 pub(super) const ORDER: [&str; 6] =

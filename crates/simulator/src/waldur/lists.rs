@@ -11,7 +11,7 @@ use super::listing::Page;
 use super::refusals;
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 use crate::world::{OrderState, Release, Resource, ResourceState, RowOrder, Stamp};
 
 const PROVIDER_SIDE: &str = "/api/marketplace-provider-resources/";

@@ -9,7 +9,7 @@ use super::cells::hex;
 use super::{offerings, refusals};
 use crate::World;
 use crate::http::{Call, Reply};
-use crate::server::ServiceState;
+use crate::state::ServiceState;
 use crate::world::{ResourceState, Usage};
 
 /// `POST …/set_usage/` by `resource`; reports by `plan_period` are not simulated.
