@@ -42,7 +42,7 @@ impl Driver for OnDemand {
     }
 
     fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
-        // Of a system that is away nothing is compared.
+        // Limits of an unavailable system are not compared.
         self.driver().map_or(limits, |driver| driver.held_as(limits))
     }
 
@@ -120,7 +120,7 @@ mod tests {
     use storage_driver::memory::Memory;
 
     #[test]
-    fn a_system_that_comes_back_is_driven_without_a_new_start() {
+    fn opening_is_repeated_until_the_system_is_available() {
         static THERE: AtomicBool = AtomicBool::new(false);
         let driver = OnDemand::new(
             OpenDriver::new(|_| {
