@@ -1,6 +1,7 @@
 //! `config`: shows the settings in force with their sources; secrets are masked.
 
-use comfy_table::ContentArrangement;
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::Failure;
@@ -35,14 +36,13 @@ pub(super) fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Result<(),
         return terminal::print_json(&Document { settings: settings.collect(), warnings });
     }
     let mut table = terminal::table(&["KEY", "VALUE", "SOURCE"]);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let mut lines = String::new();
     for (key, value, source) in loaded.report() {
         let tone = if source == "default" { Tone::Plain } else { Tone::Good };
-        table.add_row([
-            terminal.cell(Tone::Plain, key),
-            terminal.cell(tone, &escaped(value)),
-            terminal.cell(Tone::Plain, &escaped(&source)),
-        ]);
+        let (value, source) = (escaped(value), escaped(&source));
+        let _ = writeln!(lines, "{key} = {}\n    {}", terminal.paint(tone, &value), terminal.wrap(&source, 4));
+        let cells = [(Tone::Plain, key), (tone, value.as_str()), (Tone::Plain, source.as_str())];
+        table.add_row(cells.map(|(tone, text)| terminal.cell(tone, text)));
     }
-    terminal::print(&(table.trim_fmt() + "\n"))
+    terminal::print(&if terminal.fits(&table) { table.trim_fmt() + "\n" } else { lines })
 }

@@ -78,6 +78,13 @@ impl Terminal {
         out
     }
 
+    /// Whether a table fits into the width without wrapping.
+    pub(super) fn fits(self, table: &Table) -> bool {
+        let columns = table.column_max_content_widths();
+        let needed = columns.iter().map(|width| usize::from(width + PADDING)).sum::<usize>();
+        self.width.is_none_or(|width| needed <= width + usize::from(PADDING))
+    }
+
     /// A cell of a table in the colour of its tone.
     pub(super) fn cell(self, tone: Tone, text: &str) -> Cell {
         let color = match tone {

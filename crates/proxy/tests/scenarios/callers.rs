@@ -1,4 +1,4 @@
-//! Callers and their tokens, through the whole binary. The rules themselves are tested beside them.
+//! Callers and their tokens. Unit tests cover the rules themselves.
 
 use simulator::{Client, Fault, Simulator, TokenSpec, World};
 
@@ -9,7 +9,7 @@ async fn with_token(proxy: &Proxy, token: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_of_the_realm_is_served_and_nobody_else() {
+async fn only_valid_tokens_of_the_realm_are_accepted() {
     let (simulator, proxy) = demo_with(&[("DISABLE_AUTH", "false")]).await;
     simulator.realm().register(Client::new("provisioner", "secret"));
     let good = simulator.realm().mint(&TokenSpec::service_account("provisioner"));
@@ -30,13 +30,13 @@ async fn a_service_account_of_the_realm_is_served_and_nobody_else() {
         assert!(answer.body["detail"].is_string() && answer.body["help"].is_string());
         assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "));
     }
-    // The token is judged before the query.
+    // The token is validated before the query.
     assert_eq!(proxy.list("?page=0").await.status, 401);
     assert_eq!(proxy.get("/api/storage-resources/nonsense/").await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audience_and_roles_are_demanded_when_set() {
+async fn audience_and_roles_are_required_if_configured() {
     let (simulator, proxy) = demo_with(&[
         ("DISABLE_AUTH", "false"),
         ("CSCS_KEYCLOAK_CLIENT_ID", "storage"),
@@ -46,7 +46,7 @@ async fn an_audience_and_roles_are_demanded_when_set() {
     let without = simulator.realm().mint(&TokenSpec::user("x").role("storage-reader"));
     let answer = with_token(&proxy, &without).await;
     assert_eq!(answer.status, 401);
-    assert!(answer.text.contains("storage"), "the wanted audience is named: {}", answer.text);
+    assert!(answer.text.contains("storage"), "the required audience is named: {}", answer.text);
     let no_role = simulator.realm().mint(&TokenSpec::user("x").audience("storage"));
     assert_eq!(with_token(&proxy, &no_role).await.status, 403);
     let good = simulator.realm().mint(&TokenSpec::user("x").audience("storage").role("storage-reader"));
@@ -54,14 +54,14 @@ async fn an_audience_and_roles_are_demanded_when_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotated_keys_are_taken_up_and_an_absent_realm_admits_nobody() {
+async fn rotated_keys_are_fetched_and_an_unreachable_realm_is_an_error() {
     let simulator = Simulator::start(World::demo()).await;
     simulator.set_fault("GET /auth/*", Fault::status(503));
     let proxy = start_with(&simulator, &[("DISABLE_AUTH", "false")]).await;
     let token = simulator.realm().mint(&TokenSpec::user("x"));
-    assert_eq!(with_token(&proxy, &token).await.status, 502, "nobody can be judged");
+    assert_eq!(with_token(&proxy, &token).await.status, 502, "no token can be validated");
     simulator.clear_faults();
-    // The floor between two attempts has not passed; a fresh process shows that nothing else is in the way.
+    // The minimum time between two attempts has not passed yet, so use a new process.
     let proxy = start_with(&simulator, &[("DISABLE_AUTH", "false")]).await;
     assert_eq!(with_token(&proxy, &token).await.status, 200);
     simulator.realm().rotate(false).unwrap();
@@ -70,7 +70,7 @@ async fn rotated_keys_are_taken_up_and_an_absent_realm_admits_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disabled_authentication_is_warned_of_loudly() {
+async fn disabled_authentication_is_logged_as_a_warning() {
     let (_simulator, proxy) = demo_with(&[]).await;
     assert!(proxy.log().contains("AUTHENTICATION IS DISABLED"), "{}", proxy.log());
 }

@@ -1,4 +1,4 @@
-//! The recorded answers of the Python proxy, reproduced over HTTP, bad queries and paging included.
+//! Reproduces the recorded responses of the Python proxy, including invalid queries and paging.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Two spellings of one number are the same; keys that only we have count at the top level alone (decision D15).
+/// Compares responses. Spellings of a number are equal; additional keys are allowed at the top level only (decision D15).
 fn same(ours: &Value, theirs: &Value, top: bool) -> bool {
     match (ours, theirs) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),

@@ -1,13 +1,13 @@
-//! The HPC User API: needed, cached, and done without in development mode.
+//! The HPC User API: failures, caching, and development mode.
 
 use simulator::{Fault, Simulator, World};
 
 use crate::support::{demo, demo_with, start_with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_api_needed_gids_are_an_error_and_cached_ones_stay_usable() {
+async fn without_the_api_missing_gids_are_an_error_but_cached_ones_stay_usable() {
     let mut world = World::demo();
-    // Every project has a GID, so that nothing is asked for twice.
+    // Every project has a GID, so none is requested twice.
     let projects: Vec<_> = world.projects.values().map(|project| project.slug.clone()).collect();
     for (number, slug) in (40_000..).zip(projects) {
         world.hpc.set_gid(&slug, Some(number));
@@ -24,7 +24,7 @@ async fn without_the_api_needed_gids_are_an_error_and_cached_ones_stay_usable() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_client_secret_is_told_with_the_remedy() {
+async fn a_wrong_client_secret_is_reported_with_the_remedy() {
     let (_simulator, proxy) = demo_with(&[("HPC_USER_CLIENT_SECRET", "wrong-secret")]).await;
     let answer = proxy.list("").await;
     answer.assert_upstream_error("check HPC_USER_CLIENT_ID and HPC_USER_CLIENT_SECRET");
@@ -32,10 +32,10 @@ async fn a_wrong_client_secret_is_told_with_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_token_that_is_refused_is_renewed_at_once() {
+async fn a_rejected_machine_token_is_renewed_immediately() {
     let (simulator, proxy) = demo().await;
     assert_eq!(proxy.list("").await.status, 200);
-    // The project without a GID is asked for at each refresh; the first answer says that the token is stale.
+    // The project without a GID is requested in each refresh; the first response rejects the token.
     simulator.set_fault_times("GET /hpc/*", Fault::status(401), 1);
     assert_eq!(proxy.list("").await.status, 200);
     let tokens = simulator.requests().iter().filter(|request| request.path.ends_with("/token")).count();
@@ -43,7 +43,7 @@ async fn a_machine_token_that_is_refused_is_renewed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn development_mode_invents_what_is_missing_the_same_at_every_start() {
+async fn development_mode_invents_the_same_identities_at_every_start() {
     let simulator = Simulator::start(World::demo()).await;
     simulator.set_fault("GET /hpc/*", Fault::Reset);
     let mut answers = Vec::new();
@@ -63,7 +63,7 @@ async fn development_mode_invents_what_is_missing_the_same_at_every_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_looked_up_where_a_site_has_an_endpoint_for_them() {
+async fn users_are_looked_up_if_an_endpoint_is_configured() {
     let mut world = World::demo();
     let slug = "capstor-users-6";
     let slug = if world.resource_by_slug(slug).is_some() {
@@ -80,5 +80,5 @@ async fn users_are_looked_up_where_a_site_has_an_endpoint_for_them() {
     let known = answer.items().iter().filter(|item| item["target"]["targetItem"]["unixUid"] == 23_001).count();
     assert_eq!(known, 1, "{}", answer.text);
     let invented = answer.items().iter().filter(|item| !item["target"]["targetItem"]["email"].is_null()).count();
-    assert_eq!(invented, 1, "nobody else has an address");
+    assert_eq!(invented, 1, "no other user has an address");
 }

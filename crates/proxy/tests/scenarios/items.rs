@@ -1,4 +1,4 @@
-//! Filters, single items, and what the other routes answer.
+//! Filters, single items, and other routes.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn filters_select_and_never_change_an_item() {
             assert!(everything.contains(item), "{query} changed {item}");
         }
     }
-    // Waldur is never asked for a state: rows that leave it while pages are read would hide others.
+    // Waldur is never queried by state: rows that leave the state while pages are read would hide others.
     assert!(simulator.requests().iter().all(|request| request.query_all("state").is_empty()));
     let erred = proxy.list("?state=Erred&page_size=500").await;
     let statuses: Vec<_> = erred.items().iter().filter(|item| item["target"]["targetType"] == "project").collect();
@@ -33,7 +33,7 @@ async fn filters_select_and_never_change_an_item() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_spellings_of_the_path_answer_without_a_redirect() {
+async fn the_path_works_with_and_without_a_slash_and_without_a_redirect() {
     let (_simulator, proxy) = demo().await;
     let (with, without) = (proxy.get("/api/storage-resources/").await, proxy.get("/api/storage-resources").await);
     assert_eq!((with.status, without.status), (200, 200));
@@ -41,12 +41,12 @@ async fn both_spellings_of_the_path_answer_without_a_redirect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_item_is_the_one_of_the_listing() {
+async fn a_single_item_is_the_same_as_in_the_listing() {
     let (_simulator, proxy) = demo().await;
     let everything = all(&proxy).await;
     for item in &everything {
         let id = item["itemId"].as_str().unwrap();
-        // Nodes of several data types share an id: the first is shown.
+        // Nodes of several data types share an ID: the first one is returned.
         let first = everything.iter().find(|other| other["itemId"] == item["itemId"]).unwrap();
         for path in [format!("/api/storage-resources/{id}/"), format!("/api/storage-resources/{}", id.replace('-', ""))]
         {
@@ -60,7 +60,7 @@ async fn a_single_item_is_the_one_of_the_listing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_processed_is_named_in_the_listing_and_500_by_itself() {
+async fn skipped_resources_are_in_the_listing_and_single_ones_return_500() {
     let (simulator, proxy) = demo().await;
     let answer = proxy.list("").await;
     let skipped = answer.body["skipped"].as_array().unwrap();
@@ -76,7 +76,7 @@ async fn what_cannot_be_processed_is_named_in_the_listing_and_500_by_itself() {
     }
     assert!(proxy.log().contains("a resource is skipped"), "{}", proxy.log());
 
-    // The day the project gets its GID its directory appears, without a restart.
+    // Once the project has a GID its item appears, without a restart.
     let missing = |answer: &crate::support::Answer| {
         let skipped = answer.body["skipped"].as_array().unwrap().iter();
         skipped.filter(|skipped| skipped["detail"].as_str().unwrap().contains("gid for mch-p2")).count()
@@ -87,14 +87,14 @@ async fn what_cannot_be_processed_is_named_in_the_listing_and_500_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_site_may_have_the_whole_listing_fail() {
+async fn the_whole_listing_can_be_configured_to_fail() {
     let (_simulator, proxy) = demo_with(&[("ON_PROCESSING_ERROR", "fail")]).await;
     let answer = proxy.list("").await;
     assert_eq!((answer.status, &answer.body["error"]), (500, &json!("ResourceProcessingError")), "{}", answer.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_systems_or_slugs_of_offerings_stand_in_paths() {
+async fn paths_contain_names_of_systems_or_slugs_of_offerings() {
     let systems = ("STORAGE_SYSTEMS", r#"{"cap": "capstor", "fast": "vast"}"#);
     for (identifier, segment, warned) in
         [(None, "/cap/", true), (Some("storage_system"), "/cap/", false), (Some("offering_slug"), "/capstor/", false)]
@@ -120,7 +120,7 @@ async fn names_of_systems_or_slugs_of_offerings_stand_in_paths() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_routes_answer_in_the_python_proxys_shapes() {
+async fn other_routes_respond_in_the_format_of_the_python_proxy() {
     let (_simulator, proxy) = demo().await;
     let version = proxy.get("/api/version").await;
     assert_eq!((version.status, &version.body), (200, &json!({"version": env!("CARGO_PKG_VERSION")})));

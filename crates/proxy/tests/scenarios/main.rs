@@ -1,6 +1,6 @@
-//! The real binary against the simulator.
+//! Runs the program against the simulator.
 
-#![expect(clippy::unwrap_used, reason = "a scenario that meets the unexpected fails")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 mod caching;
 mod callers;

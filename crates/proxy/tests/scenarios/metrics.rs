@@ -1,6 +1,6 @@
-//! The numbers, as Prometheus reads them.
+//! The metrics, in the format of Prometheus.
 
-#![expect(clippy::float_cmp, reason = "what is counted are whole numbers")]
+#![expect(clippy::float_cmp, reason = "the counts are whole numbers")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use simulator::Fault;
 
 use crate::support::{Proxy, demo, demo_with};
 
-/// Names and labels of series, as they are written, with their values.
+/// The series by name and labels, with their values.
 type Series = BTreeMap<String, f64>;
 
-/// Reads the text format, and puts up with nothing that Prometheus would not.
+/// Parses the text format as strictly as Prometheus.
 fn parse(text: &str) -> Series {
     assert!(text.ends_with('\n'), "the last line ends");
     let (mut series, mut kinds, mut helps) = (Series::new(), HashMap::new(), HashMap::new());
@@ -27,7 +27,7 @@ fn parse(text: &str) -> Series {
         if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert!(kinds.insert(name.to_owned(), kind).is_none(), "{name} is there twice");
+            assert!(kinds.insert(name.to_owned(), kind).is_none(), "{name} is listed twice");
             name.clone_into(&mut family);
             continue;
         }
@@ -35,7 +35,7 @@ fn parse(text: &str) -> Series {
         let (name, value) = line.rsplit_once(' ').unwrap();
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
         let (bare, labels) = name.split_once('{').map_or((name, None), |(bare, labels)| (bare, Some(labels)));
-        let suffix = bare.strip_prefix(&family).unwrap_or_else(|| panic!("{line} stands among {family}"));
+        let suffix = bare.strip_prefix(&family).unwrap_or_else(|| panic!("{line} is in the family {family}"));
         let allowed: &[&str] = if kinds[&family] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
         assert!(allowed.contains(&suffix), "{line}");
         let metric = TABLE.iter().find(|metric| metric.name == family);
@@ -52,7 +52,7 @@ fn parse(text: &str) -> Series {
             assert_eq!(names.pop(), Some("le"), "{line}");
         }
         assert_eq!(names, metric.labels, "{line}");
-        assert!(series.insert(name.to_owned(), value).is_none(), "{name} is there twice");
+        assert!(series.insert(name.to_owned(), value).is_none(), "{name} is listed twice");
     }
     series
 }
@@ -65,7 +65,7 @@ fn label_names<'a>(mut labels: &'a str, line: &str) -> Vec<&'a str> {
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
         names.push(name);
         let end = rest.find('"').unwrap();
-        assert!(!rest[..end].contains('\\'), "nothing here needs an escape: {line}");
+        assert!(!rest[..end].contains('\\'), "no label value needs an escape: {line}");
         match &rest[end + 1..] {
             "}" => return names,
             more => labels = more.strip_prefix(',').unwrap_or_else(|| panic!("{line}")),
@@ -80,7 +80,7 @@ async fn scrape(proxy: &Proxy) -> Series {
     parse(&answer.text)
 }
 
-/// The sum of all series whose name and labels begin and hold like this.
+/// The sum of all series with this name whose labels contain `parts`.
 fn sum(series: &Series, name: &str, parts: &[&str]) -> f64 {
     let fit = |key: &&String| key.split('{').next() == Some(name) && parts.iter().all(|part| key.contains(part));
     series.keys().filter(fit).map(|key| series[key]).sum()
@@ -91,7 +91,7 @@ const EXCHANGES: &str = "hpc_storage_proxy_upstream_exchange_duration_seconds_co
 const REFRESHES: &str = "hpc_storage_proxy_refresh_duration_seconds_count";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_follow_what_happens() {
+async fn metrics_follow_the_events() {
     let (simulator, proxy) = demo().await;
     let before = scrape(&proxy).await;
     assert_eq!(sum(&before, "hpc_storage_proxy_ready", &[]), 1.0);
@@ -153,7 +153,7 @@ async fn numbers_follow_what_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_an_address_of_their_own_they_answer_there_alone() {
+async fn with_a_separate_address_they_are_served_only_there() {
     let (_simulator, proxy) = demo_with(&[("SERVER_ADMIN_LISTEN", "127.0.0.1:0")]).await;
     let mut addresses = Vec::new();
     while addresses.len() < 2 {
@@ -174,7 +174,7 @@ async fn with_an_address_of_their_own_they_answer_there_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_browser_guesses_what_an_answer_is() {
+async fn browsers_must_not_guess_the_content_type() {
     let (_simulator, proxy) = demo().await;
     for path in ["/api/storage-resources/", "/api/storage-resources/?page=0", "/api/version", "/docs", "/x", "/metrics"]
     {

@@ -1,4 +1,4 @@
-//! The orders in progress, beside the items.
+//! The orders in progress in the listing.
 
 use serde_json::{Map, Value};
 use simulator::world::OrderState;
@@ -11,7 +11,7 @@ fn orders(answer: &Answer) -> &Map<String, Value> {
     answer.body["orders"].as_object().unwrap()
 }
 
-/// What Waldur says about the orders of the items that stand in an answer.
+/// The orders in Waldur of the items in a response.
 fn expected(simulator: &Simulator, answer: &Answer) -> Map<String, Value> {
     let ids = answer.items().iter().map(|item| item["itemId"].as_str().unwrap().parse::<Uuid>().unwrap());
     let entry = |world: &World, id: Uuid| {
@@ -36,7 +36,7 @@ async fn assert_orders(simulator: &Simulator, proxy: &Proxy, query: &str) -> usi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_page_has_the_orders_of_its_items_whatever_the_filter() {
+async fn each_page_has_the_orders_of_its_items_with_any_filter() {
     let (simulator, proxy) = demo().await;
     let all = assert_orders(&simulator, &proxy, "?page_size=500").await;
     assert!(all > 5, "{all} orders");
@@ -52,11 +52,11 @@ async fn each_page_has_the_orders_of_its_items_whatever_the_filter() {
     }
     assert_eq!(by_status, all);
     assert!(assert_orders(&simulator, &proxy, "?page_size=3&storage_system=vast&data_type=store").await <= 3);
-    assert_eq!(assert_orders(&simulator, &proxy, "?status=removed").await, 0, "the map is there, and empty");
+    assert_eq!(assert_orders(&simulator, &proxy, "?status=removed").await, 0, "the map is present and empty");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_moves_on_changes_the_tag_even_where_no_item_does() {
+async fn a_changed_order_changes_the_tag_even_if_no_item_changes() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_AGE", "3600")]).await;
     let path = "/api/storage-resources/?page_size=500";
     let before = proxy.get(path).await;
@@ -65,7 +65,7 @@ async fn an_order_that_moves_on_changes_the_tag_even_where_no_item_does() {
         let resource = world.resource_by_slug("limits-pending-consumer").unwrap();
         world.order_in_progress(resource).unwrap().uuid
     };
-    // Neither state brings a link or a status of its own.
+    // Neither state has links or a status of its own.
     simulator.world(|world| world.force_order(of_items(world), OrderState::PendingProject));
     let headers = [("If-None-Match", etag), ("Cache-Control", "no-cache")];
     let after = proxy.get_with(path, &headers).await;

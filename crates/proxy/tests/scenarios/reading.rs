@@ -1,4 +1,4 @@
-//! How Waldur is read: little, completely, with whatever token a site has.
+//! Reading Waldur: few requests, complete data, with the tokens of a service provider or of staff.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
 const STAFF_LIST: &str = "/api/marketplace-resources/";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_is_used_is_asked_for_with_the_token_over_few_connections() {
+async fn only_needed_fields_are_requested_over_few_connections() {
     let simulator = Simulator::start(World::large(1000)).await;
     let proxy = start_with(&simulator, &[("WALDUR_AGENT_HEADER", "our-centre/1")]).await;
-    // Whatever is read at the start is shared by the first request, or was read before it.
+    // The first request shares the refresh at the start, or comes after it.
     assert_eq!(proxy.list("").await.status, 200);
     let at_start = simulator.requests().iter().filter(|request| request.path == PROVIDER_LIST).count();
     for _ in 0..2 {
@@ -43,7 +43,7 @@ async fn only_what_is_used_is_asked_for_with_the_token_over_few_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_providers_own_token_is_enough_and_a_staff_users_works_too() {
+async fn a_service_providers_token_is_sufficient_and_a_staff_token_works_too() {
     let (simulator, proxy) = demo().await;
     let provider = proxy.list("?page_size=500").await;
     assert!(provider.items().len() > 40, "{}", provider.items().len());
@@ -54,7 +54,7 @@ async fn a_service_providers_own_token_is_enough_and_a_staff_users_works_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_provider_endpoint_is_missing_the_one_of_staff_is_asked() {
+async fn without_the_provider_endpoint_the_staff_endpoint_is_used() {
     let simulator = Simulator::start(World::demo()).await;
     let token = simulator.world(|world| world.token("staff")).unwrap();
     let before = start_with(&simulator, &[("WALDUR_API_TOKEN", &token)]).await.list("?page_size=500").await;
@@ -70,7 +70,7 @@ async fn where_the_provider_endpoint_is_missing_the_one_of_staff_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waldur_whose_records_lack_what_is_needed_is_told_record_by_record() {
+async fn records_of_an_outdated_waldur_are_all_skipped() {
     let mut world = World::demo();
     world.release = Release::V7_0;
     let simulator = Simulator::start(world).await;
@@ -85,11 +85,11 @@ async fn a_waldur_whose_records_lack_what_is_needed_is_told_record_by_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_move_while_pages_are_read_lead_to_another_reading() {
+async fn rows_that_move_between_pages_cause_another_read() {
     let simulator = Simulator::start(World::large(1000)).await;
-    // One page after the other, so that the later ones are read after the change.
+    // Sequential pages, so that the later ones are read after the change.
     let proxy = start_with(&simulator, &[("WALDUR_PAGES_AT_ONCE", "1")]).await;
-    // What is read at the start must not meet the fault.
+    // The refresh at the start must not see the fault.
     assert_eq!(proxy.list("").await.status, 200);
     simulator.clear_requests();
     simulator.set_fault_times(&format!("GET {PROVIDER_LIST}"), Fault::LoseRows { rows: 10 }, 1);
@@ -102,7 +102,7 @@ async fn rows_that_move_while_pages_are_read_lead_to_another_reading() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_never_holds_still_is_an_error() {
+async fn a_list_that_changes_at_every_read_is_an_error() {
     let simulator = Simulator::start(World::large(1000)).await;
     let proxy = start_with(&simulator, &[("WALDUR_PAGES_AT_ONCE", "1")]).await;
     assert_eq!(proxy.list("").await.status, 200);
@@ -111,13 +111,13 @@ async fn a_list_that_never_holds_still_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn customers_that_waldur_does_not_tell_come_from_the_resources() {
+async fn customers_that_waldur_does_not_list_are_taken_from_the_resources() {
     let (simulator, proxy) = demo().await;
-    let told = proxy.list("?page_size=500").await;
+    let listed = proxy.list("?page_size=500").await;
     for status in [403, 404] {
         simulator.set_fault("GET /api/marketplace-provider-offerings/*/customers/", Fault::status(status));
-        let untold = proxy.list("?page_size=500").await;
-        assert_eq!(untold.items(), told.items(), "{status}");
+        let derived = proxy.list("?page_size=500").await;
+        assert_eq!(derived.items(), listed.items(), "{status}");
         simulator.clear_faults();
     }
 }

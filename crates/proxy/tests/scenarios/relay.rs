@@ -15,7 +15,7 @@ const RELAY: [(&str, &str); 4] = [
     ("CACHE_MAX_AGE", "3600"),
 ];
 
-/// A world with a proxy that relays, and a provisioner that knows no token of Waldur's.
+/// A proxy that relays callbacks, and a provisioner without a token of Waldur.
 struct Site {
     simulator: Simulator,
     proxy: Proxy,
@@ -54,7 +54,7 @@ impl Site {
         self.proxy.post_with(path, &[("Authorization", &self.bearer)], body).await
     }
 
-    /// How many calls Waldur has got that change something.
+    /// Number of calls received by Waldur that change something.
     fn calls(&self) -> usize {
         let changes = |request: &simulator::Received| request.method == "POST" && request.path.starts_with("/api/");
         self.simulator.requests().iter().filter(|request| changes(request)).count()
@@ -68,7 +68,7 @@ impl Site {
 const ORDERED: &str = "create-pending-provider";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_carried_out_with_a_token_of_the_realm_alone() {
+async fn an_order_can_be_completed_with_only_a_token_of_the_realm() {
     let site = Site::new(&[]).await;
     let (item, resource, order) = site.item(ORDERED).await;
     assert_eq!(item["approve_by_provider_url"], format!("{PUBLIC}/api/callbacks/orders/{order}/approve_by_provider/"));
@@ -76,11 +76,11 @@ async fn an_order_is_carried_out_with_a_token_of_the_realm_alone() {
 
     let approved = site.follow(&item["approve_by_provider_url"], r#"{"attributes": {"note": "s3cret note"}}"#).await;
     assert_eq!((approved.status, &approved.body), (200, &json!({"detail": "Order has been approved."})));
-    // The snapshot would last for an hour, and is out of date.
+    // The snapshot would be valid for an hour, but the callback invalidates it.
     let (item, ..) = site.item(ORDERED).await;
     assert!(item.get("approve_by_provider_url").is_none() && item.get("set_state_done_url").is_some(), "{item}");
     let attributes = site.simulator.world(|world| world.orders[&order].record["attributes"].clone());
-    assert_eq!(attributes["note"], "s3cret note", "the body arrives as it was given");
+    assert_eq!(attributes["note"], "s3cret note", "the body is passed on unchanged");
 
     let link = &item["set_backend_id_url"];
     assert_eq!(*link, format!("{PUBLIC}/api/callbacks/resources/{resource}/set_backend_id/"));
@@ -104,7 +104,7 @@ async fn an_order_is_carried_out_with_a_token_of_the_realm_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_belong_is_refused_before_waldur_hears_of_it() {
+async fn invalid_callbacks_are_rejected_without_contacting_waldur() {
     let site = Site::new(&[]).await;
     let (_, resource, order) = site.item(ORDERED).await;
     let approve = format!("/api/callbacks/orders/{order}/approve_by_provider/");
@@ -141,7 +141,7 @@ async fn what_does_not_belong_is_refused_before_waldur_hears_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_may_be_demanded_for_callbacks_alone() {
+async fn a_role_can_be_required_for_callbacks_only() {
     let site = Site::new(&[("CALLBACKS_REQUIRED_ROLES", "provisioner")]).await;
     let (item, _, order) = site.item(ORDERED).await;
     let link = &item["approve_by_provider_url"];
@@ -155,7 +155,7 @@ async fn a_role_may_be_demanded_for_callbacks_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_to_another_place_is_never_followed() {
+async fn a_link_to_another_host_is_never_followed() {
     let site = Site::new(&[]).await;
     let other = Simulator::start(simulator::World::empty()).await;
     let (_, _, order) = site.item(ORDERED).await;
@@ -170,7 +170,7 @@ async fn a_link_to_another_place_is_never_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_nobody_knows_is_told_as_such_and_nothing_is_sent_twice() {
+async fn an_unknown_outcome_is_reported_and_nothing_is_sent_twice() {
     let site = Site::new(&[("SERVER_REQUEST_TIMEOUT", "10")]).await;
     let (item, _, order) = site.item(ORDERED).await;
     let link = &item["approve_by_provider_url"];
@@ -192,7 +192,7 @@ async fn an_outcome_that_nobody_knows_is_told_as_such_and_nothing_is_sent_twice(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_passed_on_with_their_reasons_and_faults_without_waldurs_text() {
+async fn rejections_are_passed_on_with_reasons_but_failures_without_waldurs_text() {
     let site = Site::new(&[]).await;
     let (item, _, order) = site.item(ORDERED).await;
     let link = &item["approve_by_provider_url"];
@@ -226,7 +226,7 @@ async fn refusals_are_passed_on_with_their_reasons_and_faults_without_waldurs_te
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_at_once_one_succeeds() {
+async fn of_two_concurrent_callbacks_one_succeeds() {
     let site = Site::new(&[]).await;
     let (item, _, order) = site.item(ORDERED).await;
     let link = &item["approve_by_provider_url"];
@@ -238,11 +238,11 @@ async fn of_two_at_once_one_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_snapshot_does_not_know_yet_is_read_afresh_once() {
+async fn an_order_missing_in_the_snapshot_causes_one_refresh() {
     let site = Site::new(&[]).await;
     let resource = site.simulator.world(|world| world.resource_by_slug("create-pending-consumer").unwrap().uuid);
     assert!(!site.listing().await.text.contains(&resource.to_string()), "Waldur hides it from providers");
-    // Approved by the consumer since the snapshot was read.
+    // Approved by the consumer after the snapshot was created.
     let order = site.simulator.world(|world| {
         let order = world.order_in_progress(&world.resources[&resource]).unwrap().uuid;
         world.consumer_approve(order).unwrap();
@@ -266,20 +266,23 @@ async fn without_the_setting_links_lead_to_waldur_and_nothing_is_relayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn relaying_for_everybody_is_warned_of() {
+async fn relaying_without_a_required_role_is_logged_as_a_warning() {
     let site = Site::new(&[]).await;
     assert!(site.proxy.log().contains("no role is required"), "{}", site.proxy.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resource_without_an_order_can_be_set_ok_and_nothing_else() {
+async fn a_resource_without_an_order_can_only_be_set_ok() {
     let site = Site::new(&[]).await;
     let (_, resource, order) = site.item(ORDERED).await;
     site.simulator.world(|world| world.delete_order(order).unwrap());
     let fresh = [("Authorization", site.bearer.as_str()), ("Cache-Control", "no-cache")];
     let listing = site.proxy.get_with("/api/storage-resources/?page_size=500", &fresh).await;
     let item = listing.items().iter().find(|item| item["itemId"] == json!(resource)).unwrap();
-    assert!(item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")), "D14 stands: {item}");
+    assert!(
+        item.as_object().unwrap().keys().all(|key| !key.ends_with("_url")),
+        "items have no links without an order (D14): {item}"
+    );
     let links = &listing.body["resourceLinks"][resource.to_string()];
     let url = format!("{PUBLIC}/api/callbacks/resources/{resource}/set_state_ok/");
     assert_eq!(*links, json!({"set_state_ok_url": url, "backend_id": null}));
@@ -296,7 +299,7 @@ async fn a_resource_without_an_order_can_be_set_ok_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_arrive_is_the_callers_fault() {
+async fn a_body_that_does_not_arrive_causes_status_408() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let site = Site::new(&[("SERVER_REQUEST_TIMEOUT", "4")]).await;

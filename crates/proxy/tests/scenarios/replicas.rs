@@ -1,4 +1,4 @@
-//! Several replicas that share what they read through a real server.
+//! Several replicas that share snapshots through a real Valkey or Redis server.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -26,12 +26,12 @@ struct Server {
     program: &'static str,
     address: SocketAddr,
     directory: TempDir,
-    /// With a second port, which speaks TLS.
+    /// A second port, with TLS.
     secure: Option<SocketAddr>,
 }
 
 impl Server {
-    /// `None`, said aloud, where neither is installed; in continuous integration one must be.
+    /// `None`, with a message, if neither is installed; continuous integration requires one.
     async fn start() -> Option<Self> {
         let installed = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let Some(program) = ["valkey-server", "redis-server"].into_iter().find(installed) else {
@@ -46,7 +46,7 @@ impl Server {
         Some(server)
     }
 
-    /// The same with TLS as well, and the certificate's path.
+    /// The same with TLS as well; returns the path of the certificate.
     async fn start_secure() -> Option<(Self, String)> {
         let mut server = Self::start().await?;
         server.stop();
@@ -104,7 +104,7 @@ impl Server {
         format!("redis://:pa55@{}/0", self.address)
     }
 
-    /// What the server answers to a command.
+    /// The server's reply to a command.
     async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
@@ -113,7 +113,7 @@ impl Server {
         asked.arg(&command[1..]).query_async(&mut connection).await.unwrap()
     }
 
-    /// The key that ends like this.
+    /// The key with this suffix.
     async fn key(&self, end: &str) -> Option<String> {
         self.ask::<Vec<String>>(&["KEYS", &format!("hpc-storage-proxy:*:{end}")]).await.pop()
     }
@@ -126,7 +126,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error says that it is gone already.
+        // Fails only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -153,13 +153,13 @@ fn slow(simulator: &Simulator, page: Duration) {
 const LASTING: (&str, &str) = ("CACHE_MAX_AGE", "3600");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waldur_is_read_once_for_all() {
+async fn waldur_is_read_once_for_all_replicas() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::large(1000)).await;
     slow(&simulator, Duration::from_millis(200));
     let replicas = join_all((0..3).map(|_| server.replica(&simulator, &[LASTING]))).await;
     let answers = join_all(replicas.iter().map(|replica| replica.get(LISTING))).await;
-    // On a machine that is busy enough, a replica may find the server too slow when both have just started.
+    // On a busy machine the server may respond too slowly at the start, so that a replica works without it.
     let alone = replicas.iter().filter(|replica| replica.log().contains(AWAY)).count();
     assert!(readings(&simulator) <= 1 + alone, "{} readings, {alone} alone", readings(&simulator));
     let before = readings(&simulator);
@@ -169,7 +169,7 @@ async fn waldur_is_read_once_for_all() {
             assert_eq!(header(answer, name), header(&answers[0], name));
         }
     }
-    // A walk over the pages may meet another replica at each step.
+    // Each page may come from another replica.
     let mut walked = Vec::new();
     for (page, replica) in (1..).zip(replicas.iter().cycle()) {
         let answer = replica.get(&format!("/api/storage-resources/?page_size=300&page={page}")).await;
@@ -180,7 +180,7 @@ async fn waldur_is_read_once_for_all() {
             break;
         }
     }
-    // One more that starts later, and filters that need the index.
+    // Another replica that starts later, and filters that need the index.
     let late = server.replica(&simulator, &[LASTING]).await;
     for query in ["?status=active&page_size=7", "?state=OK&data_type=scratch", "?storage_system=vast&page=2"] {
         assert_eq!(late.list(query).await.text, replicas[0].list(query).await.text);
@@ -192,7 +192,7 @@ async fn waldur_is_read_once_for_all() {
     assert!(numbers.contains("\nhpc_storage_proxy_readings_taken_total 1\n"), "{numbers}");
     assert!(
         !numbers.contains("\nhpc_storage_proxy_refresh_duration_seconds_count"),
-        "what is taken is no refresh: {numbers}"
+        "a snapshot from another replica is not a refresh: {numbers}"
     );
     assert_eq!(late.get("/health/ready").await.body["shared_cache"], "in use");
     let log = late.log();
@@ -200,7 +200,7 @@ async fn waldur_is_read_once_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_cache_sees_what_has_changed_whichever_replica_is_asked() {
+async fn no_cache_sees_changes_on_every_replica() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let valve = Valve::start(&simulator).await;
@@ -216,16 +216,16 @@ async fn no_cache_sees_what_has_changed_whichever_replica_is_asked() {
     let fresh = other.get_with(LISTING, &NO_CACHE).await;
     assert_ne!(fresh.text, before.text);
     assert_eq!((header(&fresh, "age"), readings(&simulator)), ("0", 2));
-    // Projects without a GID are asked for each time; all others are known from the replica that read before.
+    // Only projects without a GID are requested again; the others are known from the other replica.
     let skipped = fresh.body["skipped"].to_string();
     for request in simulator.requests().iter().filter(|request| is_for_gids(request)).skip(asked) {
         for project in request.query_all("projects") {
-            assert!(skipped.contains(&format!("'gid for {project}'")), "{project} was asked for again");
+            assert!(skipped.contains(&format!("'gid for {project}'")), "{project} was requested again");
         }
     }
-    assert_eq!(one.get_with(LISTING, &NO_CACHE).await.text, fresh.text, "what was seen once stays seen");
+    assert_eq!(one.get_with(LISTING, &NO_CACHE).await.text, fresh.text, "a client never sees older data");
 
-    // A reading that began after a request came serves it, whichever replica it came to.
+    // A refresh that started after a request arrived serves it, on whichever replica.
     valve.hold();
     let before = readings(&simulator);
     let all = join_all([&one, &other].into_iter().cycle().take(20).map(|replica| replica.get_with(LISTING, &NO_CACHE)));
@@ -237,21 +237,21 @@ async fn no_cache_sees_what_has_changed_whichever_replica_is_asked() {
     let (all, ()) = futures::future::join(all, all_wait).await;
     assert!(all.iter().all(|answer| answer.text == fresh.text));
     let more = readings(&simulator) - before;
-    assert!(more <= 4, "{more} readings for twenty requests at one time");
+    assert!(more <= 4, "{more} refreshes for twenty concurrent requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_replica_takes_over_from_one_that_dies_while_it_reads() {
+async fn another_replica_takes_over_if_one_dies_during_a_refresh() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     slow(&simulator, Duration::from_mins(1));
     let first = server.replica(&simulator, &[LASTING]).await;
-    until("the first one reads", async || readings(&simulator) == 1).await;
+    until("the first replica reads Waldur", async || readings(&simulator) == 1).await;
     let second = server.replica(&simulator, &[LASTING]).await;
     let waiting = second.get(LISTING);
     let death = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(readings(&simulator), 1, "the second one waits for the first");
+        assert_eq!(readings(&simulator), 1, "the second replica waits for the first");
         slow(&simulator, Duration::ZERO);
         drop(first);
         Instant::now()
@@ -263,7 +263,7 @@ async fn another_replica_takes_over_from_one_that_dies_while_it_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
+async fn without_the_server_each_replica_works_alone_until_it_is_back() {
     let Some(mut server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let replicas = join_all((0..2).map(|_| server.replica(&simulator, &[]))).await;
@@ -289,7 +289,7 @@ async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
     }
     server.start_again().await;
     for replica in &replicas {
-        until("it shares again", async || {
+        until("it uses the server again", async || {
             assert_eq!(replica.get(LISTING).await.status, 200);
             replica.log().matches("using the shared cache").count() == 2
         })
@@ -299,7 +299,7 @@ async fn without_the_server_each_replica_stands_alone_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_hangs_costs_a_moment() {
+async fn a_server_that_hangs_delays_requests_only_briefly() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let replica = server.replica(&simulator, &[]).await;
@@ -313,7 +313,7 @@ async fn a_server_that_hangs_costs_a_moment() {
     server.signal(Signal::CONT);
     assert!(took < Duration::from_secs(30), "{took:?}");
     assert_eq!(replica.log().matches(AWAY).count(), 1, "{}", replica.log());
-    // One that starts while it hangs.
+    // A replica that starts while the server hangs.
     server.signal(Signal::STOP);
     let late = server.replica(&simulator, &[LASTING]).await;
     assert_eq!(late.get(LISTING).await.status, 200);
@@ -321,7 +321,7 @@ async fn a_server_that_hangs_costs_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_forged_foreign_or_gone_counts_as_absent() {
+async fn forged_foreign_or_missing_data_counts_as_absent() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let right = {
@@ -350,14 +350,14 @@ async fn what_is_forged_foreign_or_gone_counts_as_absent() {
         assert_eq!(replica.get(LISTING).await.text, right.text, "{spoil:?}");
         let own = usize::from(!spoil.contains(&"identities"));
         assert_eq!(readings(&simulator), before + own, "{spoil:?}");
-        // What was spoilt is whole again for the next one.
+        // The data is repaired for the next replica.
         until("it is published again", async || {
             let (head, body): (Vec<u8>, Vec<u8>) = server.ask(&["HMGET", &key, "head", "body"]).await;
             head.len() > 20 && body.len() > 1000
         })
         .await;
     }
-    // Swapped, each is sealed as something else.
+    // Swapped values are rejected, because each is sealed for its own field.
     let _: i64 = server.ask(&["COPY", &key, "kept"]).await;
     let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let swap = redis::cmd("HSET").arg(&key).arg("head").arg(&body).arg("body").arg(&head).to_owned();
@@ -375,9 +375,9 @@ async fn what_is_forged_foreign_or_gone_counts_as_absent() {
     assert!(!replica.log().contains(AWAY), "{}", replica.log());
 }
 
-/// Whoever may write to the server can make values as large as it allows.
+/// Anyone with write access to the server can create values as large as it allows.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_not_fetched() {
+async fn oversized_values_are_not_fetched() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let first = server.replica(&simulator, &[]).await;
@@ -393,7 +393,7 @@ async fn what_is_too_large_is_not_fetched() {
         let settings = if field == "identities" { ("CACHE_MAX_AGE", "0") } else { LASTING };
         let replica = server.replica(&simulator, &[settings]).await;
         assert_eq!(replica.get(LISTING).await.text, right.text, "{field}");
-        until("it is whole again", async || length().await < 1 << 20).await;
+        until("it is published again", async || length().await < 1 << 20).await;
         let most = replica.most_memory() >> 20;
         assert!(most < 100, "{most} MiB after {field}");
         assert!(!replica.log().contains(AWAY), "{field}: {}", replica.log());
@@ -401,7 +401,7 @@ async fn what_is_too_large_is_not_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_nobody_can_have_taken_is_free() {
+async fn an_invalid_lease_is_ignored() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let replica = server.replica(&simulator, &[]).await;
@@ -409,16 +409,16 @@ async fn a_lease_that_nobody_can_have_taken_is_free() {
     until("it is published", async || server.key("snapshot").await.is_some()).await;
     let lease = server.key("snapshot").await.unwrap().replace("snapshot", "lease");
     for command in [&["SET", &lease, "x"][..], &["SET", &lease, "x", "PX", "3600000"], &["RPUSH", &lease, "x"]] {
-        until("the lease is given back", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
+        until("the lease is released", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
         let _: redis::Value = server.ask(command).await;
         let start = Instant::now();
         assert_eq!(replica.get(LISTING).await.status, 200);
         assert!(start.elapsed() < Duration::from_secs(10), "{:?} after {command:?}", start.elapsed());
     }
-    // One that is renewed for ever keeps no request longer than a part of its time.
+    // A lease that is renewed forever delays a request only for a part of its timeout.
     let impatient = server.replica(&simulator, &[("SERVER_REQUEST_TIMEOUT", "4")]).await;
     assert_eq!(impatient.get(LISTING).await.status, 200);
-    until("the lease is given back", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
+    until("the lease is released", async || server.ask::<i64>(&["EXISTS", &lease]).await == 0).await;
     let renewing = async {
         loop {
             let _: String = server.ask(&["SET", &lease, "x", "PX", "1900"]).await;
@@ -433,15 +433,15 @@ async fn a_lease_that_nobody_can_have_taken_is_free() {
     };
     let took = tokio::select! {
         took = asking => took,
-        () = renewing => unreachable!("it has no end"),
+        () = renewing => unreachable!("it never ends"),
     };
     // Its status shows that it took less than the request timeout of 4 seconds.
     assert!(took >= Duration::from_millis(900), "{took:?}");
 }
 
-/// Older identities, put back by whoever may write to the server, would bring back older GIDs.
+/// Older identities, restored by someone with write access to the server, would restore older GIDs.
 #[tokio::test(flavor = "multi_thread")]
-async fn identities_count_beside_the_head_of_their_publication_only() {
+async fn identities_are_valid_only_with_the_head_of_their_publication() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     simulator.world(|world| world.hpc.set_gid("mch-p2", Some(30_999)));
@@ -469,7 +469,7 @@ async fn identities_count_beside_the_head_of_their_publication_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_with_other_settings_do_not_meet() {
+async fn replicas_with_different_settings_share_nothing() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let one = server.replica(&simulator, &[LASTING]).await;
@@ -487,7 +487,7 @@ async fn replicas_with_other_settings_do_not_meet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_starts_while_waldur_is_down_has_what_the_others_have() {
+async fn a_replica_that_starts_while_waldur_is_down_uses_the_shared_snapshot() {
     let Some(server) = Server::start().await else { return };
     let simulator = Simulator::start(World::demo()).await;
     let settings = [("CACHE_MAX_STALE", "3600")];
@@ -522,8 +522,8 @@ async fn with_tls_the_servers_certificate_is_verified() {
     .await;
 }
 
-/// A server of its own kind: `answer` gives the reply to each script, which is counted.
-async fn odd_server(
+/// A fake server: `answer` returns the reply to each script; the scripts are counted.
+async fn fake_server(
     answer: impl Fn(&[Vec<u8>], usize) -> String + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -578,9 +578,9 @@ fn head(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_another_head_at_every_poll_delays_requests_only_briefly() {
-    let (url, scripts) = odd_server(|_, number| head(&number.to_string())).await;
+    let (url, scripts) = fake_server(|_, number| head(&number.to_string())).await;
     let simulator = Simulator::start(World::demo()).await;
-    // A replica is patient for a quarter of this.
+    // A replica waits for a quarter of this time.
     let settings = [("CACHE_SHARED_URL", url.as_str()), ("SERVER_REQUEST_TIMEOUT", "4")];
     let replica = start_with(&simulator, &settings).await;
     let start = Instant::now();
@@ -597,8 +597,8 @@ async fn a_server_with_another_head_at_every_poll_delays_requests_only_briefly()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_refuses_writes_is_logged_once() {
-    let (url, scripts) = odd_server(|command, _| {
+async fn a_server_that_rejects_writes_is_logged_once() {
+    let (url, scripts) = fake_server(|command, _| {
         // The second poll would take the lease.
         if command[5].is_empty() {
             head("x")

@@ -1,4 +1,4 @@
-//! Certificates and proxies, each upstream with its own.
+//! Certificates and proxies, which are configured for each upstream.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::support::{free_address, skipped, start_with};
 
-/// TLS with a certificate that nobody trusts, in front of the simulator.
+/// A TLS server with an untrusted certificate in front of the simulator.
 async fn tls_front(backend: SocketAddr) -> SocketAddr {
     proxy::transport::install_tls_provider();
     let made = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
@@ -28,7 +28,7 @@ async fn tls_front(backend: SocketAddr) -> SocketAddr {
             let (client, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not trust the certificate goes away here.
+                // A client that does not trust the certificate disconnects here.
                 let Ok(mut client) = acceptor.accept(client).await else { return };
                 let mut server = TcpStream::connect(backend).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
@@ -39,7 +39,7 @@ async fn tls_front(backend: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_untrusted_certificate_is_refused_unless_verification_is_off_for_that_upstream() {
+async fn an_untrusted_certificate_is_rejected_unless_verification_is_disabled_for_the_upstream() {
     let simulator = Simulator::start(World::demo()).await;
     let front = tls_front(simulator.address()).await;
     let over_tls = |url: &str| url.replace(&simulator.base_url(), &format!("https://{front}"));
@@ -48,20 +48,20 @@ async fn an_untrusted_certificate_is_refused_unless_verification_is_off_for_that
 
     let proxy = start_with(&simulator, &[("WALDUR_API_URL", &waldur)]).await;
     proxy.list("").await.assert_upstream_error("cannot connect");
-    assert!(simulator.requests().is_empty(), "no token went through");
+    assert!(simulator.requests().is_empty(), "no token was sent");
     let proxy = start_with(&simulator, &[("WALDUR_API_URL", &waldur), ("WALDUR_VERIFY_SSL", "false")]).await;
     assert_eq!(proxy.list("").await.status, 200);
     assert!(proxy.log().contains("certificate is not verified"), "{}", proxy.log());
 
     let identities = [("HPC_USER_API_URL", hpc.as_str()), ("HPC_USER_OIDC_TOKEN_URL", tokens.as_str())];
-    // Verification switched off for Waldur says nothing about the others.
+    // Disabling verification for Waldur does not affect the other upstreams.
     let proxy = start_with(&simulator, &[&identities[..], &[("WALDUR_VERIFY_SSL", "false")]].concat()).await;
     proxy.list("").await.assert_upstream_error("cannot connect");
     let proxy = start_with(&simulator, &[&identities[..], &[("HPC_USER_VERIFY_SSL", "false")]].concat()).await;
     assert_eq!(proxy.list("").await.status, 200);
 }
 
-/// A real proxy, as a process. `None`, said aloud, where it is not installed; in continuous integration it must be.
+/// A real proxy, as a process. `None`, with a message, if it is not installed; continuous integration requires it.
 struct RealProxy(Child);
 
 impl RealProxy {
@@ -87,17 +87,17 @@ impl RealProxy {
 
 impl Drop for RealProxy {
     fn drop(&mut self) {
-        // An error says that it is gone already.
+        // Fails only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Where the real proxies call from, so that the simulator can tell who came.
+/// The source address of the real proxies, by which the simulator recognizes them.
 const BEHIND: &str = "127.0.0.2";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_upstream_goes_through_its_own_socks_proxy() {
+async fn each_upstream_uses_its_own_socks_proxy() {
     let address = free_address().await;
     let port = address.port().to_string();
     let arguments = ["-i", "127.0.0.1", "-p", &port, "-u", "centre", "-P", "pa55", "-b", BEHIND];
@@ -147,7 +147,7 @@ async fn an_http_proxy_works_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_is_down_is_never_gone_around() {
+async fn an_unreachable_proxy_is_never_bypassed() {
     let nobody = free_address().await;
     for scheme in ["socks5", "socks5h", "http"] {
         let simulator = Simulator::start(World::demo()).await;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 
-use crate::program::{Program, settings, token};
+use crate::program::{Program, machine_tokens, settings, token};
 
 fn request_id(line: &Value) -> &Value {
     &line["spans"][0]["request_id"]
@@ -65,11 +65,7 @@ async fn debug_shows_mappings_and_exchanges_but_no_secret() {
         for text in ["mapped", "mount_point", "upstream exchange", "marketplace-provider-resources", "scenario-1"] {
             assert!(log.contains(text), "{text} is not in\n{log}");
         }
-        let machine_tokens: Vec<_> = simulator
-            .requests()
-            .iter()
-            .filter_map(|request| request.header("authorization")?.strip_prefix("Bearer ").map(str::to_owned))
-            .collect();
+        let machine_tokens = machine_tokens(&simulator);
         assert!(!machine_tokens.is_empty(), "the HPC User API was asked with a token");
         let secrets = [PROVIDER_TOKEN, "hpc-secret", "keycloak-client-secret", &caller];
         for secret in secrets.into_iter().chain(machine_tokens.iter().map(String::as_str)) {

@@ -54,6 +54,13 @@ pub(crate) fn token(simulator: &Simulator) -> String {
     simulator.realm().mint(&TokenSpec::user("jdoe"))
 }
 
+/// The machine tokens with which the proxy has called the simulator.
+pub(crate) fn machine_tokens(simulator: &Simulator) -> Vec<String> {
+    let token =
+        |request: &simulator::Received| request.header("authorization")?.strip_prefix("Bearer ").map(str::to_owned);
+    simulator.requests().iter().filter_map(token).collect()
+}
+
 impl Program {
     /// Runs `hpc-storage-proxy serve` with only these settings.
     pub(crate) fn serve(settings: &[(&str, String)]) -> Self {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use simulator::{Fault, PROVIDER_TOKEN, Simulator, World};
 
-use crate::program::{Program, settings, token};
+use crate::program::{Program, machine_tokens, settings, token};
 use crate::sink::{SilentServer, Sink};
 
 const LISTING: &str = "/api/storage-resources/?storage_system=capstor";
@@ -51,11 +51,7 @@ async fn an_upstream_failure_is_one_event_without_any_secret() {
     assert_eq!(event.get("user"), None);
 
     let everything = sink.everything();
-    let machine_tokens: Vec<_> = simulator
-        .requests()
-        .iter()
-        .filter_map(|request| request.header("authorization")?.strip_prefix("Bearer ").map(str::to_owned))
-        .collect();
+    let machine_tokens = machine_tokens(&simulator);
     assert!(!machine_tokens.is_empty());
     let private = [PROVIDER_TOKEN, "hpc-secret", &caller, "jdoe", "Bearer", "storage_system=", "authorization"];
     for text in private.into_iter().chain(machine_tokens.iter().map(String::as_str)) {

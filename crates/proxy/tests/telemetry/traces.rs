@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use simulator::{Fault, PROVIDER_TOKEN, Simulator, World};
 
 use crate::collector::{Collector, Span};
-use crate::program::{Program, client, settings, token};
+use crate::program::{Program, client, machine_tokens, settings, token};
 use crate::sink::SilentServer;
 
 const LISTING: &str = "/api/storage-resources/?storage_system=capstor";
@@ -140,11 +140,7 @@ async fn attempts_and_failures_are_recorded_without_secrets() {
 
     let everything = collector.everything();
     assert!(everything.contains("GET Waldur"), "texts are searchable");
-    let machine_tokens: Vec<_> = simulator
-        .requests()
-        .iter()
-        .filter_map(|request| request.header("authorization")?.strip_prefix("Bearer ").map(str::to_owned))
-        .collect();
+    let machine_tokens = machine_tokens(&simulator);
     assert!(!machine_tokens.is_empty());
     let private = [PROVIDER_TOKEN, "hpc-secret", &caller, "jdoe", "hunter2", "Bearer", "storage_system=", "private"];
     for text in private.into_iter().chain(machine_tokens.iter().map(String::as_str)) {

@@ -146,14 +146,14 @@ mod tests {
     use super::*;
     use crate::cli::terminal::PLAIN;
 
-    fn quotas(space: f64, inodes: f64) -> Option<[Quota; 4]> {
+    fn quotas(space: f64, inodes: f64) -> [Quota; 4] {
         let of = |kind, quota, unit, enforcement| Quota { kind, quota, unit, enforcement };
-        Some([
+        [
             of(QuotaType::Space, space - 1.0, Unit::Tera, Enforcement::Soft),
             of(QuotaType::Space, space, Unit::Tera, Enforcement::Hard),
             of(QuotaType::Inodes, inodes - 1.0, Unit::None, Enforcement::Soft),
             of(QuotaType::Inodes, inodes, Unit::None, Enforcement::Hard),
-        ])
+        ]
     }
 
     fn item() -> Item<'static> {
@@ -177,7 +177,7 @@ mod tests {
                 target_type: TargetType::Project,
                 target_item: TargetOf::Made(TargetItem::Project(target)),
             },
-            quotas: quotas(10.0, 2e7),
+            quotas: Some(quotas(10.0, 2e7)),
             old_quotas: None,
             new_quotas: None,
             parent_item_id: None,
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn an_update_shows_the_new_quota() {
         let item = Item {
-            new_quotas: quotas(12.5, 2e7),
+            new_quotas: Some(quotas(12.5, 2e7)),
             approve_by_provider_url: Some("x".into()),
             set_state_done_url: Some("x".into()),
             ..item()
@@ -240,7 +240,7 @@ mod tests {
         let path = "/capstor/store/cscs/customer/project-1";
         let item = Item {
             mount_point: MountPoint { default: path.into() },
-            new_quotas: quotas(12.5, 2e7),
+            new_quotas: Some(quotas(12.5, 2e7)),
             set_state_done_url: Some("x".into()),
             ..item()
         };

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::ContentArrangement;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -114,11 +113,7 @@ pub(super) fn text(
 
 fn table(differences: &[&Difference<'_>], terminal: Terminal) -> String {
     let mut table = terminal::table(&["ITEM", "FIELD", "HERE", "THERE"]);
-    if let Some(width) = terminal.width {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-        // A terminal narrower than that breaks the table itself.
-        table.set_width(u16::try_from(width.max(40)).unwrap_or(u16::MAX));
-    }
+    let mut lines = String::new();
     for difference in differences.iter().take(MAX_SHOWN) {
         let Difference { mount_point, target_type, item_id, path, ours, theirs, .. } = difference;
         let item = format!("{mount_point} ({target_type} {item_id})");
@@ -127,10 +122,13 @@ fn table(differences: &[&Difference<'_>], terminal: Terminal) -> String {
             ("", None, _) => ("(whole item)", String::from("missing"), String::from("present")),
             (path, ours, theirs) => (path, value(*ours), value(*theirs)),
         };
-        let cells = [(Tone::Plain, item), (Tone::Plain, field.to_owned()), (Tone::Good, ours), (Tone::Odd, theirs)];
-        table.add_row(cells.map(|(tone, text)| terminal.cell(tone, &escaped(&text))));
+        let [item, field, ours, theirs] = [&item, field, &ours, &theirs].map(escaped);
+        let difference = terminal.wrap(&format!("{field}: here {ours}, there {theirs}"), 4);
+        let _ = writeln!(lines, "{}\n    {difference}", terminal.wrap(&item, 2));
+        let cells = [(Tone::Plain, item), (Tone::Plain, field), (Tone::Good, ours), (Tone::Odd, theirs)];
+        table.add_row(cells.map(|(tone, text)| terminal.cell(tone, &text)));
     }
-    table.trim_fmt() + "\n"
+    if terminal.fits(&table) { table.trim_fmt() + "\n" } else { lines }
 }
 
 fn value(value: Option<&Value>) -> String {
