@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 
-use crate::tree::handle::{open_below, passing};
+use crate::handle::{open_below, passing};
 #[cfg(test)]
-use crate::tree::injected::{self, Moment};
+use crate::injected::{self, Moment};
 use storage_driver::DriverError;
 use storage_driver::walked::Walked;
 

@@ -5,9 +5,14 @@
 
 pub mod command;
 pub mod deletion;
+pub mod handle;
+#[cfg(test)]
+mod injected;
+mod making;
 pub mod mount;
 pub mod quotas;
 mod registration;
+mod renaming;
 #[cfg(any(test, feature = "simulated"))]
 #[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
 pub mod simulated;

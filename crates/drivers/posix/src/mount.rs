@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::tree::handle::root_error;
-use crate::tree::making;
+use crate::handle::root_error;
+use crate::making;
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
@@ -159,8 +159,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::tree::injected::{self, Moment};
-    use crate::tree::making::temporary_name;
+    use crate::injected::{self, Moment};
+    use crate::making::temporary_name;
 
     fn kind(path: &Path) -> i64 {
         rustix::fs::statfs(path).unwrap().f_type

@@ -14,25 +14,21 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::deletion::delete;
+use crate::handle::{Mark, check_new, chmod, open_below, open_error, passing, privilege_error, stat, sync};
+use crate::making;
 use crate::quotas::Quotas;
+use crate::renaming::{Renamed, rename, rename_named};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
 use storage_driver::{Acl, Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
 pub mod acl;
-pub mod handle;
-#[cfg(test)]
-pub(crate) mod injected;
-pub(crate) mod making;
 mod nesting;
-pub(crate) mod renaming;
 mod trash;
 mod walk;
 
 use acl::{AclEntries, attributes};
-use handle::{Mark, check_new, chmod, open_below, open_error, passing, privilege_error, stat, sync};
-use renaming::{Renamed, rename, rename_named};
 
 /// Settings of the system.
 #[derive(Debug, Clone)]

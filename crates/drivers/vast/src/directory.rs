@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode as Bits, Stat, Uid};
 use rustix::io::Errno;
 
+use driver_posix::handle::root_error;
 use driver_posix::mount::{names, open};
-use driver_posix::tree::handle::root_error;
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};

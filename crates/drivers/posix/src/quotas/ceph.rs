@@ -12,7 +12,7 @@ use rustix::fs::{Dir, XattrFlags};
 use rustix::io::Errno;
 
 use super::Quotas;
-use crate::tree::handle::open_below;
+use crate::handle::open_below;
 use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::walked::Walked;
@@ -176,8 +176,8 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::injected;
     use crate::simulated::{ceph as driver, ceph_root as root};
-    use crate::tree::injected;
     use storage_driver::Driver as _;
     use storage_driver::conformance::{Bench, assert_conforms};
     use storage_driver::place::Place;

@@ -9,9 +9,9 @@ use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{Mark, open_below, passing};
+use crate::handle::{Mark, open_below, passing};
 #[cfg(test)]
-use super::injected;
+use crate::injected;
 use storage_driver::place::Place;
 use storage_driver::walked::Walked;
 use storage_driver::{DriverError, Marked, nested};

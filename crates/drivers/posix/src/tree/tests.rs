@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::injected;
 use crate::quotas::declared::Declared;
 use storage_driver::Difference;
 use storage_driver::conformance::directories;

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{open_below, open_error, passing, stat, sync};
+use crate::handle::{open_below, open_error, passing, stat, sync};
 use storage_driver::{DriverError, Trashed};
 
 pub(super) const TRASH: &str = ".trash";

@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::handle::{open_below, passing};
+use crate::handle::{open_below, passing};
 use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, Usage};
 use storage_driver::walked::Walked;

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::{Acl, Acls};
-use crate::tree::handle::passing;
+use crate::handle::passing;
 use storage_driver::DriverError;
 
 /// The directory's own ACL, and the default for new files in it.

@@ -6,10 +6,10 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::handle::{check_new, chmod, open_error, passing, sync};
+use crate::handle::{check_new, chmod, open_error, passing, sync};
 #[cfg(test)]
-use super::injected::{self, Moment};
-use super::renaming::{Renamed, rename};
+use crate::injected::{self, Moment};
+use crate::renaming::{Renamed, rename};
 use storage_driver::{Desired, DriverError, Guard};
 
 /// The temporary name of a directory.
@@ -55,7 +55,7 @@ pub(crate) fn parent(
 
 /// Opens or creates the directory with the temporary name. Users who can write in the parent can exchange it at any time, even
 /// just after it was created, so the caller must check the opened directory.
-pub(super) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<OwnedFd, DriverError> {
+pub(crate) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, temporary, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(passing(format!("{temporary} cannot be created"), error)),

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::handle::{passing, stat};
+use crate::handle::{passing, stat};
 #[cfg(test)]
-use super::injected::{self, Moment};
+use crate::injected::{self, Moment};
 use storage_driver::DriverError;
 
 /// The outcome of a rename.

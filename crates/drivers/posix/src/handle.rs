@@ -28,14 +28,14 @@ pub(crate) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<Owne
 
 /// An extended attribute with the resource's UUID.
 #[derive(Debug)]
-pub(super) struct Mark(String);
+pub(crate) struct Mark(String);
 
 impl Mark {
-    pub(super) fn new(namespace: &str) -> Self {
+    pub(crate) fn new(namespace: &str) -> Self {
         Self(format!("{namespace}.hpc-storage.resource"))
     }
 
-    pub(super) fn read(&self, directory: impl AsFd) -> Result<Option<Uuid>, DriverError> {
+    pub(crate) fn read(&self, directory: impl AsFd) -> Result<Option<Uuid>, DriverError> {
         let mut text = [0; 64];
         let length = match rustix::fs::fgetxattr(directory, self.0.as_str(), &mut text) {
             Ok(length) => length,
@@ -46,7 +46,7 @@ impl Mark {
         id.map(Some).ok_or_else(|| DriverError::Conflict(format!("the mark {} of a directory is not a UUID", self.0)))
     }
 
-    pub(super) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), DriverError> {
+    pub(crate) fn write(&self, directory: impl AsFd, id: Uuid) -> Result<(), DriverError> {
         let text = id.hyphenated().to_string();
         rustix::fs::fsetxattr(directory, self.0.as_str(), text.as_bytes(), XattrFlags::empty())
             .map_err(|error| privilege_error(format!("the mark {} cannot be set", self.0), error))
@@ -74,16 +74,16 @@ pub fn root_error(what: impl Into<String>, remedy: &str, error: Errno) -> Driver
     }
 }
 
-pub(super) fn stat(directory: &OwnedFd) -> Result<Stat, DriverError> {
+pub(crate) fn stat(directory: &OwnedFd) -> Result<Stat, DriverError> {
     rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
 }
 
-pub(super) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), DriverError> {
+pub(crate) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), DriverError> {
     rustix::fs::fchmod(directory, Mode::from_raw_mode(mode.0))
         .map_err(|error| privilege_error(format!("mode {:o} cannot be set", mode.0), error))
 }
 
-pub(super) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
+pub(crate) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
     rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
 }
 
