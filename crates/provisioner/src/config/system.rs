@@ -98,7 +98,7 @@ const EXAMPLE: &str =
 pub(super) fn read(value: &Value) -> Read<Vec<SystemConfig>> {
     let systems = match value {
         Value::Text(text) => serde_json::from_str(text).map_err(|_| vec![invalid("not a JSON object", EXAMPLE)])?,
-        other => json(other).map_err(|wrong| vec![wrong])?,
+        other => json(other).map_err(|invalid| vec![invalid])?,
     };
     let serde_json::Value::Object(systems) = systems else { return Err(vec![invalid("not a mapping", EXAMPLE)]) };
     if systems.is_empty() {
@@ -112,11 +112,11 @@ pub(super) fn read(value: &Value) -> Read<Vec<SystemConfig>> {
                 problems.push(Invalid { part: Some(part), ..invalid("the name is used twice", "remove one of them") });
             }
             Ok(system) if read.iter().any(|other| other.shares_root_with(&system)) => {
-                let wrong = invalid("another system has the same root", "give each system its own root");
-                problems.push(Invalid { part: Some(part), ..wrong });
+                let error = invalid("another system has the same root", "give each system its own root");
+                problems.push(Invalid { part: Some(part), ..error });
             }
             Ok(system) => read.push(system),
-            Err(wrong) => problems.push(Invalid { part: Some(part), ..wrong }),
+            Err(error) => problems.push(Invalid { part: Some(part), ..error }),
         }
     }
     if !problems.is_empty() {
