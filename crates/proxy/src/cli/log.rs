@@ -8,7 +8,7 @@ use super::terminal::Terminal;
 
 /// Writes the log to standard error: warnings; with `DEBUG` also the mapping of each resource and each exchange.
 pub(super) fn to_stderr(debug: bool, terminal: Terminal) {
-    // The commands tell the resources that are left out themselves, and what is shared.
+    // The commands report skipped resources themselves, and do not use the shared cache.
     let filter =
         EnvFilter::new(if debug { "warn,proxy=debug" } else { "warn,proxy::source=error,proxy::shared=error" });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

@@ -253,15 +253,15 @@ fn json_output_is_one_document() {
 
 #[test]
 fn an_unreachable_shared_cache_is_a_warning_without_its_password() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("redis://:{SECRET}@{nobody}/0");
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("redis://:{SECRET}@{unused}/0");
     let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(line(&ended, "warning  shared cache").contains("check cache.shared_url"), "{ended:?}");
     assert!(!ended.stdout.contains(SECRET) && ended.stderr.is_empty(), "{ended:?}");
     let ended = Site::golden("plain").with("CACHE_SHARED_URL", &url).run(&["config"]);
     assert!(
-        ended.stdout.contains(&format!("redis://********@{nobody}/0")) && !ended.stdout.contains(SECRET),
+        ended.stdout.contains(&format!("redis://********@{unused}/0")) && !ended.stdout.contains(SECRET),
         "{ended:?}"
     );
 }

@@ -142,8 +142,8 @@ fn variables_of_the_python_proxy_without_effect_are_reported() {
         let ended = site.run(&[command]);
         let all = format!("{}{}", ended.stdout, ended.stderr);
         assert_eq!(all.matches("has no effect").count(), 5, "{all}");
-        let told = "`HTTPS_PROXY` (environment variable https_proxy) has no effect; give WALDUR_SOCKS_PROXY";
-        assert!(all.contains(told) && all.contains("`AUTH`") && all.contains("`VERIFY_SSL`"), "{all}");
+        let warning = "`HTTPS_PROXY` (environment variable https_proxy) has no effect; give WALDUR_SOCKS_PROXY";
+        assert!(all.contains(warning) && all.contains("`AUTH`") && all.contains("`VERIFY_SSL`"), "{all}");
         assert!(
             all.contains("`UVICORN_PORT`") && all.contains("give SERVER_LISTEN") && all.contains("`WEB_CONCURRENCY`")
         );
@@ -157,9 +157,9 @@ fn an_invalid_address_is_reported_with_a_valid_example() {
     for text in ["localhost:8102", "8000", ""] {
         let ended = site.run(&["serve", "--listen", text]);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
-        let told =
+        let expected =
             format!("`{text}` is not an address with a port; give one such as 127.0.0.1:8000 or [::]:8000, not a name");
-        assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
     }
 }
 
@@ -171,11 +171,12 @@ fn a_port_in_use_is_reported_in_one_line() {
         let ended = Site::new(World::empty()).with("LOG_FORMAT", format).run(&["serve", "--listen", &address]);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-        let told = format!("cannot listen on {address}");
-        assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: {told}")), "{}", ended.stderr);
+        let expected = format!("cannot listen on {address}");
+        assert!(ended.stderr.starts_with(&format!("hpc-storage-proxy: {expected}")), "{}", ended.stderr);
         // With a JSON log the error is in the log as well.
         let lines: Vec<Value> = ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let error = |line: &&Value| line["level"] == "ERROR" && line["message"].as_str().unwrap().starts_with(&told);
+        let error =
+            |line: &&Value| line["level"] == "ERROR" && line["message"].as_str().unwrap().starts_with(&expected);
         assert_eq!(lines.iter().filter(error).count(), errors, "{}", ended.stdout);
     }
 }

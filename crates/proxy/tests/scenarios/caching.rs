@@ -267,8 +267,8 @@ async fn a_storage_system_invisible_to_the_token_is_logged_as_an_error() {
     let (_simulator, proxy) = demo_with(&[systems]).await;
     assert_eq!(proxy.get(LISTING).await.status, 200);
     let log = proxy.log();
-    let told = log.lines().filter(|line| line.contains("the token can see no offering with this slug")).count();
-    assert_eq!(told, 1, "once, not with each refresh: {log}");
+    let count = log.lines().filter(|line| line.contains("the token can see no offering with this slug")).count();
+    assert_eq!(count, 1, "once, not with each refresh: {log}");
     assert!(log.contains("capstr"), "{log}");
 }
 

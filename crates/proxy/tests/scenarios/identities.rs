@@ -52,8 +52,8 @@ async fn development_mode_invents_the_same_identities_at_every_start() {
         let answer = proxy.list("?page_size=500").await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         let log = proxy.log();
-        let told = log.lines().find(|line| line.contains("GIDs are invented (development mode)"));
-        assert!(told.is_some_and(|line| line.contains("invented=")), "{log}");
+        let warning = log.lines().find(|line| line.contains("GIDs are invented (development mode)"));
+        assert!(warning.is_some_and(|line| line.contains("invented=")), "{log}");
         assert!(!log.contains("cached GIDs remain in use"), "{log}");
         answers.push(answer.items().to_vec());
     }

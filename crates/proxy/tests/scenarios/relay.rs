@@ -108,8 +108,13 @@ async fn invalid_callbacks_are_rejected_without_contacting_waldur() {
     let site = Site::new(&[]).await;
     let (_, resource, order) = site.item(ORDERED).await;
     let approve = format!("/api/callbacks/orders/{order}/approve_by_provider/");
-    let nobody = site.proxy.post_with(&approve, &[], "").await;
-    assert_eq!((nobody.status, &nobody.body["error"]), (401, &json!("AuthenticationError")), "{}", nobody.text);
+    let anonymous = site.proxy.post_with(&approve, &[], "").await;
+    assert_eq!(
+        (anonymous.status, &anonymous.body["error"]),
+        (401, &json!("AuthenticationError")),
+        "{}",
+        anonymous.text
+    );
     let forged = site.proxy.post_with(&approve, &[("Authorization", &format!("Token {PROVIDER_TOKEN}"))], "").await;
     assert_eq!(forged.status, 401);
 

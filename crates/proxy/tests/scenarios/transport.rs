@@ -148,10 +148,10 @@ async fn an_http_proxy_works_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_proxy_is_never_bypassed() {
-    let nobody = free_address().await;
+    let unused = free_address().await;
     for scheme in ["socks5", "socks5h", "http"] {
         let simulator = Simulator::start(World::demo()).await;
-        let proxy = start_with(&simulator, &[("WALDUR_SOCKS_PROXY", &format!("{scheme}://{nobody}"))]).await;
+        let proxy = start_with(&simulator, &[("WALDUR_SOCKS_PROXY", &format!("{scheme}://{unused}"))]).await;
         proxy.list("").await.assert_upstream_error("Waldur gives no usable answer");
         assert!(simulator.requests().is_empty(), "{scheme}");
     }

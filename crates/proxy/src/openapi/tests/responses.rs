@@ -176,9 +176,9 @@ async fn rejections_match_the_document() {
         socks_proxy: None,
     };
     let verifier = Verifier::new(&auth, Clock::system()).unwrap();
-    let nobody = verifier.caller(&HeaderMap::new()).await.unwrap_err();
+    let unauthenticated = verifier.caller(&HeaderMap::new()).await.unwrap_err();
     let forbidden = AuthError::Forbidden { missing: vec!["reader".into()] };
-    for (error, status) in [(nobody, 401), (forbidden, 403)] {
+    for (error, status) in [(unauthenticated, 401), (forbidden, 403)] {
         let rejection = verifier.rejection(&error);
         assert_eq!(rejection.status, status);
         assert!(rejection.headers.contains_key("WWW-Authenticate"));
