@@ -167,7 +167,7 @@ pub enum SystemIdentifier {
 /// What happens if a resource cannot be processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnProcessingError {
-    /// It is left out and named in `skipped`.
+    /// It is skipped and listed in `skipped`.
     #[default]
     Skip,
     /// The whole listing is answered with 500.
