@@ -65,7 +65,7 @@ pub struct Item<'a> {
     #[serde(rename = "set_state_done_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_done_url: Option<String>,
-    /// POST to this URL reports that the order failed for good.
+    /// POST to this URL reports that the order failed permanently.
     #[serde(rename = "set_state_erred_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_erred_url: Option<String>,

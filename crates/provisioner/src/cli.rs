@@ -167,7 +167,7 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Delete trash for good that is older than the retention and terminated in Waldur
+    /// Permanently delete trash that is older than the retention and terminated in Waldur
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner purge\n  hpc-storage-provisioner purge --json | jq .refused\n  hpc-storage-provisioner purge --yes"
     )]

@@ -133,7 +133,7 @@ fn select<'a>(
         let selected = |case: &&Case| {
             (selection.all || held.contains(&case.resource.id)) && case.resource.status != Status::Removed
         };
-        let task = |case: &'a Case| match action.judge(case) {
+        let task = |case: &'a Case| match action.verdict(case) {
             Verdict::Possible(step) => Some((case, Task::manual(case, step))),
             Verdict::Already(_) | Verdict::Impossible(_) => None,
         };
@@ -143,7 +143,7 @@ fn select<'a>(
     let (mut tasks, mut already, mut impossible) = (BTreeMap::new(), Vec::new(), Vec::new());
     for name in &selection.resources {
         match explain::find(survey, name) {
-            Ok(case) => match action.judge(case) {
+            Ok(case) => match action.verdict(case) {
                 Verdict::Possible(step) => _ = tasks.insert(case.resource.id, (case, Task::manual(case, step))),
                 Verdict::Already(why) => already.push((case, why)),
                 Verdict::Impossible(why) => impossible.push(format!("{name}: {why}")),
@@ -185,7 +185,7 @@ impl Action {
         }
     }
 
-    fn judge(self, case: &Case) -> Verdict {
+    fn verdict(self, case: &Case) -> Verdict {
         use Verdict::{Already, Impossible};
         if let (Self::Restore { .. }, status) = (self, case.resource.status)
             && !matches!(status, Status::Active | Status::Updating)

@@ -145,7 +145,7 @@ fn observed(case: &Case, terabyte: Terabyte) -> String {
         Ok(Observed::Obstructed(what)) => what.clone(),
         Ok(Observed::Trashed { since }) => format!("in the trash since {}", out::date(*since)),
         Ok(Observed::Purging { since }) => {
-            format!("in the trash since {}, being deleted for good by `purge`", out::date(*since))
+            format!("in the trash since {}, being deleted permanently by `purge`", out::date(*since))
         }
         Ok(Observed::Ours(present)) => format!(
             "{}, mode {:o}, owner {}:{}, {}{}",

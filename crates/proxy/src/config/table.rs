@@ -497,7 +497,7 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         && interval >= max_age
     {
         let what = format!(
-            "{} s is not less than cache.max_age, which is {} s: requests would wait all the same",
+            "{} s is not less than cache.max_age, which is {} s: requests would still wait",
             interval.as_secs_f64(),
             max_age.as_secs_f64()
         );

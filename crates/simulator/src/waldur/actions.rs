@@ -128,12 +128,12 @@ fn erred(world: &mut World, call: &Call, id: Uuid) -> Reply {
         ["error_message", "error_traceback"].map(|field| (field, refusals::text_field(&body, field, usize::MAX)));
     let faults: Map<String, Value> = fields
         .iter()
-        .filter_map(|(field, judged)| judged.as_ref().err().map(|fault| ((*field).to_owned(), fault.clone())))
+        .filter_map(|(field, validated)| validated.as_ref().err().map(|fault| ((*field).to_owned(), fault.clone())))
         .collect();
     if !faults.is_empty() {
         return Reply::json(StatusCode::BAD_REQUEST, &Value::Object(faults));
     }
-    let [message, traceback] = fields.map(|(_, judged)| judged.unwrap_or_default());
+    let [message, traceback] = fields.map(|(_, validated)| validated.unwrap_or_default());
     if world.release == Release::V7_0 && (message.is_none() || traceback.is_none()) {
         return refusals::crash();
     }

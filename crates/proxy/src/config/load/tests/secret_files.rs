@@ -92,10 +92,10 @@ fn changes_are_reported_by_value_and_secrets_are_masked() {
     fs::write(site.directory.path().join("token"), &other).unwrap();
     let site = site.set("CACHE_MAX_AGE", "7");
     let changes = site.loaded().changes_since(&before);
-    let told: Vec<_> =
+    let changes: Vec<_> =
         changes.iter().map(|change| (change.key, change.before.as_deref(), change.after.as_deref())).collect();
     let mask = Some("********");
-    assert_eq!(told, [("waldur_api.access_token", mask, mask), ("cache.max_age", Some("5"), Some("7"))]);
+    assert_eq!(changes, [("waldur_api.access_token", mask, mask), ("cache.max_age", Some("5"), Some("7"))]);
     assert!(!format!("{changes:?} {before:?}").contains(TOKEN));
     // The same value from another source is no change.
     let site = site.without("WALDUR_API_TOKEN_FILE").set("WALDUR_API_TOKEN", &other);
