@@ -66,7 +66,7 @@ pub struct Skipped {
     pub detail: String,
 }
 
-/// Name of an error. Its own type, because serde would borrow a plain `&'static str` from the input.
+/// Name of an error. With this alias, serde does not borrow the field from the input.
 type ErrorName = &'static str;
 
 fn known_error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
@@ -204,8 +204,8 @@ pub fn build<'a>(
             continue;
         };
         // A record whose quotas are out of range is malformed: it adds no item and no tenant or customer.
-        if let Err(fault) = quota::calculate(&resource.limits, &resource.options, policy.inodes) {
-            malformed.push(Skipped::malformed(&Rejected::of(resource, fault)));
+        if let Err(error) = quota::calculate(&resource.limits, &resource.options, policy.inodes) {
+            malformed.push(Skipped::malformed(&Rejected::of(resource, error)));
             continue;
         }
         let place = names.place(system, resource);
@@ -214,11 +214,11 @@ pub fn build<'a>(
             Ok(owner) => {
                 let parent = above[1].map(|customer| nodes.items[customer as usize].item_id);
                 seeds.push(Seed { resource, place, owner, parent });
-                Outcome::Item(count(seeds.len() - 1))
+                Outcome::Item(to_u32(seeds.len() - 1))
             }
             Err(reason) => {
                 skipped.push(Skipped::missing_identity(resource, &reason));
-                Outcome::Skipped(count(skipped.len() - 1))
+                Outcome::Skipped(to_u32(skipped.len() - 1))
             }
         };
         index.leaves.push(Leaf {
@@ -233,17 +233,17 @@ pub fn build<'a>(
     let nodes = nodes.items;
     for leaf in &mut index.leaves {
         if let Outcome::Item(position) = &mut leaf.outcome {
-            *position += count(nodes.len());
+            *position += to_u32(nodes.len());
         }
     }
-    index.nodes = count(nodes.len());
+    index.nodes = to_u32(nodes.len());
     index.systems = policy.systems.iter().map(|system| system.name.clone()).collect();
     index.data_types = names.data_types.iter().map(|named| named.key.clone()).collect();
     Catalogue { nodes, seeds, names, policy, identities, index, skipped, malformed }
 }
 
 #[expect(clippy::expect_used, reason = "a catalogue of four billion items does not fit into memory")]
-fn count(length: usize) -> u32 {
+fn to_u32(length: usize) -> u32 {
     u32::try_from(length).expect("fewer than 2^32 items")
 }
 
@@ -294,7 +294,7 @@ impl Names {
             self.data_types.push(Arc::new(Named::new("storage_data_type", &resource.data_type)));
             self.data_types.len() - 1
         });
-        Place { system: count(system), data_type: count(data_type) }
+        Place { system: to_u32(system), data_type: to_u32(data_type) }
     }
 
     fn names(&self, place: Place) -> PlaceNames<'_> {
@@ -307,7 +307,7 @@ impl Names {
     }
 }
 
-/// What the item of a resource is built from.
+/// The data from which a resource's item is built on demand.
 #[derive(Debug)]
 struct Seed<'a> {
     resource: &'a Resource,
@@ -319,7 +319,7 @@ struct Seed<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Owner<'a> {
     /// The target item is in `backend_metadata`.
-    Given(&'a TargetItem),
+    FromMetadata(&'a TargetItem),
     /// The target is built from this project and GID.
     Group { project: &'a str, gid: u32 },
 }
@@ -349,7 +349,7 @@ impl<'a> Nodes<'a> {
             let target =
                 NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name: Some(name) };
             self.items.push(node(names, TargetType::Tenant, target, path, None));
-            count(self.items.len() - 1)
+            to_u32(self.items.len() - 1)
         });
         let Some(customer) = customers.get(customer_slug).filter(|_| !customer_slug.is_empty()) else {
             return [Some(tenant), None, None];
@@ -366,7 +366,7 @@ impl<'a> Nodes<'a> {
                 name: customer.name.as_deref().map(Cow::Borrowed),
             };
             self.items.push(node(names, TargetType::Customer, target, path, Some(parent)));
-            (count(self.items.len() - 1), tenant)
+            (to_u32(self.items.len() - 1), tenant)
         });
         [Some(tenant), Some(customer), Some(customers_tenant)]
     }
@@ -467,7 +467,7 @@ fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
 /// The owner of a resource, or why its GID is unknown.
 fn owner<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<Owner<'a>, String> {
     if let (Some(given), false) = (&resource.metadata_target, policy.ignore_metadata_targets) {
-        return Ok(Owner::Given(given));
+        return Ok(Owner::FromMetadata(given));
     }
     let (project, gid) = gid(resource, identities, policy)?;
     Ok(Owner::Group { project, gid })
@@ -475,21 +475,21 @@ fn owner<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -
 
 fn target<'a>(resource: &Resource, owner: Owner<'a>, identities: &Identities, policy: &Policy) -> TargetOf<'a> {
     let (project, gid) = match owner {
-        Owner::Given(given) => return TargetOf::Given(given),
+        Owner::FromMetadata(given) => return TargetOf::FromMetadata(given),
         Owner::Group { project, gid } => (project, gid),
     };
     let status = resource.status();
     let active = status == Status::Active;
-    TargetOf::Made(if resource.target_type() == TargetType::User {
+    TargetOf::Built(if resource.target_type() == TargetType::User {
         let known = identities.users.get(&resource.slug).cloned().unwrap_or_default();
-        let invented = policy.development_mode;
-        let uid = known.uid.or_else(|| invented.then(|| identity::mock_uid(&resource.slug)));
+        let development = policy.development_mode;
+        let uid = known.uid.or_else(|| development.then(|| identity::mock_uid(&resource.slug)));
         TargetItem::User(UserTarget {
             item_id: target::id("user", &resource.slug),
             key: None,
             name: None,
             status: Some(status),
-            email: known.email.or_else(|| invented.then(|| identity::mock_email(&resource.slug))),
+            email: known.email.or_else(|| development.then(|| identity::mock_email(&resource.slug))),
             unix_uid: uid.map(i64::from),
             primary_project: Some(PrimaryProject { name: project.to_owned(), unix_gid: i64::from(gid), active }),
             active: Some(active),

@@ -31,17 +31,17 @@ impl Index {
             })
             .collect();
         let mut add = |system: u32, target_type, status| {
-            if let Some(sort) = target_types_and_statuses.iter().position(|sort| *sort == (target_type, status)) {
-                counts[system as usize * target_types_and_statuses.len() + sort].items += 1;
+            if let Some(pair) = target_types_and_statuses.iter().position(|pair| *pair == (target_type, status)) {
+                counts[system as usize * target_types_and_statuses.len() + pair].items += 1;
             }
         };
-        let mut met = vec![false; self.nodes as usize];
+        let mut is_counted = vec![false; self.nodes as usize];
         for leaf in &self.leaves {
             let kinds = [TargetType::Tenant, TargetType::Customer, TargetType::Tenant];
             for (node, kind) in leaf.above.into_iter().zip(kinds) {
                 // A node belongs to the system of any resource below it.
                 if let Some(node) = node
-                    && !std::mem::replace(&mut met[node as usize], true)
+                    && !std::mem::replace(&mut is_counted[node as usize], true)
                 {
                     add(leaf.system, kind, NODE_STATUS);
                 }
@@ -88,14 +88,14 @@ mod tests {
         let catalogue = build(&resources, &customers, &identities, &policy);
         let mut expected: HashMap<_, usize> = HashMap::new();
         for item in catalogue.items() {
-            let sort = (item.storage_system.key.clone(), item.target.target_type.as_str(), item.status.as_str());
-            *expected.entry(sort).or_default() += 1;
+            let key = (item.storage_system.key.clone(), item.target.target_type.as_str(), item.status.as_str());
+            *expected.entry(key).or_default() += 1;
         }
         let counts = catalogue.index.counts();
         assert_eq!(counts.len(), 2 * 14, "zero counts are included");
-        let found = counts.iter().filter(|count| count.items > 0);
-        let found = found.map(|c| ((c.system.clone(), c.target_type.as_str(), c.status.as_str()), c.items));
-        assert_eq!(found.collect::<HashMap<_, _>>(), expected);
+        let nonzero = counts.iter().filter(|count| count.items > 0);
+        let nonzero = nonzero.map(|c| ((c.system.clone(), c.target_type.as_str(), c.status.as_str()), c.items));
+        assert_eq!(nonzero.collect::<HashMap<_, _>>(), expected);
         assert_eq!(expected[&("capstor".to_owned(), "project", "active")], 2);
         assert_eq!(expected.values().sum::<usize>(), catalogue.len());
     }

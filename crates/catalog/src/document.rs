@@ -152,7 +152,7 @@ pub struct Named {
 
 impl Named {
     /// `scope` is the kind: `storage_system`, `storage_file_system` or `storage_data_type`.
-    #[expect(clippy::missing_panics_doc, reason = "it never panics")]
+    #[expect(clippy::missing_panics_doc, reason = "the serialization cannot fail")]
     pub fn new(scope: &str, name: &str) -> Self {
         let key = name.to_lowercase();
         let path = if scope == "storage_data_type" { key.clone() } else { String::new() };
@@ -190,9 +190,9 @@ pub enum TargetOf<'a> {
     /// A tenant or customer.
     Node(NodeTarget<'a>),
     /// A project or user, built for this item.
-    Made(TargetItem),
+    Built(TargetItem),
     /// A project or user from `backend_metadata`.
-    Given(&'a TargetItem),
+    FromMetadata(&'a TargetItem),
 }
 
 /// A tenant or customer as a target.

@@ -147,12 +147,12 @@ impl CallbackLinks {
     /// which the proxy needs to address it.
     pub(crate) fn relayed(mut self, relay: &str, order: Option<Uuid>, resource: Uuid) -> Self {
         for (action, link) in self.by_action() {
-            let place = if RESOURCE_ACTIONS.contains(&action) {
+            let path = if RESOURCE_ACTIONS.contains(&action) {
                 Some(format!("resources/{resource}"))
             } else {
                 order.map(|order| format!("orders/{order}"))
             };
-            *link = link.take().and(place).map(|place| format!("{relay}/api/callbacks/{place}/{action}/"));
+            *link = link.take().and(path).map(|path| format!("{relay}/api/callbacks/{path}/{action}/"));
         }
         self
     }
@@ -206,7 +206,7 @@ impl Order {
             _ => OrderType::Other,
         };
         let (update, unreadable) = match kind {
-            OrderType::Update => update(&record.attributes, &record.limits),
+            OrderType::Update => parse_update(&record.attributes, &record.limits),
             _ => (None, None),
         };
         let storage = record.limits.get("storage").and_then(|storage| field::amount("", storage).ok().flatten());
@@ -262,9 +262,9 @@ impl Order {
     }
 }
 
-/// What an Update order changes, and why its quotas cannot be trusted. Both are `None` for an order that changes no
+/// Reads what an Update order changes, and why its quotas cannot be trusted. Both are `None` for an order that changes no
 /// quotas, such as a plan switch or a renewal (decision D26).
-fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<String>) {
+fn parse_update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<String>) {
     let attributes = match attributes {
         Value::Null => return (None, None),
         Value::Object(attributes) => attributes,
@@ -273,26 +273,26 @@ fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<S
     let mut update = Update::default();
     let mut unreadable = None;
     if let Some(old) = attributes.get("old_limits") {
-        match (limits("old_limits", old), limits("limits", order_limits)) {
+        match (parse_limits("old_limits", old), parse_limits("limits", order_limits)) {
             (Ok(old), Ok(new)) => {
                 if new.is_none() {
                     unreadable = Some("the order has old_limits, but its limits are empty".to_owned());
                 }
                 (update.old_limits, update.new_limits) = (old, new);
             }
-            (Err(fault), _) | (_, Err(fault)) => return (None, Some(fault)),
+            (Err(error), _) | (_, Err(error)) => return (None, Some(error)),
         }
     }
     if attributes.contains_key("old_options") || attributes.contains_key("new_options") {
-        let of = |name| options(name, attributes.get(name));
-        match (of("old_options"), of("new_options")) {
+        let read = |name| parse_options(name, attributes.get(name));
+        match (read("old_options"), read("new_options")) {
             (Ok(old), Ok(new)) => {
                 if new.is_none() {
                     unreadable = Some("the order has old_options, but its new_options are empty".to_owned());
                 }
                 (update.old_options, update.new_options) = (old, new);
             }
-            (Err(fault), _) | (_, Err(fault)) => return (None, Some(fault)),
+            (Err(error), _) | (_, Err(error)) => return (None, Some(error)),
         }
     }
     if let Some(name) = ["limits", "new_limits", "options"].into_iter().find(|name| attributes.contains_key(*name)) {
@@ -302,26 +302,26 @@ fn update(attributes: &Value, order_limits: &Value) -> (Option<Update>, Option<S
 }
 
 /// Reads the limits of an order; `name` is their key in messages.
-fn limits(name: &str, value: &Value) -> Result<Option<ResourceLimits>, String> {
-    let record: Option<LimitsRecord> = filled_map(name, value)?;
+fn parse_limits(name: &str, value: &Value) -> Result<Option<ResourceLimits>, String> {
+    let record: Option<LimitsRecord> = non_empty_map(name, value)?;
     let names = || Ok(value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect());
-    record.map(|record| ResourceLimits::read(&record, names)).transpose().map_err(|fault| of_order(name, &fault))
+    record.map(|record| ResourceLimits::read(&record, names)).transpose().map_err(|error| describe_error(name, &error))
 }
 
 /// Reads the options of an order; `name` is their key in messages.
-fn options(name: &str, value: Option<&Value>) -> Result<Option<Options>, String> {
-    let record: Option<OptionsRecord> = filled_map(name, value.unwrap_or(&Value::Null))?;
-    record.map(Options::try_from).transpose().map_err(|fault| of_order(name, &fault))
+fn parse_options(name: &str, value: Option<&Value>) -> Result<Option<Options>, String> {
+    let record: Option<OptionsRecord> = non_empty_map(name, value.unwrap_or(&Value::Null))?;
+    record.map(Options::try_from).transpose().map_err(|error| describe_error(name, &error))
 }
 
-/// The error of a field, named after the order's key `name`.
-fn of_order(name: &str, Malformed { field, problem }: &Malformed) -> String {
+/// Describes an invalid value under the order's key `name`.
+fn describe_error(name: &str, Malformed { field, problem }: &Malformed) -> String {
     let key = field.split_once('.').map_or(*field, |(_, key)| key);
     format!("the order's {name}.{key} {problem}")
 }
 
 /// Reads a non-empty map; `None` for every value that Python treats as false.
-fn filled_map<T: for<'de> Deserialize<'de>>(name: &str, value: &Value) -> Result<Option<T>, String> {
+fn non_empty_map<T: for<'de> Deserialize<'de>>(name: &str, value: &Value) -> Result<Option<T>, String> {
     match value {
         Value::Null | Value::Bool(false) => Ok(None),
         Value::Object(map) if map.is_empty() => Ok(None),

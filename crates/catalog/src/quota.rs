@@ -13,7 +13,7 @@ pub struct ResourceLimits {
     /// `None` as 0, so [`QuotaProblem`](crate::QuotaProblem) distinguishes them.
     pub storage: Option<f64>,
     /// Names of the other components; filled only when `storage` is `None`.
-    pub others: Box<[String]>,
+    pub other_components: Box<[String]>,
 }
 
 impl ResourceLimits {
@@ -23,12 +23,13 @@ impl ResourceLimits {
         names: impl FnOnce() -> Result<Vec<String>, Malformed>,
     ) -> Result<Self, Malformed> {
         let storage = field::amount("limits.storage", &record.storage)?;
-        let others = if storage.is_some() { Vec::new() } else { names()? };
-        Ok(Self { storage, others: others.into_iter().filter(|name| name != "storage").collect() })
+        let names = if storage.is_some() { Vec::new() } else { names()? };
+        let other_components = names.into_iter().filter(|name| name != "storage").collect();
+        Ok(Self { storage, other_components })
     }
 
     /// Storage in TB as the document shows it: 0 when absent.
-    pub(crate) fn shown(&self) -> f64 {
+    pub(crate) fn storage_or_zero(&self) -> f64 {
         self.storage.unwrap_or(0.0)
     }
 }
@@ -45,7 +46,7 @@ pub struct Options {
     pub permissions: Option<Mode>,
 }
 
-/// Mode of a directory: three or four octal digits.
+/// Mode of a directory: three or four octal digits, kept as they were written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
     digits: [u8; 4],
@@ -53,11 +54,11 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// The mode of a directory without its own setting.
+    /// The mode of a directory for which none is given.
     pub const DEFAULT: Self = Self { digits: *b"775\0", length: 3 };
 
     /// Parses three or four octal digits; `None` for anything else.
-    pub fn of(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut digits = [0; 4];
         let is_octal = text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
         let length = match text.len() {
@@ -172,7 +173,7 @@ impl TryFrom<OptionsRecord> for Options {
 pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, Malformed> {
     match value {
         Value::Null => Ok(None),
-        Value::String(text) if let Some(mode) = Mode::of(text) => Ok(Some(mode)),
+        Value::String(text) if let Some(mode) = Mode::parse(text) => Ok(Some(mode)),
         _ => malformed(field, "is not three or four octal digits"),
     }
 }
@@ -183,7 +184,7 @@ pub(crate) fn mode(field: &'static str, value: &Value) -> Result<Option<Mode>, M
 ///
 /// An inode limit is not finite, because the storage limit is too large.
 pub fn calculate(limits: &ResourceLimits, options: &Options, rule: InodeRule) -> Result<Option<[Quota; 4]>, Malformed> {
-    let storage = limits.shown();
+    let storage = limits.storage_or_zero();
     let base = storage * rule.base_multiplier;
     let [soft, hard] = [base * rule.soft_coefficient, base * rule.hard_coefficient].map(f64::trunc);
     if !soft.is_finite() || !hard.is_finite() {

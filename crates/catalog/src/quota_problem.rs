@@ -1,4 +1,4 @@
-//! Quotas that cannot be trusted: the document shows a number that was not ordered.
+//! Quotas that cannot be trusted, because the document shows a number that was not ordered.
 //!
 //! The mapping rules turn absent values into 0 and prefer an override to the limit. A provisioner must not apply such a
 //! number, and must not reject an order because of it (decision D20), so the listing reports each case and its cause.
@@ -53,7 +53,7 @@ impl QuotaProblemCode {
 }
 
 /// Maximum number of component names in a message; the rest are counted.
-const NAMED: usize = 5;
+const MAX_NAMED_COMPONENTS: usize = 5;
 
 impl QuotaProblem {
     /// The problem with the quotas of a resource, or with those that its order in progress requests. `None` if there is no
@@ -61,8 +61,8 @@ impl QuotaProblem {
     pub fn of(resource: &Resource, rule: InodeRule) -> Option<Self> {
         // An order that the customer has not approved may never be carried out.
         let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
-        let ends = matches!(resource.status(), Status::Removed | Status::Removing);
-        if ends || order.is_some_and(|order| order.kind == OrderType::Terminate) {
+        let is_ending = matches!(resource.status(), Status::Removed | Status::Removing);
+        if is_ending || order.is_some_and(|order| order.kind == OrderType::Terminate) {
             return None;
         }
         let problem = |code, detail| Some(Self { code, detail });
@@ -70,7 +70,7 @@ impl QuotaProblem {
             return problem(QuotaProblemCode::UnreadableOrder, detail);
         }
         let update = order.and_then(|order| order.update.as_ref());
-        // Without the old quotas the document has no new ones either.
+        // If the old quotas cannot be calculated, the document has no new ones either.
         if update
             .and_then(|update| update.old_limits.as_ref())
             .is_some_and(|old| quota::calculate(old, &resource.options, rule).is_err())
@@ -93,7 +93,7 @@ impl QuotaProblem {
         if let Some(detail) = pinned_space(storage, options, owner, limit) {
             return problem(QuotaProblemCode::PinnedByOption, detail);
         }
-        inodes(limits, options, rule, owner).and_then(|(code, detail)| problem(code, detail))
+        inode_problem(limits, options, rule, owner).and_then(|(code, detail)| problem(code, detail))
     }
 }
 
@@ -115,9 +115,9 @@ fn unreadable(order: &Order, resource: &Resource) -> Option<String> {
 }
 
 fn missing_component(limits: &ResourceLimits) -> String {
-    let mut names: Vec<_> = limits.others.iter().take(NAMED).cloned().collect();
-    if limits.others.len() > NAMED {
-        names.push(format!("and {} more", limits.others.len() - NAMED));
+    let mut names: Vec<_> = limits.other_components.iter().take(MAX_NAMED_COMPONENTS).cloned().collect();
+    if limits.other_components.len() > MAX_NAMED_COMPONENTS {
+        names.push(format!("and {} more", limits.other_components.len() - MAX_NAMED_COMPONENTS));
     }
     let present = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     format!("the limits have no component storage (present: {present})")
@@ -129,8 +129,8 @@ fn pinned_space(storage: f64, options: &Options, owner: &str, limit: &str) -> Op
     Some(format!("{owner} option hard_quota_space ({hard} TB) pins the hard quota below the {limit} ({storage} TB)"))
 }
 
-/// Inode quotas that are 0, or a soft quota that exceeds its hard quota.
-fn inodes(
+/// The problem if an inode quota is 0, or if the soft inode quota exceeds the hard one.
+fn inode_problem(
     limits: &ResourceLimits,
     options: &Options,
     rule: InodeRule,
@@ -149,7 +149,7 @@ fn inodes(
         return Some((QuotaProblemCode::PinnedByOption, format!("{owner} option {name} pins an inode quota to 0")));
     }
     if soft <= 0.0 || hard <= 0.0 {
-        let storage = limits.shown();
+        let storage = limits.storage_or_zero();
         return Some((
             QuotaProblemCode::ZeroLimit,
             format!("the limit storage ({storage} TB) is too small for an inode quota: it comes to 0 inodes"),

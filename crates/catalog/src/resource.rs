@@ -52,34 +52,34 @@ pub struct Resource {
 /// A record that breaks the mapping rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// UUID of the resource; `None` when the row is not a record (decision D19).
+    /// UUID of the resource; `None` if the row is not a record (decision D19).
     pub uuid: Option<Uuid>,
     /// Slug of the offering, if readable.
     pub offering_slug: Option<String>,
-    pub fault: Malformed,
-    /// Slugs of the resource, its project and its offering, as far as readable.
-    whose: String,
+    pub error: Malformed,
+    /// The readable slugs of the resource, its project and its offering, for messages.
+    slugs: String,
 }
 
 impl Rejected {
     /// `slugs` are those of the resource, its project and its offering.
-    fn new(uuid: Option<Uuid>, slugs: [Option<&str>; 3], fault: Malformed) -> Self {
+    fn new(uuid: Option<Uuid>, slugs: [Option<&str>; 3], error: Malformed) -> Self {
         let kinds = ["resource", "project", "offering"];
         let named = kinds.into_iter().zip(slugs).filter_map(|(kind, slug)| Some(format!("{kind} '{}'", slug?)));
-        let whose = named.collect::<Vec<_>>().join(", ");
-        Self { uuid, offering_slug: slugs[2].map(String::from), fault, whose }
+        let offering_slug = slugs[2].map(String::from);
+        Self { uuid, offering_slug, error, slugs: named.collect::<Vec<_>>().join(", ") }
     }
 
-    pub(crate) fn of(resource: &Resource, fault: Malformed) -> Self {
+    pub(crate) fn of(resource: &Resource, error: Malformed) -> Self {
         let Resource { uuid, slug, project_slug, offering_slug, .. } = resource;
-        Self::new(Some(*uuid), [slug, project_slug, offering_slug].map(|slug| Some(slug.as_str())), fault)
+        Self::new(Some(*uuid), [slug, project_slug, offering_slug].map(|slug| Some(slug.as_str())), error)
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fault, whose, .. } = self;
-        if whose.is_empty() { write!(f, "{fault}") } else { write!(f, "{fault} ({whose})") }
+        let Self { error, slugs, .. } = self;
+        if slugs.is_empty() { write!(f, "{error}") } else { write!(f, "{error} ({slugs})") }
     }
 }
 
@@ -180,11 +180,11 @@ impl Resource {
             return Err(unreadable(uuid, "has a duplicate key or cannot be parsed"));
         };
         let uuid = field::uuid("uuid", record.uuid);
-        uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|fault| {
+        uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|error| {
             let text = |raw| field::text("", raw).ok();
             let (resource, project, offering) =
                 (text(record.slug), text(record.project_slug), text(record.offering_slug));
-            Rejected::new(uuid.ok(), [resource.as_deref(), project.as_deref(), offering.as_deref()], fault)
+            Rejected::new(uuid.ok(), [resource.as_deref(), project.as_deref(), offering.as_deref()], error)
         })
     }
 
@@ -256,7 +256,7 @@ fn slug(field: &'static str, raw: Raw<'_>) -> Result<String, Malformed> {
     path_segment(field, field::text(field, raw)?)
 }
 
-/// Checks a text that becomes a path segment: it must not lead out of its directory.
+/// Checks that a path segment does not lead out of its directory.
 fn path_segment(field: &'static str, text: String) -> Result<String, Malformed> {
     if text == "." || text == ".." || text.contains(['/', '\0']) {
         return malformed(field, "is not a valid directory name");

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// The time as an argument, so that tests can choose it.
+/// A clock that is passed as an argument, so that tests can set the time.
 #[derive(Clone)]
 pub struct Clock {
     wall: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -21,7 +21,7 @@ impl Clock {
         Self { wall: Arc::new(now), monotonic: Arc::new(Instant::now) }
     }
 
-    /// The same clock with another monotonic time.
+    /// Replaces the source of monotonic time.
     #[must_use]
     pub fn with_monotonic(self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self { monotonic: Arc::new(now), ..self }

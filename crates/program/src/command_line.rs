@@ -1,4 +1,4 @@
-//! The reference of a program's command line, and completions for shells.
+//! Reference documentation of a program's command line, and shell completions.
 
 use clap::Command;
 use clap_complete::Shell;
@@ -25,8 +25,8 @@ pub fn completions(mut cli: Command, shell: Shell) -> String {
     let program = cli.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli, &program, &mut script);
-    // clap_complete (4.6.1 to 4.6.11 at least) spells the hyphens of the program's name in two ways for bash, so that no
-    // subcommand finds its options.
+    // clap_complete (at least 4.6.1 to 4.6.11) escapes hyphens in the program's name in two different ways for bash, so the
+    // options of subcommands are not completed.
     let (wrong, right) = (program.replace('-', "__subcmd__"), program.replace('-', "__"));
     String::from_utf8_lossy(&script).replace(&wrong, &right)
 }
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bash_finds_the_commands_of_a_program_with_hyphens() {
+    fn bash_completes_the_subcommands_of_a_program_with_hyphens() {
         let script = completions(Command::new("a-b-c").subcommand(Command::new("run")), Shell::Bash);
         assert!(script.contains("a__b__c__subcmd__run") && !script.contains("a__subcmd__b"), "{script}");
     }

@@ -1,4 +1,4 @@
-//! What `hpc-storage-proxy` and `hpc-storage-provisioner` do alike, apart from their domains.
+//! Code that `hpc-storage-proxy` and `hpc-storage-provisioner` share, independent of what each of them does.
 
 mod clock;
 pub mod command_line;

@@ -20,17 +20,17 @@ pub fn pages(
     let program = name(&cli);
     let source = format!("{program} {version}");
     let commands: Vec<_> = cli.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    let mut own = Roff::new();
-    after_help(&cli, &mut own);
-    section_of_files(files, &mut own);
-    section_of_variables(variables, &mut own);
-    see_also(&mut own, commands.iter().map(name));
-    let mut pages = vec![(format!("{program}.1"), rendered(cli, source.clone(), &own))];
+    let mut extra = Roff::new();
+    write_after_help(&cli, &mut extra);
+    write_files(files, &mut extra);
+    write_variables(variables, &mut extra);
+    write_see_also(&mut extra, commands.iter().map(name));
+    let mut pages = vec![(format!("{program}.1"), render(cli, source.clone(), &extra))];
     for command in commands {
-        let mut own = Roff::new();
-        after_help(&command, &mut own);
-        see_also(&mut own, [program.clone()]);
-        pages.push((format!("{}.1", name(&command)), rendered(command, source.clone(), &own)));
+        let mut extra = Roff::new();
+        write_after_help(&command, &mut extra);
+        write_see_also(&mut extra, [program.clone()]);
+        pages.push((format!("{}.1", name(&command)), render(command, source.clone(), &extra)));
     }
     pages
 }
@@ -45,8 +45,8 @@ fn name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// The sections that clap renders, then `own`.
-fn rendered(command: Command, source: String, own: &Roff) -> String {
+/// Renders clap's sections, then `extra`.
+fn render(command: Command, source: String, extra: &Roff) -> String {
     let title = name(&command).to_uppercase();
     let has_commands = command.has_subcommands();
     let man = Man::new(command).title(title).source(source).manual("User Commands");
@@ -59,18 +59,18 @@ fn rendered(command: Command, source: String, own: &Roff) -> String {
         // Writing to memory cannot fail.
         let _ = section(&man, &mut out);
     }
-    let _ = own.to_writer(&mut out);
+    let _ = extra.to_writer(&mut out);
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The text below a command's help, such as examples and exit codes.
-fn after_help(command: &Command, out: &mut Roff) {
+/// Writes the text below a command's help, such as examples and exit codes.
+fn write_after_help(command: &Command, out: &mut Roff) {
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let (mut notes, mut codes) = (Vec::new(), None);
     for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
         if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
             out.control("SH", ["EXAMPLES"]);
-            verbatim(examples, out);
+            write_verbatim(examples, out);
         } else if let Some(text) = paragraph.strip_prefix("Exit codes: ") {
             codes = Some(text);
         } else {
@@ -81,14 +81,14 @@ fn after_help(command: &Command, out: &mut Roff) {
         out.control("SH", ["NOTES"]);
     }
     for note in notes {
-        out.control("PP", []).text(plain(note));
+        out.control("PP", []).text(inlines(note));
     }
     if let Some(codes) = codes {
         out.control("SH", ["EXIT STATUS"]).text([roman(codes)]);
     }
 }
 
-fn verbatim(lines: &str, out: &mut Roff) {
+fn write_verbatim(lines: &str, out: &mut Roff) {
     out.control("nf", []);
     for line in lines.lines() {
         out.text([roman(line)]);
@@ -96,28 +96,28 @@ fn verbatim(lines: &str, out: &mut Roff) {
     out.control("fi", []);
 }
 
-fn section_of_files(files: &[(&str, &str)], out: &mut Roff) {
+fn write_files(files: &[(&str, &str)], out: &mut Roff) {
     out.control("SH", ["FILES"]);
     for (path, text) in files {
         out.control("TP", []).text([bold(*path)]).text([roman(*text)]);
     }
 }
 
-fn section_of_variables(variables: impl IntoIterator<Item = (String, String)>, out: &mut Roff) {
+fn write_variables(variables: impl IntoIterator<Item = (String, String)>, out: &mut Roff) {
     out.control("SH", ["ENVIRONMENT"]);
     for (names, meaning) in variables {
-        out.control("TP", []).text([bold(names)]).text(plain(&meaning));
+        out.control("TP", []).text([bold(names)]).text(inlines(&meaning));
     }
 }
 
-/// Markdown text as roff: code is bold, other emphasis is dropped.
-fn plain(markdown: &str) -> Vec<Inline> {
+/// Converts Markdown to roff: code becomes bold, other emphasis is dropped.
+fn inlines(markdown: &str) -> Vec<Inline> {
     let text = markdown.replace("**", "");
     let pieces = text.split('`').enumerate();
     pieces.map(|(at, piece)| if at % 2 == 1 { bold(piece) } else { roman(piece) }).collect()
 }
 
-fn see_also(out: &mut Roff, names: impl IntoIterator<Item = String>) {
+fn write_see_also(out: &mut Roff, names: impl IntoIterator<Item = String>) {
     out.control("SH", ["SEE ALSO"]);
     let mut inlines = Vec::new();
     for name in names {

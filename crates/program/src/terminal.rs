@@ -1,4 +1,4 @@
-//! Standard output, tables, and texts from outside that a terminal must not interpret.
+//! Standard output, tables, and the escaping of untrusted text for terminals.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -27,13 +27,13 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Escapes every character that [`controls`] a terminal, line breaks included.
+/// Escapes every [control character](is_control), including line breaks.
 pub fn escaped(text: &str) -> String {
-    text.chars().map(|c| if controls(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars().map(|c| if is_control(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// Whether a terminal interprets the character: it moves the cursor, breaks the line or changes the reading direction.
-pub fn controls(c: char) -> bool {
+/// Whether a terminal interprets the character, for example to move the cursor, break the line or change the reading direction.
+pub fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// Removes a socket that nobody listens on, so that the path can be bound. Fails if somebody does, or if the file is not a
-/// socket.
+/// Removes a socket on which no process listens, so that the path can be bound. Fails if a process listens on it, or if the
+/// file is not a socket.
 pub fn remove_stale(path: &Path) -> io::Result<()> {
     let file = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -118,7 +118,7 @@ fn a_record_with_quotas_out_of_range_adds_nothing() {
 }
 
 #[test]
-fn development_mode_invents_the_same_identities_every_time() {
+fn development_mode_generates_the_same_identities_every_time() {
     let resources = [
         resource(json!({"project_slug": "lost"})),
         resource(json!({"project_slug": "", "attributes": {"storage_data_type": "users"}})),
@@ -136,7 +136,7 @@ fn development_mode_invents_the_same_identities_every_time() {
 }
 
 #[test]
-fn users_are_never_invented_in_production_and_shown_when_known() {
+fn user_identities_are_published_if_known_and_never_generated_in_production() {
     let resources = [resource(json!({"attributes": {"storage_data_type": "scratch"}}))];
     let customers = customers();
     let mut identities = identities();
@@ -260,9 +260,9 @@ fn relayed_links_point_to_the_proxy_and_keep_waldurs_links() {
 
     let item = serde_json::to_value(catalogue.item(2)).unwrap();
     let links: Vec<_> = item.as_object().unwrap().iter().filter(|(key, _)| key.ends_with("_url")).collect();
-    let place = "https://proxy.example.org/prefix/api/callbacks";
-    let of_order = format!("{place}/orders/80110fb8-582d-424b-8748-0b28b1914e55");
-    let of_resource = format!("{place}/resources/e9a462ce-0fa0-40a0-b210-d3dbe88f40a2");
+    let base = "https://proxy.example.org/prefix/api/callbacks";
+    let of_order = format!("{base}/orders/80110fb8-582d-424b-8748-0b28b1914e55");
+    let of_resource = format!("{base}/resources/e9a462ce-0fa0-40a0-b210-d3dbe88f40a2");
     let expected = json!({
         "approve_by_provider_url": format!("{of_order}/approve_by_provider/"),
         "reject_by_provider_url": format!("{of_order}/reject_by_provider/"),
@@ -325,8 +325,8 @@ fn orders_keep_waldurs_spelling_and_the_position_of_their_item() {
     );
 }
 
-/// A few resources that differ in every field that a filter looks at.
-fn world() -> impl Strategy<Value = Vec<Resource>> {
+/// Resources that differ in every field that filters use.
+fn any_resources() -> impl Strategy<Value = Vec<Resource>> {
     let system = prop::sample::select(vec!["capstor", "vast"]);
     let data_type = prop::sample::select(vec!["store", "users", "archive"]);
     let state = prop::sample::select(vec!["OK", "Creating", "Updating", "Terminating", "Erred", "Terminated"]);
@@ -367,19 +367,19 @@ fn filters() -> impl Strategy<Value = Filter> {
 
 proptest! {
     #[test]
-    fn no_filter_selects_everything(resources in world()) {
+    fn no_filter_selects_everything(resources in any_resources()) {
         let customers = customers();
         let (identities, policy) = (identities(), policy());
         let catalogue = build(&resources, &customers, &identities, &policy);
         let selection = catalogue.index.select(&Filter::default());
-        let everything: Vec<u32> = (0..catalogue.len()).map(count).collect();
+        let everything: Vec<u32> = (0..catalogue.len()).map(to_u32).collect();
         prop_assert_eq!(selection.items, everything);
         prop_assert_eq!(selection.skipped.len(), catalogue.skipped.len());
         prop_assert_eq!(catalogue.index.leaves.len(), resources.len());
     }
 
     #[test]
-    fn a_filter_selects_matching_items_and_their_parents(resources in world(), filter in filters()) {
+    fn a_filter_selects_matching_items_and_their_parents(resources in any_resources(), filter in filters()) {
         let customers = customers();
         let (identities, policy) = (identities(), policy());
         let catalogue = build(&resources, &customers, &identities, &policy);
@@ -414,7 +414,7 @@ proptest! {
     }
 
     #[test]
-    fn ids_and_parents_of_a_resource_do_not_depend_on_its_neighbours(resources in world()) {
+    fn the_item_of_a_resource_does_not_depend_on_other_resources(resources in any_resources()) {
         let together = build_json(&resources);
         for resource in resources.iter().filter(|resource| resource.project_slug != "lost") {
             let alone = build_json(std::slice::from_ref(resource)).pop().unwrap();
@@ -444,7 +444,7 @@ fn resources_in_transition_without_an_order_have_links() {
     let policies = [Policy { relay: Some("https://proxy.example.org".into()), ..policy() }, policy()];
     let [relayed, direct] = policies.each_ref().map(|policy| build(&resources, &customers, &identities, policy));
     let base = format!("{}/marketplace-provider-resources", policies[1].waldur);
-    let place = |catalogue: &Catalogue<'_>| -> Vec<_> {
+    let links_of = |catalogue: &Catalogue<'_>| -> Vec<_> {
         let links = catalogue.resource_links().map(|(at, id, links)| (at - catalogue.nodes.len(), id.as_u128(), links));
         links.map(|(at, id, links)| (at, id, links.set_state_ok_url, links.backend_id.map(ToOwned::to_owned))).collect()
     };
@@ -452,9 +452,9 @@ fn resources_in_transition_without_an_order_have_links() {
         let backend_id = |n| (n == 2).then(|| "/capstor/made".to_owned());
         (1..=4).map(|n| (n - 1, n as u128, link(Uuid::from_u128(n as u128)), backend_id(n))).collect::<Vec<_>>()
     };
-    assert_eq!(place(&direct), expected(&|id| format!("{base}/{id}/set_state_ok/")));
+    assert_eq!(links_of(&direct), expected(&|id| format!("{base}/{id}/set_state_ok/")));
     let relay = "https://proxy.example.org/api/callbacks/resources";
-    assert_eq!(place(&relayed), expected(&|id| format!("{relay}/{id}/set_state_ok/")));
+    assert_eq!(links_of(&relayed), expected(&|id| format!("{relay}/{id}/set_state_ok/")));
     let callbacks = relayed.callbacks();
     assert_eq!(callbacks.len(), 5);
     for (n, callbacks) in (1..=4).zip(&callbacks) {
@@ -464,7 +464,7 @@ fn resources_in_transition_without_an_order_have_links() {
     }
 }
 
-/// Anything that a field may hold, the odd more often than the usual.
+/// Any value that a field may hold; most are unusual.
 fn value() -> impl Strategy<Value = Value> {
     prop::sample::select(vec![
         json!(null),
@@ -491,7 +491,7 @@ fn value() -> impl Strategy<Value = Value> {
     ])
 }
 
-/// A map with some of these keys, or something else in its place.
+/// A map with some of these keys, or another value.
 fn map(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let pairs = prop::collection::btree_map(prop::sample::select(keys), value(), 0..3);
     prop_oneof![
@@ -500,7 +500,7 @@ fn map(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
     ]
 }
 
-fn odd_changes() -> impl Strategy<Value = Value> {
+fn unusual_changes() -> impl Strategy<Value = Value> {
     const LIMITS: &[&str] = &["storage", "storage", "storage", "tb"];
     const OPTIONS: &[&str] = &["hard_quota_space", "soft_quota_inodes", "hard_quota_inodes", "other"];
     let attributes = (map(LIMITS), map(OPTIONS), map(OPTIONS), 0..16_u8).prop_map(|(limits, old, new, which)| {
@@ -543,14 +543,14 @@ fn is_untrustworthy(quotas: Option<[Quota; 4]>) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
     #[test]
-    fn no_odd_quota_is_published_without_a_problem(changes in odd_changes()) {
+    fn every_untrustworthy_quota_has_a_problem(changes in unusual_changes()) {
         let Ok(resource) = parse(&record(changes)) else { return Ok(()) };
         let (customers, identities, policy) = (customers(), identities(), policy());
         let catalogue = build([&resource], &customers, &identities, &policy);
         let Some(item) = catalogue.items().find(|item| item.item_id == resource.uuid) else { return Ok(()) };
         let order = resource.order.as_deref().filter(|order| order.state != OrderState::PendingConsumer);
-        let ends = order.is_some_and(|order| order.kind == OrderType::Terminate);
-        if ends || matches!(item.status, Status::Removing | Status::Removed) {
+        let is_ending = order.is_some_and(|order| order.kind == OrderType::Terminate);
+        if is_ending || matches!(item.status, Status::Removing | Status::Removed) {
             return Ok(());
         }
         let changes = order.is_some_and(|order| order.update.is_some() || order.new_options.is_some());

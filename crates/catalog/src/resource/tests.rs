@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::testing::{ORDER, parse, record, resource};
 
-fn fault(changes: Value) -> &'static str {
+fn error(changes: Value) -> &'static str {
     let rejected = parse(&record(changes)).unwrap_err();
     assert!(rejected.uuid.is_some(), "the record's uuid was readable");
-    rejected.fault.field
+    rejected.error.field
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_malformed_field_is_named() {
         (json!({"order_in_progress": {"state": 5}}), "order_in_progress.state"),
         (json!({"backend_metadata": {"project_item": {}}}), "backend_metadata.project_item or user_item"),
     ] {
-        assert_eq!(fault(changes.clone()), field, "{changes}");
+        assert_eq!(error(changes.clone()), field, "{changes}");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use program::terminal::controls;
+use program::terminal::is_control;
 pub(super) use program::terminal::{escaped, table};
 use serde::Serialize;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
@@ -94,7 +94,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 /// Writes JSON to standard output. Control characters occur in JSON strings only, and are escaped there.
 pub(super) fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer)?;
-    let one = |c: char| if controls(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let one = |c: char| if is_control(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     print(&(text.chars().map(one).collect::<String>() + "\n"))
 }
 

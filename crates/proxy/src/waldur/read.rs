@@ -15,7 +15,7 @@ pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, R
         Ok(resource) => Ok((Some(fingerprint(resource.uuid)), Ok(resource))),
         Err(rejected) => match rejected.uuid {
             Some(uuid) => Ok((Some(fingerprint(uuid)), Err(rejected))),
-            None => Err(format!("row {} is not a record: {}", row + 1, rejected.fault)),
+            None => Err(format!("row {} is not a record: {}", row + 1, rejected.error)),
         },
     };
     records.iter().enumerate().map(read).collect()

@@ -69,8 +69,8 @@ fn cells(item: &Item<'_>, guide: &str, wide: bool, terminal: Terminal) -> Vec<Ce
 fn target<'a>(item: &'a Item<'_>) -> (Option<&'a str>, Option<i64>, Option<i64>) {
     let target = match &item.target.target_item {
         TargetOf::Node(node) => return (node.name.as_deref(), None, None),
-        TargetOf::Made(target) => target,
-        TargetOf::Given(target) => target,
+        TargetOf::Built(target) => target,
+        TargetOf::FromMetadata(target) => target,
     };
     match target {
         TargetItem::Project(project) => (project.name.as_deref(), None, project.unix_gid),
@@ -175,7 +175,7 @@ mod tests {
             storage_data_type: Arc::new(Named::new("storage_data_type", "d")),
             target: Target {
                 target_type: TargetType::Project,
-                target_item: TargetOf::Made(TargetItem::Project(target)),
+                target_item: TargetOf::Built(TargetItem::Project(target)),
             },
             quotas: Some(quotas(10.0, 2e7)),
             old_quotas: None,
@@ -220,7 +220,7 @@ mod tests {
             primary_project: Some(PrimaryProject { name: "p-1".into(), unix_gid: 30_500, active: true }),
             active: None,
         };
-        let target = Target { target_type: TargetType::User, target_item: TargetOf::Made(TargetItem::User(user)) };
+        let target = Target { target_type: TargetType::User, target_item: TargetOf::Built(TargetItem::User(user)) };
         assert_eq!(shown(&Item { target, ..item() })[4..6], ["23001", "30500"]);
     }
 
