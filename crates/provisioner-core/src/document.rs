@@ -1,7 +1,7 @@
 //! The document that the proxy publishes.
 //!
-//! Parsing is strict because the provisioner runs as root. An item that cannot be understood becomes a [`RejectedItem`]: it is held
-//! for a person, and no value is guessed. An incomplete document is an error.
+//! Parsing is strict because the provisioner runs as root. An item that cannot be parsed becomes a [`RejectedItem`]: it is held
+//! for an operator, and no value is guessed. An incomplete document is an error.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Document {
     /// Projects and users in the document's order; UUIDs are unique.
     pub resources: Vec<Resource>,
     pub nodes: Vec<Node>,
-    /// Items that cannot be understood.
+    /// Items that cannot be parsed.
     pub rejected: Vec<RejectedItem>,
     /// Resources that the proxy skipped, with its reason.
     pub skipped: Vec<RejectedItem>,
@@ -57,7 +57,7 @@ pub struct Resource {
     /// Owner of a user's directory.
     pub uid: Option<u32>,
     pub quotas: Option<Quotas>,
-    /// Quotas that the order in progress asks for; `None` if it does not change them (decision D26).
+    /// Quotas that the order in progress requests; `None` if it does not change them (decision D26).
     pub new_quotas: Option<Quotas>,
     /// Why the proxy considers the quotas unreliable.
     pub quota_problem: Option<QuotaProblem>,
@@ -67,10 +67,10 @@ pub struct Resource {
     pub unclaimed: bool,
 }
 
-/// Why quotas are unreliable: the document contains a number that nobody asked for.
+/// Why quotas are unreliable: the document contains a number that nobody requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaProblem {
-    /// Whether the order itself asks for a quota of 0. No other problem is the order's fault.
+    /// Whether the order itself requests a quota of 0. All other problems have causes outside the order.
     pub zero_ordered: bool,
     /// The proxy's explanation.
     pub detail: String,
@@ -119,7 +119,7 @@ pub struct Order {
     pub kind: OrderKind,
     pub state: OrderState,
     pub offering: Offering,
-    /// Options that the order asks for. Its approval repeats them (specification 8.2).
+    /// Options that the order requests. Its approval repeats them (specification 8.2).
     pub new_options: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -132,21 +132,21 @@ pub enum OrderKind {
     Restore,
     /// Changes quotas or options.
     Update,
-    /// Ends a resource.
+    /// Terminates a resource.
     Terminate,
-    /// Unknown; held for a person.
+    /// Unknown; held for an operator.
     Other,
 }
 
-/// How far an order is.
+/// The state of an order, as far as the provisioner distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OrderState {
-    /// Waits for the provider, that is for this program.
+    /// Waiting for the provider, which is this program.
     PendingProvider,
     /// Approved, not completed.
     Executing,
-    /// Waits for another party or a date.
+    /// Waiting for another party or a date.
     Other,
 }
 
@@ -157,7 +157,7 @@ pub enum Offering {
     SiteAgent,
     /// Approval completes the order (`Marketplace.Basic`).
     Basic,
-    /// Unknown; held for a person.
+    /// Unknown; held for an operator.
     Other,
 }
 
@@ -187,10 +187,10 @@ impl Links {
     }
 }
 
-/// An item that is held for a person.
+/// An item that is held for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedItem {
-    /// Its `itemId`, if that can be read.
+    /// The `itemId`, if it can be read.
     pub id: Option<Uuid>,
     pub reason: String,
 }
@@ -203,10 +203,10 @@ pub enum DocumentError {
     Page {
         /// Number of the page, from 1.
         page: usize,
-        /// What is wrong; quotes nothing of the response.
+        /// What is wrong. Contains no text of the response.
         reason: String,
     },
-    /// The proxy is too old, or the Python one.
+    /// The proxy is too old, or is the Python proxy.
     #[error(
         "the document has no map `orders`, without which no order can be approved or carried out safely: use \
          hpc-storage-proxy 0.1.0 or newer"

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::document::{OrderKind, Status};
 
-/// Outcome in the journal of a call without an answer yet.
+/// Outcome in the journal of a call that has no answer yet.
 pub const SENT: &str = "sent";
 /// Outcome in the journal of an accepted call.
 pub const ACCEPTED: &str = "accepted";
@@ -19,7 +19,7 @@ const APPROVE: &str = "approve_by_provider";
 const DONE: &str = "set_state_done";
 /// Seconds until a refused call is retried. Each further refusal triples them.
 const FIRST_RETRY: u64 = 5 * 60;
-/// The most seconds between two retries.
+/// Maximum number of seconds between two retries.
 const MAX_RETRY: u64 = 6 * 3600;
 
 /// The most recent order of a resource that this program worked on.
@@ -107,7 +107,7 @@ impl LastOrder {
     }
 
     /// Records that a call was certainly not carried out. After a denied approval this program did not complete the order, so
-    /// the directory is kept if somebody else terminates the resource later.
+    /// the directory is kept if the resource is terminated elsewhere later.
     pub fn denied(&mut self, call: &str) {
         self.sent &= call != APPROVE;
     }

@@ -1,5 +1,5 @@
-//! What the storage provisioner decides, without I/O: [`document`] parses what the proxy publishes, [`preflight`] computes the
-//! desired state of each directory, and [`plan`] compares it with the observed state.
+//! The decisions of the storage provisioner, without I/O. [`document`] parses the document that the proxy publishes, [`preflight`]
+//! computes the desired state of each directory, and [`plan`] compares it with the observed state.
 
 use std::sync::Arc;
 
@@ -10,5 +10,5 @@ pub mod last_order;
 pub mod plan;
 pub mod preflight;
 
-/// What was observed for a resource, or why that failed. Resources of one system can share an error.
+/// The observed state of a resource's directory, or why it could not be read. Resources of one system can share an error.
 pub type Observation = Result<Observed, Arc<DriverError>>;

@@ -1,4 +1,4 @@
-//! What to do for each resource, and why, from its desired and its observed state.
+//! Plans the work for each resource from its desired and its observed state.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The call that Waldur refused, if it belongs to what has to be done now.
+    /// The call that Waldur refused, if it belongs to the current order or to the completion of the last one.
     pub fn refused(&self) -> Option<&WaldurRefusal> {
         let last = self.last_order.as_ref()?;
         let is_current = match &self.resource.order {
@@ -58,19 +58,19 @@ impl Case {
     }
 }
 
-/// What the settings allow.
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+/// The settings that limit what is done without an operator.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate setting")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Policy {
     /// Whether quotas, mode, owner and ACLs of a directory in use are corrected if they differ from the document.
     pub heal: bool,
     /// Whether quotas may shrink below the usage.
     pub shrink_below_usage: bool,
-    /// Whether an order that asks for something impossible ([`ObstacleKind::Impossible`](crate::preflight::ObstacleKind)) is
-    /// rejected before its approval, or set erred after it. Otherwise it is held for a person (decision D20).
+    /// Whether an order that requests something impossible ([`ObstacleKind::Impossible`](crate::preflight::ObstacleKind)) is
+    /// rejected before its approval, or set erred after it. Otherwise it is held for an operator (decision D20).
     pub refuse: bool,
-    /// Whether a termination is carried out if the directory is neither at its path nor in the trash. Otherwise it is held for a
-    /// person, because the directory may have been moved.
+    /// Whether a termination is carried out if the directory is neither at its path nor in the trash. Otherwise it is held for an
+    /// operator, because the directory may have been moved.
     pub absent_is_gone: bool,
     /// The most tasks of each [`Mass`] kind that one pass performs on a system without confirmation; on large systems it is two
     /// percent of the resources. The limit for 24 hours is [`PASSES_PER_DAY`] times as high.
@@ -91,7 +91,7 @@ pub struct Plan {
     pub held: Vec<Held>,
 }
 
-/// A resource for which nothing is done now.
+/// A resource that is held: nothing is done for it in this pass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Held {
     /// UUID of the resource; `None` if it cannot be read.
@@ -101,28 +101,28 @@ pub struct Held {
     /// Its path as published; empty if it cannot be read.
     pub path: String,
     pub hold: Hold,
-    /// What it waits for, and what to do about it.
+    /// The cause, and what to do about it.
     pub reason: String,
     /// The fields that differ from the document, if that is why it is held.
     pub changes: Vec<Difference>,
 }
 
-/// Why nothing is done.
+/// Why a resource is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Hold {
-    /// It is another party's turn.
+    /// Another party has to act.
     Waiting,
     /// A temporary error; the next pass retries.
     Fault,
     /// In use, but different from the document.
     Drift,
-    /// Something is in the way; for a person.
+    /// Something else is at the path, or the state in Waldur contradicts the storage. Needs an operator.
     Conflict,
-    /// Invalid or against the rules; for a person.
+    /// Invalid, or against the rules. Needs an operator.
     Refused,
-    /// Too much at once; a person has to confirm.
+    /// Exceeds the limit without confirmation. Needs an operator's confirmation.
     Asks,
     /// Waldur refuses a call; retried later.
     Declined,

@@ -1,4 +1,4 @@
-//! The desired state of each directory, or the obstacle to it. Runs before the storage is changed.
+//! Computes the desired state of each directory, or the obstacle to it, before the storage is changed.
 
 use storage_driver::limits::{QuotaLimits, Terabyte};
 use storage_driver::place::{InvalidPlace, Place};
@@ -41,14 +41,14 @@ impl Unnumbered {
         &self.0
     }
 
-    /// With the quotas as the system stores them.
+    /// Converts the quotas to those that the system stores.
     #[must_use]
     pub fn map_limits(mut self, stored: impl FnOnce(QuotaLimits) -> QuotaLimits) -> Self {
         self.0.limits = stored(self.0.limits);
         self
     }
 
-    /// With a project ID; `None` on systems without them, and for a tree that goes away and has none.
+    /// Adds the project ID; `None` on systems without project IDs, and for a directory that is to be removed and has none.
     pub fn with_project(self, project: Option<u32>) -> Desired {
         Desired { project, ..self.0 }
     }
@@ -65,13 +65,13 @@ pub struct Obstacle {
 /// Who removes an obstacle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObstacleKind {
-    /// Nobody has to: it is another party's turn.
+    /// Another party, without action by an operator.
     Waiting,
-    /// A person, with a change in Waldur, at the proxy or in the settings.
-    Person,
-    /// A person: two resources have the same path.
+    /// An operator, with a change in Waldur, in the proxy or in the settings.
+    NeedsOperator,
+    /// An operator, because two resources have the same path.
     Conflict,
-    /// Nobody can: the order itself asks for something impossible. Only such an order may be rejected, and only with
+    /// Nobody: the order itself requests something impossible. Only such an order may be rejected, and only with
     /// `policy.refuse` (decision D20).
     Impossible,
 }
@@ -81,8 +81,8 @@ impl Obstacle {
         Self { kind: ObstacleKind::Waiting, reason: reason.into() }
     }
 
-    fn person(reason: impl Into<String>) -> Self {
-        Self { kind: ObstacleKind::Person, reason: reason.into() }
+    fn needs_operator(reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::NeedsOperator, reason: reason.into() }
     }
 
     fn conflict(reason: impl Into<String>) -> Self {
@@ -94,8 +94,8 @@ impl Obstacle {
     }
 }
 
-/// Computes the desired state of these resources, which all belong to one system, in their order. `is_terminated` says, from the
-/// journal, whether this program carried out the termination of a resource.
+/// Computes the desired state of each resource. All resources must belong to `system`. `is_terminated` returns whether this
+/// program carried out the termination of a resource, according to the journal.
 pub fn check(
     resources: &[&Resource],
     document: &Document,
@@ -107,82 +107,85 @@ pub fn check(
     let check = |resource: &&Resource| {
         let place = Place::parse(&resource.path, &rules.published_root).map_err(|error| bad_path(resource, &error))?;
         paths.claim(resource, &place)?;
-        let goes = is_leaving(resource) || paths.is_gone(resource);
+        let removal = is_being_terminated(resource) || paths.is_terminated(resource);
         let parents = paths.modes_above(&place);
-        desired(resource, place, parents, rules, goes)
+        desired(resource, place, parents, rules, removal)
     };
     resources.iter().map(check).collect()
 }
 
-/// `goes`: whether the directory goes away. It is found without an owner, quotas or valid modes.
+/// `removal`: whether the directory is to be removed. Then owner, quotas and modes may be missing or invalid.
 fn desired(
     resource: &Resource,
     place: Place,
     parents: Vec<Mode>,
     rules: &SystemRules,
-    goes: bool,
+    removal: bool,
 ) -> Result<Unnumbered, Obstacle> {
-    if !goes {
+    if !removal {
         modes::ordered(resource)?;
     }
     let (uid, gid) =
-        if goes { (rules.owner_uid, resource.gid.unwrap_or(rules.lowest_id)) } else { owner(resource, rules)? };
+        if removal { (rules.owner_uid, resource.gid.unwrap_or(rules.lowest_id)) } else { owner(resource, rules)? };
     let limits = match quotas::limits(resource, rules.terabyte) {
-        Err(_) if goes => QuotaLimits::least(),
+        Err(_) if removal => QuotaLimits::least(),
         limits => limits?,
     };
     let mode = desired_mode(resource);
-    if !goes {
+    if !removal {
         rules.modes.check(mode, &parents)?;
     }
     Ok(Unnumbered(Desired { id: resource.id, place, parents, uid, gid, mode, limits, project: None }))
 }
 
-/// The mode that a directory should have, with the change that a due order asks for.
+/// The desired mode of a directory, including the change that a due order requests.
 pub fn desired_mode(resource: &Resource) -> Mode {
     modes::ordered(resource).ok().flatten().unwrap_or(resource.mode)
 }
 
-fn is_leaving(resource: &Resource) -> bool {
+fn is_being_terminated(resource: &Resource) -> bool {
     resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate)
 }
 
-/// The order in progress, if it is due: while a customer has yet to approve it, its changes do not apply.
+/// The order in progress, unless it waits for another party: until then its changes do not apply.
 fn due_order(resource: &Resource) -> Option<&Order> {
     resource.order.as_ref().filter(|order| order.state != OrderState::Other)
 }
 
-/// The obstacle of a path that cannot be used on this system. It comes from slugs, the backend ID and the roots in the settings of
-/// both programs, never from an order.
+/// The obstacle for a path that cannot be used on this system. The path depends on slugs, the backend ID and the roots in the
+/// settings of both programs, never on an order.
 fn bad_path(resource: &Resource, error: &InvalidPlace) -> Obstacle {
     if resource.path.starts_with('/') {
-        return Obstacle::person(format!(
+        return Obstacle::needs_operator(format!(
             "{error}; check the slugs and backend_id in Waldur, and the roots in the settings"
         ));
     }
-    Obstacle::person(format!("backend_id in Waldur ({}) is not a path of this system; clear it there", resource.path))
+    Obstacle::needs_operator(format!(
+        "backend_id in Waldur ({}) is not a path of this system; clear it there",
+        resource.path
+    ))
 }
 
-/// Owner and group, which must be those of a real user and project.
+/// Owner and group, which must not be reserved for the system.
 fn owner(resource: &Resource, rules: &SystemRules) -> Result<(u32, u32), Obstacle> {
-    let real = |what: &str, id: u32| {
+    let check_id = |what: &str, id: u32| {
         let lowest = rules.lowest_id;
         if id >= lowest && id != u32::MAX {
             return Ok(id);
         }
-        Err(Obstacle::person(format!(
+        Err(Obstacle::needs_operator(format!(
             "the {what} {id} is reserved for the system (below `lowest_id`, {lowest}): correct it at its source"
         )))
     };
     let gid = resource
         .gid
         .ok_or_else(|| Obstacle::waiting("the project has no GID yet: the HPC User API does not know it"))?;
-    let gid = real("GID", gid)?;
+    let gid = check_id("GID", gid)?;
     match resource.kind {
         Kind::Project => Ok((rules.owner_uid, gid)),
         Kind::User => {
             let missing = "the user has no UID yet: check `hpc_user_api.user_path` of the proxy";
-            Ok((real("UID", resource.uid.ok_or_else(|| Obstacle::waiting(missing))?)?, gid))
+            Ok((check_id("UID", resource.uid.ok_or_else(|| Obstacle::waiting(missing))?)?, gid))
         }
     }
 }

@@ -41,7 +41,7 @@ fn record(kind: &str, order_state: &str, offering_type: &str) -> Value {
     })
 }
 
-/// The document that the proxy makes of one record; `None` if it skips the record.
+/// The document that the proxy builds from one record; `None` if it skips the record.
 fn document_of(record: &Value) -> Option<Document> {
     let raw = serde_json::value::to_raw_value(record).unwrap();
     let resource = Resource::parse(&raw).ok()?;
@@ -100,14 +100,14 @@ fn rejects(plan: &Plan) -> bool {
     plan.tasks.iter().flat_map(|task| &task.steps).any(|step| matches!(step, Step::Reject(_) | Step::Erred(_)))
 }
 
-/// Whether the order itself asks for something impossible: a limit of 0, or permissions that are not octal.
-fn asks_for_the_impossible(record: &Value) -> bool {
+/// Whether the order itself requests something impossible: a limit of 0, or permissions that are not octal.
+fn requests_the_impossible(record: &Value) -> bool {
     let order = &record["order_in_progress"];
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
     let zero = number(&order["limits"]["storage"]).is_some_and(|storage| storage.abs() < f64::EPSILON);
     let permissions = &order["attributes"]["new_options"]["permissions"];
     let octal = |text: &str| matches!(text.len(), 3 | 4) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    // A cleared option is an empty text.
+    // A cleared option is an empty string.
     zero || permissions.as_str().is_some_and(|text| !text.trim().is_empty() && !octal(text))
 }
 
@@ -123,7 +123,7 @@ fn pointers(value: &Value, pointer: String, all: &mut Vec<String>) {
     }
 }
 
-/// Removes or replaces a value of a record, or adds a key beside it.
+/// Removes or replaces a value of a record, or adds a key next to it.
 fn change(record: &mut Value, at: prop::sample::Index, action: u8, other: Value) {
     let mut all = Vec::new();
     pointers(record, String::new(), &mut all);
@@ -192,7 +192,7 @@ proptest! {
     #[test]
     fn with_the_policy_only_impossible_orders_are_rejected(record in any_record()) {
         let plan = planned(&record, Policy { refuse: true, ..Policy::default() });
-        prop_assert!(!rejects(&plan) || asks_for_the_impossible(&record), "{:?}", plan);
+        prop_assert!(!rejects(&plan) || requests_the_impossible(&record), "{:?}", plan);
     }
 }
 
@@ -232,7 +232,7 @@ fn invalid_orders_are_held_with_the_reason() {
     let no_directory = of("Switch", &[]);
     assert!(no_directory.contains("there is no directory"), "{no_directory}");
     assert_eq!(of("Switch", &[("/order_in_progress/attributes", renewed)]), no_directory);
-    // The order itself asks for 0.
+    // The order itself requests 0.
     let zero = json!({"storage": 0});
     let zero = [("/limits", zero.clone()), ("/order_in_progress/limits", zero), ("/options", json!({}))];
     assert_eq!(of("Create", &zero), "reject");

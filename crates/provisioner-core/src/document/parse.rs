@@ -13,7 +13,7 @@ use super::{
     Resource, Status,
 };
 
-/// The most characters of the proxy's text that are kept about an item.
+/// Maximum length of the proxy's texts about an item, in characters. The rest is cut off.
 const MAX_TEXT: usize = 1000;
 /// The longest path in bytes: the kernel's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
@@ -77,7 +77,7 @@ struct Maps<'a> {
     resource_links: BTreeMap<Uuid, Option<&'a RawValue>>,
 }
 
-/// The entries of a map by item. A key that is not a UUID belongs to no item and is rejected alone.
+/// The entries of a map by item. A key that is not a UUID is rejected by itself, because it belongs to no item.
 fn by_item<'a>(
     entries: Entries<'a>,
     name: &str,
@@ -86,7 +86,7 @@ fn by_item<'a>(
     let mut by_item = BTreeMap::new();
     for (key, entry) in entries.0 {
         match Uuid::try_parse(&key) {
-            // The same UUID twice, perhaps with different spellings.
+            // A UUID can occur twice in different spellings.
             Ok(id) => _ = by_item.entry(id).and_modify(|entry| *entry = None).or_insert(Some(entry)),
             Err(_) => {
                 rejected.push(RejectedItem { id: None, reason: format!("a key of the map `{name}` is not a UUID") });
@@ -103,7 +103,7 @@ fn skipped(raw: &RawValue) -> RejectedItem {
     }
 }
 
-/// A text from the proxy, cut to [`MAX_TEXT`]: it is repeated in logs, in plans and to customers.
+/// Cuts a text from the proxy to [`MAX_TEXT`], because it is repeated in logs, in plans and to customers.
 fn truncated(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -154,9 +154,11 @@ fn parse_item(item: Item, maps: &Maps<'_>) -> Result<Parsed, &'static str> {
         "user" => Kind::User,
         _ => return Err("the target is not a tenant, customer, project or user"),
     };
-    let four = |quotas: Option<Vec<wire::Quota>>, reason| quotas.map(parse_quotas).transpose().map_err(|()| reason);
-    let quotas = four(item.quotas, "the quotas are not soft and hard space and soft and hard inodes")?;
-    let new_quotas = four(item.new_quotas, "the new quotas are not soft and hard space and soft and hard inodes")?;
+    let parse_four =
+        |quotas: Option<Vec<wire::Quota>>, reason| quotas.map(parse_quotas).transpose().map_err(|()| reason);
+    let quotas = parse_four(item.quotas, "the quotas are not soft and hard space and soft and hard inodes")?;
+    let new_quotas =
+        parse_four(item.new_quotas, "the new quotas are not soft and hard space and soft and hard inodes")?;
     let order = maps.orders.get(&id).map(|raw| {
         let order = raw.and_then(parse_order);
         order.ok_or("the order in progress cannot be understood: check its UUID, state and options in Waldur")
@@ -165,7 +167,7 @@ fn parse_item(item: Item, maps: &Maps<'_>) -> Result<Parsed, &'static str> {
     let quota_problem =
         maps.quota_problems.get(&id).map(|raw| raw.map_or_else(QuotaProblem::unreadable, parse_quota_problem));
     let (target, mut links) = (item.target.target_item, item.links);
-    // An unreadable entry counts as absent: the resource then waits for a person.
+    // An unreadable entry counts as absent. The resource is then held for an operator.
     let entry = maps.resource_links.get(&id).copied().flatten();
     let entry: ResourceLinks = entry.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
     links.ok = links.ok.or(entry.set_state_ok_url);
@@ -194,7 +196,7 @@ fn parse_item(item: Item, maps: &Maps<'_>) -> Result<Parsed, &'static str> {
     })))
 }
 
-/// Soft space, hard space, soft inodes and hard inodes, in this order.
+/// Parses soft space, hard space, soft inodes and hard inodes, in this order.
 fn parse_quotas(quotas: Vec<wire::Quota>) -> Result<Quotas, ()> {
     let expected =
         [("space", "tera", "soft"), ("space", "tera", "hard"), ("inodes", "none", "soft"), ("inodes", "none", "hard")];
@@ -216,7 +218,7 @@ impl QuotaProblem {
     }
 }
 
-/// An entry of `quotaProblems`. An unknown code is a problem, too.
+/// Parses an entry of `quotaProblems`. An entry with an unknown code also counts as a problem.
 fn parse_quota_problem(raw: &RawValue) -> QuotaProblem {
     match serde_json::from_str::<wire::QuotaProblem>(raw.get()) {
         Ok(it) => QuotaProblem { zero_ordered: it.code == "zero_ordered", detail: truncated(&it.detail) },
@@ -239,7 +241,7 @@ fn parse_order(raw: &RawValue) -> Option<Order> {
             Some("pending-provider") => OrderState::PendingProvider,
             Some("executing") => OrderState::Executing,
             Some("pending-consumer" | "pending-project" | "pending-start-date") => OrderState::Other,
-            // Nobody knows whose turn it is: a person checks.
+            // It is unknown which party has to act next.
             _ => return None,
         },
         offering: match order.offering_type.as_deref() {

@@ -68,7 +68,7 @@ pub(super) struct ResourceLinks {
     pub(super) backend_id: Option<Value>,
 }
 
-/// Distinguishes null, which is `Some`, from an absent value.
+/// Reads null as `Some`, to distinguish it from an absent value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
@@ -89,7 +89,7 @@ pub(super) struct Skipped {
     pub(super) detail: String,
 }
 
-/// The one field that is read of an item that cannot be understood.
+/// The only field that is read of an item that cannot be parsed.
 #[derive(Deserialize)]
 pub(super) struct ItemId {
     #[serde(rename = "itemId")]

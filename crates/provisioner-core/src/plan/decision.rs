@@ -1,4 +1,4 @@
-//! What to do for one resource.
+//! Decides what to do for one resource.
 
 use storage_driver::{Desired, Difference, Observed, Present, error_chain};
 
@@ -7,19 +7,19 @@ use crate::document::{Offering, Order, OrderKind, OrderState, Status};
 use crate::last_order::SET_STATE_OK;
 use crate::preflight::{Obstacle, ObstacleKind};
 
-/// Why nothing is done for a directory that a purge has claimed.
+/// Why a resource is held whose directory a purge has claimed.
 const PURGING: &str = "`purge` is deleting its directory, or was killed while it did, and what is left cannot be restored: let \
                        `purge` finish, then create an empty directory with `restore PATH --make`";
 
 const UNMARKED: &str =
     "the directory at its path does not have the provisioner's mark: `adopt` it if it is the right one";
 
-/// The steps and the reason; no steps if nothing has to be done. Or why nothing is done now.
+/// The steps and the reason, without steps if nothing has to be done; or why the resource is held.
 pub(super) type Decision = Result<(Vec<Step>, String), (Hold, String)>;
 
-/// Decides what to do, unless that needs a call that Waldur refused so recently that it is too early for a retry.
+/// Decides what to do. Holds the resource if that needs a call that Waldur refused and that is not due for a retry.
 pub(super) fn decide(case: &Case, policy: Policy) -> Decision {
-    let (steps, why) = without_backoff(case, policy)?;
+    let (steps, why) = decide_ignoring_refusals(case, policy)?;
     let refused = case
         .refused()
         .filter(|refused| refused.backs_off && steps.iter().any(|step| step.call() == Some(&*refused.call)));
@@ -30,7 +30,7 @@ pub(super) fn decide(case: &Case, policy: Policy) -> Decision {
     }
 }
 
-fn without_backoff(case: &Case, policy: Policy) -> Decision {
+fn decide_ignoring_refusals(case: &Case, policy: Policy) -> Decision {
     let unreadable = |error| (Hold::Fault, format!("the storage cannot be read: {}", error_chain(error)));
     let observed = case.observed.as_ref().map_err(|error| unreadable(error))?;
     let status = case.resource.status;
@@ -89,8 +89,8 @@ fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Decision {
     }
 }
 
-/// A resource that Waldur shows as changing without an order. Waldur will not change that: the order was deleted, or Waldur's
-/// worker set the state late, after the order was completed here.
+/// Decides about a resource that Waldur shows as changing without an order. Waldur does not correct that by itself: the order was
+/// deleted, or Waldur's worker set the state late, after the order was completed here.
 fn in_transition(case: &Case, observed: &Observed, policy: Policy) -> Decision {
     let (resource, status) = (&case.resource, case.resource.status);
     let is_ours = matches!(observed, Observed::Ours(_));
@@ -121,7 +121,7 @@ fn in_transition(case: &Case, observed: &Observed, policy: Policy) -> Decision {
     in_use(case, observed, policy, Some(Step::SetStateOk))
 }
 
-/// What a person does if Waldur does not accept that a resource is in use.
+/// The remedy if Waldur does not accept that a resource is in use.
 fn set_ok_in_waldur(case: &Case, reason: &str) -> String {
     let order = case.last_order.as_ref().map(|last| format!(" {}", last.order)).unwrap_or_default();
     format!(
@@ -143,7 +143,7 @@ fn waldur_state(status: Status) -> &'static str {
     }
 }
 
-/// A resource in use. `last`: the step that follows what is done for it.
+/// Decides about a resource in use. `last` is added after the other steps.
 fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) -> Decision {
     let desired = case.desired.as_ref().map_err(hold_for)?;
     let with_last = |step| std::iter::once(step).chain(last.clone()).collect();
@@ -154,13 +154,13 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
                 let why = "carried out here, but Waldur shows it as changing without an order";
                 return Ok((last.into_iter().collect(), why.to_owned()));
             }
-            if let Some(reason) = shrinks(present, desired, policy) {
+            if let Some(reason) = reason_not_to_shrink(present, desired, policy) {
                 return hold(Hold::Drift, reason);
             }
             let names: Vec<_> = differences.iter().map(Difference::name).collect();
             let differ = if names.len() == 1 { "differs" } else { "differ" };
             let why = format!("{} {differ} from the document", names.join(", "));
-            // Work of an approved order that was interrupted is no drift: for Waldur it is done.
+            // Interrupted work of an approved order is not drift: in Waldur it is complete.
             if policy.heal || case.unfinished {
                 return Ok((with_last(Step::Ensure(desired.clone())), why));
             }
@@ -179,13 +179,13 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
     }
 }
 
-/// An order that creates, changes or restores a directory, pending-provider or executing.
+/// Carries out an order that creates, changes or restores a directory, in the state pending-provider or executing.
 fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Decision {
     let desired = match &case.desired {
         Ok(desired) => desired,
         Err(obstacle) if obstacle.kind == ObstacleKind::Impossible && policy.refuse => {
             let reason = &obstacle.reason;
-            let why = format!("{:?} order {} cannot be carried out: {reason}", order.kind, state(order));
+            let why = format!("{:?} order {} cannot be carried out: {reason}", order.kind, state_name(order));
             return Ok((rejection::steps(order, case.unfinished, reason), why));
         }
         Err(obstacle) => return Err(hold_for(obstacle)),
@@ -207,7 +207,7 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Observed::Trashed { .. } => vec![Step::Restore(desired.clone())],
         Observed::Purging { .. } => return conflict(PURGING),
         Observed::Ours(present) => {
-            if let Some(reason) = shrinks(present, desired, policy) {
+            if let Some(reason) = reason_not_to_shrink(present, desired, policy) {
                 return hold(Hold::Refused, reason);
             }
             if present.differences(desired).is_empty() { Vec::new() } else { vec![Step::Ensure(desired.clone())] }
@@ -216,11 +216,11 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Observed::Obstructed(what) => return conflict(what),
     };
     work.push(Step::SetBackendId);
-    let why = format!("{:?} order {}", order.kind, state(order));
+    let why = format!("{:?} order {}", order.kind, state_name(order));
     Ok((with_calls(work, order), why))
 }
 
-/// An order that ends a resource. Nothing else removes a directory; the status `removing` alone does not.
+/// Carries out an order that terminates a resource. Nothing else removes a directory; the status `removing` alone does not.
 fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) -> Decision {
     let desired = case.desired.as_ref().map_err(hold_for)?;
     let work = match observed {
@@ -244,10 +244,10 @@ fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
             ));
         }
     };
-    Ok((with_calls(work, order), format!("Terminate order {}", state(order))))
+    Ok((with_calls(work, order), format!("Terminate order {}", state_name(order))))
 }
 
-/// The work on the storage with the calls to Waldur before and after it.
+/// Adds the calls to Waldur before and after the work on the storage.
 fn with_calls(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
     match (order.offering, order.state) {
         // Approval completes the order. Users keep their access until Waldur has accepted the termination (see `pass::executor`).
@@ -263,8 +263,8 @@ fn with_calls(mut work: Vec<Step>, order: &Order) -> Vec<Step> {
     work
 }
 
-/// Why quotas are not reduced.
-fn shrinks(present: &Present, desired: &Desired, policy: Policy) -> Option<String> {
+/// Why the quotas must not be reduced to the desired ones, if so.
+fn reason_not_to_shrink(present: &Present, desired: &Desired, policy: Policy) -> Option<String> {
     let (usage, limits) = (present.usage?, present.limits?);
     let below = desired.limits.shrink(&limits) && desired.limits.are_below(usage);
     (below && !policy.shrink_below_usage).then(|| {
@@ -288,11 +288,11 @@ fn hold_for(Obstacle { kind, reason }: &Obstacle) -> (Hold, String) {
     let hold = match kind {
         ObstacleKind::Waiting => Hold::Waiting,
         ObstacleKind::Conflict => Hold::Conflict,
-        ObstacleKind::Person | ObstacleKind::Impossible => Hold::Refused,
+        ObstacleKind::NeedsOperator | ObstacleKind::Impossible => Hold::Refused,
     };
     (hold, reason.clone())
 }
 
-fn state(order: &Order) -> &'static str {
+fn state_name(order: &Order) -> &'static str {
     if order.state == OrderState::Executing { "executing" } else { "pending-provider" }
 }

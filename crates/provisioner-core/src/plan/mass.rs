@@ -1,5 +1,5 @@
-//! The limit on how much is done without confirmation: a wrong list at the source, or the wrong file system at the root, must
-//! not remove or change many directories.
+//! Limits how much is done without confirmation, so that a wrong list in Waldur or the wrong file system at the root does not
+//! cause the removal or change of many directories.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,9 @@ use crate::document::Status;
 pub enum Mass {
     /// Removes a directory.
     Removal,
-    /// Changes a directory that nobody ordered anything for.
+    /// Changes a directory without an order.
     ChangeWithoutOrder,
-    /// Ends an order without carrying it out.
+    /// Rejects an order or sets it erred.
     Refusal,
 }
 
@@ -36,13 +36,13 @@ impl Mass {
 /// The resources, by system and kind, on which work was begun without confirmation in the last 24 hours.
 pub type Recent = BTreeMap<(String, Mass), BTreeSet<Uuid>>;
 
-/// How many times the limit of one pass may be used in 24 hours: a wrong source may remove a little in each pass.
+/// How many times the limit of one pass applies within 24 hours, because a wrong list can cause a few removals in each pass.
 pub const PASSES_PER_DAY: usize = 4;
 
-/// Whether a person has confirmed the amount of work.
+/// Whether an operator has confirmed the amount of work.
 #[derive(Debug, Clone, Copy)]
 pub enum Consent<'a> {
-    /// A person has reviewed the plan and confirmed it.
+    /// An operator has reviewed the plan and confirmed it.
     Given,
     /// Large amounts need confirmation, counted together with the recent work.
     Needed(&'a Recent),
@@ -62,7 +62,7 @@ impl Task {
     }
 }
 
-/// Holds the tasks on a system that exceed what may be done without confirmation; `allowed`: tasks of each kind in one pass.
+/// Holds the tasks on a system that need confirmation. `allowed` is the limit of each kind in one pass.
 pub(super) fn hold(plan: &mut Plan, cases: &[Case], system: &str, allowed: usize, recent: &Recent) {
     for &mass in Mass::VARIANTS {
         hold_many(plan, system, allowed, mass, recent.get(&(system.to_owned(), mass)));
@@ -72,10 +72,10 @@ pub(super) fn hold(plan: &mut Plan, cases: &[Case], system: &str, allowed: usize
 
 /// Holds all tasks of a kind on a system if they are more than allowed, in this pass or together with `recent` ones.
 fn hold_many(plan: &mut Plan, system: &str, allowed: usize, mass: Mass, recent: Option<&BTreeSet<Uuid>>) {
-    let concerned = |task: &Task| task.system == system && task.mass() == Some(mass);
-    let many = plan.tasks.iter().filter(|task| concerned(task)).count();
-    // Work that was begun continues: stopping it halfway helps nobody.
-    let is_new = |task: &Task| concerned(task) && !recent.is_some_and(|recent| recent.contains(&task.id));
+    let applies = |task: &Task| task.system == system && task.mass() == Some(mass);
+    let many = plan.tasks.iter().filter(|task| applies(task)).count();
+    // Begun work continues, because stopping it halfway has no benefit.
+    let is_new = |task: &Task| applies(task) && !recent.is_some_and(|recent| recent.contains(&task.id));
     let new = plan.tasks.iter().filter(|task| is_new(task)).count();
     let (in_a_day, allowed_in_a_day) = (new + recent.map_or(0, BTreeSet::len), allowed * PASSES_PER_DAY);
     let reason = |count, when, allowed| {
@@ -86,9 +86,9 @@ fn hold_many(plan: &mut Plan, system: &str, allowed: usize, mass: Mass, recent: 
         )
     };
     if many > allowed {
-        ask(plan, concerned, &reason(many, "in one pass", allowed));
+        hold_for_confirmation(plan, applies, &reason(many, "in one pass", allowed));
     } else if new > 0 && in_a_day > allowed_in_a_day {
-        ask(plan, is_new, &reason(in_a_day, "within 24 hours", allowed_in_a_day));
+        hold_for_confirmation(plan, is_new, &reason(in_a_day, "within 24 hours", allowed_in_a_day));
     }
 }
 
@@ -110,14 +110,14 @@ fn hold_on_an_empty_system(plan: &mut Plan, system: &str, cases: &[Case]) {
          it is, review the plan with `plan --out FILE`, then run `apply FILE --yes-to-many`"
     );
     let acts = |step: &Step| matches!(step, Step::Ensure(_) | Step::Gone(_));
-    ask(plan, |task| task.system == system && task.steps.iter().any(acts), &reason);
+    hold_for_confirmation(plan, |task| task.system == system && task.steps.iter().any(acts), &reason);
 }
 
-/// Holds these tasks until a person confirms them.
-fn ask(plan: &mut Plan, concerned: impl Fn(&Task) -> bool, reason: &str) {
-    let (asked, rest): (Vec<_>, _) = std::mem::take(&mut plan.tasks).into_iter().partition(concerned);
+/// Holds these tasks until an operator confirms them.
+fn hold_for_confirmation(plan: &mut Plan, applies: impl Fn(&Task) -> bool, reason: &str) {
+    let (to_confirm, rest): (Vec<_>, _) = std::mem::take(&mut plan.tasks).into_iter().partition(applies);
     plan.tasks = rest;
-    plan.held.extend(asked.into_iter().map(|task| Held {
+    plan.held.extend(to_confirm.into_iter().map(|task| Held {
         id: Some(task.id),
         system: task.system,
         path: task.path,

@@ -1,4 +1,4 @@
-//! How an order is ended without being carried out.
+//! Ends orders without carrying them out.
 
 use storage_driver::Observed;
 
@@ -15,7 +15,7 @@ pub(super) fn steps(order: &Order, begun: bool, reason: &str) -> Vec<Step> {
     }
 }
 
-/// The task by which a person ends a resource's order without carrying it out, or why that is impossible.
+/// The task with which an operator ends a resource's order without carrying it out, or why that is impossible.
 pub fn reject(case: &Case, reason: &str) -> Result<Task, String> {
     let Some(order) = &case.resource.order else { return Err("it has no order in progress".to_owned()) };
     if order.state == OrderState::Other {

@@ -1,4 +1,4 @@
-//! What to do for one resource, step by step.
+//! The work for one resource, step by step.
 
 use serde::Serialize;
 use storage_driver::{Desired, Difference};
@@ -44,7 +44,7 @@ impl Task {
         }
     }
 
-    /// The task of a person's command: one step, without an order.
+    /// The task of an operator's command: one step, without an order.
     pub fn manual(case: &Case, step: Step) -> Self {
         let task = Self::new(case, vec![step], "a person's decision".to_owned());
         let action = TaskAction::of(&task.steps, &[]);
@@ -62,7 +62,7 @@ impl Task {
     }
 }
 
-/// What a task does, for people and for filters.
+/// What a task does, for display and for filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -71,7 +71,7 @@ pub enum TaskAction {
     Create,
     /// Changes only quotas.
     Resize,
-    /// Changes other fields, too.
+    /// Changes fields other than quotas.
     Change,
     /// Restores a directory from the trash.
     Restore,
@@ -95,7 +95,7 @@ impl TaskAction {
         self.into()
     }
 
-    /// The action in the past tense.
+    /// Past tense, for messages.
     pub fn past(self) -> &'static str {
         match self {
             Self::Create => "created",
@@ -156,7 +156,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Name for people and for metrics.
+    /// Name in messages and metrics.
     pub fn name(&self) -> &'static str {
         self.into()
     }

@@ -180,7 +180,7 @@ fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
 fn an_obstacle_holds_the_order_and_nothing_is_rejected_by_default() {
     for (kind, expected) in [
         (ObstacleKind::Waiting, Hold::Waiting),
-        (ObstacleKind::Person, Hold::Refused),
+        (ObstacleKind::NeedsOperator, Hold::Refused),
         (ObstacleKind::Conflict, Hold::Conflict),
         (ObstacleKind::Impossible, Hold::Refused),
     ] {
@@ -198,7 +198,7 @@ fn with_the_policy_only_impossible_orders_are_rejected() {
         let plan = plan(std::slice::from_ref(case), policy, NEEDED);
         plan.tasks.iter().flat_map(|task| task.steps.iter().map(Step::name)).collect()
     };
-    for kind in [ObstacleKind::Waiting, ObstacleKind::Person, ObstacleKind::Conflict] {
+    for kind in [ObstacleKind::Waiting, ObstacleKind::NeedsOperator, ObstacleKind::Conflict] {
         assert!(steps(&with_obstacle(kind, OrderState::PendingProvider)).is_empty(), "{kind:?}");
     }
     let impossible = |state| with_obstacle(ObstacleKind::Impossible, state);
@@ -221,8 +221,11 @@ fn many_rejections_need_confirmation() {
         plan(&(1..=count).map(one).collect::<Vec<_>>(), policy, NEEDED)
     };
     assert_eq!(rejected(5).tasks.len(), 5);
-    let asked = rejected(6);
-    assert!(asked.tasks.is_empty() && asked.held.iter().all(|held| held.hold == Hold::Asks), "{asked:?}");
+    let needs_confirmation = rejected(6);
+    assert!(
+        needs_confirmation.tasks.is_empty() && needs_confirmation.held.iter().all(|held| held.hold == Hold::Asks),
+        "{needs_confirmation:?}"
+    );
 }
 
 #[test]
@@ -246,7 +249,7 @@ fn a_person_can_reject_every_order_that_waits_for_the_provider() {
     assert!(of(create, Executing, Offering::Basic, absent).is_err_and(|why| why.contains("by itself")));
     assert!(names(&case(Status::Active, None, ours)).is_err_and(|why| why.contains("no order")));
     // Nothing was observed: a directory may exist.
-    let unknown = with_obstacle(ObstacleKind::Person, Executing);
+    let unknown = with_obstacle(ObstacleKind::NeedsOperator, Executing);
     assert_eq!(names(&unknown), Ok("set_backend_id, erred".to_owned()));
 }
 
@@ -254,8 +257,11 @@ fn a_person_can_reject_every_order_that_waits_for_the_provider() {
 fn many_removals_in_one_pass_need_confirmation() {
     let planned = |n, consent| plan(&removals(1..=n), Policy::default(), consent);
     assert_eq!((planned(5, NEEDED).tasks.len(), planned(5, NEEDED).held.len()), (5, 0));
-    let asked = planned(6, NEEDED);
-    assert!(asked.tasks.is_empty() && asked.held.iter().all(|held| held.hold == Hold::Asks), "{asked:?}");
+    let needs_confirmation = planned(6, NEEDED);
+    assert!(
+        needs_confirmation.tasks.is_empty() && needs_confirmation.held.iter().all(|held| held.hold == Hold::Asks),
+        "{needs_confirmation:?}"
+    );
     assert_eq!(planned(6, Consent::Given).tasks.len(), 6);
 }
 
@@ -289,9 +295,12 @@ fn few_removals_in_each_pass_need_confirmation_if_they_are_many_in_a_day() {
     let planned = |recent: &Recent, n| plan(&removals(n), Policy::default(), Consent::Needed(recent));
     let of = |plan: &Plan| (plan.tasks.len(), plan.held.len());
     assert_eq!(of(&planned(&recent(17), 18..=20)), (3, 0));
-    let asked = planned(&recent(18), 18..=21);
-    assert_eq!(of(&asked), (1, 3), "begun work continues: {asked:?}");
-    assert!(asked.held[0].reason.starts_with("21 removals on capstor within 24 hours, more than the 20"), "{asked:?}");
+    let needs_confirmation = planned(&recent(18), 18..=21);
+    assert_eq!(of(&needs_confirmation), (1, 3), "begun work continues: {needs_confirmation:?}");
+    assert!(
+        needs_confirmation.held[0].reason.starts_with("21 removals on capstor within 24 hours, more than the 20"),
+        "{needs_confirmation:?}"
+    );
     // Other kinds and other systems do not count.
     let refusals = Recent::from([(("capstor".into(), Mass::Refusal), (1..=50).map(Uuid::from_u128).collect())]);
     let elsewhere = Recent::from([(("vast".into(), Mass::Removal), (1..=50).map(Uuid::from_u128).collect())]);
@@ -355,7 +364,7 @@ proptest! {
         let removes = plan.tasks.iter().any(Task::removes);
         let ordered = has && kind == OrderKind::Terminate && state != OrderState::Other && offering != Offering::Other;
         prop_assert!(!removes || (ordered && observed == 1));
-        // Directories of others are never touched, whatever is ordered.
+        // No order affects directories of other resources.
         prop_assert!(!matches!(observed, 2 | 3) || plan.tasks.is_empty());
     }
 }
@@ -419,10 +428,13 @@ fn a_changing_resource_whose_order_was_completed_is_set_ok_or_is_a_conflict() {
         assert_eq!(steps(&case), ["set_state_ok"], "{status:?}");
         let mut missing = case.clone();
         missing.last_order = Some(refused(kind, SET_STATE_OK, "this Waldur does not have this call"));
-        assert_eq!(held_of(&missing), (Hold::Conflict, "set its state to OK in Waldur's administration"));
+        assert_eq!(hold_and_reason_of(&missing), (Hold::Conflict, "set its state to OK in Waldur's administration"));
         let mut without_link = case.clone();
         without_link.resource.links.ok = None;
-        assert_eq!(held_of(&without_link), (Hold::Conflict, "set its state to OK in Waldur's administration"));
+        assert_eq!(
+            hold_and_reason_of(&without_link),
+            (Hold::Conflict, "set its state to OK in Waldur's administration")
+        );
         // Not if it differs from the document, nor if its order was not completed here.
         let changed = |desired: &Desired| Observed::Ours(Present { mode: Mode(0o700), ..present(desired) });
         assert_eq!(held(&linked(status, kind, true, &changed)), Some(Hold::Drift));
@@ -436,11 +448,11 @@ fn a_changing_resource_whose_order_was_completed_is_set_ok_or_is_a_conflict() {
     let withdrawn = plan(&[linked(Status::Removing, OrderKind::Terminate, true, &ours)], Policy::default(), NEEDED);
     assert!(withdrawn.held[0].reason.contains("it has no order in progress"), "{withdrawn:?}");
     let ended = linked(Status::Removing, OrderKind::Terminate, true, &trashed);
-    assert_eq!(held_of(&ended), (Hold::Conflict, "its directory is in the trash already"));
+    assert_eq!(hold_and_reason_of(&ended), (Hold::Conflict, "its directory is in the trash already"));
 }
 
 /// Why a case is held, and the end of the reason.
-fn held_of(case: &Case) -> (Hold, &'static str) {
+fn hold_and_reason_of(case: &Case) -> (Hold, &'static str) {
     const ENDS: [&str; 3] = [
         "set its state to OK in Waldur's administration",
         "its directory is in the trash already",
@@ -469,7 +481,10 @@ fn a_termination_approved_here_retires_the_directory_once_waldur_shows_it() {
 fn an_unclaimed_resource_without_a_directory_is_reported_with_its_remedy() {
     let mut unclaimed = case(Status::Pending, None, |_| Observed::Absent);
     unclaimed.resource.unclaimed = true;
-    assert_eq!(held_of(&unclaimed), (Hold::Conflict, "set its state to Terminated in Waldur's administration"));
+    assert_eq!(
+        hold_and_reason_of(&unclaimed),
+        (Hold::Conflict, "set its state to Terminated in Waldur's administration")
+    );
     unclaimed.observed = Ok(Observed::Trashed { since: 1 });
     let plan = plan(&[unclaimed], Policy::default(), NEEDED);
     assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("its path"), "{plan:?}");

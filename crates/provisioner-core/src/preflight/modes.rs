@@ -1,4 +1,4 @@
-//! Modes of directories: which ones a system accepts, and which one an order asks for.
+//! Modes of directories: those that a system accepts, and those that an order requests.
 
 use storage_driver::Mode;
 
@@ -7,7 +7,7 @@ use crate::document::Resource;
 
 const SETUID: u32 = 0o4000;
 
-/// The modes that a system accepts. A resource with another one is held.
+/// The modes that a system accepts. A resource with another mode is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Modes {
     /// Bits that every mode must have.
@@ -16,7 +16,8 @@ pub struct Modes {
     pub highest: Mode,
 }
 
-/// All bits but setuid, which has no use on a directory and is most likely a mistake. Setgid passes on the project's group.
+/// All bits except setuid, which has no effect on a directory and is most likely a mistake. Setgid makes new files inherit the
+/// project's group.
 impl Default for Modes {
     fn default() -> Self {
         Self { lowest: Mode(0), highest: Mode(0o3777) }
@@ -24,7 +25,7 @@ impl Default for Modes {
 }
 
 impl Modes {
-    /// Checks the mode of a resource's directory. The directories above have modes of their own, which are checked for setuid only.
+    /// Checks the mode of a resource's directory. The modes of the directories above are checked for setuid only.
     pub(super) fn check(self, mode: Mode, above: &[Mode]) -> Result<(), Obstacle> {
         let (excess, missing) = (mode.0 & !self.highest.0, self.lowest.0 & !mode.0);
         let above = above.iter().find(|above| above.0 & SETUID & !self.highest.0 != 0);
@@ -40,24 +41,24 @@ impl Modes {
             return Ok(());
         };
         let value = value.0;
-        Err(Obstacle::person(format!(
+        Err(Obstacle::needs_operator(format!(
             "{what}: correct it at its source, or change `{key}` ({value:04o}) of this system"
         )))
     }
 }
 
-/// The mode that a due order asks for, if any.
+/// The mode that a due order requests, if any.
 pub(super) fn ordered(resource: &Resource) -> Result<Option<Mode>, Obstacle> {
     let ordered = due_order(resource).and_then(|order| order.new_options.as_ref()?.get("permissions"));
     let Some(ordered) = ordered.filter(|ordered| !ordered.is_null()) else { return Ok(None) };
     match ordered.as_str() {
-        // Waldur's form sends an empty text for a cleared option.
+        // Waldur's form sends an empty string for a cleared option.
         Some(text) if !text.trim().is_empty() => Mode::parse(text).map(Some).ok_or_else(|| {
             Obstacle::impossible(
                 "the order asks for permissions that are not three or four octal digits, as in \"2770\"",
             )
         }),
-        _ => Err(Obstacle::person(
+        _ => Err(Obstacle::needs_operator(
             "the order's new_options.permissions is empty or not text, so the requested permissions are unclear: check the \
              order in Waldur",
         )),

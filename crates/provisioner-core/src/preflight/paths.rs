@@ -1,4 +1,4 @@
-//! Which resource may use which path.
+//! Checks that no two resources use the same or nested paths.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -6,7 +6,7 @@ use std::ops::Bound;
 use storage_driver::place::Place;
 use storage_driver::{Mode, Observed};
 
-use super::{COMMON_PARENT, Obstacle, Unnumbered, is_leaving};
+use super::{COMMON_PARENT, Obstacle, Unnumbered, is_being_terminated};
 use crate::Observation;
 use crate::document::{Document, OrderKind, Resource, Status};
 
@@ -17,8 +17,8 @@ pub(super) struct Paths<'a> {
     /// Number of resources at each place.
     claimed: BTreeMap<Place, usize>,
     /// Number of those that are being terminated.
-    leaving: BTreeMap<Place, usize>,
-    is_terminated: &'a dyn Fn(&Resource) -> bool,
+    being_terminated: BTreeMap<Place, usize>,
+    was_terminated_here: &'a dyn Fn(&Resource) -> bool,
 }
 
 impl<'a> Paths<'a> {
@@ -27,15 +27,16 @@ impl<'a> Paths<'a> {
         document: &Document,
         system: &str,
         root: &str,
-        is_terminated: &'a dyn Fn(&Resource) -> bool,
+        was_terminated_here: &'a dyn Fn(&Resource) -> bool,
     ) -> Self {
         let place = |path: &str| Place::parse(path, root).ok();
         let nodes = document.nodes.iter().filter(|node| node.system == system);
         let nodes = nodes.filter_map(|node| Some((place(&node.path)?, node.mode))).collect();
-        let mut paths = Self { nodes, claimed: BTreeMap::new(), leaving: BTreeMap::new(), is_terminated };
+        let mut paths =
+            Self { nodes, claimed: BTreeMap::new(), being_terminated: BTreeMap::new(), was_terminated_here };
         for resource in resources {
             if let Some(place) = place(&resource.path).filter(|_| paths.is_settled(resource)) {
-                *paths.leaving.entry(place.clone()).or_default() += usize::from(is_leaving(resource));
+                *paths.being_terminated.entry(place.clone()).or_default() += usize::from(is_being_terminated(resource));
                 *paths.claimed.entry(place).or_default() += 1;
             }
         }
@@ -46,14 +47,14 @@ impl<'a> Paths<'a> {
     pub(super) fn claim(&mut self, resource: &Resource, place: &Place) -> Result<(), Obstacle> {
         let is_new = is_new(resource);
         let count = |places: &BTreeMap<Place, usize>| places.get(place).copied().unwrap_or_default();
-        let (claims, leaving) = (count(&self.claimed), count(&self.leaving));
-        // A termination removes only a directory with the resource's own mark. It needs no place, and does not keep one from a
+        let (claims, ending) = (count(&self.claimed), count(&self.being_terminated));
+        // A termination removes only a directory with the resource's own mark, so it neither needs the place nor keeps it from a
         // resource in use.
-        let is_shared = !is_leaving(resource) && if is_new { claims > 0 } else { claims > leaving + 1 };
+        let is_shared = !is_being_terminated(resource) && if is_new { claims > 0 } else { claims > ending + 1 };
         let is_nested = self.is_nested(place);
         if (self.is_settled(resource) || is_new) && (is_shared || is_nested) {
-            // Terminated and ordered again: the old one goes first.
-            if is_new && leaving > 0 && !is_nested {
+            // Terminated and ordered again: the old directory has to be removed first.
+            if is_new && ending > 0 && !is_nested {
                 let reason = format!("the path {} belongs to another resource that is being terminated", resource.path);
                 return Err(Obstacle::waiting(reason));
             }
@@ -79,18 +80,18 @@ impl<'a> Paths<'a> {
 
     /// Whether a resource is terminated. Waldur may show a termination as in progress after it was carried out, because its worker
     /// set the state late.
-    pub(super) fn is_gone(&self, resource: &Resource) -> bool {
+    pub(super) fn is_terminated(&self, resource: &Resource) -> bool {
         match resource.status {
             Status::Removed => true,
-            Status::Removing => resource.order.is_none() && (self.is_terminated)(resource),
+            Status::Removing => resource.order.is_none() && (self.was_terminated_here)(resource),
             _ => false,
         }
     }
 
-    /// Whether a resource has its place already. A terminated one does not, because another may have it by now, nor does an
-    /// unclaimed one (see [`hold_paths_of_unclaimed`]).
+    /// Whether a resource already has its place. A terminated resource does not, because another one may have the place by now.
+    /// Neither does an unclaimed resource (see [`hold_paths_of_unclaimed`]).
     fn is_settled(&self, resource: &Resource) -> bool {
-        !self.is_gone(resource) && !is_new(resource) && !resource.unclaimed
+        !self.is_terminated(resource) && !is_new(resource) && !resource.unclaimed
     }
 
     /// Whether a place is that of a tenant or customer, or lies above or below a place in use.

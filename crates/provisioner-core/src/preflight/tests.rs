@@ -35,8 +35,8 @@ fn only(resource: Resource) -> Desired {
     desired(&[resource]).pop().unwrap().unwrap().with_project(None)
 }
 
-/// A resource with an order that asks for these permissions.
-fn asks_for(permissions: &serde_json::Value) -> Resource {
+/// A resource with an order that requests these permissions.
+fn requesting(permissions: &serde_json::Value) -> Resource {
     let mut resource = ordered(OrderKind::Update, resource(1, PROJECT));
     let options = serde_json::json!({"permissions": permissions});
     resource.order.as_mut().unwrap().new_options = options.as_object().cloned();
@@ -116,7 +116,7 @@ fn problem(zero_ordered: bool) -> QuotaProblem {
 fn only_a_request_of_the_order_itself_is_impossible() {
     // The order's new options have invalid permissions.
     for invalid in ["rwx", "78", "0o770"] {
-        let (kind, reason) = obstacle(asks_for(&invalid.into()));
+        let (kind, reason) = obstacle(requesting(&invalid.into()));
         assert!(kind == ObstacleKind::Impossible && reason.contains("octal digits"), "{invalid}: {reason}");
     }
     // The order's own limits are 0.
@@ -135,7 +135,7 @@ fn all_other_obstacles_are_for_a_person_or_temporary() {
     let zero = Quotas { space: [0.0; 2], inodes: [1.0; 2] };
     let pinned = Quotas { space: [20.0, 10.0], inodes: [1.0; 2] };
     let absurd = Quotas { space: [1e300; 2], inodes: [1.0; 2] };
-    let person = [
+    let for_operator = [
         Resource { quotas: None, ..at(PROJECT) },
         Resource { quotas: Some(zero), ..at(PROJECT) },
         Resource { quotas: Some(pinned), ..at(PROJECT) },
@@ -152,7 +152,7 @@ fn all_other_obstacles_are_for_a_person_or_temporary() {
         at("hpc-proj-10"),
     ];
     let waiting = [Resource { gid: None, ..at(PROJECT) }, Resource { kind: Kind::User, ..at(PROJECT) }];
-    for (kind, resources) in [(ObstacleKind::Person, &person[..]), (ObstacleKind::Waiting, &waiting)] {
+    for (kind, resources) in [(ObstacleKind::NeedsOperator, &for_operator[..]), (ObstacleKind::Waiting, &waiting)] {
         for resource in resources {
             let orders = [OrderKind::Create, OrderKind::Update].map(|kind| ordered(kind, resource.clone()));
             let with_orders =
@@ -165,12 +165,15 @@ fn all_other_obstacles_are_for_a_person_or_temporary() {
     }
 }
 
-/// A cleared option is an empty text. Neither that nor a value that is not text asks for anything.
+/// A cleared option is an empty string. Neither an empty string nor a value of another type requests anything.
 #[test]
 fn cleared_or_unreadable_permissions_are_for_a_person() {
     for unclear in ["".into(), " ".into(), 700.into(), serde_json::json!(["770"])] {
-        let (kind, reason) = obstacle(asks_for(&unclear));
-        assert!(kind == ObstacleKind::Person && reason.contains("new_options.permissions"), "{unclear}: {reason}");
+        let (kind, reason) = obstacle(requesting(&unclear));
+        assert!(
+            kind == ObstacleKind::NeedsOperator && reason.contains("new_options.permissions"),
+            "{unclear}: {reason}"
+        );
     }
 }
 
@@ -180,12 +183,15 @@ fn a_quota_of_zero_that_the_document_contradicts_is_for_a_person() {
     for (kind, quotas, new_quotas) in [(OrderKind::Create, some, None), (OrderKind::Update, None, some)] {
         let contradicting = Resource { quota_problem: Some(problem(true)), quotas, new_quotas, ..resource(1, PROJECT) };
         let (found, reason) = obstacle(ordered(kind, contradicting));
-        assert!(found == ObstacleKind::Person && reason.contains("publishes other quotas"), "{kind:?}: {reason}");
+        assert!(
+            found == ObstacleKind::NeedsOperator && reason.contains("publishes other quotas"),
+            "{kind:?}: {reason}"
+        );
     }
 }
 
 #[test]
-fn the_reason_for_a_backend_id_that_is_no_path_has_the_remedy() {
+fn an_invalid_backend_id_is_reported_with_the_remedy() {
     let (_, reason) = obstacle(ordered(OrderKind::Create, resource(1, "hpc-proj-10")));
     assert_eq!(reason, "backend_id in Waldur (hpc-proj-10) is not a path of this system; clear it there");
 }
@@ -197,8 +203,8 @@ fn an_update_without_quotas_keeps_the_current_ones() {
 }
 
 #[test]
-fn the_permissions_that_an_order_asks_for_are_desired() {
-    assert_eq!(only(asks_for(&"2750".into())).mode, Mode(0o2750));
+fn the_permissions_that_an_order_requests_are_desired() {
+    assert_eq!(only(requesting(&"2750".into())).mode, Mode(0o2750));
 }
 
 #[test]
@@ -223,7 +229,7 @@ fn an_unaccepted_mode_holds_the_resource_unless_it_is_removed() {
     }
     let held = |obstacle: Result<u32, Obstacle>, words: &str| {
         let obstacle = obstacle.unwrap_err();
-        assert_eq!(obstacle.kind, ObstacleKind::Person, "the order is not rejected");
+        assert_eq!(obstacle.kind, ObstacleKind::NeedsOperator, "the order is not rejected");
         assert!(obstacle.reason.contains(words), "{}", obstacle.reason);
     };
     held(of(0o4770, preset, 0o775), "the mode 4770 has bits that are not accepted, 4000 (setuid)");
@@ -250,14 +256,14 @@ fn a_resource_terminated_here_frees_its_path_even_if_waldur_shows_it() {
 }
 
 #[test]
-fn a_resource_being_terminated_keeps_no_path_from_one_in_use() {
+fn a_resource_being_terminated_does_not_block_one_in_use() {
     let goes = |n| ordered(OrderKind::Terminate, resource(n, PROJECT));
     let ok = |resources: &[Resource]| desired(resources).iter().map(Result::is_ok).collect::<Vec<_>>();
     assert_eq!(ok(&[goes(1), resource(2, PROJECT)]), [true, true]);
     assert_eq!(ok(&[goes(1), ordered(OrderKind::Update, resource(2, PROJECT))]), [true, true]);
     assert_eq!(ok(&[goes(1), goes(2)]), [true, true]);
     assert_eq!(ok(&[goes(1), resource(2, PROJECT), resource(3, PROJECT)]), [true, false, false]);
-    // A new resource comes after it, and none is created inside of it.
+    // A new resource has to wait for it, and none is created inside it.
     let next = desired(&[goes(1), ordered(OrderKind::Create, resource(2, PROJECT))]).remove(1).unwrap_err();
     assert_eq!(next.kind, ObstacleKind::Waiting);
     let inside = ordered(OrderKind::Create, resource(2, &format!("{PROJECT}/inside")));
@@ -265,7 +271,7 @@ fn a_resource_being_terminated_keeps_no_path_from_one_in_use() {
 }
 
 /// The desired state of two resources with the same path: an unclaimed one with this observation, and an ordered one.
-fn beside_an_unclaimed(observed: Observation) -> Vec<Result<Unnumbered, Obstacle>> {
+fn desired_next_to_unclaimed(observed: Observation) -> Vec<Result<Unnumbered, Obstacle>> {
     let path = "/capstor/store/cscs/customer/a";
     let unclaimed = Resource { unclaimed: true, ..resource(1, path) };
     let resources = [unclaimed, ordered(OrderKind::Create, resource(2, path))];
@@ -276,12 +282,12 @@ fn beside_an_unclaimed(observed: Observation) -> Vec<Result<Unnumbered, Obstacle
 
 #[test]
 fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
-    let desired = beside_an_unclaimed(Ok(Observed::Absent));
+    let desired = desired_next_to_unclaimed(Ok(Observed::Absent));
     assert!(desired.iter().all(Result::is_ok), "{desired:?}");
     for observed in
         [Ok(Observed::Trashed { since: 1 }), Err(DriverError::temporary("the storage cannot be read").into())]
     {
-        let desired = beside_an_unclaimed(observed);
+        let desired = desired_next_to_unclaimed(observed);
         let obstacle = desired[1].as_ref().unwrap_err();
         assert!(
             obstacle.kind == ObstacleKind::Conflict && obstacle.reason.contains("without an order"),
@@ -293,7 +299,7 @@ fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
 #[test]
 fn an_order_that_waits_for_the_customer_changes_nothing_yet() {
     let new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });
-    let resource = Resource { status: Status::Active, new_quotas, ..asks_for(&"2750".into()) };
+    let resource = Resource { status: Status::Active, new_quotas, ..requesting(&"2750".into()) };
     let of = |state| {
         let mut resource = resource.clone();
         resource.order.as_mut().unwrap().state = state;
