@@ -1,5 +1,5 @@
-//! Faults that simulated servers inject, the same ones in each run, and a driver that retries until they have passed, as
-//! passes do.
+//! Faults that simulated servers inject, the same in each run, and a driver that retries temporary errors, as the
+//! provisioner does in its passes.
 
 use serde_json::json;
 use storage_driver::limits::{QuotaLimits, Usage};
@@ -32,14 +32,14 @@ impl InjectedFaults {
         self.random.is_multiple_of(n)
     }
 
-    /// Whether something fails now.
+    /// Decides at random whether a fault occurs now, and counts it.
     pub fn occurs(&mut self) -> bool {
         let occurs = self.one_in.is_some_and(|n| self.random_one_in(n));
         self.count += u32::from(occurs);
         occurs
     }
 
-    /// 429 or 503, if a request is refused now.
+    /// A reply with 429 or 503, if the request is to be refused.
     pub fn refusal(&mut self) -> Option<Reply> {
         self.occurs().then(|| {
             let status = if self.random_one_in(2) { 429 } else { 503 };
@@ -47,14 +47,14 @@ impl InjectedFaults {
         })
     }
 
-    /// The reply, unless it is lost.
+    /// The reply, or [`Reply::Lost`] if it is to be lost.
     pub fn deliver(&mut self, method: &str, reply: Reply) -> Reply {
         let lost = method != "GET" && std::mem::take(&mut self.lose_next);
         if lost || self.occurs() { Reply::Lost } else { reply }
     }
 }
 
-/// Calls a driver again while its errors may be temporary.
+/// Calls a driver again while its errors are temporary.
 #[derive(Debug)]
 pub struct Retrying<'a>(pub &'a dyn Driver);
 

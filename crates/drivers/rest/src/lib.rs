@@ -85,7 +85,7 @@ pub enum InvalidSettings {
     Client(#[source] reqwest::Error),
 }
 
-/// Delays between attempts, and how long to go on.
+/// Delays between attempts, and how long to continue.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     pub first: Duration,
@@ -100,11 +100,11 @@ impl Backoff {
         Self { first: Duration::from_millis(500), longest: Duration::from_secs(15), patience }
     }
 
-    /// Calls `look` with increasing delays until it returns a value; `None` when the patience is exhausted.
-    pub fn poll<T>(&self, mut look: impl FnMut() -> Result<Option<T>, DriverError>) -> Result<Option<T>, DriverError> {
+    /// Calls `read` with increasing delays until it returns a value; `None` when the patience is exhausted.
+    pub fn poll<T>(&self, mut read: impl FnMut() -> Result<Option<T>, DriverError>) -> Result<Option<T>, DriverError> {
         let started = Instant::now();
         for delay in self.delays() {
-            let found = look()?;
+            let found = read()?;
             if found.is_some() || started.elapsed() + delay > self.patience {
                 return Ok(found);
             }
@@ -113,7 +113,7 @@ impl Backoff {
         Ok(None)
     }
 
-    /// Endless, increasing up to the longest, with jitter.
+    /// Endless delays with jitter, increasing up to the longest.
     fn delays(&self) -> impl Iterator<Item = Duration> + use<> {
         let delays = ExponentialBuilder::default().with_min_delay(self.first).with_max_delay(self.longest);
         delays.with_jitter().without_max_times().build()
@@ -131,7 +131,7 @@ pub struct RestClient {
 #[derive(Debug, Clone)]
 pub struct ApiRequest<'a> {
     pub method: Method,
-    /// Path segments below the base URL, each of which is percent-encoded. An empty last one adds a trailing slash.
+    /// Path segments below the base URL, each of which is percent-encoded. An empty last segment adds a trailing slash.
     pub path: &'a [&'a str],
     pub query: &'a [(&'a str, &'a str)],
     pub body: Option<&'a Value>,
@@ -160,18 +160,18 @@ impl ApiResponse {
 impl RestClient {
     /// Creates a client without connecting.
     pub fn new(api: &Api, backoff: Backoff) -> Result<Self, InvalidSettings> {
-        // Fails only if a provider is already installed.
+        // Fails only if a provider is already installed, which can then be used.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let url = &api.url;
-        let loopback = match url.host() {
+        let is_loopback = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
             Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
             None => false,
         };
         let has_credentials = !url.username().is_empty() || url.password().is_some();
-        let plain = !has_credentials && url.query().is_none() && url.fragment().is_none();
-        if !plain || !(url.scheme() == "https" || url.scheme() == "http" && loopback) {
+        let is_plain = !has_credentials && url.query().is_none() && url.fragment().is_none();
+        if !is_plain || !(url.scheme() == "https" || url.scheme() == "http" && is_loopback) {
             return Err(InvalidSettings::Url(redacted(url)));
         }
         let timeout = Duration::from_secs(api.timeout_seconds);
@@ -190,7 +190,7 @@ impl RestClient {
             }
             client = client.tls_certs_merge(certificates);
         } else if url.scheme() == "http" {
-            // Loading the system's many CA certificates would be wasted work.
+            // Plain HTTP does not use the system's CA certificates, and loading them takes time.
             client = client.tls_certs_only([]);
         }
         Ok(Self { http: client.build().map_err(InvalidSettings::Client)?, base: api.url.clone(), backoff })
@@ -264,7 +264,7 @@ impl RestClient {
     }
 }
 
-/// `Retry-After` in seconds. Dates are ignored: they require clocks that agree.
+/// `Retry-After` in seconds. Dates are ignored, because they require synchronized clocks.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
@@ -272,7 +272,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// A whole number in the notations that management systems use: a number, a number with a fraction of zero, or a string of
 /// digits.
 pub fn whole_number(value: &Value) -> Option<i128> {
-    /// 2^64, above which no counter of these systems can be.
+    /// 2^64, which no counter of these systems can reach.
     const MAX: f64 = 18_446_744_073_709_551_616.0;
     match value {
         Value::Number(number) => {

@@ -107,7 +107,9 @@ fn whole_numbers_are_read_in_every_notation() {
     ] {
         assert_eq!(whole_number(&value), Some(number), "{value}");
     }
-    for odd in [json!(1.5), json!(1e30), json!(""), json!("1.0"), json!("-1"), json!("1 TB"), json!(true), json!([1])] {
-        assert_eq!(whole_number(&odd), None, "{odd}");
+    for invalid in
+        [json!(1.5), json!(1e30), json!(""), json!("1.0"), json!("-1"), json!("1 TB"), json!(true), json!([1])]
+    {
+        assert_eq!(whole_number(&invalid), None, "{invalid}");
     }
 }

@@ -14,9 +14,10 @@ use storage_driver::limits::{Inodes, QuotaLimits};
 use storage_driver::{Desired, DriverError};
 
 const WRONG_PASSWORD: &str = "Storage Scale reports that `user` or `password` is wrong (401)";
-/// More pages than any list has, with 1,000 rows each.
+/// Maximum number of pages of a list, to stop endless ones. Each page has 1,000 rows.
 const MAX_PAGES: usize = 1_000;
-/// Tasks of the server that refresh its cache. `FILESETS` is the name in public clients, `QUOTA` the one in its task list.
+/// Tasks of the server that refresh its cache. The name `FILESETS` comes from public clients, `QUOTA` from the server's task
+/// list.
 pub(super) const FILESETS: &str = "FILESETS";
 const QUOTA: &str = "QUOTA";
 const ALL_FIELDS: (&str, &str) = ("fields", ":all:");
@@ -27,7 +28,7 @@ pub(super) struct Management {
     authorization: HeaderValue,
     filesystem: String,
     inode_space: String,
-    /// Stops sending a rejected password: a few more attempts would lock the user.
+    /// Prevents that a rejected password is sent again, because a few more attempts would lock the user.
     credential: CredentialGuard,
 }
 
@@ -68,7 +69,7 @@ impl Management {
         Ok(rows.iter().filter_map(Quota::parse).collect())
     }
 
-    /// Creates an unlinked fileset. If it exists it must be this resource's: the response to an earlier call may have been
+    /// Creates an unlinked fileset. If it exists, it must be this resource's: the response to an earlier call may have been
     /// lost.
     pub(super) fn create(&self, name: &str, desired: &Desired) -> Result<(), DriverError> {
         let what = format!("create the fileset {name}");
@@ -78,7 +79,7 @@ impl Management {
             Ok(()) | Err(_) => {}
         }
         let created = self.wait_until_shown(&what, FILESETS, || self.fileset(name))?;
-        if created.mark() != Some(Mark::of(desired.id)) {
+        if created.mark() != Some(Mark::in_use(desired.id)) {
             return Err(DriverError::Conflict(format!(
                 "the fileset {name} exists, but its comment does not hold the UUID of this resource"
             )));
@@ -126,7 +127,7 @@ impl Management {
         self.settle(&what, outcome, || Ok(self.fileset(name)?.is_some_and(|it| it.junction() == Some(junction))))
     }
 
-    /// Never uses force, which would cut off processes that have files open.
+    /// Unlinks a fileset, never by force, which would break processes that have files open.
     pub(super) fn unlink(&self, name: &str) -> Result<(), DriverError> {
         let what = format!("unlink the fileset {name}");
         let outcome = self.change(&what, Method::DELETE, &["filesets", name, "link"], None)?;
@@ -147,8 +148,8 @@ impl Management {
     /// Checks that Storage Scale would delete `fileset`, and that no other data would be deleted with it.
     pub(super) fn check_deletable(&self, fileset: &Fileset, all: &[Fileset]) -> Result<(), DriverError> {
         let name = fileset.name();
-        let names_of = |is_meant: &dyn Fn(&Fileset) -> bool| {
-            let names: Vec<_> = all.iter().filter(|it| is_meant(it)).map(Fileset::name).collect();
+        let names_of = |matches: &dyn Fn(&Fileset) -> bool| {
+            let names: Vec<_> = all.iter().filter(|it| matches(it)).map(Fileset::name).collect();
             (!names.is_empty()).then(|| names.join(", "))
         };
         if let Some(junction) = fileset.junction()
@@ -234,8 +235,8 @@ impl Management {
         Err(DriverError::temporary(format!("cannot {what}: the list has too many pages, or they repeat")))
     }
 
-    /// After an accepted change, waits until the server shows it. A refused one is accepted too if the server already shows
-    /// it: the response to an earlier call may have been lost.
+    /// Waits until the server shows an accepted change. A refused change succeeds, too, if the server already shows it, because
+    /// the response to an earlier call may have been lost.
     fn settle(
         &self,
         what: &str,
@@ -248,16 +249,16 @@ impl Management {
         }
     }
 
-    /// Polls until `look` returns a value; requests a refresh of the server's cache once.
+    /// Polls until `read` returns a value; requests a refresh of the server's cache once.
     fn wait_until_shown<T>(
         &self,
         what: &str,
         task: &str,
-        look: impl Fn() -> Result<Option<T>, DriverError>,
+        read: impl Fn() -> Result<Option<T>, DriverError>,
     ) -> Result<T, DriverError> {
         let mut requested = false;
         let shown = self.client.backoff.poll(|| {
-            let found = look()?;
+            let found = read()?;
             if found.is_none() && !std::mem::replace(&mut requested, true) {
                 self.request_refresh(task);
             }
@@ -304,7 +305,7 @@ impl Management {
         self.send(what, Method::GET, &self.path(below), query, None)
     }
 
-    /// The path of something that belongs to the file system.
+    /// The API path of an object of the file system.
     fn path<'a>(&'a self, below: &[&'a str]) -> Vec<&'a str> {
         [&["filesystems", &*self.filesystem], below].concat()
     }

@@ -3,14 +3,14 @@
 //! Written from the documentation of release 5.2.3. **Never tested with a real Storage Scale**: it has only been run against
 //! the simulator of the tests.
 //!
-//! A fileset's comment holds the UUID of its resource and, if it is in the trash, since when. A new fileset is created
+//! A fileset's comment holds the UUID of its resource and, in the trash, the time when it was put there. A new fileset is created
 //! unlinked, given its quota, and linked at its place. Owner and mode are set last, through the mounted file system: the
 //! interface returns modes only by one job for each directory, which is too slow for thousands. Usage is as old as the
 //! management server's cache. An existing directory that is not a fileset cannot be converted into one, so it blocks its
 //! place.
 //!
-//! The setting `removal` ([`Removal`]) determines how a fileset is put into the trash, because unlinking has a price: IBM
-//! Storage Protect treats the files of an unlinked fileset as deleted, and their backups expire. By default the fileset is
+//! The setting `removal` ([`Removal`]) determines how a fileset is put into the trash. Unlinking has a side effect: IBM Storage
+//! Protect treats the files of an unlinked fileset as deleted, and their backups expire. By default the fileset is
 //! frozen in place (owned by the provisioner's user, mode 0, limits at the current usage), marked in its comment and renamed
 //! to `trash-NAME`. It stays linked, so its path is not available until it is purged. Alternatively it is frozen and
 //! unlinked, but never by force: open files are a temporary error. `purge` unlinks filesets that are still linked, and
@@ -67,7 +67,7 @@ pub struct Settings {
     pub password: SecretString,
     /// Name of the file system as in `mmlsfs`.
     pub filesystem: String,
-    /// The system's root on Storage Scale: the mount point of the file system or a directory below it. Absolute.
+    /// The absolute path of the system's root on Storage Scale: the mount point of the file system, or a directory below it.
     pub root: String,
     /// The path of that root on this machine. It must be on a mounted Storage Scale file system.
     pub mount: PathBuf,
@@ -93,7 +93,7 @@ pub enum Removal {
     Unlink,
 }
 
-/// Quotas by the names of their filesets; the reason for those that cannot be parsed.
+/// Quotas by the names of their filesets. If a quota cannot be parsed: the reason.
 type Quotas = BTreeMap<String, Result<Quota, String>>;
 
 const NOT_A_DIRECTORY: &str = "the path or one of its parents is not a directory";
@@ -142,8 +142,8 @@ impl Scale {
         Ok(Survey { filesets: self.management.filesets()?, quotas: self.management.quotas()? })
     }
 
-    /// Why another resource cannot use the place of a fileset that has this mark.
-    fn occupied(&self, occupant: &Fileset, mark: Mark) -> String {
+    /// Why the place of a fileset with this mark cannot be used.
+    fn why_occupied(&self, occupant: &Fileset, mark: Mark) -> String {
         let (name, id) = (occupant.name(), mark.id);
         match mark.retired {
             None => format!("the fileset {name} at this path belongs to resource {id}"),
@@ -157,7 +157,7 @@ impl Scale {
 
     fn observe_one(&self, survey: &Survey, root: BorrowedFd<'_>, desired: &Desired) -> Result<Observed, DriverError> {
         let junction = self.junction(&desired.place);
-        if let Some((fileset, mark)) = survey.of(desired)? {
+        if let Some((fileset, mark)) = survey.marked_fileset(desired)? {
             if let Some(since) = trashed_since(fileset, mark) {
                 return Ok(if mark.claimed { Observed::Purging { since } } else { Observed::Trashed { since } });
             }
@@ -169,7 +169,7 @@ impl Scale {
                     return Ok(Observed::Obstructed(format!("its fileset {} is linked at {at}", fileset.name())));
                 }
                 // Creation is incomplete: `ensure` continues it.
-                None if survey.at(&junction).is_none() => {
+                None if survey.fileset_at(&junction).is_none() => {
                     return match mount::look(root, &desired.place.to_string())? {
                         Found::Directory { .. } => Err(self.directory_at_place(fileset.name(), &desired.place)),
                         Found::Nothing => Ok(Observed::Absent),
@@ -179,13 +179,15 @@ impl Scale {
                 None => {}
             }
         }
-        match survey.at(&junction) {
+        match survey.fileset_at(&junction) {
             Some(other) => match other.mark() {
-                Some(mark) => Ok(Observed::Obstructed(self.occupied(other, mark))),
+                Some(mark) => Ok(Observed::Obstructed(self.why_occupied(other, mark))),
                 None => self.present(survey, root, other, &desired.place).map(Observed::Unmarked),
             },
             None => match mount::look(root, &desired.place.to_string())? {
-                Found::Nothing => Ok(survey.nested(&junction, desired).map_or(Observed::Absent, Observed::Obstructed)),
+                Found::Nothing => {
+                    Ok(survey.why_nested(&junction, desired).map_or(Observed::Absent, Observed::Obstructed))
+                }
                 Found::Directory { .. } => {
                     Ok(Observed::Obstructed("the directory at this path is not a fileset".into()))
                 }
@@ -214,9 +216,13 @@ impl Scale {
     }
 
     /// The resource's fileset: in the trash, at its place, or not linked yet.
-    fn own<'a>(&self, survey: &'a Survey, desired: &Desired) -> Result<Option<(&'a Fileset, Mark)>, DriverError> {
+    fn own_fileset<'a>(
+        &self,
+        survey: &'a Survey,
+        desired: &Desired,
+    ) -> Result<Option<(&'a Fileset, Mark)>, DriverError> {
         let junction = self.junction(&desired.place);
-        match (survey.of(desired)?, survey.at(&junction)) {
+        match (survey.marked_fileset(desired)?, survey.fileset_at(&junction)) {
             (Some((fileset, _)), _) if fileset.junction().is_some_and(|at| at != junction) => {
                 Err(DriverError::Conflict(format!("its fileset {} is linked at another path", fileset.name())))
             }
@@ -226,7 +232,7 @@ impl Scale {
             (Some((fileset, mark)), None) => Ok(Some((fileset, mark))),
             (Some((fileset, mark)), Some(occupant)) if fileset.name() == occupant.name() => Ok(Some((fileset, mark))),
             (_, Some(occupant)) => Err(DriverError::Conflict(match occupant.mark() {
-                Some(mark) => self.occupied(occupant, mark),
+                Some(mark) => self.why_occupied(occupant, mark),
                 None => format!("the fileset {} at {junction} does not belong to this resource", occupant.name()),
             })),
             (None, None) => Ok(None),
@@ -244,7 +250,7 @@ impl Scale {
         let mut name = fileset.name().to_owned();
         if mark.retired.is_some() {
             guard(&format!("mark the fileset {name} as in use"))?;
-            self.management.mark(&name, Mark::of(desired.id), &fileset.name_in_use())?;
+            self.management.mark(&name, Mark::in_use(desired.id), &fileset.name_in_use())?;
             name = fileset.name_in_use();
         }
         let inodes = desired.limits.inodes_hard();
@@ -260,7 +266,7 @@ impl Scale {
     fn reconcile(&self, desired: &Desired, restore: bool, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        let found = self.own(&survey, desired)?;
+        let found = self.own_fileset(&survey, desired)?;
         if found.is_none_or(|(fileset, _)| fileset.junction().is_none()) {
             self.check_not_nested(&survey, desired)?;
         }
@@ -293,17 +299,17 @@ impl Scale {
     }
 
     fn check_not_nested(&self, survey: &Survey, desired: &Desired) -> Result<(), DriverError> {
-        let nested = survey.nested(&self.junction(&desired.place), desired);
+        let nested = survey.why_nested(&self.junction(&desired.place), desired);
         nested.map_or(Ok(()), |why| Err(DriverError::Conflict(why)))
     }
 
-    /// The error if there is a directory at the place of an unlinked fileset of ours. Either somebody created it, or the
-    /// fileset is linked and the server does not show it yet, which is temporary.
+    /// The error for a directory at the place of an unlinked fileset of ours. Either a user created the directory, or the
+    /// fileset is linked and the server does not show that yet.
     fn directory_at_place(&self, name: &str, place: &Place) -> DriverError {
         self.management.request_refresh(calls::FILESETS);
         DriverError::temporary(format!(
-            "{place} is a directory, but the fileset {name} is shown as unlinked: either that is out of date, or somebody \
-             created the directory and has to move it away"
+            "{place} is a directory, but the fileset {name} is shown as unlinked: either that is out of date, or a user created the directory \
+             and has to move it away"
         ))
     }
 
@@ -344,26 +350,26 @@ impl Scale {
     }
 }
 
-/// Since when a fileset is in the trash, by whichever kind of removal. A marked one that is linked and not yet renamed is not
-/// in the trash.
+/// When a fileset was put into the trash, with either kind of removal. A marked fileset that is linked and not yet renamed is
+/// not in the trash.
 fn trashed_since(fileset: &Fileset, mark: Mark) -> Option<u64> {
     mark.retired.filter(|_| fileset.junction().is_none() || fileset.name() == fileset.name_in_trash())
 }
 
 /// The filesets that are in the trash with this mark.
-fn trashed_with(filesets: &[Fileset], mark: Mark) -> impl Iterator<Item = &Fileset> {
+fn trashed_filesets(filesets: &[Fileset], mark: Mark) -> impl Iterator<Item = &Fileset> {
     let matches = move |fileset: &&Fileset| fileset.mark() == Some(mark) && trashed_since(fileset, mark).is_some();
     filesets.iter().filter(matches)
 }
 
-/// The state of the management server at one time.
+/// The filesets and quotas that the management server shows.
 struct Survey {
     filesets: Vec<Fileset>,
     quotas: Quotas,
 }
 
 impl Survey {
-    fn of(&self, desired: &Desired) -> Result<Option<(&Fileset, Mark)>, DriverError> {
+    fn marked_fileset(&self, desired: &Desired) -> Result<Option<(&Fileset, Mark)>, DriverError> {
         let marked = |it| Fileset::mark(it).filter(|mark| mark.id == desired.id).map(|mark| (it, mark));
         let mut marked = self.filesets.iter().filter_map(marked);
         match (marked.next(), marked.next()) {
@@ -386,8 +392,8 @@ impl Survey {
         }
     }
 
-    /// The reason if a junction is within another resource's fileset.
-    fn nested(&self, junction: &str, desired: &Desired) -> Option<String> {
+    /// Why a junction is nested in another resource's fileset, if it is.
+    fn why_nested(&self, junction: &str, desired: &Desired) -> Option<String> {
         self.filesets.iter().find_map(|fileset| {
             let at = fileset.junction().filter(|at| is_below(junction, at))?;
             let other = fileset.mark().filter(|mark| mark.id != desired.id)?;
@@ -409,7 +415,7 @@ impl Survey {
         })
     }
 
-    fn at(&self, junction: &str) -> Option<&Fileset> {
+    fn fileset_at(&self, junction: &str) -> Option<&Fileset> {
         self.filesets.iter().find(|fileset| fileset.junction() == Some(junction))
     }
 }
@@ -475,7 +481,7 @@ impl Driver for Scale {
         };
         let one = |(trashed, _): &(Trashed, _)| {
             let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
-            let Some(fileset) = trashed_with(&survey.filesets, mark).next() else { return Ok(None) };
+            let Some(fileset) = trashed_filesets(&survey.filesets, mark).next() else { return Ok(None) };
             Ok(survey.quota(fileset.name())?.map(Quota::usage))
         };
         trashed.iter().map(one).collect()
@@ -492,7 +498,7 @@ impl Driver for Scale {
     fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        let Some((fileset, mark)) = self.own(&survey, desired)? else { return Ok(()) };
+        let Some((fileset, mark)) = self.own_fileset(&survey, desired)? else { return Ok(()) };
         if trashed_since(fileset, mark).is_some() {
             return Ok(());
         }
@@ -528,13 +534,13 @@ impl Driver for Scale {
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let root = self.mount.root()?;
         let survey = self.survey()?;
-        if let Some((fileset, mark)) = self.own(&survey, desired)?
+        if let Some((fileset, mark)) = self.own_fileset(&survey, desired)?
             && fileset.junction().is_none()
         {
             if mark.claimed {
                 return Err(storage_driver::being_purged());
             }
-            if let Some(occupant) = survey.at(&self.junction(&desired.place)) {
+            if let Some(occupant) = survey.fileset_at(&self.junction(&desired.place)) {
                 return Err(DriverError::Conflict(format!("the fileset {} is at its path", occupant.name())));
             }
             self.check_not_nested(&survey, desired)?;
@@ -546,12 +552,12 @@ impl Driver for Scale {
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         let survey = self.survey()?;
         let junction = self.junction(&desired.place);
-        let Some(found) = survey.at(&junction) else {
+        let Some(found) = survey.fileset_at(&junction) else {
             return Err(DriverError::Conflict(format!(
                 "there is no fileset at {junction}, and only filesets can be adopted"
             )));
         };
-        if let Some((fileset, _)) = survey.of(desired)?
+        if let Some((fileset, _)) = survey.marked_fileset(desired)?
             && fileset.name() != found.name()
         {
             return Err(DriverError::Conflict(format!("this resource already has a fileset: {}", fileset.name())));
@@ -563,7 +569,7 @@ impl Driver for Scale {
             }
             None => {
                 guard(&format!("mark the fileset {}", found.name()))?;
-                self.management.mark(found.name(), Mark::of(desired.id), found.name())
+                self.management.mark(found.name(), Mark::in_use(desired.id), found.name())
             }
         }
     }
@@ -571,7 +577,7 @@ impl Driver for Scale {
     fn claim(&self, trashed: &Trashed, _: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: false };
         let filesets = self.management.filesets()?;
-        for fileset in trashed_with(&filesets, mark) {
+        for fileset in trashed_filesets(&filesets, mark) {
             // Check first: a claimed fileset cannot be restored.
             self.management.check_deletable(fileset, &filesets)?;
             guard(&format!("mark the fileset {} as claimed by the purge", fileset.name()))?;
@@ -584,7 +590,7 @@ impl Driver for Scale {
         self.claim(trashed, project, guard)?;
         let mark = Mark { id: trashed.id, retired: Some(trashed.since), claimed: true };
         let filesets = self.management.filesets()?;
-        for fileset in trashed_with(&filesets, mark) {
+        for fileset in trashed_filesets(&filesets, mark) {
             let name = fileset.name();
             // Check first: once it is unlinked, its backups expire.
             self.management.check_deletable(fileset, &filesets)?;
@@ -608,7 +614,7 @@ impl Driver for Scale {
             let is_in_use = |(fileset, mark): &(&Fileset, Mark)| {
                 fileset.junction() == Some(&*junction) && trashed_since(fileset, *mark).is_none()
             };
-            let Some((fileset, _)) = survey.of(desired)?.filter(is_in_use) else { return Ok(None) };
+            let Some((fileset, _)) = survey.marked_fileset(desired)?.filter(is_in_use) else { return Ok(None) };
             match survey.quota(fileset.name())? {
                 Some(quota) => Ok(Some(quota.usage())),
                 None => Err(DriverError::temporary(format!("the usage of the fileset {} is unknown", fileset.name()))),

@@ -1,5 +1,5 @@
 //! A Storage Scale management server with its file system: filesets are directories that are moved to and from their
-//! junctions. It behaves as documented, and has the quirks that users have reported.
+//! junctions. It behaves as documented, with the deviations that users have reported.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

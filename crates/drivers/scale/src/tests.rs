@@ -14,7 +14,7 @@ fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
-fn go(_: &str) -> Result<(), DriverError> {
+fn allow(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -46,12 +46,12 @@ fn a_lost_response_does_not_create_a_second_fileset() {
     let scale = scale(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
     simulated.world().faults.lose_next = true;
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Temporary { .. })));
+    assert!(matches!(scale.ensure(&desired, &allow), Err(DriverError::Temporary { .. })));
     assert_eq!(simulated.world().names().len(), 1);
     // The lists do not show it yet: it is created again, and the server reports EFSSP1102C.
     assert_eq!(scale.observe(&[&desired]).remove(0).unwrap(), Observed::Absent);
     simulated.world().lag = 100_000;
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     assert_eq!(simulated.world().names().len(), 1);
     assert_eq!(simulated.world().duplicates, 1);
 }
@@ -63,7 +63,7 @@ fn many_resources_are_observed_with_few_requests() {
     let bench = bench(&scale, &|_| {});
     let desired: Vec<_> = (0..5).map(|n| bench.desired(n)).collect();
     for desired in &desired[1..] {
-        scale.ensure(desired, &go).unwrap();
+        scale.ensure(desired, &allow).unwrap();
     }
     simulated.world().lists = 0;
     let observed: Vec<_> = scale.observe(&desired.iter().collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect();
@@ -87,11 +87,11 @@ fn a_link_that_is_not_shown_yet_is_a_temporary_error() {
     };
     assert!(matches!(scale.ensure(&desired, &lose_link), Err(DriverError::Temporary { .. })));
     simulated.world().lag = 100_000;
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Temporary { .. })), "the cache is out of date");
+    assert!(matches!(scale.ensure(&desired, &allow), Err(DriverError::Temporary { .. })), "the cache is out of date");
     simulated.world().shown.get_mut(&Fileset::name_for(desired.id)).unwrap().junction = None;
     simulated.world().lag = 100_000;
     assert!(matches!(scale.observe(&[&desired]).remove(0), Err(DriverError::Temporary { .. })));
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     assert!(bench.is_as_desired(&desired));
 }
 
@@ -100,9 +100,9 @@ fn filesets_with_open_files_are_not_unlinked() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     simulated.world().busy = true;
-    let error = scale.retire(&desired, 5, &go).unwrap_err();
+    let error = scale.retire(&desired, 5, &allow).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, DriverError::Temporary { .. }) && text.contains("resource busy"), "{text}");
     assert!(text.contains("files in it are open, and it is never unlinked by force"), "{text}");
@@ -110,7 +110,7 @@ fn filesets_with_open_files_are_not_unlinked() {
     let used = Usage { space: Bytes(12 * 1024), inodes: Inodes(3) };
     assert_eq!((frozen.mode, frozen.limits), (Mode(0), Some(QuotaLimits::frozen_at(used, BLOCK))));
     simulated.world().busy = false;
-    scale.retire(&desired, 6, &go).unwrap();
+    scale.retire(&desired, 6, &allow).unwrap();
     assert_eq!(scale.trash().unwrap(), [Trashed { id: desired.id, since: 5 }], "since the first attempt");
 }
 
@@ -119,19 +119,19 @@ fn data_survives_the_trash_until_the_purge() {
     let simulated = Simulated::start();
     let scale = unlinking(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     let file = simulated.mount().join(desired.place.to_string()).join("file");
     std::fs::write(&file, "data").unwrap();
-    scale.retire(&desired, 5, &go).unwrap();
+    scale.retire(&desired, 5, &allow).unwrap();
     assert!(!file.exists());
-    scale.restore(&desired, &go).unwrap();
+    scale.restore(&desired, &allow).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
-    scale.retire(&desired, 6, &go).unwrap();
+    scale.retire(&desired, 6, &allow).unwrap();
     for since in [5, 7] {
-        scale.purge(&Trashed { id: desired.id, since }, None, &go).unwrap();
+        scale.purge(&Trashed { id: desired.id, since }, None, &allow).unwrap();
         assert_eq!(simulated.world().names().len(), 1, "another time in the trash means another tree");
     }
-    scale.purge(&Trashed { id: desired.id, since: 6 }, None, &go).unwrap();
+    scale.purge(&Trashed { id: desired.id, since: 6 }, None, &allow).unwrap();
     assert!(simulated.world().names().is_empty());
 }
 
@@ -142,12 +142,12 @@ fn removed_filesets_are_frozen_and_renamed_and_stay_linked() {
     let bench = bench(&scale, &|_| {});
     let old = bench.desired(1);
     let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
-    scale.ensure(&old, &go).unwrap();
+    scale.ensure(&old, &allow).unwrap();
     let path = simulated.mount().join(old.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
     // Files in it are open, and stay open.
     simulated.world().busy = true;
-    scale.retire(&old, 5, &go).unwrap();
+    scale.retire(&old, 5, &allow).unwrap();
     simulated.world().busy = false;
     let name = format!("trash-{}", Fileset::name_for(old.id));
     assert_eq!(simulated.world().names(), [&*name]);
@@ -162,18 +162,18 @@ fn removed_filesets_are_frozen_and_renamed_and_stay_linked() {
     // Its path is taken: the next resource at that path waits, and the reason says what to do.
     let Observed::Obstructed(why) = scale.observe(&[&new]).remove(0).unwrap() else { panic!("its path is taken") };
     assert!(why.contains("purge it, or unlink it (`mmunlinkfileset fs1 trash-hpc-"), "{why}");
-    assert!(matches!(scale.ensure(&new, &go), Err(DriverError::Conflict(text)) if text == why));
-    assert!(matches!(scale.ensure(&old, &go), Err(DriverError::Conflict(_))), "it has to be restored");
-    scale.restore(&old, &go).unwrap();
+    assert!(matches!(scale.ensure(&new, &allow), Err(DriverError::Conflict(text)) if text == why));
+    assert!(matches!(scale.ensure(&old, &allow), Err(DriverError::Conflict(_))), "it has to be restored");
+    scale.restore(&old, &allow).unwrap();
     assert!(bench.is_as_desired(&old) && simulated.world().names() == [Fileset::name_for(old.id)]);
     // Once a person has unlinked it, the path is available.
-    scale.retire(&old, 6, &go).unwrap();
+    scale.retire(&old, 6, &allow).unwrap();
     simulated.world().unlink(&name).unwrap();
     simulated.world().lag = 0;
-    scale.ensure(&new, &go).unwrap();
+    scale.ensure(&new, &allow).unwrap();
     assert!(bench.is_as_desired(&new));
     assert_eq!(scale.observe(&[&old]).remove(0).unwrap(), Observed::Trashed { since: 6 });
-    scale.purge(&Trashed { id: old.id, since: 6 }, None, &go).unwrap();
+    scale.purge(&Trashed { id: old.id, since: 6 }, None, &allow).unwrap();
     assert_eq!(simulated.world().names(), [Fileset::name_for(new.id)]);
 }
 
@@ -184,19 +184,19 @@ fn a_changed_removal_setting_finishes_removals_and_finds_the_trash() {
     let bench = bench(&freezing, &|_| {});
     let [frozen, begun] = [1, 2].map(|n| bench.desired(n));
     for desired in [&frozen, &begun] {
-        freezing.ensure(desired, &go).unwrap();
+        freezing.ensure(desired, &allow).unwrap();
     }
-    freezing.retire(&frozen, 5, &go).unwrap();
+    freezing.retire(&frozen, 5, &allow).unwrap();
     assert_eq!(unlinking.observe(&[&frozen]).remove(0).unwrap(), Observed::Trashed { since: 5 });
     // Marked, but still linked because files are open: the removal is incomplete.
     simulated.world().busy = true;
-    unlinking.retire(&begun, 6, &go).unwrap_err();
+    unlinking.retire(&begun, 6, &allow).unwrap_err();
     assert!(matches!(freezing.observe(&[&begun]).remove(0).unwrap(), Observed::Ours(_)));
-    freezing.retire(&begun, 7, &go).unwrap();
+    freezing.retire(&begun, 7, &allow).unwrap();
     let mut trash = unlinking.trash().unwrap();
     trash.sort_by_key(|trashed| trashed.since);
     assert_eq!(trash, [Trashed { id: frozen.id, since: 5 }, Trashed { id: begun.id, since: 6 }]);
-    unlinking.restore(&frozen, &go).unwrap();
+    unlinking.restore(&frozen, &allow).unwrap();
     assert!(bench.is_as_desired(&frozen));
 }
 
@@ -206,8 +206,8 @@ fn filesets_that_cannot_be_deleted_are_not_unlinked() {
     let scale = scale(&simulated);
     let bench = bench(&scale, &|_| {});
     let desired = bench.desired(1);
-    scale.ensure(&desired, &go).unwrap();
-    scale.retire(&desired, 5, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
+    scale.retire(&desired, 5, &allow).unwrap();
     let (name, trashed) = (format!("trash-{}", Fileset::name_for(desired.id)), Trashed { id: desired.id, since: 5 });
     let refused = |word: &str| {
         let error = scale.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err();
@@ -228,10 +228,10 @@ fn filesets_that_cannot_be_deleted_are_not_unlinked() {
     simulated.world().edit("dependent", |it| it.junction = Some(format!("{ROOT}/elsewhere")));
     // Open files prevent it, too.
     simulated.world().busy = true;
-    let error = scale.purge(&trashed, None, &go).unwrap_err().to_string();
+    let error = scale.purge(&trashed, None, &allow).unwrap_err().to_string();
     assert!(error.contains("files in it are open"), "{error}");
     simulated.world().busy = false;
-    scale.purge(&trashed, None, &go).unwrap();
+    scale.purge(&trashed, None, &allow).unwrap();
     assert_eq!(simulated.world().names(), ["dependent"]);
 }
 
@@ -268,12 +268,12 @@ fn the_path_of_an_unlinked_fileset_can_be_used_by_another() {
     let bench = bench(&scale, &|_| {});
     let old = bench.desired(1);
     let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
-    scale.ensure(&old, &go).unwrap();
-    scale.retire(&old, 5, &go).unwrap();
-    scale.ensure(&new, &go).unwrap();
+    scale.ensure(&old, &allow).unwrap();
+    scale.retire(&old, 5, &allow).unwrap();
+    scale.ensure(&new, &allow).unwrap();
     assert!(bench.is_as_desired(&new));
-    scale.retire(&old, 6, &go).unwrap();
-    assert!(matches!(scale.restore(&old, &go), Err(DriverError::Conflict(_))), "its path is taken");
+    scale.retire(&old, 6, &allow).unwrap();
+    assert!(matches!(scale.restore(&old, &allow), Err(DriverError::Conflict(_))), "its path is taken");
     assert!(bench.is_as_desired(&new));
     assert_eq!(scale.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
 }
@@ -289,8 +289,8 @@ fn existing_directories_and_symlinks_are_not_changed() {
     std::os::unix::fs::symlink("project-1", path(&link)).unwrap();
     for desired in [&directory, &link] {
         assert!(matches!(scale.observe(&[desired]).remove(0).unwrap(), Observed::Obstructed(_)));
-        assert!(matches!(scale.ensure(desired, &go), Err(DriverError::Conflict(_))));
-        assert!(matches!(scale.adopt(desired, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(scale.ensure(desired, &allow), Err(DriverError::Conflict(_))));
+        assert!(matches!(scale.adopt(desired, &allow), Err(DriverError::Conflict(_))));
     }
     assert!(simulated.world().names().is_empty(), "no fileset was created");
 }
@@ -301,7 +301,7 @@ fn a_fileset_with_our_name_and_another_comment_is_not_ours() {
     let scale = scale(&simulated);
     let desired = bench(&scale, &|_| {}).desired(1);
     simulated.world().put(&Fileset::name_for(desired.id), "somebody else's", "elsewhere");
-    assert!(matches!(scale.ensure(&desired, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(scale.ensure(&desired, &allow), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -339,9 +339,9 @@ fn growth_raises_the_maximum_number_of_inodes() {
     let simulated = Simulated::start();
     let scale = scale(&simulated);
     let mut desired = bench(&scale, &|_| {}).desired(1);
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     desired.limits = QuotaLimits::new([Bytes(BLOCK); 2], [Inodes(5_000_000); 2]).unwrap();
-    scale.ensure(&desired, &go).unwrap();
+    scale.ensure(&desired, &allow).unwrap();
     let fileset = scale.management.filesets().unwrap().into_iter().find(|it| it.mark().is_some()).unwrap();
     assert_eq!(fileset.max_inodes(), Some(Inodes(5_000_000)));
 }
@@ -351,10 +351,10 @@ mod wire {
     use super::*;
 
     #[test]
-    fn only_marks_as_they_are_written_are_read() {
+    fn only_the_exact_notation_of_marks_is_parsed() {
         let id = Uuid::from_u128(7);
         for mark in
-            [false, true].map(|claimed| Mark { id, retired: Some(12), claimed }).into_iter().chain([Mark::of(id)])
+            [false, true].map(|claimed| Mark { id, retired: Some(12), claimed }).into_iter().chain([Mark::in_use(id)])
         {
             assert_eq!(mark.to_string().parse(), Ok(mark));
         }
@@ -376,7 +376,7 @@ mod wire {
     }
 
     #[test]
-    fn zero_means_unlimited_and_usage_includes_what_is_in_doubt() {
+    fn zero_means_unlimited_and_usage_includes_the_in_doubt_value() {
         let quota = json!({
             "quotaType": "FILESET", "objectName": "a", "blockUsage": -8, "blockInDoubt": 24, "blockQuota": 4096,
             "blockLimit": 8192, "filesUsage": 5, "filesInDoubt": 1, "filesQuota": 10, "filesLimit": 20,
@@ -395,8 +395,8 @@ mod wire {
         let row = |limit: serde_json::Value| json!({"quotaType": "FILESET", "objectName": "a", "blockLimit": limit});
         let written = Quota::parse(&row(json!("8192"))).unwrap().1;
         assert!(written.is_ok() && written == Quota::parse(&row(json!(8192.0))).unwrap().1);
-        let (name, odd) = Quota::parse(&row(json!("8 GiB"))).unwrap();
-        assert_eq!((&*name, odd.unwrap_err()), ("a", "blockLimit is not a whole number: \"8 GiB\"".to_owned()));
+        let (name, invalid) = Quota::parse(&row(json!("8 GiB"))).unwrap();
+        assert_eq!((&*name, invalid.unwrap_err()), ("a", "blockLimit is not a whole number: \"8 GiB\"".to_owned()));
         assert_eq!(Quota::parse(&json!({"quotaType": "USR", "objectName": "a", "blockLimit": []})), None);
     }
 

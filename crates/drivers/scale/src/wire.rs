@@ -11,7 +11,7 @@ use driver_rest::{is_within, single_line, whole_number};
 use storage_driver::Desired;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 
-/// What a fileset's comment holds: its resource and when it was put into the trash, as `UUID`, `UUID retired=SECONDS` or
+/// The content of a fileset's comment: its resource, and when it was put into the trash, as `UUID`, `UUID retired=SECONDS` or
 /// `UUID purge=SECONDS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -23,7 +23,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    pub(super) const fn of(id: Uuid) -> Self {
+    pub(super) const fn in_use(id: Uuid) -> Self {
         Self { id, retired: None, claimed: false }
     }
 }
@@ -163,8 +163,8 @@ impl Fileset {
     }
 }
 
-/// A quota. Usage comes with an in-doubt value: what has been allocated to nodes and may be in use. Usage can be negative
-/// for a moment.
+/// A quota. Usage has an additional in-doubt value: the amount that was allocated to nodes and may be in use. Usage can
+/// temporarily be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     /// Soft and hard limit in KiB.
@@ -210,7 +210,7 @@ impl Quota {
         QuotaLimits::new(self.block_limits.map(bytes), self.files_limits.map(Inodes)).ok()
     }
 
-    /// Usage including what is in doubt.
+    /// Usage including the in-doubt value.
     pub(super) fn usage(&self) -> Usage {
         let sum = |[used, doubt]: [i64; 2]| used.saturating_add(doubt).max(0).unsigned_abs();
         Usage { space: Bytes(sum(self.blocks).saturating_mul(1024)), inodes: Inodes(sum(self.files)) }
@@ -327,7 +327,7 @@ impl Job {
         match &*self.status {
             "COMPLETED" | "UNKNOWN" => Progress::Ended,
             "FAILED" | "CANCELLED" => {
-                // A list in public code, a string in the documentation.
+                // Public clients expect a list, the documentation describes a string.
                 let text = match self.result.as_ref().map(|result| &result.stderr) {
                     Some(Value::Array(lines)) => lines.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
                     Some(Value::String(text)) => text.clone(),
@@ -355,7 +355,7 @@ const PREALLOCATED: u64 = 1024;
 
 /// Creates an unlinked fileset. The maximum number of inodes of an independent one is its hard limit.
 pub(super) fn new_fileset(name: &str, desired: &Desired, inode_space: &str) -> Value {
-    let comment = Mark::of(desired.id).to_string();
+    let comment = Mark::in_use(desired.id).to_string();
     let mut body = json!({ "filesetName": name, "comment": comment, "inodeSpace": inode_space });
     if inode_space == "new" {
         let max = desired.limits.inodes_hard().0;

@@ -16,14 +16,14 @@ use storage_driver::{Desired, DriverError};
 
 /// Rows on a page of a list.
 const ROWS: &str = "1000";
-/// More pages than any list has.
+/// Maximum number of pages of a list, to stop endless ones.
 const MAX_PAGES: u32 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Management {
     client: RestClient,
     credential: Credential,
-    /// Stops sending a rejected credential: a few more attempts would lock the manager.
+    /// Prevents that a rejected credential is sent again, because a few more attempts would lock the manager.
     rejected: CredentialGuard,
     tenant: u64,
 }
@@ -147,7 +147,7 @@ impl Management {
             Credential::Token(token) => return Ok(token.clone()),
             Credential::Login { user, password, token } => (user, password, token),
         };
-        // Locked during the exchange, so that concurrent callers wait for this token.
+        // The lock is held during the exchange, so that concurrent callers wait for this token.
         let mut current = lock(token);
         if let Some(token) = &*current {
             return Ok(token.clone());

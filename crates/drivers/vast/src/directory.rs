@@ -1,5 +1,5 @@
-//! A directory that is kept open: the directory that was checked is the one that is changed, even if another one is renamed
-//! to its path meanwhile.
+//! An open directory. Changes apply to the directory that was checked, even if another one is renamed to its path in the
+//! meantime.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,7 +15,7 @@ use storage_driver::{Desired, DriverError, Guard};
 pub(super) enum Found {
     Nothing,
     Directory(OpenDirectory),
-    /// A file or a symlink, at the place or in place of one of its parents.
+    /// A file or a symlink, at the place or instead of one of its parents.
     Other,
 }
 
@@ -61,7 +61,7 @@ impl OpenDirectory {
 
     /// Whether its creation here is incomplete: new, and inaccessible to others.
     pub(super) fn is_incomplete(&self) -> Result<bool, DriverError> {
-        // The set-group-ID bit may be inherited from the parent.
+        // The set-group-ID bit is ignored, because it may be inherited from the parent.
         Ok(self.mode().0 & 0o5077 == 0 && self.is_new()?)
     }
 

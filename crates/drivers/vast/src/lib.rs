@@ -14,14 +14,15 @@
 //! known: owner, mode and limits are the same for the project's next directory. The driver does nothing with it until
 //! `adopt` confirms that it is the right one.
 //!
-//! A directory is created through the mount, empty and accessible to this program's user only, then the quota, then owner
-//! and mode are set. Whatever a crash leaves behind is empty, and is continued regardless of the inode in its quota's name.
+//! A directory is created through the mount, empty and accessible only to this program's user. Then its quota is created, and
+//! owner and mode are set. A directory that a crash leaves behind is empty, so its creation continues regardless of the inode
+//! in the name of its quota.
 //! Directories are not created by the quota call (`create_dir`), because an NFS client that has just seen nothing there may
 //! continue to see nothing.
 //!
 //! A directory is put into the trash by freezing it, denying access and renaming it to `.trash/UUID.SECONDS` below the root.
-//! Its quota object stays, whether VAST keeps it at the old path or moves it along, so a directory that is restored is
-//! recognised immediately. The quota is deleted only when another resource uses the path, or by the purge.
+//! Its quota object remains, whether VAST keeps it at the old path or moves it along, so a restored directory is recognised
+//! immediately. The quota is deleted only when another resource uses the path, or by the purge.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -85,9 +86,9 @@ pub struct Settings {
     /// ID of the tenant to which the paths belong.
     #[serde(default = "tenant")]
     pub tenant: u64,
-    /// The system's root on VAST, such as `/capstor`. Absolute.
+    /// The absolute path of the system's root on VAST, such as `/capstor`.
     pub root: String,
-    /// Where that root is mounted over NFS on this machine, without root squashing.
+    /// The path on this machine at which that root is mounted over NFS, without root squashing.
     pub mount: PathBuf,
 }
 
@@ -103,12 +104,12 @@ pub struct Vast {
     walked: Walked,
 }
 
-/// What is at a resource's path.
+/// The state of a resource's path.
 enum PathState<'a> {
-    /// No data: no directory, or one whose creation is incomplete; with our quota, if that exists.
+    /// Without data: no directory, or one whose creation is incomplete; with our quota, if it exists.
     Free(Option<OpenDirectory>, Option<&'a Quota>),
     Ours(OpenDirectory, Present, &'a Quota),
-    /// Has no quota, one without a mark, or one whose mark is our UUID without an inode.
+    /// A directory without a quota, with a quota without a mark, or with a quota whose mark is our UUID without an inode.
     Unmarked(OpenDirectory, Present, Option<&'a Quota>),
     Obstructed(String),
 }
@@ -151,17 +152,17 @@ impl Vast {
             checked => checked?,
         }
         let path = self.path(&desired.place);
-        let quota = survey.at(&path, desired);
+        let quota = survey.quota_at(&path, desired);
         quota.map_or(Ok(()), Quota::check_valid)?;
         let found = directory::look(survey.root.as_fd(), &desired.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(desired.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(PathState::Obstructed(format!("the quota of {path} belongs to resource {other}")));
         }
-        if !ours && let Some(why) = survey.nested_in(&path, desired) {
+        if !ours && let Some(why) = survey.why_nested(&path, desired) {
             return Ok(PathState::Obstructed(why));
         }
-        if let Some(elsewhere) = survey.of(desired.id).filter(|quota| quota.path != path)
+        if let Some(elsewhere) = survey.quota_of(desired.id).filter(|quota| quota.path != path)
             && !survey.trash.contains_key(&desired.id)
         {
             return Ok(PathState::Obstructed(format!("its quota is at {}", elsewhere.path)));
@@ -182,7 +183,7 @@ impl Vast {
         };
         let named = quota.filter(|_| ours);
         let same = named.is_some_and(|quota| quota.inode() == Some(directory.inode()));
-        if !same && let Some(other) = survey.other_for(directory.inode(), desired) {
+        if !same && let Some(other) = survey.other_quota_for(directory.inode(), desired) {
             return Ok(PathState::Obstructed(moved_here(&path, other)));
         }
         if !same && directory.is_incomplete()? {
@@ -193,7 +194,7 @@ impl Vast {
         let (limits, usage) = (quota.and_then(Quota::limits), quota.and_then(Quota::usage));
         let present = Present { uid, gid, mode, limits, project: None, usage, acl: None };
         Ok(match named {
-            // Its directory is in the trash: this is another one.
+            // Its directory is in the trash, so this is another one.
             Some(_) if survey.trash.contains_key(&desired.id) => {
                 PathState::Obstructed("its directory is in the trash, and something else is at its path".into())
             }
@@ -227,8 +228,8 @@ impl Vast {
     ) -> Result<(), DriverError> {
         let path = self.path(&desired.place);
         let leftover = survey.leftover_at(&path, desired);
-        // A quota of this resource that stayed behind when the directory was restored.
-        let stray = survey.of(desired.id).filter(|quota| quota.path != path);
+        // VAST may have left a quota of this resource at another path when the directory was restored.
+        let stray = survey.quota_of(desired.id).filter(|quota| quota.path != path);
         for old in leftover.into_iter().chain(stray) {
             if let Some(id) = old.mark() {
                 survey.check_trashed_inode(id)?;
@@ -237,7 +238,7 @@ impl Vast {
             self.management.delete(old.id)?;
         }
         guard(&format!("create the quota of {path} with {}", desired.limits))?;
-        self.management.create(&path, inode, desired).map_err(|error| match (error, &survey.above(&path)[..]) {
+        self.management.create(&path, inode, desired).map_err(|error| match (error, &survey.quotas_above(&path)[..]) {
             (DriverError::Temporary { what, source }, above @ [_, ..]) => DriverError::Temporary {
                 what: format!("{what}. Quotas of its parent directories also apply ({}): {NESTING}", list(above)),
                 source,
@@ -286,7 +287,7 @@ fn create_directory(survey: &Survey, desired: &Desired, guard: Guard<'_>) -> Res
             return Err(DriverError::Conflict(format!("{} {text}", desired.place)));
         }
     };
-    match survey.other_for(directory.inode(), desired) {
+    match survey.other_quota_for(directory.inode(), desired) {
         Some(other) => Err(DriverError::Conflict(moved_here(&desired.place.to_string(), other))),
         None => Ok(directory),
     }
@@ -335,7 +336,7 @@ impl Driver for Vast {
                 .push(Ok(format!("parents of the directories of resources have quotas ({}): {NESTING}", list(&outer))));
         }
         for (quota, error) in quotas.iter().filter_map(|quota| Some((quota, quota.check_valid().err()?))) {
-            // A quota outside of the root does not stop any order.
+            // A quota outside the root does not affect any order.
             found.push(if is_within(&quota.path, &self.root) { Err(error) } else { Ok(error.to_string()) });
         }
         found
@@ -370,7 +371,7 @@ impl Driver for Vast {
             Ok(survey) => survey,
             Err(error) => return storage_driver::same_for_all(&error, trashed.len()),
         };
-        let one = |(trashed, _): &(Trashed, _)| Ok(survey.of(trashed.id).and_then(Quota::usage));
+        let one = |(trashed, _): &(Trashed, _)| Ok(survey.quota_of(trashed.id).and_then(Quota::usage));
         trashed.iter().map(one).collect()
     }
 
@@ -430,9 +431,9 @@ impl Driver for Vast {
         self.set_limits(quota, QuotaLimits::frozen_at(usage, 1), guard)?;
         guard(&format!("put {} into the trash", desired.place))?;
         trash::put(survey.root.as_fd(), desired, now)?;
-        // A rename is by name: if the directory was replaced in between, this check prevents that it is purged.
-        let put = Survey { trash: [(desired.id, now)].into(), ..survey };
-        put.check_trashed_inode(desired.id)
+        // A rename is by name. If the directory was replaced just before it, this check prevents a later purge.
+        let survey = Survey { trash: [(desired.id, now)].into(), ..survey };
+        survey.check_trashed_inode(desired.id)
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
@@ -447,7 +448,7 @@ impl Driver for Vast {
             guard(&format!("take {} out of the trash", desired.place))?;
             trash::take_out(survey.root.as_fd(), desired, *since)?;
             let survey = self.survey()?;
-            if survey.at(&self.path(&desired.place), desired).is_none() {
+            if survey.quota_at(&self.path(&desired.place), desired).is_none() {
                 self.create_quota(&survey, desired, inode, guard)?;
             }
         } else if survey.claimed.contains_key(&desired.id)
@@ -477,8 +478,8 @@ impl Driver for Vast {
             return Ok(());
         }
         survey.check_trashed_inode(trashed.id)?;
-        // First, because the quota is found by the tree in the trash.
-        if let Some(quota) = survey.of(trashed.id) {
+        // Before the rename, because afterwards the quota would not be found.
+        if let Some(quota) = survey.quota_of(trashed.id) {
             survey.check_nothing_below(&quota.path, trashed.id)?;
             guard(&format!("delete the quota {} of {}", quota.name, quota.path))?;
             self.management.delete(quota.id)?;

@@ -16,7 +16,7 @@ fn bench<'a>(driver: &'a dyn Driver, make_unmarked: &'a dyn Fn(&Place)) -> Bench
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
-fn go(_: &str) -> Result<(), DriverError> {
+fn allow(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -66,12 +66,12 @@ fn incomplete_creations_are_completed() {
     // Both exist, but the response was lost.
     let lost = bench.desired(3);
     simulated.world().faults.lose_next = true;
-    assert!(matches!(vast.ensure(&lost, &go), Err(DriverError::Temporary { .. })));
+    assert!(matches!(vast.ensure(&lost, &allow), Err(DriverError::Temporary { .. })));
     for desired in [&bare, &empty] {
         assert_eq!(observed(&vast, desired), Observed::Absent);
     }
     for desired in [&bare, &empty, &lost] {
-        vast.ensure(desired, &go).unwrap();
+        vast.ensure(desired, &allow).unwrap();
         assert!(bench.is_as_desired(desired), "{:?}", observed(&vast, desired));
     }
     assert_eq!(simulated.world().quotas.len(), 3);
@@ -86,7 +86,7 @@ fn an_inaccessible_directory_with_contents_is_unmarked() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::write(path.join("thesis"), "data").unwrap();
     assert!(matches!(observed(&vast, &desired), Observed::Unmarked(_)));
-    assert!(matches!(vast.ensure(&desired, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(vast.ensure(&desired, &allow), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -98,19 +98,19 @@ fn the_path_of_a_trashed_directory_can_be_used_by_another() {
         let bench = bench(&vast, &|_| {});
         let old = bench.desired(1);
         let new = Desired { id: Uuid::from_u128(77), ..old.clone() };
-        vast.ensure(&old, &go).unwrap();
+        vast.ensure(&old, &allow).unwrap();
         std::fs::write(simulated.folder.path().join(old.place.to_string()).join("file"), "data").unwrap();
-        vast.retire(&old, 5, &go).unwrap();
+        vast.retire(&old, 5, &allow).unwrap();
         assert_eq!(observed(&vast, &new), Observed::Absent);
-        vast.ensure(&new, &go).unwrap();
+        vast.ensure(&new, &allow).unwrap();
         assert!(bench.is_as_desired(&new));
-        assert!(matches!(vast.restore(&old, &go), Err(DriverError::Conflict(_))), "its path is taken");
+        assert!(matches!(vast.restore(&old, &allow), Err(DriverError::Conflict(_))), "its path is taken");
         assert_eq!(vast.trash().unwrap(), [Trashed { id: old.id, since: 5 }]);
-        vast.retire(&new, 6, &go).unwrap();
-        vast.restore(&old, &go).unwrap();
+        vast.retire(&new, 6, &allow).unwrap();
+        vast.restore(&old, &allow).unwrap();
         assert!(bench.is_as_desired(&old), "{:?}", observed(&vast, &old));
         assert!(simulated.folder.path().join(old.place.to_string()).join("file").exists());
-        vast.purge(&Trashed { id: new.id, since: 6 }, None, &go).unwrap();
+        vast.purge(&Trashed { id: new.id, since: 6 }, None, &allow).unwrap();
         assert!(bench.is_as_desired(&old), "the purge did not touch it");
         assert_eq!(simulated.world().quotas.len(), 1);
     }
@@ -121,22 +121,22 @@ fn a_purge_deletes_only_the_given_tree() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let desired = bench(&vast, &|_| {}).desired(1);
-    vast.ensure(&desired, &go).unwrap();
+    vast.ensure(&desired, &allow).unwrap();
     let outside = simulated.create_directory("outside").join("file");
     let inside = simulated.folder.path().join(desired.place.to_string());
     std::fs::write(&outside, "data").unwrap();
     std::fs::create_dir(inside.join("below")).unwrap();
     std::os::unix::fs::symlink(outside.parent().unwrap(), inside.join("below/link")).unwrap();
-    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &go).unwrap();
+    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &allow).unwrap();
     assert!(inside.join("below").exists(), "it is not in the trash");
-    vast.retire(&desired, 5, &go).unwrap();
+    vast.retire(&desired, 5, &allow).unwrap();
     let frozen = simulated.world().quotas.values().next().unwrap().fields.clone();
     assert_eq!((&frozen["hard_limit"], &frozen["hard_limit_inodes"]), (&json!(13_832_814_592_u64), &json!(3)));
     for since in [4, 6] {
-        vast.purge(&Trashed { id: desired.id, since }, None, &go).unwrap();
+        vast.purge(&Trashed { id: desired.id, since }, None, &allow).unwrap();
         assert_eq!(simulated.world().quotas.len(), 1, "another time in the trash means another tree");
     }
-    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &go).unwrap();
+    vast.purge(&Trashed { id: desired.id, since: 5 }, None, &allow).unwrap();
     assert_eq!(vast.trash().unwrap(), []);
     assert!(simulated.world().quotas.is_empty() && outside.exists());
 }
@@ -146,15 +146,15 @@ fn what_is_at_the_path_of_a_trashed_directory_is_not_ours() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let desired = bench(&vast, &|_| {}).desired(1);
-    vast.ensure(&desired, &go).unwrap();
-    vast.retire(&desired, 5, &go).unwrap();
+    vast.ensure(&desired, &allow).unwrap();
+    vast.retire(&desired, 5, &allow).unwrap();
     let path = simulated.create_directory(&desired.place.to_string());
     std::fs::write(path.join("file"), "data").unwrap();
     assert!(matches!(observed(&vast, &desired), Observed::Obstructed(_)));
-    for error in [vast.restore(&desired, &go), vast.ensure(&desired, &go)] {
+    for error in [vast.restore(&desired, &allow), vast.ensure(&desired, &allow)] {
         assert!(matches!(error, Err(DriverError::Conflict(_))), "{error:?}");
     }
-    vast.retire(&desired, 6, &go).unwrap();
+    vast.retire(&desired, 6, &allow).unwrap();
     assert_eq!(vast.trash().unwrap(), [Trashed { id: desired.id, since: 5 }]);
     assert!(path.join("file").exists());
 }
@@ -166,11 +166,11 @@ fn symlinks_and_quotas_of_other_tenants_are_not_changed() {
     let bench = bench(&vast, &|_| {});
     let (first, link) = (bench.desired(1), bench.desired(2));
     simulated.world().put("of tenant 2", &format!("{ROOT}/{}", first.place), 2);
-    vast.ensure(&first, &go).unwrap();
+    vast.ensure(&first, &allow).unwrap();
     assert!(bench.is_as_desired(&first));
     std::os::unix::fs::symlink("project-1", simulated.folder.path().join(link.place.to_string())).unwrap();
     assert!(matches!(observed(&vast, &link), Observed::Obstructed(_)));
-    assert!(matches!(vast.ensure(&link, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(vast.ensure(&link, &allow), Err(DriverError::Conflict(_))));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_failed_quota_is_an_error_not_drift() {
     let simulated = Simulated::start();
     let vast = vast(&simulated);
     let desired = bench(&vast, &|_| {}).desired(1);
-    vast.ensure(&desired, &go).unwrap();
+    vast.ensure(&desired, &allow).unwrap();
     for quota in simulated.world().quotas.values_mut() {
         quota.fields["state"] = "FAILED".into();
     }
@@ -192,12 +192,12 @@ fn usage_is_in_bytes_and_unknown_usage_is_not_zero() {
     let vast = vast(&simulated);
     let desired = bench(&vast, &|_| {}).desired(1);
     assert_eq!(vast.usage(&[&desired]).remove(0).unwrap(), None);
-    vast.ensure(&desired, &go).unwrap();
+    vast.ensure(&desired, &allow).unwrap();
     let used = Usage { space: Bytes(13_832_814_592), inodes: Inodes(3) };
     assert_eq!(vast.usage(&[&desired]).remove(0).unwrap(), Some(used));
     simulated.world().quotas.values_mut().next().unwrap().fields["used_inodes"] = Value::Null;
     assert!(vast.usage(&[&desired]).remove(0).is_err());
-    assert!(vast.retire(&desired, 5, &go).is_err(), "it cannot be frozen at an unknown usage");
+    assert!(vast.retire(&desired, 5, &allow).is_err(), "it cannot be frozen at an unknown usage");
 }
 
 #[test]
@@ -241,17 +241,18 @@ fn the_quota_in_the_knowledge_base_is_parsed() {
 }
 
 #[test]
-fn only_names_as_they_are_written_are_marks() {
+fn only_the_exact_notation_of_names_is_a_mark() {
     let named = |name: &str| Quota::parse(&json!({"id": 1, "path": "/", "name": name})).unwrap();
     let id = Uuid::from_u128(7);
     for (name, inode) in [(format!("{id}.12"), Some(12)), (id.to_string(), None)] {
         let quota = named(&name);
         assert_eq!((quota.mark(), quota.inode()), (Some(id), inode), "{name}");
     }
-    for odd in [id.simple().to_string(), format!("{id}."), format!("{id}.012"), format!("{id}.+1"), format!("{id}.1.2")]
+    for invalid in
+        [id.simple().to_string(), format!("{id}."), format!("{id}.012"), format!("{id}.+1"), format!("{id}.1.2")]
     {
-        let quota = named(&odd);
-        assert_eq!((quota.mark(), quota.inode()), (None, None), "{odd}");
+        let quota = named(&invalid);
+        assert_eq!((quota.mark(), quota.inode()), (None, None), "{invalid}");
     }
 }
 
@@ -279,24 +280,24 @@ fn an_invalid_row_is_reported_and_only_affects_its_own_path() {
     let bench = bench(&vast, &|_| {});
     let (first, second) = (bench.desired(1), bench.desired(2));
     for desired in [&first, &second] {
-        vast.ensure(desired, &go).unwrap();
+        vast.ensure(desired, &allow).unwrap();
     }
     let elsewhere = simulated.world().put("somebody else", "/capstor-too/x", 1);
     simulated.world().quotas.get_mut(&elsewhere).unwrap().fields["hard_limit"] = json!("1 TB");
     assert!(bench.is_as_desired(&first) && bench.is_as_desired(&second));
     let found = vast.inspect(&[]);
     assert!(matches!(&found[..], [Ok(note)] if note.contains("(somebody else) of /capstor-too/x is invalid")));
-    let odd = |desired: &Desired| {
+    let assert_invalid = |desired: &Desired| {
         let mut world = simulated.world();
         let path = format!("{ROOT}/{}", desired.place);
         world.quotas.values_mut().find(|quota| quota.fields["path"] == *path).unwrap().fields["hard_limit"] =
             json!(1.5);
     };
-    odd(&first);
+    assert_invalid(&first);
     assert!(bench.is_as_desired(&second));
     let error = vast.observe(&[&first]).remove(0).unwrap_err().to_string();
     assert!(error.contains(&format!("of {ROOT}/{} is invalid: hard_limit is 1.5", first.place)), "{error}");
-    for error in [vast.ensure(&first, &go), vast.retire(&first, 5, &go)] {
+    for error in [vast.ensure(&first, &allow), vast.retire(&first, 5, &allow)] {
         assert!(matches!(error, Err(DriverError::Temporary { .. })), "{error:?}");
     }
     assert_eq!(vast.inspect(&[]).iter().filter(|found| found.is_err()).count(), 1);
@@ -315,10 +316,10 @@ fn quotas_of_parents_are_reported_by_check_and_when_vast_refuses_another_level()
     let [Ok(note)] = &vast.inspect(&[customer])[..] else { panic!("one note") };
     assert!(note.contains("of the customer") && note.contains("16 levels") && !note.contains("beside"), "{note}");
     simulated.world().levels = 1;
-    let error = vast.ensure(&desired, &go).unwrap_err().to_string();
+    let error = vast.ensure(&desired, &allow).unwrap_err().to_string();
     assert!(error.contains("Quota nesting limit exceeded") && error.contains("of the customer"), "{error}");
     simulated.world().levels = 2;
-    vast.ensure(&desired, &go).unwrap();
+    vast.ensure(&desired, &allow).unwrap();
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(super) fn inode(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, Driv
 
 /// When a tree in the trash was last changed, by the clock of the storage system.
 pub(super) fn changed(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<u64, DriverError> {
-    // A time before 1970 is wrong in any case.
+    // A time before 1970 can only be wrong.
     stat(root, trashed).map(|stat| u64::try_from(stat.st_ctime).unwrap_or_default())
 }
 
@@ -117,11 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_as_they_are_written_are_read() {
+    fn only_the_exact_notation_of_names_is_parsed() {
         let trashed = Trashed { id: uuid::Uuid::from_u128(7), since: 12 };
         assert_eq!(parse(&name(&trashed)), Some(trashed));
-        for odd in ["", "x.1", "00000000-0000-0000-0000-000000000007", "00000000000000000000000000000007.12"] {
-            assert_eq!(parse(odd), None, "{odd}");
+        for invalid in ["", "x.1", "00000000-0000-0000-0000-000000000007", "00000000000000000000000000000007.12"] {
+            assert_eq!(parse(invalid), None, "{invalid}");
         }
     }
 }

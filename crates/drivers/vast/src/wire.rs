@@ -78,17 +78,17 @@ impl Quota {
         (text == self.name).then_some((id, inode))
     }
 
-    /// The resource that it belongs to.
+    /// The resource to which the quota belongs.
     pub(super) fn mark(&self) -> Option<Uuid> {
         self.parse_name().map(|(id, _)| id)
     }
 
-    /// The inode of its directory. Earlier versions did not record it.
+    /// The inode of the quota's directory. Earlier versions did not record it.
     pub(super) fn inode(&self) -> Option<u64> {
         self.parse_name().and_then(|(_, inode)| inode)
     }
 
-    /// Describes a directory that has another inode, and what to do.
+    /// Describes a directory with another inode, with the remedy.
     pub(super) fn mismatch(&self, inode: u64) -> String {
         let (what, why) = match self.inode() {
             Some(_) => ("not the directory", "directories were moved or swapped: put the right one there"),
@@ -101,7 +101,7 @@ impl Quota {
         )
     }
 
-    /// Quotas without a tenant belong to the only one.
+    /// Whether the quota belongs to this tenant. Quotas without a tenant belong to the only one.
     pub(super) fn belongs_to(&self, tenant: u64) -> bool {
         self.tenant_id.is_none_or(|of| of == tenant)
     }

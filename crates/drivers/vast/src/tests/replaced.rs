@@ -22,7 +22,7 @@ impl Fixture {
         let (a, b) = (bench.desired(1), Desired { gid: 30_600, ..bench.desired(2) });
         let fixture = Self { simulated, vast, a, b };
         for desired in [&fixture.a, &fixture.b] {
-            fixture.vast.ensure(desired, &go).unwrap();
+            fixture.vast.ensure(desired, &allow).unwrap();
             std::fs::write(fixture.path(desired).join("data"), desired.id.to_string()).unwrap();
         }
         fixture
@@ -113,10 +113,12 @@ fn replaced_directories_are_refused_and_nothing_is_changed() {
             format!("the directory of the quota {}.", b.id)
         };
         assert!(why.contains(&expected), "{why}");
-        for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go), vast.adopt(a, &go), vast.restore(a, &go)] {
+        for refused in
+            [vast.ensure(a, &allow), vast.retire(a, 5, &allow), vast.adopt(a, &allow), vast.restore(a, &allow)]
+        {
             assert!(matches!(&refused, Err(DriverError::Conflict(text)) if *text == why), "{refused:?}");
         }
-        vast.purge(&Trashed { id: a.id, since: 5 }, None, &go).unwrap();
+        vast.purge(&Trashed { id: a.id, since: 5 }, None, &allow).unwrap();
         assert_eq!(vast.usage(&[a]).remove(0).unwrap(), None);
         assert_eq!(simulated.world().census(), census);
         // Once corrected, everything is as before.
@@ -136,9 +138,9 @@ fn a_copy_at_the_path_of_the_marked_directory_is_refused() {
     let Observed::Obstructed(why) = observed(&fixture.vast, a) else { panic!("{:?}", observed(&fixture.vast, a)) };
     let right = format!("{}.{}", a.id, std::fs::metadata(&path).unwrap().ino());
     assert!(why.contains("moved or swapped") && why.contains(&format!("rename the quota to {right} in VMS")), "{why}");
-    assert!(matches!(fixture.vast.ensure(a, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(fixture.vast.ensure(a, &allow), Err(DriverError::Conflict(_))));
     fixture.rename_quota(a, &right);
-    fixture.vast.ensure(a, &go).unwrap();
+    fixture.vast.ensure(a, &allow).unwrap();
     assert!(bench(&fixture.vast, &|_| {}).is_as_desired(a));
 }
 
@@ -157,13 +159,13 @@ fn a_directory_that_replaced_another_during_retire_is_not_purged() {
             let trashed = Trashed { id: a.id, since: 5 };
             assert_eq!(fixture.directory_of_b(), [(put, 30_600, 0o2770)], "at effect {at}");
             let new = Desired { id: Uuid::from_u128(77), ..a.clone() };
-            for refused in [vast.retire(a, 6, &go), vast.restore(a, &go), vast.purge(&trashed, None, &go)] {
+            for refused in [vast.retire(a, 6, &allow), vast.restore(a, &allow), vast.purge(&trashed, None, &allow)] {
                 assert!(matches!(refused, Err(DriverError::Conflict(_))), "{refused:?}");
             }
             // The quota that identifies it is not deleted, either.
-            drop(vast.ensure(&new, &go));
+            drop(vast.ensure(&new, &allow));
             assert!(matches!(observed(vast, a), Observed::Obstructed(_)), "{:?}", observed(vast, a));
-            assert!(vast.purge(&trashed, None, &go).is_err() && fixture.directory_of_b().len() == 1);
+            assert!(vast.purge(&trashed, None, &allow).is_err() && fixture.directory_of_b().len() == 1);
         }
     }
 }
@@ -173,20 +175,20 @@ fn a_replaced_tree_in_the_trash_is_neither_restored_nor_purged() {
     for follows in [false, true] {
         let fixture = Fixture::new(follows);
         let (vast, a) = (&fixture.vast, &fixture.a);
-        vast.retire(a, 5, &go).unwrap();
+        vast.retire(a, 5, &allow).unwrap();
         let tree = fixture.simulated.folder.path().join(format!(".trash/{}.5", a.id));
         std::fs::rename(&tree, tree.with_file_name("moved")).unwrap();
         std::fs::rename(fixture.path(&fixture.b), &tree).unwrap();
         let trashed = Trashed { id: a.id, since: 5 };
         assert!(matches!(observed(vast, a), Observed::Obstructed(why) if why.contains("in the trash")));
         let census = fixture.simulated.world().census();
-        for refused in [vast.restore(a, &go), vast.purge(&trashed, None, &go), vast.retire(a, 6, &go)] {
+        for refused in [vast.restore(a, &allow), vast.purge(&trashed, None, &allow), vast.retire(a, 6, &allow)] {
             assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("in the trash")), "{refused:?}");
         }
         assert_eq!(fixture.simulated.world().census(), census);
         std::fs::rename(&tree, fixture.path(&fixture.b)).unwrap();
         std::fs::rename(tree.with_file_name("moved"), &tree).unwrap();
-        vast.restore(a, &go).unwrap();
+        vast.restore(a, &allow).unwrap();
         assert!([a, &fixture.b].iter().all(|it| bench(vast, &|_| {}).is_as_desired(it)));
     }
 }
@@ -200,21 +202,21 @@ fn a_quota_without_an_inode_waits_for_adopt() {
     assert!(matches!(observed(vast, a), Observed::Unmarked(_)));
     assert!(matches!(observed(vast, &other), Observed::Obstructed(_)), "another resource cannot adopt it");
     let census = simulated.world().census();
-    for refused in [vast.ensure(a, &go), vast.retire(a, 5, &go)] {
+    for refused in [vast.ensure(a, &allow), vast.retire(a, 5, &allow)] {
         assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains("adopt it")), "{refused:?}");
     }
     assert_eq!(simulated.world().census(), census);
-    vast.adopt(a, &go).unwrap();
+    vast.adopt(a, &allow).unwrap();
     assert!(bench.is_as_desired(a));
     assert_eq!(fixture.rename_quota(a, &named), named);
     // The same applies in the trash.
-    vast.retire(b, 5, &go).unwrap();
+    vast.retire(b, 5, &allow).unwrap();
     let (named, trashed) = (fixture.rename_quota(b, &b.id.to_string()), Trashed { id: b.id, since: 5 });
-    for refused in [vast.restore(b, &go), vast.purge(&trashed, None, &go)] {
+    for refused in [vast.restore(b, &allow), vast.purge(&trashed, None, &allow)] {
         assert!(matches!(&refused, Err(DriverError::Conflict(why)) if why.contains(&named)), "{refused:?}");
     }
     fixture.rename_quota(b, &named);
-    vast.purge(&trashed, None, &go).unwrap();
+    vast.purge(&trashed, None, &allow).unwrap();
     assert_eq!((vast.trash().unwrap(), simulated.world().quotas.len()), (vec![], 1));
 }
 
@@ -232,7 +234,7 @@ fn a_recreated_directory_updates_the_inode_of_its_quota() {
             if now { Err(DriverError::Stopped("killed".into())) } else { Ok(()) }
         };
         let stopped = vast.ensure(a, &killed);
-        vast.ensure(a, &go).unwrap();
+        vast.ensure(a, &allow).unwrap();
         assert!(bench(vast, &|_| {}).is_as_desired(a), "killed at {at}");
         assert!(
             fixture.rename_quota(a, "x").ends_with(&format!(".{}", std::fs::metadata(fixture.path(a)).unwrap().ino()))
@@ -252,11 +254,11 @@ fn an_empty_inaccessible_directory_of_another_resource_is_not_taken_for_an_incom
         let vast = vast(&simulated);
         let bench = bench(&vast, &|_| {});
         let (a, b) = (bench.desired(1), Desired { gid: 0, mode: Mode(0o700), ..bench.desired(2) });
-        vast.ensure(&b, &go).unwrap();
+        vast.ensure(&b, &allow).unwrap();
         let [to, from] = [&a, &b].map(|desired| simulated.folder.path().join(desired.place.to_string()));
         std::fs::rename(from, &to).unwrap();
         assert!(matches!(observed(&vast, &a), Observed::Obstructed(_)), "{:?}", observed(&vast, &a));
-        assert!(matches!(vast.ensure(&a, &go), Err(DriverError::Conflict(_))));
+        assert!(matches!(vast.ensure(&a, &allow), Err(DriverError::Conflict(_))));
         assert_eq!(std::fs::metadata(&to).unwrap().gid(), 0);
     }
 }
