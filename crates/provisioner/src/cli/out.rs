@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn control_characters_in_lines_are_escaped() {
-        let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(controls));
+        let is_plain = |text: &str| text.strip_suffix('\n').is_some_and(|line| !line.contains(is_control));
         for width in [None, Some(200)] {
             let mut page = Page::wide(width);
             page.line(2, HOSTILE);
