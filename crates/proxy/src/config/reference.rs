@@ -19,7 +19,7 @@ mod tests {
     fn the_migration_guide_names_existing_settings() {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/migration.md");
         let document = std::fs::read_to_string(path).unwrap();
-        let (_, rest) = document.split_once("| variable there | key there | here | fate |\n").unwrap();
+        let (_, rest) = document.split_once("| variable there | key there | here | difference |\n").unwrap();
         let table = SCHEMA.table();
         let mut rows = 0;
         for row in rest.lines().skip(1).take_while(|line| line.starts_with('|')) {
