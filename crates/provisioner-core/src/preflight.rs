@@ -128,7 +128,7 @@ fn desired(
     let (uid, gid) =
         if removal { (rules.owner_uid, resource.gid.unwrap_or(rules.lowest_id)) } else { owner(resource, rules)? };
     let limits = match quotas::limits(resource, rules.terabyte) {
-        Err(_) if removal => QuotaLimits::least(),
+        Err(_) if removal => QuotaLimits::minimum(),
         limits => limits?,
     };
     let mode = desired_mode(resource);

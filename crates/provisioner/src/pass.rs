@@ -126,7 +126,7 @@ pub fn survey(
         let ended =
             |resource: &Resource| past.last_order(resource.id).is_some_and(|last| last.explains(resource.status));
         let checked = preflight::check(&resources, &document, &system.key, &system.rules, &ended).into_iter();
-        let stored = |desired: Unnumbered| desired.map_limits(|limits| system.driver.held_as(limits));
+        let stored = |desired: Unnumbered| desired.map_limits(|limits| system.driver.stored_limits(limits));
         let checked: Vec<_> = checked.map(|desired| desired.map(stored)).collect();
         desired.insert(&*system.key, (resources, checked));
     }

@@ -49,7 +49,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The name of a check, what it promises, and its code.
+/// The name of a check, the behaviour that it requires, and its code.
 type Check = (&'static str, &'static str, fn(&Steps<'_>) -> Result<(), Failure>);
 
 /// All checks, in the order in which they run.
@@ -82,8 +82,8 @@ const CHECKS: [Check; 18] = [
     ("stopped", "an operation that is stopped before any of its side effects completes when it is repeated", stopped),
 ];
 
-/// Runs all checks; returns the failed ones. Each check uses resources of its own, so that one failure does not cause
-/// others, as far as the driver permits.
+/// Runs all checks; returns the failed ones. Each check uses its own resources, so that one failure does not cause others
+/// if the driver permits that.
 pub fn failures(bench: &Bench<'_>) -> Vec<Failure> {
     let run = |(name, _, check): Check| check(&Steps { bench, driver: bench.driver, check: name }).err();
     CHECKS.into_iter().filter_map(run).collect()
@@ -100,11 +100,11 @@ pub fn assert_conforms(bench: &Bench<'_>) {
 const TB: u64 = Terabyte::Decimal.bytes();
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
-fn go(_: &str) -> Result<(), DriverError> {
+fn allow(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// For tests that do more with a driver than the suite does.
+/// Helpers for tests that go beyond the suite.
 impl Bench<'_> {
     /// The desired state of resource number `n`.
     pub fn desired(&self, n: u32) -> Desired {
@@ -118,7 +118,7 @@ impl Bench<'_> {
             uid: self.ids.0,
             gid: self.ids.1,
             mode: Mode(0o2770),
-            limits: self.driver.held_as(limits),
+            limits: self.driver.stored_limits(limits),
             project: Some(5000 + n),
         }
     }
@@ -192,7 +192,7 @@ impl Steps<'_> {
     /// Creates the directory of resource number `n`.
     fn created(&self, n: u32) -> Result<Desired, Failure> {
         let desired = self.bench.desired(n);
-        self.succeeds("ensure", self.driver.ensure(&desired, &go))?;
+        self.succeeds("ensure", self.driver.ensure(&desired, &allow))?;
         self.is_as_desired("after ensure", &desired)?;
         Ok(desired)
     }
@@ -200,7 +200,7 @@ impl Steps<'_> {
     /// Creates the directory of resource number `n` and moves it into the trash.
     fn trashed(&self, n: u32, since: u64) -> Result<(Desired, Trashed), Failure> {
         let desired = self.created(n)?;
-        self.succeeds("retire", self.driver.retire(&desired, since, &go))?;
+        self.succeeds("retire", self.driver.retire(&desired, since, &allow))?;
         let trashed = Trashed { id: desired.id, since };
         self.is("after retire", &desired, &Observed::Trashed { since })?;
         Ok((desired, trashed))
@@ -208,9 +208,9 @@ impl Steps<'_> {
 
     /// Deletes a directory of the check: what follows starts with an empty trash.
     fn clean_up(&self, desired: &Desired, since: u64) -> Outcome {
-        self.succeeds("retire to clean up", self.driver.retire(desired, since, &go))?;
+        self.succeeds("retire to clean up", self.driver.retire(desired, since, &allow))?;
         let trashed = Trashed { id: desired.id, since };
-        self.succeeds("purge to clean up", self.driver.purge(&trashed, desired.project, &go))
+        self.succeeds("purge to clean up", self.driver.purge(&trashed, desired.project, &allow))
     }
 
     fn trash_is(&self, step: &str, trash: &[Trashed], claimed: &[Trashed]) -> Outcome {
@@ -231,19 +231,19 @@ fn create(steps: &Steps<'_>) -> Outcome {
 fn repeat(steps: &Steps<'_>) -> Outcome {
     let desired = steps.created(2)?;
     let observed = steps.observed("before", &desired)?;
-    steps.succeeds("ensure again", steps.driver.ensure(&desired, &go))?;
+    steps.succeeds("ensure again", steps.driver.ensure(&desired, &allow))?;
     steps.is("after ensure again", &desired, &observed)
 }
 
 fn change(steps: &Steps<'_>) -> Outcome {
     let mut desired = steps.created(3)?;
-    desired.limits = steps.driver.held_as(QuotaLimits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
+    desired.limits = steps.driver.stored_limits(QuotaLimits::new([Bytes(TB); 2], [Inodes(7), Inodes(9)]).unwrap());
     desired.mode = Mode(0o750);
     match steps.observed("before the change", &desired)? {
         Observed::Ours(present) if present.differences(&desired).len() >= 2 => {}
         other => steps.failed("before the change", "a directory with other limits and mode", format!("{other:?}"))?,
     }
-    steps.succeeds("ensure", steps.driver.ensure(&desired, &go))?;
+    steps.succeeds("ensure", steps.driver.ensure(&desired, &allow))?;
     steps.is_as_desired("after ensure", &desired)
 }
 
@@ -267,7 +267,7 @@ fn marks(steps: &Steps<'_>) -> Outcome {
     let mut observed = marked()?;
     observed.sort();
     steps.equal("marked after ensure", &all, &observed)?;
-    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &go))?;
+    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &allow))?;
     steps.equal("marked after retire", &before, &marked()?)?;
     steps.clean_up(&desired, 1000)
 }
@@ -275,7 +275,7 @@ fn marks(steps: &Steps<'_>) -> Outcome {
 fn retire(steps: &Steps<'_>) -> Outcome {
     let (desired, trashed) = steps.trashed(7, 1000)?;
     steps.trash_is("after retire", std::slice::from_ref(&trashed), &[])?;
-    steps.succeeds("retire again", steps.driver.retire(&desired, 2000, &go))?;
+    steps.succeeds("retire again", steps.driver.retire(&desired, 2000, &allow))?;
     steps.is("after retire again", &desired, &Observed::Trashed { since: 1000 })?;
     steps.clean_up(&desired, 1000)
 }
@@ -283,7 +283,7 @@ fn retire(steps: &Steps<'_>) -> Outcome {
 fn restore(steps: &Steps<'_>) -> Outcome {
     let (desired, _) = steps.trashed(8, 1000)?;
     for step in ["restore", "restore again"] {
-        steps.succeeds(step, steps.driver.restore(&desired, &go))?;
+        steps.succeeds(step, steps.driver.restore(&desired, &allow))?;
         steps.is_as_desired(&format!("after {step}"), &desired)?;
     }
     steps.trash_is("after restore", &[], &[])
@@ -305,18 +305,18 @@ fn trash_usage(steps: &Steps<'_>) -> Outcome {
 fn claim(steps: &Steps<'_>) -> Outcome {
     let (desired, trashed) = steps.trashed(10, 2000)?;
     for step in ["claim", "claim again"] {
-        steps.succeeds(step, steps.driver.claim(&trashed, desired.project, &go))?;
+        steps.succeeds(step, steps.driver.claim(&trashed, desired.project, &allow))?;
         steps.is(&format!("after {step}"), &desired, &Observed::Purging { since: 2000 })?;
         steps.trash_is(&format!("after {step}"), &[], std::slice::from_ref(&trashed))?;
-        steps.conflicts("restore after claim", steps.driver.restore(&desired, &go))?;
+        steps.conflicts("restore after claim", steps.driver.restore(&desired, &allow))?;
     }
-    steps.succeeds("purge", steps.driver.purge(&trashed, desired.project, &go))
+    steps.succeeds("purge", steps.driver.purge(&trashed, desired.project, &allow))
 }
 
 fn purge(steps: &Steps<'_>) -> Outcome {
     let (desired, trashed) = steps.trashed(11, 2000)?;
     for step in ["purge", "purge again"] {
-        steps.succeeds(step, steps.driver.purge(&trashed, desired.project, &go))?;
+        steps.succeeds(step, steps.driver.purge(&trashed, desired.project, &allow))?;
         steps.is(&format!("after {step}"), &desired, &Observed::Absent)?;
         steps.trash_is(&format!("after {step}"), &[], &[])?;
     }
@@ -331,9 +331,9 @@ fn purge_only(steps: &Steps<'_>) -> Outcome {
     ];
     for (which, other) in others {
         // Whether this is an error is up to the driver.
-        let _ = steps.driver.claim(&other, None, &go);
+        let _ = steps.driver.claim(&other, None, &allow);
         steps.is(&format!("after claim {which}"), &desired, &Observed::Trashed { since: 2000 })?;
-        let _ = steps.driver.purge(&other, None, &go);
+        let _ = steps.driver.purge(&other, None, &allow);
         steps.is(&format!("after purge {which}"), &desired, &Observed::Trashed { since: 2000 })?;
     }
     steps.clean_up(&desired, 2000)
@@ -349,7 +349,7 @@ fn project_ids(steps: &Steps<'_>) -> Outcome {
     let Observed::Ours(present) = steps.observed("after ensure", &desired)? else { return Ok(()) };
     let has_ids = present.project.is_some();
     steps.equal("is_free after ensure", &!has_ids, &free("after ensure", &desired)?)?;
-    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &go))?;
+    steps.succeeds("retire", steps.driver.retire(&desired, 1000, &allow))?;
     steps.equal("is_free after retire", &!has_ids, &free("after retire", &desired)?)?;
     steps.clean_up(&desired, 1000)?;
     // XFS counts deleted files for a while.
@@ -369,12 +369,12 @@ fn unmarked(steps: &Steps<'_>) -> Outcome {
     if !matches!(observed, Observed::Unmarked(_)) {
         return steps.failed("observe an unmarked directory", "Observed::Unmarked", format!("{observed:?}"));
     }
-    steps.conflicts("ensure on an unmarked directory", driver.ensure(&desired, &go))?;
+    steps.conflicts("ensure on an unmarked directory", driver.ensure(&desired, &allow))?;
     steps.is("after ensure", &desired, &observed)?;
-    steps.conflicts("retire of an unmarked directory", driver.retire(&desired, 1000, &go))?;
+    steps.conflicts("retire of an unmarked directory", driver.retire(&desired, 1000, &allow))?;
     steps.is("after retire", &desired, &observed)?;
-    steps.succeeds("adopt", driver.adopt(&desired, &go))?;
-    steps.succeeds("ensure after adopt", driver.ensure(&desired, &go))?;
+    steps.succeeds("adopt", driver.adopt(&desired, &allow))?;
+    steps.succeeds("ensure after adopt", driver.ensure(&desired, &allow))?;
     steps.is_as_desired("after adopt and ensure", &desired)
 }
 
@@ -385,9 +385,9 @@ fn foreign(steps: &Steps<'_>) -> Outcome {
         Observed::Obstructed(_) => {}
         observed => steps.failed("observe another's directory", "Observed::Obstructed", format!("{observed:?}"))?,
     }
-    steps.conflicts("ensure on another's directory", driver.ensure(&other, &go))?;
-    steps.conflicts("retire of another's directory", driver.retire(&other, 1000, &go))?;
-    steps.conflicts("adopt of another's directory", driver.adopt(&other, &go))?;
+    steps.conflicts("ensure on another's directory", driver.ensure(&other, &allow))?;
+    steps.conflicts("retire of another's directory", driver.retire(&other, 1000, &allow))?;
+    steps.conflicts("adopt of another's directory", driver.adopt(&other, &allow))?;
     steps.is_as_desired("of the owner, after the attempts", &owner)
 }
 
@@ -407,7 +407,7 @@ fn nested(steps: &Steps<'_>) -> Outcome {
             format!("{other:?}"),
         )?,
     }
-    match driver.ensure(&inner, &go) {
+    match driver.ensure(&inner, &allow) {
         Err(DriverError::Conflict(why)) if why.contains(&outer.id.to_string()) => {}
         other => {
             let expected = format!("Conflict, {named}");
@@ -458,26 +458,26 @@ fn stopped(steps: &Steps<'_>) -> Outcome {
     for at in 0.. {
         let desired = steps.bench.desired(100 + at);
         let step = |operation: &str| format!("{operation} again after it was stopped before side effect {at}");
-        let mut whole = stopped_at(steps, "ensure", at, &|guard| driver.ensure(&desired, guard))?;
-        steps.succeeds(&step("ensure"), driver.ensure(&desired, &go))?;
+        let mut is_complete = stopped_at(steps, "ensure", at, &|guard| driver.ensure(&desired, guard))?;
+        steps.succeeds(&step("ensure"), driver.ensure(&desired, &allow))?;
         steps.is_as_desired(&step("ensure"), &desired)?;
-        whole &= stopped_at(steps, "retire", at, &|guard| driver.retire(&desired, 3000, guard))?;
-        steps.succeeds(&step("retire"), driver.retire(&desired, 3001, &go))?;
+        is_complete &= stopped_at(steps, "retire", at, &|guard| driver.retire(&desired, 3000, guard))?;
+        steps.succeeds(&step("retire"), driver.retire(&desired, 3001, &allow))?;
         let since = match steps.observed(&step("retire"), &desired)? {
             Observed::Trashed { since } => since,
             other => return steps.failed(&step("retire"), "Observed::Trashed", format!("{other:?}")),
         };
         steps.trash_is(&step("retire"), &[Trashed { id: desired.id, since }], &[])?;
-        whole &= stopped_at(steps, "restore", at, &|guard| driver.restore(&desired, guard))?;
-        steps.succeeds(&step("restore"), driver.restore(&desired, &go))?;
+        is_complete &= stopped_at(steps, "restore", at, &|guard| driver.restore(&desired, guard))?;
+        steps.succeeds(&step("restore"), driver.restore(&desired, &allow))?;
         steps.is_as_desired(&step("restore"), &desired)?;
-        steps.succeeds("retire", driver.retire(&desired, 4000, &go))?;
+        steps.succeeds("retire", driver.retire(&desired, 4000, &allow))?;
         let trashed = Trashed { id: desired.id, since: 4000 };
-        whole &= stopped_at(steps, "purge", at, &|guard| driver.purge(&trashed, desired.project, guard))?;
-        steps.succeeds(&step("purge"), driver.purge(&trashed, desired.project, &go))?;
+        is_complete &= stopped_at(steps, "purge", at, &|guard| driver.purge(&trashed, desired.project, guard))?;
+        steps.succeeds(&step("purge"), driver.purge(&trashed, desired.project, &allow))?;
         steps.is(&step("purge"), &desired, &Observed::Absent)?;
         steps.trash_is(&step("purge"), &[], &[])?;
-        if whole {
+        if is_complete {
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! Refused credentials are not sent again, because wrong passwords lock accounts.
+//! Prevents that refused credentials are sent again, because repeated wrong passwords can lock accounts.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::DriverError;
 /// Remembers that a credential was refused, so that it is not sent again.
 ///
 /// It belongs to one client with one secret. When settings are reloaded (on SIGHUP, and when a file with a secret has
-/// changed), every client is created again with the new secret and a `CredentialGuard` that remembers nothing.
+/// changed), every client is created again with the new secret and an empty `CredentialGuard`.
 #[derive(Debug, Default)]
 pub struct CredentialGuard {
     refused: Mutex<Option<(Instant, String)>>,
@@ -17,17 +17,17 @@ pub struct CredentialGuard {
 }
 
 impl CredentialGuard {
-    /// A refused credential is tried again after this time. For credentials whose wrong use locks no account.
+    /// A guard that allows a refused credential again after this time. For credentials that lock no account.
     pub fn lasting(pause: Duration) -> Self {
         Self { pause: Some(pause), ..Self::default() }
     }
 
-    /// Records a refusal. `why`: who refused which setting, and what to check. It must hold no secret.
+    /// Records a refusal. `why` names the server, the refused setting and what to check. It must not contain a secret.
     pub fn record(&self, why: impl Into<String>) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), why.into()));
     }
 
-    /// Whether the credential may be sent: an error if it was refused. To be called before each exchange.
+    /// Returns an error if the credential was refused. To be called before each exchange.
     pub fn check(&self) -> Result<(), DriverError> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, why)) = &*refused else { return Ok(()) };
@@ -57,13 +57,13 @@ mod tests {
         let guard = CredentialGuard::default();
         assert!(guard.check().is_ok());
         guard.record("the server refuses `password` (401)");
-        let fault = guard.check().unwrap_err().to_string();
-        assert!(fault.starts_with("the server refuses `password` (401). It is not sent again"), "{fault}");
-        assert!(guard.check().is_err(), "however often it is asked");
+        let error = guard.check().unwrap_err().to_string();
+        assert!(error.starts_with("the server refuses `password` (401). It is not sent again"), "{error}");
+        assert!(guard.check().is_err(), "every check fails");
     }
 
     #[test]
-    fn where_no_account_is_locked_it_is_tried_again_after_a_pause() {
+    fn a_lasting_refusal_ends_after_the_pause() {
         let guard = CredentialGuard::lasting(Duration::from_mins(15));
         guard.record("refused");
         assert!(guard.check().unwrap_err().to_string().contains("again 15 min after"));

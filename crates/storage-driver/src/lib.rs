@@ -7,7 +7,7 @@
 //!
 //! To write a driver:
 //!
-//! 1. Implement [`Driver`]. `examples/plain.rs` is a complete driver in under 150 lines, [`memory`] another one.
+//! 1. Implement [`Driver`]. `examples/inventory.rs` is a complete driver in under 150 lines; [`memory`] is another one.
 //! 2. Run the suite in `conformance` (feature `conformance`) against it.
 //! 3. Export a list of [`registration::Registration`]s, and name it in the provisioner's `drivers.rs`.
 //!
@@ -64,7 +64,7 @@ pub struct Desired {
     pub gid: u32,
     /// Permissions.
     pub mode: Mode,
-    /// Quotas as the system stores them (see [`Driver::held_as`]).
+    /// Quotas as the system stores them (see [`Driver::stored_limits`]).
     pub limits: QuotaLimits,
     /// Project ID. `None` on systems without project IDs, and for a directory that is to be removed and has none.
     pub project: Option<u32>,
@@ -88,7 +88,7 @@ pub enum Observed {
     Ours(Present),
     /// The directory at the place has no mark.
     Unmarked(Present),
-    /// Something else is in the way, and what: another resource's directory, a file, a symlink.
+    /// Something else is at the place: another resource's directory, a file, a symlink. Holds a description.
     Obstructed(String),
     /// In the trash.
     Trashed {
@@ -230,7 +230,7 @@ pub enum DriverError {
         /// The cause.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// Something that belongs to somebody else is in the way. An operator has to resolve it.
+    /// Something that does not belong to the resource is in the way. An operator has to resolve it.
     #[error("{0}")]
     Conflict(String),
     /// The guard refused this side effect, because of a signal or a lost lease.
@@ -296,9 +296,9 @@ pub trait Driver: Debug + Send + Sync {
     /// Checks that the system is available and configured. Called before each pass; the error says what to do.
     fn ready(&self) -> Result<(), DriverError>;
 
-    /// The limits that [`Driver::observe`] reports after these are set, for example rounded up to blocks. By default the
-    /// same.
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+    /// The limits that [`Driver::observe`] reports after these are set, for example rounded up to blocks. By default,
+    /// unchanged.
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
         limits
     }
 
@@ -353,10 +353,11 @@ pub trait Driver: Debug + Send + Sync {
     /// Claims a directory in the trash for a purge, in one atomic step that excludes a concurrent [`Driver::restore`]. From
     /// then on only [`Driver::purge`] changes it. Quick even for large directories.
     ///
-    /// Removes the limits of `project`. Do not use the ID that the files have: their owner can change it to another's.
+    /// Removes the limits of `project`. Does not use the project ID of the files, because their owner can change it to that of
+    /// another project.
     fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
 
-    /// Claims a directory in the trash, if that was not done before, and deletes it.
+    /// Claims a directory in the trash, unless it is claimed already, and deletes it.
     fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError>;
 
     /// Usage of each directory; `None` if it does not exist or is not the resource's. By default as [`Driver::observe`]

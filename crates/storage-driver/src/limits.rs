@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What a "TB" in Waldur means on a storage system. Always configured, since sites differ.
+/// What a "TB" in Waldur means on a storage system. Has no default, because sites differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terabyte {
     /// 10^12 bytes.
@@ -17,7 +17,7 @@ pub enum Terabyte {
 }
 
 impl Terabyte {
-    /// Its size in bytes.
+    /// The size in bytes.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Decimal => 1_000_000_000_000,
@@ -81,8 +81,8 @@ struct Unchecked {
     inodes_hard: Inodes,
 }
 
-/// Why numbers are invalid as limits. None of these is a reason to reject an order: the numbers may come from an option, or
-/// from a missing limit.
+/// Why numbers are invalid as limits. Never a reason to reject an order, because the numbers can come from an option or from a
+/// missing limit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidLimits {
     /// Zero, which would mean *unlimited*.
@@ -116,7 +116,7 @@ impl QuotaLimits {
     }
 
     /// The smallest limits: one byte, one inode.
-    pub const fn least() -> Self {
+    pub const fn minimum() -> Self {
         Self { space: [Bytes(1); 2], inodes: [Inodes(1); 2] }
     }
 
@@ -190,7 +190,7 @@ pub fn change(old: Option<&QuotaLimits>, new: &QuotaLimits, terabyte: Terabyte) 
     let Some(old) = old else { return format!("space none → {}, inodes none → {}", space(new), inodes(new)) };
     let mut changes = Vec::new();
     if old.space != new.space {
-        // Rounded, both can look the same.
+        // Different amounts can be equal after rounding.
         let show: &dyn Fn(&QuotaLimits) -> String = if space(old) == space(new) { &exact } else { &space };
         changes.push(format!("space {} → {}", show(old), show(new)));
     }

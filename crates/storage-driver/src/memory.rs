@@ -112,7 +112,7 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(BLOCK)
     }
 

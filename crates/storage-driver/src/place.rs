@@ -14,7 +14,7 @@ const LONGEST: usize = 255;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(Vec<String>);
 
-/// Why a published path is invalid. Remains until slugs or the `backend_id` in Waldur change.
+/// Why a published path is invalid. It stays invalid until slugs or the `backend_id` in Waldur change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidPlace {
     /// The path is not below the root of the system.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_slugs_are_refused() {
+    fn paths_with_dangerous_names_are_rejected() {
         let root = "/capstor";
         for path in [
             "/capstor",

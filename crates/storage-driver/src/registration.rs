@@ -1,7 +1,7 @@
-//! How a program learns which drivers there are and opens the one that a system's settings name.
+//! Registers drivers, so that a program can open the one that a system's settings name.
 //!
-//! A crate with drivers exports a list of [`Registration`]s; the program puts that list into its own table. Configuring
-//! a driver validates its settings and touches nothing; opening it may contact the system and can fail and be repeated.
+//! A crate with drivers exports a list of [`Registration`]s, which the program adds to its own table. Configuring a driver
+//! only validates its settings. Opening it may contact the system, and can be repeated if it fails.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::{Driver, DriverError};
 pub struct Registration {
     /// The name by which settings choose this driver.
     pub name: &'static str,
-    /// The keys of a system's settings that this driver reads. A driver with several settings of its own has them in one
-    /// mapping under its name.
+    /// The keys of a system's settings that this driver reads. A driver with several own settings reads one mapping under its
+    /// name.
     pub keys: &'static [&'static str],
     /// Whether each directory has a project ID, which the program assigns (see [`Driver::is_free`]).
     pub project_ids: bool,
@@ -65,7 +65,7 @@ type Open = dyn Fn(&Walked) -> Result<Box<dyn Driver>, DriverError> + Send + Syn
 pub struct OpenDriver(Arc<Open>);
 
 impl OpenDriver {
-    /// Opens the driver by this function. The driver counts the files that it walks in the [`Walked`] it gets.
+    /// Opens the driver with this function. The driver counts the files that it walks over in the given [`Walked`].
     pub fn new(open: impl Fn(&Walked) -> Result<Box<dyn Driver>, DriverError> + Send + Sync + 'static) -> Self {
         Self(Arc::new(open))
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for OpenDriver {
     }
 }
 
-/// Settings that a driver cannot use. Holds no values, since they could be secrets.
+/// Settings that a driver cannot use. Contains no values, because they could be secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}: {remedy}")]
 pub struct InvalidSettings {

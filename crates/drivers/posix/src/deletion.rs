@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 
-use crate::handle::{open_below, passing};
+use crate::handle::{open_below, temporary_error};
 #[cfg(test)]
 use crate::injected::{self, Moment};
 use storage_driver::DriverError;
@@ -135,7 +135,9 @@ impl Deletion<'_> {
                     (self.alike)(directory)?;
                     alike = true;
                 }
-                Err(error) => return Err(passing("a directory too deep in the trash cannot be renamed", error)),
+                Err(error) => {
+                    return Err(temporary_error("a directory too deep in the trash cannot be renamed", error));
+                }
             }
         }
     }
@@ -150,12 +152,12 @@ fn close(directory: BorrowedFd<'_>) {
 
 fn cannot(error: Errno) -> DriverError {
     match error {
-        Errno::PERM => passing(
+        Errno::PERM => temporary_error(
             "a file or directory in the trash may not be deleted; if it is immutable or append-only, as `lsattr` shows, \
              run `chattr -R -i -a` on the tree",
             error,
         ),
-        error => passing("a directory in the trash cannot be read or deleted", error),
+        error => temporary_error("a directory in the trash cannot be read or deleted", error),
     }
 }
 

@@ -53,7 +53,7 @@ impl Mark {
     }
 }
 
-pub(crate) fn passing(what: impl Into<String>, error: Errno) -> DriverError {
+pub(crate) fn temporary_error(what: impl Into<String>, error: Errno) -> DriverError {
     DriverError::temporary_from(what, std::io::Error::from(error))
 }
 
@@ -66,16 +66,16 @@ pub(crate) fn privilege_error(what: impl Into<String>, error: Errno) -> DriverEr
 pub fn root_error(what: impl Into<String>, remedy: &str, error: Errno) -> DriverError {
     let what = what.into();
     match error {
-        Errno::PERM | Errno::ACCESS => passing(
+        Errno::PERM | Errno::ACCESS => temporary_error(
             format!("{what}: {remedy}; user namespaces and root_squash of an NFS server remove the privileges of root"),
             error,
         ),
-        error => passing(what, error),
+        error => temporary_error(what, error),
     }
 }
 
 pub(crate) fn stat(directory: &OwnedFd) -> Result<Stat, DriverError> {
-    rustix::fs::fstat(directory).map_err(|error| passing("a directory cannot be read", error))
+    rustix::fs::fstat(directory).map_err(|error| temporary_error("a directory cannot be read", error))
 }
 
 pub(crate) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(), DriverError> {
@@ -84,13 +84,14 @@ pub(crate) fn chmod(directory: &OwnedFd, mode: storage_driver::Mode) -> Result<(
 }
 
 pub(crate) fn sync(directory: &OwnedFd) -> Result<(), DriverError> {
-    rustix::fs::fsync(directory).map_err(|error| passing("a directory cannot be synced", error))
+    rustix::fs::fsync(directory).map_err(|error| temporary_error("a directory cannot be synced", error))
 }
 
 /// Checks that a directory under a temporary name is in the state in which it was created: own, private and empty. Otherwise
 /// a user put it there.
 pub(crate) fn check_new(directory: &OwnedFd, name: &str) -> Result<(), DriverError> {
-    let mut entries = Dir::read_from(directory).map_err(|error| passing(format!("{name} cannot be read"), error))?;
+    let mut entries =
+        Dir::read_from(directory).map_err(|error| temporary_error(format!("{name} cannot be read"), error))?;
     let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
     if stat(directory)?.st_uid == rustix::process::geteuid().as_raw() && empty {
         return Ok(());
@@ -106,6 +107,6 @@ pub(crate) fn open_error(path: &str, error: Errno) -> DriverError {
         Errno::NOTDIR | Errno::LOOP => DriverError::Conflict(format!("{path} is a file or a symlink, or is below one")),
         Errno::XDEV => DriverError::Conflict(format!("{path} is on another file system than the root")),
         Errno::NOENT => DriverError::Conflict(format!("the directory {path} does not exist")),
-        error => passing(format!("{path} cannot be opened"), error),
+        error => temporary_error(format!("{path} cannot be opened"), error),
     }
 }

@@ -1,7 +1,7 @@
 //! Storage drivers for mounted file systems: directories below a root, limited by XFS, ext4, Lustre or CephFS.
 //!
-//! [`tree`] is one driver for all of them; what differs is [`quotas`]. [`mount`] and [`deletion`] also serve drivers that
-//! need the file system beside a management interface.
+//! [`tree`] is one driver for all of them; [`quotas`] has the differences. [`mount`] and [`deletion`] are also used by drivers
+//! that need the mounted file system in addition to a management interface.
 
 pub mod command;
 pub mod deletion;

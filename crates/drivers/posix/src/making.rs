@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::handle::{check_new, chmod, open_error, passing, sync};
+use crate::handle::{check_new, chmod, open_error, sync, temporary_error};
 #[cfg(test)]
 use crate::injected::{self, Moment};
 use crate::renaming::{Renamed, rename};
@@ -44,7 +44,7 @@ pub(crate) fn parent(
             }
             Err(Errno::NOENT) => {
                 guard(&format!("create {path}, mode {:o}", mode.0))?;
-                make_whole(&above, name, desired.id, *mode, open)?;
+                create_with_mode(&above, name, desired.id, *mode, open)?;
                 open(&above, name).map_err(|error| open_error(&path, error))?
             }
             Err(error) => return Err(open_error(&path, error)),
@@ -58,7 +58,7 @@ pub(crate) fn parent(
 pub(crate) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, temporary, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(passing(format!("{temporary} cannot be created"), error)),
+        Err(error) => return Err(temporary_error(format!("{temporary} cannot be created"), error)),
     }
     #[cfg(test)]
     injected::at(Moment::Made);
@@ -67,7 +67,7 @@ pub(crate) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<
 
 /// Creates a directory with its mode under a temporary name and renames it, so that a crash leaves no directory with a wrong
 /// mode.
-fn make_whole(
+fn create_with_mode(
     above: &OwnedFd,
     name: &str,
     id: Uuid,
@@ -75,7 +75,7 @@ fn make_whole(
     open: Open<'_>,
 ) -> Result<(), DriverError> {
     let temporary = temporary_name(id);
-    let cannot = |error| passing(format!("{name} cannot be created"), error);
+    let cannot = |error| temporary_error(format!("{name} cannot be created"), error);
     let directory = begin(above, &temporary, open)?;
     check_new(&directory, &temporary)?;
     chmod(&directory, mode)?;

@@ -97,7 +97,7 @@ pub fn make_private(root: BorrowedFd<'_>, place: &Place) -> Result<(), DriverErr
 }
 
 /// Sets owner, group and mode of the directory if they differ.
-pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
+pub fn set_owner_and_mode(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
     let (place, owner) = (&desired.place, (desired.uid, desired.gid));
     let (directory, there) = directory(root, place)?;
     if owner != (there.st_uid, there.st_gid) {
@@ -110,8 +110,8 @@ pub fn give(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result
     set_mode(root, place, desired.mode, guard)
 }
 
-/// Removes all access to the directory. Changes its owner first, who could otherwise restore the mode.
-pub fn close(root: BorrowedFd<'_>, place: &Place, guard: Guard<'_>) -> Result<(), DriverError> {
+/// Removes all access to the directory. Changes the owner first, because the owner could otherwise restore the mode.
+pub fn revoke_access(root: BorrowedFd<'_>, place: &Place, guard: Guard<'_>) -> Result<(), DriverError> {
     let (directory, there) = directory(root, place)?;
     let user = rustix::process::geteuid();
     if there.st_uid != user.as_raw() {
@@ -176,7 +176,7 @@ mod tests {
 
     fn desired() -> Desired {
         let place = Place::parse("/sys/store/cscs/project", "/sys").unwrap();
-        let limits = storage_driver::limits::QuotaLimits::least();
+        let limits = storage_driver::limits::QuotaLimits::minimum();
         let (id, parents) = (Uuid::from_u128(1), vec![Mode(0o755), Mode(0o755)]);
         Desired { id, place, parents, uid: 0, gid: 0, mode: Mode(0o700), limits, project: None }
     }

@@ -28,7 +28,7 @@ pub trait Quotas: Debug + Send + Sync {
     fn block(&self) -> u64;
 
     /// The limits that are read after these are set.
-    fn held_as(&self, limits: &QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(self.block())
     }
 

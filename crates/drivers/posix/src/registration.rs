@@ -48,13 +48,13 @@ const fn driver(name: &'static str, project_ids: bool, configure: Configure) -> 
 struct Settings {
     /// Where the file system is mounted, for `lustre`; the root unless given.
     mount: Option<PathBuf>,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     must_be_mounted: bool,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     change_owner: bool,
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }
 
@@ -76,7 +76,7 @@ fn configure<Q: Quotas + 'static>(
     Ok(OpenDriver::new(move |walked| {
         let (must_be_mounted, change_owner) = (settings.must_be_mounted, settings.change_owner);
         let rules = Rules { must_be_mounted, change_owner, acl: acl.clone() };
-        Ok(Box::new(Tree::new(root.clone(), quotas(&settings, &root)?, rules).counting(walked)))
+        Ok(Box::new(Tree::new(root.clone(), quotas(&settings, &root)?, rules).with_counter(walked)))
     }))
 }
 

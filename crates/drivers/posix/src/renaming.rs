@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use crate::handle::{passing, stat};
+use crate::handle::{stat, temporary_error};
 #[cfg(test)]
 use crate::injected::{self, Moment};
 use storage_driver::DriverError;
@@ -51,8 +51,8 @@ pub(crate) fn rename(
 
 /// Renames the directory with this name; `false` if the new name exists.
 pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<bool, DriverError> {
-    let renamed = match without_replacing([from, to], [old, new]) {
-        Err(Errno::INVAL | Errno::NOSYS) => looked_before([from, to], [old, new]),
+    let renamed = match rename_without_replacing([from, to], [old, new]) {
+        Err(Errno::INVAL | Errno::NOSYS) => rename_if_absent([from, to], [old, new]),
         renamed => renamed,
     };
     #[cfg(test)]
@@ -60,11 +60,11 @@ pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> 
     match renamed {
         Ok(()) => Ok(true),
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
-        Err(error) => Err(passing(format!("{old} cannot be renamed to {new}"), error)),
+        Err(error) => Err(temporary_error(format!("{old} cannot be renamed to {new}"), error)),
     }
 }
 
-fn without_replacing([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
+fn rename_without_replacing([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
     #[cfg(test)]
     if let Some(error) = injected::refusal() {
         return Err(error);
@@ -72,9 +72,10 @@ fn without_replacing([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result
     rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)
 }
 
-/// For file systems without that flag: CephFS and Lustre in the kernel, NFS. A user who creates the new name after the check
+/// Checks for the new name before the rename. For file systems that cannot rename without replacing: CephFS and Lustre in the
+/// kernel, NFS. A user who creates the new name after the check
 /// loses at most an empty directory, because a directory replaces nothing else.
-fn looked_before([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
+fn rename_if_absent([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
     let look = |above: &OwnedFd, name: &str| rustix::fs::statat(above.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
     let is_directory = |it: Stat| FileType::from_raw_mode(it.st_mode).is_dir();
     match look(to, new) {

@@ -14,7 +14,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::deletion::delete;
-use crate::handle::{Mark, check_new, chmod, open_below, open_error, passing, privilege_error, stat, sync};
+use crate::handle::{Mark, check_new, chmod, open_below, open_error, privilege_error, stat, sync, temporary_error};
 use crate::making;
 use crate::quotas::Quotas;
 use crate::renaming::{Renamed, rename, rename_named};
@@ -33,7 +33,8 @@ use acl::{AclEntries, attributes};
 /// Settings of the system.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Whether the root must be on another file system than `/`, so that an empty mount point is not taken for an empty system.
+    /// Whether the root must be on another file system than `/`, so that an empty mount point is not mistaken for an empty
+    /// system.
     pub must_be_mounted: bool,
     /// Whether owner and group are set. Otherwise the program needs no privileges, and its user owns all directories.
     pub change_owner: bool,
@@ -59,16 +60,16 @@ impl<Q: Quotas> Tree<Q> {
         Self { root, quotas, rules, mark, walked: Walked::default() }
     }
 
-    /// Counts the files of walks here.
+    /// The same tree with a shared counter of the files that it walks over.
     #[must_use]
-    pub fn counting(self, walked: &Walked) -> Self {
+    pub fn with_counter(self, walked: &Walked) -> Self {
         Self { walked: walked.clone(), ..self }
     }
 
     fn root(&self) -> Result<OwnedFd, DriverError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&self.root, flags, Mode::empty())
-            .map_err(|error| passing(format!("the root {} cannot be opened", self.root.display()), error))?;
+            .map_err(|error| temporary_error(format!("the root {} cannot be opened", self.root.display()), error))?;
         // Checked with each handle, because it can be unmounted during a pass.
         if self.rules.must_be_mounted {
             let top = fs::metadata("/").map_err(|error| DriverError::temporary_from("/ cannot be read", error))?;
@@ -86,8 +87,8 @@ impl<Q: Quotas> Tree<Q> {
     /// Observes one directory. Reads the trash only if the directory is not at its place, because that is slow if the trash is
     /// full.
     ///
-    /// A directory in the trash takes precedence over somebody else's at the place: it was removed, and can be restored as
-    /// soon as the other one is moved away. Nobody can block a removal by creating something at the place.
+    /// A directory in the trash takes precedence over another one at the place: it was removed, and can be restored as soon as
+    /// the other one is moved away. Users cannot block a removal by creating something at the place.
     fn observe_one(
         &self,
         root: &OwnedFd,
@@ -126,7 +127,7 @@ impl<Q: Quotas> Tree<Q> {
             Err(Errno::XDEV) => {
                 return Ok(Observed::Obstructed("another file system is mounted above its place".into()));
             }
-            Err(error) => return Err(passing(format!("{} cannot be opened", desired.place), error)),
+            Err(error) => return Err(temporary_error(format!("{} cannot be opened", desired.place), error)),
         };
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => Ok(Observed::Ours(self.present(&directory, desired)?)),
@@ -356,7 +357,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
     fn ready(&self) -> Result<(), DriverError> {
         let root = self.root()?;
         if self.rules.change_owner {
-            marks_can_be_read()?;
+            check_marks_are_visible()?;
         }
         if self.rules.acl.is_some() {
             attributes::read(&root)?;
@@ -365,8 +366,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.check_renames_into(&root, "")
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
-        self.quotas.held_as(&limits)
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
+        self.quotas.stored_limits(&limits)
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {
@@ -484,14 +485,14 @@ impl<Q: Quotas> Driver for Tree<Q> {
         guard(&format!("freeze {}", desired.place))?;
         let (parent, trash) = (self.open_parent(&root, desired)?, self.open_trash(&root)?);
         if self.rules.change_owner {
-            // First, because an owner who has it open could set any mode.
+            // The owner is changed before the mode, because an owner who has the directory open could set any mode.
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
                 .map_err(|error| privilege_error(format!("the owner of {} cannot be changed", desired.place), error))?;
         }
         // No access for anybody; an unprivileged program needs its own.
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, desired)?;
-        // Its owner can have set another's project ID, whose limits must not change.
+        // The owner can have set the ID of another project, whose limits must not change.
         if let Some(usage) = present.usage.filter(|_| present.project.is_none() || present.project == desired.project) {
             let frozen = QuotaLimits::frozen_at(usage, self.quotas.block());
             self.quotas.set(directory.as_fd(), present.project.unwrap_or_default(), &frozen)?;
@@ -500,7 +501,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let name = trash::name(&Trashed { id: desired.id, since: now });
         let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
         match renamed.map_err(|fault| self.explain_rename_error(fault))? {
-            Renamed::Exchanged => return Err(exchanged(&trash, &name, &parent, desired)),
+            Renamed::Exchanged => return Err(undo_exchange(&trash, &name, &parent, desired)),
             renamed => renamed.or_conflict(&name)?,
         }
         sync(&trash)?;
@@ -573,7 +574,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         self.check_mark(trashed, &directory)?;
         nesting::below(&directory, &self.mark, (&name, trashed.id))?;
         self.check_no_snapshots(&directory, &format!("{}/{name}", trash::TRASH))?;
-        // First, because nothing would find them after the tree is deleted.
+        // Before the tree is deleted, because afterwards the limits could not be found.
         if let Some(project) = project {
             guard(&format!("remove the limits of project {project}"))?;
             self.quotas.clear(root.as_fd(), project)?;
@@ -640,7 +641,7 @@ fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, Driv
 /// Repairs a rename into the trash that moved another directory, because a user had exchanged it just before: moves it back
 /// to the place, or else gives it a name in the trash without a resource, so that it is neither deleted nor restored as one.
 /// Returns the conflict.
-fn exchanged(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
+fn undo_exchange(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
     let was = format!("{} was exchanged while it was being removed", desired.place);
     if rename_named([trash, parent], [name, desired.place.name()]).is_ok_and(|done| done) {
         return DriverError::Conflict(was);
@@ -665,9 +666,9 @@ fn open_child(above: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     open_below(above, name)
 }
 
-/// Checks that this process can see attributes in `trusted.`; for others they seem not to exist. They require CAP_SYS_ADMIN
-/// outside of user namespaces.
-fn marks_can_be_read() -> Result<(), DriverError> {
+/// Checks that this process can see attributes in `trusted.`. Without CAP_SYS_ADMIN outside of user namespaces, they seem not to
+/// exist.
+fn check_marks_are_visible() -> Result<(), DriverError> {
     use rustix::thread::{CapabilitySet, capabilities};
     let lacks = if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN)) {
         "without CAP_SYS_ADMIN"

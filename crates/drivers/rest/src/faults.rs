@@ -73,8 +73,8 @@ impl Driver for Retrying<'_> {
         retry(|| self.0.ready())
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
-        self.0.held_as(limits)
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
+        self.0.stored_limits(limits)
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {

@@ -295,7 +295,7 @@ impl Scale {
         if !linked {
             self.link(root.as_fd(), &name, desired, guard)?;
         }
-        mount::give(root.as_fd(), desired, guard)
+        mount::set_owner_and_mode(root.as_fd(), desired, guard)
     }
 
     fn check_not_nested(&self, survey: &Survey, desired: &Desired) -> Result<(), DriverError> {
@@ -426,7 +426,7 @@ impl Driver for Scale {
         self.management.filesystem()?.check_settings(self.block_size, &self.root).map_err(DriverError::temporary)
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(self.block_size)
     }
 
@@ -505,7 +505,7 @@ impl Driver for Scale {
         let name = fileset.name();
         if let Some(junction) = fileset.junction() {
             survey.check_nothing_below(junction, desired)?;
-            mount::close(root.as_fd(), &desired.place, guard)?;
+            mount::revoke_access(root.as_fd(), &desired.place, guard)?;
         }
         if fileset.junction().is_some() || mark.retired.is_none() {
             let Some(quota) = survey.quota(name)? else {

@@ -318,7 +318,7 @@ impl Driver for Vast {
         self.management.quotas().map(drop)
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
         limits
     }
 

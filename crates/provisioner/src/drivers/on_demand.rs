@@ -41,9 +41,9 @@ impl Driver for OnDemand {
         self.driver()?.ready()
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
         // Limits of an unavailable system are not compared.
-        self.driver().map_or(limits, |driver| driver.held_as(limits))
+        self.driver().map_or(limits, |driver| driver.stored_limits(limits))
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {

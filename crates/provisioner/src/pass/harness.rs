@@ -121,7 +121,7 @@ pub(super) fn populate(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let unassigned = before.iter().zip(desired).map(|(resource, desired)| (*resource, desired, &absent)).collect();
     let desired = project_ids::assign(unassigned, "capstor", system.project_ids, &*system.driver, ledger);
     for desired in desired.into_iter().flatten() {
-        let desired = Desired { limits: system.driver.held_as(desired.limits), ..desired };
+        let desired = Desired { limits: system.driver.stored_limits(desired.limits), ..desired };
         systems[0].driver.ensure(&desired, &|_| Ok(())).unwrap();
         if desired.id == Uuid::from_u128(CANCELLED) {
             systems[0].driver.retire(&desired, 1, &|_| Ok(())).unwrap();

@@ -38,8 +38,8 @@ fn a_transient_error_never_sets_an_order_erred() {
         fn ready(&self) -> Result<(), DriverError> {
             Ok(())
         }
-        fn held_as(&self, limits: storage_driver::limits::QuotaLimits) -> storage_driver::limits::QuotaLimits {
-            self.0.held_as(limits)
+        fn stored_limits(&self, limits: storage_driver::limits::QuotaLimits) -> storage_driver::limits::QuotaLimits {
+            self.0.stored_limits(limits)
         }
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {
             self.0.is_free(project)

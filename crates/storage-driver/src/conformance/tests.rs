@@ -119,7 +119,7 @@ impl Mutant {
 
     /// The guard, unless the mutant forgets it in this operation.
     fn guard<'a>(&self, forgets: Fault, guard: Guard<'a>) -> Guard<'a> {
-        if self.has(forgets) || self.has(Fault::IgnoresGuard) { &go } else { guard }
+        if self.has(forgets) || self.has(Fault::IgnoresGuard) { &allow } else { guard }
     }
 }
 
@@ -128,8 +128,8 @@ impl Driver for Mutant {
         if self.has(Fault::NotReady) { Err(DriverError::temporary("away")) } else { Ok(()) }
     }
 
-    fn held_as(&self, limits: QuotaLimits) -> QuotaLimits {
-        self.memory.held_as(limits)
+    fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
+        self.memory.stored_limits(limits)
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {
@@ -197,7 +197,7 @@ impl Driver for Mutant {
                 self.memory.ensure(desired, guard)
             }
             (Fault::GuardAfterEffect, Observed::Ours(_)) => {
-                self.memory.ensure(desired, &go)?;
+                self.memory.ensure(desired, &allow)?;
                 guard("mode")
             }
             _ => self.memory.ensure(desired, forgotten),

@@ -3,7 +3,7 @@
 //! **Never tested with a real CephFS.** Written from Ceph's manual, and tested with attributes of the same names in the
 //! namespace `user` of other file systems.
 //!
-//! CephFS has no soft limits: the hard limits are set and reported as both ([`Quotas::held_as`]). Clients enforce them
+//! CephFS has no soft limits: the hard limits are set and reported as both ([`Quotas::stored_limits`]). Clients enforce them
 //! cooperatively and some seconds late; usage is delayed as well.
 
 use std::os::fd::BorrowedFd;
@@ -126,7 +126,7 @@ impl Quotas for Ceph {
         1
     }
 
-    fn held_as(&self, limits: &QuotaLimits) -> QuotaLimits {
+    fn stored_limits(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.only_hard()
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(USER.read(directory.as_fd(), 0).unwrap(), (None, None));
         USER.set(directory.as_fd(), 0, &agreed).unwrap();
         let held = QuotaLimits::new([Bytes(1_000_001); 2], [Inodes(9); 2]).unwrap();
-        assert_eq!(USER.held_as(&agreed), held);
+        assert_eq!(USER.stored_limits(&agreed), held);
         put(&directory, "ceph.dir.rbytes", "5");
         put(&directory, "ceph.dir.rentries", "3");
         let used = Usage { space: Bytes(5), inodes: Inodes(3) };
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
-    fn go(_: &str) -> Result<(), DriverError> {
+    fn allow(_: &str) -> Result<(), DriverError> {
         Ok(())
     }
 
@@ -237,7 +237,7 @@ mod tests {
         let driver = driver(&root);
         let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
         let desired = bench.desired(1);
-        driver.ensure(&desired, &go).unwrap();
+        driver.ensure(&desired, &allow).unwrap();
         let above: Vec<_> = std::iter::successors(desired.place.parent(), Place::parent).collect();
         assert!(driver.inspect(&above).is_empty());
         for place in &above {
@@ -255,10 +255,10 @@ mod tests {
         // A quota of the root does not separate directories below it.
         put(&File::open(root.path()).unwrap(), "ceph.quota.max_bytes", "1000");
         assert!(matches!(&driver.inspect(&above)[..], [Ok(note)] if note.contains("limits all resources together")));
-        driver.retire(&desired, 5, &go).unwrap();
+        driver.retire(&desired, 5, &allow).unwrap();
         let parent = File::open(root.path().join(above[0].to_string())).unwrap();
         put(&parent, "ceph.quota.max_files", "9");
-        let fault = driver.restore(&desired, &go).unwrap_err().to_string();
+        let fault = driver.restore(&desired, &allow).unwrap_err().to_string();
         assert!(fault.contains("has a quota of its own"), "{fault}");
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let driver = driver(&root);
         let bench = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} };
         let desired = bench.desired(1);
-        driver.ensure(&desired, &go).unwrap();
+        driver.ensure(&desired, &allow).unwrap();
         let path = root.path().join(desired.place.to_string());
         let refused = || {
             let fault = driver.retire(&desired, 5, &|what| panic!("{what}")).unwrap_err().to_string();
@@ -282,14 +282,14 @@ mod tests {
         }
         refused();
         fs::remove_dir_all(path.join(".snap")).unwrap();
-        driver.retire(&desired, 5, &go).unwrap();
+        driver.retire(&desired, 5, &allow).unwrap();
         let trashed = storage_driver::Trashed { id: desired.id, since: 5 };
         let tree = root.path().join(format!(".trash/{}.5", desired.id));
         put(&File::open(&tree).unwrap(), SNAPSHOTS, "1");
         let fault = driver.purge(&trashed, None, &|what| panic!("{what}")).unwrap_err().to_string();
         assert!(fault.contains("has snapshots (1)") && tree.exists(), "{fault}");
         put(&File::open(&tree).unwrap(), SNAPSHOTS, "0");
-        driver.purge(&trashed, None, &go).unwrap();
+        driver.purge(&trashed, None, &allow).unwrap();
         assert!(!tree.exists());
     }
 
@@ -298,9 +298,9 @@ mod tests {
         let root = root();
         let driver = driver(&root);
         let desired = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.desired(1);
-        driver.ensure(&desired, &go).unwrap();
+        driver.ensure(&desired, &allow).unwrap();
         let _hook = injected::refused(Errno::XDEV);
-        let fault = driver.retire(&desired, 5, &go).unwrap_err().to_string();
+        let fault = driver.retire(&desired, 5, &allow).unwrap_err().to_string();
         assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
     }
 

@@ -3,9 +3,9 @@
 //! **Never tested with a real Lustre.** Written from Lustre's manual and recorded output of `lfs` 2.12 to 2.16, and tested with
 //! a simulated `lfs` and the ioctls of XFS, which are the same.
 //!
-//! Trees are tagged by our own walk instead of `lfs project -s -r`, with the same ioctls: that command tags the top first, so
-//! that after a crash the ID of the top proves nothing; it takes a path, which users could exchange; and it would need a
-//! timeout of hours.
+//! Trees are tagged by our own walk instead of `lfs project -s -r`, with the same ioctls: that command tags the top
+//! first, so the ID of the top proves nothing after a crash. It also takes a path, which users could exchange, and would need
+//! a timeout of hours.
 
 use std::fmt::Display;
 use std::os::fd::BorrowedFd;
@@ -41,7 +41,7 @@ pub struct Lustre {
 impl Lustre {
     /// Quotas of the file system that is mounted at `mount`, an absolute path.
     ///
-    /// `lfs` takes no handles but the mount point, so each call first checks that the handle is on the same file system.
+    /// `lfs` takes the mount point instead of a handle, so each call first checks that the handle is on the same file system.
     pub fn new(lfs: Program, mount: &str) -> Result<Self, DriverError> {
         if !mount.starts_with('/') || mount.contains(|each: char| each.is_whitespace() || each.is_control()) {
             return Err(DriverError::temporary(format!(
@@ -125,7 +125,7 @@ impl Quotas for Lustre {
         vec![Ok(note)]
     }
 
-    /// From Lustre 2.16 on, `lfs` shows the default limits for a project without limits, without saying so.
+    /// From Lustre 2.16 on, `lfs` shows the default limits for a project without limits, without marking them as defaults.
     fn are_default(&self, root: BorrowedFd<'_>, limits: &QuotaLimits) -> Result<bool, DriverError> {
         Ok(self.default(root)?.limits() == Some(*limits))
     }

@@ -76,7 +76,7 @@ fn below(
             "the tree is deeper than {DEEPEST} directories: its project ID is not set"
         )));
     }
-    let unreadable = |error| passing("a directory cannot be read", error);
+    let unreadable = |error| temporary_error("a directory cannot be read", error);
     for entry in Dir::read_from(directory).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
@@ -100,7 +100,7 @@ fn below(
 
 /// Opens a file or directory to read and set its project ID; `None` for special files, and if it was deleted.
 fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(OwnedFd, FileType)>, DriverError> {
-    let unopened = |error| passing(format!("{name:?} cannot be opened for its project ID"), error);
+    let unopened = |error| temporary_error(format!("{name:?} cannot be opened for its project ID"), error);
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let open = |flags: OFlags| {
@@ -110,7 +110,8 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
             .find(|opened| !matches!(opened, Err(Errno::AGAIN | Errno::INTR)))
             .unwrap_or(Err(Errno::AGAIN))
     };
-    // O_PATH has no effect even on a device. Mount points are refused here, because the handle would be on the other side.
+    // O_PATH has no side effect, even on a device. Mount points are refused, because the handle would be on the mounted file
+    // system.
     let looked = match open(OFlags::PATH) {
         Ok(looked) => looked,
         Err(Errno::NOENT) => return Ok(None),
@@ -152,6 +153,6 @@ fn untaggable(name: &std::ffi::CStr, error: project_quota::Error) -> DriverError
     }
 }
 
-fn passing(what: impl Into<String>, error: Errno) -> DriverError {
+fn temporary_error(what: impl Into<String>, error: Errno) -> DriverError {
     DriverError::temporary_from(what, std::io::Error::from(error))
 }

@@ -9,7 +9,7 @@ use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::handle::{Mark, open_below, passing};
+use crate::handle::{Mark, open_below, temporary_error};
 #[cfg(test)]
 use crate::injected;
 use storage_driver::place::Place;
@@ -36,7 +36,9 @@ pub(super) fn above(
         let read = known.borrow().get(&path).copied();
         let found = match read {
             Some(found) => found,
-            None => match opened(root, &*path).map_err(|error| passing(format!("{path} cannot be opened"), error))? {
+            None => match opened(root, &*path)
+                .map_err(|error| temporary_error(format!("{path} cannot be opened"), error))?
+            {
                 Some(directory) => mark.read(&directory)?,
                 // Absent or obstructed, which is reported elsewhere.
                 None => None,
@@ -78,7 +80,7 @@ fn each_level(
     (levels, walked): (usize, &Walked),
     found: &mut Vec<Marked>,
 ) -> Result<(), DriverError> {
-    let unreadable = |error| passing(format!("{path:?} below the root cannot be read"), error);
+    let unreadable = |error| temporary_error(format!("{path:?} below the root cannot be read"), error);
     for entry in Dir::read_from(above).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         // Names in places are restricted to these characters.
@@ -105,7 +107,7 @@ fn each_level(
 
 /// Returns a conflict if a directory below this one has the mark of another resource.
 pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Result<(), DriverError> {
-    let unreadable = |error| passing(format!("{place} cannot be read"), error);
+    let unreadable = |error| temporary_error(format!("{place} cannot be read"), error);
     let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
     while let Some(path) = levels.pop_front() {
         // Deleted or exchanged in the meantime, on another file system, or not accessible.

@@ -19,7 +19,7 @@ fn posix(root: &Path) -> Tree<Declared> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a guard")]
-fn go(_: &str) -> Result<(), DriverError> {
+fn allow(_: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
@@ -64,7 +64,7 @@ fn nothing_is_replaced_without_renaming_without_replacing() {
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("exists already")), "{fault}");
         assert!(fs::remove_dir(&top).or_else(|_| fs::remove_file(&top)).is_ok());
     }
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
 }
 
 #[test]
@@ -84,14 +84,14 @@ fn root_sets_owner_and_group_and_closes_the_trash() {
     let bench = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &make_unmarked };
     assert_conforms(&bench);
     let desired = bench.desired(900);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let made = fs::metadata(root.path().join(desired.place.to_string())).unwrap();
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (20_000, 30_500, 0o2770));
-    driver.retire(&desired, 5, &go).unwrap();
+    driver.retire(&desired, 5, &allow).unwrap();
     let gone = fs::metadata(root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
     assert_eq!((gone.mode() & 0o7777, gone.uid()), (0, 0), "the former owner could set the mode with an open handle");
     assert_eq!(fs::metadata(root.path().join(".trash")).unwrap().mode() & 0o777, 0o700);
-    driver.restore(&desired, &go).unwrap();
+    driver.restore(&desired, &allow).unwrap();
     assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
 }
 
@@ -106,14 +106,14 @@ fn a_trash_of_another_user_is_not_used() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let trash = root.path().join(".trash");
     fs::create_dir(&trash).unwrap();
     std::os::unix::fs::chown(&trash, Some(20_000), None).unwrap();
-    let fault = driver.retire(&desired, 5, &go).unwrap_err();
+    let fault = driver.retire(&desired, 5, &allow).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("belongs to another user")), "{fault}");
     fs::remove_dir(&trash).unwrap();
-    driver.retire(&desired, 5, &go).unwrap();
+    driver.retire(&desired, 5, &allow).unwrap();
 }
 
 /// In its own thread, because privileges belong to a thread.
@@ -127,7 +127,7 @@ fn missing_privileges_are_reported_with_the_remedy() {
         let root = tempfile::tempdir().unwrap();
         let driver = Tree::new(root.path().to_owned(), Declared::new("user"), Rules { change_owner: true, ..RULES });
         let desired = Bench { driver: &driver, ids: (20_000, 30_500), make_unmarked: &|_| {} }.desired(1);
-        let text = storage_driver::error_chain(&driver.ensure(&desired, &go).unwrap_err());
+        let text = storage_driver::error_chain(&driver.ensure(&desired, &allow).unwrap_err());
         assert!(text.contains("cannot be set: run as root, or set `change_owner: false`"), "{text}");
         assert!(text.contains("not permitted"), "{text}");
     })
@@ -188,7 +188,7 @@ fn acls_are_set_with_the_directory_and_drift_is_corrected() {
     // A change of the mode changes the mask.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o2750)).unwrap();
     assert_eq!(differences(&bench, &desired), ["mode"]);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     for texts in
         [&[][..], &["u:900:rwx", "g:901:rwx", "default:g:901:rwx"], &["u:900:r-x", "g:901:rwx"], &["default:u:1:rwx"]]
     {
@@ -196,14 +196,14 @@ fn acls_are_set_with_the_directory_and_drift_is_corrected() {
         attributes::write(open(&path), &other.with(desired.mode)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o2770)).unwrap();
         assert_eq!(differences(&bench, &desired), ["ACL"], "{texts:?}");
-        driver.ensure(&desired, &go).unwrap();
+        driver.ensure(&desired, &allow).unwrap();
         assert!(bench.is_as_desired(&desired), "{texts:?}: {:?}", bench.observed(&desired));
     }
     desired.mode = storage_driver::Mode(0o2750);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
-    driver.retire(&desired, 7, &go).unwrap();
-    driver.restore(&desired, &go).unwrap();
+    driver.retire(&desired, 7, &allow).unwrap();
+    driver.restore(&desired, &allow).unwrap();
     assert!(bench.is_as_desired(&desired), "{:?}", bench.observed(&desired));
 }
 
@@ -216,12 +216,12 @@ fn acls_do_not_change_without_the_setting_and_are_cleared_by_an_empty_one() {
     let leaves = posix(root.path());
     let desired = bench(&leaves, &|_| {}).desired(1);
     let found = || attributes::read(open(root.path().join(desired.place.to_string()))).unwrap().to_string();
-    names.ensure(&desired, &go).unwrap();
-    leaves.ensure(&desired, &go).unwrap();
+    names.ensure(&desired, &allow).unwrap();
+    leaves.ensure(&desired, &allow).unwrap();
     assert_eq!(found(), "u:900:r-x,g::rwx");
     let Observed::Ours(present) = bench(&leaves, &|_| {}).observed(&desired) else { panic!() };
     assert_eq!((present.acl, present.mode), (None, desired.mode));
-    clears.ensure(&desired, &go).unwrap();
+    clears.ensure(&desired, &allow).unwrap();
     assert_eq!(found(), "");
     assert!(bench(&clears, &|_| {}).is_as_desired(&desired));
 }
@@ -237,7 +237,7 @@ fn acl_entries_give_access_until_the_directory_is_retired() {
     }
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let desired = bench(&driver, &|_| {}).desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let enters = |path: &Path, uid: u32, gid: u32| {
         let mut list = Command::new("ls");
         list.arg(path).uid(uid).gid(gid).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
@@ -279,7 +279,9 @@ fn symlinks_are_not_followed_at_any_level() {
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(outside.path(), &link).unwrap();
         assert!(matches!(bench.observed(&desired), Observed::Obstructed(_)), "{at}");
-        for fault in [driver.ensure(&desired, &go), driver.adopt(&desired, &go), driver.retire(&desired, 1, &go)] {
+        for fault in
+            [driver.ensure(&desired, &allow), driver.adopt(&desired, &allow), driver.retire(&desired, 1, &allow)]
+        {
             assert!(matches!(fault, Err(DriverError::Conflict(_))), "{at}: {fault:?}");
         }
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{at}");
@@ -295,10 +297,10 @@ fn purge_deletes_symlinks_and_not_their_targets() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     symlink(outside.path(), root.path().join(desired.place.to_string()).join("link")).unwrap();
-    driver.retire(&desired, 7, &go).unwrap();
-    driver.purge(&Trashed { id: desired.id, since: 7 }, None, &go).unwrap();
+    driver.retire(&desired, 7, &allow).unwrap();
+    driver.purge(&Trashed { id: desired.id, since: 7 }, None, &allow).unwrap();
     assert!(outside.path().join("kept").exists() && driver.trash().unwrap().is_empty());
 }
 
@@ -308,7 +310,7 @@ fn a_directory_that_was_exchanged_during_retire_is_moved_back() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let top = root.path().join(desired.place.to_string());
     fs::write(top.join("data"), "data").unwrap();
     let exchange = |what: &str| {
@@ -332,9 +334,9 @@ fn a_directory_planted_under_the_temporary_name_is_not_used() {
     let planted = root.path().join(format!("store/cscs/customer/.new-{}", desired.id.simple()));
     fs::create_dir_all(&planted).unwrap();
     fs::write(planted.join("trap"), "").unwrap();
-    assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(driver.ensure(&desired, &allow), Err(DriverError::Conflict(_))));
     fs::remove_file(planted.join("trap")).unwrap();
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     assert!(bench.is_as_desired(&desired));
 }
 
@@ -345,7 +347,7 @@ fn an_exchanged_directory_that_cannot_be_moved_back_stays_in_the_trash_without_a
     let bench = bench(&driver, &|_| {});
     let (desired, other) = (bench.desired(1), bench.desired(2));
     for desired in [&desired, &other] {
-        driver.ensure(desired, &go).unwrap();
+        driver.ensure(desired, &allow).unwrap();
     }
     let [ours, theirs] = [&desired, &other].map(|desired| root.path().join(desired.place.to_string()));
     fs::write(theirs.join("data"), "data").unwrap();
@@ -383,21 +385,21 @@ fn something_at_the_place_does_not_hide_the_trash_and_blocks_restore() {
         (&|| fs::create_dir(&top).unwrap(), "has no mark"),
         (&|| fs::write(&top, "").unwrap(), "is a file or a symlink"),
         (
-            &|| driver.ensure(&Desired { place: desired.place.clone(), ..other.clone() }, &go).unwrap(),
+            &|| driver.ensure(&Desired { place: desired.place.clone(), ..other.clone() }, &allow).unwrap(),
             "has the mark of",
         ),
     ];
     for (put, named) in in_the_way {
-        driver.ensure(&desired, &go).unwrap();
+        driver.ensure(&desired, &allow).unwrap();
         fs::write(top.join("data"), "data").unwrap();
-        driver.retire(&desired, 7, &go).unwrap();
+        driver.retire(&desired, 7, &allow).unwrap();
         put();
         assert_eq!(bench.observed(&desired), Observed::Trashed { since: 7 }, "{named}");
-        let fault = driver.restore(&desired, &go).unwrap_err();
+        let fault = driver.restore(&desired, &allow).unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(named) && why.contains("move")), "{fault}");
         assert_eq!(bench.observed(&desired), Observed::Trashed { since: 7 });
         fs::remove_file(&top).or_else(|_| fs::remove_dir(&top)).unwrap();
-        driver.restore(&desired, &go).unwrap();
+        driver.restore(&desired, &allow).unwrap();
         assert!(bench.is_as_desired(&desired) && top.join("data").exists());
     }
 }
@@ -408,12 +410,12 @@ fn a_directory_in_the_trash_with_another_mark_is_neither_purged_nor_restored() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let (desired, other) = (bench.desired(1), bench.desired(2));
-    driver.ensure(&other, &go).unwrap();
+    driver.ensure(&other, &allow).unwrap();
     fs::create_dir(root.path().join(".trash")).unwrap();
     let trashed = root.path().join(format!(".trash/{}.7", desired.id));
     fs::rename(root.path().join(other.place.to_string()), &trashed).unwrap();
     let tries: [&dyn Fn() -> Result<(), DriverError>; 2] =
-        [&|| driver.restore(&desired, &go), &|| driver.purge(&Trashed { id: desired.id, since: 7 }, None, &go)];
+        [&|| driver.restore(&desired, &allow), &|| driver.purge(&Trashed { id: desired.id, since: 7 }, None, &allow)];
     for tried in tries {
         let fault = tried().unwrap_err();
         assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
@@ -431,10 +433,10 @@ fn an_empty_directory_with_another_mark_is_not_used() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let (desired, other) = (bench.desired(1), bench.desired(2));
-    driver.ensure(&other, &go).unwrap();
+    driver.ensure(&other, &allow).unwrap();
     let theirs = root.path().join(other.place.to_string());
     fs::rename(&theirs, theirs.with_file_name(making::temporary_name(desired.id))).unwrap();
-    let fault = driver.ensure(&desired, &go).unwrap_err();
+    let fault = driver.ensure(&desired, &allow).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
     fs::rename(theirs.with_file_name(making::temporary_name(desired.id)), &theirs).unwrap();
     assert!(bench.is_as_desired(&other));
@@ -459,7 +461,7 @@ fn a_directory_exchanged_just_after_it_was_created_is_not_used() {
                 fs::rename(&exchanged.1, &exchanged.0).unwrap();
             }
         });
-        assert!(matches!(driver.ensure(&desired, &go), Err(DriverError::Conflict(_))), "{above}");
+        assert!(matches!(driver.ensure(&desired, &allow), Err(DriverError::Conflict(_))), "{above}");
         assert_eq!(fs::metadata(&temporary).unwrap().mode() & 0o7777, mode);
         assert!(temporary.join("data").exists() && bench.observed(&desired) == Observed::Absent);
     }
@@ -471,11 +473,11 @@ fn temporary_directories_left_by_a_crash_are_removed() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let (first, broken_off) = (bench.desired(1), bench.desired(2));
-    driver.ensure(&first, &go).unwrap();
+    driver.ensure(&first, &allow).unwrap();
     for above in ["", "store", "store/cscs", "store/cscs/customer"] {
         fs::create_dir(root.path().join(above).join(making::temporary_name(broken_off.id))).unwrap();
     }
-    driver.ensure(&broken_off, &go).unwrap();
+    driver.ensure(&broken_off, &allow).unwrap();
     assert!(bench.is_as_desired(&broken_off));
     let all = directories(root.path());
     assert!(!all.iter().any(|name| name.contains(".new-")), "{all:?}");
@@ -488,7 +490,7 @@ fn usage_counts_each_file_once_and_follows_no_symlinks() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let top = root.path().join(desired.place.to_string());
     fs::create_dir(top.join("sub")).unwrap();
     fs::write(top.join("sub/file"), vec![1; 100_000]).unwrap();
@@ -509,7 +511,9 @@ fn an_unmounted_root_is_an_error() {
         assert!(driver.ready().is_err());
         // It can be unmounted after `ready`.
         let desired = bench(&driver, &|_| {}).desired(1);
-        for tried in [driver.ensure(&desired, &go), driver.retire(&desired, 7, &go), driver.restore(&desired, &go)] {
+        for tried in
+            [driver.ensure(&desired, &allow), driver.retire(&desired, 7, &allow), driver.restore(&desired, &allow)]
+        {
             assert!(tried.unwrap_err().to_string().contains("nothing is mounted"));
         }
         assert!(driver.observe(&[&desired]).remove(0).is_err() && driver.trash().is_err());
@@ -524,7 +528,7 @@ fn the_umask_does_not_change_modes() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("store"), mode("store/cscs"), mode(&desired.place.to_string())), (0o755, 0o775, 0o2770));
 }
@@ -535,7 +539,7 @@ fn the_trash_is_read_only_for_absent_directories_and_the_newest_counts() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let (there, gone) = (bench.desired(1), bench.desired(2));
-    driver.ensure(&there, &go).unwrap();
+    driver.ensure(&there, &allow).unwrap();
     let trash = root.path().join(".trash");
     for name in [format!("{}.3", gone.id), format!("{}.9", gone.id), format!("{}.11", there.id)] {
         fs::create_dir_all(trash.join(name)).unwrap();
@@ -561,13 +565,13 @@ fn a_directory_with_another_resources_inside_is_neither_retired_nor_purged() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let top = root.path().join(desired.place.to_string());
     let inner = top.join("deeper/inner");
     fs::create_dir_all(&inner).unwrap();
     fs::write(inner.join("data"), "precious").unwrap();
     mark_as_anothers(&inner);
-    let fault = driver.retire(&desired, 5, &go).unwrap_err();
+    let fault = driver.retire(&desired, 5, &allow).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains("deeper/inner")), "{fault}");
     assert!(bench.is_as_desired(&desired), "nothing is frozen");
 
@@ -575,12 +579,12 @@ fn a_directory_with_another_resources_inside_is_neither_retired_nor_purged() {
     fs::create_dir(root.path().join(".trash")).unwrap();
     fs::rename(&top, root.path().join(format!(".trash/{}.5", desired.id))).unwrap();
     let trashed = Trashed { id: desired.id, since: 5 };
-    let fault = driver.purge(&trashed, None, &go).unwrap_err();
+    let fault = driver.purge(&trashed, None, &allow).unwrap_err();
     assert!(matches!(fault, DriverError::Conflict(_)), "{fault}");
     let found = root.path().join(format!(".trash/{}.5/deeper/inner", desired.id));
     assert_eq!(fs::read_to_string(found.join("data")).unwrap(), "precious");
     fs::rename(&found, root.path().join("inner")).unwrap();
-    driver.purge(&trashed, None, &go).unwrap();
+    driver.purge(&trashed, None, &allow).unwrap();
     assert_eq!(driver.trash().unwrap(), []);
 }
 
@@ -590,13 +594,13 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
     let inner = root.path().join(desired.place.to_string()).join("deeper/inner");
     fs::create_dir_all(&inner).unwrap();
     mark_as_anothers(&inner);
     for opened in 0..2 {
         let _hook = injected::no_handle_is_left_after(opened);
-        let fault = driver.retire(&desired, 5, &go).unwrap_err();
+        let fault = driver.retire(&desired, 5, &allow).unwrap_err();
         assert!(matches!(fault, DriverError::Temporary { .. }), "{opened}: {fault}");
         assert!(bench.is_as_desired(&desired), "{opened}: nothing is frozen");
     }
@@ -608,7 +612,7 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
         assert!(driver.observe(&[&within]).remove(0).is_err(), "it could be inside another resource's directory");
     }
     let _hook = injected::no_handle_is_left_after(depth - 1);
-    assert!(matches!(driver.ensure(&within, &go), Err(DriverError::Temporary { .. })));
+    assert!(matches!(driver.ensure(&within, &allow), Err(DriverError::Temporary { .. })));
     assert!(!root.path().join(within.place.to_string()).exists());
 }
 
@@ -631,14 +635,14 @@ fn a_directory_inside_another_resources_is_neither_adopted_nor_restored() {
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
     let desired = bench.desired(1);
-    driver.ensure(&desired, &go).unwrap();
-    driver.retire(&desired, 5, &go).unwrap();
+    driver.ensure(&desired, &allow).unwrap();
+    driver.retire(&desired, 5, &allow).unwrap();
     let above = root.path().join(desired.place.parent().unwrap().to_string());
     mark_as_anothers(&above);
-    assert!(matches!(driver.restore(&desired, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(driver.restore(&desired, &allow), Err(DriverError::Conflict(_))));
     assert!(matches!(bench.observed(&desired), Observed::Trashed { .. }));
     fs::create_dir(root.path().join(desired.place.to_string())).unwrap();
     let other = Desired { id: Uuid::from_u128(7), ..desired };
-    assert!(matches!(driver.adopt(&other, &go), Err(DriverError::Conflict(_))));
+    assert!(matches!(driver.adopt(&other, &allow), Err(DriverError::Conflict(_))));
     assert!(matches!(bench.observed(&other), Observed::Obstructed(_)));
 }

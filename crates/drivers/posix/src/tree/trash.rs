@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::handle::{open_below, open_error, passing, stat, sync};
+use crate::handle::{open_below, open_error, stat, sync, temporary_error};
 use storage_driver::{DriverError, Trashed};
 
 pub(super) const TRASH: &str = ".trash";
@@ -41,9 +41,9 @@ pub(super) fn read(root: &OwnedFd) -> Result<Trash, DriverError> {
     let trash = match open_below(root, TRASH) {
         Ok(trash) => trash,
         Err(Errno::NOENT) => return Ok(Trash::default()),
-        Err(error) => return Err(passing("the trash cannot be opened", error)),
+        Err(error) => return Err(temporary_error("the trash cannot be opened", error)),
     };
-    let unreadable = |error| passing("the trash cannot be read", error);
+    let unreadable = |error| temporary_error("the trash cannot be read", error);
     let mut found = Trash::default();
     for entry in Dir::read_from(&trash).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -62,7 +62,7 @@ pub(super) fn open(root: &OwnedFd) -> Result<(OwnedFd, bool), DriverError> {
     let made = match rustix::fs::mkdirat(root, TRASH, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
-        Err(error) => return Err(passing("the trash cannot be created", error)),
+        Err(error) => return Err(temporary_error("the trash cannot be created", error)),
     };
     if made {
         sync(root)?;
@@ -84,7 +84,7 @@ pub(super) fn name(trashed: &Trashed) -> String {
 
 /// When a directory was last changed, by the clock of the file system: at the latest when it was moved here.
 pub(super) fn changed(root: &OwnedFd, trashed: &Trashed) -> Result<u64, DriverError> {
-    let unreadable = |error| passing(format!("{} in the trash cannot be read", name(trashed)), error);
+    let unreadable = |error| temporary_error(format!("{} in the trash cannot be read", name(trashed)), error);
     let trash = open_below(root, TRASH).map_err(unreadable)?;
     let stat = rustix::fs::statat(&trash, name(trashed), AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)?;
     // Times before 1970 are wrong.

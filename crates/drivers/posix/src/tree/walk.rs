@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::handle::{open_below, passing};
+use crate::handle::{open_below, temporary_error};
 use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, Usage};
 use storage_driver::walked::Walked;
@@ -70,7 +70,7 @@ fn up(directory: &OwnedFd, above: &Level) -> Result<OwnedFd, DriverError> {
 }
 
 fn unreadable(error: Errno) -> DriverError {
-    passing("a directory cannot be read", error)
+    temporary_error("a directory cannot be read", error)
 }
 
 impl Walk<'_> {

@@ -85,7 +85,7 @@ fn a_directory_that_is_replaced_during_ensure_is_not_changed() {
         for at in 0.. {
             let fixture = Fixture::new(follows);
             let changed =
-                Desired { gid: 30_700, mode: Mode(0o2750), limits: QuotaLimits::least(), ..fixture.a.clone() };
+                Desired { gid: 30_700, mode: Mode(0o2750), limits: QuotaLimits::minimum(), ..fixture.a.clone() };
             let reached =
                 with_action(at, &|| fixture.replace_a_with_b(), &|guard| fixture.vast.ensure(&changed, guard));
             if !reached {

@@ -266,10 +266,10 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
     let [there, new] = [1, 2].map(|n| Desired { project: Some(7030 + n), ..bench.desired(n) });
-    let go = |_: &str| Ok(());
-    driver.ensure(&there, &go).unwrap();
-    driver.retire(&there, 4, &go).unwrap();
-    driver.restore(&there, &go).unwrap();
+    let allow = |_: &str| Ok(());
+    driver.ensure(&there, &allow).unwrap();
+    driver.retire(&there, 4, &allow).unwrap();
+    driver.restore(&there, &allow).unwrap();
     let remedied = |fault: DriverError, path: &Path| {
         let remedy = format!("chattr -P -p 0 {}", path.display());
         assert!(fault.to_string().contains(&format!("`{remedy}`")), "{fault}");
@@ -281,15 +281,15 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
         };
         let parent = root.join(there.place.parent().unwrap().to_string());
         tagged(&parent);
-        assert!(driver.retire(&there, 5, &go).is_err() && bench.is_as_desired(&there));
-        remedied(driver.ensure(&new, &go).unwrap_err(), &parent);
+        assert!(driver.retire(&there, 5, &allow).is_err() && bench.is_as_desired(&there));
+        remedied(driver.ensure(&new, &allow).unwrap_err(), &parent);
         tagged(&root.join(".trash"));
-        remedied(driver.retire(&there, 5, &go).unwrap_err(), &root.join(".trash"));
+        remedied(driver.retire(&there, 5, &allow).unwrap_err(), &root.join(".trash"));
         assert!(bench.is_as_desired(&there));
         tagged(&root);
         fs::remove_dir(root.join(".trash")).unwrap();
         // A new trash does not keep an inherited project ID.
-        driver.retire(&there, 5, &go).unwrap();
+        driver.retire(&there, 5, &allow).unwrap();
         let trash = File::open(root.join(".trash")).unwrap();
         assert_eq!(
             (quotas.inherited_project(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
@@ -297,10 +297,10 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
         );
         remedied(driver.ready().unwrap_err(), &root);
         driver.ready().unwrap();
-        driver.restore(&there, &go).unwrap();
-        driver.ensure(&new, &go).unwrap();
-        driver.retire(&new, 6, &go).unwrap();
-        driver.purge(&Trashed { id: new.id, since: 6 }, new.project, &go).unwrap();
+        driver.restore(&there, &allow).unwrap();
+        driver.ensure(&new, &allow).unwrap();
+        driver.retire(&new, 6, &allow).unwrap();
+        driver.purge(&Trashed { id: new.id, since: 6 }, new.project, &allow).unwrap();
     }
 }
 

@@ -99,7 +99,7 @@ const INACCURATE: &str = "Some errors happened when getting quota info";
 /// Splits the output into the row of numbers, without the mount point, and the rest.
 fn row<'a>(output: &'a str, mount: &str) -> Result<(&'a str, &'a str), InvalidOutput> {
     let row = output.trim_start().strip_prefix(mount).filter(|row| row.starts_with(char::is_whitespace));
-    // A long mount point is on a line of its own.
+    // A long mount point is on a separate line.
     let row = row.ok_or_else(|| unknown(output))?.trim_start();
     Ok(row.split_once('\n').unwrap_or((row, "")))
 }

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::{Acl, Acls};
-use crate::handle::passing;
+use crate::handle::temporary_error;
 use storage_driver::DriverError;
 
 /// The directory's own ACL, and the default for new files in it.
@@ -29,7 +29,7 @@ fn one(directory: impl AsFd, name: &str) -> Result<Option<Acl>, DriverError> {
         Err(Errno::OPNOTSUPP) => Err(DriverError::temporary(
             "the file system has no POSIX ACLs: mount it with them (`-o acl`), or take `acl` out of this system's settings",
         )),
-        Err(error) => Err(passing(format!("the ACL {name} of a directory cannot be read"), error)),
+        Err(error) => Err(temporary_error(format!("the ACL {name} of a directory cannot be read"), error)),
     }
 }
 
@@ -42,7 +42,7 @@ pub(in crate::tree) fn write(directory: impl AsFd, acls: &Acls) -> Result<(), Dr
         };
         match set {
             Ok(()) | Err(Errno::NODATA) => {}
-            Err(error) => return Err(passing(format!("the ACL {name} of a directory cannot be set"), error)),
+            Err(error) => return Err(temporary_error(format!("the ACL {name} of a directory cannot be set"), error)),
         }
     }
     Ok(())
