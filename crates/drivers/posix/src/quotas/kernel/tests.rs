@@ -126,7 +126,7 @@ fn stops_at_the_limit(variable: &str) {
     run("touch", &names).unwrap();
 }
 
-fn held_as_is_what_is_read(variable: &str) {
+fn limits_are_read_as_stored_limits_predicts(variable: &str) {
     let (path, quotas) = folder(variable, "holds");
     let directory = File::open(&path).unwrap();
     quotas.tag(directory.as_fd(), 7002, None).unwrap();
@@ -334,7 +334,7 @@ macro_rules! on_both {
 }
 
 on_both! {
-    conforms stops_at_the_limit held_as_is_what_is_read retires_and_restores
+    conforms stops_at_the_limit limits_are_read_as_stored_limits_predicts retires_and_restores
     an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
     a_project_id_that_is_no_longer_free_is_not_used
     adopts_a_tree limits_of_a_stolen_project_id_do_not_change deletes_deep_directories_with_another_project_id
