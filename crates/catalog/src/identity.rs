@@ -15,7 +15,7 @@ pub struct Identities {
     pub users: HashMap<String, UserIdentity>,
 }
 
-/// Unix UID and e-mail address of a user, as far as known.
+/// Unix UID and e-mail address of a user; `None` if unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserIdentity {
     pub uid: Option<u32>,

@@ -67,7 +67,7 @@ pub struct Update {
     pub(crate) new_options: Option<Options>,
 }
 
-/// URLs where a provisioner reports, as far as the order's state allows (specification 8.2, decision D14).
+/// URLs to which a provisioner reports: those that the order's state allows (specification 8.2, decision D14).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_field_names, reason = "the document's keys")]
 pub(crate) struct CallbackLinks {

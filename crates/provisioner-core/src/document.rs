@@ -161,7 +161,7 @@ pub enum Offering {
     Other,
 }
 
-/// Callback links, as far as the state of the order allows the calls.
+/// Callback links: those that the state of the order allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct Links {
     #[serde(rename = "approve_by_provider_url")]

@@ -489,7 +489,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             rustix::fs::fchown(&directory, Some(rustix::process::geteuid()), None)
                 .map_err(|error| privilege_error(format!("the owner of {} cannot be changed", desired.place), error))?;
         }
-        // No access for anybody; an unprivileged program needs its own.
+        // Nobody has access, except that an unprivileged program keeps its own.
         chmod(&directory, storage_driver::Mode(if self.rules.change_owner { 0 } else { 0o700 }))?;
         let present = self.present(&directory, desired)?;
         // The owner can have set the ID of another project, whose limits must not change.

@@ -253,7 +253,7 @@ fn acl_entries_give_access_until_the_directory_is_retired() {
         Ok(())
     };
     driver.retire(&desired, 7, &frozen).unwrap();
-    // The mode of the directory must be sufficient, whatever the mode of the trash.
+    // The mode of the directory must deny access, regardless of the mode of the trash.
     fs::set_permissions(&trash, fs::Permissions::from_mode(0o777)).unwrap();
     let gone = trash.join(format!("{}.7", desired.id));
     assert!(!enters(&gone, 900, 902) && !enters(&gone, 902, 901) && !enters(&gone.join("folder"), 900, 902));

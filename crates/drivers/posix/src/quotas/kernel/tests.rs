@@ -18,7 +18,7 @@ use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
 fn a_kernel_without_quotas_gives_another_error_than_a_mount_without() {
-    // The kernel has no quotas for this file system, whatever it supports for others.
+    // The kernel has no quotas for this file system, even if it supports them for others.
     let proc = File::open("/proc").unwrap();
     let kernel = Kernel { system: System::Xfs, block: 4096 };
     let without = kernel.read(proc.as_fd(), 7).unwrap_err().to_string();
