@@ -62,7 +62,7 @@ pub struct Skipped {
     #[cfg_attr(feature = "schema", schema(value_type = crate::document::schema::SkippedError))]
     #[serde(deserialize_with = "known_error")]
     pub error: ErrorName,
-    /// What is missing or malformed, for people to read.
+    /// What is missing or malformed, as readable text.
     pub detail: String,
 }
 

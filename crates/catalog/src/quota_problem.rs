@@ -16,7 +16,7 @@ use crate::status::Status;
 pub struct QuotaProblem {
     /// The kind of problem.
     pub code: QuotaProblemCode,
-    /// The cause, for people to read: the limit or option, and its value.
+    /// The cause as readable text: the limit or option, and its value.
     pub detail: String,
 }
 
