@@ -1,5 +1,5 @@
-//! A complete driver: an inventory in a JSON file, from which a site's own tools configure the storage, and into which
-//! they write the usage. `cargo test -p storage-driver --example inventory` runs the suite against it.
+//! A complete driver. It keeps an inventory in a JSON file; a site's own tools configure the storage accordingly, and write
+//! the usage into the file. `cargo test -p storage-driver --example inventory` runs the suite against it.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ pub struct Inventory {
     lock: Mutex<()>, // held while the file is replaced
 }
 
-/// A directory in the file. The tools of the site close those in the trash.
+/// A directory in the file. The site's tools deny access to directories in the trash.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Entry {
     place: String,
     /// UUID of the resource; `None` for a directory that the provisioner did not create.
     mark: Option<Uuid>,
     present: Present,
-    /// Since when it is in the trash, and whether a purge has claimed it.
+    /// When it was put into the trash, in seconds since 1970, and whether a purge has claimed it.
     trashed: Option<(u64, bool)>,
 }
 
@@ -63,7 +63,7 @@ impl Inventory {
         }
     }
 
-    /// Edits the entries. If `edit` returns true, calls the guard and replaces the file: the only side effect.
+    /// Edits the entries. If `edit` returns true, calls the guard and replaces the file, which is the only side effect.
     fn update(&self, guard: Guard<'_>, edit: impl FnOnce(&mut Vec<Entry>) -> Outcome<bool>) -> Outcome {
         let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = self.read()?;

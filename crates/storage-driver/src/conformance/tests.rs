@@ -1,4 +1,4 @@
-//! The suite passes a correct driver, and names the check that each faulty one fails.
+//! Tests that a correct driver passes the suite, and that each faulty driver fails the check for its defect.
 
 use super::*;
 use crate::Present;
@@ -20,9 +20,9 @@ fn the_documentation_lists_the_checks() {
     }
 }
 
-/// How a mutant differs from [`Memory`].
+/// The way in which a mutant differs from [`Memory`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum Defect {
     None,
     NotReady,
     WrongMode,
@@ -55,9 +55,9 @@ enum Fault {
 }
 
 #[test]
-fn each_faulty_driver_fails_the_check_for_its_fault() {
-    use Fault::*;
-    for (fault, check) in [
+fn each_faulty_driver_fails_the_check_for_its_defect() {
+    use Defect::*;
+    for (defect, check) in [
         (NotReady, "ready"),
         (WrongMode, "create"),
         (FailsOnExisting, "repeat"),
@@ -87,17 +87,17 @@ fn each_faulty_driver_fails_the_check_for_its_fault() {
         (IgnoresGuard, "guard"),
         (StaysHalfMade, "stopped"),
     ] {
-        let failures = of(fault);
+        let failures = failures_of(defect);
         let named = failures.iter().find(|failure| failure.check == check);
-        let failure = named.unwrap_or_else(|| panic!("{fault:?} passes `{check}`: {failures:#?}"));
+        let failure = named.unwrap_or_else(|| panic!("{defect:?} passes `{check}`: {failures:#?}"));
         let text = failure.to_string();
         assert!(text.starts_with(&format!("check `{check}`, ")) && text.contains(": expected "), "{text}");
     }
-    assert_eq!(of(None), []);
+    assert_eq!(failures_of(None), []);
 }
 
-fn of(fault: Fault) -> Vec<Failure> {
-    let driver = Mutant { memory: Memory::default(), fault };
+fn failures_of(defect: Defect) -> Vec<Failure> {
+    let driver = Mutant { memory: Memory::default(), defect };
     let make_unmarked = |place: &Place| driver.memory.put_unmarked(place);
     failures(&Bench { driver: &driver, ids: (0, 30_500), make_unmarked: &make_unmarked })
 }
@@ -105,27 +105,27 @@ fn of(fault: Fault) -> Vec<Failure> {
 #[derive(Debug)]
 struct Mutant {
     memory: Memory,
-    fault: Fault,
+    defect: Defect,
 }
 
 impl Mutant {
-    fn has(&self, fault: Fault) -> bool {
-        self.fault == fault
+    fn has(&self, defect: Defect) -> bool {
+        self.defect == defect
     }
 
-    fn look(&self, desired: &Desired) -> Observed {
+    fn observe_one(&self, desired: &Desired) -> Observed {
         self.memory.observe(&[desired]).remove(0).unwrap()
     }
 
     /// The guard, unless the mutant forgets it in this operation.
-    fn guard<'a>(&self, forgets: Fault, guard: Guard<'a>) -> Guard<'a> {
-        if self.has(forgets) || self.has(Fault::IgnoresGuard) { &allow } else { guard }
+    fn guard<'a>(&self, forgets: Defect, guard: Guard<'a>) -> Guard<'a> {
+        if self.has(forgets) || self.has(Defect::IgnoresGuard) { &allow } else { guard }
     }
 }
 
 impl Driver for Mutant {
     fn ready(&self) -> Result<(), DriverError> {
-        if self.has(Fault::NotReady) { Err(DriverError::temporary("away")) } else { Ok(()) }
+        if self.has(Defect::NotReady) { Err(DriverError::temporary("away")) } else { Ok(()) }
     }
 
     fn stored_limits(&self, limits: QuotaLimits) -> QuotaLimits {
@@ -133,9 +133,9 @@ impl Driver for Mutant {
     }
 
     fn is_free(&self, project: u32) -> Result<bool, DriverError> {
-        match self.fault {
-            Fault::AlwaysFree => Ok(true),
-            Fault::NeverFree => Ok(false),
+        match self.defect {
+            Defect::AlwaysFree => Ok(true),
+            Defect::NeverFree => Ok(false),
             _ => self.memory.is_free(project),
         }
     }
@@ -143,7 +143,7 @@ impl Driver for Mutant {
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         let mut observed = self.memory.observe(desired);
         for (observed, desired) in observed.iter_mut().zip(desired) {
-            if self.has(Fault::Nests)
+            if self.has(Defect::Nests)
                 && matches!(observed, Ok(Observed::Obstructed(_)))
                 && desired.place.name() == "sub"
             {
@@ -162,41 +162,41 @@ impl Driver for Mutant {
     }
 
     fn marked(&self, levels: usize) -> Result<Vec<Marked>, DriverError> {
-        if self.has(Fault::ListsNoMarks) { Ok(Vec::new()) } else { self.memory.marked(levels) }
+        if self.has(Defect::ListsNoMarks) { Ok(Vec::new()) } else { self.memory.marked(levels) }
     }
 
     fn trash_usage(&self, trashed: &[(Trashed, Option<u32>)]) -> Vec<Result<Option<Usage>, DriverError>> {
         let usage = self.memory.trash_usage(trashed);
-        if self.has(Fault::NoTrashUsage) { usage.into_iter().map(|_| Ok(None)).collect() } else { usage }
+        if self.has(Defect::NoTrashUsage) { usage.into_iter().map(|_| Ok(None)).collect() } else { usage }
     }
 
     fn ensure(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        let forgotten = self.guard(Fault::NoGuardInEnsure, guard);
-        match (self.fault, self.look(desired)) {
-            (Fault::WrongMode, _) => {
+        let forgotten = self.guard(Defect::NoGuardInEnsure, guard);
+        match (self.defect, self.observe_one(desired)) {
+            (Defect::WrongMode, _) => {
                 self.memory.ensure(desired, guard)?;
                 self.memory.disturb(&desired.place, Mode(0o700));
                 Ok(())
             }
-            (Fault::FailsOnExisting, Observed::Ours(_)) => Err(DriverError::Conflict("it exists".into())),
-            (Fault::IgnoresNewLimits, Observed::Ours(Present { limits: Some(limits), .. })) => {
+            (Defect::FailsOnExisting, Observed::Ours(_)) => Err(DriverError::Conflict("it exists".into())),
+            (Defect::IgnoresNewLimits, Observed::Ours(Present { limits: Some(limits), .. })) => {
                 self.memory.ensure(&Desired { limits, ..desired.clone() }, guard)
             }
-            (Fault::AdoptsUnmarked, Observed::Unmarked(_)) => {
+            (Defect::AdoptsUnmarked, Observed::Unmarked(_)) => {
                 self.memory.adopt(desired, guard)?;
                 self.memory.ensure(desired, guard)
             }
-            (Fault::TakesForeign, Observed::Obstructed(_)) => {
+            (Defect::TakesForeign, Observed::Obstructed(_)) => {
                 self.memory.put_marked(&desired.place, desired.id);
                 Ok(())
             }
-            (Fault::StaysHalfMade, Observed::Absent) => {
+            (Defect::StaysHalfMade, Observed::Absent) => {
                 self.memory.put_unmarked(&desired.place);
                 guard("mark")?;
                 self.memory.put_marked(&desired.place, desired.id);
                 self.memory.ensure(desired, guard)
             }
-            (Fault::GuardAfterEffect, Observed::Ours(_)) => {
+            (Defect::GuardAfterEffect, Observed::Ours(_)) => {
                 self.memory.ensure(desired, &allow)?;
                 guard("mode")
             }
@@ -205,10 +205,10 @@ impl Driver for Mutant {
     }
 
     fn retire(&self, desired: &Desired, now: u64, guard: Guard<'_>) -> Result<(), DriverError> {
-        let forgotten = self.guard(Fault::NoGuardInRetire, guard);
-        match (self.fault, self.look(desired)) {
-            (Fault::RetireAgainFails, Observed::Trashed { .. }) => Err(DriverError::Conflict("it is gone".into())),
-            (Fault::RetireDeletes, _) => {
+        let forgotten = self.guard(Defect::NoGuardInRetire, guard);
+        match (self.defect, self.observe_one(desired)) {
+            (Defect::RetireAgainFails, Observed::Trashed { .. }) => Err(DriverError::Conflict("it is gone".into())),
+            (Defect::RetireDeletes, _) => {
                 self.memory.retire(desired, now, guard)?;
                 self.memory.purge(&Trashed { id: desired.id, since: now }, desired.project, guard)
             }
@@ -217,32 +217,32 @@ impl Driver for Mutant {
     }
 
     fn restore(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        if self.has(Fault::RestoresClaimed) && matches!(self.look(desired), Observed::Purging { .. }) {
+        if self.has(Defect::RestoresClaimed) && matches!(self.observe_one(desired), Observed::Purging { .. }) {
             return Ok(());
         }
         self.memory.restore(desired, guard)?;
-        if self.has(Fault::RestoreLeavesMode) {
+        if self.has(Defect::RestoreLeavesMode) {
             self.memory.disturb(&desired.place, Mode(0));
         }
         Ok(())
     }
 
     fn adopt(&self, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        self.memory.adopt(desired, self.guard(Fault::NoGuardInAdopt, guard))
+        self.memory.adopt(desired, self.guard(Defect::NoGuardInAdopt, guard))
     }
 
     fn claim(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
-        if self.has(Fault::ClaimDoesNothing) { Ok(()) } else { self.memory.claim(trashed, project, guard) }
+        if self.has(Defect::ClaimDoesNothing) { Ok(()) } else { self.memory.claim(trashed, project, guard) }
     }
 
     fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
-        let guard = self.guard(Fault::NoGuardInPurge, guard);
-        match self.fault {
-            Fault::PurgeLeavesClaim => self.memory.claim(trashed, project, guard),
-            Fault::PurgesAnything => {
+        let guard = self.guard(Defect::NoGuardInPurge, guard);
+        match self.defect {
+            Defect::PurgeLeavesClaim => self.memory.claim(trashed, project, guard),
+            Defect::PurgesAnything => {
                 self.memory.trash()?.iter().try_for_each(|trashed| self.memory.purge(trashed, project, guard))
             }
-            Fault::IgnoresTime => {
+            Defect::IgnoresTime => {
                 let all = self.memory.trash()?;
                 all.iter().filter(|it| it.id == trashed.id).try_for_each(|it| self.memory.purge(it, project, guard))
             }
@@ -253,9 +253,9 @@ impl Driver for Mutant {
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
         let usage = self.memory.usage(desired);
         let zero = Usage { space: Bytes(0), inodes: Inodes(0) };
-        match self.fault {
-            Fault::NoUsage => usage.into_iter().map(|_| Ok(None)).collect(),
-            Fault::UsageOfAbsent => usage.into_iter().map(|_| Ok(Some(zero))).collect(),
+        match self.defect {
+            Defect::NoUsage => usage.into_iter().map(|_| Ok(None)).collect(),
+            Defect::UsageOfAbsent => usage.into_iter().map(|_| Ok(Some(zero))).collect(),
             _ => usage,
         }
     }
