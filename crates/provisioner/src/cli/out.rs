@@ -1,6 +1,6 @@
 //! Standard output and standard error.
 //!
-//! Control characters from the document, the storage or Waldur are escaped: lines by [`Page`] and [`eprint`], log lines by
+//! Control characters from the document, the storage or Waldur are escaped: lines by [`Page`] and [`eprint()`], log lines by
 //! [`Escaped`], JSON by [`print_json`].
 
 use std::io::{self, IsTerminal, Write};
