@@ -1,7 +1,7 @@
 //! Runs external commands.
 //!
-//! Without a shell, an inherited PATH or environment, or standard input. A command that exceeds its time or its size of output
-//! is killed together with its child processes.
+//! Commands get no shell, no standard input, and no environment or PATH of this program. A command that exceeds its timeout or
+//! prints too much is killed together with its child processes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,7 +21,7 @@ use thiserror::Error;
 /// The environment of commands: English messages, and the folders for programs that they start.
 pub const ENVIRONMENT: [(&str, &str); 2] = [("LC_ALL", "C"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")];
 
-/// The folders in which programs are searched, in this order.
+/// The folders that are searched for programs, in this order.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Maximum output of a command on each of stdout and stderr, in bytes.
 const MAX_OUTPUT: usize = 16 << 20;
@@ -34,14 +34,18 @@ pub struct Program(PathBuf);
 
 impl Program {
     /// Finds a program by its absolute path, or by its name in `/usr/sbin`, `/usr/bin`, `/sbin` or `/bin`.
-    pub fn find(name: &str) -> Result<Self, Failed> {
+    pub fn find(name: &str) -> Result<Self, CommandError> {
         let path = Path::new(name);
         if path.is_absolute() {
-            return if is_program(path) { Ok(Self(path.to_owned())) } else { Err(Failed::NoProgram(name.to_owned())) };
+            return if is_program(path) {
+                Ok(Self(path.to_owned()))
+            } else {
+                Err(CommandError::NoProgram(name.to_owned()))
+            };
         }
         let plain = !name.is_empty() && !name.contains('/');
         let found = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| plain && is_program(path));
-        found.map(Self).ok_or_else(|| Failed::NoProgram(name.to_owned()))
+        found.map(Self).ok_or_else(|| CommandError::NoProgram(name.to_owned()))
     }
 }
 
@@ -57,32 +61,28 @@ impl fmt::Display for Program {
 
 /// Why a command failed.
 #[derive(Debug, Error)]
-pub enum Failed {
+pub enum CommandError {
     /// The program does not exist.
     #[error(
-        "there is no program {0} (neither as an absolute path, nor in /usr/sbin, /usr/bin, /sbin or /bin): install it, or \
-         give its path"
+        "program {0} not found (it is not an absolute path, nor a name in /usr/sbin, /usr/bin, /sbin or /bin): install it, \
+         or give its absolute path"
     )]
     NoProgram(String),
-    /// The program could not be started or waited for.
+    /// The program could not be started, or waiting for it failed.
     #[error("{program} cannot be run")]
     NotRun { program: String, source: io::Error },
     /// The program took too long and was killed.
-    #[error("{program} was killed, because it did not end within {} s", time.as_secs_f64())]
-    TimedOut {
-        program: String,
-        /// The timeout.
-        time: Duration,
-    },
+    #[error("{program} was killed because it did not exit within {} s", timeout.as_secs_f64())]
+    TimedOut { program: String, timeout: Duration },
     /// The program printed too much and was killed.
-    #[error("{program} was killed, because it printed more than {MAX_OUTPUT} bytes")]
+    #[error("{program} was killed because it printed more than {MAX_OUTPUT} bytes")]
     TooMuchOutput { program: String },
     /// The program failed.
-    #[error("{program} ended with {how}: {stderr}")]
-    Ended {
+    #[error("{program} failed with {cause}: {stderr}")]
+    Unsuccessful {
         program: String,
         /// Exit code or signal.
-        how: String,
+        cause: String,
         /// The exit code, if there is one.
         code: Option<i32>,
         /// The first line on stderr.
@@ -90,14 +90,14 @@ pub enum Failed {
     },
     /// The output is not UTF-8.
     #[error("the output of {program} is not UTF-8 text")]
-    NotText { program: String },
+    NotUtf8 { program: String },
 }
 
 /// Runs a command and returns its stdout. Any exit code but 0 is an error.
-pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], time: Duration) -> Result<String, Failed> {
+pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], timeout: Duration) -> Result<String, CommandError> {
     let name = || program.to_string();
-    let not_run = |source| Failed::NotRun { program: name(), source };
-    let deadline = Instant::now() + time;
+    let not_run = |source| CommandError::NotRun { program: name(), source };
+    let deadline = Instant::now() + timeout;
     let child = Command::new(&program.0)
         .args(arguments)
         .env_clear()
@@ -110,33 +110,38 @@ pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], time: Duration) -
         .spawn();
     let mut group = Group(child.map_err(not_run)?);
     let (status, [output, stderr]) = match group.collect(deadline).map_err(not_run)? {
-        Collected::All(status, outputs) => (status, outputs),
-        Collected::TimedOut => return Err(Failed::TimedOut { program: name(), time }),
-        Collected::TooMuchOutput => return Err(Failed::TooMuchOutput { program: name() }),
+        Collected::Finished(status, outputs) => (status, outputs),
+        Collected::TimedOut => return Err(CommandError::TimedOut { program: name(), timeout }),
+        Collected::TooMuchOutput => return Err(CommandError::TooMuchOutput { program: name() }),
     };
     if !status.success() {
-        let how = match (status.code(), status.signal()) {
+        let cause = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit code {code}"),
             (None, signal) => format!("signal {}", signal.unwrap_or_default()),
         };
-        return Err(Failed::Ended { program: name(), how, code: status.code(), stderr: first_line(&stderr) });
+        return Err(CommandError::Unsuccessful {
+            program: name(),
+            cause,
+            code: status.code(),
+            stderr: first_line(&stderr),
+        });
     }
-    String::from_utf8(output).map_err(|_| Failed::NotText { program: name() })
+    String::from_utf8(output).map_err(|_| CommandError::NotUtf8 { program: name() })
 }
 
 /// The first line of stderr, shortened.
 fn first_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it printed nothing");
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no error message");
     line.chars().take(MAX_SHOWN).filter(|character| !character.is_control()).collect()
 }
 
 /// The process group of a command.
 struct Group(Child);
 
-/// The result of waiting.
+/// Why [`Group::collect`] stopped waiting.
 enum Collected {
-    All(ExitStatus, [Vec<u8>; 2]),
+    Finished(ExitStatus, [Vec<u8>; 2]),
     TimedOut,
     TooMuchOutput,
 }
@@ -166,10 +171,10 @@ impl Group {
                 }
             }
         }
-        Ok(Collected::All(self.0.wait()?, read))
+        Ok(Collected::Finished(self.0.wait()?, read))
     }
 
-    /// Kills the group. The command was not waited for yet, so its process ID is still valid.
+    /// Kills the group. Its process ID is still valid, because the command has not been waited for.
     fn kill(&self) {
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
     }
@@ -184,7 +189,7 @@ impl Drop for Group {
     }
 }
 
-/// Waits until some of these are ready; returns which. None after the timeout.
+/// Waits until at least one of these is ready, and returns which ones are. After the timeout, none is.
 fn wait(waiting: &[Option<OwnedFd>; 3], left: Duration) -> io::Result<[bool; 3]> {
     let mut ready = [false; 3];
     let open: Vec<(usize, &OwnedFd)> =

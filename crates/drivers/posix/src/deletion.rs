@@ -23,12 +23,12 @@ const ROUNDS_OF_TOP: u32 = 1 << 14;
 /// call continues.
 ///
 /// Directories deeper than [`DEEPEST`] are lifted: renamed to the top of the tree. File systems with project quotas refuse that
-/// for a directory with another project ID than the top; `alike` sets that ID. `ours` checks each directory before its content
+/// for a directory with another project ID than the top; `same_project` sets that ID. `ours` checks each directory before its content
 /// is deleted.
 pub fn delete(
     trash: &OwnedFd,
     name: &str,
-    (alike, ours): (Alike<'_>, Alike<'_>),
+    (same_project, ours): (OnDirectory<'_>, OnDirectory<'_>),
     walked: &Walked,
 ) -> Result<(), DriverError> {
     let name = CString::new(name).map_err(|error| DriverError::temporary_from("a name in the trash", error))?;
@@ -37,16 +37,16 @@ pub fn delete(
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(cannot(error)),
     };
-    Deletion { top: &top, alike, ours, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
+    Deletion { top: &top, same_project, ours, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
 }
 
 /// Sets the project ID of the top directory, or checks that a directory is the resource's.
-pub type Alike<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), DriverError>;
+pub type OnDirectory<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), DriverError>;
 
 struct Deletion<'a> {
     top: &'a OwnedFd,
-    alike: Alike<'a>,
-    ours: Alike<'a>,
+    same_project: OnDirectory<'a>,
+    ours: OnDirectory<'a>,
     walked: &'a Walked,
     /// Number of names that were tried for lifted directories.
     lifted: u64,
@@ -123,17 +123,17 @@ impl Deletion<'_> {
 
     /// Renames a directory to the top of the tree, under an unused name.
     fn lift(&mut self, above: BorrowedFd<'_>, name: &CStr, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
-        let mut alike = false;
+        let mut has_same_project = false;
         loop {
             let free = format!(".deep-{}", self.lifted);
             match rustix::fs::renameat(above, name, self.top, free.as_str()) {
                 Ok(()) => return Ok(()),
                 // Left by a killed call, or a user's. Replacing an empty directory does no harm.
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => self.lifted += 1,
-                Err(Errno::XDEV) if !alike => {
-                    (self.alike)(above)?;
-                    (self.alike)(directory)?;
-                    alike = true;
+                Err(Errno::XDEV) if !has_same_project => {
+                    (self.same_project)(above)?;
+                    (self.same_project)(directory)?;
+                    has_same_project = true;
                 }
                 Err(error) => {
                     return Err(temporary_error("a directory too deep in the trash cannot be renamed", error));

@@ -97,7 +97,7 @@ pub(crate) fn check_new(directory: &OwnedFd, name: &str) -> Result<(), DriverErr
         return Ok(());
     }
     Err(DriverError::Conflict(format!(
-        "{name} exists already, and was not created by this program: check its content and move it away"
+        "{name} already exists and was not created by this program: check its content and move it away"
     )))
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn check_new(directory: &OwnedFd, name: &str) -> Result<(), DriverErr
 pub(crate) fn open_error(path: &str, error: Errno) -> DriverError {
     match error {
         Errno::NOTDIR | Errno::LOOP => DriverError::Conflict(format!("{path} is a file or a symlink, or is below one")),
-        Errno::XDEV => DriverError::Conflict(format!("{path} is on another file system than the root")),
+        Errno::XDEV => DriverError::Conflict(format!("{path} is on a different file system from the root")),
         Errno::NOENT => DriverError::Conflict(format!("the directory {path} does not exist")),
         error => temporary_error(format!("{path} cannot be opened"), error),
     }

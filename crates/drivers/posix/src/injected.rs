@@ -7,18 +7,18 @@ use rustix::io::Errno;
 /// A point between two system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// A directory was created under a temporary name, and is not open yet.
-    Made,
-    /// A directory was renamed, and is not checked yet.
+    /// A directory was created under a temporary name, but not opened yet.
+    Created,
+    /// A directory was renamed, but not checked yet.
     Renamed,
-    /// The listed content of a directory is deleted, and the directory is not yet.
+    /// The listed content of a directory was deleted, but not yet the directory.
     Emptied,
 }
 
 type Action = Box<dyn FnMut(Moment)>;
 
 thread_local! {
-    static REFUSAL: Cell<Option<Errno>> = const { Cell::new(None) };
+    static RENAME_ERROR: Cell<Option<Errno>> = const { Cell::new(None) };
     static NO_HANDLES: Cell<Option<u32>> = const { Cell::new(None) };
     static ACTION: RefCell<Option<Action>> = const { RefCell::new(None) };
 }
@@ -30,7 +30,7 @@ pub(crate) struct Hook;
 impl Drop for Hook {
     fn drop(&mut self) {
         ACTION.take();
-        REFUSAL.take();
+        RENAME_ERROR.take();
         NO_HANDLES.take();
     }
 }
@@ -41,20 +41,20 @@ pub(crate) fn on_each_moment(action: impl FnMut(Moment) + 'static) -> Hook {
     Hook
 }
 
-/// Makes renaming without replacing fail on this thread.
-pub(crate) fn refused(error: Errno) -> Hook {
-    REFUSAL.set(Some(error));
+/// Makes renames without replacing fail with this error on this thread.
+pub(crate) fn refuse_renames(error: Errno) -> Hook {
+    RENAME_ERROR.set(Some(error));
     Hook
 }
 
 /// Makes the search for marks run out of handles once on this thread, after it has opened this many directories.
-pub(crate) fn no_handle_is_left_after(opened: u32) -> Hook {
+pub(crate) fn run_out_of_handles_after(opened: u32) -> Hook {
     NO_HANDLES.set(Some(opened));
     Hook
 }
 
 /// Called before the search for marks opens a directory.
-pub(crate) fn opening() -> Result<(), Errno> {
+pub(crate) fn before_opening() -> Result<(), Errno> {
     match NO_HANDLES.take() {
         Some(0) => Err(Errno::MFILE),
         left => {
@@ -64,9 +64,9 @@ pub(crate) fn opening() -> Result<(), Errno> {
     }
 }
 
-/// The error of renaming without replacing, if it is to fail.
-pub(crate) fn refusal() -> Option<Errno> {
-    REFUSAL.get()
+/// The error set by [`refuse_renames`].
+pub(crate) fn rename_error() -> Option<Errno> {
+    RENAME_ERROR.get()
 }
 
 /// Runs the action of the test, if there is one.

@@ -4,11 +4,11 @@
 //! that need the mounted file system in addition to a management interface.
 
 pub mod command;
+mod creation;
 pub mod deletion;
 pub mod handle;
 #[cfg(test)]
 mod injected;
-mod making;
 pub mod mount;
 pub mod quotas;
 mod registration;

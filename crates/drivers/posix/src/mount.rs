@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::creation;
 use crate::handle::root_error;
-use crate::making;
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
@@ -68,8 +68,8 @@ pub fn open(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(root, name, flags, Bits::empty(), resolve)
 }
 
-/// Reads what exists at a path below `root`.
-pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
+/// Finds what exists at a path below `root`.
+pub fn find(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
     match open(root, name).and_then(rustix::fs::fstat) {
         Ok(Stat { st_uid: uid, st_gid: gid, st_mode, .. }) => {
             Ok(Found::Directory { uid, gid, mode: Mode(st_mode & 0o7777) })
@@ -80,11 +80,13 @@ pub fn look(root: BorrowedFd<'_>, name: &str) -> Result<Found, DriverError> {
     }
 }
 
-/// Creates missing parent directories. A crash leaves none with a wrong mode.
+/// Creates missing parent directories. A crash leaves no directory with a wrong mode.
 pub fn make_parents(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-    let root = root.try_clone_to_owned().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
+    let root = root
+        .try_clone_to_owned()
+        .map_err(|error| DriverError::temporary_from("a directory handle cannot be duplicated", error))?;
     let open = |above: &OwnedFd, name: &str| open(above.as_fd(), name);
-    making::parent(&root, desired, (&open, &|_, _| Ok(())), guard).map(drop)
+    creation::open_or_create_parent(&root, desired, (&open, &|_, _| Ok(())), guard).map(drop)
 }
 
 /// Creates a directory that only the user of this program can access.
@@ -101,7 +103,7 @@ pub fn set_owner_and_mode(root: BorrowedFd<'_>, desired: &Desired, guard: Guard<
     let (place, owner) = (&desired.place, (desired.uid, desired.gid));
     let (directory, there) = directory(root, place)?;
     if owner != (there.st_uid, there.st_gid) {
-        guard(&format!("owner {}, group {} of {place}", owner.0, owner.1))?;
+        guard(&format!("set owner {} and group {} of {place}", owner.0, owner.1))?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         rustix::fs::fchown(&directory, Some(uid), Some(gid))
             .map_err(|error| root_error(format!("the owner of {place} cannot be set"), "run as root", error))?;
@@ -128,7 +130,7 @@ pub fn set_mode(root: BorrowedFd<'_>, place: &Place, mode: Mode, guard: Guard<'_
     if there.st_mode & 0o7777 == mode.0 {
         return Ok(());
     }
-    guard(&format!("mode {:o} of {place}", mode.0))?;
+    guard(&format!("set mode {:o} of {place}", mode.0))?;
     rustix::fs::fchmod(&directory, Bits::from_raw_mode(mode.0))
         .map_err(|error| root_error(format!("the mode of {place} cannot be set"), "run as root", error))
 }
@@ -159,8 +161,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::creation::temporary_name;
     use crate::injected::{self, Moment};
-    use crate::making::temporary_name;
 
     fn kind(path: &Path) -> i64 {
         rustix::fs::statfs(path).unwrap().f_type
@@ -195,11 +197,11 @@ mod tests {
             if before {
                 std::fs::rename(&victim, &temporary).unwrap();
             }
-            let exchanged = (victim.clone(), temporary.clone());
+            let swapped = (victim.clone(), temporary.clone());
             let _hook = injected::on_each_moment(move |moment| {
-                if moment == Moment::Made && exchanged.0.exists() {
-                    std::fs::remove_dir(&exchanged.1).unwrap();
-                    std::fs::rename(&exchanged.0, &exchanged.1).unwrap();
+                if moment == Moment::Created && swapped.0.exists() {
+                    std::fs::remove_dir(&swapped.1).unwrap();
+                    std::fs::rename(&swapped.0, &swapped.1).unwrap();
                 }
             });
             let made = make_parents(root.as_fd(), &desired, &|_| Ok(()));
@@ -229,11 +231,11 @@ mod tests {
         std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
         std::os::unix::fs::symlink("/", folder.path().join("out")).unwrap();
         let root = Mount::new(folder.path(), kind(folder.path())).root().unwrap();
-        assert!(matches!(look(root.as_fd(), "real").unwrap(), Found::Directory { .. }));
+        assert!(matches!(find(root.as_fd(), "real").unwrap(), Found::Directory { .. }));
         for name in ["link", "out", "out/etc"] {
-            assert_eq!(look(root.as_fd(), name).unwrap(), Found::Other, "{name}");
+            assert_eq!(find(root.as_fd(), name).unwrap(), Found::Other, "{name}");
         }
-        assert_eq!(look(root.as_fd(), "none").unwrap(), Found::Nothing);
+        assert_eq!(find(root.as_fd(), "none").unwrap(), Found::Nothing);
         assert!(open(root.as_fd(), "../").is_err());
     }
 }

@@ -14,7 +14,7 @@ pub mod kernel;
 pub mod lustre;
 mod tagging;
 
-/// Quotas of a file system. All calls take an open handle, because a path could be exchanged.
+/// Quotas of a file system. All calls take an open handle, because users could swap the directory at a path.
 pub trait Quotas: Debug + Send + Sync {
     /// Checks that quotas are enabled for the file system of this root. The error says what to do.
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError>;
@@ -27,7 +27,7 @@ pub trait Quotas: Debug + Send + Sync {
     /// Block size of space limits, in bytes.
     fn block(&self) -> u64;
 
-    /// The limits that are read after these are set.
+    /// The limits as they are read back after these are set.
     fn stored_limits(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.in_blocks_of(self.block())
     }
@@ -41,7 +41,7 @@ pub trait Quotas: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Whether the directory has a quota across whose border nothing can be renamed.
+    /// Whether the directory has a quota of its own, so that nothing can be renamed into or out of it.
     fn is_quota_realm(&self, _directory: BorrowedFd<'_>) -> Result<bool, DriverError> {
         Ok(false)
     }
@@ -51,7 +51,7 @@ pub trait Quotas: Debug + Send + Sync {
         Ok(0)
     }
 
-    /// Index of the directory's metadata server; `None` on file systems without several.
+    /// Index of the directory's metadata server; `None` on file systems that have only one.
     fn metadata_server(&self, _directory: BorrowedFd<'_>, _path: &Path) -> Result<Option<u32>, DriverError> {
         Ok(None)
     }
@@ -66,13 +66,13 @@ pub trait Quotas: Debug + Send + Sync {
         Ok(false)
     }
 
-    /// Removes the directory's project ID and its inheritance.
+    /// Removes the directory's project ID, and stops new files from inheriting it.
     fn untag(&self, _: BorrowedFd<'_>) -> Result<(), DriverError> {
         Ok(())
     }
 
-    /// Sets the project ID of the directory and of new files in it. With `within`, which counts them, also of all existing
-    /// files in it.
+    /// Sets the project ID of the directory and of new files in it. With `within`, also tags all existing files in it, and
+    /// counts them there.
     fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError>;
 
     /// Limits and usage of the directory; `None` if not set, or not known without a walk.

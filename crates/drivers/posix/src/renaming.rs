@@ -17,8 +17,8 @@ pub(crate) enum Renamed {
     Done,
     /// The new name exists. Nothing was renamed.
     Taken,
-    /// Another directory was renamed, because a user had exchanged it.
-    Exchanged,
+    /// Another directory was renamed, because a user had swapped it.
+    Swapped,
 }
 
 impl Renamed {
@@ -27,8 +27,8 @@ impl Renamed {
         match self {
             Self::Done => Ok(()),
             Self::Taken => Err(DriverError::Conflict(format!("{new} exists already"))),
-            Self::Exchanged => Err(DriverError::Conflict(format!(
-                "{new} was exchanged while it was being renamed: check what is there now"
+            Self::Swapped => Err(DriverError::Conflict(format!(
+                "{new} was swapped with another directory while it was being renamed: check what is there now"
             ))),
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn rename(
     let opened = stat(directory)?;
     let there = rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW);
     let same = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino));
-    Ok(if same { Renamed::Done } else { Renamed::Exchanged })
+    Ok(if same { Renamed::Done } else { Renamed::Swapped })
 }
 
 /// Renames the directory with this name; `false` if the new name exists.
@@ -66,7 +66,7 @@ pub(crate) fn rename_named([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> 
 
 fn rename_without_replacing([from, to]: [&OwnedFd; 2], [old, new]: [&str; 2]) -> Result<(), Errno> {
     #[cfg(test)]
-    if let Some(error) = injected::refusal() {
+    if let Some(error) = injected::rename_error() {
         return Err(error);
     }
     rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)

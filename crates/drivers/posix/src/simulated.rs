@@ -1,4 +1,4 @@
-//! File systems that tests can have on any machine.
+//! Simulated file systems for tests on any machine.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -28,11 +28,11 @@ pub fn ceph(root: &TempDir) -> Tree<Ceph> {
     Tree::new(root.path().to_owned(), Ceph::simulated(), rules)
 }
 
-/// Quotas of the file system at `mount`, with a script instead of `lfs` that keeps its state in the folder. `odd` are files
-/// that change its output.
-pub fn lustre(mount: &Path, odd: &[(&str, &str)]) -> (TempDir, Lustre) {
+/// Quotas of the file system at `mount`, with a script in place of `lfs`. The script keeps its state in the returned folder;
+/// `variations` are files in it that change the script's output.
+pub fn lustre(mount: &Path, variations: &[(&str, &str)]) -> (TempDir, Lustre) {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in odd.iter().chain(&[("mount", mount.to_str().unwrap())]) {
+    for (name, text) in variations.iter().chain(&[("mount", mount.to_str().unwrap())]) {
         fs::write(folder.path().join(name), format!("{text}\n")).unwrap();
     }
     let lfs = folder.path().join("lfs");

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use crate::creation;
 use crate::deletion::delete;
 use crate::handle::{Mark, check_new, chmod, open_below, open_error, privilege_error, stat, sync, temporary_error};
-use crate::making;
 use crate::quotas::Quotas;
 use crate::renaming::{Renamed, rename, rename_named};
 use storage_driver::limits::{QuotaLimits, Usage};
@@ -33,7 +33,7 @@ use acl::{AclEntries, attributes};
 /// Settings of the system.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Whether the root must be on another file system than `/`, so that an empty mount point is not mistaken for an empty
+    /// Whether the root must be on a different file system from `/`, so that an empty mount point is not mistaken for an empty
     /// system.
     pub must_be_mounted: bool,
     /// Whether owner and group are set. Otherwise the program needs no privileges, and its user owns all directories.
@@ -55,12 +55,12 @@ pub struct Tree<Q> {
 impl<Q: Quotas> Tree<Q> {
     /// The system with this root.
     pub fn new(root: PathBuf, quotas: Q, rules: Rules) -> Self {
-        // The group of a directory could forge an attribute that it can write, so `user.` is only for unprivileged trials.
+        // Members of a directory's group could forge an attribute that they can write, so `user.` is only for unprivileged trials.
         let mark = Mark::new(if rules.change_owner { "trusted" } else { "user" });
         Self { root, quotas, rules, mark, walked: Walked::default() }
     }
 
-    /// The same tree with a shared counter of the files that it walks over.
+    /// Counts the files that this tree walks over in a shared counter.
     #[must_use]
     pub fn with_counter(self, walked: &Walked) -> Self {
         Self { walked: walked.clone(), ..self }
@@ -157,11 +157,15 @@ impl<Q: Quotas> Tree<Q> {
     /// Creates the directory under a temporary name and renames it.
     fn make(&self, root: &OwnedFd, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
         self.check_not_nested(root, desired)?;
-        let parent =
-            making::parent(root, desired, (&open_child, &|above, path| self.check_renames_into(above, path)), guard)?;
-        let temporary = making::temporary_name(desired.id);
+        let parent = creation::open_or_create_parent(
+            root,
+            desired,
+            (&open_child, &|above, path| self.check_renames_into(above, path)),
+            guard,
+        )?;
+        let temporary = creation::temporary_name(desired.id);
         guard(&format!("create {temporary} beside {}", desired.place))?;
-        let directory = making::begin(&parent, &temporary, &open_child)?;
+        let directory = creation::open_or_create_temporary(&parent, &temporary, &open_child)?;
         match self.mark.read(&directory)? {
             Some(id) if id == desired.id => {}
             Some(other) => return Err(DriverError::Conflict(format!("{temporary} has the mark of {other}"))),
@@ -202,7 +206,7 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    /// Sets what differs: owner, project ID, limits, and at last ACLs and mode, which give access.
+    /// Sets what differs: owner, project ID, limits, and finally ACLs and mode, which give access.
     fn set(&self, directory: &OwnedFd, desired: &Desired, new: bool) -> Result<(), DriverError> {
         let present = self.present(directory, desired)?;
         if (present.uid, present.gid) != (desired.uid, desired.gid) {
@@ -226,8 +230,8 @@ impl<Q: Quotas> Tree<Q> {
         chmod(directory, desired.mode)
     }
 
-    /// Checks that a directory in the trash has the mark of the resource in its name. It can lack it if a user exchanged the
-    /// directory and a crash prevented the repair.
+    /// Checks that a directory in the trash has the mark of the resource in its name. The mark can be missing if a user swapped
+    /// the directory and a crash prevented the repair.
     fn check_mark(&self, trashed: &Trashed, directory: &OwnedFd) -> Result<(), DriverError> {
         let whose = match self.mark.read(directory)? {
             Some(id) if id == trashed.id => return Ok(()),
@@ -289,7 +293,7 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    /// Adds a possible reason of this file system to the error of a rename to another parent.
+    /// Adds why this file system can refuse a rename to another parent, if the error is EXDEV.
     pub(super) fn explain_rename_error(&self, fault: DriverError) -> DriverError {
         match (fault, self.quotas.why_renames_fail()) {
             (DriverError::Temporary { what, source: Some(source) }, Some(why)) if crosses_devices(&*source) => {
@@ -446,8 +450,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
                 Err(error) => return Err(open_error(&name, error)),
             };
             // Not the ID of the files: their owner can change it.
-            let numbered = self.quotas.project(directory.as_fd())?.is_some();
-            let project = if numbered { *project } else { Some(0) };
+            let has_project_ids = self.quotas.project(directory.as_fd())?.is_some();
+            let project = if has_project_ids { *project } else { Some(0) };
             let read = project.map(|project| self.quotas.read(directory.as_fd(), project)).transpose()?;
             match read.and_then(|(_, usage)| usage) {
                 Some(usage) => Ok(Some(usage)),
@@ -501,7 +505,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
         let name = trash::name(&Trashed { id: desired.id, since: now });
         let renamed = rename(&directory, [&parent, &trash], [desired.place.name(), &name]);
         match renamed.map_err(|fault| self.explain_rename_error(fault))? {
-            Renamed::Exchanged => return Err(undo_exchange(&trash, &name, &parent, desired)),
+            Renamed::Swapped => return Err(undo_swap(&trash, &name, &parent, desired)),
             renamed => renamed.or_conflict(&name)?,
         }
         sync(&trash)?;
@@ -527,10 +531,10 @@ impl<Q: Quotas> Driver for Tree<Q> {
         }
         if let Some(trashed) = newest.filter(|_| free) {
             self.check_not_nested(&root, desired)?;
-            let takes = |above: &OwnedFd, path: &str| {
+            let check = |above: &OwnedFd, path: &str| {
                 self.check_renames_into(above, path).and_then(|()| self.check_no_realm(above, path))
             };
-            let parent = making::parent(&root, desired, (&open_child, &takes), guard)?;
+            let parent = creation::open_or_create_parent(&root, desired, (&open_child, &check), guard)?;
             let ((trash, _), name) = (trash::open(&root)?, trash::name(&trashed));
             let directory = open_below(&trash, &*name).map_err(|error| open_error(&name, error))?;
             self.check_mark(&trashed, &directory)?;
@@ -595,15 +599,17 @@ impl<Q: Quotas> Driver for Tree<Q> {
         };
         self.check_mark(trashed, &directory)?;
         guard(&format!("delete {name} in the trash"))?;
-        let tops = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
-        let alike = |directory: BorrowedFd<'_>| tops.map_or(Ok(()), |tops| self.quotas.tag(directory, tops, None));
+        let top_project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
+        let same_project = |directory: BorrowedFd<'_>| {
+            top_project.map_or(Ok(()), |top_project| self.quotas.tag(directory, top_project, None))
+        };
         let ours = |directory: BorrowedFd<'_>| match self.mark.read(directory)? {
             Some(other) if other != trashed.id => Err(DriverError::Conflict(format!(
                 "a directory inside {name} in the trash has the mark of another resource, {other}: move it out of there"
             ))),
             _ => Ok(()),
         };
-        delete(&trash, &name, (&alike, &ours), &self.walked)
+        delete(&trash, &name, (&same_project, &ours), &self.walked)
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
@@ -617,7 +623,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             if let Some(project) = present.project.filter(|_| present.project != desired.project) {
                 let own = desired.project.map(|own| format!(", {own}")).unwrap_or_default();
                 return Err(DriverError::temporary(format!(
-                    "{} has the project ID {project} and not its own{own}: its usage is unknown",
+                    "{} has the project ID {project} instead of its own{own}, so its usage is unknown",
                     desired.place
                 )));
             }
@@ -638,21 +644,23 @@ fn project_of(desired: &Desired, found: Option<u32>) -> Result<Option<u32>, Driv
     Ok(desired.project.filter(|_| found.is_some()))
 }
 
-/// Repairs a rename into the trash that moved another directory, because a user had exchanged it just before: moves it back
+/// Repairs a rename into the trash that moved another directory, because a user had swapped it just before: moves it back
 /// to the place, or else gives it a name in the trash without a resource, so that it is neither deleted nor restored as one.
 /// Returns the conflict.
-fn undo_exchange(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
-    let was = format!("{} was exchanged while it was being removed", desired.place);
+fn undo_swap(trash: &OwnedFd, name: &str, parent: &OwnedFd, desired: &Desired) -> DriverError {
+    let swapped = format!("{} was swapped with another directory while it was being removed", desired.place);
     if rename_named([trash, parent], [name, desired.place.name()]).is_ok_and(|done| done) {
-        return DriverError::Conflict(was);
+        return DriverError::Conflict(swapped);
     }
     let unowned_name = trash::unowned_name(name);
     match rename_named([trash, trash], [name, &unowned_name]) {
         Ok(true) => DriverError::Conflict(format!(
-            "{was}, and the other directory cannot be moved back: it is in the trash as {unowned_name}; check its content and \
+            "{swapped}, and the other directory cannot be moved back: it is in the trash as {unowned_name}; check its content and \
              move it to where it belongs"
         )),
-        Ok(false) => DriverError::Conflict(format!("{was}, and {unowned_name} is in the trash already: check both")),
+        Ok(false) => {
+            DriverError::Conflict(format!("{swapped}, and {unowned_name} already exists in the trash: check both"))
+        }
         Err(fault) => fault,
     }
 }

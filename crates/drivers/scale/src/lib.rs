@@ -170,7 +170,7 @@ impl Scale {
                 }
                 // Creation is incomplete: `ensure` continues it.
                 None if survey.fileset_at(&junction).is_none() => {
-                    return match mount::look(root, &desired.place.to_string())? {
+                    return match mount::find(root, &desired.place.to_string())? {
                         Found::Directory { .. } => Err(self.directory_at_place(fileset.name(), &desired.place)),
                         Found::Nothing => Ok(Observed::Absent),
                         Found::Other => Ok(Observed::Obstructed(NOT_A_DIRECTORY.into())),
@@ -184,7 +184,7 @@ impl Scale {
                 Some(mark) => Ok(Observed::Obstructed(self.why_occupied(other, mark))),
                 None => self.present(survey, root, other, &desired.place).map(Observed::Unmarked),
             },
-            None => match mount::look(root, &desired.place.to_string())? {
+            None => match mount::find(root, &desired.place.to_string())? {
                 Found::Nothing => {
                     Ok(survey.why_nested(&junction, desired).map_or(Observed::Absent, Observed::Obstructed))
                 }
@@ -203,7 +203,7 @@ impl Scale {
         fileset: &Fileset,
         place: &Place,
     ) -> Result<Present, DriverError> {
-        let Found::Directory { uid, gid, mode } = mount::look(root, &place.to_string())? else {
+        let Found::Directory { uid, gid, mode } = mount::find(root, &place.to_string())? else {
             return Err(DriverError::temporary(format!(
                 "the fileset {} is linked at {}, but {place} does not exist below `mount`: check that `mount` is `root`",
                 fileset.name(),
@@ -284,7 +284,7 @@ impl Scale {
             (self.prepare(fileset, mark, desired, guard)?, current, fileset.junction().is_some())
         } else {
             let name = Fileset::name_for(desired.id);
-            if mount::look(root.as_fd(), &desired.place.to_string())? != Found::Nothing {
+            if mount::find(root.as_fd(), &desired.place.to_string())? != Found::Nothing {
                 return Err(DriverError::Conflict(format!("what is at {} is not a fileset", desired.place)));
             }
             guard(&format!("create the fileset {name}"))?;
@@ -338,7 +338,7 @@ impl Scale {
 
     /// Links the fileset at its place, where nothing may exist.
     fn link(&self, root: BorrowedFd<'_>, name: &str, desired: &Desired, guard: Guard<'_>) -> Result<(), DriverError> {
-        match mount::look(root, &desired.place.to_string())? {
+        match mount::find(root, &desired.place.to_string())? {
             Found::Nothing => {}
             Found::Directory { .. } => return Err(self.directory_at_place(name, &desired.place)),
             Found::Other => return Err(DriverError::Conflict(format!("{}: {NOT_A_DIRECTORY}", desired.place))),

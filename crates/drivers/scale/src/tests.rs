@@ -153,7 +153,7 @@ fn removed_filesets_are_frozen_and_renamed_and_stay_linked() {
     assert_eq!(simulated.world().names(), [&*name]);
     assert!(simulated.world().fileset(&name).junction.is_some() && path.join("file").exists());
     let Found::Directory { uid, mode, .. } =
-        mount::look(scale.mount.root().unwrap().as_fd(), &old.place.to_string()).unwrap()
+        mount::find(scale.mount.root().unwrap().as_fd(), &old.place.to_string()).unwrap()
     else {
         panic!("it stays in place");
     };

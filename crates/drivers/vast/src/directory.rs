@@ -25,7 +25,7 @@ pub(super) struct OpenDirectory {
     stat: Stat,
 }
 
-pub(super) fn look(root: BorrowedFd<'_>, place: &Place) -> Result<Found, DriverError> {
+pub(super) fn find(root: BorrowedFd<'_>, place: &Place) -> Result<Found, DriverError> {
     let opened = open(root, &place.to_string());
     match opened.and_then(|handle| rustix::fs::fstat(&handle).map(|stat| (handle, stat))) {
         Ok((handle, stat)) => Ok(Found::Directory(OpenDirectory { handle, place: place.clone(), stat })),

@@ -154,7 +154,7 @@ impl Vast {
         let path = self.path(&desired.place);
         let quota = survey.quota_at(&path, desired);
         quota.map_or(Ok(()), Quota::check_valid)?;
-        let found = directory::look(survey.root.as_fd(), &desired.place)?;
+        let found = directory::find(survey.root.as_fd(), &desired.place)?;
         let ours = quota.is_some_and(|quota| quota.mark() == Some(desired.id));
         if let Some(other) = quota.and_then(Quota::mark).filter(|_| !ours) {
             return Ok(PathState::Obstructed(format!("the quota of {path} belongs to resource {other}")));
@@ -280,7 +280,7 @@ fn create_directory(survey: &Survey, desired: &Desired, guard: Guard<'_>) -> Res
     mount::make_parents(root, desired, guard)?;
     guard(&format!("create the directory {}", desired.place))?;
     mount::make_private(root, &desired.place)?;
-    let directory = match directory::look(root, &desired.place)? {
+    let directory = match directory::find(root, &desired.place)? {
         Found::Directory(directory) if directory.is_new()? => directory,
         _ => {
             let text = "is not the directory that was created there just now";

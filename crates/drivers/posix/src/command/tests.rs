@@ -2,12 +2,12 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn output(program: &str, arguments: &[&str], time: Duration) -> Result<String, Failed> {
+fn output(program: &str, arguments: &[&str], time: Duration) -> Result<String, CommandError> {
     run(&Program::find(program)?, arguments, time)
 }
 
 /// Runs a shell as an example of a misbehaving program. Only tests use one.
-fn shell(script: &str, time: Duration) -> Result<String, Failed> {
+fn shell(script: &str, time: Duration) -> Result<String, CommandError> {
     output("sh", &["-c", script], time)
 }
 
@@ -24,16 +24,16 @@ fn programs_are_absolute_or_in_known_folders() {
     assert!(Program::find("true").unwrap().0.is_absolute());
     for name in ["", "./true", "../bin/true", "bin/true", "no-such-program", "/etc/passwd", "/usr/bin", "/nonexistent"]
     {
-        assert!(matches!(Program::find(name), Err(Failed::NoProgram(_))), "{name}");
+        assert!(matches!(Program::find(name), Err(CommandError::NoProgram(_))), "{name}");
     }
 }
 
 #[test]
 fn a_failure_shows_program_exit_code_and_first_line() {
     let failed = shell("echo; echo one >&2; echo two >&2; exit 5", SOON).unwrap_err();
-    assert!(failed.to_string().ends_with("/sh ended with exit code 5: one"), "{failed}");
-    assert!(shell("kill -9 $$", SOON).unwrap_err().to_string().ends_with("signal 9: it printed nothing"));
-    assert!(matches!(shell("printf '\\377'", SOON), Err(Failed::NotText { .. })));
+    assert!(failed.to_string().ends_with("/sh failed with exit code 5: one"), "{failed}");
+    assert!(shell("kill -9 $$", SOON).unwrap_err().to_string().ends_with("signal 9: no error message"));
+    assert!(matches!(shell("printf '\\377'", SOON), Err(CommandError::NotUtf8 { .. })));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_slow_command_is_killed_with_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pid");
     let script = format!("sleep 300 & echo $! > {}; wait", path.display());
-    assert!(matches!(shell(&script, Duration::from_millis(500)), Err(Failed::TimedOut { .. })));
+    assert!(matches!(shell(&script, Duration::from_millis(500)), Err(CommandError::TimedOut { .. })));
     is_gone(&std::fs::read_to_string(path).unwrap());
 }
 
@@ -73,6 +73,6 @@ fn is_gone(pid: &str) {
 
 #[test]
 fn a_command_that_prints_too_much_is_killed() {
-    assert!(matches!(output("yes", &[], SOON), Err(Failed::TooMuchOutput { .. })));
-    assert!(matches!(shell("yes >&2", SOON), Err(Failed::TooMuchOutput { .. })));
+    assert!(matches!(output("yes", &[], SOON), Err(CommandError::TooMuchOutput { .. })));
+    assert!(matches!(shell("yes >&2", SOON), Err(CommandError::TooMuchOutput { .. })));
 }

@@ -299,7 +299,7 @@ mod tests {
         let driver = driver(&root);
         let desired = Bench { driver: &driver, ids: (1000, 1000), make_unmarked: &|_| {} }.desired(1);
         driver.ensure(&desired, &allow).unwrap();
-        let _hook = injected::refused(Errno::XDEV);
+        let _hook = injected::refuse_renames(Errno::XDEV);
         let fault = driver.retire(&desired, 5, &allow).unwrap_err().to_string();
         assert!(fault.contains("from one quota realm or subvolume to another"), "{fault}");
     }
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn conforms_without_renaming_without_replacing() {
-        let _hook = injected::refused(Errno::INVAL);
+        let _hook = injected::refuse_renames(Errno::INVAL);
         conforms_with_user_attributes();
     }
 }

@@ -33,13 +33,13 @@ const MAGIC: [(u64, System); 2] = [(0x5846_5342, System::Xfs), (0xef53, System::
 impl Kernel {
     /// Quotas of the file system of this root, which must be XFS or ext4.
     pub fn of(root: BorrowedFd<'_>) -> Result<Self, DriverError> {
-        let (system, block) = found(root)?;
+        let (system, block) = detect(root)?;
         Ok(Self { system, block })
     }
 }
 
 /// The file system of the root and the block size of its limits.
-fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
+fn detect(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
     let found = rustix::fs::fstatfs(root).map_err(|error| {
         DriverError::temporary_from("the file system type of the root cannot be read", std::io::Error::from(error))
     })?;
@@ -49,7 +49,7 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
         Some((_, System::Xfs)) => Ok((System::Xfs, block)),
         Some((_, System::Ext4)) => Ok((System::Ext4, quota::EXT4_BLOCK)),
         None => Err(DriverError::temporary(format!(
-            "the root is on a file system of the type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
+            "the root is on a file system of type {magic:#x}, which is neither XFS nor ext4: mount the right one, or \
              choose another driver for this system"
         ))),
     }
@@ -57,9 +57,9 @@ fn found(root: BorrowedFd<'_>) -> Result<(System, u64), DriverError> {
 
 impl Quotas for Kernel {
     fn ready(&self, root: BorrowedFd<'_>) -> Result<(), DriverError> {
-        if found(root)? != (self.system, self.block) {
+        if detect(root)? != (self.system, self.block) {
             return Err(DriverError::temporary(
-                "the root is on another file system than at the start: restart the program",
+                "the file system of the root has changed since the program started: restart the program",
             ));
         }
         let remedy = match self.system {
@@ -76,13 +76,13 @@ impl Quotas for Kernel {
             Ok(_) => Err(DriverError::temporary(format!("project quotas are off: {remedy}"))),
             Err(error) => Err(match error.errno() {
                 Some(Errno::PERM) => DriverError::temporary_from(
-                    "project quotas need the capability CAP_SYS_ADMIN: give it to the program",
+                    "project quotas need the capability CAP_SYS_ADMIN: grant it to the program",
                     error,
                 ),
                 Some(Errno::NOSYS) if quota::is_supported(root) => {
                     DriverError::temporary_from(format!("project quotas are off: {remedy}"), error)
                 }
-                Some(Errno::NOSYS) => without_quotas("the state of project quotas cannot be read", error),
+                Some(Errno::NOSYS) => no_quota_support("the state of project quotas cannot be read", error),
                 _ => {
                     DriverError::temporary_from(format!("the state of project quotas cannot be read: {remedy}"), error)
                 }
@@ -115,8 +115,9 @@ impl Quotas for Kernel {
         directory: BorrowedFd<'_>,
         project: u32,
     ) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {
-        let found = quota::get(directory, number(project)?)
-            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be read"), error))?;
+        let found = quota::get(directory, number(project)?).map_err(|error| {
+            quota_error(directory, &format!("the quota of project {project} cannot be read"), error)
+        })?;
         let limits = found.limits.all().and_then(|all| {
             let space = [all.space_soft, all.space_hard].map(|n| Bytes(n.get()));
             QuotaLimits::new(space, [all.inodes_soft, all.inodes_hard].map(|n| Inodes(n.get()))).ok()
@@ -133,29 +134,29 @@ impl Quotas for Kernel {
             inodes_hard: n(limits.inodes_hard().0)?,
         };
         quota::set(directory, number(project)?, &all)
-            .map_err(|error| failed(directory, &format!("the quota of project {project} cannot be set"), error))
+            .map_err(|error| quota_error(directory, &format!("the quota of project {project} cannot be set"), error))
     }
 
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError> {
         quota::clear(root, number(project)?)
-            .map_err(|error| failed(root, &format!("the quota of project {project} cannot be removed"), error))
+            .map_err(|error| quota_error(root, &format!("the quota of project {project} cannot be removed"), error))
     }
 }
 
 /// The error of a quota call on the file system of `fd`.
-fn failed(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> DriverError {
+fn quota_error(fd: BorrowedFd<'_>, what: &str, error: project_quota::Error) -> DriverError {
     if error.errno() == Some(Errno::NOSYS) && !quota::is_supported(fd) {
-        return without_quotas(what, error);
+        return no_quota_support(what, error);
     }
     DriverError::temporary_from(what, error)
 }
 
-/// Mount options do not help if the kernel does not support quotas.
-fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
+/// The error of a kernel without quotas, where mount options do not help.
+fn no_quota_support(what: &str, error: project_quota::Error) -> DriverError {
     DriverError::temporary_from(
         format!(
             "{what}: this kernel has no quota support. It was built without CONFIG_QUOTA or CONFIG_XFS_QUOTA, is older than \
-             Linux 5.14, or a container's filter hides the call quotactl_fd: use another kernel, or choose other quotas for \
+             Linux 5.14, or a container's seccomp filter blocks the system call quotactl_fd: use another kernel, or choose other quotas for \
              this system"
         ),
         error,
@@ -164,7 +165,7 @@ fn without_quotas(what: &str, error: project_quota::Error) -> DriverError {
 
 /// Validates a project ID.
 pub(super) fn number(project: u32) -> Result<Project, DriverError> {
-    Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} cannot be the ID of a project")))
+    Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} is not a valid project ID")))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Project quotas of Lustre: project IDs by ioctl, limits and usage by `lfs`.
 //!
 //! **Never tested with a real Lustre.** Written from Lustre's manual and recorded output of `lfs` 2.12 to 2.16, and tested with
-//! a simulated `lfs` and the ioctls of XFS, which are the same.
+//! a simulated `lfs` and the ioctls of XFS, which Lustre shares.
 //!
 //! Trees are tagged by our own walk instead of `lfs project -s -r`, with the same ioctls: that command tags the top
-//! first, so the ID of the top proves nothing after a crash. It also takes a path, which users could exchange, and would need
-//! a timeout of hours.
+//! first, so the ID of the top proves nothing after a crash. It also takes a path, below which users could swap
+//! directories, and would need a timeout of hours.
 
 use std::fmt::Display;
 use std::os::fd::BorrowedFd;
@@ -17,17 +17,17 @@ use rustix::io::Errno;
 
 use super::kernel::number;
 use super::{Quotas, tagging};
-use crate::command::{Failed, Program, run};
+use crate::command::{CommandError, Program, run};
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
 
 mod lfs;
 
-/// Exit code of `lfs` if a number is inaccurate.
+/// Exit code of `lfs` if its numbers are inaccurate.
 const EIO: i32 = 5;
 /// Timeout of `lfs`, which waits for unavailable servers.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Quotas of one mounted Lustre file system.
 #[derive(Debug)]
@@ -61,14 +61,14 @@ impl Lustre {
                 self.mount
             )));
         }
-        run(&self.lfs, arguments, PATIENCE).map_err(|failed| match failed {
-            Failed::Ended { code: Some(EIO), .. } => DriverError::temporary_from(
+        run(&self.lfs, arguments, TIMEOUT).map_err(|error| match error {
+            CommandError::Unsuccessful { code: Some(EIO), .. } => DriverError::temporary_from(
                 format!(
-                    "{what}: it is inaccurate, because some servers do not answer: check them with `lfs check servers`"
+                    "{what}: `lfs` reports inaccurate numbers because some servers do not answer: check them with `lfs check servers`"
                 ),
-                failed,
+                error,
             ),
-            failed => DriverError::temporary_from(what.to_string(), failed),
+            error => DriverError::temporary_from(what.to_string(), error),
         })
     }
 
@@ -115,7 +115,7 @@ impl Quotas for Lustre {
             Ok(lfs::Default([0, 0, 0, 0])) => return Vec::new(),
             Ok(lfs::Default([soft, hard, inodes_soft, inodes_hard])) => format!(
                 "a default project quota is set (space {soft}/{hard} KiB, inodes {inodes_soft}/{inodes_hard}; 0 is no limit). \
-                 It limits every project without limits of its own. A project ID that shows exactly this and uses nothing \
+                 It limits every project without limits of its own. A project ID with exactly these limits and no usage \
                  counts as free"
             ),
             Err(fault) => {

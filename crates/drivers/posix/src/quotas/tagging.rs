@@ -131,7 +131,7 @@ fn open(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Option<(Owne
             let opened_kind = FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(unopened)?.st_mode);
             Ok((opened_kind == kind).then_some((opened, kind)))
         }
-        // Deleted, or exchanged for a symlink or a device in the meantime.
+        // Deleted, or replaced by a symlink or a device in the meantime.
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
         Err(error) => Err(unopened(error)),
     }

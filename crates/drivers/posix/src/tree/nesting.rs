@@ -56,7 +56,7 @@ pub(super) fn above(
 /// left, an I/O error) is an error, because the directory could have a mark.
 fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option<OwnedFd>, Errno> {
     #[cfg(test)]
-    injected::opening()?;
+    injected::before_opening()?;
     match open_below(above, path) {
         Ok(directory) => Ok(Some(directory)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS | Errno::NAMETOOLONG) => Ok(None),
@@ -67,7 +67,9 @@ fn opened(above: &OwnedFd, path: impl rustix::path::Arg + Copy) -> Result<Option
 /// Lists the marked directories up to `levels` below the root. Skips hidden directories and the content of marked ones.
 pub(super) fn marked(root: &OwnedFd, mark: &Mark, levels: usize, walked: &Walked) -> Result<Vec<Marked>, DriverError> {
     let mut found = Vec::new();
-    let top = root.try_clone().map_err(|error| DriverError::temporary_from("no handle is left", error))?;
+    let top = root
+        .try_clone()
+        .map_err(|error| DriverError::temporary_from("a directory handle cannot be duplicated", error))?;
     each_level(&top, "", mark, (levels, walked), &mut found)?;
     found.sort();
     Ok(found)
@@ -91,7 +93,7 @@ fn each_level(
         walked.one();
         let directory = match open_below(above, name) {
             Ok(directory) => directory,
-            // Deleted or exchanged in the meantime, not a directory, or on another file system.
+            // Deleted or swapped in the meantime, not a directory, or on another file system.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
             Err(error) => return Err(unreadable(error)),
         };
@@ -110,9 +112,12 @@ pub(super) fn below(top: &OwnedFd, mark: &Mark, (place, id): (&str, Uuid)) -> Re
     let unreadable = |error| temporary_error(format!("{place} cannot be read"), error);
     let (mut left, mut levels) = (MOST, VecDeque::from([CString::default()]));
     while let Some(path) = levels.pop_front() {
-        // Deleted or exchanged in the meantime, on another file system, or not accessible.
+        // Deleted or swapped in the meantime, on another file system, or not accessible.
         let directory = if path.is_empty() {
-            Some(top.try_clone().map_err(|error| DriverError::temporary_from("no handle is left", error))?)
+            Some(
+                top.try_clone()
+                    .map_err(|error| DriverError::temporary_from("a directory handle cannot be duplicated", error))?,
+            )
         } else {
             opened(top, &*path).map_err(unreadable)?
         };

@@ -38,7 +38,7 @@ fn conforms() {
 #[test]
 fn conforms_without_renaming_without_replacing() {
     for error in [Errno::INVAL, Errno::NOSYS] {
-        let _hook = injected::refused(error);
+        let _hook = injected::refuse_renames(error);
         let root = tempfile::tempdir().unwrap();
         let driver = posix(root.path());
         let make_unmarked = |place: &Place| fs::create_dir_all(root.path().join(place.to_string())).unwrap();
@@ -48,7 +48,7 @@ fn conforms_without_renaming_without_replacing() {
 
 #[test]
 fn nothing_is_replaced_without_renaming_without_replacing() {
-    let _hook = injected::refused(Errno::INVAL);
+    let _hook = injected::refuse_renames(Errno::INVAL);
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let desired = bench(&driver, &|_| {}).desired(1);
@@ -305,7 +305,7 @@ fn purge_deletes_symlinks_and_not_their_targets() {
 }
 
 #[test]
-fn a_directory_that_was_exchanged_during_retire_is_moved_back() {
+fn a_directory_swapped_during_retire_is_moved_back() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -341,7 +341,7 @@ fn a_directory_planted_under_the_temporary_name_is_not_used() {
 }
 
 #[test]
-fn an_exchanged_directory_that_cannot_be_moved_back_stays_in_the_trash_without_a_resource() {
+fn a_swapped_directory_that_cannot_be_moved_back_stays_in_the_trash_without_a_resource() {
     let root = tempfile::tempdir().unwrap();
     let driver = posix(root.path());
     let bench = bench(&driver, &|_| {});
@@ -435,30 +435,30 @@ fn an_empty_directory_with_another_mark_is_not_used() {
     let (desired, other) = (bench.desired(1), bench.desired(2));
     driver.ensure(&other, &allow).unwrap();
     let theirs = root.path().join(other.place.to_string());
-    fs::rename(&theirs, theirs.with_file_name(making::temporary_name(desired.id))).unwrap();
+    fs::rename(&theirs, theirs.with_file_name(creation::temporary_name(desired.id))).unwrap();
     let fault = driver.ensure(&desired, &allow).unwrap_err();
     assert!(matches!(&fault, DriverError::Conflict(why) if why.contains(&other.id.to_string())), "{fault}");
-    fs::rename(theirs.with_file_name(making::temporary_name(desired.id)), &theirs).unwrap();
+    fs::rename(theirs.with_file_name(creation::temporary_name(desired.id)), &theirs).unwrap();
     assert!(bench.is_as_desired(&other));
 }
 
 #[test]
-fn a_directory_exchanged_just_after_it_was_created_is_not_used() {
+fn a_directory_swapped_just_after_it_was_created_is_not_used() {
     for (above, mode) in [("store/cscs/customer", 0o2770), ("store/cscs", 0o700)] {
         let root = tempfile::tempdir().unwrap();
         let driver = posix(root.path());
         let bench = bench(&driver, &|_| {});
         let desired = bench.desired(1);
-        let temporary = root.path().join(above).join(making::temporary_name(desired.id));
+        let temporary = root.path().join(above).join(creation::temporary_name(desired.id));
         let victim = temporary.with_file_name("victim");
         fs::create_dir_all(&victim).unwrap();
         fs::write(victim.join("data"), "data").unwrap();
         fs::set_permissions(&victim, fs::Permissions::from_mode(mode)).unwrap();
-        let exchanged = (temporary.clone(), victim.clone());
+        let swapped = (temporary.clone(), victim.clone());
         let _hook = injected::on_each_moment(move |moment| {
-            if moment == injected::Moment::Made && exchanged.0.exists() {
-                fs::remove_dir(&exchanged.0).unwrap();
-                fs::rename(&exchanged.1, &exchanged.0).unwrap();
+            if moment == injected::Moment::Created && swapped.0.exists() {
+                fs::remove_dir(&swapped.0).unwrap();
+                fs::rename(&swapped.1, &swapped.0).unwrap();
             }
         });
         assert!(matches!(driver.ensure(&desired, &allow), Err(DriverError::Conflict(_))), "{above}");
@@ -475,7 +475,7 @@ fn temporary_directories_left_by_a_crash_are_removed() {
     let (first, broken_off) = (bench.desired(1), bench.desired(2));
     driver.ensure(&first, &allow).unwrap();
     for above in ["", "store", "store/cscs", "store/cscs/customer"] {
-        fs::create_dir(root.path().join(above).join(making::temporary_name(broken_off.id))).unwrap();
+        fs::create_dir(root.path().join(above).join(creation::temporary_name(broken_off.id))).unwrap();
     }
     driver.ensure(&broken_off, &allow).unwrap();
     assert!(bench.is_as_desired(&broken_off));
@@ -599,7 +599,7 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
     fs::create_dir_all(&inner).unwrap();
     mark_as_anothers(&inner);
     for opened in 0..2 {
-        let _hook = injected::no_handle_is_left_after(opened);
+        let _hook = injected::run_out_of_handles_after(opened);
         let fault = driver.retire(&desired, 5, &allow).unwrap_err();
         assert!(matches!(fault, DriverError::Temporary { .. }), "{opened}: {fault}");
         assert!(bench.is_as_desired(&desired), "{opened}: nothing is frozen");
@@ -608,10 +608,10 @@ fn a_directory_that_cannot_be_opened_is_an_error() {
         Desired { place: Place::parse(&format!("/r/{}/sub", desired.place), "/r").unwrap(), ..bench.desired(2) };
     let depth = u32::try_from(within.place.parents().len()).unwrap();
     {
-        let _hook = injected::no_handle_is_left_after(depth - 1);
+        let _hook = injected::run_out_of_handles_after(depth - 1);
         assert!(driver.observe(&[&within]).remove(0).is_err(), "it could be inside another resource's directory");
     }
-    let _hook = injected::no_handle_is_left_after(depth - 1);
+    let _hook = injected::run_out_of_handles_after(depth - 1);
     assert!(matches!(driver.ensure(&within, &allow), Err(DriverError::Temporary { .. })));
     assert!(!root.path().join(within.place.to_string()).exists());
 }

@@ -41,7 +41,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>, walked: &Walked) -> Result<Usage,
         if let Some(name) = level.left.pop() {
             let below = match open_below(&current, &*name) {
                 Ok(below) => below,
-                // Deleted or exchanged in the meantime, or on another file system.
+                // Deleted or swapped in the meantime, or on another file system.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
                 Err(error) => return Err(unreadable(error)),
             };

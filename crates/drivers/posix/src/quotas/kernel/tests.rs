@@ -17,14 +17,14 @@ use storage_driver::place::Place;
 use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
-fn a_kernel_without_quotas_gives_another_error_than_a_mount_without() {
+fn a_kernel_without_quotas_and_a_mount_without_them_give_different_errors() {
     // The kernel has no quotas for this file system, even if it supports them for others.
     let proc = File::open("/proc").unwrap();
     let kernel = Kernel { system: System::Xfs, block: 4096 };
     let without = kernel.read(proc.as_fd(), 7).unwrap_err().to_string();
     assert!(without.contains("this kernel has no quota support") && !without.contains("prjquota"), "{without}");
     let other = project_quota::Error::Kernel { call: "Q_XGETQUOTA", errno: Errno::IO };
-    assert_eq!(failed(proc.as_fd(), "it cannot be read", other).to_string(), "it cannot be read");
+    assert_eq!(quota_error(proc.as_fd(), "it cannot be read", other).to_string(), "it cannot be read");
 }
 
 /// Owner and group of the files. Not root, because ext4 does not enforce limits for root.
@@ -33,7 +33,7 @@ const MIB: u64 = 1 << 20;
 
 /// The mount point of the file system.
 fn mounted(variable: &str) -> PathBuf {
-    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set by .ci/kernel alone")))
+    PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("only .ci/kernel sets {variable}")))
 }
 
 /// A new directory of the file system.
@@ -56,16 +56,16 @@ fn used(quotas: &Kernel, directory: &File, project: u32) -> Usage {
 /// Runs a command as the owner of the files. Returns its stderr if it fails.
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
-    let ended = command.args(arguments).env("LC_ALL", "C").uid(IDS.0).gid(IDS.1).output().unwrap();
-    if ended.status.success() { Ok(()) } else { Err(String::from_utf8(ended.stderr).unwrap()) }
+    let output = command.args(arguments).env("LC_ALL", "C").uid(IDS.0).gid(IDS.1).output().unwrap();
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr).unwrap()) }
 }
 
-fn is_at_the_limit(ended: Result<(), String>) {
-    let said = ended.unwrap_err();
-    assert!(said.contains("No space left on device") || said.contains("Disk quota exceeded"), "{said}");
+fn is_at_the_limit(result: Result<(), String>) {
+    let stderr = result.unwrap_err();
+    assert!(stderr.contains("No space left on device") || stderr.contains("Disk quota exceeded"), "{stderr}");
 }
 
-/// Creates a root and its driver, with another handle of the quotas.
+/// Creates a root and its driver, with a second handle of the quotas.
 fn tree(root: &Path) -> (Tree<Kernel>, Kernel) {
     fs::create_dir(root).unwrap();
     let quotas = || Kernel::of(File::open(root).unwrap().as_fd()).unwrap();
@@ -73,7 +73,7 @@ fn tree(root: &Path) -> (Tree<Kernel>, Kernel) {
     (Tree::new(root.to_owned(), quotas(), rules), quotas())
 }
 
-fn conforms(variable: &str) {
+fn passes_the_conformance_suite(variable: &str) {
     let root = mounted(variable).join("conforms");
     let (driver, _) = tree(&root);
     let make_unmarked = |place: &Place| {
@@ -92,9 +92,9 @@ fn stops_at_the_limit(variable: &str) {
     assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, None);
     let before = used(&quotas, &directory, 7001);
     assert_eq!(before.inodes, Inodes(1));
-    let agreed = limits(10 * MIB, 12);
-    quotas.set(directory.as_fd(), 7001, &agreed).unwrap();
-    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, Some(agreed));
+    let limits = limits(10 * MIB, 12);
+    quotas.set(directory.as_fd(), 7001, &limits).unwrap();
+    assert_eq!(quotas.read(directory.as_fd(), 7001).unwrap().0, Some(limits));
 
     let file = path.join("file");
     is_at_the_limit(run("dd", &["if=/dev/zero", &format!("of={}", file.display()), "bs=64K", "count=400"]));
@@ -131,9 +131,9 @@ fn limits_are_read_as_stored_limits_predicts(variable: &str) {
     let directory = File::open(&path).unwrap();
     quotas.tag(directory.as_fd(), 7002, None).unwrap();
     for space in [1, 1000, 4097, 10_000_000_000_001, (1 << 60) + 1] {
-        let agreed = limits(space, u64::from(u32::MAX) + 3).in_blocks_of(quotas.block());
-        quotas.set(directory.as_fd(), 7002, &agreed).unwrap();
-        assert_eq!(quotas.read(directory.as_fd(), 7002).unwrap().0, Some(agreed));
+        let limits = limits(space, u64::from(u32::MAX) + 3).in_blocks_of(quotas.block());
+        quotas.set(directory.as_fd(), 7002, &limits).unwrap();
+        assert_eq!(quotas.read(directory.as_fd(), 7002).unwrap().0, Some(limits));
     }
     quotas.clear(directory.as_fd(), 7099).unwrap();
     assert_eq!(quotas.read(directory.as_fd(), 7099).unwrap().0, None);
@@ -221,8 +221,8 @@ fn adopts_a_tree(variable: &str) {
     assert_eq!(used(&quotas, &directory, 7004).inodes, Inodes(5));
 
     // An ID that is not inherited limits nothing.
-    let not_handed_down = tag::Tag { project: Project::new(7004), inherit: false };
-    tag::set(File::open(&deep).unwrap().as_fd(), not_handed_down).unwrap();
+    let not_inherited = tag::Tag { project: Project::new(7004), inherit: false };
+    tag::set(File::open(&deep).unwrap().as_fd(), not_inherited).unwrap();
     assert_eq!(quotas.project(File::open(&deep).unwrap().as_fd()).unwrap(), Some(0));
 
     // The same file system, mounted inside the tree, so that `st_dev` is equal.
@@ -251,18 +251,18 @@ fn deletes_deep_directories_with_another_project_id(variable: &str) {
     let refused = deletion::delete(
         &trash,
         "deletes",
-        (&|_| Err(DriverError::temporary("not alike")), &|_| Ok(())),
+        (&|_| Err(DriverError::temporary("other project ID")), &|_| Ok(())),
         &Walked::default(),
     );
-    assert_eq!(refused.unwrap_err().to_string(), "not alike");
+    assert_eq!(refused.unwrap_err().to_string(), "other project ID");
     deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &Walked::default())
         .unwrap();
     assert!(!path.exists());
 }
 
-/// If the trash or a parent directory passes on a project ID, renames fail with EXDEV.
+/// If new files in the trash or a parent directory inherit a project ID, renames fail with EXDEV.
 fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen(variable: &str) {
-    let root = mounted(variable).join("hands-down");
+    let root = mounted(variable).join("inherits");
     let (driver, quotas) = tree(&root);
     let bench = Bench { driver: &driver, ids: IDS, make_unmarked: &|_| {} };
     let [there, new] = [1, 2].map(|n| Desired { project: Some(7030 + n), ..bench.desired(n) });
@@ -270,23 +270,23 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
     driver.ensure(&there, &allow).unwrap();
     driver.retire(&there, 4, &allow).unwrap();
     driver.restore(&there, &allow).unwrap();
-    let remedied = |fault: DriverError, path: &Path| {
+    let apply_remedy = |fault: DriverError, path: &Path| {
         let remedy = format!("chattr -P -p 0 {}", path.display());
         assert!(fault.to_string().contains(&format!("`{remedy}`")), "{fault}");
         assert!(Command::new("sh").args(["-c", &remedy]).status().unwrap().success());
     };
     for project in [Project::new(7030), None] {
-        let tagged = |path: &Path| {
+        let tag_inherited = |path: &Path| {
             tag::set(File::open(path).unwrap().as_fd(), tag::Tag { project, inherit: true }).unwrap();
         };
         let parent = root.join(there.place.parent().unwrap().to_string());
-        tagged(&parent);
+        tag_inherited(&parent);
         assert!(driver.retire(&there, 5, &allow).is_err() && bench.is_as_desired(&there));
-        remedied(driver.ensure(&new, &allow).unwrap_err(), &parent);
-        tagged(&root.join(".trash"));
-        remedied(driver.retire(&there, 5, &allow).unwrap_err(), &root.join(".trash"));
+        apply_remedy(driver.ensure(&new, &allow).unwrap_err(), &parent);
+        tag_inherited(&root.join(".trash"));
+        apply_remedy(driver.retire(&there, 5, &allow).unwrap_err(), &root.join(".trash"));
         assert!(bench.is_as_desired(&there));
-        tagged(&root);
+        tag_inherited(&root);
         fs::remove_dir(root.join(".trash")).unwrap();
         // A new trash does not keep an inherited project ID.
         driver.retire(&there, 5, &allow).unwrap();
@@ -295,7 +295,7 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
             (quotas.inherited_project(trash.as_fd()).unwrap(), quotas.project(trash.as_fd()).unwrap()),
             (None, Some(0))
         );
-        remedied(driver.ready().unwrap_err(), &root);
+        apply_remedy(driver.ready().unwrap_err(), &root);
         driver.ready().unwrap();
         driver.restore(&there, &allow).unwrap();
         driver.ensure(&new, &allow).unwrap();
@@ -304,7 +304,7 @@ fn an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
     }
 }
 
-fn says_how_to_enable_quotas(variable: &str, remedy: &str) {
+fn error_says_how_to_enable_quotas(variable: &str, remedy: &str) {
     let root = File::open(mounted(variable)).unwrap();
     let fault = Kernel::of(root.as_fd()).unwrap().ready(root.as_fd()).unwrap_err();
     assert!(fault.to_string().contains(remedy), "{fault}");
@@ -334,7 +334,7 @@ macro_rules! on_both {
 }
 
 on_both! {
-    conforms stops_at_the_limit limits_are_read_as_stored_limits_predicts retires_and_restores
+    passes_the_conformance_suite stops_at_the_limit limits_are_read_as_stored_limits_predicts retires_and_restores
     an_inherited_project_id_is_reported_with_the_remedy_before_anything_is_frozen
     a_project_id_that_is_no_longer_free_is_not_used
     adopts_a_tree limits_of_a_stolen_project_id_do_not_change deletes_deep_directories_with_another_project_id
@@ -343,9 +343,9 @@ on_both! {
 #[test]
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn file_systems_without_quotas_are_not_ready() {
-    says_how_to_enable_quotas("KERNEL_XFS_OFF", "-o prjquota");
-    says_how_to_enable_quotas("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
-    says_how_to_enable_quotas("KERNEL_EXT4_COUNTED", "not enforced");
+    error_says_how_to_enable_quotas("KERNEL_XFS_OFF", "-o prjquota");
+    error_says_how_to_enable_quotas("KERNEL_EXT4_OFF", "tune2fs -O project,quota");
+    error_says_how_to_enable_quotas("KERNEL_EXT4_COUNTED", "not enforced");
 }
 
 #[test]

@@ -12,7 +12,9 @@ pub(super) const BLOCK: u64 = 1024;
 pub(super) enum InvalidOutput {
     #[error("a limit of {0} bytes is not a multiple of 1 KiB")]
     Uneven(u64),
-    #[error("it is inaccurate: some servers do not answer; check them with `lfs check servers`. `lfs` printed: {0}")]
+    #[error(
+        "the numbers are inaccurate because some servers do not answer: check them with `lfs check servers`. `lfs` printed: {0}"
+    )]
     Inaccurate(String),
     #[error("`lfs` printed no quota of this file system: {0:?}")]
     Unknown(String),
@@ -229,7 +231,7 @@ mod tests {
         let recorded = include_str!("../../../tests/recorded/lustre-inaccurate-2.16.txt");
         for output in [recorded.to_owned(), recorded.replace(['[', ']'], "")] {
             let Err(fault) = parse_quota(&output, "/mnt") else { panic!("{output}") };
-            assert!(fault.to_string().contains("inaccurate: some servers do not answer"), "{fault}");
+            assert!(fault.to_string().contains("inaccurate because some servers do not answer"), "{fault}");
         }
         let inaccurate = "        /univ_1 [10200224]       0       0       -   17724       0       0       -\nSome errors happened when getting quota info. Some devices may be not working or deactivated. The data in \"[]\" is inaccurate.\n";
         assert!(matches!(parse_quota(inaccurate, "/univ_1"), Err(InvalidOutput::Inaccurate(_))));

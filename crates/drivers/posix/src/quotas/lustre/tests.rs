@@ -49,11 +49,11 @@ fn unknown_quotas_are_an_error_with_the_reason() {
     };
     let off = fault("off");
     assert!(
-        off.contains("quota.mdt=ugp") && off.contains("lfs ended with exit code 3: prj quotas are not enabled."),
+        off.contains("quota.mdt=ugp") && off.contains("lfs failed with exit code 3: prj quotas are not enabled."),
         "{off}"
     );
     let inaccurate = fault("inaccurate");
-    assert!(inaccurate.contains("inaccurate, because some servers do not answer"), "{inaccurate}");
+    assert!(inaccurate.contains("inaccurate numbers because some servers do not answer"), "{inaccurate}");
     assert!(inaccurate.contains("exit code 5"), "{inaccurate}");
     let default = lustre(mount.path(), &[("default", ""), ("limits.7", "1 1 1 1")]);
     assert_eq!(default.1.read(root.as_fd(), 7).unwrap().0, None);

@@ -12,26 +12,27 @@ use crate::injected::{self, Moment};
 use crate::renaming::{Renamed, rename};
 use storage_driver::{Desired, DriverError, Guard};
 
-/// The temporary name of a directory.
+/// The name of the directory of this resource until it is complete.
 pub(crate) fn temporary_name(id: Uuid) -> String {
     format!(".new-{}", id.simple())
 }
 
-/// Checks that directories can be created and renamed in the directory with this path.
+/// Checks that directories can be created in, and renamed into, the directory with this path.
 pub(crate) type Check<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<(), DriverError>;
 
 /// Opens a directory with this name in another one.
 pub(crate) type Open<'a> = &'a dyn Fn(&OwnedFd, &str) -> Result<OwnedFd, Errno>;
 
 /// Opens or creates the parent directories. Checks existing ones before creating anything in them.
-pub(crate) fn parent(
+pub(crate) fn open_or_create_parent(
     root: &OwnedFd,
     desired: &Desired,
     (open, check): (Open<'_>, Check<'_>),
     guard: Guard<'_>,
 ) -> Result<OwnedFd, DriverError> {
-    let mut above =
-        root.try_clone().map_err(|error| DriverError::temporary_from("a handle cannot be copied", error))?;
+    let mut above = root
+        .try_clone()
+        .map_err(|error| DriverError::temporary_from("a directory handle cannot be duplicated", error))?;
     let mut path = String::new();
     for (name, mode) in desired.place.parents().iter().zip(&desired.parents) {
         path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
@@ -53,15 +54,19 @@ pub(crate) fn parent(
     Ok(above)
 }
 
-/// Opens or creates the directory with the temporary name. Users who can write in the parent can exchange it at any time, even
-/// just after it was created, so the caller must check the opened directory.
-pub(crate) fn begin(above: &OwnedFd, temporary: &str, open: Open<'_>) -> Result<OwnedFd, DriverError> {
+/// Opens or creates the directory with the temporary name. Users who can write in the parent can swap it at any time, even just after it was
+/// created, so the caller must check the opened directory.
+pub(crate) fn open_or_create_temporary(
+    above: &OwnedFd,
+    temporary: &str,
+    open: Open<'_>,
+) -> Result<OwnedFd, DriverError> {
     match rustix::fs::mkdirat(above, temporary, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(temporary_error(format!("{temporary} cannot be created"), error)),
     }
     #[cfg(test)]
-    injected::at(Moment::Made);
+    injected::at(Moment::Created);
     open(above, temporary).map_err(|error| open_error(temporary, error))
 }
 
@@ -76,7 +81,7 @@ fn create_with_mode(
 ) -> Result<(), DriverError> {
     let temporary = temporary_name(id);
     let cannot = |error| temporary_error(format!("{name} cannot be created"), error);
-    let directory = begin(above, &temporary, open)?;
+    let directory = open_or_create_temporary(above, &temporary, open)?;
     check_new(&directory, &temporary)?;
     chmod(&directory, mode)?;
     match rename(&directory, [above, above], [&temporary, name])? {
