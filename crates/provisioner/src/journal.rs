@@ -263,6 +263,9 @@ impl Contents {
             if line.seq != contents.last + 1 {
                 return Err(broken("its number (`seq`) does not follow that of the line before it"));
             }
+            if line.seq == u64::MAX {
+                return Err(broken("no number (`seq`) can follow its number"));
+            }
             contents.take(line, text.len());
         }
         Ok(contents)

@@ -111,6 +111,18 @@ fn unreadable_and_missing_lines_are_detected() {
     }
 }
 
+#[test]
+fn a_line_with_the_highest_number_is_an_error() {
+    let folder = Folder::new();
+    let line = format!(
+        r#"{{"seq":{},"time":"2026-11-28T15:49:03Z","event":"continues","after":"journal","begun":[],"lately":[]}}"#,
+        u64::MAX
+    );
+    fs::write(folder.path(), line + "\n").unwrap();
+    let result = Journal::open(&folder.path(), &clock());
+    assert!(matches!(result, Err(JournalError::Broken { line: 1, .. })), "{result:?}");
+}
+
 /// Recorded with the version that still wrote hashes: two files, with an order that was ended and one that Waldur
 /// refuses.
 #[test]
