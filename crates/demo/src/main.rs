@@ -59,7 +59,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let proxy = listener.local_addr()?;
     let loaded = load(&simulator, proxy, demo.debug)?;
     if !demo.debug {
-        // Request logs would bury the demo's output. Initialization fails only if there is a logger already.
+        // Request logs would bury the demo's output. Initialization fails only if a logger is already set.
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
     }
     let _telemetry = telemetry::start(&loaded.settings)?;
@@ -72,18 +72,18 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     let provisioner = story::variables(&format!("http://{proxy}"), &token_url, client, folder.path());
     print_instructions(&simulator, proxy, &provisioner);
     let router = api::router(&service).merge(api::health_router(&service));
-    let (ended, until) = (Arc::new(AtomicBool::new(false)), folder.path().to_owned());
-    let stop_it = Arc::clone(&ended);
+    let (stop_provisioner, directory) = (Arc::new(AtomicBool::new(false)), folder.path().to_owned());
+    let stopped = Arc::clone(&stop_provisioner);
     // Simulator and provisioner share a thread, because both block.
     let _ = std::thread::spawn(move || {
-        let result = story::provisioner(provisioner, &until)
-            .and_then(|provisioner| story::run(&simulator, &Provisioner { stop: stop_it, ..provisioner }));
+        let result = story::provisioner(provisioner, &directory)
+            .and_then(|provisioner| story::run(&simulator, &Provisioner { stop: stopped, ..provisioner }));
         if let Err(error) = result {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }
     });
     server::serve(vec![listener.into()], Frontend::new(router, None), stop()).await?;
-    ended.store(true, Ordering::Relaxed);
+    stop_provisioner.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -159,7 +159,7 @@ fn print_instructions(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(
     let [provisioner, exports] = [exports(provisioner), exports(&variables(simulator))];
     println!(
         "\
-The proxy answers on http://{proxy}, a simulated Waldur, HPC User API and Keycloak on {base}.
+The proxy listens on http://{proxy}, and a simulated Waldur, HPC User API and Keycloak on {base}.
 Stop both with Ctrl-C. The demo uses only the loopback interface. Paste the commands below into another shell. If you have jq,
 add ` | jq` to format the answers.
 
@@ -183,7 +183,7 @@ Without a token:
 
 curl -si '{listing}'
 
-A new token, requested like a provisioner does:
+Request a new token, as a provisioner does:
 
 curl -s -d grant_type=client_credentials -d client_id={PROVISIONER} -d client_secret={PROVISIONER_SECRET} '{token_url}'
 
@@ -193,7 +193,7 @@ curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fa
 curl -si -H \"Authorization: Bearer $TOKEN\" -H 'Cache-Control: no-cache' '{listing}?page_size=1'
 curl -s -X DELETE '{base}/_simulator/faults'
 
-Commands of the proxy, with the same upstreams, run in this directory:
+Commands of the proxy, with the same upstreams, to run in this directory:
 
 {exports}
 cargo run --quiet -p hpc-storage-proxy -- check
@@ -226,8 +226,8 @@ mod tests {
     fn a_shell_reads_the_exports() -> anyhow::Result<()> {
         let simulator = Simulator::start_blocking(World::empty(), (Ipv4Addr::LOCALHOST, 0).into())?;
         for (name, value) in variables(&simulator) {
-            let ask = format!("{}\nprintf %s \"${name}\"", exports(&variables(&simulator)));
-            let result = Command::new("sh").args(["-c", &ask]).env_clear().output()?;
+            let script = format!("{}\nprintf %s \"${name}\"", exports(&variables(&simulator)));
+            let result = Command::new("sh").args(["-c", &script]).env_clear().output()?;
             assert_eq!(String::from_utf8(result.stdout)?, value, "{name}");
         }
         let loaded = load(&simulator, (Ipv4Addr::LOCALHOST, 1).into(), true)?;
@@ -239,11 +239,11 @@ mod tests {
     fn an_order_is_pending_on_vast() {
         let world = World::demo();
         let vast = world.offering_by_slug("vast").map(|offering| offering.uuid);
-        let waits = world.resources.values().filter(|row| Some(row.offering) == vast).any(|row| {
+        let is_pending = world.resources.values().filter(|row| Some(row.offering) == vast).any(|row| {
             world.order_in_progress(row).is_some_and(|order| {
                 (order.kind(), order.state()) == (Some(OrderType::Create), Some(OrderState::PendingProvider))
             })
         });
-        assert!(waits);
+        assert!(is_pending);
     }
 }

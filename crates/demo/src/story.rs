@@ -37,7 +37,7 @@ pub(crate) fn prepare(world: &mut World) {
     world.hpc.add_project(PROJECT, Some(GID));
 }
 
-/// Environment variables of the provisioner: for the loop here, and for commands in another shell.
+/// Environment variables of the provisioner: for the demo's own passes, and for commands in another shell.
 pub(crate) fn variables(proxy: &str, token_url: &str, client: [&str; 2], folder: &Path) -> Vec<(&'static str, String)> {
     let root = folder.join("capstor");
     let systems = json!({"capstor": {
@@ -63,7 +63,7 @@ pub(crate) fn provisioner(variables: Vec<(&'static str, String)>, folder: &Path)
     Ok(Provisioner::new(loaded.settings, Clock::system())?)
 }
 
-/// Runs the orders, then a pass every [`INTERVAL`], until the provisioner is stopped.
+/// Places and carries out the orders, then runs a pass every [`INTERVAL`] until the provisioner is stopped.
 pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::Result<()> {
     create_existing(provisioner)?;
     println!("The provisioner, with storage in {}:\n", provisioner.settings.systems[0].root.display());
@@ -121,13 +121,13 @@ fn create_existing(provisioner: &Provisioner) -> anyhow::Result<()> {
 
 /// Runs a pass and prints its events.
 fn pass(provisioner: &Provisioner) -> anyhow::Result<()> {
-    let events = |id| journal::story(&provisioner.journal_path(), id).map_or(0, |story| story.len());
+    let events = |id| journal::history(&provisioner.journal_path(), id).map_or(0, |history| history.len());
     let mut session = provisioner.begin("demo", Duration::from_secs(10))?;
     let (survey, plan) = session.plan(false)?;
     let before: Vec<_> = plan.tasks.iter().map(|task| (task.id, events(task.id))).collect();
     let report = session.carry_out(&survey, plan, false)?;
     for (id, before) in before {
-        for (_, event) in journal::story(&provisioner.journal_path(), id)?.into_iter().skip(before) {
+        for (_, event) in journal::history(&provisioner.journal_path(), id)?.into_iter().skip(before) {
             match event {
                 Event::Begun(Begun { why, path, .. }) => print("provisioner", &format!("{path}: {why}")),
                 Event::Effect { what } => print("", &what),

@@ -359,7 +359,7 @@ pub fn past(path: &Path, clock: &Clock) -> Result<Past, JournalError> {
 }
 
 /// The lines about one resource: time and event. Ignores lines that cannot be parsed.
-pub fn story(path: &Path, resource: Uuid) -> Result<Vec<(String, Event)>, JournalError> {
+pub fn history(path: &Path, resource: Uuid) -> Result<Vec<(String, Event)>, JournalError> {
     let mut story = Vec::new();
     for_each_line(path, |line| story.extend((line.resource == Some(resource)).then_some((line.time, line.event))))?;
     Ok(story)

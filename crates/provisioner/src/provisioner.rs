@@ -266,7 +266,7 @@ mod tests {
         assert!(guard().is_ok());
         provisioner.stop.store(true, Ordering::Relaxed);
         assert!(matches!(guard(), Err(DriverError::Stopped(_))));
-        let story = journal::story(&provisioner.journal_path(), Uuid::nil()).unwrap();
-        assert_eq!(story.len(), 1, "{story:?}");
+        let history = journal::history(&provisioner.journal_path(), Uuid::nil()).unwrap();
+        assert_eq!(history.len(), 1, "{history:?}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
     let mut plan = pass::planned(&survey, provisioner.settings.policy, false);
     plan.tasks.retain(|task| task.id == case.resource.id);
     plan.held.retain(|held| held.id == Some(case.resource.id));
-    let story = journal::story(&provisioner.journal_path(), case.resource.id).unwrap_or_default();
+    let history = journal::history(&provisioner.journal_path(), case.resource.id).unwrap_or_default();
     let resource = &case.resource;
     if json {
         let order = resource.order.as_ref().map(
@@ -36,7 +36,7 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
             "order": order, "wanted": desired.as_ref().ok(), "refused": desired.as_ref().err(),
             "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err().map(|error| error_chain(error)), "begun": case.unfinished,
-            "next": plan, "story": story, "notes": notes,
+            "next": plan, "history": history, "notes": notes,
         }));
     }
     let terabyte = plans::terabyte(&provisioner.systems, &resource.system);
@@ -72,11 +72,11 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
     if case.unfinished {
         line("Unfinished", "work on it has begun and not ended".into());
     }
-    let earlier = story.len().saturating_sub(MAX_LINES);
+    let earlier = history.len().saturating_sub(MAX_LINES);
     if earlier > 0 {
         line("", format!("{earlier} earlier lines: --json"));
     }
-    for (time, event) in &story[earlier..] {
+    for (time, event) in &history[earlier..] {
         line(time.get(..19).unwrap_or(time), event_text(event));
     }
     out::notes(&notes);

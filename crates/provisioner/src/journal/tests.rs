@@ -51,7 +51,7 @@ fn unfinished_work_is_known_after_a_restart() {
     let journal = folder.open();
     let pasts = [journal.past(), past_in(&folder.path(), &clock()).unwrap()];
     assert_eq!(pasts.map(|past| past.unfinished), [[b].into(), [b].into()]);
-    assert_eq!((lines(&journal), story(&folder.path(), a).unwrap().len()), (3, 2));
+    assert_eq!((lines(&journal), history(&folder.path(), a).unwrap().len()), (3, 2));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_journal_with_hashes_is_read_and_continued() {
     assert!(past.last_order(id(1)).is_some_and(|last| last.order == id(101) && last.sent && last.refused.is_none()));
     let refused = past.last_order(id(2)).and_then(|last| last.refused.clone()).unwrap();
     assert_eq!((&*refused.call, &*refused.reason), ("approve_by_provider", "Project 'x' is expired."));
-    assert_eq!(story(&folder.path(), id(1)).unwrap().len(), 7);
+    assert_eq!(history(&folder.path(), id(1)).unwrap().len(), 7);
     // The first file alone, before it was moved aside.
     let alone = Folder::new();
     fs::write(alone.path(), OLD).unwrap();
@@ -180,7 +180,7 @@ fn a_large_journal_continues_in_a_new_file() {
     assert_eq!(names(), ["journal".into(), aside(3), aside(4), aside(5)].into());
     folder.open().write(Some(b), Event::Ended).unwrap();
     assert_eq!(Journal::check(&folder.path()).unwrap(), (1, 7));
-    assert_eq!(story(&folder.path(), b).unwrap().len(), 2);
+    assert_eq!(history(&folder.path(), b).unwrap().len(), 2);
     // The oldest file may be removed; a gap, or damage to a file that was moved aside, is detected.
     fs::remove_file(folder.0.path().join(aside(3))).unwrap();
     assert_eq!(Journal::check(&folder.path()).unwrap(), (4, 7));
