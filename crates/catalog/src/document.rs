@@ -23,7 +23,7 @@ pub struct Item<'a> {
     /// UUID of the offering (for a tenant), of the customer, or of the resource (for a project or user). A tenant or
     /// customer has one item for each storage system and data type, all with the same UUID.
     pub item_id: Uuid,
-    /// What must be done, or was done, with the directory; always `pending` for a tenant or customer.
+    /// What must be done, or has been done, to the directory; always `pending` for a tenant or customer.
     pub status: Status,
     /// Path of the directory.
     pub mount_point: MountPoint<'a>,
@@ -61,7 +61,7 @@ pub struct Item<'a> {
     #[serde(rename = "reject_by_provider_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub reject_by_provider_url: Option<String>,
-    /// POST to this URL reports that the order is carried out.
+    /// POST to this URL reports that the order has been carried out.
     #[serde(rename = "set_state_done_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_done_url: Option<String>,
@@ -77,7 +77,7 @@ pub struct Item<'a> {
     #[serde(rename = "update_resource_options_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub update_resource_options_url: Option<String>,
-    /// POST to this URL brings the resource back to the state OK.
+    /// POST to this URL sets the resource's state back to OK.
     #[serde(rename = "set_state_ok_url", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(format = "uri", nullable = false))]
     pub set_state_ok_url: Option<String>,
@@ -145,7 +145,7 @@ pub struct Named {
     pub active: bool,
     /// The key of a data type; empty for a storage system or file system.
     pub path: String,
-    /// The other fields as JSON, rendered once because these names are a third of each item.
+    /// The other fields as JSON, rendered once, because these objects make up a third of each item.
     #[serde(skip)]
     json: Box<RawValue>,
 }

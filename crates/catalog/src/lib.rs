@@ -1,7 +1,7 @@
 //! The storage catalogue: Waldur's resources in, the published document out.
 //!
 //! Everything here is a pure function of its arguments. [`Resource::parse`] parses one record of Waldur into a
-//! [`Resource`] or returns why it cannot; [`build()`] turns resources, customers and identities into the [`Catalogue`];
+//! [`Resource`], or returns why the record is rejected; [`build()`] turns resources, customers and identities into the [`Catalogue`];
 //! [`Index::select`] selects the items that match a filter. There is no clock, no network and no log, so a test of a
 //! rule is a function call.
 

@@ -16,8 +16,8 @@ pub(crate) fn of_project(system: &str, data_type: &str, provider: &str, customer
 pub(crate) fn above(backend_id: &str) -> (Option<&str>, Option<&str>) {
     let customer = parent(backend_id.trim_end_matches('/'));
     let tenant = parent(customer);
-    let some = |path: &'_ str| !path.is_empty();
-    (Some(customer).filter(|path| some(path)), Some(tenant).filter(|path| some(path)))
+    let is_present = |path: &'_ str| !path.is_empty();
+    (Some(customer).filter(|path| is_present(path)), Some(tenant).filter(|path| is_present(path)))
 }
 
 /// The directory part of a POSIX path, like `dirname` of Python's `posixpath`.

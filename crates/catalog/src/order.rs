@@ -23,11 +23,11 @@ pub struct Order {
     pub kind: OrderType,
     /// The type as Waldur spells it.
     pub kind_name: Option<String>,
-    /// Changes by an order of type Update; `None` when it changes no quotas or cannot be read.
+    /// What an order of type Update changes; `None` if it changes no quotas or cannot be read.
     pub update: Option<Update>,
     /// Why the quotas that an order of type Update requests cannot be trusted, with the name of the field.
     pub(crate) unreadable: Option<String>,
-    /// The number `storage` in the order's own limits, in TB; `None` when absent or not readable.
+    /// The number `storage` in the order's own limits, in TB; `None` if absent or not readable.
     pub(crate) storage: Option<f64>,
     /// The options that an order of type Update requests, as Waldur returns them; `None` if it requests none.
     pub new_options: Option<Map<String, Value>>,
@@ -58,7 +58,7 @@ pub enum OrderType {
     Other,
 }
 
-/// Changes by an order of type Update. A field that is `None` keeps the resource's value.
+/// What an order of type Update changes. A field that is `None` keeps the resource's value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Update {
     pub(crate) old_limits: Option<ResourceLimits>,
@@ -84,7 +84,7 @@ pub(crate) struct CallbackLinks {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResourceLinks<'a> {
-    /// POST to this URL brings the resource to the state OK. Older releases of Waldur answer 404.
+    /// POST to this URL sets the resource's state to OK. Older releases of Waldur answer 404.
     #[cfg_attr(feature = "schema", schema(format = "uri"))]
     pub set_state_ok_url: String,
     /// The resource's `backend_id` in Waldur; null if it has none. A resource in the state Creating without an order and
@@ -97,8 +97,8 @@ fn can_be_set_ok(state: State) -> bool {
     matches!(state, State::Erred | State::Creating | State::Updating | State::Terminating)
 }
 
-/// URL in Waldur that brings a resource without an order in progress to the state OK; `None` if its state does not allow
-/// it.
+/// URL in Waldur that sets the state of a resource without an order in progress to OK; `None` if the current state does not
+/// allow it.
 pub(crate) fn set_state_ok_url(waldur: &str, resource: Uuid, effective: State) -> Option<String> {
     can_be_set_ok(effective).then(|| format!("{waldur}/marketplace-provider-resources/{resource}/{SET_STATE_OK}/"))
 }
@@ -108,7 +108,7 @@ pub(crate) fn relayed_set_state_ok_url(relay: &str, resource: Uuid) -> String {
     format!("{relay}/api/callbacks/resources/{resource}/{SET_STATE_OK}/")
 }
 
-/// The action that brings a resource to the state OK, as spelled in URL paths.
+/// The action that sets a resource's state to OK, as spelled in URL paths.
 const SET_STATE_OK: &str = "set_state_ok";
 /// Actions on an order, as spelled in URL paths.
 pub const ORDER_ACTIONS: [&str; 4] = ["approve_by_provider", "reject_by_provider", "set_state_done", "set_state_erred"];

@@ -86,7 +86,7 @@ impl QuotaProblem {
         if storage <= 0.0 {
             let ordered = order.is_some_and(|order| order.storage == Some(0.0)) && options.hard_quota_space.is_none();
             let code = if ordered { QuotaProblemCode::ZeroOrdered } else { QuotaProblemCode::ZeroLimit };
-            return problem(code, "the limit storage is 0".to_owned());
+            return problem(code, "the storage limit is 0".to_owned());
         }
         let owner = if update.is_some_and(|update| update.new_options.is_some()) { "order's new" } else { "resource" };
         let limit = if update.is_some_and(|update| update.new_limits.is_some()) { "new limit" } else { "limit" };
@@ -109,8 +109,8 @@ fn unreadable(order: &Order, resource: &Resource) -> Option<String> {
     }
     let current = current.map_or_else(|| "none".to_owned(), |current| format!("{current} TB"));
     Some(format!(
-        "the order's limit storage is {ordered} TB and the resource's is {current}, but the order has no old_limits: it is \
-         not clear which of them holds"
+        "the order's storage limit is {ordered} TB and the resource's is {current}, but the order has no old_limits: it is \
+         not clear which one applies"
     ))
 }
 
@@ -139,7 +139,7 @@ fn inode_problem(
     let Ok(quotas) = quota::calculate(limits, options, rule) else {
         return Some((
             QuotaProblemCode::UnreadableOrder,
-            "the limit storage is too large for an inode quota".to_owned(),
+            "the storage limit is too large for an inode quota".to_owned(),
         ));
     };
     let [_, _, soft, hard] = quotas?.map(|quota| quota.quota);
@@ -152,7 +152,7 @@ fn inode_problem(
         let storage = limits.storage_or_zero();
         return Some((
             QuotaProblemCode::ZeroLimit,
-            format!("the limit storage ({storage} TB) is too small for an inode quota: it comes to 0 inodes"),
+            format!("the storage limit ({storage} TB) is too small: its inode quota would be 0 inodes"),
         ));
     }
     if soft <= hard {
@@ -210,9 +210,13 @@ mod tests {
         problem(json!({"limits": {"storage_tb": 10}}), "missing_component", "storage (present: storage_tb)");
         problem(json!({"limits": {"storage": null, "ram": 1}}), "missing_component", "(present: ram)");
         problem(json!({"limits": {}, "options": {"hard_quota_space": 5}}), "missing_component", "nothing");
-        problem(json!({"limits": {"storage": 0}}), "zero_limit", "storage is 0");
+        problem(json!({"limits": {"storage": 0}}), "zero_limit", "storage limit is 0");
         problem(json!({"limits": {"storage": 1e-9}}), "zero_limit", "0 inodes");
-        problem(json!({"limits": {"storage": 0}, "options": {"hard_quota_space": 20}}), "zero_limit", "storage is 0");
+        problem(
+            json!({"limits": {"storage": 0}, "options": {"hard_quota_space": 20}}),
+            "zero_limit",
+            "storage limit is 0",
+        );
         let pinned = "resource option hard_quota_space (5 TB) pins the hard quota below the limit (10 TB)";
         problem(json!({"options": {"hard_quota_space": 5}}), "pinned_by_option", pinned);
         problem(json!({"options": {"hard_quota_inodes": 0}}), "pinned_by_option", "hard_quota_inodes pins");
@@ -250,14 +254,14 @@ mod tests {
         problem(update(emptied, json!({})), "unreadable_order", "new_options are empty");
         let options = json!({"new_options": {"hard_quota_space": 3}});
         problem(update(options, json!({})), "pinned_by_option", "order's new option hard_quota_space (3 TB)");
-        problem(update(old(json!({"storage": 10})), json!({"storage": 0})), "zero_ordered", "storage is 0");
+        problem(update(old(json!({"storage": 10})), json!({"storage": 0})), "zero_ordered", "storage limit is 0");
         let created = with_order("Create", json!({}), json!({"storage": 0}));
         let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
-        problem(of(changes), "zero_ordered", "storage is 0");
+        problem(of(changes), "zero_ordered", "storage limit is 0");
         // The resource's limit is 0, but the order does not request 0.
         let created = with_order("Create", json!({}), json!({}));
         let changes = json!({"state": "Creating", "limits": {"storage": 0}, "order_in_progress": created});
-        problem(of(changes), "zero_limit", "storage is 0");
+        problem(of(changes), "zero_limit", "storage limit is 0");
     }
 
     #[test]

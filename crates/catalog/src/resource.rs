@@ -266,12 +266,12 @@ fn path_segment(field: &'static str, text: String) -> Result<String, Malformed> 
 
 /// The data type of a resource: trimmed and in lower case; `store` if blank or not text.
 fn data_type(value: &Value) -> Result<String, Malformed> {
-    let data_type = value.as_str().and_then(normal_data_type).unwrap_or_else(|| String::from("store"));
+    let data_type = value.as_str().and_then(normalize_data_type).unwrap_or_else(|| String::from("store"));
     path_segment("attributes.storage_data_type", data_type)
 }
 
 /// Trims a data type and converts it to lower case; `None` if blank.
-pub(crate) fn normal_data_type(text: &str) -> Option<String> {
+pub(crate) fn normalize_data_type(text: &str) -> Option<String> {
     // Python's `strip` also removes the four separators U+001C to U+001F.
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c));
     (!trimmed.is_empty()).then(|| trimmed.to_lowercase())

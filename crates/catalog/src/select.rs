@@ -20,7 +20,7 @@ pub struct Filter {
 impl Filter {
     /// Normalizes a data type: trimmed and in lower case; `None`, which matches everything, if blank.
     pub fn data_type_of(text: &str) -> Option<String> {
-        resource::normal_data_type(text)
+        resource::normalize_data_type(text)
     }
 }
 

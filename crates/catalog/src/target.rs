@@ -1,4 +1,4 @@
-//! Targets: the project or user that an item is for, and the stable UUIDs of named things.
+//! Targets: the project or user that an item is for, and the stable UUIDs of named objects.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::field::{Malformed, malformed};
 use crate::status::Status;
 
-/// The kind of owner of an item.
+/// What kind of owner an item has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetType {
@@ -163,7 +163,7 @@ fn user(item: &Map<String, Value>) -> Result<UserTarget, Malformed> {
 fn item_id(item: &Map<String, Value>) -> Result<Uuid, Malformed> {
     match item.get("itemId").and_then(Value::as_str).map(Uuid::parse_str) {
         Some(Ok(uuid)) => Ok(uuid),
-        _ => malformed(PROJECT_OR_USER, "has no itemId that is a UUID"),
+        _ => malformed(PROJECT_OR_USER, "has no itemId, or one that is not a UUID"),
     }
 }
 
@@ -171,7 +171,7 @@ fn text(item: &Map<String, Value>, key: &str) -> Result<Option<String>, Malforme
     match item.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => malformed(PROJECT_OR_USER, "has a field that should be text and is not"),
+        Some(_) => malformed(PROJECT_OR_USER, "has a field that must be text"),
     }
 }
 
@@ -183,7 +183,7 @@ fn status(item: &Map<String, Value>) -> Result<Option<Status>, Malformed> {
     }
 }
 
-/// Reads an integer, a text that spells one, or a float without a fraction, like the Python proxy.
+/// Reads an integer, a string that contains one, or a float without a fraction, like the Python proxy.
 fn integer(item: &Map<String, Value>, key: &str) -> Result<Option<i64>, Malformed> {
     let integer = match item.get(key) {
         None | Some(Value::Null) => return Ok(None),
@@ -194,8 +194,7 @@ fn integer(item: &Map<String, Value>, key: &str) -> Result<Option<i64>, Malforme
         }
         Some(_) => None,
     };
-    integer
-        .map_or_else(|| malformed(PROJECT_OR_USER, "has a field that should be an integer and is not"), |i| Ok(Some(i)))
+    integer.map_or_else(|| malformed(PROJECT_OR_USER, "has a field that must be an integer"), |i| Ok(Some(i)))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the value is integral and within 53 bits")]
@@ -220,10 +219,7 @@ fn boolean(item: &Map<String, Value>, key: &str) -> Result<Option<bool>, Malform
         },
         Some(_) => None,
     };
-    boolean.map_or_else(
-        || malformed(PROJECT_OR_USER, "has a field that should be true or false and is not"),
-        |b| Ok(Some(b)),
-    )
+    boolean.map_or_else(|| malformed(PROJECT_OR_USER, "has a field that must be true or false"), |b| Ok(Some(b)))
 }
 
 #[cfg(test)]
@@ -241,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_the_other_target_type_and_other_kinds_are_ignored() {
+    fn metadata_without_an_item_for_the_target_type_is_ignored() {
         for metadata in [
             json!({}),
             json!("a bare text"),
@@ -263,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_metadata_is_a_malformed_record() {
+    fn malformed_metadata_makes_the_record_malformed() {
         for item in [
             json!(5),
             json!({}),

@@ -22,7 +22,8 @@ fn json(case: &Path, file: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(case.join(file)).unwrap()).unwrap()
 }
 
-/// Development mode is off: the Python proxy generates UID and e-mail address of users; the recordings hold null there (decision D5).
+/// Development mode is off: the Python proxy generates UIDs and e-mail addresses of users, but the recordings contain null in
+/// their place (decision D5).
 fn policy() -> Policy {
     let system = |name: &str| System { name: name.into(), identifier: name.into(), offering_slug: name.into() };
     Policy {
@@ -71,12 +72,12 @@ fn identities(upstream: &Value) -> Identities {
 }
 
 /// Compares JSON; numbers are equal if their values are.
-fn same(ours: &Value, theirs: &Value) -> bool {
+fn is_equal(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| is_equal(a, b)))
         }
         (a, b) => a == b,
     }
@@ -106,7 +107,7 @@ fn every_recorded_listing_is_reproduced() {
         let mut compared = 0;
         for answer in answers.as_array().unwrap() {
             let query = answer["query"].as_str().unwrap();
-            // Paging and invalid queries belong to the proxy.
+            // Paging and invalid queries are tested with the proxy.
             if answer["status"] != 200 || !query.ends_with("page_size=500") {
                 continue;
             }
@@ -115,10 +116,10 @@ fn every_recorded_listing_is_reproduced() {
             assert_eq!(selected.len(), theirs.len(), "{} {query}", case.display());
             for (position, theirs) in selected.into_iter().zip(theirs) {
                 let ours = serde_json::to_value(catalogue.item(position as usize)).unwrap();
-                assert!(same(&ours, theirs), "{} {query}\nours:   {ours}\ntheirs: {theirs}", case.display());
+                assert!(is_equal(&ours, theirs), "{} {query}\nours:   {ours}\ntheirs: {theirs}", case.display());
                 compared += 1;
             }
         }
-        assert!(compared > 0 || resources.is_empty(), "{} compared nothing", case.display());
+        assert!(compared > 0 || resources.is_empty(), "nothing was compared in {}", case.display());
     }
 }

@@ -188,7 +188,7 @@ fn long_texts_are_truncated() {
 #[test]
 fn quota_problems_belong_to_their_items_even_if_unknown() {
     for (entry, zero_ordered, words) in [
-        (json!({"code": "zero_ordered", "detail": "the limit storage is 0"}), true, "storage is 0"),
+        (json!({"code": "zero_ordered", "detail": "the storage limit is 0"}), true, "storage limit is 0"),
         (json!({"code": "pinned_by_option", "detail": "an option"}), false, "an option"),
         (json!({"code": "of a newer proxy", "detail": "something"}), false, "something"),
         (json!(["zero_ordered"]), false, "cannot be read"),

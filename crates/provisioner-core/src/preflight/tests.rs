@@ -108,7 +108,7 @@ fn a_new_order_for_a_path_waits_for_the_termination_of_the_old_resource() {
 }
 
 fn problem(zero_ordered: bool) -> QuotaProblem {
-    QuotaProblem { zero_ordered, detail: "the limit storage is 0".to_owned() }
+    QuotaProblem { zero_ordered, detail: "the storage limit is 0".to_owned() }
 }
 
 /// All reasons for which an order may be rejected.

@@ -46,7 +46,7 @@ pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderS
             .filter(|order| order.kind == OrderKind::Update)
             .map(|_| Quotas { space: [tb * 2.0; 2], inodes: [tb * 200.0; 2] }),
         quota_problem: (tb <= 0.0)
-            .then(|| QuotaProblem { zero_ordered: order.is_some(), detail: "the limit storage is 0".to_owned() }),
+            .then(|| QuotaProblem { zero_ordered: order.is_some(), detail: "the storage limit is 0".to_owned() }),
         order,
         links: Links::default(),
         unclaimed: false,
