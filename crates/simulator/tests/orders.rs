@@ -1,4 +1,4 @@
-//! Orders and resources in newer releases, which were not recorded: expectations follow their sources.
+//! Orders and resources of newer Waldur releases. Their answers were not recorded; the expectations follow Waldur's source code.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use reqwest::Client;
@@ -103,7 +103,7 @@ async fn ordering_changes_the_state_and_a_rejection_reverts_it() {
 }
 
 #[tokio::test]
-async fn limits_take_effect_when_done() {
+async fn limits_take_effect_when_the_order_is_done() {
     let sim = Simulator::start(World::demo()).await;
     let id = sim.world(|world| world.resource_by_slug("capstor-store-0").unwrap().uuid);
     let update = sim.world(|world| {
@@ -123,7 +123,7 @@ async fn limits_take_effect_when_done() {
 }
 
 #[tokio::test]
-async fn options_take_effect_on_approval_and_block_direct_ones() {
+async fn options_take_effect_on_approval_and_a_pending_order_blocks_direct_updates() {
     let sim = Simulator::start(World::demo()).await;
     let id = sim.world(|world| world.resource_by_slug("capstor-store-1").unwrap().uuid);
     let direct = format!("marketplace-provider-resources/{id}/update_options_direct");
@@ -167,7 +167,7 @@ async fn state_is_checked_before_content() {
 }
 
 #[tokio::test]
-async fn a_shell_can_order() {
+async fn orders_can_be_placed_over_http() {
     let sim = Simulator::start(World::demo()).await;
     let client = client();
     let order = async |body: Value| {
@@ -230,7 +230,7 @@ async fn a_lagging_worker_overwrites_later_changes() {
 }
 
 #[tokio::test]
-async fn an_order_completed_on_approval_executes_until_the_worker_runs() {
+async fn an_order_completed_on_approval_stays_executing_until_the_worker_runs() {
     for by_hand in [false, true] {
         let sim = Simulator::start(World::demo()).await;
         let order = sim.world(|world| {
@@ -244,7 +244,7 @@ async fn an_order_completed_on_approval_executes_until_the_worker_runs() {
         assert_eq!(act(&sim, order, "approve_by_provider", json!({})).await, 200);
         assert_eq!(states(&sim, order), (OrderState::Executing, ResourceState::Terminating));
         if by_hand {
-            assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200, "where the worker has lost it");
+            assert_eq!(act(&sim, order, "set_state_done", json!({})).await, 200, "for a task that the worker has lost");
         }
         sim.world(World::run_worker);
         assert_eq!(states(&sim, order), (OrderState::Done, ResourceState::Terminated));
@@ -253,7 +253,7 @@ async fn an_order_completed_on_approval_executes_until_the_worker_runs() {
 }
 
 #[tokio::test]
-async fn final_refusals_have_three_forms() {
+async fn permanent_refusals_have_three_forms() {
     let sim = Simulator::start(World::demo()).await;
     let order = sim.world(|world| pending_update(world, "capstor-store-0"));
     let approve = format!("marketplace-orders/{}/approve_by_provider", order.simple());

@@ -33,7 +33,7 @@ impl World {
     /// Orders new limits. `None` for an unknown resource.
     pub fn order_update_limits(&mut self, resource: Uuid, limits: Value) -> Option<Uuid> {
         let old = self.resources.get(&resource)?.record.get("limits").cloned().unwrap_or(Value::Null);
-        self.announce(resource, ResourceState::Updating);
+        self.change_state_on_order(resource, ResourceState::Updating);
         Some(self.add_order(resource, OrderType::Update, json!({ "old_limits": old }), limits))
     }
 
@@ -44,7 +44,7 @@ impl World {
         let limits = row.record.get("limits").cloned().unwrap_or_else(|| json!({}));
         let mut new = old.as_object().cloned().unwrap_or_default();
         new.extend(options.clone());
-        self.announce(resource, ResourceState::Updating);
+        self.change_state_on_order(resource, ResourceState::Updating);
         let attributes = json!({ "old_options": old, "new_options": new });
         Some(self.add_order(resource, OrderType::Update, attributes, limits))
     }
@@ -52,14 +52,14 @@ impl World {
     /// Orders the termination of a resource. `None` for an unknown resource.
     pub fn order_terminate(&mut self, resource: Uuid) -> Option<Uuid> {
         self.resources.get(&resource)?;
-        self.announce(resource, ResourceState::Terminating);
+        self.change_state_on_order(resource, ResourceState::Terminating);
         Some(self.add_order(resource, OrderType::Terminate, json!({}), json!({})))
     }
 
     /// Orders the restoration of a terminated resource. `None` for an unknown resource.
     pub fn order_restore(&mut self, resource: Uuid) -> Option<Uuid> {
         self.resources.get(&resource)?;
-        self.announce(resource, ResourceState::Creating);
+        self.change_state_on_order(resource, ResourceState::Creating);
         Some(self.add_order(resource, OrderType::Restore, json!({}), json!({})))
     }
 
@@ -72,8 +72,8 @@ impl World {
         }
     }
 
-    /// Newer releases change the resource's state when it is ordered, 7.0.x on approval.
-    fn announce(&mut self, resource: Uuid, state: ResourceState) {
+    /// Changes the resource's state when an order is placed. Waldur 7.0.x does that on approval instead.
+    fn change_state_on_order(&mut self, resource: Uuid, state: ResourceState) {
         if self.release == Release::Newer {
             self.change_state(resource, state);
         }
@@ -103,13 +103,13 @@ impl World {
         if !row.record.contains_key("order_in_progress") {
             return;
         }
-        let pinned = self.order_in_progress(row).map_or(Value::Null, |order| {
+        let copy = self.order_in_progress(row).map_or(Value::Null, |order| {
             let mut record = order.record.clone();
             record.entry("uuid").or_insert_with(|| order.uuid.simple().to_string().into());
             Value::Object(record)
         });
         if let Some(row) = self.resources.get_mut(&resource) {
-            row.set("order_in_progress", pinned);
+            row.set("order_in_progress", copy);
         }
     }
 }
