@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use proxy::config::{Environment, Loaded, Overrides, Problems, load};
 use tempfile::TempDir;
 
-/// The directory of the files, in memory, because they are written a thousand times a second.
+/// The directory of the files. It is in memory, because the fuzzer writes them a thousand times a second.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").expect("a folder"));
 
 const CONFIG: &str = "settings.yaml";
@@ -18,7 +18,7 @@ const CONFIG: &str = "settings.yaml";
 /// The value of every secret below, in the format of Waldur's tokens.
 const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
-/// Loads the settings and checks everything that may be shown.
+/// Loads the settings, and checks that nothing that is shown contains a secret.
 pub fn check(data: &[u8]) {
     let shown = match load_from(data) {
         Ok(loaded) => {
@@ -33,8 +33,8 @@ pub fn check(data: &[u8]) {
         Err(problems) => format!("{problems} {problems:?}"),
     };
     // Text from the input may be shown; the secrets in the environment may not.
-    let given = data.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-    assert!(given || !shown.contains(SECRET), "{shown}");
+    let is_in_input = data.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+    assert!(is_in_input || !shown.contains(SECRET), "{shown}");
 }
 
 /// Loads the settings from the input.
@@ -43,7 +43,7 @@ pub fn load_from(data: &[u8]) -> Result<Loaded, Problems> {
     load(&environment(data), &overrides)
 }
 
-/// The input, and the minimum for settings to be valid.
+/// The input, with secrets and the other settings that are required.
 fn environment(data: &[u8]) -> Environment {
     let mut parts = data.split(|byte| *byte == b'%');
     let mut part = || parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Listening and serving.
+//! The HTTP server: listeners, TLS, connections and their limits.
 
 mod acceptor;
 mod activity;
@@ -27,8 +27,8 @@ pub use self::frontend::Frontend;
 pub use self::listeners::{BindError, Listener, bind, open};
 pub use self::tls::TlsIdentity;
 
-/// Serves `front` on all listeners until `stop` resolves. Running requests may then finish until the future that `stop`
-/// returned resolves as well. Slow, idle and numerous clients are limited by [`ConnectionLimits`].
+/// Serves `front` on all listeners until `stop` resolves. Requests in progress may then continue until the
+/// future that `stop` returned resolves. [`ConnectionLimits`] limits slow clients, idle clients and the number of connections.
 pub async fn serve<C: Future<Output = ()>>(
     listeners: Vec<Listener>,
     front: Arc<Frontend>,

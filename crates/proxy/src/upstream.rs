@@ -57,7 +57,7 @@ pub struct Answer {
 
 /// An exchange without a usable answer. Contains neither a body nor a credential.
 #[derive(Debug, Error)]
-#[error("{upstream} gives no usable answer to {method} {url}")]
+#[error("{upstream} returned no usable answer to {method} {url}")]
 pub struct ExchangeError {
     pub upstream: &'static str,
     pub method: http::Method,

@@ -346,7 +346,7 @@ mod tests {
         };
         let outcome = realm.catch_panic(async { panic!("as the test wants") }).await;
         realm.store(outcome);
-        assert!(realm.usable().unwrap_err().to_string().contains("gives no usable answer"));
+        assert!(realm.usable().unwrap_err().to_string().contains("returned no usable answer"));
         assert!(realm.state().failure.is_some());
     }
 

@@ -25,7 +25,7 @@ pub enum AuthError {
         missing: Vec<String>,
     },
     /// The realm gave no usable answer: 502.
-    #[error("the token cannot be checked: the realm that issues tokens gives no usable answer")]
+    #[error("the token cannot be checked: the realm that issues tokens returned no usable answer")]
     Unavailable(#[source] Arc<ExchangeError>),
 }
 

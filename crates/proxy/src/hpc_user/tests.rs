@@ -121,7 +121,7 @@ async fn cached_gids_remain_in_use_while_the_api_fails_and_are_refreshed_when_ol
     assert_eq!(api.resolve(["a"]).await.expect("the old GID remains in use")["a"], Ok(1));
     let error = api.resolve(["a", "b"]).await.expect_err("b is not cached");
     assert!(
-        error_chain(&error).contains("HPC User API gives no usable answer")
+        error_chain(&error).contains("HPC User API returned no usable answer")
             && error_chain(&error).contains("it answered 500"),
         "{error}"
     );

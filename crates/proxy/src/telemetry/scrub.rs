@@ -72,7 +72,7 @@ mod tests {
         for text in [
             "Waldur refuses the token (401 Unauthorized); check WALDUR_API_TOKEN",
             "the token: the realm cannot be asked",
-            "Waldur gives no usable answer to GET https://waldur.example.org/api/marketplace-provider-resources/",
+            "Waldur returned no usable answer to GET https://waldur.example.org/api/marketplace-provider-resources/",
             "/api/storage-resources/0f8fad5bd9cb469fa16570867728950e/?storage_system=capstor",
             "Bearer tokens only",
         ] {

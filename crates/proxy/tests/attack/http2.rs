@@ -1,4 +1,4 @@
-//! Floods that are cheap for the sender with HTTP/2. Frames are written by hand, because no client library would send them.
+//! HTTP/2 floods that are cheap for the sender. The tests write the frames themselves, because no client library would send them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,20 +24,20 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A connection after its preface.
-fn greeted(target: &Target) -> TcpStream {
+/// Connects, and sends the preface and empty settings.
+fn connect(target: &Target) -> TcpStream {
     let mut stream = target.connect();
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).unwrap();
     stream
 }
 
-/// The numbers of client streams.
+/// The IDs of client streams.
 fn streams() -> impl Iterator<Item = u32> {
     (0..).map(|number| 2 * number + 1)
 }
 
-/// Sends up to `max` pieces until the program closes the connection; returns how many were accepted.
-fn taken(stream: &mut TcpStream, max: usize, pieces: impl Iterator<Item = Vec<u8>>) -> usize {
+/// Sends up to `max` pieces, or until the program closes the connection; returns how many were sent.
+fn send_until_closed(stream: &mut TcpStream, max: usize, pieces: impl Iterator<Item = Vec<u8>>) -> usize {
     pieces.take(max).take_while(|piece| stream.write_all(piece).is_ok()).count()
 }
 
@@ -50,16 +50,16 @@ fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((head[3], payload))
 }
 
-/// Requests that are reset at once (CVE-2023-44487).
+/// Requests that are reset immediately (CVE-2023-44487).
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_are_reset_at_once_end_the_connection() {
+async fn requests_that_are_reset_immediately_end_the_connection() {
     let target = Target::start().await;
-    let mut stream = greeted(&target);
+    let mut stream = connect(&target);
     let max = 200_000;
     let reset = |id| {
         [frame(HEADERS, END_STREAM | END_HEADERS, id, REQUEST), frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat()
     };
-    let sent = taken(&mut stream, max, streams().map(reset));
+    let sent = send_until_closed(&mut stream, max, streams().map(reset));
     assert!(sent < max, "all {sent} were accepted");
     drop(stream);
     target.is_unharmed().await;
@@ -69,11 +69,11 @@ async fn requests_that_are_reset_at_once_end_the_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_header_section_ends_the_connection() {
     let target = Target::start().await;
-    let mut stream = greeted(&target);
+    let mut stream = connect(&target);
     stream.write_all(&frame(HEADERS, END_STREAM, 1, REQUEST)).unwrap();
     let field = [b"\0\x01x\x7f\x81\x1e".as_slice(), &[b'y'; 286]].concat();
     let max = 10_000;
-    let sent = taken(&mut stream, max, std::iter::repeat(frame(CONTINUATION, 0, 1, &field.repeat(50))));
+    let sent = send_until_closed(&mut stream, max, std::iter::repeat(frame(CONTINUATION, 0, 1, &field.repeat(50))));
     assert!(sent < max, "all {sent} of 14 KiB were accepted");
     drop(stream);
     target.is_unharmed().await;
@@ -83,8 +83,8 @@ async fn an_endless_header_section_ends_the_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_section_that_expands_too_much_is_refused() {
     let target = Target::start().await;
-    let mut stream = greeted(&target);
-    // An entry of 3,000 bytes, then itself 10,000 times.
+    let mut stream = connect(&target);
+    // An entry of 3,000 bytes, then 10,000 references to it.
     let entry = [b"\x40\x01x\x7f\xb9\x16".as_slice(), &[b'y'; 3000]].concat();
     let bomb = [REQUEST, &entry, &[0xbe; 10_000]].concat();
     stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).unwrap();
@@ -95,15 +95,15 @@ async fn a_header_section_that_expands_too_much_is_refused() {
     target.is_unharmed().await;
 }
 
-/// More concurrent requests than allowed: each is refused, and takes no memory.
+/// More concurrent requests than allowed: those above the limit are refused and take no memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_above_the_limit_take_no_memory() {
     let target = Target::start().await;
-    let mut stream = greeted(&target);
+    let mut stream = connect(&target);
     // None of them ends: all wait for their bodies.
     let open = |id| frame(HEADERS, END_HEADERS, id, REQUEST);
     let max = 100_000;
-    let sent = taken(&mut stream, max, streams().map(open));
+    let sent = send_until_closed(&mut stream, max, streams().map(open));
     drop(stream);
     assert!(sent > 0);
     target.is_unharmed().await;
@@ -113,11 +113,11 @@ async fn streams_above_the_limit_take_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_to_endless_pings_and_settings_are_limited() {
     let target = Target::start().await;
-    for question in [frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0, &[])] {
-        let mut stream = greeted(&target);
+    for request in [frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0, &[])] {
+        let mut stream = connect(&target);
         stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
         // The program either stops reading or closes the connection.
-        taken(&mut stream, 2_000, std::iter::repeat(question.repeat(1000)));
+        send_until_closed(&mut stream, 2_000, std::iter::repeat(request.repeat(1000)));
         target.is_unharmed().await;
     }
 }

@@ -1,4 +1,4 @@
-//! TLS for clients, and replacing certificates.
+//! TLS for clients, and the replacement of certificates.
 
 use std::fs;
 use std::path::Path;
@@ -10,18 +10,18 @@ use tempfile::TempDir;
 use crate::program::{Program, settings};
 
 /// Writes a new certificate and its key; returns a client that trusts only this certificate.
-fn renewed(directory: &Path) -> Client {
+fn renew_certificate(directory: &Path) -> Client {
     proxy::transport::install_tls_provider();
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
-    fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    fs::write(directory.join("certificate.pem"), made.cert.pem()).unwrap();
-    let trusted = Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let generated = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    fs::write(directory.join("key.pem"), generated.signing_key.serialize_pem()).unwrap();
+    fs::write(directory.join("certificate.pem"), generated.cert.pem()).unwrap();
+    let trusted = Certificate::from_pem(generated.cert.pem().as_bytes()).unwrap();
     Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap()
 }
 
-fn serving(simulator: &Simulator) -> (TempDir, Client, Program) {
+fn serve_with_certificate(simulator: &Simulator) -> (TempDir, Client, Program) {
     let directory = tempfile::tempdir().unwrap();
-    let client = renewed(directory.path());
+    let client = renew_certificate(directory.path());
     let mut settings = settings(simulator);
     let path = |name: &str| directory.path().join(name).display().to_string();
     settings.extend([("SERVER_TLS_CERTIFICATE", path("certificate.pem")), ("SERVER_TLS_KEY", path("key.pem"))]);
@@ -43,12 +43,12 @@ async fn is_served(program: &Program, client: &Client) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_certificate_is_used_without_a_restart() {
     let simulator = Simulator::start(World::demo()).await;
-    let (directory, first, mut program) = serving(&simulator);
+    let (directory, first, mut program) = serve_with_certificate(&simulator);
     assert!(is_served(&program, &first).await);
     let plain = crate::program::client().get(format!("http://{}/api/version", program.address())).send().await;
     assert!(plain.is_err(), "requests without TLS fail");
 
-    let second = renewed(directory.path());
+    let second = renew_certificate(directory.path());
     program.wait_for("the certificate was reloaded for new connections");
     assert!(is_served(&program, &second).await);
     assert!(is_served(&program, &first).await, "an open connection stays usable");
@@ -56,12 +56,12 @@ async fn a_replaced_certificate_is_used_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_invalid_replacement_leaves_the_old_certificate_in_force() {
+async fn an_invalid_replacement_leaves_the_old_certificate_in_use() {
     let simulator = Simulator::start(World::demo()).await;
-    let (directory, first, mut program) = serving(&simulator);
+    let (directory, first, mut program) = serve_with_certificate(&simulator);
     // A certificate that does not belong to the key.
     let key = fs::read_to_string(directory.path().join("key.pem")).unwrap();
-    let other = renewed(directory.path());
+    let other = renew_certificate(directory.path());
     fs::write(directory.path().join("key.pem"), &key).unwrap();
     let line = program.wait_for("invalid change, the old settings stay in force");
     assert!(line.contains("server.tls_key") && line.contains("is not the key of the certificate in"), "{line}");
@@ -76,7 +76,7 @@ async fn an_invalid_replacement_leaves_the_old_certificate_in_force() {
     assert!(line.contains("server.tls_certificate"), "{line}");
     assert!(is_served(&program, &first).await);
 
-    let third = renewed(directory.path());
+    let third = renew_certificate(directory.path());
     program.wait_for("the certificate was reloaded");
     assert!(is_served(&program, &third).await);
     let log = program.stop().log.join("\n");

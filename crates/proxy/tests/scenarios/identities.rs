@@ -15,7 +15,7 @@ async fn without_the_api_missing_gids_are_an_error_but_cached_ones_stay_usable()
     let simulator = Simulator::start(world).await;
     simulator.set_fault("GET /hpc/*", Fault::status(503));
     let proxy = start_with(&simulator, &[]).await;
-    proxy.list("").await.assert_upstream_error("HPC User API gives no usable answer");
+    proxy.list("").await.assert_upstream_error("HPC User API returned no usable answer");
     simulator.clear_faults();
     let right = proxy.list("?page_size=500").await;
     assert_eq!(right.status, 200);

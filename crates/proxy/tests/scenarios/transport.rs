@@ -152,7 +152,7 @@ async fn an_unreachable_proxy_is_never_bypassed() {
     for scheme in ["socks5", "socks5h", "http"] {
         let simulator = Simulator::start(World::demo()).await;
         let proxy = start_with(&simulator, &[("WALDUR_SOCKS_PROXY", &format!("{scheme}://{unused}"))]).await;
-        proxy.list("").await.assert_upstream_error("Waldur gives no usable answer");
+        proxy.list("").await.assert_upstream_error("Waldur returned no usable answer");
         assert!(simulator.requests().is_empty(), "{scheme}");
     }
 }

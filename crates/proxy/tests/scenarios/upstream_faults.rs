@@ -1,4 +1,5 @@
-//! Upstreams that return wrong data, hang or break off. Each fault has a defined outcome, and the next request works again.
+//! Upstreams that return wrong data, hang, or close the connection early. Each fault has a defined outcome, and the next request
+//! works again.
 
 use serde_json::{Value, json};
 use simulator::{Fault, Simulator, World};
@@ -10,7 +11,7 @@ const CUSTOMERS: &str = "GET /api/marketplace-provider-offerings/*/customers/";
 const GIDS: &str = "GET /hpc/*";
 const TOKEN: &str = "POST */token";
 
-/// Faults with the same outcome for every request.
+/// Faults that make every request fail with an upstream error, and a part of the error's text.
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Reset, ""),
@@ -27,15 +28,15 @@ fn faults() -> Vec<(Fault, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_of_waldur_never_becomes_a_listing() {
+async fn an_invalid_answer_of_waldur_is_never_served_as_a_listing() {
     let (simulator, proxy) = demo().await;
-    let right = proxy.list("?page_size=500").await;
+    let expected = proxy.list("?page_size=500").await;
     for route in [RESOURCES, CUSTOMERS] {
         for (fault, words) in faults() {
             simulator.set_fault(route, fault);
             proxy.list("").await.assert_upstream_error(words);
             simulator.clear_faults();
-            assert_eq!(proxy.list("?page_size=500").await.items(), right.items(), "after {words} on {route}");
+            assert_eq!(proxy.list("?page_size=500").await.items(), expected.items(), "after {words} on {route}");
         }
     }
 }
@@ -44,12 +45,12 @@ async fn a_fault_of_waldur_never_becomes_a_listing() {
 async fn a_failed_request_for_customers_is_retried_and_the_pages_are_kept() {
     let simulator = Simulator::start(World::large(700)).await;
     let proxy = start_with(&simulator, &[("WALDUR_TIMEOUT", "3")]).await;
-    let right = proxy.list("?page_size=500").await;
+    let expected = proxy.list("?page_size=500").await;
     for fault in [Fault::Silence, Fault::not_json(), Fault::status(501)] {
         simulator.clear_requests();
         simulator.set_fault_times(CUSTOMERS, fault.clone(), 1);
         let fresh = proxy.get_with("/api/storage-resources/?page_size=500", &[("cache-control", "no-cache")]).await;
-        assert_eq!((fresh.status, fresh.items()), (200, right.items()), "{fault:?}: {}", fresh.text);
+        assert_eq!((fresh.status, fresh.items()), (200, expected.items()), "{fault:?}: {}", fresh.text);
         let requests = simulator.requests();
         let count = |part: &str| requests.iter().filter(|request| request.path.contains(part)).count();
         let offerings = simulator.world(|world| world.offerings.len());
@@ -88,7 +89,7 @@ async fn a_redirect_is_never_followed_with_a_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_or_slow_upstream_runs_into_its_timeout() {
+async fn a_hanging_or_slow_upstream_times_out() {
     let simulator = Simulator::start(World::demo()).await;
     for route in [RESOURCES, GIDS, TOKEN] {
         for fault in [Fault::Silence, Fault::Dribble { millis: 100 }] {
@@ -105,7 +106,7 @@ async fn a_hanging_or_slow_upstream_runs_into_its_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_bodies_and_lists_are_limited() {
     let (simulator, proxy) = demo().await;
-    let right = proxy.list("?page_size=500").await;
+    let expected = proxy.list("?page_size=500").await;
     simulator.set_fault(GIDS, Fault::EndlessBody);
     proxy.list("").await.assert_upstream_error("larger than");
     simulator.clear_faults();
@@ -114,20 +115,20 @@ async fn endless_bodies_and_lists_are_limited() {
     simulator.clear_faults();
     // The list ends at its count, even if there are links to further pages.
     simulator.set_fault(RESOURCES, Fault::EndlessPages);
-    assert_eq!(proxy.list("?page_size=500").await.items(), right.items());
+    assert_eq!(proxy.list("?page_size=500").await.items(), expected.items());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_not_records_are_an_error_and_the_last_snapshot_stays() {
     let (simulator, proxy) = demo_with(&[("CACHE_MAX_STALE", "3600")]).await;
     let strict = start_with(&simulator, &[]).await;
-    let right = proxy.list("?page_size=500").await;
-    assert!(right.items().len() > 40, "{}", right.items().len());
+    let expected = proxy.list("?page_size=500").await;
+    assert!(expected.items().len() > 40, "{}", expected.items().len());
     for rows in ["[1, 2, null]", "[[[]]]", r#"[{"uuid": "\ud800"}]"#, r#"[{"slug": "capstor-store-1"}]"#] {
         simulator.set_fault(RESOURCES, Fault::ok("application/json", rows));
         strict.list("").await.assert_upstream_error("row 1 is not a record");
         let stale = proxy.get_with("/api/storage-resources/?page_size=500", &[("cache-control", "no-cache")]).await;
-        assert_eq!((stale.status, stale.items()), (200, right.items()), "{rows}");
+        assert_eq!((stale.status, stale.items()), (200, expected.items()), "{rows}");
         assert!(stale.headers.contains_key("warning"), "{rows}");
         simulator.clear_faults();
     }
@@ -136,10 +137,10 @@ async fn rows_that_are_not_records_are_an_error_and_the_last_snapshot_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_malformed_record_never_fails_the_listing() {
     let (simulator, proxy) = demo().await;
-    let right = proxy.list("?page_size=500").await;
+    let expected = proxy.list("?page_size=500").await;
     let slug = "capstor-store-1";
-    let sane = simulator.world(|world| world.resource_by_slug(slug).unwrap().clone());
-    let id = sane.uuid.to_string();
+    let original = simulator.world(|world| world.resource_by_slug(slug).unwrap().clone());
+    let id = original.uuid.to_string();
     for (key, value) in [
         ("limits", json!("plenty")),
         ("attributes", json!([1, 2])),
@@ -157,25 +158,25 @@ async fn one_malformed_record_never_fails_the_listing() {
             skipped.iter().any(|skipped| skipped["itemId"] == id && skipped["error"] == "MalformedResourceError");
         assert!(named, "{key} {value}: {skipped:?}");
         assert!(answer.items().iter().all(|item| item["itemId"] != id), "{key}: the whole record is skipped");
-        // Nodes of no other resource disappear as well.
+        // The items of all other resources stay.
         let resource = |item: &&Value| matches!(item["target"]["targetType"].as_str(), Some("project" | "user"));
-        for other in right.items().iter().filter(resource).filter(|item| item["itemId"] != id) {
+        for other in expected.items().iter().filter(resource).filter(|item| item["itemId"] != id) {
             assert!(answer.items().contains(other), "{key}: {other} stays");
         }
-        simulator.world(|world| *world.resource_by_slug_mut(slug).unwrap() = sane.clone());
+        simulator.world(|world| *world.resource_by_slug_mut(slug).unwrap() = original.clone());
     }
     for metadata in [json!("a bare text"), json!([1, 2]), json!(7)] {
         simulator.world(|world| world.resource_by_slug_mut(slug).unwrap().set("backend_metadata", metadata));
-        assert_eq!(proxy.list("?page_size=500").await.items(), right.items(), "metadata may hold anything");
+        assert_eq!(proxy.list("?page_size=500").await.items(), expected.items(), "metadata of any type is accepted");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_temporarily_unreachable_needs_no_restart() {
+async fn the_proxy_recovers_without_a_restart_after_an_upstream_was_unreachable() {
     let (mut simulator, proxy) = demo().await;
     assert_eq!(proxy.list("").await.status, 200);
     simulator.stop();
-    proxy.list("").await.assert_upstream_error("Waldur gives no usable answer");
+    proxy.list("").await.assert_upstream_error("Waldur returned no usable answer");
     simulator.restart().unwrap();
     assert_eq!(proxy.list("").await.status, 200);
 }
