@@ -36,7 +36,7 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
             "resource": resource.id, "path": resource.path, "system": resource.system, "status": resource.status,
             "order": order, "wanted": desired.as_ref().ok(), "refused": desired.as_ref().err(),
             "seen": case.observed.as_ref().ok(), "unreadable": case.observed.as_ref().err().map(|error| error_chain(error)), "begun": case.unfinished,
-            "next": plan, "history": history, "notes": notes,
+            "next": plan, "story": history, "notes": notes,
         }));
     }
     let terabyte = plans::terabyte(&provisioner.systems, &resource.system);
