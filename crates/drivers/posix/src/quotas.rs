@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use project_quota::Project;
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::walked::Walked;
@@ -32,13 +33,20 @@ pub trait Quotas: Debug + Send + Sync {
         limits.in_blocks_of(self.block())
     }
 
+    /// Whether quotas are those of project IDs, which the kernel stores with each file.
+    fn has_project_ids(&self) -> bool {
+        false
+    }
+
     /// The directory's project ID; `None` on file systems without project IDs, 0 if none is set.
-    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError>;
+    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+        if self.has_project_ids() { tagging::project(directory).map(Some) } else { Ok(None) }
+    }
 
     /// The project ID, possibly 0, that new files in the directory inherit; `None` if they inherit none. Directories with other
     /// IDs cannot be renamed into a directory whose ID is inherited.
-    fn inherited_project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        Ok(None)
+    fn inherited_project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+        if self.has_project_ids() { tagging::inherited_project(directory) } else { Ok(None) }
     }
 
     /// Whether the directory has a quota of its own, so that nothing can be renamed into or out of it.
@@ -67,13 +75,15 @@ pub trait Quotas: Debug + Send + Sync {
     }
 
     /// Removes the directory's project ID, and stops new files from inheriting it.
-    fn untag(&self, _: BorrowedFd<'_>) -> Result<(), DriverError> {
-        Ok(())
+    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
+        if self.has_project_ids() { tagging::untag(directory) } else { Ok(()) }
     }
 
     /// Sets the project ID of the directory and of new files in it. With `within`, also tags all existing files in it, and
     /// counts them there.
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError>;
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
+        if self.has_project_ids() { tagging::tag(directory, number(project)?, within) } else { Ok(()) }
+    }
 
     /// Limits and usage of the directory; `None` if not set, or not known without a walk.
     fn read(
@@ -87,4 +97,9 @@ pub trait Quotas: Debug + Send + Sync {
 
     /// Removes the limits of a purged directory with this project ID.
     fn clear(&self, root: BorrowedFd<'_>, project: u32) -> Result<(), DriverError>;
+}
+
+/// Validates a project ID.
+fn number(project: u32) -> Result<Project, DriverError> {
+    Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} is not a valid project ID")))
 }

@@ -15,7 +15,6 @@ use super::Quotas;
 use crate::handle::open_below;
 use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
-use storage_driver::walked::Walked;
 
 /// Limits: bytes, and number of files and directories.
 const LIMITS: [&str; 2] = ["ceph.quota.max_bytes", "ceph.quota.max_files"];
@@ -128,14 +127,6 @@ impl Quotas for Ceph {
 
     fn stored_limits(&self, limits: &QuotaLimits) -> QuotaLimits {
         limits.only_hard()
-    }
-
-    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        Ok(None)
-    }
-
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), DriverError> {
-        Ok(())
     }
 
     fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {

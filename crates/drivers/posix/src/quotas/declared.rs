@@ -9,7 +9,6 @@ use super::Quotas;
 use crate::handle::privilege_error;
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
-use storage_driver::walked::Walked;
 
 /// Limits in an extended attribute, for file systems without quotas.
 #[derive(Debug)]
@@ -36,14 +35,6 @@ impl Quotas for Declared {
 
     fn block(&self) -> u64 {
         1
-    }
-
-    fn project(&self, _: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        Ok(None)
-    }
-
-    fn tag(&self, _: BorrowedFd<'_>, _: u32, _: Option<&Walked>) -> Result<(), DriverError> {
-        Ok(())
     }
 
     fn read(&self, directory: BorrowedFd<'_>, _: u32) -> Result<(Option<QuotaLimits>, Option<Usage>), DriverError> {

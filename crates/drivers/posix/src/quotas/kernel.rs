@@ -5,13 +5,12 @@
 
 use std::os::fd::BorrowedFd;
 
-use project_quota::{Project, quota};
+use project_quota::quota;
 use rustix::io::Errno;
 
-use super::{Quotas, tagging};
+use super::{Quotas, number};
 use storage_driver::DriverError;
 use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
-use storage_driver::walked::Walked;
 
 /// Project quotas of one mounted file system.
 #[derive(Debug)]
@@ -94,20 +93,8 @@ impl Quotas for Kernel {
         self.block
     }
 
-    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::project(directory)
-    }
-
-    fn inherited_project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::inherited_project(directory)
-    }
-
-    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
-        tagging::untag(directory)
-    }
-
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
-        tagging::tag(directory, number(project)?, within)
+    fn has_project_ids(&self) -> bool {
+        true
     }
 
     fn read(
@@ -161,11 +148,6 @@ fn no_quota_support(what: &str, error: project_quota::Error) -> DriverError {
         ),
         error,
     )
-}
-
-/// Validates a project ID.
-pub(super) fn number(project: u32) -> Result<Project, DriverError> {
-    Project::new(project).ok_or_else(|| DriverError::Conflict(format!("{project} is not a valid project ID")))
 }
 
 #[cfg(test)]

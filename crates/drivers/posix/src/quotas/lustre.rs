@@ -15,12 +15,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::kernel::number;
-use super::{Quotas, tagging};
+use super::{Quotas, number};
 use crate::command::{CommandError, Program, run};
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
-use storage_driver::walked::Walked;
 
 mod lfs;
 
@@ -150,20 +148,8 @@ impl Quotas for Lustre {
         lfs::BLOCK
     }
 
-    fn project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::project(directory)
-    }
-
-    fn inherited_project(&self, directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
-        tagging::inherited_project(directory)
-    }
-
-    fn untag(&self, directory: BorrowedFd<'_>) -> Result<(), DriverError> {
-        tagging::untag(directory)
-    }
-
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
-        tagging::tag(directory, number(project)?, within)
+    fn has_project_ids(&self) -> bool {
+        true
     }
 
     fn read(

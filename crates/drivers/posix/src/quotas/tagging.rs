@@ -19,10 +19,10 @@ const DEEPEST: usize = 200;
 const TRIES: u32 = 64;
 
 /// The project ID of a directory, 0 if it has none.
-pub(super) fn project(directory: BorrowedFd<'_>) -> Result<Option<u32>, DriverError> {
+pub(super) fn project(directory: BorrowedFd<'_>) -> Result<u32, DriverError> {
     let tag = read(directory)?;
     // If new files do not inherit the ID, the directory is not limited.
-    Ok(Some(tag.project.filter(|_| tag.inherit).map_or(0, Project::get)))
+    Ok(tag.project.filter(|_| tag.inherit).map_or(0, Project::get))
 }
 
 /// The project ID that new files in a directory inherit, possibly 0; `None` without inheritance.

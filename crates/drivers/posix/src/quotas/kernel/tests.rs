@@ -12,8 +12,10 @@ use project_quota::tag;
 use super::*;
 use crate::deletion;
 use crate::tree::{Rules, Tree};
+use project_quota::Project;
 use storage_driver::conformance::{Bench, assert_conforms};
 use storage_driver::place::Place;
+use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
