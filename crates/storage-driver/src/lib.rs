@@ -275,6 +275,7 @@ pub fn same_for_all<T>(error: &DriverError, count: usize) -> Vec<Result<T, Drive
 }
 
 /// An error and its causes in one line.
+// The crate `program` has the same function, but drivers of third parties must not depend on our programs.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
