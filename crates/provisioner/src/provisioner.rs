@@ -218,10 +218,10 @@ impl Session<'_> {
 }
 
 impl Provisioner {
-    /// Fails if work on a system must stop: `leases` lost the one of this name, or a signal told the program to stop.
+    /// Fails if work on a system must stop: `leases` lost the one of this name, or the program received a stop signal.
     pub fn permitted(&self, leases: &Leases, name: &str) -> Result<(), DriverError> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(DriverError::Stopped("a signal told the program to stop".into()));
+            return Err(DriverError::Stopped("the program received a stop signal".into()));
         }
         leases.hold(name)
     }

@@ -12,7 +12,7 @@ use crate::journal::{Begun, Event, Journal, JournalError};
 #[derive(Clone, Copy)]
 pub struct Protocol<'a> {
     pub journal: &'a Journal,
-    /// Fails if work on a system must stop: its lease is lost, or the program was told to stop.
+    /// Fails if work on a system must stop: its lease is lost, or the program has to stop.
     pub permitted: &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync),
     /// Fencing token of each system's lease.
     pub tokens: &'a BTreeMap<String, u64>,
