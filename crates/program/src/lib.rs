@@ -4,9 +4,11 @@ mod clock;
 pub mod command_line;
 pub mod documents;
 mod error_chain;
+mod lock;
 pub mod man;
 pub mod terminal;
 pub mod unix_socket;
 
 pub use clock::Clock;
 pub use error_chain::error_chain;
+pub use lock::lock;

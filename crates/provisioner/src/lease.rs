@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::{Commands, Connection, Script};
@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use uuid::Uuid;
 
+use program::lock;
 use storage_driver::DriverError;
 
 /// How long a lease on a server is valid without being renewed.
@@ -190,7 +191,7 @@ impl Leases {
             return Err(lost());
         }
         let Held::Server(server) = &self.held else { return Ok(()) };
-        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = lock(server);
         server.renew(&self.tokens);
         if Instant::now() + MARGIN < server.until { Ok(()) } else { Err(lost()) }
     }
@@ -212,7 +213,7 @@ fn keep_renewed(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u64>) {
         loop {
             std::thread::sleep(RENEWED);
             let Some(server) = server.upgrade() else { break };
-            server.lock().unwrap_or_else(PoisonError::into_inner).renew(&tokens);
+            lock(&server).renew(&tokens);
         }
     });
 }
@@ -241,7 +242,7 @@ impl Server {
 impl Drop for Leases {
     fn drop(&mut self) {
         if let Held::Server(server) = &self.held {
-            let server = &mut *server.lock().unwrap_or_else(PoisonError::into_inner);
+            let server = &mut *lock(server);
             release(&mut server.connection, self.tokens.keys(), &server.owner);
         }
     }

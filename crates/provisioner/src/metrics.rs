@@ -1,7 +1,7 @@
 //! Prometheus metrics and the readiness of `run`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::pass::Answer;
+use program::lock;
 
 const PASSES: &str = "hpc_storage_provisioner_passes_total";
 const PASS_SECONDS: &str = "hpc_storage_provisioner_pass_duration_seconds";
@@ -148,7 +149,7 @@ impl Metrics {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub fn set_interval(&self, interval: Duration) {

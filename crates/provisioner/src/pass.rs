@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::journal::{JournalError, Past};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::project_ids;
+use program::lock;
 
 mod call;
 mod executor;
@@ -224,7 +225,7 @@ pub(crate) fn parallel_map<T: Sync, R: Send>(items: &[T], at_once: usize, one: i
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(at) else { break };
                     let result = one(item);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+                    lock(&results).push((at, result));
                 }
             });
         }

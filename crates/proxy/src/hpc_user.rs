@@ -21,9 +21,9 @@ use tracing::{debug, warn};
 use crate::config;
 use crate::metrics;
 use crate::oauth::TokenError;
-use crate::sync::lock;
 use crate::transport::TransportError;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
+use program::lock;
 
 mod answer;
 mod batches;

@@ -20,7 +20,6 @@ pub mod shared_cache;
 pub mod snapshot;
 pub mod source;
 pub mod store;
-mod sync;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

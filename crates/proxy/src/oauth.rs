@@ -16,8 +16,8 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::metrics;
-use crate::sync::lock;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError, public_part};
+use program::lock;
 
 #[cfg(test)]
 mod tests;

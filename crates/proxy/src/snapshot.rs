@@ -14,9 +14,9 @@ use catalog::{Callbacks, Catalogue, Count, Filter, Index, QuotaProblemCode, Sele
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::sync::lock;
 use entries::Entries;
 pub use packed::FORMAT;
+use program::lock;
 use text::Text;
 
 /// An immutable, rendered catalogue.

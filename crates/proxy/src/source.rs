@@ -20,12 +20,12 @@ use crate::config::{OnProcessingError, Settings, SystemIdentifier};
 use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::snapshot::Snapshot;
-use crate::sync::lock;
 use crate::telemetry::spans;
 use crate::transport::TransportError;
 use crate::upstream::{BreakerState, Upstream};
 use crate::waldur::{self, Listing, Waldur, WaldurError};
 use program::error_chain;
+use program::lock;
 
 #[derive(Debug)]
 pub struct Source {

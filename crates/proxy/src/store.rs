@@ -17,10 +17,10 @@ use crate::metrics;
 use crate::reading::Reading;
 use crate::shared_cache::{Head, SharedCache};
 use crate::source::{Source, SourceError};
-use crate::sync::lock;
 use crate::telemetry::{self, spans};
 use program::Clock;
 use program::error_chain;
+use program::lock;
 use shared::Ending;
 
 /// Timeout of a reading, in addition to the timeouts of its exchanges.

@@ -21,12 +21,12 @@ use tracing::{Instrument, Span, debug, debug_span, field, info};
 use url::Url;
 
 use crate::metrics;
-use crate::sync::lock;
 use crate::telemetry::spans;
 use crate::transport::{Transport, TransportError};
 pub use breaker::State as BreakerState;
 use breaker::{Admission, Breaker};
 pub use outcome::Last;
+use program::lock;
 #[cfg(test)]
 pub(crate) use repeat::ATTEMPTS;
 use repeat::Verdict;

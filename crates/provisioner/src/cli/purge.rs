@@ -2,7 +2,7 @@
 //! systems are held only while a tree is claimed, and again while the result is journaled.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use program::error_chain;
@@ -19,6 +19,7 @@ use crate::lease::{LeaseError, Leases};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
+use program::lock;
 
 /// How many trees are deleted at the same time.
 const AT_ONCE: usize = 4;
@@ -230,7 +231,7 @@ fn exclusive(
     alone: &Mutex<()>,
     work: impl FnOnce(&mut Session<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = lock(alone);
     work(&mut provisioner.begin(&by_user("purge"), PATIENCE)?)
 }
 

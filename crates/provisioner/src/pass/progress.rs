@@ -1,6 +1,7 @@
 //! How far the work has come, for people who wait.
 
-use std::sync::{Mutex, PoisonError};
+use program::lock;
+use std::sync::Mutex;
 
 /// Counts the items of the current phase.
 #[derive(Debug, Default)]
@@ -38,6 +39,6 @@ impl Progress {
     }
 
     fn phase(&self) -> std::sync::MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -1,6 +1,5 @@
 //! The access token for the proxy, from Keycloak or another identity provider.
 
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use program::error_chain;
@@ -13,6 +12,7 @@ use url::Url;
 
 use super::Source;
 use super::response::{Failure, public, unreachable};
+use program::lock;
 
 /// The largest accepted response of the token endpoint, in bytes.
 const MAX_GRANT: u64 = 1 << 20;
@@ -35,7 +35,7 @@ impl Source {
             return Ok(None);
         };
         // Locked during the exchange: other threads wait for the same token or the same refusal.
-        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.token);
         if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
             return Ok(Some(token.bearer.clone()));
         }
@@ -90,7 +90,7 @@ impl Source {
 
     /// Forgets a token that the proxy refused. Returns whether it was obtained before `asked`.
     pub(super) fn forget(&self, refused: &HeaderValue, asked: Instant) -> bool {
-        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.token);
         match &*held {
             Some(token) if token.bearer == refused => {
                 let is_old = token.obtained < asked;

@@ -4,7 +4,7 @@
 //! or a shared cache that was removed from the settings. A permanent recorder would repeat the last value forever.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
@@ -14,6 +14,7 @@ use super::{Service, VERSION};
 use crate::metrics::{describe_table, handle, new_recorder, table};
 use crate::telemetry;
 use crate::upstream::BreakerState;
+use program::lock;
 
 /// All metrics in the text format of Prometheus.
 pub(super) fn render(service: &Service) -> String {
@@ -35,7 +36,7 @@ pub(crate) struct Ages(Arc<Mutex<BTreeMap<(&'static str, &'static str), Instant>
 impl Ages {
     /// The age since `at`, or if that is `None` since the last known time.
     fn age(&self, metric: &'static str, label: &'static str, at: Option<Instant>) -> Option<Duration> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if let Some(at) = at {
             known.insert((metric, label), at);
         }

@@ -28,9 +28,9 @@ use super::keys::KeySet;
 use super::{KeysStatus, SetupError};
 use crate::config;
 use crate::metrics;
-use crate::sync::lock;
 use crate::transport::Transport;
 use crate::upstream::{ExchangeError, Upstream, UpstreamError};
+use program::lock;
 use program::{Clock, error_chain};
 
 /// Age of the keys at which they are renewed in the background.

@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest as hash};
 use super::Caller;
 use super::claims::has_expired;
 use super::refusal::{AuthError, Refusal};
-use crate::sync::lock;
+use program::lock;
 
 /// SHA-256 of a token: tokens themselves are not stored.
 pub(super) type Digest = [u8; 32];

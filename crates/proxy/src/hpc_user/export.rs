@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::{GID_MAX_AGE, HpcUserApi, UserIdentity};
-use crate::sync::lock;
+use program::lock;
 
 /// The entries of a cache: name, value, and milliseconds until the value is due.
 type Entries<V> = Vec<(String, V, u64)>;

@@ -17,8 +17,8 @@ use url::Url;
 
 use super::{CONCURRENCY, Connection, GID_MAX_AGE, HOLD_OFF, HpcUserApi, HpcUserError, answer};
 use crate::config;
-use crate::sync::lock;
 use crate::upstream::UpstreamError;
+use program::lock;
 
 /// An unknown or incomplete user is requested again after this time: one request per user is too expensive for every
 /// refresh.

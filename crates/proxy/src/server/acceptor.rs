@@ -1,7 +1,7 @@
 //! Accepts connections.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -13,6 +13,7 @@ use super::frontend::Frontend;
 use super::limits::ConnectionLimits;
 use super::listeners::Listener;
 use super::tls;
+use program::lock;
 
 /// Pause after an error: most errors mean that a resource is exhausted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -99,7 +100,7 @@ struct LogThrottle(Mutex<Option<Instant>>);
 impl LogThrottle {
     /// Whether to log the problem now; `true` at most once per [`LOG_INTERVAL`].
     fn is_due(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         let due = last.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
         if due {
             *last = Some(now);

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use http::header;
@@ -23,6 +23,7 @@ use super::frontend::Frontend;
 use super::limits::{ConnectionLimits, MAX_HEAD, MAX_STREAMS};
 use super::tracked_body::TrackedBody;
 use super::unread_body;
+use program::lock;
 
 /// Whether the server accepts requests or shuts down.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -165,7 +166,7 @@ impl SharedActivity {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
         // No code panics with the lock held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::metrics;
-use crate::sync::lock;
+use program::lock;
 
 /// Pause after a failure, and timeout for connecting. Commands wait less, but the next one finds the connection.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use catalog::Catalogue;
 use uuid::Uuid;
 
-use crate::sync::lock;
+use program::lock;
 
 /// Items per block.
 const BLOCK: usize = 1024;

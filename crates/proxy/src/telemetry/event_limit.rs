@@ -1,9 +1,10 @@
 //! Limits Sentry events to one of each kind per minute.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use program::lock;
 use tokio::time::Instant;
 
 /// Minimum time between two events of the same kind.
@@ -18,7 +19,7 @@ pub(super) struct EventLimit(Mutex<HashMap<String, Instant>>);
 impl EventLimit {
     /// Whether to send an event of this kind now.
     pub(super) fn admits(&self, kind: String, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         last.retain(|_, admitted| now.duration_since(*admitted) < INTERVAL);
         if last.contains_key(&kind) || last.len() >= MAX_KINDS {
             return false;
