@@ -1,4 +1,4 @@
-//! The endpoints below `/_simulator/`: faults, requests, orders and keys, for use from a shell.
+//! The endpoints below `/_simulator/`: faults, requests, orders, changes, the world and keys, for use from a shell.
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::faults::FaultRule;
 use crate::http::{Call, Reply};
 use crate::state::ServiceState;
-use crate::world::{NewResource, World};
+use crate::world::{NewResource, Resource, World};
 
 /// A request to place an order.
 #[derive(Deserialize)]
@@ -44,6 +44,31 @@ enum OrderRequest {
     Terminate {
         resource: String,
     },
+    Restore {
+        resource: String,
+    },
+    /// Cancels the resource's oldest open order, as its consumer.
+    Cancel {
+        resource: String,
+    },
+}
+
+/// A change that is not an order. Customers, projects and resources are given by slug.
+#[derive(Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
+enum Change {
+    /// Sets the GID of a project.
+    Gid { project: String, gid: Option<u32> },
+    /// Renames a project in Waldur and in the HPC User API.
+    Slug { project: String, slug: String },
+    /// Moves a resource to another project.
+    Project { resource: String, project: String },
+    /// Whether a project is expired.
+    Expired { project: String, expired: bool },
+    /// Whether a customer is blocked.
+    Blocked { customer: String, blocked: bool },
+    /// Whether Waldur's background worker lags. If not, it carries out its deferred tasks now.
+    WorkerLags { lags: bool },
 }
 
 /// Answers a request below `/_simulator/`.
@@ -71,6 +96,8 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
             Reply::empty(StatusCode::NO_CONTENT)
         }
         (&Method::POST, "/_simulator/orders") => order(shared, call),
+        (&Method::POST, "/_simulator/changes") => change(shared, call),
+        (&Method::GET, "/_simulator/world") => Reply::json(StatusCode::OK, &summary(&shared.read())),
         (&Method::POST, "/_simulator/rotate-keys") => {
             let keep = call.last("keep") == Some("true");
             match shared.realm.rotate(keep) {
@@ -80,7 +107,7 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
         }
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET|POST|DELETE faults, GET|DELETE requests, POST orders, POST rotate-keys[?keep=true]",
+            "GET|POST|DELETE faults, GET|DELETE requests, POST orders, POST changes, GET world, POST rotate-keys[?keep=true]",
         ),
     }
 }
@@ -103,10 +130,15 @@ fn order(shared: &ServiceState, call: &Call) -> Reply {
         Err(reply) => return reply,
     };
     let mut world = shared.write();
+    let is_cancelled = matches!(new.request, OrderRequest::Cancel { .. });
     let Some(order) = place(&mut world, new.request) else {
-        return refuse(StatusCode::NOT_FOUND, "unknown slug of an offering, project or resource");
+        return refuse(StatusCode::NOT_FOUND, "unknown slug of an offering, project or resource, or no open order");
     };
-    if !new.pending_consumer
+    if is_cancelled {
+        if let Err(refusal) = world.cancel(order) {
+            return refuse(StatusCode::CONFLICT, &refusal.to_string());
+        }
+    } else if !new.pending_consumer
         && let Err(refusal) = world.consumer_approve(order)
     {
         return refuse(StatusCode::CONFLICT, &refusal.to_string());
@@ -139,5 +171,81 @@ fn place(world: &mut World, request: OrderRequest) -> Option<Uuid> {
             let id = resource(world, &slug)?;
             world.order_terminate(id)
         }
+        OrderRequest::Restore { resource: slug } => {
+            let id = resource(world, &slug)?;
+            world.order_restore(id)
+        }
+        OrderRequest::Cancel { resource: slug } => {
+            let row = world.resource_by_slug(&slug)?;
+            world.order_in_progress(row).map(|order| order.uuid)
+        }
     }
+}
+
+fn change(shared: &ServiceState, call: &Call) -> Reply {
+    let example = json!({ "change": "gid", "project": "mch-p1", "gid": 30999 });
+    let change = match parsed::<Change>(call, "change", &example) {
+        Ok(change) => change,
+        Err(reply) => return reply,
+    };
+    match apply(&mut shared.write(), change) {
+        Some(()) => Reply::empty(StatusCode::NO_CONTENT),
+        None => refuse(StatusCode::NOT_FOUND, "unknown slug of a customer, project or resource"),
+    }
+}
+
+fn apply(world: &mut World, change: Change) -> Option<()> {
+    let project = |world: &World, slug: &str| world.projects.values().find(|row| row.slug == slug).map(|row| row.uuid);
+    match change {
+        Change::Gid { project: slug, gid } => {
+            project(world, &slug)?;
+            world.hpc.set_gid(&slug, gid);
+        }
+        Change::Slug { project: old, slug } => {
+            let id = project(world, &old)?;
+            world.projects.get_mut(&id)?.slug.clone_from(&slug);
+            for row in world.hpc.projects.iter_mut().filter(|row| row["posixName"] == old) {
+                row["posixName"] = json!(slug);
+            }
+        }
+        Change::Project { resource, project: slug } => {
+            let project = project(world, &slug)?;
+            world.resource_by_slug_mut(&resource)?.project = project;
+        }
+        Change::Expired { project: slug, expired } => {
+            let id = project(world, &slug)?;
+            world.projects.get_mut(&id)?.expired = expired;
+        }
+        Change::Blocked { customer, blocked } => {
+            world.customers.values_mut().find(|row| row.slug == customer)?.blocked = blocked;
+        }
+        Change::WorkerLags { lags } => {
+            world.worker_lags = lags;
+            if !lags {
+                world.run_worker();
+            }
+        }
+    }
+    Some(())
+}
+
+/// The resources with their orders, without faults and permissions.
+fn summary(world: &World) -> Value {
+    let orders = |resource: &Resource| {
+        let rows = resource.orders.iter().filter_map(|order| world.orders.get(order));
+        let rows = rows.map(|row| json!({ "uuid": row.uuid, "type": row.text("type"), "state": row.text("state") }));
+        rows.collect::<Vec<_>>()
+    };
+    let rows = world.resources.values().map(|row| {
+        let project = world.projects.get(&row.project);
+        json!({
+            "uuid": row.uuid, "slug": row.text("slug"), "state": row.text("state"), "backend_id": row.text("backend_id"),
+            "limits": row.record.get("limits"), "options": row.record.get("options"), "attributes": row.record.get("attributes"),
+            "offering": world.offerings.get(&row.offering).map(|offering| &offering.slug),
+            "project": project.map(|project| &project.slug),
+            "gid": project.and_then(|project| world.hpc.projects.iter().find(|row| row["posixName"] == project.slug)).map(|row| &row["unixGid"]),
+            "orders": orders(row),
+        })
+    });
+    rows.collect()
 }

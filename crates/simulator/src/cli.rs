@@ -22,15 +22,20 @@ While it runs, from another shell:
   curl $S/requests
   curl $S/orders -d '{"order": "update_limits", "resource": "capstor-store-0",
     "limits": {"storage": 50}}'
+  curl $S/changes -d '{"change": "gid", "project": "mch-p1", "gid": 30999}'
+  curl $S/world
   curl -X POST "$S/rotate-keys?keep=true"
 
 Faults: answer (status, headers, body), delay (millis), silence, reset,
 dribble (millis), cut_off (after), endless_body, endless_pages, lose_rows (rows).
 A route is `[METHOD ]PATH[?QUERY]`, `*` standing for anything.
 Orders: create (offering, project, slug, limits, attributes), terminate (resource),
-update_limits (resource, limits), update_options (resource, options); they wait
-for the provider, with "pending_consumer": true for the consumer. Offerings,
-projects and resources are named by slug."#;
+update_limits (resource, limits), update_options (resource, options), restore
+(resource); they wait for the provider, with "pending_consumer": true for the
+consumer. cancel (resource) cancels the open order.
+Changes: gid (project, gid), slug (project, slug), project (resource, project),
+expired (project, expired), blocked (customer, blocked), worker_lags (lags).
+Offerings, customers, projects and resources are named by slug."#;
 
 /// Waldur, the HPC User API and a Keycloak realm, in memory, for demos and experiments
 #[derive(Parser)]
@@ -110,7 +115,10 @@ fn introduce(simulator: &Simulator) {
     println!("HPC User API   {}", simulator.hpc_url());
     println!("Keycloak       {}   realm {}", simulator.keycloak_url(), simulator::REALM);
     println!("Token endpoint {}", simulator.token_url());
-    println!("For a shell    {}/_simulator/   (faults, requests, orders, rotate-keys)", simulator.base_url());
+    println!(
+        "For a shell    {}/_simulator/   (faults, requests, orders, changes, world, rotate-keys)",
+        simulator.base_url()
+    );
     println!();
     println!("Waldur tokens:");
     for user in users {

@@ -8,7 +8,7 @@
 //! | Waldur | `{base}/api/…` |
 //! | HPC User API | `{base}/hpc/api/v1/export/…` |
 //! | Keycloak realm `cscs` | `{base}/auth/realms/cscs/…` |
-//! | faults, the request log, orders and keys, for use from a shell | `{base}/_simulator/…` |
+//! | faults, the request log, orders, changes, the world and keys, for use from a shell | `{base}/_simulator/…` |
 //!
 //! A test changes the world with [`Simulator::world`], injects faults with [`Simulator::set_fault`], and asserts on the
 //! world and on [`Simulator::requests`].

@@ -196,6 +196,32 @@ async fn orders_can_be_placed_over_http() {
     assert_eq!(order(waiting).await.1["state"], "pending-consumer");
     assert_eq!(order(json!({ "order": "terminate", "resource": "nothing" })).await.0, 404);
     assert_eq!(order(json!({ "order": "paint", "resource": "vast-scratch-11" })).await.0, 400);
+    let cancelled = order(json!({ "order": "cancel", "resource": "vast-scratch-10" })).await;
+    assert_eq!((cancelled.0, &cancelled.1["state"]), (201, &json!("canceled")));
+    assert_eq!(order(json!({ "order": "cancel", "resource": "vast-scratch-10" })).await.0, 404, "no open order");
+}
+
+#[tokio::test]
+async fn the_world_can_be_changed_and_read_over_http() {
+    let sim = Simulator::start(World::demo()).await;
+    let (client, base) = (client(), format!("{}/_simulator", sim.base_url()));
+    for (change, status) in [
+        (json!({ "change": "slug", "project": "mch-p1", "slug": "renamed" }), 204),
+        (json!({ "change": "gid", "project": "renamed", "gid": 31_000 }), 204),
+        (json!({ "change": "project", "resource": "capstor-store-0", "project": "renamed" }), 204),
+        (json!({ "change": "expired", "project": "renamed", "expired": true }), 204),
+        (json!({ "change": "blocked", "customer": "mch", "blocked": true }), 204),
+        (json!({ "change": "worker_lags", "lags": true }), 204),
+        (json!({ "change": "expired", "project": "mch-p1", "expired": true }), 404),
+        (json!({ "change": "colour", "project": "mch-p1" }), 400),
+    ] {
+        let sent = client.post(format!("{base}/changes")).body(change.to_string()).send().await.unwrap();
+        assert_eq!(sent.status(), status, "{change}");
+    }
+    let rows: Vec<Value> = client.get(format!("{base}/world")).send().await.unwrap().json().await.unwrap();
+    let row = rows.iter().find(|row| row["slug"] == "capstor-store-0").unwrap();
+    assert_eq!((&row["project"], &row["gid"], &row["orders"]), (&json!("renamed"), &json!(31_000), &json!([])));
+    assert!(sim.world(|world| world.worker_lags && world.projects.values().any(|project| project.expired)));
 }
 
 /// A pending order that changes the limits of the demo resource with this slug.
