@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -95,16 +95,16 @@ struct State {
     /// Time from one pass to the next.
     interval: Duration,
     /// Start of the current pass.
-    began: Option<SystemTime>,
-    /// End of the last complete pass.
-    last: Option<SystemTime>,
+    began: Option<Instant>,
+    /// End of the last complete pass: to measure time, and for people.
+    last: Option<(Instant, SystemTime)>,
     last_failed: bool,
     /// Systems that have had resources. Those without any now are reported as 0.
     systems: BTreeSet<String>,
     /// Since when each resource has had work to do, or been held by a fault.
-    pending: BTreeMap<Uuid, SystemTime>,
+    pending: BTreeMap<Uuid, Instant>,
     /// Since when each resource has had an order that waits for Waldur's worker, or for a GID or UID.
-    waiting: BTreeMap<Uuid, SystemTime>,
+    waiting: BTreeMap<Uuid, Instant>,
     /// Resources in `pending` whose tasks have ended since the last plan. If the next plan has work for one of them, it stays
     /// pending since the same time.
     done: BTreeSet<Uuid>,
@@ -158,7 +158,7 @@ impl Metrics {
 
     /// Records the start of a pass.
     pub fn began(&self) {
-        self.state().began = Some(self.clock.now());
+        self.state().began = Some(self.clock.instant());
     }
 
     /// Records the plan of a pass, and the cases that it was made from.
@@ -206,7 +206,7 @@ impl Metrics {
         let is_placed = |case: &&Case| case.resource.order.as_ref().is_some_and(|it| it.state != OrderState::Other);
         let placed: BTreeSet<_> = cases.iter().filter(is_placed).map(|case| case.resource.id).collect();
         let waiting: BTreeSet<_> = held_by(Hold::Waiting);
-        let now = self.clock.now();
+        let now = self.clock.instant();
         state.done.clear();
         keep_since(&mut state.pending, &tasks.chain(faults).collect(), now);
         keep_since(&mut state.waiting, &(&waiting & &placed), now);
@@ -214,7 +214,7 @@ impl Metrics {
 
     /// Records the end of a complete pass. `done`: resources whose tasks ended; `failed`: number of tasks that did not.
     pub fn ended(&self, done: &[Uuid], failed: usize, took: Duration) {
-        let now = self.clock.now();
+        let (instant, now) = (self.clock.instant(), self.clock.now());
         counter!(PASSES, "outcome" => "whole").increment(1);
         histogram!(PASS_SECONDS).record(took);
         counter!(TASKS, "outcome" => "ended").increment(done.len() as u64);
@@ -223,11 +223,10 @@ impl Metrics {
         gauge!(LAST_PASS).set(since.as_secs_f64());
         let mut state = self.state();
         state.done.extend(done);
-        // The clock may have been set back.
         let left = state.pending.iter().filter(|(id, _)| !state.done.contains(id));
-        let ages: Vec<_> = left.map(|(_, since)| now.duration_since(*since).unwrap_or_default()).collect();
+        let ages: Vec<_> = left.map(|(_, since)| instant.saturating_duration_since(*since)).collect();
         gauge!(OLDEST).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
-        let waiting = state.waiting.values().min().map(|since| now.duration_since(*since).unwrap_or_default());
+        let waiting = state.waiting.values().min().map(|since| instant.saturating_duration_since(*since));
         gauge!(OLDEST_WAITING).set(waiting.unwrap_or_default().as_secs_f64());
         let mut from = 0;
         for (name, to) in AGES {
@@ -235,7 +234,7 @@ impl Metrics {
             gauge!(PENDING, "age" => name).set(u32::try_from(count).unwrap_or(u32::MAX));
             from = to;
         }
-        state.last = Some(now);
+        state.last = Some((instant, now));
         (state.began, state.last_failed) = (None, false);
     }
 
@@ -261,12 +260,12 @@ impl Metrics {
 
     /// Whether the last pass was complete and recent enough, and the JSON body of `/health/ready`.
     pub fn ready(&self) -> (bool, Value) {
-        let now = self.clock.now();
+        let now = self.clock.instant();
         let state = self.state();
-        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+        let since = |time| now.saturating_duration_since(time);
         let ready =
-            !state.last_failed && state.last.is_some_and(|last| since(last) < state.interval + MAX_PASS_DURATION);
-        let last = state.last.and_then(|last| last.duration_since(SystemTime::UNIX_EPOCH).ok());
+            !state.last_failed && state.last.is_some_and(|(last, _)| since(last) < state.interval + MAX_PASS_DURATION);
+        let last = state.last.and_then(|(_, last)| last.duration_since(SystemTime::UNIX_EPOCH).ok());
         (
             ready,
             json!({
@@ -277,13 +276,11 @@ impl Metrics {
     }
 }
 
-/// Keeps the times of the resources `ids` alone, and enters `now` for new ones. Times in the future become `now`: the clock was
-/// set back.
-fn keep_since(since: &mut BTreeMap<Uuid, SystemTime>, ids: &BTreeSet<Uuid>, now: SystemTime) {
+/// Keeps the times of the resources `ids` alone, and enters `now` for new ones.
+fn keep_since(since: &mut BTreeMap<Uuid, Instant>, ids: &BTreeSet<Uuid>, now: Instant) {
     since.retain(|id, _| ids.contains(id));
     for id in ids {
-        let since = since.entry(*id).or_insert(now);
-        *since = now.min(*since);
+        since.entry(*id).or_insert(now);
     }
 }
 

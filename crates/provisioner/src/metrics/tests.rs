@@ -8,6 +8,10 @@ use storage_driver::DriverError;
 use super::*;
 use crate::pass::model::resource;
 
+/// The first time of [`clock`], in seconds since 1970.
+const START: u64 = 1_000_000;
+const SET_BACK: u64 = 86_400;
+
 fn held(system: &str, hold: Hold) -> Held {
     let (system, path, reason) = (system.into(), String::new(), String::new());
     Held { id: Some(Uuid::from_u128(1)), system, path, hold, reason, changes: Vec::new() }
@@ -29,12 +33,16 @@ fn shown(act: impl FnOnce(&Metrics)) -> BTreeMap<String, String> {
     lines.map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
 }
 
-/// A clock that shows the seconds since 1970.
+/// Seconds that have passed, and a clock that shows them. It is set back by `SET_BACK` seconds when the first one has passed.
 fn clock() -> (Arc<AtomicU64>, Clock) {
-    let seconds = Arc::new(AtomicU64::new(1_000_000));
-    let read = Arc::clone(&seconds);
-    let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(read.load(Ordering::Relaxed)));
-    (seconds, clock)
+    let seconds = Arc::new(AtomicU64::new(0));
+    let (wall, monotonic, start) = (Arc::clone(&seconds), Arc::clone(&seconds), Clock::system().instant());
+    let wall = Clock::from_fn(move || {
+        let passed = wall.load(Ordering::Relaxed);
+        let back = if passed > 0 { SET_BACK } else { 0 };
+        SystemTime::UNIX_EPOCH + Duration::from_secs(START + passed - back)
+    });
+    (seconds, wall.with_monotonic(move || start + Duration::from_secs(monotonic.load(Ordering::Relaxed))))
 }
 
 /// A case without a directory, whose desired state is unknown.
@@ -130,16 +138,6 @@ fn orders_waiting_for_waldurs_worker_or_a_gid_have_an_age() {
 }
 
 #[test]
-fn waiting_times_start_again_when_the_clock_is_set_back() {
-    let (id, at) = (Uuid::from_u128(1), |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let mut since = BTreeMap::new();
-    for (now, expected) in [(9_000_000, 9_000_000), (1_000, 1_000), (2_000, 1_000)] {
-        keep_since(&mut since, &[id].into(), at(now));
-        assert_eq!(since[&id], at(expected));
-    }
-}
-
-#[test]
 fn the_loop_is_not_ready_while_a_pass_takes_too_long() {
     let (seconds, clock) = clock();
     let metrics = Metrics::new(&clock, Duration::from_mins(1));
@@ -151,7 +149,7 @@ fn the_loop_is_not_ready_while_a_pass_takes_too_long() {
     assert!(metrics.ready().0);
     seconds.fetch_add(60, Ordering::Relaxed);
     let (ready, body) = metrics.ready();
-    assert_eq!((ready, &body["under_way_seconds"], &body["last_pass"]), (false, &json!(960), &json!(1_000_000)));
+    assert_eq!((ready, &body["under_way_seconds"], &body["last_pass"]), (false, &json!(960), &json!(START)));
     metrics.ended(&[], 0, Duration::from_mins(16));
     assert!(metrics.ready().0);
     metrics.failed(Duration::from_secs(1));
@@ -173,7 +171,6 @@ fn a_resource_in_every_plan_stays_pending_although_its_task_ends_each_time() {
     }
     metrics.planned(&plan, &[]);
     metrics.ended(&[], 0, Duration::from_secs(1));
-    let pending = metrics.state().pending.clone();
-    assert_eq!(pending[&resource.id], SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    assert_eq!(clock.instant() - metrics.state().pending[&resource.id], Duration::from_secs(600));
     assert_eq!(metrics.ready().1["pending"], 1);
 }
