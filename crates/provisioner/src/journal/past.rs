@@ -33,6 +33,9 @@ pub struct Unconfirmed {
     system: String,
     resource: Uuid,
     mass: Mass,
+    /// Time of the first later line with an earlier time: the clock was set back before it.
+    #[serde(skip)]
+    set_back: Option<u64>,
 }
 
 impl Past {
@@ -57,6 +60,10 @@ impl Past {
     }
 
     pub(super) fn note(&mut self, time: &str, resource: Option<Uuid>, event: &Event) {
+        let at = seconds(time);
+        for it in self.unconfirmed.iter_mut().filter(|it| at < it.at) {
+            it.set_back.get_or_insert(at);
+        }
         match (resource, event) {
             (Some(resource), Event::Begun(begun)) => {
                 let Begun { system, steps, unconfirmed, order, kind, by, .. } = begun;
@@ -77,7 +84,7 @@ impl Past {
                 }
                 if let Some(mass) = *unconfirmed {
                     let (at, system) = (seconds(time), system.clone());
-                    self.unconfirmed.push(Unconfirmed { at, system, resource, mass });
+                    self.unconfirmed.push(Unconfirmed { at, system, resource, mass, set_back: None });
                 }
             }
             (Some(resource), Event::Callback { call, outcome, refused, denied }) => {
@@ -101,10 +108,14 @@ impl Past {
         }
     }
 
-    /// Removes what is too old to count. If the clock was set back, nothing is removed.
+    /// Removes what is too old to count. If the clock was set back, work counts until 24 hours after that.
     pub(super) fn forget(&mut self, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.unconfirmed.retain(|it| it.at >= now.saturating_sub(LATELY).as_secs());
+        let oldest = now.saturating_sub(LATELY).as_secs();
+        self.unconfirmed.retain(|it| {
+            let is_in_future = it.at > now.as_secs();
+            it.at >= oldest && it.set_back.is_none_or(|at| !is_in_future || at >= oldest)
+        });
         self.orders.retain(|_, last| last.at >= now.saturating_sub(REMEMBERED).as_secs());
         for refused in self.orders.values_mut().filter_map(|last| last.refused.as_mut()) {
             refused.backs_off = refused.backs_off_at(now.as_secs());

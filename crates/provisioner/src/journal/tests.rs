@@ -224,6 +224,26 @@ fn unconfirmed_work_counts_for_a_day() {
 }
 
 #[test]
+fn work_from_the_future_counts_until_a_day_after_the_clock_was_set_back() {
+    let folder = Folder::new();
+    let at = |hours: u64| Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_hours(500_000 + hours));
+    let refusal = || Event::Begun(Begun { unconfirmed: Some(Mass::Refusal), ..begun() });
+    let count =
+        |hours| past_in(&folder.path(), &at(hours)).unwrap().lately().values().map(BTreeSet::len).sum::<usize>();
+    // Written while the clock was 10 years ahead.
+    let journal = Journal::open(&folder.path(), &at(10 * 365 * 24)).unwrap();
+    journal.write(Some(Uuid::from_u128(1)), refusal()).unwrap();
+    drop(journal);
+    assert_eq!(count(1000), 1, "the journal does not show that the clock is right again");
+    Journal::open(&folder.path(), &at(0)).unwrap().heartbeat().unwrap();
+    assert_eq!([0, 24, 25].map(count), [1, 1, 0]);
+    // A clock that is wrong for a moment removes nothing.
+    Journal::open(&folder.path(), &at(0)).unwrap().write(Some(Uuid::from_u128(2)), refusal()).unwrap();
+    Journal::open(&folder.path(), &Clock::from_fn(|| SystemTime::UNIX_EPOCH)).unwrap().heartbeat().unwrap();
+    assert_eq!([1, 24, 25].map(count), [2, 2, 0]);
+}
+
+#[test]
 fn refusals_of_waldur_are_remembered_across_restarts_and_files() {
     let folder = Folder::new();
     let [resource, order] = [1, 2].map(Uuid::from_u128);
