@@ -1,4 +1,4 @@
-"""Shared code of the benchmarks: building, starting and stopping programs, an HTTP client, tables.
+"""Shared code of the benchmarks and long runs: building, starting and stopping programs, an HTTP client, a clock, tables.
 
 All programs listen on 127.0.0.1 only. Leaving `stage()` stops all programs started in it, even after an error.
 """
@@ -103,12 +103,14 @@ class Stage:
         self.stack.callback(program.stop)
         return program
 
-    def simulator(self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None, world=None):
+    def simulator(
+        self, binaries, resources, page_ms=0, item_us=0, concurrency=None, cpu=None, world=None, environment=None
+    ):
         """Starts the simulated Waldur, HPC User API and Keycloak; `printed` contains their URLs and tokens."""
         arguments = ["--world", world or f"large:{resources}", "--latency-page-ms", page_ms, "--latency-item-us", item_us]
         if concurrency is not None:
             arguments += ["--concurrency", concurrency]
-        program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], cpu=cpu)
+        program = self.start([binaries / "simulator", "--listen", "127.0.0.1:0", *arguments], environment, cpu)
         # The token is the last line of the output.
         text = program.wait_for_log(r"Access token of a user, valid for a day:\n +\S+\n")
         find = lambda pattern: re.search(pattern, text).group(1)
@@ -160,6 +162,37 @@ def furnish(provisioner, environment=None):
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+class Clock:
+    """A wall clock for the programs that are started with `environment`, by libfaketime. Their monotonic time stays real."""
+
+    def __init__(self, folder):
+        packages({"faketime": "faketime"})
+        libraries = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not libraries:
+            raise SystemExit("libfaketimeMT.so.1 is missing below /usr/lib")
+        self.file, self.ahead = Path(folder) / "clock", 0
+        self.environment = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            # The file is read whenever a program reads the time.
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1",
+            "NO_FAKE_STAT": "1",
+        }
+        self.set(0)
+
+    def set(self, ahead):
+        """Sets the clock this many seconds ahead of the machine's."""
+        self.ahead = ahead
+        new = self.file.with_suffix(".new")
+        new.write_text(f"{ahead:+.3f}\n")
+        new.replace(self.file)
+
+    def now(self):
+        return time.time() + self.ahead
 
 
 class Program:

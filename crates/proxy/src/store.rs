@@ -293,8 +293,8 @@ impl Store {
             Some(before) if before.snapshot.fingerprint() == snapshot.fingerprint() => before.modified,
             _ => self.clock.now(),
         };
-        // Preferred, so that all replicas report the same time.
-        let modified = published.unwrap_or(modified);
+        // Preferred, so that all replicas report the same time. Never later than now: the clock may have been wrong.
+        let modified = published.unwrap_or(modified).min(self.clock.now());
         let took_ms = began.elapsed().as_millis();
         if before.is_none() {
             info!(items = snapshot.len(), took_ms, "the catalogue is read");
