@@ -24,8 +24,7 @@ pub struct Settings {
     pub policy: provisioner_core::plan::Policy,
     pub purge: Purge,
     pub run: Run,
-    /// Valkey or Redis server with the leases; `None`: files in the state directory.
-    pub lease_url: Option<SecretString>,
+    pub lease: LeaseSettings,
     /// Component of Waldur's offerings that usage is reported for.
     pub usage_component: String,
     /// Whether a document with invented GIDs is accepted.
@@ -34,6 +33,26 @@ pub struct Settings {
     pub debug: bool,
     /// Whether the log is JSON.
     pub json_log: bool,
+}
+
+/// Where the leases of the systems are.
+#[derive(Debug, Clone)]
+pub enum LeaseSettings {
+    /// Locks on files in the state directory.
+    Files,
+    /// Keys on a Valkey or Redis server, which has this URL.
+    Redis(SecretString),
+    /// Objects on a Kubernetes API server.
+    Kubernetes(KubernetesSettings),
+}
+
+#[derive(Debug, Clone)]
+pub struct KubernetesSettings {
+    /// The API server.
+    pub api: Url,
+    pub namespace: String,
+    /// Directory with the files `token` and `ca.crt` of the service account.
+    pub credentials: PathBuf,
 }
 
 /// The proxy and the credentials for it.

@@ -1,36 +1,56 @@
 //! Leases: one provisioner at a time may change a system. Each lease has a fencing token, which only grows.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use redis::{Commands, Connection, Script};
-use rustix::fs::FlockOperation;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use thiserror::Error;
-use uuid::Uuid;
 
-use program::lock;
+use program::{Clock, error_chain, lock};
 use storage_driver::DriverError;
 
+use crate::config::LeaseSettings;
+
+mod file;
+mod kubernetes;
+mod redis;
+
+pub use file::StateLock;
+
+// These times replace a killed provisioner within 15 s. Another one that waits looks every second, so it has seen the last
+// renewal a second later at most, takes the lease 10 s after that, and has 4 s left until its first side effect.
 /// How long a lease on a server is valid without being renewed.
-const LIFE: Duration = Duration::from_millis(LIFE_MILLIS);
-const LIFE_MILLIS: u64 = 60_000;
-/// How long before its end a lease is no longer trusted, because a side effect takes time.
-const MARGIN: Duration = Duration::from_secs(15);
-/// How often leases are renewed.
-const RENEWED: Duration = Duration::from_secs(15);
-/// Timeout for the server.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LIFE: Duration = Duration::from_secs(10);
+/// How long before its end a lease is no longer trusted: the time that a side effect may take after its check.
+///
+/// The guard is called before each system call and each request, so that this is the time of one of them. Some take
+/// longer, on a file system that hangs for minutes or with a slow management server. Meanwhile the lease is renewed in the
+/// background. So a side effect happens after the end of its lease only if it is slow or the process is paused, and in
+/// addition the server with the lease cannot be reached or the whole machine is paused. It is one side effect for each
+/// thread that works: the next check fails.
+const MARGIN: Duration = Duration::from_secs(3);
+/// How often leases are renewed. Two renewals can fail before a lease is no longer trusted.
+const RENEWED: Duration = Duration::from_secs(2);
+/// Age from which on a renewal is repeated before a side effect. A lease that somebody deleted or took by force is noticed
+/// this late, and a driver that calls its guard thousands of times a second does not wait for the server each time.
+const FRESH: Duration = Duration::from_secs(1);
+/// Timeout of one exchange with the server.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Error)]
 pub enum LeaseError {
-    #[error("{system} is driven by another provisioner now; this one does nothing until the other one stops")]
-    Held { system: String },
+    #[error("{system} is driven by another provisioner now{}; this one does nothing until the other one stops", named(.holder))]
+    Held {
+        system: String,
+        /// The identity of the holder; empty if unknown.
+        holder: String,
+    },
     #[error(
         "another provisioner uses the state directory {path} now; this one does nothing until the other one stops. Two \
          provisioners for different systems each need their own `state_directory`"
@@ -39,38 +59,111 @@ pub enum LeaseError {
     #[error("the lease {path} cannot be taken")]
     File { path: String, source: io::Error },
     #[error("the server for leases (lease.url) cannot be reached")]
-    Server(#[source] redis::RedisError),
+    Server(#[source] ::redis::RedisError),
+    #[error("{what}")]
+    Kubernetes {
+        /// What failed, and what to do.
+        what: String,
+        /// How long the server wants no further requests.
+        retry_after: Duration,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
 }
 
-/// The exclusive right to write to a state directory, until it is dropped.
-#[derive(Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held, never read")] File);
-
-impl StateLock {
-    /// Two programs that write the same journal would break it, whichever systems they drive.
-    pub fn take(directory: &Path) -> Result<Self, LeaseError> {
-        let path = directory.display().to_string();
-        let file = File::open(directory).map_err(|source| LeaseError::File { path: path.clone(), source })?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LeaseError::State { path }),
-            Err(error) => Err(LeaseError::File { path, source: error.into() }),
-        }
-    }
+fn named(holder: &str) -> String {
+    if holder.is_empty() { String::new() } else { format!(" ({holder})") }
 }
 
 impl LeaseError {
+    fn held(name: &str) -> Self {
+        Self::Held { system: name.to_owned(), holder: String::new() }
+    }
+
     /// Whether another provisioner has it and will release it.
     pub fn is_held(&self) -> bool {
         matches!(self, Self::Held { .. } | Self::State { .. })
+    }
+
+    fn retry_after(&self) -> Duration {
+        if let Self::Kubernetes { retry_after, .. } = self { *retry_after } else { Duration::ZERO }
+    }
+}
+
+/// The fencing token of each lease: higher than those of all earlier holders.
+pub type Tokens = BTreeMap<String, u64>;
+
+/// The name of the lease of whoever deletes trees in the trash of a system. No system has such a name.
+pub fn for_purge(system: &str) -> String {
+    format!("{PURGE}{system}")
+}
+
+const PURGE: &str = "purge:";
+
+/// Where the leases are.
+#[derive(Debug)]
+pub struct LeaseStore {
+    place: Place,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+enum Place {
+    Files,
+    Redis(SecretString),
+    Kubernetes(Arc<kubernetes::Api>),
+}
+
+impl LeaseStore {
+    pub fn new(settings: &LeaseSettings, clock: &Clock) -> Self {
+        let place = match settings {
+            LeaseSettings::Files => Place::Files,
+            LeaseSettings::Redis(url) => Place::Redis(url.clone()),
+            LeaseSettings::Kubernetes(settings) => {
+                Place::Kubernetes(Arc::new(kubernetes::Api::new(settings.clone(), clock.clone())))
+            }
+        };
+        Self { place, clock: clock.clone() }
+    }
+
+    /// Takes the leases with these names, or none. `directory`: where leases are files.
+    pub fn take(&self, names: &[String], directory: &Path) -> Result<Leases, LeaseError> {
+        let sent = self.clock.uptime();
+        let (tokens, server) = match &self.place {
+            Place::Files => {
+                let (tokens, files) = file::take(names, directory)?;
+                return Ok(Leases { tokens, held: Held::Files(files) });
+            }
+            Place::Redis(url) => redis::take(names, url)?,
+            Place::Kubernetes(api) => kubernetes::take(api, names)?,
+        };
+        let renewed = Renewed {
+            server,
+            clock: self.clock.clone(),
+            sent,
+            until: sent + LIFE,
+            not_before: Duration::ZERO,
+            problem: String::new(),
+        };
+        let renewed = Arc::new(Mutex::new(renewed));
+        keep_renewed(&renewed);
+        Ok(Leases { tokens, held: Held::Server(renewed) })
+    }
+
+    /// Checks that leases with these names can be taken, for the command `check`. `None` if they are files.
+    pub fn check(&self, names: &[String]) -> Option<Result<String, LeaseError>> {
+        match &self.place {
+            Place::Files => None,
+            Place::Redis(url) => Some(redis::ping(url).map(|()| "the server answers".to_owned())),
+            Place::Kubernetes(api) => Some(api.check(names)),
+        }
     }
 }
 
 /// The leases of all systems, until they are dropped.
 #[derive(Debug)]
 pub struct Leases {
-    /// Fencing token of each system's lease: higher than those of all earlier holders.
-    pub tokens: BTreeMap<String, u64>,
+    /// Fencing token of each system's lease.
+    pub tokens: Tokens,
     held: Held,
 }
 
@@ -78,194 +171,98 @@ pub struct Leases {
 enum Held {
     /// File locks, which end with the process.
     Files(#[expect(dead_code, reason = "held, never read")] Vec<File>),
-    Server(Arc<Mutex<Server>>),
+    Server(Arc<Mutex<Renewed>>),
 }
 
-struct Server {
-    connection: Connection,
-    owner: String,
+/// Leases on a server.
+trait ServerLeases: Send {
+    /// Renews all of them. Returns whether they were still ours.
+    fn renew(&mut self) -> Result<bool, LeaseError>;
+
+    /// Releases those that are still ours. One that cannot be released ends by itself.
+    fn release(&mut self);
+}
+
+/// Leases on a server that are renewed until they are released or lost. Times are uptimes of this machine.
+struct Renewed {
+    server: Box<dyn ServerLeases>,
+    clock: Clock,
+    /// When the last successful renewal was sent.
+    sent: Duration,
     /// Until when the leases are certainly valid.
-    until: Instant,
+    until: Duration,
+    /// The server wants no request before.
+    not_before: Duration,
+    /// Why the last renewal failed.
+    problem: String,
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Server")
-    }
-}
-
-impl Leases {
-    /// Takes the leases of all these systems, or none.
-    pub fn take(systems: &[String], directory: &Path, url: Option<&SecretString>) -> Result<Self, LeaseError> {
-        match url {
-            None => Self::of_files(systems, directory),
-            Some(url) => Self::of_server(systems, url),
-        }
-    }
-
-    fn of_files(systems: &[String], directory: &Path) -> Result<Self, LeaseError> {
-        let (mut tokens, mut files) = (BTreeMap::new(), Vec::new());
-        for system in systems {
-            let path = directory.join(format!("{system}.lease"));
-            let failed = |source| LeaseError::File { path: path.display().to_string(), source };
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(failed)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(LeaseError::Held { system: system.clone() }),
-                Err(error) => return Err(failed(error.into())),
-            }
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(failed)?;
-            let token = next(&text).map_err(failed)?;
-            // Overwrites the old token, which is never longer: on a full disk, the old one stays.
-            file.rewind().map_err(failed)?;
-            file.write_all(format!("{token}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-            tokens.insert(system.clone(), token);
-            files.push(file);
-        }
-        Ok(Self { tokens, held: Held::Files(files) })
-    }
-
-    fn of_server(systems: &[String], url: &SecretString) -> Result<Self, LeaseError> {
-        let mut connection = connected(url)?;
-        let owner = Uuid::new_v4().to_string();
-        let sent = Instant::now();
-        match Self::acquire(systems, &mut connection, &owner) {
-            Ok(tokens) => {
-                let server = Arc::new(Mutex::new(Server { connection, owner, until: sent + LIFE }));
-                keep_renewed(&server, tokens.clone());
-                Ok(Self { tokens, held: Held::Server(server) })
-            }
-            Err(fault) => {
-                // Some may have been taken.
-                release(&mut connection, systems.iter(), &owner);
-                Err(fault)
-            }
-        }
-    }
-
-    /// Returns the tokens.
-    fn acquire(
-        systems: &[String],
-        connection: &mut Connection,
-        owner: &str,
-    ) -> Result<BTreeMap<String, u64>, LeaseError> {
-        let mut tokens = BTreeMap::new();
-        for system in systems {
-            let free: bool = redis::cmd("SET")
-                .arg(key(system))
-                .arg(owner)
-                .arg("NX")
-                .arg("PX")
-                .arg(LIFE_MILLIS)
-                .query::<Option<String>>(connection)
-                .map_err(LeaseError::Server)?
-                .is_some();
-            if !free {
-                return Err(LeaseError::Held { system: system.clone() });
-            }
-            let token = connection.incr(format!("{}:token", key(system)), 1).map_err(LeaseError::Server)?;
-            tokens.insert(system.clone(), token);
-        }
-        Ok(tokens)
-    }
-
-    /// Checks that the server answers.
-    pub fn ping(url: &SecretString) -> Result<(), LeaseError> {
-        let mut connection = connected(url)?;
-        redis::cmd("PING").query::<String>(&mut connection).map(drop).map_err(LeaseError::Server)
-    }
-
-    /// Fails if the lease of a system is lost. Called before each side effect; renews the leases on the server each
-    /// time, so that a lost lease is noticed at once.
-    pub fn hold(&self, system: &str) -> Result<(), DriverError> {
-        let lost = || DriverError::Stopped(format!("the lease of {system} is lost"));
-        if !self.tokens.contains_key(system) {
-            return Err(lost());
-        }
-        let Held::Server(server) = &self.held else { return Ok(()) };
-        let mut server = lock(server);
-        server.renew(&self.tokens);
-        if Instant::now() + MARGIN < server.until { Ok(()) } else { Err(lost()) }
+impl fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewed")
     }
 }
 
-/// The token after the one in the text of a lease's file; 1 for an empty file.
-fn next(text: &str) -> io::Result<u64> {
-    if text.trim().is_empty() {
-        return Ok(1);
+impl Renewed {
+    /// Renews all leases. If one is no longer ours, they are lost at once. While the server does not answer, they stay
+    /// valid until they end.
+    fn renew(&mut self) {
+        let sent = self.clock.uptime();
+        // A lost lease stays lost: another provisioner may have had it in between.
+        if sent >= self.until || sent < self.not_before {
+            return;
+        }
+        match self.server.renew() {
+            Ok(true) => (self.sent, self.until) = (sent, sent + LIFE),
+            Ok(false) => {
+                self.until = sent;
+                self.problem = ": somebody else took or deleted it".into();
+            }
+            Err(error) => {
+                self.not_before = sent + error.retry_after();
+                self.problem = format!(": it could not be renewed: {}", error_chain(&error));
+            }
+        }
     }
-    let token = text.trim().parse::<u64>().ok().and_then(|token| token.checked_add(1));
-    token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it contains no token: remove the file"))
 }
 
 /// Renews the leases in the background: observing a large system can take longer than a lease is valid.
-fn keep_renewed(server: &Arc<Mutex<Server>>, tokens: BTreeMap<String, u64>) {
-    let server = Arc::downgrade(server);
+fn keep_renewed(renewed: &Arc<Mutex<Renewed>>) {
+    let renewed = Arc::downgrade(renewed);
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(RENEWED);
-            let Some(server) = server.upgrade() else { break };
-            lock(&server).renew(&tokens);
+            let Some(renewed) = renewed.upgrade() else { break };
+            lock(&renewed).renew();
         }
     });
 }
 
-impl Server {
-    /// Renews all leases. If one is no longer ours, they are lost at once. While the server does not answer, they stay
-    /// valid until they end.
-    fn renew(&mut self, tokens: &BTreeMap<String, u64>) {
-        let script = Script::new(
-            "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
-        );
-        let sent = Instant::now();
-        let mut ours = tokens.keys().map(|system| {
-            let mut call = script.key(key(system));
-            call.arg(&self.owner).arg(LIFE_MILLIS).invoke::<i64>(&mut self.connection)
-        });
-        match ours.try_fold(true, |ours, renewed| renewed.map(|renewed| ours && renewed == 1)) {
-            Ok(true) if sent < self.until => self.until = sent + LIFE,
-            // A lost lease stays lost: another provisioner may have had it in between.
-            Ok(_) => self.until = sent,
-            Err(_) => {}
+impl Leases {
+    /// Fails if the lease of a system is lost. Called before each side effect. Renews leases on a server unless that was
+    /// done just now.
+    pub fn hold(&self, system: &str) -> Result<(), DriverError> {
+        let lost = |why: &str| DriverError::Stopped(format!("the lease of {system} is lost{why}"));
+        if !self.tokens.contains_key(system) {
+            return Err(lost(""));
         }
+        let Held::Server(renewed) = &self.held else { return Ok(()) };
+        let mut renewed = lock(renewed);
+        if renewed.clock.uptime() >= renewed.sent + FRESH {
+            renewed.renew();
+        }
+        if renewed.clock.uptime() + MARGIN < renewed.until { Ok(()) } else { Err(lost(&renewed.problem)) }
     }
 }
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        if let Held::Server(server) = &self.held {
-            let server = &mut *lock(server);
-            release(&mut server.connection, self.tokens.keys(), &server.owner);
+        if let Held::Server(renewed) = &self.held {
+            let renewed = &mut *lock(renewed);
+            renewed.until = Duration::ZERO;
+            renewed.server.release();
         }
     }
-}
-
-fn connected(url: &SecretString) -> Result<Connection, LeaseError> {
-    let client = redis::Client::open(url.expose_secret()).map_err(LeaseError::Server)?;
-    let connection = client.get_connection_with_timeout(PATIENCE).map_err(LeaseError::Server)?;
-    connection.set_read_timeout(Some(PATIENCE)).map_err(LeaseError::Server)?;
-    connection.set_write_timeout(Some(PATIENCE)).map_err(LeaseError::Server)?;
-    Ok(connection)
-}
-
-/// A lease that cannot be released ends by itself.
-fn release<'a>(connection: &mut Connection, systems: impl Iterator<Item = &'a String>, owner: &str) {
-    let script = Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0");
-    for system in systems {
-        let _ = script.key(key(system)).arg(owner).invoke::<i64>(connection);
-    }
-}
-
-fn key(system: &str) -> String {
-    format!("hpc-storage-provisioner:lease:{system}")
 }
 
 #[cfg(test)]
@@ -273,34 +270,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_program_at_a_time_writes_to_a_state_directory() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = StateLock::take(folder.path()).unwrap();
-        assert!(matches!(StateLock::take(folder.path()), Err(LeaseError::State { .. })));
-        drop(lock);
-        assert!(StateLock::take(folder.path()).is_ok());
-    }
-
-    #[test]
-    fn a_token_that_cannot_be_parsed_does_not_restart_at_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("vast.lease");
-        let take = || Leases::take(&["vast".to_owned()], folder.path(), None);
-        for (text, token) in
-            [("", Some(1)), ("9\n", Some(10)), ("99", Some(100)), ("x", None), ("18446744073709551615", None)]
-        {
-            std::fs::write(&file, text).unwrap();
-            assert_eq!(take().ok().map(|leases| leases.tokens["vast"]), token, "{text:?}");
-            let kept = token.map_or_else(|| text.to_owned(), |token| format!("{token}\n"));
-            assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
-        }
-    }
-
-    #[test]
     fn one_holder_at_a_time_and_tokens_grow() {
         let folder = tempfile::tempdir().unwrap();
         let systems = ["capstor".to_owned(), "vast".to_owned()];
-        let take = || Leases::take(&systems, folder.path(), None);
+        let store = LeaseStore::new(&LeaseSettings::Files, &Clock::system());
+        let take = || store.take(&systems, folder.path());
         let first = take().unwrap();
         assert!(matches!(take(), Err(LeaseError::Held { .. })));
         assert!(first.hold("vast").is_ok() && first.hold("other").is_err());

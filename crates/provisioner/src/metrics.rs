@@ -238,10 +238,15 @@ impl Metrics {
         (state.began, state.last_failed) = (None, false);
     }
 
+    /// Records that a pass has not begun, and is tried again soon.
+    pub fn waiting(&self) {
+        self.state().began = None;
+    }
+
     /// Records that another provisioner, or a command, held the lease.
     pub fn kept_away(&self) {
         counter!(PASSES, "outcome" => "kept_away").increment(1);
-        self.state().began = None;
+        self.waiting();
     }
 
     /// Records a failed pass.

@@ -19,7 +19,7 @@ use storage_driver::{DriverError, Observed};
 use crate::config::{Settings, SystemConfig};
 use crate::drivers::on_demand::OnDemand;
 use crate::journal::{self, Event, Journal, JournalError, Past};
-use crate::lease::{LeaseError, Leases, StateLock};
+use crate::lease::{LeaseError, LeaseStore, Leases, StateLock};
 use crate::ledger::Ledger;
 use crate::metrics;
 use crate::pass::{self, External, PassError, Progress, Protocol, Report, Survey, System};
@@ -38,6 +38,7 @@ pub struct Provisioner {
     pub systems: Vec<System>,
     /// Client of the proxy and of Waldur.
     pub source: Source,
+    pub leases: LeaseStore,
     pub clock: Clock,
     /// Counts the files that the drivers have walked.
     pub walked: Walked,
@@ -61,7 +62,8 @@ impl Provisioner {
     fn open(settings: Settings, clock: Clock, walked: Walked, stop: Arc<AtomicBool>) -> Result<Self, DriverError> {
         let source = Source::new(&settings, &stop)?;
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
-        Ok(Self { settings, systems, source, clock, walked, progress: Progress::new(), stop })
+        let leases = LeaseStore::new(&settings.lease, &clock);
+        Ok(Self { settings, systems, source, leases, clock, walked, progress: Progress::new(), stop })
     }
 
     pub fn journal_path(&self) -> PathBuf {
@@ -105,7 +107,7 @@ impl Provisioner {
         let names: Vec<_> = self.systems.iter().map(|system| system.key.clone()).collect();
         let take = || {
             let lock = StateLock::take(directory)?;
-            Leases::take(&names, directory, self.settings.lease_url.as_ref()).map(|leases| (lock, leases))
+            self.leases.take(&names, directory).map(|leases| (lock, leases))
         };
         let waits = usize::try_from(patience.as_millis() / LOOK.as_millis()).unwrap_or_default();
         let (lock, leases) = take

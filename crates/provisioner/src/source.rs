@@ -25,7 +25,8 @@ mod waldur;
 
 pub use waldur::WaldurError;
 
-use response::{Failure, base, read_body, reason, unreachable};
+pub(crate) use response::read_body;
+use response::{Failure, base, reason, unreachable};
 
 /// The largest accepted page in bytes; 500 items take about 1 MB.
 const MAX_PAGE: u64 = 64 << 20;

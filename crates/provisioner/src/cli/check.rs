@@ -14,7 +14,7 @@ use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL};
 use super::out::{self, Page};
 use super::{EXIT_FAILURE, Failure};
 use crate::journal::Journal;
-use crate::lease::Leases;
+use crate::lease::for_purge;
 use crate::ledger::Ledger;
 use crate::provisioner::Provisioner;
 use crate::source::WaldurError;
@@ -94,9 +94,12 @@ pub(super) fn check(provisioner: &Provisioner, json: bool) -> Result<(), Failure
         }
     }
     add("state directory", state(provisioner).into());
-    if let Some(url) = &provisioner.settings.lease_url {
-        let asked = Leases::ping(url).map(|()| "the server answers".to_owned()).map_err(|error| error_chain(&error));
-        add("leases", asked.into());
+    let mut names: Vec<_> = provisioner.systems.iter().map(|system| system.key.clone()).collect();
+    if provisioner.settings.purge.enabled {
+        names.extend(provisioner.systems.iter().map(|system| for_purge(&system.key)));
+    }
+    if let Some(checked) = provisioner.leases.check(&names) {
+        add("leases", checked.map_err(|error| error_chain(&error)).into());
     }
     if let Ok(document) = &document {
         for (system, why) in misnamed(provisioner, document) {

@@ -1,7 +1,7 @@
 //! `purge` deletes trees in the trash permanently. Passes go on meanwhile: the state directory and the leases of the
 //! systems are held only while a tree is claimed, and again while the result is journaled.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -12,10 +12,10 @@ use storage_driver::Trashed;
 use uuid::Uuid;
 
 use super::apply::{begin, by_user};
-use super::{EXIT_FAILURE, Failure, failure, out, progress};
+use super::{EXIT_FAILURE, EXIT_HELD, Failure, failure, out, progress};
 use crate::config::Purge;
 use crate::journal::{self, Begun, Elapsed};
-use crate::lease::{LeaseError, Leases};
+use crate::lease::{LeaseError, Leases, for_purge};
 use crate::ledger::ProjectIds;
 use crate::pass::{System, parallel_map};
 use crate::provisioner::{Provisioner, Session};
@@ -59,9 +59,10 @@ pub(super) fn purge(provisioner: &Provisioner, yes: bool, json: bool) -> Result<
     if yes && !due.is_empty() {
         // Fails now if another provisioner works for a long time.
         drop(begin(provisioner, "purge")?);
+        let leases = alone(provisioner, &due)?;
         provisioner.walked.limit(rules.rate);
-        let alone = Mutex::default();
-        let delete = |due: &_| delete(provisioner, due, &alone);
+        let session = Mutex::default();
+        let delete = |due: &_| delete(provisioner, due, &leases, &session);
         let results = progress::during(&provisioner.walked, || parallel_map(&due, AT_ONCE, delete));
         let results = due.iter().map(|due| due.trashed.id).zip(results);
         failed.extend(results.filter_map(|(id, result)| Some((id, result.err()?.text))));
@@ -181,12 +182,23 @@ fn doubt(trashed: &Trashed, changed: Option<u64>, elapsed: &Elapsed, now: u64, r
     })
 }
 
-/// Deletes one tree. `alone` is held together with the state directory, which one thread uses at a time.
-fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result<(), Failure> {
+/// The exclusive right to delete trees in the trash of these systems.
+fn alone(provisioner: &Provisioner, due: &[Due<'_>]) -> Result<Leases, Failure> {
+    let systems: BTreeSet<_> = due.iter().map(|due| for_purge(&due.system.key)).collect();
+    let systems: Vec<_> = systems.into_iter().collect();
+    match provisioner.leases.take(&systems, &provisioner.settings.state_directory) {
+        Err(LeaseError::Held { .. }) => {
+            Err(Failure { code: EXIT_HELD, text: "another purge is deleting trees of these systems".into() })
+        }
+        taken => Ok(taken?),
+    }
+}
+
+/// Deletes one tree. `alone` keeps other purges away; one thread at a time uses the state directory, with `session`.
+fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Leases, session: &Mutex<()>) -> Result<(), Failure> {
     let Due { system, trashed, .. } = due;
     let (key, id) = (&*system.key, trashed.id);
-    let tree = TreeLock::take(provisioner, system, trashed)?;
-    exclusive(provisioner, alone, |session| {
+    exclusive(provisioner, session, |session| {
         // Much may have happened since the trash was read.
         if !is_terminated(&provisioner.source.read()?, id) {
             return Err(failure("it is no longer terminated in Waldur"));
@@ -206,13 +218,13 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
             Ok(claimed?)
         })
     })?;
-    // The claim keeps passes away, and the lock keeps other purges away: no other right is needed, however long this
-    // takes.
+    // The claim keeps passes away: no other right is needed, however long this takes.
+    let name = for_purge(key);
     let deleted = system
         .driver
-        .purge(trashed, None, &|_| provisioner.permitted(&tree.lease, &tree.name))
+        .purge(trashed, None, &|_| provisioner.permitted(alone, &name))
         .map_err(|error| error_chain(&error));
-    exclusive(provisioner, alone, |session| {
+    exclusive(provisioner, session, |session| {
         session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()))?;
         if deleted.is_ok() && system.project_ids == Some(ProjectIds::Gid) {
             session.ledger.forget(key, id);
@@ -220,45 +232,17 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Mutex<()>) -> Result
         }
         Ok(())
     })?;
-    deleted.map_err(failure)?;
-    tree.remove();
-    Ok(())
+    deleted.map_err(failure)
 }
 
 /// Does something with the exclusive right to the state directory, between two passes.
 fn exclusive(
     provisioner: &Provisioner,
-    alone: &Mutex<()>,
+    one: &Mutex<()>,
     work: impl FnOnce(&mut Session<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let _alone = lock(alone);
+    let _one = lock(one);
     work(&mut provisioner.begin(&by_user("purge"), PATIENCE)?)
-}
-
-/// The exclusive right of one purge to delete a tree.
-struct TreeLock {
-    name: String,
-    directory: PathBuf,
-    lease: Leases,
-}
-
-impl TreeLock {
-    fn take(provisioner: &Provisioner, system: &System, trashed: &Trashed) -> Result<Self, Failure> {
-        let directory = provisioner.settings.state_directory.join("purge");
-        std::fs::create_dir_all(&directory).map_err(|error| failure(format!("{}: {error}", directory.display())))?;
-        let name = format!("{}.{}.{}", system.key, trashed.id, trashed.since);
-        match Leases::take(std::slice::from_ref(&name), &directory, provisioner.settings.lease_url.as_ref()) {
-            Ok(lease) => Ok(Self { name, directory, lease }),
-            Err(LeaseError::Held { .. }) => Err(failure("another purge is deleting it")),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Removes the lock's file: the tree is gone, and its name is never used again.
-    fn remove(self) {
-        // A lock on a server has no file.
-        let _ = std::fs::remove_file(self.directory.join(format!("{}.lease", self.name)));
-    }
 }
 
 #[cfg(test)]

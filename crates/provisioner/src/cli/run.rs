@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::check::misnamed;
 use super::{Failure, failure, progress};
 use crate::config::Settings;
+use crate::lease::LeaseError;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::pass::{PassError, Report};
@@ -28,6 +29,9 @@ use reload::{LOOK, Reloader};
 
 /// The shortest time between the starts of two passes.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How often a pass without a lease is tried again, so that the provisioner that takes over notices the end of the lease soon.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the loop wakes early.
 enum Wake {
@@ -64,29 +68,40 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
     listen::serve(&provisioner.settings.run.listen, &metrics, move || wake.send(Wake::Nudge).is_ok())?;
     let mut reloader = Reloader::new(loaded, load);
     let mut log = HoldLog::default();
+    let mut no_lease = NoLease::default();
     info!(systems = provisioner.systems.len(), "started");
     while !provisioner.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         metrics.began();
+        let interval = provisioner.settings.run.interval;
+        let mut next = jittered(interval);
         match pass(&provisioner, &metrics, &mut log) {
             Ok(report) => {
                 metrics.ended(&report.ended, report.failed.len(), began.elapsed());
                 log_report(&report);
             }
-            // A command, or the provisioner that is active now: nothing is wrong.
-            Err(NoPass::Begin(BeginError::Lease(held))) if held.is_held() => {
-                metrics.kept_away();
-                info!("no pass: {}", error_chain(&held));
-            }
             Err(fault) if provisioner.stop.load(Ordering::Relaxed) => {
                 info!("the pass was stopped by a signal: {}", error_chain(&fault));
+            }
+            Err(NoPass::Begin(BeginError::Lease(error))) => {
+                next = RETRY.min(interval);
+                if no_lease.is_repeated(&error, interval) {
+                    metrics.waiting();
+                } else if error.is_held() {
+                    // A command, or the provisioner that is active now: nothing is wrong.
+                    metrics.kept_away();
+                    info!("no pass: {}", error_chain(&error));
+                } else {
+                    metrics.failed(began.elapsed());
+                    error!("no pass: {}", error_chain(&error));
+                }
             }
             Err(fault) => {
                 metrics.failed(began.elapsed());
                 error!("no pass: {}", error_chain(&fault));
             }
         }
-        let mut wake = wait(&woken, Instant::now() + jittered(provisioner.settings.run.interval), &mut reloader);
+        let mut wake = wait(&woken, Instant::now() + next, &mut reloader);
         // At most one pass a second. Nudges that arrive meanwhile are answered by one pass.
         std::thread::sleep(SHORTEST.saturating_sub(began.elapsed()));
         while let Ok(next) = woken.try_recv() {
@@ -141,6 +156,22 @@ fn pass(provisioner: &Provisioner, metrics: &Metrics, log: &mut HoldLog) -> Resu
     metrics.planned(&plan, &survey.cases);
     log.update(&plan, &misnamed(provisioner, &survey.document));
     Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)
+}
+
+/// When it was last logged that there is no lease, and whether another provisioner had it.
+#[derive(Default)]
+struct NoLease(Option<(Instant, bool)>);
+
+impl NoLease {
+    /// Whether that was logged less than one interval ago. If not, it is to be logged now.
+    fn is_repeated(&mut self, error: &LeaseError, interval: Duration) -> bool {
+        let is_held = error.is_held();
+        let is_repeated = self.0.is_some_and(|(logged, was_held)| is_held == was_held && logged.elapsed() < interval);
+        if !is_repeated {
+            self.0 = Some((Instant::now(), is_held));
+        }
+        is_repeated
+    }
 }
 
 /// Logs held resources when they change.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use settings::reader::{addresses, choice, count, flag, seconds, secret, secret_url, text, url};
 use settings::{Invalid, Loader, Reader, Reported, address, check, invalid};
 
-use super::{Proxy, Purge, Run, Settings, Waldur, system};
+use url::Url;
+
+use super::{KubernetesSettings, LeaseSettings, Proxy, Purge, Run, Settings, SystemConfig, Waldur, system};
 use provisioner_core::plan::Policy;
 
 /// Reads every setting, in the order of the reference. No function below returns before all of its settings are read.
@@ -26,14 +28,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
     let policy = policy(loader);
     let purge = purge(loader);
     let run = run(loader);
-    let lease_url = loader
-        .setting("lease.url", &["PROVISIONER_LEASE_URL"])
-        .doc(
-            "Valkey or Redis server for the leases, if provisioners on several hosts manage the same systems: \
-             `redis://host:6379`. Without it, a lock in the state directory excludes other processes on this host \
-             only.",
-        )
-        .optional(secret_url(lease_url));
+    let lease = lease(loader, systems.as_deref().unwrap_or_default());
     let usage_component = loader
         .setting("usage.component", &["PROVISIONER_USAGE_COMPONENT"])
         .doc("Component of the offerings for which `usage --report` reports the used space, in TB of the system.")
@@ -58,7 +53,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         policy: policy?,
         purge: purge?,
         run: run?,
-        lease_url: lease_url?,
+        lease: lease?,
         usage_component: usage_component?,
         mock_identities: mock_identities?,
         debug: debug?,
@@ -216,9 +211,82 @@ fn run(loader: &mut Loader<'_>) -> Result<Run, Reported> {
     Ok(Run { interval: interval?, listen: listen?.unwrap_or_default() })
 }
 
+fn lease(loader: &mut Loader<'_>, systems: &[SystemConfig]) -> Result<LeaseSettings, Reported> {
+    let redis = loader
+        .setting("lease.url", &["PROVISIONER_LEASE_URL"])
+        .doc(
+            "Valkey or Redis server for the leases, if provisioners on several hosts manage the same systems: \
+             `redis://host:6379`. Without it and `lease.kubernetes_namespace`, a lock in the state directory excludes \
+             other processes on this host only.",
+        )
+        .optional(secret_url(lease_url));
+    let namespace = loader
+        .setting("lease.kubernetes_namespace", &["PROVISIONER_LEASE_KUBERNETES_NAMESPACE"])
+        .doc(
+            "Namespace of the Lease objects on the Kubernetes API server, if provisioners in several pods manage the \
+             same systems; instead of `lease.url`. See \"Mutual exclusion\" in `provisioner.md`.",
+        )
+        .optional(text(dns_label));
+    let credentials = loader
+        .setting("lease.kubernetes_credentials", &["PROVISIONER_LEASE_KUBERNETES_CREDENTIALS"])
+        .doc("Directory with the files `token` and `ca.crt` of the service account. Both are read for each request.")
+        .with_default("/var/run/secrets/kubernetes.io/serviceaccount", text(check::absolute_path).map(PathBuf::from));
+    let host = loader
+        .setting("lease.kubernetes_host", &["KUBERNETES_SERVICE_HOST"])
+        .doc("Host of the Kubernetes API server. Kubernetes sets the variable in each container.")
+        .optional(text(check::plain));
+    let port = loader
+        .setting("lease.kubernetes_port", &["KUBERNETES_SERVICE_PORT"])
+        .doc("Port of the Kubernetes API server. Kubernetes sets the variable in each container.")
+        .with_default("443", count(65_535));
+    let Some(namespace) = namespace? else {
+        let redis = redis?;
+        return Ok(redis.map_or(LeaseSettings::Files, LeaseSettings::Redis));
+    };
+    if redis?.is_some() {
+        let what = "given, but lease.kubernetes_namespace is given too";
+        loader.violation("lease.url", invalid(what, "remove one of them: leases are in one place"));
+    }
+    for system in systems.iter().filter(|system| !is_dns_subdomain(&system.name)) {
+        let what = format!("the name {} cannot be part of the name of a Lease in Kubernetes", system.name);
+        let remedy = "use lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part, and at \
+                      most 200 characters";
+        loader.violation("systems", invalid(what, remedy));
+    }
+    let Some(host) = host? else {
+        let what = "missing, but lease.kubernetes_namespace is given";
+        loader.violation("lease.kubernetes_host", invalid(what, "run in a pod, or set KUBERNETES_SERVICE_HOST"));
+        return Err(Reported);
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let Ok(api) = Url::parse(&format!("https://{host}:{}/", port?)) else {
+        loader.violation("lease.kubernetes_host", invalid("not a host name or an IP address", "correct it"));
+        return Err(Reported);
+    };
+    Ok(LeaseSettings::Kubernetes(KubernetesSettings { api, namespace, credentials: credentials? }))
+}
+
 fn lease_url(text: &str) -> Result<(), Invalid> {
     match redis::Client::open(text) {
         Ok(_) => Ok(()),
         Err(_) => Err(invalid("not a URL of a Valkey or Redis server", "write it like redis://host:6379")),
     }
+}
+
+fn dns_label(text: &str) -> Result<(), Invalid> {
+    if is_dns_subdomain(text) && !text.contains('.') && text.len() <= 63 {
+        return Ok(());
+    }
+    let remedy = "use at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends";
+    Err(invalid("not a name of a namespace", remedy))
+}
+
+/// Whether names of objects in Kubernetes may end with this text.
+fn is_dns_subdomain(text: &str) -> bool {
+    let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_label = |label: &str| {
+        let ends = [label.bytes().next(), label.bytes().last()];
+        ends.iter().all(|end| end.is_some_and(is_plain)) && label.bytes().all(|c| is_plain(c) || c == b'-')
+    };
+    text.len() <= 200 && text.split('.').all(is_label)
 }

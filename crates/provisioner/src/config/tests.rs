@@ -70,6 +70,31 @@ fn settings_that_belong_together_are_required_together() {
     assert!(fault(&[("PROVISIONER_WALDUR_API_TOKEN", "x")]).contains("waldur.api_url"));
 }
 
+#[test]
+fn leases_are_in_one_place() {
+    assert!(matches!(with(&[]).unwrap().lease, LeaseSettings::Files));
+    let namespace = ("PROVISIONER_LEASE_KUBERNETES_NAMESPACE", "storage");
+    let host = ("KUBERNETES_SERVICE_HOST", "fd00::1");
+    let LeaseSettings::Kubernetes(settings) = with(&[namespace, host]).unwrap().lease else { panic!() };
+    assert_eq!(
+        (settings.api.as_str(), settings.credentials.to_str().unwrap()),
+        ("https://[fd00::1]/", "/var/run/secrets/kubernetes.io/serviceaccount")
+    );
+    assert!(fault(&[namespace]).contains("run in a pod"));
+    assert!(fault(&[namespace, host, ("PROVISIONER_LEASE_URL", "redis://a")]).contains("leases are in one place"));
+    for name in ["", "UPPER", "a.b", "-a", &"a".repeat(64)] {
+        assert!(with(&[("PROVISIONER_LEASE_KUBERNETES_NAMESPACE", name), host]).is_err() || name.is_empty(), "{name}");
+    }
+    for (name, is_valid) in
+        [("a-1.b", true), ("a_1", false), ("a-", false), ("a..b", false), (&*"a".repeat(201), false)]
+    {
+        let systems = format!(r#"{{"{name}": {{"driver": "posix", "terabyte": "TiB", "root": "/a"}}}}"#);
+        let systems = ("PROVISIONER_SYSTEMS", &*systems);
+        assert_eq!(with(&[systems, namespace, host]).is_ok(), is_valid, "{name}");
+        assert!(with(&[systems]).is_ok(), "{name}");
+    }
+}
+
 /// The settings file of the package, edited, and the warnings about it.
 fn example(edit: impl Fn(&str) -> String, variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
@@ -95,7 +120,12 @@ fn the_commented_settings_of_the_package_are_valid() {
     let secrets = [("PROVISIONER_CLIENT_SECRET", "hush"), ("PROVISIONER_WALDUR_API_TOKEN", "hush")];
     let uncommented = |text: &str| text.split_once("\n\n").unwrap().1.replace("\n#  ", "\n  ");
     let (settings, warnings) = example(uncommented, &secrets);
-    assert!(settings.purge.enabled && settings.policy.heal && settings.json_log && settings.lease_url.is_some());
+    assert!(
+        settings.purge.enabled
+            && settings.policy.heal
+            && settings.json_log
+            && matches!(settings.lease, LeaseSettings::Redis(_))
+    );
     assert!(settings.waldur.is_some() && settings.proxy.client_id.is_some() && settings.run.listen.len() == 1);
     assert_eq!(settings.systems[0].project_ids, Some(crate::ledger::ProjectIds::From(100_000)));
     assert_eq!(warnings, Vec::<String>::new());

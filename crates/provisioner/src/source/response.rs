@@ -32,7 +32,7 @@ impl Failure {
 }
 
 /// Reads a whole body of at most `max` bytes within `timeout`. The client's own time-out starts again with each byte.
-pub(super) fn read_body(
+pub(crate) fn read_body(
     mut response: Response,
     timeout: Duration,
     max: u64,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a scenario panics on unexpected results")]
 
 mod adopt_restore;
+mod api_server;
 mod callbacks;
 mod cancelled_orders;
 mod cancelled_terminations;
@@ -10,6 +11,7 @@ mod credentials;
 mod failures;
 mod kernel_quotas;
 mod kills;
+mod kubernetes_leases;
 mod leases;
 mod orders;
 mod plan_output;
