@@ -209,7 +209,7 @@ pub enum DocumentError {
     /// The proxy is too old, or is the Python proxy.
     #[error(
         "the document has no map `orders`, without which no order can be approved or carried out safely: use \
-         hpc-storage-proxy 0.1.0 or newer"
+         hpc-storage-proxy 1.0.0 or newer"
     )]
     NoOrders,
     /// The proxy runs in development mode.
