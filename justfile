@@ -20,3 +20,7 @@ docs:
 # Everything that the continuous integration runs (or these steps of it)
 full *STEPS:
     bash .ci/run {{ STEPS }}
+
+# Builds a release into target/release-VERSION: `just release 1.0.0`
+release VERSION *ARGUMENTS:
+    packaging/release {{ VERSION }} {{ ARGUMENTS }}
