@@ -29,16 +29,16 @@ pub use file::StateLock;
 const LIFE: Duration = Duration::from_secs(10);
 /// How long before its end a lease is no longer trusted: the time that a side effect may take after its check.
 ///
-/// The guard is called before each system call and each request, so that this is the time of one of them. Some take
-/// longer, on a file system that hangs for minutes or with a slow management server. Meanwhile the lease is renewed in the
-/// background. So a side effect happens after the end of its lease only if it is slow or the process is paused, and in
-/// addition the server with the lease cannot be reached or the whole machine is paused. It is one side effect for each
-/// thread that works: the next check fails.
+/// The guard is called before each request and before each few system calls, and in a walk over a tree for each file, so
+/// that this is the time of a few calls. Some take longer, on a file system that hangs for minutes or with a slow management
+/// server. Meanwhile the lease is renewed in the background. So a side effect happens after the end of its lease only if it
+/// is slow and the server with the lease cannot be reached, or if the process is paused. It is one side effect for each thread
+/// that works: the next check fails.
 const MARGIN: Duration = Duration::from_secs(3);
 /// How often leases are renewed. Two renewals can fail before a lease is no longer trusted.
 const RENEWED: Duration = Duration::from_secs(2);
 /// Age from which on a renewal is repeated before a side effect. A lease that somebody deleted or took by force is noticed
-/// this late, and a driver that calls its guard thousands of times a second does not wait for the server each time.
+/// this late. A driver that calls its guard for each file does not wait for the server each time.
 const FRESH: Duration = Duration::from_secs(1);
 /// Timeout of one exchange with the server.
 const TIMEOUT: Duration = Duration::from_secs(2);

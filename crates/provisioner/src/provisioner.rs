@@ -264,10 +264,15 @@ mod tests {
         let loaded = load(&crate::config::SCHEMA, &environment, &Overrides::default()).unwrap();
         let provisioner = Provisioner::new(loaded.settings, Clock::system()).unwrap();
         let session = provisioner.begin("adopt by user 0", Duration::ZERO).unwrap();
-        let guard = || session.with_protocol(|protocol| protocol.guard("capstor", Uuid::nil(), "mark it"));
-        assert!(guard().is_ok());
-        provisioner.stop.store(true, Ordering::Relaxed);
-        assert!(matches!(guard(), Err(DriverError::Stopped(_))));
+        session.with_protocol(|protocol| {
+            let guard = protocol.guard_of("capstor", Uuid::nil());
+            assert!(guard("mark it").is_ok());
+            // The same side effect goes on, for example with the next file of a tree.
+            assert!(guard("mark it").is_ok());
+            provisioner.stop.store(true, Ordering::Relaxed);
+            assert!(matches!(guard("mark it"), Err(DriverError::Stopped(_))));
+            assert!(matches!(guard("move it"), Err(DriverError::Stopped(_))));
+        });
         let history = journal::history(&provisioner.journal_path(), Uuid::nil()).unwrap();
         assert_eq!(history.len(), 1, "{history:?}");
     }

@@ -286,7 +286,8 @@ pub fn error_chain(error: &dyn Error) -> String {
     text
 }
 
-/// Called with a description before every side effect; an error aborts the operation.
+/// Called with a description before every side effect; an error aborts the operation. During a long side effect, such as a
+/// walk over a tree, it is called again with the same description, which is logged once.
 pub type Guard<'a> = &'a (dyn Fn(&str) -> Result<(), DriverError> + Sync);
 
 /// One storage system.

@@ -10,7 +10,6 @@ use crate::handle::{open_below, temporary_error};
 #[cfg(test)]
 use crate::injected::{self, Moment};
 use storage_driver::DriverError;
-use storage_driver::walked::Walked;
 
 /// How many levels the recursion descends. Each level needs two handles and stack space.
 const DEEPEST: usize = 64;
@@ -29,7 +28,7 @@ pub fn delete(
     trash: &OwnedFd,
     name: &str,
     (same_project, ours): (OnDirectory<'_>, OnDirectory<'_>),
-    walked: &Walked,
+    one: EachFile<'_>,
 ) -> Result<(), DriverError> {
     let name = CString::new(name).map_err(|error| DriverError::temporary_from("a name in the trash", error))?;
     let top = match open_below(trash, &*name) {
@@ -37,17 +36,20 @@ pub fn delete(
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(cannot(error)),
     };
-    Deletion { top: &top, same_project, ours, walked, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
+    Deletion { top: &top, same_project, ours, one, lifted: 0 }.directory(trash.as_fd(), &name, top.as_fd(), 0)
 }
 
 /// Sets the project ID of the top directory, or checks that a directory is the resource's.
 pub type OnDirectory<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), DriverError>;
 
+/// Called for each file or directory of a walk. An error stops the walk.
+pub type EachFile<'a> = &'a dyn Fn() -> Result<(), DriverError>;
+
 struct Deletion<'a> {
     top: &'a OwnedFd,
     same_project: OnDirectory<'a>,
     ours: OnDirectory<'a>,
-    walked: &'a Walked,
+    one: EachFile<'a>,
     /// Number of names that were tried for lifted directories.
     lifted: u64,
 }
@@ -65,11 +67,9 @@ impl Deletion<'_> {
             let found = self.contents(directory, depth)?;
             #[cfg(test)]
             injected::at(Moment::Emptied);
+            (self.one)()?;
             match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {
-                    self.walked.one();
-                    return Ok(());
-                }
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 // Lifted directories, and entries that were missed because others were deleted while the directory was read.
                 Err(Errno::NOTEMPTY | Errno::EXIST) if found => close(directory),
                 Err(error) => return Err(cannot(error)),
@@ -93,7 +93,7 @@ impl Deletion<'_> {
             found = true;
             let refused = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {
-                    self.walked.one();
+                    (self.one)()?;
                     continue;
                 }
                 // Either means that it is a directory.

@@ -4,10 +4,10 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use crate::deletion::EachFile;
 use project_quota::Project;
 use storage_driver::DriverError;
 use storage_driver::limits::{QuotaLimits, Usage};
-use storage_driver::walked::Walked;
 
 pub mod ceph;
 pub mod declared;
@@ -80,8 +80,8 @@ pub trait Quotas: Debug + Send + Sync {
     }
 
     /// Sets the project ID of the directory and of new files in it. With `within`, also tags all existing files in it, and
-    /// counts them there.
-    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<&Walked>) -> Result<(), DriverError> {
+    /// calls it for each.
+    fn tag(&self, directory: BorrowedFd<'_>, project: u32, within: Option<EachFile<'_>>) -> Result<(), DriverError> {
         if self.has_project_ids() { tagging::tag(directory, number(project)?, within) } else { Ok(()) }
     }
 

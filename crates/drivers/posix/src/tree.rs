@@ -14,7 +14,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::creation;
-use crate::deletion::delete;
+use crate::deletion::{EachFile, delete};
 use crate::handle::{Mark, check_new, chmod, open_below, open_error, privilege_error, stat, sync, temporary_error};
 use crate::quotas::Quotas;
 use crate::renaming::{Renamed, rename, rename_named};
@@ -174,7 +174,7 @@ impl<Q: Quotas> Tree<Q> {
         self.check_project_is_free(&directory, desired)?;
         guard(&format!("mark, {}", self.what_is_set()))?;
         self.mark.write(&directory, desired.id)?;
-        self.set(&directory, desired, true)?;
+        self.set(&directory, desired, None)?;
         sync(&directory)?;
         guard(&format!("put {} in place", desired.place))?;
         rename(&directory, [&parent, &parent], [&temporary, desired.place.name()])?
@@ -197,6 +197,12 @@ impl<Q: Quotas> Tree<Q> {
         )))
     }
 
+    /// Counts a file of a walk over a tree, which can take hours: the guard is called again for each.
+    fn one(&self, guard: Guard<'_>, what: &str) -> Result<(), DriverError> {
+        self.walked.one();
+        guard(what)
+    }
+
     /// What [`Self::set`] sets, for messages.
     fn what_is_set(&self) -> &'static str {
         if self.rules.acl.is_some() {
@@ -206,8 +212,9 @@ impl<Q: Quotas> Tree<Q> {
         }
     }
 
-    /// Sets what differs: owner, project ID, limits, and finally ACLs and mode, which give access.
-    fn set(&self, directory: &OwnedFd, desired: &Desired, new: bool) -> Result<(), DriverError> {
+    /// Sets what differs: owner, project ID, limits, and finally ACLs and mode, which give access. `within` is called for each
+    /// file that the directory contains; `None` if it is new and empty.
+    fn set(&self, directory: &OwnedFd, desired: &Desired, within: Option<EachFile<'_>>) -> Result<(), DriverError> {
         let present = self.present(directory, desired)?;
         if (present.uid, present.gid) != (desired.uid, desired.gid) {
             let (uid, gid) = (Uid::from_raw(desired.uid), Gid::from_raw(desired.gid));
@@ -217,7 +224,7 @@ impl<Q: Quotas> Tree<Q> {
         }
         let project = project_of(desired, present.project)?;
         if let Some(project) = project.filter(|_| project != present.project) {
-            self.quotas.tag(directory.as_fd(), project, (!new).then_some(&self.walked))?;
+            self.quotas.tag(directory.as_fd(), project, within)?;
         }
         if present.limits != Some(desired.limits) || project != present.project {
             self.quotas.set(directory.as_fd(), project.unwrap_or_default(), &desired.limits)?;
@@ -471,8 +478,9 @@ impl<Q: Quotas> Driver for Tree<Q> {
             self.make(&root, desired, guard)
         } else {
             let directory = self.open_marked(&root, desired)?;
-            guard(&format!("{} of {}", self.what_is_set(), desired.place))?;
-            self.set(&directory, desired, false)?;
+            let what = format!("{} of {}", self.what_is_set(), desired.place);
+            guard(&what)?;
+            self.set(&directory, desired, Some(&|| self.one(guard, &what)))?;
             sync(&directory)
         }
     }
@@ -598,7 +606,8 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(error) => return Err(open_error(&name, error)),
         };
         self.check_mark(trashed, &directory)?;
-        guard(&format!("delete {name} in the trash"))?;
+        let what = format!("delete {name} in the trash");
+        guard(&what)?;
         let top_project = self.quotas.project(directory.as_fd())?.filter(|project| *project != 0);
         let same_project = |directory: BorrowedFd<'_>| {
             top_project.map_or(Ok(()), |top_project| self.quotas.tag(directory, top_project, None))
@@ -609,7 +618,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             ))),
             _ => Ok(()),
         };
-        delete(&trash, &name, (&same_project, &ours), &self.walked)
+        delete(&trash, &name, (&same_project, &ours), &|| self.one(guard, &what))
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {

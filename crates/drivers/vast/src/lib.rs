@@ -491,8 +491,13 @@ impl Driver for Vast {
     fn purge(&self, trashed: &Trashed, project: Option<u32>, guard: Guard<'_>) -> Result<(), DriverError> {
         self.claim(trashed, project, guard)?;
         let root = self.mount.root()?;
-        guard(&format!("delete the tree of {}", trashed.id))?;
-        trash::delete(root.as_fd(), trashed, &self.walked)
+        let what = format!("delete the tree of {}", trashed.id);
+        guard(&what)?;
+        let one = || {
+            self.walked.one();
+            guard(&what)
+        };
+        trash::delete(root.as_fd(), trashed, &one)
     }
 
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {

@@ -6,9 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode as Bits, Stat};
 use rustix::io::Errno;
 
-use driver_posix::deletion;
+use driver_posix::deletion::{self, EachFile};
 use driver_posix::mount::{names, open};
-use storage_driver::walked::Walked;
 use storage_driver::{Desired, DriverError, Trashed};
 
 const TRASH: &str = ".trash";
@@ -103,13 +102,13 @@ pub(super) fn claim(root: BorrowedFd<'_>, trashed: &Trashed) -> Result<(), Drive
 }
 
 /// Deletes a claimed tree.
-pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, walked: &Walked) -> Result<(), DriverError> {
+pub(super) fn delete(root: BorrowedFd<'_>, trashed: &Trashed, one: EachFile<'_>) -> Result<(), DriverError> {
     let trash = match open(root, TRASH) {
         Err(Errno::NOENT) => return Ok(()),
         trash => trash.map_err(unreadable)?,
     };
     // VAST has no project IDs.
-    deletion::delete(&trash, &claimed_name(trashed), (&|_| Ok(()), &|_| Ok(())), walked)
+    deletion::delete(&trash, &claimed_name(trashed), (&|_| Ok(()), &|_| Ok(())), one)
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl Executor<'_> {
     fn task<'t>(&self, task: &'t Task, steps: &'t [Step], resource: &Resource) -> Result<(), Stop<'t>> {
         let system = self.systems.iter().find(|system| system.key == task.system);
         let system = system.ok_or_else(|| Stop::Failed(format!("no system {} is configured", task.system)))?;
-        let guard = |effect: &str| self.external.protocol.guard(&system.key, task.id, effect);
+        let guard = self.external.protocol.guard_of(&system.key, task.id);
         // Nobody is locked out, and nothing is created, for an order that could not be ended afterwards.
         for call in steps.iter().filter_map(|step| Call::new(step, task, resource)) {
             call.and_then(|call| (self.external.reaches)(&call)).map_err(Stop::Failed)?;

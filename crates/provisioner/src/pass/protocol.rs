@@ -2,8 +2,9 @@
 //! is called before each side effect; the journal says how the work ended.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
-use program::error_chain;
+use program::{error_chain, lock};
 use storage_driver::DriverError;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ pub struct Protocol<'a> {
     pub by: &'a str,
 }
 
-impl Protocol<'_> {
+impl<'a> Protocol<'a> {
     /// Journals that work on these resources begins. One sync for all is enough: none has had a side effect yet.
     pub fn begin(&self, work: impl IntoIterator<Item = (Uuid, Begun)>) -> Result<(), JournalError> {
         let mut work = work.into_iter().peekable();
@@ -33,6 +34,20 @@ impl Protocol<'_> {
             self.journal.write(Some(resource), Event::Begun(begun))?;
         }
         self.journal.sync()
+    }
+
+    /// The guard of a driver's work on a resource. A side effect that goes on, with the same text, is journaled once.
+    pub fn guard_of(self, system: &'a str, resource: Uuid) -> impl Fn(&str) -> Result<(), DriverError> + Sync + 'a {
+        let last = Mutex::new(String::new());
+        move |effect| {
+            let mut last = lock(&last);
+            if *last == effect {
+                return (self.permitted)(system);
+            }
+            self.guard(system, resource, effect)?;
+            effect.clone_into(&mut last);
+            Ok(())
+        }
     }
 
     /// Called before each side effect: checks that it is permitted, and journals it.

@@ -11,7 +11,8 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use storage_driver::DriverError;
-use storage_driver::walked::Walked;
+
+use crate::deletion::EachFile;
 
 /// Maximum depth of a tree. Each level needs one or two handles.
 const DEEPEST: usize = 200;
@@ -45,14 +46,18 @@ fn read(directory: BorrowedFd<'_>) -> Result<Tag, DriverError> {
 /// Sets the project ID of a directory and, with `within`, of its content.
 ///
 /// Skips symlinks and special files, which cannot be opened safely. They count for no project.
-pub(super) fn tag(directory: BorrowedFd<'_>, project: Project, within: Option<&Walked>) -> Result<(), DriverError> {
-    if let Some(walked) = within {
-        below(directory, project, Below::All, walked, 0)?;
+pub(super) fn tag(
+    directory: BorrowedFd<'_>,
+    project: Project,
+    within: Option<EachFile<'_>>,
+) -> Result<(), DriverError> {
+    if let Some(one) = within {
+        below(directory, project, Below::All, one, 0)?;
     }
     set(directory, project, true)?;
-    if let Some(walked) = within {
+    if let Some(one) = within {
         // Files that were created in the top directory during the walk.
-        below(directory, project, Below::Untagged, walked, 0)?;
+        below(directory, project, Below::Untagged, one, 0)?;
     }
     Ok(())
 }
@@ -68,7 +73,7 @@ fn below(
     directory: BorrowedFd<'_>,
     project: Project,
     which: Below,
-    walked: &Walked,
+    one: EachFile<'_>,
     depth: usize,
 ) -> Result<(), DriverError> {
     if depth > DEEPEST {
@@ -84,7 +89,7 @@ fn below(
             continue;
         }
         let Some((opened, kind)) = open(directory, name)? else { continue };
-        walked.one();
+        one()?;
         let is_directory = kind.is_dir();
         let was = tag::get(opened.as_fd()).map_err(|error| untaggable(name, error))?;
         let desired = Tag { project: Some(project), inherit: is_directory };
@@ -92,7 +97,7 @@ fn below(
             tag::set(opened.as_fd(), desired).map_err(|error| untaggable(name, error))?;
         }
         if is_directory && (which == Below::All || was != desired) {
-            below(opened.as_fd(), project, which, walked, depth + 1)?;
+            below(opened.as_fd(), project, which, one, depth + 1)?;
         }
     }
     Ok(())

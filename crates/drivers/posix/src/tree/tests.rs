@@ -624,9 +624,37 @@ fn deletion_stops_at_another_resources_directory() {
     fs::write(inner.join("data"), "precious").unwrap();
     let trash = open_below(OwnedFd::from(fs::File::open(root.path()).unwrap()), ".").unwrap();
     let stops = |_: BorrowedFd<'_>| Err(DriverError::Conflict("another's".into()));
-    let fault = delete(&trash, "tree", (&|_| Ok(()), &stops), &Walked::default()).unwrap_err();
+    let fault = delete(&trash, "tree", (&|_| Ok(()), &stops), &|| Ok(())).unwrap_err();
     assert!(matches!(fault, DriverError::Conflict(_)), "{fault}");
     assert!(inner.join("data").exists());
+}
+
+/// A lost lease or a signal stops work on a large tree.
+#[test]
+fn walks_stop_when_the_guard_refuses_and_complete_when_repeated() {
+    let root = tempfile::tempdir().unwrap();
+    let tree = root.path().join("tree");
+    for number in 0..10 {
+        fs::create_dir_all(tree.join(format!("{number}/below"))).unwrap();
+        fs::write(tree.join(format!("{number}/file")), "").unwrap();
+    }
+    let trash = open_below(OwnedFd::from(fs::File::open(root.path()).unwrap()), ".").unwrap();
+    let left = std::cell::Cell::new(0);
+    let one = || match left.get() {
+        0 => Err(DriverError::Stopped("the next file".into())),
+        some => {
+            left.set(some - 1);
+            Ok(())
+        }
+    };
+    let mut calls = 0;
+    while tree.exists() {
+        left.set(4);
+        let deleted = delete(&trash, "tree", (&|_| Ok(()), &|_| Ok(())), &one);
+        assert_eq!(deleted.is_ok(), !tree.exists());
+        calls += 1;
+    }
+    assert!(calls > 7, "{calls}");
 }
 
 #[test]

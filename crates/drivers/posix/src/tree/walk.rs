@@ -134,7 +134,7 @@ mod tests {
             &OwnedFd::from(File::open(folder.path()).unwrap()),
             "below",
             (&|_| Ok(()), &|_| Ok(())),
-            &Walked::default(),
+            &|| Ok(()),
         )
         .unwrap();
     }

@@ -15,7 +15,6 @@ use crate::tree::{Rules, Tree};
 use project_quota::Project;
 use storage_driver::conformance::{Bench, assert_conforms};
 use storage_driver::place::Place;
-use storage_driver::walked::Walked;
 use storage_driver::{Desired, Driver as _, Trashed};
 
 #[test]
@@ -211,7 +210,7 @@ fn adopts_a_tree(variable: &str) {
     // An unfinished tree: an untagged file below a tagged directory.
     quotas.tag(File::open(path.join("a")).unwrap().as_fd(), 7004, None).unwrap();
     for _ in 0..2 {
-        quotas.tag(directory.as_fd(), 7004, Some(&Walked::default())).unwrap();
+        quotas.tag(directory.as_fd(), 7004, Some(&|| Ok(()))).unwrap();
         for (path, inherit) in [(&path, true), (&path.join("a"), true), (&deep, true), (&deep.join("file"), false)] {
             let found = tag::get(File::open(path).unwrap().as_fd()).unwrap();
             assert_eq!(found, tag::Tag { project: Project::new(7004), inherit }, "{}", path.display());
@@ -232,7 +231,7 @@ fn adopts_a_tree(variable: &str) {
     fs::create_dir(&within).unwrap();
     let mount = |arguments: &[&Path]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
     mount(&[Path::new("--bind"), &other, &within]);
-    let fault = quotas.tag(directory.as_fd(), 7005, Some(&Walked::default()));
+    let fault = quotas.tag(directory.as_fd(), 7005, Some(&|| Ok(())));
     assert!(Command::new("umount").arg(&within).status().unwrap().success());
     assert!(matches!(fault, Err(DriverError::Conflict(_))), "{fault:?}");
     assert_eq!(tag::get(File::open(&outside).unwrap().as_fd()).unwrap().project, None);
@@ -254,11 +253,10 @@ fn deletes_deep_directories_with_another_project_id(variable: &str) {
         &trash,
         "deletes",
         (&|_| Err(DriverError::temporary("other project ID")), &|_| Ok(())),
-        &Walked::default(),
+        &|| Ok(()),
     );
     assert_eq!(refused.unwrap_err().to_string(), "other project ID");
-    deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &Walked::default())
-        .unwrap();
+    deletion::delete(&trash, "deletes", (&|other| quotas.tag(other, 7006, None), &|_| Ok(())), &|| Ok(())).unwrap();
     assert!(!path.exists());
 }
 
