@@ -125,7 +125,10 @@ fn introduce(simulator: &Simulator) {
         println!("  {:<16} {}", user.username, user.token);
     }
     println!();
-    println!("Clients: hpc-client / hpc-secret, storage-provisioner / provisioner-secret");
+    println!("Clients: hpc-client / hpc-secret, storage-provisioner / provisioner-secret,");
+    println!(
+        "  storage-lightweight / lightweight-secret (lightweight tokens), hpc-storage-proxy / proxy-secret (introspection)"
+    );
     let token = simulator.realm().mint(&TokenSpec::user("demo-user").lifetime(86_400));
     println!("Access token of a user, valid for a day:\n  {token}");
 }

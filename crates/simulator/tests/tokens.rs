@@ -3,7 +3,7 @@
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use simulator::{Algorithm, Kid, Signing, Simulator, TokenSpec, World};
+use simulator::{Algorithm, Client as SimulatedClient, Kid, Signing, Simulator, TokenSpec, World};
 
 fn client() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -51,7 +51,7 @@ async fn the_hpc_user_api_accepts_a_machine_token() {
     let wrong = [("grant_type", "client_credentials"), ("client_id", "hpc-client"), ("client_secret", "wrong")];
     let refused = client().post(sim.token_url()).form(&wrong).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(refused.json::<Value>().await.unwrap()["error"], "invalid_client");
+    assert_eq!(refused.json::<Value>().await.unwrap()["error"], "unauthorized_client");
 }
 
 #[tokio::test]
@@ -146,13 +146,43 @@ async fn introspection_knows_revoked_and_foreign_tokens() {
         let form = [("token", token), ("client_id", "storage-provisioner"), ("client_secret", "provisioner-secret")];
         client().post(url).form(&form).send().await.unwrap().json().await.unwrap()
     };
-    let token = sim.realm().mint(&TokenSpec::user("alice"));
+    let alice = || TokenSpec::user("alice").audience("storage-provisioner");
+    let token = sim.realm().mint(&alice());
     let answer = ask(&token).await;
     assert_eq!((&answer["active"], &answer["username"]), (&json!(true), &json!("alice")));
     sim.realm().revoke(&token);
-    assert_eq!(ask(&token).await, json!({ "active": false }));
-    let foreign = sim.realm().mint(&TokenSpec::user("alice").signed(Signing::Foreign(Algorithm::ES256)));
-    assert_eq!(ask(&foreign).await, json!({ "active": false }));
+    for inactive in [
+        token,
+        sim.realm().mint(&alice().signed(Signing::Foreign(Algorithm::ES256))),
+        sim.realm().mint(&alice().claim("typ", "ID")),
+        sim.realm().mint(&alice().audience("account")),
+    ] {
+        assert_eq!(ask(&inactive).await, json!({ "active": false }));
+    }
+}
+
+#[tokio::test]
+async fn introspection_completes_lightweight_tokens() {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    let sim = Simulator::start(World::empty()).await;
+    let light = SimulatedClient::new("light", "secret").role("reader").audience("storage-provisioner").lightweight();
+    sim.realm().register(light);
+    let form = [("grant_type", "client_credentials"), ("client_id", "light"), ("client_secret", "secret")];
+    let issued: Value = client().post(sim.token_url()).form(&form).send().await.unwrap().json().await.unwrap();
+    let token = issued["access_token"].as_str().unwrap();
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Map<String, Value> = serde_json::from_slice(&claims).unwrap();
+    for name in ["preferred_username", "aud", "realm_access", "resource_access"] {
+        assert!(!claims.contains_key(name), "{name}");
+    }
+    let answer = sim.realm().introspect(token, "storage-provisioner");
+    for (name, value) in &claims {
+        assert_eq!(&answer[name], value);
+    }
+    assert_eq!(answer["preferred_username"], "service-account-light");
+    assert!(answer["realm_access"]["roles"].as_array().unwrap().contains(&json!("reader")));
 }
 
 #[tokio::test]

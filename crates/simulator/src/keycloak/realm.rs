@@ -11,7 +11,7 @@ use super::token::{self, TokenSpec};
 
 pub const REALM: &str = "cscs";
 
-/// The audience of the tokens of `storage-provisioner`.
+/// The audience of the tokens of `storage-provisioner`, and the client that may introspect them.
 pub const PROXY_AUDIENCE: &str = "hpc-storage-proxy";
 
 /// A client that may request tokens for itself (a service account).
@@ -25,6 +25,8 @@ pub struct Client {
     pub roles: Vec<String>,
     /// `aud`; empty = only `account`.
     pub audience: Vec<String>,
+    /// Whether its tokens are lightweight: without user name, audience and roles, which introspection adds.
+    pub lightweight: bool,
     /// Lifetime of its tokens, in seconds.
     pub lifetime: u64,
     /// Whether the token endpoint returns `expires_in`.
@@ -39,6 +41,7 @@ impl Client {
             secret: secret.to_owned(),
             roles: Vec::new(),
             audience: Vec::new(),
+            lightweight: false,
             lifetime: 300,
             returns_lifetime: true,
         }
@@ -55,6 +58,13 @@ impl Client {
     #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.audience.push(audience.to_owned());
+        self
+    }
+
+    /// Makes its tokens lightweight.
+    #[must_use]
+    pub fn lightweight(mut self) -> Self {
+        self.lightweight = true;
         self
     }
 
@@ -82,9 +92,10 @@ pub(super) struct State {
 }
 
 impl Realm {
-    /// A realm with one RS256 key, a key for encryption and one of an unknown kind. It has two clients:
-    /// `hpc-client` / `hpc-secret`, and `storage-provisioner` / `provisioner-secret`, whose tokens have the audience
-    /// `hpc-storage-proxy` and the role `storage-reader`.
+    /// A realm with one RS256 key, a key for encryption and one of an unknown kind. Its clients are `hpc-client` /
+    /// `hpc-secret`; `hpc-storage-proxy` / `proxy-secret`; and `storage-provisioner` / `provisioner-secret`, whose tokens have
+    /// the audience `hpc-storage-proxy` and the role `storage-reader`. The tokens of `storage-lightweight` /
+    /// `lightweight-secret` are the same, but lightweight.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let state = State {
             keys: vec![SigningKey::first()?],
@@ -96,8 +107,10 @@ impl Realm {
         };
         let realm = Self { issuer: Mutex::default(), state: Mutex::new(state) };
         realm.register(Client::new("hpc-client", "hpc-secret"));
-        let provisioner = Client::new("storage-provisioner", "provisioner-secret");
-        realm.register(provisioner.role("storage-reader").audience(PROXY_AUDIENCE));
+        realm.register(Client::new(PROXY_AUDIENCE, "proxy-secret"));
+        let reader = |id, secret| Client::new(id, secret).role("storage-reader").audience(PROXY_AUDIENCE);
+        realm.register(reader("storage-provisioner", "provisioner-secret"));
+        realm.register(reader("storage-lightweight", "lightweight-secret").lightweight());
         Ok(realm)
     }
 
@@ -121,21 +134,8 @@ impl Realm {
         self.state().clients.insert(client.id.clone(), client);
     }
 
-    pub(super) fn client(&self, id: &str, secret: &str) -> Option<Client> {
-        self.state().clients.get(id).filter(|client| client.secret == secret).cloned()
-    }
-
-    /// Adds a key to the set and returns its `kid`. The first key of an algorithm signs.
-    pub fn add_key(&self, algorithm: Algorithm) -> anyhow::Result<String> {
-        let key = SigningKey::generate(algorithm)?;
-        let kid = key.kid.clone();
-        self.state().keys.push(key);
-        Ok(kid)
-    }
-
-    /// Removes a key from the set. Tokens that it signed are not changed.
-    pub fn remove_key(&self, kid: &str) {
-        self.state().keys.retain(|key| key.kid != kid);
+    pub(super) fn client(&self, id: &str) -> Option<Client> {
+        self.state().clients.get(id).cloned()
     }
 
     /// Generates a new RS256 key that signs from now on, and returns its `kid`. With `keep_old` the old keys stay in the set.
@@ -185,15 +185,26 @@ impl Realm {
         self.state().revoked.insert(token.to_owned());
     }
 
-    /// The answer of introspection: the claims and `active`, or only `{"active": false}`.
-    pub fn introspect(&self, token: &str) -> Value {
-        if !self.is_active(token) {
+    /// The answer of introspection by this client: all claims, also those that a lightweight token lacks, and `active`; or only
+    /// `{"active": false}`, which Keycloak 26 also answers about ID tokens and about tokens whose audience lacks the client.
+    pub fn introspect(&self, token: &str, client: &str) -> Value {
+        let claims = self.state().issued.get(token).cloned().unwrap_or(Value::Null);
+        let is_for = |audience: &Value| {
+            audience == client || audience.as_array().is_some_and(|all| all.contains(&client.into()))
+        };
+        if !self.is_active(token) || claims["typ"] != "Bearer" || !is_for(&claims["aud"]) {
             return json!({ "active": false });
         }
-        let mut claims = self.state().issued.get(token).cloned().unwrap_or(json!({}));
-        claims["active"] = true.into();
-        claims["username"] = claims["preferred_username"].clone();
-        claims
+        let mut answer = claims;
+        if let Value::Object(answer) = &mut answer {
+            // Only in the token itself.
+            answer.retain(|name, _| !matches!(name.as_str(), "clientHost" | "clientAddress"));
+        }
+        answer["client_id"] = answer["azp"].clone();
+        answer["username"] = answer["preferred_username"].clone();
+        answer["token_type"] = answer["typ"].clone();
+        answer["active"] = true.into();
+        answer
     }
 
     /// Whether this realm signed the token and it is neither expired nor revoked.

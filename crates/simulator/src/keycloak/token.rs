@@ -50,9 +50,14 @@ pub struct TokenSpec {
     pub claims: Map<String, Value>,
     /// Claims that are removed.
     pub without: Vec<String>,
+    /// Whether the token has only the claims of a lightweight token; introspection has all.
+    pub lightweight: bool,
     /// Seconds from now to `exp`; negative if expired.
     pub lifetime: i64,
 }
+
+/// Claims of a lightweight token.
+const LIGHTWEIGHT: [&str; 9] = ["exp", "iat", "jti", "iss", "sub", "typ", "azp", "sid", "scope"];
 
 impl TokenSpec {
     /// An access token of this user: RS256, valid for five minutes, `aud` = `account`, no roles.
@@ -62,17 +67,34 @@ impl TokenSpec {
             kid: Kid::Right,
             claims: Map::from_iter([("preferred_username".to_owned(), json!(username))]),
             without: Vec::new(),
+            lightweight: false,
             lifetime: 300,
         }
     }
 
     /// An access token of a client's service account.
     pub fn service_account(client: &str) -> Self {
-        Self::user(&format!("service-account-{client}")).claim("azp", client)
+        Self::user(&format!("service-account-{client}"))
+            .claim("azp", client)
+            .claim("client_id", client)
+            .claim("clientHost", "127.0.0.1")
+            .claim("clientAddress", "127.0.0.1")
+    }
+
+    /// An ID token of a client's service account.
+    pub(super) fn id_token(client: &Client) -> Self {
+        ["scope", "realm_access"].into_iter().fold(
+            Self::service_account(&client.id)
+                .claim("typ", "ID")
+                .audience(&client.id)
+                .claim("at_hash", "c2ltdWxhdGVkIGF0X2hhc2g"),
+            Self::without,
+        )
     }
 
     pub(super) fn of_client(client: &Client) -> Self {
         let mut spec = Self::service_account(&client.id);
+        spec.lightweight = client.lightweight;
         spec.lifetime = i64::try_from(client.lifetime).unwrap_or(i64::MAX);
         if !client.audience.is_empty() {
             spec = spec.claim("aud", client.audience.clone());
@@ -137,6 +159,13 @@ impl TokenSpec {
         self
     }
 
+    /// Makes the token lightweight.
+    #[must_use]
+    pub fn lightweight(mut self) -> Self {
+        self.lightweight = true;
+        self
+    }
+
     /// Sets the lifetime in seconds from now; negative if expired.
     #[must_use]
     pub fn lifetime(mut self, seconds: i64) -> Self {
@@ -150,11 +179,15 @@ pub(super) fn is_public(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
 }
 
-/// Creates the token; also returns its claims.
+/// Creates the token; also returns its claims, which include those that a lightweight token lacks.
 pub(super) fn mint(state: &mut State, spec: &TokenSpec, issuer: &str, now: u64) -> (String, Value) {
-    let claims = claims(spec, issuer, now);
+    let all = claims(spec, issuer, now);
+    let mut claims = all.clone();
+    if let (Value::Object(claims), true) = (&mut claims, spec.lightweight) {
+        claims.retain(|name, _| LIGHTWEIGHT.contains(&name.as_str()));
+    }
     let (algorithm, key, kid) = match &spec.signing {
-        Signing::Nothing => return (unsigned(&claims), claims),
+        Signing::Nothing => return (unsigned(&claims), all),
         Signing::EncryptionKey => (Algorithm::RS256, state.encryption.private.clone(), state.encryption.kid.clone()),
         Signing::PublicKeyAsSecret => {
             let first = state.keys.first();
@@ -184,7 +217,7 @@ pub(super) fn mint(state: &mut State, spec: &TokenSpec, issuer: &str, now: u64) 
     };
     let token = jsonwebtoken::encode(&header, &claims, &key);
     #[expect(clippy::expect_used, reason = "the key was generated for this algorithm above")]
-    (token.expect("a token that can be signed"), claims)
+    (token.expect("a token that can be signed"), all)
 }
 
 #[expect(clippy::expect_used, reason = "generating a key fails only without a source of randomness")]
@@ -195,10 +228,11 @@ fn generated(algorithm: Algorithm) -> SigningKey {
 fn claims(spec: &TokenSpec, issuer: &str, now: u64) -> Value {
     let username = spec.claims.get("preferred_username").and_then(Value::as_str).unwrap_or("nobody");
     let expires = now.saturating_add_signed(spec.lifetime);
+    let kind = if spec.lightweight { "trltcc" } else { "trrtcc" };
     let mut claims = json!({
-        "exp": expires, "iat": now.min(expires), "jti": Uuid::new_v4().to_string(), "iss": issuer, "aud": "account",
+        "exp": expires, "iat": now.min(expires), "jti": format!("{kind}:{}", Uuid::new_v4()), "iss": issuer, "aud": "account",
         "sub": Uuid::new_v5(&Uuid::NAMESPACE_DNS, username.as_bytes()).to_string(), "typ": "Bearer",
-        "azp": "storage-console", "acr": "1", "scope": "profile email",
+        "azp": "storage-console", "acr": "1", "scope": "email profile", "email_verified": false,
         "realm_access": { "roles": [format!("default-roles-{REALM}")] },
     });
     if let Value::Object(claims) = &mut claims {
