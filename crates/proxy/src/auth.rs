@@ -1,7 +1,7 @@
 //! Authentication of callers by access tokens of one Keycloak realm.
 //!
 //! A token is validated by [`token`] (format), [`claims`] and [`keys`] (signature), which are pure. [`realm`] fetches the
-//! realm's keys and keeps them current; [`introspection`] asks the realm about single tokens. Validation stops at the first
+//! realm's keys and keeps them current; [`introspection`] asks the realm about single tokens, and adds claims that they lack. Validation stops at the first
 //! failed rule, so an invalid token causes few requests to the realm. The answer names the rule, never a library's error text.
 
 use std::sync::{Arc, OnceLock};
@@ -40,7 +40,7 @@ use claims::Rules;
 use introspection::Introspection;
 use keys::Unfit;
 use realm::Realm;
-use verdicts::{Verdict, Verdicts};
+use verdicts::Verdicts;
 
 /// User name of all callers when authentication is disabled.
 pub const DEV_USER: &str = "dev_user";
@@ -141,6 +141,7 @@ impl Verifier {
                 audience: auth.keycloak_client_id.clone(),
                 required_roles: auth.required_roles.clone(),
                 callback_roles: auth.callback_roles.clone(),
+                introspected: auth.introspection,
             },
             realm,
             realm_name: auth.keycloak_realm.clone(),
@@ -195,7 +196,7 @@ impl Verifier {
         let found = verifier.realm.fetch().await?;
         if let Some(introspection) = &verifier.introspection {
             // This token is inactive; an error means that the realm refused the request itself.
-            introspection.is_active(&verifier.realm, &found.introspection, "none").await?;
+            introspection.ask(&verifier.realm, &found.introspection, "none").await?;
         }
         Ok(Some(RealmReport {
             issuer: verifier.realm.issuer().to_owned(),
@@ -229,7 +230,7 @@ impl TokenVerifier {
             // Also needed here, so that keys are renewed while the same caller sends requests.
             let keys = self.realm.keys().await.map_err(AuthError::Unavailable)?;
             if keys.generation == generation {
-                return verdict.into_result();
+                return verdict;
             }
         }
         let token = match token::Token::parse(text) {
@@ -256,7 +257,11 @@ impl TokenVerifier {
         arrived: Instant,
         now: i64,
     ) -> Result<Caller, AuthError> {
-        let approved = self.rules.check(&token.claims, now)?;
+        let expires = self.rules.check(&token.claims, now)?;
+        let to_complete = self.introspection.is_some() && self.rules.is_incomplete(&token.claims);
+        if !to_complete {
+            self.rules.username(&token.claims)?;
+        }
         let mut found = self.realm.keys().await.map_err(AuthError::Unavailable)?;
         let mut outcome = found.keys.verify(token);
         // Keys that were fetched after the request arrived are not fetched again.
@@ -268,20 +273,24 @@ impl TokenVerifier {
             Unfit::UnknownKey => Refusal::UnknownKey,
             Unfit::Refused(refusal) => refusal,
         })?;
-        self.rules.check_roles(&token.claims)?;
-        let missing_for_callbacks = self.rules.missing_for_callbacks(&token.claims);
-        let caller = Caller { username: approved.username, missing_for_callbacks };
+        if !to_complete {
+            self.rules.check_roles(&token.claims)?;
+        }
+        // Counted from before the realm is asked: the answer may be as old as that.
+        let asked = self.clock.instant();
         let (verdict, cached_for) = match &self.introspection {
-            None => (Verdict::Admitted(caller), CACHED_FOR),
+            None => (self.rules.admit(&token.claims, now), CACHED_FOR),
             Some(introspection) => {
-                let active = introspection.is_active(&self.realm, &found.introspection, token.text).await;
-                let active = active.map_err(|error| AuthError::Unavailable(Arc::new(error)))?;
-                (if active { Verdict::Admitted(caller) } else { Verdict::Inactive }, INTROSPECTED_FOR)
+                let claims = introspection.claims(&self.realm, &found.introspection, token).await;
+                let verdict = match claims.map_err(|error| AuthError::Unavailable(Arc::new(error)))? {
+                    Some(claims) => self.rules.admit(&claims, now),
+                    None => Err(Refusal::Inactive.into()),
+                };
+                (verdict, INTROSPECTED_FOR)
             }
         };
-        let now = self.clock.instant();
-        self.verdicts.put(digest, verdict.clone(), found.generation, approved.expires, (now, now + cached_for));
-        verdict.into_result()
+        self.verdicts.put(digest, verdict.clone(), found.generation, expires, (asked, asked + cached_for));
+        verdict
     }
 
     /// Seconds since 1970.

@@ -1,7 +1,11 @@
 //! Validation of a token's claims. Pure: the time is an argument.
+//!
+//! A lightweight access token of Keycloak lacks most claims. With introspection the realm's answer adds them ([`complete`]).
 
 use serde_json::{Map, Value};
+use thiserror::Error;
 
+use super::Caller;
 use super::refusal::{AuthError, Quoted, Refusal};
 
 /// Tolerated difference between the realm's clock and ours, in seconds.
@@ -21,20 +25,54 @@ pub(super) struct Rules {
     pub(super) required_roles: Vec<String>,
     /// `callbacks.required_roles`.
     pub(super) callback_roles: Vec<String>,
+    /// `auth.introspection`.
+    pub(super) introspected: bool,
 }
 
-/// The claims that are used after validation.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Approved {
-    /// `preferred_username`.
-    pub(super) username: String,
-    /// `exp`, in seconds since 1970.
-    pub(super) expires: i64,
+/// Claims that say which token an answer of introspection is about.
+const IDENTIFYING: [&str; 5] = ["iss", "sub", "azp", "exp", "jti"];
+
+/// Claims that introspection adds, one by one.
+const ADDED: [&str; 3] = ["aud", "preferred_username", "typ"];
+
+/// Claims that introspection adds only if the token has neither.
+const ROLES: [&str; 2] = ["realm_access", "resource_access"];
+
+/// A claim in an answer of introspection that shows that the answer is not about the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("its claim `{0}` is not the token's, so it is about another token")]
+pub(super) struct OtherToken(&'static str);
+
+/// The claims of a token, completed by an answer of introspection about an active token. Signed claims are never replaced, and
+/// only claims that the rules use are added.
+pub(super) fn complete(
+    signed: &Map<String, Value>,
+    answer: &Map<String, Value>,
+) -> Result<Map<String, Value>, OtherToken> {
+    let has_roles = ROLES.iter().any(|name| signed.contains_key(*name));
+    let roles = ROLES.iter().filter(|_| !has_roles);
+    let added: Vec<(&str, &Value)> = ADDED
+        .iter()
+        .filter(|name| !signed.contains_key(**name))
+        .chain(roles)
+        .filter_map(|name| Some((*name, answer.get(*name)?)))
+        .collect();
+    for name in IDENTIFYING {
+        match (signed.get(name), answer.get(name)) {
+            (Some(ours), Some(theirs)) if ours != theirs => return Err(OtherToken(name)),
+            // An answer without claims is valid (RFC 7662 section 2.2), but cannot complete anything.
+            (Some(_), None) if !added.is_empty() => return Err(OtherToken(name)),
+            _ => {}
+        }
+    }
+    let mut completed = signed.clone();
+    completed.extend(added.into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
+    Ok(completed)
 }
 
 impl Rules {
-    /// Checks all claims except the roles. `now` is in seconds since 1970.
-    pub(super) fn check(&self, claims: &Map<String, Value>, now: i64) -> Result<Approved, Refusal> {
+    /// Checks type and validity of a token; returns `exp`. Both are in seconds since 1970.
+    pub(super) fn check(&self, claims: &Map<String, Value>, now: i64) -> Result<i64, Refusal> {
         let issuer = string(claims, "iss")?.ok_or(Refusal::Missing("iss"))?;
         if issuer != self.issuer {
             return Err(Refusal::Issuer { wanted: self.issuer.clone(), was: Quoted::new(issuer) });
@@ -56,27 +94,46 @@ impl Rules {
                 return Err(Refusal::NotYet { claim, seconds: from - now });
             }
         }
+        Ok(expires)
+    }
+
+    /// Checks the audience; returns the user name.
+    pub(super) fn username<'a>(&self, claims: &'a Map<String, Value>) -> Result<&'a str, Refusal> {
+        // First, because its message explains lightweight tokens, which have no audience either.
+        let username =
+            string(claims, "preferred_username")?.ok_or(Refusal::NoName { introspected: self.introspected })?;
         if let Some(wanted) = &self.audience
             && !names(claims.get("aud"), wanted)
         {
             return Err(Refusal::Audience { wanted: wanted.clone() });
         }
-        let username = string(claims, "preferred_username")?.ok_or(Refusal::Missing("preferred_username"))?;
         if username.trim().is_empty() {
             return Err(Refusal::Malformed { claim: "preferred_username", wanted: "a name" });
         }
-        Ok(Approved { username: username.to_owned(), expires })
+        Ok(username)
+    }
+
+    /// Whether the token lacks a claim that introspection may add.
+    pub(super) fn is_incomplete(&self, claims: &Map<String, Value>) -> bool {
+        let has = |name: &str| claims.contains_key(name);
+        let needs_roles = !self.required_roles.is_empty() || !self.callback_roles.is_empty();
+        !has("preferred_username")
+            || (self.audience.is_some() && !has("aud"))
+            || (needs_roles && !ROLES.iter().any(|name| has(name)))
+    }
+
+    /// The caller, if the claims fulfil all rules.
+    pub(super) fn admit(&self, claims: &Map<String, Value>, now: i64) -> Result<Caller, AuthError> {
+        self.check(claims, now)?;
+        let username = self.username(claims)?.to_owned();
+        self.check_roles(claims)?;
+        Ok(Caller { username, missing_for_callbacks: self.missing(&self.callback_roles, claims) })
     }
 
     /// Checks the roles required for reading.
     pub(super) fn check_roles(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
         let missing = self.missing(&self.required_roles, claims);
         if missing.is_empty() { Ok(()) } else { Err(AuthError::Forbidden { missing }) }
-    }
-
-    /// The roles required for callbacks that the caller lacks.
-    pub(super) fn missing_for_callbacks(&self, claims: &Map<String, Value>) -> Vec<String> {
-        self.missing(&self.callback_roles, claims)
     }
 
     /// Those of some roles that the caller lacks. A required `name` is a role of the realm or of the client `auth.keycloak_client_id`;
@@ -124,5 +181,150 @@ fn names(value: Option<&Value>, wanted: &str) -> bool {
         Some(Value::String(one)) => one == wanted,
         Some(Value::Array(all)) => all.iter().any(|one| one == wanted),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(object) => object,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// As Keycloak issues it.
+    fn lightweight() -> Map<String, Value> {
+        object(json!({
+            "exp": 300, "iat": 0, "jti": "trltcc:5c1f", "iss": "https://idp.example.org/realms/cscs", "sub": "f3a1",
+            "typ": "Bearer", "azp": "provisioner", "scope": "email profile",
+        }))
+    }
+
+    /// As Keycloak answers about it.
+    fn answer() -> Map<String, Value> {
+        let mut answer = lightweight();
+        answer.extend(object(json!({
+            "aud": "storage", "acr": "1", "realm_access": {"roles": ["reader"]},
+            "resource_access": {"storage": {"roles": ["writer"]}}, "preferred_username": "service-account-provisioner",
+            "client_id": "provisioner", "username": "service-account-provisioner", "token_type": "Bearer", "active": true,
+        })));
+        answer
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            issuer: String::from("https://idp.example.org/realms/cscs"),
+            audience: Some(String::from("storage")),
+            required_roles: vec![String::from("reader")],
+            callback_roles: vec![String::from("writer")],
+            introspected: true,
+        }
+    }
+
+    #[test]
+    fn introspection_completes_a_lightweight_token() {
+        assert!(rules().is_incomplete(&lightweight()));
+        let completed = complete(&lightweight(), &answer()).unwrap();
+        let caller = rules().admit(&completed, 0).unwrap();
+        assert_eq!(caller.username, "service-account-provisioner");
+        assert!(caller.missing_for_callbacks.is_empty());
+        assert!(!rules().is_incomplete(&completed));
+        // Not used by any rule.
+        assert!(!completed.contains_key("client_id") && !completed.contains_key("acr"));
+    }
+
+    #[test]
+    fn an_answer_about_another_token_completes_nothing() {
+        for name in IDENTIFYING {
+            for other in [json!("other"), json!(301), json!(300.0), Value::Null, json!(["f3a1"])] {
+                let mut wrong = answer();
+                wrong.insert(name.to_owned(), other);
+                assert_eq!(complete(&lightweight(), &wrong), Err(OtherToken(name)));
+            }
+            let mut silent = answer();
+            silent.remove(name);
+            assert_eq!(complete(&lightweight(), &silent), Err(OtherToken(name)));
+        }
+        let only_active = object(json!({"active": true}));
+        assert_eq!(complete(&lightweight(), &only_active), Ok(lightweight()));
+        assert_eq!(complete(&answer(), &only_active), Ok(answer()));
+    }
+
+    #[test]
+    fn signed_claims_and_roles_win() {
+        let mut signed = lightweight();
+        signed.extend(object(json!({"aud": "account", "preferred_username": "alice", "realm_access": {"roles": []}})));
+        assert_eq!(complete(&signed, &answer()), Ok(signed.clone()), "one kind of roles is enough");
+        assert!(matches!(rules().admit(&signed, 0), Err(AuthError::Refused(Refusal::Audience { .. }))));
+        signed.insert(String::from("aud"), json!("storage"));
+        assert!(matches!(rules().admit(&signed, 0), Err(AuthError::Forbidden { .. })));
+    }
+
+    #[test]
+    fn a_type_from_introspection_is_checked() {
+        // Keycloak 24 calls ID and refresh tokens active.
+        let mut signed = lightweight();
+        signed.remove("typ");
+        let mut id_token = answer();
+        id_token.insert(String::from("typ"), json!("ID"));
+        let completed = complete(&signed, &id_token).unwrap();
+        assert!(matches!(rules().admit(&completed, 0), Err(AuthError::Refused(Refusal::TokenType { .. }))));
+    }
+
+    #[test]
+    fn added_claims_of_a_wrong_type_are_refused() {
+        for (name, value) in [
+            ("preferred_username", json!(5)),
+            ("preferred_username", json!(" ")),
+            ("preferred_username", json!(["alice"])),
+            ("aud", json!({"storage": true})),
+            ("aud", json!(null)),
+            ("realm_access", json!(["reader"])),
+            ("realm_access", json!({"roles": {"reader": true}})),
+            ("typ", json!(1)),
+        ] {
+            let mut signed = lightweight();
+            signed.remove(name);
+            let mut wrong = answer();
+            wrong.insert(name.to_owned(), value);
+            let completed = complete(&signed, &wrong).unwrap();
+            assert!(rules().admit(&completed, 0).is_err(), "{wrong:?}");
+        }
+    }
+
+    fn claims() -> impl Strategy<Value = Map<String, Value>> {
+        let names = [&IDENTIFYING[..], &ADDED, &ROLES, &["active", "scope", "nbf"]].concat();
+        let value =
+            prop_oneof![Just(json!(1)), Just(json!("a")), Just(json!({"roles": ["reader"]})), Just(Value::Null)];
+        prop::collection::hash_map(prop::sample::select(names), value, 0..8)
+            .prop_map(|claims| claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn completing_never_changes_a_signed_claim(signed in claims(), answer in claims()) {
+            let Ok(completed) = complete(&signed, &answer) else { return Ok(()) };
+            for (name, value) in &signed {
+                prop_assert_eq!(completed.get(name), Some(value));
+            }
+            let added: Vec<&str> =
+                completed.keys().map(String::as_str).filter(|name| !signed.contains_key(*name)).collect();
+            for name in &added {
+                prop_assert!(ADDED.contains(name) || ROLES.contains(name), "{}", name);
+                prop_assert_eq!(completed.get(*name), answer.get(*name));
+            }
+            let has_roles = ROLES.iter().any(|name| signed.contains_key(*name));
+            prop_assert!(!has_roles || !added.iter().any(|name| ROLES.contains(name)));
+            for name in IDENTIFYING {
+                let (ours, theirs) = (signed.get(name), answer.get(name));
+                prop_assert!(ours.is_none() || ours == theirs || (theirs.is_none() && added.is_empty()));
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::upstream::ExchangeError;
 
 /// Authentication failed.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum AuthError {
     /// The token is missing or invalid: 401.
     #[error(transparent)]
@@ -52,6 +52,15 @@ pub enum Refusal {
     Critical,
     #[error("the token lacks the claim `{0}`")]
     Missing(&'static str),
+    /// `preferred_username` is missing, as in Keycloak's lightweight access tokens.
+    #[error(
+        "{} the claim `preferred_username`",
+        if *.introspected { "neither the token nor the realm's introspection has" } else { "the token lacks" }
+    )]
+    NoName {
+        /// `auth.introspection`.
+        introspected: bool,
+    },
     /// A claim is of the wrong type or out of range.
     #[error("the token's claim `{claim}` is not {wanted}")]
     Malformed { claim: &'static str, wanted: &'static str },
@@ -83,7 +92,8 @@ pub enum Refusal {
     KeyAlgorithm,
     #[error("the token's signature is wrong")]
     Signature,
-    #[error("the token is no longer active: it was revoked, or its session has ended")]
+    /// Recent releases of Keycloak call tokens for other audiences inactive, too.
+    #[error("the token is not active: it was revoked, its session has ended, or it is not meant for this service")]
     Inactive,
 }
 
@@ -111,6 +121,14 @@ impl Refusal {
             Self::TokenType { .. } => {
                 format!("Send the `access_token` that {issuer} gives, not its `refresh_token` or `id_token`.")
             }
+            Self::NoName { introspected: false } => format!(
+                "A new token would be the same. If it is a lightweight access token, have the administrators of {issuer} switch \
+                 off `Always use lightweight access token` for your client, or the operators of this service switch on \
+                 `auth.introspection`. Otherwise your client needs the client scope `profile`."
+            ),
+            Self::NoName { introspected: true } => format!(
+                "A new token would be the same: have the administrators of {issuer} give your client the client scope `profile`."
+            ),
             Self::Audience { wanted } => format!(
                 "A new token would be the same: have the administrators of {issuer} add the audience `{wanted}` to the \
                  tokens of your client."
@@ -180,7 +198,10 @@ impl Rejection {
         };
         let help = match error {
             AuthError::Refused(refusal) => refusal.help(issuer),
-            _ => format!("Ask the administrators of {issuer} for the roles, then get a new token."),
+            _ => format!(
+                "Ask the administrators of {issuer} for the roles, then get a new token. Tokens name roles only if their client \
+                 has the client scope `roles`; lightweight access tokens never do, and need `auth.introspection` in this service."
+            ),
         };
         let realm = quotable(realm);
         let challenge = match code {

@@ -102,7 +102,7 @@ fn object(part: &str, complaint: &'static str) -> Result<Map<String, Value>, Ref
 }
 
 /// JSON without duplicate member names, on whose meaning parsers disagree (RFC 7519 section 4).
-struct Strict(Value);
+pub(super) struct Strict(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

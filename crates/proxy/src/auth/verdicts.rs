@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest as hash};
 
 use super::Caller;
 use super::claims::has_expired;
-use super::refusal::{AuthError, Refusal};
+use super::refusal::AuthError;
 use program::lock;
 
 /// SHA-256 of a token: tokens themselves are not stored.
@@ -17,12 +17,8 @@ pub(super) type Digest = [u8; 32];
 /// Capacity. Only tokens with a valid signature are cached, so strangers cannot fill it.
 const CAPACITY: usize = 4096;
 
-#[derive(Debug, Clone)]
-pub(super) enum Verdict {
-    Admitted(Caller),
-    /// Validly signed, but revoked.
-    Inactive,
-}
+/// The result for a token with a valid signature. Never [`AuthError::Unavailable`].
+pub(super) type Verdict = Result<Caller, AuthError>;
 
 #[derive(Debug, Default)]
 pub(super) struct Verdicts(Mutex<HashMap<Digest, Entry>>);
@@ -42,15 +38,6 @@ pub(super) fn digest(token: &str) -> Digest {
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.as_ref());
     digest
-}
-
-impl Verdict {
-    pub(super) fn into_result(self) -> Result<Caller, AuthError> {
-        match self {
-            Self::Admitted(caller) => Ok(caller),
-            Self::Inactive => Err(Refusal::Inactive.into()),
-        }
-    }
 }
 
 impl Verdicts {
@@ -86,13 +73,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::auth::Refusal;
 
     #[test]
     fn the_cache_is_bounded() {
         let (verdicts, now) = (Verdicts::default(), Instant::now());
         for number in 0..3 * CAPACITY {
             let token = digest(&number.to_string());
-            verdicts.put(token, Verdict::Inactive, 1, i64::MAX, (now, now + Duration::from_mins(1)));
+            verdicts.put(token, Err(Refusal::Inactive.into()), 1, i64::MAX, (now, now + Duration::from_mins(1)));
             assert!(verdicts.get(&token, now, 0).is_some());
         }
         assert!(verdicts.0.lock().unwrap().len() <= CAPACITY);

@@ -144,8 +144,8 @@ fn auth(loader: &mut Loader<'_>) -> Result<Auth, Reported> {
     let introspection = loader
         .setting("auth.introspection", &["CSCS_KEYCLOAK_INTROSPECTION"])
         .doc(
-            "Also ask the realm about each token (RFC 7662), so that revoked tokens are rejected. Needs client id and \
-             secret.",
+            "Also ask the realm about each token (RFC 7662), so that revoked tokens are rejected and lightweight access \
+             tokens accepted. Needs client id and secret.",
         )
         .with_default("false", flag());
     let required_roles = loader

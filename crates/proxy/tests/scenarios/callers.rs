@@ -54,6 +54,40 @@ async fn audience_and_roles_are_required_if_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lightweight_tokens_need_introspection() {
+    let settings = [
+        ("DISABLE_AUTH", "false"),
+        ("CSCS_KEYCLOAK_CLIENT_ID", "storage"),
+        ("CSCS_KEYCLOAK_CLIENT_SECRET", "secret"),
+        ("CSCS_KEYCLOAK_REQUIRED_ROLES", "storage-reader,storage:reader"),
+    ];
+    let (simulator, without) = demo_with(&settings).await;
+    let realm = simulator.realm();
+    realm.register(Client::new("storage", "secret"));
+    let spec = || TokenSpec::user("alice").audience("storage").lightweight();
+    let token = realm.mint(&spec().role("storage-reader").client_role("storage", "reader"));
+    let answer = with_token(&without, &token).await;
+    assert_eq!(answer.status, 401);
+    assert!(answer.body["help"].as_str().unwrap().contains("`auth.introspection`"), "{}", answer.text);
+
+    let proxy = start_with(&simulator, &[&settings[..], &[("CSCS_KEYCLOAK_INTROSPECTION", "true")]].concat()).await;
+    assert_eq!(with_token(&proxy, &token).await.status, 200);
+    assert!(proxy.log().contains("alice"), "{}", proxy.log());
+    let one_role = with_token(&proxy, &realm.mint(&spec().role("storage-reader"))).await;
+    assert_eq!(one_role.status, 403);
+    assert_eq!(one_role.body["detail"], "the token lacks the required role: storage:reader");
+    let elsewhere = realm.mint(&spec().audience("other").role("storage-reader").client_role("storage", "reader"));
+    assert_eq!(with_token(&proxy, &elsewhere).await.status, 401);
+    let revoked = realm.mint(&spec().role("storage-reader").client_role("storage", "reader"));
+    realm.revoke(&revoked);
+    assert_eq!(with_token(&proxy, &revoked).await.status, 401);
+    simulator.set_fault("POST /auth/*", Fault::status(503));
+    let unknown = realm.mint(&spec());
+    assert_eq!(with_token(&proxy, &unknown).await.status, 502);
+    assert_eq!(with_token(&proxy, &token).await.status, 200, "cached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rotated_keys_are_fetched_and_an_unreachable_realm_is_an_error() {
     let simulator = Simulator::start(World::demo()).await;
     simulator.set_fault("GET /auth/*", Fault::status(503));
