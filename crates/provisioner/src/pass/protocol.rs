@@ -54,7 +54,9 @@ impl<'a> Protocol<'a> {
     pub fn guard(&self, system: &str, resource: Uuid, effect: &str) -> Result<(), DriverError> {
         (self.permitted)(system)?;
         let written = self.journal.write(Some(resource), Event::Effect { what: effect.to_owned() });
-        written.map_err(|error| DriverError::Stopped(format!("{effect}: {}", error_chain(&error))))
+        written.map_err(|error| DriverError::Stopped(format!("{effect}: {}", error_chain(&error))))?;
+        // Writing may have waited for a slow disk, longer than a lease is valid.
+        (self.permitted)(system)
     }
 
     /// Journals that work on a resource is complete, or why it failed. The caller syncs.
@@ -64,5 +66,27 @@ impl<'a> Protocol<'a> {
             Err(fault) => Event::Failed { fault: fault.clone() },
         };
         self.journal.write(Some(resource), event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use program::Clock;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_lost_while_the_journal_is_written_permits_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&folder.path().join("journal"), &Clock::system()).unwrap();
+        let checks = AtomicUsize::new(0);
+        let permitted = |_: &str| match checks.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(DriverError::Stopped("the lease is lost".into())),
+        };
+        let protocol = Protocol { journal: &journal, permitted: &permitted, tokens: &BTreeMap::new(), by: "run" };
+        assert!(protocol.guard("capstor", Uuid::nil(), "move it").is_err());
     }
 }
