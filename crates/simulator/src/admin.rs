@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::faults::FaultRule;
 use crate::http::{Call, Reply};
 use crate::state::ServiceState;
-use crate::world::{NewResource, Resource, World};
+use crate::world::{NewResource, Resource, ResourceState, World};
 
 /// A request to place an order.
 #[derive(Deserialize)]
@@ -57,12 +57,16 @@ enum OrderRequest {
 #[derive(Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 enum Change {
+    /// Adds a project with a GID.
+    NewProject { customer: String, slug: String, gid: u32 },
     /// Sets the GID of a project.
     Gid { project: String, gid: Option<u32> },
     /// Renames a project in Waldur and in the HPC User API.
     Slug { project: String, slug: String },
     /// Moves a resource to another project.
     Project { resource: String, project: String },
+    /// Sets the state of a resource, as in Waldur's administration.
+    State { resource: String, state: String },
     /// Whether a project is expired.
     Expired { project: String, expired: bool },
     /// Whether a customer is blocked.
@@ -190,13 +194,18 @@ fn change(shared: &ServiceState, call: &Call) -> Reply {
     };
     match apply(&mut shared.write(), change) {
         Some(()) => Reply::empty(StatusCode::NO_CONTENT),
-        None => refuse(StatusCode::NOT_FOUND, "unknown slug of a customer, project or resource"),
+        None => refuse(StatusCode::NOT_FOUND, "unknown slug of a customer, project or resource, or unknown state"),
     }
 }
 
 fn apply(world: &mut World, change: Change) -> Option<()> {
     let project = |world: &World, slug: &str| world.projects.values().find(|row| row.slug == slug).map(|row| row.uuid);
     match change {
+        Change::NewProject { customer, slug, gid } => {
+            let customer = world.customers.values().find(|row| row.slug == customer)?.uuid;
+            world.add_project(customer, &slug, &slug);
+            world.hpc.add_project(&slug, Some(gid));
+        }
         Change::Gid { project: slug, gid } => {
             project(world, &slug)?;
             world.hpc.set_gid(&slug, gid);
@@ -211,6 +220,9 @@ fn apply(world: &mut World, change: Change) -> Option<()> {
         Change::Project { resource, project: slug } => {
             let project = project(world, &slug)?;
             world.resource_by_slug_mut(&resource)?.project = project;
+        }
+        Change::State { resource, state } => {
+            world.resource_by_slug_mut(&resource)?.set_state(ResourceState::parse(&state)?)
         }
         Change::Expired { project: slug, expired } => {
             let id = project(world, &slug)?;

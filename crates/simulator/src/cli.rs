@@ -33,8 +33,9 @@ Orders: create (offering, project, slug, limits, attributes), terminate (resourc
 update_limits (resource, limits), update_options (resource, options), restore
 (resource); they wait for the provider, with "pending_consumer": true for the
 consumer. cancel (resource) cancels the open order.
-Changes: gid (project, gid), slug (project, slug), project (resource, project),
-expired (project, expired), blocked (customer, blocked), worker_lags (lags).
+Changes: new_project (customer, slug, gid), gid (project, gid), slug (project,
+slug), project (resource, project), state (resource, state), expired (project,
+expired), blocked (customer, blocked), worker_lags (lags).
 Offerings, customers, projects and resources are named by slug."#;
 
 /// Waldur, the HPC User API and a Keycloak realm, in memory, for demos and experiments

@@ -206,9 +206,11 @@ async fn the_world_can_be_changed_and_read_over_http() {
     let sim = Simulator::start(World::demo()).await;
     let (client, base) = (client(), format!("{}/_simulator", sim.base_url()));
     for (change, status) in [
+        (json!({ "change": "new_project", "customer": "mch", "slug": "mch-p3", "gid": 31_003 }), 204),
         (json!({ "change": "slug", "project": "mch-p1", "slug": "renamed" }), 204),
         (json!({ "change": "gid", "project": "renamed", "gid": 31_000 }), 204),
         (json!({ "change": "project", "resource": "capstor-store-0", "project": "renamed" }), 204),
+        (json!({ "change": "state", "resource": "vast-store-8", "state": "Erred" }), 204),
         (json!({ "change": "expired", "project": "renamed", "expired": true }), 204),
         (json!({ "change": "blocked", "customer": "mch", "blocked": true }), 204),
         (json!({ "change": "worker_lags", "lags": true }), 204),
