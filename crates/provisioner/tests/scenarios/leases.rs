@@ -265,11 +265,12 @@ fn a_killed_run_is_replaced(place: &dyn Place) {
     site.set("PROVISIONER_STATE_DIRECTORY", &site.directory.path().join("other").display().to_string());
     let second = site.spawn(&["run"]);
     wait_until("the second is kept away", || second.output().contains("is driven by another provisioner now"));
-    let token = place.token();
+    let (token, holder) = (place.token(), place.holder());
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     site.simulator.clear_faults();
-    wait_until("the second has taken over", || site.states(made).0 == OrderState::Done);
+    wait_until("the second has the lease", || place.holder() != holder);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
     wait_until("the lease is returned", || place.holder().is_empty());
     assert_eq!(place.token(), token + 1);
     assert_eq!(second.output().matches("no pass:").count(), 1, "{}", second.output());
