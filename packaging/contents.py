@@ -32,7 +32,7 @@ PACKAGES = {
             "ops/grafana/hpc-storage-proxy.json": "usr/share/doc/hpc-storage-proxy/examples/dashboard.json",
         },
         "packed": ["README.md", "docs/settings.md", "docs/deployment.md", "docs/metrics.md", "docs/migration.md", "docs/faults.md",
-                   "docs/stability.md"],
+                   "docs/keycloak.md", "docs/stability.md"],
     },
     PROVISIONER: {
         "files": {

@@ -20,7 +20,7 @@ next `no-cache` listing must be complete again without a restart. (A host name t
   `cache.max_stale` the answer is 200 with the last listing and the headers `Age` and `Warning`, and the log entry is the same.
 - **502 for Keycloak**: `detail` only says `the token cannot be checked`, because the client is not authenticated; the given text is
   in the log entry `the realm's keys cannot be fetched`. This is the answer of a process without keys. A process that has
-  keys continues to use them for 24 hours.
+  keys continues to use them for 24 hours. Introspection and a real Keycloak that hangs, stops and restarts: [keycloak.md](keycloak.md#when-keycloak-fails).
 - **skipped**: 200 without the resources that cannot be used. They are named in `skipped`, and in the log in `a resource is skipped`.
 - **401**: `AuthenticationError`; the log entry is `caller refused`.
 
