@@ -4,6 +4,7 @@ mod clock;
 pub mod command_line;
 pub mod documents;
 mod error_chain;
+pub mod journal;
 mod lock;
 pub mod man;
 pub mod terminal;

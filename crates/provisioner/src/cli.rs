@@ -257,7 +257,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let mut loaded = match read() {
         Ok(loaded) => loaded,
         Err(faults) => {
-            faults.to_string().lines().for_each(out::eprint);
+            faults.to_string().lines().for_each(out::eprint_error);
             return ExitCode::from(settings::EXIT_CODE);
         }
     };
@@ -337,6 +337,7 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
 
 /// Sets up the log: on standard output for `run`, on standard error for every other command.
 fn log(settings: &Settings, is_run: bool) {
+    use program::journal::Prioritized;
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -350,10 +351,10 @@ fn log(settings: &Settings, is_run: bool) {
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("provisioner", level);
     let writer = match (settings.json_log, is_run) {
         // JSON escapes control characters itself.
-        (true, true) => BoxMakeWriter::new(std::io::stdout),
-        (true, false) => BoxMakeWriter::new(std::io::stderr),
-        (false, true) => BoxMakeWriter::new(|| out::Escaped(std::io::stdout())),
-        (false, false) => BoxMakeWriter::new(|| out::Escaped(std::io::stderr())),
+        (true, true) => BoxMakeWriter::new(Prioritized::new(std::io::stdout, std::io::stdout())),
+        (true, false) => BoxMakeWriter::new(Prioritized::new(std::io::stderr, std::io::stderr())),
+        (false, true) => BoxMakeWriter::new(Prioritized::new(|| out::Escaped(std::io::stdout()), std::io::stdout())),
+        (false, false) => BoxMakeWriter::new(Prioritized::new(|| out::Escaped(std::io::stderr()), std::io::stderr())),
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let layer = if settings.json_log {
@@ -369,7 +370,7 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
-                out::eprint(&format!("error: {}", failure.text));
+                out::eprint_error(&format!("error: {}", failure.text));
             }
             ExitCode::from(failure.code)
         }

@@ -324,6 +324,6 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 fn report_error(what: &dyn Display, code: u8) -> u8 {
-    terminal::note(&format!("hpc-storage-proxy: {what}"));
+    program::journal::write_error(&format!("hpc-storage-proxy: {what}"));
     code
 }

@@ -1,6 +1,7 @@
 //! The log, panic reports and, if configured, Sentry and OpenTelemetry.
 //!
-//! The log goes to standard output, one line per event, with UTC times, as text or JSON. Lines of a request have its ID in
+//! The log goes to standard output, one line per event, with UTC times, as text or JSON, and with its
+//! priority if systemd's journal reads it. Lines of a request have its ID in
 //! the span `request`. `DEBUG` adds the mapping of each resource and each upstream exchange. Libraries log warnings only,
 //! because their debug logs may contain credentials.
 
@@ -19,6 +20,7 @@ use axum::response::Response;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use opentelemetry_otlp::ExporterBuildError;
+use program::journal::Prioritized;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::NonBlocking;
@@ -105,7 +107,7 @@ fn log(settings: &Settings, writer: NonBlocking) -> BoxedLayer {
         .with_default(LevelFilter::WARN)
         .with_target("proxy", own)
         .with_targets([(ACCESS, LevelFilter::INFO), (SETTINGS, LevelFilter::INFO)]);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Prioritized::new(writer, io::stdout()));
     match settings.log.format {
         LogFormat::Human => lines.with_ansi(io::stdout().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),

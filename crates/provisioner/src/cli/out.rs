@@ -104,6 +104,11 @@ pub(super) fn eprint(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", escaped(text));
 }
 
+/// Writes an error to standard error, a line.
+pub(super) fn eprint_error(text: &str) {
+    program::journal::write_error(&escaped(text));
+}
+
 pub(super) fn notes(notes: &[String]) {
     for note in notes {
         eprint(&format!("note: {note}"));
