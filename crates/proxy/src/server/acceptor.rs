@@ -54,7 +54,7 @@ impl Acceptor {
             };
             let (acceptor, front, mut phase) = (self.clone(), front.clone(), phase.clone());
             tokio::spawn(async move {
-                if let Some(stream) = tls::handshake(stream, &front, acceptor.limits.head, &mut phase).await {
+                if let Some(stream) = tls::handshake(stream, &front, &acceptor.limits, &mut phase).await {
                     connection::serve(stream, front, &acceptor.limits, phase).await;
                 }
                 drop(permit);

@@ -19,6 +19,8 @@ pub(super) struct Activity {
     since: Instant,
     /// Whether the connection waits for the rest of a request's head, or for the first head.
     head: bool,
+    /// Whether nothing was received yet.
+    silent: bool,
     /// HTTP/2, where received bytes are not necessarily heads.
     multiplexed: bool,
     /// Whether the client does not read what is sent.
@@ -48,6 +50,7 @@ impl Activity {
             running: 0,
             since: now,
             head: true,
+            silent: true,
             multiplexed: false,
             blocked: false,
             sent: 0,
@@ -59,10 +62,16 @@ impl Activity {
 
     /// Bytes were received.
     pub(super) fn received(&mut self, now: Instant) {
+        self.silent = false;
         if self.running == 0 && !self.head && !self.multiplexed {
             self.head = true;
             self.since = now;
         }
+    }
+
+    /// Whether nothing was received yet.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// A request started.

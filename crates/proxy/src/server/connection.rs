@@ -82,6 +82,15 @@ pub(super) async fn serve(
         () = overdue(&activity, limits) => debug!("closing the connection of a slow client"),
     }
     activity.lock().closing(Instant::now());
+    // The first request of a new connection may not have been read yet. Otherwise it would be lost when the service restarts and
+    // its socket stays open.
+    tokio::select! {
+        biased;
+        () = sender_dropped(phase.clone()) => return,
+        _ = connection.as_mut() => return,
+        () = no_longer_silent(&activity) => {}
+        () = overdue(&activity, limits) => {}
+    }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
@@ -132,6 +141,11 @@ fn invalid_host() -> http::Response<TrackedBody> {
 /// Resolves when the sender is dropped.
 async fn sender_dropped(mut phase: watch::Receiver<Phase>) {
     while phase.changed().await.is_ok() {}
+}
+
+/// Resolves when something was received. It must be polled each time after the connection is.
+async fn no_longer_silent(activity: &SharedActivity) {
+    poll_fn(|_| if activity.lock().is_silent() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
 /// Resolves when a connection's deadline has passed. It must be polled each time after the connection is, because activity

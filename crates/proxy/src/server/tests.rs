@@ -280,6 +280,20 @@ async fn waiting_connections_do_not_delay_the_stop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_request_of_a_connection_is_answered_although_the_server_stops() {
+    let server = start(LIMITS).await;
+    let mut silent = server.connect().await;
+    // This one is served, so the one before it has been accepted.
+    answered(&mut server.sent(REQUEST).await).await;
+    server.stop.send(()).unwrap();
+    sleep(Duration::from_millis(500)).await;
+    silent.write_all(REQUEST.as_bytes()).await.unwrap();
+    answered(&mut silent).await;
+    assert_eq!(to_the_end(&mut silent).await, 0, "no further request is accepted");
+    server.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn serving_ends_immediately_when_the_grace_period_of_running_requests_is_over() {
     let server = start(LIMITS).await;
     let mut running = server.sent("GET /run HTTP/1.1\r\nhost: x\r\n\r\n").await;

@@ -1,7 +1,7 @@
 //! TLS for connections from clients.
 
 use std::path::Path;
-use std::time::Duration;
+use std::pin::pin;
 
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::connection::Phase;
 use super::frontend::Frontend;
+use super::limits::ConnectionLimits;
 use super::listeners::Stream;
 use crate::config::{Loaded, Problem};
 use crate::transport::install_tls_provider;
@@ -89,28 +90,39 @@ impl TlsIdentity {
 pub(super) async fn handshake(
     stream: Stream,
     front: &Frontend,
-    time_limit: Duration,
+    limits: &ConnectionLimits,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Either<Stream, TlsStream<TcpStream>>> {
     let (stream, config) = match (stream, front.tls()) {
         (Either::Left(stream), Some(config)) => (stream, config),
         (stream, _) => return Some(Either::Left(stream)),
     };
-    let handshake = timeout(time_limit, TlsAcceptor::from(config).accept(stream));
-    tokio::select! {
+    let mut handshake = pin!(timeout(limits.head, TlsAcceptor::from(config).accept(stream)));
+    let outcome = tokio::select! {
         biased;
-        // No request can be lost yet. An error means that the server has ended.
-        _ = phase.wait_for(|phase| *phase == Phase::Stopping) => None,
-        outcome = handshake => match outcome {
-            Ok(Ok(stream)) => Some(Either::Right(stream)),
-            Ok(Err(error)) => {
-                debug!(%error, "TLS handshake failed");
-                None
+        stopped = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+            // An error means that the server has ended.
+            if stopped.is_err() {
+                return None;
             }
-            Err(_) => {
-                debug!("TLS handshake timed out");
-                None
-            }
-        },
+            None
+        }
+        outcome = handshake.as_mut() => Some(outcome),
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        // The client has connected before the stop, so its request is still answered.
+        None => timeout(limits.farewell, handshake).await.and_then(|outcome| outcome),
+    };
+    match outcome {
+        Ok(Ok(stream)) => Some(Either::Right(stream)),
+        Ok(Err(error)) => {
+            debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!("TLS handshake timed out");
+            None
+        }
     }
 }
