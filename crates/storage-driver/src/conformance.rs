@@ -53,7 +53,7 @@ impl fmt::Display for Failure {
 type Check = (&'static str, &'static str, fn(&Steps<'_>) -> Result<(), Failure>);
 
 /// All checks, in the order in which they run.
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 19] = [
     ("ready", "`ready` succeeds on a configured system", ready),
     ("create", "`ensure` creates an absent directory in the desired state", create),
     ("repeat", "`ensure` succeeds and changes nothing if the directory is as desired", repeat),
@@ -75,6 +75,7 @@ const CHECKS: [Check; 18] = [
         purge_only,
     ),
     ("project-ids", "a project ID is in use from `ensure` until `purge`", project_ids),
+    ("record", "the record contains everything that was appended to it, in order, if the driver keeps one", record),
     ("unmarked", "`ensure` and `retire` do not change an unmarked directory; `adopt` marks it", unmarked),
     ("foreign", "nothing changes a directory with the mark of another resource", foreign),
     ("nested", "no directory is created inside the directory of another resource", nested),
@@ -360,6 +361,19 @@ fn project_ids(steps: &Steps<'_>) -> Outcome {
         std::thread::sleep(Duration::from_millis(10));
     }
     steps.failed("is_free after purge", "true within 10 s", "false")
+}
+
+fn record(steps: &Steps<'_>) -> Outcome {
+    let read = || steps.succeeds("read_record", steps.driver.read_record());
+    let Some(mut expected) = read()? else { return Ok(()) };
+    for text in ["first\n", "second\n", "half of the third"] {
+        steps.succeeds("append_to_record", steps.driver.append_to_record(text.as_bytes()))?;
+        expected.extend_from_slice(text.as_bytes());
+        let found = read()?.unwrap_or_default();
+        let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        steps.equal("read_record", &shown(&expected), &shown(&found))?;
+    }
+    Ok(())
 }
 
 fn unmarked(steps: &Steps<'_>) -> Outcome {

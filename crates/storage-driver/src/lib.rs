@@ -309,6 +309,24 @@ pub trait Driver: Debug + Send + Sync {
         Ok(true)
     }
 
+    /// The project ID of a directory in the trash; `None` if it has none, or the system has no project IDs. Called for resources
+    /// whose ID the record does not contain.
+    fn trash_project(&self, _trashed: &Trashed) -> Result<Option<u32>, DriverError> {
+        Ok(None)
+    }
+
+    /// Reads the record: a text that lives with the storage, so that every provisioner of this system reads the same one.
+    /// Empty at first. `None` if the driver keeps none, as by default; systems with project IDs need one.
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        Ok(None)
+    }
+
+    /// Appends to the record, and makes it durable. Must never overwrite what another provisioner has appended, and users must not be
+    /// able to read or change it. If the program is killed, any part of `text` can be missing at its end.
+    fn append_to_record(&self, _text: &[u8]) -> Result<(), DriverError> {
+        Ok(())
+    }
+
     /// Looks for problems that [`Driver::ready`] does not report: notes, and errors that will make orders fail. `above` are
     /// the parent directories of the resources. Called only by the command `check`; changes nothing.
     fn inspect(&self, _above: &[Place]) -> Vec<Result<String, DriverError>> {

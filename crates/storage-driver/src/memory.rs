@@ -1,7 +1,7 @@
 //! A driver that keeps directories in memory, for tests and trials.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
@@ -11,10 +11,10 @@ use crate::place::Place;
 use crate::registration::{OpenDriver, Registration};
 use crate::{Desired, Driver, DriverError, Guard, Marked, Observed, Present, Trashed};
 
-/// Directories in memory, with blocks of 4096 bytes.
-#[derive(Debug, Default)]
+/// Directories in memory, with blocks of 4096 bytes. Clones are the same system.
+#[derive(Debug, Default, Clone)]
 pub struct Memory {
-    tree: Mutex<Tree>,
+    tree: Arc<Mutex<Tree>>,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +24,9 @@ struct Tree {
     trash: BTreeMap<Uuid, (u64, Directory)>,
     /// When the directories that a purge has claimed were put into the trash.
     claimed: BTreeMap<Uuid, u64>,
+    record: Vec<u8>,
+    /// Whether the record cannot be written.
+    full: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +98,16 @@ impl Memory {
         }
     }
 
+    /// Replaces the record, as a restored backup would; an empty one is a lost one.
+    pub fn replace_record(&self, text: &[u8]) {
+        self.tree().record = text.to_vec();
+    }
+
+    /// Lets appending to the record fail from now on, or no longer.
+    pub fn fill_up(&self, full: bool) {
+        self.tree().full = full;
+    }
+
     /// Number of directories, including unfinished ones, and number of directories in the trash.
     pub fn count(&self) -> (usize, usize) {
         let tree = self.tree();
@@ -121,6 +134,23 @@ impl Driver for Memory {
         let trashed = tree.trash.values().map(|(_, directory)| directory);
         let mut all = tree.places.values().chain(tree.building.values()).chain(trashed);
         Ok(all.all(|it| it.present.project != Some(project)))
+    }
+
+    fn trash_project(&self, trashed: &Trashed) -> Result<Option<u32>, DriverError> {
+        Ok(self.tree().trash.get(&trashed.id).and_then(|(_, it)| it.present.project))
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        Ok(Some(self.tree().record.clone()))
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        let mut tree = self.tree();
+        if tree.full {
+            return Err(DriverError::temporary("no space left"));
+        }
+        tree.record.extend_from_slice(text);
+        Ok(())
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {

@@ -1,6 +1,6 @@
 //! Storage drivers for mounted file systems: directories below a root, limited by XFS, ext4, Lustre or CephFS.
 //!
-//! [`tree`] is one driver for all of them; [`quotas`] has the differences. [`mount`] and [`deletion`] are also used by drivers
+//! [`tree`] is one driver for all of them; [`quotas`] has the differences. [`mount`], [`record`] and [`deletion`] are also used by drivers
 //! that need the mounted file system in addition to a management interface.
 
 pub mod command;
@@ -11,6 +11,7 @@ pub mod handle;
 mod injected;
 pub mod mount;
 pub mod quotas;
+pub mod record;
 mod registration;
 mod renaming;
 #[cfg(any(test, feature = "simulated"))]

@@ -17,6 +17,7 @@ use crate::creation;
 use crate::deletion::{EachFile, delete};
 use crate::handle::{Mark, check_new, chmod, open_below, open_error, privilege_error, stat, sync, temporary_error};
 use crate::quotas::Quotas;
+use crate::record;
 use crate::renaming::{Renamed, rename, rename_named};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
@@ -192,7 +193,7 @@ impl<Q: Quotas> Tree<Q> {
         }
         Err(DriverError::Conflict(format!(
             "the project ID {project} of {} is in use by another tree: change the ID of that tree, or remove the line of {} from \
-             the ledger to assign a new one",
+             the record to assign a new one",
             desired.place, desired.id
         )))
     }
@@ -391,6 +392,21 @@ impl<Q: Quotas> Driver for Tree<Q> {
             return Ok(false);
         }
         limits.map_or(Ok(true), |limits| self.quotas.are_default(root.as_fd(), &limits))
+    }
+
+    fn trash_project(&self, trashed: &Trashed) -> Result<Option<u32>, DriverError> {
+        let name = format!("{}/{}", trash::TRASH, trash::name(trashed));
+        let directory = open_below(self.root()?, &*name).map_err(|error| open_error(&name, error))?;
+        self.check_mark(trashed, &directory)?;
+        Ok(self.quotas.project(directory.as_fd())?.filter(|project| *project != 0))
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        record::read(self.root()?.as_fd()).map(Some)
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        record::append(self.root()?.as_fd(), text)
     }
 
     fn inspect(&self, above: &[Place]) -> Vec<Result<String, DriverError>> {

@@ -81,6 +81,18 @@ impl Driver for Retrying<'_> {
         retry(|| self.0.is_free(project))
     }
 
+    fn trash_project(&self, trashed: &Trashed) -> Result<Option<u32>, DriverError> {
+        retry(|| self.0.trash_project(trashed))
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        retry(|| self.0.read_record())
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        self.0.append_to_record(text)
+    }
+
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         desired.iter().map(|desired| retry(|| self.0.observe(&[desired]).remove(0))).collect()
     }

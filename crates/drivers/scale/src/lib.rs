@@ -24,6 +24,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use driver_posix::mount::{self, Found, Mount};
+use driver_posix::record;
 use driver_rest::{Api, Backoff, InvalidSettings, absolute_root, is_below};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
@@ -446,6 +447,14 @@ impl Driver for Scale {
             found.push(Ok(text.to_owned()));
         }
         found
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        record::read(self.mount.root()?.as_fd()).map(Some)
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        record::append(self.mount.root()?.as_fd(), text)
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {

@@ -31,6 +31,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use driver_posix::mount::{self, Mount};
+use driver_posix::record;
 use driver_rest::{Api, Backoff, InvalidSettings, absolute_root, is_within, single_line};
 use storage_driver::limits::{QuotaLimits, Usage};
 use storage_driver::place::Place;
@@ -340,6 +341,14 @@ impl Driver for Vast {
             found.push(if is_within(&quota.path, &self.root) { Err(error) } else { Ok(error.to_string()) });
         }
         found
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        record::read(self.mount.root()?.as_fd()).map(Some)
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        record::append(self.mount.root()?.as_fd(), text)
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {

@@ -54,6 +54,18 @@ impl Driver for OnDemand {
         self.driver().map_or_else(|fault| vec![Err(fault)], |driver| driver.inspect(above))
     }
 
+    fn trash_project(&self, trashed: &Trashed) -> Result<Option<u32>, DriverError> {
+        self.driver()?.trash_project(trashed)
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        self.driver()?.read_record()
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        self.driver()?.append_to_record(text)
+    }
+
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
         self.driver()
             .map_or_else(|fault| storage_driver::same_for_all(&fault, desired.len()), |driver| driver.observe(desired))

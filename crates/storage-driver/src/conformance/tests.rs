@@ -42,6 +42,7 @@ enum Defect {
     IgnoresTime,
     AlwaysFree,
     NeverFree,
+    OverwritesRecord,
     AdoptsUnmarked,
     TakesForeign,
     Nests,
@@ -76,6 +77,7 @@ fn each_faulty_driver_fails_the_check_for_its_defect() {
         (IgnoresTime, "purge-only"),
         (AlwaysFree, "project-ids"),
         (NeverFree, "project-ids"),
+        (OverwritesRecord, "record"),
         (AdoptsUnmarked, "unmarked"),
         (TakesForeign, "foreign"),
         (Nests, "nested"),
@@ -138,6 +140,18 @@ impl Driver for Mutant {
             Defect::NeverFree => Ok(false),
             _ => self.memory.is_free(project),
         }
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+        self.memory.read_record()
+    }
+
+    fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+        if self.has(Defect::OverwritesRecord) {
+            self.memory.replace_record(text);
+            return Ok(());
+        }
+        self.memory.append_to_record(text)
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
