@@ -19,7 +19,7 @@ pub struct Settings {
     pub waldur: Option<Waldur>,
     /// The managed storage systems.
     pub systems: Vec<SystemConfig>,
-    /// Directory of the journal, the ledger and the leases.
+    /// Directory of the journal and the leases.
     pub state_directory: PathBuf,
     pub policy: provisioner_core::plan::Policy,
     pub purge: Purge,

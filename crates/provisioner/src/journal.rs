@@ -126,7 +126,7 @@ pub enum JournalError {
         line: u64,
         what: &'static str,
     },
-    /// Only in tests that simulate a crash after each line.
+    /// Only in tests that simulate a crash at each line.
     #[error("the journal is closed")]
     Closed,
 }
@@ -143,8 +143,6 @@ pub struct Journal {
 struct Tail {
     file: File,
     contents: Contents,
-    /// Number of lines until the journal closes, for tests of crashes.
-    left: Option<u64>,
 }
 
 /// What the complete lines of a file say together.
@@ -178,7 +176,7 @@ impl Journal {
             file = options.open(path).map_err(failed(path, "opened"))?;
         }
         file.seek(io::SeekFrom::End(0)).map_err(failed(path, "read"))?;
-        Ok(Self { path: path.to_owned(), clock: clock.clone(), tail: Mutex::new(Tail { file, contents, left: None }) })
+        Ok(Self { path: path.to_owned(), clock: clock.clone(), tail: Mutex::new(Tail { file, contents }) })
     }
 
     /// Reads all files of the journal without changing them. Returns the numbers of the first and the last line.
@@ -196,18 +194,11 @@ impl Journal {
         Ok(lines.unwrap_or_default())
     }
 
-    /// Simulates a crash: after this number of lines, every write fails.
-    #[cfg(test)]
-    pub(crate) fn closes_after(&self, lines: u64) {
-        self.tail().left = Some(lines);
-    }
-
     /// Appends a line. Until [`Journal::sync`] it survives a crash of the program, but not of the machine.
     pub fn write(&self, resource: Option<Uuid>, event: Event) -> Result<(), JournalError> {
         let mut tail = self.tail();
-        if let Some(left) = &mut tail.left {
-            *left = left.checked_sub(1).ok_or(JournalError::Closed)?;
-        }
+        #[cfg(test)]
+        let last = crate::pass::killed::before_write().map_err(|_| JournalError::Closed)?;
         let line = Line { seq: tail.contents.last + 1, time: timestamp(&self.clock), resource, event };
         let text = line.text().map_err(failed(&self.path, "written"))?;
         if let Err(error) = tail.file.write_all(&text) {
@@ -216,6 +207,10 @@ impl Journal {
             return Err(failed(&self.path, "written")(error));
         }
         tail.contents.take(line, text.len());
+        #[cfg(test)]
+        if last {
+            return Err(JournalError::Closed);
+        }
         Ok(())
     }
 

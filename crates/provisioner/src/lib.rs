@@ -20,4 +20,5 @@ mod operations;
 pub mod pass;
 pub mod project_ids;
 pub mod provisioner;
+pub mod record;
 pub mod source;

@@ -3,30 +3,34 @@
 //! Each pass starts from the document and the storage. The journal adds what neither of them shows, such as unfinished
 //! work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use program::Clock;
 use provisioner_core::Observation;
-use provisioner_core::document::{Document, RejectedItem, Resource};
+use provisioner_core::document::{Document, OrderKind, RejectedItem, Resource, Status};
 use provisioner_core::plan::{Case, Consent, Held, Hold, Plan, Policy, Recent, plan};
 use provisioner_core::preflight::{self, SystemRules, Unnumbered};
 use serde::Serialize;
 use storage_driver::{Driver, DriverError, Observed};
 use thiserror::Error;
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::journal::{JournalError, Past};
+use crate::journal::{Event, JournalError, Past};
 use crate::ledger::{Ledger, ProjectIds};
 use crate::project_ids;
-use program::lock;
+use crate::record::{self, Approved, Begun};
+use program::{error_chain, lock};
 
 mod call;
 mod executor;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+pub(crate) mod killed;
 #[cfg(test)]
 pub(crate) mod kills;
 #[cfg(test)]
@@ -85,8 +89,6 @@ pub enum PassError {
     /// Without the journal there are no side effects.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("the ledger of project IDs cannot be written; nothing was touched")]
-    Ledger(#[source] std::io::Error),
 }
 
 /// A document, and what was observed on the storage for it.
@@ -121,6 +123,8 @@ pub fn survey(
     ledger: &mut Ledger,
 ) -> Result<Survey, PassError> {
     let document = read().map_err(PassError::Document)?;
+    let mut past = past.clone();
+    let readable = load(systems, &document, &mut past, ledger);
     let mut desired = BTreeMap::new();
     for system in systems {
         let resources: Vec<_> = of_system(&document, &system.key).collect();
@@ -132,7 +136,10 @@ pub fn survey(
         desired.insert(&*system.key, (resources, checked));
     }
     // In parallel: all take as long as the slowest.
-    let observed = parallel_map(systems, systems.len(), |system| observe(system, &desired[&*system.key].1));
+    let ready: Vec<_> = systems.iter().zip(readable).collect();
+    let observed = parallel_map(&ready, systems.len(), |(system, readable)| {
+        observe(system, &desired[&*system.key].1, readable.as_ref().err())
+    });
     let mut cases = BTreeMap::new();
     for (system, observed) in systems.iter().zip(observed) {
         let (resources, mut checked) = desired.remove(&*system.key).unwrap_or_default();
@@ -166,11 +173,80 @@ fn of_system<'a>(document: &'a Document, key: &'a str) -> impl Iterator<Item = &
     document.resources.iter().filter(move |resource| resource.system == key)
 }
 
-/// Observes the directories of a system, in their order.
-fn observe(system: &System, desired: &[Result<Unnumbered, preflight::Obstacle>]) -> Vec<Observation> {
-    if let Err(error) = system.driver.ready() {
-        let error = Arc::new(error);
-        return desired.iter().map(|_| Err(Arc::clone(&error))).collect();
+/// Reads the records of all systems, before anything is assigned on one of them. Adds begun work to `past`. An error for each system
+/// that is not available or whose record cannot be read: nothing is done there.
+fn load(
+    systems: &[System],
+    document: &Document,
+    past: &mut Past,
+    ledger: &mut Ledger,
+) -> Vec<Result<(), Arc<DriverError>>> {
+    let records = parallel_map(systems, systems.len(), |system| {
+        system.driver.ready()?;
+        match record::read(&*system.driver)? {
+            None if system.project_ids.is_some() => {
+                Err(DriverError::temporary("the driver keeps no record, which systems with project IDs need"))
+            }
+            record => Ok(record.unwrap_or_default()),
+        }
+    });
+    let mut loaded = Vec::new();
+    for (system, record) in systems.iter().zip(records) {
+        loaded.push(record.and_then(|record| ledger.take(&system.key, record)).map_err(Arc::new));
+        let resources: BTreeMap<_, _> = of_system(document, &system.key).map(|it| (it.id, it)).collect();
+        let is_cancelled = |(id, begun): &(Uuid, &Begun)| {
+            let cancelled = |approved: &Approved| {
+                let order = resources.get(id).and_then(|resource| resource.order.as_ref()).map(|order| order.id);
+                let status = resources.get(id).map(|resource| resource.status);
+                approved.kind == OrderKind::Terminate
+                    && order != Some(approved.order)
+                    && status.is_some_and(|status| !matches!(status, Status::Removing | Status::Removed))
+            };
+            begun.approved.as_ref().is_some_and(cancelled)
+        };
+        let cancelled: Vec<_> = ledger.begun(&system.key).filter(is_cancelled).map(|(id, it)| (id, it.at)).collect();
+        for (resource, at) in cancelled {
+            ledger.forget_order(&system.key, resource, at);
+        }
+        for (resource, begun) in ledger.begun(&system.key) {
+            past.add(resource, begun);
+        }
+    }
+    loaded
+}
+
+/// Saves what a survey has added to the ledger, before anything is planned from it. Resources whose new project ID cannot be saved are
+/// held. `permitted`: fails if the lease of a system is lost.
+pub fn save(
+    survey: &mut Survey,
+    systems: &[System],
+    ledger: &mut Ledger,
+    permitted: &dyn Fn(&str) -> Result<(), DriverError>,
+) {
+    for system in systems {
+        if !ledger.has_unsaved(&system.key) {
+            continue;
+        }
+        let saved = permitted(&system.key).and_then(|()| ledger.save(&system.key, &*system.driver));
+        let Err(error) = saved else { continue };
+        let error = Arc::new(DriverError::temporary_from("its new project ID cannot be saved", error));
+        let new: BTreeSet<_> = ledger.new_ids(&system.key).collect();
+        for case in survey.cases.iter_mut().filter(|case| case.resource.system == system.key) {
+            if new.contains(&case.resource.id) {
+                case.observed = Err(Arc::clone(&error));
+            }
+        }
+    }
+}
+
+/// Observes the directories of a system, in their order. `unreadable`: why the system cannot be read.
+fn observe(
+    system: &System,
+    desired: &[Result<Unnumbered, preflight::Obstacle>],
+    unreadable: Option<&Arc<DriverError>>,
+) -> Vec<Observation> {
+    if let Some(error) = unreadable {
+        return desired.iter().map(|_| Err(Arc::clone(error))).collect();
     }
     let observable: Vec<_> = desired.iter().flatten().map(Unnumbered::to_observe).collect();
     let mut observed = system.driver.observe(&observable).into_iter();
@@ -190,22 +266,45 @@ pub fn planned(survey: &Survey, policy: Policy, confirmed: bool) -> Plan {
     plan
 }
 
+/// Journals and records the end of unfinished work that needs nothing more.
+pub fn end_what_needs_nothing(
+    survey: &Survey,
+    plan: &Plan,
+    systems: &[System],
+    protocol: Protocol<'_>,
+    ledger: &mut Ledger,
+) -> Result<(), JournalError> {
+    let concerned: BTreeSet<_> =
+        plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
+    let claimed = |case: &Case| matches!(case.observed, Ok(Observed::Purging { .. }));
+    let over = |case: &&Case| case.unfinished && !claimed(case) && !concerned.contains(&Some(case.resource.id));
+    for case in survey.cases.iter().filter(over) {
+        protocol.journal.write(Some(case.resource.id), Event::Ended)?;
+        ledger.end(&case.resource.system, case.resource.id);
+    }
+    for System { key, driver, .. } in systems {
+        if let Err(error) = (protocol.permitted)(key).and_then(|()| ledger.save(key, &**driver)) {
+            warn!(system = key, "the end of work cannot be recorded: {}", error_chain(&error));
+        }
+    }
+    Ok(())
+}
+
 /// Carries out a plan that was made from this document.
 pub fn carry_out(
     plan: Plan,
     document: &Document,
     systems: &[System],
     external: External<'_>,
-    ledger: &mut Ledger,
     clock: &Clock,
 ) -> Result<Report, PassError> {
     let mut report = Report { plan, ..Report::default() };
     if report.plan.tasks.is_empty() {
         return Ok(report);
     }
-    ledger.save().map_err(PassError::Ledger)?;
     let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let results = executor::Executor { systems, external, now }.run(&report.plan.tasks, document)?;
+    let executor = executor::Executor { systems, external, now, declined: Mutex::default() };
+    let results = executor.run(&report.plan.tasks, document)?;
     report.ended = report.plan.tasks.iter().map(|task| task.id).filter(|id| results.get(id) == Some(&Ok(()))).collect();
     report.failed = results.into_iter().filter_map(|(id, result)| Some((id, result.err()?))).collect();
     Ok(report)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use provisioner_core::Observation;
 use provisioner_core::document::{OrderKind, Resource, Status};
 use provisioner_core::preflight::{Obstacle, Unnumbered};
-use storage_driver::{Desired, Driver, Observed, error_chain};
+use storage_driver::{Desired, Driver, DriverError, Observed, Trashed, error_chain};
 
 use crate::ledger::{Ledger, ProjectIds};
 
@@ -18,6 +18,8 @@ enum Assignment {
     /// This one, or none.
     Known(Option<u32>),
     New,
+    /// The tree has one, which cannot be read for this reason.
+    Unknown(String),
 }
 
 /// Assigns project IDs to all directories of a system, in their order; `ids` is `None` if the system has none. New IDs are entered
@@ -33,10 +35,11 @@ pub fn assign(
         return cases.into_iter().map(|(_, desired, _)| Ok(desired?.with_project(None))).collect();
     };
     let mut trees = BTreeMap::<u32, usize>::new();
-    for found in cases.iter().filter_map(|(_, _, observed)| found(observed)) {
+    let found: Vec<_> = cases.iter().map(|case| found(case, system, driver, ledger)).collect();
+    for found in found.iter().filter_map(|found| *found.as_ref().ok()?) {
         *trees.entry(found).or_default() += 1;
     }
-    let known = |(resource, desired, observed): &Unassigned<'_>| {
+    let known = |((resource, desired, _), found): (&Unassigned<'_>, &Result<Option<u32>, DriverError>)| {
         if desired.is_err() {
             return Assignment::Known(None);
         }
@@ -44,7 +47,11 @@ pub fn assign(
             return Assignment::Known(Some(id));
         }
         // Owners can change the ID of their tree. If two trees have the same one, it is unknown whose it is.
-        let own = found(observed).filter(|id| trees[id] == 1 && !ledger.is_anothers(system, resource.id, *id));
+        let found = match found {
+            Ok(found) => *found,
+            Err(error) => return Assignment::Unknown(error_chain(error)),
+        };
+        let own = found.filter(|id| trees[id] == 1 && !ledger.is_anothers(system, resource.id, *id));
         if let (ProjectIds::From(first), Some(own)) = (ids, own) {
             ledger.learn(system, resource.id, own, first);
         }
@@ -58,12 +65,13 @@ pub fn assign(
             Assignment::New
         }
     };
-    let assignments: Vec<_> = cases.iter().map(known).collect();
+    let assignments: Vec<_> = cases.iter().zip(&found).map(known).collect();
     // After all existing IDs were learned, so that none of them is given to another tree.
     let assigned = |((resource, desired, observed), assignment): (Unassigned<'_>, Assignment)| {
         let desired = desired?;
         let id = match assignment {
             Assignment::Known(id) => id,
+            Assignment::Unknown(why) => return Err(Obstacle::waiting(format!("its project ID is unknown: {why}"))),
             Assignment::New => {
                 // With GIDs, an existing tree itself may already count under its GID.
                 let is_its_own = ids == ProjectIds::Gid && !matches!(observed, Ok(Observed::Absent));
@@ -78,11 +86,19 @@ pub fn assign(
     cases.into_iter().zip(assignments).map(assigned).collect()
 }
 
-/// The project ID found on a resource's own tree.
-fn found(observed: &Observation) -> Option<u32> {
+/// The project ID found on a resource's own tree. Read in the trash only if the ledger does not know it.
+fn found(
+    (resource, desired, observed): &Unassigned<'_>,
+    system: &str,
+    driver: &dyn Driver,
+    ledger: &Ledger,
+) -> Result<Option<u32>, DriverError> {
     match observed {
-        Ok(Observed::Ours(present)) => present.project.filter(|id| *id != 0),
-        _ => None,
+        Ok(Observed::Ours(present)) => Ok(present.project.filter(|id| *id != 0)),
+        Ok(Observed::Trashed { since }) if desired.is_ok() && ledger.known(system, resource.id).is_none() => {
+            driver.trash_project(&Trashed { id: resource.id, since: *since })
+        }
+        _ => Ok(None),
     }
 }
 

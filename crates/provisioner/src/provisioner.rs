@@ -1,7 +1,6 @@
 //! What the settings describe: the systems with their drivers, the clients of the proxy and of Waldur, the state
 //! directory.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +10,14 @@ use std::time::Duration;
 use backon::{BlockingRetryable, ConstantBuilder};
 use program::{Clock, error_chain};
 use provisioner_core::document::Document;
-use provisioner_core::plan::{Case, Plan};
+use provisioner_core::plan::Plan;
 use provisioner_core::preflight::SystemRules;
+use storage_driver::DriverError;
 use storage_driver::walked::Walked;
-use storage_driver::{DriverError, Observed};
 
 use crate::config::{Settings, SystemConfig};
 use crate::drivers::on_demand::OnDemand;
-use crate::journal::{self, Event, Journal, JournalError, Past};
+use crate::journal::{self, Journal, JournalError, Past};
 use crate::lease::{LeaseError, LeaseStore, Leases, StateLock};
 use crate::ledger::Ledger;
 use crate::metrics;
@@ -70,6 +69,7 @@ impl Provisioner {
         self.settings.state_directory.join("journal")
     }
 
+    /// The ledger of versions that kept project IDs in the state directory. It is read, and never written.
     pub fn ledger_path(&self) -> PathBuf {
         self.settings.state_directory.join("ledger.json")
     }
@@ -167,28 +167,25 @@ impl Session<'_> {
 
     fn survey(&mut self, read: &dyn Fn() -> Result<Document, DriverError>) -> Result<Survey, PassError> {
         let past = self.journal.past();
-        let survey = pass::survey(&self.provisioner.systems, read, &past, &mut self.ledger)?;
-        // So that a project ID is looked up on the storage once, not in each pass until the resource's turn comes.
-        self.ledger.save().map_err(PassError::Ledger)?;
+        let Self { provisioner, leases, ledger, .. } = self;
+        let mut survey = pass::survey(&provisioner.systems, read, &past, ledger)?;
+        pass::save(&mut survey, &provisioner.systems, ledger, &|system| provisioner.permitted(leases, system));
         Ok(if self.by == LOOP { survey } else { survey.retried() })
     }
 
     /// Carries out the whole plan that was just made from a survey, and journals the end of unfinished work that needs
     /// nothing more. `confirmed`: a person has confirmed the amount of work.
     pub fn carry_out(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
-        let concerned: BTreeSet<_> =
-            plan.tasks.iter().map(|task| Some(task.id)).chain(plan.held.iter().map(|held| held.id)).collect();
-        let claimed = |case: &Case| matches!(case.observed, Ok(Observed::Purging { .. }));
-        let over = |case: &&Case| case.unfinished && !claimed(case) && !concerned.contains(&Some(case.resource.id));
-        for case in survey.cases.iter().filter(over) {
-            self.journal.write(Some(case.resource.id), Event::Ended)?;
-        }
+        let Self { provisioner, leases, journal, ledger, by, .. } = self;
+        let permitted = |system: &str| provisioner.permitted(leases, system);
+        let protocol = Protocol { journal, permitted: &permitted, tokens: &leases.tokens, by };
+        pass::end_what_needs_nothing(survey, &plan, &provisioner.systems, protocol, ledger)?;
         self.perform(survey, plan, confirmed)
     }
 
     /// Carries out these tasks of a survey, and no others.
     pub fn perform(&mut self, survey: &Survey, plan: Plan, confirmed: bool) -> Result<Report, PassError> {
-        let Self { provisioner, leases, journal, ledger, by, .. } = self;
+        let Self { provisioner, leases, journal, by, .. } = self;
         let Provisioner { source, systems, clock, progress, .. } = provisioner;
         let call = |call: &pass::Call| {
             let answer = source.call(call);
@@ -208,7 +205,7 @@ impl Session<'_> {
             confirmed,
             progress,
         };
-        pass::carry_out(plan, &survey.document, systems, external, ledger, clock)
+        pass::carry_out(plan, &survey.document, systems, external, clock)
     }
 
     /// Does something by the protocol of changes that is not a task.

@@ -79,6 +79,8 @@ pub(super) fn check(provisioner: &Provisioner, json: bool) -> Result<(), Failure
             add("Waldur token", outcome);
         }
     }
+    // If the file cannot be read, the state directory fails its check.
+    let mut ledger = Ledger::open(&provisioner.ledger_path()).unwrap_or_default();
     for system in &provisioner.systems {
         let name = format!("system {}", system.key);
         let ready = system.driver.ready().map_err(|fault| error_chain(&fault));
@@ -86,6 +88,9 @@ pub(super) fn check(provisioner: &Provisioner, json: bool) -> Result<(), Failure
         let trash = ready.and_then(|()| system.driver.trash().map_err(|fault| error_chain(&fault)));
         add(&name, trash.map(|trash| format!("ready, {} in the trash", trash.len())).into());
         if is_ready {
+            if let Err(fault) = ledger.load(&system.key, &*system.driver) {
+                add(&name, Outcome::Failed(error_chain(&fault)));
+            }
             let resources = document.iter().flat_map(|document| &document.resources);
             let paths = resources.filter(|it| it.system == system.key).map(|it| &*it.path);
             for found in system.driver.inspect(&above(paths, &system.rules.published_root)) {

@@ -72,6 +72,9 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
     if case.unfinished {
         line("Unfinished", "work on it has begun and not ended".into());
     }
+    if history.is_empty() {
+        line("History", "none in the journal on this host".into());
+    }
     let earlier = history.len().saturating_sub(MAX_LINES);
     if earlier > 0 {
         line("", format!("{earlier} earlier lines: --json"));

@@ -19,7 +19,10 @@ const FILES: [(&str, &str); 5] = [
         "/var/lib/hpc-storage-provisioner/journal",
         "The journal: the work that began, and its outcome. Older parts are in the same directory.",
     ),
-    ("/var/lib/hpc-storage-provisioner/ledger.json", "The project ID of each directory."),
+    (
+        "ROOT/.hpc-storage-record",
+        "The record of a storage system, below its root: the project ID of each directory, and interrupted work.",
+    ),
     ("/var/lib/hpc-storage-provisioner/SYSTEM.lease", "The lease: locked by the process that works on the system."),
 ];
 
@@ -42,7 +45,9 @@ mod tests {
         let pages = pages();
         let main = &pages[0].1;
         assert_eq!(pages.len(), 1 + Cli::command().get_subcommands().count());
-        for wanted in [".SH FILES", ".SH \"EXIT STATUS\"", ".SH ENVIRONMENT", r"provisioner\-explain\fR(1)", "ledger"] {
+        for wanted in
+            [".SH FILES", ".SH \"EXIT STATUS\"", ".SH ENVIRONMENT", r"provisioner\-explain\fR(1)", "storage\\-record"]
+        {
             assert!(main.contains(wanted), "{wanted}: {main}");
         }
         for (name, page) in &pages {

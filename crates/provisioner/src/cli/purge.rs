@@ -203,6 +203,7 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Leases, session: &Mu
         if !is_terminated(&provisioner.source.read()?, id) {
             return Err(failure("it is no longer terminated in Waldur"));
         }
+        session.ledger.load(key, &*system.driver)?;
         let project = session.ledger.known(key, id);
         session.with_protocol(|protocol| {
             let (why, steps) = ("a person's decision".to_owned(), vec!["purge".to_owned()]);
@@ -215,8 +216,13 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Leases, session: &Mu
                 protocol.end(id, &Err(error_chain(error)))?;
             }
             protocol.journal.sync()?;
-            Ok(claimed?)
-        })
+            Ok::<_, Failure>(claimed?)
+        })?;
+        // Before the deletion, because until then the tree shows that its GID is in use, and afterwards nobody would release it.
+        if system.project_ids == Some(ProjectIds::Gid) && project.is_some() {
+            session.ledger.release(key, id);
+        }
+        Ok(session.ledger.save(key, &*system.driver)?)
     })?;
     // The claim keeps passes away: no other right is needed, however long this takes.
     let name = for_purge(key);
@@ -225,12 +231,7 @@ fn delete(provisioner: &Provisioner, due: &Due<'_>, alone: &Leases, session: &Mu
         .purge(trashed, None, &|_| provisioner.permitted(alone, &name))
         .map_err(|error| error_chain(&error));
     exclusive(provisioner, session, |session| {
-        session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()))?;
-        if deleted.is_ok() && system.project_ids == Some(ProjectIds::Gid) {
-            session.ledger.forget(key, id);
-            session.ledger.save().map_err(|error| failure(format!("the ledger cannot be written: {error}")))?;
-        }
-        Ok(())
+        Ok(session.with_protocol(|protocol| protocol.end(id, &deleted).and_then(|()| protocol.journal.sync()))?)
     })?;
     deleted.map_err(failure)
 }

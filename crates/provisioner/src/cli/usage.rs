@@ -152,8 +152,9 @@ fn in_trash<'a>(provisioner: &Provisioner, survey: &'a Survey, system: &'a Syste
             return Vec::new();
         }
     };
-    // If the ledger cannot be read, a note says so, and trees are counted file by file.
-    let ledger = Ledger::open(&provisioner.ledger_path()).unwrap_or_default();
+    // If the project IDs cannot be read, a note says so, and trees are counted file by file.
+    let mut ledger = Ledger::open(&provisioner.ledger_path()).unwrap_or_default();
+    let _ = ledger.load(&system.key, &*system.driver);
     let trash: Vec<_> = trash
         .into_iter()
         .map(|trashed| (ledger.known(&system.key, trashed.id), trashed))

@@ -23,7 +23,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         .required(Reader::new("mapping", system::read));
     let state_directory = loader
         .setting("state_directory", &["PROVISIONER_STATE_DIRECTORY"])
-        .doc("Directory of the journal, the ledger of project IDs and the leases. Keep it: it records unfinished work.")
+        .doc("Directory of the journal and the leases. Keep it: the journal is the audit log.")
         .with_default("/var/lib/hpc-storage-provisioner", text(check::absolute_path).map(PathBuf::from));
     let policy = policy(loader);
     let purge = purge(loader);

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{Begun, Event};
+use crate::record::{self, Approved};
 
 /// How long unconfirmed work counts.
 const LATELY: Duration = Duration::from_hours(24);
@@ -46,6 +47,22 @@ impl Past {
             lately.entry((it.system.clone(), it.mass)).or_default().insert(it.resource);
         }
         lately
+    }
+
+    /// Adds work that the record of a storage system shows as begun, by this host or another one.
+    pub fn add(&mut self, resource: Uuid, begun: &record::Begun) {
+        self.unfinished.insert(resource);
+        let Some(Approved { order, kind }) = begun.approved else { return };
+        let new = || LastOrder { sent: true, ..LastOrder::new(order, kind, begun.at) };
+        let last = self.orders.entry(resource).or_insert_with(new);
+        // What this host knows is only better if it is newer.
+        if begun.at >= last.at {
+            if last.order == order {
+                last.sent = true;
+            } else {
+                *last = new();
+            }
+        }
     }
 
     /// The newest order of a resource, if there was work for it lately.

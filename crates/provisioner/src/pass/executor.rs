@@ -5,22 +5,25 @@
 //! approval ends the order, and Waldur may refuse it for months (an expired project, a blocked organization). If the
 //! directory were retired first, the users of a resource that they still have would be locked out all that time. So the
 //! approval is sent first, and the directory is retired when the document shows the resource as terminated. If the
-//! program is killed between the two, a terminated resource keeps its directory; the journal shows that its approval
-//! was sent from here, and the next pass retires it. Without the journal, a person must do that (`retire`).
+//! program is killed between the two, a terminated resource keeps its directory; the record on the storage shows that
+//! its approval was sent by a provisioner, and the next pass retires it, on whatever host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
-use program::error_chain;
+use program::{error_chain, lock};
 use provisioner_core::document::{Document, OrderKind, OrderState, Resource, Status};
 use provisioner_core::last_order::{ACCEPTED, SENT};
 use provisioner_core::plan::{Step, Task};
 use provisioner_core::preflight;
 use storage_driver::{Desired, DriverError, Observed};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::protocol::Protocol;
 use super::{Answer, Call, External, System, parallel_map};
 use crate::journal::{self, Begun, Event, JournalError};
+use crate::record::{self, Approved, Entry};
 
 /// How many tasks begin with one sync of the journal: after a crash, at most these are unfinished.
 const BATCH: usize = 256;
@@ -30,6 +33,8 @@ pub(super) struct Executor<'a> {
     pub(super) external: External<'a>,
     /// Seconds since 1970.
     pub(super) now: u64,
+    /// Resources whose approval certainly had no effect.
+    pub(super) declined: Mutex<BTreeSet<Uuid>>,
 }
 
 /// Why a task stopped.
@@ -81,12 +86,14 @@ impl Executor<'_> {
         let concerned = self.systems.iter().filter(|system| tasks.iter().any(|task| task.system == system.key));
         let at_once = concerned.map(|system| system.at_once).max().unwrap_or(1);
         let mut outcomes = Outcomes { protocol, results: Results::new(), unclear: Vec::new(), last: Vec::new() };
-        let mut resources = by_id(document);
+        let before = by_id(document);
+        let mut resources = before.clone();
         let (first, ready): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| task.approves_first());
         let mut work: Vec<_> = ready.into_iter().map(|task| (task, &task.steps[..], false)).collect();
         let fresh;
         if !first.is_empty() {
             protocol.begin(first.iter().map(|task| self.begun(task, resources[&task.id])))?;
+            self.record(first.iter().filter_map(|task| self.recorded(task, resources[&task.id])));
             progress.begin("approvals", first.len());
             let answers = parallel_map(&first, at_once, |task| {
                 progress.counted(|| self.call(&task.steps[0], task, resources[&task.id]))
@@ -114,8 +121,9 @@ impl Executor<'_> {
         }
         progress.begin("tasks", work.len());
         for batch in work.chunks(BATCH) {
-            let new = batch.iter().filter(|(_, _, begun)| !begun);
-            protocol.begin(new.map(|(task, ..)| self.begun(task, resources[&task.id])))?;
+            let new = || batch.iter().filter(|(_, _, begun)| !begun);
+            protocol.begin(new().map(|(task, ..)| self.begun(task, resources[&task.id])))?;
+            self.record(new().filter_map(|(task, ..)| self.recorded(task, resources[&task.id])));
             let results = parallel_map(batch, at_once, |(task, steps, _)| {
                 progress.counted(|| self.task(task, steps, resources[&task.id]))
             });
@@ -149,6 +157,10 @@ impl Executor<'_> {
             }
         }
         protocol.journal.sync()?;
+        let declined = lock(&self.declined);
+        let is_over = |task: &&Task| outcomes.results.get(&task.id) == Some(&Ok(())) || declined.contains(&task.id);
+        let recorded = tasks.iter().filter(is_over).filter(|task| self.recorded(task, before[&task.id]).is_some());
+        self.record(recorded.map(|task| (&*task.system, Entry::Ended { resource: task.id })));
         Ok(outcomes.results)
     }
 
@@ -158,6 +170,38 @@ impl Executor<'_> {
         let steps = task.steps.iter().map(journal::step_text).collect();
         let unconfirmed = task.mass().filter(|_| !self.external.confirmed);
         (task.id, Begun { system, path, order, kind, steps, why, unconfirmed, ..Begun::default() })
+    }
+
+    /// The entry of the record for work that the next provisioner could not tell from a directory that somebody else has changed, with
+    /// the system. Work for an order that stays open until the work is done needs none.
+    fn recorded<'t>(&self, task: &'t Task, resource: &Resource) -> Option<(&'t str, Entry)> {
+        let moves = |step: &Step| matches!(step, Step::Retire(_) | Step::Restore(_));
+        // Waldur ends orders for options when they are approved.
+        let asks_for_options = resource.order.as_ref().is_some_and(|order| order.new_options.is_some());
+        let changes = |step: &Step| matches!(step, Step::Ensure(_)) && (task.order.is_none() || asks_for_options);
+        if !task.steps.iter().any(|step| moves(step) || changes(step)) {
+            return None;
+        }
+        let order = resource.order.as_ref().filter(|_| task.approves_first());
+        let approved = order.map(|order| Approved { order: order.id, kind: order.kind });
+        let work = record::Begun { approved, at: self.now };
+        Some((&task.system, Entry::Begun { resource: task.id, work }))
+    }
+
+    /// Appends to the records. If one cannot be written, for example because the file system is full, the work is done nevertheless:
+    /// it may be what frees the space. If this host then fails, a person has to complete it.
+    fn record<'t>(&self, entries: impl Iterator<Item = (&'t str, Entry)>) {
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for (system, entry) in entries {
+            all.entry(system).or_default().push(entry);
+        }
+        for system in self.systems {
+            let Some(entries) = all.get(&*system.key) else { continue };
+            let permitted = (self.external.protocol.permitted)(&system.key);
+            if let Err(error) = permitted.and_then(|()| record::append(&*system.driver, entries)) {
+                warn!(system = system.key, "another host could not see what is begun here: {}", error_chain(&error));
+            }
+        }
     }
 
     fn task<'t>(&self, task: &'t Task, steps: &'t [Step], resource: &Resource) -> Result<(), Stop<'t>> {
@@ -207,6 +251,9 @@ impl Executor<'_> {
         let (call, Protocol { journal, permitted, .. }) = (call.map_err(Stop::Failed)?, self.external.protocol);
         permitted(&task.system).map_err(Stop::failed)?;
         let note = |outcome: &str, refused, denied| {
+            if step == &Step::Approve && (refused || denied) {
+                lock(&self.declined).insert(task.id);
+            }
             let event = Event::Callback { call: call.action.into(), outcome: outcome.into(), refused, denied };
             journal.write(Some(task.id), event).map_err(|error| Stop::Failed(error_chain(&error)))
         };

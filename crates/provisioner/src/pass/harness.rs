@@ -7,6 +7,7 @@ use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
 use storage_driver::Desired;
 use storage_driver::limits::Terabyte;
 
+use super::killed::Kill;
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
@@ -22,9 +23,11 @@ pub(super) fn pass(
     policy: Policy,
     clock: &Clock,
 ) -> Result<Report, PassError> {
-    let survey = survey(systems, external.read, &external.protocol.journal.past(), ledger)?;
-    let plan = planned(&survey, policy, false);
-    carry_out(plan, &survey.document, systems, external, ledger, clock)
+    let mut survey = survey(systems, external.read, &external.protocol.journal.past(), ledger)?;
+    save(&mut survey, systems, ledger, external.protocol.permitted);
+    let plan = planned(&survey, policy, external.confirmed);
+    end_what_needs_nothing(&survey, &plan, systems, external.protocol, ledger)?;
+    carry_out(plan, &survey.document, systems, external, clock)
 }
 
 pub(super) fn clock() -> Clock {
@@ -57,23 +60,27 @@ pub(super) fn external<'a>(
     External { read, call, reaches: &|_| Ok(()), protocol, confirmed: false, progress: &PROGRESS }
 }
 
-/// A provisioner with its journal and ledger in a folder.
+/// A provisioner whose state directory is a folder.
+#[derive(Clone, Copy)]
 pub(super) struct Harness<'a> {
     pub(super) model: &'a Model,
     pub(super) systems: &'a [System],
     pub(super) folder: &'a Path,
     pub(super) policy: Policy,
+    /// Whether large amounts of work are confirmed.
+    pub(super) confirmed: bool,
 }
 
 impl Harness<'_> {
-    /// One pass of a restarted program, killed after this number of lines of the journal.
-    pub(super) fn pass(&self, lines: Option<u64>) -> Result<Report, PassError> {
+    /// One pass of a restarted program.
+    pub(super) fn pass(&self) -> Result<Report, PassError> {
         let journal = Journal::open(&self.folder.join("journal"), &clock())?;
-        if let Some(lines) = lines {
-            journal.closes_after(lines);
-        }
-        let mut ledger = Ledger::open(&self.folder.join("ledger")).unwrap();
-        self.with(&journal, &mut ledger, &|call| self.model.call(call))
+        self.with(&journal, &mut Ledger::default(), &|call| self.model.call(call))
+    }
+
+    /// The same, killed. Returns also the number of writes to the journal and the records.
+    pub(super) fn killed(&self, kill: Option<Kill>) -> (Result<Report, PassError>, u64) {
+        killed::run(kill, || self.pass())
     }
 
     pub(super) fn with(
@@ -84,7 +91,8 @@ impl Harness<'_> {
     ) -> Result<Report, PassError> {
         let read = || Ok(self.model.document());
         let permitted = |_: &str| Ok(());
-        pass(self.systems, external(journal, &read, call, &permitted), ledger, self.policy, &clock())
+        let external = External { confirmed: self.confirmed, ..external(journal, &read, call, &permitted) };
+        pass(self.systems, external, ledger, self.policy, &clock())
     }
 }
 
@@ -109,7 +117,9 @@ pub(super) fn all_kinds() -> Vec<Resource> {
 }
 
 /// Creates what exists on the storage for resources in use.
-pub(super) fn populate(systems: &[System], model: &Model, ledger: &mut Ledger) {
+pub(super) fn populate(systems: &[System], model: &Model) {
+    let mut ledger = Ledger::default();
+    ledger.load("capstor", &*systems[0].driver).unwrap();
     let document = model.document();
     let resources: Vec<_> = document.resources.iter().filter(|it| it.status != Status::Pending).collect();
     let before: Vec<_> =
@@ -119,7 +129,8 @@ pub(super) fn populate(systems: &[System], model: &Model, ledger: &mut Ledger) {
     let desired = preflight::check(&before, &document, "capstor", &system.rules, &|_| false);
     let absent = Ok(Observed::Absent);
     let unassigned = before.iter().zip(desired).map(|(resource, desired)| (*resource, desired, &absent)).collect();
-    let desired = project_ids::assign(unassigned, "capstor", system.project_ids, &*system.driver, ledger);
+    let desired = project_ids::assign(unassigned, "capstor", system.project_ids, &*system.driver, &mut ledger);
+    ledger.save("capstor", &*system.driver).unwrap();
     for desired in desired.into_iter().flatten() {
         let desired = Desired { limits: system.driver.stored_limits(desired.limits), ..desired };
         systems[0].driver.ensure(&desired, &|_| Ok(())).unwrap();
@@ -127,5 +138,4 @@ pub(super) fn populate(systems: &[System], model: &Model, ledger: &mut Ledger) {
             systems[0].driver.retire(&desired, 1, &|_| Ok(())).unwrap();
         }
     }
-    ledger.save().unwrap();
 }

@@ -6,6 +6,7 @@ use storage_driver::Desired;
 use storage_driver::memory::Memory;
 
 use super::harness::{Harness, all_kinds, clock, external, pass, populate};
+use super::killed::Kill;
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
@@ -19,7 +20,13 @@ fn a_lost_answer_is_not_an_error_if_the_document_shows_the_effect_of_the_call() 
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Memory::default()));
-    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    let harness = Harness {
+        model: &model,
+        systems: &systems,
+        folder: folder.path(),
+        policy: Policy::default(),
+        confirmed: false,
+    };
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let lost = |call: &Call| match model.call(call) {
         Answer::Accepted if call.action != "set_backend_id" => Answer::Unclear("no answer within 30 s".into()),
@@ -43,6 +50,12 @@ fn a_transient_error_never_sets_an_order_erred() {
         }
         fn is_free(&self, project: u32) -> Result<bool, DriverError> {
             self.0.is_free(project)
+        }
+        fn read_record(&self) -> Result<Option<Vec<u8>>, DriverError> {
+            self.0.read_record()
+        }
+        fn append_to_record(&self, text: &[u8]) -> Result<(), DriverError> {
+            self.0.append_to_record(text)
         }
         fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
             self.0.observe(desired)
@@ -97,9 +110,15 @@ fn a_transient_error_never_sets_an_order_erred() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Full(Memory::default())));
-    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
+    let harness = Harness {
+        model: &model,
+        systems: &systems,
+        folder: folder.path(),
+        policy: Policy::default(),
+        confirmed: false,
+    };
     for _ in 0..3 {
-        assert_eq!(harness.pass(None).unwrap().failed.len(), 3);
+        assert_eq!(harness.pass().unwrap().failed.len(), 3);
     }
     let accepted: Vec<_> = model.accepted.lock().unwrap().iter().map(|(_, action)| *action).collect();
     assert_eq!(accepted, ["approve_by_provider"], "once, for the one that is approved before its directory is created");
@@ -110,7 +129,7 @@ fn an_empty_or_unreadable_document_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds());
     let systems = system(Box::new(Memory::default()));
-    populate(&systems, &model, &mut Ledger::open(&folder.path().join("ledger")).unwrap());
+    populate(&systems, &model);
     let before = systems[0].driver.trash().unwrap();
     let empty = Model::default();
     let harness = Harness {
@@ -118,8 +137,9 @@ fn an_empty_or_unreadable_document_changes_nothing() {
         systems: &systems,
         folder: folder.path(),
         policy: Policy { heal: true, ..Policy::default() },
+        confirmed: false,
     };
-    assert!(harness.pass(None).unwrap().plan.tasks.is_empty());
+    assert!(harness.pass().unwrap().plan.tasks.is_empty());
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let read = || Err(DriverError::temporary("502"));
@@ -154,15 +174,21 @@ fn a_crash_leaves_at_most_one_batch_unfinished() {
     let order = Some((OrderKind::Create, OrderState::Executing, Offering::SiteAgent));
     let model = Model::new((1..=300).map(|n| resource(n, Status::Pending, order, 2.0)));
     let systems = system(Box::new(Memory::default()));
-    let harness = Harness { model: &model, systems: &systems, folder: folder.path(), policy: Policy::default() };
-    harness.pass(Some(256 + 10)).unwrap_err();
+    let harness = Harness {
+        model: &model,
+        systems: &systems,
+        folder: folder.path(),
+        policy: Policy::default(),
+        confirmed: false,
+    };
+    harness.killed(Some(Kill::After(256 + 10))).0.unwrap_err();
     let unfinished = || Journal::open(&folder.path().join("journal"), &clock()).unwrap().past().unfinished.len();
     assert!((250..=256).contains(&unfinished()), "{}", unfinished());
-    assert!(harness.pass(None).unwrap().failed.is_empty());
+    assert!(harness.pass().unwrap().failed.is_empty());
     assert!(model.ends().iter().all(|(_, status, _)| *status == Status::Active));
 }
 
-fn any_order() -> impl Strategy<Value = Option<(OrderKind, OrderState, Offering)>> {
+pub(super) fn any_order() -> impl Strategy<Value = Option<(OrderKind, OrderState, Offering)>> {
     let kind = prop_oneof![
         Just(OrderKind::Create),
         Just(OrderKind::Update),
@@ -174,7 +200,7 @@ fn any_order() -> impl Strategy<Value = Option<(OrderKind, OrderState, Offering)
     prop::option::weighted(0.7, (kind, state, offering))
 }
 
-fn any_status() -> impl Strategy<Value = Status> {
+pub(super) fn any_status() -> impl Strategy<Value = Status> {
     let all = [Status::Pending, Status::Active, Status::Updating, Status::Removing, Status::Removed, Status::Error];
     prop::sample::select(all.to_vec())
 }
@@ -208,7 +234,7 @@ proptest! {
         let policy = Policy { heal, refuse, ..Policy::default() };
         let first = survey(&systems, external.read, &journal.past(), &mut ledger).unwrap();
         let plan = planned(&first, policy, true);
-        let report = carry_out(plan, &first.document, &systems, external, &mut ledger, &clock()).unwrap();
+        let report = carry_out(plan, &first.document, &systems, external, &clock()).unwrap();
         prop_assert!(report.failed.is_empty(), "{:?}", report);
         let after = survey(&systems, external.read, &journal.past(), &mut ledger).unwrap();
         let rest = planned(&after, policy, true);

@@ -19,13 +19,15 @@ use super::*;
 const UNPRIVILEGED: Rules = Rules { must_be_mounted: false, change_owner: false, acl: None };
 const AS_ROOT: Rules = Rules { must_be_mounted: true, change_owner: true, acl: None };
 
+pub(super) fn posix_world() -> Fresh {
+    let root = tempfile::tempdir().unwrap();
+    let driver = Box::new(Tree::new(root.path().to_owned(), Declared::new("user"), UNPRIVILEGED));
+    Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
+}
+
 #[test]
 fn posix() {
-    kill_at_every_line(|| {
-        let root = tempfile::tempdir().unwrap();
-        let driver = Box::new(Tree::new(root.path().to_owned(), Declared::new("user"), UNPRIVILEGED));
-        Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
-    });
+    kill_everywhere(posix_world);
 }
 
 #[test]
@@ -41,7 +43,7 @@ fn posix_as_root() {
         eprintln!("SKIPPED: needs root");
         return;
     }
-    kill_at_every_line(|| {
+    kill_everywhere(|| {
         let (root, driver) = made();
         Fresh { driver: Box::new(driver), projects: 100, census: Box::new(move || directories(root.path())) }
     });
@@ -49,7 +51,7 @@ fn posix_as_root() {
 
 #[test]
 fn cephfs() {
-    kill_at_every_line(|| {
+    kill_after_every_write(|| {
         let root = ceph_root();
         let driver = Box::new(ceph(&root));
         Fresh { driver, projects: 100, census: Box::new(move || directories(root.path())) }
@@ -59,7 +61,7 @@ fn cephfs() {
 #[test]
 fn scale() {
     for of in [scale::scale, scale::unlinking] {
-        kill_at_every_line_one_by_one(|| {
+        kill_after_every_write_one_by_one(|| {
             let simulated = scale::Simulated::start();
             let driver = Box::new(of(&simulated));
             Fresh { driver, projects: 100, census: Box::new(move || simulated.world().census()) }
@@ -70,7 +72,7 @@ fn scale() {
 #[test]
 fn vast() {
     for follows in [false, true] {
-        kill_at_every_line_one_by_one(|| {
+        kill_after_every_write_one_by_one(|| {
             let simulated = vast::Simulated::start();
             simulated.world().follows = follows;
             let driver = Box::new(vast::vast(&simulated));
@@ -83,7 +85,7 @@ fn vast() {
 #[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
 fn lustre_on_xfs() {
     let above = tempfile::tempdir_in(mounted("KERNEL_XFS")).unwrap();
-    kill_at_every_line_one_by_one(|| {
+    kill_after_every_write_one_by_one(|| {
         let root = tempfile::tempdir_in(&above).unwrap();
         let (folder, lustre) = lustre(root.path(), &[]);
         let driver = Box::new(Tree::new(root.path().to_owned(), lustre, AS_ROOT));
@@ -117,7 +119,7 @@ fn kernel_quotas(mount: &Path) {
     /// More than one round needs.
     const PROJECTS: u32 = 20;
     let round = AtomicU32::new(0);
-    kill_at_every_line(|| {
+    kill_after_every_write(|| {
         let round = round.fetch_add(1, Ordering::Relaxed);
         // Limits remain when a tree is deleted, so each round has its own project IDs.
         let projects = 10_000 + PROJECTS * round;
@@ -132,4 +134,26 @@ fn kernel_quotas(mount: &Path) {
         };
         Fresh { driver, projects, census: Box::new(census) }
     });
+}
+
+#[test]
+#[ignore = "needs a kernel with project quotas: .ci/kernel runs it"]
+fn a_lost_record_on_xfs_is_completed_with_the_ids_on_disk() {
+    let root = mounted("KERNEL_XFS").join("lost-record");
+    fs::create_dir(&root).unwrap();
+    let fresh = || {
+        let quotas = Kernel::of(File::open(&root).unwrap().as_fd()).unwrap();
+        let (driver, projects) = (Box::new(Tree::new(root.clone(), quotas, AS_ROOT)), 9_000);
+        Fresh { driver, projects, census: Box::new(Vec::new) }
+    };
+    let site = Site::new(&in_use_and_new(), fresh(), false);
+    fs::remove_file(root.join(driver_posix::record::NAME)).unwrap();
+    is_completed(&site, 9_000);
+    // Trees that are not in the document count, too.
+    let other = Site { systems: system(fresh().driver, 9_000), ..site };
+    fs::remove_file(root.join(driver_posix::record::NAME)).unwrap();
+    let model = Model::new([creation(4)]);
+    let report = other.host(EMPTY, |host| Harness { model: &model, ..host }.pass()).unwrap();
+    assert!(report.failed.is_empty() && report.ended.len() == 1, "{report:?}");
+    assert_eq!(assigned_once(&other.systems[0]).into_values().collect::<Vec<_>>(), [9_004]);
 }
