@@ -60,6 +60,7 @@ def arguments(description, out):
     parser.add_argument("--binary", type=Path, help="default: target/release/PACKAGE, or target/debug/…")
     parser.add_argument("--runnable", type=Path, metavar="BINARY",
                         help="the same program for this machine, which prints completions and man pages; default: --binary")
+    parser.add_argument("--sbom", type=Path, metavar="FILE", help="the bill of materials; default: what packaging/sbom prints")
     parser.add_argument("--revision", type=int, default=1, help="revision of the package of the same version; default: 1")
     parser.add_argument("--debug", action="store_true", help="a debug build, for tests: the version says so, and compression is fast")
     parser.add_argument("--out", type=Path, default=ROOT / "target" / out, help="folder for the package")
@@ -88,7 +89,7 @@ def fill(tree, given, zsh):
     for source in package["packed"]:
         pack(documents / Path(source).name, (ROOT / source).read_bytes())
     pack(documents / "changelog", (ROOT / "CHANGELOG.md").read_bytes())
-    pack(documents / "sbom.cdx.json", run(ROOT / "packaging/sbom", "--package", name))
+    pack(documents / "sbom.cdx.json", given.sbom.read_bytes() if given.sbom else run(ROOT / "packaging/sbom", "--package", name))
     for shell, target in {
         "bash": f"bash-completion/completions/{name}",
         "fish": f"fish/vendor_completions.d/{name}.fish",
