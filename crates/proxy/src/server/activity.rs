@@ -17,10 +17,7 @@ pub(super) struct Activity {
     running: usize,
     /// Start of the current wait.
     since: Instant,
-    /// Whether the connection waits for the rest of a request's head, or for the first head.
-    head: bool,
-    /// Whether nothing was received yet.
-    silent: bool,
+    head: Head,
     /// HTTP/2, where received bytes are not necessarily heads.
     multiplexed: bool,
     /// Whether the client does not read what is sent.
@@ -33,6 +30,16 @@ pub(super) struct Activity {
     next: u64,
     /// When the close was announced to the client.
     closing: Option<Instant>,
+}
+
+/// How much of the next request's head was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// Nothing was received on the connection yet.
+    Silent,
+    Started,
+    /// The request runs or was answered, and the next one has not started.
+    Complete,
 }
 
 /// Progress of one response among several.
@@ -49,8 +56,7 @@ impl Activity {
         Self {
             running: 0,
             since: now,
-            head: true,
-            silent: true,
+            head: Head::Silent,
             multiplexed: false,
             blocked: false,
             sent: 0,
@@ -62,22 +68,23 @@ impl Activity {
 
     /// Bytes were received.
     pub(super) fn received(&mut self, now: Instant) {
-        self.silent = false;
-        if self.running == 0 && !self.head && !self.multiplexed {
-            self.head = true;
+        if self.head == Head::Silent {
+            self.head = Head::Started;
+        } else if self.running == 0 && self.head == Head::Complete && !self.multiplexed {
+            self.head = Head::Started;
             self.since = now;
         }
     }
 
     /// Whether nothing was received yet.
     pub(super) fn is_silent(&self) -> bool {
-        self.silent
+        self.head == Head::Silent
     }
 
     /// A request started.
     pub(super) fn request_started(&mut self, multiplexed: bool) {
         self.running += 1;
-        self.head = false;
+        self.head = Head::Complete;
         self.multiplexed = multiplexed;
     }
 
@@ -145,7 +152,7 @@ impl Activity {
         match self.closing {
             _ if self.blocked => self.since + limits.idle,
             Some(announced) => announced.max(self.since) + limits.farewell,
-            None if self.head => self.since + limits.head,
+            None if self.head != Head::Complete => self.since + limits.head,
             None => self.since + limits.idle,
         }
     }
