@@ -222,7 +222,7 @@ fn apply(world: &mut World, change: Change) -> Option<()> {
             world.resource_by_slug_mut(&resource)?.project = project;
         }
         Change::State { resource, state } => {
-            world.resource_by_slug_mut(&resource)?.set_state(ResourceState::parse(&state)?)
+            world.resource_by_slug_mut(&resource)?.set_state(ResourceState::parse(&state)?);
         }
         Change::Expired { project: slug, expired } => {
             let id = project(world, &slug)?;
