@@ -198,7 +198,7 @@ impl Journal {
     pub fn write(&self, resource: Option<Uuid>, event: Event) -> Result<(), JournalError> {
         let mut tail = self.tail();
         #[cfg(test)]
-        let last = crate::pass::killed::before_write().map_err(|_| JournalError::Closed)?;
+        let last = crate::killed::before_write().map_err(|_| JournalError::Closed)?;
         let line = Line { seq: tail.contents.last + 1, time: timestamp(&self.clock), resource, event };
         let text = line.text().map_err(failed(&self.path, "written"))?;
         if let Err(error) = tail.file.write_all(&text) {

@@ -11,6 +11,8 @@ pub mod config;
 mod documents;
 mod drivers;
 pub mod journal;
+#[cfg(test)]
+mod killed;
 pub mod lease;
 pub mod ledger;
 mod listen;

@@ -30,8 +30,6 @@ mod executor;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
-pub(crate) mod killed;
-#[cfg(test)]
 pub(crate) mod kills;
 #[cfg(test)]
 pub(crate) mod model;

@@ -152,7 +152,7 @@ pub fn append(driver: &dyn Driver, entries: &[Entry]) -> Result<(), DriverError>
         text.push(b'\n');
     }
     #[cfg(test)]
-    let last = crate::pass::killed::before_write().map_err(|killed| DriverError::Stopped(killed.into()))?;
+    let last = crate::killed::before_write().map_err(|killed| DriverError::Stopped(killed.into()))?;
     driver.append_to_record(&text)?;
     #[cfg(test)]
     if last {

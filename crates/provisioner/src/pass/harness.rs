@@ -7,10 +7,10 @@ use provisioner_core::document::{Offering, OrderKind, OrderState, Status};
 use storage_driver::Desired;
 use storage_driver::limits::Terabyte;
 
-use super::killed::Kill;
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
+use crate::killed::{self, Kill};
 use crate::ledger::ProjectIds;
 
 /// A resource that is in use in Waldur and whose directory is in the trash.

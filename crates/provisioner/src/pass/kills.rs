@@ -8,10 +8,10 @@ use storage_driver::Trashed;
 use storage_driver::memory::Memory;
 
 use super::harness::{CANCELLED, Harness, all_kinds, populate, system};
-use super::killed::Kill;
 use super::model::{Model, resource};
 use super::tests::{any_order, any_status};
 use super::*;
+use crate::killed::Kill;
 use crate::record::Entry;
 
 #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]

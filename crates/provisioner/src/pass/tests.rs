@@ -6,10 +6,10 @@ use storage_driver::Desired;
 use storage_driver::memory::Memory;
 
 use super::harness::{Harness, all_kinds, clock, external, pass, populate};
-use super::killed::Kill;
 use super::model::{Model, resource};
 use super::*;
 use crate::journal::Journal;
+use crate::killed::Kill;
 
 fn system(driver: Box<dyn Driver>) -> [System; 1] {
     super::harness::system(driver, 100)
