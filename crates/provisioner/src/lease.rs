@@ -92,7 +92,7 @@ impl LeaseError {
 /// The fencing token of each lease: higher than those of all earlier holders.
 pub type Tokens = BTreeMap<String, u64>;
 
-/// The name of the lease of whoever deletes trees in the trash of a system. No system has such a name.
+/// The name of the lease that `purge` holds for a system. No system has such a name.
 pub fn for_purge(system: &str) -> String {
     format!("{PURGE}{system}")
 }

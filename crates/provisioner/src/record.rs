@@ -22,7 +22,7 @@ pub enum Entry {
     Project { resource: Uuid, id: NonZeroU32 },
     /// The project ID of a purged tree is available again.
     Released { resource: Uuid },
-    /// Work begins that later passes could not tell from a directory that somebody else has changed.
+    /// Work begins that later passes could not distinguish from a change that somebody else made.
     Begun {
         resource: Uuid,
         #[serde(flatten)]

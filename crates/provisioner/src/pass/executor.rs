@@ -172,7 +172,7 @@ impl Executor<'_> {
         (task.id, Begun { system, path, order, kind, steps, why, unconfirmed, ..Begun::default() })
     }
 
-    /// The entry of the record for work that the next provisioner could not tell from a directory that somebody else has changed, with
+    /// The entry of the record for work that the next provisioner could not distinguish from a change that somebody else made, with
     /// the system. Work for an order that stays open until the work is done needs none.
     fn recorded<'t>(&self, task: &'t Task, resource: &Resource) -> Option<(&'t str, Entry)> {
         let moves = |step: &Step| matches!(step, Step::Retire(_) | Step::Restore(_));

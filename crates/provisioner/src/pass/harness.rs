@@ -71,7 +71,12 @@ pub(super) struct Harness<'a> {
     pub(super) confirmed: bool,
 }
 
-impl Harness<'_> {
+impl<'a> Harness<'a> {
+    /// With the default policy, and nothing confirmed.
+    pub(super) fn new(model: &'a Model, systems: &'a [System], folder: &'a Path) -> Self {
+        Self { model, systems, folder, policy: Policy::default(), confirmed: false }
+    }
+
     /// One pass of a restarted program.
     pub(super) fn pass(&self) -> Result<Report, PassError> {
         let journal = Journal::open(&self.folder.join("journal"), &clock())?;

@@ -20,13 +20,7 @@ fn a_lost_answer_is_not_an_error_if_the_document_shows_the_effect_of_the_call() 
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Memory::default()));
-    let harness = Harness {
-        model: &model,
-        systems: &systems,
-        folder: folder.path(),
-        policy: Policy::default(),
-        confirmed: false,
-    };
+    let harness = Harness::new(&model, &systems, folder.path());
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
     let lost = |call: &Call| match model.call(call) {
         Answer::Accepted if call.action != "set_backend_id" => Answer::Unclear("no answer within 30 s".into()),
@@ -110,13 +104,7 @@ fn a_transient_error_never_sets_an_order_erred() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::new(all_kinds().into_iter().take(3));
     let systems = system(Box::new(Full(Memory::default())));
-    let harness = Harness {
-        model: &model,
-        systems: &systems,
-        folder: folder.path(),
-        policy: Policy::default(),
-        confirmed: false,
-    };
+    let harness = Harness::new(&model, &systems, folder.path());
     for _ in 0..3 {
         assert_eq!(harness.pass().unwrap().failed.len(), 3);
     }
@@ -132,13 +120,8 @@ fn an_empty_or_unreadable_document_changes_nothing() {
     populate(&systems, &model);
     let before = systems[0].driver.trash().unwrap();
     let empty = Model::default();
-    let harness = Harness {
-        model: &empty,
-        systems: &systems,
-        folder: folder.path(),
-        policy: Policy { heal: true, ..Policy::default() },
-        confirmed: false,
-    };
+    let policy = Policy { heal: true, ..Policy::default() };
+    let harness = Harness { policy, ..Harness::new(&empty, &systems, folder.path()) };
     assert!(harness.pass().unwrap().plan.tasks.is_empty());
     assert_eq!(systems[0].driver.trash().unwrap(), before);
     let journal = Journal::open(&folder.path().join("journal"), &clock()).unwrap();
@@ -174,13 +157,7 @@ fn a_crash_leaves_at_most_one_batch_unfinished() {
     let order = Some((OrderKind::Create, OrderState::Executing, Offering::SiteAgent));
     let model = Model::new((1..=300).map(|n| resource(n, Status::Pending, order, 2.0)));
     let systems = system(Box::new(Memory::default()));
-    let harness = Harness {
-        model: &model,
-        systems: &systems,
-        folder: folder.path(),
-        policy: Policy::default(),
-        confirmed: false,
-    };
+    let harness = Harness::new(&model, &systems, folder.path());
     harness.killed(Some(Kill::After(256 + 10))).0.unwrap_err();
     let unfinished = || Journal::open(&folder.path().join("journal"), &clock()).unwrap().past().unfinished.len();
     assert!((250..=256).contains(&unfinished()), "{}", unfinished());
