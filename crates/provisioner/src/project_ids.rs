@@ -39,12 +39,16 @@ pub fn assign(
     for found in found.iter().filter_map(|found| *found.as_ref().ok()?) {
         *trees.entry(found).or_default() += 1;
     }
-    let known = |((resource, desired, _), found): (&Unassigned<'_>, &Result<Option<u32>, DriverError>)| {
+    let known = |((resource, desired, observed), found): (&Unassigned<'_>, &Result<Option<u32>, DriverError>)| {
         if desired.is_err() {
             return Assignment::Known(None);
         }
         if let Some(id) = ledger.known(system, resource.id) {
             return Assignment::Known(Some(id));
+        }
+        // Its tree may have an ID that cannot be read now, or the record does. The planner holds it.
+        if observed.is_err() {
+            return Assignment::Known(None);
         }
         // Owners can change the ID of their tree. If two trees have the same one, it is unknown whose it is.
         let found = match found {
@@ -121,6 +125,16 @@ mod tests {
         model::resource(n, Status::Removing, Some(order), 2.0)
     }
 
+    fn rules() -> SystemRules {
+        SystemRules {
+            published_root: "/capstor".into(),
+            terabyte: Terabyte::Decimal,
+            owner_uid: 0,
+            lowest_id: 1000,
+            modes: Modes::default(),
+        }
+    }
+
     /// The IDs assigned to these resources, or why there is none. `on_storage`: the IDs of their trees, `None` for an absent one.
     fn assigned(
         ids: ProjectIds,
@@ -128,16 +142,9 @@ mod tests {
         on_storage: &[Option<u32>],
         ledger: &mut Ledger,
     ) -> Vec<Result<Option<u32>, String>> {
-        let rules = SystemRules {
-            published_root: "/capstor".into(),
-            terabyte: Terabyte::Decimal,
-            owner_uid: 0,
-            lowest_id: 1000,
-            modes: Modes::default(),
-        };
         let driver = Memory::default();
         let resources: Vec<_> = resources.iter().collect();
-        let desired = check(&resources, &Document::default(), "capstor", &rules, &|_| false);
+        let desired = check(&resources, &Document::default(), "capstor", &rules(), &|_| false);
         for (desired, id) in desired.iter().flatten().zip(on_storage) {
             if id.is_some() {
                 driver.ensure(&desired.clone().with_project(*id), &|_| Ok(())).unwrap();
@@ -170,6 +177,17 @@ mod tests {
         let resources = [resource(1), resource(2), leaving(3)];
         let ids = assigned(ProjectIds::From(1000), &resources, &[Some(1001); 3], &mut Ledger::default());
         assert_eq!(ids, [Ok(Some(1000)), Ok(Some(1002)), Ok(None)]);
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_observed_gets_no_id() {
+        let (resource, mut ledger) = (resource(1), Ledger::default());
+        let desired = check(&[&resource], &Document::default(), "capstor", &rules(), &|_| false).remove(0);
+        let unknown = Err(std::sync::Arc::new(DriverError::temporary("it cannot be read")));
+        let cases = vec![(&resource, desired, &unknown)];
+        let ids = Some(ProjectIds::From(1000));
+        let assigned = assign(cases, "capstor", ids, &Memory::default(), &mut ledger).remove(0).unwrap();
+        assert_eq!((assigned.project, ledger.has_unsaved("capstor")), (None, false));
     }
 
     #[test]

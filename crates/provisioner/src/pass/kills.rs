@@ -319,7 +319,9 @@ fn a_damaged_record_stops_all_work_on_its_system() {
     let fresh = Fresh { driver: Box::new(memory.clone()), projects: 100, census: Box::new(Vec::new) };
     let site = Site::new(&all_kinds(), fresh, false);
     memory.append_to_record(b"damaged\n").unwrap();
+    let before = memory.read_record().unwrap();
     let report = site.host(0, |host| host.pass()).unwrap();
+    assert_eq!(memory.read_record().unwrap(), before, "nothing is assigned either");
     assert_eq!((report.plan.tasks.len(), report.plan.held.len()), (0, all_kinds().len()));
     let reason = &report.plan.held[0].reason;
     assert!(report.plan.held[0].hold == Hold::Fault && reason.contains("damaged at line"), "{reason}");
