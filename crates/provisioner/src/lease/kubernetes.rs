@@ -218,7 +218,8 @@ impl Api {
         }
         let holder = holder(&lease);
         let seconds = lease["spec"]["leaseDurationSeconds"].as_u64().and_then(|seconds| u32::try_from(seconds).ok());
-        let life = seconds.map_or(LIFE, |seconds| Duration::from_secs(seconds.into()));
+        // Never less: a holder trusts its lease for this long, also if a person shortens it.
+        let life = Duration::from_secs(seconds.unwrap_or_default().into()).max(LIFE);
         if holder.is_empty() || now >= seen.since + life {
             return Ok(Some(lease));
         }
@@ -247,8 +248,12 @@ impl Api {
                 return Ok(false);
             }
             let mut changed = lease.clone();
+            let token = lock(&self.seen).get(name).map_or(0, |seen| seen.token).max(transitions(lease));
             let spec = &mut changed["spec"];
             spec["renewTime"] = self.now(spec).into();
+            // Again, because a person can have changed them: others would take the lease early, or get an old token.
+            spec["leaseDurationSeconds"] = LIFE.as_secs().into();
+            spec["leaseTransitions"] = token.into();
             set(spec);
             match self.lease(&Method::PUT, name, Some(&changed)) {
                 Ok(stored) => {

@@ -248,6 +248,26 @@ fn a_lease_that_somebody_took_by_force_is_lost_within_a_second() {
 }
 
 #[test]
+fn a_lease_that_somebody_shortened_is_taken_from_nobody() {
+    let (server, time) = (ApiServer::start(), Time::default());
+    let [one, other] = ["one", "other"].map(|name| Host::new(&server, &time, name));
+    // Kubernetes refuses what is below 1.
+    for seconds in [json!(1), json!(0), json!(-1), Value::Null] {
+        let first = one.take().unwrap();
+        server.edit(OBJECT, |lease| lease["spec"]["leaseDurationSeconds"] = seconds.clone());
+        assert!(other.is_kept_away());
+        // The holder cannot reach the server, and goes on.
+        server.hook(|_, _, token| (token == "one").then_some(Fault::Reset));
+        time.pass(6.9);
+        first.hold(SYSTEM).unwrap();
+        assert!(other.is_kept_away(), "{seconds}");
+        server.clear_hook();
+        first.hold(SYSTEM).unwrap();
+        assert_eq!(server.lease(OBJECT)["spec"]["leaseDurationSeconds"], 10, "the next renewal corrects it");
+    }
+}
+
+#[test]
 fn tokens_grow_after_the_lease_was_deleted_or_its_count_lowered() {
     let (server, time) = (ApiServer::start(), Time::default());
     let one = Host::new(&server, &time, "one");
@@ -263,6 +283,13 @@ fn tokens_grow_after_the_lease_was_deleted_or_its_count_lowered() {
     assert_eq!(token(&one.take().unwrap()), 6);
     server.edit(OBJECT, |lease| lease["spec"]["leaseTransitions"] = json!(1));
     assert_eq!(token(&one.take().unwrap()), 7);
+    let eighth = one.take().unwrap();
+    server.edit(OBJECT, |lease| lease["spec"]["leaseTransitions"] = json!(1));
+    time.pass(1.0);
+    eighth.hold(SYSTEM).unwrap();
+    drop(eighth);
+    let other = Host::new(&server, &time, "other");
+    assert_eq!(token(&other.take().unwrap()), 9, "also for a host that has not seen the right count");
     // The most that Kubernetes stores.
     server.edit(OBJECT, |lease| lease["spec"]["leaseTransitions"] = json!(i32::MAX));
     let error = one.take().unwrap_err().to_string();
