@@ -8,16 +8,22 @@ use super::{LIFE, LeaseError, ServerLeases, TIMEOUT, Tokens};
 
 struct Held {
     url: SecretString,
-    connection: Connection,
+    /// `None` after an error: a late answer would be taken for the next one, and the server may have another address now.
+    connection: Option<Connection>,
     owner: String,
     names: Vec<String>,
 }
 
 /// Takes all leases, or none.
 pub(super) fn take(names: &[String], url: &SecretString) -> Result<(Tokens, Box<dyn ServerLeases>), LeaseError> {
-    let connection = connected(url)?;
-    let mut held = Held { url: url.clone(), connection, owner: Uuid::new_v4().to_string(), names: names.to_vec() };
-    match held.acquire() {
+    let mut connection = connected(url)?;
+    let mut held =
+        Held { url: url.clone(), connection: None, owner: Uuid::new_v4().to_string(), names: names.to_vec() };
+    let acquired = held.acquire(&mut connection);
+    if acquired.as_ref().map_or_else(LeaseError::is_held, |_| true) {
+        held.connection = Some(connection);
+    }
+    match acquired {
         Ok(tokens) => Ok((tokens, Box::new(held))),
         Err(fault) => {
             // Some may have been taken.
@@ -34,7 +40,11 @@ pub(super) fn ping(url: &SecretString) -> Result<(), LeaseError> {
 }
 
 impl Held {
-    fn acquire(&mut self) -> Result<Tokens, LeaseError> {
+    fn open(&mut self) -> Result<Connection, LeaseError> {
+        self.connection.take().filter(Connection::is_open).map_or_else(|| connected(&self.url), Ok)
+    }
+
+    fn acquire(&self, connection: &mut Connection) -> Result<Tokens, LeaseError> {
         let mut tokens = Tokens::new();
         for name in &self.names {
             let free: bool = redis::cmd("SET")
@@ -43,13 +53,13 @@ impl Held {
                 .arg("NX")
                 .arg("PX")
                 .arg(LIFE.as_millis())
-                .query::<Option<String>>(&mut self.connection)
+                .query::<Option<String>>(connection)
                 .map_err(LeaseError::Server)?
                 .is_some();
             if !free {
                 return Err(LeaseError::held(name));
             }
-            let token = self.connection.incr(format!("{}:token", key(name)), 1).map_err(LeaseError::Server)?;
+            let token = connection.incr(format!("{}:token", key(name)), 1).map_err(LeaseError::Server)?;
             tokens.insert(name.clone(), token);
         }
         Ok(tokens)
@@ -58,27 +68,29 @@ impl Held {
 
 impl ServerLeases for Held {
     fn renew(&mut self) -> Result<bool, LeaseError> {
-        if !self.connection.is_open() {
-            self.connection = connected(&self.url)?;
-        }
+        let mut connection = self.open()?;
         let script = Script::new(
             "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0",
         );
         for name in &self.names {
             let mut call = script.key(key(name));
             call.arg(&self.owner).arg(LIFE.as_millis());
-            if call.invoke::<i64>(&mut self.connection).map_err(LeaseError::Server)? != 1 {
+            if call.invoke::<i64>(&mut connection).map_err(LeaseError::Server)? != 1 {
                 return Ok(false);
             }
         }
+        self.connection = Some(connection);
         Ok(true)
     }
 
     fn release(&mut self) {
         let script = Script::new("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0");
+        let Ok(mut connection) = self.open() else { return };
         for name in &self.names {
             // A lease that cannot be released ends by itself.
-            let _ = script.key(key(name)).arg(&self.owner).invoke::<i64>(&mut self.connection);
+            if script.key(key(name)).arg(&self.owner).invoke::<i64>(&mut connection).is_err() {
+                break;
+            }
         }
     }
 }
@@ -93,4 +105,46 @@ fn connected(url: &SecretString) -> Result<Connection, LeaseError> {
 
 fn key(name: &str) -> String {
     format!("hpc-storage-provisioner:lease:{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Answers each command as if it succeeded; if `silent`, none to renew a lease.
+    fn serve(stream: TcpStream, silent: bool) {
+        let mut writer = stream.try_clone().unwrap();
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        while let Some(count) = lines.next() {
+            // An array of strings, each after a line with its length.
+            let words: Vec<_> = (0..count[1..].parse().unwrap()).filter_map(|_| lines.nth(1)).collect();
+            let answer = match &*words[0] {
+                "EVALSHA" if silent => continue,
+                "EVALSHA" | "INCRBY" => ":1\r\n",
+                _ => "+OK\r\n",
+            };
+            if writer.write_all(answer.as_bytes()).is_err() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_without_an_answer_is_replaced() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("redis://{}/", listener.local_addr().unwrap()).into();
+        std::thread::spawn(move || {
+            for (n, stream) in listener.incoming().enumerate() {
+                let stream = stream.unwrap();
+                std::thread::spawn(move || serve(stream, n == 0));
+            }
+        });
+        let (tokens, mut leases) = take(&["capstor".to_owned()], &url).unwrap();
+        assert_eq!(tokens["capstor"], 1);
+        assert!(matches!(leases.renew(), Err(LeaseError::Server(_))));
+        assert!(leases.renew().unwrap());
+    }
 }
