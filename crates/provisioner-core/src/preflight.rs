@@ -48,7 +48,7 @@ impl Unnumbered {
         self
     }
 
-    /// Adds the project ID; `None` on systems without project IDs, and for a directory that is to be removed and has none.
+    /// Adds the project ID; `None` on systems without project IDs, and for a directory that is neither created nor changed and has none.
     pub fn with_project(self, project: Option<u32>) -> Desired {
         Desired { project, ..self.0 }
     }
@@ -143,8 +143,9 @@ pub fn desired_mode(resource: &Resource) -> Mode {
     modes::ordered(resource).ok().flatten().unwrap_or(resource.mode)
 }
 
-fn is_being_terminated(resource: &Resource) -> bool {
-    resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate)
+/// Whether an order terminates the resource, and waits for nobody but this program or Waldur. Until then the resource is in use.
+pub fn is_being_terminated(resource: &Resource) -> bool {
+    due_order(resource).is_some_and(|order| order.kind == OrderKind::Terminate)
 }
 
 /// The order in progress, unless it waits for another party: until then its changes do not apply.

@@ -28,7 +28,7 @@ use program::{error_chain, lock};
 mod call;
 mod executor;
 #[cfg(test)]
-mod harness;
+pub(crate) mod harness;
 #[cfg(test)]
 pub(crate) mod kills;
 #[cfg(test)]

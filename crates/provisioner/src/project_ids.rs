@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use provisioner_core::Observation;
-use provisioner_core::document::{OrderKind, Resource, Status};
-use provisioner_core::preflight::{Obstacle, Unnumbered};
+use provisioner_core::document::{Resource, Status};
+use provisioner_core::preflight::{self, Obstacle, Unnumbered};
 use storage_driver::{Desired, Driver, DriverError, Observed, Trashed, error_chain};
 
 use crate::ledger::{Ledger, ProjectIds};
@@ -59,11 +59,12 @@ pub fn assign(
         if let (ProjectIds::From(first), Some(own)) = (ids, own) {
             ledger.learn(system, resource.id, own, first);
         }
-        // A tree that goes away gets no new ID: it is frozen under its current one.
-        let leaves = resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+        // A tree that goes away gets no new ID: it is frozen under its current one. Neither does a directory that nothing creates.
+        let leaves = preflight::is_being_terminated(resource) || resource.status == Status::Removed;
+        let exists = matches!(observed, Ok(Observed::Ours(_) | Observed::Trashed { .. }));
         if let Some(id) = ledger.known(system, resource.id) {
             Assignment::Known(Some(id))
-        } else if leaves || resource.unclaimed || resource.status == Status::Removed {
+        } else if leaves || (resource.unclaimed && !exists) {
             Assignment::Known(own)
         } else {
             Assignment::New
@@ -108,7 +109,7 @@ fn found(
 
 #[cfg(test)]
 mod tests {
-    use provisioner_core::document::{Document, Offering, OrderState};
+    use provisioner_core::document::{Document, Offering, OrderKind, OrderState};
     use provisioner_core::preflight::{Modes, SystemRules, check};
     use storage_driver::limits::Terabyte;
     use storage_driver::memory::Memory;

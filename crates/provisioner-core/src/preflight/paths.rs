@@ -1,6 +1,6 @@
 //! Checks that no two resources use the same or nested paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use storage_driver::place::Place;
@@ -18,6 +18,8 @@ pub(super) struct Paths<'a> {
     claimed: BTreeMap<Place, usize>,
     /// Number of those that are being terminated.
     being_terminated: BTreeMap<Place, usize>,
+    /// Those with an order that terminates the resource, even if it waits for another party's approval.
+    to_be_free: BTreeSet<Place>,
     was_terminated_here: &'a dyn Fn(&Resource) -> bool,
 }
 
@@ -32,12 +34,15 @@ impl<'a> Paths<'a> {
         let place = |path: &str| Place::parse(path, root).ok();
         let nodes = document.nodes.iter().filter(|node| node.system == system);
         let nodes = nodes.filter_map(|node| Some((place(&node.path)?, node.mode))).collect();
-        let mut paths =
-            Self { nodes, claimed: BTreeMap::new(), being_terminated: BTreeMap::new(), was_terminated_here };
+        let (claimed, being_terminated, to_be_free) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut paths = Self { nodes, claimed, being_terminated, to_be_free, was_terminated_here };
         for resource in resources {
             if let Some(place) = place(&resource.path).filter(|_| paths.is_settled(resource)) {
                 *paths.being_terminated.entry(place.clone()).or_default() += usize::from(is_being_terminated(resource));
-                *paths.claimed.entry(place).or_default() += 1;
+                *paths.claimed.entry(place.clone()).or_default() += 1;
+                if resource.order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate) {
+                    paths.to_be_free.insert(place);
+                }
             }
         }
         paths
@@ -54,8 +59,8 @@ impl<'a> Paths<'a> {
         let is_nested = self.is_nested(place);
         if (self.is_settled(resource) || is_new) && (is_shared || is_nested) {
             // Terminated and ordered again: the old directory has to be removed first.
-            if is_new && ending > 0 && !is_nested {
-                let reason = format!("the path {} belongs to another resource that is being terminated", resource.path);
+            if is_new && self.to_be_free.contains(place) && !is_nested {
+                let reason = format!("the path {} belongs to another resource that is to be terminated", resource.path);
                 return Err(Obstacle::waiting(reason));
             }
             return Err(Obstacle::conflict(format!(

@@ -296,6 +296,32 @@ fn an_unclaimed_resource_reserves_its_path_only_with_a_directory() {
     }
 }
 
+/// A resource with a termination that waits for another party's approval.
+fn may_leave(resource: Resource) -> Resource {
+    let mut resource = ordered(OrderKind::Terminate, Resource { status: Status::Active, ..resource });
+    resource.order.as_mut().unwrap().state = OrderState::Other;
+    resource
+}
+
+#[test]
+fn until_its_termination_is_approved_a_resource_is_in_use() {
+    // `restore` creates its directory, which then needs its real owner.
+    let person = Resource { kind: Kind::User, uid: Some(23_001), ..resource(1, PROJECT) };
+    let [used, may_leave_then, leaves] =
+        [person.clone(), may_leave(person.clone()), ordered(OrderKind::Terminate, person)].map(only);
+    assert_eq!((&may_leave_then, may_leave_then.uid, leaves.uid), (&used, 23_001, 0));
+    let unowned = Resource { gid: None, ..resource(1, PROJECT) };
+    assert_eq!(obstacle(may_leave(unowned.clone())).0, ObstacleKind::Waiting);
+    assert!(desired(&[ordered(OrderKind::Terminate, unowned)])[0].is_ok());
+    // It keeps its path. A new resource can get the path later.
+    let kinds = |other| {
+        let both = desired(&[may_leave(resource(1, PROJECT)), other]);
+        both.into_iter().map(|desired| desired.err().map(|obstacle| obstacle.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(resource(2, PROJECT)), [Some(ObstacleKind::Conflict); 2]);
+    assert_eq!(kinds(ordered(OrderKind::Create, resource(2, PROJECT))), [None, Some(ObstacleKind::Waiting)]);
+}
+
 #[test]
 fn an_order_that_waits_for_the_customer_changes_nothing_yet() {
     let new_quotas = Some(Quotas { space: [30.0; 2], inodes: [30.0; 2] });

@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use program::error_chain;
 use provisioner_core::document::Status;
 use provisioner_core::plan::{self, Case, Hold, Plan, Step, Task};
+use provisioner_core::preflight;
 use storage_driver::Observed;
 use uuid::Uuid;
 
@@ -197,6 +198,11 @@ impl Action {
                 format!("{status:?}").to_lowercase()
             ));
         }
+        if matches!(self, Self::Restore { .. }) && preflight::is_being_terminated(&case.resource) {
+            return Impossible(
+                "an order terminates the resource, and the next pass would remove the directory again: `reject` the order first".into(),
+            );
+        }
         let observed = match &case.observed {
             Ok(observed) => observed,
             Err(error) => return Impossible(error_chain(error)),
@@ -319,4 +325,119 @@ pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: b
     }
     page.line(0, &format!("{what} was rejected ({steps})."));
     page.print()
+}
+
+#[cfg(test)]
+mod tests {
+    use provisioner_core::document::{Document, Offering, OrderKind, OrderState, Resource};
+    use provisioner_core::last_order::LastOrder;
+    use provisioner_core::plan::Policy;
+    use provisioner_core::preflight::Unnumbered;
+    use storage_driver::memory::Memory;
+    use storage_driver::{Desired, Driver, Mode};
+
+    use super::*;
+    use crate::journal::Past;
+    use crate::ledger::Ledger;
+    use crate::pass::{harness, model};
+
+    const LOWEST: u32 = 1000;
+
+    /// A resource in each state, without an order and with each order.
+    fn all_resources() -> Vec<Resource> {
+        use Status::{Active, Error, Pending, Removed, Removing, Updating};
+        let mut orders = vec![None];
+        for kind in [OrderKind::Create, OrderKind::Restore, OrderKind::Update, OrderKind::Terminate, OrderKind::Other] {
+            for state in [OrderState::PendingProvider, OrderState::Executing, OrderState::Other] {
+                orders.extend([Offering::SiteAgent, Offering::Basic].map(|offering| Some((kind, state, offering))));
+            }
+        }
+        let mut resources = Vec::new();
+        for status in [Pending, Active, Updating, Removing, Removed, Error] {
+            for order in &orders {
+                resources.push(model::resource(resources.len() as u128 + 1, status, *order, 2.0));
+            }
+        }
+        let unclaimed = model::resource(resources.len() as u128 + 1, Pending, None, 2.0);
+        resources.push(Resource { unclaimed: true, ..unclaimed });
+        resources
+    }
+
+    /// Puts a directory into the storage.
+    type Put = fn(&Memory, Unnumbered);
+
+    /// All resources as cases, with an empty record.
+    fn surveyed(put: Put) -> Survey {
+        let (model, memory) = (model::Model::new(all_resources()), Memory::default());
+        let systems = harness::system(Box::new(memory.clone()), LOWEST);
+        let document = model.document();
+        let resources: Vec<_> = document.resources.iter().collect();
+        for desired in preflight::check(&resources, &Document::default(), "capstor", &systems[0].rules, &|_| false) {
+            put(&memory, desired.unwrap());
+        }
+        let read = || Ok(model.document());
+        let mut survey = pass::survey(&systems, &read, &Past::default(), &mut Ledger::default()).unwrap();
+        // Each order was completed here, so that Waldur is known to be late.
+        for case in &mut survey.cases {
+            let kind = match case.resource.status {
+                Status::Pending => OrderKind::Create,
+                Status::Updating => OrderKind::Update,
+                _ => OrderKind::Terminate,
+            };
+            case.last_order = Some(LastOrder { sent: true, ..LastOrder::new(Uuid::nil(), kind, 0) });
+        }
+        survey
+    }
+
+    /// Makes a drifted directory. All have the same project ID, so that it is unknown whose it is.
+    fn make(memory: &Memory, desired: Unnumbered) -> Desired {
+        let desired = Desired { mode: Mode(0o700), ..desired.with_project(Some(LOWEST + 1)) };
+        memory.ensure(&desired, &|_| Ok(())).unwrap();
+        desired
+    }
+
+    #[test]
+    fn no_step_creates_or_changes_a_directory_without_a_project_id() {
+        let storages: [(&str, Put); 3] = [
+            ("absent", |_, _| {}),
+            ("in place", |memory, desired| _ = make(memory, desired)),
+            ("in the trash", |memory, desired| memory.retire(&make(memory, desired), 1, &|_| Ok(())).unwrap()),
+        ];
+        let policy = Policy { heal: true, absent_is_gone: true, ..Policy::default() };
+        for (storage, put) in storages {
+            let survey = surveyed(put);
+            let planned = pass::planned(&survey, policy, true).tasks.into_iter().flat_map(|task| task.steps);
+            let commanded = survey.cases.iter().map(|case| Action::Restore { make: true }.verdict(case));
+            let commanded = commanded.filter_map(|verdict| match verdict {
+                Verdict::Possible(step) => Some(step),
+                _ => None,
+            });
+            let mut count = 0;
+            for step in planned.chain(commanded) {
+                if let Step::Ensure(desired) | Step::Restore(desired) = step {
+                    let resource =
+                        survey.cases.iter().find(|case| case.resource.id == desired.id).map(|case| &case.resource);
+                    assert!(desired.project.is_some(), "{storage}: {resource:?}");
+                    count += 1;
+                }
+            }
+            assert!(count > 10, "{storage}: {count}");
+        }
+    }
+
+    #[test]
+    fn restore_makes_the_directory_of_a_resource_whose_termination_is_not_approved() {
+        let survey = surveyed(|_, _| {});
+        let verdict = |state| {
+            let of = |case: &&Case| {
+                let order = case.resource.order.as_ref().map(|order| (order.kind, order.state));
+                case.resource.status == Status::Active && order == Some((OrderKind::Terminate, state))
+            };
+            Action::Restore { make: true }.verdict(survey.cases.iter().find(of).unwrap())
+        };
+        assert!(matches!(verdict(OrderState::Other), Verdict::Possible(Step::Ensure(_))));
+        for state in [OrderState::PendingProvider, OrderState::Executing] {
+            assert!(matches!(verdict(state), Verdict::Impossible(why) if why.contains("`reject` the order first")));
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn clock() -> Clock {
 }
 
 /// The system of the model; `projects` is the lowest project ID.
-pub(super) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
+pub(crate) fn system(driver: Box<dyn Driver>, projects: u32) -> [System; 1] {
     let rules = SystemRules {
         published_root: "/capstor".into(),
         terabyte: Terabyte::Decimal,

@@ -61,7 +61,7 @@ fn a_termination_and_a_new_order_for_the_same_path_are_carried_out_in_turn() {
         let made = site.order(system, 0, 10);
         site.apply();
         let (end, new) = (site.order_end(made.resource), site.order(system, 0, 20));
-        site.apply().stdout_has("that is being terminated").stdout_has("1 done");
+        site.apply().stdout_has("that is to be terminated").stdout_has("1 done");
         site.apply().stdout_has("1 done");
         assert_eq!([end, new].map(|it| site.states(it).0), [OrderState::Done; 2], "{system}");
         assert_eq!((site.states(new).1, site.trash(system).len()), (ResourceState::Ok, 1), "{system}");
