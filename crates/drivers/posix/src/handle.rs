@@ -1,8 +1,9 @@
 //! Handles below a root, operations on them, and the mark of a resource's directory.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use uuid::Uuid;
@@ -11,6 +12,25 @@ use storage_driver::DriverError;
 
 /// Attempts to resolve a path while users rename directories.
 const TRIES: u32 = 64;
+
+/// Opens the root of a system; `what` names it. Uses the system call with which everything below is opened, so that its absence is
+/// found here.
+pub(crate) fn open_root(what: &str, path: &Path, flags: OFlags) -> Result<OwnedFd, DriverError> {
+    rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty()).map_err(|error| {
+        root_open_error(what, error, || rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).is_ok())
+    })
+}
+
+/// `opens`: whether the root can be opened by an older system call. Filters answer ENOSYS or, the older ones, EPERM.
+fn root_open_error(what: &str, error: Errno, opens: impl FnOnce() -> bool) -> DriverError {
+    let what = format!("{what} cannot be opened");
+    if matches!(error, Errno::NOSYS | Errno::PERM) && opens() {
+        let why = "the system call openat2 is missing or blocked. It needs Linux 5.6 or newer (RHEL 8 has 4.18); \
+                   `RestrictSUIDSGID=` in a systemd unit and old container runtimes block it";
+        return temporary_error(format!("{what}: {why}"), error);
+    }
+    temporary_error(what, error)
+}
 
 /// Opens a directory below another one. Fails for symlinks, mount points and `..`.
 pub(crate) fn open_below(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
@@ -108,5 +128,24 @@ pub(crate) fn open_error(path: &str, error: Errno) -> DriverError {
         Errno::XDEV => DriverError::Conflict(format!("{path} is on a different file system from the root")),
         Errno::NOENT => DriverError::Conflict(format!("the directory {path} does not exist")),
         error => temporary_error(format!("{path} cannot be opened"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_blocked_openat2_is_named() {
+        let text = |error, opens| storage_driver::error_chain(&root_open_error("the root /x", error, || opens));
+        for error in [Errno::NOSYS, Errno::PERM] {
+            let named = text(error, true);
+            assert!(named.starts_with("the root /x cannot be opened: ") && named.contains("openat2"), "{named}");
+            assert!(named.contains("Linux 5.6") && named.contains("RestrictSUIDSGID="), "{named}");
+        }
+        // The cause is another one.
+        for (error, opens) in [(Errno::PERM, false), (Errno::ACCESS, true), (Errno::NOENT, false)] {
+            assert!(!text(error, opens).contains("openat2"), "{error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{Gid, Mode as Bits, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::creation;
-use crate::handle::root_error;
+use crate::handle::{open_root, root_error};
 use storage_driver::Mode;
 use storage_driver::place::Place;
 use storage_driver::{Desired, DriverError, Guard};
@@ -45,11 +45,10 @@ impl Mount {
 
     /// Opens the root. Fails if the file system is not mounted there.
     pub fn root(&self) -> Result<OwnedFd, DriverError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let what = || format!("`mount` ({}) cannot be opened", self.path.display());
-        let root = rustix::fs::open(&self.path, flags, Bits::empty())
-            .map_err(|error| DriverError::temporary_from(what(), error))?;
-        let kind = rustix::fs::fstatfs(&root).map_err(|error| DriverError::temporary_from(what(), error))?.f_type;
+        let what = format!("`mount` ({})", self.path.display());
+        let root = open_root(&what, &self.path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let unread = |error| DriverError::temporary_from(format!("{what} cannot be read"), error);
+        let kind = rustix::fs::fstatfs(&root).map_err(unread)?.f_type;
         if kind != self.kind {
             return Err(DriverError::temporary(format!(
                 "`mount` ({}) has the wrong file system type ({kind:#x} instead of {:#x}): is it mounted?",

@@ -10,12 +10,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::creation;
 use crate::deletion::{EachFile, delete};
-use crate::handle::{Mark, check_new, chmod, open_below, open_error, privilege_error, stat, sync, temporary_error};
+use crate::handle::{
+    Mark, check_new, chmod, open_below, open_error, open_root, privilege_error, stat, sync, temporary_error,
+};
 use crate::quotas::Quotas;
 use crate::record;
 use crate::renaming::{Renamed, rename, rename_named};
@@ -68,9 +70,8 @@ impl<Q: Quotas> Tree<Q> {
     }
 
     fn root(&self) -> Result<OwnedFd, DriverError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&self.root, flags, Mode::empty())
-            .map_err(|error| temporary_error(format!("the root {} cannot be opened", self.root.display()), error))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let root = open_root(&format!("the root {}", self.root.display()), &self.root, flags)?;
         // Checked with each handle, because it can be unmounted during a pass.
         if self.rules.must_be_mounted {
             let top = fs::metadata("/").map_err(|error| DriverError::temporary_from("/ cannot be read", error))?;
