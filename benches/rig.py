@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import signal
@@ -159,9 +160,21 @@ def furnish(provisioner, environment=None):
     run([*provisioner, "restore", "--make", "--all", "--yes"], env=environment, stdout=subprocess.DEVNULL)
 
 
+CHOSEN_PORTS = set()
+
+
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port that no other process gets before a program binds it, nor while the program restarts: it is below those that the kernel
+    gives to connections and to programs that bind port 0, and chosen at random."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # Without enough room below them, any port that is rarely used.
+    ports = range(10000, lowest) if lowest > 20000 else range(61000, 65536)
+    while True:
+        port = random.choice(ports)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in CHOSEN_PORTS:
+                CHOSEN_PORTS.add(port)
+                return port
 
 
 class Clock:
