@@ -41,6 +41,22 @@ pub fn append(root: BorrowedFd<'_>, text: &[u8]) -> Result<(), DriverError> {
     rustix::fs::fsync(root).map_err(|error| failed("synced", error.into()))
 }
 
+/// A note for the command `check` if users can write to the root: they could remove the record, or put a file in its place.
+pub fn exposed(root: BorrowedFd<'_>) -> Option<String> {
+    let stat = rustix::fs::fstat(root).ok()?;
+    let (mode, owner) = (Mode::from_raw_mode(stat.st_mode), stat.st_uid);
+    let by_owner = owner != 0 && owner != rustix::process::geteuid().as_raw();
+    let by_group = mode.contains(Mode::WGRP) && stat.st_gid != 0;
+    (by_owner || by_group || mode.contains(Mode::WOTH)).then(|| {
+        format!(
+            "users can write to the directory with {NAME}, which records project IDs and interrupted work (owner {owner}:{}, mode \
+             {:o}): they can remove it, or block it with a file of their own. Make root the owner, with mode 755",
+            stat.st_gid,
+            stat.st_mode & 0o7777
+        )
+    })
+}
+
 fn open(root: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
     // Nonblocking, because opening a FIFO would block.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -114,6 +130,16 @@ mod tests {
         let text = String::from_utf8(read(root(folder.path()).as_fd()).unwrap()).unwrap();
         let lines: std::collections::BTreeSet<_> = text.lines().collect();
         assert_eq!((lines.len(), text.lines().count()), (100, 100));
+    }
+
+    #[test]
+    fn a_root_that_users_can_write_to_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, expected) in [(0o700, false), (0o755, false), (0o757, true), (0o1777, true)] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let note = exposed(root(folder.path()).as_fd());
+            assert_eq!(note.is_some_and(|note| note.contains(&format!("mode {mode:o}"))), expected, "{mode:o}");
+        }
     }
 
     #[test]

@@ -416,6 +416,7 @@ impl<Q: Quotas> Driver for Tree<Q> {
             Err(fault) => return vec![Err(fault)],
         };
         let mut found = self.quotas.inspect(root.as_fd());
+        found.extend(record::exposed(root.as_fd()).map(Ok));
         let above = above.iter().map(Place::to_string);
         let mut servers = BTreeSet::new();
         for path in [".", trash::TRASH].map(str::to_owned).into_iter().chain(above) {

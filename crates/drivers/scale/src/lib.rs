@@ -442,6 +442,9 @@ impl Driver for Scale {
             Ok(_) => {}
             Err(error) => found.push(Err(error)),
         }
+        if let Ok(root) = self.mount.root() {
+            found.extend(record::exposed(root.as_fd()).map(Ok));
+        }
         if self.removal == Removal::Unlink {
             let text = "removed filesets are unlinked (`removal: unlink`): IBM Storage Protect expires their backups";
             found.push(Ok(text.to_owned()));

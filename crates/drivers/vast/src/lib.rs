@@ -340,6 +340,9 @@ impl Driver for Vast {
             // A quota outside the root does not affect any order.
             found.push(if is_within(&quota.path, &self.root) { Err(error) } else { Ok(error.to_string()) });
         }
+        if let Ok(root) = self.mount.root() {
+            found.extend(record::exposed(root.as_fd()).map(Ok));
+        }
         found
     }
 
