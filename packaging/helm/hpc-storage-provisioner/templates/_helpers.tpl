@@ -98,6 +98,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- /* settings.yaml: the values over what the chart itself decides. */ -}}
 {{- define "provisioner.settings" -}}
 {{- include "provisioner.noCredentials" . }}
+{{- if and (dig "purge" "enabled" false .Values.settings) (not .Values.state) }}
+{{- fail "settings.purge.enabled needs state, a volume that stays: purge deletes only what the journal shows to be in the trash for long enough" }}
+{{- end }}
 {{- $chart := dict "run" (dict "listen" (list "0.0.0.0:8002")) "state_directory" "/var/lib/hpc-storage-provisioner" "log" (dict "format" "json") }}
 {{- if eq (include "provisioner.exclusion" .) "kubernetes" }}
 {{- $_ := set $chart "lease" (dict "kubernetes_namespace" .Release.Namespace) }}
