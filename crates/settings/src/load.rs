@@ -96,7 +96,14 @@ pub fn load<S>(schema: &Schema<S>, environment: &Environment, overrides: &Overri
     problems.extend(invalid.into_iter().chain(violations));
     let settings = match settings {
         Ok(settings) if problems.is_empty() => settings,
-        _ => return Err(Problems { problems, warnings }),
+        _ => {
+            if config.is_none() && problems.iter().any(|problem| problem.source.is_none()) {
+                let variables = schema.config_variables.join(" or ");
+                warnings
+                    .push(Warning::Odd(format!("no settings file was given; --config FILE or {variables} names one")));
+            }
+            return Err(Problems { problems, warnings });
+        }
     };
     variables.without_effect(schema.without_effect, &mut warnings);
     let is_given = |key: &str| in_force.iter().any(|row| row.key == key && row.source != Source::Default);

@@ -274,6 +274,9 @@ fn all_errors_are_reported_at_once() {
     let mut site = WorkingDirectory::new();
     site.variables.clear();
     assert_eq!(site.problems(), ["disk.root: required, but not given; set MOVER_ROOT, or disk.root in the YAML file"]);
+    let hint = "warning: no settings file was given; --config FILE or MOVER_CONFIG names one";
+    assert!(site.load().unwrap_err().to_string().ends_with(hint));
+    assert!(!site.yaml("pace: fast\n").load().unwrap_err().to_string().contains(hint), "a file was given");
     // A value that could not be read violates no rule.
     let site = WorkingDirectory::new().set("MOVER_AGE", "31");
     assert_eq!(site.problems(), ["pool.age (environment variable MOVER_AGE): above pool.timeout; lower it"]);
