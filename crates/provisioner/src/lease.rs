@@ -45,15 +45,15 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Error)]
 pub enum LeaseError {
-    #[error("{system} is driven by another provisioner now{}; this one does nothing until the other one stops", named(.holder))]
+    #[error("another provisioner{} holds the lease of {system}, until its pass or command ends", named(.holder))]
     Held {
         system: String,
         /// The identity of the holder; empty if unknown.
         holder: String,
     },
     #[error(
-        "another provisioner uses the state directory {path} now; this one does nothing until the other one stops. Two \
-         provisioners for different systems each need their own `state_directory`"
+        "another provisioner uses the state directory {path}, until its pass or command ends; provisioners for different \
+         systems each need their own `state_directory`"
     )]
     State { path: String },
     #[error("the lease {path} cannot be taken")]

@@ -29,6 +29,9 @@ fn root_open_error(what: &str, error: Errno, opens: impl FnOnce() -> bool) -> Dr
                    `RestrictSUIDSGID=` in a systemd unit and old container runtimes block it";
         return temporary_error(format!("{what}: {why}"), error);
     }
+    if error == Errno::NOENT {
+        return temporary_error(format!("{what}: mount the file system, or correct the path in the settings"), error);
+    }
     temporary_error(what, error)
 }
 

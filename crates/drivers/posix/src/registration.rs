@@ -61,7 +61,10 @@ fn enabled() -> bool {
 fn kernel(settings: SystemSettings) -> Result<OpenDriver, InvalidSettings> {
     configure(settings, |_, root| {
         let handle = File::open(root).map_err(|error| {
-            DriverError::temporary_from(format!("the root {} cannot be opened", root.display()), error)
+            DriverError::temporary_from(
+                format!("the root {} cannot be opened: mount the file system, or correct the path in the settings", root.display()),
+                error,
+            )
         })?;
         Kernel::of(handle.as_fd())
     })

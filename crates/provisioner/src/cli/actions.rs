@@ -182,7 +182,7 @@ impl Action {
     fn next(self) -> &'static str {
         match self {
             Self::Adopt => "marked; the next pass carries out its order, or shows what differs from the document",
-            Self::Restore { .. } => "in place again, as in the document",
+            Self::Restore { .. } => "in place, as in the document",
         }
     }
 

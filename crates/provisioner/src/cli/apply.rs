@@ -26,7 +26,7 @@ pub(super) fn begin<'a>(provisioner: &'a Provisioner, command: &str) -> Result<S
 
 /// Who runs a command, for the journal.
 pub(super) fn by_user(command: &str) -> String {
-    format!("{command} by user {}", rustix::process::getuid().as_raw())
+    format!("user {} with {command}", rustix::process::getuid().as_raw())
 }
 
 /// Carries out the current plan, or exactly what the file says.

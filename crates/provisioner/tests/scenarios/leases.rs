@@ -186,7 +186,7 @@ fn two_processes_for_different_systems_need_separate_state_directories() {
 
 fn of_two_hosts_the_second_is_refused(place: &dyn Place) {
     let mut site = site_with(place);
-    second_is_refused(&mut site, true, "is driven by another provisioner now");
+    second_is_refused(&mut site, true, "holds the lease of");
     assert!(!place.holder().is_empty(), "a killed process does not return its lease");
     let first = place.token();
     // The command waits until the lease has expired.
@@ -264,7 +264,7 @@ fn a_killed_run_is_replaced(place: &dyn Place) {
     wait_until("the first has begun", || calls(&site, "approve_by_provider/") == 1);
     site.set("PROVISIONER_STATE_DIRECTORY", &site.directory.path().join("other").display().to_string());
     let second = site.spawn(&["run"]);
-    wait_until("the second is kept away", || second.output().contains("is driven by another provisioner now"));
+    wait_until("the second is kept away", || second.output().contains("holds the lease of"));
     let (token, holder) = (place.token(), place.holder());
     first.child.kill().unwrap();
     first.child.wait().unwrap();

@@ -24,7 +24,7 @@ fn explain_finds_a_resource_by_uuid_and_path() {
         "no order in progress",
         "mode 2770",
         "space 10 TB, inodes",
-        "begun by apply by user",
+        "begun by user",
         "ended",
         "set_state_done: accepted",
     ] {
