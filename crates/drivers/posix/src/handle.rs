@@ -150,5 +150,6 @@ mod tests {
         for (error, opens) in [(Errno::PERM, false), (Errno::ACCESS, true), (Errno::NOENT, false)] {
             assert!(!text(error, opens).contains("openat2"), "{error}");
         }
+        assert!(text(Errno::NOENT, false).contains("mount the file system"));
     }
 }

@@ -62,7 +62,10 @@ fn kernel(settings: SystemSettings) -> Result<OpenDriver, InvalidSettings> {
     configure(settings, |_, root| {
         let handle = File::open(root).map_err(|error| {
             DriverError::temporary_from(
-                format!("the root {} cannot be opened: mount the file system, or correct the path in the settings", root.display()),
+                format!(
+                    "the root {} cannot be opened: mount the file system, or correct the path in the settings",
+                    root.display()
+                ),
                 error,
             )
         })?;
