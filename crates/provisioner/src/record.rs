@@ -60,17 +60,34 @@ pub struct Record {
 }
 
 #[derive(Debug, Error)]
-#[error(
-    "the record on the storage is damaged at line {line}: {what}. Restore it from a backup, or move it away: the next pass makes a new \
-     one with the project IDs of the directories (see \"The record is damaged or gone\" in the runbook)"
-)]
-struct Damaged {
-    line: usize,
-    what: &'static str,
+enum Unreadable {
+    #[error(
+        "the record on the storage is damaged at line {line}: it is not a line of a record. Restore it from a backup, or move it away: \
+         the next pass makes a new one with the project IDs of the directories (see \"The record is damaged or gone\" in the runbook)"
+    )]
+    Damaged { line: usize },
+    #[error(
+        "the record on the storage was written by a newer version of the provisioner (line {line}): run that version or a newer one. \
+         Do not remove it"
+    )]
+    Newer { line: usize },
+}
+
+/// The events of this version.
+const EVENTS: [&str; 4] = ["project", "released", "begun", "ended"];
+
+impl Unreadable {
+    fn new(line: usize, text: &[u8]) -> Self {
+        let value = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default();
+        match value["event"].as_str() {
+            Some(event) if !EVENTS.contains(&event) => Self::Newer { line },
+            _ => Self::Damaged { line },
+        }
+    }
 }
 
 impl Record {
-    fn parse(text: &[u8]) -> Result<Self, Damaged> {
+    fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         let mut record = Self::default();
         let mut lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
         // The last one has no line break: it is empty, or was cut off.
@@ -78,7 +95,7 @@ impl Record {
         for (line, text) in (1..).zip(lines) {
             if text.last() != Some(&b'~') {
                 let entry = serde_json::from_slice(text);
-                record.apply(&entry.map_err(|_| Damaged { line, what: "it is not a line of a record" })?);
+                record.apply(&entry.map_err(|_| Unreadable::new(line, text))?);
             }
         }
         Ok(record)
@@ -136,7 +153,7 @@ impl Record {
 /// Reads the record of a system; `None` if its driver keeps none.
 pub fn read(driver: &dyn Driver) -> Result<Option<Record>, DriverError> {
     let Some(text) = driver.read_record()? else { return Ok(None) };
-    let parsed = Record::parse(&text).map_err(|damaged| DriverError::Conflict(damaged.to_string()))?;
+    let parsed = Record::parse(&text).map_err(|unreadable| DriverError::Conflict(unreadable.to_string()))?;
     Ok(Some(parsed))
 }
 
@@ -205,9 +222,11 @@ mod tests {
         let before = whole.read_record().unwrap().unwrap();
         append(&whole, &[claim(2, 8), begun(2, Some(5))]).unwrap();
         let after = whole.read_record().unwrap().unwrap();
-        for length in before.len()..=after.len() {
+        // A power loss can also leave zeros instead of the end.
+        let lengths = (before.len()..=after.len()).flat_map(|length| [(length, 0), (length, 9)]);
+        for (length, zeros) in lengths {
             let memory = Memory::default();
-            memory.replace_record(&after[..length]);
+            memory.replace_record(&[&after[..length], &vec![0; zeros]].concat());
             let cut = read(&memory).unwrap().unwrap();
             append(&memory, &[claim(3, 9)]).unwrap();
             let mut expected = cut.clone();
@@ -219,11 +238,25 @@ mod tests {
 
     #[test]
     fn a_damaged_record_is_an_error() {
-        for text in ["x\n", "~\n{}\n", "{\"event\":\"project\",\"resource\":\"7\"}\n", "\n"] {
+        for text in [
+            "x\n",
+            "~\n{}\n",
+            "\0\0\0\n",
+            "\0{\"event\":\"ended\"}\n",
+            "{\"event\":\"project\",\"resource\":\"7\"}\n",
+            "\n",
+        ] {
             let memory = Memory::default();
             memory.replace_record(text.as_bytes());
             let fault = read(&memory).unwrap_err().to_string();
             assert!(fault.contains("damaged at line"), "{text:?}: {fault}");
+        }
+        for event in ["archived", "project2"] {
+            let newer = Memory::default();
+            append(&newer, &[claim(1, 7)]).unwrap();
+            newer.append_to_record(format!("{{\"event\":\"{event}\",\"resource\":7}}\n").as_bytes()).unwrap();
+            let fault = read(&newer).unwrap_err().to_string();
+            assert!(fault.contains("newer version") && fault.contains("(line 3)"), "{fault}");
         }
         let zero = Memory::default();
         append(&zero, &[claim(1, 7)]).unwrap();
