@@ -28,7 +28,7 @@ While it runs, from another shell:
 
 Faults: answer (status, headers, body), delay (millis), silence, reset,
 dribble (millis), cut_off (after), endless_body, endless_pages, lose_rows (rows).
-A route is `[METHOD ]PATH[?QUERY]`, `*` standing for anything.
+A route is `[METHOD ]PATH[?QUERY]`, `*` matches anything.
 Orders: create (offering, project, slug, limits, attributes), terminate (resource),
 update_limits (resource, limits), update_options (resource, options), restore
 (resource); they wait for the provider, with "pending_consumer": true for the

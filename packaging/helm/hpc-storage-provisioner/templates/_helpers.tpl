@@ -62,21 +62,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* Fails where a secret, or a URL with credentials, stands outside the Secret: a ConfigMap and a Deployment are no place for them. */ -}}
+{{- /* Fails if a secret, or a URL with credentials, is given outside the Secret: more people can read ConfigMaps and Deployments. */ -}}
 {{- define "provisioner.noCredentials" -}}
 {{- range $name, $system := .Values.settings.systems }}
 {{- range $driver, $part := $system }}
 {{- if and (kindIs "map" $part) (or (hasKey $part "password") (hasKey $part "token")) }}
-{{- fail (printf "settings.systems.%s.%s contains a secret and would stand in a ConfigMap: give it in secrets, and its path /etc/hpc-storage-provisioner/secrets/KEY as password_file or token_file" $name $driver) }}
+{{- fail (printf "settings.systems.%s.%s contains a secret and would be readable in a ConfigMap: give it in secrets, and its path /etc/hpc-storage-provisioner/secrets/KEY as password_file or token_file" $name $driver) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- range .Values.env }}
 {{- if and (get . "value") (regexMatch "(_TOKEN|_SECRET|LEASE_URL|_SYSTEMS)$" (get . "name")) }}
-{{- fail (printf "the value of %s in env is a secret, or can contain one, and would stand in the Deployment: give it in secrets.values, or use valueFrom.secretKeyRef" .name) }}
+{{- fail (printf "the value of %s in env is a secret or can contain one, and would be readable in the Deployment: give it in secrets.values, or use valueFrom.secretKeyRef" .name) }}
 {{- end }}
 {{- if regexMatch "://[^/]*@" (get . "value" | toString) }}
-{{- fail (printf "the value of %s in env contains credentials and would stand in the Deployment: use valueFrom.secretKeyRef" .name) }}
+{{- fail (printf "the value of %s in env contains credentials and would be readable in the Deployment: use valueFrom.secretKeyRef" .name) }}
 {{- end }}
 {{- end }}
 {{- end }}

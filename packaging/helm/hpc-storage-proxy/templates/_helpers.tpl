@@ -66,19 +66,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 them. Neither a server's address nor a proxy's has another use for `@`, and `http:user:password@proxy` is a URL, too. */ -}}
 {{- define "proxy.noCredentials" -}}
 {{- if contains "@" (dig "cache" "shared_url" "" .Values.settings | toString) }}
-{{- fail "settings.cache.shared_url contains credentials and would stand in a ConfigMap: give it as CACHE_SHARED_URL in secrets.values, or in your Secret with CACHE_SHARED_URL among secrets.keys" }}
+{{- fail "settings.cache.shared_url contains credentials and would be readable in a ConfigMap: give it as CACHE_SHARED_URL in secrets.values, or in your Secret with CACHE_SHARED_URL among secrets.keys" }}
 {{- end }}
 {{- range $group, $variable := dict "waldur_api" "WALDUR_SOCKS_PROXY" "auth" "CSCS_KEYCLOAK_SOCKS_PROXY" "hpc_user_api" "HPC_USER_SOCKS_PROXY" }}
 {{- if contains "@" (dig $group "socks_proxy" "" $.Values.settings | toString) }}
-{{- fail (printf "settings.%s.socks_proxy contains credentials and would stand in a ConfigMap: give it as %s in env, with valueFrom.secretKeyRef" $group $variable) }}
+{{- fail (printf "settings.%s.socks_proxy contains credentials and would be readable in a ConfigMap: give it as %s in env, with valueFrom.secretKeyRef" $group $variable) }}
 {{- end }}
 {{- end }}
 {{- range .Values.env }}
 {{- if and (get . "value") (regexMatch "(_TOKEN|_SECRET|_HEADERS|_DSN)$" (get . "name")) }}
-{{- fail (printf "the value of %s in env is a secret and would stand in the Deployment: give it in secrets.values, or use valueFrom.secretKeyRef" .name) }}
+{{- fail (printf "the value of %s in env is a secret and would be readable in the Deployment: give it in secrets.values, or use valueFrom.secretKeyRef" .name) }}
 {{- end }}
 {{- if regexMatch "://[^/]*@" (get . "value" | toString) }}
-{{- fail (printf "the value of %s in env contains credentials and would stand in the Deployment: use valueFrom.secretKeyRef" .name) }}
+{{- fail (printf "the value of %s in env contains credentials and would be readable in the Deployment: use valueFrom.secretKeyRef" .name) }}
 {{- end }}
 {{- end }}
 {{- end }}
