@@ -13,10 +13,11 @@ pub mod layers;
 mod listing;
 mod pieces;
 mod query;
+mod waiting;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRef, Path, RawQuery, State};
@@ -24,6 +25,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use catalog::Filter;
 use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;
@@ -42,7 +44,8 @@ use failure::Failure;
 use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
-use query::InvalidParameter;
+use query::{InvalidParameter, Query};
+use waiting::{WaitedSlot, Waiting};
 
 /// The state shared by all requests.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub struct Service {
     pub limits: layers::RequestLimits,
     /// The ages shown by `/metrics`; they survive a change of the settings.
     pub(crate) ages: Ages,
+    /// Clients that wait for other content; they survive a change of the settings.
+    waiting: Arc<Waiting>,
 }
 
 /// Why a service could not be created.
@@ -79,10 +84,12 @@ impl Service {
         let shared = SharedCache::new(settings)?;
         // Less than a request's timeout, so that an older snapshot can be served instead.
         let patience = settings.server.request_timeout.mul_f64(0.9);
+        let store = Store::new(source, shared, settings.cache, patience, clock.clone());
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
-            store: Store::new(source, shared, settings.cache, patience, clock.clone()),
-            limits: layers::RequestLimits::new(settings.server.request_timeout, settings.server.max_requests),
+            waiting: Arc::new(Waiting::new(Arc::clone(&store))),
+            store,
+            limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
         })
     }
@@ -98,7 +105,8 @@ impl Service {
     ) -> Result<Self, SetupError> {
         let mut service = Self::new(settings, clock)?;
         service.ages = self.ages.clone();
-        service.limits = self.limits.with_settings(settings.server.request_timeout, settings.server.max_requests);
+        service.limits = self.limits.with_settings(&settings.server);
+        service.waiting = Arc::clone(&self.waiting);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);
         }
@@ -118,6 +126,17 @@ impl Service {
         futures::join!(self.verifier.warm(), self.store.keep_fresh());
     }
 
+    /// Makes waiting clients wait for this service, which replaces another one. With other rules for authentication, they have to
+    /// come again.
+    pub(crate) fn take_over_waiting(&self, same_auth: bool) {
+        self.waiting.replace(&self.store, same_auth);
+    }
+
+    /// The clients that wait.
+    pub(crate) fn waiting(&self) -> Arc<Waiting> {
+        Arc::clone(&self.waiting)
+    }
+
     /// Whether requests can be served, as far as is known without contacting an upstream.
     pub fn is_ready(&self) -> bool {
         self.store.is_ready() && self.verifier.keys().is_none_or(|keys| keys.usable)
@@ -135,12 +154,14 @@ impl FromRef<Service> for Arc<Verifier> {
     }
 }
 
+/// The routes of the listing: with and without a trailing slash, neither redirects (decision D16).
+const LISTING: [&str; 2] = ["/api/storage-resources/", "/api/storage-resources"];
+
 /// All routes of the API, with the middleware of [`layers`].
 pub fn router(service: &Service) -> Router {
     let mut routes = Router::new()
-        // With and without a trailing slash, neither redirects (decision D16).
-        .route("/api/storage-resources/", get(list))
-        .route("/api/storage-resources", get(list))
+        .route(LISTING[0], get(list))
+        .route(LISTING[1], get(list))
         .route("/api/storage-resources/{item_id}/", get(one))
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
@@ -170,6 +191,7 @@ pub fn health_router(service: &Service) -> Router {
 async fn list(
     _caller: Caller,
     State(service): State<Service>,
+    Extension(waited): Extension<WaitedSlot>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -178,18 +200,32 @@ async fn list(
     let names: Vec<_> = policy.systems.iter().map(|system| system.name.as_str()).collect();
     let query = query::parse(query.as_deref().unwrap_or_default(), &names).map_err(Failure::Query)?;
     let served = store.get(caching::wants_fresh(&headers)).await?;
-    let snapshot = &served.reading.snapshot;
+    let Some(wait) = waiting::requested(&headers) else {
+        return respond(store, &served, &query, &headers).await;
+    };
+    let is_current = |store: &Store, served: &Served| {
+        caching::is_current(&headers, &caching::etag(served, &query.filter, store.policy()))
+    };
+    let (store, served) = service.waiting.wait(wait, (Arc::clone(store), served), is_current, &waited).await?;
+    let mut response = respond(&store, &served, &query, &headers).await?;
+    response.headers_mut().insert(waiting::APPLIED, waiting::applied(wait));
+    Ok(response)
+}
+
+/// The response to a request for a listing.
+async fn respond(store: &Store, served: &Served, query: &Query, headers: &HeaderMap) -> Result<Response, Failure> {
+    let (snapshot, policy) = (&served.reading.snapshot, store.policy());
     if store.source().fails_on_processing_error()
         && let Some(skipped) = snapshot.skipped().next()
     {
         return Err(Failure::Processing(skipped.detail.clone()));
     }
-    let etag = caching::etag(&served, policy);
-    if caching::is_current(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
+    let etag = caching::etag(served, &query.filter, policy);
+    if caching::is_current(headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, caching::headers(served, &etag)).into_response());
     }
-    let pieces = listing::render(snapshot, &query, policy).map_err(Failure::Internal)?;
-    Ok(send(&served, &headers, &etag, || format!("{query:?}"), pieces).await)
+    let pieces = listing::render(snapshot, query, policy).map_err(Failure::Internal)?;
+    Ok(send(served, headers, &etag, || format!("{query:?}"), pieces).await)
 }
 
 /// One storage resource, tenant or customer by its `itemId`.
@@ -207,7 +243,7 @@ async fn one(
     let served = service.store.get(caching::wants_fresh(&headers)).await?;
     match served.reading.snapshot.find(id) {
         Found::Item(item) => {
-            let etag = caching::etag(&served, service.store.policy());
+            let etag = caching::etag(&served, &Filter::default(), service.store.policy());
             if caching::is_current(&headers, &etag) {
                 return Ok((StatusCode::NOT_MODIFIED, caching::headers(&served, &etag)).into_response());
             }

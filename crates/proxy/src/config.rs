@@ -212,6 +212,8 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Maximum number of concurrent requests; more are rejected.
     pub max_requests: usize,
+    /// Maximum number of requests that wait for a change; more are rejected.
+    pub max_waiting: usize,
     /// URL at which clients reach the proxy: http or https, optionally with a path; no credentials, query or fragment.
     pub public_url: Option<Url>,
 }

@@ -38,11 +38,18 @@ pub struct Snapshot {
     rendered_skipped: Bytes,
     fingerprint: u64,
     /// Cached selections of filters.
-    selections: Mutex<HashMap<Filter, Arc<Selection>>>,
+    selections: Mutex<HashMap<Filter, Arc<Selected>>>,
 }
 
 /// Maximum number of cached selections. Few filters are useful.
 const SELECTIONS: usize = 64;
+
+/// The selection of a filter, with a hash of its content.
+#[derive(Debug)]
+struct Selected {
+    selection: Selection,
+    content: u64,
+}
 
 /// The result of a search by id.
 #[derive(Debug)]
@@ -197,7 +204,8 @@ impl Snapshot {
                 skipped: self.skipped().collect(),
             };
         }
-        let selection = self.select(filter);
+        let selected = self.select(filter);
+        let selection = &selected.selection;
         let mut runs: Vec<Range<usize>> = Vec::new();
         for position in selection.items.iter().skip(offset).take(limit).map(|position| *position as usize) {
             match runs.last_mut() {
@@ -216,15 +224,38 @@ impl Snapshot {
         Page { total: selection.items.len(), items, orders, quota_problems, resource_links, skipped }
     }
 
-    fn select(&self, filter: &Filter) -> Arc<Selection> {
-        if let Some(selection) = lock(&self.selections).get(filter) {
-            return Arc::clone(selection);
+    /// Equal for two snapshots in which `filter` selects the same content, on all pages together.
+    pub fn content(&self, filter: &Filter) -> u64 {
+        if *filter == Filter::default() { self.fingerprint } else { self.select(filter).content }
+    }
+
+    fn select(&self, filter: &Filter) -> Arc<Selected> {
+        if let Some(selected) = lock(&self.selections).get(filter) {
+            return Arc::clone(selected);
         }
-        let selection = Arc::new(self.index.select(filter));
+        let selection = self.index.select(filter);
+        let content = self.hash(filter, &selection);
+        let selected = Arc::new(Selected { selection, content });
         let mut selections = lock(&self.selections);
         if selections.len() < SELECTIONS {
-            selections.insert(filter.clone(), Arc::clone(&selection));
+            selections.insert(filter.clone(), Arc::clone(&selected));
         }
-        selection
+        selected
+    }
+
+    fn hash(&self, filter: &Filter, selection: &Selection) -> u64 {
+        let mut hasher = Xxh3::new();
+        filter.hash(&mut hasher);
+        for position in selection.items.iter().map(|position| *position as usize) {
+            let item = position..position + 1;
+            self.items.slices(item.clone()).iter().for_each(|text| hasher.update(text));
+            for entries in [&self.orders, &self.quota_problems, &self.resource_links] {
+                entries.slice(&item).iter().for_each(|text| hasher.update(text));
+                hasher.update(&[0]);
+            }
+        }
+        let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
+        skipped.chain(&self.malformed).for_each(|skipped| skipped.hash(&mut hasher));
+        hasher.digest()
     }
 }

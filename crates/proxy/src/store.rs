@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use catalog::Policy;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use thiserror::Error;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
@@ -33,6 +34,8 @@ const READY_FOR: Duration = Duration::from_mins(1);
 const STALE_AFTER: Duration = Duration::from_secs(2);
 /// Probes start a refresh at most this often.
 const PROMPT_EVERY: Duration = Duration::from_secs(1);
+/// Shortest interval of the refreshes for waiting clients, if `cache.refresh_interval` is not set.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct Served {
@@ -91,6 +94,12 @@ pub struct Store {
     last: Mutex<Option<(Instant, bool)>>,
     /// When a callback last changed Waldur: nothing older counts as fresh.
     changed: Mutex<Option<Instant>>,
+    /// Notified when the newest snapshot has other content than the one before.
+    content: watch::Sender<()>,
+    /// Notified when a client begins to wait for other content.
+    subscribed: Notify,
+    /// Notified when a refresh is due at once, because a callback changed Waldur while clients wait.
+    due: Notify,
 }
 
 impl Store {
@@ -112,6 +121,9 @@ impl Store {
             refresh: Mutex::default(),
             last: Mutex::default(),
             changed: Mutex::default(),
+            content: watch::Sender::default(),
+            subscribed: Notify::new(),
+            due: Notify::new(),
         })
     }
 
@@ -172,6 +184,23 @@ impl Store {
     /// Records that a callback changed Waldur, or may have: requests get data that is read after this call.
     pub fn note_change(&self) {
         *lock(&self.changed) = Some(Instant::now());
+        if self.content.receiver_count() > 0 {
+            self.due.notify_one();
+        }
+    }
+
+    /// Notifies of snapshots with other content. While there is a receiver, the snapshot is refreshed in the background.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        let receiver = self.content.subscribe();
+        self.subscribed.notify_one();
+        receiver
+    }
+
+    /// Resolves while a client waits for other content.
+    async fn wait_for_subscriber(&self) {
+        while self.content.receiver_count() == 0 {
+            self.subscribed.notified().await;
+        }
     }
 
     /// How long a request waits for a refresh: slightly less than its timeout.
@@ -207,20 +236,26 @@ impl Store {
         }
     }
 
-    /// Refreshes at once and then at every `cache.refresh_interval`, if set.
+    /// Refreshes at once, and then as [`Store::stay_fresh`] does.
     pub async fn keep_fresh(self: Arc<Self>) {
         self.refresh().await;
         self.stay_fresh().await;
     }
 
-    /// Refreshes at every `cache.refresh_interval`, if set.
+    /// Refreshes at every `cache.refresh_interval`; if it is not set, at every `cache.max_age` while clients wait. Never resolves.
     pub async fn stay_fresh(self: Arc<Self>) {
-        let Some(interval) = self.cache.refresh_interval else { return };
+        let interval = self.cache.refresh_interval.unwrap_or(self.cache.max_age.max(MIN_INTERVAL));
         // The newest reading may come from another replica or store.
         let rest = |reading: Arc<Reading>| interval.saturating_sub(reading.age());
         let mut pause = self.newest().map_or(interval, rest);
         loop {
-            tokio::time::sleep(pause).await;
+            if self.cache.refresh_interval.is_none() {
+                self.wait_for_subscriber().await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.due.notified() => {}
+            }
             let requested = Instant::now();
             // Logs its failure.
             let outcome = self.join(requested, interval).outcome.await;
@@ -302,8 +337,16 @@ impl Store {
             debug!(items = snapshot.len(), took_ms, "the catalogue is read");
         }
         let reading = Arc::new(Reading { snapshot: Arc::new(snapshot), began, encoded: Arc::default(), modified });
-        self.newest.store(Some(Arc::clone(&reading)));
+        self.replace(&reading);
         Ok(reading)
+    }
+
+    /// Makes a reading the newest one.
+    fn replace(&self, reading: &Arc<Reading>) {
+        let before = self.newest.swap(Some(Arc::clone(reading)));
+        if before.is_none_or(|before| before.snapshot.fingerprint() != reading.snapshot.fingerprint()) {
+            self.content.send_replace(());
+        }
     }
 
     /// Records the end of a refresh.

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use catalog::{Policy, System};
+use catalog::{Filter, Policy, System};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::VERSION;
@@ -29,18 +29,18 @@ pub(crate) fn is_current(headers: &HeaderMap, etag: &str) -> bool {
     tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// The tag of all responses made from this snapshot. It is weak, because responses may be compressed. It covers the offerings
-/// of the storage systems, because listings name even those without a resource.
-pub(crate) fn etag(served: &Served, policy: &Policy) -> String {
+/// The tag of what a filter selects, on all pages. It is weak, because responses may be compressed. It covers the offerings of
+/// the storage systems, because listings name even those without a resource.
+pub(crate) fn etag(served: &Served, filter: &Filter, policy: &Policy) -> String {
     let mut hasher = Xxh3::new();
-    served.reading.snapshot.fingerprint().hash(&mut hasher);
+    served.reading.snapshot.content(filter).hash(&mut hasher);
     for System { name, offering_slug, .. } in &policy.systems {
         (name, offering_slug).hash(&mut hasher);
     }
     format!("W/\"{VERSION}-{:016x}\"", hasher.digest())
 }
 
-/// The headers of all responses made from this snapshot.
+/// The headers of a response made from this snapshot.
 pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
     let age = served.reading.age().as_secs();
     let mut headers = HeaderMap::new();

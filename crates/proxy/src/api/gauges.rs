@@ -50,6 +50,7 @@ fn sample(service: &Service) {
     gauge!(table::BUILD, "version" => VERSION).set(1.0);
     counter!(table::LOST_LINES).absolute(telemetry::lost_lines() as u64);
     gauge!(table::RUNNING).set(of(service.limits.running()));
+    gauge!(table::WAITING).set(of(service.waiting.clients()));
     gauge!(table::READY).set(if service.is_ready() { 1.0 } else { 0.0 });
     gauge!(table::GIDS).set(of(service.store.source().cached_gids()));
     let newest = service.store.newest();

@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 use super::failure::{self, Failure};
 use super::query;
+use super::waiting::{self, WaitedSlot};
 use crate::auth::CallerSlot;
+use crate::config::Server;
 use crate::metrics;
 use crate::telemetry::{self, ACCESS, scrub, spans};
 
@@ -40,29 +42,54 @@ const NO_ROUTE: &str = "(no route)";
 /// Timeout and maximum concurrency of requests.
 #[derive(Debug, Clone)]
 pub struct RequestLimits {
-    /// Maximum time for a response.
+    /// Maximum time for a response, in addition to the time that the client wants to wait.
     timeout: Duration,
-    /// One permit for each concurrent request.
-    permits: Arc<Semaphore>,
-    /// Number of permits.
-    requests: usize,
+    /// For requests that do not wait for a change.
+    requests: Permits,
+    /// For requests that do.
+    waiting: Permits,
 }
 
 impl RequestLimits {
-    /// `timeout` per request, and at most `requests` at the same time.
-    pub fn new(timeout: Duration, requests: usize) -> Self {
-        Self { timeout, permits: Arc::new(Semaphore::new(requests)), requests }
+    /// `timeout` per request, and at the same time at most `requests`, and `waiting` that wait for a change.
+    pub fn new(timeout: Duration, requests: usize, waiting: usize) -> Self {
+        Self { timeout, requests: Permits::new(requests), waiting: Permits::new(waiting) }
     }
 
-    /// Changed limits. Running requests keep counting unless `requests` changes.
+    /// The limits in the settings.
+    pub(crate) fn of(server: &Server) -> Self {
+        Self::new(server.request_timeout, server.max_requests, server.max_waiting)
+    }
+
+    /// Changed limits. Running requests keep counting unless their limit changes.
     #[must_use]
-    pub fn with_settings(&self, timeout: Duration, requests: usize) -> Self {
-        if requests == self.requests { Self { timeout, ..self.clone() } } else { Self::new(timeout, requests) }
+    pub(crate) fn with_settings(&self, server: &Server) -> Self {
+        let mut limits = Self::of(server);
+        for (permits, before) in [(&mut limits.requests, &self.requests), (&mut limits.waiting, &self.waiting)] {
+            if permits.limit == before.limit {
+                *permits = before.clone();
+            }
+        }
+        limits
     }
 
-    /// Number of running requests, including those whose response is still being sent to an authenticated caller.
+    /// Number of running requests, including those whose response is still being sent to an authenticated caller. Those that wait
+    /// for a change are not counted.
     pub(crate) fn running(&self) -> usize {
-        self.requests - self.permits.available_permits()
+        self.requests.limit - self.requests.free.available_permits()
+    }
+}
+
+/// One permit for each concurrent request.
+#[derive(Debug, Clone)]
+struct Permits {
+    free: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Permits {
+    fn new(limit: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(limit)), limit }
     }
 }
 
@@ -77,13 +104,16 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let method = request.method().clone();
     let caller = CallerSlot::default();
+    let waited = WaitedSlot::default();
     request.extensions_mut().insert(caller.clone());
+    request.extensions_mut().insert(waited.clone());
     let line = AccessLog {
         started: Instant::now(),
         method: method.to_string(),
         target: target(&request),
         route: matched.clone(),
         caller,
+        waited,
         response: None,
     };
     let trace = spans::request(&method, route, &id, request.headers());
@@ -98,11 +128,14 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
 }
 
 async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: AccessLog) -> Response {
-    let response = match Arc::clone(&limits.permits).try_acquire_owned() {
+    let is_listing = line.route.as_ref().is_some_and(|route| super::LISTING.contains(&route.as_str()));
+    let wait = waiting::requested(request.headers()).filter(|_| is_listing);
+    let permits = if wait.is_some() { &limits.waiting } else { &limits.requests };
+    let response = match Arc::clone(&permits.free).try_acquire_owned() {
         Ok(permit) => {
             // A panic leaves no shared state inconsistent: code that holds a lock does not panic.
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-            let response = match timeout(limits.timeout, handled).await {
+            let response = match timeout(limits.timeout + wait.unwrap_or_default(), handled).await {
                 Ok(Ok(response)) => response,
                 // The panic hook has reported the panic.
                 Ok(Err(_)) => failure::internal(),
@@ -154,23 +187,26 @@ struct AccessLog {
     target: String,
     route: Option<MatchedPath>,
     caller: CallerSlot,
+    waited: WaitedSlot,
     /// Status and, if known, size of the body; `None` until there is a response.
     response: Option<(StatusCode, Option<u64>)>,
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        let Self { started, method, target, route, caller, response } = self;
-        let took = started.elapsed();
+        let Self { started, method, target, route, caller, waited, response } = self;
+        let waited = waited.waited();
+        let took = started.elapsed().saturating_sub(waited);
         let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
         metrics::request(route, response.map(|(status, _)| status), took);
         let duration_ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        let waited_ms = (!waited.is_zero()).then(|| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
         let caller = caller.username().map(|name| printable(name, MAX_TARGET));
         if let Some((status, bytes)) = response {
             let status = status.as_u16();
-            info!(target: ACCESS, method, path = target, status, duration_ms, bytes, caller, "answered");
+            info!(target: ACCESS, method, path = target, status, duration_ms, waited_ms, bytes, caller, "answered");
         } else {
-            info!(target: ACCESS, method, path = target, duration_ms, caller, "cancelled by the client");
+            info!(target: ACCESS, method, path = target, duration_ms, waited_ms, caller, "cancelled by the client");
         }
     }
 }

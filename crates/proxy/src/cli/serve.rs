@@ -83,6 +83,7 @@ async fn serve(
     // Not affected by changed settings.
     tokio::spawn(metrics::run_upkeep());
     let refreshing = tokio::spawn(service.clone().run_in_background());
+    let waiting = service.waiting();
     let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
     let reloading = tokio::spawn(reloader.run(hangup));
     tokio::spawn(supervisor::ping());
@@ -91,6 +92,7 @@ async fn serve(
     let stop = async {
         let deadline = stop(signals).await;
         supervisor::stopping();
+        waiting.stop();
         // No more reloads.
         reloading.abort();
         deadline

@@ -410,6 +410,13 @@ fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<St
              more are answered with 503 and `Retry-After`.",
         )
         .with_default("1000", count(100_000));
+    let max_waiting = loader
+        .setting("server.max_waiting", &["SERVER_MAX_WAITING"])
+        .doc(
+            "Maximum number of requests with `Prefer: wait=…` that wait for a change at the same time, 1 to 100000; \
+             more are answered with 503 and `Retry-After`. They do not count towards `server.max_requests`.",
+        )
+        .with_default("10000", count(100_000));
     let public_url = loader
         .setting("server.public_url", &["SERVER_PUBLIC_URL"])
         .doc(
@@ -463,6 +470,7 @@ fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<St
         tls_key: tls_key?,
         request_timeout: request_timeout?,
         max_requests: max_requests?,
+        max_waiting: max_waiting?,
         public_url: public_url?,
     };
     Ok((server, relay_callbacks?, callback_roles?.unwrap_or_default()))

@@ -42,6 +42,7 @@ const fn row(
 
 pub(crate) const REQUESTS: &str = "hpc_storage_proxy_request_duration_seconds";
 pub(crate) const RUNNING: &str = "hpc_storage_proxy_requests_running";
+pub(crate) const WAITING: &str = "hpc_storage_proxy_requests_waiting";
 pub(crate) const READY: &str = "hpc_storage_proxy_ready";
 pub(crate) const REFRESHES: &str = "hpc_storage_proxy_refresh_duration_seconds";
 pub(crate) const PHASES: &str = "hpc_storage_proxy_refresh_phase_duration_seconds";
@@ -75,9 +76,17 @@ pub const TABLE: &[Metric] = &[
         &["route", "status"],
         "Requests of the API, from the request's head to the response's head. `status` is `gone` if an HTTP/2 client \
          cancelled the request or the server stopped. An HTTP/1 client that disconnects cannot be distinguished from one \
-         that has only closed its sending side, so its request counts with its status. Probes and scrapes are not counted.",
+         that has only closed its sending side, so its request counts with its status. Probes and scrapes are not counted, nor is the time that a request waits \
+         for a change.",
     ),
     row(RUNNING, Kind::Gauge, Unit::Count, &[], "Running requests; the limit is `server.max_requests`."),
+    row(
+        WAITING,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Requests that wait for a change (`Prefer: wait=…`); the limit is `server.max_waiting`.",
+    ),
     row(READY, Kind::Gauge, Unit::Count, &[], "1 while `/health/ready` returns 200, else 0."),
     row(
         REFRESHES,

@@ -13,7 +13,7 @@ pub(super) const MAX_STREAMS: u32 = 32;
 pub(super) const PROGRESS: usize = 16 * 1024;
 
 /// Maximum number of connections, however many files may be open.
-const MAX_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Timeouts of clients, and the maximum number of connections.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_file_descriptors_is_reserved() {
-        let cases = [(None, 4096), (Some(u64::MAX), 4096), (Some(8192), 4096), (Some(1024), 768), (Some(256), 192)];
+        let cases = [(None, 16_384), (Some(u64::MAX), 16_384), (Some(8192), 6144), (Some(1024), 768), (Some(256), 192)];
         for (open_files, expected) in cases {
             assert_eq!(connections(open_files), expected, "{open_files:?}");
         }

@@ -71,7 +71,7 @@ impl Store {
         }
         let encoded = same.map(|same| Arc::clone(&same.encoded)).unwrap_or_default();
         let reading = Arc::new(Reading { snapshot, began, encoded, modified });
-        self.newest.store(Some(Arc::clone(&reading)));
+        self.replace(&reading);
         reading
     }
 }

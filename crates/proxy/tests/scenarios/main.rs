@@ -16,3 +16,4 @@ mod replicas;
 mod support;
 mod transport;
 mod upstream_faults;
+mod waiting;

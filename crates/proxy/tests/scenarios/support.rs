@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use simulator::{PROVIDER_TOKEN, Simulator, World};
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ pub(crate) struct Proxy {
     pub(crate) base: String,
     log: Arc<Mutex<String>>,
     http: reqwest::Client,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// A complete response.
@@ -176,7 +177,7 @@ impl Proxy {
         };
         proxy::transport::install_tls_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, base: format!("http://{address}"), log, http, _directory: directory }
+        Self { child, base: format!("http://{address}"), log, http, directory }
     }
 
     /// GET with these headers.
@@ -219,6 +220,15 @@ impl Proxy {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         most.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    /// The working directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The log so far.

@@ -32,7 +32,7 @@ fn panicking_service() {
             input.await.unwrap().unwrap();
             std::future::pending::<()>()
         };
-        let limits = api::layers::RequestLimits::new(std::time::Duration::from_mins(1), 10);
+        let limits = api::layers::RequestLimits::new(std::time::Duration::from_mins(1), 10, 10);
         server::serve(listeners, server::Frontend::new(api::layers::wrap(routes, limits), None), stop).await.unwrap();
     });
 }

@@ -152,6 +152,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
             warn!("the upstreams could not be read with the new settings, which take effect anyway");
         }
         self.fronts.route(&service);
+        service.take_over_waiting(none(&AUTH));
         self.refreshing.abort();
         self.refreshing = tokio::spawn(service.store.clone().stay_fresh());
         self.service = service;

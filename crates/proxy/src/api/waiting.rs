@@ -1,0 +1,216 @@
+//! Waiting for a listing to change: `Prefer: wait=N` (RFC 7240) together with `If-None-Match`.
+//!
+//! The wait is level-triggered: it compares the client's tag with the newest snapshot, so a change that happens between two requests
+//! is not missed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::store::{Served, Store, StoreError};
+
+/// Longest wait; longer ones are shortened.
+const MAX_WAIT: Duration = Duration::from_mins(5);
+/// Clients are answered over this time for each waiting client, at most [`MAX_SPREAD`], so that they do not all come back at once.
+const SPREAD: Duration = Duration::from_micros(100);
+const MAX_SPREAD: Duration = Duration::from_secs(1);
+/// Number of different delays within the spread.
+const DELAYS: usize = 1024;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The header that confirms the preference.
+pub(super) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// How long a client wants to wait; `None` if it does not, or has no tag to compare with.
+pub(super) fn requested(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::IF_NONE_MATCH)?;
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let wait = values.flat_map(|value| value.split(',')).find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').to_owned())
+    })?;
+    let seconds = wait.bytes().all(|byte| byte.is_ascii_digit()).then(|| wait.parse().unwrap_or(u64::MAX))?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_WAIT))
+}
+
+/// The value of [`APPLIED`].
+pub(super) fn applied(wait: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("wait={}", wait.as_secs())).unwrap_or(HeaderValue::from_static("wait"))
+}
+
+/// A request extension that receives how long the request has waited, in microseconds, for the log and the metrics.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WaitedSlot(Arc<AtomicU64>);
+
+impl WaitedSlot {
+    pub(super) fn waited(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// What clients wait for.
+#[derive(Debug, Clone)]
+struct Awaited {
+    store: Arc<Store>,
+    /// Counts the events that end all waits.
+    ended: usize,
+    /// No client waits any more.
+    stopped: bool,
+}
+
+/// The clients that wait for other content.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    awaited: watch::Sender<Awaited>,
+    clients: AtomicUsize,
+    /// Number of waits so far.
+    waits: AtomicUsize,
+}
+
+impl Waiting {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        let awaited = watch::Sender::new(Awaited { store, ended: 0, stopped: false });
+        Self { awaited, clients: AtomicUsize::new(0), waits: AtomicUsize::new(0) }
+    }
+
+    /// Clients wait for another store from now on; unless `keep`, the current waits end.
+    pub(super) fn replace(&self, store: &Arc<Store>, keep: bool) {
+        self.awaited.send_modify(|awaited| {
+            awaited.store = Arc::clone(store);
+            awaited.ended += usize::from(!keep);
+        });
+    }
+
+    /// Ends all waits, now and from now on.
+    pub(crate) fn stop(&self) {
+        self.awaited.send_modify(|awaited| awaited.stopped = true);
+    }
+
+    /// Number of clients that wait.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Waits for at most `wait` until a snapshot is not current any more, beginning with the given one. Returns that snapshot, or
+    /// the last one.
+    ///
+    /// # Errors
+    ///
+    /// After the whole wait, there is no snapshot that can be served.
+    pub(super) async fn wait(
+        &self,
+        wait: Duration,
+        (mut store, mut served): (Arc<Store>, Served),
+        is_current: impl Fn(&Store, &Served) -> bool,
+        slot: &WaitedSlot,
+    ) -> Result<(Arc<Store>, Served), StoreError> {
+        if !is_current(&store, &served) {
+            return Ok((store, served));
+        }
+        let began = Instant::now();
+        let _client = Client::new(self, slot, began);
+        let mut awaited = self.awaited.subscribe();
+        let ended = awaited.borrow().ended;
+        let mut content = store.subscribe();
+        loop {
+            {
+                let now = awaited.borrow_and_update();
+                if now.stopped || now.ended != ended {
+                    break;
+                }
+                if !Arc::ptr_eq(&now.store, &store) {
+                    store = Arc::clone(&now.store);
+                    content = store.subscribe();
+                }
+            }
+            if let Some(reading) = store.newest() {
+                served = Served { reading, stale: false };
+            }
+            if !is_current(&store, &served) {
+                sleep(self.delay()).await;
+                break;
+            }
+            // Neither sender is dropped: `self` and `store` hold them.
+            tokio::select! {
+                _ = content.changed() => {}
+                _ = awaited.changed() => {}
+                () = sleep_until(began + wait) => {
+                    let served = store.get(false).await?;
+                    return Ok((store, served));
+                }
+            }
+        }
+        Ok((store, served))
+    }
+
+    /// A delay within the spread, another one for each wait.
+    fn delay(&self) -> Duration {
+        let number = self.waits.fetch_add(1, Ordering::Relaxed) % DELAYS;
+        let clients = u32::try_from(self.clients()).unwrap_or(u32::MAX);
+        let spread = SPREAD.saturating_mul(clients).min(MAX_SPREAD);
+        spread.mul_f64(number as f64 / DELAYS as f64)
+    }
+}
+
+/// A waiting client. When dropped, the time is added to its slot.
+struct Client<'a> {
+    waiting: &'a Waiting,
+    slot: &'a WaitedSlot,
+    began: Instant,
+}
+
+impl<'a> Client<'a> {
+    fn new(waiting: &'a Waiting, slot: &'a WaitedSlot, began: Instant) -> Self {
+        waiting.clients.fetch_add(1, Ordering::Relaxed);
+        Self { waiting, slot, began }
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        self.waiting.clients.fetch_sub(1, Ordering::Relaxed);
+        let waited = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.slot.0.store(waited, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_of(tag: bool, prefer: &[&'static str]) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        if tag {
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\""));
+        }
+        for value in prefer {
+            headers.append(PREFER, HeaderValue::from_static(value));
+        }
+        requested(&headers).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_wait_is_requested_by_a_preference_and_a_tag() {
+        for (prefer, wait) in [
+            (&["wait=10"][..], Some(10)),
+            (&["WAIT = \"10\"; foo=\"bar\", respond-async"], Some(10)),
+            (&["respond-async", "wait=10, wait=20"], Some(10)),
+            (&["wait=100000"], Some(300)),
+            (&["wait=99999999999999999999999"], Some(300)),
+            (&["wait=0"], None),
+            (&["wait=-1"], None),
+            (&["wait=1.5"], None),
+            (&["wait"], None),
+            (&["wait="], None),
+            (&["await=10"], None),
+            (&[], None),
+        ] {
+            assert_eq!(wait_of(true, prefer), wait, "{prefer:?}");
+            assert_eq!(wait_of(false, prefer), None, "{prefer:?}");
+        }
+    }
+}
