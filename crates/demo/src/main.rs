@@ -82,14 +82,15 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }
     });
-    server::serve(vec![listener.into()], Frontend::new(router, None), stop()).await?;
+    server::serve(vec![listener.into()], Frontend::new(router, None), stop(&service)).await?;
     stop_provisioner.store(true, Ordering::Relaxed);
     Ok(())
 }
 
 /// Waits for Ctrl-C or SIGTERM; returns a future that waits for the second one.
-async fn stop() -> impl Future<Output = ()> {
+async fn stop(service: &Service) -> impl Future<Output = ()> + use<> {
     interrupt().await;
+    service.waiting().stop();
     interrupt()
 }
 
@@ -134,6 +135,8 @@ fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
 fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result<Loaded> {
     let more = [
         ("DEBUG", debug.to_string()),
+        ("CACHE_MAX_AGE", "0.5".to_owned()),
+        ("CACHE_REFRESH_INTERVAL", "0.25".to_owned()),
         ("CALLBACKS_RELAY", "true".to_owned()),
         ("CALLBACKS_REQUIRED_ROLES", ROLE.to_owned()),
         ("SERVER_PUBLIC_URL", format!("http://{proxy}")),

@@ -7,13 +7,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use program::Clock;
 use provisioner::config::SCHEMA;
 use provisioner::journal::{self, Begun, Event};
 use provisioner::provisioner::Provisioner;
+use provisioner::source::Waited;
 use provisioner_core::document::Status;
 use provisioner_core::plan::{Case, Plan, Step, Task};
 use serde_json::json;
@@ -26,8 +27,8 @@ use uuid::Uuid;
 /// Project of the demo's orders; it has its own GID.
 const PROJECT: &str = "demo-story";
 const GID: u32 = 31_999;
-/// Time between passes.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
+/// Time between passes if nothing changes.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Adds the project to the world.
 pub(crate) fn prepare(world: &mut World) {
@@ -63,7 +64,7 @@ pub(crate) fn provisioner(variables: Vec<(&'static str, String)>, folder: &Path)
     Ok(Provisioner::new(loaded.settings, Clock::system())?)
 }
 
-/// Places and carries out the orders, then runs a pass every [`INTERVAL`] until the provisioner is stopped.
+/// Places and carries out the orders, then runs a pass whenever the document changes, until the provisioner is stopped.
 pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::Result<()> {
     create_existing(provisioner)?;
     println!("The provisioner, with storage in {}:\n", provisioner.settings.systems[0].root.display());
@@ -71,8 +72,13 @@ pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::R
         simulator.world(|world| world.consumer_approve(order)).map_err(|refusal| anyhow!("{refusal}"))?;
         print("a user", what);
         print("Waldur", &format!("order {order} is {}", state(simulator, order)));
-        pass(provisioner)?;
-        print("Waldur", &format!("order {order} is {}", state(simulator, order)));
+        let ordered = Instant::now();
+        while state(simulator, order) != "done" {
+            wait_for_change(provisioner);
+            pass(provisioner)?;
+        }
+        let after = ordered.elapsed().as_secs_f64();
+        print("Waldur", &format!("order {order} is done, after {after:.1} s"));
         Ok(())
     };
     let create = simulator.world(|world| {
@@ -93,13 +99,28 @@ pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::R
     order("terminates the resource", terminate.context("no resource")?)?;
     let trash = provisioner.systems[0].driver.trash()?;
     print("storage", &format!("{} directory in the trash, where it is kept", trash.len()));
-    println!("\nThe provisioner continues with a pass every {} seconds.\n", INTERVAL.as_secs());
+    println!("\nThe provisioner continues with a pass whenever the document changes, and every {} seconds.\n", INTERVAL.as_secs());
+    let mut last = Instant::now();
     while !provisioner.stop.load(Ordering::Relaxed) {
-        std::thread::sleep(INTERVAL);
+        if !wait_for_change(provisioner) && last.elapsed() < INTERVAL {
+            continue;
+        }
+        last = Instant::now();
         // A pass prints its own errors.
         let _ = pass(provisioner);
     }
     Ok(())
+}
+
+/// Waits until the document changes; returns whether it did.
+fn wait_for_change(provisioner: &Provisioner) -> bool {
+    match provisioner.source.wait_for_change() {
+        Ok(waited) => waited == Waited::Changed,
+        Err(_) => {
+            std::thread::sleep(Duration::from_secs(1));
+            false
+        }
+    }
 }
 
 /// Creates the directories of resources that are already in use in the demo's world.

@@ -36,7 +36,7 @@ pub struct Provisioner {
     pub settings: Settings,
     pub systems: Vec<System>,
     /// Client of the proxy and of Waldur.
-    pub source: Source,
+    pub source: Arc<Source>,
     pub leases: LeaseStore,
     pub clock: Clock,
     /// Counts the files that the drivers have walked.
@@ -59,7 +59,7 @@ impl Provisioner {
     }
 
     fn open(settings: Settings, clock: Clock, walked: Walked, stop: Arc<AtomicBool>) -> Result<Self, DriverError> {
-        let source = Source::new(&settings, &stop)?;
+        let source = Arc::new(Source::new(&settings, &stop)?);
         let systems = settings.systems.iter().map(|config| system(config, &walked)).collect();
         let leases = LeaseStore::new(&settings.lease, &clock);
         Ok(Self { settings, systems, source, leases, clock, walked, progress: Progress::new(), stop })
@@ -149,8 +149,22 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Has the proxy read Waldur now, and makes a plan.
     pub fn plan(&mut self, confirmed: bool) -> Result<(Survey, Plan), PassError> {
-        let survey = self.survey(&|| self.provisioner.source.read())?;
+        self.plan_from(&|| self.provisioner.source.read(), confirmed)
+    }
+
+    /// Makes a plan from the document that the proxy has (see [`Source::recent`]).
+    pub fn plan_recent(&mut self) -> Result<(Survey, Plan), PassError> {
+        self.plan_from(&|| self.provisioner.source.recent(), false)
+    }
+
+    fn plan_from(
+        &mut self,
+        read: &dyn Fn() -> Result<Document, DriverError>,
+        confirmed: bool,
+    ) -> Result<(Survey, Plan), PassError> {
+        let survey = self.survey(read)?;
         let plan = pass::planned(&survey, self.provisioner.settings.policy, confirmed);
         Ok((survey, plan))
     }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use backon::{BlockingRetryable, ExponentialBuilder};
 use provisioner_core::document::{self, Document};
 use reqwest::StatusCode;
-use reqwest::blocking::{Client, Response};
-use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderValue};
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{AGE, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use reqwest::redirect::Policy;
 use storage_driver::DriverError;
 use storage_driver::credential::CredentialGuard;
 
 use crate::config::Settings;
+use program::lock;
 
 mod link;
 mod response;
@@ -40,6 +41,10 @@ const PAGE_SIZE: usize = 500;
 const DOCUMENT_TIMEOUTS: u32 = 10;
 /// How many times the pages are read if they change meanwhile.
 const MAX_READS: usize = 3;
+/// How long the proxy may wait for the document to change, in seconds. Less than the minute after which most gateways give up.
+const WAIT: u64 = 45;
+/// A document of this age or more is old: a pass has the proxy read Waldur.
+const YOUNG: Duration = Duration::from_secs(15);
 /// A refused secret or token is sent again after this time, in case the server was at fault.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_mins(15);
 
@@ -51,10 +56,24 @@ pub struct Source {
     /// When set, reading stops.
     stop: Arc<AtomicBool>,
     token: Mutex<Option<token::Token>>,
+    /// The tag of the document that was read last.
+    tag: Mutex<Option<HeaderValue>>,
+    /// When a callback was last sent: a document that was read before does not show what it changed.
+    called: Mutex<Option<Instant>>,
     /// Whether the token endpoint refused the client.
     client: CredentialGuard,
     /// Whether Waldur refused its token.
     waldur: CredentialGuard,
+}
+
+/// How a wait for another document ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The document differs from the one that was read last.
+    Changed,
+    Unchanged,
+    /// The proxy does not wait, or no document was read yet.
+    Unsupported,
 }
 
 struct Page {
@@ -79,7 +98,8 @@ impl Source {
             })?;
         let guard = || CredentialGuard::lasting(PAUSE_AFTER_REFUSAL);
         let (settings, stop) = (settings.clone(), Arc::clone(stop));
-        Ok(Self { http, settings, stop, token: Mutex::new(None), client: guard(), waldur: guard() })
+        let (client, waldur) = (guard(), guard());
+        Ok(Self { http, settings, stop, token: Mutex::default(), tag: Mutex::default(), called: Mutex::default(), client, waldur })
     }
 
     fn body(&self, response: Response, max: u64) -> Result<Vec<u8>, DriverError> {
@@ -94,6 +114,34 @@ impl Source {
     /// Returns the whole document as the proxy has it; [`Document::age`] says how old it is.
     pub fn newest(&self) -> Result<Document, DriverError> {
         self.document(false)
+    }
+
+    /// Returns the whole document for a pass: as the proxy has it, unless it is old, or from before the last callback.
+    pub fn recent(&self) -> Result<Document, DriverError> {
+        let called = *lock(&self.called);
+        let document = self.newest()?;
+        // The age is in whole seconds.
+        let oldest = document.age + Duration::from_secs(1);
+        let is_recent = document.age < YOUNG && called.is_none_or(|called| called.elapsed() > oldest);
+        if is_recent { Ok(document) } else { self.read() }
+    }
+
+    /// Waits until the document differs from the one that was read last, for at most [`WAIT`] seconds.
+    pub fn wait_for_change(&self) -> Result<Waited, DriverError> {
+        let Some(tag) = lock(&self.tag).clone() else { return Ok(Waited::Unsupported) };
+        let prefer = |request: RequestBuilder| {
+            let timeout = Duration::from_secs(WAIT) + self.settings.proxy.timeout;
+            request.header(IF_NONE_MATCH, &tag).header("prefer", format!("wait={WAIT}")).timeout(timeout)
+        };
+        let response = self.send(1, prefer).map_err(Failure::into_error)?;
+        let has_waited = response.headers().contains_key("preference-applied");
+        Ok(match response.status() {
+            StatusCode::NOT_MODIFIED if has_waited => Waited::Unchanged,
+            StatusCode::NOT_MODIFIED => Waited::Unsupported,
+            // Meanwhile a pass may have read this document.
+            _ if response.headers().get(ETAG) == lock(&self.tag).as_ref() => Waited::Unchanged,
+            _ => Waited::Changed,
+        })
     }
 
     fn document(&self, fresh: bool) -> Result<Document, DriverError> {
@@ -137,6 +185,7 @@ impl Source {
         }
         let document = document::parse(&bodies, self.settings.mock_identities)
             .map_err(|error| DriverError::temporary_from("the document cannot be used", error))?;
+        *lock(&self.tag) = first.tag;
         Ok(Some(Document { age: first.age, ..document }))
     }
 
@@ -151,14 +200,22 @@ impl Source {
     }
 
     fn page_once(&self, page: usize, fresh: bool) -> Result<Page, Failure> {
+        // Only the first page asks for a new reading; the others come from the same one.
+        let response = self.send(page, |request| {
+            if fresh { request.header(CACHE_CONTROL, "no-cache") } else { request }
+        })?;
+        let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
+        let tag = response.headers().get(ETAG).cloned();
+        let body = self.body(response, MAX_PAGE).map_err(Failure::Temporary)?;
+        Ok(Page { body, age: Duration::from_secs(age), tag })
+    }
+
+    /// Requests one page. The status of the response is 2xx or 304.
+    fn send(&self, page: usize, with: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Result<Response, Failure> {
         let url =
             format!("{}/api/storage-resources/?page={page}&page_size={PAGE_SIZE}", base(&self.settings.proxy.url));
         let asked = Instant::now();
-        let mut request = self.http.get(&url);
-        // Only the first page asks for a new reading; the others come from the same one.
-        if fresh {
-            request = request.header(CACHE_CONTROL, "no-cache");
-        }
+        let mut request = with(self.http.get(&url));
         let bearer = self.bearer()?;
         if let Some(bearer) = &bearer {
             request = request.header(AUTHORIZATION, bearer.clone());
@@ -166,7 +223,7 @@ impl Source {
         let response =
             request.send().map_err(|error| Failure::Temporary(unreachable(&self.settings.proxy.url, error)))?;
         let status = response.status();
-        if !status.is_success() {
+        if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             let hint = match status {
                 StatusCode::NOT_FOUND => " (proxy.url must be the URL of the proxy, without `/api`)",
                 StatusCode::UNAUTHORIZED if bearer.is_none() => {
@@ -181,10 +238,7 @@ impl Source {
                 status == StatusCode::UNAUTHORIZED && bearer.is_some_and(|bearer| self.forget(&bearer, asked));
             return Err(if was_old { Failure::Temporary(error) } else { Failure::of_status(status, error) });
         }
-        let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
-        let tag = response.headers().get(ETAG).cloned();
-        let body = self.body(response, MAX_PAGE).map_err(Failure::Temporary)?;
-        Ok(Page { body, age: Duration::from_secs(age), tag })
+        Ok(response)
     }
 }
 

@@ -45,7 +45,8 @@ use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
 use query::{InvalidParameter, Query};
-use waiting::{WaitedSlot, Waiting};
+pub use waiting::Waiting;
+use waiting::WaitedSlot;
 
 /// The state shared by all requests.
 #[derive(Debug, Clone)]
@@ -133,7 +134,7 @@ impl Service {
     }
 
     /// The clients that wait.
-    pub(crate) fn waiting(&self) -> Arc<Waiting> {
+    pub fn waiting(&self) -> Arc<Waiting> {
         Arc::clone(&self.waiting)
     }
 

@@ -22,20 +22,27 @@ use crate::metrics::Metrics;
 use crate::pass::{PassError, Report};
 use crate::provisioner::{BeginError, LOOP, Provisioner};
 
+mod document_watch;
 mod reload;
 
 pub(super) use reload::Load;
+use document_watch::DocumentWatch;
 use reload::{LOOK, Reloader};
 
-/// The shortest time between the starts of two passes.
+/// The shortest time between the starts of two passes. It is also at least twice the duration of a pass, up to [`LONGEST`], so that a
+/// document that changes all the time leaves the storage time for its users.
 const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// How often a pass without a lease is tried again, so that the provisioner that takes over notices the end of the lease soon.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why the loop wakes early.
+/// Why the loop wakes. A later one includes those before it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
-    /// Start a pass.
+    /// Start a pass, because its time has come or the document has changed.
+    Pass,
+    /// Start a pass that has the proxy read Waldur, because somebody knows of a change.
     Nudge,
     /// Reload the settings for this reason, and start a pass.
     Reload(&'static str),
@@ -65,20 +72,23 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
         }
     });
     let metrics = Metrics::new(&provisioner.clock, provisioner.settings.run.interval);
+    let watch = DocumentWatch::start(wake.clone());
     listen::serve(&provisioner.settings.run.listen, &metrics, move || wake.send(Wake::Nudge).is_ok())?;
     let mut reloader = Reloader::new(loaded, load);
     let mut log = HoldLog::default();
     let mut no_lease = NoLease::default();
     info!(systems = provisioner.systems.len(), "started");
+    let mut fresh = true;
     while !provisioner.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         metrics.began();
         let interval = provisioner.settings.run.interval;
         let mut next = jittered(interval);
-        match pass(&provisioner, &metrics, &mut log) {
+        match pass(&provisioner, fresh, &metrics, &mut log) {
             Ok(report) => {
                 metrics.ended(&report.ended, report.failed.len(), began.elapsed());
                 log_report(&report);
+                watch.wait_for_change(&provisioner.source);
             }
             Err(fault) if provisioner.stop.load(Ordering::Relaxed) => {
                 info!("the pass was stopped by a signal: {}", error_chain(&fault));
@@ -101,18 +111,12 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
                 error!("no pass: {}", error_chain(&fault));
             }
         }
-        let mut wake = wait(&woken, Instant::now() + next, &mut reloader);
-        // At most one pass a second. Nudges that arrive meanwhile are answered by one pass.
-        std::thread::sleep(SHORTEST.saturating_sub(began.elapsed()));
-        while let Ok(next) = woken.try_recv() {
-            wake = match (wake, next) {
-                (Wake::Stop, _) | (_, Wake::Stop) => Wake::Stop,
-                (reload @ Wake::Reload(_), _) | (_, reload) => reload,
-            };
-        }
-        match wake {
-            Wake::Nudge => {}
+        let earliest = began + (2 * began.elapsed()).clamp(SHORTEST, LONGEST);
+        match wait(&woken, earliest, Instant::now() + next, &mut reloader) {
+            Wake::Pass => fresh = false,
+            Wake::Nudge => fresh = true,
             Wake::Reload(why) => {
+                fresh = true;
                 if let Some(new) = reloader.reload(&provisioner, why) {
                     metrics.set_interval(new.settings.run.interval);
                     provisioner = new;
@@ -125,17 +129,22 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
     Ok(())
 }
 
-/// Waits until the time of the next pass, or until a signal, a nudge, or a changed file with a secret.
-fn wait(woken: &Receiver<Wake>, until: Instant, reloader: &mut Reloader<'_>) -> Wake {
+/// Waits until the time of the next pass: `until`, or `earliest` if there is a reason before. Several of them are
+/// answered by one pass. A signal to stop ends the wait at once.
+fn wait(woken: &Receiver<Wake>, earliest: Instant, until: Instant, reloader: &mut Reloader<'_>) -> Wake {
+    let mut pending = None;
     loop {
-        let left = until.saturating_duration_since(Instant::now());
+        let end = if pending.is_some() { earliest } else { until.max(earliest) };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return pending.unwrap_or(Wake::Pass);
+        }
         match woken.recv_timeout(left.min(LOOK)) {
-            Ok(wake) => return wake,
-            Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return Wake::Stop,
+            Ok(wake) => pending = pending.into_iter().chain([wake]).max(),
             Err(RecvTimeoutError::Timeout) if reloader.secrets_changed() => {
-                return Wake::Reload("a file with a secret has changed");
+                pending = Some(Wake::Reload("a file with a secret has changed"));
             }
-            Err(RecvTimeoutError::Timeout) if left <= LOOK => return Wake::Nudge,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -150,9 +159,9 @@ enum NoPass {
 }
 
 /// Runs one pass. The leases are released after it, so that commands can run between two passes.
-fn pass(provisioner: &Provisioner, metrics: &Metrics, log: &mut HoldLog) -> Result<Report, NoPass> {
+fn pass(provisioner: &Provisioner, fresh: bool, metrics: &Metrics, log: &mut HoldLog) -> Result<Report, NoPass> {
     let mut session = provisioner.begin(LOOP, Duration::ZERO)?;
-    let (survey, plan) = session.plan(false)?;
+    let (survey, plan) = if fresh { session.plan(false) } else { session.plan_recent() }?;
     metrics.planned(&plan, &survey.cases);
     log.update(&plan, &misnamed(provisioner, &survey.document));
     Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)

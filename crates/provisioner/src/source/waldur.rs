@@ -49,6 +49,12 @@ struct Provided {
 impl Source {
     /// Sends a callback, once: if there is no response, the document shows what came of it.
     pub fn call(&self, call: &Call) -> Answer {
+        let answer = self.send_call(call);
+        *program::lock(&self.called) = Some(Instant::now());
+        answer
+    }
+
+    fn send_call(&self, call: &Call) -> Answer {
         if !is_meant(call) {
             return Answer::Denied(not_meant(call));
         }

@@ -97,6 +97,32 @@ fn a_pass_runs_every_interval_and_on_request() {
 }
 
 #[test]
+fn a_pass_runs_as_soon_as_the_document_changes() {
+    let mut site = Site::new();
+    site.stop_proxy();
+    site.refreshes = true;
+    site.start_proxy();
+    let work = Loop::start(&mut site, "3600");
+    wait_until("the first pass", || work.ready());
+    for number in 0..3 {
+        let made = site.order(SLURM, number, 10);
+        wait_until("the order is done", || site.states(made).0 == OrderState::Done);
+    }
+    // After the last order the document changes once more or twice; then there is nothing to do.
+    let passes = work.passes();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(work.passes() <= passes + 2.0, "{} passes, then {}", passes, work.passes());
+    // An outage of the proxy ends the wait; the next pass starts it again.
+    site.stop_proxy();
+    site.start_proxy();
+    work.signal(Signal::USR1);
+    wait_until("a pass after the outage", || work.passes() > passes);
+    let made = site.order(SLURM, 3, 10);
+    wait_until("the order is done", || site.states(made).0 == OrderState::Done);
+    work.stop();
+}
+
+#[test]
 fn every_documented_metric_is_served() {
     let mut site = Site::new();
     site.order(SLURM, 0, 10);

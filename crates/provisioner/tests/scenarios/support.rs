@@ -35,6 +35,8 @@ pub(crate) struct Site {
     relays: bool,
     /// Maximum age of the proxy's snapshot in seconds.
     pub(crate) max_age: u32,
+    /// Whether the proxy refreshes its snapshot in the background.
+    pub(crate) refreshes: bool,
     /// Directory with the roots of the systems.
     base: PathBuf,
     pub(crate) directory: TempDir,
@@ -95,6 +97,7 @@ impl Site {
             proxy: None,
             relays,
             max_age: 0,
+            refreshes: false,
             base,
             settings: vec![
                 ("PROVISIONER_TOKEN_URL".into(), simulator.token_url()),
@@ -140,6 +143,9 @@ impl Site {
         let loaded = proxy::config::load(&environment, &Overrides::default()).unwrap();
         runtime.block_on(async {
             let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
+            if self.refreshes {
+                tokio::spawn(service.clone().run_in_background());
+            }
             let router = api::router(&service).merge(api::health_router(&service));
             let never = std::future::pending::<std::future::Pending<()>>();
             tokio::spawn(server::serve(vec![listener.into()], Frontend::new(router, None), never));

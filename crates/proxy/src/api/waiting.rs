@@ -64,7 +64,7 @@ struct Awaited {
 
 /// The clients that wait for other content.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub struct Waiting {
     awaited: watch::Sender<Awaited>,
     clients: AtomicUsize,
     /// Number of waits so far.
@@ -86,7 +86,7 @@ impl Waiting {
     }
 
     /// Ends all waits, now and from now on.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.awaited.send_modify(|awaited| awaited.stopped = true);
     }
 
