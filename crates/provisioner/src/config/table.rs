@@ -198,7 +198,10 @@ fn purge(loader: &mut Loader<'_>) -> Result<Purge, Reported> {
 fn run(loader: &mut Loader<'_>) -> Result<Run, Reported> {
     let interval = loader
         .setting("run.interval", &["PROVISIONER_RUN_INTERVAL"])
-        .doc("Time from one pass to the next, with a jitter of 10 %.")
+        .doc(
+            "Longest time from one pass to the next, with a jitter of 10 %. A pass also starts as soon as the document \
+             changes.",
+        )
         .with_default("60", seconds());
     let listen = loader
         .setting("run.listen", &["PROVISIONER_LISTEN"])
