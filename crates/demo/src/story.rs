@@ -28,7 +28,7 @@ use uuid::Uuid;
 const PROJECT: &str = "demo-story";
 const GID: u32 = 31_999;
 /// Time between passes if nothing changes.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Adds the project to the world.
 pub(crate) fn prepare(world: &mut World) {
@@ -99,7 +99,10 @@ pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::R
     order("terminates the resource", terminate.context("no resource")?)?;
     let trash = provisioner.systems[0].driver.trash()?;
     print("storage", &format!("{} directory in the trash, where it is kept", trash.len()));
-    println!("\nThe provisioner continues with a pass whenever the document changes, and every {} seconds.\n", INTERVAL.as_secs());
+    println!(
+        "\nThe provisioner continues with a pass whenever the document changes, and every {} seconds.\n",
+        INTERVAL.as_secs()
+    );
     let mut last = Instant::now();
     while !provisioner.stop.load(Ordering::Relaxed) {
         if !wait_for_change(provisioner) && last.elapsed() < INTERVAL {
@@ -114,13 +117,11 @@ pub(crate) fn run(simulator: &Simulator, provisioner: &Provisioner) -> anyhow::R
 
 /// Waits until the document changes; returns whether it did.
 fn wait_for_change(provisioner: &Provisioner) -> bool {
-    match provisioner.source.wait_for_change() {
-        Ok(waited) => waited == Waited::Changed,
-        Err(_) => {
-            std::thread::sleep(Duration::from_secs(1));
-            false
-        }
+    if let Ok(waited) = provisioner.source.wait_for_change() {
+        return waited == Waited::Changed;
     }
+    std::thread::sleep(Duration::from_secs(1));
+    false
 }
 
 /// Creates the directories of resources that are already in use in the demo's world.

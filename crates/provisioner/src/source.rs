@@ -99,7 +99,16 @@ impl Source {
         let guard = || CredentialGuard::lasting(PAUSE_AFTER_REFUSAL);
         let (settings, stop) = (settings.clone(), Arc::clone(stop));
         let (client, waldur) = (guard(), guard());
-        Ok(Self { http, settings, stop, token: Mutex::default(), tag: Mutex::default(), called: Mutex::default(), client, waldur })
+        Ok(Self {
+            http,
+            settings,
+            stop,
+            token: Mutex::default(),
+            tag: Mutex::default(),
+            called: Mutex::default(),
+            client,
+            waldur,
+        })
     }
 
     fn body(&self, response: Response, max: u64) -> Result<Vec<u8>, DriverError> {
@@ -201,9 +210,8 @@ impl Source {
 
     fn page_once(&self, page: usize, fresh: bool) -> Result<Page, Failure> {
         // Only the first page asks for a new reading; the others come from the same one.
-        let response = self.send(page, |request| {
-            if fresh { request.header(CACHE_CONTROL, "no-cache") } else { request }
-        })?;
+        let response =
+            self.send(page, |request| if fresh { request.header(CACHE_CONTROL, "no-cache") } else { request })?;
         let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
         let tag = response.headers().get(ETAG).cloned();
         let body = self.body(response, MAX_PAGE).map_err(Failure::Temporary)?;

@@ -17,13 +17,13 @@ mod waiting;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRef, Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use catalog::Filter;
 use serde_json::json;
@@ -45,8 +45,8 @@ use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
 use query::{InvalidParameter, Query};
-pub use waiting::Waiting;
 use waiting::WaitedSlot;
+pub use waiting::Waiting;
 
 /// The state shared by all requests.
 #[derive(Debug, Clone)]

@@ -25,8 +25,8 @@ use crate::provisioner::{BeginError, LOOP, Provisioner};
 mod document_watch;
 mod reload;
 
-pub(super) use reload::Load;
 use document_watch::DocumentWatch;
+pub(super) use reload::Load;
 use reload::{LOOK, Reloader};
 
 /// The shortest time between the starts of two passes. It is also at least twice the duration of a pass, up to [`LONGEST`], so that a

@@ -4,7 +4,7 @@
 //! is not missed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -19,7 +19,7 @@ const MAX_WAIT: Duration = Duration::from_mins(5);
 const SPREAD: Duration = Duration::from_micros(100);
 const MAX_SPREAD: Duration = Duration::from_secs(1);
 /// Number of different delays within the spread.
-const DELAYS: usize = 1024;
+const DELAYS: u32 = 1024;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The header that confirms the preference.
@@ -68,13 +68,13 @@ pub struct Waiting {
     awaited: watch::Sender<Awaited>,
     clients: AtomicUsize,
     /// Number of waits so far.
-    waits: AtomicUsize,
+    waits: AtomicU32,
 }
 
 impl Waiting {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let awaited = watch::Sender::new(Awaited { store, ended: 0, stopped: false });
-        Self { awaited, clients: AtomicUsize::new(0), waits: AtomicUsize::new(0) }
+        Self { awaited, clients: AtomicUsize::new(0), waits: AtomicU32::new(0) }
     }
 
     /// Clients wait for another store from now on; unless `keep`, the current waits end.
@@ -152,7 +152,7 @@ impl Waiting {
         let number = self.waits.fetch_add(1, Ordering::Relaxed) % DELAYS;
         let clients = u32::try_from(self.clients()).unwrap_or(u32::MAX);
         let spread = SPREAD.saturating_mul(clients).min(MAX_SPREAD);
-        spread.mul_f64(number as f64 / DELAYS as f64)
+        spread * number / DELAYS
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use settings::reader::{
     addresses, age, choice, count, flag, names, positive, proxy_url, seconds, secret, secret_url, share, text, url,
@@ -367,6 +368,32 @@ fn otlp(loader: &mut Loader<'_>) -> Result<Otlp, Reported> {
     Ok(Otlp { endpoint: endpoint?, headers: headers?, service_name: service_name?, sample_rate: sample_rate? })
 }
 
+/// `server.request_timeout`, `server.max_requests` and `server.max_waiting`.
+fn request_limits(loader: &mut Loader<'_>) -> Result<(Duration, usize, usize), Reported> {
+    let request_timeout = loader
+        .setting("server.request_timeout", &["SERVER_REQUEST_TIMEOUT"])
+        .doc(
+            "Maximum time a client waits for an answer, in seconds; after it, the answer is 504, or an old one that \
+             `cache.max_stale` allows. The refresh continues and serves the next request.",
+        )
+        .with_default("60", seconds());
+    let max_requests = loader
+        .setting("server.max_requests", &["SERVER_MAX_REQUESTS"])
+        .doc(
+            "Maximum number of concurrent requests, 1 to 100000, including those whose answer is still being sent; \
+             more are answered with 503 and `Retry-After`.",
+        )
+        .with_default("1000", count(100_000));
+    let max_waiting = loader
+        .setting("server.max_waiting", &["SERVER_MAX_WAITING"])
+        .doc(
+            "Maximum number of requests with `Prefer: wait=…` that wait for a change at the same time, 1 to 100000; \
+             more are answered with 503 and `Retry-After`. They do not count towards `server.max_requests`.",
+        )
+        .with_default("10000", count(100_000));
+    Ok((request_timeout?, max_requests?, max_waiting?))
+}
+
 /// The server, whether it relays callbacks, and the roles that callers need for them.
 fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<String>), Reported> {
     let listen = loader
@@ -396,27 +423,7 @@ fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<St
              nowhere else; otherwise at `server.listen`. They need no token and name no project.",
         )
         .optional(addresses(check::address));
-    let request_timeout = loader
-        .setting("server.request_timeout", &["SERVER_REQUEST_TIMEOUT"])
-        .doc(
-            "Maximum time a client waits for an answer, in seconds; after it, the answer is 504, or an old one that \
-             `cache.max_stale` allows. The refresh continues and serves the next request.",
-        )
-        .with_default("60", seconds());
-    let max_requests = loader
-        .setting("server.max_requests", &["SERVER_MAX_REQUESTS"])
-        .doc(
-            "Maximum number of concurrent requests, 1 to 100000, including those whose answer is still being sent; \
-             more are answered with 503 and `Retry-After`.",
-        )
-        .with_default("1000", count(100_000));
-    let max_waiting = loader
-        .setting("server.max_waiting", &["SERVER_MAX_WAITING"])
-        .doc(
-            "Maximum number of requests with `Prefer: wait=…` that wait for a change at the same time, 1 to 100000; \
-             more are answered with 503 and `Retry-After`. They do not count towards `server.max_requests`.",
-        )
-        .with_default("10000", count(100_000));
+    let limits = request_limits(loader);
     let public_url = loader
         .setting("server.public_url", &["SERVER_PUBLIC_URL"])
         .doc(
@@ -463,14 +470,15 @@ fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<St
         let remedy = format!("{}, or remove {given}", loader.how_to_set(key));
         loader.violation(key, invalid(format!("required when {given} is given"), remedy));
     }
+    let (request_timeout, max_requests, max_waiting) = limits?;
     let server = Server {
         listen: listen?,
         admin_listen: admin_listen?.unwrap_or_default(),
         tls_certificate: tls_certificate?,
         tls_key: tls_key?,
-        request_timeout: request_timeout?,
-        max_requests: max_requests?,
-        max_waiting: max_waiting?,
+        request_timeout,
+        max_requests,
+        max_waiting,
         public_url: public_url?,
     };
     Ok((server, relay_callbacks?, callback_roles?.unwrap_or_default()))
