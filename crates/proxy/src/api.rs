@@ -160,6 +160,7 @@ const LISTING: [&str; 2] = ["/api/storage-resources/", "/api/storage-resources"]
 
 /// All routes of the API, with the middleware of [`layers`].
 pub fn router(service: &Service) -> Router {
+    let systems: Vec<_> = service.store.policy().systems.iter().map(|system| system.name.as_str()).collect();
     let mut routes = Router::new()
         .route(LISTING[0], get(list))
         .route(LISTING[1], get(list))
@@ -167,7 +168,7 @@ pub fn router(service: &Service) -> Router {
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
-        .merge(docs::routes());
+        .merge(docs::routes(&systems));
     if service.store.policy().relay.is_some() {
         routes = routes.merge(callbacks::routes());
     }

@@ -173,7 +173,8 @@ const OPENAPI: &str = "\
 Examples:
   hpc-storage-proxy openapi > openapi.json
 
-The API serves the same document at /openapi.json. No settings are needed.";
+No settings are needed. The API serves the same document at /openapi.json, but lists the configured storage systems as \
+values of the filter storage_system.";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -261,7 +262,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Config(Json { json }) => with_settings(with_valid_certificate(load(Vec::new())), |loaded| {
             config::run(&loaded, json, terminal).map(|()| 0)
         }),
-        Command::Openapi => terminal::print(openapi::json()).map(|()| 0),
+        Command::Openapi => terminal::print(&openapi::json(&[])).map(|()| 0),
         Command::Completions { shell } => {
             terminal::print(&program::command_line::completions(Cli::command(), shell)).map(|()| 0)
         }

@@ -18,11 +18,12 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
-fn generated() -> [(&'static str, String); 4] {
+fn generated() -> [(&'static str, String); 5] {
     [
         ("cli.md", program::command_line::reference(Cli::command(), COMMAND_LINE)),
+        ("document.schema.json", openapi::json_schema()),
         ("metrics.md", metrics::reference()),
-        ("openapi.json", openapi::json().to_owned()),
+        ("openapi.json", openapi::json(&[])),
         ("settings.md", config::reference()),
     ]
 }

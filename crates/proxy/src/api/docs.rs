@@ -36,11 +36,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 /// Scripts and styles change only with the program. In seconds.
 const A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
-/// The routes of the pages, the document and their assets. They need no token.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// The routes of the pages, the document and their assets. They need no token. `systems` are the names of the storage systems.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(systems: &[&str]) -> Router<S> {
     let swagger_ui = include_str!("../../assets/swagger-ui.html");
     let redoc = include_str!("../../assets/redoc.html");
-    let document = || Asset::new("application/json", openapi::json().as_bytes()).route();
+    let document = Asset::new("application/json", openapi::json(systems));
+    let document = || document.clone().route();
     let part = |kind, content: &'static [u8]| Asset::new(kind, content).lasting().route();
     Router::new()
         .route("/", get(home))
@@ -154,6 +155,8 @@ mod tests {
 
     use super::*;
 
+    const SYSTEMS: [&str; 2] = ["capstor", "vast"];
+
     async fn ask(path: &str) -> (HeaderMap, String) {
         let answer = send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
@@ -162,7 +165,7 @@ mod tests {
     }
 
     async fn send(request: Request<Body>) -> Response {
-        routes::<()>().oneshot(request).await.unwrap()
+        routes::<()>(&SYSTEMS).oneshot(request).await.unwrap()
     }
 
     /// The URLs in a page, as a browser resolves them.
@@ -214,9 +217,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_committed_document_is_served() {
+    async fn the_document_is_served() {
         for path in ["/openapi.json", "/openapi.json/"] {
-            assert_eq!(ask(path).await.1, openapi::json());
+            assert_eq!(ask(path).await.1, openapi::json(&SYSTEMS));
         }
     }
 
@@ -260,7 +263,7 @@ mod tests {
     /// Swagger UI would need `/docs/oauth2-redirect` for other schemes than `http`.
     #[test]
     fn authorizing_needs_no_redirect() {
-        let document: serde_json::Value = serde_json::from_str(openapi::json()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&openapi::json(&[])).unwrap();
         let schemes = document["components"]["securitySchemes"].as_object().unwrap();
         assert!(!schemes.is_empty() && schemes.values().all(|scheme| scheme["type"] == "http"), "{schemes:?}");
     }

@@ -1,15 +1,15 @@
-//! The derived schemas of all bodies, made exact.
+//! The derived schemas of all bodies: exact ones, and those that are published.
 
 use std::collections::BTreeMap;
 
 use catalog::{Item, State};
-use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
-use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema, Type};
+use utoipa::openapi::schema::{AdditionalProperties, Discriminator, SchemaType};
+use utoipa::openapi::{Object, ObjectBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::bodies;
 
-/// The name of a state for filters. [`State`] itself also includes states unknown to this version.
+/// The name of a state in a filter. [`State`] itself also includes states unknown to this version.
 pub(super) struct StateName;
 
 impl PartialSchema for StateName {
@@ -38,8 +38,25 @@ const OPEN: [&str; 10] = [
     "Overloaded",
 ];
 
-/// All schemas by name.
-pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
+/// Kinds of targets, in the order of the variants of `Target`.
+pub(super) const TARGET_TYPES: [&str; 4] = ["tenant", "customer", "project", "user"];
+
+/// All schemas by name, as they are published: the values of enumerations are only examples, because later versions may have others, and
+/// a client that was generated from the document must not reject them.
+pub(super) fn published() -> BTreeMap<String, RefOr<Schema>> {
+    let mut schemas = exact();
+    for schema in schemas.values_mut() {
+        if let RefOr::T(Schema::Object(object)) = schema
+            && let Some(known) = object.enum_values.take()
+        {
+            object.examples = known;
+        }
+    }
+    schemas
+}
+
+/// All schemas by name. They describe exactly what this version returns.
+pub(super) fn exact() -> BTreeMap<String, RefOr<Schema>> {
     let mut found = Vec::new();
     add::<bodies::Listing<'_>>(&mut found);
     add::<Item<'_>>(&mut found);
@@ -55,7 +72,19 @@ pub(super) fn all() -> BTreeMap<String, RefOr<Schema>> {
     for (name, schema) in &mut schemas {
         make_exact(schema, OPEN.contains(&name.as_str()));
     }
+    name_targets(&mut schemas);
     schemas
+}
+
+/// Makes each kind of target a schema with a name, and adds the discriminator, for generated clients.
+fn name_targets(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let Some(RefOr::T(Schema::OneOf(target))) = schemas.get_mut("Target") else { return };
+    let names = ["TargetTenant", "TargetCustomer", "TargetProject", "TargetUser"];
+    let references = names.map(|name| RefOr::Ref(Ref::from_schema_name(name)));
+    let kinds = std::mem::replace(&mut target.items, references.into());
+    let locations = names.map(|name| format!("#/components/schemas/{name}"));
+    target.discriminator = Some(Discriminator::with_mapping("targetType", TARGET_TYPES.into_iter().zip(locations)));
+    schemas.extend(names.map(str::to_owned).into_iter().zip(kinds));
 }
 
 fn add<T: ToSchema>(found: &mut Vec<(String, RefOr<Schema>)>) {

@@ -150,7 +150,8 @@ async fn the_documentation_needs_no_token() {
     let (_simulator, proxy) = demo_with(&[("DISABLE_AUTH", "false")]).await;
     let document = proxy.get("/openapi.json").await;
     assert_eq!((document.status, &document.body["openapi"]), (200, &json!("3.1.0")));
-    assert!(document.body["paths"]["/api/storage-resources/"].is_object());
+    let parameters = &document.body["paths"]["/api/storage-resources/"]["get"]["parameters"];
+    assert_eq!(parameters[0]["schema"]["enum"], json!(["capstor", "vast", "iopsstor"]));
     for page in ["/docs", "/redoc"] {
         let page = proxy.get(page).await;
         assert_eq!(page.status, 200);

@@ -161,6 +161,54 @@ fn altered_responses_do_not_match_the_document() {
     }
 }
 
+/// Documents of later versions may have other values and other keys.
+#[test]
+fn documents_of_later_versions_match_the_published_schema() {
+    let schema: Value = serde_json::from_str(&crate::openapi::json_schema()).unwrap();
+    assert!(jsonschema::draft202012::meta::is_valid(&schema));
+    let (published, exact) = (jsonschema::draft202012::new(&schema).unwrap(), validator(LISTING, 200));
+    let listings: Vec<_> = recorded().into_iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
+    assert!(listings.iter().all(|listing| published.is_valid(listing)));
+
+    let is_project = |item: &Value| item["target"]["targetType"] == "project" && item["quotas"].is_array();
+    let mut listing = listings[0].clone();
+    let items = listings.iter().flat_map(|listing| listing["resources"].as_array().unwrap());
+    listing["resources"] = json!([items.clone().find(|item| is_project(item)).unwrap()]);
+    let order = format!("/orders/{ORDERED}");
+    let changed = |place: &str, value: &Value| {
+        let mut changed = listing.clone();
+        *changed.pointer_mut(place).unwrap_or_else(|| panic!("{place} is missing")) = value.clone();
+        changed
+    };
+    for place in [
+        "/status",
+        "/resources/0/status",
+        "/resources/0/permission/permissionType",
+        "/resources/0/target/targetType",
+        "/resources/0/target/targetItem/status",
+        "/resources/0/quotas/0/type",
+        "/resources/0/quotas/0/unit",
+        "/resources/0/quotas/0/enforcementType",
+        "/skipped/0/error",
+        &format!("/quotaProblems/{ORDERED}/code"),
+    ] {
+        let later = changed(place, &json!("later"));
+        assert!(published.is_valid(&later), "{place}");
+        assert!(!exact.is_valid(&later), "{place} has only known values in this version");
+        assert!(!published.is_valid(&changed(place, &json!(5))), "{place} of another type");
+    }
+    for place in ["", "/resources/0", "/resources/0/quotas/0", "/resources/0/target/targetItem", &order, "/skipped/0"] {
+        let mut later = listing.clone();
+        later.pointer_mut(place).unwrap().as_object_mut().unwrap().insert("later".into(), json!(1));
+        assert!(published.is_valid(&later), "{place}");
+    }
+    for (parent, key) in [("", "orders"), ("/resources/0", "newQuotas"), ("/resources/0/target", "targetItem"), (&order, "state")] {
+        let mut broken = listing.clone();
+        broken.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        assert!(!published.is_valid(&broken), "without {parent}/{key}");
+    }
+}
+
 #[tokio::test]
 async fn rejections_match_the_document() {
     let auth = Auth {
