@@ -21,15 +21,16 @@ use catalog::{State, Status};
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, Content, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder,
-    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
-    SchemaFormat, Type,
+    Components, ComponentsBuilder, Content, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat,
+    Type,
 };
 
 pub use document_schema::json_schema;
 
 /// The document as pretty-printed JSON, with a final line break. `systems` are the names of the storage systems; without any, the
 /// document is for all proxies.
+#[expect(clippy::missing_panics_doc, reason = "the document is always JSON")]
 pub fn json(systems: &[&str]) -> String {
     let document = document(schemas::published(), systems);
     document.to_pretty_json().expect("all keys of the document are text and all numbers finite") + "\n"
@@ -146,7 +147,8 @@ fn query(systems: &[&str]) -> [Parameter; 6] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let number =
         |default: u16| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).default(Some(default.into()));
-    let one_of = |values: &[&str]| ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.iter().copied()));
+    let one_of =
+        |values: &[&str]| ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.iter().copied()));
     let storage_system = if systems.is_empty() { text().min_length(Some(1)) } else { one_of(systems) };
     let parameter = |name: &str, description: &str, schema: ObjectBuilder| {
         ParameterBuilder::new()

@@ -11,18 +11,45 @@ use super::{BEARER, answer, bodies};
 /// The callback for an order.
 pub(super) fn of_order() -> Operation {
     let order = id("order", "UUID of an order in progress, with or without dashes.");
-    operation("relay_order_callback", "Act on an order", [order, action(&ORDER_ACTIONS)])
+    let body = [
+        (
+            "attributes",
+            Type::Object,
+            "For `approve_by_provider`: with `new_options`, the options that the order requests.",
+        ),
+        ("provider_rejection_comment", Type::String, "For `reject_by_provider`: the reason, for the customer."),
+        ("error_message", Type::String, "For `set_state_erred`, required: what failed."),
+        ("error_traceback", Type::String, "For `set_state_erred`, required: details."),
+    ];
+    operation("relay_order_callback", "Act on an order", [order, action(&ORDER_ACTIONS)], &body)
 }
 
 /// The callback for a resource.
 pub(super) fn of_resource() -> Operation {
     let resource = id("resource", "UUID of a resource with an order in progress, with or without dashes.");
-    operation("relay_resource_callback", "Act on the resource of an order", [resource, action(&RESOURCE_ACTIONS)])
+    let body = [
+        (
+            "backend_id",
+            Type::String,
+            "For `set_backend_id`, required: the path of the directory, at most 255 characters.",
+        ),
+        ("options", Type::Object, "For `update_options_direct`, required: the new options."),
+    ];
+    operation(
+        "relay_resource_callback",
+        "Act on the resource of an order",
+        [resource, action(&RESOURCE_ACTIONS)],
+        &body,
+    )
 }
 
-fn operation(name: &str, summary: &str, parameters: [Parameter; 2]) -> Operation {
+/// `body` holds name, type and description of each parameter in Waldur.
+fn operation(name: &str, summary: &str, parameters: [Parameter; 2], body: &[(&str, Type, &str)]) -> Operation {
     let object =
         ObjectBuilder::new().schema_type(Type::Object).description(Some("The parameters of this action in Waldur."));
+    let object = body.iter().fold(object, |object, (name, schema_type, description)| {
+        object.property(*name, ObjectBuilder::new().schema_type(schema_type.clone()).description(Some(*description)))
+    });
     let body = RequestBodyBuilder::new()
         .description(Some(
             "The parameters of this action in Waldur, passed on unchanged: a JSON object of at most 64 KiB, or nothing.",

@@ -151,7 +151,8 @@ fn the_parameters_are_those_of_a_listing() {
         })
     };
     let names: Vec<_> = parameters(&parsed()).map(|(name, _)| name).collect();
-    let query = ["storage_system", "data_type", "status", "state", "page", "page_size"].map(|name| format!("query {name}"));
+    let query =
+        ["storage_system", "data_type", "status", "state", "page", "page_size"].map(|name| format!("query {name}"));
     let headers = ["If-None-Match", "Cache-Control", "Prefer"].map(|name| format!("header {name}"));
     assert_eq!(names, [&query[..], &headers].concat());
 

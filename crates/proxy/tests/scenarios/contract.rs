@@ -251,7 +251,8 @@ async fn resize_options() -> String {
 async fn terminate() -> String {
     let mut flow = Flow::new(OfferingType::Slurm).await;
     flow.ordered(ResourceState::Ok, World::order_terminate);
-    let comment = "The customer has approved a termination. The directory stays untouched until the provider approves it too.";
+    let comment =
+        "The customer has approved a termination. The directory stays untouched until the provider approves it too.";
     let (item, _) = flow.list(comment, "?status=removing").await;
     flow.call("The provisioner approves it.", &item, "approve_by_provider_url", json!({})).await;
     let (item, _) = flow.list("It is executing: freeze the directory, move it to a trash.", "?status=removing").await;
@@ -263,7 +264,8 @@ async fn terminate() -> String {
 async fn terminate_basic() -> String {
     let mut flow = Flow::new(OfferingType::Basic).await;
     flow.ordered(ResourceState::Ok, World::order_terminate);
-    let comment = "The customer has approved a termination. The directory stays untouched until the resource is `removed`.";
+    let comment =
+        "The customer has approved a termination. The directory stays untouched until the resource is `removed`.";
     let (item, _) = flow.list(comment, "?status=removing").await;
     flow.call("The approval completes the order.", &item, "approve_by_provider_url", json!({})).await;
     flow.list("The resource is terminated: freeze the directory, move it to a trash.", "?status=removed").await;
@@ -293,14 +295,16 @@ async fn skipped() -> String {
         malformed.insert("limits".into(), json!({"storage": "a lot"}));
         world.add_resource(place, "climate-archive", ResourceState::Ok, malformed);
     });
-    flow.list("Two resources cannot be processed. This does not mean that their directories are to be deleted.", "").await;
+    flow.list("Two resources cannot be processed. This does not mean that their directories are to be deleted.", "")
+        .await;
     flow.text()
 }
 
 async fn quota_problem() -> String {
     let mut flow = Flow::new(OfferingType::Slurm).await;
     flow.created(json!({}));
-    flow.list("The order has no limit `storage`: do not set its quotas, and do not reject it.", "?status=pending").await;
+    flow.list("The order has no limit `storage`: do not set its quotas, and do not reject it.", "?status=pending")
+        .await;
     flow.text()
 }
 

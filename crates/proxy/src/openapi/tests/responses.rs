@@ -202,7 +202,9 @@ fn documents_of_later_versions_match_the_published_schema() {
         later.pointer_mut(place).unwrap().as_object_mut().unwrap().insert("later".into(), json!(1));
         assert!(published.is_valid(&later), "{place}");
     }
-    for (parent, key) in [("", "orders"), ("/resources/0", "newQuotas"), ("/resources/0/target", "targetItem"), (&order, "state")] {
+    for (parent, key) in
+        [("", "orders"), ("/resources/0", "newQuotas"), ("/resources/0/target", "targetItem"), (&order, "state")]
+    {
         let mut broken = listing.clone();
         broken.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
         assert!(!published.is_valid(&broken), "without {parent}/{key}");
