@@ -33,7 +33,7 @@ pub(super) struct Rules {
 const IDENTIFYING: [&str; 5] = ["iss", "sub", "azp", "exp", "jti"];
 
 /// Claims that introspection adds, one by one.
-const ADDED: [&str; 3] = ["aud", "preferred_username", "typ"];
+const ADDED: [&str; 4] = ["aud", "cnf", "preferred_username", "typ"];
 
 /// Claims that introspection adds only if the token has neither.
 const ROLES: [&str; 2] = ["realm_access", "resource_access"];
@@ -82,6 +82,9 @@ impl Rules {
             && kind != "Bearer"
         {
             return Err(Refusal::TokenType { was: Quoted::new(kind) });
+        }
+        if claims.contains_key("cnf") {
+            return Err(Refusal::Bound);
         }
         let expires = time(claims, "exp")?.ok_or(Refusal::Missing("exp"))?;
         if has_expired(expires, now) {
@@ -275,6 +278,15 @@ mod tests {
         id_token.insert(String::from("typ"), json!("ID"));
         let completed = complete(&signed, &id_token).unwrap();
         assert!(matches!(rules().admit(&completed, 0), Err(AuthError::Refused(Refusal::TokenType { .. }))));
+    }
+
+    #[test]
+    fn a_binding_that_only_introspection_shows_is_refused() {
+        // RFC 8705 section 3.2.
+        let mut bound = answer();
+        bound.insert(String::from("cnf"), json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}));
+        let completed = complete(&lightweight(), &bound).unwrap();
+        assert!(matches!(rules().admit(&completed, 0), Err(AuthError::Refused(Refusal::Bound))));
     }
 
     #[test]

@@ -82,6 +82,11 @@ pub enum Refusal {
     },
     #[error("the token is of type {was} (claim `typ`); an access token has the type `Bearer`")]
     TokenType { was: Quoted },
+    /// Whoever sends such a token must prove that it has the key (RFC 8705 section 3, RFC 9449 section 7), which nothing here checks.
+    #[error(
+        "the token is bound to a key or a certificate of its client (claim `cnf`); this service accepts plain bearer tokens only"
+    )]
+    Bound,
     #[error(
         "the token is signed with a key that the realm does not publish: the key was withdrawn, or is another realm's"
     )]
@@ -121,6 +126,10 @@ impl Refusal {
             Self::TokenType { .. } => {
                 format!("Send the `access_token` that {issuer} gives, not its `refresh_token` or `id_token`.")
             }
+            Self::Bound => format!(
+                "Request the token without a DPoP proof. If it is still bound, have the administrators of {issuer} switch off \
+                 DPoP bound tokens and certificate bound access tokens for your client."
+            ),
             Self::NoName { introspected: false } => format!(
                 "A new token would be the same. If it is a lightweight access token, have the administrators of {issuer} switch \
                  off `Always use lightweight access token` for your client, or the operators of this service switch on \

@@ -147,6 +147,18 @@ fn table(realm: &TestRealm) -> Vec<(&'static str, String, Expected)> {
         ("typ Offline", said("typ", json!("Offline")), Err("type `Offline`")),
         ("typ in small letters", said("typ", json!("bearer")), Err("type `bearer`")),
         ("typ a number", said("typ", json!(1)), Err("claim `typ` is not")),
+        (
+            "cnf of DPoP",
+            said("cnf", json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
+            Err("is bound to a key"),
+        ),
+        (
+            "cnf of mutual TLS",
+            said("cnf", json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"})),
+            Err("is bound to a key"),
+        ),
+        ("cnf unknown", said("cnf", json!({"kid": "x"})), Err("is bound to a key")),
+        ("cnf null", said("cnf", Value::Null), Err("is bound to a key")),
         ("name missing", lacks("preferred_username"), Err("lacks the claim `preferred_username`")),
         ("name null", said("preferred_username", Value::Null), Err("`preferred_username` is not")),
         ("name empty", said("preferred_username", json!("")), Err("`preferred_username` is not")),
