@@ -33,7 +33,9 @@ pub(super) fn requested(headers: &HeaderMap) -> Option<Duration> {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').to_owned())
     })?;
-    let seconds = wait.bytes().all(|byte| byte.is_ascii_digit()).then(|| wait.parse().unwrap_or(u64::MAX))?;
+    let is_number = !wait.is_empty() && wait.bytes().all(|byte| byte.is_ascii_digit());
+    // Only a number that is too large cannot be parsed.
+    let seconds = is_number.then(|| wait.parse().unwrap_or(u64::MAX))?;
     (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
