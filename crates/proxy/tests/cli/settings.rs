@@ -62,11 +62,12 @@ fn every_command_reports_all_problems_and_does_nothing() {
         for key in ["storage_systems", "waldur_api.api_url", "backend_settings.inode_hard_coefficient"] {
             assert!(ended.stderr.contains(&format!("  - {key}")), "{arguments:?}: {}", ended.stderr);
         }
-        assert!(ended.stderr.contains("3 errors") && ended.stderr.lines().count() == 4, "{}", ended.stderr);
+        assert!(ended.stderr.contains("3 errors") && ended.stderr.lines().count() == 5, "{}", ended.stderr);
     }
     let ended = site.run(&["check", "--json"]);
     assert_eq!(ended.code, Some(78));
-    assert_eq!(ended.json()["checks"].as_array().unwrap().len(), 3);
+    // The last one is the hint that no settings file was given.
+    assert_eq!(ended.json()["checks"].as_array().unwrap().len(), 4);
     assert_eq!(ended.json()["ok"], false);
     assert_eq!(site.simulator.requests().len(), 0);
 }
@@ -125,7 +126,8 @@ fn a_misspelt_name_is_reported_together_with_the_missing_setting() {
         .iter()
         .map(|finding| finding["outcome"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(outcomes, ["failed", "warning"]);
+    // The second warning is the hint that no settings file was given.
+    assert_eq!(outcomes, ["failed", "warning", "warning"]);
 }
 
 #[test]
