@@ -1,0 +1,146 @@
+//! New directories.
+
+use serde_json::json;
+use simulator::world::OrderState;
+
+use crate::bench::{Bench, Expected};
+use crate::case::{Case, Level, Outcome, both, seen};
+
+const SITE_AGENT: &str = "8.1: approve; wait for executing; create, verify; set_backend_id; set_state_done";
+const BASIC: &str =
+    "8.1: Basic: create, verify; set_backend_id; approve, which completes the order: the directory must exist before";
+const STATES: &str = "8.1: Act only on orders in the state pending-provider or executing";
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::new("create/site-agent", Level::Must, SITE_AGENT, site_agent),
+        Case::new("create/basic", Level::Must, BASIC, basic).basic(),
+        Case::new("create/already-executing", Level::Must, SITE_AGENT, already_executing),
+        Case::new("create/modes", Level::Must, "4: permission: three or four octal digits", modes),
+        Case::new(
+            "create/after-a-user-target",
+            Level::Must,
+            "4: Targets: a user's key and name are null",
+            after_a_user_target,
+        ),
+        Case::new("create/user-target", Level::Should, "4: Targets: user: primaryProject {unixGid}", user_target),
+        Case::new("create/again-changes-nothing", Level::Should, "8: Each pass derives everything again", again),
+    ];
+    cases.extend(both("create/waits-for-approval", Level::Must, STATES, waits_for_approval));
+    cases
+}
+
+fn site_agent(bench: &mut Bench<'_>) -> Outcome {
+    let ordered = bench.order(0, 10);
+    bench.start()?;
+    bench.done(ordered)?;
+    bench.order_of_calls(ordered, &["approve_by_provider", "set_backend_id", "set_state_done"])?;
+    if bench.call(ordered, "approve_by_provider")?.probed.is_some_and(|probed| probed.exists == Some(true)) {
+        return seen("the directory existed before the order was approved");
+    }
+    bench.was(ordered, "set_state_done", &Expected::of(0, 10))?;
+    finished(bench, ordered)
+}
+
+fn basic(bench: &mut Bench<'_>) -> Outcome {
+    let ordered = bench.order(0, 10);
+    bench.start()?;
+    bench.done(ordered)?;
+    bench.order_of_calls(ordered, &["set_backend_id", "approve_by_provider"])?;
+    bench.was(ordered, "approve_by_provider", &Expected::of(0, 10))?;
+    finished(bench, ordered)
+}
+
+/// The directory stays as it is, and Waldur has its path.
+fn finished(bench: &mut Bench<'_>, ordered: crate::bench::Ordered) -> Outcome {
+    let (path, known) = (
+        bench.path(ordered.resource),
+        bench.world(|world| world.resources[&ordered.resource].text("backend_id").to_owned()),
+    );
+    if known.is_empty() || known != path {
+        return seen(format!("Waldur's backend_id is {known:?}, not {path:?}"));
+    }
+    bench.settle()?;
+    bench.is(ordered, &Expected::of(0, 10))
+}
+
+fn already_executing(bench: &mut Bench<'_>) -> Outcome {
+    let ordered = bench.order(0, 10);
+    bench.world(|world| world.force_order(ordered.order, OrderState::Executing));
+    bench.start()?;
+    bench.done(ordered)?;
+    bench.no_calls_of(ordered, |action| action == "approve_by_provider")?;
+    bench.was(ordered, "set_state_done", &Expected::of(0, 10))
+}
+
+fn waits_for_approval(bench: &mut Bench<'_>) -> Outcome {
+    let pending = [OrderState::PendingConsumer, OrderState::PendingProject, OrderState::PendingStartDate];
+    let mut waiting = Vec::new();
+    for (number, state) in (0..).zip(pending) {
+        let attributes = json!({ "storage_data_type": "store", "permissions": "2770" });
+        let ordered = bench.request(number, json!({ "storage": 10 }), attributes);
+        bench.world(|world| world.force_order(ordered.order, state));
+        waiting.push(ordered);
+    }
+    bench.start()?;
+    bench.settle()?;
+    for ordered in &waiting {
+        bench.no_calls(*ordered)?;
+        bench.is_absent(*ordered)?;
+    }
+    bench.world(|world| world.force_order(waiting[0].order, OrderState::PendingProvider));
+    bench.done(waiting[0])
+}
+
+fn modes(bench: &mut Bench<'_>) -> Outcome {
+    let mut all = Vec::new();
+    for (number, mode) in (0..).zip(["775", "0770", "2750", "700"]) {
+        let attributes = json!({ "storage_data_type": "store", "permissions": mode });
+        let ordered = bench.request(number, json!({ "storage": 10 }), attributes);
+        all.push((bench.approved(ordered), number, mode));
+    }
+    bench.start()?;
+    for (ordered, number, mode) in all {
+        bench.done(ordered)?;
+        let mode = u32::from_str_radix(mode, 8).unwrap_or_default();
+        bench.is(ordered, &Expected { mode, ..Expected::of(number, 10) })?;
+    }
+    Ok(())
+}
+
+fn after_a_user_target(bench: &mut Bench<'_>) -> Outcome {
+    for number in 0..2 {
+        let attributes = json!({ "storage_data_type": "scratch", "permissions": "700" });
+        let users = bench.request(number, json!({ "storage": 1 }), attributes);
+        bench.approved(users);
+    }
+    let ordered = bench.order(2, 10);
+    bench.start()?;
+    bench.done(ordered)?;
+    bench.is(ordered, &Expected::of(2, 10))
+}
+
+fn user_target(bench: &mut Bench<'_>) -> Outcome {
+    let attributes = json!({ "storage_data_type": "users", "permissions": "700" });
+    let ordered = bench.request(0, json!({ "storage": 10 }), attributes);
+    bench.world(|world| {
+        let slug = world.resources[&ordered.resource].text("slug").to_owned();
+        world.hpc.users.insert(slug, json!({ "unixUid": 23_001, "email": "user@example.org" }));
+    });
+    bench.approved(ordered);
+    bench.start()?;
+    bench.done(ordered)?;
+    bench.is(ordered, &Expected { mode: 0o700, ..Expected::of(0, 10) })
+}
+
+fn again(bench: &mut Bench<'_>) -> Outcome {
+    let all = bench.create(2)?;
+    bench.settle()?;
+    let calls = |bench: &Bench<'_>| all.iter().map(|ordered| bench.accepted(*ordered).len()).sum::<usize>();
+    let before = calls(bench);
+    bench.stop();
+    bench.start()?;
+    bench.settle()?;
+    let more = calls(bench) - before;
+    if more > 0 { seen(format!("{more} callbacks for orders that were done already")) } else { Ok(()) }
+}

@@ -1,0 +1,176 @@
+//! The listing as a case wants the command to see it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde_json::Value;
+use simulator::World;
+
+use super::{Answer, Call, Gateway, HANG, Received};
+use crate::exchange::Page;
+
+/// How long a request waits for a change of a listing that a case has changed.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What to do to pages of the listing.
+#[derive(Clone)]
+pub(crate) enum ListingChange {
+    /// This answer instead.
+    Answer(Answer),
+    /// An HTML page with status 200.
+    Html,
+    /// Only the first half of the body.
+    CutOff,
+    /// The page with changes, which keeps its other headers but not its tag.
+    Edit(Arc<dyn Fn(&mut Value) + Send + Sync>),
+}
+
+/// What the command sees instead of the proxy's listing.
+#[derive(Default)]
+pub(crate) struct Listing {
+    pub(crate) change: Option<ListingChange>,
+    /// Most items of a page, whatever the command asks for.
+    pub(crate) page_size: Option<u64>,
+    /// A change of the world, after this page has been read.
+    pub(crate) after_page: Option<(u64, Box<dyn FnOnce(&mut World) + Send>)>,
+    /// Answers this page once with this status.
+    pub(crate) fail_page: Option<(u64, u16)>,
+}
+
+impl Gateway {
+    pub(super) async fn list(&self, call: &Call, number: usize) -> io::Result<Received> {
+        let mut changes = self.listing_changes.subscribe();
+        let asked = parameter(&call.target, "page").and_then(|page| page.parse().ok()).unwrap_or(1);
+        loop {
+            changes.borrow_and_update();
+            let (change, page_size, fails) = {
+                let mut state = self.state();
+                let fails = state.listing.fail_page.take_if(|(page, _)| *page == asked).map(|(_, status)| status);
+                (state.listing.change.clone(), state.listing.page_size, fails)
+            };
+            if let Some(status) = fails.and_then(|status| StatusCode::from_u16(status).ok()) {
+                self.note(number, |exchange| exchange.fault = Some("once".into()));
+                return Ok(Received::text(status, r#"{"detail": "simulated"}"#));
+            }
+            let target = page_size.map_or_else(|| call.target.clone(), |size| with_page_size(&call.target, size));
+            let call = Call {
+                front: call.front,
+                method: call.method.clone(),
+                target,
+                headers: call.headers.clone(),
+                body: call.body.clone(),
+            };
+            let received = match change {
+                Some(change) => {
+                    self.note(number, |exchange| exchange.fault = Some("the case changes the listing".into()));
+                    self.changed(&call, &change).await?
+                }
+                None => tokio::select! {
+                    received = self.forward(&call) => received?,
+                    _ = changes.changed() => continue,
+                },
+            };
+            let page = page_of(&received);
+            self.note(number, |exchange| {
+                exchange.effect = Some(received.status.as_u16());
+                exchange.page = page;
+            });
+            let after = page.and_then(|page| {
+                self.state().listing.after_page.take_if(|(number, _)| *number == page.number).map(|(_, change)| change)
+            });
+            if let Some(change) = after {
+                self.simulator.world(change);
+            }
+            return Ok(received);
+        }
+    }
+
+    async fn changed(&self, call: &Call, change: &ListingChange) -> io::Result<Received> {
+        match change {
+            ListingChange::Answer(Answer::Status(status)) => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY);
+                Ok(Received::text(status, r#"{"detail": "simulated", "error": "UpstreamServiceError"}"#))
+            }
+            ListingChange::Answer(Answer::Hang) => {
+                tokio::time::sleep(HANG).await;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            ListingChange::Answer(Answer::Reset | Answer::Redirect) => Err(io::ErrorKind::ConnectionReset.into()),
+            ListingChange::Html => {
+                let page = Received::text(StatusCode::OK, "<html><body>maintenance</body></html>");
+                Ok(page.with("content-type", "text/html"))
+            }
+            ListingChange::CutOff => Ok(Received { cut: true, ..self.whole(call).await? }),
+            ListingChange::Edit(edit) => {
+                let mut received = self.whole(call).await?;
+                let Ok(mut page) = serde_json::from_slice::<Value>(&received.body) else { return Ok(received) };
+                let mut hasher = DefaultHasher::new();
+                // One tag for all pages: that of the proxy, and a mark of the change.
+                received.header("etag").hash(&mut hasher);
+                edit(&mut page);
+                Arc::as_ptr(edit).cast::<()>().hash(&mut hasher);
+                let tag = format!("\"changed-{:016x}\"", hasher.finish());
+                received.body = Bytes::from(page.to_string());
+                let received = received.with("etag", &tag);
+                if call.header("if-none-match") != Some(tag.as_str()) {
+                    return Ok(received);
+                }
+                if let Some(wait) = call.wait() {
+                    let mut changes = self.listing_changes.subscribe();
+                    let longest = WAIT.min(Duration::from_secs(wait));
+                    let _ = tokio::time::timeout(longest, changes.changed()).await;
+                }
+                Ok(Received { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..received })
+            }
+        }
+    }
+
+    /// The page, although the client may know it already.
+    async fn whole(&self, call: &Call) -> io::Result<Received> {
+        let mut headers = call.headers.clone();
+        headers.remove("if-none-match");
+        headers.remove("prefer");
+        let (method, target, body) = (call.method.clone(), call.target.clone(), call.body.clone());
+        self.forward(&Call { front: call.front, method, target, headers, body }).await
+    }
+}
+
+fn page_of(received: &Received) -> Option<Page> {
+    if received.status != StatusCode::OK {
+        return None;
+    }
+    let page: Value = serde_json::from_slice(&received.body).ok()?;
+    let items = page["resources"].as_array()?.len();
+    let number = |key: &str| page["pagination"][key].as_u64();
+    Some(Page { number: number("current")?, pages: number("pages")?, items })
+}
+
+fn parameter<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    let query = target.split_once('?')?.1;
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// The target with a smaller page size.
+fn with_page_size(target: &str, size: u64) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("page_size="));
+    let pairs: Vec<String> = others.map(str::to_owned).chain([format!("page_size={size}")]).collect();
+    format!("{path}?{}", pairs.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parameter, with_page_size};
+
+    #[test]
+    fn the_page_size_is_replaced() {
+        assert_eq!(with_page_size("/a/?page=2&page_size=500", 3), "/a/?page=2&page_size=3");
+        assert_eq!(with_page_size("/a/", 3), "/a/?page_size=3");
+        assert_eq!(parameter("/a/?page=2&page_size=500", "page"), Some("2"));
+        assert_eq!(parameter("/a/", "page"), None);
+    }
+}

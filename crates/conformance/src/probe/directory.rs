@@ -1,0 +1,103 @@
+//! Directories of mounted file systems.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io::ErrorKind;
+use std::num::NonZeroU64;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::{Pair, Probed};
+
+/// How many levels below the root the trash may be.
+const DEPTH: usize = 8;
+/// Attributes with limits that are not enforced: one JSON object, `{"space_soft": BYTES, "space_hard": …, "inodes_soft": …, "inodes_hard": …}`.
+const ATTRIBUTES: [&str; 2] = ["trusted.hpc-storage.limits", "user.hpc-storage.limits"];
+
+/// Limits of space and inodes.
+type Limits = (Option<Pair>, Option<Pair>);
+
+/// The directory of a mount point; `None` if that is not an absolute path, or leads out of the root.
+pub(super) fn below(root: &Path, path: &str) -> Option<PathBuf> {
+    let relative = path.strip_prefix('/')?;
+    let plain = Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
+    (plain && !relative.is_empty()).then(|| root.join(relative))
+}
+
+pub(super) fn read(
+    root: &Path,
+    path: &str,
+    item: &str,
+    known: &Mutex<HashMap<String, (u64, u64)>>,
+    limits: fn(&Path) -> anyhow::Result<Limits>,
+) -> anyhow::Result<Probed> {
+    let Some(directory) = below(root, path) else { return Ok(Probed::absent(None)) };
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+    match fs::symlink_metadata(&directory) {
+        Ok(metadata) if metadata.is_dir() => {
+            known.insert(item.to_owned(), number(&metadata));
+            let (space, inodes) = limits(&directory)?;
+            Ok(Probed {
+                exists: Some(true),
+                // Only root can give directories to groups.
+                gid: rustix::process::geteuid().is_root().then_some(metadata.gid().into()),
+                mode: Some(metadata.mode() & 0o7777),
+                space,
+                inodes,
+                trash: Some(false),
+            })
+        }
+        Ok(_) => Ok(Probed::absent(None)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Probed::absent(known.get(item).map(|number| is_below(root, *number, DEPTH))))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    }
+}
+
+/// Whether a directory with this device and inode number is somewhere below.
+fn is_below(directory: &Path, number: (u64, u64), depth: usize) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let directories =
+        entries.filter_map(|entry| entry.metadata().ok().filter(Metadata::is_dir).map(|data| (entry.path(), data)));
+    directories
+        .into_iter()
+        .any(|(path, data)| (data.dev(), data.ino()) == number || (depth > 0 && is_below(&path, number, depth - 1)))
+}
+
+/// The limits in an extended attribute.
+pub(super) fn declared(directory: &Path) -> anyhow::Result<Limits> {
+    let mut text = [0; 512];
+    let found = ATTRIBUTES.iter().find_map(|name| rustix::fs::getxattr(directory, *name, &mut text).ok());
+    let Some(length) = found else { return Ok((None, None)) };
+    let limits: Value = serde_json::from_slice(text.get(..length).unwrap_or_default())
+        .with_context(|| format!("the limits of {} are not JSON", directory.display()))?;
+    let pair = |kind: &str| {
+        let limit = |how: &str| limits[format!("{kind}_{how}")].as_u64();
+        Some(Pair { soft: limit("soft"), hard: limit("hard") })
+    };
+    Ok((pair("space"), pair("inodes")))
+}
+
+/// The limits of the directory's project.
+pub(super) fn project_quota(directory: &Path) -> anyhow::Result<Limits> {
+    let what = || format!("cannot read the project quota of {}", directory.display());
+    let file = File::open(directory).with_context(what)?;
+    let limits = match project_quota::tag::get(file.as_fd()).with_context(what)?.project {
+        Some(project) => Some(project_quota::quota::get(file.as_fd(), project).with_context(what)?.limits),
+        None => None,
+    };
+    // Without a project, nothing limits it.
+    let pair = |pick: fn(&project_quota::Limits<Option<NonZeroU64>>) -> [Option<NonZeroU64>; 2]| {
+        let [soft, hard] = limits.as_ref().map_or([None, None], pick);
+        let number = |limit: Option<NonZeroU64>| Some(limit.map_or(0, NonZeroU64::get));
+        Some(Pair { soft: number(soft), hard: number(hard) })
+    };
+    Ok((pair(|it| [it.space_soft, it.space_hard]), pair(|it| [it.inodes_soft, it.inodes_hard])))
+}
