@@ -40,11 +40,14 @@ mod tests {
 
     #[test]
     fn every_case_has_a_name_of_its_own_and_a_section_of_the_specification() {
+        let specification = include_str!("../../../docs/specification.md");
         let mut names = HashSet::new();
         for case in all() {
             assert!(names.insert(case.name.clone()), "{} occurs twice", case.name);
             assert!(case.name.contains('/') && case.name.len() <= 46, "{}", case.name);
-            assert!(case.rule.starts_with(|c: char| c.is_ascii_digit()), "{}: {}", case.name, case.rule);
+            let section = case.rule.split(':').next().unwrap_or_default();
+            let level = if section.contains('.') { "###" } else { "##" };
+            assert!(specification.contains(&format!("\n{level} {section} ")), "{}: {}", case.name, case.rule);
         }
     }
 }

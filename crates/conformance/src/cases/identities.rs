@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, Expected};
 use crate::case::{Case, Level, Outcome, seen};
+use crate::site::{FIRST_GID, PROJECTS};
 
 const MISSING: &str = "7: skipped: MissingIdentityError: no GID (D7). 4: target: unixGid. A directory never belongs to group 0 because a GID is missing";
 
@@ -39,16 +40,20 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// A project without a GID waits until it has one; others do not.
 fn missing(bench: &mut Bench<'_>) -> Outcome {
-    bench.world(|world| world.hpc.set_gid("p0", None));
-    let (waits, other) = (bench.order(0, 10), bench.order(1, 10));
+    // A project of its own, because the proxy keeps the GIDs that it has seen.
+    bench.world(|world| {
+        let customer = world.customers[0].uuid;
+        world.add_project(customer, "late-gid", "A project that gets its GID late");
+    });
+    let (waits, other) = (bench.order(PROJECTS, 10), bench.order(1, 10));
     bench.start()?;
     bench.done(other)?;
     bench.settle()?;
     bench.is_absent(waits)?;
     bench.no_calls(waits)?;
-    bench.world(|world| world.hpc.set_gid("p0", Some(crate::site::FIRST_GID)));
+    bench.world(|world| world.hpc.set_gid("late-gid", Some(FIRST_GID + PROJECTS)));
     bench.done(waits)?;
-    bench.is(waits, &Expected::of(0, 10))
+    bench.is(waits, &Expected::of(PROJECTS, 10))
 }
 
 /// An executing order whose item has no usable GID.

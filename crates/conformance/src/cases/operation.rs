@@ -32,6 +32,12 @@ pub(super) fn cases() -> Vec<Case> {
             "3: To read the whole document, read all pages from 1 to pages",
             thousand,
         ),
+        Case::new(
+            "operation/polls-if-the-proxy-does-not-wait",
+            Level::Should,
+            "2: Prefer: wait=N: an answer without Preference-Applied has not waited: then poll",
+            polls,
+        ),
         Case::new("operation/stops-on-sigterm", Level::Should, "8: A provisioner can be stopped at any moment", stops),
         Case::new(
             "operation/reacts-within-5-s",
@@ -144,6 +150,17 @@ fn thousand(bench: &mut Bench<'_>) -> Outcome {
 fn stops(bench: &mut Bench<'_>) -> Outcome {
     bench.create(1)?;
     if bench.stop() { Ok(()) } else { seen("the command still runs 10 s after SIGTERM") }
+}
+
+/// At rest, with a proxy that does not know how to wait, the command does not ask without a pause.
+fn polls(bench: &mut Bench<'_>) -> Outcome {
+    bench.gateway().change_listing(|listing| listing.ignores_waits = true);
+    bench.create(1)?;
+    bench.settle()?;
+    let before = bench.gateway().log().len();
+    std::thread::sleep(Duration::from_secs(2));
+    let requests = bench.gateway().log().len() - before;
+    if requests > 20 { seen(format!("{requests} requests within 2 s, with nothing to do")) } else { Ok(()) }
 }
 
 fn reacts(bench: &mut Bench<'_>) -> Outcome {

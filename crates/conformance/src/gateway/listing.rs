@@ -37,6 +37,8 @@ pub(crate) struct Listing {
     pub(crate) page_size: Option<u64>,
     /// A change of the world, after this page has been read.
     pub(crate) after_page: Option<(u64, Box<dyn FnOnce(&mut World) + Send>)>,
+    /// Forwards no preference to wait, as if the proxy did not know it.
+    pub(crate) ignores_waits: bool,
     /// Answers this page once with this status.
     pub(crate) fail_page: Option<(u64, u16)>,
 }
@@ -47,23 +49,22 @@ impl Gateway {
         let asked = parameter(&call.target, "page").and_then(|page| page.parse().ok()).unwrap_or(1);
         loop {
             changes.borrow_and_update();
-            let (change, page_size, fails) = {
+            let (change, page_size, ignores_waits, fails) = {
                 let mut state = self.state();
                 let fails = state.listing.fail_page.take_if(|(page, _)| *page == asked).map(|(_, status)| status);
-                (state.listing.change.clone(), state.listing.page_size, fails)
+                (state.listing.change.clone(), state.listing.page_size, state.listing.ignores_waits, fails)
             };
             if let Some(status) = fails.and_then(|status| StatusCode::from_u16(status).ok()) {
                 self.note(number, |exchange| exchange.fault = Some("once".into()));
                 return Ok(Received::text(status, r#"{"detail": "simulated"}"#));
             }
             let target = page_size.map_or_else(|| call.target.clone(), |size| with_page_size(&call.target, size));
-            let call = Call {
-                front: call.front,
-                method: call.method.clone(),
-                target,
-                headers: call.headers.clone(),
-                body: call.body.clone(),
-            };
+            let mut headers = call.headers.clone();
+            if ignores_waits {
+                headers.remove("prefer");
+            }
+            let (method, body) = (call.method.clone(), call.body.clone());
+            let call = Call { front: call.front, method, target, headers, body };
             let received = match change {
                 Some(change) => {
                     self.note(number, |exchange| exchange.fault = Some("the case changes the listing".into()));
@@ -119,12 +120,12 @@ impl Gateway {
                 if call.header("if-none-match") != Some(tag.as_str()) {
                     return Ok(received);
                 }
-                if let Some(wait) = call.wait() {
-                    let mut changes = self.listing_changes.subscribe();
-                    let longest = WAIT.min(Duration::from_secs(wait));
-                    let _ = tokio::time::timeout(longest, changes.changed()).await;
-                }
-                Ok(Received { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..received })
+                let unchanged = Received { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..received };
+                let Some(wait) = call.wait() else { return Ok(unchanged) };
+                let mut changes = self.listing_changes.subscribe();
+                let longest = WAIT.min(Duration::from_secs(wait));
+                let _ = tokio::time::timeout(longest, changes.changed()).await;
+                Ok(unchanged.with("preference-applied", &format!("wait={wait}")))
             }
         }
     }
