@@ -1,5 +1,6 @@
 //! The log of the exchanges between the command under test and its counterparts.
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -108,10 +109,10 @@ impl Exchange {
             self.body,
         );
         if let Some(page) = self.page {
-            line += &format!(" page {} of {}, {} items", page.number, page.pages, page.items);
+            let _ = write!(line, " page {} of {}, {} items", page.number, page.pages, page.items);
         }
         for text in [Some(&self.answer), self.fault.as_ref()].into_iter().flatten().filter(|text| !text.is_empty()) {
-            line += &format!(" [{text}]");
+            let _ = write!(line, " [{text}]");
         }
         line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }

@@ -40,6 +40,9 @@ const MAX_ANSWER: usize = 200;
 
 type Body = BoxBody<Bytes, io::Error>;
 
+/// A change of the simulated services.
+pub(crate) type WorldChange = Box<dyn FnOnce(&mut World) + Send>;
+
 /// When the answer of a callback is replaced: without its effect, or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
@@ -64,7 +67,7 @@ pub(crate) enum Effect {
     /// The command is killed.
     Kill(When),
     /// The world changes before the callback reaches Waldur.
-    Change(Box<dyn FnOnce(&mut World) + Send>),
+    Change(WorldChange),
 }
 
 /// What happens to the next callback that matches.
@@ -82,6 +85,8 @@ pub(crate) type Prober = Arc<dyn Fn(Uuid) -> Option<Probed> + Send + Sync>;
 #[derive(Default)]
 struct State {
     log: Vec<Exchange>,
+    /// Number of exchanges in earlier cases.
+    earlier: usize,
     rules: Vec<Rule>,
     listing: Listing,
     /// Answers 401 to tokens after the second in which they expire, as a proxy whose clock is exact.
@@ -148,7 +153,10 @@ impl Gateway {
 
     /// Forgets everything about the last case.
     pub(crate) fn reset(&self, prober: Prober) {
-        *self.state() = State { prober: Some(prober), ..State::default() };
+        let mut state = self.state();
+        let earlier = state.earlier + state.log.len();
+        *state = State { prober: Some(prober), earlier, ..State::default() };
+        drop(state);
         self.wake();
     }
 
@@ -176,7 +184,8 @@ impl Gateway {
     /// Refuses all tokens that were used so far.
     pub(crate) fn revoke_tokens(&self) {
         let mut state = self.state();
-        state.revoked = state.tokens.clone();
+        let State { revoked, tokens, .. } = &mut *state;
+        revoked.clone_from(tokens);
         drop(state);
         self.wake();
     }
@@ -200,20 +209,27 @@ impl Gateway {
             return self.forward(&call).await.map(Received::into_response);
         }
         let number = self.begin(&call);
-        let outcome = self.answer(&call, number).await;
-        let mut state = self.state();
-        if let Some(exchange) = state.log.get_mut(number) {
-            exchange.ended = Some(Instant::now());
-            if let Ok(received) = &outcome {
-                exchange.status = Some(received.status.as_u16());
-                exchange.tag = received.header("etag").map(str::to_owned);
-                if exchange.page.is_none() && exchange.answer.is_empty() {
-                    exchange.answer = String::from_utf8_lossy(&received.body).chars().take(MAX_ANSWER).collect();
-                }
-            }
-        }
-        drop(state);
+        let outcome = if call.callback().is_some() {
+            // To the end, even if the command is killed: the log must show what Waldur has done.
+            tokio::spawn(async move { self.exchange(&call, number).await }).await.map_err(io::Error::other)?
+        } else {
+            self.exchange(&call, number).await
+        };
         outcome.map(Received::into_response)
+    }
+
+    async fn exchange(&self, call: &Call, number: usize) -> io::Result<Received> {
+        let outcome = self.answer(call, number).await;
+        self.note(number, |exchange| {
+            exchange.ended = Some(Instant::now());
+            let Ok(received) = &outcome else { return };
+            exchange.status = Some(received.status.as_u16());
+            exchange.tag = received.header("etag").map(str::to_owned);
+            if exchange.page.is_none() && exchange.answer.is_empty() {
+                exchange.answer = String::from_utf8_lossy(&received.body).chars().take(MAX_ANSWER).collect();
+            }
+        });
+        outcome
     }
 
     /// Records the begin of an exchange; returns its number.
@@ -252,11 +268,13 @@ impl Gateway {
             leak,
             probed: None,
         });
-        state.log.len() - 1
+        state.earlier + state.log.len() - 1
     }
 
     fn note(&self, number: usize, change: impl FnOnce(&mut Exchange)) {
-        if let Some(exchange) = self.state().log.get_mut(number) {
+        let mut state = self.state();
+        let at = number.checked_sub(state.earlier);
+        if let Some(exchange) = at.and_then(|at| state.log.get_mut(at)) {
             change(exchange);
         }
     }
@@ -298,8 +316,8 @@ impl Gateway {
         };
         if let Some(prober) = prober {
             let id = callback.id;
-            let probed = tokio::task::spawn_blocking(move || prober(id)).await.ok().flatten();
-            self.note(number, |exchange| exchange.probed = probed);
+            let found = tokio::task::spawn_blocking(move || prober(id)).await.ok().flatten();
+            self.note(number, |exchange| exchange.probed = found);
         }
         let forward = async || {
             let received = self.forward(call).await?;
@@ -418,8 +436,8 @@ impl Call {
     /// For how many seconds the client wants to wait for a change.
     fn wait(&self) -> Option<u64> {
         self.headers.get(IF_NONE_MATCH)?;
-        let preferences = self.header("prefer")?.split(',');
-        preferences.filter_map(|preference| preference.trim().strip_prefix("wait=")?.parse().ok()).next()
+        let mut preferences = self.header("prefer")?.split(',');
+        preferences.find_map(|preference| preference.trim().strip_prefix("wait=")?.parse().ok())
     }
 
     fn callback(&self) -> Option<Callback> {

@@ -29,14 +29,14 @@ pub(crate) enum Kind {
     Program(PathBuf),
 }
 
-impl Kind {
-    pub(crate) fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
-        Ok(match text {
+impl From<&str> for Kind {
+    fn from(text: &str) -> Self {
+        match text {
             "json" => Self::Json,
             "posix" => Self::Posix,
             "xfs" => Self::Xfs,
             program => Self::Program(program.into()),
-        })
+        }
     }
 }
 
@@ -100,9 +100,9 @@ impl Probed {
     }
 }
 
-/// A whole number; what does not fit counts as the largest one.
+/// A whole number; one that does not fit counts as the largest one.
 fn amount(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_f64().map(|number| number as u64))
+    value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 18e18).map(|_| u64::MAX))
 }
 
 /// A probe in one case.
@@ -220,15 +220,15 @@ mod tests {
 
     use super::{Kind, Pair, Probe, Probed};
 
-    fn probe(kind: Kind) -> (TempDir, Probe) {
+    fn probe(kind: &Kind) -> (TempDir, Probe) {
         let directory = TempDir::new().unwrap();
-        let probe = Probe::new(&kind, directory.path(), &[]);
+        let probe = Probe::new(kind, directory.path(), &[]);
         (directory, probe)
     }
 
     #[test]
     fn a_json_file_has_directories_and_trash() {
-        let (directory, probe) = probe(Kind::Json);
+        let (directory, probe) = probe(&Kind::Json);
         assert_eq!(probe.read("/a/b", "1").unwrap(), Probed::absent(Some(false)));
         let limits = json!({ "soft": 9_007_199_254_740_993_u64, "hard": 2e19 });
         let entry = json!({ "itemId": "1", "gid": 7, "mode": "2770", "space": limits, "inodes": null });
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_found_again_in_any_trash() {
-        let (directory, probe) = probe(Kind::Posix);
+        let (directory, probe) = probe(&Kind::Posix);
         let at = |path: &str| directory.path().join(path);
         std::fs::create_dir_all(at("capstor/p0")).unwrap();
         assert_eq!(probe.read("/capstor/p0", "1").unwrap().exists, Some(true));

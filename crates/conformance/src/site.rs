@@ -30,7 +30,7 @@ pub(crate) const PROJECTS: u32 = 48;
 /// Inodes per TB, soft and hard, as the proxy is configured.
 pub(crate) const INODES_PER_TB: [u64; 2] = [1_500_000, 2_000_000];
 /// Time for the proxy to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Site {
     pub(crate) simulator: Arc<Simulator>,

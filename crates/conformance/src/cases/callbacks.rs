@@ -126,10 +126,9 @@ fn consistent(bench: &mut Bench<'_>, work: Work, number: u32, ordered: Ordered) 
     let approved = bench.accepted(ordered).iter().any(|call| call.action() == Some("approve_by_provider"));
     match work {
         Work::Create if is_done => bench.is(ordered, &Expected::of(number, 10)),
-        Work::Create => Ok(()),
         Work::Resize if is_done => bench.is(ordered, &Expected::of(number, 20)),
         Work::Resize if !approved => bench.is(ordered, &Expected::of(number, 10)),
-        Work::Resize => Ok(()),
+        Work::Create | Work::Resize => Ok(()),
         Work::Terminate if is_done && !bench.is_basic() => bench.is_in_trash(ordered),
         Work::Terminate if !approved => bench.is(ordered, &Expected::of(number, 10)),
         Work::Terminate => match bench.read(ordered.resource)? {

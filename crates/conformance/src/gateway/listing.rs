@@ -8,9 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::Value;
-use simulator::World;
 
-use super::{Answer, Call, Gateway, HANG, Received};
+use super::{Answer, Call, Gateway, HANG, Received, WorldChange};
 use crate::exchange::Page;
 
 /// How long a request waits for a change of a listing that a case has changed.
@@ -36,7 +35,7 @@ pub(crate) struct Listing {
     /// Most items of a page, whatever the command asks for.
     pub(crate) page_size: Option<u64>,
     /// A change of the world, after this page has been read.
-    pub(crate) after_page: Option<(u64, Box<dyn FnOnce(&mut World) + Send>)>,
+    pub(crate) after_page: Option<(u64, WorldChange)>,
     /// Forwards no preference to wait, as if the proxy did not know it.
     pub(crate) ignores_waits: bool,
     /// Answers this page once with this status.
@@ -65,15 +64,14 @@ impl Gateway {
             }
             let (method, body) = (call.method.clone(), call.body.clone());
             let call = Call { front: call.front, method, target, headers, body };
-            let received = match change {
-                Some(change) => {
-                    self.note(number, |exchange| exchange.fault = Some("the case changes the listing".into()));
-                    self.changed(&call, &change).await?
-                }
-                None => tokio::select! {
+            let received = if let Some(change) = change {
+                self.note(number, |exchange| exchange.fault = Some("the case changes the listing".into()));
+                self.changed(&call, &change).await?
+            } else {
+                tokio::select! {
                     received = self.forward(&call) => received?,
                     _ = changes.changed() => continue,
-                },
+                }
             };
             let page = page_of(&received);
             self.note(number, |exchange| {
