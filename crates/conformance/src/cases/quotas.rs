@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
             "5.2: tera is 10^12 bytes: whole bytes, also above 2^53",
             |bench| exact(bench, 9_008),
         ),
+        Case::new("quotas/odd-beyond-2-53-bytes", Level::Should, UNITS, odd),
         Case::new("quotas/near-2-63-bytes", Level::Should, "5.2: tera is 10^12 bytes: whole bytes", |bench| {
             exact(bench, 9_000_000)
         }),
@@ -159,15 +160,22 @@ fn fraction(bench: &mut Bench<'_>) -> Outcome {
 
 /// 1.5 bytes more than a TB become two.
 fn fraction_of_a_byte(bench: &mut Bench<'_>) -> Outcome {
+    at_least(bench, 1.000_000_000_001_5, TERABYTE + 2)
+}
+
+/// A number of bytes that a double cannot hold: not one byte less than ordered.
+fn odd(bench: &mut Bench<'_>) -> Outcome {
+    at_least(bench, 9_007.199_254_740_993, 9_007_199_254_740_993)
+}
+
+fn at_least(bench: &mut Bench<'_>, terabytes: f64, bytes: u64) -> Outcome {
     let attributes = json!({ "storage_data_type": "store", "permissions": "2770" });
-    let ordered = bench.request(0, json!({ "storage": 1.000_000_000_001_5 }), attributes);
+    let ordered = bench.request(0, json!({ "storage": terabytes }), attributes);
     bench.approved(ordered);
     bench.start()?;
     bench.done(ordered)?;
-    let probed = bench.read(ordered.resource)?;
-    let least = TERABYTE + 2;
-    match probed.space.and_then(|space| space.hard) {
-        Some(hard) if hard < least => seen(format!("the quota is {hard} bytes, less than {least}")),
+    match bench.read(ordered.resource)?.space.and_then(|space| space.hard) {
+        Some(hard) if hard < bytes => seen(format!("the quota is {hard} bytes, less than {bytes}")),
         _ => Ok(()),
     }
 }

@@ -101,3 +101,46 @@ pub(super) fn project_quota(directory: &Path) -> anyhow::Result<Limits> {
     };
     Ok((pair(|it| [it.space_soft, it.space_hard]), pair(|it| [it.inodes_soft, it.inodes_hard])))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::num::NonZeroU64;
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use project_quota::tag::{self, Tag};
+    use project_quota::{Limits, Project, quota};
+
+    use super::{Pair, below, project_quota as limits_of};
+
+    #[test]
+    fn paths_lead_below_the_root() {
+        let root = Path::new("/root");
+        assert_eq!(below(root, "/a/b"), Some("/root/a/b".into()));
+        for path in ["", "/", "a", "/a/..", "/..", "/a/../../b"] {
+            assert_eq!(below(root, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a kernel with project quotas: .ci/kernel"]
+    fn limits_of_a_project_quota_are_read() {
+        for variable in ["KERNEL_XFS", "KERNEL_EXT4"] {
+            let Some(mounted) = std::env::var_os(variable) else { panic!("only .ci/kernel sets {variable}") };
+            let directory = Path::new(&mounted).join("conformance");
+            fs::create_dir(&directory).unwrap();
+            let nothing = Some(Pair { soft: Some(0), hard: Some(0) });
+            assert_eq!(limits_of(&directory).unwrap(), (nothing, nothing), "{variable}");
+            let (file, project) = (File::open(&directory).unwrap(), Project::new(4711).unwrap());
+            let number = |number| NonZeroU64::new(number).unwrap();
+            let [space_soft, space_hard] = [number(1 << 20), number(2 << 20)];
+            let limits = Limits { space_soft, space_hard, inodes_soft: number(10), inodes_hard: number(20) };
+            quota::set(file.as_fd(), project, &limits).unwrap();
+            tag::set(file.as_fd(), Tag { project: Some(project), inherit: true }).unwrap();
+            let space = Some(Pair { soft: Some(1 << 20), hard: Some(2 << 20) });
+            let inodes = Some(Pair { soft: Some(10), hard: Some(20) });
+            assert_eq!(limits_of(&directory).unwrap(), (space, inodes), "{variable}");
+        }
+    }
+}
