@@ -35,7 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(
             "operation/polls-if-the-proxy-does-not-wait",
             Level::Should,
-            "2: Prefer: wait=N: an answer without Preference-Applied has not waited: then poll",
+            "2.1: Without Preference-Applied the proxy has not waited: then poll",
             polls,
         ),
         Case::new("operation/stops-on-sigterm", Level::Should, "8: A provisioner can be stopped at any moment", stops),
