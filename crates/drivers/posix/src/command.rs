@@ -1,7 +1,7 @@
 //! Runs external commands.
 //!
-//! Commands get no shell, no standard input, and no environment or PATH of this program. A command that exceeds its timeout or
-//! prints too much is killed together with its child processes.
+//! Commands get no shell, and no environment or PATH of this program. A command that exceeds its timeout or prints too much is
+//! killed together with its child processes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use thiserror::Error;
@@ -27,6 +28,8 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const MAX_OUTPUT: usize = 16 << 20;
 /// How much of a failed command's stderr is shown, in characters.
 const MAX_SHOWN: usize = 300;
+/// How often a running command is allowed to go on ([`Execution::proceed`]).
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The absolute path of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +80,9 @@ pub enum CommandError {
     /// The program printed too much and was killed.
     #[error("{program} was killed because it printed more than {MAX_OUTPUT} bytes")]
     TooMuchOutput { program: String },
+    /// [`Execution::proceed`] returned false, and the program was killed.
+    #[error("{program} was killed because its work has to stop")]
+    Stopped { program: String },
     /// The program failed.
     #[error("{program} failed with {cause}: {stderr}")]
     Unsuccessful {
@@ -93,8 +99,41 @@ pub enum CommandError {
     NotUtf8 { program: String },
 }
 
-/// Runs a command and returns its stdout. Any exit code but 0 is an error.
+/// Runs a command without input and returns its stdout. Any exit code but 0 is an error.
 pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], timeout: Duration) -> Result<String, CommandError> {
+    let execution = Execution { program, arguments, environment: &[], input: &[], timeout, proceed: &|| true };
+    let Finished { status, output, stderr } = execute(&execution)?;
+    let program = program.to_string();
+    if !status.success() {
+        let (cause, code) = (cause(status), status.code());
+        return Err(CommandError::Unsuccessful { program, cause, code, stderr: first_line(&stderr) });
+    }
+    String::from_utf8(output).map_err(|_| CommandError::NotUtf8 { program })
+}
+
+/// A command, and how to run it.
+pub struct Execution<'a, A> {
+    pub program: &'a Program,
+    pub arguments: &'a [A],
+    /// Variables in addition to [`ENVIRONMENT`], or instead of them.
+    pub environment: &'a [(String, String)],
+    /// For its standard input.
+    pub input: &'a [u8],
+    pub timeout: Duration,
+    /// Called every second while the command runs. If it returns false, the command is killed.
+    pub proceed: &'a dyn Fn() -> bool,
+}
+
+/// What a command returned.
+pub struct Finished {
+    pub status: ExitStatus,
+    pub output: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a command to its end, whatever its exit code is.
+pub fn execute<A: AsRef<OsStr>>(execution: &Execution<'_, A>) -> Result<Finished, CommandError> {
+    let Execution { program, arguments, environment, timeout, .. } = *execution;
     let name = || program.to_string();
     let not_run = |source| CommandError::NotRun { program: name(), source };
     let deadline = Instant::now() + timeout;
@@ -102,31 +141,28 @@ pub fn run(program: &Program, arguments: &[impl AsRef<OsStr>], timeout: Duration
         .args(arguments)
         .env_clear()
         .envs(ENVIRONMENT)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn();
     let mut group = Group(child.map_err(not_run)?);
-    let (status, [output, stderr]) = match group.collect(deadline).map_err(not_run)? {
-        Collected::Finished(status, outputs) => (status, outputs),
-        Collected::TimedOut => return Err(CommandError::TimedOut { program: name(), timeout }),
-        Collected::TooMuchOutput => return Err(CommandError::TooMuchOutput { program: name() }),
-    };
-    if !status.success() {
-        let cause = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (None, signal) => format!("signal {}", signal.unwrap_or_default()),
-        };
-        return Err(CommandError::Unsuccessful {
-            program: name(),
-            cause,
-            code: status.code(),
-            stderr: first_line(&stderr),
-        });
+    match group.collect(execution.input, deadline, execution.proceed).map_err(not_run)? {
+        Collected::Finished(status, [output, stderr]) => Ok(Finished { status, output, stderr }),
+        Collected::TimedOut => Err(CommandError::TimedOut { program: name(), timeout }),
+        Collected::TooMuchOutput => Err(CommandError::TooMuchOutput { program: name() }),
+        Collected::Stopped => Err(CommandError::Stopped { program: name() }),
     }
-    String::from_utf8(output).map_err(|_| CommandError::NotUtf8 { program: name() })
+}
+
+/// The exit code or the signal that ended a command, for messages.
+pub fn cause(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, signal) => format!("signal {}", signal.unwrap_or_default()),
+    }
 }
 
 /// The first line of stderr, shortened.
@@ -144,30 +180,51 @@ enum Collected {
     Finished(ExitStatus, [Vec<u8>; 2]),
     TimedOut,
     TooMuchOutput,
+    Stopped,
 }
 
 impl Group {
-    /// Reads both outputs to the end and waits for the command.
-    fn collect(&mut self, deadline: Instant) -> io::Result<Collected> {
+    /// Writes the input, reads both outputs to the end and waits for the command.
+    fn collect(&mut self, mut input: &[u8], deadline: Instant, proceed: &dyn Fn() -> bool) -> io::Result<Collected> {
         let ended = rustix::process::pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
         let outputs = (self.0.stdout.take().map(OwnedFd::from), self.0.stderr.take().map(OwnedFd::from));
-        // The command, and its outputs while they are open.
-        let mut waiting = [Some(ended), outputs.0, outputs.1];
+        let into = self.0.stdin.take().map(OwnedFd::from).filter(|_| !input.is_empty());
+        if let Some(into) = &into {
+            rustix::fs::fcntl_setfl(into, OFlags::NONBLOCK)?;
+        }
+        // The command, its outputs while they are open, and its input until it is written.
+        let mut waiting = [Some(ended), outputs.0, outputs.1, into];
         let mut read = [Vec::new(), Vec::new()];
-        while waiting.iter().any(Option::is_some) {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(Collected::TimedOut) };
-            let ready = wait(&waiting, left)?;
+        let mut ask = Instant::now() + INTERVAL;
+        while waiting[..3].iter().any(Option::is_some) {
+            let now = Instant::now();
+            let Some(left) = deadline.checked_duration_since(now) else { return Ok(Collected::TimedOut) };
+            if now >= ask {
+                if !proceed() {
+                    return Ok(Collected::Stopped);
+                }
+                ask = Instant::now() + INTERVAL;
+            }
+            let ready = wait(&waiting, left.min(INTERVAL))?;
             for (at, slot) in waiting.iter_mut().enumerate().filter(|(at, _)| ready[*at]) {
-                if let (Some(at), Some(fd)) = (at.checked_sub(1), &slot) {
-                    if read_block(fd, &mut read[at])? == 0 {
-                        *slot = None;
-                    } else if read[at].len() > MAX_OUTPUT {
-                        return Ok(Collected::TooMuchOutput);
+                match (at, &slot) {
+                    (1 | 2, Some(fd)) => {
+                        if read_block(fd, &mut read[at - 1])? == 0 {
+                            *slot = None;
+                        } else if read[at - 1].len() > MAX_OUTPUT {
+                            return Ok(Collected::TooMuchOutput);
+                        }
                     }
-                } else {
-                    *slot = None;
-                    // Remaining child processes could keep the outputs open.
-                    self.kill();
+                    (3, Some(fd)) => {
+                        if write_block(fd, &mut input)? == 0 {
+                            *slot = None;
+                        }
+                    }
+                    _ => {
+                        *slot = None;
+                        // Remaining child processes could keep the outputs open.
+                        self.kill();
+                    }
                 }
             }
         }
@@ -190,12 +247,13 @@ impl Drop for Group {
 }
 
 /// Waits until at least one of these is ready, and returns which ones are. After the timeout, none is.
-fn wait(waiting: &[Option<OwnedFd>; 3], left: Duration) -> io::Result<[bool; 3]> {
-    let mut ready = [false; 3];
+fn wait(waiting: &[Option<OwnedFd>; 4], left: Duration) -> io::Result<[bool; 4]> {
+    let mut ready = [false; 4];
     let open: Vec<(usize, &OwnedFd)> =
         waiting.iter().enumerate().filter_map(|(at, fd)| Some((at, fd.as_ref()?))).collect();
+    let events = |at: usize| if at == 3 { PollFlags::OUT } else { PollFlags::IN };
     let mut polled: Vec<PollFd<'_>> =
-        open.iter().map(|(_, fd)| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)).collect();
+        open.iter().map(|(at, fd)| PollFd::from_borrowed_fd(fd.as_fd(), events(*at))).collect();
     match rustix::event::poll(&mut polled, Timespec::try_from(left).ok().as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
@@ -204,6 +262,17 @@ fn wait(waiting: &[Option<OwnedFd>; 3], left: Duration) -> io::Result<[bool; 3]>
         ready[*at] = !fd.revents().is_empty();
     }
     Ok(ready)
+}
+
+/// Writes the beginning of `input` and removes it there. Returns how many bytes are left; none if the command does not read them.
+fn write_block(into: &OwnedFd, input: &mut &[u8]) -> io::Result<usize> {
+    match rustix::io::retry_on_intr(|| rustix::io::write(into, input)) {
+        Ok(written) => *input = &input[written..],
+        Err(Errno::AGAIN) => {}
+        Err(Errno::PIPE) => *input = &[],
+        Err(error) => return Err(error.into()),
+    }
+    Ok(input.len())
 }
 
 fn read_block(from: &OwnedFd, into: &mut Vec<u8>) -> io::Result<usize> {

@@ -19,6 +19,34 @@ fn arguments_are_passed_unchanged_and_the_environment_is_empty() {
     assert_eq!(output("pwd", &[], SOON).unwrap(), "/\n");
 }
 
+/// Runs a shell with this input; it is killed after a second if `goes_on` is false.
+fn shell_with(script: &str, input: &[u8], goes_on: bool) -> Result<Finished, CommandError> {
+    let program = Program::find("sh").unwrap();
+    let environment = [("LC_ALL".to_owned(), "de".to_owned()), ("POOL".to_owned(), "a b".to_owned())];
+    let arguments = ["-c", script];
+    let (environment, proceed) = (&environment[..], &|| goes_on);
+    execute(&Execution { program: &program, arguments: &arguments, environment, input, timeout: SOON, proceed })
+}
+
+#[test]
+fn input_is_passed_while_output_is_read() {
+    let input = vec![b'x'; 3_000_000];
+    let finished = shell_with("cat; echo $POOL $LC_ALL >&2; exit 7", &input, true).unwrap();
+    assert!(finished.output == input && finished.stderr == b"a b de\n");
+    assert_eq!(cause(finished.status), "exit code 7");
+    // It exits, or closes its input, before it has read everything.
+    for script in ["true", "exec <&-; sleep 0.1"] {
+        assert!(shell_with(script, &input, true).unwrap().status.success());
+    }
+}
+
+#[test]
+fn a_command_that_must_not_go_on_is_killed() {
+    let begun = Instant::now();
+    assert!(matches!(shell_with("sleep 300", b"", false), Err(CommandError::Stopped { .. })));
+    assert!(begun.elapsed() < SOON);
+}
+
 #[test]
 fn programs_are_absolute_or_in_known_folders() {
     assert!(Program::find("true").unwrap().0.is_absolute());
