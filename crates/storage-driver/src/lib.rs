@@ -37,7 +37,7 @@ use crate::limits::{QuotaLimits, Terabyte, Usage};
 use crate::place::Place;
 
 #[cfg(any(test, feature = "conformance"))]
-#[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests")]
+#[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "on constants, and in helpers for tests")]
 pub mod conformance;
 pub mod credential;
 pub mod limits;
@@ -100,6 +100,17 @@ pub enum Observed {
         /// When it was put into the trash, in seconds since 1970.
         since: u64,
     },
+}
+
+impl Observed {
+    /// The state without the usage, which also changes by itself.
+    #[must_use]
+    pub fn without_usage(mut self) -> Self {
+        if let Self::Ours(present) | Self::Unmarked(present) = &mut self {
+            present.usage = None;
+        }
+        self
+    }
 }
 
 /// The state of an existing directory.
