@@ -3,6 +3,8 @@
 mod actions;
 mod apply;
 mod check;
+#[cfg(feature = "exec")]
+mod check_driver;
 mod explain;
 mod man;
 mod orphans;
@@ -67,6 +69,10 @@ enum Command {
         after_help = "Examples:\n  hpc-storage-provisioner check\n  hpc-storage-provisioner check --json --system capstor"
     )]
     Check(Json),
+    /// Check a program for `driver: exec` with the conformance suite, on an empty storage system
+    #[cfg(feature = "exec")]
+    #[command(after_help = check_driver::EXAMPLES)]
+    CheckDriver(check_driver::Arguments),
     /// Show what would be done, and why; changes nothing
     #[command(
         after_help = "Examples:\n  hpc-storage-provisioner plan\n  hpc-storage-provisioner plan --hold conflict --limit 0\n  hpc-storage-provisioner plan --action resize --out plan.json && hpc-storage-provisioner apply plan.json"
@@ -250,6 +256,10 @@ pub fn run(cli: Cli) -> ExitCode {
     if let Command::Man { folder } = &cli.command {
         return exit_code(man::write(folder));
     }
+    #[cfg(feature = "exec")]
+    if let Command::CheckDriver(arguments) = &cli.command {
+        return exit_code(check_driver::check(arguments));
+    }
     // Fails only if the process has a provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let overrides = Overrides { config: cli.config, options: Vec::new() };
@@ -331,6 +341,8 @@ fn dispatch(command: Command, loaded: Loaded<Settings>, reread: run::Load<'_>) -
         Command::Usage { json, report, sort, fresh } => {
             usage::usage(&provisioner, json.json, report, sort, fresh.fresh)
         }
+        #[cfg(feature = "exec")]
+        Command::CheckDriver(_) => Ok(()),
         Command::Config | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }

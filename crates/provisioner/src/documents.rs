@@ -51,7 +51,7 @@ fn the_manual_lists_all_metrics_drivers_and_holds() {
         let row = format!("| `{name}` | {labels} | {text} |\n");
         assert!(manual.contains(&row), "docs/provisioner.md does not have the row\n{row}");
     }
-    for driver in ["posix", "xfs", "ext4", "lustre", "cephfs", "scale", "vast", "memory"] {
+    for driver in ["posix", "xfs", "ext4", "lustre", "cephfs", "scale", "vast", "exec", "memory"] {
         assert!(manual.contains(&format!("`{driver}`")), "{driver}");
     }
     for hold in Hold::ALL {

@@ -24,6 +24,7 @@ macro_rules! drivers {
 }
 
 drivers! {
+    feature "exec" ["exec"] => driver_exec::DRIVERS;
     feature "posix" ["posix", "xfs", "ext4", "lustre", "cephfs"] => driver_posix::DRIVERS;
     feature "scale" ["scale"] => driver_scale::DRIVERS;
     feature "vast" ["vast"] => driver_vast::DRIVERS;
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(feature = "posix", feature = "scale", feature = "vast"))]
+    #[cfg(all(feature = "exec", feature = "posix", feature = "scale", feature = "vast"))]
     fn the_table_names_every_driver() {
         for driver in all().filter(|driver| driver.name != "memory") {
             assert!(feature(driver.name).is_some(), "{} is missing in the table", driver.name);

@@ -8,6 +8,7 @@ mod callbacks;
 mod cancelled_orders;
 mod cancelled_terminations;
 mod credentials;
+mod exec;
 mod failures;
 mod kernel_quotas;
 mod kills;
