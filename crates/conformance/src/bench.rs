@@ -12,12 +12,12 @@ use simulator::world::{NewResource, OfferingType, OrderState, ResourceState};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::case::{Case, Failure, Outcome, seen};
 use crate::command::{Running, tail};
 use crate::exchange::{Exchange, Front, has_settled};
-use crate::gateway::{Effect, Gateway, Listing, ListingChange, Prober, Rule};
+use crate::gateway::{Effect, Gateway, Listing, ListingChange, Prober, Rule, WALDUR_TOKEN};
+use crate::outcome::{Failure, Outcome, seen};
 use crate::probe::{Kind, Pair, Probe, Probed};
-use crate::site::{CLIENT, CLIENT_SECRET, FIRST_GID, INODES_PER_TB, SYSTEM, Site, WALDUR_TOKEN};
+use crate::site::{CLIENT, CLIENT_SECRET, FIRST_GID, INODES_PER_TB, SYSTEM, Site};
 
 pub(crate) const TERABYTE: u64 = 1_000_000_000_000;
 /// Time between two looks at a condition.
@@ -112,8 +112,8 @@ pub(crate) struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    pub(crate) fn new(site: &'a mut Site, options: &'a Options, case: &Case) -> anyhow::Result<Self> {
-        site.reset(case.offering);
+    pub(crate) fn new(site: &'a mut Site, options: &'a Options, offering: OfferingType) -> anyhow::Result<Self> {
+        site.reset(offering);
         let directory = TempDir::with_prefix("conformance-")?;
         let [root, state] = ["root", "state"].map(|name| directory.path().join(name));
         std::fs::create_dir(&root)?;
@@ -141,7 +141,7 @@ impl<'a> Bench<'a> {
         Ok(Self {
             site,
             options,
-            offering: case.offering,
+            offering,
             directory,
             probe,
             command: None,

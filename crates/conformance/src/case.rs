@@ -1,8 +1,9 @@
-//! What a case is, and what can come of it.
+//! What a case is.
 
 use simulator::world::OfferingType;
 
 use crate::bench::Bench;
+use crate::outcome::Outcome;
 
 /// How much depends on a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,24 +26,6 @@ impl Level {
             Self::May => "may",
         }
     }
-}
-
-/// Why a case did not pass.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The command violates the rule; the text says what was seen.
-    Seen(String),
-    /// The case does not apply to this run, with the reason.
-    Skipped(String),
-    /// The suite itself has a problem.
-    Broken(String),
-}
-
-pub(crate) type Outcome<T = ()> = Result<T, Failure>;
-
-/// The failure of a case in which this was seen.
-pub(crate) fn seen<T>(what: impl Into<String>) -> Outcome<T> {
-    Err(Failure::Seen(what.into()))
 }
 
 type Run = Box<dyn Fn(&mut Bench<'_>) -> Outcome + Send + Sync>;

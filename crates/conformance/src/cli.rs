@@ -13,8 +13,9 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::bench::{Bench, Options};
-use crate::case::{Case, Failure};
+use crate::case::Case;
 use crate::cases;
+use crate::outcome::Failure;
 use crate::probe::Kind;
 use crate::report::{self, Report, Verdict};
 use crate::site::Site;
@@ -159,7 +160,7 @@ impl Run {
 /// Runs one case.
 fn perform(site: &mut Site, options: &Options, case: &Case) -> Report {
     let begun = Instant::now();
-    let mut bench = match Bench::new(site, options, case) {
+    let mut bench = match Bench::new(site, options, case.offering) {
         Ok(bench) => bench,
         Err(error) => return Report::of(Verdict::Broken(format!("{error:#}")), begun.elapsed()),
     };

@@ -29,9 +29,11 @@ use uuid::Uuid;
 use crate::command::Victim;
 use crate::exchange::{Callback, Exchange, Front};
 use crate::probe::Probed;
-use crate::site::WALDUR_TOKEN;
 
 pub(crate) use listing::{Listing, ListingChange};
+
+/// Waldur's token of the command's user.
+pub(crate) const WALDUR_TOKEN: &str = "fedcba9876543210fedcba9876543210fedcba98";
 
 /// How long a hanging exchange takes until its connection is closed.
 const HANG: Duration = Duration::from_secs(3);

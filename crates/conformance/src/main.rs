@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod exchange;
 mod gateway;
+mod outcome;
 mod probe;
 mod report;
 mod site;

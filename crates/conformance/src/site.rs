@@ -15,10 +15,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::exchange::Front;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, WALDUR_TOKEN};
 
-/// Waldur's token of the command's user.
-pub(crate) const WALDUR_TOKEN: &str = "fedcba9876543210fedcba9876543210fedcba98";
 pub(crate) const CLIENT: &str = "storage-provisioner";
 pub(crate) const CLIENT_SECRET: &str = "secret-of-the-provisioner";
 /// The storage system, and the slug of its offering.

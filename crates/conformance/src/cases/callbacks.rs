@@ -4,9 +4,10 @@ use serde_json::json;
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Level, Outcome, seen};
+use crate::case::{Case, Level};
 use crate::exchange::Front;
 use crate::gateway::{Answer, Effect, When};
+use crate::outcome::{Outcome, seen};
 
 const ACCEPTED: &str = "8.2: 2xx: done. 8: Each pass derives everything again from the document";
 const REFUSED: &str = "8.2: 400: refused, back off; 401, 403: alert an operator; do not fail the order. 8.1: the work follows the approval";

@@ -4,7 +4,8 @@ use simulator::World;
 use simulator::world::{OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
+use crate::outcome::{Outcome, seen};
 
 const BEFORE: &str = "8.2: 409: unclear: read the document again. 8.1: the work follows the approval";
 const AFTER: &str =

@@ -4,7 +4,8 @@ use serde_json::json;
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected};
-use crate::case::{Case, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
+use crate::outcome::{Outcome, seen};
 
 const SITE_AGENT: &str = "8.1: approve; wait for executing; create, verify; set_backend_id; set_state_done";
 const BASIC: &str =

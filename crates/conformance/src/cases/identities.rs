@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Expected};
-use crate::case::{Case, Level, Outcome, seen};
+use crate::case::{Case, Level};
+use crate::outcome::{Outcome, seen};
 use crate::site::{FIRST_GID, PROJECTS};
 
 const MISSING: &str = "7: skipped: MissingIdentityError: no GID (D7). 4: target: unixGid. A directory never belongs to group 0 because a GID is missing";

@@ -5,8 +5,9 @@ use std::time::Duration;
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Failure, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
 use crate::gateway::{Effect, When};
+use crate::outcome::{Failure, Outcome, seen};
 
 const RULE: &str = "8: Each pass derives everything again, so a provisioner can be killed at any moment";
 

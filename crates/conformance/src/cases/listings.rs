@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use simulator::world::{OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Failure, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
 use crate::gateway::{Answer, ListingChange};
+use crate::outcome::{Failure, Outcome, seen};
 
 const WHOLE: &str =
     "8.3: Never act on a list that is empty, incomplete or an error. Absence from the list never means delete";

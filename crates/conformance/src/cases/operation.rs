@@ -7,7 +7,8 @@ use serde_json::json;
 use simulator::world::{OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Failure, Level, Outcome, seen};
+use crate::case::{Case, Level};
+use crate::outcome::{Failure, Outcome, seen};
 
 const TOKEN: &str = "2: Both need an access token of the realm; 401: no token, or one that is not valid";
 const STORAGE: &str =

@@ -4,7 +4,8 @@ use serde_json::json;
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Failure, Level, Outcome, seen};
+use crate::case::{Case, Level};
+use crate::outcome::{Failure, Outcome, seen};
 
 const MARK: &str = "8.3: Use an existing directory only if it has the resource's own mark. Anything else at its path needs an operator's decision";
 const PATH: &str = "4: mountPoint.default is the absolute path, or the backend_id that Waldur holds, unchanged: whatever somebody has written there";

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected, TERABYTE};
-use crate::case::{Case, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
+use crate::outcome::{Outcome, seen};
 
 const PROBLEM: &str = "5.1: An item in quotaProblems has quotas that must not be applied, and its order must not be rejected because of them. 5.2: never set a quota of 0";
 const ZERO: &str = "5.2: Storage systems treat 0 as unlimited: never set a quota of 0";

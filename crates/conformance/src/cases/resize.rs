@@ -4,7 +4,8 @@ use serde_json::json;
 use simulator::world::OrderState;
 
 use crate::bench::{Bench, Expected, TERABYTE};
-use crate::case::{Case, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
+use crate::outcome::{Outcome, seen};
 
 const UPDATE: &str = "8.1: Update: set the absolute quotas, read them back; then report. 5.1: newQuotas are requested by the order in progress";
 

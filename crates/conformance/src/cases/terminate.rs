@@ -3,7 +3,8 @@
 use simulator::world::{OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
-use crate::case::{Case, Failure, Level, Outcome, both, seen};
+use crate::case::{Case, Level, both};
+use crate::outcome::{Failure, Outcome, seen};
 
 const SITE_AGENT: &str = "8.1: Terminate, site agent: approve; freeze, move to a trash; set_state_done";
 const BASIC: &str = "8.1: Terminate, Basic: approve; once the resource is removed: freeze, move to a trash. Until then the users keep their directory";
