@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_of_another_build_is_told_from_an_unknown_one() {
+    fn a_driver_of_another_build_is_distinguished_from_an_unknown_one() {
         assert!(named("memory").is_ok());
         assert_eq!(named("nfs").unwrap_err(), NoDriver::Unknown);
         assert_eq!(named("scale").err(), (!cfg!(feature = "scale")).then_some(NoDriver::LeftOut("scale")));

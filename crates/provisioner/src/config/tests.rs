@@ -33,7 +33,7 @@ fn a_proxy_and_a_system_are_enough_and_defaults_are_cautious() {
 fn invalid_systems_are_rejected_with_a_reason() {
     let of = |text: &str| fault(&[("PROVISIONER_SYSTEMS", text)]);
     assert!(of(r#"{"a": {"driver": "posix"}}"#).contains("missing field `terabyte`"));
-    assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("`driver` is not one of `posix`"));
+    assert!(of(r#"{"a": {"driver": "nfs", "terabyte": "TB"}}"#).contains("`driver` is not one of `exec`, `posix`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "rot": "/"}}"#).contains("unknown field `rot`"));
     assert!(of(r#"{"a": {"driver": "posix", "terabyte": "TB", "root": "/"}}"#).contains("the root is `/`"));
     assert!(of(r#"{"a": {"driver": "vast", "terabyte": "TB"}}"#).contains("add the mapping"));
