@@ -13,13 +13,15 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::command::{Running, tail};
-use crate::exchange::{Exchange, Front, has_settled};
+use crate::exchange::{Exchange, Front, has_read_twice, open_wait};
 use crate::gateway::{Effect, Gateway, Listing, ListingChange, Prober, Rule, WALDUR_TOKEN};
 use crate::outcome::{Failure, Outcome, seen};
 use crate::probe::{Kind, Pair, Probe, Probed};
 use crate::site::{CLIENT, CLIENT_SECRET, FIRST_GID, INODES_PER_TB, SYSTEM, Site};
 
 pub(crate) const TERABYTE: u64 = 1_000_000_000_000;
+/// How long the command is quiet, when it waits for a change, until it has nothing else to do.
+const QUIET: Duration = Duration::from_secs(1);
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 /// By how much space may exceed the quota, in bytes, because it is rounded up to blocks.
@@ -340,7 +342,13 @@ impl<'a> Bench<'a> {
     pub(crate) fn settle(&mut self) -> Outcome {
         let since = Instant::now();
         self.until("the command reads the whole listing (twice, or waits for a change)", |bench| {
-            Ok(has_settled(&bench.gateway().log(), since, Instant::now()))
+            let log = bench.gateway().log();
+            if has_read_twice(&log, since) {
+                return Ok(true);
+            }
+            let waits = open_wait(&log).filter(|wait| wait.started.max(since).elapsed() >= QUIET);
+            // It waits for a change of what the proxy has now.
+            Ok(waits.is_some_and(|wait| wait.known.is_some() && bench.gateway().tag(&wait.target) == wait.known))
         })
     }
 

@@ -126,31 +126,28 @@ impl Exchange {
     }
 }
 
-/// Whether the command has seen a state that began at `since` and had the time to act on it: it has read the whole listing twice
-/// after that and begun something else, or it waits for a change and has been quiet for a second.
-pub(crate) fn has_settled(log: &[Exchange], since: Instant, now: Instant) -> bool {
-    let after: Vec<&Exchange> = log.iter().filter(|exchange| exchange.started >= since).collect();
+/// Whether the command has read the whole listing twice after `since`, and has begun again.
+pub(crate) fn has_read_twice(log: &[Exchange], since: Instant) -> bool {
     let mut reads = 0;
-    for exchange in &after {
+    for exchange in log.iter().filter(|exchange| exchange.started >= since) {
         if reads >= 2 && exchange.is_listing() {
             return true;
         }
         reads += usize::from(exchange.completes_a_read());
     }
-    let is_quiet = |exchange: &&Exchange| {
-        exchange.waits
-            && exchange.ended.is_none()
-            && now.saturating_duration_since(exchange.started).as_secs() >= 1
-            && after.iter().any(|read| read.ended.is_some() && read.tag.is_some() && read.tag == exchange.known)
-    };
-    after.last().is_some_and(is_quiet)
+    false
+}
+
+/// The request with which the command waits for a change, if it has done nothing else since.
+pub(crate) fn open_wait(log: &[Exchange]) -> Option<&Exchange> {
+    log.last().filter(|exchange| exchange.waits && exchange.is_listing() && exchange.ended.is_none())
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Exchange, Front, Page, has_settled};
+    use super::{Exchange, Front, Page, has_read_twice, open_wait};
 
     fn listing(started: Instant, page: Option<(u64, u64)>) -> Exchange {
         Exchange {
@@ -181,19 +178,16 @@ mod tests {
         let old = listing(begin, Some((1, 1)));
         let half = |seconds| [listing(at(seconds), Some((1, 2))), listing(at(seconds), Some((2, 2)))];
         let log = [vec![old.clone(), old], half(1).into(), half(2).into()].concat();
-        assert!(!has_settled(&log, at(1), at(9)));
-        assert!(has_settled(&[log.clone(), half(3).into()].concat(), at(1), at(9)));
-        assert!(!has_settled(&[log, half(3).into()].concat(), at(2), at(9)));
+        assert!(!has_read_twice(&log, at(1)));
+        assert!(has_read_twice(&[log.clone(), half(3).into()].concat(), at(1)));
+        assert!(!has_read_twice(&[log, half(3).into()].concat(), at(2)));
     }
 
     #[test]
-    fn a_quiet_second_of_waiting_settles() {
-        let begin = Instant::now();
-        let read = listing(begin, Some((1, 1)));
-        let wait = Exchange { ended: None, waits: true, known: Some("a".into()), ..listing(begin, None) };
-        assert!(!has_settled(&[read.clone(), wait.clone()], begin, begin));
-        assert!(has_settled(&[read.clone(), wait.clone()], begin, begin + Duration::from_secs(1)));
-        let other = Exchange { known: Some("b".into()), ..wait };
-        assert!(!has_settled(&[read, other], begin, begin + Duration::from_secs(1)));
+    fn the_last_request_may_wait() {
+        let read = listing(Instant::now(), Some((1, 1)));
+        let wait = Exchange { ended: None, waits: true, ..read.clone() };
+        assert!(open_wait(&[read.clone(), wait.clone()]).is_some());
+        assert!(open_wait(&[wait, read]).is_none());
     }
 }

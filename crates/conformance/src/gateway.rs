@@ -20,9 +20,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use simulator::{PROVIDER_TOKEN, Simulator, World};
+use simulator::{PROVIDER_TOKEN, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -105,6 +105,7 @@ pub(crate) struct Gateway {
     /// Changes when the answer to a waiting request may change.
     listing_changes: watch::Sender<u64>,
     http: reqwest::Client,
+    runtime: Handle,
     simulator: Arc<Simulator>,
     /// Base URL of the proxy.
     proxy: Mutex<String>,
@@ -130,6 +131,7 @@ impl Gateway {
             state: Mutex::default(),
             listing_changes: watch::Sender::default(),
             http,
+            runtime: runtime.handle().clone(),
             simulator: Arc::clone(simulator),
             proxy: Mutex::default(),
             addresses: [proxy.local_addr()?, waldur.local_addr()?, foreign.local_addr()?],
@@ -196,6 +198,15 @@ impl Gateway {
     pub(crate) fn change_listing(&self, change: impl FnOnce(&mut Listing)) {
         change(&mut self.state().listing);
         self.wake();
+    }
+
+    /// The tag that the proxy has now for this listing; `None` if it does not answer.
+    pub(crate) fn tag(&self, target: &str) -> Option<String> {
+        let url = format!("{}{target}", self.proxy.lock().unwrap_or_else(PoisonError::into_inner));
+        let token = self.simulator.realm().mint(&TokenSpec::service_account("conformance"));
+        let request = self.http.get(url).bearer_auth(token).header("cache-control", "no-cache");
+        let response = self.runtime.block_on(request.send()).ok()?;
+        response.headers().get("etag")?.to_str().ok().map(str::to_owned)
     }
 
     fn wake(&self) {
