@@ -50,7 +50,8 @@ class Directories:
 
     def freeze(self, path):
         """Takes access from a directory that is being removed, and stops its growth: files in it can be open."""
-        os.chmod(path, 0)
+        os.chown(path, os.geteuid(), os.getegid())
+        os.chmod(path, 0o700)
 
     def release(self, path):
         """Removes the limits of a directory that is about to be deleted."""
@@ -79,7 +80,6 @@ class Directories:
 
     def delete(self, path):
         import shutil  # Slow to load.
-        os.chmod(path, 0o700)
         shutil.rmtree(path)
 
     def in_trash(self):
