@@ -48,7 +48,7 @@ PACKAGES = {
             "ops/grafana/hpc-storage-provisioner.json": "usr/share/doc/hpc-storage-provisioner/examples/dashboard.json",
         },
         "packed": ["docs/provisioner.md", "docs/provisioner-settings.md", "docs/provisioner-cli.md", "docs/deployment.md",
-                   "docs/stability.md"],
+                   "docs/exec-drivers.md", "docs/stability.md"],
     },
 }
 

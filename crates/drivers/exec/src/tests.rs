@@ -119,7 +119,7 @@ fn kernel_the_example_with_xfs_conforms() {
 }
 
 #[test]
-#[ignore = "needs a kernel with project quotas: .ci/kernel runs it, which takes minutes"]
+#[ignore = "needs a kernel with project quotas: .ci/kernel killed_the_example runs it, for minutes"]
 fn killed_the_example_with_xfs_conforms() {
     xfs(Calls::Killed(1));
 }
