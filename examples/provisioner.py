@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""A small provisioner that follows docs/specification.md, as a pattern for your own. Python's standard library only.
+Its storage is a JSON file, so it runs anywhere: replace the class Storage by calls of your storage system. docs/conformance.md has its
+settings, the environment variables. Try it: hpc-storage-conformance run -- examples/provisioner.py"""
+import json, math, os, time, urllib.error, urllib.parse, urllib.request
+from decimal import Decimal
+from os import environ
+from pathlib import Path
+
+PROXY, WALDUR = environ["STORAGE_PROXY_URL"], environ["WALDUR_API_URL"]
+SITE_AGENT, BASIC = ["Marketplace.Slurm", "Marketplace.SiteAgent"], "Marketplace.Basic"
+# A redirect is an error: a credential goes to its own origin only.
+HTTP = urllib.request.build_opener(type("NoRedirects", (urllib.request.HTTPRedirectHandler,), {"redirect_request": lambda *_: None}))
+
+class Hold(Exception):
+    """The resource needs a person, or more time. Nothing more is done for it in this pass."""
+
+class Storage:
+    """Directories in a JSON file, which is replaced as a whole."""
+    def __init__(self):
+        self.path = Path(environ["STORAGE_ROOT"], "storage.json")
+        state = json.loads(self.path.read_text()) if self.path.exists() else {"directories": {}, "trash": {}}
+        self.directories, self.trash = state["directories"], state["trash"]
+    def save(self):
+        new = self.path.with_suffix(".new")
+        with open(new, "w") as file:
+            print(json.dumps({"directories": self.directories, "trash": self.trash}), file=file, flush=True)
+            os.fsync(file.fileno())
+        new.replace(self.path)
+    def owner(self, path):
+        return self.directories.get(path, {}).get("itemId")
+    def ensure(self, path, wanted):
+        """Creates or changes the directory, takes it from the trash if it is there, and verifies it."""
+        if self.owner(path) not in [None, wanted["itemId"]]:
+            raise Hold(f"{path} belongs to {self.owner(path)}")
+        if self.directories.get(path) != wanted:
+            self.trash.pop(wanted["itemId"], None)
+            self.directories[path] = wanted
+            self.save()
+        if Storage().directories.get(path) != wanted:
+            raise Hold(f"{path} is not as it should be")
+    def retire(self, path, item_id):
+        if self.owner(path) == item_id:
+            self.trash[item_id] = {**self.directories.pop(path), "path": path}
+            self.save()
+
+class Client:
+    token, renew_at = None, 0.0
+    def bearer(self):
+        if time.monotonic() >= self.renew_at:
+            who = {"client_id": environ["STORAGE_CLIENT_ID"], "client_secret": environ["STORAGE_CLIENT_SECRET"]}
+            form = urllib.parse.urlencode({"grant_type": "client_credentials", **who}).encode()
+            with HTTP.open(environ["STORAGE_TOKEN_URL"], form, timeout=30) as response:
+                answer = json.load(response)
+            self.token, self.renew_at = answer["access_token"], time.monotonic() + 0.7 * answer["expires_in"]
+        return f"Bearer {self.token}"
+    def open(self, url, body=None, **headers):
+        origin, proxy, waldur = (urllib.parse.urlsplit(each)[:2] for each in [url, PROXY, WALDUR])
+        if origin not in [proxy, waldur]:
+            raise Hold(f"{url} leads neither to the proxy nor to Waldur")
+        headers["Authorization"] = self.bearer() if origin == proxy else f"Token {environ['WALDUR_API_TOKEN']}"
+        data = None if body is None else json.dumps(body, default=float).encode()
+        try:
+            return HTTP.open(urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}), timeout=30)
+        except urllib.error.HTTPError as error:
+            self.renew_at = 0.0 if error.code == 401 else self.renew_at
+            raise
+    def read(self, known):
+        """The pages of the document and their tag. Waits while the tag is the known one; then the error 304 is raised."""
+        pages, tags = [], set()
+        while not pages or len(pages) < pages[0]["pagination"]["pages"]:
+            query = {"storage_system": environ["STORAGE_SYSTEM"], "page_size": 500, "page": len(pages) + 1}
+            wait = {"If-None-Match": known, "Prefer": "wait=20"} if known and not pages else {}
+            with self.open(f"{PROXY}/api/storage-resources/?{urllib.parse.urlencode(query)}", **wait) as response:
+                pages.append(json.load(response, parse_float=Decimal))
+                tags.add(response.headers["ETag"])
+                if int(response.headers["Age"] or 0) > 60 or "mock_identities" in pages[-1]:
+                    raise ValueError("the document is old, or has invented identities")
+        if len(tags) > 1 or sum(len(page["resources"]) for page in pages) != pages[0]["pagination"]["total"]:
+            raise ValueError("the document changed while it was read, or is not complete")
+        return pages, tags.pop()
+    def call(self, item, name, body=None):
+        """Sends a callback. After an error, the next pass sees in the document whether it arrived."""
+        self.open(item[f"{name}_url"], body or {}).close()
+
+def desired(item, order, problems):
+    """The directory as it should be."""
+    target = item["target"]["targetItem"]
+    gid = (target.get("primaryProject") or target).get("unixGid")
+    quotas = item["newQuotas"] if order.get("type") == "Update" and item["newQuotas"] else item["quotas"]
+    if type(gid) is not int or not 0 < gid < 2**32 - 1 or item["itemId"] in problems or not quotas:
+        raise Hold("it has no valid GID, or quotas that cannot be trusted")
+    wanted = {"itemId": item["itemId"], "gid": gid, "mode": item["permission"]["value"], "space": {}, "inodes": {}}
+    for quota in quotas:
+        unit = Decimal(environ["STORAGE_TERABYTE"]) if quota["unit"] == "tera" else 1
+        value = wanted[quota["type"]][quota["enforcementType"]] = math.ceil(quota["quota"] * unit)
+        if not 0 < value < 2**63:
+            raise Hold("storage systems treat a quota of 0 as unlimited, or the quota is too large")
+    return wanted
+
+def work(client, storage, page, item, paths):
+    """Carries one resource a step further. Returns whether there is a next step."""
+    path, order = item["mountPoint"]["default"], page["orders"].get(item["itemId"]) or {}
+    absolute = path.startswith("/") and path == os.path.normpath(path) and path.isprintable() and path.count("/") > 1
+    if not absolute or len(path) > 255 or paths.count(path) > 1:
+        raise Hold(f"{path!r} is not the path of one directory")
+    kind, state, basic = order.get("type"), order.get("state"), order.get("offeringType") == BASIC
+    if order and (kind not in ["Create", "Update", "Terminate", "Restore"] or order["offeringType"] not in [*SITE_AGENT, BASIC]):
+        raise Hold(f"an order of an unknown kind: {kind} of {order['offeringType']}")
+    if item["status"] == "removed" or kind == "Terminate" and state == "executing" and not basic:
+        storage.retire(path, item["itemId"])
+    elif kind != "Terminate" and (state in ["pending-provider", "executing"] or storage.owner(path) == item["itemId"]):
+        wanted = desired(item, order, page["quotaProblems"])
+        # A site agent's order is carried out once it is approved, a Basic order before: its approval completes it.
+        if state != "pending-provider" or basic:
+            storage.ensure(path, wanted)
+            if kind in ["Create", "Restore"] and state:
+                client.call(item, "set_backend_id", {"backend_id": path})
+    if state == "pending-provider":
+        client.call(item, "approve_by_provider", {"attributes": {"new_options": order["newOptions"]}} if order.get("newOptions") else None)
+    elif state == "executing":
+        client.call(item, "set_state_done")
+    return state in ["pending-provider", "executing"]
+
+def run_pass(client, known):
+    """Returns the tag to wait with, or None if the next pass is due soon."""
+    pages, tag = client.read(known)
+    items = [(page, item) for page in pages for item in page["resources"] if item["target"]["targetType"] in ["project", "user"]]
+    paths = [(item["mountPoint"] or {}).get("default") for _, item in items if item["status"] != "removed"]
+    for page, item in items:
+        try:
+            tag = None if work(client, Storage(), page, item, paths) else tag
+        except (Hold, OSError, KeyError, TypeError, AttributeError, ValueError) as problem:
+            print(item["itemId"], repr(problem), flush=True)
+            tag = None if isinstance(problem, OSError) else tag
+    return tag
+
+if __name__ == "__main__":
+    client, tag = Client(), None
+    while True:
+        try:
+            tag = run_pass(client, tag)
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            if tag and getattr(problem, "code", None) == 304 and problem.headers["Preference-Applied"]:
+                continue
+            print("no pass:", repr(problem), flush=True)
+            tag = None
+        time.sleep(float(environ["STORAGE_INTERVAL"]))
