@@ -32,6 +32,11 @@ pub(crate) use repeat::ATTEMPTS;
 use repeat::Verdict;
 pub use settings::check::public_part;
 
+/// Size in bytes from which a body gets a buffer for the largest one that is allowed. Only the part in use takes memory. The
+/// allocator of glibc returns buffers above 32 MiB to the kernel, but a buffer that grows passes through smaller sizes, and its
+/// heaps keep those.
+const LARGE: usize = 1 << 20;
+
 /// A client for one upstream. It keeps connections open and follows no redirects.
 #[derive(Debug)]
 pub struct Upstream {
@@ -298,8 +303,12 @@ impl Upstream {
         let headers = std::mem::take(response.headers_mut());
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| upstream_error(error, true))? {
-            if body.len() + chunk.len() > max_body {
+            let length = body.len() + chunk.len();
+            if length > max_body {
                 return Err(UpstreamError::TooLarge(max_body));
+            }
+            if length > LARGE {
+                body.reserve(max_body - body.len());
             }
             body.extend_from_slice(&chunk);
         }
