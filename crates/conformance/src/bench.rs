@@ -107,7 +107,7 @@ pub(crate) struct Bench<'a> {
     environment: Vec<(&'static str, String)>,
     /// Whether the command may end orders in this case.
     may_refuse: bool,
-    /// What the probe could not tell.
+    /// What the probe could not read.
     pub(crate) unknown: BTreeSet<&'static str>,
     /// The first error of the probe at the arrival of a callback.
     probe_error: Arc<Mutex<Option<String>>>,

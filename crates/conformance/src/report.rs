@@ -57,7 +57,7 @@ pub(crate) struct Report {
     pub(crate) exchanges: Vec<Exchange>,
     /// The last lines of the command's output.
     pub(crate) output: Vec<String>,
-    /// What the probe could not tell.
+    /// What the probe could not read.
     pub(crate) unknown: BTreeSet<&'static str>,
 }
 
