@@ -77,14 +77,15 @@ impl Rules {
         if issuer != self.issuer {
             return Err(Refusal::Issuer { wanted: self.issuer.clone(), was: Quoted::new(issuer) });
         }
+        // Before the type, which Keycloak sets to `DPoP` in tokens that are bound by a proof.
+        if claims.contains_key("cnf") {
+            return Err(Refusal::Bound);
+        }
         // ID and refresh tokens of the same realm are signed with the same keys.
         if let Some(kind) = string(claims, "typ")?
             && kind != "Bearer"
         {
             return Err(Refusal::TokenType { was: Quoted::new(kind) });
-        }
-        if claims.contains_key("cnf") {
-            return Err(Refusal::Bound);
         }
         let expires = time(claims, "exp")?.ok_or(Refusal::Missing("exp"))?;
         if has_expired(expires, now) {

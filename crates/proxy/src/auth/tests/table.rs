@@ -153,6 +153,15 @@ fn table(realm: &TestRealm) -> Vec<(&'static str, String, Expected)> {
             Err("is bound to a key"),
         ),
         (
+            "cnf and typ of Keycloak's DPoP",
+            RSA.token(&with(
+                with(claims(), "typ", "DPoP"),
+                "cnf",
+                json!({"jkt": "0ZcOCORZNYy", "kc-jkt-type": "DPoP"}),
+            )),
+            Err("is bound to a key"),
+        ),
+        (
             "cnf of mutual TLS",
             said("cnf", json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"})),
             Err("is bound to a key"),
