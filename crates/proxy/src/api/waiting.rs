@@ -4,7 +4,7 @@
 //! is not missed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -67,8 +67,8 @@ struct Awaited {
 /// The clients that wait for other content.
 #[derive(Debug)]
 pub struct Waiting {
+    /// Each waiting client is a receiver.
     awaited: watch::Sender<Awaited>,
-    clients: AtomicUsize,
     /// Number of waits so far.
     waits: AtomicU32,
 }
@@ -76,7 +76,7 @@ pub struct Waiting {
 impl Waiting {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let awaited = watch::Sender::new(Awaited { store, ended: 0, stopped: false });
-        Self { awaited, clients: AtomicUsize::new(0), waits: AtomicU32::new(0) }
+        Self { awaited, waits: AtomicU32::new(0) }
     }
 
     /// Clients wait for another store from now on; unless `keep`, the current waits end.
@@ -94,7 +94,7 @@ impl Waiting {
 
     /// Number of clients that wait.
     pub(super) fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
+        self.awaited.receiver_count()
     }
 
     /// Waits for at most `wait` until a snapshot is not current any more, beginning with the given one. Returns that snapshot, or
@@ -114,7 +114,7 @@ impl Waiting {
             return Ok((store, served));
         }
         let began = Instant::now();
-        let _client = Client::new(self, slot, began);
+        let _recorded = Recorded { slot, began };
         let mut awaited = self.awaited.subscribe();
         let ended = awaited.borrow().ended;
         let mut content = store.subscribe();
@@ -158,23 +158,14 @@ impl Waiting {
     }
 }
 
-/// A waiting client. When dropped, the time is added to its slot.
-struct Client<'a> {
-    waiting: &'a Waiting,
+/// Records the time of a wait when dropped, however the wait ends.
+struct Recorded<'a> {
     slot: &'a WaitedSlot,
     began: Instant,
 }
 
-impl<'a> Client<'a> {
-    fn new(waiting: &'a Waiting, slot: &'a WaitedSlot, began: Instant) -> Self {
-        waiting.clients.fetch_add(1, Ordering::Relaxed);
-        Self { waiting, slot, began }
-    }
-}
-
-impl Drop for Client<'_> {
+impl Drop for Recorded<'_> {
     fn drop(&mut self) {
-        self.waiting.clients.fetch_sub(1, Ordering::Relaxed);
         let waited = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.slot.0.store(waited, Ordering::Relaxed);
     }
