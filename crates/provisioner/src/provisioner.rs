@@ -30,6 +30,8 @@ pub const LOOP: &str = "run";
 const LOOK: Duration = Duration::from_millis(200);
 /// Age from which on a document is old.
 const OLD: Duration = Duration::from_mins(1);
+/// The same for a pass of the loop, which nobody watches.
+const OLD_FOR_PASS: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub struct Provisioner {
@@ -156,7 +158,7 @@ impl Session<'_> {
 
     /// Makes a plan from the document that the proxy has (see [`Source::recent`]).
     pub fn plan_recent(&mut self) -> Result<(Survey, Plan), PassError> {
-        self.plan_from(&|| self.provisioner.source.recent(), false)
+        self.plan_from(&|| self.provisioner.source.recent(OLD_FOR_PASS), false)
     }
 
     fn plan_from(
@@ -173,10 +175,7 @@ impl Session<'_> {
     /// enough unless it is old.
     pub fn look(&mut self) -> Result<Survey, PassError> {
         let source = &self.provisioner.source;
-        self.survey(&|| match source.newest()? {
-            document if document.age < OLD => Ok(document),
-            _ => source.read(),
-        })
+        self.survey(&|| source.recent(OLD))
     }
 
     fn survey(&mut self, read: &dyn Fn() -> Result<Document, DriverError>) -> Result<Survey, PassError> {

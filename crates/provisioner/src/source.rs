@@ -43,8 +43,6 @@ const DOCUMENT_TIMEOUTS: u32 = 10;
 const MAX_READS: usize = 3;
 /// How long the proxy may wait for the document to change, in seconds. Less than the minute after which most gateways give up.
 const WAIT: u64 = 45;
-/// A document of this age or more is old: a pass has the proxy read Waldur.
-const YOUNG: Duration = Duration::from_secs(15);
 /// A refused secret or token is sent again after this time, in case the server was at fault.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_mins(15);
 
@@ -125,13 +123,14 @@ impl Source {
         self.document(false)
     }
 
-    /// Returns the whole document for a pass: as the proxy has it, unless it is old, or from before the last callback.
-    pub fn recent(&self) -> Result<Document, DriverError> {
+    /// Returns the whole document as the proxy has it. If that is not younger than `max_age`, or from before the last callback, has the
+    /// proxy read Waldur now.
+    pub fn recent(&self, max_age: Duration) -> Result<Document, DriverError> {
         let called = *lock(&self.called);
         let document = self.newest()?;
         // The age is in whole seconds.
         let oldest = document.age + Duration::from_secs(1);
-        let is_recent = document.age < YOUNG && called.is_none_or(|called| called.elapsed() > oldest);
+        let is_recent = document.age < max_age && called.is_none_or(|called| called.elapsed() > oldest);
         if is_recent { Ok(document) } else { self.read() }
     }
 
