@@ -103,6 +103,11 @@ pub enum Observed {
 }
 
 impl Observed {
+    /// The usage of the resource's own directory, if it is known.
+    pub fn usage(self) -> Option<Usage> {
+        if let Self::Ours(present) = self { present.usage } else { None }
+    }
+
     /// The state without the usage, which also changes by itself.
     #[must_use]
     pub fn without_usage(mut self) -> Self {
@@ -394,7 +399,6 @@ pub trait Driver: Debug + Send + Sync {
     /// Usage of each directory; `None` if it does not exist or is not the resource's. By default as [`Driver::observe`]
     /// reports it; a driver for systems without accounting walks over the files.
     fn usage(&self, desired: &[&Desired]) -> Vec<Result<Option<Usage>, DriverError>> {
-        let usage = |observed| if let Observed::Ours(present) = observed { present.usage } else { None };
-        self.observe(desired).into_iter().map(|observed| observed.map(usage)).collect()
+        self.observe(desired).into_iter().map(|observed| observed.map(Observed::usage)).collect()
     }
 }

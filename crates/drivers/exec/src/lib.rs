@@ -194,19 +194,6 @@ impl Exec {
         }
     }
 
-    /// Asks for the state of each directory, `BATCH` at a time.
-    fn states(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
-        let batch = |batch: &[&Desired]| {
-            let directories = Directories::of(batch);
-            let answer: wire::Observations = self.read("observe", &directories)?;
-            answer.states(batch).map_err(|why| self.invalid("observe", &why))
-        };
-        let batches = desired.chunks(BATCH).flat_map(|each| {
-            batch(each).unwrap_or_else(|error: DriverError| storage_driver::same_for_all(&error, each.len()))
-        });
-        batches.collect()
-    }
-
     /// Asks for the usage of directories, or of directories in the trash.
     fn used(&self, of: &Directories<'_>) -> Result<Vec<Option<Usage>>, CallError> {
         let answer: wire::Usages = self.call("usage", of, self.timeouts.walk, &|| true)?;
@@ -238,7 +225,15 @@ impl Driver for Exec {
     }
 
     fn observe(&self, desired: &[&Desired]) -> Vec<Result<Observed, DriverError>> {
-        self.states(desired)
+        let batch = |batch: &[&Desired]| {
+            let directories = Directories::of(batch);
+            let answer: wire::Observations = self.read("observe", &directories)?;
+            answer.states(batch).map_err(|why| self.invalid("observe", &why))
+        };
+        let batches = desired.chunks(BATCH).flat_map(|each| {
+            batch(each).unwrap_or_else(|error: DriverError| storage_driver::same_for_all(&error, each.len()))
+        });
+        batches.collect()
     }
 
     fn trash(&self) -> Result<Vec<Trashed>, DriverError> {
@@ -295,8 +290,7 @@ impl Driver for Exec {
         let batch = |batch: &[&Desired]| match self.used(&Directories::of(batch)) {
             // Then the program reports it with the state.
             Err(CallError::Unsupported(_)) => {
-                let usage = |observed| if let Observed::Ours(present) = observed { present.usage } else { None };
-                self.states(batch).into_iter().map(|observed| observed.map(usage)).collect()
+                self.observe(batch).into_iter().map(|observed| observed.map(Observed::usage)).collect()
             }
             result => each(result.map_err(DriverError::from), batch.len()),
         };

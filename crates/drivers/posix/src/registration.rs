@@ -1,14 +1,15 @@
 //! The drivers of this crate: one tree of directories, with different quotas.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use storage_driver::DriverError;
 use storage_driver::registration::{InvalidSettings, OpenDriver, Registration, SystemSettings};
 
 use crate::command::Program;
+use crate::handle::open_root;
 use crate::quotas::Quotas;
 use crate::quotas::ceph::Ceph;
 use crate::quotas::declared::Declared;
@@ -60,16 +61,7 @@ fn enabled() -> bool {
 
 fn kernel(settings: SystemSettings) -> Result<OpenDriver, InvalidSettings> {
     configure(settings, |_, root| {
-        let handle = File::open(root).map_err(|error| {
-            DriverError::temporary_from(
-                format!(
-                    "the root {} cannot be opened: mount the file system, or correct the path in the settings",
-                    root.display()
-                ),
-                error,
-            )
-        })?;
-        Kernel::of(handle.as_fd())
+        Kernel::of(open_root(&format!("the root {}", root.display()), root, OFlags::RDONLY)?.as_fd())
     })
 }
 
