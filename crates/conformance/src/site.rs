@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 use simulator::world::{OfferingType, Role};
-use simulator::{Client, PROVIDER_TOKEN, Simulator, World};
+use simulator::{Client, Simulator, World};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -70,13 +70,6 @@ impl Site {
         let environment = [
             ("STORAGE_SYSTEMS", json!({ SYSTEM: SYSTEM }).to_string()),
             ("WALDUR_API_URL", format!("{}/api", gateway.url(Front::Waldur))),
-            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
-            ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-            ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
-            ("HPC_USER_API_URL", simulator.hpc_url()),
-            ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
-            ("HPC_USER_CLIENT_SECRET", "hpc-secret".to_owned()),
-            ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
             ("HPC_USER_USER_PATH", "/api/v1/export/cscs/users/{username}".to_owned()),
             ("INODE_BASE_MULTIPLIER", "1000000".to_owned()),
             ("INODE_SOFT_COEFFICIENT", "1.5".to_owned()),
@@ -89,6 +82,7 @@ impl Site {
         let child = Command::new(&self.program)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env_clear()
+            .envs(simulator.proxy_variables())
             .envs(environment)
             // Without a file `.env`.
             .current_dir(self.directory.path())

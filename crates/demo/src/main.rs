@@ -17,7 +17,7 @@ use proxy::api::{self, Service};
 use proxy::config::{Environment, Loaded, Overrides};
 use proxy::server::{self, Frontend};
 use proxy::{config, metrics, telemetry};
-use simulator::{Client, PROVIDER_TOKEN, Simulator, TokenSpec, World};
+use simulator::{Client, Simulator, TokenSpec, World};
 use tokio::net::TcpListener;
 
 /// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, and runs the provisioner in a
@@ -35,8 +35,6 @@ struct Demo {
     debug: bool,
 }
 
-const CLIENT_ID: &str = "hpc-client";
-const CLIENT_SECRET: &str = "hpc-secret";
 const PROVISIONER: &str = "storage-provisioner";
 const PROVISIONER_SECRET: &str = "provisioner-secret";
 /// Role that is required to use the proxy's callbacks.
@@ -117,18 +115,10 @@ async fn bind(port: u16) -> anyhow::Result<TcpListener> {
 }
 
 /// Environment variables for the simulated upstreams: for the proxy of the demo, and for commands in another shell.
-fn variables(simulator: &Simulator) -> [(&'static str, String); 9] {
-    [
-        ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#)),
-        ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
-        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
-        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-        ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
-        ("HPC_USER_API_URL", simulator.hpc_url()),
-        ("HPC_USER_CLIENT_ID", CLIENT_ID.to_owned()),
-        ("HPC_USER_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
-        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
-    ]
+fn variables(simulator: &Simulator) -> Vec<(&'static str, String)> {
+    let systems =
+        ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#));
+    [systems].into_iter().chain(simulator.proxy_variables()).collect()
 }
 
 /// Loads the proxy's settings from environment variables, as in production.

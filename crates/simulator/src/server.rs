@@ -14,11 +14,11 @@ use tokio::runtime::Runtime;
 
 use crate::faults::{Fault, FaultRule};
 use crate::http::{Call, Reply};
-use crate::keycloak::Realm;
+use crate::keycloak::{REALM, Realm};
 use crate::latency::Latency;
 use crate::requests::Received;
 use crate::state::ServiceState;
-use crate::world::World;
+use crate::world::{PROVIDER_TOKEN, World};
 use connection::{NumberedListener, Peer};
 
 /// A running simulator; dropping it stops it. It has its own runtime, so that stopping it closes every connection, and a
@@ -104,6 +104,20 @@ impl Simulator {
     /// The realm's token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/protocol/openid-connect/token", self.realm().issuer())
+    }
+
+    /// Environment variables of a proxy that uses these services, without `STORAGE_SYSTEMS`.
+    pub fn proxy_variables(&self) -> [(&'static str, String); 8] {
+        [
+            ("WALDUR_API_URL", format!("{}/api", self.base_url())),
+            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
+            ("CSCS_KEYCLOAK_URL", self.keycloak_url()),
+            ("CSCS_KEYCLOAK_REALM", REALM.to_owned()),
+            ("HPC_USER_API_URL", self.hpc_url()),
+            ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
+            ("HPC_USER_CLIENT_SECRET", "hpc-secret".to_owned()),
+            ("HPC_USER_OIDC_TOKEN_URL", self.token_url()),
+        ]
     }
 
     /// The requests received so far, oldest first, except those below `/_simulator/`.

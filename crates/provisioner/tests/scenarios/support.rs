@@ -126,19 +126,12 @@ impl Site {
         let simulator = &self.simulator;
         let variables = [
             ("STORAGE_SYSTEMS", json!({SLURM: SLURM, BASIC: BASIC}).to_string()),
-            ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
-            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
-            ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-            ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
-            ("HPC_USER_API_URL", simulator.hpc_url()),
-            ("HPC_USER_CLIENT_ID", "hpc-client".into()),
-            ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
-            ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
             // 0 makes orders visible at once, even without --fresh.
             ("CACHE_MAX_AGE", self.max_age.to_string()),
             ("CALLBACKS_RELAY", self.relays.to_string()),
             ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
         ];
+        let variables = simulator.proxy_variables().into_iter().chain(variables);
         let environment = Environment::new(self.directory.path().to_owned(), variables);
         let loaded = proxy::config::load(&environment, &Overrides::default()).unwrap();
         runtime.block_on(async {

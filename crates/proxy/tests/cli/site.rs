@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use simulator::{PROVIDER_TOKEN, REALM, Simulator, World};
+use simulator::{Simulator, World};
 use tempfile::TempDir;
 
 /// Secret of the client `hpc-client`.
@@ -29,17 +29,8 @@ impl Site {
     pub(crate) fn new(world: World) -> Self {
         let simulator = Simulator::start_blocking(world, ([127, 0, 0, 1], 0).into()).unwrap();
         let systems = r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#;
-        let variables = BTreeMap::from([
-            ("STORAGE_SYSTEMS", systems.to_owned()),
-            ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
-            ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
-            ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-            ("CSCS_KEYCLOAK_REALM", REALM.to_owned()),
-            ("HPC_USER_API_URL", simulator.hpc_url()),
-            ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
-            ("HPC_USER_CLIENT_SECRET", SECRET.to_owned()),
-            ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
-        ]);
+        let systems = ("STORAGE_SYSTEMS", systems.to_owned());
+        let variables = simulator.proxy_variables().into_iter().chain([systems]).collect();
         Self { simulator, variables, directory: tempfile::tempdir().unwrap() }
     }
 

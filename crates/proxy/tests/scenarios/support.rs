@@ -36,22 +36,14 @@ pub(crate) struct Answer {
 /// The settings of a proxy for this simulator, without authentication.
 pub(crate) fn settings(simulator: &Simulator) -> Vec<(String, String)> {
     let pairs = [
-        ("WALDUR_API_URL", format!("{}/api", simulator.base_url())),
-        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.into()),
         ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#.into()),
-        ("HPC_USER_API_URL", simulator.hpc_url()),
-        ("HPC_USER_CLIENT_ID", "hpc-client".into()),
-        ("HPC_USER_CLIENT_SECRET", "hpc-secret".into()),
-        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
-        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-        ("CSCS_KEYCLOAK_REALM", simulator::REALM.into()),
         ("DISABLE_AUTH", "true".into()),
         // Each request is to see the world as it is.
         ("CACHE_MAX_AGE", "0".into()),
         ("WALDUR_TIMEOUT", "5".into()),
         ("HPC_USER_TIMEOUT", "5".into()),
     ];
-    pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    simulator.proxy_variables().into_iter().chain(pairs).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The command, run in `directory` with only `settings` as its environment; later values take precedence.

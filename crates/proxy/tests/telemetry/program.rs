@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::Value;
-use simulator::{PROVIDER_TOKEN, Simulator, TokenSpec};
+use simulator::{Simulator, TokenSpec};
 use tempfile::TempDir;
 
 /// Timeout for events that are certain to happen.
@@ -32,21 +32,16 @@ pub(crate) struct Ended {
 
 /// The settings of a proxy for the simulator, with a JSON log and without Sentry.
 pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
-    vec![
+    let own = [
         ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast"}"#.to_owned()),
+        // The proxy appends `/api`.
         ("WALDUR_API_URL", simulator.base_url()),
-        ("WALDUR_API_TOKEN", PROVIDER_TOKEN.to_owned()),
-        ("CSCS_KEYCLOAK_URL", simulator.keycloak_url()),
-        ("CSCS_KEYCLOAK_REALM", simulator::REALM.to_owned()),
-        ("HPC_USER_API_URL", simulator.hpc_url()),
-        ("HPC_USER_CLIENT_ID", "hpc-client".to_owned()),
-        ("HPC_USER_CLIENT_SECRET", "hpc-secret".to_owned()),
-        ("HPC_USER_OIDC_TOKEN_URL", simulator.token_url()),
         ("SERVER_LISTEN", "127.0.0.1:0".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
         // Each request sees the current world.
         ("CACHE_MAX_AGE", "0".to_owned()),
-    ]
+    ];
+    simulator.proxy_variables().into_iter().chain(own).collect()
 }
 
 /// A token that the proxy accepts.
