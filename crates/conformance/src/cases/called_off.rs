@@ -59,11 +59,36 @@ fn others_go_on(bench: &mut Bench<'_>) -> Outcome {
     bench.is(other, &Expected::of(9, 10))
 }
 
+/// Starts the command. This change happens when it makes this call, before the effect of the call.
+fn called_off_at(
+    bench: &mut Bench<'_>,
+    ordered: Ordered,
+    action: &'static str,
+    change: impl FnOnce(&mut World) + Send + 'static,
+) -> Outcome {
+    bench.change_before(ordered, action, change);
+    bench.start()?;
+    bench.until(&format!("{action} is called"), |bench| Ok(bench.gateway().rules() == 0))
+}
+
+/// A resource with 10 TB, and an order for it. The command is stopped.
+fn order_for_existing(bench: &mut Bench<'_>, order: impl FnOnce(&Bench<'_>, Ordered) -> Ordered) -> Outcome<Ordered> {
+    let made = bench.create(1)?[0];
+    bench.stop();
+    Ok(order(bench, made))
+}
+
+fn resized(bench: &Bench<'_>, made: Ordered) -> Ordered {
+    bench.order_size(made.resource, 20)
+}
+
+fn ended(bench: &Bench<'_>, made: Ordered) -> Ordered {
+    bench.order_end(made.resource)
+}
+
 fn create(bench: &mut Bench<'_>) -> Outcome {
     let ordered = bench.order(0, 10);
-    bench.change_before(ordered, "approve_by_provider", cancel(ordered));
-    bench.start()?;
-    bench.until("approve_by_provider is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    called_off_at(bench, ordered, "approve_by_provider", cancel(ordered))?;
     bench.settle()?;
     bench.is_absent(ordered)?;
     bench.no_calls_of(ordered, |action| action == "set_state_done")?;
@@ -72,9 +97,7 @@ fn create(bench: &mut Bench<'_>) -> Outcome {
 
 fn create_executing(bench: &mut Bench<'_>) -> Outcome {
     let ordered = bench.order(0, 10);
-    bench.change_before(ordered, "set_state_done", end(ordered, ResourceState::Terminated));
-    bench.start()?;
-    bench.until("set_state_done is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    called_off_at(bench, ordered, "set_state_done", end(ordered, ResourceState::Terminated))?;
     bench.settle()?;
     if bench.order_state(ordered) != Some(OrderState::Erred) {
         return seen("the order that an operator has ended changed again");
@@ -83,34 +106,22 @@ fn create_executing(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn resize(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(1)?[0];
-    bench.stop();
-    let ordered = bench.order_size(made.resource, 20);
-    bench.change_before(ordered, "approve_by_provider", cancel(ordered));
-    bench.start()?;
-    bench.until("approve_by_provider is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    let ordered = order_for_existing(bench, resized)?;
+    called_off_at(bench, ordered, "approve_by_provider", cancel(ordered))?;
     bench.settle()?;
     bench.is(ordered, &Expected::of(0, 10))?;
     others_go_on(bench)
 }
 
 fn resize_basic(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(1)?[0];
-    bench.stop();
-    let ordered = bench.order_size(made.resource, 20);
-    bench.change_before(ordered, "approve_by_provider", cancel(ordered));
-    bench.start()?;
-    bench.until("approve_by_provider is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    let ordered = order_for_existing(bench, resized)?;
+    called_off_at(bench, ordered, "approve_by_provider", cancel(ordered))?;
     bench.becomes(ordered, &Expected::of(0, 10))
 }
 
 fn resize_executing(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(1)?[0];
-    bench.stop();
-    let ordered = bench.order_size(made.resource, 20);
-    bench.change_before(ordered, "set_state_done", end(ordered, ResourceState::Ok));
-    bench.start()?;
-    bench.until("set_state_done is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    let ordered = order_for_existing(bench, resized)?;
+    called_off_at(bench, ordered, "set_state_done", end(ordered, ResourceState::Ok))?;
     bench.settle()?;
     let probed = bench.read(ordered.resource)?;
     if probed.exists == Some(false) {
@@ -123,24 +134,16 @@ fn resize_executing(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn terminate(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(1)?[0];
-    bench.stop();
-    let ordered = bench.order_end(made.resource);
-    bench.change_before(ordered, "approve_by_provider", cancel(ordered));
-    bench.start()?;
-    bench.until("approve_by_provider is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    let ordered = order_for_existing(bench, ended)?;
+    called_off_at(bench, ordered, "approve_by_provider", cancel(ordered))?;
     bench.settle()?;
     bench.is(ordered, &Expected::of(0, 10))?;
     others_go_on(bench)
 }
 
 fn terminate_called_off_while_executing(bench: &mut Bench<'_>) -> Outcome<Ordered> {
-    let made = bench.create(1)?[0];
-    bench.stop();
-    let ordered = bench.order_end(made.resource);
-    bench.change_before(ordered, "set_state_done", end(ordered, ResourceState::Ok));
-    bench.start()?;
-    bench.until("set_state_done is called", |bench| Ok(bench.gateway().rules() == 0))?;
+    let ordered = order_for_existing(bench, ended)?;
+    called_off_at(bench, ordered, "set_state_done", end(ordered, ResourceState::Ok))?;
     bench.settle()?;
     Ok(ordered)
 }

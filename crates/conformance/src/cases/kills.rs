@@ -32,6 +32,22 @@ fn kill_at(bench: &Bench<'_>, orders: &[Ordered], calls: &[(&'static str, When)]
     }
 }
 
+/// Kills the command at each of these calls. The orders are carried out, for directories of this size.
+fn killed_at_each(
+    bench: &mut Bench<'_>,
+    orders: &[Ordered],
+    calls: &[(&'static str, When)],
+    terabytes: u64,
+) -> Outcome {
+    kill_at(bench, orders, calls);
+    bench.start()?;
+    for (number, ordered) in (0..).zip(orders) {
+        bench.done(*ordered)?;
+        bench.is(*ordered, &Expected::of(number, terabytes))?;
+    }
+    Ok(())
+}
+
 fn calls(bench: &Bench<'_>, actions: &[&'static str]) -> Vec<(&'static str, When)> {
     let all: &[&'static str] = if bench.is_basic() { &BASIC } else { &SITE_AGENT };
     let used = all.iter().filter(|action| actions.is_empty() || actions.contains(action));
@@ -41,13 +57,7 @@ fn calls(bench: &Bench<'_>, actions: &[&'static str]) -> Vec<(&'static str, When
 fn create(bench: &mut Bench<'_>) -> Outcome {
     let calls = calls(bench, &[]);
     let orders: Vec<Ordered> = (0..).zip(&calls).map(|(number, _)| bench.order(number, 10)).collect();
-    kill_at(bench, &orders, &calls);
-    bench.start()?;
-    for (number, ordered) in (0..).zip(orders) {
-        bench.done(ordered)?;
-        bench.is(ordered, &Expected::of(number, 10))?;
-    }
-    Ok(())
+    killed_at_each(bench, &orders, &calls, 10)
 }
 
 fn resize(bench: &mut Bench<'_>) -> Outcome {
@@ -55,13 +65,7 @@ fn resize(bench: &mut Bench<'_>) -> Outcome {
     let made = bench.create(u32::try_from(calls.len()).unwrap_or(4))?;
     bench.stop();
     let orders: Vec<Ordered> = made.iter().map(|made| bench.order_size(made.resource, 20)).collect();
-    kill_at(bench, &orders, &calls);
-    bench.start()?;
-    for (number, ordered) in (0..).zip(orders) {
-        bench.done(ordered)?;
-        bench.is(ordered, &Expected::of(number, 20))?;
-    }
-    Ok(())
+    killed_at_each(bench, &orders, &calls, 20)
 }
 
 fn terminate(bench: &mut Bench<'_>) -> Outcome {
