@@ -82,7 +82,7 @@ pub enum Refusal {
     },
     #[error("the token is of type {was} (claim `typ`); an access token has the type `Bearer`")]
     TokenType { was: Quoted },
-    /// Whoever sends such a token must prove that it has the key (RFC 8705 section 3, RFC 9449 section 7), which nothing here checks.
+    /// The client has to prove that it has the key (RFC 8705 section 3, RFC 9449 section 7), which nothing here checks.
     #[error(
         "the token is bound to a key or a certificate of its client (claim `cnf`); this service accepts plain bearer tokens only"
     )]
