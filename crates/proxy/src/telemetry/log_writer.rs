@@ -1,6 +1,6 @@
 //! Writes log lines to standard output in a separate thread, so that a slow reader does not block the program.
 
-use std::io;
+use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +9,13 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 
 /// Maximum number of queued lines. More are lost and counted.
 const MAX_QUEUED: usize = 16 * 1024;
+
+/// Pause after the queued lines are written. Lines that come meanwhile are written together, and waking the thread costs a request
+/// nothing.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Maximum number of bytes that are written at once.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// Time for the reader to take the rest of the log at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,10 +30,25 @@ pub(super) struct FlushOnDrop(Option<WorkerGuard>);
 /// The writer for the log, and the guard that writes the last lines.
 pub(super) fn start() -> (NonBlocking, FlushOnDrop) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED).lossy(true).thread_name("log");
-    let (lines, guard) = builder.finish(io::stdout());
+    let (lines, guard) = builder.finish(Batches(BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stdout())));
     // Fails only if the process has a log already.
     let _ = LOST.set(lines.error_counter());
     (lines, FlushOnDrop(Some(guard)))
+}
+
+/// Standard output. The thread flushes it whenever the queue is empty.
+struct Batches(BufWriter<Stdout>);
+
+impl Write for Batches {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.0.write(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        thread::sleep(PAUSE);
+        Ok(())
+    }
 }
 
 /// Number of lines lost because nothing read them in time.
