@@ -118,7 +118,8 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
     };
     let trace = spans::request(&method, route, &id, request.headers());
     let span = info_span!("request", request_id = id, trace_id = spans::trace_id(&trace).map(field::display));
-    let handler = handle(limits, request, next, line).instrument(span);
+    // Boxed: the functions that it passes through would hold it several times, also while a client waits.
+    let handler = Box::pin(handle(limits, request, next, line).instrument(span));
     let mut response = telemetry::traced(trace, &method, route, &id, handler).await;
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     if let Ok(id) = HeaderValue::try_from(id) {
