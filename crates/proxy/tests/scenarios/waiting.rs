@@ -10,24 +10,24 @@ use crate::support::{Answer, Proxy, demo_with, start_with, until};
 
 const LISTING: &str = "/api/storage-resources/?page_size=500";
 /// A snapshot that is refreshed often, so that a change is seen soon.
-const BRISK: [(&str, &str); 2] = [("CACHE_MAX_AGE", "0.2"), ("CACHE_REFRESH_INTERVAL", "0.1")];
+pub(crate) const BRISK: [(&str, &str); 2] = [("CACHE_MAX_AGE", "0.2"), ("CACHE_REFRESH_INTERVAL", "0.1")];
 
-fn tag(answer: &Answer) -> String {
+pub(crate) fn tag(answer: &Answer) -> String {
     answer.headers["etag"].to_str().unwrap().to_owned()
 }
 
 /// Requests the path, and waits for up to `seconds` until it differs from `tag`.
-async fn wait(proxy: &Proxy, path: &str, tag: &str, seconds: u32) -> Answer {
+pub(crate) async fn wait(proxy: &Proxy, path: &str, tag: &str, seconds: u32) -> Answer {
     let prefer = format!("wait={seconds}");
     proxy.get_with(path, &[("If-None-Match", tag), ("Prefer", &prefer)]).await
 }
 
-async fn wait_for_waiting(proxy: &Proxy, count: usize) {
+pub(crate) async fn wait_for_waiting(proxy: &Proxy, count: usize) {
     let line = format!("\nhpc_storage_proxy_requests_waiting {count}\n");
     until("the requests wait", async || proxy.get("/metrics").await.text.contains(&line)).await;
 }
 
-fn change(simulator: &Simulator, gid: u32) {
+pub(crate) fn change(simulator: &Simulator, gid: u32) {
     simulator.world(|world| world.hpc.set_gid("mch-p2", Some(gid)));
 }
 
@@ -62,6 +62,28 @@ async fn a_wait_ends_when_the_listing_changes() {
     wait_for_waiting(&proxy, 0).await;
     let durations = proxy.get("/metrics").await.text;
     assert!(durations.contains("le=\"60\"") && proxy.log().contains("waited_ms"), "{}", proxy.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_one_http2_connection_wait_independently() {
+    let (simulator, proxy) = demo_with(&BRISK).await;
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let get = async |query: &str, tag: &str| {
+        let request = client.get(format!("{}/api/storage-resources/{query}", proxy.base));
+        let answer = request.header("If-None-Match", tag).header("Prefer", "wait=3").send().await.unwrap();
+        (answer.status().as_u16(), answer.version())
+    };
+    let filters = ["?storage_system=capstor", "?storage_system=vast"];
+    let tags = join_all(filters.map(async |query| tag(&proxy.list(query).await))).await;
+    let changed = async {
+        wait_for_waiting(&proxy, 20).await;
+        change(&simulator, 31_000);
+    };
+    let capstor = join_all((0..10).map(|_| get(filters[0], &tags[0])));
+    let vast = join_all((0..10).map(|_| get(filters[1], &tags[1])));
+    let (capstor, vast, ()) = futures::join!(capstor, vast, changed);
+    assert!(capstor.iter().all(|answer| *answer == (200, reqwest::Version::HTTP_2)), "{capstor:?}");
+    assert!(vast.iter().all(|answer| *answer == (304, reqwest::Version::HTTP_2)), "{vast:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
