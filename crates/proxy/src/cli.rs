@@ -1,5 +1,6 @@
 //! The command line.
 
+mod access;
 mod catalogue;
 mod check;
 mod compare;
@@ -17,14 +18,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use catalog::Filter;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::config::{Environment, Listen, Loaded, Overrides, Problems};
 use crate::openapi;
 use crate::server::TlsIdentity;
-use catalogue::{Filters, list, tree};
+use access::Access;
+use catalogue::{Filters, list, tree, watch};
 use terminal::Terminal;
 
 /// Invalid settings (`EX_CONFIG`).
@@ -124,6 +126,7 @@ Examples:
   hpc-storage-proxy list --id e9a462ce0fa040a0b210d3dbe88f40a2
   hpc-storage-proxy list --wide | grep proj-1
   hpc-storage-proxy list --json | jq '.resources[].mountPoint.default'
+  hpc-storage-proxy list --watch https://proxy.example.org --token-file token
 
 SPACE and INODES (M: millions) are hard limits; an arrow leads to the limit after an update in progress. ORDER is \
 `to approve` (by the provider), `executing`, or `open` (for example not yet approved by the customer). On a narrow \
@@ -132,7 +135,12 @@ terminal MODE, UID, INODES, TYPE, ORDER and GID are hidden, in this order; the o
 Skipped resources are listed on standard error, each with the reason. --id shows only this resource; if it is neither an \
 item nor skipped, the exit code is 1.
 
---json prints the complete listing of the API on one page, without `pagination` and `filters_applied`.";
+--json prints the complete listing of the API on one page, without `pagination` and `filters_applied`.
+
+--watch reads a running proxy instead of the upstreams, needs no settings, and prints one line for each item that is new, \
+gone or different. With --json it prints the listing again after each change, one per line. It tries again while the proxy \
+cannot be reached, and ends if the token is rejected. A token is read from a file or from $COMPARE_TOKEN, or fetched with \
+client credentials.";
 
 const TREE: &str = "\
 Examples:
@@ -204,6 +212,7 @@ struct Json {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_group("Access", |access| access.requires("watch")))]
 struct ListArgs {
     #[command(flatten)]
     filters: Filters,
@@ -215,6 +224,11 @@ struct ListArgs {
     /// Also show system, name and item ID, whatever the width of the terminal
     #[arg(long)]
     wide: bool,
+    /// Show the listing of the proxy at this base URL, and each change in it, until interrupted
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    watch: Option<String>,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Debug, Args)]
@@ -245,7 +259,18 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(faults) if json => check::faults(&faults),
             loaded => with_settings(loaded, |loaded| run_async(check::run(&loaded, json, terminal), &loaded, terminal)),
         },
-        Command::List(ListArgs { filters, format: Json { json }, id, wide }) => {
+        Command::List(ListArgs { filters, format: Json { json }, id, wide, watch: Some(url), access }) => {
+            let format = list::Format { json, wide };
+            log::to_stderr(false, terminal);
+            match access.peer(&url, &environment) {
+                Ok(mut peer) => {
+                    peer.select(&filters.unchecked());
+                    block_on(watch::run(&peer, id, format, terminal)).flatten().map(|()| 0)
+                }
+                Err(misuse) => Ok(report_error(&misuse, EXIT_USAGE)),
+            }
+        }
+        Command::List(ListArgs { filters, format: Json { json }, id, wide, watch: None, access: _ }) => {
             with_settings(load(Vec::new()), |loaded| {
                 let format = list::Format { json, wide };
                 with_filter(filters, &loaded, |filter| {

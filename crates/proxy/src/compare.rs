@@ -1,13 +1,10 @@
 //! Compares two listings, item by item, to find differences before a migration from one proxy to another.
-//!
-//! Everything is pure except `peer`, which reads the listing of a running proxy.
 
 mod changes;
 mod known;
 mod naming;
 mod order;
 mod pairs;
-mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -19,18 +16,9 @@ use serde_json::Value;
 pub use known::{KNOWN, Known};
 pub use naming::Renamed;
 pub use order::Order;
-pub use peer::{Credential, Peer, PeerError};
 
 use crate::config::StorageSystem;
-
-/// A complete listing: the items of all pages, and the skipped resources.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Document {
-    /// The items in order.
-    pub items: Vec<Value>,
-    /// The entries of `skipped`; empty if a proxy has no such list.
-    pub skipped: Vec<Value>,
-}
+use crate::peer::{self, Document};
 
 /// Additional information about the two listings.
 #[derive(Debug, Default)]
@@ -99,8 +87,7 @@ pub fn compare<'a>(ours: &'a Document, theirs: &'a Document, context: &Context) 
     let pairs = pairs::pair(&ours.items, &theirs.items, &context.renamed);
     let mut differences = Vec::new();
     let mut add = |item: &'a Value, path: String, ours: Option<&'a Value>, theirs: Option<&'a Value>| {
-        let [item_id, target_type, mount_point] =
-            [pairs::ID, pairs::KIND, pairs::MOUNT].map(|at| pairs::text(item, at));
+        let [item_id, target_type, mount_point] = [peer::ID, peer::KIND, peer::MOUNT].map(|at| peer::text(item, at));
         let mut difference = Difference { item_id, target_type, mount_point, path, ours, theirs, known: None };
         difference.known = KNOWN.iter().find(|known| known.explains(&difference, context));
         differences.push(difference);

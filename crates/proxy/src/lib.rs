@@ -14,6 +14,7 @@ pub mod hpc_user;
 pub mod metrics;
 pub mod oauth;
 pub mod openapi;
+pub mod peer;
 pub mod reading;
 pub mod server;
 pub mod shared_cache;

@@ -3,11 +3,14 @@
 pub(super) mod list;
 mod row;
 pub(super) mod tree;
+pub(super) mod watch;
 
 use catalog::{Catalogue, Filter, Item, Policy, Selection, Skipped, State, Status};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use program::error_chain;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::terminal::{self, Terminal, escaped};
 use super::{Failure, counted, progress};
@@ -49,12 +52,17 @@ impl Filters {
             let names = names.join(", ");
             return Err(format!("--storage-system: `{}` is not in the settings; known: {names}", escaped(name)));
         }
-        Ok(Filter {
+        Ok(self.unchecked())
+    }
+
+    /// The filter, for a proxy that validates it.
+    pub(super) fn unchecked(self) -> Filter {
+        Filter {
             storage_system: self.storage_system,
             data_type: self.data_type.as_deref().and_then(Filter::data_type_of),
             status: self.status,
             state: self.state,
-        })
+        }
     }
 }
 
@@ -85,6 +93,12 @@ impl Reading {
         let skipped = skipped.into_iter().map(|position| catalogue.skipped[position as usize].clone());
         (items.collect(), skipped.chain(self.inputs.malformed()).chain(catalogue.malformed.clone()).collect())
     }
+}
+
+/// Items or skipped resources as JSON, as the API sends them.
+pub(super) fn values(all: &[impl Serialize]) -> Result<Vec<Value>, Failure> {
+    let values = all.iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    values.map_err(|error| format!("cannot render the catalogue: {error}"))
 }
 
 /// Reports skipped resources on standard error. Returns whether the API serves the listing in spite of them.

@@ -2,36 +2,27 @@
 
 mod report;
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use catalog::Filter;
 use clap::{Args, ValueHint};
-use http::HeaderValue;
-use secrecy::SecretString;
-use serde_json::Value;
 use url::Url;
 
-use super::terminal::{self, Terminal, escaped};
+use super::access::{Access, base_url, token};
+use super::terminal::{self, Terminal};
 use super::{
-    EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, block_on, catalogue, log, progress, report_error,
+    EXIT_FAILURE, EXIT_SETTINGS, EXIT_UNREADABLE, EXIT_USAGE, Failure, access, block_on, catalogue, log, report_error,
 };
-use crate::compare::{Context, Credential, Document, Peer, compare};
+use crate::compare::{Context, compare};
 use crate::config::{Environment, Loaded, Problems};
-use crate::oauth::MachineToken;
-use crate::transport::Transport;
-use crate::upstream::{Upstream, public_part};
+use crate::peer::{Credential, Document, Peer};
+use crate::upstream::public_part;
 use program::error_chain;
 use report::Sides;
 
 /// Maximum number of times both are read until nothing changes in between.
 const READINGS: usize = 3;
-/// Maximum size of a file with a token or secret, in bytes.
-const MAX_SECRET: u64 = 64 * 1024;
-/// Timeout of the token endpoint.
-const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
-
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     /// Base URL of the other proxy
@@ -40,24 +31,11 @@ pub(super) struct CompareArgs {
     /// Compare with the proxy at this URL instead of the upstreams; settings are used if present
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     with: Option<String>,
-    /// File with an access token for the other proxy [default: $COMPARE_TOKEN]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
     /// File with an access token for the proxy of --with [default: $COMPARE_WITH_TOKEN]
     #[arg(long, value_name = "FILE", requires = "with", value_hint = ValueHint::FilePath)]
     with_token_file: Option<PathBuf>,
-    /// Client ID to fetch a token for the other proxy
-    #[arg(long, value_name = "ID", requires_all = ["client_secret_file", "token_url"], conflicts_with = "token_file")]
-    client_id: Option<String>,
-    /// File with the secret of that client
-    #[arg(long, value_name = "FILE", requires = "client_id", value_hint = ValueHint::FilePath)]
-    client_secret_file: Option<PathBuf>,
-    /// Token endpoint for that client
-    #[arg(long, value_name = "URL", requires = "client_id", value_hint = ValueHint::Url)]
-    token_url: Option<String>,
-    /// Scope of the fetched token
-    #[arg(long, default_value = "openid", requires = "client_id")]
-    scope: String,
     /// Timeout for one page, in seconds; the Python proxy may take minutes for the first page
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
@@ -67,29 +45,6 @@ pub(super) struct CompareArgs {
     /// Print JSON for scripts, with all differences including known ones
     #[arg(long)]
     json: bool,
-}
-
-// URLs are validated here and not by clap, whose error message would show a password in an invalid URL.
-
-/// A URL to which paths are added.
-fn base_url(text: &str) -> Result<Url, String> {
-    let url = endpoint(text)?;
-    if url.query().is_some() { Err(String::from("a URL has a query: use the base URL only")) } else { Ok(url) }
-}
-
-/// A URL that is requested unchanged.
-fn endpoint(text: &str) -> Result<Url, String> {
-    const EXAMPLE: &str = "use one such as https://storage-proxy.example.org or http://127.0.0.1:8000";
-    let url = Url::parse(text).map_err(|error| format!("invalid URL ({error}); {EXAMPLE}"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        Err(format!("a URL has a scheme that is neither http nor https; {EXAMPLE}"))
-    } else if !url.username().is_empty() || url.password().is_some() {
-        Err(String::from("a URL contains credentials: put the token into a file"))
-    } else if url.fragment().is_some() {
-        Err(String::from("a URL has a fragment: remove what follows the `#`"))
-    } else {
-        Ok(url)
-    }
 }
 
 /// The source of our side.
@@ -150,7 +105,7 @@ async fn both(ours: &Ours, theirs: &Peer, terminal: Terminal) -> Result<(Documen
     let mut before = ours.read(terminal).await?;
     let mut reading = 1;
     loop {
-        let there = read(theirs, terminal).await?;
+        let there = access::read(theirs, true, terminal).await.map_err(|error| access::failure(&error))?;
         let after = ours.read(terminal).await?;
         let steady = before == after;
         if steady || reading == READINGS {
@@ -171,28 +126,15 @@ impl Ours {
 
     async fn read(&self, terminal: Terminal) -> Result<Document, Failure> {
         let loaded = match self {
-            Self::Peer(peer) => return read(peer, terminal).await,
+            Self::Peer(peer) => {
+                return access::read(peer, true, terminal).await.map_err(|error| access::failure(&error));
+            }
             Self::Upstreams(loaded) => loaded,
         };
         let reading = catalogue::read(loaded, terminal).await?;
         let (items, skipped) = reading.select(&reading.catalogue(), &Filter::default());
-        let unreadable = |error: serde_json::Error| format!("cannot render the catalogue: {error}");
-        let items = items.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>().map_err(unreadable)?;
-        let skipped = skipped.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
-        Ok(Document { items, skipped: skipped.map_err(unreadable)? })
+        Ok(Document { items: catalogue::values(&items)?, skipped: catalogue::values(&skipped)?, tag: None })
     }
-}
-
-async fn read(peer: &Peer, terminal: Terminal) -> Result<Document, Failure> {
-    let (url, progress) = (peer.url(), Mutex::new(String::new()));
-    let report = |read: usize, all: usize| {
-        if let Ok(mut progress) = progress.lock() {
-            *progress = format!(", {read} of {all} items");
-        }
-    };
-    let what = || format!("reading {url}{}", progress.lock().map(|progress| progress.clone()).unwrap_or_default());
-    let reading = progress::wait_with(terminal, what, peer.read(&report));
-    reading.await.map_err(|error| escaped(&error_chain(&error)))
 }
 
 /// URL and credential of the other proxy, and of the proxy of `--with`.
@@ -207,46 +149,5 @@ fn places(
         let token = token(file, "COMPARE_WITH_TOKEN", environment)?;
         Ok::<_, String>((base_url(url)?, token))
     });
-    Ok((url, other(arguments, environment)?, with.transpose()?))
-}
-
-/// The credential for the other proxy.
-fn other(arguments: &CompareArgs, environment: &Environment) -> Result<Credential, String> {
-    let (Some(id), Some(file), Some(url)) = (&arguments.client_id, &arguments.client_secret_file, &arguments.token_url)
-    else {
-        let file = arguments.token_file.as_deref().map(|file| ("--token-file", file));
-        return token(file, "COMPARE_TOKEN", environment);
-    };
-    let secret = SecretString::from(secret("--client-secret-file", file)?);
-    let transport = Transport::new(true, None, TOKEN_TIMEOUT);
-    let upstream = Upstream::new("The token endpoint", &transport).map_err(|error| error_chain(&error))?;
-    let token = MachineToken::new(upstream, endpoint(url)?, id.clone(), secret, arguments.scope.clone());
-    Ok(Credential::Client(Box::new(token)))
-}
-
-/// The token in a file, given by an option, or in an environment variable.
-fn token(file: Option<(&str, &Path)>, variable: &str, environment: &Environment) -> Result<Credential, String> {
-    let (token, place) = match (file, environment.exact(variable).filter(|token| !token.trim().is_empty())) {
-        (Some((option, file)), _) => (secret(option, file)?, format!("{option} {}", file.display())),
-        (None, Some(token)) => (token.trim().to_owned(), variable.to_owned()),
-        (None, None) => return Ok(Credential::None),
-    };
-    let header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.contains(char::is_whitespace));
-    let mut header = header.ok_or_else(|| format!("{}: it does not contain a token", escaped(&place)))?;
-    header.set_sensitive(true);
-    Ok(Credential::Token(header))
-}
-
-/// The trimmed text of a file with a secret, given by `option`.
-fn secret(option: &str, file: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let error = |what: &str| format!("{option} {}: {what}", escaped(&file.display().to_string()));
-    let mut text = String::new();
-    let read = std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET + 1).read_to_string(&mut text));
-    read.map_err(|cause| error(&format!("it cannot be read ({})", cause.kind())))?;
-    match text.trim() {
-        "" => Err(error("it is empty")),
-        _ if text.len() as u64 > MAX_SECRET => Err(error("it is too large for a secret")),
-        text => Ok(text.to_owned()),
-    }
+    Ok((url, arguments.access.credential(environment)?, with.transpose()?))
 }

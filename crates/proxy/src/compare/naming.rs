@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::pairs::{SYSTEM, text};
 use crate::config::StorageSystem;
+use crate::peer::{SYSTEM, text};
 
 /// A storage system with different names in the two listings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pairs::{ID, text};
+use crate::peer::{ID, text};
 
 /// The difference in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

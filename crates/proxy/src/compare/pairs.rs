@@ -5,17 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde_json::Value;
 
 use super::naming::{self, Renamed};
-
-pub(super) const ID: &str = "/itemId";
-pub(super) const KIND: &str = "/target/targetType";
-pub(super) const MOUNT: &str = "/mountPoint/default";
-pub(super) const SYSTEM: &str = "/storageSystem/key";
-const DATA_TYPE: &str = "/storageDataType/key";
-
-/// The text at a JSON pointer; empty if there is none.
-pub(super) fn text<'a>(item: &'a Value, at: &str) -> &'a str {
-    item.pointer(at).and_then(Value::as_str).unwrap_or_default()
-}
+use crate::peer::{DATA_TYPE, ID, KIND, MOUNT, SYSTEM, text};
 
 /// Positions of corresponding items, and of those that only they have.
 #[derive(Debug, Default, PartialEq, Eq)]

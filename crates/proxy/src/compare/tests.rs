@@ -13,7 +13,7 @@ fn golden(case: &str) -> Document {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../contract/golden/{case}/answers.json"));
     let answers: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let answer = answers.as_array().unwrap().iter().find(|answer| answer["query"] == "?page_size=500").unwrap();
-    Document { items: answer["body"]["resources"].as_array().unwrap().clone(), skipped: Vec::new() }
+    Document { items: answer["body"]["resources"].as_array().unwrap().clone(), ..Document::default() }
 }
 
 /// Paths of the differences, each with the decision that explains it.

@@ -9,6 +9,7 @@ mod golden;
 mod health;
 mod identities;
 mod items;
+mod list_watch;
 mod metrics;
 mod orders;
 mod reading;

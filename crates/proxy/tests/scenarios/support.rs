@@ -141,8 +141,12 @@ impl Proxy {
     }
 
     fn start(settings: &[(String, String)]) -> Self {
+        Self::start_at("127.0.0.1:0", settings)
+    }
+
+    pub(crate) fn start_at(listen: &str, settings: &[(String, String)]) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut child = command(directory.path(), settings, &["serve", "--listen", "127.0.0.1:0"])
+        let mut child = command(directory.path(), settings, &["serve", "--listen", listen])
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

@@ -1,10 +1,11 @@
 //! `list`: the catalogue as a table, or as the listing of the API.
 
-use catalog::{Filter, Item, Skipped};
+use catalog::Filter;
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{report_skipped, row};
+use super::{report_skipped, row, values};
 use crate::api::VERSION;
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
@@ -12,11 +13,17 @@ use crate::config::Loaded;
 
 /// The listing of the API without pagination and filters.
 #[derive(Serialize)]
-struct Listing<'a> {
+pub(super) struct Listing<'a, I, S> {
     version: &'static str,
     status: &'static str,
-    resources: &'a [Item<'a>],
-    skipped: &'a [Skipped],
+    resources: &'a [I],
+    skipped: &'a [S],
+}
+
+impl<'a, I, S> Listing<'a, I, S> {
+    pub(super) fn new(resources: &'a [I], skipped: &'a [S]) -> Self {
+        Self { version: VERSION, status: "success", resources, skipped }
+    }
 }
 
 /// The output format.
@@ -24,6 +31,11 @@ struct Listing<'a> {
 pub(in crate::cli) struct Format {
     pub(in crate::cli) json: bool,
     pub(in crate::cli) wide: bool,
+}
+
+/// Items as rows without guides.
+pub(super) fn without_guides(items: &[Value]) -> impl Iterator<Item = (String, &Value)> {
+    items.iter().map(|item| (String::new(), item))
 }
 
 /// Lists what the filter selects, or only what has this `id`. Returns false if the API fails because of skipped resources,
@@ -43,7 +55,7 @@ pub(in crate::cli) async fn run(
     }
     let unknown = id.filter(|_| items.is_empty() && skipped.is_empty());
     if format.json {
-        terminal::print_json(&Listing { version: VERSION, status: "success", resources: &items, skipped: &skipped })?;
+        terminal::print_json(&Listing::new(&items, &skipped))?;
     } else if let Some(id) = unknown {
         terminal::note(&format!(
             "There is neither an item nor a skipped resource with the ID {id}: its offering is not in storage_systems, \
@@ -55,10 +67,10 @@ pub(in crate::cli) async fn run(
             terminal::note("No storage resources match.");
         }
     } else if id.is_some() && terminal.width.is_some() {
-        terminal::print(&row::details(&items))?;
+        terminal::print(&row::details(&values(&items)?))?;
     } else {
-        let rows = items.iter().map(|item| (String::new(), item));
-        terminal::print(&row::table(rows, format.wide || id.is_some(), terminal))?;
+        let items = values(&items)?;
+        terminal::print(&row::table(without_guides(&items), format.wide || id.is_some(), terminal))?;
     }
     Ok(report_skipped(&skipped, loaded) && unknown.is_none())
 }

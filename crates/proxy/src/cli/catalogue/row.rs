@@ -1,7 +1,7 @@
-//! Items as rows of a table.
+//! Items as rows of a table. An item is the JSON of the API, because it may come from a running proxy.
 
-use catalog::{Enforcement, Item, Quota, QuotaType, Status, TargetItem, TargetOf, TargetType};
 use comfy_table::{Cell, ColumnConstraint};
+use serde_json::Value;
 
 use crate::cli::terminal::{self, PADDING, Terminal, Tone, escaped};
 
@@ -15,7 +15,7 @@ const WIDE: usize = 9;
 const OPTIONAL: [&str; 6] = ["MODE", "UID", "INODES", "TYPE", "ORDER", "GID"];
 
 /// One row per item, with its guide before the mount point. `wide` shows all columns, even beyond the terminal's width.
-pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item<'a>)>, wide: bool, terminal: Terminal) -> String {
+pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Value)>, wide: bool, terminal: Terminal) -> String {
     let mut table = terminal::table(if wide { &HEADER } else { &HEADER[..WIDE] });
     table.add_rows(rows.map(|(guide, item)| cells(item, &guide, wide, terminal)));
     if let Some(width) = terminal.width.filter(|_| !wide) {
@@ -34,73 +34,59 @@ pub(super) fn table<'a>(rows: impl Iterator<Item = (String, &'a Item<'a>)>, wide
 }
 
 /// All fields of each item, one per line.
-pub(super) fn details(items: &[Item<'_>]) -> String {
+pub(super) fn details(items: &[Value]) -> String {
     let field = |(name, value): (&str, String)| format!("{name:<12} {}\n", escaped(&value));
-    let item = |item: &Item<'_>| HEADER.into_iter().zip(texts(item, "")).map(field).collect::<String>();
+    let item = |item: &Value| columns(item).map(field).collect::<String>();
     items.iter().map(item).collect::<Vec<_>>().join("\n")
 }
 
-/// The texts for the columns of [`HEADER`]; `guide` precedes the mount point.
-fn texts(item: &Item<'_>, guide: &str) -> [String; HEADER.len()] {
-    let (name, uid, gid) = target(item);
-    [
-        format!("{guide}{}", item.mount_point.default),
-        item.status.as_str().to_owned(),
-        item.target.target_type.as_str().to_owned(),
-        item.permission.value.to_owned(),
-        or_dash(uid),
-        or_dash(gid),
-        quota(item, QuotaType::Space),
-        quota(item, QuotaType::Inodes),
+/// The columns of an item with their names; `-` stands for nothing.
+pub(super) fn columns(item: &Value) -> impl Iterator<Item = (&'static str, String)> {
+    let text = |at| or_dash(item.pointer(at).and_then(Value::as_str));
+    let integer = |at| item.pointer(at).and_then(Value::as_i64);
+    let texts = [
+        text("/mountPoint/default"),
+        text("/status"),
+        text("/target/targetType"),
+        text("/permission/value"),
+        or_dash(integer("/target/targetItem/unixUid")),
+        or_dash(integer("/target/targetItem/unixGid").or(integer("/target/targetItem/primaryProject/unixGid"))),
+        quota(item, "space"),
+        quota(item, "inodes"),
         order(item).to_owned(),
-        format!("{}/{}", item.storage_system.key, item.storage_data_type.key),
-        or_dash(name),
-        item.item_id.to_string(),
-    ]
+        format!("{}/{}", text("/storageSystem/key"), text("/storageDataType/key")),
+        text("/target/targetItem/name"),
+        text("/itemId"),
+    ];
+    HEADER.into_iter().zip(texts)
 }
 
-fn cells(item: &Item<'_>, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
-    let tone = |name| if name == "STATUS" { tone(item) } else { Tone::Plain };
-    let columns = HEADER.into_iter().zip(texts(item, guide)).take(if wide { HEADER.len() } else { WIDE });
-    columns.map(|(name, text)| terminal.cell(tone(name), &escaped(&text))).collect()
-}
-
-/// Name, UID and GID of the target.
-fn target<'a>(item: &'a Item<'_>) -> (Option<&'a str>, Option<i64>, Option<i64>) {
-    let target = match &item.target.target_item {
-        TargetOf::Node(node) => return (node.name.as_deref(), None, None),
-        TargetOf::Built(target) => target,
-        TargetOf::FromMetadata(target) => target,
+fn cells(item: &Value, guide: &str, wide: bool, terminal: Terminal) -> Vec<Cell> {
+    let cell = |(name, text): (_, String)| match name {
+        "MOUNT POINT" => terminal.cell(Tone::Plain, &escaped(&format!("{guide}{text}"))),
+        "STATUS" => terminal.cell(tone(item), &escaped(&text)),
+        _ => terminal.cell(Tone::Plain, &escaped(&text)),
     };
-    match target {
-        TargetItem::Project(project) => (project.name.as_deref(), None, project.unix_gid),
-        TargetItem::User(user) => {
-            let gid = user.primary_project.as_ref().map(|project| project.unix_gid);
-            (user.name.as_deref(), user.unix_uid, gid)
-        }
-    }
+    columns(item).take(if wide { HEADER.len() } else { WIDE }).map(cell).collect()
 }
 
-fn tone(item: &Item<'_>) -> Tone {
-    match (item.status, item.target.target_type) {
-        (Status::Active, _) => Tone::Good,
-        (Status::Error, _) => Tone::Bad,
-        (Status::Removed, _) | (Status::Pending, TargetType::Tenant | TargetType::Customer) => Tone::Plain,
+fn tone(item: &Value) -> Tone {
+    match (item["status"].as_str(), item["target"]["targetType"].as_str()) {
+        (Some("active"), _) => Tone::Good,
+        (Some("error"), _) => Tone::Bad,
+        (Some("removed"), _) | (Some("pending"), Some("tenant" | "customer")) => Tone::Plain,
         _ => Tone::Odd,
     }
 }
 
 /// The hard limit, and its change by an update in progress.
-fn quota(item: &Item<'_>, kind: QuotaType) -> String {
-    let (shown, unit): (fn(f64) -> String, _) = match kind {
-        QuotaType::Space => (number, " TB"),
-        QuotaType::Inodes => (inodes, ""),
+fn quota(item: &Value, kind: &str) -> String {
+    let (shown, unit): (fn(f64) -> String, _) = if kind == "space" { (number, " TB") } else { (inodes, "") };
+    let hard = |quotas: &Value| {
+        let is_hard = |quota: &&Value| quota["type"] == kind && quota["enforcementType"] == "hard";
+        quotas.as_array()?.iter().find(is_hard)?["quota"].as_f64().map(shown)
     };
-    let hard = |quotas: &Option<[Quota; 4]>| {
-        let is_hard = |quota: &&Quota| quota.kind == kind && quota.enforcement == Enforcement::Hard;
-        quotas.iter().flatten().find(is_hard).map(|quota| shown(quota.quota))
-    };
-    match (hard(&item.quotas), hard(&item.new_quotas)) {
+    match (hard(&item["quotas"]), hard(&item["newQuotas"])) {
         (Some(now), Some(new)) if now != new => format!("{now} → {new}{unit}"),
         (Some(now), _) => format!("{now}{unit}"),
         (None, Some(new)) => format!("- → {new}{unit}"),
@@ -109,12 +95,12 @@ fn quota(item: &Item<'_>, kind: QuotaType) -> String {
 }
 
 /// The state of the order in progress, as its callback links show it.
-fn order(item: &Item<'_>) -> &'static str {
-    if item.approve_by_provider_url.is_some() {
+fn order(item: &Value) -> &'static str {
+    if item["approve_by_provider_url"].is_string() {
         "to approve"
-    } else if item.set_state_done_url.is_some() {
+    } else if item["set_state_done_url"].is_string() {
         "executing"
-    } else if item.set_backend_id_url.is_some() {
+    } else if item["set_backend_id_url"].is_string() {
         "open"
     } else {
         "-"
@@ -138,112 +124,82 @@ fn inodes(quota: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use catalog::{MountPoint, Named, Permission, PrimaryProject, ProjectTarget, Target, Unit, UserTarget};
-    use uuid::Uuid;
+    use serde_json::json;
 
     use super::*;
     use crate::cli::terminal::PLAIN;
 
-    fn quotas(space: f64, inodes: f64) -> [Quota; 4] {
-        let of = |kind, quota, unit, enforcement| Quota { kind, quota, unit, enforcement };
-        [
-            of(QuotaType::Space, space - 1.0, Unit::Tera, Enforcement::Soft),
-            of(QuotaType::Space, space, Unit::Tera, Enforcement::Hard),
-            of(QuotaType::Inodes, inodes - 1.0, Unit::None, Enforcement::Soft),
-            of(QuotaType::Inodes, inodes, Unit::None, Enforcement::Hard),
-        ]
+    fn quotas(space: f64, inodes: f64) -> Value {
+        let of = |kind, quota, unit, enforcement| json!({"type": kind, "quota": quota, "unit": unit, "enforcementType": enforcement});
+        json!([
+            of("space", space - 1.0, "tera", "soft"),
+            of("space", space, "tera", "hard"),
+            of("inodes", inodes - 1.0, "none", "soft"),
+            of("inodes", inodes, "none", "hard"),
+        ])
     }
 
-    fn item() -> Item<'static> {
-        let target = ProjectTarget {
-            item_id: Uuid::from_u128(2),
-            key: None,
-            name: Some("p-1".into()),
-            status: None,
-            unix_gid: Some(30_500),
-            active: None,
-        };
-        Item {
-            item_id: Uuid::from_u128(1),
-            status: Status::Active,
-            mount_point: MountPoint { default: "/s/d/t/c/p".into() },
-            permission: Permission { value: "2770", permission_type: "octal" },
-            storage_system: Arc::new(Named::new("storage_system", "s")),
-            storage_file_system: Arc::new(Named::new("storage_file_system", "lustre")),
-            storage_data_type: Arc::new(Named::new("storage_data_type", "d")),
-            target: Target {
-                target_type: TargetType::Project,
-                target_item: TargetOf::Built(TargetItem::Project(target)),
-            },
-            quotas: Some(quotas(10.0, 2e7)),
-            old_quotas: None,
-            new_quotas: None,
-            parent_item_id: None,
-            approve_by_provider_url: None,
-            reject_by_provider_url: None,
-            set_state_done_url: None,
-            set_state_erred_url: None,
-            set_backend_id_url: None,
-            update_resource_options_url: None,
-            set_state_ok_url: None,
-        }
+    /// An item with these fields instead of the usual ones.
+    fn item(fields: Value) -> Value {
+        let mut item = json!({
+            "itemId": "00000000-0000-0000-0000-000000000001",
+            "status": "active",
+            "mountPoint": {"default": "/s/d/t/c/p"},
+            "permission": {"value": "2770"},
+            "storageSystem": {"key": "s"},
+            "storageDataType": {"key": "d"},
+            "target": {"targetType": "project", "targetItem": {"name": "p-1", "unixGid": 30_500}},
+            "quotas": quotas(10.0, 2e7),
+            "newQuotas": null,
+            "set_state_done_url": null,
+        });
+        let Value::Object(fields) = fields else { panic!("no object") };
+        item.as_object_mut().unwrap().extend(fields);
+        item
     }
 
-    fn shown(item: &Item<'_>) -> Vec<String> {
+    fn shown(item: &Value) -> Vec<String> {
         cells(item, "", false, PLAIN).iter().map(Cell::content).collect()
     }
 
     #[test]
     fn a_row_shows_the_hard_limits_and_the_identity() {
         let row = ["/s/d/t/c/p", "active", "project", "2770", "-", "30500", "10 TB", "20M", "-"];
-        assert_eq!(shown(&item()), row);
+        assert_eq!(shown(&item(json!({}))), row);
     }
 
     #[test]
     fn details_show_every_field_on_its_own_line() {
-        let details = details(&[item()]);
+        let details = details(&[item(json!({}))]);
         assert_eq!(details.lines().count(), HEADER.len());
         assert!(details.contains("MOUNT POINT  /s/d/t/c/p\n") && details.contains("NAME         p-1\n"), "{details}");
     }
 
     #[test]
     fn a_user_shows_the_gid_of_the_project() {
-        let user = UserTarget {
-            item_id: Uuid::from_u128(2),
-            key: None,
-            name: None,
-            status: None,
-            email: None,
-            unix_uid: Some(23_001),
-            primary_project: Some(PrimaryProject { name: "p-1".into(), unix_gid: 30_500, active: true }),
-            active: None,
-        };
-        let target = Target { target_type: TargetType::User, target_item: TargetOf::Built(TargetItem::User(user)) };
-        assert_eq!(shown(&Item { target, ..item() })[4..6], ["23001", "30500"]);
+        let user = json!({"name": null, "unixUid": 23_001, "primaryProject": {"name": "p-1", "unixGid": 30_500}});
+        let item = item(json!({"target": {"targetType": "user", "targetItem": user}}));
+        assert_eq!(shown(&item)[4..6], ["23001", "30500"]);
     }
 
     #[test]
     fn an_update_shows_the_new_quota() {
-        let item = Item {
-            new_quotas: Some(quotas(12.5, 2e7)),
-            approve_by_provider_url: Some("x".into()),
-            set_state_done_url: Some("x".into()),
-            ..item()
-        };
+        let item = item(json!({
+            "newQuotas": quotas(12.5, 2e7),
+            "approve_by_provider_url": "x",
+            "set_state_done_url": "x",
+        }));
         assert_eq!(shown(&item)[6..], ["10 → 12.5 TB", "20M", "to approve"]);
     }
 
     #[test]
     fn a_narrow_terminal_hides_columns_and_breaks_no_line() {
         let path = "/capstor/store/cscs/customer/project-1";
-        let item = Item {
-            mount_point: MountPoint { default: path.into() },
-            new_quotas: Some(quotas(12.5, 2e7)),
-            set_state_done_url: Some("x".into()),
-            ..item()
-        };
+        let item = item(json!({
+            "mountPoint": {"default": path},
+            "newQuotas": quotas(12.5, 2e7),
+            "set_state_done_url": "x",
+        }));
         let lines = |width, wide| {
             let terminal = Terminal { width: Some(width), ..PLAIN };
             let text = table([(String::from("└── "), &item)].into_iter(), wide, terminal);

@@ -9,7 +9,7 @@ use catalog::{Filter, Item, Skipped, TargetType};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{report_skipped, row};
+use super::{report_skipped, row, values};
 use crate::cli::Failure;
 use crate::cli::terminal::{self, Terminal};
 use crate::config::Loaded;
@@ -88,6 +88,7 @@ pub(in crate::cli) async fn run(
     } else if items.is_empty() {
         terminal::note("No storage resources match.");
     } else {
+        let items = values(&items)?;
         let rows = shape.guided().into_iter().map(|(guide, position)| (guide, &items[position]));
         terminal::print(&row::table(rows, false, terminal))?;
     }

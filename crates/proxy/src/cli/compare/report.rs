@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::cli::counted;
 use crate::cli::terminal::{self, Terminal, Tone, escaped};
-use crate::compare::{Difference, Document, Order, Report};
+use crate::compare::{Difference, Order, Report};
+use crate::peer::Document;
 
 /// Maximum number of differences shown; more are counted.
 const MAX_SHOWN: usize = 100;
