@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use thiserror::Error;
 
 /// The environment of commands: English messages, and the folders for programs that they start.
@@ -30,6 +30,8 @@ const MAX_OUTPUT: usize = 16 << 20;
 const MAX_SHOWN: usize = 300;
 /// How often a running command is allowed to go on ([`Execution::proceed`]).
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a killed command is waited for.
+const DYING: Duration = Duration::from_secs(5);
 
 /// The absolute path of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +150,7 @@ pub fn execute<A: AsRef<OsStr>>(execution: &Execution<'_, A>) -> Result<Finished
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn();
-    let mut group = Group(child.map_err(not_run)?);
+    let mut group = Group { child: child.map_err(not_run)?, has_ended: false };
     match group.collect(execution.input, deadline, execution.proceed).map_err(not_run)? {
         Collected::Finished(status, [output, stderr]) => Ok(Finished { status, output, stderr }),
         Collected::TimedOut => Err(CommandError::TimedOut { program: name(), timeout }),
@@ -173,7 +175,11 @@ fn first_line(stderr: &[u8]) -> String {
 }
 
 /// The process group of a command.
-struct Group(Child);
+struct Group {
+    child: Child,
+    /// The group was killed, and the command waited for.
+    has_ended: bool,
+}
 
 /// Why [`Group::collect`] stopped waiting.
 enum Collected {
@@ -184,11 +190,12 @@ enum Collected {
 }
 
 impl Group {
-    /// Writes the input, reads both outputs to the end and waits for the command.
+    /// Writes the input, reads both outputs and waits for the command. When it has ended, its outputs are complete, even if a process
+    /// that has left the group keeps them open.
     fn collect(&mut self, mut input: &[u8], deadline: Instant, proceed: &dyn Fn() -> bool) -> io::Result<Collected> {
-        let ended = rustix::process::pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
-        let outputs = (self.0.stdout.take().map(OwnedFd::from), self.0.stderr.take().map(OwnedFd::from));
-        let into = self.0.stdin.take().map(OwnedFd::from).filter(|_| !input.is_empty());
+        let ended = rustix::process::pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        let outputs = (self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from));
+        let into = self.child.stdin.take().map(OwnedFd::from).filter(|_| !input.is_empty());
         if let Some(into) = &into {
             rustix::fs::fcntl_setfl(into, OFlags::NONBLOCK)?;
         }
@@ -205,7 +212,11 @@ impl Group {
                 }
                 ask = Instant::now() + INTERVAL;
             }
-            let ready = wait(&waiting, left.min(INTERVAL))?;
+            let has_ended = waiting[0].is_none();
+            let ready = wait(&waiting, if has_ended { Duration::ZERO } else { left.min(INTERVAL) })?;
+            if has_ended && !ready[1] && !ready[2] {
+                break;
+            }
             for (at, slot) in waiting.iter_mut().enumerate().filter(|(at, _)| ready[*at]) {
                 match (at, &slot) {
                     (1 | 2, Some(fd)) => {
@@ -222,26 +233,37 @@ impl Group {
                     }
                     _ => {
                         *slot = None;
-                        // Remaining child processes could keep the outputs open.
+                        // Nothing of it may go on.
                         self.kill();
                     }
                 }
             }
         }
-        Ok(Collected::Finished(self.0.wait()?, read))
+        self.has_ended = true;
+        Ok(Collected::Finished(self.child.wait()?, read))
     }
 
     /// Kills the group. Its process ID is still valid, because the command has not been waited for.
     fn kill(&self) {
-        let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            self.kill();
-            let _ = self.0.wait();
+        if self.has_ended {
+            return;
+        }
+        self.kill();
+        let until = Instant::now() + DYING;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > until {
+                // It hangs in the kernel, for example on a file system without its server, and ends later or never.
+                let command = Pid::from_child(&self.child);
+                std::thread::spawn(move || rustix::process::waitpid(Some(command), WaitOptions::empty()));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -87,6 +87,84 @@ fn remaining_children_are_killed_at_the_end() {
     is_gone(&pid);
 }
 
+#[test]
+fn a_child_that_has_left_the_group_does_not_delay_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let shown = path.display();
+    let script = format!(
+        "setsid sh -c 'echo $$ > {shown}; exec sleep 300' & until [ -s {shown} ]; do sleep 0.01; done; echo done; exit 7"
+    );
+    let begun = Instant::now();
+    let finished = shell_with(&script, b"", true);
+    let pid = std::fs::read_to_string(path).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let finished = finished.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((&finished.output[..], finished.status.code()), (&b"done\n"[..], Some(7)));
+    assert!(begun.elapsed() < SOON);
+}
+
+#[test]
+fn children_are_killed_also_if_the_command_has_just_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let script = "cd $FOLDER; sleep 300 & echo $! > child; echo $$ > new; mv new parent; until [ -e end ]; do sleep 0.01; done";
+    let environment = [("FOLDER".to_owned(), folder.path().display().to_string())];
+    // It ends while this is called, so that both its end and the kill are due.
+    let proceed = || {
+        while !path("parent").exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::write(path("end"), "").unwrap();
+        is_gone(&std::fs::read_to_string(path("parent")).unwrap());
+        false
+    };
+    let (program, arguments, proceed) = (&Program::find("sh").unwrap(), &["-c", script], &proceed);
+    let execution = Execution { program, arguments, environment: &environment, input: b"", timeout: SOON, proceed };
+    assert!(matches!(execute(&execution), Err(CommandError::Stopped { .. })));
+    is_gone(&std::fs::read_to_string(path("child")).unwrap());
+}
+
+/// Another process traces the command, so the command stays a zombie that only that process can wait for.
+const TRACED: &str = "
+import ctypes, os, sys, time
+command = os.getpid()
+if os.fork() == 0:
+    os.setsid()
+    seized = ctypes.CDLL(None).ptrace(0x4206, command, ctypes.c_void_p(), ctypes.c_void_p())
+    with open('new', 'w') as file:
+        file.write(f'{os.getpid()} {seized}')
+    os.rename('new', 'tracer')
+time.sleep(300)
+";
+
+#[test]
+#[expect(clippy::print_stderr, reason = "tests that are skipped are reported")]
+fn a_command_that_cannot_be_killed_does_not_delay_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tracer");
+    let proceed = || {
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    };
+    let script = format!("import os; os.chdir({:?}){TRACED}", folder.path());
+    let (program, arguments, proceed) = (&Program::find("python3").unwrap(), &["-c", &script], &proceed);
+    let (begun, timeout) = (Instant::now(), Duration::from_mins(2));
+    let ended = execute(&Execution { program, arguments, environment: &[], input: b"", timeout, proceed });
+    let took = begun.elapsed();
+    let tracer = std::fs::read_to_string(&path).unwrap();
+    let (pid, seized) = tracer.split_once(' ').unwrap();
+    rustix::process::kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    assert!(matches!(ended, Err(CommandError::Stopped { .. })));
+    if seized == "0" {
+        assert!(took > DYING && took < Duration::from_mins(1), "{took:?}");
+    } else {
+        eprintln!("SKIPPED: a process may not trace another one here");
+    }
+}
+
 /// Waits until the process is killed, whether or not it is a zombie.
 fn is_gone(pid: &str) {
     let path = format!("/proc/{}/stat", pid.trim());
