@@ -29,8 +29,8 @@ pub(crate) enum Failure {
     Upstream(StoreError),
     /// 504: no response within `server.request_timeout`.
     TooSlow(Duration),
-    /// 503: the request limit is reached (`server.max_requests`).
-    TooMany,
+    /// 503: a limit on concurrent requests is reached. Holds what there is too much of.
+    TooMany(&'static str),
     /// 500: an internal error.
     Internal(serde_json::Error),
 }
@@ -85,8 +85,8 @@ impl IntoResponse for Failure {
                     "message": "Failed to communicate with an upstream service.",
                 }),
             ),
-            Self::TooMany => {
-                let body = json!({"detail": "Too many concurrent requests.", "error": "ServiceOverloaded"});
+            Self::TooMany(detail) => {
+                let body = json!({"detail": detail, "error": "ServiceOverloaded"});
                 (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
             }
             Self::Internal(error) => {
@@ -139,8 +139,8 @@ mod tests {
             (Failure::NotFound, CALLBACK, 404),
             (Failure::MethodNotAllowed("POST"), CALLBACK, 405),
             (Failure::TooSlow(Duration::from_mins(1)), CALLBACK, 504),
-            (Failure::TooMany, LISTING, 503),
-            (Failure::TooMany, ITEM, 503),
+            (Failure::TooMany(""), LISTING, 503),
+            (Failure::TooMany(""), ITEM, 503),
             (Failure::TooSlow(Duration::from_mins(1)), LISTING, 504),
         ] {
             let answer = failure.into_response();

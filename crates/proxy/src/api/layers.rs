@@ -131,7 +131,10 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
 async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: AccessLog) -> Response {
     let is_listing = line.route.as_ref().is_some_and(|route| super::LISTING.contains(&route.as_str()));
     let wait = waiting::requested(request.headers()).filter(|_| is_listing);
-    let permits = if wait.is_some() { &limits.waiting } else { &limits.requests };
+    let (permits, too_many) = match wait {
+        Some(_) => (&limits.waiting, "Too many requests that wait for a change (server.max_waiting)."),
+        None => (&limits.requests, "Too many concurrent requests."),
+    };
     let response = match Arc::clone(&permits.free).try_acquire_owned() {
         Ok(permit) => {
             // A panic leaves no shared state inconsistent: code that holds a lock does not panic.
@@ -149,7 +152,7 @@ async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: A
                 None => response,
             }
         }
-        Err(_) => Failure::TooMany.into_response(),
+        Err(_) => Failure::TooMany(too_many).into_response(),
     };
     line.response = Some((response.status(), response.body().size_hint().exact()));
     response

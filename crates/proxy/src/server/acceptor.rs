@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::connection::{self, Phase};
 use super::frontend::Frontend;
-use super::limits::ConnectionLimits;
+use super::limits::{ConnectionLimits, MAX_CONNECTIONS};
 use super::listeners::Listener;
 use super::tls;
 use program::lock;
@@ -67,8 +67,8 @@ impl Acceptor {
         if self.permits.available_permits() == 0 && self.full.is_due(Instant::now()) {
             warn!(
                 connections = self.limits.connections,
-                "the limit on connections is reached (4096, or three quarters of the limit on open files): new \
-                 connections wait"
+                "the limit on connections is reached ({MAX_CONNECTIONS}, or three quarters of the limit on open files): \
+                 new connections wait"
             );
         }
         self.permits.clone().acquire_owned().await

@@ -13,7 +13,7 @@ pub(super) const MAX_STREAMS: u32 = 32;
 pub(super) const PROGRESS: usize = 16 * 1024;
 
 /// Maximum number of connections, however many files may be open.
-const MAX_CONNECTIONS: usize = 16_384;
+pub(super) const MAX_CONNECTIONS: usize = 16_384;
 
 /// Timeouts of clients, and the maximum number of connections.
 #[derive(Debug, Clone)]
