@@ -75,9 +75,9 @@ pub const TABLE: &[Metric] = &[
         Unit::Seconds,
         &["route", "status"],
         "Requests of the API, from the request's head to the response's head. `status` is `gone` if an HTTP/2 client \
-         cancelled the request or the server stopped. An HTTP/1 client that disconnects cannot be distinguished from one \
-         that has only closed its sending side, so its request counts with its status. Probes and scrapes are not counted, nor is the time that a request waits \
-         for a change.",
+         cancelled the request, a client that waited for a change disconnected, or the server stopped. Otherwise an HTTP/1 client \
+         that disconnects cannot be distinguished from one that has only closed its sending side, so its request counts with its \
+         status. Probes and scrapes are not counted, nor is the time that a request waits for a change.",
     ),
     row(RUNNING, Kind::Gauge, Unit::Count, &[], "Running requests; the limit is `server.max_requests`."),
     row(

@@ -15,6 +15,8 @@ use super::limits::{ConnectionLimits, PROGRESS};
 pub(super) struct Activity {
     /// Requests without a response so far.
     running: usize,
+    /// Whether the running HTTP/1 request waits for a change.
+    waiting: bool,
     /// Start of the current wait.
     since: Instant,
     head: Head,
@@ -55,6 +57,7 @@ impl Activity {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             running: 0,
+            waiting: false,
             since: now,
             head: Head::Silent,
             multiplexed: false,
@@ -81,9 +84,16 @@ impl Activity {
         self.head == Head::Silent
     }
 
-    /// A request started.
-    pub(super) fn request_started(&mut self, multiplexed: bool) {
+    /// Whether an HTTP/1 request waits for a change.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// A request started; `waits`: for a change.
+    pub(super) fn request_started(&mut self, multiplexed: bool, waits: bool) {
         self.running += 1;
+        // The end of an HTTP/2 stream does not go unnoticed.
+        self.waiting = waits && !multiplexed;
         self.head = Head::Complete;
         self.multiplexed = multiplexed;
     }
@@ -91,6 +101,7 @@ impl Activity {
     /// A request has its response, which is still to be sent.
     pub(super) fn request_answered(&mut self, now: Instant) {
         self.running -= 1;
+        self.waiting = false;
         self.since = now;
         self.sent = 0;
     }
@@ -192,7 +203,7 @@ mod tests {
             let now = start + Duration::from_secs(*second);
             match event {
                 Received => activity.received(now),
-                Began => activity.request_started(multiplexed),
+                Began => activity.request_started(multiplexed, false),
                 Answered => activity.request_answered(now),
                 Sent(bytes) => activity.sent(*bytes, now),
                 Blocked => activity.blocked(),

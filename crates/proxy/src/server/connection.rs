@@ -42,6 +42,7 @@ pub(super) async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let activity = SharedActivity::new();
+    let stream = SharedStream::new(stream);
     let tracked = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let running = Running::new(tracked.clone(), &request);
@@ -65,11 +66,12 @@ pub(super) async fn serve(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The timers of hyper are not used: `Activity` has the only one. A client that has closed its sending side may still
-    // read. It cannot be distinguished from one that has gone, so its request runs to its response or timeout.
+    // read. It cannot be distinguished from one that has gone, so its request runs to its response or timeout, unless it only waits
+    // for a change (see `departed`).
     builder.http1().max_buf_size(MAX_HEAD as usize).half_close(true);
     builder.http2().max_header_list_size(MAX_HEAD).max_concurrent_streams(MAX_STREAMS);
-    let stream = TrackedStream { stream, activity: activity.clone(), drained: 0 };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let tracked = TrackedStream { stream: stream.clone(), activity: activity.clone(), drained: 0 };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(tracked), service));
     tokio::select! {
         biased;
         stopped = phase.wait_for(|phase| *phase == Phase::Stopping) => {
@@ -79,6 +81,7 @@ pub(super) async fn serve(
         }
         // Errors of a connection are of no interest to the server.
         _ = connection.as_mut() => return,
+        () = departed(&stream, &activity) => return,
         () = overdue(&activity, limits) => debug!("closing the connection of a slow client"),
     }
     activity.lock().closing(Instant::now());
@@ -148,6 +151,12 @@ async fn no_longer_silent(activity: &SharedActivity) {
     poll_fn(|_| if activity.lock().is_silent() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
+/// Resolves when the client has closed its sending side while a request waits for a change (`Prefer`): otherwise clients that are gone
+/// would count as waiting for minutes. It must be polled each time after the connection is.
+async fn departed<S: AsyncRead + Unpin>(stream: &SharedStream<S>, activity: &SharedActivity) {
+    poll_fn(|context| if activity.lock().is_waiting() { stream.lock().poll_end(context) } else { Poll::Pending }).await;
+}
+
 /// Resolves when a connection's deadline has passed. It must be polled each time after the connection is, because activity
 /// on the connection changes the deadline.
 async fn overdue(activity: &SharedActivity, limits: &ConnectionLimits) {
@@ -189,7 +198,8 @@ struct Running(SharedActivity);
 
 impl Running {
     fn new<B>(activity: SharedActivity, request: &http::Request<B>) -> Self {
-        activity.lock().request_started(request.version() == http::Version::HTTP_2);
+        let waits = request.headers().contains_key("prefer");
+        activity.lock().request_started(request.version() == http::Version::HTTP_2, waits);
         Self(activity)
     }
 }
@@ -200,9 +210,59 @@ impl Drop for Running {
     }
 }
 
+/// A stream that can be read ahead by one byte, to notice its end while nothing else reads it.
+struct ReadAhead<S> {
+    stream: S,
+    byte: Option<u8>,
+}
+
+impl<S: AsyncRead + Unpin> ReadAhead<S> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() > 0
+            && let Some(byte) = self.byte.take()
+        {
+            buffer.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+
+    /// Ready when the stream has ended or failed. A stream with unread bytes is pending.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.byte.is_none() {
+            let mut byte = [0];
+            let mut buffer = ReadBuf::new(&mut byte);
+            // After an error, nothing is filled.
+            let _ = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            self.byte = buffer.filled().first().copied();
+        }
+        if self.byte.is_some() { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+/// A stream, shared by the connection and [`departed`].
+struct SharedStream<S>(Arc<Mutex<ReadAhead<S>>>);
+
+impl<S> SharedStream<S> {
+    fn new(stream: S) -> Self {
+        Self(Arc::new(Mutex::new(ReadAhead { stream, byte: None })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReadAhead<S>> {
+        // One task uses both.
+        lock(&self.0)
+    }
+}
+
+impl<S> Clone for SharedStream<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 /// A stream that records its activity.
 struct TrackedStream<S> {
-    stream: S,
+    stream: SharedStream<S>,
     activity: SharedActivity,
     /// Bytes discarded after the shutdown.
     drained: usize,
@@ -220,13 +280,9 @@ impl<S> TrackedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        ready!(self.stream.lock().poll_read(context, buffer))?;
         if buffer.filled().len() > before {
             self.activity.lock().received(Instant::now());
         }
@@ -235,37 +291,37 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream.lock().stream).poll_write(context, bytes);
         self.record_write(outcome)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let outcome = Pin::new(&mut self.stream.lock().stream).poll_write_vectored(context, slices);
         self.record_write(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.lock().stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream.lock().stream).poll_flush(context)
     }
 
     /// Closes the sending side, then waits for the client to close: closing with unread bytes would discard the last
     /// response of a client that is still sending.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        ready!(Pin::new(&mut self.stream.lock().stream).poll_shutdown(context))?;
         self.activity.lock().closing(Instant::now());
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            ready!(self.stream.lock().poll_read(context, &mut buffer))?;
             self.drained += buffer.filled().len();
             if buffer.filled().is_empty() || self.drained > 4 * MAX_HEAD as usize {
                 return Poll::Ready(Ok(()));

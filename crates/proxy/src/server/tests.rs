@@ -168,6 +168,41 @@ async fn a_response_that_the_client_does_not_read_is_dropped() {
     assert!(read < BIG, "{read}");
 }
 
+/// Requests `/run`, waiting for a change.
+const WAIT: &str = "GET /run HTTP/1.1\r\nhost: x\r\nprefer: wait=300\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_gone_does_not_wait_for_a_change() {
+    let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
+    for request in [WAIT, "GET /run HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut stream = server.sent(request).await;
+        server.entered.acquire().await.unwrap().forget();
+        stream.shutdown().await.unwrap();
+        // There is one connection at a time.
+        let mut other = server.sent(REQUEST).await;
+        if request == WAIT {
+            timeout(Duration::from_secs(60), answered(&mut other)).await.unwrap();
+            assert_eq!(to_the_end(&mut stream).await, 0);
+        } else {
+            assert!(timeout(Duration::from_secs(60), answered(&mut other)).await.is_err());
+            server.leave.add_permits(1);
+            read_to(&mut stream, "ran").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_sent_during_a_wait_is_answered_after_it() {
+    let server = start(LIMITS).await;
+    let mut stream = server.sent(WAIT).await;
+    server.entered.acquire().await.unwrap().forget();
+    stream.write_all(REQUEST.as_bytes()).await.unwrap();
+    sleep(Duration::from_secs(80)).await;
+    server.leave.add_permits(1);
+    read_to(&mut stream, "ran").await;
+    answered(&mut stream).await;
+}
+
 /// An HTTP/2 frame with the whole head of a request.
 fn http2_request(stream: u8, block: &[u8]) -> Vec<u8> {
     let length = u8::try_from(block.len()).unwrap();

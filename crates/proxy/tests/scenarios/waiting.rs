@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rustix::process::Signal;
 use simulator::{Simulator, World};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::{Answer, Proxy, demo_with, start_with, until};
 
@@ -172,4 +174,25 @@ async fn a_wait_in_which_the_upstreams_fail_ends_with_their_error() {
     };
     let (answer, ()) = futures::join!(wait(&proxy, LISTING, &tag, 2), failing);
     answer.assert_upstream_error("");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_gone_do_not_wait() {
+    let (_simulator, proxy) = demo_with(&BRISK).await;
+    let tag = tag(&proxy.get(LISTING).await);
+    let request = format!("GET {LISTING} HTTP/1.1\r\nhost: x\r\nif-none-match: {tag}\r\nprefer: wait=300\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(proxy.base.strip_prefix("http://").unwrap()).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    wait_for_waiting(&proxy, 3).await;
+    let [closed, mut half_closed, reset] = clients.try_into().unwrap();
+    drop(closed);
+    half_closed.shutdown().await.unwrap();
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    wait_for_waiting(&proxy, 0).await;
+    assert_eq!(proxy.log().matches("cancelled by the client").count(), 3, "{}", proxy.log());
 }
