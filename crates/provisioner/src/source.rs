@@ -70,7 +70,7 @@ pub enum Waited {
     /// The document differs from the one that was read last.
     Changed,
     Unchanged,
-    /// The proxy does not wait, or no document was read yet.
+    /// The proxy or a gateway before it does not support the wait, or no document was read yet.
     Unsupported,
 }
 
@@ -142,12 +142,15 @@ impl Source {
             request.header(IF_NONE_MATCH, &tag).header("prefer", format!("wait={WAIT}")).timeout(timeout)
         };
         let response = self.send(1, prefer).map_err(Failure::into_error)?;
-        let has_waited = response.headers().contains_key("preference-applied");
+        let (has_waited, answered) =
+            (response.headers().contains_key("preference-applied"), response.headers().get(ETAG));
         Ok(match response.status() {
             StatusCode::NOT_MODIFIED if has_waited => Waited::Unchanged,
             StatusCode::NOT_MODIFIED => Waited::Unsupported,
+            // The proxy did not get the tag as it was sent: a gateway has removed or changed it.
+            _ if answered == Some(&tag) => Waited::Unsupported,
             // Meanwhile a pass may have read this document.
-            _ if response.headers().get(ETAG) == lock(&self.tag).as_ref() => Waited::Unchanged,
+            _ if answered == lock(&self.tag).as_ref() => Waited::Unchanged,
             _ => Waited::Changed,
         })
     }

@@ -279,3 +279,30 @@ fn pages_of_different_readings_are_read_again() {
     assert!(read.unwrap_err().contains("changed while its pages were read, 3 times"));
     assert_eq!(asked, 6);
 }
+
+#[test]
+fn a_wait_distinguishes_changes_from_answers_that_are_no_wait() {
+    const A: &str = "etag: W/\"1-a\"\r\n";
+    const WAITED: &str = "preference-applied: wait=45\r\netag: W/\"1-a\"\r\n";
+    for (status, headers, expected) in [
+        (304, WAITED, Waited::Unchanged),
+        (304, A, Waited::Unsupported),
+        (200, "preference-applied: wait=45\r\netag: W/\"1-b\"\r\n", Waited::Changed),
+        // A gateway has removed or changed the tag of the request, so the proxy answers at once.
+        (200, A, Waited::Unsupported),
+        (200, WAITED, Waited::Unsupported),
+    ] {
+        let answers = AtomicUsize::new(0);
+        let world = World::new(move |path, _| match path {
+            "/token" => granted(&json!({})),
+            _ if answers.fetch_add(1, Ordering::Relaxed) == 0 => match document() {
+                Reply::Json(status, _, body) => Reply::Json(status, A, body),
+                lost @ Reply::Lost => lost,
+            },
+            _ => Reply::Json(status, headers, json!(null)),
+        });
+        assert_eq!(world.source.wait_for_change().unwrap(), Waited::Unsupported, "no document was read");
+        world.source.read().unwrap();
+        assert_eq!(world.source.wait_for_change().unwrap(), expected, "{status} {headers}");
+    }
+}

@@ -108,7 +108,8 @@ fn a_child_that_has_left_the_group_does_not_delay_the_result() {
 fn children_are_killed_also_if_the_command_has_just_ended() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let script = "cd $FOLDER; sleep 300 & echo $! > child; echo $$ > new; mv new parent; until [ -e end ]; do sleep 0.01; done";
+    let script =
+        "cd $FOLDER; sleep 300 & echo $! > child; echo $$ > new; mv new parent; until [ -e end ]; do sleep 0.01; done";
     let environment = [("FOLDER".to_owned(), folder.path().display().to_string())];
     // It ends while this is called, so that both its end and the kill are due.
     let proceed = || {
