@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use storage_driver::conformance::{Bench, Failure, each_check, is_of_suite};
-use storage_driver::limits::{QuotaLimits, Usage};
+use storage_driver::limits::{Bytes, Inodes, QuotaLimits, Usage};
 use storage_driver::place::Place;
-use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Observed, Trashed};
+use storage_driver::{Desired, Driver, DriverError, Guard, Marked, Mode, Observed, Trashed};
 
 use crate::Exec;
 
@@ -23,26 +24,62 @@ pub enum Calls {
 
 /// Runs the suite on an empty system, and removes its directories afterwards. Calls `report` with the name of each check, the behaviour
 /// that it requires, and its failure. Returns how often the program was killed; an error if directories are left over.
-pub fn run(
-    bench: &Bench<'_>,
-    exec: &Exec,
-    calls: Calls,
-    report: &mut dyn FnMut(&'static str, &'static str, Option<Failure>),
-) -> Result<usize, DriverError> {
+pub fn run(bench: &Bench<'_>, exec: &Exec, calls: Calls, report: Report<'_>) -> Result<usize, DriverError> {
     empty(exec, bench)?;
     let killed = match calls {
         Calls::Once => {
-            each_check(&Bench { driver: exec, ..*bench }, report);
+            all_checks(&Bench { driver: exec, ..*bench }, exec, report);
             0
         }
         Calls::Killed(kills) => {
             let driver = Repeated { exec, kills, state: Mutex::default() };
-            each_check(&Bench { driver: &driver, ..*bench }, report);
+            all_checks(&Bench { driver: &driver, ..*bench }, exec, report);
             driver.state.into_inner().unwrap_or_else(PoisonError::into_inner).killed
         }
     };
     empty(exec, bench)?;
     Ok(killed)
+}
+
+type Report<'a> = &'a mut dyn FnMut(&'static str, &'static str, Option<Failure>);
+
+/// The checks of the suite, and one of files if the root is a directory of this machine.
+fn all_checks(bench: &Bench<'_>, exec: &Exec, report: Report<'_>) {
+    each_check(bench, report);
+    if exec.root.is_dir() {
+        report(CONTENTS, "files in a directory survive `ensure`, `retire` and `restore`", contents(bench, exec).err());
+    }
+}
+
+const CONTENTS: &str = "contents";
+
+fn contents(bench: &Bench<'_>, exec: &Exec) -> Result<(), Failure> {
+    let (driver, desired) = (bench.driver, bench.desired(20));
+    let limits = QuotaLimits::new([Bytes(1 << 45); 2], [Inodes(3_000_000); 2]).unwrap_or(desired.limits);
+    let other = Desired { limits: driver.stored_limits(limits), mode: Mode(0o750), ..desired.clone() };
+    let file = exec.root.join(desired.place.to_string()).join("file");
+    let failed = |step: &str, expected: &str, observed: String| Failure {
+        check: CONTENTS,
+        step: step.into(),
+        expected: expected.into(),
+        observed,
+    };
+    let succeeds = |step: &str, result: Result<(), DriverError>| {
+        result.map_err(|error| failed(step, "success", format!("the error: {}", storage_driver::error_chain(&error))))
+    };
+    let survives = |step: &str| match fs::read_to_string(&file) {
+        Ok(text) if text == CONTENTS => Ok(()),
+        Ok(_) => Err(failed(step, "an unchanged file", "another content".into())),
+        Err(error) => Err(failed(step, "an unchanged file", format!("{}: {error}", file.display()))),
+    };
+    succeeds("ensure", driver.ensure(&desired, &allow))?;
+    fs::write(&file, CONTENTS)
+        .map_err(|error| failed("after ensure", "a directory for files", format!("{}: {error}", file.display())))?;
+    succeeds("ensure with other limits and mode", driver.ensure(&other, &allow))?;
+    survives("after ensure with other limits and mode")?;
+    succeeds("retire", driver.retire(&other, 1000, &allow))?;
+    succeeds("restore", driver.restore(&desired, &allow))?;
+    survives("after retire and restore")
 }
 
 /// Removes the directories of the suite. Fails if the system has others.

@@ -152,6 +152,28 @@ fn a_program_that_cannot_be_killed_everywhere_fails() {
 }
 
 #[test]
+fn a_program_that_deletes_files_fails() {
+    let root = tempfile::tempdir().unwrap();
+    if !has_trusted_attributes(root.path()) {
+        return;
+    }
+    // It deletes instead of moving to the trash, and creates an empty directory to restore.
+    let freezes = "        os.chmod(path, 0o700)\n";
+    let text = fs::read_to_string(example("directories.py")).unwrap();
+    assert!(text.contains(freezes), "the example has changed");
+    let faulty = text.replace(freezes, &format!("{freezes}        os.system(f'find {path} -mindepth 1 -delete')\n"));
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("faulty.py");
+    fs::write(&script, faulty).unwrap();
+    let exec = open(python(&script), root.path(), &[]).unwrap();
+    let (failures, _) = check(&exec, root.path(), Calls::Once, None);
+    assert!(
+        matches!(&failures[..], [one] if one.contains("check `contents`, after retire and restore: expected an unchanged file")),
+        "{failures:?}"
+    );
+}
+
+#[test]
 fn a_system_that_is_in_use_is_not_tested() {
     let root = tempfile::tempdir().unwrap();
     if !has_trusted_attributes(root.path()) {

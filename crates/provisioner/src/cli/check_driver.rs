@@ -57,6 +57,8 @@ pub(super) fn check(arguments: &Arguments) -> Result<(), Failure> {
     if !root.is_absolute() || root.as_os_str() == "/" {
         return Err(usage("--root is not an absolute path below /: give the root of an empty storage system"));
     }
+    // As in the packaged service, so that a program that relies on another one fails here.
+    rustix::process::umask(rustix::fs::Mode::from(0o077));
     let timeouts = Timeouts { usual: Duration::from_secs(arguments.timeout), ..Timeouts::default() };
     let exec = Exec::open(command, root.clone(), environment.clone(), timeouts)?;
     let not_made = Mutex::new(None);
