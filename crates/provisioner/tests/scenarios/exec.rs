@@ -32,7 +32,7 @@ fn settings(directory: &Path) -> Option<Value> {
         return None;
     }
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/drivers");
-    let constants = format!("EXAMPLES, PAUSE = {examples:?}, {:?}\n", directory.join("pause"));
+    let constants = format!("EXAMPLES, PAUSE = {}, {}\n", json!(examples), json!(directory.join("pause")));
     let program = directory.canonicalize().unwrap().join("program.py");
     std::fs::write(&program, constants + PROGRAM).unwrap();
     let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
