@@ -3,14 +3,13 @@
 
 The root is the mount point of a dataset. A removed dataset is in its dataset `.trash`, without a mount. Needs directories.py in the same
 directory, and root's privileges."""
-import os, subprocess
+import os
 
-from directories import CONFLICT, TEMPORARY, Directories, fail, main
+from directories import CONFLICT, TEMPORARY, Directories, fail, main, run
 MARK = "hpc-storage:resource"
 
 def zfs(*arguments):
-    ended = subprocess.run(["zfs", *arguments], capture_output=True, text=True, close_fds=False)
-    return fail(TEMPORARY, f"zfs {' '.join(arguments)}: {ended.stderr}") if ended.returncode else ended.stdout
+    return run("zfs", *arguments)
 
 class Zfs(Directories):
     capabilities = {"version": 1, "soft_limits": False}

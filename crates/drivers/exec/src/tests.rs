@@ -174,6 +174,50 @@ fn a_program_that_deletes_files_fails() {
 }
 
 #[test]
+fn a_kill_leaves_no_parent_directory_with_a_wrong_mode() {
+    let root = tempfile::tempdir().unwrap();
+    if !has_trusted_attributes(root.path()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("killed.py");
+    let example = example("directories.py");
+    let text = format!(
+        "import os, sys\nsys.path.insert(0, {})\nimport directories\nos.umask(0o077)\n\
+         os.chmod = lambda *_: os._exit(9)\ndirectories.main(directories.Directories)\n",
+        json!(example.parent())
+    );
+    fs::write(&script, text).unwrap();
+    let desired = desired();
+    assert!(open(python(&script), root.path(), &[]).unwrap().ensure(&desired, &|_| Ok(())).is_err());
+    open(python(&example), root.path(), &[]).unwrap().ensure(&desired, &|_| Ok(())).unwrap();
+    for (path, mode) in [("store", 0o755), ("store/cscs", 0o775), ("store/cscs/customer", 0o775)] {
+        let found = root.path().join(path).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, mode, "{path}: {found:o}");
+    }
+}
+
+#[test]
+fn a_deep_tree_can_be_counted_and_deleted() {
+    let root = tempfile::tempdir().unwrap();
+    if !has_trusted_attributes(root.path()) {
+        return;
+    }
+    let exec = open(python(&example("directories.py")), root.path(), &[]).unwrap();
+    let desired = desired();
+    exec.ensure(&desired, &|_| Ok(())).unwrap();
+    let nest = "import os\nfor _ in range(3000): os.mkdir('x'); os.chdir('x')";
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.args(["-c", nest]).current_dir(root.path().join(desired.place.to_string()));
+    assert!(python.status().unwrap().success());
+    let [usage] = &exec.usage(&[&desired])[..] else { panic!() };
+    assert_eq!(usage.as_ref().unwrap().unwrap().inodes.0, 3001);
+    exec.retire(&desired, 1000, &|_| Ok(())).unwrap();
+    exec.purge(&Trashed { id: desired.id, since: 1000 }, None, &|_| Ok(())).unwrap();
+    assert_eq!(exec.observe(&[&desired]).remove(0).unwrap(), Observed::Absent);
+}
+
+#[test]
 fn a_system_that_is_in_use_is_not_tested() {
     let root = tempfile::tempdir().unwrap();
     if !has_trusted_attributes(root.path()) {
