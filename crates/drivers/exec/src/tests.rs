@@ -161,7 +161,7 @@ fn a_program_that_deletes_files_fails() {
     let freezes = "        os.chmod(path, 0o700)\n";
     let text = fs::read_to_string(example("directories.py")).unwrap();
     assert!(text.contains(freezes), "the example has changed");
-    let faulty = text.replace(freezes, &format!("{freezes}        os.system(f'find {path} -mindepth 1 -delete')\n"));
+    let faulty = text.replace(freezes, &format!("{freezes}        os.system(f'find {{path}} -mindepth 1 -delete')\n"));
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("faulty.py");
     fs::write(&script, faulty).unwrap();
