@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """A small provisioner that follows docs/specification.md, as a pattern for your own. Python's standard library only.
 Its storage is a JSON file, so it runs anywhere: replace the class Storage by calls of your storage system. docs/conformance.md has its
-settings, the environment variables. Try it: hpc-storage-conformance run -- examples/provisioner.py"""
+settings, the environment variables. It passes every case of: hpc-storage-conformance run -- examples/provisioner.py"""
 import json, math, os, time, urllib.error, urllib.parse, urllib.request
 from decimal import Decimal
 from os import environ
 from pathlib import Path
 
-PROXY, WALDUR = environ["STORAGE_PROXY_URL"], environ["WALDUR_API_URL"]
+PROXY, WALDUR, TERABYTE = environ["STORAGE_PROXY_URL"], environ["WALDUR_API_URL"], Decimal(environ["STORAGE_TERABYTE"])
 SITE_AGENT, BASIC = ["Marketplace.Slurm", "Marketplace.SiteAgent"], "Marketplace.Basic"
 # A redirect is an error: a credential goes to its own origin only.
 HTTP = urllib.request.build_opener(type("NoRedirects", (urllib.request.HTTPRedirectHandler,), {"redirect_request": lambda *_: None}))
@@ -18,7 +18,7 @@ class Hold(Exception):
 class Storage:
     """Directories in a JSON file, which is replaced as a whole."""
     def __init__(self):
-        self.path = Path(environ["STORAGE_ROOT"], "storage.json")
+        self.path, self.confirmation = Path(environ["STORAGE_ROOT"], "storage.json"), Path(environ["STORAGE_STATE_DIRECTORY"], "confirmed")
         state = json.loads(self.path.read_text()) if self.path.exists() else {"directories": {}, "trash": {}}
         self.directories, self.trash = state["directories"], state["trash"]
     def save(self):
@@ -41,7 +41,9 @@ class Storage:
             raise Hold(f"{path} is not as it should be")
     def retire(self, path, item_id):
         if self.owner(path) == item_id:
-            self.trash[item_id] = {**self.directories.pop(path), "path": path}
+            if sum(it["at"] > time.time() - 3600 for it in self.trash.values()) >= 10 and not self.confirmation.exists():
+                raise PermissionError(f"ten removals in an hour: to confirm more, create {self.confirmation}, and delete it afterwards")
+            self.trash[item_id] = {**self.directories.pop(path), "path": path, "at": time.time()}
             self.save()
 
 class Client:
@@ -92,8 +94,7 @@ def desired(item, order, problems):
         raise Hold("it has no valid GID, or quotas that cannot be trusted")
     wanted = {"itemId": item["itemId"], "gid": gid, "mode": item["permission"]["value"], "space": {}, "inodes": {}}
     for quota in quotas:
-        unit = Decimal(environ["STORAGE_TERABYTE"]) if quota["unit"] == "tera" else 1
-        value = wanted[quota["type"]][quota["enforcementType"]] = math.ceil(quota["quota"] * unit)
+        value = wanted[quota["type"]][quota["enforcementType"]] = math.ceil(quota["quota"] * (TERABYTE if quota["unit"] == "tera" else 1))
         if not 0 < value < 2**63:
             raise Hold("storage systems treat a quota of 0 as unlimited, or the quota is too large")
     return wanted
@@ -107,9 +108,10 @@ def work(client, storage, page, item, paths):
     kind, state, basic = order.get("type"), order.get("state"), order.get("offeringType") == BASIC
     if order and (kind not in ["Create", "Update", "Terminate", "Restore"] or order["offeringType"] not in [*SITE_AGENT, BASIC]):
         raise Hold(f"an order of an unknown kind: {kind} of {order['offeringType']}")
+    exists, is_called_off = storage.owner(path) == item["itemId"], item["status"] == "active" and item["itemId"] in storage.trash
     if item["status"] == "removed" or kind == "Terminate" and state == "executing" and not basic:
         storage.retire(path, item["itemId"])
-    elif kind != "Terminate" and (state in ["pending-provider", "executing"] or storage.owner(path) == item["itemId"]):
+    elif kind != "Terminate" and (state in ["pending-provider", "executing"] or exists or is_called_off):
         wanted = desired(item, order, page["quotaProblems"])
         # A site agent's order is carried out once it is approved, a Basic order before: its approval completes it.
         if state != "pending-provider" or basic:
