@@ -11,10 +11,10 @@ use crate::support::{BASIC, Ordered, SLURM, Site};
 const ROUNDS: usize = 7;
 
 /// Pseudorandom numbers, the same in every run.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -96,7 +96,7 @@ fn count(site: &Site, event: &str) -> usize {
 }
 
 /// Every path with its mode, without the time in the names of the trash.
-fn tree(site: &Site) -> BTreeMap<String, u32> {
+pub(crate) fn tree(site: &Site) -> BTreeMap<String, u32> {
     fn walk(directory: &Path, base: &Path, found: &mut BTreeMap<String, u32>) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
@@ -111,7 +111,7 @@ fn tree(site: &Site) -> BTreeMap<String, u32> {
     }
     let mut found = BTreeMap::new();
     for system in [SLURM, BASIC] {
-        walk(&site.root(system), site.directory.path(), &mut found);
+        walk(&site.root(system), &site.at("/"), &mut found);
     }
     found
 }

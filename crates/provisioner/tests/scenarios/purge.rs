@@ -18,7 +18,7 @@ fn ended(site: &Site, number: usize) -> Ordered {
 }
 
 /// Makes all trees in the trash this many days older.
-fn age(site: &Site, days: u64) {
+pub(crate) fn age(site: &Site, days: u64) {
     for name in site.trash(SLURM) {
         let trash = site.root(SLURM).join(".trash");
         let (id, since) = name.split_once('.').unwrap();
