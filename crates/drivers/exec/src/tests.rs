@@ -74,6 +74,101 @@ fn the_example_with_directories_conforms_also_if_it_is_killed() {
     assert!(killed > 20, "{killed}");
 }
 
+/// Kills each verb with side effects before each line of the example, repeats it, and compares the end with that of a verb that was not
+/// killed. Prints the number of kills.
+const KILLED_EVERYWHERE: &str = r#"
+import os, signal, sys, traceback
+examples, root, uid, gid = sys.argv[1:]
+sys.path.insert(0, examples)
+import directories
+
+def run(verb, fields):
+    return directories.Directories(verb, root, **fields).answer()
+
+def killed(verb, fields, at):
+    """Whether it was killed before the line of this number."""
+    child = os.fork()
+    if child == 0:
+        lines = 0
+        def trace(frame, event, _):
+            nonlocal lines
+            if frame.f_code.co_filename != directories.__file__:
+                return None
+            lines += event == "line"
+            if lines == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+        sys.settrace(trace)
+        try:
+            run(verb, fields)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), f"{verb} failed with the status {status}"
+    return status != 0
+
+count = 0
+
+def wanted(size):
+    limits = dict.fromkeys(["space_soft", "space_hard", "inodes_soft", "inodes_hard"], size)
+    parents = [{"path": "store", "mode": "755"}, {"path": f"store/customer-{count}", "mode": "775"}]
+    return {"id": f"00000000-0000-0000-0000-{count:012}", "path": f"store/customer-{count}/project", "parents": parents,
+            "uid": int(uid), "gid": int(gid), "mode": "2770", "limits": limits}
+
+def end(verb, before, at):
+    """The state of a new resource after a verb that was killed, and whether it was killed."""
+    global count
+    count += 1
+    for each in before:
+        if each == "mkdir":
+            os.makedirs(f"{root}/{wanted(1)['path']}")
+        else:
+            run(each, {"directory": wanted(1), "now": 5})
+    trashed = {"id": wanted(1)["id"], "since": 5}
+    fields = {"trashed": trashed} if verb in ("claim", "purge") else {"directory": wanted(2), "now": 5}
+    if verb == "purge":
+        run("claim", fields)
+    was_killed = at and killed(verb, fields, at)
+    run(verb, fields)
+    path = f"{root}/{wanted(1)['path']}"
+    mark = directories.mark(path)["id"] == wanted(1)["id"]
+    return [run("observe", {"directories": [wanted(2)]})["directories"][0] | {"id": None}, mark], was_killed
+
+kills = 0
+for verb, before in [("ensure", []), ("ensure", ["ensure"]), ("adopt", ["mkdir"]), ("retire", ["ensure"]), ("restore", ["ensure", "retire"]),
+                     ("claim", ["ensure", "retire"]), ("purge", ["ensure", "retire"])]:
+    expected, at = end(verb, before, 0)[0], 1
+    while True:
+        found, was_killed = end(verb, before, at)
+        assert found == expected, f"{verb} killed before its line {at}: {found} instead of {expected}"
+        if not was_killed:
+            break
+        kills, at = kills + 1, at + 1
+left = [name for name in os.listdir(root) if name not in (".trash", "store")]
+assert not left, f"left over: {left}"
+print(kills)
+"#;
+
+#[test]
+fn the_example_with_directories_can_be_killed_before_each_of_its_lines() {
+    let root = tempfile::tempdir().unwrap();
+    if !has_trusted_attributes(root.path()) {
+        return;
+    }
+    let (uid, gid) = ids();
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python
+        .args(["-BS", "-c", KILLED_EVERYWHERE])
+        .arg(example(""))
+        .arg(root.path())
+        .args([uid, gid].map(|id| id.to_string()));
+    let output = python.output().unwrap();
+    let kills = String::from_utf8_lossy(&output.stdout).trim().parse::<usize>();
+    assert!(kills.is_ok_and(|kills| kills > 200), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn the_example_with_zfs_conforms_with_a_simulated_zfs() {
     let folder = tempfile::tempdir().unwrap();
