@@ -1,8 +1,8 @@
 //! One pass of the posix driver over many resources, and a bare loop of the same system calls.
 //!
 //! `cargo bench --package hpc-storage-provisioner --bench pass -- FOLDER RESOURCES AT_ONCE KIND WHAT ROUNDS`: KIND is `pending`
-//! (all must be created) or `settled` (all are in the desired state), WHAT is `pass`, `bare`, or `both`, alternating. Prints
-//! each measurement as a line of JSON, in seconds.
+//! (all must be created) or `settled` (all are in the desired state), WHAT is `pass`, `bare`, `both`, alternating, or `exec`: a pass
+//! of the driver exec with `examples/drivers/directories.py`, as root. Prints each measurement as a line of JSON, in seconds.
 
 mod bare;
 mod world;
@@ -18,14 +18,15 @@ use provisioner::ledger::Ledger;
 use provisioner::pass::{self, Answer, Call, External, Progress, Protocol, System};
 use serde_json::json;
 
+use driver_exec::{Command, Exec, Timeouts};
 use driver_posix::quotas::declared::Declared;
 use driver_posix::tree::{Rules, Tree};
 use program::Clock;
 use provisioner_core::document::Document;
 use provisioner_core::plan::Policy;
 use provisioner_core::preflight::{Modes, SystemRules};
-use storage_driver::DriverError;
 use storage_driver::limits::Terabyte;
+use storage_driver::{Driver, DriverError};
 use world::World;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -73,16 +74,19 @@ impl Bench {
     /// Runs one measurement in its own temporary directory.
     fn round(&self, kind: &str, part: &str) -> Result<Took> {
         let folder = self.folder.join("round");
+        let exec = part == "exec";
         std::fs::create_dir_all(folder.join("root"))?;
         std::fs::create_dir_all(folder.join("state"))?;
         if kind == "settled" {
-            self.pass(&folder, [self.world.pending(), self.world.executing()].into())?;
+            self.pass(&folder, [self.world.pending(), self.world.executing()].into(), exec)?;
         }
         // Do not measure the writing of earlier data.
         rustix::fs::sync();
         let took = match (part, kind) {
-            ("pass", "pending") => self.pass(&folder, [self.world.pending(), self.world.executing()].into())?,
-            ("pass", "settled") => self.pass(&folder, [self.world.active()].into())?,
+            ("pass" | "exec", "pending") => {
+                self.pass(&folder, [self.world.pending(), self.world.executing()].into(), exec)?
+            }
+            ("pass" | "exec", "settled") => self.pass(&folder, [self.world.active()].into(), exec)?,
             ("bare", "pending") => bare::pending(&self.world, &folder)?,
             ("bare", "settled") => bare::settled(&self.world, &folder)?,
             _ => return Err(format!("no part {part} of {kind}").into()),
@@ -92,12 +96,12 @@ impl Bench {
     }
 
     /// Runs a whole pass of a running program, which reads the documents in order.
-    fn pass(&self, folder: &Path, documents: Vec<Document>) -> Result<Took> {
+    fn pass(&self, folder: &Path, documents: Vec<Document>, exec: bool) -> Result<Took> {
         let pending = documents.len() > 1;
         let clock = Clock::system();
         let journal = Journal::open(&folder.join("state/journal"), &clock)?;
         let mut ledger = Ledger::open(&folder.join("state/ledger.json"))?;
-        let systems = [self.system(&folder.join("root"))];
+        let systems = [self.system(&folder.join("root"), exec)?];
         let documents = Mutex::new(documents.into_iter());
         let read = || {
             let next = documents.lock().ok().and_then(|mut documents| documents.next());
@@ -128,8 +132,7 @@ impl Bench {
         Ok(took)
     }
 
-    fn system(&self, root: &Path) -> System {
-        let tree = Rules { must_be_mounted: false, change_owner: false, acl: None };
+    fn system(&self, root: &Path, exec: bool) -> Result<System> {
         let rules = SystemRules {
             published_root: "/capstor".into(),
             terabyte: Terabyte::Decimal,
@@ -137,7 +140,15 @@ impl Bench {
             lowest_id: 1000,
             modes: Modes::default(),
         };
-        let driver = Box::new(Tree::new(root.to_owned(), Declared::new("user"), tree));
-        System { key: "capstor".into(), rules, project_ids: None, driver, at_once: self.at_once }
+        let driver: Box<dyn Driver> = if exec {
+            let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/drivers/directories.py");
+            let program = program.canonicalize()?.display().to_string();
+            let command = Command::new(&[program]).ok_or("the path of the program is not absolute")?;
+            Box::new(Exec::open(command, root.canonicalize()?, Vec::new(), Timeouts::default())?)
+        } else {
+            let tree = Rules { must_be_mounted: false, change_owner: false, acl: None };
+            Box::new(Tree::new(root.to_owned(), Declared::new("user"), tree))
+        };
+        Ok(System { key: "capstor".into(), rules, project_ids: None, driver, at_once: self.at_once })
     }
 }
