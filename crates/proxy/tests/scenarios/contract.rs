@@ -242,7 +242,7 @@ async fn resize_options() -> String {
     let (item, body) = flow.list(comment, "?status=updating").await;
     let id = item["itemId"].as_str().unwrap();
     let approval = json!({"attributes": {"new_options": body["orders"][id]["newOptions"]}});
-    let comment = "The quotas are set. This Waldur completes orders of options on approval.";
+    let comment = "The provisioner approves it. This Waldur completes orders of options on approval.";
     flow.call(comment, &item, "approve_by_provider_url", approval).await;
     flow.list("The new quotas are in force.", "?status=active").await;
     flow.text()
