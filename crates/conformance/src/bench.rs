@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use simulator::world::{NewResource, OfferingType, OrderState, ResourceState};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::command::{Running, tail};
+use crate::command::{Running, bound_output, tail};
 use crate::exchange::{Exchange, Front, has_read_twice, open_wait};
 use crate::gateway::{Effect, Gateway, Listing, ListingChange, Prober, Rule, WALDUR_TOKEN};
 use crate::outcome::{Failure, Outcome, seen};
@@ -25,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 /// By how much space may exceed the quota, in bytes, because it is rounded up to blocks.
-const BLOCK: u64 = 1 << 20;
+pub(crate) const BLOCK: u64 = 1 << 20;
 
 /// What all cases of a run have in common.
 #[derive(Debug, Clone)]
@@ -36,6 +37,14 @@ pub(crate) struct Options {
     pub(crate) kills: u32,
     /// Time for each thing that a case waits for.
     pub(crate) timeout: Duration,
+    /// Whether the run is to end.
+    pub(crate) interrupted: Arc<AtomicBool>,
+}
+
+impl Options {
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
 }
 
 /// A resource and an order for it.
@@ -110,7 +119,7 @@ pub(crate) struct Bench<'a> {
     /// What the probe could not read.
     pub(crate) unknown: BTreeSet<&'static str>,
     /// The first error of the probe at the arrival of a callback.
-    probe_error: Arc<Mutex<Option<String>>>,
+    probe_error: Arc<Mutex<Option<Failure>>>,
 }
 
 impl<'a> Bench<'a> {
@@ -137,7 +146,7 @@ impl<'a> Bench<'a> {
         if !rustix::process::geteuid().is_root() {
             environment.push(("STORAGE_UNPRIVILEGED", "1".to_owned()));
         }
-        let probe = Arc::new(Probe::new(&options.probe, &root, &environment));
+        let probe = Arc::new(Probe::new(&options.probe, &root, &environment, options.timeout));
         let probe_error = Arc::default();
         gateway.reset(prober(site, &probe, &probe_error));
         Ok(Self {
@@ -275,7 +284,8 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn start(&mut self) -> Outcome {
         let output = self.output_file();
-        let started = Running::start(&self.options.command, &self.environment, &output);
+        let mark = self.directory.path().display().to_string();
+        let started = Running::start(&self.options.command, &self.environment, &mark, &output);
         let running =
             started.map_err(|error| Failure::Broken(format!("cannot start {:?}: {error}", self.options.command[0])))?;
         self.gateway().set_victim(Some(running.victim.clone()));
@@ -297,7 +307,8 @@ impl<'a> Bench<'a> {
 
     /// Starts the command again if a case has killed it. A command that ends by itself fails the case.
     fn keep_running(&mut self) -> Outcome {
-        let Some(running) = &mut self.command else { return Ok(()) };
+        bound_output(&self.output_file());
+        let Some(running) = &self.command else { return Ok(()) };
         let ended = running.ended().map_err(|error| Failure::Broken(error.to_string()))?;
         if let Some(how) = ended {
             return seen(format!("the command {how}; it has to run until it gets SIGTERM"));
@@ -331,6 +342,9 @@ impl<'a> Bench<'a> {
                 return Ok(());
             }
             self.keep_running()?;
+            if self.options.is_interrupted() {
+                return Err(Failure::Broken("interrupted".into()));
+            }
             if begun.elapsed() > self.options.timeout {
                 return seen(format!("never within {} s: {what}", self.options.timeout.as_secs()));
             }
@@ -389,8 +403,7 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn read(&mut self, resource: Uuid) -> Outcome<Probed> {
         let path = self.path(resource);
-        let probed =
-            self.probe.read(&path, &resource.to_string()).map_err(|error| Failure::Seen(format!("{error:#}")))?;
+        let probed = self.probe.read(&path, &resource.to_string()).map_err(|error| self.probe.failure(&error))?;
         if probed.exists == Some(true) {
             self.unknown.extend(probed.unknown());
         }
@@ -507,7 +520,7 @@ impl<'a> Bench<'a> {
     pub(crate) fn invariants(&mut self) -> Outcome {
         self.keep_running()?;
         if let Some(error) = self.probe_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return seen(error);
+            return Err(error);
         }
         for exchange in self.gateway().log() {
             if let Some(leak) = exchange.leak {
@@ -527,7 +540,7 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        let escapes = self.probe.escapes().map_err(|error| Failure::Seen(format!("{error:#}")))?;
+        let escapes = self.probe.escapes().map_err(|error| self.probe.failure(&error))?;
         let entries = std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let strange = names.filter(|name| !["root", "state", "output", "away"].contains(&name.as_str()));
@@ -564,7 +577,7 @@ fn fault_of_body(action: &str, body: &str) -> Option<&'static str> {
     (!is_right).then_some(rule)
 }
 
-fn prober(site: &Site, probe: &Arc<Probe>, error: &Arc<Mutex<Option<String>>>) -> Prober {
+fn prober(site: &Site, probe: &Arc<Probe>, error: &Arc<Mutex<Option<Failure>>>) -> Prober {
     let (simulator, probe, error) = (Arc::clone(&site.simulator), Arc::clone(probe), Arc::clone(error));
     Arc::new(move |id| {
         let (resource, path) = simulator.world(|world| {
@@ -574,7 +587,7 @@ fn prober(site: &Site, probe: &Arc<Probe>, error: &Arc<Mutex<Option<String>>>) -
         match probe.read(&path, &resource.to_string()) {
             Ok(probed) => Some(probed),
             Err(failed) => {
-                error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(format!("{failed:#}"));
+                error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(probe.failure(&failed));
                 None
             }
         }

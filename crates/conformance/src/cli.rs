@@ -2,15 +2,17 @@
 
 use std::env;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{Bench, Options};
 use crate::case::Case;
@@ -106,32 +108,46 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 impl Run {
     fn all(self) -> anyhow::Result<ExitCode> {
-        let is_selected = |case: &Case| self.only.is_empty() || self.only.iter().any(|pattern| case.matches(pattern));
-        let cases: Vec<Case> = cases::all().into_iter().filter(is_selected).collect();
-        if cases.is_empty() {
-            bail!("no case matches --only {}; `list` shows them", self.only.join(" --only "));
+        let all = cases::all();
+        if let Some(pattern) = self.only.iter().find(|pattern| !all.iter().any(|case| case.matches(pattern))) {
+            bail!("no case matches --only {pattern:?}; `list` shows them");
         }
-        find(&self.command[0]).with_context(|| format!("there is no program {:?}", self.command[0]))?;
+        let is_selected = |case: &Case| self.only.is_empty() || self.only.iter().any(|pattern| case.matches(pattern));
+        let cases: Vec<Case> = all.into_iter().filter(is_selected).collect();
+        find(&self.command[0])
+            .with_context(|| format!("there is no program {:?} that can be executed", self.command[0]))?;
+        let probe = Kind::from(&*self.probe);
+        if let Kind::Program(_) = probe {
+            find(&self.probe)
+                .with_context(|| format!("--probe {:?} is neither json, posix, xfs nor a program", self.probe))?;
+        }
         let proxy = self.proxy.clone().or_else(beside).or_else(|| find(PROXY));
         let proxy = proxy.with_context(|| {
             format!("{PROXY} is neither beside this program nor on PATH: build it (cargo build -p {PROXY}), or name it with --proxy")
         })?;
+        // Before the cases run, not after it.
+        let cannot_write = |file: &Path| format!("cannot write {}", file.display());
+        if let Some(file) = &self.junit {
+            std::fs::write(file, "").with_context(|| cannot_write(file))?;
+        }
         // Fails if another part of the process has set one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let options = Options {
             command: self.command,
-            probe: Kind::from(&*self.probe),
+            probe,
             kills: self.kills,
             timeout: Duration::from_secs(self.timeout),
+            interrupted: Arc::default(),
         };
         let runtime = Runtime::new()?;
+        watch_signals(&runtime, &options.interrupted)?;
         let (next, begun) = (AtomicUsize::new(0), Instant::now());
         let reports: Vec<Mutex<Option<Report>>> = cases.iter().map(|_| Mutex::default()).collect();
         let work = || -> anyhow::Result<()> {
             let mut site = Site::start(&runtime, &proxy, self.relay)?;
             while let Some((case, report)) = {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                cases.get(number).zip(reports.get(number))
+                cases.get(number).zip(reports.get(number)).filter(|_| !options.is_interrupted())
             } {
                 *report.lock().unwrap_or_else(PoisonError::into_inner) = Some(perform(&mut site, &options, case));
                 show_progress(&reports);
@@ -146,15 +162,31 @@ impl Run {
                 Err(_) => bail!("a case panicked: this is a bug of the suite"),
             })
         })?;
+        if options.is_interrupted() {
+            bail!("interrupted");
+        }
         let take = |report: Mutex<Option<Report>>| report.into_inner().unwrap_or_else(PoisonError::into_inner);
         let reports: Vec<Report> = reports.into_iter().filter_map(take).collect();
         let all: Vec<(&Case, &Report)> = cases.iter().zip(&reports).collect();
         if let Some(file) = &self.junit {
-            std::fs::write(file, report::junit(&all)).with_context(|| format!("cannot write {}", file.display()))?;
+            std::fs::write(file, report::junit(&all)).with_context(|| cannot_write(file))?;
         }
         print(&if self.json { report::json(&all) } else { report::table(&all, begun.elapsed()) })?;
         Ok(ExitCode::from(exit_code(&all)))
     }
+}
+
+/// Ends the run at SIGINT, SIGTERM and SIGHUP, so that nothing that it has started is left.
+fn watch_signals(runtime: &Runtime, interrupted: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let _entered = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let (mut signals, interrupted) = (signal(kind)?, Arc::clone(interrupted));
+        runtime.spawn(async move {
+            signals.recv().await;
+            interrupted.store(true, Ordering::Relaxed);
+        });
+    }
+    Ok(())
 }
 
 /// Runs one case.
@@ -167,12 +199,14 @@ fn perform(site: &mut Site, options: &Options, case: &Case) -> Report {
     let outcome = (case.run)(&mut bench);
     // A violation of a rule for all cases explains more than what came of it.
     let outcome = match (bench.invariants(), outcome) {
-        (Err(Failure::Seen(rule)), Err(Failure::Seen(text))) if rule != text => {
-            Err(Failure::Seen(format!("{rule}\n{text}")))
-        }
+        (Err(Failure::Seen(rule)), Err(Failure::Seen(text))) if text.starts_with(&rule) => Err(Failure::Seen(text)),
+        (Err(Failure::Seen(rule)), Err(Failure::Seen(text))) => Err(Failure::Seen(format!("{rule}\n{text}"))),
         (Err(failure), _) | (Ok(()), Err(failure)) => Err(failure),
         (Ok(()), Ok(())) => Ok(()),
     };
+    if options.is_interrupted() {
+        bench.kill();
+    }
     bench.stop();
     let verdict = match outcome {
         Ok(()) => Verdict::Passed,
@@ -221,14 +255,18 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// The proxy beside this program.
 fn beside() -> Option<PathBuf> {
     let program = env::current_exe().ok()?.with_file_name(PROXY);
-    program.is_file().then_some(program)
+    is_program(&program).then_some(program)
 }
 
-/// The file of a program: a path, or a name on PATH.
+/// The executable file of a program: a path, or a name on PATH.
 fn find(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         let path = PathBuf::from(program);
-        return path.is_file().then_some(path);
+        return is_program(&path).then_some(path);
     }
-    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

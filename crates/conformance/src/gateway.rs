@@ -6,12 +6,13 @@ mod listing;
 use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -56,8 +57,9 @@ pub(crate) enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Status(u16),
-    /// 307 to an origin that must not get the credential.
-    Redirect,
+    /// A redirect to an origin that must not get the credential, with this status.
+    Redirect(u16),
+    /// RST instead of an answer.
     Reset,
     /// Nothing for three seconds, then the connection is closed.
     Hang,
@@ -213,22 +215,22 @@ impl Gateway {
         self.listing_changes.send_modify(|number| *number += 1);
     }
 
-    async fn serve(self: Arc<Self>, front: Front, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    async fn serve(self: Arc<Self>, front: Front, request: Request<Incoming>) -> io::Result<Received> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
         let call = Call { front, method: parts.method, target, headers: parts.headers, body };
         if front == Front::Waldur && call.authorization() == format!("Token {PROVIDER_TOKEN}") {
-            return self.forward(&call).await.map(Received::into_response);
+            return self.forward(&call).await;
         }
         let number = self.begin(&call);
-        let outcome = if call.callback().is_some() {
+        if call.callback().is_some() {
             // To the end, even if the command is killed: the log must show what Waldur has done.
             tokio::spawn(async move { self.exchange(&call, number).await }).await.map_err(io::Error::other)?
         } else {
+            let _end = EndOnDrop { gateway: &self, number };
             self.exchange(&call, number).await
-        };
-        outcome.map(Received::into_response)
+        }
     }
 
     async fn exchange(&self, call: &Call, number: usize) -> io::Result<Received> {
@@ -368,15 +370,18 @@ impl Gateway {
                 tokio::time::sleep(HANG).await;
                 Err(io::ErrorKind::TimedOut.into())
             }
-            Some(Answer::Redirect) => {
-                let to = format!("{}{}", self.url(Front::Foreign), call.target);
-                Ok(Received::text(StatusCode::TEMPORARY_REDIRECT, "").with("location", &to))
-            }
+            Some(Answer::Redirect(status)) => Ok(self.redirect(call, status)),
             Some(Answer::Status(status)) => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let status = status_of(status);
                 Ok(Received::text(status, if status.is_success() { "{}" } else { r#"{"detail": "simulated"}"# }))
             }
         }
+    }
+
+    /// A redirect to the origin to which no credential belongs.
+    fn redirect(&self, call: &Call, status: u16) -> Received {
+        let to = format!("{}{}", self.url(Front::Foreign), call.target);
+        Received::text(status_of(status), "").with("location", &to)
     }
 
     /// Sends the request on.
@@ -395,7 +400,7 @@ impl Gateway {
         let response = request.send().await.map_err(io::Error::other)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(io::Error::other)?;
-        Ok(Received { status, headers, body, cut: false })
+        Ok(Received { status, headers, body, end: End::Whole })
     }
 }
 
@@ -409,10 +414,14 @@ impl When {
 }
 
 impl Answer {
+    pub(crate) fn is_success(self) -> bool {
+        matches!(self, Self::Status(200..300))
+    }
+
     pub(crate) fn text(self) -> String {
         match self {
             Self::Status(status) => status.to_string(),
-            Self::Redirect => "redirect".to_owned(),
+            Self::Redirect(_) => "redirect".to_owned(),
             Self::Reset => "reset".to_owned(),
             Self::Hang => "hang".to_owned(),
         }
@@ -466,15 +475,24 @@ struct Received {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// Only the first half of the body is sent, then the connection is closed.
-    cut: bool,
+    end: End,
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Whole,
+    /// After half of the body, the connection is closed.
+    Closed,
+    /// After half of the body, the connection is reset.
+    Reset,
 }
 
 impl Received {
     fn text(status: StatusCode, text: &str) -> Self {
         let headers =
             HeaderMap::from_iter([(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Self { status, headers, body: Bytes::copy_from_slice(text.as_bytes()), cut: false }
+        Self { status, headers, body: Bytes::copy_from_slice(text.as_bytes()), end: End::Whole }
     }
 
     fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -489,12 +507,17 @@ impl Received {
     }
 
     fn into_response(self) -> Response<Body> {
-        let body = if self.cut {
-            let half = self.body.slice(..self.body.len() / 2);
-            let frames = [Ok(Frame::data(half)), Err(io::Error::from(io::ErrorKind::ConnectionAborted))];
-            BodyExt::boxed(StreamBody::new(stream::iter(frames)))
-        } else {
+        let body = if self.end == End::Whole {
             Full::new(self.body).map_err(|never| match never {}).boxed()
+        } else {
+            let half = self.body.slice(..self.body.len() / 2);
+            // The first half must have left before the connection ends.
+            let end = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+            };
+            let frames = stream::iter([Ok(Frame::data(half))]).chain(stream::once(end));
+            BodyExt::boxed(StreamBody::new(frames))
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
@@ -512,9 +535,47 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, front: Front) {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let gateway = Arc::clone(&gateway);
         tokio::spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&gateway).serve(front, request));
+            let Ok(socket) = stream.as_fd().try_clone_to_owned().map(Arc::new) else { return };
+            let service = service_fn(move |request| {
+                let (gateway, socket) = (Arc::clone(&gateway), Arc::clone(&socket));
+                async move {
+                    let outcome = gateway.serve(front, request).await;
+                    let is_reset = match &outcome {
+                        Ok(received) => received.end == End::Reset,
+                        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+                    };
+                    if is_reset {
+                        reset_at_close(&socket);
+                    }
+                    outcome.map(Received::into_response)
+                }
+            });
             // An error closes the connection, as a case may want.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// Lets the end of the connection be RST, and not FIN.
+fn reset_at_close(socket: &OwnedFd) {
+    // Fails if the connection is gone.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Notes the end of an exchange that the command has given up.
+struct EndOnDrop<'a> {
+    gateway: &'a Gateway,
+    number: usize,
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.gateway.note(self.number, |exchange| {
+            exchange.ended.get_or_insert_with(Instant::now);
         });
     }
 }
@@ -529,4 +590,104 @@ fn expiry(payload: &str) -> Option<u64> {
 #[expect(clippy::disallowed_methods, reason = "the expiry of tokens is a time of the wall clock")]
 fn unix_time() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use simulator::{Simulator, World};
+    use tokio::runtime::Runtime;
+    use uuid::Uuid;
+
+    use super::{Answer, Effect, End, Front, Gateway, ListingChange, Rule, When};
+
+    struct Rig {
+        gateway: Arc<Gateway>,
+        /// Runs the gateway.
+        _runtime: Runtime,
+    }
+
+    fn rig() -> Rig {
+        // Fails if another test has set one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = Runtime::new().unwrap();
+        let simulator = Arc::new(Simulator::start_blocking(World::empty(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap());
+        let gateway = Gateway::start(&runtime, &simulator).unwrap();
+        gateway.set_proxy(simulator.base_url());
+        Rig { gateway, _runtime: runtime }
+    }
+
+    impl Rig {
+        /// Sends the request; returns what comes before the connection ends, and how it ends.
+        fn ask(&self, front: Front, request: &str) -> (String, Option<ErrorKind>) {
+            let mut stream = TcpStream::connect(self.gateway.addresses[front as usize]).unwrap();
+            stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return (answer, None),
+                    Ok(length) => answer += &String::from_utf8_lossy(&buffer[..length]),
+                    Err(error) => return (answer, Some(error.kind())),
+                }
+            }
+        }
+    }
+
+    const LISTING: &str = "GET /api/storage-resources/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+    #[test]
+    fn a_reset_is_no_ordinary_end_of_the_connection() {
+        let rig = rig();
+        let order = Uuid::from_u128(1);
+        for (when, answer) in [(When::Before, Answer::Reset), (When::After, Answer::Reset)] {
+            rig.gateway.add(Rule { action: "set_state_done", ids: [order; 2], effect: Effect::Answer(when, answer) });
+            let request = format!(
+                "POST /api/marketplace-orders/{order}/set_state_done/ HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
+            );
+            assert_eq!(rig.ask(Front::Waldur, &request), (String::new(), Some(ErrorKind::ConnectionReset)), "{when:?}");
+        }
+        for (change, begins, end) in [
+            (ListingChange::Answer(Answer::Reset), "", Some(ErrorKind::ConnectionReset)),
+            (ListingChange::CutOff(End::Reset), "HTTP/1.1 ", Some(ErrorKind::ConnectionReset)),
+            (ListingChange::CutOff(End::Closed), "HTTP/1.1 ", None),
+        ] {
+            rig.gateway.change_listing(|listing| listing.change = Some(change.clone()));
+            let (answer, how) = rig.ask(Front::Proxy, LISTING);
+            assert!(answer.starts_with(begins) && how == end, "{answer:?} {how:?}");
+            assert_eq!(answer.is_empty(), begins.is_empty(), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_exchange_that_the_client_gives_up_has_ended() {
+        let rig = rig();
+        rig.gateway.change_listing(|listing| listing.change = Some(ListingChange::Answer(Answer::Hang)));
+        let mut stream = TcpStream::connect(rig.gateway.addresses[Front::Proxy as usize]).unwrap();
+        stream.write_all(LISTING.as_bytes()).unwrap();
+        let begun = Instant::now();
+        let until = |what: &str, holds: &dyn Fn() -> bool| {
+            while !holds() {
+                assert!(begun.elapsed() < Duration::from_mins(1), "never: {what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        until("it begins", &|| rig.gateway.log().len() == 1);
+        drop(stream);
+        until("it ends", &|| rig.gateway.log()[0].ended.is_some());
+        assert_eq!(rig.gateway.log()[0].status, None);
+    }
+
+    #[test]
+    fn redirects_lead_to_another_origin() {
+        let rig = rig();
+        rig.gateway.change_listing(|listing| listing.change = Some(ListingChange::Answer(Answer::Redirect(302))));
+        let (answer, _) = rig.ask(Front::Proxy, LISTING);
+        let location = format!("location: {}/api/storage-resources/", rig.gateway.url(Front::Foreign));
+        assert!(answer.starts_with("HTTP/1.1 302 ") && answer.contains(&location), "{answer}");
+    }
 }

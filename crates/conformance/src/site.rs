@@ -21,6 +21,8 @@ pub(crate) const CLIENT: &str = "storage-provisioner";
 pub(crate) const CLIENT_SECRET: &str = "secret-of-the-provisioner";
 /// The storage system, and the slug of its offering.
 pub(crate) const SYSTEM: &str = "capstor";
+/// A storage system that the command does not serve, and the slug of its offering.
+pub(crate) const OTHER_SYSTEM: &str = "vast";
 /// GID of the first project; the others follow.
 pub(crate) const FIRST_GID: u32 = 30_500;
 /// Number of projects.
@@ -68,7 +70,7 @@ impl Site {
         let log = self.directory.path().join("proxy.log");
         let file = File::create(&log)?;
         let environment = [
-            ("STORAGE_SYSTEMS", json!({ SYSTEM: SYSTEM }).to_string()),
+            ("STORAGE_SYSTEMS", json!({ SYSTEM: SYSTEM, OTHER_SYSTEM: OTHER_SYSTEM }).to_string()),
             ("WALDUR_API_URL", format!("{}/api", gateway.url(Front::Waldur))),
             ("HPC_USER_USER_PATH", "/api/v1/export/cscs/users/{username}".to_owned()),
             ("INODE_BASE_MULTIPLIER", "1000000".to_owned()),
@@ -131,11 +133,12 @@ fn listening(log: &str) -> Option<&str> {
     line.split_once("\"address\":\"")?.1.split('"').next()
 }
 
-/// One provider with one offering, one customer with projects, and no orders.
+/// One provider with an offering for each storage system, one customer with projects, and no orders.
 fn world(offering: OfferingType) -> World {
     let mut world = World::empty();
     let provider = world.add_provider("cscs", "Storage Centre");
     world.add_offering(provider, SYSTEM, "Disks", offering);
+    world.add_offering(provider, OTHER_SYSTEM, "Flash", offering);
     let customer = world.add_customer("uni", "University");
     for number in 0..PROJECTS {
         let slug = format!("p{number}");

@@ -61,6 +61,7 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(if basic { case.basic() } else { case });
         }
     }
+    cases.push(Case::new("callbacks/reads-before-it-repeats", Level::Should, UNCLEAR, reads_before_it_repeats));
     cases.push(Case::new("callbacks/redirect", Level::Must, CREDENTIALS, redirect));
     cases.push(Case::new("callbacks/link-to-another-origin", Level::Must, CREDENTIALS, link_to_another_origin));
     cases
@@ -95,7 +96,7 @@ fn answered(bench: &mut Bench<'_>, action: &'static str, work: Work, answer: Ans
     }
     for (number, ordered) in [(0, before), (1, after)] {
         untouched_until_approved(bench, work, number, ordered)?;
-        consistent(bench, work, number, ordered)?;
+        consistent(bench, work, answer, number, ordered)?;
     }
     Ok(())
 }
@@ -122,11 +123,20 @@ fn untouched_until_approved(bench: &mut Bench<'_>, work: Work, number: u32, orde
 }
 
 /// The storage agrees with the state of the order.
-fn consistent(bench: &mut Bench<'_>, work: Work, number: u32, ordered: Ordered) -> Outcome {
+fn consistent(bench: &mut Bench<'_>, work: Work, answer: Answer, number: u32, ordered: Ordered) -> Outcome {
     let is_done = bench.order_state(ordered) == Some(OrderState::Done);
     let approved = bench.accepted(ordered).iter().any(|call| call.action() == Some("approve_by_provider"));
     match work {
-        Work::Create if is_done => bench.is(ordered, &Expected::of(number, 10)),
+        Work::Create if is_done => {
+            bench.is(ordered, &Expected::of(number, 10))?;
+            let is_lost = bench.world(|world| world.resources[&ordered.resource].text("backend_id").is_empty());
+            // An answer of 2xx without an effect is the suite's own lie.
+            if is_lost && !answer.is_success() {
+                seen("the order is done, but Waldur has no backend_id")
+            } else {
+                Ok(())
+            }
+        }
         Work::Resize if is_done => bench.is(ordered, &Expected::of(number, 20)),
         Work::Resize if !approved => bench.is(ordered, &Expected::of(number, 10)),
         Work::Create | Work::Resize => Ok(()),
@@ -139,9 +149,30 @@ fn consistent(bench: &mut Bench<'_>, work: Work, number: u32, ordered: Ordered) 
     }
 }
 
-fn redirect(bench: &mut Bench<'_>) -> Outcome {
+/// Waldur fails three times at the same call.
+fn reads_before_it_repeats(bench: &mut Bench<'_>) -> Outcome {
     let ordered = bench.order(0, 10);
-    bench.on(ordered, "approve_by_provider", Effect::Answer(When::Before, Answer::Redirect));
+    for _ in 0..3 {
+        bench.on(ordered, "set_state_done", Effect::Answer(When::Before, Answer::Status(502)));
+    }
+    bench.start()?;
+    bench.done(ordered)?;
+    let mut has_read = true;
+    for exchange in bench.gateway().log() {
+        let is_done = exchange.action() == Some("set_state_done");
+        if is_done && !has_read {
+            return seen("set_state_done was repeated, and the document was not read in between");
+        }
+        has_read = exchange.is_listing() || (has_read && !is_done);
+    }
+    Ok(())
+}
+
+fn redirect(bench: &mut Bench<'_>) -> Outcome {
+    for (number, status) in [(0, 302), (1, 307)] {
+        let ordered = bench.order(number, 10);
+        bench.on(ordered, "approve_by_provider", Effect::Answer(When::Before, Answer::Redirect(status)));
+    }
     bench.start()?;
     bench.until("approve_by_provider is called", |bench| Ok(bench.gateway().rules() == 0))?;
     bench.settle()?;
@@ -149,9 +180,11 @@ fn redirect(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn link_to_another_origin(bench: &mut Bench<'_>) -> Outcome {
-    let foreign = bench.gateway().url(Front::Foreign);
+    let [foreign, waldur] = [Front::Foreign, Front::Waldur].map(|front| bench.gateway().url(front));
+    // The second one only begins with Waldur's origin, which is the name of a user in it.
+    let bases = [foreign.clone(), format!("{waldur}@{}", foreign.trim_start_matches("http://"))];
     bench.edit_listing(move |page| {
-        for item in page["resources"].as_array_mut().into_iter().flatten() {
+        for (item, foreign) in page["resources"].as_array_mut().into_iter().flatten().zip(bases.iter().cycle()) {
             for (key, link) in item.as_object_mut().into_iter().flatten() {
                 if key.ends_with("_url") {
                     *link = json!(format!("{foreign}/api/marketplace-orders/4d7c3a3a1e0b4c5db6f1a9c84b5a4f10/{key}/"));
@@ -159,11 +192,11 @@ fn link_to_another_origin(bench: &mut Bench<'_>) -> Outcome {
             }
         }
     });
-    let ordered = bench.order(0, 10);
+    let orders = [bench.order(0, 10), bench.order(1, 10)];
     bench.start()?;
     bench.settle()?;
     nothing_elsewhere(bench)?;
-    bench.is_absent(ordered)
+    orders.into_iter().try_for_each(|ordered| bench.is_absent(ordered))
 }
 
 fn nothing_elsewhere(bench: &Bench<'_>) -> Outcome {

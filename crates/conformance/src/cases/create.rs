@@ -1,9 +1,9 @@
 //! New directories.
 
 use serde_json::json;
-use simulator::world::OrderState;
+use simulator::world::{OrderState, ResourceState};
 
-use crate::bench::{Bench, Expected};
+use crate::bench::{Bench, Expected, Ordered};
 use crate::case::{Case, Level, both};
 use crate::outcome::{Outcome, seen};
 
@@ -25,9 +25,21 @@ pub(super) fn cases() -> Vec<Case> {
             after_a_user_target,
         ),
         Case::new("create/user-target", Level::Should, "4: Targets: user: primaryProject {unixGid}", user_target),
+        Case::new(
+            "create/without-an-order",
+            Level::Must,
+            "8.1: Act only on orders in the state pending-provider or executing. 7: resourceLinks: a resource that is Creating without an order or a backend_id was never created",
+            without_an_order,
+        ),
         Case::new("create/again-changes-nothing", Level::Should, "8: Each pass derives everything again", again),
     ];
     cases.extend(both("create/waits-for-approval", Level::Must, STATES, waits_for_approval));
+    cases.extend(both(
+        "create/never-half-made",
+        Level::Should,
+        "8.3: Create directories at a temporary name and rename them: owner, project ID, quotas, then mode",
+        never_half_made,
+    ));
     cases
 }
 
@@ -53,7 +65,7 @@ fn basic(bench: &mut Bench<'_>) -> Outcome {
 }
 
 /// The directory stays as it is, and Waldur has its path.
-fn finished(bench: &mut Bench<'_>, ordered: crate::bench::Ordered) -> Outcome {
+fn finished(bench: &mut Bench<'_>, ordered: Ordered) -> Outcome {
     let (path, known) = (
         bench.path(ordered.resource),
         bench.world(|world| world.resources[&ordered.resource].text("backend_id").to_owned()),
@@ -62,7 +74,56 @@ fn finished(bench: &mut Bench<'_>, ordered: crate::bench::Ordered) -> Outcome {
         return seen(format!("Waldur's backend_id is {known:?}, not {path:?}"));
     }
     bench.settle()?;
-    bench.is(ordered, &Expected::of(0, 10))
+    bench.is(ordered, &Expected::of(0, 10))?;
+    let parents = bench.probe.parents(&path).map_err(|error| bench.probe.failure(&error))?;
+    match parents.iter().find(|(_, mode)| mode & 0o3 != 0o1) {
+        Some((parent, mode)) => seen(format!(
+            "the mode of {parent}, above it, is {mode:o}: users must be able to enter it, and only its owner and group may write there (775)"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whenever somebody looks, the directory is either absent or complete.
+fn never_half_made(bench: &mut Bench<'_>) -> Outcome {
+    let all: Vec<_> = (0..4).map(|number| (bench.order(number, 10), Expected::of(number, 10))).collect();
+    bench.start()?;
+    bench.until("all orders are done", |bench| {
+        let mut done = 0;
+        for (ordered, expected) in &all {
+            let probed = bench.read(ordered.resource)?;
+            if probed.exists == Some(true) {
+                bench.matches(*ordered, expected, &probed, ", seen while it is made")?;
+            }
+            done += usize::from(bench.order_state(*ordered) == Some(OrderState::Done));
+        }
+        Ok(done == all.len())
+    })
+}
+
+/// Nobody has ordered a directory, or the order is over; its directory is not there.
+fn without_an_order(bench: &mut Bench<'_>) -> Outcome {
+    let states = [ResourceState::Creating, ResourceState::Ok, ResourceState::Erred, ResourceState::Updating];
+    // With all directories missing, a careful command suspects that the storage is not mounted.
+    let made = bench.create(4)?;
+    bench.stop();
+    let resources: Vec<Ordered> = (10..)
+        .zip(states)
+        .map(|(number, state)| {
+            let ordered = bench.order(number, 10);
+            bench.force(ordered, OrderState::Erred, state);
+            ordered
+        })
+        .collect();
+    let known = bench.order_size(made[0].resource, 20);
+    bench.start()?;
+    bench.done(known)?;
+    bench.settle()?;
+    for ordered in resources {
+        bench.no_calls(ordered)?;
+        bench.is_absent(ordered)?;
+    }
+    Ok(())
 }
 
 fn already_executing(bench: &mut Bench<'_>) -> Outcome {

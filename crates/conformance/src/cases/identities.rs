@@ -1,8 +1,10 @@
 //! Groups.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Expected};
+use crate::bench::{Bench, Expected, Ordered};
 use crate::case::{Case, Level};
 use crate::outcome::{Outcome, seen};
 use crate::site::{FIRST_GID, PROJECTS};
@@ -12,12 +14,15 @@ const MISSING: &str = "7: skipped: MissingIdentityError: no GID (D7). 4: target:
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new("identities/gid-missing", Level::Must, MISSING, missing),
-        Case::new("identities/gid-null", Level::Must, MISSING, |bench| strange(bench, Value::Null)),
-        Case::new("identities/gid-null-basic", Level::Must, MISSING, |bench| strange(bench, Value::Null)).basic(),
-        Case::new("identities/gid-0", Level::Must, MISSING, |bench| strange(bench, json!(0))),
-        Case::new("identities/gid-negative", Level::Must, MISSING, |bench| strange(bench, json!(-1))),
-        Case::new("identities/gid-text", Level::Must, MISSING, |bench| strange(bench, json!("30500"))),
-        Case::new("identities/gid-too-large", Level::Must, MISSING, |bench| strange(bench, json!(4_294_967_296_u64))),
+        Case::new("identities/gid-null", Level::Must, MISSING, |bench| strange(bench, [Value::Null])),
+        Case::new("identities/gid-null-basic", Level::Must, MISSING, |bench| strange(bench, [Value::Null])).basic(),
+        Case::new("identities/gid-0", Level::Must, MISSING, |bench| strange(bench, [json!(0)])),
+        Case::new("identities/gid-negative", Level::Must, MISSING, |bench| strange(bench, [json!(-1)])),
+        Case::new("identities/gid-text", Level::Must, MISSING, |bench| strange(bench, [json!("30500")])),
+        // The first one is 0 in 32 bits. The second one is -1, with which chown changes nothing.
+        Case::new("identities/gid-too-large", Level::Must, MISSING, |bench| {
+            strange(bench, [4_294_967_296_u64, 4_294_967_295].map(Value::from))
+        }),
         Case::new(
             "identities/gid-changed",
             Level::Must,
@@ -57,22 +62,28 @@ fn missing(bench: &mut Bench<'_>) -> Outcome {
     bench.is(waits, &Expected::of(PROJECTS, 10))
 }
 
-/// An executing order whose item has no usable GID.
-fn strange(bench: &mut Bench<'_>, gid: Value) -> Outcome {
+/// Orders whose items have GIDs that cannot be used, and one with a GID.
+fn strange<const N: usize>(bench: &mut Bench<'_>, gids: [Value; N]) -> Outcome {
     bench.allow_refusal();
-    let (strange, other) = (bench.order(0, 10), bench.order(1, 10));
-    let id = strange.resource.to_string();
+    let strange: Vec<(Ordered, Value)> = (2..).zip(gids).map(|(number, gid)| (bench.order(number, 10), gid)).collect();
+    let other = bench.order(1, 10);
+    let gids: HashMap<String, Value> =
+        strange.iter().map(|(ordered, gid)| (ordered.resource.to_string(), gid.clone())).collect();
     bench.edit_listing(move |page| {
-        for item in page["resources"].as_array_mut().into_iter().flatten().filter(|item| item["itemId"] == id.as_str())
-        {
-            item["target"]["targetItem"]["unixGid"] = gid.clone();
+        for item in page["resources"].as_array_mut().into_iter().flatten() {
+            if let Some(gid) = item["itemId"].as_str().and_then(|id| gids.get(id)) {
+                item["target"]["targetItem"]["unixGid"] = gid.clone();
+            }
         }
     });
     bench.start()?;
     bench.done(other)?;
     bench.settle()?;
-    bench.is_absent(strange)?;
-    bench.no_calls_of(strange, |action| action == "set_state_done" || action == "reject_by_provider")
+    for (ordered, _) in strange {
+        bench.is_absent(ordered)?;
+        bench.no_calls_of(ordered, |action| action == "set_state_done" || action == "reject_by_provider")?;
+    }
+    Ok(())
 }
 
 fn changed(bench: &mut Bench<'_>) -> Outcome {
@@ -91,7 +102,7 @@ fn changed(bench: &mut Bench<'_>) -> Outcome {
 }
 
 /// A project with a directory for each of two data types.
-fn pair(bench: &mut Bench<'_>) -> Outcome<[crate::bench::Ordered; 2]> {
+fn pair(bench: &mut Bench<'_>) -> Outcome<[Ordered; 2]> {
     let mut pair = Vec::new();
     for (data_type, terabytes) in [("store", 10), ("archive", 30)] {
         let attributes = json!({ "storage_data_type": data_type, "permissions": "2770" });
@@ -107,7 +118,7 @@ fn pair(bench: &mut Bench<'_>) -> Outcome<[crate::bench::Ordered; 2]> {
     Ok(pair)
 }
 
-fn sizes(bench: &mut Bench<'_>, pair: [crate::bench::Ordered; 2], sizes: [u64; 2]) -> Outcome {
+fn sizes(bench: &mut Bench<'_>, pair: [Ordered; 2], sizes: [u64; 2]) -> Outcome {
     for (ordered, size) in pair.into_iter().zip(sizes) {
         bench.is(ordered, &Expected::of(0, size))?;
     }

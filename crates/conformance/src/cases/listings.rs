@@ -1,12 +1,12 @@
 //! Listings that are empty, incomplete, old or strange.
 
 use serde_json::{Value, json};
-use simulator::world::{OrderState, ResourceState};
+use simulator::world::{NewResource, OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
 use crate::case::{Case, Level, both};
-use crate::gateway::{Answer, ListingChange};
-use crate::outcome::{Failure, Outcome, seen};
+use crate::gateway::{Answer, End, ListingChange};
+use crate::outcome::{Outcome, seen};
 
 const WHOLE: &str =
     "8.3: Never act on a list that is empty, incomplete or an error. Absence from the list never means delete";
@@ -50,6 +50,24 @@ pub(super) fn cases() -> Vec<Case> {
             |bench| unknown_order(bench, "offeringType", json!("Marketplace.Rancher")),
         ),
         Case::new(
+            "listings/unknown-values",
+            Level::Must,
+            "3: Clients must not act on an item with a value that they do not know: a status, a type of quota, a unit",
+            unknown_values,
+        ),
+        Case::new(
+            "listings/another-storage-system",
+            Level::Must,
+            "2: storage_system: items on this storage system",
+            another_storage_system,
+        ),
+        Case::new(
+            "listings/redirect",
+            Level::Must,
+            "8.2: Send a credential only to the origin that it belongs to, and follow no redirects",
+            redirect,
+        ),
+        Case::new(
             "listings/site-agent-by-its-other-name",
             Level::Must,
             "8.1: offering types Marketplace.Slurm, Marketplace.SiteAgent",
@@ -74,7 +92,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("503", ListingChange::Answer(Answer::Status(503))),
         ("403", ListingChange::Answer(Answer::Status(403))),
         ("html", ListingChange::Html),
-        ("cut-off", ListingChange::CutOff),
+        ("cut-off", ListingChange::CutOff(End::Closed)),
+        ("reset-in-the-body", ListingChange::CutOff(End::Reset)),
         ("reset", ListingChange::Answer(Answer::Reset)),
         ("hang", ListingChange::Answer(Answer::Hang)),
     ];
@@ -154,8 +173,7 @@ fn absent(bench: &mut Bench<'_>) -> Outcome {
     });
     bench.settle()?;
     let path = "/capstor/store/cscs/uni/p0";
-    let probed =
-        bench.probe.read(path, &made[0].resource.to_string()).map_err(|error| Failure::Seen(error.to_string()))?;
+    let probed = bench.probe.read(path, &made[0].resource.to_string()).map_err(|error| bench.probe.failure(&error))?;
     if probed.exists == Some(false) {
         return seen(format!("{path} is gone"));
     }
@@ -313,6 +331,70 @@ fn unknown_order(bench: &mut Bench<'_>, key: &'static str, value: Value) -> Outc
     bench.settle()?;
     bench.no_calls_of(strange, |action| action != "set_backend_id")?;
     bench.is(strange, &Expected::of(0, 10))
+}
+
+/// Orders whose items have one unknown value each, and a known one beside them.
+fn unknown_values(bench: &mut Bench<'_>) -> Outcome {
+    let changes: [fn(&mut Value); 4] = [
+        |item| item["quotas"][0]["unit"] = json!("peta"),
+        |item| item["quotas"][1]["type"] = json!("bandwidth"),
+        |item| item["quotas"][2]["enforcementType"] = json!("grace"),
+        |item| item["status"] = json!("migrating"),
+    ];
+    let strange: Vec<Ordered> = (0..4).map(|number| bench.order(number, 10)).collect();
+    let ids: Vec<String> = strange.iter().map(|ordered| ordered.resource.to_string()).collect();
+    bench.edit_listing(move |page| {
+        for item in items(page) {
+            let at = ids.iter().position(|id| item["itemId"] == id.as_str());
+            if let Some(change) = at.and_then(|at| changes.get(at)) {
+                change(item);
+            }
+        }
+    });
+    let known = bench.order(9, 10);
+    bench.start()?;
+    bench.done(known)?;
+    bench.settle()?;
+    for ordered in strange {
+        bench.no_calls(ordered)?;
+        bench.is_absent(ordered)?;
+    }
+    Ok(())
+}
+
+/// Resources of another storage system: one with the path of a directory here, which is terminated, and one that is ordered.
+fn another_storage_system(bench: &mut Bench<'_>) -> Outcome {
+    let made = bench.create(1)?[0];
+    let path = bench.path(made.resource);
+    let [ended, ordered] = bench.world(|world| {
+        let (place, limits) = ((world.offerings[1].uuid, world.projects[0].uuid), json!({ "storage": 10 }));
+        let record = json!({ "limits": limits, "backend_id": path }).as_object().cloned().unwrap_or_default();
+        let resource = world.add_resource(place, "elsewhere", ResourceState::Ok, record);
+        let order = world.order_terminate(resource).unwrap_or_default();
+        let (offering, project, attributes) = (place.0, place.1, json!({ "storage_data_type": "archive" }));
+        let slug = "new-elsewhere".to_owned();
+        let created = world.order_create(NewResource { offering, project, slug, limits, attributes });
+        [Ordered { resource, order }, Ordered { resource: world.orders[&created].resource, order: created }]
+    });
+    for other in [ended, ordered] {
+        bench.approved(other);
+    }
+    bench.settle()?;
+    for other in [ended, ordered] {
+        bench.no_calls(other)?;
+    }
+    bench.is_absent(ordered)?;
+    let resized = bench.order_size(made.resource, 20);
+    bench.done(resized)?;
+    bench.is(resized, &Expected::of(0, 20))
+}
+
+fn redirect(bench: &mut Bench<'_>) -> Outcome {
+    let made = bench.create(2)?;
+    bench.change_listing(Some(ListingChange::Answer(Answer::Redirect(302))));
+    bench.settle()?;
+    untouched(bench, &made)?;
+    recovers(bench, &made)
 }
 
 fn other_name(bench: &mut Bench<'_>) -> Outcome {

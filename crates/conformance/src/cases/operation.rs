@@ -8,6 +8,7 @@ use simulator::world::{OrderState, ResourceState};
 
 use crate::bench::{Bench, Expected, Ordered};
 use crate::case::{Case, Level};
+use crate::gateway::{Answer, ListingChange};
 use crate::outcome::{Failure, Outcome, seen};
 
 const TOKEN: &str = "2: Both need an access token of the realm; 401: no token, or one that is not valid";
@@ -36,7 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(
             "operation/polls-if-the-proxy-does-not-wait",
             Level::Should,
-            "2.1: Without Preference-Applied the proxy has not waited: then poll",
+            "2.1: Without Preference-Applied the proxy has not waited: then poll. 8.2: back off",
             polls,
         ),
         Case::new("operation/stops-on-sigterm", Level::Should, "8: A provisioner can be stopped at any moment", stops),
@@ -153,15 +154,21 @@ fn stops(bench: &mut Bench<'_>) -> Outcome {
     if bench.stop() { Ok(()) } else { seen("the command still runs 10 s after SIGTERM") }
 }
 
-/// At rest, with a proxy that does not know how to wait, the command does not ask without a pause.
+/// With a proxy that does not know how to wait, and with one that is overloaded, the command does not ask without a pause.
 fn polls(bench: &mut Bench<'_>) -> Outcome {
     bench.gateway().change_listing(|listing| listing.ignores_waits = true);
     bench.create(1)?;
     bench.settle()?;
+    at_most_20_requests(bench, "with nothing to do")?;
+    bench.change_listing(Some(ListingChange::Answer(Answer::Status(503))));
+    at_most_20_requests(bench, "to a proxy that answers 503")
+}
+
+fn at_most_20_requests(bench: &Bench<'_>, when: &str) -> Outcome {
     let before = bench.gateway().log().len();
     std::thread::sleep(Duration::from_secs(2));
     let requests = bench.gateway().log().len() - before;
-    if requests > 20 { seen(format!("{requests} requests within 2 s, with nothing to do")) } else { Ok(()) }
+    if requests > 20 { seen(format!("{requests} requests within 2 s, {when}")) } else { Ok(()) }
 }
 
 fn reacts(bench: &mut Bench<'_>) -> Outcome {

@@ -124,7 +124,7 @@ fn still_there(bench: &Bench<'_>, path: &str) -> Outcome {
     match bench.probe.is_planted(path) {
         Ok(true) => Ok(()),
         Ok(false) => seen(format!("the directory of somebody else at {path} was changed")),
-        Err(error) => seen(format!("{error:#}")),
+        Err(error) => Err(bench.probe.failure(&error)),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use simulator::world::OrderState;
 
-use crate::bench::{Bench, Expected, TERABYTE};
+use crate::bench::{BLOCK, Bench, Expected, TERABYTE};
 use crate::case::{Case, Level, both};
 use crate::outcome::{Outcome, seen};
 
@@ -177,6 +177,9 @@ fn at_least(bench: &mut Bench<'_>, terabytes: f64, bytes: u64) -> Outcome {
     bench.done(ordered)?;
     match bench.read(ordered.resource)?.space.and_then(|space| space.hard) {
         Some(hard) if hard < bytes => seen(format!("the quota is {hard} bytes, less than {bytes}")),
+        Some(hard) if hard - bytes > BLOCK => {
+            seen(format!("the quota is {hard} bytes, by more than a block more than {bytes}"))
+        }
         _ => Ok(()),
     }
 }

@@ -75,7 +75,13 @@ fn options(bench: &mut Bench<'_>) -> Outcome {
     let expected =
         Expected { mode: 0o750, space: [10 * TERABYTE, 12 * TERABYTE], inodes: [1_000, 2_000], ..Expected::of(0, 10) };
     // Waldur may complete the order at its approval, before the work.
-    bench.becomes(ordered, &expected)
+    bench.becomes(ordered, &expected)?;
+    // By less than a thousandth, but by more than a block.
+    let options = json!({ "hard_quota_space": 12.000_01, "soft_quota_inodes": 1_000, "hard_quota_inodes": 2_001, "permissions": "750" });
+    let ordered = bench.order_options(made.resource, &options);
+    bench.done(ordered)?;
+    let space = [10 * TERABYTE, 12 * TERABYTE + 10_000_000];
+    bench.becomes(ordered, &Expected { space, inodes: [1_000, 2_001], ..expected })
 }
 
 /// With a Waldur that waits for the report.

@@ -9,7 +9,7 @@ use crate::outcome::{Failure, Outcome, seen};
 const SITE_AGENT: &str = "8.1: Terminate, site agent: approve; freeze, move to a trash; set_state_done";
 const BASIC: &str = "8.1: Terminate, Basic: approve; once the resource is removed: freeze, move to a trash. Until then the users keep their directory";
 const REFUSED: &str = "8.1: Terminate: approve first. 8.2: 400 is a refusal: nothing happens to the directory of a termination that Waldur has not approved";
-const REMOVING: &str = "8.1: The status removing alone never touches data";
+const REMOVING: &str = "8.1: The status removing alone never touches data. 7: resourceLinks: its state does not change until an operator acts";
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -118,12 +118,13 @@ fn waits_for_approval(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn removing_without_order(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(2)?;
+    let made = bench.create(3)?;
     bench.stop();
     let ordered = bench.order_end(made[0].resource);
     bench.world(|world| {
         // The order is deleted before anybody has approved it.
         let _ = world.delete_order(ordered.order);
+        world.change(made[2].resource, "state", ResourceState::Erred.as_str().into());
     });
     if bench.resource_state(ordered.resource) != Some(ResourceState::Terminating) {
         return Err(Failure::Broken("the resource is not Terminating".into()));
@@ -133,7 +134,11 @@ fn removing_without_order(bench: &mut Bench<'_>) -> Outcome {
     bench.is(ordered, &Expected::of(0, 10))?;
     let other = bench.order_size(made[1].resource, 20);
     bench.done(other)?;
-    bench.is(ordered, &Expected::of(0, 10))
+    for (number, ordered) in [(0, ordered), (2, made[2])] {
+        bench.no_calls_of(ordered, |action| action == "set_state_ok")?;
+        bench.is(ordered, &Expected::of(number, 10))?;
+    }
+    Ok(())
 }
 
 fn restore(bench: &mut Bench<'_>) -> Outcome {

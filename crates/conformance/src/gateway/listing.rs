@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::Value;
 
-use super::{Answer, Call, Gateway, HANG, Received, WorldChange};
+use super::{Answer, Call, End, Gateway, HANG, Received, WorldChange, status_of};
 use crate::exchange::Page;
 
 /// How long a request waits for a change of a listing that a case has changed.
@@ -22,8 +22,8 @@ pub(crate) enum ListingChange {
     Answer(Answer),
     /// An HTML page with status 200.
     Html,
-    /// Only the first half of the body.
-    CutOff,
+    /// Only the first half of the body, then the connection ends like this.
+    CutOff(End),
     /// The page with changes, which keeps its other headers but not its tag.
     Edit(Arc<dyn Fn(&mut Value) + Send + Sync>),
 }
@@ -91,19 +91,19 @@ impl Gateway {
     async fn changed(&self, call: &Call, change: &ListingChange) -> io::Result<Received> {
         match change {
             ListingChange::Answer(Answer::Status(status)) => {
-                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY);
-                Ok(Received::text(status, r#"{"detail": "simulated", "error": "UpstreamServiceError"}"#))
+                Ok(Received::text(status_of(*status), r#"{"detail": "simulated", "error": "UpstreamServiceError"}"#))
             }
             ListingChange::Answer(Answer::Hang) => {
                 tokio::time::sleep(HANG).await;
                 Err(io::ErrorKind::TimedOut.into())
             }
-            ListingChange::Answer(Answer::Reset | Answer::Redirect) => Err(io::ErrorKind::ConnectionReset.into()),
+            ListingChange::Answer(Answer::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
+            ListingChange::Answer(Answer::Redirect(status)) => Ok(self.redirect(call, *status)),
             ListingChange::Html => {
                 let page = Received::text(StatusCode::OK, "<html><body>maintenance</body></html>");
                 Ok(page.with("content-type", "text/html"))
             }
-            ListingChange::CutOff => Ok(Received { cut: true, ..self.whole(call).await? }),
+            ListingChange::CutOff(end) => Ok(Received { end: *end, ..self.whole(call).await? }),
             ListingChange::Edit(edit) => {
                 let mut received = self.whole(call).await?;
                 let Ok(mut page) = serde_json::from_slice::<Value>(&received.body) else { return Ok(received) };
