@@ -81,6 +81,8 @@ fn wrapped(text: &str, first: &str, next: &str) -> String {
     let options = textwrap::Options::new(WIDTH)
         .initial_indent(first)
         .subsequent_indent(next)
+        // So that URLs and UUIDs can be copied and searched for.
+        .break_words(false)
         .word_separator(textwrap::WordSeparator::AsciiSpace)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
     text.lines().map(|line| textwrap::fill(line, &options) + "\n").collect()
@@ -104,15 +106,14 @@ pub(crate) fn table(all: &[(&Case, &Report)], took: Duration) -> String {
         text += "  Seen:\n";
         text += &wrapped(report.verdict.text(), "    ", "    ");
         let skipped = report.exchanges.len().saturating_sub(EXCHANGES);
-        let _ = writeln!(
-            text,
-            "  Exchanges (seconds since the begin, the last {EXCHANGES} of {}):",
-            report.exchanges.len()
-        );
+        let which =
+            if skipped > 0 { format!(", the last {EXCHANGES} of {}", report.exchanges.len()) } else { String::new() };
+        let _ = writeln!(text, "  Exchanges (seconds since the begin of the case{which}):");
         for exchange in &report.exchanges[skipped..] {
             text += &wrapped(&exchange.line(report.began), "    ", "            ");
         }
-        text += "  Output of the command:\n";
+        text +=
+            if report.output.is_empty() { "  The command printed nothing.\n" } else { "  Output of the command:\n" };
         for line in &report.output {
             text += &wrapped(&line.replace(char::is_control, " "), "    ", "      ");
         }
@@ -174,7 +175,8 @@ pub(crate) fn junit(all: &[(&Case, &Report)]) -> String {
             Verdict::Skipped(_) => format!("<skipped message=\"{seen}\"/>"),
             Verdict::Broken(_) => format!("<error message=\"{seen}\"/>"),
             Verdict::Failed(_) => {
-                let log: Vec<String> = report.exchanges.iter().map(|exchange| exchange.line(report.began)).collect();
+                let exchanges = report.exchanges.iter().map(|exchange| exchange.line(report.began));
+                let log: Vec<String> = exchanges.chain(report.output.iter().cloned()).collect();
                 format!("<failure message=\"{seen}\">{rule}\n{}</failure>", escaped(&log.join("\n")))
             }
         };
@@ -243,6 +245,8 @@ mod tests {
             "FAILED a/fails (must)",
             "8.1: approve & wait",
             "<1> \"is\" 2",
+            "Exchanges (seconds since the begin of the case):",
+            "The command printed nothing.",
             "must    1 of 2 passed",
             "may     0 of 0 passed",
         ] {
@@ -252,6 +256,13 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json(&all)).unwrap();
         assert_eq!(value["score"]["must"]["passed"], 1);
         assert_eq!(value["cases"][1]["result"], "failed");
+    }
+
+    #[test]
+    fn links_are_not_broken() {
+        let link = format!("/api/marketplace-orders/{}/approve_by_provider/{}", "0".repeat(32), "x".repeat(40));
+        let text = super::wrapped(&format!("0.913 Waldur POST {link} → 200"), "    ", "      ");
+        assert!(text.lines().any(|line| line.trim() == link), "{text}");
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Gateway {
             let call = Call { front: call.front, method, target, headers, body };
             let received = if let Some(change) = change {
                 self.note(number, |exchange| exchange.fault = Some("the case changes the listing".into()));
-                self.changed(&call, &change).await?
+                self.changed(&call, number, &change).await?
             } else {
                 tokio::select! {
                     received = self.forward(&call) => received?,
@@ -88,7 +88,7 @@ impl Gateway {
         }
     }
 
-    async fn changed(&self, call: &Call, change: &ListingChange) -> io::Result<Received> {
+    async fn changed(&self, call: &Call, number: usize, change: &ListingChange) -> io::Result<Received> {
         match change {
             ListingChange::Answer(Answer::Status(status)) => {
                 Ok(Received::text(status_of(*status), r#"{"detail": "simulated", "error": "UpstreamServiceError"}"#))
@@ -110,7 +110,14 @@ impl Gateway {
                 let mut hasher = DefaultHasher::new();
                 // One tag for all pages: that of the proxy, and a mark of the change.
                 received.header("etag").hash(&mut hasher);
+                let before = page.clone();
                 edit(&mut page);
+                let mut found = Vec::new();
+                differences("", &before, &page, &mut found);
+                if !found.is_empty() {
+                    let text = format!("the case changes the listing: {}", shortened(&found));
+                    self.note(number, |exchange| exchange.fault = Some(text));
+                }
                 Arc::as_ptr(edit).cast::<()>().hash(&mut hasher);
                 let tag = format!("\"changed-{:016x}\"", hasher.finish());
                 received.body = Bytes::from(page.to_string());
@@ -138,6 +145,40 @@ impl Gateway {
     }
 }
 
+/// What an edit has changed, for people: each value with its path, an item by its `itemId`.
+fn differences(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                match (old.get(key), new.get(key)) {
+                    (Some(old), Some(new)) => differences(&at, old, new, found),
+                    (_, Some(new)) => found.push(format!("{at} is {new}")),
+                    (_, None) => found.push(format!("{at} is missing")),
+                }
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                let name = old["itemId"].as_str().map_or_else(|| index.to_string(), str::to_owned);
+                differences(&format!("{at}[{name}]"), old, new, found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            found.push(format!("{at} has {} entries instead of {}", new.len(), old.len()));
+        }
+        _ if before == after => {}
+        _ => found.push(format!("{at} is {after}")),
+    }
+}
+
+/// At most five differences, of at most 200 characters each.
+fn shortened(found: &[String]) -> String {
+    let shown: Vec<String> = found.iter().take(5).map(|text| text.chars().take(200).collect()).collect();
+    let more = if found.len() > shown.len() { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
 fn page_of(received: &Received) -> Option<Page> {
     if received.status != StatusCode::OK {
         return None;
@@ -163,7 +204,27 @@ fn with_page_size(target: &str, size: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{parameter, with_page_size};
+    use serde_json::json;
+
+    use super::{differences, parameter, shortened, with_page_size};
+
+    #[test]
+    fn the_log_names_the_values_that_an_edit_has_changed() {
+        let before = json!({"resources": [{"itemId": "a", "gid": 1, "name": "x"}, {"itemId": "b"}], "skipped": [1]});
+        let after = json!({"resources": [{"itemId": "a", "gid": "1"}, {"itemId": "b", "more": 2}], "skipped": []});
+        let mut found = Vec::new();
+        differences("", &before, &after, &mut found);
+        found.sort();
+        let all = [
+            r#"resources[a].gid is "1""#,
+            "resources[a].name is missing",
+            "resources[b].more is 2",
+            "skipped has 0 entries instead of 1",
+        ];
+        assert_eq!(found, all);
+        assert_eq!(shortened(&found), all.join(", "));
+        assert_eq!(shortened(&vec!["x".repeat(300); 6]).matches(", ").count(), 5);
+    }
 
     #[test]
     fn the_page_size_is_replaced() {
