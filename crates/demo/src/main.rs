@@ -193,7 +193,12 @@ cargo run --quiet -p hpc-storage-proxy -- check
 cargo run --quiet -p hpc-storage-proxy -- list
 cargo run --quiet -p hpc-storage-proxy -- tree
 
-Order more storage; the provisioner creates it within seconds:
+Wait for the next change: this request is answered as soon as the document differs, after the order below for example:
+
+ETAG=$(curl -s -o /dev/null -D - -H \"Authorization: Bearer $TOKEN\" '{listing}' | sed -n 's/^etag: //p' | tr -d '\\r')
+curl -si -H \"Authorization: Bearer $TOKEN\" -H \"If-None-Match: $ETAG\" -H 'Prefer: wait=60' '{listing}'
+
+Order more storage (in another shell); the provisioner creates it within a second:
 
 curl -s -X POST '{base}/_simulator/orders' -d '{{\"order\": \"create\", \"offering\": \"capstor\", \"project\": \"demo-story\", \"slug\": \"mine\", \"limits\": {{\"storage\": 5}}}}'
 
