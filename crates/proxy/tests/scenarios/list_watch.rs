@@ -2,13 +2,16 @@
 
 use std::io::Read;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use simulator::world::ResourceState;
 use simulator::{Simulator, World};
-use tokio::time::timeout;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{Proxy, command, demo_with, settings, start_with, until};
 use crate::waiting::BRISK;
@@ -108,6 +111,36 @@ async fn json_has_one_listing_per_line() {
     let last = watch.stdout.lock().unwrap().lines().last().unwrap().to_owned();
     let listing: Value = serde_json::from_str(&last).unwrap();
     assert_eq!(listing["resources"], proxy.list("?page_size=500").await.body["resources"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_every_wait_at_once_gets_few_requests() {
+    const LISTING: &str = r#"{"resources":[],"pagination":{"total":0}}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let waits = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&waits);
+    tokio::spawn(async move {
+        loop {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.is_ok_and(|read| read > 0) {}
+            let (status, body) = if head.contains("if-none-match") {
+                counted.fetch_add(1, Ordering::Relaxed);
+                ("304 Not Modified\r\npreference-applied: wait=45".to_owned(), "")
+            } else {
+                (format!("200 OK\r\ncontent-length: {}", LISTING.len()), LISTING)
+            };
+            let answer = format!("HTTP/1.1 {status}\r\netag: \"a\"\r\nconnection: close\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let watch = Watch::start(&url, &[]);
+    watch.reports("Changes follow").await;
+    let began = Instant::now();
+    sleep(Duration::from_secs(3)).await;
+    let (waits, seconds) = (waits.load(Ordering::Relaxed), began.elapsed().as_secs());
+    assert!((1..=seconds + 2).contains(&waits), "{waits} requests in {seconds} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::list::{Format, Listing, without_guides};
@@ -15,7 +15,8 @@ use crate::cli::terminal::{self, Terminal, escaped};
 use crate::cli::{Failure, access};
 use crate::peer::{Document, ID, Peer, PeerError, identity, text};
 
-/// Pause after a failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
+/// Shortest time from one wait to the next: a server, or several replicas behind one address, can answer at once, again and again.
+/// Also the pause after a failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -38,6 +39,7 @@ pub(in crate::cli) async fn run(
     }
     let mut pause = PAUSE;
     loop {
+        let earliest = Instant::now() + PAUSE;
         let newest = match next(peer, &shown, id, terminal).await {
             Ok(newest) => newest,
             Err(error) if error.is_transient() => {
@@ -57,6 +59,7 @@ pub(in crate::cli) async fn run(
             terminal::print(&lines.collect::<String>())?;
         }
         shown = newest;
+        sleep_until(earliest).await;
     }
 }
 
@@ -65,12 +68,7 @@ async fn next(peer: &Peer, shown: &Document, id: Option<Uuid>, terminal: Termina
     if !peer.wait_for_change(shown.tag.as_ref()).await? {
         return Ok(shown.clone());
     }
-    let newest = read(peer, id, terminal).await?;
-    if newest.tag == shown.tag {
-        // Another replica behind the same address has an older reading.
-        sleep(PAUSE).await;
-    }
-    Ok(newest)
+    read(peer, id, terminal).await
 }
 
 async fn read(peer: &Peer, id: Option<Uuid>, terminal: Terminal) -> Result<Document, PeerError> {
