@@ -9,7 +9,7 @@ use crate::case::{Case, Level};
 use crate::outcome::{Outcome, seen};
 use crate::site::{FIRST_GID, PROJECTS};
 
-const MISSING: &str = "7: skipped: MissingIdentityError: no GID (D7). 4: target: unixGid. A directory never belongs to group 0 because a GID is missing";
+const MISSING: &str = "7: skipped: MissingIdentityError: no GID (D7). 4: unixGid is an integer from 1 to 4294967294: do not give a directory to any other value, and do not use 0 in its place";
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
