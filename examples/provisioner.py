@@ -2,7 +2,7 @@
 """A small provisioner that follows docs/specification.md, as a pattern for your own. Python's standard library only.
 Its storage is a JSON file, so it runs anywhere: replace the class Storage by calls of your storage system. docs/conformance.md has its
 settings, the environment variables. It passes every case of: hpc-storage-conformance run -- examples/provisioner.py"""
-import json, math, os, time, urllib.error, urllib.parse, urllib.request
+import http.client, json, math, os, time, urllib.error, urllib.parse, urllib.request
 from decimal import Decimal
 from os import environ
 from pathlib import Path
@@ -90,39 +90,39 @@ def desired(item, order, problems):
     target = item["target"]["targetItem"]
     gid = (target.get("primaryProject") or target).get("unixGid")
     quotas = item["newQuotas"] if order.get("type") == "Update" and item["newQuotas"] else item["quotas"]
-    if type(gid) is not int or not 0 < gid < 2**32 - 1 or item["itemId"] in problems or not quotas:
+    if type(gid) is not int or not 0 < gid < 2**32 - 1 or item["itemId"] in problems or len(quotas or []) != 4:
         raise Hold("it has no valid GID, or quotas that cannot be trusted")
     wanted = {"itemId": item["itemId"], "gid": gid, "mode": item["permission"]["value"], "space": {}, "inodes": {}}
     for quota in quotas:
-        value = wanted[quota["type"]][quota["enforcementType"]] = math.ceil(quota["quota"] * (TERABYTE if quota["unit"] == "tera" else 1))
-        if not 0 < value < 2**63:
-            raise Hold("storage systems treat a quota of 0 as unlimited, or the quota is too large")
+        value = wanted[quota["type"]][quota["enforcementType"]] = math.ceil(quota["quota"] * {"tera": TERABYTE, "none": 1}[quota["unit"]])
+        if not 0 < value < 2**63 or quota["enforcementType"] not in ["soft", "hard"]:
+            raise Hold("a quota is 0, which storage systems treat as unlimited, or too large, or of an unknown kind")
     return wanted
 
 def work(client, storage, page, item, paths):
     """Carries one resource a step further. Returns whether there is a next step."""
     path, order = item["mountPoint"]["default"], page["orders"].get(item["itemId"]) or {}
-    absolute = path.startswith("/") and path == os.path.normpath(path) and path.isprintable() and path.count("/") > 1
-    if not absolute or len(path) > 255 or paths.count(path) > 1:
-        raise Hold(f"{path!r} is not the path of one directory")
+    absolute = path.startswith("/") and path == os.path.normpath(path) and path.isprintable() and path.count("/") > 1 and len(path) <= 255
+    if not absolute or paths.count(path) > 1 or item["status"] not in "pending active updating removing removed error unknown".split():
+        raise Hold(f"{path!r} is not the path of one directory, or {item['status']} is an unknown status")
     kind, state, basic = order.get("type"), order.get("state"), order.get("offeringType") == BASIC
+    due, is_called_off = state in ["pending-provider", "executing"], item["status"] == "active" and item["itemId"] in storage.trash
     if order and (kind not in ["Create", "Update", "Terminate", "Restore"] or order["offeringType"] not in [*SITE_AGENT, BASIC]):
         raise Hold(f"an order of an unknown kind: {kind} of {order['offeringType']}")
-    exists, is_called_off = storage.owner(path) == item["itemId"], item["status"] == "active" and item["itemId"] in storage.trash
     if item["status"] == "removed" or kind == "Terminate" and state == "executing" and not basic:
         storage.retire(path, item["itemId"])
-    elif kind != "Terminate" and (state in ["pending-provider", "executing"] or exists or is_called_off):
-        wanted = desired(item, order, page["quotaProblems"])
+    elif kind != "Terminate" and (due or is_called_off or storage.owner(path) == item["itemId"]):
+        wanted = desired(item, order if due else {}, page["quotaProblems"])
         # A site agent's order is carried out once it is approved, a Basic order before: its approval completes it.
         if state != "pending-provider" or basic:
             storage.ensure(path, wanted)
-            if kind in ["Create", "Restore"] and state:
+            if kind in ["Create", "Restore"] and due:
                 client.call(item, "set_backend_id", {"backend_id": path})
     if state == "pending-provider":
         client.call(item, "approve_by_provider", {"attributes": {"new_options": order["newOptions"]}} if order.get("newOptions") else None)
     elif state == "executing":
         client.call(item, "set_state_done")
-    return state in ["pending-provider", "executing"]
+    return due
 
 def run_pass(client, known):
     """Returns the tag to wait with, or None if the next pass is due soon."""
@@ -132,9 +132,9 @@ def run_pass(client, known):
     for page, item in items:
         try:
             tag = None if work(client, Storage(), page, item, paths) else tag
-        except (Hold, OSError, KeyError, TypeError, AttributeError, ValueError) as problem:
+        except (Hold, OSError, http.client.HTTPException, KeyError, TypeError, AttributeError, ValueError) as problem:
             print(item["itemId"], repr(problem), flush=True)
-            tag = None if isinstance(problem, OSError) else tag
+            tag = None if isinstance(problem, (OSError, http.client.HTTPException)) else tag
     return tag
 
 if __name__ == "__main__":
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     while True:
         try:
             tag = run_pass(client, tag)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as problem:
             if tag and getattr(problem, "code", None) == 304 and problem.headers["Preference-Applied"]:
                 continue
             print("no pass:", repr(problem), flush=True)

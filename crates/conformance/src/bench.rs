@@ -146,7 +146,7 @@ impl<'a> Bench<'a> {
         if !rustix::process::geteuid().is_root() {
             environment.push(("STORAGE_UNPRIVILEGED", "1".to_owned()));
         }
-        let probe = Arc::new(Probe::new(&options.probe, &root, &environment, options.timeout));
+        let probe = Arc::new(Probe::new(&options.probe, &root, &environment, options.timeout / 4));
         let probe_error = Arc::default();
         gateway.reset(prober(site, &probe, &probe_error));
         Ok(Self {
@@ -320,6 +320,11 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// No probe has failed at the arrival of a callback.
+    fn probe_works(&self) -> Outcome {
+        self.probe_error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
     fn output_file(&self) -> PathBuf {
         self.directory.path().join("output")
     }
@@ -336,16 +341,17 @@ impl<'a> Bench<'a> {
 
     /// Waits until the condition holds. `what` completes "never: …".
     pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> Outcome<bool>) -> Outcome {
-        let begun = Instant::now();
+        let (begun, taken) = (Instant::now(), self.probe.taken());
         loop {
             if holds(self)? {
                 return Ok(());
             }
             self.keep_running()?;
+            self.probe_works()?;
             if self.options.is_interrupted() {
                 return Err(Failure::Broken("interrupted".into()));
             }
-            if begun.elapsed() > self.options.timeout {
+            if begun.elapsed() > self.options.timeout + self.probe.taken().saturating_sub(taken) {
                 return seen(format!("never within {} s: {what}", self.options.timeout.as_secs()));
             }
             std::thread::sleep(POLL);
@@ -519,9 +525,7 @@ impl<'a> Bench<'a> {
     /// Rules that hold in every case.
     pub(crate) fn invariants(&mut self) -> Outcome {
         self.keep_running()?;
-        if let Some(error) = self.probe_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
-        }
+        self.probe_works()?;
         for exchange in self.gateway().log() {
             if let Some(leak) = exchange.leak {
                 return seen(format!(

@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -140,20 +141,37 @@ pub(crate) struct Probe {
     environment: Vec<(&'static str, String)>,
     /// Time for a program.
     timeout: Duration,
-    /// Device and inode number of the directories seen so far, by `itemId`: they find them again in the trash.
-    known: Mutex<HashMap<String, (u64, u64)>>,
+    /// Milliseconds that programs have taken.
+    taken: AtomicU64,
+    /// The directories seen so far: to find them again in the trash.
+    known: Mutex<directory::Known>,
+    /// Inode number, mode and group of the planted directories, by path.
+    planted: Mutex<HashMap<String, [u64; 3]>>,
 }
 
 impl Probe {
     pub(crate) fn new(kind: &Kind, root: &Path, environment: &[(&'static str, String)], timeout: Duration) -> Self {
         let (kind, root, environment) = (kind.clone(), root.to_owned(), environment.to_vec());
-        Self { kind, root, environment, timeout, known: Mutex::default() }
+        Self {
+            kind,
+            root,
+            environment,
+            timeout,
+            taken: AtomicU64::default(),
+            known: Mutex::default(),
+            planted: Mutex::default(),
+        }
     }
 
     /// What an error of this probe means: a program is not part of what is tested, but a file or directory is made by the command.
     pub(crate) fn failure(&self, error: &anyhow::Error) -> Failure {
         let text = format!("{error:#}");
         if matches!(self.kind, Kind::Program(_)) { Failure::Broken(text) } else { Failure::Seen(text) }
+    }
+
+    /// The time that programs have taken so far. The command waits while one reads the directory at the arrival of a callback.
+    pub(crate) fn taken(&self) -> Duration {
+        Duration::from_millis(self.taken.load(Ordering::Relaxed))
     }
 
     /// Modes of the directories above the mount point, from the top; none if the probe cannot know.
@@ -179,7 +197,10 @@ impl Probe {
             Kind::Xfs => directory::read(&self.root, path, item, &self.known, directory::project_quota),
             Kind::Program(program) => {
                 let what = || format!("the probe {}", program.display());
-                let printed = self.ask(program, path, item).with_context(what)?;
+                let begun = Instant::now();
+                let printed = self.ask(program, path, item).with_context(what);
+                self.taken.fetch_add(u64::try_from(begun.elapsed().as_millis())?, Ordering::Relaxed);
+                let printed = printed?;
                 let value = serde_json::from_slice(&printed).with_context(|| format!("{} printed no JSON", what()))?;
                 Probed::of_program(&value).with_context(what)
             }
@@ -205,7 +226,7 @@ impl Probe {
                 break Ok(status);
             }
             if begun.elapsed() > self.timeout {
-                break Err(anyhow!("it did not answer within {} s (--timeout)", self.timeout.as_secs()));
+                break Err(anyhow!("it did not answer within {:?}, a quarter of --timeout", self.timeout));
             }
             if [&printed, &complaint].iter().any(|file| file.metadata().is_ok_and(|file| file.len() > MAX_PRINTED)) {
                 break Err(anyhow!("it printed more than {MAX_PRINTED} bytes"));
@@ -250,7 +271,7 @@ impl Probe {
     }
 
     /// Puts a directory that belongs to nobody at the path; `false` if this kind of probe cannot.
-    pub(crate) fn plant(&self, path: &str) -> anyhow::Result<bool> {
+    pub(crate) fn plant(&self, path: &str, is_empty: bool) -> anyhow::Result<bool> {
         match &self.kind {
             Kind::Json => {
                 let mut stored = self.stored()?;
@@ -267,7 +288,11 @@ impl Probe {
                 let directory =
                     directory::below(&self.root, path).ok_or_else(|| anyhow!("{path} is not below the root"))?;
                 fs::create_dir_all(&directory)?;
-                fs::write(directory.join("data"), "of somebody else")?;
+                if !is_empty {
+                    fs::write(directory.join("data"), "of somebody else")?;
+                }
+                let mut planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
+                planted.extend(identity(&directory).map(|identity| (path.to_owned(), identity)));
                 Ok(true)
             }
             Kind::Program(_) => Ok(false),
@@ -276,16 +301,24 @@ impl Probe {
 
     /// Whether what was planted is still there, unchanged.
     pub(crate) fn is_planted(&self, path: &str) -> anyhow::Result<bool> {
-        match &self.kind {
-            Kind::Json => {
-                Ok(self.stored()?["directories"][path]["mode"] == "700"
-                    && self.stored()?["directories"][path]["gid"] == 1)
-            }
-            Kind::Posix | Kind::Xfs | Kind::Program(_) => {
-                let file = directory::below(&self.root, path).map(|directory| directory.join("data"));
-                Ok(file.is_some_and(|file| file.exists()))
-            }
+        if self.kind == Kind::Json {
+            let stored = self.stored()?;
+            return Ok(stored["directories"][path]["mode"] == "700" && stored["directories"][path]["gid"] == 1);
         }
+        let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        let found = directory::below(&self.root, path).and_then(|directory| identity(&directory));
+        Ok(planted.is_some() && planted == found)
+    }
+
+    /// Puts a symbolic link to a directory at the path; `false` if this kind of probe cannot.
+    pub(crate) fn plant_link(&self, path: &str, target: &Path) -> anyhow::Result<bool> {
+        if !matches!(self.kind, Kind::Posix | Kind::Xfs) {
+            return Ok(false);
+        }
+        let link = directory::below(&self.root, path).ok_or_else(|| anyhow!("{path} is not below the root"))?;
+        fs::create_dir_all(link.parent().unwrap_or(&self.root))?;
+        std::os::unix::fs::symlink(target, link)?;
+        Ok(true)
     }
 
     /// Paths of directories in the storage that must not exist, because they lead out of it.
@@ -297,6 +330,12 @@ impl Probe {
         let paths = stored["directories"].as_object().into_iter().flatten().map(|(path, _)| path);
         Ok(paths.filter(|path| directory::below(&self.root, path).is_none()).cloned().collect())
     }
+}
+
+/// Inode number, mode and group.
+fn identity(directory: &Path) -> Option<[u64; 3]> {
+    let metadata = fs::symlink_metadata(directory).ok()?;
+    Some([metadata.ino(), metadata.mode().into(), metadata.gid().into()])
 }
 
 #[cfg(test)]
@@ -355,7 +394,15 @@ mod tests {
         fs::create_dir(at("capstor/.trash")).unwrap();
         fs::rename(at("capstor/p0"), at("capstor/.trash/x")).unwrap();
         assert_eq!(probe.read("/capstor/p0", "1").unwrap(), Probed::absent(Some(true)));
+        // Another directory takes its place.
+        fs::create_dir(at("capstor/p0")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(probe.read("/capstor/p0", "1").unwrap().trash, Some(true));
+        }
         fs::remove_dir(at("capstor/.trash/x")).unwrap();
+        let error = probe.read("/capstor/p0", "1").unwrap_err().to_string();
+        assert!(error.ends_with("that one is gone, with its data"), "{error}");
+        fs::remove_dir(at("capstor/p0")).unwrap();
         assert_eq!(probe.read("/capstor/p0", "1").unwrap(), Probed::absent(Some(false)));
         assert_eq!(probe.read("/capstor/p1", "2").unwrap(), Probed::absent(None));
     }
@@ -409,7 +456,7 @@ mod tests {
         }
         let begun = Instant::now();
         let error = ask("sleep 600 & sleep 600", Duration::from_secs(1)).unwrap_err();
-        assert!(error.ends_with("it did not answer within 1 s (--timeout)"), "{error}");
+        assert!(error.ends_with("it did not answer within 1s, a quarter of --timeout"), "{error}");
         assert!(begun.elapsed() < Duration::from_mins(5), "the probe was not killed");
         let missing = Probe::new(&Kind::Program("/no/such/probe".into()), "/".as_ref(), &[], Duration::from_secs(1));
         let error = format!("{:#}", missing.read("/a", "1").unwrap_err());

@@ -97,10 +97,23 @@ fn create(bench: &mut Bench<'_>) -> Outcome {
 
 fn create_executing(bench: &mut Bench<'_>) -> Outcome {
     let ordered = bench.order(0, 10);
+    let failed = bench.order(1, 10);
+    bench.change_before(failed, "set_state_done", end(failed, ResourceState::Erred));
     called_off_at(bench, ordered, "set_state_done", end(ordered, ResourceState::Terminated))?;
     bench.settle()?;
-    if bench.order_state(ordered) != Some(OrderState::Erred) {
-        return seen("the order that an operator has ended changed again");
+    for ordered in [ordered, failed] {
+        if bench.order_state(ordered) != Some(OrderState::Erred) {
+            return seen("the order that an operator has ended changed again");
+        }
+    }
+    let calls = |bench: &Bench<'_>| {
+        let log = bench.gateway().log();
+        log.iter().filter(|exchange| exchange.callback.is_some()).count()
+    };
+    let before = calls(bench);
+    bench.settle()?;
+    if calls(bench) > before {
+        return seen("callbacks still came for orders that an operator had ended");
     }
     others_go_on(bench)
 }

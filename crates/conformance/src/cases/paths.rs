@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
             again,
         ),
     ];
+    cases.push(Case::new("paths/outside-link", Level::Must, PATH, outside_link));
     for (name, path) in OUTSIDE {
         let level = if name == "control-character" { Level::Should } else { Level::Must };
         cases.push(Case::new(format!("paths/outside-{name}"), level, PATH, move |bench| outside(bench, path)));
@@ -113,9 +114,13 @@ fn two_resources(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn planted(bench: &Bench<'_>, path: &str) -> Outcome {
-    match bench.probe.plant(path) {
+    done_or_skipped(bench.probe.plant(path, false), "json, posix and xfs")
+}
+
+fn done_or_skipped(done: anyhow::Result<bool>, probes: &str) -> Outcome {
+    match done {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Skipped("it needs one of the probes json, posix and xfs".into())),
+        Ok(false) => Err(Failure::Skipped(format!("it needs one of the probes {probes}"))),
         Err(error) => Err(Failure::Broken(format!("{error:#}"))),
     }
 }
@@ -129,15 +134,37 @@ fn still_there(bench: &Bench<'_>, path: &str) -> Outcome {
 }
 
 fn foreign_directory(bench: &mut Bench<'_>) -> Outcome {
-    let path = "/capstor/store/cscs/uni/p0";
-    planted(bench, path)?;
-    let (ordered, other) = (bench.order(0, 10), bench.order(1, 10));
+    let paths = ["/capstor/store/cscs/uni/p0", "/capstor/store/cscs/uni/p2"];
+    for (path, is_empty) in paths.into_iter().zip([false, true]) {
+        done_or_skipped(bench.probe.plant(path, is_empty), "json, posix and xfs")?;
+    }
+    let (orders, other) = ([bench.order(0, 10), bench.order(2, 10)], bench.order(1, 10));
     bench.start()?;
     bench.done(other)?;
     bench.settle()?;
-    still_there(bench, path)?;
+    for (path, ordered) in paths.into_iter().zip(orders) {
+        still_there(bench, path)?;
+        if bench.order_state(ordered) == Some(OrderState::Done) {
+            return seen("the directory of somebody else was reported as done");
+        }
+    }
+    Ok(())
+}
+
+/// The directory of a customer is a link to a directory outside of the root.
+fn outside_link(bench: &mut Bench<'_>) -> Outcome {
+    let outside = tempfile::TempDir::new().map_err(|error| Failure::Broken(error.to_string()))?;
+    let parent = "/capstor/store/cscs/linked";
+    done_or_skipped(bench.probe.plant_link(parent, outside.path()), "posix and xfs")?;
+    let (ordered, other) = (order_at(bench, 0, &format!("{parent}/p0")), bench.order(1, 10));
+    bench.start()?;
+    bench.done(other)?;
+    bench.settle()?;
+    if std::fs::read_dir(outside.path()).into_iter().flatten().next().is_some() {
+        return seen(format!("it made a directory behind the symbolic link {parent}, outside of STORAGE_ROOT"));
+    }
     match bench.order_state(ordered) {
-        Some(OrderState::Done) => seen("the directory of somebody else was reported as done"),
+        Some(OrderState::Done) => seen(format!("a directory behind the symbolic link {parent} was reported as done")),
         _ => Ok(()),
     }
 }

@@ -23,6 +23,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(both("resize/shrink", Level::Must, UPDATE, |bench| resize(bench, 5)));
     cases.extend(both("resize/options", Level::Must, "5.3: space hard: option hard_quota_space; inodes: options soft_quota_inodes, hard_quota_inodes; 6: permission: options.permissions", options));
     cases.extend(both(
+        "resize/waits-for-approval",
+        Level::Must,
+        "8.1: Act only on orders in the state pending-provider or executing",
+        waits_for_approval,
+    ));
+    cases.extend(both(
         "resize/options-with-report",
         Level::Should,
         "8.2: approve_by_provider: {\"attributes\": {\"new_options\": …}} with the order's newOptions",
@@ -45,6 +51,25 @@ fn resize(bench: &mut Bench<'_>, terabytes: u64) -> Outcome {
     bench.was(ordered, report, &Expected::of(0, terabytes))?;
     bench.settle()?;
     bench.is(ordered, &Expected::of(0, terabytes))
+}
+
+fn waits_for_approval(bench: &mut Bench<'_>) -> Outcome {
+    let made = bench.create(3)?;
+    bench.stop();
+    let pending = [OrderState::PendingConsumer, OrderState::PendingProject, OrderState::PendingStartDate];
+    let mut orders = Vec::new();
+    for (made, state) in made.iter().zip(pending) {
+        let ordered = bench.order_size(made.resource, 20);
+        bench.world(|world| world.force_order(ordered.order, state));
+        orders.push(ordered);
+    }
+    bench.start()?;
+    bench.settle()?;
+    for (number, ordered) in (0..).zip(orders) {
+        bench.is(ordered, &Expected::of(number, 10))?;
+        bench.no_calls_of(ordered, |action| action != "set_backend_id")?;
+    }
+    Ok(())
 }
 
 fn approve_first(bench: &mut Bench<'_>) -> Outcome {

@@ -1,6 +1,6 @@
 //! Directories of mounted file systems.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{Pair, Probed};
@@ -18,6 +18,9 @@ use super::{Pair, Probed};
 const DEPTH: usize = 8;
 /// Attributes with limits that are not enforced: one JSON object, `{"space_soft": BYTES, "space_hard": …, "inodes_soft": …, "inodes_hard": …}`.
 const ATTRIBUTES: [&str; 2] = ["trusted.hpc-storage.limits", "user.hpc-storage.limits"];
+
+/// Device and inode numbers of the directories of each resource, by `itemId`.
+pub(super) type Known = HashMap<String, HashSet<(u64, u64)>>;
 
 /// Limits of space and inodes.
 type Limits = (Option<Pair>, Option<Pair>);
@@ -33,15 +36,22 @@ pub(super) fn read(
     root: &Path,
     path: &str,
     item: &str,
-    known: &Mutex<HashMap<String, (u64, u64)>>,
+    known: &Mutex<Known>,
     limits: fn(&Path) -> anyhow::Result<Limits>,
 ) -> anyhow::Result<Probed> {
     let Some(directory) = below(root, path) else { return Ok(Probed::absent(None)) };
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    let number = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+    let known = known.entry(item.to_owned()).or_default();
+    let is_in_trash = |number: &(u64, u64)| is_below(root, *number, DEPTH);
     match fs::symlink_metadata(&directory) {
         Ok(metadata) if metadata.is_dir() => {
-            known.insert(item.to_owned(), number(&metadata));
+            let number = (metadata.dev(), metadata.ino());
+            known.insert(number);
+            // Directories that were there before, and were not taken from the trash.
+            let earlier: Vec<_> = known.iter().filter(|other| **other != number).collect();
+            if earlier.iter().any(|other| !is_in_trash(other)) {
+                bail!("{path} is not the directory that was there before: that one is gone, with its data");
+            }
             let (space, inodes) = limits(&directory)?;
             Ok(Probed {
                 exists: Some(true),
@@ -50,12 +60,12 @@ pub(super) fn read(
                 mode: Some(metadata.mode() & 0o7777),
                 space,
                 inodes,
-                trash: Some(false),
+                trash: Some(!earlier.is_empty()),
             })
         }
         Ok(_) => Ok(Probed::absent(None)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(Probed::absent(known.get(item).map(|number| is_below(root, *number, DEPTH))))
+            Ok(Probed::absent((!known.is_empty()).then(|| known.iter().any(is_in_trash))))
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
     }
