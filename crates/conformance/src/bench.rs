@@ -394,6 +394,26 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// An order that nobody has approved yet changes nothing.
+    pub(crate) fn waits_for_approval(&mut self, order: impl Fn(&Self, Uuid) -> Ordered) -> Outcome {
+        let made = self.create(3)?;
+        self.stop();
+        let pending = [OrderState::PendingConsumer, OrderState::PendingProject, OrderState::PendingStartDate];
+        let mut orders = Vec::new();
+        for (made, state) in made.iter().zip(pending) {
+            let ordered = order(self, made.resource);
+            self.world(|world| world.force_order(ordered.order, state));
+            orders.push(ordered);
+        }
+        self.start()?;
+        self.settle()?;
+        for (number, ordered) in (0..).zip(orders) {
+            self.is(ordered, &Expected::of(number, 10))?;
+            self.no_calls_of(ordered, |action| action != "set_backend_id")?;
+        }
+        Ok(())
+    }
+
     /// Orders directories of 10 TB for the first `count` projects, and waits until they exist.
     pub(crate) fn create(&mut self, count: u32) -> Outcome<Vec<Ordered>> {
         let all: Vec<Ordered> = (0..count).map(|number| self.order(number, 10)).collect();

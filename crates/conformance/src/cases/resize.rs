@@ -54,22 +54,7 @@ fn resize(bench: &mut Bench<'_>, terabytes: u64) -> Outcome {
 }
 
 fn waits_for_approval(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(3)?;
-    bench.stop();
-    let pending = [OrderState::PendingConsumer, OrderState::PendingProject, OrderState::PendingStartDate];
-    let mut orders = Vec::new();
-    for (made, state) in made.iter().zip(pending) {
-        let ordered = bench.order_size(made.resource, 20);
-        bench.world(|world| world.force_order(ordered.order, state));
-        orders.push(ordered);
-    }
-    bench.start()?;
-    bench.settle()?;
-    for (number, ordered) in (0..).zip(orders) {
-        bench.is(ordered, &Expected::of(number, 10))?;
-        bench.no_calls_of(ordered, |action| action != "set_backend_id")?;
-    }
-    Ok(())
+    bench.waits_for_approval(|bench, resource| bench.order_size(resource, 20))
 }
 
 fn approve_first(bench: &mut Bench<'_>) -> Outcome {

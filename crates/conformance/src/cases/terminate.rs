@@ -1,6 +1,6 @@
 //! Removed directories.
 
-use simulator::world::{OrderState, ResourceState};
+use simulator::world::ResourceState;
 
 use crate::bench::{Bench, Expected, Ordered};
 use crate::case::{Case, Level, both};
@@ -99,22 +99,7 @@ fn approval_refused(bench: &mut Bench<'_>) -> Outcome {
 }
 
 fn waits_for_approval(bench: &mut Bench<'_>) -> Outcome {
-    let made = bench.create(3)?;
-    bench.stop();
-    let pending = [OrderState::PendingConsumer, OrderState::PendingProject, OrderState::PendingStartDate];
-    let mut orders = Vec::new();
-    for (made, state) in made.iter().zip(pending) {
-        let ordered = bench.order_end(made.resource);
-        bench.world(|world| world.force_order(ordered.order, state));
-        orders.push(ordered);
-    }
-    bench.start()?;
-    bench.settle()?;
-    for (number, ordered) in (0..).zip(orders) {
-        bench.is(ordered, &Expected::of(number, 10))?;
-        bench.no_calls_of(ordered, |action| action != "set_backend_id")?;
-    }
-    Ok(())
+    bench.waits_for_approval(Bench::order_end)
 }
 
 fn removing_without_order(bench: &mut Bench<'_>) -> Outcome {
