@@ -17,13 +17,13 @@ mod waiting;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRef, Path, RawQuery, State};
+use axum::extract::{FromRef, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Router};
 use bytes::Bytes;
 use catalog::Filter;
 use serde_json::json;
@@ -45,7 +45,6 @@ use gauges::Ages;
 use pieces::Pieces;
 use program::Clock;
 use query::{InvalidParameter, Query};
-use waiting::WaitedSlot;
 pub use waiting::Waiting;
 
 /// The state shared by all requests.
@@ -190,26 +189,22 @@ pub fn health_router(service: &Service) -> Router {
 }
 
 /// The storage resources that the query selects.
-async fn list(
-    _caller: Caller,
-    State(service): State<Service>,
-    Extension(waited): Extension<WaitedSlot>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let store = &service.store;
+async fn list(_caller: Caller, State(service): State<Service>, request: Request) -> Result<Response, Failure> {
+    let request = request.into_parts().0;
+    let (store, headers) = (&service.store, &request.headers);
     let policy = store.policy();
     let names: Vec<_> = policy.systems.iter().map(|system| system.name.as_str()).collect();
-    let query = query::parse(query.as_deref().unwrap_or_default(), &names).map_err(Failure::Query)?;
-    let served = store.get(caching::wants_fresh(&headers)).await?;
-    let Some(wait) = waiting::requested(&headers) else {
-        return respond(store, &served, &query, &headers).await;
+    let query = query::parse(request.uri.query().unwrap_or_default(), &names).map_err(Failure::Query)?;
+    let served = store.get(caching::wants_fresh(headers)).await?;
+    let Some(wait) = waiting::requested(headers) else {
+        return respond(store, &served, &query, headers).await;
     };
     let is_current = |store: &Store, served: &Served| {
-        caching::is_current(&headers, &caching::etag(served, &query.filter, store.policy()))
+        caching::is_current(headers, &caching::etag(served, &query.filter, store.policy()))
     };
-    let (store, served) = service.waiting.wait(wait, (Arc::clone(store), served), is_current, &waited).await?;
-    let mut response = respond(&store, &served, &query, &headers).await?;
+    let (store, served) =
+        service.waiting.wait(wait, (Arc::clone(store), served), is_current, &request.extensions).await?;
+    let mut response = respond(&store, &served, &query, headers).await?;
     response.headers_mut().insert(waiting::APPLIED, waiting::applied(wait));
     Ok(response)
 }

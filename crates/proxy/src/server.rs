@@ -23,6 +23,7 @@ use self::acceptor::Acceptor;
 use self::connection::Phase;
 use self::limits::ConnectionLimits;
 
+pub use self::connection::Patience;
 pub use self::frontend::Frontend;
 pub use self::listeners::{BindError, Listener, bind, open};
 pub use self::tls::TlsIdentity;

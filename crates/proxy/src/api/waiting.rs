@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::server::Patience;
 use crate::store::{Served, Store, StoreError};
 
 /// Longest wait; longer ones are shortened.
@@ -98,7 +99,7 @@ impl Waiting {
     }
 
     /// Waits for at most `wait` until a snapshot is not current any more, beginning with the given one. Returns that snapshot, or
-    /// the last one.
+    /// the last one. `request` are its extensions: its [`WaitedSlot`], and with HTTP/1 its [`Patience`].
     ///
     /// # Errors
     ///
@@ -108,13 +109,14 @@ impl Waiting {
         wait: Duration,
         (mut store, mut served): (Arc<Store>, Served),
         is_current: impl Fn(&Store, &Served) -> bool,
-        slot: &WaitedSlot,
+        request: &Extensions,
     ) -> Result<(Arc<Store>, Served), StoreError> {
         if !is_current(&store, &served) {
             return Ok((store, served));
         }
         let began = Instant::now();
-        let _recorded = Recorded { slot, began };
+        let _recorded = request.get().map(|slot| Recorded { slot, began });
+        let _cancelled = request.get().map(Patience::wait);
         let mut awaited = self.awaited.subscribe();
         let ended = awaited.borrow().ended;
         let mut content = store.subscribe();

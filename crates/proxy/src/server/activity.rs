@@ -89,11 +89,14 @@ impl Activity {
         self.waiting
     }
 
-    /// A request started; `waits`: for a change.
-    pub(super) fn request_started(&mut self, multiplexed: bool, waits: bool) {
+    /// The running HTTP/1 request starts or stops to wait for a change.
+    pub(super) fn set_waiting(&mut self, waiting: bool) {
+        self.waiting = waiting;
+    }
+
+    /// A request started.
+    pub(super) fn request_started(&mut self, multiplexed: bool) {
         self.running += 1;
-        // The end of an HTTP/2 stream does not go unnoticed.
-        self.waiting = waits && !multiplexed;
         self.head = Head::Complete;
         self.multiplexed = multiplexed;
     }
@@ -203,7 +206,7 @@ mod tests {
             let now = start + Duration::from_secs(*second);
             match event {
                 Received => activity.received(now),
-                Began => activity.request_started(multiplexed, false),
+                Began => activity.request_started(multiplexed),
                 Answered => activity.request_answered(now),
                 Sent(bytes) => activity.sent(*bytes, now),
                 Blocked => activity.blocked(),

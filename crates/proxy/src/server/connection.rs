@@ -45,13 +45,17 @@ pub(super) async fn serve(
     let stream = SharedStream::new(stream);
     let tracked = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let running = Running::new(tracked.clone(), &request);
-        // HTTP/1 sends one response at a time, so counting the connection's bytes is enough.
-        let per_response = (request.version() == http::Version::HTTP_2).then(|| tracked.clone());
-        // The body of an HTTP/2 request is a stream of its own, which does not block other requests.
         let is_sequential = request.version() < http::Version::HTTP_2;
+        let running = Running::new(tracked.clone(), !is_sequential);
+        // HTTP/1 sends one response at a time, so counting the connection's bytes is enough.
+        let per_response = (!is_sequential).then(|| tracked.clone());
         let response = has_valid_host(&request).then(|| {
-            let (request, rest) = unread_body::split(request);
+            // The body of an HTTP/2 request is a stream of its own, which does not block other requests.
+            let (mut request, rest) = unread_body::split(request);
+            // The end of an HTTP/2 stream does not go unnoticed.
+            if is_sequential && request.headers().contains_key("prefer") {
+                request.extensions_mut().insert(Patience(tracked.clone()));
+            }
             (front.router().call(request), rest.filter(|_| is_sequential))
         });
         async move {
@@ -151,7 +155,7 @@ async fn no_longer_silent(activity: &SharedActivity) {
     poll_fn(|_| if activity.lock().is_silent() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
-/// Resolves when the client has closed its sending side while a request waits for a change (`Prefer`): otherwise clients that are gone
+/// Resolves when the client has closed its sending side while a request waits for a change ([`Patience`]): otherwise clients that are gone
 /// would count as waiting for minutes. It must be polled each time after the connection is.
 async fn departed<S: AsyncRead + Unpin>(stream: &SharedStream<S>, activity: &SharedActivity) {
     poll_fn(|context| if activity.lock().is_waiting() { stream.lock().poll_end(context) } else { Poll::Pending }).await;
@@ -197,10 +201,29 @@ impl SharedActivity {
 struct Running(SharedActivity);
 
 impl Running {
-    fn new<B>(activity: SharedActivity, request: &http::Request<B>) -> Self {
-        let waits = request.headers().contains_key("prefer");
-        activity.lock().request_started(request.version() == http::Version::HTTP_2, waits);
+    fn new(activity: SharedActivity, multiplexed: bool) -> Self {
+        activity.lock().request_started(multiplexed);
         Self(activity)
+    }
+}
+
+/// An extension of HTTP/1 requests with a preference, for handlers that wait for a change.
+#[derive(Debug, Clone)]
+pub struct Patience(SharedActivity);
+
+impl Patience {
+    /// Until the result is dropped, the request is cancelled when the client closes its sending side.
+    pub fn wait(&self) -> impl Drop + use<> {
+        self.0.lock().set_waiting(true);
+        WaitsForChange(self.0.clone())
+    }
+}
+
+struct WaitsForChange(SharedActivity);
+
+impl Drop for WaitsForChange {
+    fn drop(&mut self) {
+        self.0.lock().set_waiting(false);
     }
 }
 

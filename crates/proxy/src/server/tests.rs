@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -51,9 +51,15 @@ async fn start(limits: ConnectionLimits) -> Server {
         leaving.acquire().await.unwrap().forget();
         "ran"
     };
+    let running = run.clone();
+    let wait = move |Extension(patience): Extension<Patience>| async move {
+        let _waits = patience.wait();
+        running().await
+    };
     let router = Router::new()
         .route("/", get(async || "hello"))
         .route("/run", get(run))
+        .route("/wait", get(wait))
         .route("/big", get(async || vec![b'x'; BIG]));
     let (stop, stopped) = oneshot::channel::<()>();
     let (abort, aborted) = oneshot::channel::<()>();
@@ -168,13 +174,14 @@ async fn a_response_that_the_client_does_not_read_is_dropped() {
     assert!(read < BIG, "{read}");
 }
 
-/// Requests `/run`, waiting for a change.
-const WAIT: &str = "GET /run HTTP/1.1\r\nhost: x\r\nprefer: wait=300\r\n\r\n";
+/// Requests a route that waits for a change.
+const WAIT: &str = "GET /wait HTTP/1.1\r\nhost: x\r\nprefer: wait=300\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_does_not_wait_for_a_change() {
     let server = start(ConnectionLimits { connections: 1, ..LIMITS }).await;
-    for request in [WAIT, "GET /run HTTP/1.1\r\nhost: x\r\n\r\n"] {
+    let runs = ["GET /run HTTP/1.1\r\nhost: x\r\n\r\n", "GET /run HTTP/1.1\r\nhost: x\r\nprefer: wait=300\r\n\r\n"];
+    for request in [WAIT, runs[0], runs[1]] {
         let mut stream = server.sent(request).await;
         server.entered.acquire().await.unwrap().forget();
         stream.shutdown().await.unwrap();
