@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod activity;
+mod chunks;
 mod connection;
 mod frontend;
 mod limits;

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-/// Bodies up to this size are joined: copying costs less than a second write.
+/// More chunks than this are joined if the body is small: copying costs less than several writes.
+const FEW: usize = 32;
+/// Size of a small body.
 const SMALL: usize = 128 << 10;
 
 /// The chunks of a body of known length.
@@ -21,10 +23,10 @@ pub(crate) struct Pieces {
 impl Pieces {
     pub(crate) fn new(mut pieces: Vec<Bytes>) -> Self {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        if length <= SMALL {
+        pieces.retain(|piece| !piece.is_empty());
+        if pieces.len() > FEW && length <= SMALL {
             pieces = vec![pieces.concat().into()];
         }
-        pieces.retain(|piece| !piece.is_empty());
         pieces.reverse();
         Self { pieces, left: length as u64 }
     }
@@ -63,6 +65,8 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(4));
         assert_eq!(axum::body::to_bytes(axum::body::Body::new(body), 10).await.unwrap(), "abcd");
         assert!(Pieces::new(vec![Bytes::new()]).is_end_stream());
+        let many = Pieces::new(vec![Bytes::from("xy"); FEW + 1]);
+        assert_eq!((many.pieces.len(), many.left), (1, 2 * FEW as u64 + 2));
         let large = Pieces::new(vec![Bytes::from(vec![b'x'; SMALL]), Bytes::from("y")]);
         assert_eq!(large.size_hint().exact(), Some(SMALL as u64 + 1));
         assert!(axum::body::to_bytes(axum::body::Body::new(large), SMALL + 1).await.unwrap().ends_with(b"xy"));

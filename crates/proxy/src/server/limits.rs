@@ -12,6 +12,11 @@ pub(super) const MAX_STREAMS: u32 = 32;
 /// HTTP/2 each response is measured separately.
 pub(super) const PROGRESS: usize = 16 * 1024;
 
+/// Maximum number of chunks of a response that are collected for one write, less than the hundreds that system calls take.
+pub(super) const CHUNKS_AT_ONCE: usize = 32;
+/// Bytes of a response from which no more chunks are collected.
+pub(super) const BYTES_AT_ONCE: usize = 256 * 1024;
+
 /// Maximum number of connections, however many files may be open.
 pub(super) const MAX_CONNECTIONS: usize = 16_384;
 

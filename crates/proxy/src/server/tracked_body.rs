@@ -4,23 +4,29 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body as Inner;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::chunks::Chunks;
 use super::connection::SharedActivity;
-use super::limits::PROGRESS;
+use super::limits::{BYTES_AT_ONCE, CHUNKS_AT_ONCE, PROGRESS};
 
-/// A body that reports its progress to the connection's activity. Large chunks are split so that progress is visible,
-/// without copying.
+/// A body whose chunks are collected, so that a small response is sent with its head in one write. Or, if its progress is tracked, a body
+/// that reports it to the connection's activity; large chunks are then split so that progress is visible. Nothing is copied.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: Inner,
     /// The rest of a chunk that was split.
     rest: Bytes,
+    /// What follows the collected chunks; `None` if that is not known yet.
+    next: Option<Polled<Bytes>>,
     /// `None` if progress is not tracked, or no longer.
     progress: Option<Progress>,
 }
+
+/// A frame, or the end of the body.
+type Polled<D> = Option<Result<Frame<D>, axum::Error>>;
 
 /// The progress of one response; it ends when this is dropped.
 #[derive(Debug)]
@@ -42,7 +48,31 @@ impl TrackedBody {
             let number = activity.lock().response_started(Instant::now());
             Progress { activity, number }
         });
-        Self { body, rest: Bytes::new(), progress }
+        Self { body, rest: Bytes::new(), next: None, progress }
+    }
+}
+
+impl TrackedBody {
+    /// The chunks that are ready, or the next other frame or the end.
+    fn poll_chunks(&mut self, context: &mut Context<'_>) -> Poll<Polled<Chunks>> {
+        let mut chunks = Chunks::default();
+        while self.next.is_none() && chunks.len() < CHUNKS_AT_ONCE && chunks.remaining() < BYTES_AT_ONCE {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => chunks.push(data),
+                    Err(frame) => self.next = Some(Some(Ok(frame))),
+                },
+                Poll::Ready(end) => self.next = Some(end),
+                Poll::Pending if chunks.has_remaining() => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(if chunks.has_remaining() {
+            Some(Ok(Frame::data(chunks)))
+        } else {
+            let next = self.next.take_if(|next| next.is_some()).flatten();
+            next.map(|next| next.map(|frame| frame.map_data(Chunks::from)))
+        })
     }
 }
 
@@ -59,22 +89,20 @@ impl AsRef<[u8]> for LastChunk {
 }
 
 impl Body for TrackedBody {
-    type Data = Bytes;
+    type Data = Chunks;
     type Error = axum::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Polled<Chunks>> {
         let this = &mut *self;
-        let Some(progress) = &this.progress else { return Pin::new(&mut this.body).poll_frame(context) };
+        let Some(progress) = &this.progress else { return this.poll_chunks(context) };
         if this.rest.is_empty() {
             match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.rest = data,
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                    Err(frame) => return Poll::Ready(Some(Ok(frame.map_data(Chunks::from)))),
                 },
-                end => return Poll::Ready(end),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
         let mut chunk = this.rest.split_to(this.rest.len().min(PROGRESS));
@@ -84,11 +112,14 @@ impl Body for TrackedBody {
         {
             chunk = Bytes::from_owner(LastChunk { bytes: chunk, _progress: progress });
         }
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
+        Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        match &self.next {
+            Some(next) => next.is_none(),
+            None => self.rest.is_empty() && self.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -99,5 +130,32 @@ impl Body for TrackedBody {
             hint.set_upper(upper + rest);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures::{FutureExt, StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_chunks_are_sent_together_and_what_follows_is_kept() {
+        let ready = |text: &'static str| stream::iter([Ok(Bytes::from(text))]);
+        let pause = stream::once(tokio::task::yield_now()).filter_map(|()| std::future::ready(None));
+        let failure = stream::iter([Err(io::Error::other("failed"))]);
+        let chunks = ready("a").chain(ready("")).chain(ready("b")).chain(pause).chain(ready("c")).chain(failure);
+        let mut body = TrackedBody::new(Inner::from_stream(chunks), None);
+        for expected in ["ab", "c"] {
+            assert!(!body.is_end_stream());
+            let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(data.copy_to_bytes(data.remaining()), expected);
+        }
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "failed");
+        assert!(body.frame().await.is_none() && body.is_end_stream());
+        assert!(body.frame().now_or_never().unwrap().is_none(), "the body is not polled after its end");
     }
 }
