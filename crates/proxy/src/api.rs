@@ -265,13 +265,17 @@ async fn send(
         Some(coding) => served.reading.encoded.get(key(), coding, &pieces).await.map(|body| (coding, body)),
         None => None,
     };
-    match encoded {
+    let body = match encoded {
         Some((coding, body)) => {
             headers.insert(header::CONTENT_ENCODING, coding.header());
-            (headers, Body::from(body)).into_response()
+            Body::from(body)
         }
-        None => (headers, Body::new(Pieces::new(pieces))).into_response(),
-    }
+        None => Body::new(Pieces::new(pieces)),
+    };
+    let mut response = Response::new(body);
+    // Not copied one by one.
+    *response.headers_mut() = headers;
+    response
 }
 
 /// The version of this proxy. It needs no token: `/openapi.json` shows the version too.

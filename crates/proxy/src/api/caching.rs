@@ -9,6 +9,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::VERSION;
 use crate::store::Served;
 
+/// Room for all headers of a response, those that are added later too.
+const HEADERS: usize = 12;
+
 /// Whether a client demands a refresh, however young the snapshot is.
 pub(crate) fn wants_fresh(headers: &HeaderMap) -> bool {
     let directives = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -43,20 +46,21 @@ pub(crate) fn etag(served: &Served, filter: &Filter, policy: &Policy) -> String 
 /// The headers of a response made from this snapshot.
 pub(crate) fn headers(served: &Served, etag: &str) -> HeaderMap {
     let age = served.reading.age().as_secs();
-    let mut headers = HeaderMap::new();
-    let mut put = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    let mut put = |name, value| {
+        if let Ok(value) = value {
             headers.insert(name, value);
         }
     };
-    put(header::ETAG, etag);
-    put(header::LAST_MODIFIED, &httpdate::fmt_http_date(served.reading.modified));
-    put(header::AGE, &age.to_string());
-    put(header::VARY, "Accept-Encoding");
+    put(header::ETAG, HeaderValue::from_str(etag));
+    put(header::LAST_MODIFIED, HeaderValue::try_from(httpdate::fmt_http_date(served.reading.modified)));
+    put(header::AGE, Ok(age.into()));
+    put(header::VARY, Ok(HeaderValue::from_static("Accept-Encoding")));
     // A client may store a response, but must revalidate it.
-    put(header::CACHE_CONTROL, "private, no-cache");
+    put(header::CACHE_CONTROL, Ok(HeaderValue::from_static("private, no-cache")));
     if served.stale {
-        put(header::WARNING, &format!("110 - \"the upstreams cannot be read in time; this snapshot is {age} s old\""));
+        let warning = format!("110 - \"the upstreams cannot be read in time; this snapshot is {age} s old\"");
+        put(header::WARNING, HeaderValue::try_from(warning));
     }
     headers
 }

@@ -1,5 +1,6 @@
 //! The middleware of all requests: request ID, access log, trace, timeout, request limit, and the response to a panic.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -109,7 +110,7 @@ async fn observe(State(limits): State<RequestLimits>, mut request: Request, next
     request.extensions_mut().insert(waited.clone());
     let line = AccessLog {
         started: Instant::now(),
-        method: method.to_string(),
+        method: method.clone(),
         target: target(&request),
         route: matched.clone(),
         caller,
@@ -187,7 +188,7 @@ impl HttpBody for LimitedBody {
 /// Writes the log line and the metric of a request when dropped, however the request ends.
 struct AccessLog {
     started: Instant,
-    method: String,
+    method: Method,
     target: String,
     route: Option<MatchedPath>,
     caller: CallerSlot,
@@ -205,7 +206,9 @@ impl Drop for AccessLog {
         metrics::request(route, response.map(|(status, _)| status), took);
         let duration_ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         let waited_ms = (!waited.is_zero()).then(|| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        let (method, target) = (method.as_str(), target.as_str());
         let caller = caller.username().map(|name| printable(name, MAX_TARGET));
+        let caller = caller.as_deref();
         if let Some((status, bytes)) = response {
             let status = status.as_u16();
             info!(target: ACCESS, method, path = target, status, duration_ms, waited_ms, bytes, caller, "answered");
@@ -228,7 +231,8 @@ fn request_id(headers: &HeaderMap) -> String {
 /// by mistake.
 fn target(request: &Request) -> String {
     let uri = request.uri();
-    let mut target = uri.path().to_owned();
+    let mut target = String::with_capacity(uri.path_and_query().map_or(0, |target| target.as_str().len()));
+    target.push_str(uri.path());
     for (position, parameter) in uri.query().into_iter().flat_map(|query| query.split('&')).enumerate() {
         target.push(if position == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
@@ -238,11 +242,17 @@ fn target(request: &Request) -> String {
             None => target.push('…'),
         }
     }
-    printable(&scrub(&target), MAX_TARGET)
+    match scrub(&target) {
+        Cow::Borrowed(text) if is_printable(text, MAX_TARGET) => target,
+        text => printable(&text, MAX_TARGET).into_owned(),
+    }
 }
 
 /// At most `max` characters of an untrusted text, with control characters escaped.
-fn printable(text: &str, max: usize) -> String {
+fn printable(text: &str, max: usize) -> Cow<'_, str> {
+    if is_printable(text, max) {
+        return Cow::Borrowed(text);
+    }
     let mut shown = String::new();
     for (position, c) in text.chars().enumerate() {
         if position == max {
@@ -251,7 +261,12 @@ fn printable(text: &str, max: usize) -> String {
         }
         if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
-    shown
+    Cow::Owned(shown)
+}
+
+/// Whether a text can be shown without a look at each character.
+fn is_printable(text: &str, max: usize) -> bool {
+    text.len() <= max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 #[cfg(test)]

@@ -24,14 +24,18 @@ pub(crate) fn render(snapshot: &Snapshot, query: &Query, policy: &Policy) -> Res
         total: selected.total,
         has_next: *page < pages as u128,
     };
-    let pagination = serde_json::to_string(&pagination)?;
-    let applied = filters_applied(query, policy)?;
+    let mut middle = Vec::with_capacity(512);
+    middle.extend(b"],\"pagination\":");
+    serde_json::to_writer(&mut middle, &pagination)?;
+    middle.extend(b",\"filters_applied\":");
+    serde_json::to_writer(&mut middle, &filters_applied(query, policy))?;
+    middle.extend(b",\"skipped\":");
     let slices =
         selected.items.len() + selected.orders.len() + selected.quota_problems.len() + selected.resource_links.len();
     let mut pieces = Vec::with_capacity(2 * slices + 8);
     pieces.push(Bytes::from_static(HEAD.as_bytes()));
     join(&mut pieces, selected.items);
-    pieces.push(format!("],\"pagination\":{pagination},\"filters_applied\":{applied},\"skipped\":").into());
+    pieces.push(middle.into());
     pieces.push(if *filter == Filter::default() {
         snapshot.rendered_skipped().clone()
     } else {
@@ -88,10 +92,10 @@ struct Applied<'a> {
     offering_slugs: Vec<&'a str>,
 }
 
-fn filters_applied(query: &Query, policy: &Policy) -> Result<String, serde_json::Error> {
+fn filters_applied<'a>(query: &'a Query, policy: &'a Policy) -> Applied<'a> {
     let Filter { storage_system, data_type, status, state } = &query.filter;
     let selected = |system: &&System| storage_system.as_ref().is_none_or(|name| *name == system.name);
-    serde_json::to_string(&Applied {
+    Applied {
         storage_system: storage_system.as_deref(),
         state: *state,
         page: query.page,
@@ -99,7 +103,7 @@ fn filters_applied(query: &Query, policy: &Policy) -> Result<String, serde_json:
         data_type: data_type.as_deref(),
         status: *status,
         offering_slugs: policy.systems.iter().filter(selected).map(|system| system.offering_slug.as_str()).collect(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Parses and validates the query of a listing as FastAPI does (decision D11).
 
+use std::borrow::Cow;
+
 use catalog::{Filter, State, Status};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -53,9 +55,10 @@ impl InvalidParameter {
 
 /// Parses a query string. The error contains all invalid parameters, in FastAPI's order.
 pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<InvalidParameter>> {
+    let query: &Parameters = &url::form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>();
     let mut invalid = Vec::new();
     let storage_system = last(query, "storage_system");
-    if storage_system.as_deref() == Some("") {
+    if storage_system == Some("") {
         let fault =
             InvalidParameter::new("string_too_short", "storage_system", "", "String should have at least 1 character");
         invalid.push(fault.with("min_length", 1));
@@ -66,8 +69,8 @@ pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<InvalidP
         or_invalid(integer(query, "page_size", DEFAULT_PAGE_SIZE.into(), 1, Some(MAX_PAGE_SIZE.into())), &mut invalid);
     let status = one_of(query, "status", &Status::ALL.map(Status::as_str), &mut invalid);
     // Like the Python proxy, validate the storage system only if everything else is valid.
-    if let (Some(system), true) = (&storage_system, invalid.is_empty())
-        && !systems.contains(&system.as_str())
+    if let (Some(system), true) = (storage_system, invalid.is_empty())
+        && !systems.contains(&system)
     {
         let names: Vec<_> = systems.iter().map(|name| format!("'{name}'")).collect();
         let msg = format!("Input should be one of: {}", names.join(", "));
@@ -77,25 +80,33 @@ pub(crate) fn parse(query: &str, systems: &[&str]) -> Result<Query, Vec<InvalidP
         return Err(invalid);
     }
     let filter = Filter {
-        storage_system,
-        data_type: last(query, "data_type").and_then(|text| Filter::data_type_of(&text)),
+        storage_system: storage_system.map(str::to_owned),
+        data_type: last(query, "data_type").and_then(Filter::data_type_of),
         status: status.and_then(|status| status.parse().ok()),
-        state: state.as_deref().and_then(State::known),
+        state: state.and_then(State::known),
     };
     Ok(Query { filter, page, page_size: u16::try_from(page_size).unwrap_or(MAX_PAGE_SIZE) })
 }
 
+/// The decoded parameters of a query.
+type Parameters<'a> = [(Cow<'a, str>, Cow<'a, str>)];
+
 /// The last value of a key; it takes precedence, as in FastAPI.
-fn last(query: &str, key: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == key).last().map(|(_, value)| value.into())
+fn last<'a>(query: &'a Parameters, key: &str) -> Option<&'a str> {
+    query.iter().rfind(|(name, _)| name == key).map(|(_, value)| &**value)
 }
 
 /// A value that must be one of `known`; otherwise adds to `invalid`.
-fn one_of(query: &str, key: &'static str, known: &[&str], invalid: &mut Vec<InvalidParameter>) -> Option<String> {
+fn one_of<'a>(
+    query: &'a Parameters,
+    key: &'static str,
+    known: &[&str],
+    invalid: &mut Vec<InvalidParameter>,
+) -> Option<&'a str> {
     let value = last(query, key)?;
-    if !known.contains(&value.as_str()) {
+    if !known.contains(&value) {
         let expected = enumeration(known);
-        let fault = InvalidParameter::new("enum", key, &value, format!("Input should be {expected}"));
+        let fault = InvalidParameter::new("enum", key, value, format!("Input should be {expected}"));
         invalid.push(fault.with("expected", expected));
     }
     Some(value)
@@ -118,31 +129,31 @@ fn or_invalid(value: Result<u128, InvalidParameter>, invalid: &mut Vec<InvalidPa
 }
 
 fn integer(
-    query: &str,
+    query: &Parameters,
     key: &'static str,
     default: u128,
     least: u64,
     most: Option<u64>,
 ) -> Result<u128, InvalidParameter> {
     let Some(input) = last(query, key) else { return Ok(default) };
-    let Some((negative, digits)) = spelled_integer(&input) else {
+    let Some((negative, digits)) = spelled_integer(input) else {
         let msg = "Input should be a valid integer, unable to parse string as an integer";
-        return Err(InvalidParameter::new("int_parsing", key, &input, msg));
+        return Err(InvalidParameter::new("int_parsing", key, input, msg));
     };
     let value = digits.parse::<u128>().ok();
     if negative || value.is_some_and(|value| value < least.into()) {
         let msg = format!("Input should be greater than or equal to {least}");
-        return Err(InvalidParameter::new("greater_than_equal", key, &input, msg).with("ge", least));
+        return Err(InvalidParameter::new("greater_than_equal", key, input, msg).with("ge", least));
     }
     if let Some(most) = most
         && value.is_none_or(|value| value > most.into())
     {
         let msg = format!("Input should be less than or equal to {most}");
-        return Err(InvalidParameter::new("less_than_equal", key, &input, msg).with("le", most));
+        return Err(InvalidParameter::new("less_than_equal", key, input, msg).with("le", most));
     }
     value.filter(|value| *value <= MAX_PAGE).ok_or_else(|| {
         let msg = "Unable to parse input string as an integer, exceeded maximum size";
-        InvalidParameter::new("int_parsing_size", key, &input, msg)
+        InvalidParameter::new("int_parsing_size", key, input, msg)
     })
 }
 

@@ -19,7 +19,7 @@ use secrecy::ExposeSecret;
 use tracing::{info, warn};
 use url::Url;
 
-use super::StartError;
+use super::{StartError, spans};
 use crate::config::{self, header_list};
 use crate::transport::{TransportError, install_tls_provider};
 
@@ -88,6 +88,7 @@ pub(super) fn start(settings: &config::Otlp) -> Result<Option<Export>, StartErro
         )
         .build();
     global::set_tracer_provider(provider.clone());
+    spans::record();
     Ok(Some(Export(provider)))
 }
 

@@ -4,6 +4,8 @@
 //! the parent of its request's span. Upstreams get one of our spans, or the client's if nothing is recorded here. A span
 //! ends at the latest when its last [`Context`] is dropped, so aborted work ends its span too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,12 +19,22 @@ use reqwest::Url;
 use super::scrub;
 use super::sentry::method_name;
 
+/// Whether spans are recorded. Otherwise only the client's trace is passed on.
+static RECORDING: AtomicBool = AtomicBool::new(false);
 /// Name of the instrumentation scope.
 const SCOPE: &str = "hpc-storage-proxy";
+
+/// Records the spans of requests from now on.
+pub(super) fn record() {
+    RECORDING.store(true, Ordering::Relaxed);
+}
 
 /// The span of a request, below the client's span if it sent one. `route` is the matched pattern, never the path.
 pub(crate) fn request(method: &Method, route: &str, request_id: &str, headers: &HeaderMap) -> Context {
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Received(headers));
+    if !RECORDING.load(Ordering::Relaxed) {
+        return caller;
+    }
     let attributes = vec![
         KeyValue::new("http.request.method", method_name(method).to_owned()),
         KeyValue::new("http.route", route.to_owned()),
