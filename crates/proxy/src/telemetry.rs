@@ -9,6 +9,7 @@ mod event_limit;
 mod log_writer;
 mod otlp;
 mod panics;
+mod plain_fields;
 mod scrub;
 mod sentry;
 pub(crate) mod spans;
@@ -31,6 +32,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Settings};
 use crate::transport::TransportError;
+
+use plain_fields::PlainFields;
 
 pub(crate) use log_writer::lost_lines;
 pub(crate) use scrub::scrub;
@@ -109,7 +112,8 @@ fn log(settings: &Settings, writer: NonBlocking) -> BoxedLayer {
         .with_targets([(ACCESS, LevelFilter::INFO), (SETTINGS, LevelFilter::INFO)]);
     let lines = tracing_subscriber::fmt::layer().with_writer(Prioritized::new(writer, io::stdout()));
     match settings.log.format {
-        LogFormat::Human => lines.with_ansi(io::stdout().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Human if io::stdout().is_terminal() => lines.with_ansi(true).with_filter(filter).boxed(),
+        LogFormat::Human => lines.with_ansi(false).fmt_fields(PlainFields).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
     }
 }
