@@ -69,7 +69,9 @@ mod tests {
     fn chunks_are_one_buffer() {
         for step in 1..=7 {
             let mut chunks = Chunks::default();
-            ["ab", "", "c", "defg"].into_iter().for_each(|chunk| chunks.push(Bytes::from(chunk)));
+            for chunk in ["ab", "", "c", "defg"] {
+                chunks.push(Bytes::from(chunk));
+            }
             assert_eq!((chunks.len(), chunks.remaining()), (3, 7));
             let mut text = Vec::new();
             while chunks.has_remaining() {
