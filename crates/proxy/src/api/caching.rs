@@ -1,10 +1,8 @@
 //! Cache headers of requests and responses (RFC 9110, RFC 9111).
 
-use std::hash::Hash;
-
 use axum::http::{HeaderMap, HeaderValue, header};
 use catalog::{Filter, Policy, System};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::VERSION;
 use crate::store::Served;
@@ -35,12 +33,12 @@ pub(crate) fn is_current(headers: &HeaderMap, etag: &str) -> bool {
 /// The tag of what a filter selects, on all pages. It is weak, because responses may be compressed. It covers the offerings of
 /// the storage systems, because listings name even those without a resource.
 pub(crate) fn etag(served: &Served, filter: &Filter, policy: &Policy) -> String {
-    let mut hasher = Xxh3::new();
-    served.reading.snapshot.content(filter).hash(&mut hasher);
+    let mut hash = served.reading.snapshot.content(filter);
     for System { name, offering_slug, .. } in &policy.systems {
-        (name, offering_slug).hash(&mut hasher);
+        hash = xxh3_64_with_seed(name.as_bytes(), hash);
+        hash = xxh3_64_with_seed(offering_slug.as_bytes(), hash);
     }
-    format!("W/\"{VERSION}-{:016x}\"", hasher.digest())
+    format!("W/\"{VERSION}-{hash:016x}\"")
 }
 
 /// The headers of a response made from this snapshot.

@@ -29,15 +29,12 @@ struct PlainVisitor<'a> {
 }
 
 impl PlainVisitor<'_> {
-    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    fn write(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         if self.result.is_ok() {
             let space = if self.is_empty { "" } else { " " };
             self.is_empty = false;
-            self.result = [space, field.name(), "="].iter().try_for_each(|text| self.writer.write_str(text));
-            self.result = self.result.and_then(|()| match value.as_str() {
-                Some(text) => self.writer.write_str(text),
-                None => self.writer.write_fmt(value),
-            });
+            self.result =
+                write_all(&mut self.writer, [space, field.name(), "="]).and_then(|()| value(&mut self.writer));
         }
     }
 
@@ -57,9 +54,9 @@ impl Visit for PlainVisitor<'_> {
         if is_special(field) {
             self.delegate(field, |visitor| visitor.record_str(field, value));
         } else if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-            self.write(field, format_args!("\"{value}\""));
+            self.write(field, |writer| write_all(writer, ["\"", value, "\""]));
         } else {
-            self.write(field, format_args!("{value:?}"));
+            self.write(field, |writer| write!(writer, "{value:?}"));
         }
     }
 
@@ -71,9 +68,13 @@ impl Visit for PlainVisitor<'_> {
         if is_special(field) {
             self.delegate(field, |visitor| visitor.record_debug(field, value));
         } else {
-            self.write(field, format_args!("{value:?}"));
+            self.write(field, |writer| write!(writer, "{value:?}"));
         }
     }
+}
+
+fn write_all(writer: &mut Writer<'_>, texts: [&str; 3]) -> fmt::Result {
+    texts.into_iter().try_for_each(|text| writer.write_str(text))
 }
 
 /// Whether the library treats this field in a special way.
