@@ -15,6 +15,7 @@ mod pieces;
 mod query;
 mod waiting;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -148,8 +149,20 @@ impl Service {
     }
 }
 
-impl FromRef<Service> for Arc<Verifier> {
-    fn from_ref(service: &Service) -> Self {
+/// The state of the routes: the service behind one pointer, because each request clones it several times.
+#[derive(Debug, Clone)]
+struct SharedService(Arc<Service>);
+
+impl Deref for SharedService {
+    type Target = Service;
+
+    fn deref(&self) -> &Service {
+        &self.0
+    }
+}
+
+impl FromRef<SharedService> for Arc<Verifier> {
+    fn from_ref(service: &SharedService) -> Self {
         Self::clone(&service.verifier)
     }
 }
@@ -174,7 +187,7 @@ pub fn router(service: &Service) -> Router {
     let routes = routes
         .fallback(not_found)
         .method_not_allowed_fallback(|| async { Failure::MethodNotAllowed("GET, HEAD") })
-        .with_state(service.clone());
+        .with_state(SharedService(Arc::new(service.clone())));
     layers::wrap(routes, service.limits.clone())
 }
 
@@ -189,7 +202,7 @@ pub fn health_router(service: &Service) -> Router {
 }
 
 /// The storage resources that the query selects.
-async fn list(_caller: Caller, State(service): State<Service>, request: Request) -> Result<Response, Failure> {
+async fn list(_caller: Caller, State(service): State<SharedService>, request: Request) -> Result<Response, Failure> {
     let request = request.into_parts().0;
     let (store, headers) = (&service.store, &request.headers);
     let policy = store.policy();
@@ -199,14 +212,18 @@ async fn list(_caller: Caller, State(service): State<Service>, request: Request)
     let Some(wait) = waiting::requested(headers) else {
         return respond(store, &served, &query, headers).await;
     };
-    let is_current = |store: &Store, served: &Served| {
-        caching::is_current(headers, &caching::etag(served, &query.filter, store.policy()))
+    let wait_and_respond = async {
+        let is_current = |store: &Store, served: &Served| {
+            caching::is_current(headers, &caching::etag(served, &query.filter, store.policy()))
+        };
+        let waited = service.waiting.wait(wait, (Arc::clone(store), served), is_current, &request.extensions);
+        let (store, served) = waited.await?;
+        let mut response = respond(&store, &served, &query, headers).await?;
+        response.headers_mut().insert(waiting::APPLIED, waiting::applied(wait));
+        Ok(response)
     };
-    let (store, served) =
-        service.waiting.wait(wait, (Arc::clone(store), served), is_current, &request.extensions).await?;
-    let mut response = respond(&store, &served, &query, headers).await?;
-    response.headers_mut().insert(waiting::APPLIED, waiting::applied(wait));
-    Ok(response)
+    // Boxed, because other requests would need its memory too.
+    Box::pin(wait_and_respond).await
 }
 
 /// The response to a request for a listing.
@@ -228,7 +245,7 @@ async fn respond(store: &Store, served: &Served, query: &Query, headers: &Header
 /// One storage resource, tenant or customer by its `itemId`.
 async fn one(
     _caller: Caller,
-    State(service): State<Service>,
+    State(service): State<SharedService>,
     item_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -262,7 +279,8 @@ async fn send(
     let mut headers = caching::headers(served, etag);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let encoded = match Coding::preferred(request) {
-        Some(coding) => served.reading.encoded.get(key(), coding, &pieces).await.map(|body| (coding, body)),
+        // Boxed, because other requests would need its memory too.
+        Some(coding) => Box::pin(served.reading.encoded.get(key(), coding, &pieces)).await.map(|body| (coding, body)),
         None => None,
     };
     let body = match encoded {

@@ -240,7 +240,8 @@ impl TokenVerifier {
                 return Err(refusal.into());
             }
         };
-        let outcome = self.verify(&token, digest, arrived, now).await;
+        // Boxed, because it is rare: verdicts are cached.
+        let outcome = Box::pin(self.verify(&token, digest, arrived, now)).await;
         if let Err(error) = &outcome {
             // May be forged, hence `claimed` and quoted.
             let claimed = token.claims.get("preferred_username").and_then(|name| name.as_str()).map(Quoted::new);

@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, error, info};
 use uuid::Uuid;
 
-use super::Service;
 use super::failure::{self, Failure};
+use super::{Service, SharedService};
 use crate::auth::{AuthError, Caller};
 use crate::telemetry;
 use crate::waldur::relay::Relayed;
@@ -40,7 +40,7 @@ enum Subject {
 }
 
 /// The routes, with and without a trailing slash (decision D16).
-pub(super) fn routes() -> Router<Service> {
+pub(super) fn routes() -> Router<SharedService> {
     let orders = || action(Subject::Order);
     let resources = || action(Subject::Resource);
     Router::new()
@@ -51,7 +51,7 @@ pub(super) fn routes() -> Router<Service> {
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
-fn action(subject: Subject) -> MethodRouter<Service> {
+fn action(subject: Subject) -> MethodRouter<SharedService> {
     let handler = move |caller, service, path, request| relay(subject, caller, service, path, request);
     post(handler).fallback(|| async { Failure::MethodNotAllowed("POST") })
 }
@@ -59,7 +59,7 @@ fn action(subject: Subject) -> MethodRouter<Service> {
 async fn relay(
     subject: Subject,
     caller: Caller,
-    State(service): State<Service>,
+    State(service): State<SharedService>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Failure> {

@@ -1,6 +1,6 @@
 //! Runs the program and sends requests to it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// A running proxy. Dropping it kills it.
 pub(crate) struct Proxy {
@@ -227,9 +228,27 @@ impl Proxy {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// The log so far.
+    /// The log so far. It is written in batches, so a request of this function marks its end; the lines of such requests are not shown.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        const MARK: &str = "/end-of-the-log-";
+        let path = format!("{MARK}{}", Uuid::new_v4());
+        // Fails if the proxy does not serve any more.
+        let marked = self.mark(&path).is_ok();
+        for _ in 0..1000 {
+            if !marked || self.log.lock().unwrap().contains(&path) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let log = self.log.lock().unwrap();
+        log.split_inclusive('\n').filter(|line| !line.contains(MARK)).collect()
+    }
+
+    fn mark(&self, path: &str) -> io::Result<()> {
+        let mut stream = std::net::TcpStream::connect(self.base.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
     }
 }
 
