@@ -71,7 +71,9 @@ pub(crate) async fn demo_with(more: &[(&str, &str)]) -> (Simulator, Proxy) {
     let simulator = Simulator::start(World::demo()).await;
     let proxy = start_with(&simulator, more).await;
     // Requests share the reading that the start begins; a test's changes are to come after it.
-    while !proxy.log().contains("the catalogue is read") && !proxy.log().contains("cannot be read") {
+    let is_read = |log: &str| log.contains("the catalogue is read") || log.contains("cannot be read");
+    // Not `log()`, whose request would count.
+    while !is_read(&proxy.log.lock().unwrap()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (simulator, proxy)
