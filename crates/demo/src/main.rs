@@ -102,7 +102,9 @@ async fn interrupt() {
 }
 
 async fn start_simulator(port: u16) -> anyhow::Result<Simulator> {
-    Simulator::start_on(World::demo(), (Ipv4Addr::LOCALHOST, port).into()).await
+    let mut world = World::demo();
+    world.run_clock();
+    Simulator::start_on(world, (Ipv4Addr::LOCALHOST, port).into()).await
 }
 
 async fn bind(port: u16) -> anyhow::Result<TcpListener> {

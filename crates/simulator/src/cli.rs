@@ -78,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ReleaseArgument::Newer => Release::Newer,
         ReleaseArgument::V7_0 => Release::V7_0,
     };
+    world.run_clock();
     if arguments.concurrency == Some(0) {
         bail!("--concurrency must be at least 1; omit it for no limit");
     }

@@ -12,6 +12,8 @@ mod stamp;
 mod state;
 mod transitions;
 
+use std::time::Instant;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -43,8 +45,10 @@ pub enum RowOrder {
 pub struct World {
     /// The release to simulate.
     pub release: Release,
-    /// The simulated Waldur's clock; every change advances it by a millisecond.
+    /// The simulated Waldur's clock; every change advances it by a millisecond. See [`World::run_clock`].
     pub now: Stamp,
+    /// When the clock began to run, and what it showed then; `None` while it stands still between changes.
+    running: Option<(Instant, Stamp)>,
     pub rows: RowOrder,
     /// Organizations that own offerings.
     pub providers: IndexMap<Uuid, Provider>,
@@ -128,6 +132,7 @@ impl World {
         let mut world = Self {
             release: Release::Newer,
             now: Stamp::parse("2026-01-01T00:00:00Z").unwrap_or_default(),
+            running: None,
             rows: RowOrder::Asked,
             providers: IndexMap::new(),
             offerings: IndexMap::new(),
@@ -160,9 +165,23 @@ impl World {
         Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("simulator:{}", self.ids).as_bytes())
     }
 
-    /// Advances the clock by a millisecond and returns the new time.
+    /// Lets the clock run from here on, an hour later than the last change.
+    pub fn run_clock(&mut self) {
+        self.now = self.now.plus_micros(3_600_000_000);
+        self.running = Some((Instant::now(), self.now));
+    }
+
+    /// The time by the simulated Waldur's clock.
+    pub fn time(&self) -> Stamp {
+        let run = self
+            .running
+            .map(|(since, then)| then.plus_micros(i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)));
+        run.map_or(self.now, |time| time.max(self.now))
+    }
+
+    /// Advances the clock by at least a millisecond and returns the new time.
     pub fn tick(&mut self) -> Stamp {
-        self.now = self.now.plus_micros(1_000);
+        self.now = self.time().max(self.now.plus_micros(1_000));
         self.now
     }
 

@@ -20,9 +20,7 @@ pub(super) fn resources(shared: &ServiceState, caller: &Caller<'_>, call: &Call)
     let world = caller.world;
     let rows = shared.listing(caller.user.uuid, call, world.rows, || {
         let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
-        // The Waldur of the recorded cases does not have this filter.
-        let recorded = world.rows == RowOrder::AsGiven;
-        let visible = call.last("visible_to_providers") == Some("true") && world.release == Release::Newer && !recorded;
+        let visible = hides_new_resources(call, world);
         let provider_side = call.path.starts_with(PROVIDER_SIDE);
         let sees = |row: &Resource| {
             if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) }
@@ -53,6 +51,13 @@ pub(super) fn resources(shared: &ServiceState, caller: &Caller<'_>, call: &Call)
     }
 }
 
+/// Whether the request filters by `visible_to_providers`, and this release has that filter.
+fn hides_new_resources(call: &Call, world: &World) -> bool {
+    // The Waldur of the recorded cases does not have it.
+    let recorded = world.rows == RowOrder::AsGiven;
+    call.last("visible_to_providers") == Some("true") && world.release == Release::Newer && !recorded
+}
+
 /// Whether the resource is Creating and its order still needs approval on the consumer's side.
 fn is_not_yet_the_providers(world: &World, row: &Resource) -> bool {
     use OrderState::{PendingConsumer, PendingProject, PendingStartDate};
@@ -68,7 +73,9 @@ pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Re
     let provider_side = call.path.starts_with(PROVIDER_SIDE);
     let found = id
         .and_then(|id| world.resources.get(&id))
-        .filter(|row| if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) });
+        .filter(|row| if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) })
+        // A single row is looked up in the filtered list.
+        .filter(|row| !(hides_new_resources(call, world) && is_not_yet_the_providers(world, row)));
     let Some(row) = found else { return refusals::missing("Resource") };
     let fields = Fields::of(call, caller, true);
     let mut out = Vec::new();

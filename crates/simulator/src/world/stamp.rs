@@ -27,6 +27,12 @@ impl Stamp {
         i64::try_from(time.unix_timestamp_nanos() / 1000).ok().map(Self)
     }
 
+    /// Formats the time for the header `Date`.
+    pub fn http_date(self) -> String {
+        let since_epoch = std::time::Duration::from_micros(u64::try_from(self.0).unwrap_or_default());
+        httpdate::fmt_http_date(std::time::UNIX_EPOCH + since_epoch)
+    }
+
     /// Formats the time as Waldur does since 2025, `…+00:00`. 7.0.x uses `Z`, see [`World::written`](super::World::written).
     pub fn text(self) -> String {
         let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000);
