@@ -1,10 +1,13 @@
 //! Reads single fields of an untrusted record.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::stamp::Stamp;
 
 /// A record, or a field of one, that breaks the mapping rules.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -23,7 +26,7 @@ pub(crate) fn malformed<T>(field: &'static str, problem: &'static str) -> Result
 /// A raw field of the record; `None` when absent or null.
 pub(crate) type Raw<'a> = Option<&'a RawValue>;
 
-fn read<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
+fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
@@ -44,6 +47,11 @@ pub(crate) fn optional_text(field: &'static str, raw: Raw<'_>) -> Result<Option<
 pub(crate) fn uuid(field: &'static str, raw: Raw<'_>) -> Result<Uuid, Malformed> {
     let text = text(field, raw)?;
     Uuid::parse_str(&text).map_or_else(|_| malformed(field, "is not a UUID"), Ok)
+}
+
+/// Reads a time; `None` when absent or not readable.
+pub(crate) fn stamp(raw: Raw<'_>) -> Option<Stamp> {
+    raw.and_then(|raw| read::<&str>(raw)).and_then(Stamp::parse)
 }
 
 /// Reads a map as `T`; returns `T::default()` when the map is absent or null.

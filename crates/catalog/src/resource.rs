@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::field::{self, Malformed, Raw, malformed};
 use crate::order::{Order, OrderState};
 use crate::quota::{self, LimitsRecord, Mode, Options, OptionsRecord, ResourceLimits};
+use crate::stamp::Stamp;
 use crate::status::{State, Status};
 use crate::target::{self, TargetItem, TargetType};
 
@@ -121,6 +122,10 @@ struct Record<'a> {
     backend_metadata: Raw<'a>,
     #[serde(borrow, default)]
     order_in_progress: Raw<'a>,
+    #[serde(borrow, default)]
+    created: Raw<'a>,
+    #[serde(borrow, default)]
+    modified: Raw<'a>,
 }
 
 /// Reads the UUID of a record whose other fields are not readable.
@@ -140,7 +145,9 @@ struct AttributesRecord {
 /// The fields of a resource that [`Resource::parse`] reads, as names for Waldur's `field` parameter.
 ///
 /// Waldur filters a nested order by the same names, so the list includes `type` and `url`, which only the order has.
-pub const FIELDS: [&str; 20] = [
+pub const FIELDS: [&str; 22] = [
+    "created",
+    "modified",
     "uuid",
     "slug",
     "state",
@@ -170,22 +177,30 @@ impl Resource {
     ///
     /// The first field that breaks the mapping rules, and as much of the resource's identity as is readable.
     pub fn parse(raw: &RawValue) -> Result<Self, Rejected> {
-        let unreadable = |uuid, problem| Rejected::new(uuid, [None; 3], Malformed { field: "the record", problem });
+        Self::parse_with_times(raw).0
+    }
+
+    /// Parses a record, and when it was created and modified.
+    pub(crate) fn parse_with_times(raw: &RawValue) -> (Result<Self, Rejected>, [Option<Stamp>; 2]) {
+        let unreadable = |uuid, problem| {
+            (Err(Rejected::new(uuid, [None; 3], Malformed { field: "the record", problem })), [None; 2])
+        };
         if !raw.get().starts_with('{') {
-            return Err(unreadable(None, "is not a map"));
+            return unreadable(None, "is not a map");
         }
         let Ok(record) = serde_json::from_str::<Record<'_>>(raw.get()) else {
             let key = serde_json::from_str::<Key<'_>>(raw.get()).ok();
             let uuid = key.and_then(|key| field::uuid("uuid", key.uuid).ok());
-            return Err(unreadable(uuid, "has a duplicate key or cannot be parsed"));
+            return unreadable(uuid, "has a duplicate key or cannot be parsed");
         };
         let uuid = field::uuid("uuid", record.uuid);
-        uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|error| {
+        let resource = uuid.clone().and_then(|uuid| Self::read(uuid, &record)).map_err(|error| {
             let text = |raw| field::text("", raw).ok();
             let (resource, project, offering) =
                 (text(record.slug), text(record.project_slug), text(record.offering_slug));
             Rejected::new(uuid.ok(), [resource.as_deref(), project.as_deref(), offering.as_deref()], error)
-        })
+        });
+        (resource, [record.created, record.modified].map(field::stamp))
     }
 
     fn read(uuid: Uuid, record: &Record<'_>) -> Result<Self, Malformed> {
