@@ -137,6 +137,10 @@ class Stage:
         return program
 
 
+# Each refresh reads everything: the figures of a fresh listing are those of a full reading.
+FULL = {"CACHE_FULL_INTERVAL": "0"}
+
+
 def settings(simulator, waldur_token, auth):
     """Settings that both proxies support."""
     printed = simulator.printed

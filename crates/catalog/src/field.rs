@@ -51,7 +51,7 @@ pub(crate) fn uuid(field: &'static str, raw: Raw<'_>) -> Result<Uuid, Malformed>
 
 /// Reads a time; `None` when absent or not readable.
 pub(crate) fn stamp(raw: Raw<'_>) -> Option<Stamp> {
-    raw.and_then(|raw| read::<&str>(raw)).and_then(Stamp::parse)
+    raw.and_then(read::<&str>).and_then(Stamp::parse)
 }
 
 /// Reads a map as `T`; returns `T::default()` when the map is absent or null.

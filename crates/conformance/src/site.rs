@@ -77,6 +77,8 @@ impl Site {
             ("INODE_SOFT_COEFFICIENT", "1.5".to_owned()),
             ("INODE_HARD_COEFFICIENT", "2".to_owned()),
             ("CACHE_MAX_AGE", "0".to_owned()),
+            // Resources that cases delete are gone at once.
+            ("CACHE_FULL_INTERVAL", "0".to_owned()),
             ("CALLBACKS_RELAY", self.relay.to_string()),
             ("SERVER_PUBLIC_URL", gateway.url(Front::Proxy)),
             ("LOG_FORMAT", "json".to_owned()),

@@ -227,6 +227,8 @@ pub struct Cache {
     pub max_stale: Duration,
     /// Interval of refreshes in the background; below `max_age`, so that no request waits.
     pub refresh_interval: Option<Duration>,
+    /// Interval of full readings; with 0 each refresh reads everything.
+    pub full_interval: Duration,
 }
 
 #[derive(Debug, Clone, Default)]

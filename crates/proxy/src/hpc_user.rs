@@ -228,6 +228,12 @@ impl HpcUserApi {
         }
     }
 
+    /// Projects and users whose cached values have to be requested again.
+    pub fn expired(&self) -> (Vec<String>, Vec<String>) {
+        let now = Instant::now();
+        (lock(&self.gids).expired(now), lock(&self.users).expired(now))
+    }
+
     /// Drops all other projects and users from the caches.
     pub fn keep_only(&self, projects: &HashSet<String>, users: &HashSet<String>) {
         lock(&self.gids).retain(projects);

@@ -61,6 +61,7 @@ pub async fn run_upkeep() {
 fn describe() {
     describe_table();
     gids(0, 0);
+    missed(0);
     for outcome in ["success", "failure"] {
         counter!(table::TOKENS, "outcome" => outcome).absolute(0);
         counter!(table::KEYS, "outcome" => outcome).absolute(0);
@@ -94,6 +95,16 @@ pub(crate) fn refresh(succeeded: bool, took: Duration) {
 /// Counts a phase of a refresh: `read`, `build` or `render`.
 pub(crate) fn phase(phase: &'static str, took: Duration) {
     histogram!(table::PHASES, "phase" => phase).record(took);
+}
+
+/// Counts a reading of Waldur: `full`, `changes`, or `unchanged`, which is one of the others that found nothing new.
+pub(crate) fn reading(kind: &'static str) {
+    counter!(table::READINGS, "kind" => kind).increment(1);
+}
+
+/// Counts resources whose changes the refreshes between two full readings missed.
+pub(crate) fn missed(resources: usize) {
+    counter!(table::MISSED).increment(resources as u64);
 }
 
 /// Counts GIDs found in the cache, and those that were requested.

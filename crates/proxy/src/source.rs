@@ -1,31 +1,38 @@
 //! Makes a snapshot: reads the upstreams, builds the catalogue and renders it.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+mod full;
+mod held;
+mod related;
+mod update;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use catalog::{Catalogue, Customers, Identities, InodeRule, Policy, Resource, Skipped, System, UserIdentity};
-use futures::FutureExt;
-use futures::stream::{FuturesUnordered, StreamExt};
+use catalog::{Catalogue, Customers, Identities, InodeRule, Inventory, Policy, Skipped, System};
 use opentelemetry::Context;
 use thiserror::Error;
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::config::{OnProcessingError, Settings, SystemIdentifier};
-use crate::hpc_user::{self, Gids, HpcUserApi, HpcUserError};
+use crate::hpc_user::{HpcUserApi, HpcUserError};
 use crate::metrics;
 use crate::snapshot::Snapshot;
 use crate::telemetry::spans;
 use crate::transport::TransportError;
 use crate::upstream::{BreakerState, Upstream};
-use crate::waldur::{self, Listing, Waldur, WaldurError};
+use crate::waldur::{Waldur, WaldurError};
+use held::Held;
 use program::error_chain;
 use program::lock;
+
+/// A change becomes visible at most this long after its `modified`, by a clock that may differ a little from that of other hosts.
+const LONGEST_TRANSACTION: Duration = Duration::from_mins(2);
 
 #[derive(Debug)]
 pub struct Source {
@@ -39,6 +46,15 @@ pub struct Source {
     empty: Mutex<HashSet<String>>,
     /// Whether it was logged that Waldur is too old.
     too_old: AtomicBool,
+    full_interval: Duration,
+    overlap: Duration,
+    /// What the last reading found; `None` before it and after an error.
+    held: AsyncMutex<Option<Held>>,
+    full_next: AtomicBool,
+    /// Until when resources are read with their orders, because Waldur does not list these.
+    nested_until: Mutex<Option<Instant>>,
+    /// Whether Waldur accepts a time as filter for `modified`.
+    lists_changes: AtomicBool,
 }
 
 /// The catalogue could not be read.
@@ -71,6 +87,12 @@ impl Source {
             logged: Mutex::default(),
             empty: Mutex::default(),
             too_old: AtomicBool::new(false),
+            full_interval: settings.cache.full_interval,
+            overlap: LONGEST_TRANSACTION + settings.waldur_api.timeout,
+            held: AsyncMutex::default(),
+            full_next: AtomicBool::new(false),
+            nested_until: Mutex::default(),
+            lists_changes: AtomicBool::new(true),
         })
     }
 
@@ -104,17 +126,29 @@ impl Source {
         self.on_processing_error == OnProcessingError::Fail
     }
 
-    /// Reads the upstreams. The new snapshot shares unchanged parts with `before`.
+    /// Reads the upstreams. The new snapshot shares unchanged parts with `before`; if nothing has changed since the last
+    /// reading, its snapshot is returned.
     ///
     /// # Errors
     ///
     /// The catalogue could not be read completely. Single resources that cannot be processed are skipped and reported in the
     /// snapshot.
-    pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, SourceError> {
-        let inputs = self.gather().await?;
+    pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, SourceError> {
+        let mut held = self.held.lock().await;
+        let began = Instant::now();
+        // Without it after an error, so that the next reading is a full one.
+        let known = held.take();
+        let mut current = self.advance(known).await?;
+        metrics::phase("read", began.elapsed());
+        if let Some(snapshot) = current.unchanged() {
+            metrics::reading("unchanged");
+            *held = Some(current);
+            return Ok(snapshot);
+        }
         // Building and rendering take milliseconds for thousands of resources, too long for an async task.
         let policy = self.policy.clone();
         let trace = Context::current();
+        let inputs = Arc::clone(&current.inputs);
         let rendering = tokio::task::spawn_blocking(move || {
             let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
             let catalogue = inputs.build(&policy);
@@ -126,6 +160,9 @@ impl Source {
             snapshot
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
+        let snapshot = Arc::new(snapshot);
+        current.rendered(&snapshot);
+        *held = Some(current);
         self.log_skipped(&snapshot);
         Ok(snapshot)
     }
@@ -135,97 +172,20 @@ impl Source {
     /// # Errors
     ///
     /// Any failure other than single records that cannot be parsed.
-    pub async fn gather(&self) -> Result<Inputs, SourceError> {
-        let began = Instant::now();
-        let slugs: Vec<_> = self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect();
-        let (sender, found) = mpsc::unbounded_channel();
-        let listing = async {
-            let found = |resource: &Resource| {
-                // Fails if a dependent request has failed already.
-                let _ = sender.send(Dependencies::of(resource, &self.policy));
-            };
-            let listing = self.waldur.resources(&slugs, &found).await?;
-            drop(sender);
-            Ok(listing)
-        };
-        let reading = async {
-            let (listing, related) = tokio::try_join!(listing, self.related(found))?;
-            if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
-                error!("{}", waldur::TOO_OLD);
-            }
-            self.check_empty_offerings(&listing).await;
-            Ok::<_, SourceError>((listing, related))
-        };
-        let (listing, mut related) = spans::within("read", reading).await?;
-        let customers = related.customers(&listing);
-        let identities =
-            Identities { gids: std::mem::take(&mut related.gids), users: std::mem::take(&mut related.users) };
-        self.identities.keep_only(&related.projects, &related.names);
-        metrics::phase("read", began.elapsed());
-        Ok(Inputs { listing, customers, identities })
+    pub async fn gather(&self) -> Result<Arc<Inputs>, SourceError> {
+        Ok(self.advance(None).await?.inputs)
     }
 
-    /// Requests the dependencies of resources as these are read: customers of their offerings, GIDs and users.
-    async fn related(&self, mut found: UnboundedReceiver<Dependencies>) -> Result<Related, SourceError> {
-        let mut related = Related::default();
-        let mut requests = FuturesUnordered::new();
-        let mut batch = Vec::new();
-        loop {
-            tokio::select! {
-                // All that is available at once, so that few requests are sent.
-                count = found.recv_many(&mut batch, usize::MAX) => {
-                    if count == 0 {
-                        break;
-                    }
-                    let new = related.add(batch.drain(..));
-                    requests.extend(new.offerings.into_iter().map(|offering| self.customers(offering).boxed()));
-                    if !new.projects.is_empty() {
-                        requests.push(self.gids(new.projects).boxed());
-                    }
-                    if !new.names.is_empty() {
-                        requests.push(self.users(new.names).boxed());
-                    }
-                }
-                Some(answer) = requests.next() => related.receive(answer?),
-            }
-        }
-        while let Some(answer) = requests.next().await {
-            related.receive(answer?);
-        }
-        // All pages have been read, so Waldur is less busy.
-        for offering in std::mem::take(&mut related.failed) {
-            let customers = self.waldur.customers(offering).await?;
-            related.receive(Answer::Customers(offering, customers));
-        }
-        Ok(related)
-    }
-
-    /// The customers of an offering. A failed exchange is not an error yet: it is repeated after all pages have been read,
-    /// because a small Waldur may be busy with them.
-    async fn customers(&self, offering: Uuid) -> Result<Answer, SourceError> {
-        match self.waldur.customers(offering).await {
-            Ok(customers) => Ok(Answer::Customers(offering, customers)),
-            Err(error @ WaldurError::Exchange(_)) => {
-                warn!(error = error_chain(&error), %offering, "cannot read the customers of an offering; will try again");
-                Ok(Answer::Failed(offering))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn gids(&self, projects: Vec<String>) -> Result<Answer, SourceError> {
-        Ok(Answer::Gids(self.identities.resolve(projects).await?))
-    }
-
-    async fn users(&self, names: Vec<String>) -> Result<Answer, SourceError> {
-        Ok(Answer::Users(self.identities.users(names).await))
+    /// Makes the next reading a full one.
+    pub fn read_all_next(&self) {
+        self.full_next.store(true, Ordering::Relaxed);
     }
 
     /// Tests whether the token can see the offerings without resources: a mistyped slug looks like a system whose resources
     /// are all gone. Logs each once, until there are resources.
-    async fn check_empty_offerings(&self, listing: &Listing) {
+    async fn check_empty_offerings(&self, inventory: &Inventory) {
         for System { name, offering_slug: slug, .. } in &self.policy.systems {
-            let is_empty = !listing.resources().any(|resource| resource.offering_slug == *slug);
+            let is_empty = !inventory.resources().any(|resource| resource.offering_slug == *slug);
             let is_new = {
                 let mut empty = lock(&self.empty);
                 if is_empty { empty.insert(slug.clone()) } else { empty.remove(slug) }
@@ -266,9 +226,9 @@ impl Source {
 }
 
 /// Everything from which a catalogue is built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
-    listing: Listing,
+    inventory: Inventory,
     customers: Customers,
     identities: Identities,
 }
@@ -276,108 +236,16 @@ pub struct Inputs {
 impl Inputs {
     /// Builds the catalogue; with `DEBUG`, logs the mapping of each item.
     pub fn build<'a>(&'a self, policy: &'a Policy) -> Catalogue<'a> {
-        let catalogue = catalog::build(self.listing.resources(), &self.customers, &self.identities, policy);
+        let catalogue =
+            catalog::build(self.inventory.resources().map(AsRef::as_ref), &self.customers, &self.identities, policy);
         log_mapping(&catalogue);
         catalogue
     }
 
     /// The records that cannot be parsed.
     pub fn malformed(&self) -> impl Iterator<Item = Skipped> {
-        self.listing.malformed.iter().map(Skipped::malformed)
+        self.inventory.malformed().map(Skipped::malformed)
     }
-}
-
-/// What has to be requested for a resource.
-struct Dependencies {
-    offering: Uuid,
-    project: Option<String>,
-    name: Option<String>,
-}
-
-impl Dependencies {
-    fn of(resource: &Resource, policy: &Policy) -> Self {
-        Self {
-            offering: resource.offering_uuid,
-            project: catalog::project_to_resolve(resource, policy).map(String::from),
-            name: catalog::user_to_resolve(resource, policy).map(String::from),
-        }
-    }
-}
-
-/// Data that was requested in addition to the resources.
-#[derive(Default)]
-struct Related {
-    offerings: HashMap<Uuid, Option<Customers>>,
-    gids: HashMap<String, Result<u32, String>>,
-    users: HashMap<String, UserIdentity>,
-    projects: HashSet<String>,
-    names: HashSet<String>,
-    /// Offerings whose customers must be requested again.
-    failed: Vec<Uuid>,
-}
-
-/// What has not been requested yet.
-#[derive(Default)]
-struct New {
-    offerings: Vec<Uuid>,
-    projects: Vec<String>,
-    names: Vec<String>,
-}
-
-enum Answer {
-    Customers(Uuid, Option<Customers>),
-    /// The request for the offering's customers failed.
-    Failed(Uuid),
-    Gids(Gids),
-    Users(HashMap<String, hpc_user::UserIdentity>),
-}
-
-impl Related {
-    fn add(&mut self, resources: impl Iterator<Item = Dependencies>) -> New {
-        let mut new = New::default();
-        for Dependencies { offering, project, name } in resources {
-            if let Entry::Vacant(place) = self.offerings.entry(offering) {
-                place.insert(None);
-                new.offerings.push(offering);
-            }
-            new.projects.extend(project.filter(|project| is_new(&mut self.projects, project)));
-            new.names.extend(name.filter(|name| is_new(&mut self.names, name)));
-        }
-        new
-    }
-
-    fn receive(&mut self, answer: Answer) {
-        match answer {
-            Answer::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
-            Answer::Failed(offering) => self.failed.push(offering),
-            Answer::Gids(gids) => {
-                let gids = gids.into_iter().map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string())));
-                self.gids.extend(gids);
-            }
-            Answer::Users(users) => {
-                let known = |user: hpc_user::UserIdentity| UserIdentity { uid: user.uid, email: user.email };
-                self.users.extend(users.into_iter().map(|(name, user)| (name, known(user))));
-            }
-        }
-    }
-
-    /// The customers of all offerings in the order of the resources; a later offering wins. Customers of an offering that
-    /// does not report them are taken from its resources (decision D18).
-    fn customers(&mut self, listing: &Listing) -> Customers {
-        let mut customers = Customers::new();
-        let mut seen = HashSet::new();
-        for offering in listing.resources().map(|resource| resource.offering_uuid).filter(|uuid| seen.insert(*uuid)) {
-            let own = listing.resources().filter(|resource| resource.offering_uuid == offering);
-            let reported = self.offerings.remove(&offering).flatten();
-            customers.extend(reported.unwrap_or_else(|| catalog::customers_of_resources(own)));
-        }
-        customers
-    }
-}
-
-/// Adds a name; returns whether it is new.
-fn is_new(names: &mut HashSet<String>, name: &str) -> bool {
-    !names.contains(name) && names.insert(name.to_owned())
 }
 
 fn log_mapping(catalogue: &Catalogue<'_>) {

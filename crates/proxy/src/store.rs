@@ -36,6 +36,8 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 const PROMPT_EVERY: Duration = Duration::from_secs(1);
 /// Shortest interval of the refreshes for waiting clients, if `cache.refresh_interval` is not set.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest interval of these refreshes if they read changes only: an order is visible within 5 s.
+const MAX_INTERVAL: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone)]
 pub struct Served {
@@ -181,8 +183,12 @@ impl Store {
         }
     }
 
-    /// Records that a callback changed Waldur, or may have: requests get data that is read after this call.
-    pub fn note_change(&self) {
+    /// Records that a callback changed Waldur, or may have: requests get data that is read after this call. If it is `unclear` what
+    /// it did, everything is read.
+    pub fn note_change(&self, unclear: bool) {
+        if unclear {
+            self.source.read_all_next();
+        }
         *lock(&self.changed) = Some(Instant::now());
         if self.content.receiver_count() > 0 {
             self.due.notify_one();
@@ -242,12 +248,11 @@ impl Store {
         self.stay_fresh().await;
     }
 
-    /// Refreshes at every `cache.refresh_interval`; if it is not set, at every `cache.max_age` while clients wait. Never resolves.
+    /// Refreshes at every `cache.refresh_interval`; if it is not set, every few seconds while clients wait. Never resolves.
     pub async fn stay_fresh(self: Arc<Self>) {
-        let interval = self.cache.refresh_interval.unwrap_or(self.cache.max_age.max(MIN_INTERVAL));
         // The newest reading may come from another replica or store.
-        let rest = |reading: Arc<Reading>| interval.saturating_sub(reading.age());
-        let mut pause = self.newest().map_or(interval, rest);
+        let rest = |reading: Arc<Reading>| self.interval().saturating_sub(reading.age());
+        let mut pause = self.newest().map_or(self.interval(), rest);
         loop {
             if self.cache.refresh_interval.is_none() {
                 self.wait_for_subscriber().await;
@@ -258,9 +263,17 @@ impl Store {
             }
             let requested = Instant::now();
             // Logs its failure.
-            let outcome = self.join(requested, interval).outcome.await;
-            pause = outcome.ok().filter(|reading| reading.began < requested).map_or(interval, rest);
+            let outcome = self.join(requested, self.interval()).outcome.await;
+            pause = outcome.ok().filter(|reading| reading.began < requested).map_or(self.interval(), rest);
         }
+    }
+
+    /// Interval of refreshes in the background.
+    fn interval(&self) -> Duration {
+        self.cache.refresh_interval.unwrap_or_else(|| {
+            let most = if self.source.reads_changes() { MAX_INTERVAL } else { Duration::MAX };
+            self.cache.max_age.min(most).max(MIN_INTERVAL)
+        })
     }
 
     /// Refreshes once, or waits for the running refresh; returns whether it succeeded.
@@ -336,7 +349,9 @@ impl Store {
         } else {
             debug!(items = snapshot.len(), took_ms, "the catalogue is read");
         }
-        let reading = Arc::new(Reading { snapshot: Arc::new(snapshot), began, encoded: Arc::default(), modified });
+        let same = before.filter(|before| Arc::ptr_eq(&before.snapshot, &snapshot));
+        let encoded = same.map(|same| Arc::clone(&same.encoded)).unwrap_or_default();
+        let reading = Arc::new(Reading { snapshot, began, encoded, modified });
         self.replace(&reading);
         Ok(reading)
     }

@@ -10,11 +10,12 @@ pub mod relay;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use catalog::{Customer, Customers, Rejected, Resource};
+use catalog::{Customer, Customers, OpenOrder, Rejected, Resource, Row, Stamp};
 use http::StatusCode;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
@@ -34,6 +35,10 @@ const STAFF_LIST: &str = "/api/marketplace-resources/";
 
 /// Size limit of an answer about a user, in bytes.
 const MAX_USER: usize = 4 << 20;
+/// Size limit of an answer about a resource, in bytes.
+const MAX_RESOURCE: usize = 4 << 20;
+/// Fields of a resource for its order: the order itself, and what only the order has.
+const FIELDS_OF_ORDER: [&str; 3] = ["order_in_progress", "type", "url"];
 
 #[derive(Debug)]
 pub struct Waldur {
@@ -43,8 +48,10 @@ pub struct Waldur {
     pages_at_once: usize,
     /// Limits concurrent requests for pages of all lists.
     requests: Semaphore,
-    /// Number of pages of resources in the last reading.
+    /// Number of pages of resources in the last full reading.
     pages: AtomicUsize,
+    /// Number of pages of open orders in the last reading.
+    pages_of_orders: AtomicUsize,
     /// Whether the provider endpoint has ever answered.
     has_provider_endpoint: AtomicBool,
 }
@@ -60,27 +67,43 @@ pub enum WaldurError {
     Unstable(&'static str),
 }
 
-/// All resources of some offerings.
+/// Resources of some offerings.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Valid resources by page, to avoid copying them into one list.
-    pages: Vec<Vec<Resource>>,
-    /// Malformed records (decision D8).
-    pub malformed: Vec<Rejected>,
+    /// Rows by page, to avoid copying them into one list.
+    pub pages: Vec<Vec<Row>>,
+    /// `Date` of the first page.
+    pub date: Option<Stamp>,
     /// Whether there are records and none has an `offering_slug`.
     pub lacks_offering_slugs: bool,
+}
+
+impl Listing {
+    /// The valid resources, in Waldur's order.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.pages.iter().flatten().filter_map(|row| row.resource.as_deref().ok())
+    }
+
+    /// The malformed records (decision D8).
+    pub fn malformed(&self) -> impl Iterator<Item = &Rejected> {
+        self.pages.iter().flatten().filter_map(|row| row.resource.as_ref().err().map(AsRef::as_ref))
+    }
+}
+
+/// Which resources to list.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// All, with their orders in progress: expensive for Waldur.
+    WithOrders,
+    /// All, without orders.
+    All,
+    /// Those with a `modified` of this time or later, without orders.
+    ModifiedSince(Stamp),
 }
 
 /// Error message for a Waldur that is too old.
 pub const TOO_OLD: &str = "no record has an `offering_slug`: this Waldur is too old, and every resource is skipped; update \
                            Waldur to 7.8.3 or newer";
-
-impl Listing {
-    /// The valid resources, in Waldur's order.
-    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.pages.iter().flatten()
-    }
-}
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Offering {
@@ -104,6 +127,7 @@ impl Waldur {
             pages_at_once: settings.pages_at_once,
             requests: Semaphore::new(settings.pages_at_once),
             pages: AtomicUsize::new(1),
+            pages_of_orders: AtomicUsize::new(1),
             has_provider_endpoint: AtomicBool::new(false),
         })
     }
@@ -112,7 +136,7 @@ impl Waldur {
         &self.upstream
     }
 
-    /// All resources of the offerings with these slugs, in a stable order.
+    /// Resources of the offerings with these slugs, in a stable order.
     ///
     /// Uses the provider endpoint, or the staff endpoint if Waldur is too old to have the former. There is no filter by state:
     /// rows that change their state during the reading would shift others between pages.
@@ -126,73 +150,112 @@ impl Waldur {
     pub async fn resources(
         &self,
         offering_slugs: &[&str],
+        which: Which,
         found: &(dyn Fn(&Resource) + Sync),
     ) -> Result<Listing, WaldurError> {
-        let mut query = vec![
-            ("offering_slug", offering_slugs.join(",")),
-            ("visible_to_providers", String::from("true")),
-            // The default order has no tie-break: rows with equal times could be repeated or missing.
-            ("o", String::from("created,name")),
-        ];
-        query.extend(catalog::FIELDS.map(|field| ("field", field.to_owned())));
+        let mut query = resource_query(offering_slugs, matches!(which, Which::WithOrders));
+        // The default order has no tie-break: rows with equal times could be repeated or missing.
+        query.push(("o", String::from("created,name")));
+        if let Which::ModifiedSince(time) = which {
+            query.push(("modified", time.to_string()));
+        }
+        // The number of pages of all resources says nothing about the changed ones.
+        let expected = (!matches!(which, Which::ModifiedSince(_))).then_some(&self.pages);
         // Old releases ignore the filter by offering.
-        let ours = |slug: &str| offering_slugs.contains(&slug);
-        let found = |rows: &[Result<Resource, Rejected>]| {
-            rows.iter().flatten().filter(|resource| ours(&resource.offering_slug)).for_each(found);
+        let ours = |row: &Row| row.offering_slug().is_none_or(|slug| offering_slugs.contains(&slug));
+        let found = |rows: &[Row]| {
+            let ours = rows.iter().filter(|row| ours(row));
+            ours.filter_map(|row| row.resource.as_ref().ok()).for_each(|resource| found(resource));
         };
         let list = |path| {
-            let list =
-                List { path, what: "resources", query: &query, read: read::resources, expected: Some(&self.pages) };
+            let list = List { path, what: "resources", query: &query, read: read::resources, expected };
             self.list(list, &found)
         };
-        let pages = match list(PROVIDER_LIST).await? {
-            Listed::Pages(pages) => {
+        let (mut pages, date) = match list(PROVIDER_LIST).await? {
+            Listed::Pages(pages, date) => {
                 self.has_provider_endpoint.store(true, Ordering::Relaxed);
-                pages
+                (pages, date)
             }
             // Only if it never answered: a provider's token sees nothing at the staff endpoint, so all resources would seem to
             // be gone.
             Listed::Missing(StatusCode::NOT_FOUND) if !self.has_provider_endpoint.load(Ordering::Relaxed) => {
                 warn!("Waldur has no provider endpoint for resources; using the staff endpoint");
                 match list(STAFF_LIST).await? {
-                    Listed::Pages(pages) => {
+                    Listed::Pages(pages, date) => {
                         if pages.iter().all(Vec::is_empty) {
                             error!(
                                 "the staff endpoint lists no resources; it needs the token of a staff or support user"
                             );
                         }
-                        pages
+                        (pages, date)
                     }
                     Listed::Missing(status) => return Err(self.refused_or(status, STAFF_LIST)),
                 }
             }
             Listed::Missing(status) => return Err(self.refused_or(status, PROVIDER_LIST)),
         };
-        let lacks_slug = |row: &Result<Resource, Rejected>| match row {
-            Ok(_) => false,
-            Err(rejected) => rejected.offering_slug.is_none(),
-        };
+        let lacks_slug = |row: &Row| row.offering_slug().is_none();
         let mut rows = pages.iter().flatten().peekable();
         let lacks_offering_slugs = rows.peek().is_some() && rows.all(lacks_slug);
-        let mut malformed = Vec::new();
-        let mut usable = |row: Result<Resource, Rejected>| match row {
-            Ok(resource) => Some(resource).filter(|resource| ours(&resource.offering_slug)),
-            Err(rejected) => {
-                // A record without an offering may be ours.
-                if rejected.offering_slug.as_deref().is_none_or(ours) {
-                    malformed.push(rejected);
-                }
-                None
-            }
+        for page in &mut pages {
+            page.retain(ours);
+        }
+        debug!(resources = pages.iter().map(Vec::len).sum::<usize>(), ?which, "read the resources from Waldur");
+        Ok(Listing { pages, date, lacks_offering_slugs })
+    }
+
+    /// A resource with its order in progress; `None` if the token cannot see it, or if it belongs to another offering.
+    ///
+    /// # Errors
+    ///
+    /// Any other failure (decision D10).
+    pub async fn resource(&self, offering_slugs: &[&str], uuid: Uuid) -> Result<Option<Row>, WaldurError> {
+        let list = if self.has_provider_endpoint.load(Ordering::Relaxed) { PROVIDER_LIST } else { STAFF_LIST };
+        let url = self.url(&format!("{list}{}/", uuid.simple()));
+        let request = self.get(url.clone()).query(&resource_query(offering_slugs, true));
+        let answer = {
+            let _turn = self.requests.acquire().await;
+            self.upstream.exchange(request, MAX_RESOURCE).await.map_err(WaldurError::Exchange)?
         };
-        let pages = pages.into_iter().map(|page| page.into_iter().filter_map(&mut usable).collect()).collect();
-        let listing = Listing { pages, malformed, lacks_offering_slugs };
-        debug!(
-            resources = listing.resources().count(),
-            malformed = listing.malformed.len(),
-            "read the resources from Waldur"
-        );
-        Ok(listing)
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(WaldurError::Refused(answer.status)),
+            status => return Err(self.error(&url, UpstreamError::Status(status))),
+        }
+        let record: Box<RawValue> = answer.json().map_err(|cause| self.error(&url, cause))?;
+        let invalid = |what| Err(self.error(&url, UpstreamError::Invalid(what)));
+        match Row::parse(&record) {
+            Ok(row) if row.uuid != uuid => invalid(format!("it is the resource {}", row.uuid)),
+            Ok(row) => {
+                Ok(Some(row).filter(|row| row.offering_slug().is_none_or(|slug| offering_slugs.contains(&slug))))
+            }
+            Err(rejected) => invalid(format!("it is not a record: {}", rejected.error)),
+        }
+    }
+
+    /// All open orders of the offerings with these slugs, possibly with others, and the `Date` of the answer; `None` if the
+    /// token may not list orders.
+    ///
+    /// # Errors
+    ///
+    /// Anything less than the complete list (decision D10).
+    pub async fn open_orders(
+        &self,
+        offering_slugs: &[&str],
+    ) -> Result<Option<(Vec<OpenOrder>, Option<Stamp>)>, WaldurError> {
+        let mut query = vec![("offering_slug", offering_slugs.join(",")), ("o", String::from("created"))];
+        query.extend(catalog::OPEN_STATES.map(|state| ("state", state.to_owned())));
+        query.extend(catalog::ORDER_FIELDS.map(|field| ("field", field.to_owned())));
+        let path = "/api/marketplace-orders/";
+        let expected = Some(&self.pages_of_orders);
+        match self.list(List { path, what: "orders", query: &query, read: read::orders, expected }, &|_| {}).await? {
+            Listed::Pages(pages, date) => Ok(Some((pages.into_iter().flatten().flatten().collect(), date))),
+            Listed::Missing(status) => {
+                debug!(status = status.as_u16(), "Waldur does not list orders");
+                Ok(None)
+            }
+        }
     }
 
     /// The customers of an offering; `None` if the token may not list them (decision D18).
@@ -205,7 +268,7 @@ impl Waldur {
         let query = ["uuid", "slug", "name"].map(|field| ("field", field.to_owned()));
         let list = List { path: &path, what: "customers", query: &query, read: read::customers, expected: None };
         match self.list(list, &|_| {}).await? {
-            Listed::Pages(pages) => {
+            Listed::Pages(pages, _) => {
                 let named = |row: CustomerRow| Some((row.slug?, row.customer));
                 Ok(Some(pages.into_iter().flatten().filter_map(named).collect()))
             }
@@ -223,7 +286,9 @@ impl Waldur {
         let path = "/api/marketplace-provider-offerings/";
         let list = List { path, what: "offerings", query: &query, read: read::offerings, expected: None };
         match self.list(list, &|_| {}).await? {
-            Listed::Pages(pages) => Ok(pages.into_iter().flatten().filter(|offering| offering.slug == slug).collect()),
+            Listed::Pages(pages, _) => {
+                Ok(pages.into_iter().flatten().filter(|offering| offering.slug == slug).collect())
+            }
             Listed::Missing(status) => Err(self.refused_or(status, path)),
         }
     }
@@ -269,6 +334,14 @@ impl Waldur {
             self.error(&self.url(path), UpstreamError::Status(status))
         }
     }
+}
+
+/// The query for resources of these offerings. Waldur applies it to single resources too.
+fn resource_query(offering_slugs: &[&str], with_orders: bool) -> Vec<(&'static str, String)> {
+    let mut query = vec![("offering_slug", offering_slugs.join(",")), ("visible_to_providers", String::from("true"))];
+    let fields = catalog::FIELDS.iter().filter(|field| with_orders || !FIELDS_OF_ORDER.contains(field));
+    query.extend(fields.map(|field| ("field", (*field).to_owned())));
+    query
 }
 
 /// A customer of an offering, and the slug by which resources refer to it.

@@ -392,11 +392,15 @@ impl Client {
         let changed_since = self.watermark.since(OVERLAP);
         let orders = world.orders();
         let date = date(world);
-        one.into_iter().for_each(|event| world.apply(event));
+        if let Some(event) = one {
+            world.apply(event);
+        }
         let rows = world.rows(changed_since);
         let modified: Vec<_> = rows.iter().filter_map(|row| row.modified).collect();
         let uncertain = inventory.update(orders, rows);
-        other.into_iter().for_each(|event| world.apply(event));
+        if let Some(event) = other {
+            world.apply(event);
+        }
         for uuid in uncertain {
             let stored = world.stored.get(&uuid).filter(|stored| stored.is_visible());
             inventory

@@ -48,7 +48,9 @@ fn an_order_that_is_cancelled_during_the_pass_is_not_carried_out() {
     let made = site.order(SLURM, 0, 10);
     // After the document is read, before the approval.
     let order = made.order;
-    site.simulator.after_answer("GET /api/marketplace-provider-resources/", move |world| world.cancel(order).unwrap());
+    site.simulator.after_answer("GET /api/marketplace-provider-resources/?*modified=*", move |world| {
+        world.cancel(order).unwrap();
+    });
     site.run(&["apply"]).exits_with(1).stdout_has("0 done, 1 failed");
     assert_eq!(site.states(made), (OrderState::Canceled, ResourceState::Terminated));
     assert!(crate::support::names(&site.root(SLURM)).is_empty());

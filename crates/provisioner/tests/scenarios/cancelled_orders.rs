@@ -9,7 +9,9 @@ use crate::support::{BASIC, Ordered, SLURM, Site, mode};
 
 /// Cancels an order after the document is read, before anything is done for it.
 fn cancel_once_read(site: &Site, order: Uuid) {
-    site.simulator.after_answer("GET /api/marketplace-provider-resources/", move |world| world.cancel(order).unwrap());
+    site.simulator.after_answer("GET /api/marketplace-provider-resources/?*modified=*", move |world| {
+        world.cancel(order).unwrap();
+    });
 }
 
 fn limits(site: &Site, resource: Uuid) -> serde_json::Value {

@@ -128,6 +128,8 @@ impl Site {
             ("STORAGE_SYSTEMS", json!({SLURM: SLURM, BASIC: BASIC}).to_string()),
             // 0 makes orders visible at once, even without --fresh.
             ("CACHE_MAX_AGE", self.max_age.to_string()),
+            // Resources that tests delete are gone at once.
+            ("CACHE_FULL_INTERVAL", "0".to_owned()),
             ("CALLBACKS_RELAY", self.relays.to_string()),
             ("SERVER_PUBLIC_URL", format!("http://{}", self.address)),
         ];

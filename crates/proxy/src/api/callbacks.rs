@@ -92,7 +92,7 @@ async fn relay(
         info!(target: LOG_TARGET, caller = username, order, resource, action, "relaying a callback");
         let rest = deadline.saturating_duration_since(Instant::now());
         let outcome = service.store.source().waldur().call(&link, body, rest).await;
-        service.store.note_change();
+        service.store.note_change(matches!(outcome, Relayed::Unknown(_)));
         let status = status(&outcome).as_u16();
         info!(
             target: LOG_TARGET, caller = username, order, resource, action, outcome = outcome.name(), status,

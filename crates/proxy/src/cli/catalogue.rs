@@ -5,6 +5,8 @@ mod row;
 pub(super) mod tree;
 pub(super) mod watch;
 
+use std::sync::Arc;
+
 use catalog::{Catalogue, Filter, Item, Policy, Selection, Skipped, State, Status};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -68,7 +70,7 @@ impl Filters {
 
 /// What was read from the upstreams, and the policy to build the catalogue with.
 pub(super) struct Reading {
-    inputs: Inputs,
+    inputs: Arc<Inputs>,
     policy: Policy,
 }
 

@@ -506,9 +506,18 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         .setting("cache.refresh_interval", &["CACHE_REFRESH_INTERVAL"])
         .doc(
             "Interval of refreshes in the background, in seconds. Must be less than `cache.max_age`, so that no \
-             request waits.",
+             request waits. Without it, there are refreshes in the background only while clients wait for a change, every 4 s, or every \
+             `cache.max_age` if that is less.",
         )
         .optional(seconds());
+    let full_interval = loader
+        .setting("cache.full_interval", &["CACHE_FULL_INTERVAL"])
+        .doc(
+            "Interval in seconds at which a refresh reads all resources from Waldur. Those between read what changed. Such a \
+             refresh cannot see new names and slugs of customers, projects, providers and offerings, projects that \
+             moved, and deleted resources: these appear after this time at the latest, or after a reload. With 0 every refresh reads everything.",
+        )
+        .with_default("600", age());
     if let (Ok(Some(interval)), Ok(max_age)) = (refresh_interval, max_age)
         && interval >= max_age
     {
@@ -519,7 +528,12 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         );
         loader.violation("cache.refresh_interval", invalid(what, "lower it, or raise cache.max_age"));
     }
-    Ok(Cache { max_age: max_age?, max_stale: max_stale?, refresh_interval: refresh_interval? })
+    Ok(Cache {
+        max_age: max_age?,
+        max_stale: max_stale?,
+        refresh_interval: refresh_interval?,
+        full_interval: full_interval?,
+    })
 }
 
 /// Reports those of the settings that are missing; `alternative` continues the remedy.

@@ -36,6 +36,11 @@ impl<V> Cache<V> {
         names.iter().map(String::as_str).filter(|name| !fresh(name)).collect()
     }
 
+    /// The names whose values are due.
+    pub(super) fn expired(&self, now: Instant) -> Vec<String> {
+        self.0.iter().filter(|(_, entry)| entry.due <= now).map(|(name, _)| name.clone()).collect()
+    }
+
     pub(super) fn put(&mut self, name: &str, value: V, due: Instant) {
         self.0.insert(name.to_owned(), Entry { value, due });
     }

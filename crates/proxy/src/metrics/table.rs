@@ -65,6 +65,8 @@ pub(crate) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
 pub(crate) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
 pub(crate) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
 pub(crate) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
+pub(crate) const READINGS: &str = "hpc_storage_proxy_readings_total";
+pub(crate) const MISSED: &str = "hpc_storage_proxy_missed_changes_total";
 pub(crate) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
@@ -102,6 +104,22 @@ pub const TABLE: &[Metric] = &[
         &["phase"],
         "Phases of successful refreshes: `read` reads the upstreams, `build` computes the catalogue, `render` renders it \
          as JSON.",
+    ),
+    row(
+        READINGS,
+        Kind::Counter,
+        Unit::Count,
+        &["kind"],
+        "Readings of Waldur. `kind` is `full` for all resources, `changes` for open orders and changed resources. Those that found \
+         nothing new count as `unchanged` too.",
+    ),
+    row(
+        MISSED,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Resources with changes that a full reading found and the refreshes before should have found. Changes that they cannot see \
+         (`cache.full_interval`) do not count.",
     ),
     row(
         AGE,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use catalog::Stamp;
 use futures::TryStreamExt;
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
@@ -37,14 +38,14 @@ pub(super) struct List<'a, T> {
 }
 
 pub(super) enum Listed<T> {
-    /// All rows, by page.
-    Pages(Vec<Vec<T>>),
+    /// All rows, by page, and the `Date` of the first page.
+    Pages(Vec<Vec<T>>, Option<Stamp>),
     /// The list does not exist, or the token may not read it.
     Missing(StatusCode),
 }
 
 enum Attempt<T> {
-    Complete(Vec<Vec<T>>),
+    Complete(Vec<Vec<T>>, Option<Stamp>),
     Missing(StatusCode),
     /// Rows moved, or answers contradict each other.
     Moved,
@@ -62,7 +63,8 @@ impl<T> Attempt<T> {
         if page::distinct(&pages) != rows || !is_right(rows) {
             return Self::Moved;
         }
-        Self::Complete(pages.into_iter().map(|page| page.rows).collect())
+        let date = pages.first().and_then(|page| page.date);
+        Self::Complete(pages.into_iter().map(|page| page.rows).collect(), date)
     }
 }
 
@@ -75,11 +77,11 @@ impl Waldur {
     ) -> Result<Listed<T>, WaldurError> {
         for attempt in 1..=ATTEMPTS {
             match self.attempt(&list, found).await? {
-                Attempt::Complete(pages) => {
+                Attempt::Complete(pages, date) => {
                     if let Some(expected) = list.expected {
                         expected.store(pages.len(), Ordering::Relaxed);
                     }
-                    return Ok(Listed::Pages(pages));
+                    return Ok(Listed::Pages(pages, date));
                 }
                 Attempt::Missing(status) => return Ok(Listed::Missing(status)),
                 Attempt::Moved => debug!(attempt, what = list.what, "rows moved while the list was read"),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::SystemTime;
 
+use catalog::Stamp;
 use http::HeaderMap;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -15,6 +17,8 @@ pub(super) struct Page<T> {
     /// Identifies each row; `None` if it has no identity.
     pub(super) ids: Vec<Option<u64>>,
     pub(super) more: More,
+    /// The header `Date`.
+    pub(super) date: Option<Stamp>,
 }
 
 /// Rows of a page with their identities.
@@ -62,7 +66,13 @@ pub(super) fn decode<T>(
     }
     let rows = read(&records).map_err(UpstreamError::Invalid)?;
     let (ids, rows) = rows.into_iter().unzip();
-    Ok(Page { rows, ids, more: More::of(&answer.headers) })
+    Ok(Page { rows, ids, more: More::of(&answer.headers), date: date(&answer.headers) })
+}
+
+fn date(headers: &HeaderMap) -> Option<Stamp> {
+    let date = httpdate::parse_http_date(headers.get(http::header::DATE)?.to_str().ok()?).ok()?;
+    let since_epoch = date.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_micros()).ok().map(Stamp)
 }
 
 /// Maximum number of rows of a page. Waldur gives 300; other servers may ignore the parameter.

@@ -1,6 +1,6 @@
 //! Parses the rows of Waldur's lists.
 
-use catalog::{Customer, Rejected, Resource};
+use catalog::{Customer, OpenOrder, Row};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -10,13 +10,19 @@ use super::page::{Rows, fingerprint};
 use super::{CustomerRow, Offering};
 
 /// A malformed record is a value (decision D8); a row that is not a record fails the page (decision D19).
-pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Result<Resource, Rejected>>, String> {
-    let read = |(row, record): (usize, &&RawValue)| match Resource::parse(record) {
-        Ok(resource) => Ok((Some(fingerprint(resource.uuid)), Ok(resource))),
-        Err(rejected) => match rejected.uuid {
-            Some(uuid) => Ok((Some(fingerprint(uuid)), Err(rejected))),
-            None => Err(format!("row {} is not a record: {}", row + 1, rejected.error)),
-        },
+pub(super) fn resources(records: &[&RawValue]) -> Result<Rows<Row>, String> {
+    let read = |(number, record): (usize, &&RawValue)| match Row::parse(record) {
+        Ok(row) => Ok((Some(fingerprint(row.uuid)), row)),
+        Err(rejected) => Err(format!("row {} is not a record: {}", number + 1, rejected.error)),
+    };
+    records.iter().enumerate().map(read).collect()
+}
+
+/// `None` for an order that is not open.
+pub(super) fn orders(records: &[&RawValue]) -> Result<Rows<Option<OpenOrder>>, String> {
+    let read = |(number, record): (usize, &&RawValue)| match OpenOrder::parse(record) {
+        Ok(order) => Ok((order.as_ref().map(|order| fingerprint(order.uuid)), order)),
+        Err(error) => Err(format!("row {} is not an order: {error}", number + 1)),
     };
     records.iter().enumerate().map(read).collect()
 }

@@ -82,7 +82,7 @@ const NEXT: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"nex
 const LAST: (&str, &str) = ("link", "<http://elsewhere.example.com/x>; rel=\"last\"");
 
 async fn read(waldur: &Waldur) -> Result<Listing, String> {
-    waldur.resources(&["capstor"], &|_| {}).await.map_err(|error| error_chain(&error))
+    waldur.resources(&["capstor"], Which::WithOrders, &|_| {}).await.map_err(|error| error_chain(&error))
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +229,7 @@ async fn records_of_other_offerings_are_ignored_even_if_malformed() {
     .await;
     let listing = read(&waldur).await.unwrap();
     assert_eq!(listing.resources().count(), 1);
-    let malformed: Vec<_> = listing.malformed.iter().map(|rejected| rejected.uuid).collect();
+    let malformed: Vec<_> = listing.malformed().map(|rejected| rejected.uuid).collect();
     assert_eq!(malformed, [3, 5].map(|id| Some(Uuid::from_u128(id))), "the last one does not name its offering");
 }
 
@@ -264,7 +264,7 @@ async fn a_record_with_a_duplicate_key_is_malformed_but_has_its_uuid() {
     })
     .await;
     let listing = read(&waldur).await.unwrap();
-    assert_eq!(listing.malformed[0].uuid, Some(Uuid::from_u128(1)));
+    assert_eq!(listing.malformed().next().unwrap().uuid, Some(Uuid::from_u128(1)));
 }
 
 #[tokio::test(start_paused = true)]

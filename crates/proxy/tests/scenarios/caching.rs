@@ -9,12 +9,16 @@ use tokio::sync::oneshot;
 use crate::support::{Answer, Proxy, Valve, demo_with, start_with, until};
 
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
+
 const LISTING: &str = "/api/storage-resources/?page_size=500";
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
 fn readings(simulator: &Simulator) -> usize {
-    let first_page =
-        |request: &simulator::Received| request.path == PROVIDER_LIST && request.query_all("page") == ["1"];
+    // The first page of all resources, not of changed ones.
+    let first_page = |request: &simulator::Received| {
+        let is_first = request.path == PROVIDER_LIST && request.query_all("page") == ["1"];
+        is_first && request.query_all("modified").is_empty()
+    };
     simulator.requests().iter().filter(|request| first_page(request)).count()
 }
 

@@ -25,7 +25,9 @@ async fn filters_select_and_never_change_an_item() {
         }
     }
     // Waldur is never queried by state: rows that leave the state while pages are read would hide others.
-    assert!(simulator.requests().iter().all(|request| request.query_all("state").is_empty()));
+    let requests = simulator.requests();
+    let mut lists = requests.iter().filter(|request| request.path.ends_with("-resources/"));
+    assert!(lists.all(|request| request.query_all("state").is_empty()));
     let erred = proxy.list("?state=Erred&page_size=500").await;
     let statuses: Vec<_> = erred.items().iter().filter(|item| item["target"]["targetType"] == "project").collect();
     assert!(!statuses.is_empty() && statuses.iter().all(|item| item["status"] == "error"), "{}", erred.text);

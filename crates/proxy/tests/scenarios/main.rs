@@ -4,6 +4,7 @@
 
 mod caching;
 mod callers;
+mod changes;
 mod contract;
 mod golden;
 mod health;

@@ -119,8 +119,12 @@ async fn metrics_follow_the_events() {
     }
     assert_eq!(sum(&after, REQUESTS, &[]), 4.0, "probes and scrapes do not count");
     assert_eq!(sum(&after, REFRESHES, &["success"]), 3.0);
-    for phase in ["read", "build", "render"] {
-        assert_eq!(sum(&after, "hpc_storage_proxy_refresh_phase_duration_seconds_count", &[phase]), 3.0, "{phase}");
+    for (phase, count) in [("read", 3.0), ("build", 1.0), ("render", 1.0)] {
+        let counted = sum(&after, "hpc_storage_proxy_refresh_phase_duration_seconds_count", &[phase]);
+        assert_eq!(counted, count, "{phase}: nothing has changed in Waldur");
+    }
+    for (kind, count) in [("full", 3.0), ("changes", 0.0), ("unchanged", 2.0)] {
+        assert_eq!(sum(&after, "hpc_storage_proxy_readings_total", &[kind]), count, "{kind}");
     }
     assert!(sum(&after, "hpc_storage_proxy_gid_cache_hits_total", &[]) > 0.0);
     assert!(sum(&after, EXCHANGES, &["Waldur", "success"]) > sum(&before, EXCHANGES, &["Waldur", "success"]));

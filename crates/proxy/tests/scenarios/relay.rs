@@ -166,6 +166,8 @@ async fn a_link_to_another_host_is_never_followed() {
     let (_, _, order) = site.item(ORDERED).await;
     let url = format!("{}/api/marketplace-orders/{}/", other.base_url(), order.simple());
     site.simulator.world(|world| world.orders.get_mut(&order).unwrap().set("url", url));
+    // Only a nested order has a URL of its own.
+    site.simulator.set_fault("GET /api/marketplace-orders/", simulator::Fault::status(403));
     let fresh = [("Authorization", site.bearer.as_str()), ("Cache-Control", "no-cache")];
     assert_eq!(site.proxy.get_with("/api/storage-resources/", &fresh).await.status, 200);
     let answer = site.post(&format!("/api/callbacks/orders/{order}/approve_by_provider/"), "").await;

@@ -134,8 +134,11 @@ impl Drop for Server {
 }
 
 fn readings(simulator: &Simulator) -> usize {
-    let first_page =
-        |request: &simulator::Received| request.path == PROVIDER_LIST && request.query_all("page") == ["1"];
+    // The first page of all resources, not of changed ones.
+    let first_page = |request: &simulator::Received| {
+        let is_first = request.path == PROVIDER_LIST && request.query_all("page") == ["1"];
+        is_first && request.query_all("modified").is_empty()
+    };
     simulator.requests().iter().filter(|request| first_page(request)).count()
 }
 

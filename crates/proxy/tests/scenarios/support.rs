@@ -41,6 +41,8 @@ pub(crate) fn settings(simulator: &Simulator) -> Vec<(String, String)> {
         ("DISABLE_AUTH", "true".into()),
         // Each request is to see the world as it is.
         ("CACHE_MAX_AGE", "0".into()),
+        // Changes of the world that no Waldur makes are visible at once.
+        ("CACHE_FULL_INTERVAL", "0".into()),
         ("WALDUR_TIMEOUT", "5".into()),
         ("HPC_USER_TIMEOUT", "5".into()),
     ];

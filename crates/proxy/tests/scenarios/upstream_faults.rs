@@ -8,6 +8,7 @@ use crate::support::{demo, demo_with, start_with, until};
 
 const RESOURCES: &str = "GET /api/marketplace-provider-resources/";
 const CUSTOMERS: &str = "GET /api/marketplace-provider-offerings/*/customers/";
+const ORDERS: &str = "GET /api/marketplace-orders/";
 const GIDS: &str = "GET /hpc/*";
 const TOKEN: &str = "POST */token";
 
@@ -31,7 +32,7 @@ fn faults() -> Vec<(Fault, &'static str)> {
 async fn an_invalid_answer_of_waldur_is_never_served_as_a_listing() {
     let (simulator, proxy) = demo().await;
     let expected = proxy.list("?page_size=500").await;
-    for route in [RESOURCES, CUSTOMERS] {
+    for route in [RESOURCES, CUSTOMERS, ORDERS] {
         for (fault, words) in faults() {
             simulator.set_fault(route, fault);
             proxy.list("").await.assert_upstream_error(words);
@@ -55,7 +56,8 @@ async fn a_failed_request_for_customers_is_retried_and_the_pages_are_kept() {
         let count = |part: &str| requests.iter().filter(|request| request.path.contains(part)).count();
         let offerings = simulator.world(|world| world.offerings.len());
         assert_eq!(count("/customers/"), offerings + 1, "{fault:?}");
-        assert_eq!(count("/marketplace-provider-resources/"), 3, "{fault:?}: the pages are read once");
+        // The pages are read once; then those that changed meanwhile, which are all: the clock stands still.
+        assert_eq!(count("/marketplace-provider-resources/"), 2 * 3, "{fault:?}: the pages are read once");
     }
 }
 
@@ -146,7 +148,6 @@ async fn one_malformed_record_never_fails_the_listing() {
         ("attributes", json!([1, 2])),
         ("options", json!({"permissions": "rwxrwxr-x"})),
         ("state", json!(5)),
-        ("order_in_progress", json!("soon")),
         ("project_slug", json!("../../etc")),
         ("backend_metadata", json!({"project_item": {"itemId": "x"}, "user_item": {"itemId": "x"}})),
     ] {

@@ -40,6 +40,7 @@ pub(crate) fn settings(simulator: &Simulator) -> Vec<(&'static str, String)> {
         ("LOG_FORMAT", "json".to_owned()),
         // Each request sees the current world.
         ("CACHE_MAX_AGE", "0".to_owned()),
+        ("CACHE_FULL_INTERVAL", "0".to_owned()),
     ];
     simulator.proxy_variables().into_iter().chain(own).collect()
 }

@@ -53,6 +53,8 @@ async fn a_callers_trace_continues_through_the_proxy_to_the_upstreams() {
     let collector = Collector::start().await;
     let program = Program::serve(&tracing(&simulator, &collector.endpoint()));
     simulator.clear_requests();
+    // So that there is something to build and render.
+    simulator.world(|world| world.resource_by_slug_mut("capstor-store-1").unwrap().set("backend_id", "/elsewhere"));
     assert_eq!(listing(&program, &token(&simulator), PARENT).await, 200);
     let parents: Vec<_> = sent(&simulator, "traceparent").into_iter().flatten().collect();
     let states = sent(&simulator, "tracestate");

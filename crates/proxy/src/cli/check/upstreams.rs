@@ -17,7 +17,7 @@ use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
 use crate::shared_cache::SharedCache;
 use crate::source;
 use crate::upstream::public_part;
-use crate::waldur::{self, Listing, Offering, Waldur, WaldurError};
+use crate::waldur::{self, Listing, Offering, Waldur, WaldurError, Which};
 use program::Clock;
 use program::error_chain;
 
@@ -45,7 +45,7 @@ pub(super) async fn waldur(settings: &Settings, sender: Sender<Listing>) -> Vec<
     let slugs: Vec<_> = systems.iter().map(|system| system.offering_slug.as_str()).collect();
     let offerings = future::join_all(slugs.iter().map(|slug| waldur.offerings(slug)));
     let (listing, offerings, user) =
-        future::join3(waldur.resources(&slugs, &|_| {}), offerings, waldur.token_user()).await;
+        future::join3(waldur.resources(&slugs, Which::WithOrders, &|_| {}), offerings, waldur.token_user()).await;
     let listing = match listing {
         Ok(listing) => listing,
         Err(error) => return vec![failed(CHECK, &error, WALDUR), not_checked("offerings", NO_LISTING)],
@@ -96,7 +96,7 @@ fn offering(system: &StorageSystem, offerings: Result<&[Offering], &WaldurError>
     let StorageSystem { name, offering_slug: slug } = system;
     let check = if name == slug { format!("offering {slug}") } else { format!("offering {slug} (of {name})") };
     let mapped = listing.resources().filter(|resource| resource.offering_slug == *slug).count();
-    let malformed = listing.malformed.iter().filter(|record| record.offering_slug.as_ref() == Some(slug)).count();
+    let malformed = listing.malformed().filter(|record| record.offering_slug.as_ref() == Some(slug)).count();
     let resources = mapped + malformed;
     let mut count = counted(resources, "resource");
     if malformed > 0 {
@@ -209,15 +209,15 @@ fn skipped(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnP
     let customers = catalog::customers_of_resources(listing.resources());
     let catalogue = catalog::build(listing.resources(), &customers, &identities, policy);
     let skipped = catalogue.skipped.into_iter().filter(|_| known);
-    let unread = listing.malformed.iter().map(Skipped::malformed);
+    let unread = listing.malformed().map(Skipped::malformed);
     let out: Vec<_> = unread.chain(catalogue.malformed).chain(skipped).collect();
     let unknown = !known && !policy.development_mode;
     let Some(first) = out.first() else {
         return unknown.then(|| not_checked("GIDs of the projects", NO_GIDS));
     };
-    let all = counted(listing.resources().count() + listing.malformed.len(), "resource");
+    let all = counted(listing.resources().count() + listing.malformed().count(), "resource");
     let mut detail = format!("{} of {all} will be skipped; the first: {}", out.len(), first.detail);
-    let nameless = listing.malformed.iter().filter(|record| record.offering_slug.is_none()).count();
+    let nameless = listing.malformed().filter(|record| record.offering_slug.is_none()).count();
     if nameless > 0 {
         detail = format!("{detail}; {nameless} of these have no offering");
     }

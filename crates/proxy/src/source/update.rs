@@ -1,0 +1,99 @@
+//! Reads what changed since the last reading: two requests if nothing did.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use catalog::{Inventory, Watermark};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use http::StatusCode;
+use tracing::{debug, warn};
+
+use super::held::Held;
+use super::{Source, SourceError};
+use crate::metrics;
+use crate::telemetry::spans;
+use crate::upstream::UpstreamError;
+use crate::waldur::{Listing, WaldurError, Which};
+
+/// Single resources are read this many at a time; the client may allow fewer requests.
+const AT_ONCE: usize = 8;
+
+impl Source {
+    /// Reads everything, or only what changed.
+    pub(super) async fn advance(&self, known: Option<Held>) -> Result<Held, SourceError> {
+        let full_next = self.full_next.swap(false, Ordering::Relaxed);
+        match known {
+            Some(known) if !full_next && self.reads_changes() && known.full.elapsed() < self.full_interval => {
+                spans::within("read", self.read_changes(known)).await
+            }
+            known => self.read_all(known).await,
+        }
+    }
+
+    /// Whether readings between the full ones read changes only.
+    pub fn reads_changes(&self) -> bool {
+        !self.full_interval.is_zero() && self.lists_changes.load(Ordering::Relaxed) && !self.reads_nested_orders()
+    }
+
+    async fn read_changes(&self, mut held: Held) -> Result<Held, SourceError> {
+        let Held { inputs, related, watermark, .. } = &mut held;
+        // Copied only if a cancelled reading still renders them.
+        let inputs = Arc::make_mut(inputs);
+        if !self.update(&mut inputs.inventory, watermark).await? {
+            return self.read_all(Some(held)).await;
+        }
+        let changed = inputs.inventory.take_changed();
+        let is_renewed = self.update_related(related, inputs, &changed).await?;
+        held.changed |= is_renewed || !changed.is_empty();
+        metrics::reading("changes");
+        debug!(changed = changed.len(), "read what changed in Waldur");
+        Ok(held)
+    }
+
+    pub(super) fn overlap_micros(&self) -> i64 {
+        i64::try_from(self.overlap.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Updates an inventory by open orders and changed resources. Returns whether the orders could be read.
+    pub(super) async fn update(
+        &self,
+        inventory: &mut Inventory,
+        watermark: &mut Watermark,
+    ) -> Result<bool, SourceError> {
+        let slugs = self.slugs();
+        let Some((orders, date)) = self.waldur.open_orders(&slugs).await? else {
+            self.read_nested_orders("Waldur does not list orders for this token");
+            return Ok(false);
+        };
+        let listing = match watermark.since(self.overlap_micros()) {
+            Some(since) => match self.waldur.resources(&slugs, Which::ModifiedSince(since), &|_| {}).await {
+                Err(WaldurError::Exchange(error))
+                    if matches!(error.cause, UpstreamError::Status(StatusCode::BAD_REQUEST)) =>
+                {
+                    if self.lists_changes.swap(false, Ordering::Relaxed) {
+                        warn!("this Waldur cannot list changed resources; each refresh reads all of them");
+                    }
+                    Listing::default()
+                }
+                listing => listing?,
+            },
+            None => Listing::default(),
+        };
+        let rows = || listing.pages.iter().flatten();
+        watermark.record(date, rows().filter_map(|row| row.modified).collect::<Vec<_>>().into_iter());
+        let uncertain = inventory.update(orders, listing.pages.into_iter().flatten().collect());
+        let read = |uuid| {
+            let slugs = &slugs;
+            async move { Ok::<_, SourceError>((uuid, self.waldur.resource(slugs, uuid).await?)) }
+        };
+        let mut reading = stream::iter(uncertain).map(read).buffer_unordered(AT_ONCE);
+        while let Some((uuid, row)) = reading.try_next().await? {
+            inventory.settle(uuid, row);
+        }
+        if inventory.lacks_orders() {
+            self.read_nested_orders("Waldur's list of orders lacks orders of resources that the token can see");
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
