@@ -146,11 +146,9 @@ impl Inventory {
         self.put(entry);
     }
 
-    /// The next update reads this resource together with its order.
-    pub fn doubt(&mut self, uuid: Uuid) {
-        if self.positions.contains_key(&uuid) {
-            self.uncertain.insert(uuid);
-        }
+    /// Whether the resource is in the inventory.
+    pub fn contains(&self, uuid: Uuid) -> bool {
+        self.positions.contains_key(&uuid)
     }
 
     /// Whether the list of orders repeatedly lacked an order that a resource has: the token may not see orders.

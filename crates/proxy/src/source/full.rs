@@ -10,6 +10,7 @@ use tracing::{debug, error, warn};
 
 use super::held::Held;
 use super::related::Dependencies;
+use super::update::Updated;
 use super::{Inputs, Source, SourceError};
 use crate::metrics;
 use crate::telemetry::spans;
@@ -88,10 +89,11 @@ impl Source {
         let modified = listing.pages.iter().flatten().filter_map(|row| row.modified);
         watermark.record(listing.date, modified);
         let mut inventory = Inventory::new(listing.pages.into_iter().flatten(), nested);
-        if !nested && !self.update(&mut inventory, &mut watermark).await? {
-            return Ok(None);
+        let updated = if nested { Updated::Complete } else { self.update(&mut inventory, &mut watermark).await? };
+        if updated == Updated::Vanished {
+            self.read_nested_orders("Waldur lists a resource that cannot be read on its own");
         }
-        Ok(Some((inventory, watermark)))
+        Ok((updated == Updated::Complete).then_some((inventory, watermark)))
     }
 
     pub(super) fn slugs(&self) -> Vec<&str> {

@@ -18,6 +18,16 @@ use crate::waldur::{Listing, WaldurError, Which};
 /// Single resources are read this many at a time; the client may allow fewer requests.
 const AT_ONCE: usize = 8;
 
+/// The result of an update.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Updated {
+    Complete,
+    /// A resource of the inventory cannot be read any more: it is gone, or Waldur contradicts its own list.
+    Vanished,
+    /// The orders cannot be read apart.
+    NoOrders,
+}
+
 impl Source {
     /// Reads everything, or only what changed.
     pub(super) async fn advance(&self, known: Option<Held>) -> Result<Held, SourceError> {
@@ -39,7 +49,7 @@ impl Source {
         let Held { inputs, related, watermark, .. } = &mut held;
         // Copied only if a cancelled reading still renders them.
         let inputs = Arc::make_mut(inputs);
-        if !self.update(&mut inputs.inventory, watermark).await? {
+        if self.update(&mut inputs.inventory, watermark).await? != Updated::Complete {
             return self.read_all(Some(held)).await;
         }
         let changed = inputs.inventory.take_changed();
@@ -54,16 +64,16 @@ impl Source {
         i64::try_from(self.overlap.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Updates an inventory by open orders and changed resources. Returns whether the orders could be read.
+    /// Updates an inventory by open orders and changed resources.
     pub(super) async fn update(
         &self,
         inventory: &mut Inventory,
         watermark: &mut Watermark,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Updated, SourceError> {
         let slugs = self.slugs();
         let Some((orders, date)) = self.waldur.open_orders(&slugs).await? else {
             self.read_nested_orders("Waldur does not list orders for this token");
-            return Ok(false);
+            return Ok(Updated::NoOrders);
         };
         let listing = match watermark.since(self.overlap_micros()) {
             Some(since) => match self.waldur.resources(&slugs, Which::ModifiedSince(since), &|_| {}).await {
@@ -87,13 +97,15 @@ impl Source {
             async move { Ok::<_, SourceError>((uuid, self.waldur.resource(slugs, uuid).await?)) }
         };
         let mut reading = stream::iter(uncertain).map(read).buffer_unordered(AT_ONCE);
+        let mut vanished = false;
         while let Some((uuid, row)) = reading.try_next().await? {
+            vanished |= row.is_none() && inventory.contains(uuid);
             inventory.settle(uuid, row);
         }
         if inventory.lacks_orders() {
             self.read_nested_orders("Waldur's list of orders lacks orders of resources that the token can see");
-            return Ok(false);
+            return Ok(Updated::NoOrders);
         }
-        Ok(true)
+        Ok(if vanished { Updated::Vanished } else { Updated::Complete })
     }
 }

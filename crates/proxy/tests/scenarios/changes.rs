@@ -86,7 +86,7 @@ async fn names_and_deletions_are_visible_after_a_full_reading() {
     let (simulator, proxy) = running(World::demo(), &[("CACHE_FULL_INTERVAL", "3")]).await;
     let id = resource(&simulator, "capstor-store-1");
     simulator.world(|world| world.resources.shift_remove(&id));
-    assert!(item(&fresh(&proxy).await, id).is_some(), "no change tells that a resource is deleted");
+    assert!(item(&fresh(&proxy).await, id).is_some(), "no change shows that a resource is deleted");
     until("a full reading", async || item(&fresh(&proxy).await, id).is_none()).await;
     assert!(!proxy.log().contains("missed changes"), "{}", proxy.log());
 }
@@ -139,6 +139,20 @@ async fn a_list_of_orders_that_lacks_orders_is_not_used() {
         assert_eq!(answer.items(), before.items());
     }
     assert!(proxy.log().contains("lacks orders"), "{}", proxy.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_resource_that_cannot_be_read_on_its_own_is_not_lost() {
+    let (simulator, proxy) = running(World::demo(), &[]).await;
+    let id = resource(&simulator, "capstor-store-1");
+    fresh(&proxy).await;
+    simulator.set_fault(&format!("GET {RESOURCES}*/"), Fault::status(404));
+    simulator.world(|world| {
+        let order = world.order_update_limits(id, json!({"storage": 77})).unwrap();
+        world.force_order(order, OrderState::PendingProvider);
+    });
+    let ordered = item(&fresh(&proxy).await, id).unwrap();
+    assert!(ordered["approve_by_provider_url"].is_string(), "{ordered}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
