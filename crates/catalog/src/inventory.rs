@@ -125,7 +125,7 @@ impl Inventory {
         };
         let order = row.resource.as_ref().ok().and_then(|resource| resource.order.as_deref());
         let listed = self.orders.get(&uuid);
-        if listed.is_none_or(|listed| !listed.is_same_as(order)) && (listed.is_some() || order.is_some()) {
+        if !listed.map_or(order.is_none(), |listed| listed.is_same_as(order)) {
             self.ahead.insert(uuid);
         }
         if let (Some(order), None) = (order, listed) {

@@ -127,8 +127,8 @@ impl OpenOrder {
 
     /// Whether this is the nested order, in the same state.
     pub(crate) fn is_same_as(&self, nested: Option<&Order>) -> bool {
-        let key = |order: &Order| (order.uuid, order.state_name.clone());
-        self.order.as_ref().is_ok_and(|order| nested.map(key) == Some(key(order)))
+        let listed = self.order.as_ref().ok();
+        listed.zip(nested).is_some_and(|(a, b)| (a.uuid, &a.state_name) == (b.uuid, &b.state_name))
     }
 
     /// Waldur's order in progress is the oldest one.

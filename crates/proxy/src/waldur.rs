@@ -25,7 +25,7 @@ use waldur_answers::TokenUser;
 
 use crate::config::WaldurApi;
 use crate::transport::{Transport, TransportError};
-use crate::upstream::{ExchangeError, Upstream, UpstreamError};
+use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError};
 use list::{List, Listed};
 
 /// Lists what a service provider's token can see.
@@ -46,7 +46,7 @@ pub struct Waldur {
     root: Url,
     token: SecretString,
     pages_at_once: usize,
-    /// Limits concurrent requests for pages of all lists.
+    /// Limits concurrent requests for pages and resources.
     requests: Semaphore,
     /// Number of pages of resources in the last full reading.
     pages: AtomicUsize,
@@ -161,8 +161,7 @@ impl Waldur {
         }
         // The number of pages of all resources says nothing about the changed ones.
         let expected = (!matches!(which, Which::ModifiedSince(_))).then_some(&self.pages);
-        // Old releases ignore the filter by offering.
-        let ours = |row: &Row| row.offering_slug().is_none_or(|slug| offering_slugs.contains(&slug));
+        let ours = |row: &Row| is_of(row, offering_slugs);
         let found = |rows: &[Row]| {
             let ours = rows.iter().filter(|row| ours(row));
             ours.filter_map(|row| row.resource.as_ref().ok()).for_each(|resource| found(resource));
@@ -213,10 +212,7 @@ impl Waldur {
         let list = if self.has_provider_endpoint.load(Ordering::Relaxed) { PROVIDER_LIST } else { STAFF_LIST };
         let url = self.url(&format!("{list}{}/", uuid.simple()));
         let request = self.get(url.clone()).query(&resource_query(offering_slugs, true));
-        let answer = {
-            let _turn = self.requests.acquire().await;
-            self.upstream.exchange(request, MAX_RESOURCE).await.map_err(WaldurError::Exchange)?
-        };
+        let answer = self.exchange(request, MAX_RESOURCE).await?;
         match answer.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -227,9 +223,7 @@ impl Waldur {
         let invalid = |what| Err(self.error(&url, UpstreamError::Invalid(what)));
         match Row::parse(&record) {
             Ok(row) if row.uuid != uuid => invalid(format!("it is the resource {}", row.uuid)),
-            Ok(row) => {
-                Ok(Some(row).filter(|row| row.offering_slug().is_none_or(|slug| offering_slugs.contains(&slug))))
-            }
+            Ok(row) => Ok(Some(row).filter(|row| is_of(row, offering_slugs))),
             Err(rejected) => invalid(format!("it is not a record: {}", rejected.error)),
         }
     }
@@ -313,6 +307,14 @@ impl Waldur {
             .header(http::header::ACCEPT, "application/json")
     }
 
+    /// Sends a request for a page or a resource when its turn has come. `most` limits the size of the answer, in bytes.
+    async fn exchange(&self, request: RequestBuilder, most: usize) -> Result<Answer, WaldurError> {
+        // Fails only if the semaphore is closed, which it never is. The timeout starts afterwards, so that requests do not time
+        // out in a queue.
+        let _turn = self.requests.acquire().await;
+        self.upstream.exchange(request, most).await.map_err(WaldurError::Exchange)
+    }
+
     fn url(&self, path: &str) -> Url {
         let mut url = self.root.clone();
         url.set_path(&format!("{}{path}", self.root.path().trim_end_matches('/')));
@@ -334,6 +336,11 @@ impl Waldur {
             self.error(&self.url(path), UpstreamError::Status(status))
         }
     }
+}
+
+/// Whether a row belongs to one of these offerings, or may do so. Old releases ignore the filter by offering.
+fn is_of(row: &Row, offering_slugs: &[&str]) -> bool {
+    row.offering_slug().is_none_or(|slug| offering_slugs.contains(&slug))
 }
 
 /// The query for resources of these offerings. Waldur applies it to single resources too.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Source, SourceError};
+use super::{Inputs, Source, SourceError};
 use crate::hpc_user::{self, Gids};
 use crate::waldur::WaldurError;
 use program::error_chain;
@@ -168,10 +168,10 @@ impl Source {
     pub(super) async fn update_related(
         &self,
         related: &mut Related,
-        inputs: &mut super::Inputs,
+        inputs: &mut Inputs,
         changed: &HashSet<Uuid>,
     ) -> Result<bool, SourceError> {
-        let super::Inputs { inventory, customers, identities } = inputs;
+        let Inputs { inventory, customers, identities } = inputs;
         let resources = || changed.iter().filter_map(|uuid| inventory.resource(*uuid)).map(AsRef::as_ref);
         let mut new = related.add(resources().map(|resource| Dependencies::of(resource, &self.policy)));
         let renew_customers = related.lacks_customers(resources(), customers);

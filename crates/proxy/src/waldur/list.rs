@@ -218,12 +218,7 @@ impl Waldur {
             .get(url.clone())
             .query(list.query)
             .query(&[("page", number.to_string()), ("page_size", PAGE_SIZE.to_string())]);
-        let answer = {
-            // Fails only if the semaphore is closed, which it never is. The timeout starts afterwards, so that requests do not
-            // time out in a queue.
-            let _turn = self.requests.acquire().await;
-            self.upstream.exchange(request, MAX_BODY).await.map_err(WaldurError::Exchange)?
-        };
+        let answer = self.exchange(request, MAX_BODY).await?;
         match answer.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(Fetched::Missing(answer.status)),
