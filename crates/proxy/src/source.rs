@@ -31,7 +31,7 @@ use held::Held;
 use program::error_chain;
 use program::lock;
 
-/// A change becomes visible at most this long after its `modified`, by a clock that may differ a little from that of other hosts.
+/// A change is committed at most this long after its `modified`.
 const LONGEST_TRANSACTION: Duration = Duration::from_mins(2);
 
 #[derive(Debug)]
@@ -136,11 +136,11 @@ impl Source {
     pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, SourceError> {
         let mut held = self.held.lock().await;
         let began = Instant::now();
-        // Without it after an error, so that the next reading is a full one.
+        // Taken, so that nothing is held after an error, and the next reading is a full one.
         let known = held.take();
         let mut current = self.advance(known).await?;
         metrics::phase("read", began.elapsed());
-        if let Some(snapshot) = current.unchanged() {
+        if let Some(snapshot) = current.snapshot.upgrade() {
             metrics::reading("unchanged");
             *held = Some(current);
             return Ok(snapshot);
@@ -161,7 +161,7 @@ impl Source {
         });
         let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         let snapshot = Arc::new(snapshot);
-        current.rendered(&snapshot);
+        current.snapshot = Arc::downgrade(&snapshot);
         *held = Some(current);
         self.log_skipped(&snapshot);
         Ok(snapshot)
@@ -174,6 +174,11 @@ impl Source {
     /// Any failure other than single records that cannot be parsed.
     pub async fn gather(&self) -> Result<Arc<Inputs>, SourceError> {
         Ok(self.advance(None).await?.inputs)
+    }
+
+    /// Slugs of the offerings of the storage systems.
+    fn slugs(&self) -> Vec<&str> {
+        self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect()
     }
 
     /// Makes the next reading a full one.

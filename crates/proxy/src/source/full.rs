@@ -1,5 +1,6 @@
 //! Reads all resources.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -76,11 +77,9 @@ impl Source {
             *before == customers && *gids == identities.gids && *users == identities.users
         });
         let is_unchanged = inventory.take_changed().is_empty() && is_same;
-        let mut held = Held::new(Inputs { inventory, customers, identities }, related, watermark, began);
-        if let Some(known) = known.filter(|_| is_unchanged) {
-            held.inherit(known);
-        }
-        Ok(Some(held))
+        let snapshot = known.filter(|_| is_unchanged).map(|known| known.snapshot.clone()).unwrap_or_default();
+        let inputs = Arc::new(Inputs { inventory, customers, identities });
+        Ok(Some(Held { inputs, related, watermark, full: began, snapshot }))
     }
 
     /// The inventory of a full reading; `None` if the orders could not be read.
@@ -91,13 +90,9 @@ impl Source {
         let mut inventory = Inventory::new(listing.pages.into_iter().flatten(), nested);
         let updated = if nested { Updated::Complete } else { self.update(&mut inventory, &mut watermark).await? };
         if updated == Updated::Vanished {
-            self.read_nested_orders("Waldur lists a resource that cannot be read on its own");
+            self.switch_to_nested_orders("Waldur lists a resource that cannot be read on its own");
         }
         Ok((updated == Updated::Complete).then_some((inventory, watermark)))
-    }
-
-    pub(super) fn slugs(&self) -> Vec<&str> {
-        self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect()
     }
 
     /// Whether resources are read with their orders, which costs Waldur much more.
@@ -105,14 +100,11 @@ impl Source {
         lock(&self.nested_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Reads resources with their orders for some time.
-    pub(super) fn read_nested_orders(&self, reason: &'static str) {
+    /// From now on, resources are read with their orders, for some time.
+    pub(super) fn switch_to_nested_orders(&self, reason: &'static str) {
         let until = Instant::now() + NESTED_FOR;
         if lock(&self.nested_until).replace(until).is_none() {
-            warn!(
-                reason,
-                "reading all resources together with their orders; give the token's user the role of a service provider's owner"
-            );
+            warn!(reason, "reading all resources together with their orders, which costs Waldur several times as much");
         }
     }
 }

@@ -16,30 +16,6 @@ pub(super) struct Held {
     pub(super) watermark: Watermark,
     /// When the last full reading began.
     pub(super) full: Instant,
-    /// Whether the inputs differ from the snapshot.
-    pub(super) changed: bool,
-    /// The snapshot of the inputs, while somebody uses it.
-    snapshot: Weak<Snapshot>,
-}
-
-impl Held {
-    pub(super) fn new(inputs: Inputs, related: Related, watermark: Watermark, full: Instant) -> Self {
-        Self { inputs: Arc::new(inputs), related, watermark, full, changed: true, snapshot: Weak::new() }
-    }
-
-    /// The snapshot, if nothing has changed since it was rendered.
-    pub(super) fn unchanged(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.upgrade().filter(|_| !self.changed)
-    }
-
-    pub(super) fn rendered(&mut self, snapshot: &Arc<Snapshot>) {
-        self.snapshot = Arc::downgrade(snapshot);
-        self.changed = false;
-    }
-
-    /// The same snapshot belongs to new inputs that are equal.
-    pub(super) fn inherit(&mut self, before: &Self) {
-        self.snapshot = before.snapshot.clone();
-        self.changed = before.changed;
-    }
+    /// The snapshot of the inputs, while it is in use; empty once they have changed.
+    pub(super) snapshot: Weak<Snapshot>,
 }

@@ -46,6 +46,8 @@ impl Source {
     }
 
     async fn read_changes(&self, mut held: Held) -> Result<Held, SourceError> {
+        // Given back if nothing has changed. A full reading after an incomplete update must not take it for that of these inputs.
+        let snapshot = std::mem::take(&mut held.snapshot);
         let Held { inputs, related, watermark, .. } = &mut held;
         // Copied only if a cancelled reading still renders them.
         let inputs = Arc::make_mut(inputs);
@@ -54,7 +56,9 @@ impl Source {
         }
         let changed = inputs.inventory.take_changed();
         let is_renewed = self.update_related(related, inputs, &changed).await?;
-        held.changed |= is_renewed || !changed.is_empty();
+        if changed.is_empty() && !is_renewed {
+            held.snapshot = snapshot;
+        }
         metrics::reading("changes");
         debug!(changed = changed.len(), "read what changed in Waldur");
         Ok(held)
@@ -72,7 +76,9 @@ impl Source {
     ) -> Result<Updated, SourceError> {
         let slugs = self.slugs();
         let Some((orders, date)) = self.waldur.open_orders(&slugs).await? else {
-            self.read_nested_orders("Waldur does not list orders for this token");
+            self.switch_to_nested_orders(
+                "Waldur does not list orders for this token; its user needs the role of a service provider's owner",
+            );
             return Ok(Updated::NoOrders);
         };
         let listing = match watermark.since(self.overlap_micros()) {
@@ -89,8 +95,7 @@ impl Source {
             },
             None => Listing::default(),
         };
-        let rows = || listing.pages.iter().flatten();
-        watermark.record(date, rows().filter_map(|row| row.modified).collect::<Vec<_>>().into_iter());
+        watermark.record(date, listing.pages.iter().flatten().filter_map(|row| row.modified));
         let uncertain = inventory.update(orders, listing.pages.into_iter().flatten().collect());
         let read = |uuid| {
             let slugs = &slugs;
@@ -103,7 +108,9 @@ impl Source {
             inventory.settle(uuid, row);
         }
         if inventory.lacks_orders() {
-            self.read_nested_orders("Waldur's list of orders lacks orders of resources that the token can see");
+            self.switch_to_nested_orders(
+                "the list of orders lacks orders of resources; the token's user needs the role of a service provider's owner",
+            );
             return Ok(Updated::NoOrders);
         }
         Ok(if vanished { Updated::Vanished } else { Updated::Complete })

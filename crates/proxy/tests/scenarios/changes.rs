@@ -156,6 +156,27 @@ async fn a_listed_resource_that_cannot_be_read_on_its_own_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_is_deleted_with_its_order_is_gone_at_once() {
+    let (simulator, proxy) = running(World::demo(), &[]).await;
+    let gone = resource(&simulator, "capstor-store-1");
+    // Any other one that has a directory.
+    let other = simulator.world(|world| {
+        let mut in_use = world.resources.values().filter(|row| row.state() == Some(ResourceState::Ok));
+        in_use.find(|row| row.uuid != gone && row.text("slug").contains("store")).unwrap().uuid
+    });
+    let order = simulator.world(|world| world.order_update_limits(gone, json!({"storage": 77})).unwrap());
+    assert!(item(&fresh(&proxy).await, gone).is_some());
+    simulator.world(|world| {
+        world.resources.shift_remove(&gone);
+        world.orders.shift_remove(&order);
+        world.change(other, "backend_id", json!("/elsewhere"));
+    });
+    let after = fresh(&proxy).await;
+    assert!(item(&after, gone).is_none());
+    assert!(item(&after, other).unwrap().to_string().contains("/elsewhere"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_waldur_that_cannot_list_changes_is_read_completely() {
     let mut world = World::demo();
     world.release = Release::V7_0;
