@@ -34,13 +34,13 @@ pub fn check(data: &[u8]) {
     let answer = Answer { status: StatusCode::OK, headers, body: body.to_vec().into() };
     let value = serde_json::from_slice::<Value>(body);
     let rows = value.as_ref().ok().and_then(Value::as_array);
-    let [resources, customers, offerings] = proxy::waldur::fuzzing::page(&answer);
+    let [resources, others @ ..] = proxy::waldur::fuzzing::page(&answer);
     // A record that cannot be mapped still counts as a row; a row that is not a record makes the list invalid (decision D19).
     let all = rows.map(Vec::len);
     assert!(value.is_err() || resources.is_none() || resources == all);
     let are_records = value.is_ok() && serde_json::from_slice::<Vec<Record>>(body).is_ok();
     assert!(!are_records || resources == all);
-    assert!([customers, offerings].into_iter().all(|read| read.is_none() || resources.is_none() || read == resources));
+    assert!(others.into_iter().all(|read| read.is_none() || resources.is_none() || read == resources));
 
     let asked = ["project", "project-2", "lost"];
     if let Some(gids) = proxy::hpc_user::fuzzing::gids(&answer, &asked) {

@@ -4,10 +4,11 @@ use super::page::{self, Page};
 use super::read;
 use crate::upstream::{Answer, UpstreamError};
 
-/// Parses an answer as a page of resources, customers and offerings; returns their numbers of rows.
-pub fn page(answer: &Answer) -> [Option<usize>; 3] {
+/// Parses an answer as a page of resources, orders, customers and offerings; returns their numbers of rows.
+pub fn page(answer: &Answer) -> [Option<usize>; 4] {
     [
         rows(page::decode(answer, read::resources)),
+        rows(page::decode(answer, read::orders)),
         rows(page::decode(answer, read::customers)),
         rows(page::decode(answer, read::offerings)),
     ]
