@@ -122,6 +122,11 @@ impl Service {
         futures::join!(self.verifier.warm(), self.store.refresh()).1
     }
 
+    /// Makes the next requests see everything in Waldur as it is from now on.
+    pub fn read_all_next(&self) {
+        self.store.note_change(true);
+    }
+
     /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh if so configured.
     pub async fn run_in_background(self) {
         futures::join!(self.verifier.warm(), self.store.keep_fresh());

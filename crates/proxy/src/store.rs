@@ -156,12 +156,16 @@ impl Store {
         let max_age = allowed.min(since_change);
         // Not `arrived - max_age`, which fails if the machine was started later.
         let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
-        if let Some(reading) = self.newest.load_full().filter(young_enough) {
-            return Ok(Served { reading, stale: false });
-        }
         let deadline = arrived + self.patience;
         loop {
-            let refresh = self.join(arrived, max_age);
+            let refresh = {
+                // Locked, so that no refresh ends between the two.
+                let mut running = lock(&self.refresh);
+                if let Some(reading) = self.newest.load_full().filter(young_enough) {
+                    return Ok(Served { reading, stale: false });
+                }
+                self.join_or_start(&mut running, arrived, max_age)
+            };
             let until = match self.stale() {
                 Some(_) if fresh => deadline,
                 // A change by a callback must be visible.
@@ -242,9 +246,10 @@ impl Store {
         }
     }
 
-    /// Refreshes at once, and then as [`Store::stay_fresh`] does.
+    /// Refreshes at once, unless a request did already, and then as [`Store::stay_fresh`] does.
     pub async fn keep_fresh(self: Arc<Self>) {
-        self.refresh().await;
+        // A failure has been logged.
+        let _ = self.get(false).await;
         self.stay_fresh().await;
     }
 
@@ -301,8 +306,16 @@ impl Store {
 
     /// The running refresh, or a new one, for data that was at most `max_age` old at the time of the request.
     fn join(self: &Arc<Self>, requested: Instant, max_age: Duration) -> Refresh {
-        let mut running = lock(&self.refresh);
-        if let Some(refresh) = &*running {
+        self.join_or_start(&mut lock(&self.refresh), requested, max_age)
+    }
+
+    fn join_or_start(
+        self: &Arc<Self>,
+        running: &mut Option<Refresh>,
+        requested: Instant,
+        max_age: Duration,
+    ) -> Refresh {
+        if let Some(refresh) = running {
             return refresh.clone();
         }
         let store = Arc::clone(self);
@@ -374,3 +387,6 @@ impl Store {
         *lock(&self.refresh) = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

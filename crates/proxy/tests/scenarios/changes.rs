@@ -1,5 +1,6 @@
 //! Refreshes that read only what changed in Waldur.
 
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use simulator::world::{OrderState, Release, Resource, ResourceState};
 use simulator::{Fault, Received, Simulator, World};
@@ -59,6 +60,23 @@ async fn a_refresh_without_changes_is_two_requests() {
         assert_eq!(after.headers["etag"], before.headers["etag"]);
         assert_eq!(requests(&simulator), [ORDERS, RESOURCES]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_without_changed_settings_reads_everything() {
+    let (simulator, proxy) = running(World::demo(), &[]).await;
+    let id = resource(&simulator, "capstor-store-1");
+    simulator.world(|world| {
+        let project = world.resources[&id].project;
+        world.projects[&project].slug = String::from("renamed");
+        world.hpc.add_project("renamed", Some(4711));
+    });
+    let path = |answer: &Answer| item(answer, id).unwrap()["mountPoint"]["default"].as_str().unwrap().to_owned();
+    assert!(!path(&fresh(&proxy).await).contains("renamed"), "a refresh can see the new slug");
+    proxy.signal(Signal::HUP);
+    until("the settings are in force", async || proxy.log().contains("the settings are in force")).await;
+    // Also for a client that accepts older data.
+    assert!(path(&proxy.get(LISTING).await).contains("renamed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

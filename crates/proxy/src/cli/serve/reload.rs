@@ -102,7 +102,8 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         [&server.tls_certificate, &server.tls_key].into_iter().flatten().cloned().collect()
     }
 
-    /// Reloads all settings; the certificate too if `all`, or if the settings name other files. Applies everything or nothing.
+    /// Reloads all settings; with `all`, also the certificate and all of Waldur's resources, even if no setting that affects them has
+    /// changed. Applies everything or nothing.
     async fn reload(&mut self, why: &'static str, all: bool) -> Result<(), Problems> {
         info!(why, "reloading the settings");
         let load = Arc::clone(&self.load);
@@ -116,6 +117,8 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         };
         if changes.iter().any(|change| !is_in(change, &RESTART_ONLY) && !is_in(change, &TLS)) {
             self.replace(&loaded, &changes).await?;
+        } else if all {
+            self.service.read_all_next();
         }
         if let Some(pair) = pair {
             self.fronts.api.set_tls(pair);
