@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::resource::{Rejected, Resource};
 use crate::row::{OpenOrder, Parsed, Row, fits};
 use crate::stamp::Stamp;
+use crate::watermark::Depth;
 
 /// The resources in Waldur's order, with their open orders.
 #[derive(Debug, Clone, Default)]
@@ -76,10 +77,13 @@ impl Inventory {
         self.entries.iter().filter_map(|entry| entry.complete.as_ref().err().map(AsRef::as_ref))
     }
 
-    /// Updates the inventory by all open orders, and then by the resources that changed since the last update, read in this
-    /// order; both may contain more. Returns the resources whose order is uncertain: they must be read once more, together with their order, and
-    /// given to [`settle`](Self::settle).
-    pub fn update(&mut self, orders: Vec<OpenOrder>, rows: Vec<Row>) -> Vec<Uuid> {
+    /// Updates the inventory by all open orders, and then by the changed resources, read in this order; both may contain more.
+    /// Returns the resources whose order is uncertain: they must be read once more, together with their order, and given to
+    /// [`settle`](Self::settle).
+    ///
+    /// A resource that a deep request did not return is unchanged. A shallow one may lack a late commit, so a resource whose order
+    /// changed is always uncertain then.
+    pub fn update(&mut self, orders: Vec<OpenOrder>, depth: Depth, rows: Vec<Row>) -> Vec<Uuid> {
         let mut open: HashMap<Uuid, OpenOrder> = HashMap::with_capacity(orders.len());
         for order in orders {
             match open.get(&order.resource) {
@@ -108,7 +112,11 @@ impl Inventory {
             .chain(std::mem::take(&mut self.ahead))
             .collect();
         for uuid in touched {
-            self.join(uuid);
+            if depth == Depth::Shallow && self.contains(uuid) {
+                self.uncertain.insert(uuid);
+            } else {
+                self.join(uuid);
+            }
         }
         let orders = &self.orders;
         self.uncertain.extend(self.in_transition.drain(..).filter(|uuid| !orders.contains_key(uuid)));

@@ -42,4 +42,4 @@ pub use select::{Filter, Index, Selection};
 pub use stamp::Stamp;
 pub use status::{State, Status};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
-pub use watermark::Watermark;
+pub use watermark::{Depth, Watermark};

@@ -1,5 +1,6 @@
 //! Random histories of a Waldur, followed by updates. After each update, the inventory equals a full reading with nested
-//! orders, but for what no update can see; and each resource has the order that it had at some moment.
+//! orders, but for what no update can see, and for late commits until the next deep update; and each resource has the order that it had
+//! at some moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -12,7 +13,7 @@ use crate::order::Update;
 use crate::quota::ResourceLimits;
 use crate::row::OPEN_STATES;
 use crate::testing;
-use crate::{Order, OrderState, OrderType, State, Watermark};
+use crate::{Depth, Order, OrderState, OrderType, State, Watermark};
 
 /// What happens next. Numbers select a resource, an order or a duration.
 #[derive(Debug, Clone)]
@@ -111,6 +112,10 @@ struct World {
     ids: u128,
     /// Changed in a way that no update can see, since the last full reading.
     unseen: BTreeSet<Uuid>,
+    /// Changed in a long transaction since the last deep update.
+    late_commits: BTreeSet<Uuid>,
+    /// The open orders of the last update.
+    listed: BTreeSet<Uuid>,
     /// Everything that a resource was, at any moment.
     past: BTreeMap<Uuid, Vec<Option<Resource>>>,
 }
@@ -126,6 +131,8 @@ impl World {
             late: None,
             ids: 0,
             unseen: BTreeSet::new(),
+            late_commits: BTreeSet::new(),
+            listed: BTreeSet::new(),
             past: BTreeMap::new(),
         }
     }
@@ -139,6 +146,10 @@ impl World {
         self.now += micros;
         let now = self.now;
         for transaction in self.transactions.extract_if(.., |transaction| transaction.ends <= now).collect::<Vec<_>>() {
+            // Shorter ones are found by shallow updates too.
+            if transaction.result.modified.0 + self.lag < now - 4 * SECOND {
+                self.late_commits.insert(transaction.resource);
+            }
             self.commit(transaction.resource, Some(transaction.result));
         }
     }
@@ -272,7 +283,11 @@ impl World {
             }
             Event::DeleteOrder(number) => {
                 let Some((uuid, mut stored)) = self.pick(*number, is_open) else { return };
-                stored.order = None;
+                let order = stored.order.take().unwrap();
+                if !self.dates_orders && !self.listed.contains(&order.uuid) && !self.is_locked(uuid) {
+                    // It came and went between two updates, and left the resource in transition with the old `modified`.
+                    self.unseen.insert(uuid);
+                }
                 self.change(uuid, stored, false);
             }
             Event::SetOk(number) => {
@@ -314,8 +329,10 @@ impl World {
         }
     }
 
-    fn orders(&self) -> Vec<OpenOrder> {
-        self.stored.values().filter_map(|stored| stored.order.clone()).collect()
+    fn orders(&mut self) -> Vec<OpenOrder> {
+        let orders: Vec<_> = self.stored.values().filter_map(|stored| stored.order.clone()).collect();
+        self.listed = orders.iter().map(|order| order.uuid).collect();
+        orders
     }
 
     fn rows(&self, since: Option<Stamp>) -> Vec<Row> {
@@ -370,34 +387,42 @@ impl Stored {
 }
 
 /// The client: what the proxy does over HTTP.
-#[derive(Default)]
 struct Client {
     inventory: Option<Inventory>,
     watermark: Watermark,
 }
 
 impl Client {
+    fn new() -> Self {
+        Self { inventory: None, watermark: Watermark::new(OVERLAP) }
+    }
+
     fn update(&mut self, world: &mut World, full: bool, one: Option<&Event>, other: Option<&Event>) {
         let date = |world: &World| Some(Stamp(world.now / SECOND * SECOND));
         let before = if full { self.inventory.take() } else { None };
-        let since = self.watermark.since(OVERLAP);
+        let since = self.watermark.since(Depth::Deep);
+        let mut depth = self.watermark.next();
         if full || self.inventory.is_none() {
             let rows = world.rows(None);
-            self.watermark = Watermark::default();
-            self.watermark.record(date(world), rows.iter().filter_map(|row| row.modified));
+            depth = Depth::Deep;
+            self.watermark = Watermark::new(OVERLAP);
+            self.watermark.record(depth, date(world), rows.iter().filter_map(|row| row.modified));
             self.inventory = Some(Inventory::new(rows, false));
             world.unseen.clear();
         }
         let mut inventory = self.inventory.take().unwrap();
-        let changed_since = self.watermark.since(OVERLAP);
+        let changed_since = self.watermark.since(depth);
         let orders = world.orders();
         let date = date(world);
         if let Some(event) = one {
             world.apply(event);
         }
         let rows = world.rows(changed_since);
+        if depth == Depth::Deep {
+            world.late_commits.clear();
+        }
         let modified: Vec<_> = rows.iter().filter_map(|row| row.modified).collect();
-        let uncertain = inventory.update(orders, rows);
+        let uncertain = inventory.update(orders, depth, rows);
         if let Some(event) = other {
             world.apply(event);
         }
@@ -406,7 +431,7 @@ impl Client {
             inventory
                 .settle(uuid, stored.map(|stored| Row { resource: Ok(Arc::new(stored.nested())), ..stored.row() }));
         }
-        self.watermark.record(date, modified.into_iter());
+        self.watermark.record(depth, date, modified.into_iter());
         if let Some(before) = &before {
             let missed = inventory.replace(before, since);
             assert_eq!(missed.unexpected, Vec::<Uuid>::new(), "the updates missed a change");
@@ -422,7 +447,7 @@ impl Client {
 
 fn follow(events: &[Event], lag: i64, dates_orders: bool) {
     let mut world = World::new(lag * SECOND, dates_orders);
-    let mut client = Client::default();
+    let mut client = Client::new();
     for event in events {
         world.apply(event);
         let quiet = match event {
@@ -447,12 +472,22 @@ fn follow(events: &[Event], lag: i64, dates_orders: bool) {
             assert!(past.map(without_names).any(|past| past == without_names(resource)), "never was: {resource:?}");
         }
         if quiet {
+            let is_known = |uuid: &Uuid| !world.unseen.contains(uuid) && !world.late_commits.contains(uuid);
             let known = |resources: Vec<Resource>| -> Vec<Resource> {
-                resources.into_iter().filter(|resource| !world.unseen.contains(&resource.uuid)).collect()
+                resources.into_iter().filter(|resource| is_known(&resource.uuid)).collect()
             };
             assert_eq!(known(shown), known(world.truth()));
         }
     }
+}
+
+#[test]
+fn a_late_commit_is_never_missing_beside_a_later_step_of_the_order() {
+    use Event::*;
+    let update = || Update(None, None);
+    let before = [Create, Advance(0), Advance(0), Advance(0), update(), Terminate(0), update()];
+    let after = [Late(50), BackendId(0, 7), Wait(30), update(), Wait(25), update(), Advance(0), update()];
+    follow(&[&before[..], &after].concat(), 0, false);
 }
 
 proptest! {

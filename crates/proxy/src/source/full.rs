@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use catalog::{Identities, Inventory, Missed, Resource, Watermark};
+use catalog::{Depth, Identities, Inventory, Missed, Resource, Watermark};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -67,7 +67,7 @@ impl Source {
             return Ok(None);
         };
         if let Some(known) = known {
-            let since = known.watermark.since(self.overlap_micros());
+            let since = known.watermark.since(Depth::Deep);
             report_missed(&inventory.replace(&known.inputs.inventory, since));
         }
         let customers = related.customers(&inventory);
@@ -84,11 +84,12 @@ impl Source {
 
     /// The inventory of a full reading; `None` if the orders could not be read.
     async fn inventory(&self, listing: Listing, nested: bool) -> Result<Option<(Inventory, Watermark)>, SourceError> {
-        let mut watermark = Watermark::default();
+        let mut watermark = Watermark::new(self.overlap_micros());
         let modified = listing.pages.iter().flatten().filter_map(|row| row.modified);
-        watermark.record(listing.date, modified);
+        watermark.record(Depth::Deep, listing.date, modified);
         let mut inventory = Inventory::new(listing.pages.into_iter().flatten(), nested);
-        let updated = if nested { Updated::Complete } else { self.update(&mut inventory, &mut watermark).await? };
+        let updated =
+            if nested { Updated::Complete } else { self.update(&mut inventory, &mut watermark, Depth::Deep).await? };
         if updated == Updated::Vanished {
             self.switch_to_nested_orders("Waldur lists a resource that cannot be read on its own");
         }

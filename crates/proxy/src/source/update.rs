@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use catalog::{Inventory, Watermark};
+use catalog::{Depth, Inventory, Watermark};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::StatusCode;
 use tracing::{debug, warn};
@@ -51,7 +51,8 @@ impl Source {
         let Held { inputs, related, watermark, .. } = &mut held;
         // Copied only if a cancelled reading still renders them.
         let inputs = Arc::make_mut(inputs);
-        if self.update(&mut inputs.inventory, watermark).await? != Updated::Complete {
+        let depth = watermark.next();
+        if self.update(&mut inputs.inventory, watermark, depth).await? != Updated::Complete {
             return self.read_all(Some(held)).await;
         }
         let changed = inputs.inventory.take_changed();
@@ -60,7 +61,7 @@ impl Source {
             held.snapshot = snapshot;
         }
         metrics::reading("changes");
-        debug!(changed = changed.len(), "read what changed in Waldur");
+        debug!(changed = changed.len(), ?depth, "read what changed in Waldur");
         Ok(held)
     }
 
@@ -73,6 +74,7 @@ impl Source {
         &self,
         inventory: &mut Inventory,
         watermark: &mut Watermark,
+        depth: Depth,
     ) -> Result<Updated, SourceError> {
         let slugs = self.slugs();
         let Some((orders, date)) = self.waldur.open_orders(&slugs).await? else {
@@ -81,7 +83,7 @@ impl Source {
             );
             return Ok(Updated::NoOrders);
         };
-        let listing = match watermark.since(self.overlap_micros()) {
+        let listing = match watermark.since(depth) {
             Some(since) => match self.waldur.resources(&slugs, Which::ModifiedSince(since), &|_| {}).await {
                 Err(WaldurError::Exchange(error))
                     if matches!(error.cause, UpstreamError::Status(StatusCode::BAD_REQUEST)) =>
@@ -95,8 +97,8 @@ impl Source {
             },
             None => Listing::default(),
         };
-        watermark.record(date, listing.pages.iter().flatten().filter_map(|row| row.modified));
-        let uncertain = inventory.update(orders, listing.pages.into_iter().flatten().collect());
+        watermark.record(depth, date, listing.pages.iter().flatten().filter_map(|row| row.modified));
+        let uncertain = inventory.update(orders, depth, listing.pages.into_iter().flatten().collect());
         let read = |uuid| {
             let slugs = &slugs;
             async move { Ok::<_, SourceError>((uuid, self.waldur.resource(slugs, uuid).await?)) }
