@@ -71,6 +71,8 @@ enum Change {
     Expired { project: String, expired: bool },
     /// Whether a customer is blocked.
     Blocked { customer: String, blocked: bool },
+    /// By how many seconds the clock of the header `Date` is ahead of the clock that dates rows.
+    Clocks { date_ahead: i32 },
     /// Whether Waldur's background worker lags. If not, it carries out its deferred tasks now.
     WorkerLags { lags: bool },
 }
@@ -222,7 +224,8 @@ fn apply(world: &mut World, change: Change) -> Option<()> {
             world.resource_by_slug_mut(&resource)?.project = project;
         }
         Change::State { resource, state } => {
-            world.resource_by_slug_mut(&resource)?.set_state(ResourceState::parse(&state)?);
+            let id = world.resource_by_slug(&resource)?.uuid;
+            world.change_state(id, ResourceState::parse(&state)?);
         }
         Change::Expired { project: slug, expired } => {
             let id = project(world, &slug)?;
@@ -231,6 +234,7 @@ fn apply(world: &mut World, change: Change) -> Option<()> {
         Change::Blocked { customer, blocked } => {
             world.customers.values_mut().find(|row| row.slug == customer)?.blocked = blocked;
         }
+        Change::Clocks { date_ahead } => world.date_ahead = i64::from(date_ahead) * 1_000_000,
         Change::WorkerLags { lags } => {
             world.worker_lags = lags;
             if !lags {

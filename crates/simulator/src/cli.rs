@@ -35,7 +35,8 @@ update_limits (resource, limits), update_options (resource, options), restore
 consumer. cancel (resource) cancels the open order.
 Changes: new_project (customer, slug, gid), gid (project, gid), slug (project,
 slug), project (resource, project), state (resource, state), expired (project,
-expired), blocked (customer, blocked), worker_lags (lags).
+expired), blocked (customer, blocked), worker_lags (lags), clocks (date_ahead, in
+seconds: by how much `Date` is ahead of the times of rows).
 Offerings, customers, projects and resources are named by slug."#;
 
 /// Waldur, the HPC User API and a Keycloak realm, in memory, for demos and experiments

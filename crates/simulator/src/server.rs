@@ -74,7 +74,14 @@ impl Simulator {
 
     /// Reads or changes the world; requests wait meanwhile.
     pub fn world<T>(&self, visit: impl FnOnce(&mut World) -> T) -> T {
+        self.shared.commit();
         visit(&mut self.shared.write())
+    }
+
+    /// Begins a transaction: the change is dated now, but becomes visible only after `duration` by the world's clock. A reading
+    /// before that sees the rows as they were.
+    pub fn commit_after(&self, duration: Duration, change: impl FnOnce(&mut World) + Send + 'static) {
+        self.shared.begin(duration, Box::new(change));
     }
 
     pub fn realm(&self) -> &Realm {

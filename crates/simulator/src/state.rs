@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,12 +12,15 @@ use crate::http::{Call, Reply};
 use crate::keycloak::Realm;
 use crate::latency::PageLatency;
 use crate::requests::Log;
-use crate::world::{RowOrder, World};
+use crate::world::{RowOrder, Stamp, World};
 
 /// The world's version, and the positions of a list's rows in that version.
 type Listing = (u64, Arc<Vec<usize>>);
 
 type Change = Box<dyn FnOnce(&mut World) + Send>;
+
+/// A transaction: when its rows are dated, when it commits, and its change.
+type Transaction = (Stamp, Stamp, Change);
 
 /// A route, and a change of the world to make after the next answer on it.
 type PendingChange = (String, Change);
@@ -31,6 +35,7 @@ pub(crate) struct ServiceState {
     pub(crate) log: Log,
     pub(crate) latency: PageLatency,
     follow_ups: Mutex<Vec<PendingChange>>,
+    transactions: Mutex<Vec<Transaction>>,
     pub(crate) connections: Arc<AtomicU64>,
 }
 
@@ -46,6 +51,7 @@ impl ServiceState {
             log: Log::default(),
             latency: PageLatency::default(),
             follow_ups: Mutex::default(),
+            transactions: Mutex::default(),
             connections: Arc::default(),
         })
     }
@@ -73,6 +79,25 @@ impl ServiceState {
         };
         for (_, change) in due {
             change(&mut self.write());
+        }
+    }
+
+    /// Begins a transaction that makes this change and commits after this time.
+    pub(crate) fn begin(&self, duration: Duration, change: Change) {
+        let now = self.read().time();
+        let end = now.plus_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX));
+        self.transactions.lock().unwrap_or_else(PoisonError::into_inner).push((now, end, change));
+    }
+
+    /// Commits the transactions that have ended by the world's clock, in the order in which they began.
+    pub(crate) fn commit(&self) {
+        let now = self.read().time();
+        let ended: Vec<Transaction> = {
+            let mut open = self.transactions.lock().unwrap_or_else(PoisonError::into_inner);
+            open.extract_if(.., |(_, end, _)| *end <= now).collect()
+        };
+        for (began, _, change) in ended {
+            self.write().commit(began, change);
         }
     }
 

@@ -30,7 +30,9 @@ use access::Caller;
 pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     let reply = route(shared, call);
     let reply = if reply.status.is_redirection() { reply } else { reply.with("X-Frame-Options", "DENY") };
-    let date = shared.read().time().http_date();
+    let world = shared.read();
+    let date = world.time().plus_micros(world.date_ahead).http_date();
+    drop(world);
     let language = if access::wants_german(call) { "de" } else { "en" };
     reply.with("Date", &date).with("Vary", "Accept-Language, Cookie").with("Content-Language", language)
 }

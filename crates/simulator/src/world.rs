@@ -49,6 +49,9 @@ pub struct World {
     pub now: Stamp,
     /// When the clock began to run, and what it showed then; `None` while it stands still between changes.
     running: Option<(Instant, Stamp)>,
+    /// By how much the clock that sets the header `Date` is ahead of the clock that dates rows, in microseconds; negative if it
+    /// is behind. Waldur's hosts may differ.
+    pub date_ahead: i64,
     pub rows: RowOrder,
     /// Organizations that own offerings.
     pub providers: IndexMap<Uuid, Provider>,
@@ -133,6 +136,7 @@ impl World {
             release: Release::Newer,
             now: Stamp::parse("2026-01-01T00:00:00Z").unwrap_or_default(),
             running: None,
+            date_ahead: 0,
             rows: RowOrder::Asked,
             providers: IndexMap::new(),
             offerings: IndexMap::new(),
@@ -177,6 +181,15 @@ impl World {
             .running
             .map(|(since, then)| then.plus_micros(i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)));
         run.map_or(self.now, |time| time.max(self.now))
+    }
+
+    /// Makes a change whose rows are dated `then`, although it becomes visible only now.
+    pub(crate) fn commit(&mut self, then: Stamp, change: impl FnOnce(&mut Self)) {
+        let (now, running) = (self.now, self.running.take());
+        self.now = then;
+        change(self);
+        self.now = self.now.max(now);
+        self.running = running;
     }
 
     /// Advances the clock by at least a millisecond and returns the new time.

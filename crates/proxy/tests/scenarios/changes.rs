@@ -1,5 +1,7 @@
 //! Refreshes that read only what changed in Waldur.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use simulator::world::{OrderState, Release, Resource, ResourceState};
@@ -218,6 +220,42 @@ async fn everything_is_read_after_an_error() {
         simulator.clear_faults();
         assert_eq!(fresh(&proxy).await.status, 200);
         assert!(simulator.requests().iter().any(is_full), "{route}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_commits_are_found_although_clocks_differ_by_a_minute() {
+    const SECOND: i64 = 1_000_000;
+    for ahead in [60 * SECOND, -60 * SECOND] {
+        let mut world = World::demo();
+        world.date_ahead = ahead;
+        let (simulator, proxy) = running(world, &[]).await;
+        let [quick, slow, other] =
+            ["capstor-store-0", "vast-store-8", "capstor-store-1"].map(|slug| resource(&simulator, slug));
+        let began = simulator.world(|world| world.time());
+        for (late, after) in [(quick, 5), (slow, 100)] {
+            simulator.commit_after(Duration::from_secs(after), move |world| {
+                assert!(world.change(late, "backend_id", json!("/late")));
+            });
+        }
+        let at = |seconds| simulator.world(|world| world.now = began.plus_micros(seconds * SECOND));
+        let shows = |answer: &Answer, id, path| item(answer, id).unwrap().to_string().contains(path);
+        // A later change that is visible earlier.
+        at(4);
+        simulator.world(|world| assert!(world.change(other, "backend_id", json!("/other"))));
+        let before = fresh(&proxy).await;
+        assert!(shows(&before, other, "/other") && !shows(&before, quick, "/late"), "{ahead}");
+        simulator.clear_requests();
+        at(6);
+        let after = fresh(&proxy).await;
+        assert!(shows(&after, quick, "/late") && !shows(&after, slow, "/late"), "{ahead}");
+        // Most refreshes do not look back that far.
+        for seconds in [101, 200] {
+            at(seconds);
+            fresh(&proxy).await;
+        }
+        assert!(shows(&fresh(&proxy).await, slow, "/late"), "{ahead}");
+        assert!(!simulator.requests().iter().any(is_full), "{ahead}");
     }
 }
 

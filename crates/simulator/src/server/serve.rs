@@ -28,6 +28,7 @@ pub(super) async fn serve(
     let Some(mut call) = read(request).await else {
         return whole(&Reply::raw(StatusCode::BAD_REQUEST, "text/plain", "the body cannot be read"));
     };
+    shared.commit();
     if call.path.starts_with("/_simulator/") {
         return whole(&crate::admin::answer(&shared, &call));
     }

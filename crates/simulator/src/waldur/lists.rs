@@ -19,23 +19,9 @@ const PROVIDER_SIDE: &str = "/api/marketplace-provider-resources/";
 pub(super) fn resources(shared: &ServiceState, caller: &Caller<'_>, call: &Call) -> Reply {
     let world = caller.world;
     let rows = shared.listing(caller.user.uuid, call, world.rows, || {
-        let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
-        let visible = hides_new_resources(call, world);
-        let provider_side = call.path.starts_with(PROVIDER_SIDE);
-        let sees = |row: &Resource| {
-            if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) }
-        };
-        let mut rows: Vec<usize> = Vec::new();
-        for (index, row) in world.resources.values().enumerate() {
-            if sees(row)
-                && filter.passes(world, row, row.text("state"), row.text("modified"))
-                && call.last("backend_id").is_none_or(|id| row.text("backend_id") == id)
-                && call.last("name_exact").is_none_or(|name| row.text("name") == name)
-                && !(visible && is_not_yet_the_providers(world, row))
-            {
-                rows.push(index);
-            }
-        }
+        let passes = resource_filter(caller, call)?;
+        let rows = world.resources.values().enumerate().filter(|(_, row)| passes(row));
+        let mut rows: Vec<usize> = rows.map(|(index, _)| index).collect();
         sort(&mut rows, world, call, &["name", "created"], |index, key| world.resources[index].text(key))?;
         Ok(rows)
     });
@@ -49,6 +35,21 @@ pub(super) fn resources(shared: &ServiceState, caller: &Caller<'_>, call: &Call)
         Ok(page) => page.answer(&rows, |out, index| writer.resource(out, &world.resources[*index])),
         Err(reply) => reply,
     }
+}
+
+/// Whether a resource is visible to the caller and passes the filters of the request, which apply to single rows too.
+fn resource_filter<'a>(caller: &'a Caller<'_>, call: &'a Call) -> Result<impl Fn(&Resource) -> bool + 'a, Reply> {
+    let world = caller.world;
+    let filter = Filter::of(call, world, &ResourceState::ALL.map(ResourceState::as_str))?;
+    let visible = hides_new_resources(call, world);
+    let provider_side = call.path.starts_with(PROVIDER_SIDE);
+    Ok(move |row: &Resource| {
+        let sees = if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) };
+        sees && filter.passes(world, row, row.text("state"), row.text("modified"))
+            && call.last("backend_id").is_none_or(|id| row.text("backend_id") == id)
+            && call.last("name_exact").is_none_or(|name| row.text("name") == name)
+            && !(visible && is_not_yet_the_providers(world, row))
+    })
 }
 
 /// Whether the request filters by `visible_to_providers`, and this release has that filter.
@@ -70,12 +71,11 @@ fn is_not_yet_the_providers(world: &World, row: &Resource) -> bool {
 
 pub(super) fn resource(caller: &Caller<'_>, call: &Call, id: Option<Uuid>) -> Reply {
     let world = caller.world;
-    let provider_side = call.path.starts_with(PROVIDER_SIDE);
-    let found = id
-        .and_then(|id| world.resources.get(&id))
-        .filter(|row| if provider_side { caller.sees_as_provider(row.offering) } else { caller.sees_as_consumer(row) })
-        // A single row is looked up in the filtered list.
-        .filter(|row| !(hides_new_resources(call, world) && is_not_yet_the_providers(world, row)));
+    let passes = match resource_filter(caller, call) {
+        Ok(passes) => passes,
+        Err(reply) => return reply,
+    };
+    let found = id.and_then(|id| world.resources.get(&id)).filter(|row| passes(row));
     let Some(row) = found else { return refusals::missing("Resource") };
     let fields = Fields::of(call, caller, true);
     let mut out = Vec::new();

@@ -76,8 +76,9 @@ impl World {
         self.move_order(order, OrderState::Executing);
         match kind.in_progress() {
             _ if ends => self.queued.push(Queued::Finish(order)),
-            ResourceState::Creating => self.touch(resource),
-            state if self.worker_lags => self.queued.push(Queued::State(resource, state)),
+            state if self.worker_lags && state != ResourceState::Creating => {
+                self.queued.push(Queued::State(resource, state));
+            }
             state => self.change_state(resource, state),
         }
         Ok(())
@@ -171,8 +172,7 @@ impl World {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Canceled);
         if self.release == Release::Newer {
-            let next = state_without_order(kind);
-            self.change_state(resource, next);
+            self.leave_order(kind, resource);
         }
         Ok(())
     }
@@ -216,23 +216,32 @@ impl World {
         }
     }
 
-    fn touch(&mut self, resource: Uuid) {
+    /// Sets the state of a resource and its `modified`, also if the state stays the same.
+    pub(crate) fn change_state(&mut self, resource: Uuid, state: ResourceState) {
         let now = self.tick().text();
         if let Some(row) = self.resources.get_mut(&resource) {
+            row.set_state(state);
             row.set("modified", now);
         }
-    }
-
-    pub(super) fn change_state(&mut self, resource: Uuid, state: ResourceState) {
-        self.change(resource, "state", state.as_str().into());
     }
 
     fn reject(&mut self, order: Uuid) -> Result<(), Refusal> {
         let (kind, resource) = self.kind_and_resource(order)?;
         self.move_order(order, OrderState::Rejected);
-        let next = state_without_order(kind);
-        self.change_state(resource, next);
+        self.leave_order(kind, resource);
         Ok(())
+    }
+
+    /// Sets the state of a resource whose order is rejected or cancelled. Only a new resource gets another `modified`.
+    fn leave_order(&mut self, kind: OrderType, resource: Uuid) {
+        match kind {
+            OrderType::Create | OrderType::Restore => self.change_state(resource, ResourceState::Terminated),
+            OrderType::Update | OrderType::Terminate => {
+                if let Some(row) = self.resources.get_mut(&resource) {
+                    row.set_state(ResourceState::Ok);
+                }
+            }
+        }
     }
 
     fn finish(&mut self, order: Uuid) -> Result<(), Refusal> {
@@ -311,13 +320,5 @@ impl World {
             return Err(Refusal::Unavailable(text));
         }
         Ok(())
-    }
-}
-
-/// The state of a resource after its order is rejected or cancelled.
-fn state_without_order(kind: OrderType) -> ResourceState {
-    match kind {
-        OrderType::Create | OrderType::Restore => ResourceState::Terminated,
-        OrderType::Update | OrderType::Terminate => ResourceState::Ok,
     }
 }
