@@ -1,4 +1,4 @@
-//! The endpoints below `/_simulator/`: faults, requests, orders, changes, the world and keys, for use from a shell.
+//! The endpoints below `/_simulator/`: faults, requests, costs, orders, changes, the world and keys, for use from a shell.
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
@@ -101,6 +101,11 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
             shared.log.clear();
             Reply::empty(StatusCode::NO_CONTENT)
         }
+        (&Method::GET, "/_simulator/costs") => Reply::json(StatusCode::OK, &shared.costs.shown()),
+        (&Method::DELETE, "/_simulator/costs") => {
+            shared.costs.clear();
+            Reply::empty(StatusCode::NO_CONTENT)
+        }
         (&Method::POST, "/_simulator/orders") => order(shared, call),
         (&Method::POST, "/_simulator/changes") => change(shared, call),
         (&Method::GET, "/_simulator/world") => Reply::json(StatusCode::OK, &summary(&shared.read())),
@@ -113,7 +118,7 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
         }
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET|POST|DELETE faults, GET|DELETE requests, POST orders, POST changes, GET world, POST rotate-keys[?keep=true]",
+            "GET|POST|DELETE faults, GET|DELETE requests, GET|DELETE costs, POST orders, POST changes, GET world, POST rotate-keys[?keep=true]",
         ),
     }
 }

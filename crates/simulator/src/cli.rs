@@ -20,12 +20,15 @@ While it runs, from another shell:
     "fault": {"kind": "answer", "status": 503, "headers": [["Retry-After", "2"]]}}'
   curl $S/faults -X DELETE
   curl $S/requests
+  curl $S/costs
   curl $S/orders -d '{"order": "update_limits", "resource": "capstor-store-0",
     "limits": {"storage": 50}}'
   curl $S/changes -d '{"change": "gid", "project": "mch-p1", "gid": 30999}'
   curl $S/world
   curl -X POST "$S/rotate-keys?keep=true"
 
+Costs: requests, bytes and rows of Waldur's answers, with modelled SQL queries and
+seconds, by path; -X DELETE resets them.
 Faults: answer (status, headers, body), delay (millis), silence, reset,
 dribble (millis), cut_off (after), endless_body, endless_pages, lose_rows (rows).
 A route is `[METHOD ]PATH[?QUERY]`, `*` matches anything.
@@ -119,7 +122,7 @@ fn introduce(simulator: &Simulator) {
     println!("Keycloak       {}   realm {}", simulator.keycloak_url(), simulator::REALM);
     println!("Token endpoint {}", simulator.token_url());
     println!(
-        "For a shell    {}/_simulator/   (faults, requests, orders, changes, world, rotate-keys)",
+        "For a shell    {}/_simulator/   (faults, requests, costs, orders, changes, world, rotate-keys)",
         simulator.base_url()
     );
     println!();

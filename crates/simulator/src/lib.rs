@@ -8,7 +8,7 @@
 //! | Waldur | `{base}/api/…` |
 //! | HPC User API | `{base}/hpc/api/v1/export/…` |
 //! | Keycloak realm `cscs` | `{base}/auth/realms/cscs/…` |
-//! | faults, the request log, orders, changes, the world and keys, for use from a shell | `{base}/_simulator/…` |
+//! | faults, the request log, costs, orders, changes, the world and keys, for use from a shell | `{base}/_simulator/…` |
 //!
 //! A test changes the world with [`Simulator::world`], injects faults with [`Simulator::set_fault`], and asserts on the
 //! world and on [`Simulator::requests`].
@@ -18,6 +18,7 @@
 //! because shared types would hide shared mistakes.
 
 mod admin;
+mod costs;
 mod faults;
 mod hpc;
 mod http;

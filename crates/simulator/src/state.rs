@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::costs::Costs;
 use crate::faults::{Faults, route_matches};
 use crate::http::{Call, Reply};
 use crate::keycloak::Realm;
@@ -33,6 +34,7 @@ pub(crate) struct ServiceState {
     pub(crate) realm: Realm,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
+    pub(crate) costs: Costs,
     pub(crate) latency: PageLatency,
     follow_ups: Mutex<Vec<PendingChange>>,
     transactions: Mutex<Vec<Transaction>>,
@@ -49,6 +51,7 @@ impl ServiceState {
             realm: Realm::new()?,
             faults: Faults::default(),
             log: Log::default(),
+            costs: Costs::default(),
             latency: PageLatency::default(),
             follow_ups: Mutex::default(),
             transactions: Mutex::default(),

@@ -197,6 +197,34 @@ async fn customers_are_those_with_resources() {
 }
 
 #[tokio::test]
+async fn costs_are_counted_by_path() {
+    let sim = Simulator::start(World::large(120)).await;
+    let id = sim.world(|world| world.resources.keys().next().unwrap().simple().to_string());
+    let (list, mut bytes) = ("/api/marketplace-provider-resources/", 0);
+    for query in ["?page_size=100&field=uuid", "?page_size=100&field=uuid&field=order_in_progress", "?page_size=100"] {
+        bytes += get(&sim, PROVIDER_TOKEN, &format!("{list}{query}")).await.bytes().await.unwrap().len();
+    }
+    get(&sim, PROVIDER_TOKEN, &format!("{list}{id}/?field=uuid")).await;
+    let beyond = get(&sim, PROVIDER_TOKEN, "/api/marketplace-orders/?page=9&field=uuid").await;
+    assert_eq!(beyond.status(), StatusCode::NOT_FOUND);
+    let costs = format!("{}/_simulator/costs", sim.base_url());
+    let all: Value = client().get(&costs).send().await.unwrap().json().await.unwrap();
+    let paths: Vec<&String> = all.as_object().unwrap().keys().collect();
+    let [orders, resources, single] = [
+        "GET /api/marketplace-orders/",
+        "GET /api/marketplace-provider-resources/",
+        "GET /api/marketplace-provider-resources/{uuid}/",
+    ];
+    assert_eq!(paths, [orders, resources, single]);
+    let expected = json!({ "requests": 3, "rows": 300, "bytes": bytes, "queries": 3131.0, "seconds": 4.84 });
+    assert_eq!(all[resources], expected);
+    assert_eq!((&all[single]["rows"], &all[single]["seconds"]), (&json!(1), &json!(0.0225)));
+    assert_eq!((&all[orders]["rows"], &all[orders]["queries"]), (&json!(0), &json!(7.0)));
+    assert_eq!(client().delete(&costs).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(client().get(&costs).send().await.unwrap().json::<Value>().await.unwrap(), json!({}));
+}
+
+#[tokio::test]
 async fn requests_are_logged_with_their_connection() {
     let sim = Simulator::start(World::demo()).await;
     let client = client();

@@ -58,6 +58,9 @@ pub(super) async fn serve(
         Some(Fault::BadMembers) => reply.body = with_a_bad_record(&reply.body, break_members),
         _ => {}
     }
+    if call.path.starts_with("/api/") {
+        shared.costs.add(&call, &reply);
+    }
     shared.follow_up(&call);
     if let Some(items) = reply.items {
         shared.latency.wait(items).await;
