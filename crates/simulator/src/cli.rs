@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:9090")]
     listen: SocketAddr,
-    /// `demo`, `empty`, `large:N` (N resources), or a JSON file with marketplace_resources, offering_customers and hpc_projects
+    /// `demo`, `empty`, `large:N` (N resources, of which a twentieth has an open order), `large:N:K` (at most K open orders), or a JSON file with marketplace_resources, offering_customers and hpc_projects
     #[arg(long, default_value = "demo")]
     world: String,
     /// Waldur release to simulate
@@ -99,7 +99,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn world(name: &str) -> anyhow::Result<World> {
     if let Some(number) = name.strip_prefix("large:") {
-        return Ok(World::large(number.parse().with_context(|| format!("--world {name}: N must be a number"))?));
+        let parse = |text: &str| text.parse().with_context(|| format!("--world {name}: N and K must be numbers"));
+        return Ok(match number.split_once(':') {
+            Some((resources, orders)) => World::large_with_orders(parse(resources)?, parse(orders)?),
+            None => World::large(parse(number)?),
+        });
     }
     match name {
         "demo" => Ok(World::demo()),

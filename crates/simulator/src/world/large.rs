@@ -12,6 +12,11 @@ impl World {
     /// `n` resources of three offerings (`capstor`, `vast`, `iopsstor`), n/4 projects (each with a GID) and n/40 customers;
     /// every twentieth resource has an order in progress. Deterministic.
     pub fn large(n: usize) -> Self {
+        Self::large_with_orders(n, n)
+    }
+
+    /// Like [`World::large`], but at most this many resources have an order in progress.
+    pub fn large_with_orders(n: usize, orders: usize) -> Self {
         let mut world = Self::empty();
         let provider = world.add_provider("cscs", "CSCS");
         world.grant("storage-proxy", Role::ProviderOwner(provider));
@@ -33,7 +38,7 @@ impl World {
         for number in 0..n {
             let place = (offerings[number % offerings.len()], projects[number % projects.len()]);
             let resource = world.add_resource(place, &format!("resource-{number}"), ResourceState::Ok, row(number));
-            if number % 20 == 19 {
+            if number % 20 == 19 && number / 20 < orders {
                 world.add_open_order(resource, number);
             }
         }
