@@ -133,7 +133,7 @@ impl Source {
     ///
     /// The catalogue could not be read completely. Single resources that cannot be processed are skipped and reported in the
     /// snapshot.
-    pub async fn read(&self, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, SourceError> {
+    pub async fn read(self: &Arc<Self>, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, SourceError> {
         let mut held = self.held.lock().await;
         let began = Instant::now();
         // Taken, so that nothing is held after an error, and the next reading is a full one.
@@ -173,7 +173,7 @@ impl Source {
     ///
     /// Any failure other than single records that cannot be parsed.
     pub async fn gather(&self) -> Result<Arc<Inputs>, SourceError> {
-        Ok(self.advance(None).await?.inputs)
+        Ok(self.read_all(None).await?.inputs)
     }
 
     /// Slugs of the offerings of the storage systems.
@@ -299,3 +299,6 @@ pub fn policy(settings: &Settings) -> Policy {
         waldur: format!("{}/api", settings.waldur_api.api_url.as_str().trim_end_matches('/')),
     }
 }
+
+#[cfg(test)]
+mod tests;

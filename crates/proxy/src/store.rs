@@ -38,6 +38,10 @@ const PROMPT_EVERY: Duration = Duration::from_secs(1);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval of these refreshes if they read changes only: an order is visible within 5 s.
 const MAX_INTERVAL: Duration = Duration::from_secs(4);
+/// After a refresh that took long, they pause for this multiple of its duration, so that they occupy a small part of Waldur.
+const PAUSE_FACTOR: u32 = 10;
+/// Limit of that pause.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct Served {
@@ -83,7 +87,7 @@ struct Refresh {
 /// Keeps the newest snapshot.
 #[derive(Debug)]
 pub struct Store {
-    source: Source,
+    source: Arc<Source>,
     shared: Option<Arc<SharedCache>>,
     cache: Cache,
     /// How long a request waits for a refresh.
@@ -114,7 +118,7 @@ impl Store {
         clock: Clock,
     ) -> Arc<Self> {
         Arc::new(Self {
-            source,
+            source: Arc::new(source),
             shared,
             cache,
             patience,
@@ -269,7 +273,11 @@ impl Store {
             let requested = Instant::now();
             // Logs its failure.
             let outcome = self.join(requested, self.interval()).outcome.await;
+            let took = requested.elapsed();
             pause = outcome.ok().filter(|reading| reading.began < requested).map_or(self.interval(), rest);
+            if self.cache.refresh_interval.is_none() {
+                pause = polite_pause(pause, took);
+            }
         }
     }
 
@@ -386,6 +394,11 @@ impl Store {
         *lock(&self.last) = Some((Instant::now(), succeeded));
         *lock(&self.refresh) = None;
     }
+}
+
+/// The pause after a refresh in the background that took so long.
+fn polite_pause(pause: Duration, took: Duration) -> Duration {
+    pause.max((took * PAUSE_FACTOR).min(MAX_PAUSE))
 }
 
 #[cfg(test)]

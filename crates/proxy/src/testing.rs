@@ -5,10 +5,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use catalog::{InodeRule, Policy, System};
+use simulator::Simulator;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use url::Url;
 
+use crate::config::{Environment, Overrides, Settings, load};
 use crate::transport::Transport;
 
 /// Lets paused time pass slowly while this thread makes progress, so that timers expire although sockets are in use, and no
@@ -55,4 +58,13 @@ pub(crate) fn policy() -> Policy {
         relay: None,
         waldur: "https://waldur.example.org/api".into(),
     }
+}
+
+/// Settings of a proxy for this simulator, with the storage system `capstor`.
+pub(crate) fn settings(simulator: &Simulator, more: &[(&str, &str)]) -> Settings {
+    let directory = TempDir::new().expect("a temporary directory");
+    let system = ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor"}"#));
+    let more = more.iter().map(|(key, value)| (*key, (*value).to_owned()));
+    let variables = simulator.proxy_variables().into_iter().chain([system]).chain(more);
+    load(&Environment::new(directory.path(), variables), &Overrides::default()).expect("valid settings").settings
 }

@@ -96,7 +96,10 @@ pub enum Which {
     /// All, with their orders in progress: expensive for Waldur.
     WithOrders,
     /// All, without orders.
-    All,
+    All {
+        /// Whether to leave room for other requests.
+        in_background: bool,
+    },
     /// Those with a `modified` of this time or later, without orders.
     ModifiedSince(Stamp),
 }
@@ -159,6 +162,7 @@ impl Waldur {
         if let Which::ModifiedSince(time) = which {
             query.push(("modified", time.to_string()));
         }
+        let in_background = matches!(which, Which::All { in_background: true });
         // The number of pages of all resources says nothing about the changed ones.
         let expected = (!matches!(which, Which::ModifiedSince(_))).then_some(&self.pages);
         let ours = |row: &Row| is_of(row, offering_slugs);
@@ -167,7 +171,7 @@ impl Waldur {
             ours.filter_map(|row| row.resource.as_ref().ok()).for_each(|resource| found(resource));
         };
         let list = |path| {
-            let list = List { path, what: "resources", query: &query, read: read::resources, expected };
+            let list = List { path, what: "resources", query: &query, read: read::resources, expected, in_background };
             self.list(list, &found)
         };
         let (mut pages, date) = match list(PROVIDER_LIST).await? {
@@ -243,7 +247,13 @@ impl Waldur {
         query.extend(catalog::ORDER_FIELDS.map(|field| ("field", field.to_owned())));
         let path = "/api/marketplace-orders/";
         let expected = Some(&self.pages_of_orders);
-        match self.list(List { path, what: "orders", query: &query, read: read::orders, expected }, &|_| {}).await? {
+        match self
+            .list(
+                List { path, what: "orders", query: &query, read: read::orders, expected, in_background: false },
+                &|_| {},
+            )
+            .await?
+        {
             Listed::Pages(pages, date) => Ok(Some((pages.into_iter().flatten().flatten().collect(), date))),
             Listed::Missing(status) => {
                 debug!(status = status.as_u16(), "Waldur does not list orders");
@@ -260,7 +270,14 @@ impl Waldur {
     pub async fn customers(&self, offering: Uuid) -> Result<Option<Customers>, WaldurError> {
         let path = format!("/api/marketplace-provider-offerings/{offering}/customers/");
         let query = ["uuid", "slug", "name"].map(|field| ("field", field.to_owned()));
-        let list = List { path: &path, what: "customers", query: &query, read: read::customers, expected: None };
+        let list = List {
+            path: &path,
+            what: "customers",
+            query: &query,
+            read: read::customers,
+            expected: None,
+            in_background: false,
+        };
         match self.list(list, &|_| {}).await? {
             Listed::Pages(pages, _) => {
                 let named = |row: CustomerRow| Some((row.slug?, row.customer));
@@ -278,7 +295,14 @@ impl Waldur {
         let mut query = vec![("slug", slug.to_owned())];
         query.extend(["slug", "uuid", "customer_uuid"].map(|field| ("field", field.to_owned())));
         let path = "/api/marketplace-provider-offerings/";
-        let list = List { path, what: "offerings", query: &query, read: read::offerings, expected: None };
+        let list = List {
+            path,
+            what: "offerings",
+            query: &query,
+            read: read::offerings,
+            expected: None,
+            in_background: false,
+        };
         match self.list(list, &|_| {}).await? {
             Listed::Pages(pages, _) => {
                 Ok(pages.into_iter().flatten().filter(|offering| offering.slug == slug).collect())

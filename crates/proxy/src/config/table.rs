@@ -506,8 +506,8 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         .setting("cache.refresh_interval", &["CACHE_REFRESH_INTERVAL"])
         .doc(
             "Interval of refreshes in the background, in seconds. Must be less than `cache.max_age`, so that no \
-             request waits. Without it, there are refreshes in the background only while clients wait for a change, every 4 s, or every \
-             `cache.max_age` if that is less.",
+             request waits. Without it, there are refreshes in the background only while clients wait for a change: every 4 s, or every \
+             `cache.max_age` if that is less; after a refresh that took long, ten times as long later, but at most 30 s.",
         )
         .optional(seconds());
     let full_interval = loader
@@ -515,7 +515,8 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         .doc(
             "Interval in seconds at which a refresh reads all resources from Waldur. Those between read what changed. Such a \
              refresh cannot see new names and slugs of customers, projects, providers and offerings, projects that \
-             moved, and deleted resources: these appear after this time at the latest, or after a reload. With 0 every refresh reads everything.",
+             moved, and deleted resources: these appear after this time and a quarter more at the latest, or after a reload. Refreshes go on \
+             while all resources are read. With 0 every refresh reads everything.",
         )
         .with_default("600", age());
     if let (Ok(Some(interval)), Ok(max_age)) = (refresh_interval, max_age)

@@ -7,10 +7,11 @@ use std::time::Duration;
 use catalog::{Depth, Identities, Inventory, Missed, Resource, Watermark};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
 use super::held::Held;
-use super::related::Dependencies;
+use super::related::{Dependencies, Related};
 use super::update::Updated;
 use super::{Inputs, Source, SourceError};
 use crate::metrics;
@@ -23,19 +24,49 @@ const NAMED: usize = 5;
 /// How long resources are read with their orders before the list of orders is tried again.
 const NESTED_FOR: Duration = Duration::from_mins(10);
 
+/// All resources as Waldur listed them, without the changes since.
+#[derive(Debug)]
+pub(super) struct Listed {
+    began: Instant,
+    in_background: bool,
+    nested: bool,
+    listing: Listing,
+    related: Related,
+    identities: Identities,
+}
+
+impl Listed {
+    /// The time since the first request.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// A full reading in the background. Dropping it ends it.
+pub(super) type Renewal = AbortOnDropHandle<Result<Listed, SourceError>>;
+
 impl Source {
     pub(super) async fn read_all(&self, known: Option<Held>) -> Result<Held, SourceError> {
         loop {
+            let reading = async {
+                let listed = self.list_all(false).await?;
+                self.complete(listed, known.as_ref()).await
+            };
             // If the orders cannot be read apart, the next attempt reads them nested.
-            if let Some(held) = self.read_pages(known.as_ref()).await? {
-                metrics::reading("full");
+            if let Some(held) = spans::within("read", reading).await? {
                 return Ok(held);
             }
         }
     }
 
-    /// Reads all resources; `None` if their orders could not be read apart.
-    async fn read_pages(&self, known: Option<&Held>) -> Result<Option<Held>, SourceError> {
+    /// Lists all resources while refreshes go on.
+    pub(super) fn renew(self: &Arc<Self>) -> Renewal {
+        let source = Arc::clone(self);
+        AbortOnDropHandle::new(tokio::spawn(async move { source.list_all(true).await }))
+    }
+
+    /// Lists all resources, and requests their customers and identities meanwhile.
+    async fn list_all(&self, in_background: bool) -> Result<Listed, SourceError> {
         let began = Instant::now();
         let nested = self.reads_nested_orders();
         let slugs = self.slugs();
@@ -45,41 +76,41 @@ impl Source {
                 // Fails if a dependent request has failed already.
                 let _ = sender.send(Dependencies::of(resource, &self.policy));
             };
-            let which = if nested { Which::WithOrders } else { Which::All };
+            let which = if nested { Which::WithOrders } else { Which::All { in_background } };
             let listing = self.waldur.resources(&slugs, which, &found).await?;
-            if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
-                error!("{}", waldur::TOO_OLD);
-            }
-            let Some((mut inventory, watermark)) = self.inventory(listing, nested).await? else { return Ok(None) };
-            // Resources that changed or appeared during the reading.
-            let changed = inventory.take_changed();
-            changed.iter().filter_map(|uuid| inventory.resource(*uuid)).for_each(|resource| found(resource));
             drop(sender);
-            Ok(Some((inventory, watermark)))
+            Ok(listing)
         };
-        let reading = async {
-            let (read, (related, identities)) = tokio::try_join!(listing, self.related(found))?;
-            let Some((inventory, watermark)) = read else { return Ok(None) };
-            self.check_empty_offerings(&inventory).await;
-            Ok::<_, SourceError>(Some((inventory, watermark, related, identities)))
-        };
-        let Some((mut inventory, watermark, related, identities)) = spans::within("read", reading).await? else {
-            return Ok(None);
-        };
+        let (listing, (related, identities)) = tokio::try_join!(listing, self.related(found))?;
+        if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
+            error!("{}", waldur::TOO_OLD);
+        }
+        Ok(Listed { began, in_background, nested, listing, related, identities })
+    }
+
+    /// Adds what changed since the resources were listed; `None` if their orders could not be read apart.
+    pub(super) async fn complete(&self, listed: Listed, known: Option<&Held>) -> Result<Option<Held>, SourceError> {
+        let Listed { began, in_background, nested, listing, mut related, identities } = listed;
+        let Some((mut inventory, watermark)) = self.inventory(listing, nested).await? else { return Ok(None) };
+        let changed = inventory.take_changed();
+        let customers = related.customers(&inventory);
+        let mut inputs = Inputs { inventory, customers, identities };
+        // In the background, refreshes may have found identities meanwhile.
+        self.update_related(&mut related, &mut inputs, &changed, in_background).await?;
+        self.check_empty_offerings(&inputs.inventory).await;
+        self.identities.keep_only(&related.projects, &related.names);
+        let mut is_same = false;
         if let Some(known) = known {
             let since = known.watermark.since(Depth::Deep);
-            report_missed(&inventory.replace(&known.inputs.inventory, since));
+            report_missed(&inputs.inventory.replace(&known.inputs.inventory, since));
+            let Inputs { customers, identities: Identities { gids, users }, .. } = &*known.inputs;
+            let are_same =
+                *customers == inputs.customers && *gids == inputs.identities.gids && *users == inputs.identities.users;
+            is_same = inputs.inventory.take_changed().is_empty() && are_same;
         }
-        let customers = related.customers(&inventory);
-        self.identities.keep_only(&related.projects, &related.names);
-        let is_same = known.is_some_and(|known| {
-            let Inputs { customers: before, identities: Identities { gids, users }, .. } = &*known.inputs;
-            *before == customers && *gids == identities.gids && *users == identities.users
-        });
-        let is_unchanged = inventory.take_changed().is_empty() && is_same;
-        let snapshot = known.filter(|_| is_unchanged).map(|known| known.snapshot.clone()).unwrap_or_default();
-        let inputs = Arc::new(Inputs { inventory, customers, identities });
-        Ok(Some(Held { inputs, related, watermark, full: began, snapshot }))
+        let snapshot = known.filter(|_| is_same).map(|known| known.snapshot.clone()).unwrap_or_default();
+        metrics::reading("full");
+        Ok(Some(Held { inputs: Arc::new(inputs), related, watermark, full: began, snapshot, renewal: None }))
     }
 
     /// The inventory of a full reading; `None` if the orders could not be read.

@@ -6,6 +6,7 @@ use catalog::Watermark;
 use tokio::time::Instant;
 
 use super::Inputs;
+use super::full::Renewal;
 use super::related::Related;
 use crate::snapshot::Snapshot;
 
@@ -18,4 +19,6 @@ pub(super) struct Held {
     pub(super) full: Instant,
     /// The snapshot of the inputs, while it is in use; empty once they have changed.
     pub(super) snapshot: Weak<Snapshot>,
+    /// The next full reading, while it runs beside refreshes.
+    pub(super) renewal: Option<Renewal>,
 }

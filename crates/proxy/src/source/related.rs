@@ -163,13 +163,14 @@ impl Source {
         Ok((related, identities))
     }
 
-    /// Requests what changed resources depend on, if it is not known, and identities that have to be requested again.
+    /// Requests what changed resources depend on, if it is not known; with `again`, also identities that are missing or expired.
     /// Returns whether customers or identities have changed.
     pub(super) async fn update_related(
         &self,
         related: &mut Related,
         inputs: &mut Inputs,
         changed: &HashSet<Uuid>,
+        again: bool,
     ) -> Result<bool, SourceError> {
         let Inputs { inventory, customers, identities } = inputs;
         let resources = || changed.iter().filter_map(|uuid| inventory.resource(*uuid)).map(AsRef::as_ref);
@@ -179,9 +180,11 @@ impl Source {
             let offerings: BTreeSet<_> = resources().map(|resource: &Resource| resource.offering_uuid).collect();
             new.offerings = offerings.into_iter().collect();
         }
-        let (gids, users) = self.identities.expired();
-        new.projects.extend(related.without_gid.iter().cloned().chain(gids));
-        new.names.extend(users);
+        if again {
+            let (gids, users) = self.identities.expired();
+            new.projects.extend(related.without_gid.iter().cloned().chain(gids));
+            new.names.extend(users);
+        }
         let mut is_changed = false;
         let mut requests: FuturesUnordered<_> = self.requests(new).collect();
         while let Some(answer) = requests.next().await {

@@ -15,6 +15,8 @@ use crate::telemetry::spans;
 use crate::upstream::UpstreamError;
 use crate::waldur::{Listing, WaldurError, Which};
 
+/// Refreshes wait for a full reading if the last one is longer ago than this multiple of `cache.full_interval`.
+const LATEST: f64 = 1.25;
 /// Single resources are read this many at a time; the client may allow fewer requests.
 const AT_ONCE: usize = 8;
 
@@ -30,14 +32,34 @@ pub(super) enum Updated {
 
 impl Source {
     /// Reads everything, or only what changed.
-    pub(super) async fn advance(&self, known: Option<Held>) -> Result<Held, SourceError> {
+    pub(super) async fn advance(self: &Arc<Self>, known: Option<Held>) -> Result<Held, SourceError> {
         let full_next = self.full_next.swap(false, Ordering::Relaxed);
         match known {
-            Some(known) if !full_next && self.reads_changes() && known.full.elapsed() < self.full_interval => {
-                spans::within("read", self.read_changes(known)).await
-            }
+            Some(known) if !full_next && self.reads_changes() => self.advance_held(known).await,
             known => self.read_all(known).await,
         }
+    }
+
+    /// Reads what changed. When a full reading is due, it runs beside the next refreshes and replaces what is held when it
+    /// has ended, so that none of them takes much longer than usual.
+    async fn advance_held(self: &Arc<Self>, mut held: Held) -> Result<Held, SourceError> {
+        let age = held.full.elapsed();
+        if age < self.full_interval {
+            return self.read_changes(held).await;
+        }
+        let renewal = held.renewal.take().unwrap_or_else(|| self.renew());
+        if !renewal.is_finished() && age < self.full_interval.mul_f64(LATEST) {
+            held.renewal = Some(renewal);
+            return self.read_changes(held).await;
+        }
+        if let Ok(Ok(listed)) = renewal.await
+            && listed.age() < self.full_interval
+            && let Some(renewed) = self.complete(listed, Some(&held)).await?
+        {
+            return Ok(renewed);
+        }
+        // It failed, or it ended long ago and nothing was requested since.
+        self.read_all(Some(held)).await
     }
 
     /// Whether readings between the full ones read changes only.
@@ -52,16 +74,22 @@ impl Source {
         // Copied only if a cancelled reading still renders them.
         let inputs = Arc::make_mut(inputs);
         let depth = watermark.next();
-        if self.update(&mut inputs.inventory, watermark, depth).await? != Updated::Complete {
+        let reading = async {
+            if self.update(&mut inputs.inventory, watermark, depth).await? != Updated::Complete {
+                return Ok(None);
+            }
+            let changed = inputs.inventory.take_changed();
+            let is_renewed = self.update_related(related, inputs, &changed, true).await?;
+            Ok::<_, SourceError>(Some((changed.len(), is_renewed)))
+        };
+        let Some((changed, is_renewed)) = spans::within("read", reading).await? else {
             return self.read_all(Some(held)).await;
-        }
-        let changed = inputs.inventory.take_changed();
-        let is_renewed = self.update_related(related, inputs, &changed).await?;
-        if changed.is_empty() && !is_renewed {
+        };
+        if changed == 0 && !is_renewed {
             held.snapshot = snapshot;
         }
         metrics::reading("changes");
-        debug!(changed = changed.len(), ?depth, "read what changed in Waldur");
+        debug!(changed, ?depth, "read what changed in Waldur");
         Ok(held)
     }
 

@@ -2,22 +2,28 @@ use std::time::Duration;
 
 use program::Clock;
 use simulator::{Simulator, World};
-use tempfile::TempDir;
 
+use super::polite_pause;
 use crate::api::Service;
-use crate::config::{Environment, Overrides, load};
+use crate::testing::settings;
 
 #[tokio::test]
 async fn a_start_does_not_repeat_the_reading_of_a_request() {
     let simulator = Simulator::start(World::demo()).await;
-    let directory = TempDir::new().unwrap();
-    let more = [("STORAGE_SYSTEMS", r#"{"capstor": "capstor"}"#), ("CACHE_MAX_AGE", "3600")];
-    let variables = simulator.proxy_variables().into_iter().chain(more.map(|(key, value)| (key, value.to_owned())));
-    let environment = Environment::new(directory.path(), variables);
-    let service = Service::new(&load(&environment, &Overrides::default()).unwrap().settings, &Clock::system()).unwrap();
+    let service = Service::new(&settings(&simulator, &[("CACHE_MAX_AGE", "3600")]), &Clock::system()).unwrap();
     service.store.get(false).await.unwrap();
     let before = simulator.requests().len();
     // It never ends, and reads at once or not at all.
     let _ = tokio::time::timeout(Duration::from_millis(300), service.store.clone().keep_fresh()).await;
     assert_eq!(simulator.requests().len(), before);
+}
+
+#[test]
+fn slow_refreshes_leave_waldur_alone_most_of_the_time() {
+    let seconds = |interval, took| polite_pause(Duration::from_secs(interval), Duration::from_millis(took)).as_secs();
+    assert_eq!(seconds(4, 100), 4);
+    assert_eq!(seconds(1, 100), 1);
+    assert_eq!(seconds(1, 500), 5);
+    assert_eq!(seconds(4, 1600), 16);
+    assert_eq!(seconds(4, 60_000), 30);
 }

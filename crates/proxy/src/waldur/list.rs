@@ -35,6 +35,8 @@ pub(super) struct List<'a, T> {
     pub(super) read: fn(&[&RawValue]) -> Result<page::Rows<T>, String>,
     /// Number of pages in the last reading.
     pub(super) expected: Option<&'a AtomicUsize>,
+    /// Whether to leave one of the concurrent requests to others.
+    pub(super) in_background: bool,
 }
 
 pub(super) enum Listed<T> {
@@ -195,7 +197,8 @@ impl Waldur {
         pages: &mut BTreeMap<usize, Fetched<T>>,
     ) -> Result<(), WaldurError> {
         let read = |number| async move { Ok::<_, WaldurError>((number, self.page(list, number).await?)) };
-        let mut reading = stream::iter(numbers).map(read).buffered(self.pages_at_once);
+        let at_once = if list.in_background { (self.pages_at_once - 1).max(1) } else { self.pages_at_once };
+        let mut reading = stream::iter(numbers).map(read).buffered(at_once);
         while let Some((number, fetched)) = reading.try_next().await? {
             let ended = match &fetched {
                 Fetched::Page(page) => {
