@@ -6,6 +6,7 @@
 //! | what | where |
 //! |---|---|
 //! | Waldur | `{base}/api/…` |
+//! | Waldur's events: STOMP over a WebSocket | `{base}/rmqws-stomp` |
 //! | HPC User API | `{base}/hpc/api/v1/export/…` |
 //! | Keycloak realm `cscs` | `{base}/auth/realms/cscs/…` |
 //! | faults, the request log, costs, orders, changes, the world and keys, for use from a shell | `{base}/_simulator/…` |
@@ -18,6 +19,7 @@
 //! because shared types would hide shared mistakes.
 
 mod admin;
+mod broker;
 mod costs;
 mod faults;
 mod hpc;
@@ -30,6 +32,7 @@ mod state;
 mod waldur;
 pub mod world;
 
+pub use broker::BrokerMode;
 pub use faults::{Fault, FaultRule};
 pub use jsonwebtoken::Algorithm;
 pub use keycloak::{Client, Kid, PROXY_AUDIENCE, REALM, Realm, Signing, TokenSpec};

@@ -2,6 +2,7 @@
 
 mod connection;
 mod serve;
+mod stomp;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::routing::get;
 use tokio::runtime::Runtime;
 
+use crate::broker::BrokerMode;
 use crate::faults::{Fault, FaultRule};
 use crate::http::{Call, Reply};
 use crate::keycloak::{REALM, Realm};
@@ -168,6 +171,26 @@ impl Simulator {
         self.shared.add_follow_up(route.to_owned(), Box::new(change));
     }
 
+    /// Sets how the broker of Waldur's events behaves.
+    pub fn set_broker(&self, mode: BrokerMode) {
+        self.shared.broker.set_mode(mode);
+    }
+
+    /// Number of sessions that receive Waldur's events.
+    pub fn broker_sessions(&self) -> usize {
+        self.shared.broker.sessions()
+    }
+
+    /// Ends the sessions that receive events, with an ERROR frame if there is a reason.
+    pub fn end_broker_sessions(&self, reason: Option<&str>) {
+        self.shared.broker.end_sessions(reason);
+    }
+
+    /// Deletes the queues of events and their users, which ends the sessions.
+    pub fn delete_queues(&self) {
+        self.shared.broker.delete_queues();
+    }
+
     /// Sets the latency of Waldur's pages.
     pub fn set_latency(&self, latency: Latency) {
         self.shared.latency.set(latency);
@@ -189,7 +212,10 @@ fn open(shared: &Arc<ServiceState>, address: SocketAddr) -> anyhow::Result<(Runt
         let _inside = runtime.enter();
         NumberedListener::new(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&shared.connections))
     };
-    let router = Router::new().fallback(serve::serve).with_state(Arc::clone(shared));
+    let router = Router::new()
+        .route("/rmqws-stomp", get(serve::websocket))
+        .fallback(serve::serve)
+        .with_state(Arc::clone(shared));
     let service = router.into_make_service_with_connect_info::<Peer>();
     runtime.spawn(async move { axum::serve(listener, service).await });
     Ok((runtime, address))

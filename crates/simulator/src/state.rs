@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::broker::Broker;
 use crate::costs::Costs;
 use crate::faults::{Faults, route_matches};
 use crate::http::{Call, Reply};
@@ -39,6 +40,7 @@ pub(crate) struct ServiceState {
     follow_ups: Mutex<Vec<PendingChange>>,
     transactions: Mutex<Vec<Transaction>>,
     pub(crate) connections: Arc<AtomicU64>,
+    pub(crate) broker: Broker,
 }
 
 impl ServiceState {
@@ -56,6 +58,7 @@ impl ServiceState {
             follow_ups: Mutex::default(),
             transactions: Mutex::default(),
             connections: Arc::default(),
+            broker: Broker::default(),
         })
     }
 

@@ -22,8 +22,10 @@ mod usage;
 use axum::http::{Method, StatusCode};
 use uuid::Uuid;
 
+use crate::broker;
 use crate::http::{Call, Reply};
 use crate::state::ServiceState;
+use crate::world::Release;
 use access::Caller;
 
 /// Answers a request below `/api/`.
@@ -58,6 +60,9 @@ fn route(shared: &ServiceState, call: &Call) -> Reply {
             with_caller(shared, call, |world, user| offerings::me(world, user, call))
         }),
         (["marketplace-component-usages", "set_usage"], _) => acting(call, || usage::set(shared, call)),
+        (["event-consumers", "register"], _) if shared.read().release == Release::Newer => {
+            acting(call, || register(shared, call))
+        }
         (["marketplace-orders", id, action], _) if actions::ORDER.contains(action) => {
             acting(call, || actions::order(shared, call, parse(id), action))
         }
@@ -69,6 +74,14 @@ fn route(shared: &ServiceState, call: &Call) -> Reply {
         }
         _ => refusals::not_found(),
     }
+}
+
+fn register(shared: &ServiceState, call: &Call) -> Reply {
+    with_caller(shared, call, |world, user| {
+        let caller = Caller::new(world, user);
+        let sees = |offering| caller.sees_as_provider(offering);
+        broker::register(&shared.broker, call, (user.uuid, &user.token), sees, world.events.next())
+    })
 }
 
 /// Lists and single rows, read with GET and HEAD.

@@ -4,6 +4,7 @@
 //! customer are joined when it is returned, so renaming a project renames it everywhere at once, as in Waldur.
 
 mod demo;
+mod events;
 mod golden;
 mod large;
 mod ordering;
@@ -18,6 +19,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+pub(crate) use events::{Event, Events};
 pub use ordering::NewResource;
 pub use rows::{Customer, Offering, OfferingType, Order, Project, Provider, Resource, Role, Usage, User};
 pub use stamp::Stamp;
@@ -78,6 +80,7 @@ pub struct World {
     pub worker_lags: bool,
     /// Deferred tasks of the worker, oldest first.
     queued: Vec<Queued>,
+    pub(crate) events: Events,
     ids: u64,
 }
 
@@ -152,6 +155,7 @@ impl World {
             unique_backend_ids: false,
             worker_lags: false,
             queued: Vec::new(),
+            events: Events::default(),
             ids: 0,
         };
         world.add_user("staff").is_staff = true;

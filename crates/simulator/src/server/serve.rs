@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::Peer;
+use super::{Peer, stomp};
 use crate::faults::Fault;
 use crate::http::{Call, Reply, form};
 use crate::state::ServiceState;
@@ -77,6 +79,27 @@ pub(super) async fn serve(
             whole(&reply)
         }
         _ => whole(&reply),
+    }
+}
+
+/// Serves a session with the broker, or the fault.
+pub(super) async fn websocket(
+    State(shared): State<Arc<ServiceState>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
+) -> Response {
+    let Some(call) = read(request).await else {
+        return whole(&Reply::empty(StatusCode::BAD_REQUEST));
+    };
+    shared.log.add(&call, peer.number, peer.address);
+    match (shared.faults.take(&call), upgrade) {
+        (Some(Fault::Answer { status, headers, body }), _) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            whole(&Reply { status, headers, body: body.into(), items: None })
+        }
+        (_, Ok(upgrade)) => stomp::upgrade(shared, upgrade),
+        (_, Err(rejection)) => rejection.into_response(),
     }
 }
 

@@ -94,6 +94,7 @@ impl World {
             row.orders.push(uuid);
         }
         self.update_recorded_order(resource);
+        self.announce_order(uuid);
         uuid
     }
 

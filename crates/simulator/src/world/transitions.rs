@@ -210,6 +210,7 @@ impl World {
             Some(row) if row.record.get(key) != Some(&value) => {
                 row.set(key, value);
                 row.set("modified", now);
+                self.announce_resource(resource);
                 true
             }
             _ => false,
@@ -222,6 +223,7 @@ impl World {
         if let Some(row) = self.resources.get_mut(&resource) {
             row.set_state(state);
             row.set("modified", now);
+            self.announce_resource(resource);
         }
     }
 
@@ -275,6 +277,7 @@ impl World {
             row.set("modified", now);
             let resource = row.resource;
             self.update_recorded_order(resource);
+            self.announce_order(order);
         }
     }
 
