@@ -35,6 +35,7 @@ use crate::auth::{self, Caller, Verifier};
 use crate::compression::Coding;
 use crate::config::Settings;
 use crate::metrics;
+use crate::push::Push;
 use crate::shared_cache::{self, SharedCache};
 use crate::snapshot::Found;
 use crate::source::Source;
@@ -59,6 +60,8 @@ pub struct Service {
     pub limits: layers::RequestLimits,
     /// The ages shown by `/metrics`; they survive a change of the settings.
     pub(crate) ages: Ages,
+    /// Receives Waldur's events, with `waldur_api.push`.
+    pub(crate) push: Option<Arc<Push>>,
     /// Clients that wait for other content; they survive a change of the settings.
     waiting: Arc<Waiting>,
 }
@@ -89,6 +92,7 @@ impl Service {
         Ok(Self {
             verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
             waiting: Arc::new(Waiting::new(Arc::clone(&store))),
+            push: Push::new(&settings.waldur_api, &store)?.map(Arc::new),
             store,
             limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
@@ -127,9 +131,20 @@ impl Service {
         self.store.note_change(true);
     }
 
-    /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh if so configured.
+    /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh as configured. Never resolves.
     pub async fn run_in_background(self) {
-        futures::join!(self.verifier.warm(), self.store.keep_fresh());
+        futures::join!(self.verifier.warm(), self.store.clone().keep_fresh(), self.receive_events());
+    }
+
+    /// Keeps the snapshot fresh as configured, after [`warm_up`](Self::warm_up). Never resolves.
+    pub async fn stay_fresh(self) {
+        futures::join!(self.store.clone().stay_fresh(), self.receive_events());
+    }
+
+    async fn receive_events(&self) {
+        if let Some(push) = &self.push {
+            push.run().await;
+        }
     }
 
     /// Makes waiting clients wait for this service, which replaces another one. With other rules for authentication, they have to

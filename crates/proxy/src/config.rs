@@ -77,6 +77,8 @@ pub struct WaldurApi {
     pub timeout: Duration,
     /// Maximum number of concurrent requests for lists; 1 to 32.
     pub pages_at_once: usize,
+    /// Where Waldur's events are received, if they are: `ws` or `wss`, no credentials, query or fragment.
+    pub push: Option<Url>,
 }
 
 /// Authentication of callers against a Keycloak realm.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod oauth;
 pub mod openapi;
 pub mod peer;
+pub mod push;
 pub mod reading;
 pub mod server;
 pub mod shared_cache;

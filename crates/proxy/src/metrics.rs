@@ -62,6 +62,9 @@ fn describe() {
     describe_table();
     gids(0, 0);
     missed(0);
+    for name in [table::PUSH_EVENTS, table::PUSH_RECONNECTS, table::PUSH_SILENCES] {
+        counter!(name).absolute(0);
+    }
     for outcome in ["success", "failure"] {
         counter!(table::TOKENS, "outcome" => outcome).absolute(0);
         counter!(table::KEYS, "outcome" => outcome).absolute(0);
@@ -141,6 +144,21 @@ pub(crate) fn shared_exchange(outcome: &'static str) {
 /// Counts a snapshot taken from another replica.
 pub(crate) fn taken() {
     counter!(table::TAKEN).increment(1);
+}
+
+/// Counts an event from Waldur.
+pub(crate) fn push_event() {
+    counter!(table::PUSH_EVENTS).increment(1);
+}
+
+/// Counts an attempt to receive events again.
+pub(crate) fn push_reconnect() {
+    counter!(table::PUSH_RECONNECTS).increment(1);
+}
+
+/// Counts a connection that was replaced because it brought no events.
+pub(crate) fn push_silence() {
+    counter!(table::PUSH_SILENCES).increment(1);
 }
 
 fn outcome(succeeded: bool) -> &'static str {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use catalog::{Catalogue, Customers, Identities, InodeRule, Inventory, Policy, Skipped, System};
 use opentelemetry::Context;
 use thiserror::Error;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -55,6 +55,8 @@ pub struct Source {
     nested_until: Mutex<Option<Instant>>,
     /// Whether Waldur accepts a time as filter for `modified`.
     lists_changes: AtomicBool,
+    /// Notified when an update finds changes of resources or orders.
+    found_changes: Notify,
 }
 
 /// The catalogue could not be read.
@@ -93,6 +95,7 @@ impl Source {
             full_next: AtomicBool::new(false),
             nested_until: Mutex::default(),
             lists_changes: AtomicBool::new(true),
+            found_changes: Notify::new(),
         })
     }
 
@@ -179,6 +182,11 @@ impl Source {
     /// Slugs of the offerings of the storage systems.
     fn slugs(&self) -> Vec<&str> {
         self.policy.systems.iter().map(|system| system.offering_slug.as_str()).collect()
+    }
+
+    /// Notified when an update finds changes of resources or orders.
+    pub(crate) fn found_changes(&self) -> &Notify {
+        &self.found_changes
     }
 
     /// Makes the next reading a full one.

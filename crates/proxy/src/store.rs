@@ -100,6 +100,8 @@ pub struct Store {
     last: Mutex<Option<(Instant, bool)>>,
     /// When a callback last changed Waldur: nothing older counts as fresh.
     changed: Mutex<Option<Instant>>,
+    /// When Waldur last announced a change: nothing older counts as fresh.
+    announced: Mutex<Option<Instant>>,
     /// Notified when the newest snapshot has other content than the one before.
     content: watch::Sender<()>,
     /// Notified when a client begins to wait for other content.
@@ -127,6 +129,7 @@ impl Store {
             refresh: Mutex::default(),
             last: Mutex::default(),
             changed: Mutex::default(),
+            announced: Mutex::default(),
             content: watch::Sender::default(),
             subscribed: Notify::new(),
             due: Notify::new(),
@@ -156,7 +159,8 @@ impl Store {
         let arrived = Instant::now();
         let allowed = if fresh { Duration::ZERO } else { self.cache.max_age };
         let changed = *lock(&self.changed);
-        let since_change = changed.map_or(Duration::MAX, |changed| arrived.saturating_duration_since(changed));
+        let latest = changed.max(*lock(&self.announced));
+        let since_change = latest.map_or(Duration::MAX, |latest| arrived.saturating_duration_since(latest));
         let max_age = allowed.min(since_change);
         // Not `arrived - max_age`, which fails if the machine was started later.
         let young_enough = |reading: &Arc<Reading>| reading.began + max_age >= arrived;
@@ -201,6 +205,11 @@ impl Store {
         if self.content.receiver_count() > 0 {
             self.due.notify_one();
         }
+    }
+
+    /// Records that Waldur announced a change. Requests get data that is read after this call, or stale data if Waldur is slow.
+    pub(crate) fn note_announcement(&self) {
+        *lock(&self.announced) = Some(Instant::now());
     }
 
     /// Notifies of snapshots with other content. While there is a receiver, the snapshot is refreshed in the background.
@@ -310,6 +319,8 @@ impl Store {
         self.newest.store(other.newest.load_full());
         let changed = *lock(&other.changed);
         *lock(&self.changed) = changed;
+        let announced = *lock(&other.announced);
+        *lock(&self.announced) = announced;
     }
 
     /// The running refresh, or a new one, for data that was at most `max_age` old at the time of the request.

@@ -50,6 +50,15 @@ impl Transport {
 
     /// Builds the client for the upstream `name`. It follows no redirects and ignores proxy settings of the environment.
     pub(crate) fn client(&self, name: &str) -> Result<reqwest::Client, TransportError> {
+        self.builder(name)?.build().map_err(TransportError::Client)
+    }
+
+    /// Like [`client`](Self::client), for connections that become WebSockets.
+    pub(crate) fn websocket_client(&self, name: &str) -> Result<reqwest::Client, TransportError> {
+        self.builder(name)?.http1_only().build().map_err(TransportError::Client)
+    }
+
+    fn builder(&self, name: &str) -> Result<reqwest::ClientBuilder, TransportError> {
         install_tls_provider();
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
@@ -67,7 +76,7 @@ impl Transport {
         if let Some(proxy) = &self.proxy {
             builder = builder.proxy(http_proxy(proxy)?);
         }
-        builder.build().map_err(TransportError::Client)
+        Ok(builder)
     }
 }
 

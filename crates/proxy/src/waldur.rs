@@ -1,5 +1,7 @@
-//! Client for Waldur: reads lists of resources, customers and offerings, completely or with an error, and relays callbacks.
+//! Client for Waldur: reads lists of resources, customers and offerings, completely or with an error, relays callbacks, and
+//! registers for events.
 
+mod events;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -26,6 +28,7 @@ use waldur_answers::TokenUser;
 use crate::config::WaldurApi;
 use crate::transport::{Transport, TransportError};
 use crate::upstream::{Answer, ExchangeError, Upstream, UpstreamError};
+pub use events::Consumer;
 use list::{List, Listed};
 
 /// Lists what a service provider's token can see.

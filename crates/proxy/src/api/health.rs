@@ -79,6 +79,8 @@ struct Health {
     upstreams: Vec<UpstreamHealth>,
     /// State of the shared cache, which does not affect readiness. `None`: not configured, or not used yet.
     shared_cache: Option<&'static str>,
+    /// Whether Waldur's events are received, which does not affect readiness. `None`: not configured.
+    push: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +131,7 @@ impl Health {
             keys: keys.map(|KeysStatus { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
             upstreams: service.upstreams().map(upstream).collect(),
             shared_cache: service.store.shared_cache_works().map(|works| if works { "in use" } else { "away" }),
+            push: service.push.as_ref().map(|push| if push.is_connected() { "connected" } else { "away" }),
         }
     }
 }

@@ -88,6 +88,28 @@ fn without_api(mut url: Url) -> Url {
     url
 }
 
+/// URL of a WebSocket.
+pub(super) fn push_url(text: &str) -> Result<Url, Invalid> {
+    let remedy = "give one such as wss://waldur.example.org/rmqws-stomp";
+    let url = of_scheme(text, &["ws", "wss"], remedy)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("it has credentials", "remove them: Waldur's token is the password"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("it has a query or a fragment", remedy));
+    }
+    Ok(url)
+}
+
+/// The WebSocket on Waldur's host.
+pub(super) fn default_push_url(api_url: &Url) -> Url {
+    let mut url = api_url.clone();
+    // Possible between these schemes, and the ports stay equal.
+    let _ = url.set_scheme(if api_url.scheme() == "https" { "wss" } else { "ws" });
+    url.set_path("/rmqws-stomp");
+    url
+}
+
 /// URL of a Valkey or Redis server; may have credentials.
 pub(super) fn cache_server(text: &str) -> Result<Url, Invalid> {
     let remedy = "give one such as redis://host:6379/0, or rediss:// for TLS";
@@ -131,6 +153,25 @@ mod tests {
             ("http://x.api", "http://x.api/"),
         ] {
             assert_eq!(waldur_url(given).unwrap().as_str(), root, "{given}");
+        }
+    }
+
+    #[test]
+    fn websockets() {
+        for text in ["ws://h", "wss://h:15671/ws", "wss://[::1]/rmqws-stomp"] {
+            assert_eq!(push_url(text).unwrap().as_str().trim_end_matches('/'), text);
+        }
+        for text in
+            ["", "h:1", "https://h", "wss://", "wss://u:hunter2@h", "wss://u@h", "wss://h?token=hunter2", "wss://h#x"]
+        {
+            assert!(!format!("{:?}", push_url(text).unwrap_err()).contains("hunter2"), "{text}");
+        }
+        for (api, push) in [
+            ("https://x.example/", "wss://x.example/rmqws-stomp"),
+            ("https://x.example:8443/waldur", "wss://x.example:8443/rmqws-stomp"),
+            ("http://x.example:80/", "ws://x.example/rmqws-stomp"),
+        ] {
+            assert_eq!(default_push_url(&api.parse().unwrap()).as_str(), push);
         }
     }
 

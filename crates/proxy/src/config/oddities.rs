@@ -22,6 +22,11 @@ pub(super) fn oddities(settings: &Settings, given: &dyn Fn(&str) -> bool) -> Vec
             "auth.keycloak_url is not given: tokens of {url} are accepted; set CSCS_KEYCLOAK_URL to your Keycloak"
         ));
     }
+    if given("waldur_api.push_url") && settings.waldur_api.push.is_none() {
+        odd.push(String::from(
+            "waldur_api.push_url is given, but waldur_api.push is false: no events are received; set WALDUR_PUSH to true",
+        ));
+    }
     let anybody = auth.disable_auth || auth.required_roles.is_empty() && auth.callback_roles.is_empty();
     if settings.relay_callbacks && anybody {
         odd.push(String::from(

@@ -109,14 +109,31 @@ fn waldur_api(loader: &mut Loader<'_>) -> Result<WaldurApi, Reported> {
         .setting("waldur_api.agent_header", &["WALDUR_AGENT_HEADER", "AGENT_HEADER"])
         .doc("`User-Agent` to send to Waldur instead of the proxy's own.")
         .optional(text(check::header));
+    let push = loader
+        .setting("waldur_api.push", &["WALDUR_PUSH"])
+        .doc(
+            "Refresh as soon as Waldur announces a change of an order or resource, through its RabbitMQ. Polling goes on, and \
+             suffices while the events are away. Needs a Waldur with `/api/event-consumers/`.",
+        )
+        .with_default("false", flag());
+    let push_url = loader
+        .setting("waldur_api.push_url", &["WALDUR_PUSH_URL"])
+        .doc(
+            "`ws://` or `wss://` URL of RabbitMQ's STOMP over WebSocket, which receives Waldur's token as the password; by default \
+             `/rmqws-stomp` on the host of `waldur_api.api_url`. `waldur_api.verify_ssl` and `waldur_api.socks_proxy` apply to it.",
+        )
+        .optional(url(check::push_url));
+    let (api_url, push_url) = (api_url?, push_url?);
+    let push = push?.then(|| push_url.unwrap_or_else(|| check::default_push_url(&api_url)));
     Ok(WaldurApi {
-        api_url: api_url?,
+        api_url,
         access_token: access_token?,
         verify_ssl: verify_ssl?,
         socks_proxy: socks_proxy?,
         agent_header: agent_header?,
         timeout: timeout?,
         pages_at_once: pages_at_once?,
+        push,
     })
 }
 

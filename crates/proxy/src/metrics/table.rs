@@ -67,6 +67,10 @@ pub(crate) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
 pub(crate) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
 pub(crate) const READINGS: &str = "hpc_storage_proxy_readings_total";
 pub(crate) const MISSED: &str = "hpc_storage_proxy_missed_changes_total";
+pub(crate) const PUSH_CONNECTED: &str = "hpc_storage_proxy_push_connected";
+pub(crate) const PUSH_EVENTS: &str = "hpc_storage_proxy_push_events_total";
+pub(crate) const PUSH_RECONNECTS: &str = "hpc_storage_proxy_push_reconnects_total";
+pub(crate) const PUSH_SILENCES: &str = "hpc_storage_proxy_push_silences_total";
 pub(crate) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
@@ -227,6 +231,28 @@ pub const TABLE: &[Metric] = &[
         Unit::Count,
         &[],
         "Snapshots that this replica took from the shared cache instead of reading the upstreams. They do not count as refreshes.",
+    ),
+    row(
+        PUSH_CONNECTED,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "1 while the proxy receives Waldur's events, 0 while it does not and only polls; absent without `waldur_api.push`.",
+    ),
+    row(PUSH_EVENTS, Kind::Counter, Unit::Count, &[], "Events received from Waldur."),
+    row(
+        PUSH_RECONNECTS,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Attempts to receive Waldur's events again after a connection or an attempt had failed.",
+    ),
+    row(
+        PUSH_SILENCES,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Connections that looked healthy and were replaced, because refreshes found several changes that no event had announced.",
     ),
     row(
         LOST_LINES,

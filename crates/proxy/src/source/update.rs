@@ -85,6 +85,9 @@ impl Source {
         let Some((changed, is_renewed)) = spans::within("read", reading).await? else {
             return self.read_all(Some(held)).await;
         };
+        if changed > 0 {
+            self.found_changes.notify_one();
+        }
         if changed == 0 && !is_renewed {
             held.snapshot = snapshot;
         }

@@ -52,6 +52,7 @@ async fn waldur(answer: Answer) -> (Waldur, Server) {
         agent_header: None,
         timeout: std::time::Duration::from_secs(20),
         pages_at_once: 4,
+        push: None,
     };
     (Waldur::new(&settings).unwrap(), server)
 }

@@ -13,6 +13,7 @@ mod items;
 mod list_watch;
 mod metrics;
 mod orders;
+mod push;
 mod reading;
 mod relay;
 mod replicas;

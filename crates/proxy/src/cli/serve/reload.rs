@@ -157,7 +157,7 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         self.fronts.route(&service);
         service.take_over_waiting(none(&AUTH));
         self.refreshing.abort();
-        self.refreshing = tokio::spawn(service.store.clone().stay_fresh());
+        self.refreshing = tokio::spawn(service.clone().stay_fresh());
         self.service = service;
         Ok(())
     }
