@@ -1,8 +1,8 @@
 //! Query strings: the response is an error, or a page of valid JSON whose items match the filter.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use catalog::{Customers, Identities, Policy, Resource, build, customers_of_resources};
+use catalog::{Policy, Resource, build, customers_of_resources};
 use proxy::snapshot::Snapshot;
 use serde_json::json;
 use serde_json::value::to_raw_value;
@@ -22,12 +22,12 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
             "attributes": {"storage_data_type": pick(&["store", "scratch", "users", "archive"])},
             "limits": {"storage": 1},
         });
-        Resource::parse(&to_raw_value(&record).expect("JSON")).expect("a resource")
+        Arc::new(Resource::parse(&to_raw_value(&record).expect("JSON")).expect("a resource"))
     };
     let resources: Vec<_> = (0..600).map(resource).collect();
-    let customers: Customers = customers_of_resources(resources.iter());
-    let identities = Identities::default();
-    Snapshot::render(build(&resources, &customers, &identities, &POLICY), Vec::new(), None).expect("JSON")
+    let customers = customers_of_resources(resources.iter().map(AsRef::as_ref));
+    let catalogue = build(&resources, customers.into(), Arc::default(), POLICY.clone().into(), None);
+    Snapshot::render(&catalogue, Vec::new(), None).expect("JSON")
 });
 
 /// Requests a listing with the query.

@@ -4,6 +4,7 @@
 //! from slugs leads out of its directory.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use catalog::{
     Catalogue, Customers, Filter, Identities, Resource, Skipped, State, Status, build, customers_of_resources,
@@ -20,33 +21,37 @@ pub fn check(data: &[u8]) {
     for record in text.lines().filter_map(|line| serde_json::from_str::<&RawValue>(line).ok()) {
         match Resource::parse(record) {
             // The reader of lists removes duplicate resources.
-            Ok(resource) if seen.insert(resource.uuid) => resources.push(resource),
+            Ok(resource) if seen.insert(resource.uuid) => resources.push(Arc::new(resource)),
             Ok(_) => {}
             Err(error) => rejected.push(Skipped::malformed(&error)),
         }
     }
-    let customers = customers_of_resources(resources.iter());
+    let customers = Arc::new(customers_of_resources(resources.iter().map(AsRef::as_ref)));
     let mut identities = Identities::default();
     for (number, resource) in resources.iter().enumerate().filter(|(number, _)| number % 2 == 0) {
         let gid = u32::try_from(number).map_err(|_| String::new());
         identities.gids.insert(resource.project_slug.clone(), gid);
     }
+    let identities = Arc::new(identities);
     for development_mode in [false, true] {
         check_catalogue(&resources, &customers, &identities, &rejected, development_mode);
     }
 }
 
 fn check_catalogue(
-    resources: &[Resource],
-    customers: &Customers,
-    identities: &Identities,
+    resources: &[Arc<Resource>],
+    customers: &Arc<Customers>,
+    identities: &Arc<Identities>,
     rejected: &[Skipped],
     development_mode: bool,
 ) {
     let policy = crate::policy(development_mode);
     let ours =
-        |resource: &&Resource| policy.systems.iter().any(|system| system.offering_slug == resource.offering_slug);
-    let catalogue = build(resources, customers, identities, &policy);
+        |resource: &&Arc<Resource>| policy.systems.iter().any(|system| system.offering_slug == resource.offering_slug);
+    let build = |resources: &[Arc<Resource>], before| {
+        build(resources, Arc::clone(customers), Arc::clone(identities), policy.clone().into(), before)
+    };
+    let catalogue = build(resources, None);
     let leaves = resources.iter().filter(ours).count() - catalogue.skipped.len() - catalogue.malformed.len();
     let nodes = catalogue.len() - leaves;
     assert!(!development_mode || catalogue.skipped.is_empty(), "identities are generated");
@@ -56,9 +61,18 @@ fn check_catalogue(
     selections(&catalogue, &items, nodes, &policy.systems.iter().map(|system| &system.name).collect::<Vec<_>>());
 
     let left_out = catalogue.skipped.len() + catalogue.malformed.len() + rejected.len();
-    let again = build(resources, customers, identities, &policy);
-    let first = Snapshot::render(catalogue, rejected.to_vec(), None).expect("a catalogue is JSON");
-    let second = Snapshot::render(again, rejected.to_vec(), Some(&first)).expect("a catalogue is JSON");
+    let first = Snapshot::render(&catalogue, rejected.to_vec(), None).expect("a catalogue is JSON");
+    // Some resources are new, the others are shared.
+    let changed = |(number, resource): (usize, &Arc<Resource>)| match number % 3 {
+        0 => Arc::new(Resource::clone(resource)),
+        _ => Arc::clone(resource),
+    };
+    let copies: Vec<_> = resources.iter().enumerate().map(changed).collect();
+    let again = build(&copies, Some(build(&resources[resources.len() / 2..], None)));
+    let second = Snapshot::render(&again, rejected.to_vec(), Some(&first)).expect("a catalogue is JSON");
+    let again = build(&copies, Some(catalogue));
+    let third = Snapshot::render(&again, rejected.to_vec(), Some(&first)).expect("a catalogue is JSON");
+    assert_eq!(first.fingerprint(), third.fingerprint(), "equal catalogues have equal fingerprints");
     assert_eq!(first.fingerprint(), second.fingerprint(), "equal catalogues have equal fingerprints");
     assert_eq!(crate::json(first.rendered_skipped()).as_array().map(Vec::len), Some(left_out));
     let text = first.page(&Filter::default(), 0, usize::MAX).items.join(&b',');
@@ -70,7 +84,7 @@ fn check_catalogue(
 }
 
 /// Checks that the items of resources have unique IDs, and paths within their directories.
-fn paths(leaves: &[Value], resources: &[Resource]) {
+fn paths(leaves: &[Value], resources: &[Arc<Resource>]) {
     let ids: HashSet<_> = leaves.iter().map(|item| item["itemId"].as_str()).collect();
     assert_eq!(ids.len(), leaves.len(), "duplicate ID");
     let by_id: HashMap<_, _> = resources.iter().map(|resource| (resource.uuid.to_string(), resource)).collect();
@@ -88,7 +102,7 @@ fn paths(leaves: &[Value], resources: &[Resource]) {
 }
 
 /// Checks that a filter selects the items that match, in order, and that all values of a filter together select every item.
-fn selections(catalogue: &Catalogue<'_>, items: &[Value], nodes: usize, systems: &[&String]) {
+fn selections(catalogue: &Catalogue, items: &[Value], nodes: usize, systems: &[&String]) {
     let all = catalogue.index.select(&Filter::default());
     assert!(all.items.iter().map(|position| *position as usize).eq(0..items.len()));
     let pick = |filter: Filter| {

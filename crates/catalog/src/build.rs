@@ -1,8 +1,10 @@
 //! Builds the catalogue: first the tenants and customers in order of first mention, then the resources.
 
+mod assembly;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::quota_problem::QuotaProblem;
 use crate::resource::{Rejected, Resource};
-use crate::select::{Index, Leaf, NODE_STATUS, Outcome};
+use crate::select::{Index, Leaf, NODE_STATUS};
 use crate::status::Status;
 use crate::target::{self, PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
 
@@ -32,23 +34,58 @@ pub struct Customer {
     pub name: Option<String>,
 }
 
-/// The whole catalogue. It borrows text from the resources and customers that it was built from.
+/// The whole catalogue.
 ///
-/// Items are ordered: tenants and customers by first mention, then resources in Waldur's order. Resource items are
+/// Items are ordered: tenants and customers by first mention, then resources in Waldur's order. Items are
 /// built on demand: all at once they would take half as much memory as the document.
 #[derive(Debug)]
-pub struct Catalogue<'a> {
-    nodes: Vec<Item<'a>>,
-    seeds: Vec<Seed<'a>>,
+pub struct Catalogue {
+    /// The resources of the index's leaves.
+    resources: Vec<Arc<Resource>>,
+    /// Tenants and customers.
+    nodes: Vec<Node>,
+    /// The number of items of resources before each skipped resource.
+    items_before_skipped: Vec<u32>,
     names: Names,
-    policy: &'a Policy,
-    identities: &'a Identities,
+    /// By data type and system.
+    known: Vec<KnownNodes>,
+    policy: Arc<Policy>,
+    customers: Arc<Customers>,
+    identities: Arc<Identities>,
+    /// The index of the catalogue to which `unchanged` refers.
+    before: Weak<Index>,
+    unchanged: Vec<Run>,
     /// Index for [`Index::select`].
-    pub index: Index,
+    pub index: Arc<Index>,
     /// Resources skipped because an identity is missing (decision D7), in Waldur's order.
     pub skipped: Vec<Skipped>,
     /// Resources that break the mapping rules (decision D8), in Waldur's order.
     pub malformed: Vec<Skipped>,
+}
+
+/// A tenant or customer, named first by the resource of the leaf `first`.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    first: u32,
+    /// Position of a customer's tenant; `None` for a tenant.
+    tenant: Option<u32>,
+}
+
+/// Positions of the tenants and customers with the same [`Place`], by slug.
+#[derive(Debug, Default)]
+struct KnownNodes {
+    tenants: HashMap<String, u32>,
+    customers: HashMap<String, u32>,
+}
+
+/// Adjacent items that are equal to adjacent items of the catalogue before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Position of the first item.
+    pub start: usize,
+    /// Its position in the catalogue before.
+    pub before: usize,
+    pub len: usize,
 }
 
 /// A resource that is skipped, and why.
@@ -106,9 +143,9 @@ pub fn customers_of_resources<'a>(resources: impl Iterator<Item = &'a Resource>)
     customers
 }
 
-impl<'a> Catalogue<'a> {
+impl Catalogue {
     pub fn len(&self) -> usize {
-        self.nodes.len() + self.seeds.len()
+        self.nodes.len() + self.resources.len() - self.skipped.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -120,126 +157,86 @@ impl<'a> Catalogue<'a> {
     /// # Panics
     ///
     /// If `position` is out of range.
-    pub fn item(&self, position: usize) -> Item<'a> {
-        match position.checked_sub(self.nodes.len()) {
-            None => self.nodes[position].clone(),
-            Some(leaf) => self.leaf(&self.seeds[leaf]),
+    pub fn item(&self, position: usize) -> Item<'_> {
+        match self.leaf(position) {
+            Some(leaf) => self.item_of_resource(leaf),
+            None => self.item_of_node(self.nodes[position]),
         }
     }
 
-    pub fn items(&self) -> impl Iterator<Item = Item<'a>> {
+    pub fn items(&self) -> impl Iterator<Item = Item<'_>> {
         (0..self.len()).map(|position| self.item(position))
     }
 
-    /// The orders in progress, each with the position and ID of its item, in the order of the items.
-    pub fn orders(&self) -> impl Iterator<Item = (usize, Uuid, OrderInProgress<'a>)> {
-        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
-            let order = resource.order.as_deref()?;
-            let order = OrderInProgress {
-                uuid: order.uuid,
-                kind: order.kind_name.as_deref(),
-                state: order.state_name.as_deref(),
-                offering_type: resource.offering_type.as_deref(),
-                new_options: order.new_options.as_ref(),
-            };
-            Some((self.nodes.len() + leaf, resource.uuid, order))
+    /// The order in progress of the item at `position`.
+    pub fn order(&self, position: usize) -> Option<OrderInProgress<'_>> {
+        let resource = self.resource(position)?;
+        let order = resource.order.as_deref()?;
+        Some(OrderInProgress {
+            uuid: order.uuid,
+            kind: order.kind_name.as_deref(),
+            state: order.state_name.as_deref(),
+            offering_type: resource.offering_type.as_deref(),
+            new_options: order.new_options.as_ref(),
         })
     }
 
-    /// The quota problems, each with the position and ID of its item, in the order of the items.
-    pub fn quota_problems(&self) -> impl Iterator<Item = (usize, Uuid, QuotaProblem)> {
-        self.seeds.iter().enumerate().filter_map(|(leaf, Seed { resource, .. })| {
-            let problem = QuotaProblem::of(resource, self.policy.inodes)?;
-            Some((self.nodes.len() + leaf, resource.uuid, problem))
-        })
+    /// The problem with the quotas of the item at `position`.
+    pub fn quota_problem(&self, position: usize) -> Option<QuotaProblem> {
+        QuotaProblem::of(self.resource(position)?, self.policy.inodes)
     }
 
-    /// The resources in transition without an order, each with the position and ID of its item, in the order of the items.
-    pub fn resource_links(&self) -> impl Iterator<Item = (usize, Uuid, ResourceLinks<'a>)> {
-        let seeds = self.seeds.iter().enumerate().filter(|(_, seed)| seed.resource.order.is_none());
-        seeds.filter_map(|(leaf, Seed { resource, .. })| {
-            let direct = order::set_state_ok_url(&self.policy.waldur, resource.uuid, resource.effective_state())?;
-            let relay = self.policy.relay.as_deref();
-            let set_state_ok_url = relay.map_or(direct, |relay| order::relayed_set_state_ok_url(relay, resource.uuid));
-            let links = ResourceLinks { set_state_ok_url, backend_id: resource.backend_id.as_deref() };
-            Some((self.nodes.len() + leaf, resource.uuid, links))
-        })
+    /// The links of the item at `position`, if its resource is in transition without an order.
+    pub fn resource_links(&self, position: usize) -> Option<ResourceLinks<'_>> {
+        let resource = self.resource(position).filter(|resource| resource.order.is_none())?;
+        let direct = order::set_state_ok_url(&self.policy.waldur, resource.uuid, resource.effective_state())?;
+        let relay = self.policy.relay.as_deref();
+        let set_state_ok_url = relay.map_or(direct, |relay| order::relayed_set_state_ok_url(relay, resource.uuid));
+        Some(ResourceLinks { set_state_ok_url, backend_id: resource.backend_id.as_deref() })
     }
 
-    /// The callbacks that the relay needs: of every item with an order in progress, or in transition without one. Empty if no
-    /// relay is configured.
-    pub fn callbacks(&self) -> Vec<Callbacks> {
-        let seeds = self.seeds.iter().filter(|_| self.policy.relay.is_some());
-        let of = |seed: &Seed<'_>| {
-            let (resource, effective) = (seed.resource.uuid, seed.resource.effective_state());
-            match seed.resource.order.as_deref() {
-                Some(order) => Some(order.callbacks(resource, effective)),
-                None => Callbacks::without_order(&self.policy.waldur, resource, effective),
-            }
-        };
-        seeds.filter_map(of).collect()
+    /// The callbacks that the relay needs for the item at `position`, if it has an order in progress, or is in transition without
+    /// one. `None` if no relay is configured.
+    pub fn callbacks(&self, position: usize) -> Option<Callbacks> {
+        self.policy.relay.as_ref()?;
+        let resource = self.resource(position)?;
+        match resource.order.as_deref() {
+            Some(order) => Some(order.callbacks(resource.uuid, resource.effective_state())),
+            None => Callbacks::without_order(&self.policy.waldur, resource.uuid, resource.effective_state()),
+        }
+    }
+
+    /// The items that are equal to items of the catalogue with the index `before`, with their orders, quota problems, links and
+    /// callbacks; ascending. Empty unless this catalogue was built from that one.
+    pub fn unchanged_since(&self, before: &Arc<Index>) -> &[Run] {
+        if self.before.as_ptr() == Arc::as_ptr(before) { &self.unchanged } else { &[] }
+    }
+
+    /// The resource of an item; `None` for a tenant or customer.
+    fn resource(&self, position: usize) -> Option<&Resource> {
+        self.leaf(position).map(|leaf| &*self.resources[leaf])
+    }
+
+    /// The leaf of an item; `None` for a tenant or customer.
+    fn leaf(&self, position: usize) -> Option<usize> {
+        let item = position.checked_sub(self.nodes.len())?;
+        Some(item + self.items_before_skipped.partition_point(|before| *before as usize <= item))
     }
 }
 
 /// Builds the catalogue.
 ///
-/// Ignores resources of offerings that `policy` does not list. The result depends on the arguments alone, and the order
-/// of the items on the order of `resources`.
+/// Ignores resources of offerings that `policy` does not list. The order of the items depends on the order of `resources`.
+/// The result does not depend on `before`, a catalogue that was built from similar arguments: what is unchanged is taken over from it. A
+/// resource is unchanged if it is the same [`Arc`].
 pub fn build<'a>(
-    resources: impl IntoIterator<Item = &'a Resource>,
-    customers: &'a Customers,
-    identities: &'a Identities,
-    policy: &'a Policy,
-) -> Catalogue<'a> {
-    let mut nodes = Nodes::default();
-    let mut names = Names::new(policy);
-    let resources = resources.into_iter();
-    let expected = resources.size_hint().0;
-    let mut seeds = Vec::with_capacity(expected);
-    let mut index = Index { leaves: Vec::with_capacity(expected), ..Index::default() };
-    let (mut skipped, mut malformed) = (Vec::new(), Vec::new());
-    for resource in resources {
-        let Some(system) = policy.systems.iter().position(|system| system.offering_slug == resource.offering_slug)
-        else {
-            continue;
-        };
-        // A record whose quotas are out of range is malformed: it adds no item and no tenant or customer.
-        if let Err(error) = quota::calculate(&resource.limits, &resource.options, policy.inodes) {
-            malformed.push(Skipped::malformed(&Rejected::of(resource, error)));
-            continue;
-        }
-        let place = names.place(system, resource);
-        let above = nodes.above(names.names(place), resource, customers);
-        let outcome = match owner(resource, identities, policy) {
-            Ok(owner) => {
-                let parent = above[1].map(|customer| nodes.items[customer as usize].item_id);
-                seeds.push(Seed { resource, place, owner, parent });
-                Outcome::Item(to_u32(seeds.len() - 1))
-            }
-            Err(reason) => {
-                skipped.push(Skipped::missing_identity(resource, &reason));
-                Outcome::Skipped(to_u32(skipped.len() - 1))
-            }
-        };
-        index.leaves.push(Leaf {
-            system: place.system,
-            data_type: place.data_type,
-            state: resource.state,
-            status: resource.status(),
-            above,
-            outcome,
-        });
-    }
-    let nodes = nodes.items;
-    for leaf in &mut index.leaves {
-        if let Outcome::Item(position) = &mut leaf.outcome {
-            *position += to_u32(nodes.len());
-        }
-    }
-    index.nodes = to_u32(nodes.len());
-    index.systems = policy.systems.iter().map(|system| system.name.clone()).collect();
-    index.data_types = names.data_types.iter().map(|named| named.key.clone()).collect();
-    Catalogue { nodes, seeds, names, policy, identities, index, skipped, malformed }
+    resources: impl IntoIterator<Item = &'a Arc<Resource>>,
+    customers: Arc<Customers>,
+    identities: Arc<Identities>,
+    policy: Arc<Policy>,
+    before: Option<Catalogue>,
+) -> Catalogue {
+    assembly::assemble(resources.into_iter(), customers, identities, policy, before)
 }
 
 #[expect(clippy::expect_used, reason = "a catalogue of four billion items does not fit into memory")]
@@ -270,7 +267,6 @@ struct Place {
 
 #[derive(Debug, Clone, Copy)]
 struct PlaceNames<'a> {
-    place: Place,
     system: &'a System,
     file_system: &'a Arc<Named>,
     data_type: &'a Arc<Named>,
@@ -288,87 +284,21 @@ impl Names {
         }
     }
 
-    fn place(&mut self, system: usize, resource: &Resource) -> Place {
-        let known = self.data_types.iter().position(|named| named.key == resource.data_type);
-        let data_type = known.unwrap_or_else(|| {
-            self.data_types.push(Arc::new(Named::new("storage_data_type", &resource.data_type)));
+    /// The number of a data type.
+    fn data_type(&mut self, data_type: &str) -> u32 {
+        let known = self.data_types.iter().position(|named| named.key == data_type);
+        to_u32(known.unwrap_or_else(|| {
+            self.data_types.push(Arc::new(Named::new("storage_data_type", data_type)));
             self.data_types.len() - 1
-        });
-        Place { system: to_u32(system), data_type: to_u32(data_type) }
+        }))
     }
 
     fn names(&self, place: Place) -> PlaceNames<'_> {
         PlaceNames {
-            place,
             system: &self.systems[place.system as usize],
             file_system: &self.file_system,
             data_type: &self.data_types[place.data_type as usize],
         }
-    }
-}
-
-/// The data from which a resource's item is built on demand.
-#[derive(Debug)]
-struct Seed<'a> {
-    resource: &'a Resource,
-    place: Place,
-    owner: Owner<'a>,
-    parent: Option<Uuid>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Owner<'a> {
-    /// The target item is in `backend_metadata`.
-    FromMetadata(&'a TargetItem),
-    /// The target is built from this project and GID.
-    Group { project: &'a str, gid: u32 },
-}
-
-/// Tenants and customers. The first resource that names one creates it.
-#[derive(Default)]
-struct Nodes<'a> {
-    items: Vec<Item<'a>>,
-    tenants: HashMap<(&'a str, Place), u32>,
-    customers: HashMap<(&'a str, Place), (u32, u32)>,
-}
-
-impl<'a> Nodes<'a> {
-    /// The nodes above a resource, created if missing: its tenant, its customer, the customer's own tenant.
-    fn above(&mut self, names: PlaceNames<'_>, resource: &'a Resource, customers: &'a Customers) -> [Option<u32>; 3] {
-        let (system, data_type) = (names.system.identifier.as_str(), names.data_type.key.as_str());
-        let (customer_path, tenant_path) = resource.backend_id.as_deref().map_or((None, None), mount::above);
-        let Resource { provider_slug, customer_slug, offering_uuid, .. } = resource;
-        let tenant = *self.tenants.entry((provider_slug, names.place)).or_insert_with(|| {
-            let path = tenant_path
-                .map_or_else(|| Cow::Owned(mount::of_tenant(system, data_type, provider_slug)), Cow::Borrowed);
-            let name = if resource.provider_name.is_empty() {
-                Cow::Owned(provider_slug.to_uppercase())
-            } else {
-                Cow::Borrowed(resource.provider_name.as_str())
-            };
-            let target =
-                NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name: Some(name) };
-            self.items.push(node(names, TargetType::Tenant, target, path, None));
-            to_u32(self.items.len() - 1)
-        });
-        let Some(customer) = customers.get(customer_slug).filter(|_| !customer_slug.is_empty()) else {
-            return [Some(tenant), None, None];
-        };
-        let (customer, customers_tenant) = *self.customers.entry((customer_slug, names.place)).or_insert_with(|| {
-            let path = customer_path.map_or_else(
-                || Cow::Owned(mount::of_customer(system, data_type, provider_slug, customer_slug)),
-                Cow::Borrowed,
-            );
-            let parent = self.items[tenant as usize].item_id;
-            let target = NodeTarget {
-                item_id: customer.uuid,
-                key: Cow::Borrowed(customer_slug.as_str()),
-                name: customer.name.as_deref().map(Cow::Borrowed),
-            };
-            self.items.push(node(names, TargetType::Customer, target, path, Some(parent)));
-            (to_u32(self.items.len() - 1), tenant)
-        });
-        [Some(tenant), Some(customer), Some(customers_tenant)]
     }
 }
 
@@ -402,10 +332,50 @@ fn node<'a>(
     }
 }
 
-impl<'a> Catalogue<'a> {
-    fn leaf(&self, seed: &Seed<'a>) -> Item<'a> {
-        let Seed { resource, place, owner, parent } = *seed;
-        let names = self.names.names(place);
+impl Catalogue {
+    fn place(&self, leaf: usize) -> Place {
+        let Leaf { system, data_type, .. } = self.index.leaves[leaf];
+        Place { system, data_type }
+    }
+
+    fn item_of_node(&self, node: Node) -> Item<'_> {
+        let resource = &*self.resources[node.first as usize];
+        let names = self.names.names(self.place(node.first as usize));
+        let (system, data_type) = (names.system.identifier.as_str(), names.data_type.key.as_str());
+        let (customer_path, tenant_path) = resource.backend_id.as_deref().map_or((None, None), mount::above);
+        let Resource { provider_slug, provider_name, customer_slug, offering_uuid, .. } = resource;
+        // A customer without an entry has no node.
+        if let (Some(tenant), Some(customer)) = (node.tenant, self.customers.get(customer_slug)) {
+            let path = customer_path.map_or_else(
+                || Cow::Owned(mount::of_customer(system, data_type, provider_slug, customer_slug)),
+                Cow::Borrowed,
+            );
+            let target = NodeTarget {
+                item_id: customer.uuid,
+                key: Cow::Borrowed(customer_slug.as_str()),
+                name: customer.name.as_deref().map(Cow::Borrowed),
+            };
+            let tenant = self.nodes[tenant as usize].first;
+            let parent = self.resources[tenant as usize].offering_uuid;
+            return self::node(names, TargetType::Customer, target, path, Some(parent));
+        }
+        let path =
+            tenant_path.map_or_else(|| Cow::Owned(mount::of_tenant(system, data_type, provider_slug)), Cow::Borrowed);
+        let name = if provider_name.is_empty() {
+            Cow::Owned(provider_slug.to_uppercase())
+        } else {
+            Cow::Borrowed(provider_name.as_str())
+        };
+        let target =
+            NodeTarget { item_id: *offering_uuid, key: Cow::Owned(provider_slug.to_lowercase()), name: Some(name) };
+        self::node(names, TargetType::Tenant, target, path, None)
+    }
+
+    fn item_of_resource(&self, leaf: usize) -> Item<'_> {
+        let resource = &*self.resources[leaf];
+        let names = self.names.names(self.place(leaf));
+        let [_, customer, _] = self.index.leaves[leaf].above;
+        let parent = customer.and_then(|_| self.customers.get(&resource.customer_slug)).map(|customer| customer.uuid);
         let path = resource.backend_id.as_deref().map_or_else(
             || {
                 let Resource { provider_slug, customer_slug, project_slug, .. } = resource;
@@ -414,7 +384,7 @@ impl<'a> Catalogue<'a> {
             },
             Cow::Borrowed,
         );
-        let (old_quotas, new_quotas) = update_quotas(resource, self.policy).unwrap_or_default();
+        let (old_quotas, new_quotas) = update_quotas(resource, &self.policy).unwrap_or_default();
         let links = |order: &Order| {
             let links = order.callback_links(resource.uuid, resource.effective_state());
             match &self.policy.relay {
@@ -433,9 +403,9 @@ impl<'a> Catalogue<'a> {
             storage_data_type: Arc::clone(names.data_type),
             target: Target {
                 target_type: resource.target_type(),
-                target_item: target(resource, owner, self.identities, self.policy),
+                target_item: target(resource, &self.identities, &self.policy),
             },
-            // A resource whose quotas are out of range has no seed.
+            // A resource whose quotas are out of range has no item.
             quotas: quota::calculate(&resource.limits, &resource.options, self.policy.inodes).unwrap_or_default(),
             old_quotas,
             new_quotas,
@@ -464,20 +434,25 @@ fn update_quotas(resource: &Resource, policy: &Policy) -> Option<OldAndNew> {
     Some((quotas(&update.old_limits, &update.old_options)?, quotas(&update.new_limits, &update.new_options)?))
 }
 
-/// The owner of a resource, or why its GID is unknown.
-fn owner<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> Result<Owner<'a>, String> {
-    if let (Some(given), false) = (&resource.metadata_target, policy.ignore_metadata_targets) {
-        return Ok(Owner::FromMetadata(given));
+/// Why a resource has no item: its GID is unknown.
+fn missing_identity(resource: &Resource, identities: &Identities, policy: &Policy) -> Option<String> {
+    match metadata_target(resource, policy) {
+        Some(_) => None,
+        None => gid(resource, identities, policy).err(),
     }
-    let (project, gid) = gid(resource, identities, policy)?;
-    Ok(Owner::Group { project, gid })
 }
 
-fn target<'a>(resource: &Resource, owner: Owner<'a>, identities: &Identities, policy: &Policy) -> TargetOf<'a> {
-    let (project, gid) = match owner {
-        Owner::FromMetadata(given) => return TargetOf::FromMetadata(given),
-        Owner::Group { project, gid } => (project, gid),
-    };
+/// The target item in `backend_metadata`, unless it is ignored.
+fn metadata_target<'a>(resource: &'a Resource, policy: &Policy) -> Option<&'a TargetItem> {
+    resource.metadata_target.as_deref().filter(|_| !policy.ignore_metadata_targets)
+}
+
+fn target<'a>(resource: &'a Resource, identities: &Identities, policy: &Policy) -> TargetOf<'a> {
+    if let Some(given) = metadata_target(resource, policy) {
+        return TargetOf::FromMetadata(given);
+    }
+    // A resource without a GID has no item.
+    let (project, gid) = gid(resource, identities, policy).unwrap_or_default();
     let status = resource.status();
     let active = status == Status::Active;
     TargetOf::Built(if resource.target_type() == TargetType::User {

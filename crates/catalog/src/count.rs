@@ -69,8 +69,7 @@ mod tests {
 
     use serde_json::json;
 
-    use crate::build;
-    use crate::testing::{customers, identities, policy, resource};
+    use crate::testing::{build, customers, identities, policy, resource};
 
     #[test]
     fn every_item_is_counted_once() {

@@ -7,7 +7,7 @@ use crate::resource::Resource;
 use crate::target::TargetType;
 
 /// Identities from the HPC User API.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identities {
     /// Unix GID by project slug, or why the project has none.
     pub gids: HashMap<String, Result<u32, String>>,

@@ -26,7 +26,7 @@ mod target;
 mod testing;
 mod watermark;
 
-pub use build::{Catalogue, Customer, Customers, Skipped, build, customers_of_resources};
+pub use build::{Catalogue, Customer, Customers, Run, Skipped, build, customers_of_resources};
 pub use count::Count;
 pub use document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 pub use field::Malformed;

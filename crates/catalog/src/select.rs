@@ -1,5 +1,7 @@
 //! Filters (decisions D3 and D4). A filter selects items and never changes their content.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use crate::resource;
@@ -27,7 +29,7 @@ impl Filter {
 /// What filters need of a catalogue, without the items.
 ///
 /// Positions follow the catalogue: first the nodes (tenants and customers), then the resources.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Index {
     pub(crate) systems: Vec<String>,
     pub(crate) data_types: Vec<String>,
@@ -36,7 +38,7 @@ pub struct Index {
 }
 
 /// A resource in the index. A resource that is skipped because an identity is missing keeps its nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leaf {
     pub(crate) system: u32,
     pub(crate) data_type: u32,
@@ -48,7 +50,7 @@ pub(crate) struct Leaf {
 }
 
 /// Whether a resource has an item or is skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// Position among the items.
     Item(u32),
@@ -67,6 +69,27 @@ pub struct Selection {
 
 /// Status of every tenant and customer.
 pub(crate) const NODE_STATUS: Status = Status::Pending;
+
+/// Several times as fast as the derived implementation, because each leaf is one write.
+impl Hash for Index {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.systems, &self.data_types, self.nodes, self.leaves.len()).hash(hasher);
+        for Leaf { system, data_type, state, status, above, outcome } in &self.leaves {
+            let [tenant, customer, customers_tenant] = above.map(|node| node.map_or(u32::MAX, u32::from));
+            let (kind, position) = match outcome {
+                Outcome::Item(position) => (0, *position),
+                Outcome::Skipped(position) => (1, *position),
+            };
+            let kinds = u32::from_le_bytes([*state as u8, *status as u8, kind, 0]);
+            let numbers = [*system, *data_type, tenant, customer, customers_tenant, position, kinds];
+            let mut bytes = [0; size_of::<[u32; 7]>()];
+            for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+                *bytes = number.to_le_bytes();
+            }
+            hasher.write(&bytes);
+        }
+    }
+}
 
 impl Index {
     /// Whether the index belongs to a catalogue with this number of items and of skipped resources.
@@ -115,4 +138,46 @@ impl Index {
 
 fn position(names: &[String], name: &str) -> Option<u32> {
     names.iter().position(|known| known == name).and_then(|position| u32::try_from(position).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::{BuildHasher, RandomState};
+
+    use super::*;
+
+    #[test]
+    fn the_hash_covers_everything() {
+        let leaf = Leaf {
+            system: 0,
+            data_type: 0,
+            state: State::Ok,
+            status: Status::Active,
+            above: [Some(0); 3],
+            outcome: Outcome::Item(0),
+        };
+        let leaves = [
+            leaf,
+            Leaf { system: 1, ..leaf },
+            Leaf { data_type: 1, ..leaf },
+            Leaf { state: State::Erred, ..leaf },
+            Leaf { status: Status::Error, ..leaf },
+            Leaf { above: [Some(1), Some(0), Some(0)], ..leaf },
+            Leaf { above: [Some(0), Some(1), Some(0)], ..leaf },
+            Leaf { above: [Some(0), Some(0), Some(1)], ..leaf },
+            Leaf { above: [Some(0), None, None], ..leaf },
+            Leaf { outcome: Outcome::Item(1), ..leaf },
+            Leaf { outcome: Outcome::Skipped(0), ..leaf },
+        ];
+        let names = || vec!["name".to_owned()];
+        let mut indexes: Vec<_> = leaves.map(|leaf| Index { leaves: vec![leaf], ..Index::default() }).into();
+        indexes.push(Index { leaves: vec![leaf; 2], ..Index::default() });
+        indexes.push(Index { nodes: 1, ..Index::default() });
+        indexes.push(Index { systems: names(), ..Index::default() });
+        indexes.push(Index { data_types: names(), ..Index::default() });
+        let state = RandomState::new();
+        let distinct: HashSet<_> = indexes.iter().map(|index| state.hash_one(index)).collect();
+        assert_eq!(distinct.len(), indexes.len());
+    }
 }

@@ -1,11 +1,13 @@
 //! Records and policies for tests.
 #![expect(clippy::needless_pass_by_value, reason = "JSON literals are easier to read by value")]
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Customer, Customers, Identities, InodeRule, Policy, Rejected, Resource, System};
+use crate::{Catalogue, Customer, Customers, Identities, InodeRule, Policy, Rejected, Resource, System};
 
 pub(crate) const OFFERING: &str = "21bade026a6a4768b2ed66ffdcc99396";
 pub(crate) const ORDER: &str = "https://waldur.example.com/api/marketplace-orders/80110fb8582d424b87480b28b1914e55/";
@@ -72,4 +74,15 @@ pub(crate) fn identities() -> Identities {
     identities.gids.insert("proj-2".into(), Ok(30501));
     identities.gids.insert("lost".into(), Err("the HPC User API does not know it".into()));
     identities
+}
+
+/// A catalogue built without one before.
+pub(crate) fn build<'a>(
+    resources: impl IntoIterator<Item = &'a Resource>,
+    customers: &Customers,
+    identities: &Identities,
+    policy: &Policy,
+) -> Catalogue {
+    let resources: Vec<_> = resources.into_iter().cloned().map(Arc::new).collect();
+    crate::build(&resources, customers.clone().into(), identities.clone().into(), policy.clone().into(), None)
 }

@@ -60,15 +60,17 @@ fn document_of(record: &Value) -> Option<Document> {
     )]);
     let mut identities = Identities::default();
     identities.gids.insert("project".into(), Ok(30_500));
-    let catalogue = catalog::build([&resource], &customers, &identities, &mapping);
-    let entries =
-        |pairs: Vec<(Uuid, Value)>| pairs.into_iter().map(|(id, it)| (id.to_string(), it)).collect::<Map<_, _>>();
+    let catalogue = catalog::build([&resource.into()], customers.into(), identities.into(), mapping.into(), None);
+    let entries = |entry: &dyn Fn(usize) -> Option<Value>| {
+        let pairs = catalogue.items().enumerate();
+        pairs.filter_map(|(position, item)| Some((item.item_id.to_string(), entry(position)?))).collect::<Map<_, _>>()
+    };
     let page = json!({
         "resources": catalogue.items().collect::<Vec<_>>(),
         "pagination": {"pages": 1, "total": catalogue.len()},
         "skipped": catalogue.skipped,
-        "orders": entries(catalogue.orders().map(|(_, id, order)| (id, json!(order))).collect()),
-        "quotaProblems": entries(catalogue.quota_problems().map(|(_, id, problem)| (id, json!(problem))).collect()),
+        "orders": entries(&|position| catalogue.order(position).map(|order| json!(order))),
+        "quotaProblems": entries(&|position| catalogue.quota_problem(position).map(|problem| json!(problem))),
     });
     Some(document::parse(&[page.to_string().into_bytes()], false).unwrap())
 }

@@ -1,10 +1,10 @@
 //! The catalogue as served, with each item rendered to JSON once.
 
+mod blocks;
 mod entries;
 mod packed;
-mod text;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,22 +14,15 @@ use catalog::{Callbacks, Catalogue, Count, Filter, Index, QuotaProblemCode, Sele
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use entries::Entries;
+use blocks::{Block, Blocks};
 pub use packed::FORMAT;
 use program::lock;
-use text::Text;
 
 /// An immutable, rendered catalogue.
 #[derive(Debug)]
 pub struct Snapshot {
-    items: Text,
-    orders: Entries,
-    quota_problems: Entries,
-    resource_links: Entries,
-    problem_counts: BTreeMap<QuotaProblemCode, usize>,
-    /// Callbacks that may be relayed to Waldur.
-    callbacks: Vec<Callbacks>,
-    index: Index,
+    items: Blocks,
+    index: Arc<Index>,
     /// Skipped because an identity is missing.
     skipped: Vec<Skipped>,
     /// Skipped because the record is malformed.
@@ -79,57 +72,37 @@ pub struct Page<'a> {
 }
 
 impl Snapshot {
-    /// Renders a catalogue. `malformed` are records that could not be parsed. Unchanged parts are shared with `before`.
+    /// Renders a catalogue. `malformed` are records that could not be parsed. Unchanged parts are shared with `before`; they are not even
+    /// rendered if the catalogue was built from that of `before`.
     ///
     /// # Errors
     ///
     /// None in practice: all values can be represented in JSON.
     pub fn render(
-        catalogue: Catalogue<'_>,
+        catalogue: &Catalogue,
         mut malformed: Vec<Skipped>,
         before: Option<&Self>,
     ) -> Result<Self, serde_json::Error> {
-        let items = Text::render(&catalogue, before.map(|before| &before.items))?;
-        let orders = Entries::render(catalogue.orders())?;
-        let quota_problems = Entries::render(catalogue.quota_problems())?;
-        let resource_links = Entries::render(catalogue.resource_links())?;
-        let mut problem_counts = BTreeMap::new();
-        for (_, _, problem) in catalogue.quota_problems() {
-            *problem_counts.entry(problem.code).or_default() += 1;
-        }
-        let callbacks = catalogue.callbacks();
-        let Catalogue { index, skipped, malformed: more, .. } = catalogue;
-        malformed.extend(more);
-        Self::of(items, [orders, quota_problems, resource_links], problem_counts, callbacks, index, skipped, malformed)
+        let unchanged = before.map_or(&[][..], |before| catalogue.unchanged_since(&before.index));
+        let items = Blocks::render(catalogue, before.map(|before| &before.items), unchanged)?;
+        malformed.extend_from_slice(&catalogue.malformed);
+        Self::of(items, Arc::clone(&catalogue.index), catalogue.skipped.clone(), malformed)
     }
 
     fn of(
-        items: Text,
-        [orders, quota_problems, resource_links]: [Entries; 3],
-        problem_counts: BTreeMap<QuotaProblemCode, usize>,
-        callbacks: Vec<Callbacks>,
-        index: Index,
+        items: Blocks,
+        index: Arc<Index>,
         skipped: Vec<Skipped>,
         malformed: Vec<Skipped>,
     ) -> Result<Self, serde_json::Error> {
         let rendered_skipped = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
         let mut hasher = Xxh3::new();
-        items.blocks().for_each(|block| hasher.update(block));
-        for entries in [&orders, &quota_problems, &resource_links] {
-            hasher.update(entries.text());
-            hasher.update(&[0]);
-        }
+        items.hash_all(&mut hasher);
         hasher.update(&rendered_skipped);
         // Items do not contain their state, but filters select by it.
         index.hash(&mut hasher);
-        callbacks.hash(&mut hasher);
         Ok(Self {
             items,
-            orders,
-            quota_problems,
-            resource_links,
-            problem_counts,
-            callbacks,
             index,
             skipped,
             malformed,
@@ -149,7 +122,7 @@ impl Snapshot {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.items.len() == 0
+        self.len() == 0
     }
 
     /// All skipped resources, rendered as a list.
@@ -164,12 +137,12 @@ impl Snapshot {
 
     /// Number of items with this quota problem.
     pub fn quota_problems(&self, code: QuotaProblemCode) -> usize {
-        self.problem_counts.get(&code).copied().unwrap_or_default()
+        self.items.iter().flat_map(Block::problem_codes).filter(|own| **own == code).count()
     }
 
     /// Callbacks that may be relayed to Waldur.
-    pub fn callbacks(&self) -> &[Callbacks] {
-        &self.callbacks
+    pub fn callbacks(&self) -> impl Iterator<Item = &Callbacks> {
+        self.items.iter().flat_map(Block::callbacks)
     }
 
     /// Searches by id. If nodes of several data types share the id, returns the first.
@@ -180,10 +153,11 @@ impl Snapshot {
         self.skipped().find(|skipped| skipped.item_id == Some(id)).map_or(Found::Nothing, Found::Skipped)
     }
 
-    /// Size of the rendered JSON, in bytes.
+    /// Size of the rendered JSON, in bytes, with a comma after each item and entry.
     pub fn bytes(&self) -> usize {
-        let maps = [&self.orders, &self.quota_problems, &self.resource_links].map(|entries| entries.text().len());
-        self.items.blocks().map(Bytes::len).sum::<usize>() + maps.iter().sum::<usize>() + self.rendered_skipped.len()
+        let texts = |block: &Block| [block.text().len()].into_iter().chain(block.entries().map(|it| it.text().len()));
+        let texts = self.items.iter().flat_map(texts).filter(|len| *len > 0).map(|len| len + 1);
+        texts.sum::<usize>() + self.rendered_skipped.len()
     }
 
     pub fn counts(&self) -> Vec<Count> {
@@ -194,15 +168,7 @@ impl Snapshot {
     pub fn page(&self, filter: &Filter, offset: usize, limit: usize) -> Page<'_> {
         if *filter == Filter::default() {
             let end = offset.saturating_add(limit).min(self.len());
-            let slice = |entries: &Entries| entries.slice(&(offset..end)).into_iter().collect();
-            return Page {
-                total: self.len(),
-                items: self.items.slices(offset..end),
-                orders: slice(&self.orders),
-                quota_problems: slice(&self.quota_problems),
-                resource_links: slice(&self.resource_links),
-                skipped: self.skipped().collect(),
-            };
+            return self.page_of(self.len(), std::slice::from_ref(&(offset..end)), self.skipped().collect());
         }
         let selected = self.select(filter);
         let selection = &selected.selection;
@@ -214,14 +180,23 @@ impl Snapshot {
                 _ => runs.push(position..position + 1),
             }
         }
-        let slices = |entries: &Entries| runs.iter().filter_map(|run| entries.slice(run)).collect();
-        let [orders, quota_problems, resource_links] =
-            [&self.orders, &self.quota_problems, &self.resource_links].map(slices);
-        let items = runs.into_iter().flat_map(|run| self.items.slices(run)).collect();
         // Malformed records are not in the index; every filter selects them.
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
-        let skipped = skipped.chain(&self.malformed).collect();
-        Page { total: selection.items.len(), items, orders, quota_problems, resource_links, skipped }
+        self.page_of(selection.items.len(), &runs, skipped.chain(&self.malformed).collect())
+    }
+
+    /// The page with the items at these positions.
+    fn page_of<'a>(&'a self, total: usize, runs: &[Range<usize>], skipped: Vec<&'a Skipped>) -> Page<'a> {
+        let mut items = Vec::new();
+        let mut entries = [(); 3].map(|()| Vec::new());
+        for (block, positions) in runs.iter().flat_map(|run| self.items.within(run.clone())) {
+            for (slices, entries) in entries.iter_mut().zip(block.entries()) {
+                slices.extend(entries.slice(&positions));
+            }
+            items.push(block.slice(positions));
+        }
+        let [orders, quota_problems, resource_links] = entries;
+        Page { total, items, orders, quota_problems, resource_links, skipped }
     }
 
     /// Equal for two snapshots in which `filter` selects the same content, on all pages together.
@@ -246,13 +221,8 @@ impl Snapshot {
     fn hash(&self, filter: &Filter, selection: &Selection) -> u64 {
         let mut hasher = Xxh3::new();
         filter.hash(&mut hasher);
-        for position in selection.items.iter().map(|position| *position as usize) {
-            let item = position..position + 1;
-            self.items.slices(item.clone()).iter().for_each(|text| hasher.update(text));
-            for entries in [&self.orders, &self.quota_problems, &self.resource_links] {
-                entries.slice(&item).iter().for_each(|text| hasher.update(text));
-                hasher.update(&[0]);
-            }
+        for position in &selection.items {
+            hasher.update(&self.items.hash_of(*position as usize).to_le_bytes());
         }
         let skipped = selection.skipped.iter().map(|position| &self.skipped[*position as usize]);
         skipped.chain(&self.malformed).for_each(|skipped| skipped.hash(&mut hasher));

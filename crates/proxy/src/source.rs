@@ -38,7 +38,7 @@ const LONGEST_TRANSACTION: Duration = Duration::from_mins(2);
 pub struct Source {
     waldur: Waldur,
     identities: HpcUserApi,
-    policy: Policy,
+    policy: Arc<Policy>,
     on_processing_error: OnProcessingError,
     /// Skipped resources that have been logged, so that each is logged once.
     logged: Mutex<HashSet<(Option<Uuid>, String)>>,
@@ -84,7 +84,7 @@ impl Source {
         Ok(Self {
             waldur: Waldur::new(&settings.waldur_api)?,
             identities: HpcUserApi::new(&settings.hpc_user_api)?,
-            policy: policy(settings),
+            policy: Arc::new(policy(settings)),
             on_processing_error: settings.backend_settings.on_processing_error,
             logged: Mutex::default(),
             empty: Mutex::default(),
@@ -99,7 +99,7 @@ impl Source {
         })
     }
 
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 
@@ -149,22 +149,24 @@ impl Source {
             return Ok(snapshot);
         }
         // Building and rendering take milliseconds for thousands of resources, too long for an async task.
-        let policy = self.policy.clone();
+        let policy = Arc::clone(&self.policy);
         let trace = Context::current();
         let inputs = Arc::clone(&current.inputs);
+        let last = current.catalogue.take();
         let rendering = tokio::task::spawn_blocking(move || {
             let (began, span) = (Instant::now(), spans::phase(&trace, "build"));
-            let catalogue = inputs.build(&policy);
+            let catalogue = inputs.build(policy, last);
             metrics::phase("build", began.elapsed());
             drop(span);
             let (began, _span) = (Instant::now(), spans::phase(&trace, "render"));
-            let snapshot = Snapshot::render(catalogue, inputs.malformed().collect(), before.as_deref());
+            let snapshot = Snapshot::render(&catalogue, inputs.malformed().collect(), before.as_deref());
             metrics::phase("render", began.elapsed());
-            snapshot
+            Ok((snapshot?, catalogue))
         });
-        let snapshot = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
+        let (snapshot, catalogue) = rendering.await.map_err(SourceError::Panicked)?.map_err(SourceError::Render)?;
         let snapshot = Arc::new(snapshot);
         current.snapshot = Arc::downgrade(&snapshot);
+        current.catalogue = Some(catalogue);
         *held = Some(current);
         self.log_skipped(&snapshot);
         Ok(snapshot)
@@ -242,15 +244,15 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct Inputs {
     inventory: Inventory,
-    customers: Customers,
-    identities: Identities,
+    customers: Arc<Customers>,
+    identities: Arc<Identities>,
 }
 
 impl Inputs {
-    /// Builds the catalogue; with `DEBUG`, logs the mapping of each item.
-    pub fn build<'a>(&'a self, policy: &'a Policy) -> Catalogue<'a> {
-        let catalogue =
-            catalog::build(self.inventory.resources().map(AsRef::as_ref), &self.customers, &self.identities, policy);
+    /// Builds the catalogue, with what is unchanged since the `last` one; with `DEBUG`, logs the mapping of each item.
+    pub fn build(&self, policy: Arc<Policy>, last: Option<Catalogue>) -> Catalogue {
+        let (customers, identities) = (Arc::clone(&self.customers), Arc::clone(&self.identities));
+        let catalogue = catalog::build(self.inventory.resources(), customers, identities, policy, last);
         log_mapping(&catalogue);
         catalogue
     }
@@ -261,7 +263,7 @@ impl Inputs {
     }
 }
 
-fn log_mapping(catalogue: &Catalogue<'_>) {
+fn log_mapping(catalogue: &Catalogue) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

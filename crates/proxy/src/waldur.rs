@@ -10,6 +10,7 @@ mod page;
 mod read;
 pub mod relay;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use catalog::{Customer, Customers, OpenOrder, Rejected, Resource, Row, Stamp};
@@ -83,8 +84,8 @@ pub struct Listing {
 
 impl Listing {
     /// The valid resources, in Waldur's order.
-    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.pages.iter().flatten().filter_map(|row| row.resource.as_deref().ok())
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.pages.iter().flatten().filter_map(|row| row.resource.as_ref().ok())
     }
 
     /// The malformed records (decision D8).

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::order::{OrderState, OrderType};
 use crate::select::Filter;
-use crate::testing::{ORDER, customers, identities, parse, policy, record, resource};
+use crate::testing::{ORDER, build, customers, identities, parse, policy, record, resource};
 
 fn build_json(resources: &[Resource]) -> Vec<Value> {
     let customers = customers();
@@ -26,6 +26,10 @@ fn leaf(changes: Value) -> Value {
 
 fn order(state: &str, kind: &str, attributes: Value, limits: Value) -> Value {
     json!({"url": ORDER, "state": state, "type": kind, "attributes": attributes, "limits": limits})
+}
+
+fn callbacks_of(catalogue: &Catalogue) -> Vec<Callbacks> {
+    (0..catalogue.len()).filter_map(|position| catalogue.callbacks(position)).collect()
 }
 
 fn amounts(quotas: &Value) -> Option<Vec<f64>> {
@@ -275,13 +279,13 @@ fn relayed_links_point_to_the_proxy_and_keep_waldurs_links() {
     let item = serde_json::to_value(catalogue.item(3)).unwrap();
     assert!(item.get("approve_by_provider_url").is_none() && item.get("set_backend_id_url").is_some(), "{item}");
 
-    let callbacks = catalogue.callbacks();
+    let callbacks = callbacks_of(&catalogue);
     assert_eq!(callbacks.iter().map(|callbacks| callbacks.order).collect::<Vec<_>>(), [uuid.parse().ok(), None]);
     assert_eq!(callbacks[0].resource, resources[0].uuid);
     assert_eq!(callbacks[0].links.len(), 6);
     assert_eq!(callbacks[0].links["approve_by_provider"], format!("{ORDER}approve_by_provider/"));
     let direct = Policy { relay: None, ..policy };
-    assert!(build(&resources, &customers, &identities, &direct).callbacks().is_empty());
+    assert!(callbacks_of(&build(&resources, &customers, &identities, &direct)).is_empty());
 }
 
 #[test]
@@ -309,14 +313,10 @@ fn orders_keep_waldurs_spelling_and_the_position_of_their_item() {
     .into();
     let (customers, identities, policy) = (customers(), identities(), policy());
     let catalogue = build(&resources, &customers, &identities, &policy);
-    let orders: Vec<_> = catalogue.orders().collect();
-    for (position, id, _) in &orders {
-        assert_eq!(catalogue.item(*position).item_id, *id);
-    }
-    let orders: Vec<_> = orders.iter().map(|(at, _, order)| (*at, serde_json::to_value(order).unwrap())).collect();
+    let orders = (0..catalogue.len()).filter_map(|at| Some((at, serde_json::to_value(catalogue.order(at)?).unwrap())));
     let uuid = "80110fb8-582d-424b-8748-0b28b1914e55";
     assert_eq!(
-        orders,
+        orders.collect::<Vec<_>>(),
         [
             (2, json!({"uuid": uuid, "type": "Update", "state": "executing", "offeringType": "Marketplace.Slurm"})),
             (4, json!({"uuid": null, "type": "Restore", "state": null, "offeringType": null})),
@@ -444,8 +444,10 @@ fn resources_in_transition_without_an_order_have_links() {
     let policies = [Policy { relay: Some("https://proxy.example.org".into()), ..policy() }, policy()];
     let [relayed, direct] = policies.each_ref().map(|policy| build(&resources, &customers, &identities, policy));
     let base = format!("{}/marketplace-provider-resources", policies[1].waldur);
-    let links_of = |catalogue: &Catalogue<'_>| -> Vec<_> {
-        let links = catalogue.resource_links().map(|(at, id, links)| (at - catalogue.nodes.len(), id.as_u128(), links));
+    let links_of = |catalogue: &Catalogue| -> Vec<_> {
+        let leaves = (0..catalogue.resources.len()).map(|leaf| (leaf, leaf + catalogue.nodes.len()));
+        let links = leaves
+            .filter_map(|(leaf, at)| Some((leaf, catalogue.item(at).item_id.as_u128(), catalogue.resource_links(at)?)));
         links.map(|(at, id, links)| (at, id, links.set_state_ok_url, links.backend_id.map(ToOwned::to_owned))).collect()
     };
     let expected = |link: &dyn Fn(Uuid) -> String| {
@@ -455,7 +457,7 @@ fn resources_in_transition_without_an_order_have_links() {
     assert_eq!(links_of(&direct), expected(&|id| format!("{base}/{id}/set_state_ok/")));
     let relay = "https://proxy.example.org/api/callbacks/resources";
     assert_eq!(links_of(&relayed), expected(&|id| format!("{relay}/{id}/set_state_ok/")));
-    let callbacks = relayed.callbacks();
+    let callbacks = callbacks_of(&relayed);
     assert_eq!(callbacks.len(), 5);
     for (n, callbacks) in (1..=4).zip(&callbacks) {
         let link = format!("{base}/{}/set_state_ok/", Uuid::from_u128(n));
@@ -555,7 +557,7 @@ proptest! {
         }
         let changes = order.is_some_and(|order| order.update.is_some() || order.new_options.is_some());
         let quotas = if changes { item.new_quotas } else { item.quotas };
-        let problem = catalogue.quota_problems().next();
+        let problem = (0..catalogue.len()).find_map(|position| catalogue.quota_problem(position));
         prop_assert!(problem.is_some() || !is_untrustworthy(quotas), "{:?} {:?} {:?}", item.quotas, item.old_quotas, item.new_quotas);
     }
 }

@@ -9,7 +9,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use proxy::snapshot::Snapshot;
 
-use world::{World, parse, records, world};
+use world::{parse, records, world};
 
 const RESOURCES: usize = 10_000;
 
@@ -25,17 +25,14 @@ fn parsing(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(name = "2 build the catalogue")]
 fn building(bencher: Bencher<'_, '_>) {
-    let World { resources, customers, identities, policy } = world(RESOURCES);
-    let counter = ItemsCount::new(RESOURCES);
-    bencher.counter(counter).bench_local(|| catalog::build(&resources, &customers, &identities, &policy));
+    let world = world(RESOURCES);
+    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| world.build(None));
 }
 
 #[divan::bench(name = "3 render the snapshot")]
 fn rendering(bencher: Bencher<'_, '_>) {
-    let World { resources, customers, identities, policy } = world(RESOURCES);
-    let catalogue = || catalog::build(&resources, &customers, &identities, &policy);
-    let counter = ItemsCount::new(RESOURCES);
-    bencher.counter(counter).with_inputs(catalogue).bench_local_values(|it| Snapshot::render(it, Vec::new(), None));
+    let catalogue = world(RESOURCES).build(None);
+    bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| Snapshot::render(&catalogue, Vec::new(), None));
 }
 
 #[divan::bench(name = "4 a page of all items")]
@@ -53,8 +50,7 @@ fn filtered_page(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(name = "6 a new filter")]
 fn selecting(bencher: Bencher<'_, '_>) {
-    let World { resources, customers, identities, policy } = world(RESOURCES);
-    let index = catalog::build(&resources, &customers, &identities, &policy).index;
+    let index = world(RESOURCES).build(None).index;
     let filter = filter();
     bencher.counter(ItemsCount::new(RESOURCES)).bench_local(|| index.select(&filter));
 }
@@ -65,7 +61,5 @@ fn filter() -> Filter {
 
 #[expect(clippy::expect_used, reason = "an item is always valid JSON")]
 fn snapshot() -> Snapshot {
-    let World { resources, customers, identities, policy } = world(RESOURCES);
-    let catalogue = catalog::build(&resources, &customers, &identities, &policy);
-    Snapshot::render(catalogue, Vec::new(), None).expect("a catalogue can be rendered")
+    Snapshot::render(&world(RESOURCES).build(None), Vec::new(), None).expect("a catalogue can be rendered")
 }

@@ -1,6 +1,8 @@
 //! Records as in Waldur's lists, with customers and identities. Deterministic.
 
-use catalog::{Customer, Customers, Identities, InodeRule, Policy, Resource, System};
+use std::sync::Arc;
+
+use catalog::{Catalogue, Customer, Customers, Identities, InodeRule, Policy, Resource, System};
 use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -14,10 +16,17 @@ const OF_CUSTOMER: usize = 40;
 
 /// The input of a catalogue.
 pub(crate) struct World {
-    pub(crate) resources: Vec<Resource>,
-    pub(crate) customers: Customers,
-    pub(crate) identities: Identities,
-    pub(crate) policy: Policy,
+    pub(crate) resources: Vec<Arc<Resource>>,
+    pub(crate) customers: Arc<Customers>,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) policy: Arc<Policy>,
+}
+
+impl World {
+    pub(crate) fn build(&self, before: Option<Catalogue>) -> Catalogue {
+        let Self { resources, customers, identities, policy } = self;
+        catalog::build(resources, Arc::clone(customers), Arc::clone(identities), Arc::clone(policy), before)
+    }
 }
 
 /// A world with `count` resources.
@@ -31,9 +40,9 @@ pub(crate) fn world(count: usize) -> World {
     let system = |name: &str| System { name: name.into(), identifier: name.into(), offering_slug: name.into() };
     World {
         resources: parse(&records(count)),
-        customers: customers.collect(),
-        identities: Identities { gids: gids.collect(), ..Identities::default() },
-        policy: Policy {
+        customers: Arc::new(customers.collect()),
+        identities: Arc::new(Identities { gids: gids.collect(), ..Identities::default() }),
+        policy: Arc::new(Policy {
             systems: SYSTEMS.map(system).into(),
             file_system: "lustre".into(),
             inodes: InodeRule { base_multiplier: 1_000_000.0, soft_coefficient: 1.33, hard_coefficient: 2.0 },
@@ -41,7 +50,7 @@ pub(crate) fn world(count: usize) -> World {
             development_mode: false,
             relay: None,
             waldur: "https://waldur.example.org/api".into(),
-        },
+        }),
     }
 }
 
@@ -52,8 +61,8 @@ pub(crate) fn records(count: usize) -> Vec<Box<RawValue>> {
 
 /// Parses valid records.
 #[expect(clippy::expect_used, reason = "an invalid record is a bug in this file")]
-pub(crate) fn parse(records: &[Box<RawValue>]) -> Vec<Resource> {
-    records.iter().map(|record| Resource::parse(record).expect("a valid record")).collect()
+pub(crate) fn parse(records: &[Box<RawValue>]) -> Vec<Arc<Resource>> {
+    records.iter().map(|record| Arc::new(Resource::parse(record).expect("a valid record"))).collect()
 }
 
 #[expect(clippy::expect_used, reason = "a JSON literal is always valid JSON")]

@@ -149,7 +149,7 @@ async fn find(service: &Service, subject: Subject, id: Uuid, action: &str) -> Re
             Subject::Order => callbacks.order == Some(id),
             Subject::Resource => callbacks.resource == id,
         };
-        let Some(found) = reading.snapshot.callbacks().iter().find(matches) else {
+        let Some(found) = reading.snapshot.callbacks().find(matches) else {
             refusal = not_found(subject);
             continue;
         };

@@ -108,7 +108,9 @@ fn filters_applied<'a>(query: &'a Query, policy: &'a Policy) -> Applied<'a> {
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Customers, Identities, InodeRule, Skipped};
+    use std::sync::Arc;
+
+    use catalog::{InodeRule, Skipped};
     use serde_json::Value;
 
     use super::*;
@@ -128,8 +130,8 @@ mod tests {
     }
 
     fn empty(policy: &Policy, malformed: Vec<Skipped>) -> Snapshot {
-        let (customers, identities) = (Customers::new(), Identities::default());
-        Snapshot::render(catalog::build(&[], &customers, &identities, policy), malformed, None).unwrap()
+        let catalogue = catalog::build(&[], Arc::default(), Arc::default(), policy.clone().into(), None);
+        Snapshot::render(&catalogue, malformed, None).unwrap()
     }
 
     /// Other tests compare the items with recorded responses, and those with the OpenAPI document.

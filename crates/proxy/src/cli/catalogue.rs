@@ -71,7 +71,7 @@ impl Filters {
 /// What was read from the upstreams, and the policy to build the catalogue with.
 pub(super) struct Reading {
     inputs: Arc<Inputs>,
-    policy: Policy,
+    policy: Arc<Policy>,
 }
 
 /// Reads the upstreams.
@@ -80,16 +80,16 @@ pub(super) async fn read(loaded: &Loaded, terminal: Terminal) -> Result<Reading,
     let inputs = progress::wait(terminal, "reading the catalogue", source.gather()).await;
     let inputs =
         inputs.map_err(|error| format!("{}; run `hpc-storage-proxy check` for details", error_chain(&error)))?;
-    Ok(Reading { inputs, policy: source.policy().clone() })
+    Ok(Reading { inputs, policy: Arc::clone(source.policy()) })
 }
 
 impl Reading {
-    pub(super) fn catalogue(&self) -> Catalogue<'_> {
-        self.inputs.build(&self.policy)
+    pub(super) fn catalogue(&self) -> Catalogue {
+        self.inputs.build(Arc::clone(&self.policy), None)
     }
 
     /// The items and skipped resources that a filter selects. Malformed records match every filter.
-    pub(super) fn select<'a>(&self, catalogue: &Catalogue<'a>, filter: &Filter) -> (Vec<Item<'a>>, Vec<Skipped>) {
+    pub(super) fn select<'a>(&self, catalogue: &'a Catalogue, filter: &Filter) -> (Vec<Item<'a>>, Vec<Skipped>) {
         let Selection { items, skipped } = catalogue.index.select(filter);
         let items = items.into_iter().map(|position| catalogue.item(position as usize));
         let skipped = skipped.into_iter().map(|position| catalogue.skipped[position as usize].clone());

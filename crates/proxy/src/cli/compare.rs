@@ -132,7 +132,8 @@ impl Ours {
             Self::Upstreams(loaded) => loaded,
         };
         let reading = catalogue::read(loaded, terminal).await?;
-        let (items, skipped) = reading.select(&reading.catalogue(), &Filter::default());
+        let catalogue = reading.catalogue();
+        let (items, skipped) = reading.select(&catalogue, &Filter::default());
         Ok(Document { items: catalogue::values(&items)?, skipped: catalogue::values(&skipped)?, tag: None })
     }
 }

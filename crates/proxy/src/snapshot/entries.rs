@@ -1,17 +1,18 @@
 //! Maps by `itemId` for orders in progress, quota problems and links, rendered to JSON once. Entries are stored in the order
-//! of the items, so the entries of a page are slices.
+//! of the items of a block, so the entries of a page are slices.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// Entries of a map by `itemId`, for some of the items.
-#[derive(Debug, Default)]
+/// Entries of a map by `itemId`, for some of the items of a block.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entries {
-    places: Vec<Place>,
+    places: Box<[Place]>,
     /// The entries of the JSON map, separated by commas.
+    #[serde(serialize_with = "as_str", deserialize_with = "from_string")]
     text: Bytes,
 }
 
@@ -24,44 +25,57 @@ pub(super) struct Place {
     end: u32,
 }
 
-impl Entries {
-    /// Renders entries, each with the position and the id of its item, in the order of the items.
+/// Entries in the making.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    places: Vec<Place>,
+    text: Vec<u8>,
+}
+
+impl Writer {
+    /// Adds the entry of an item, which must follow the items before; `id` is the id of the item.
     ///
     /// # Errors
     ///
     /// None in practice: all values can be represented in JSON.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "there are fewer than 2^32 items, and an entry takes some 200 bytes"
-    )]
-    pub(super) fn render(
-        entries: impl Iterator<Item = (usize, Uuid, impl Serialize)>,
-    ) -> Result<Self, serde_json::Error> {
-        let (mut places, mut text) = (Vec::new(), Vec::new());
-        for (item, id, entry) in entries {
-            if !text.is_empty() {
-                text.push(b',');
-            }
-            serde_json::to_writer(&mut text, &id)?;
-            text.push(b':');
-            serde_json::to_writer(&mut text, &entry)?;
-            places.push(Place { item: item as u32, end: text.len() as u32 });
+    #[expect(clippy::cast_possible_truncation, reason = "a block has few items, and an entry takes some 200 bytes")]
+    pub(super) fn add(&mut self, item: u32, id: Uuid, entry: &impl Serialize) -> Result<(), serde_json::Error> {
+        if !self.text.is_empty() {
+            self.text.push(b',');
         }
-        text.shrink_to_fit();
-        Ok(Self { places, text: text.into() })
+        serde_json::to_writer(&mut self.text, &id)?;
+        self.text.push(b':');
+        serde_json::to_writer(&mut self.text, entry)?;
+        self.places.push(Place { item, end: self.text.len() as u32 });
+        Ok(())
     }
 
-    /// Rebuilds the entries from [`places`](Self::places) and [`text`](Self::text), for a catalogue of `items` items; `None`
-    /// if they are inconsistent.
-    pub(super) fn restore(places: Vec<Place>, text: String, items: usize) -> Option<Self> {
+    pub(super) fn finish(mut self) -> Entries {
+        self.text.shrink_to_fit();
+        Entries { places: self.places.into(), text: self.text.into() }
+    }
+}
+
+fn as_str<S: Serializer>(text: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(text))
+}
+
+fn from_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    String::deserialize(deserializer).map(Bytes::from)
+}
+
+impl Entries {
+    /// Whether places and text fit together, in a block of `items` items.
+    pub(super) fn fit(&self, items: usize) -> bool {
+        let Self { places, text } = self;
         let ascending = places.is_sorted_by(|one, next| one.item < next.item && one.end + 1 < next.end);
         let last = places.last().copied().unwrap_or(Place { item: 0, end: 0 });
         let fits = places.is_empty() || (last.item as usize) < items && places[0].end > 0;
-        (ascending && fits && last.end as usize == text.len()).then(|| Self { places, text: text.into() })
+        ascending && fits && last.end as usize == text.len()
     }
 
-    pub(super) fn places(&self) -> &[Place] {
-        &self.places
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
     }
 
     pub(super) fn text(&self) -> &Bytes {
@@ -84,7 +98,7 @@ mod tests {
 
     fn entries() -> Entries {
         let places = [(1, 1), (4, 3), (5, 5)].map(|(item, end)| Place { item, end });
-        Entries::restore(places.into(), "a,b,c".to_owned(), 6).unwrap()
+        Entries { places: places.into(), text: Bytes::from_static(b"a,b,c") }
     }
 
     #[test]
@@ -109,7 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn inconsistent_data_cannot_be_restored() {
+    fn inconsistent_data_does_not_fit() {
+        assert!(entries().fit(6) && !entries().fit(5) && Entries::default().fit(0));
         for (places, text, items) in [
             (&[(1, 1)][..], "a", 1),
             (&[(1, 1)], "ab", 2),
@@ -120,7 +135,8 @@ mod tests {
             (&[], "a", 2),
         ] {
             let places = places.iter().map(|(item, end)| Place { item: *item, end: *end }).collect();
-            assert!(Entries::restore(places, text.to_owned(), items).is_none(), "{text:?} of {items} items");
+            let entries = Entries { places, text: Bytes::from_static(text.as_bytes()) };
+            assert!(!entries.fit(items), "{text:?} of {items} items");
         }
     }
 }

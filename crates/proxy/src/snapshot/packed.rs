@@ -3,47 +3,23 @@
 //! The format: eight bytes with the length of the head, the head as JSON, and the rendered items.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use catalog::{Callbacks, Index, QuotaProblemCode, Skipped};
+use catalog::{Index, Skipped};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::Snapshot;
-use super::entries::{Entries, Place};
-use super::text::Text;
+use super::blocks::Blocks;
 
 /// Version of the format.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 #[derive(Serialize, Deserialize)]
-struct Head<'a> {
+struct Head<'a, B> {
     index: Cow<'a, Index>,
     skipped: Cow<'a, [Skipped]>,
     malformed: Cow<'a, [Skipped]>,
-    ids: Cow<'a, [Uuid]>,
-    ends: Vec<Cow<'a, [u32]>>,
-    orders: PackedEntries<'a>,
-    quota_problems: PackedEntries<'a>,
-    resource_links: PackedEntries<'a>,
-    problem_counts: Cow<'a, BTreeMap<QuotaProblemCode, usize>>,
-    callbacks: Cow<'a, [Callbacks]>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct PackedEntries<'a> {
-    places: Cow<'a, [Place]>,
-    text: Cow<'a, str>,
-}
-
-impl<'a> PackedEntries<'a> {
-    fn of(entries: &'a Entries) -> Self {
-        Self { places: Cow::Borrowed(entries.places()), text: String::from_utf8_lossy(entries.text()) }
-    }
-
-    fn restore(self, items: usize) -> Option<Entries> {
-        Entries::restore(self.places.into_owned(), self.text.into_owned(), items)
-    }
+    blocks: Vec<B>,
 }
 
 impl Snapshot {
@@ -52,21 +28,15 @@ impl Snapshot {
     /// None in practice: all values can be represented in JSON.
     pub fn pack(&self) -> Result<Vec<u8>, serde_json::Error> {
         let head = serde_json::to_vec(&Head {
-            index: Cow::Borrowed(&self.index),
+            index: Cow::Borrowed(&*self.index),
             skipped: Cow::Borrowed(&self.skipped),
             malformed: Cow::Borrowed(&self.malformed),
-            ids: Cow::Borrowed(self.items.ids()),
-            ends: self.items.ends().map(Cow::Borrowed).collect(),
-            orders: PackedEntries::of(&self.orders),
-            quota_problems: PackedEntries::of(&self.quota_problems),
-            resource_links: PackedEntries::of(&self.resource_links),
-            problem_counts: Cow::Borrowed(&self.problem_counts),
-            callbacks: Cow::Borrowed(&self.callbacks),
+            blocks: self.items.iter().collect(),
         })?;
         let mut packed = (head.len() as u64).to_le_bytes().to_vec();
-        packed.reserve(head.len() + self.items.blocks().map(bytes::Bytes::len).sum::<usize>());
+        packed.reserve(head.len() + self.items.iter().map(|block| block.text().len()).sum::<usize>());
         packed.extend(head);
-        self.items.blocks().for_each(|block| packed.extend_from_slice(block));
+        self.items.iter().for_each(|block| packed.extend_from_slice(block.text()));
         Ok(packed)
     }
 
@@ -74,44 +44,21 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head {
-            index,
-            skipped,
-            malformed,
-            ids,
-            ends,
-            orders,
-            quota_problems,
-            resource_links,
-            problem_counts,
-            callbacks,
-        } = serde_json::from_slice(head).ok()?;
-        let ends = ends.into_iter().map(Cow::into_owned).collect();
-        let items = Text::restore(ids.into_owned(), ends, text, before.map(|before| &before.items))?;
-        let [orders, quota_problems, resource_links] =
-            [orders, quota_problems, resource_links].map(|entries| entries.restore(items.len()));
-        let entries = [orders?, quota_problems?, resource_links?];
+        let Head { index, skipped, malformed, blocks } = serde_json::from_slice(head).ok()?;
+        let items = Blocks::restore(blocks, text, before.map(|before| &before.items))?;
         if !index.fits(items.len(), skipped.len()) {
             return None;
         }
-        Self::of(
-            items,
-            entries,
-            problem_counts.into_owned(),
-            callbacks.into_owned(),
-            index.into_owned(),
-            skipped.into_owned(),
-            malformed.into_owned(),
-        )
-        .ok()
+        Self::of(items, Arc::new(index.into_owned()), skipped.into_owned(), malformed.into_owned()).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use catalog::{Customers, Filter, Identities, Policy, Resource, State};
+    use catalog::{Filter, Identities, Policy, QuotaProblemCode, Resource, State};
     use serde_json::json;
     use serde_json::value::to_raw_value;
+    use uuid::Uuid;
 
     use super::*;
     use crate::testing::policy;
@@ -133,17 +80,16 @@ mod tests {
                     "url": format!("https://waldur.example.org/api/marketplace-orders/{number}/"),
                 })),
             });
-            Resource::parse(&to_raw_value(&record).unwrap()).unwrap()
+            Arc::new(Resource::parse(&to_raw_value(&record).unwrap()).unwrap())
         };
         let resources: Vec<_> = (0..count).map(record).collect();
         let policy = Policy { relay: Some("https://proxy.example.org".into()), ..policy() };
         let gids = [("known", Ok(30_000)), ("unknown", Err("unknown".to_owned()))];
         let gids = gids.map(|(project, gid)| (project.to_owned(), gid)).into();
         let identities = Identities { gids, ..Identities::default() };
-        let customers = Customers::new();
-        let catalogue = catalog::build(&resources, &customers, &identities, &policy);
+        let catalogue = catalog::build(&resources, Arc::default(), identities.into(), policy.into(), None);
         let malformed = Skipped { item_id: None, error: "MalformedResourceError", detail: "no uuid".into() };
-        Snapshot::render(catalogue, Vec::from([malformed]), None).unwrap()
+        Snapshot::render(&catalogue, Vec::from([malformed]), None).unwrap()
     }
 
     #[test]
@@ -153,10 +99,10 @@ mod tests {
             let again = Snapshot::unpack(&snapshot.pack().unwrap(), None).unwrap();
             assert_eq!(again.fingerprint(), snapshot.fingerprint());
             assert_eq!(again.rendered_skipped(), snapshot.rendered_skipped());
-            assert_eq!(again.callbacks(), snapshot.callbacks());
+            assert!(again.callbacks().eq(snapshot.callbacks()));
             let missing = |snapshot: &Snapshot| snapshot.quota_problems(QuotaProblemCode::MissingComponent);
             assert_eq!((missing(&again), missing(&snapshot)), (missing(&snapshot), count.div_ceil(6) as usize));
-            assert_eq!(snapshot.callbacks().len(), usize::try_from(count.div_ceil(4)).unwrap());
+            assert_eq!(snapshot.callbacks().count(), usize::try_from(count.div_ceil(4)).unwrap());
             for state in [None, Some(State::Ok), Some(State::Erred)] {
                 let filter = Filter { state, ..Filter::default() };
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
@@ -172,7 +118,7 @@ mod tests {
     fn unchanged_blocks_are_shared() {
         let before = snapshot(3000, "OK");
         let again = Snapshot::unpack(&before.pack().unwrap(), Some(&before)).unwrap();
-        assert!(again.items.blocks().zip(before.items.blocks()).all(|(one, other)| one.as_ptr() == other.as_ptr()));
+        assert!(again.items.iter().zip(before.items.iter()).all(|(one, other)| std::ptr::eq(one, other)));
     }
 
     #[test]
@@ -197,7 +143,8 @@ mod tests {
             ("\"Item\":1", "\"Item\":0"),
             ("\"system\":0", "\"system\":1"),
             ("\"ids\":[", "\"ids\":[\"00000000-0000-0000-0000-000000000000\","),
-            ("\"ends\":[[", "\"ends\":[[1,"),
+            ("\"ends\":[", "\"ends\":[1,"),
+            ("\"problem_codes\":[", "\"problem_codes\":[\"zero_limit\","),
             ("MissingIdentityError", "AnotherError"),
             ("\"orders\":{\"places\":[{\"item\":1,", "\"orders\":{\"places\":[{\"item\":9,"),
             ("\"quota_problems\":{\"places\":[{\"item\":1,", "\"quota_problems\":{\"places\":[{\"item\":9,"),

@@ -32,7 +32,7 @@ pub(super) struct Listed {
     nested: bool,
     listing: Listing,
     related: Related,
-    identities: Identities,
+    identities: Arc<Identities>,
 }
 
 impl Listed {
@@ -54,7 +54,7 @@ impl Source {
             };
             // If the orders cannot be read apart, the next attempt reads them nested.
             if let Some(held) = spans::within("read", reading).await? {
-                return Ok(held);
+                return Ok(Held { catalogue: known.and_then(|known| known.catalogue), ..held });
             }
         }
     }
@@ -93,7 +93,7 @@ impl Source {
         let Listed { began, in_background, nested, listing, mut related, identities } = listed;
         let Some((mut inventory, watermark)) = self.inventory(listing, nested).await? else { return Ok(None) };
         let changed = inventory.take_changed();
-        let customers = related.customers(&inventory);
+        let customers = Arc::new(related.customers(&inventory));
         let mut inputs = Inputs { inventory, customers, identities };
         // In the background, refreshes may have found identities meanwhile.
         self.update_related(&mut related, &mut inputs, &changed, in_background).await?;
@@ -103,14 +103,15 @@ impl Source {
         if let Some(known) = known {
             let since = known.watermark.since(Depth::Deep);
             report_missed(&inputs.inventory.replace(&known.inputs.inventory, since));
-            let Inputs { customers, identities: Identities { gids, users }, .. } = &*known.inputs;
-            let are_same =
-                *customers == inputs.customers && *gids == inputs.identities.gids && *users == inputs.identities.users;
+            // Shared, so that they need not be compared again to build the catalogue.
+            let are_same = share(&mut inputs.customers, &known.inputs.customers)
+                & share(&mut inputs.identities, &known.inputs.identities);
             is_same = inputs.inventory.take_changed().is_empty() && are_same;
         }
         let snapshot = known.filter(|_| is_same).map(|known| known.snapshot.clone()).unwrap_or_default();
         metrics::reading("full");
-        Ok(Some(Held { inputs: Arc::new(inputs), related, watermark, full: began, snapshot, renewal: None }))
+        let inputs = Arc::new(inputs);
+        Ok(Some(Held { inputs, related, watermark, full: began, snapshot, renewal: None, catalogue: None }))
     }
 
     /// The inventory of a full reading; `None` if the orders could not be read.
@@ -139,6 +140,15 @@ impl Source {
             warn!(reason, "reading all resources together with their orders, which costs Waldur several times as much");
         }
     }
+}
+
+/// Replaces `new` with `known` if both are equal; returns whether they are.
+fn share<T: PartialEq>(new: &mut Arc<T>, known: &Arc<T>) -> bool {
+    let is_same = new == known;
+    if is_same {
+        new.clone_from(known);
+    }
+    is_same
 }
 
 fn report_missed(missed: &Missed) {

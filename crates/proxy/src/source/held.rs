@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use catalog::Watermark;
+use catalog::{Catalogue, Watermark};
 use tokio::time::Instant;
 
 use super::Inputs;
@@ -21,4 +21,6 @@ pub(super) struct Held {
     pub(super) snapshot: Weak<Snapshot>,
     /// The next full reading, while it runs beside refreshes.
     pub(super) renewal: Option<Renewal>,
+    /// The catalogue of the last snapshot, to build the next one from.
+    pub(super) catalogue: Option<Catalogue>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use catalog::{Customers, Identities, Inventory, Policy, Resource, UserIdentity};
 use futures::FutureExt;
@@ -74,8 +75,8 @@ impl Related {
         new
     }
 
-    /// Adds an answer. Returns whether an identity has changed.
-    fn receive(&mut self, answer: Answer, identities: &mut Identities) -> bool {
+    /// Adds an answer. Returns whether an identity has changed; only then are the identities copied, if they are shared.
+    fn receive(&mut self, answer: Answer, identities: &mut Arc<Identities>) -> bool {
         let mut changed = false;
         match answer {
             Answer::Customers(offering, customers) => drop(self.offerings.insert(offering, customers)),
@@ -87,15 +88,19 @@ impl Related {
                         Ok(_) => drop(self.without_gid.remove(&slug)),
                         Err(_) => drop(self.without_gid.insert(slug.clone())),
                     }
-                    changed |= identities.gids.get(&slug) != Some(&gid);
-                    identities.gids.insert(slug, gid);
+                    if identities.gids.get(&slug) != Some(&gid) {
+                        changed = true;
+                        Arc::make_mut(identities).gids.insert(slug, gid);
+                    }
                 }
             }
             Answer::Users(users) => {
                 for (name, user) in users {
                     let user = UserIdentity { uid: user.uid, email: user.email };
-                    changed |= identities.users.get(&name) != Some(&user);
-                    identities.users.insert(name, user);
+                    if identities.users.get(&name) != Some(&user) {
+                        changed = true;
+                        Arc::make_mut(identities).users.insert(name, user);
+                    }
                 }
             }
         }
@@ -138,8 +143,8 @@ impl Source {
     pub(super) async fn related(
         &self,
         mut found: UnboundedReceiver<Dependencies>,
-    ) -> Result<(Related, Identities), SourceError> {
-        let (mut related, mut identities) = (Related::default(), Identities::default());
+    ) -> Result<(Related, Arc<Identities>), SourceError> {
+        let (mut related, mut identities) = (Related::default(), Arc::default());
         let mut requests = FuturesUnordered::new();
         let mut batch = Vec::new();
         loop {
@@ -194,8 +199,10 @@ impl Source {
         self.customers_again(related).await?;
         if renew_customers {
             let renewed = related.customers(inventory);
-            is_changed |= renewed != *customers;
-            *customers = renewed;
+            if renewed != **customers {
+                is_changed = true;
+                *customers = Arc::new(renewed);
+            }
         }
         Ok(is_changed)
     }

@@ -56,7 +56,7 @@ impl Source {
             && listed.age() < self.full_interval
             && let Some(renewed) = self.complete(listed, Some(&held)).await?
         {
-            return Ok(renewed);
+            return Ok(Held { catalogue: held.catalogue, ..renewed });
         }
         // It failed, or it ended long ago and nothing was requested since.
         self.read_all(Some(held)).await

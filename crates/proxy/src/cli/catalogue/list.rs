@@ -48,7 +48,8 @@ pub(in crate::cli) async fn run(
     terminal: Terminal,
 ) -> Result<bool, Failure> {
     let reading = super::read(loaded, terminal).await?;
-    let (mut items, mut skipped) = reading.select(&reading.catalogue(), filter);
+    let catalogue = reading.catalogue();
+    let (mut items, mut skipped) = reading.select(&catalogue, filter);
     if let Some(id) = id {
         items.retain(|item| item.item_id == id);
         skipped.retain(|skipped| skipped.item_id == Some(id));

@@ -176,7 +176,7 @@ pub(super) async fn hpc_user(settings: &Settings, listing: Receiver<Listing>) ->
             Err(error) => findings.push(failed(HPC_USER_API, &error, HPC_USER)),
         }
     }
-    findings.extend(skipped(&listing, gids, &policy, settings.backend_settings.on_processing_error));
+    findings.extend(skipped(&listing, gids, policy, settings.backend_settings.on_processing_error));
     findings
 }
 
@@ -201,17 +201,17 @@ fn without_gid(gids: &Gids, development_mode: bool) -> Option<Finding> {
 
 /// The resources that will be skipped. If the GIDs could not be read, missing ones are unknown, except in development mode,
 /// which invents them.
-fn skipped(listing: &Listing, gids: Option<Gids>, policy: &Policy, on_error: OnProcessingError) -> Option<Finding> {
+fn skipped(listing: &Listing, gids: Option<Gids>, policy: Policy, on_error: OnProcessingError) -> Option<Finding> {
     let known = gids.is_some();
     let gids = gids.unwrap_or_default().into_iter();
     let gids = gids.map(|(slug, gid)| (slug, gid.map_err(|reason| reason.to_string()))).collect();
     let identities = Identities { gids, users: HashMap::new() };
-    let customers = catalog::customers_of_resources(listing.resources());
-    let catalogue = catalog::build(listing.resources(), &customers, &identities, policy);
+    let customers = catalog::customers_of_resources(listing.resources().map(AsRef::as_ref));
+    let unknown = !known && !policy.development_mode;
+    let catalogue = catalog::build(listing.resources(), customers.into(), identities.into(), policy.into(), None);
     let skipped = catalogue.skipped.into_iter().filter(|_| known);
     let unread = listing.malformed().map(Skipped::malformed);
     let out: Vec<_> = unread.chain(catalogue.malformed).chain(skipped).collect();
-    let unknown = !known && !policy.development_mode;
     let Some(first) = out.first() else {
         return unknown.then(|| not_checked("GIDs of the projects", NO_GIDS));
     };
