@@ -7,7 +7,6 @@ mod watchdog;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -27,7 +26,7 @@ use url::Url;
 
 use crate::config::WaldurApi;
 use crate::metrics;
-use crate::store::Store;
+use crate::store::{Store, polite_pause};
 use crate::transport::{Transport, TransportError};
 use crate::upstream::{UpstreamError, public_part};
 use crate::waldur::{Waldur, WaldurError};
@@ -55,7 +54,6 @@ pub(crate) struct Push {
     url: Url,
     /// Maximum time until the events of a connection are received.
     timeout: Duration,
-    connected: AtomicBool,
     /// Notified by each event.
     woken: Notify,
 }
@@ -106,13 +104,8 @@ impl Push {
             http: transport.websocket_client("Waldur's events")?,
             url: with_http_scheme(url),
             timeout: settings.timeout,
-            connected: AtomicBool::new(false),
             woken: Notify::new(),
         }))
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
     }
 
     /// Receives events, and refreshes. Never resolves.
@@ -128,9 +121,10 @@ impl Push {
                 () = self.woken.notified() => Some(Instant::now() + AGAIN_AFTER),
                 () = until(again_at) => None,
             };
+            let began = Instant::now();
             // Logs its failure.
             let _ = self.store.get(true).await;
-            sleep(REFRESH_PAUSE).await;
+            sleep(polite_pause(REFRESH_PAUSE, began.elapsed())).await;
         }
     }
 
@@ -147,7 +141,8 @@ impl Push {
         loop {
             let (began, mut received) = (Instant::now(), false);
             let Err(error) = self.receive(&mut received).await;
-            let lasted = self.connected.swap(false, Ordering::Relaxed) && began.elapsed() >= MAX_PAUSE;
+            let lasted = self.store.has_announcements() && began.elapsed() >= MAX_PAUSE;
+            self.store.note_announcements(false);
             silent &= !received;
             if received || lasted {
                 (failing, pauses) = (false, self::pauses());
@@ -176,7 +171,7 @@ impl Push {
         let opened = timeout(self.timeout, self.open(waldur)).await;
         let mut session = opened.map_err(|_| PushError::TooSlow(self.timeout))??;
         info!(url = public_part(&self.url), "receiving events from Waldur");
-        self.connected.store(true, Ordering::Relaxed);
+        self.store.note_announcements(true);
         // Events before this moment may have been lost.
         self.wake();
         let event = || {

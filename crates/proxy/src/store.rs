@@ -2,6 +2,7 @@
 
 mod shared;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const PROMPT_EVERY: Duration = Duration::from_secs(1);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval of these refreshes if they read changes only: an order is visible within 5 s.
 const MAX_INTERVAL: Duration = Duration::from_secs(4);
+/// Their interval while Waldur announces changes.
+const ANNOUNCED_INTERVAL: Duration = Duration::from_secs(15);
 /// After a refresh that took long, they pause for this multiple of its duration, so that they occupy a small part of Waldur.
 const PAUSE_FACTOR: u32 = 10;
 /// Limit of that pause.
@@ -102,6 +105,8 @@ pub struct Store {
     changed: Mutex<Option<Instant>>,
     /// When Waldur last announced a change: nothing older counts as fresh.
     announced: Mutex<Option<Instant>>,
+    /// Whether Waldur announces changes at present.
+    announces: AtomicBool,
     /// Notified when the newest snapshot has other content than the one before.
     content: watch::Sender<()>,
     /// Notified when a client begins to wait for other content.
@@ -130,6 +135,7 @@ impl Store {
             last: Mutex::default(),
             changed: Mutex::default(),
             announced: Mutex::default(),
+            announces: AtomicBool::new(false),
             content: watch::Sender::default(),
             subscribed: Notify::new(),
             due: Notify::new(),
@@ -205,6 +211,16 @@ impl Store {
         if self.content.receiver_count() > 0 {
             self.due.notify_one();
         }
+    }
+
+    /// Records whether Waldur announces changes at present: then refreshes in the background are rarer.
+    pub(crate) fn note_announcements(&self, announces: bool) {
+        self.announces.store(announces, Ordering::Relaxed);
+    }
+
+    /// Whether Waldur announces changes at present.
+    pub(crate) fn has_announcements(&self) -> bool {
+        self.announces.load(Ordering::Relaxed)
     }
 
     /// Records that Waldur announced a change. Requests get data that is read after this call, or stale data if Waldur is slow.
@@ -293,8 +309,7 @@ impl Store {
     /// Interval of refreshes in the background.
     fn interval(&self) -> Duration {
         self.cache.refresh_interval.unwrap_or_else(|| {
-            let most = if self.source.reads_changes() { MAX_INTERVAL } else { Duration::MAX };
-            self.cache.max_age.min(most).max(MIN_INTERVAL)
+            waiting_interval(self.cache.max_age, self.source.reads_changes(), self.has_announcements())
         })
     }
 
@@ -407,8 +422,17 @@ impl Store {
     }
 }
 
+/// Interval of refreshes while clients wait.
+fn waiting_interval(max_age: Duration, reads_changes: bool, announced: bool) -> Duration {
+    match (reads_changes, announced) {
+        (false, _) => max_age.max(MIN_INTERVAL),
+        (true, false) => max_age.clamp(MIN_INTERVAL, MAX_INTERVAL),
+        (true, true) => ANNOUNCED_INTERVAL,
+    }
+}
+
 /// The pause after a refresh in the background that took so long.
-fn polite_pause(pause: Duration, took: Duration) -> Duration {
+pub(crate) fn polite_pause(pause: Duration, took: Duration) -> Duration {
     pause.max((took * PAUSE_FACTOR).min(MAX_PAUSE))
 }
 

@@ -85,8 +85,8 @@ fn sample(service: &Service) {
     if let Some(works) = service.store.shared_cache_works() {
         gauge!(table::SHARED_UP).set(if works { 1.0 } else { 0.0 });
     }
-    if let Some(push) = &service.push {
-        gauge!(table::PUSH_CONNECTED).set(if push.is_connected() { 1.0 } else { 0.0 });
+    if service.push.is_some() {
+        gauge!(table::PUSH_CONNECTED).set(if service.store.has_announcements() { 1.0 } else { 0.0 });
     }
     for upstream in service.upstreams() {
         let name = upstream.name();

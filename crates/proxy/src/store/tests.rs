@@ -3,7 +3,7 @@ use std::time::Duration;
 use program::Clock;
 use simulator::{Simulator, World};
 
-use super::polite_pause;
+use super::{polite_pause, waiting_interval};
 use crate::api::Service;
 use crate::testing::settings;
 
@@ -16,6 +16,17 @@ async fn a_start_does_not_repeat_the_reading_of_a_request() {
     // It never ends, and reads at once or not at all.
     let _ = tokio::time::timeout(Duration::from_millis(300), service.store.clone().keep_fresh()).await;
     assert_eq!(simulator.requests().len(), before);
+}
+
+#[test]
+fn refreshes_for_waiting_clients_are_rarer_while_changes_are_announced() {
+    let seconds = |max_age, reads_changes, announced| {
+        waiting_interval(Duration::from_secs(max_age), reads_changes, announced).as_secs()
+    };
+    assert_eq!([0, 2, 5, 60].map(|max_age| seconds(max_age, true, false)), [1, 2, 4, 4]);
+    assert_eq!([0, 5, 60].map(|max_age| seconds(max_age, true, true)), [15, 15, 15]);
+    // Each of them reads everything.
+    assert_eq!([0, 5, 60].map(|max_age| seconds(max_age, false, true)), [1, 5, 60]);
 }
 
 #[test]
