@@ -309,7 +309,9 @@ impl Store {
     /// Interval of refreshes in the background.
     fn interval(&self) -> Duration {
         self.cache.refresh_interval.unwrap_or_else(|| {
-            waiting_interval(self.cache.max_age, self.source.reads_changes(), self.has_announcements())
+            // Of replicas with one token, each receives a part of the events only.
+            let announced = self.has_announcements() && self.shared.is_none();
+            waiting_interval(self.cache.max_age, self.source.reads_changes(), announced)
         })
     }
 

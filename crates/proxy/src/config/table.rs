@@ -524,7 +524,7 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         .doc(
             "Interval of refreshes in the background, in seconds. Must be less than `cache.max_age`, so that no \
              request waits. Without it, there are refreshes in the background only while clients wait for a change: every 4 s, or every \
-             `cache.max_age` if that is less; while events are received (`waldur_api.push`), every 15 s; after a refresh that took long, ten times \
+             `cache.max_age` if that is less; every 15 s while events are received (`waldur_api.push`) and there is no `cache.shared_url`; after a refresh that took long, ten times \
              as long later, but at most 30 s.",
         )
         .optional(seconds());
