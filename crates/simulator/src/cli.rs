@@ -29,6 +29,8 @@ While it runs, from another shell:
 
 Costs: requests, bytes and rows of Waldur's answers, with modelled SQL queries and
 seconds, by path; -X DELETE resets them.
+Events: orders and changes of resources are announced by STOMP over WebSocket at
+/rmqws-stomp on the same address, where a proxy with waldur_api.push looks for it.
 Faults: answer (status, headers, body), delay (millis), silence, reset,
 dribble (millis), cut_off (after), endless_body, endless_pages, lose_rows (rows).
 A route is `[METHOD ]PATH[?QUERY]`, `*` matches anything.
