@@ -1,8 +1,8 @@
 //! All resources of Waldur with their open orders, kept up to date by what changed.
 //!
 //! Resources and orders come from two lists, and Waldur may change between the two requests. The orders are read first. So a
-//! resource that is the same before and after had the order of the list at the moment when the orders were read. Whenever that does not follow,
-//! the resource must be read once more, together with its order: [`Inventory::update`] returns which ones.
+//! resource that is the same before and after had the order of the list at the moment when the orders were read. If that is not certain, the
+//! resource must be read once more, together with its order: [`Inventory::update`] returns which ones.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Inventory {
     orders: HashMap<Uuid, OpenOrder>,
     /// Resources to read once more, with their order.
     uncertain: BTreeSet<Uuid>,
-    /// Resources whose order was not the one in the list of orders when they were read with it.
+    /// Resources that were read together with an order other than the one in the list of orders.
     ahead: BTreeSet<Uuid>,
     /// Resources of open orders that are not in the list of resources.
     foreign: HashSet<Uuid>,
@@ -81,8 +81,8 @@ impl Inventory {
     /// Returns the resources whose order is uncertain: they must be read once more, together with their order, and given to
     /// [`settle`](Self::settle).
     ///
-    /// A resource that a deep request did not return is unchanged. A shallow one may lack a late commit, so a resource whose order
-    /// changed is always uncertain then.
+    /// A resource that a deep request did not return is unchanged. A shallow one may miss a late commit, so a resource whose order
+    /// changed is always uncertain after it.
     pub fn update(&mut self, orders: Vec<OpenOrder>, depth: Depth, rows: Vec<Row>) -> Vec<Uuid> {
         let mut open: HashMap<Uuid, OpenOrder> = HashMap::with_capacity(orders.len());
         for order in orders {
@@ -147,7 +147,7 @@ impl Inventory {
             None => resource,
         };
         let entry = Entry { row: Row { resource: row.resource.map(without_order), ..row }, complete };
-        // Waldur may have answered in the middle of a change: what is not normal counts when it is the same twice.
+        // Waldur may have answered in the middle of a change: an unusual combination is accepted only after it was read twice.
         if !normal && self.entry(uuid).is_none_or(|known| known.complete != entry.complete) {
             self.uncertain.insert(uuid);
         }
@@ -213,7 +213,7 @@ impl Inventory {
         self.positions.get(&uuid).map(|position| &self.entries[*position])
     }
 
-    /// Gives an unchanged resource the order in the list of orders, or none, if that is certain.
+    /// Joins an unchanged resource to its order in the list of orders, or to none, if that is certain.
     fn join(&mut self, uuid: Uuid) {
         if self.uncertain.contains(&uuid) {
             return;

@@ -1,7 +1,7 @@
-//! From when on changed resources are requested, in Waldur's own time.
+//! Computes since when changed resources are requested, by Waldur's clock.
 //!
 //! `modified` is set by the host that changes a resource, within a transaction that ends later; the header `Date` is
-//! set by the host that answers. The clocks of the two may differ, and the change may become visible after it is dated.
+//! set by the host that answers. The clocks of the two may differ, and the change may become visible later than its timestamp.
 
 use crate::stamp::Stamp;
 

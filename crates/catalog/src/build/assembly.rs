@@ -1,4 +1,4 @@
-//! Puts a catalogue together from what changed, and from the catalogue before.
+//! Builds a catalogue from changed resources and the previous catalogue.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -10,7 +10,8 @@ use crate::quota;
 use crate::resource::{Rejected, Resource};
 use crate::select::{Index, Leaf, Outcome};
 
-/// How far a resource is searched in the catalogue before, if the one at its place was removed. A resource that is not found is treated as changed.
+/// If resources were removed, the next one is searched among this many resources of the previous catalogue. A resource that is not
+/// found is treated as changed.
 const AHEAD: usize = 256;
 
 /// See [`build`](super::build).
@@ -119,7 +120,7 @@ impl Catalogue {
     }
 }
 
-/// A catalogue in the making.
+/// A catalogue that is being built.
 ///
 /// Tenants, customers and data types of the catalogue before keep their numbers in `known` and `names` until the end; new ones get
 /// the numbers that follow. `leaves` and `nodes` have the new numbers, which follow from the order of first mention.
@@ -131,12 +132,12 @@ struct Assembly<'a> {
     old_nodes: &'a [Node],
     old_skipped: Vec<Skipped>,
     resources: Vec<Arc<Resource>>,
-    /// The positions of items count items of resources only.
+    /// Their item positions do not count tenants and customers.
     leaves: Vec<Leaf>,
     nodes: Vec<Node>,
     /// For each node, the position of an equal node in the catalogue before.
     origins: Vec<Option<u32>>,
-    /// New by old numbers; `None` if not mentioned.
+    /// The new number for each old one; `None` if no resource has mentioned it yet.
     node_numbers: Vec<Option<u32>>,
     data_type_numbers: Vec<Option<u32>>,
     /// Number of data types mentioned.
@@ -144,7 +145,7 @@ struct Assembly<'a> {
     known: Vec<KnownNodes>,
     names: Names,
     items_before_skipped: Vec<u32>,
-    /// Of items of resources, without tenants and customers.
+    /// Unchanged items of resources. Positions do not count tenants and customers.
     unchanged: Vec<Run>,
     skipped: Vec<Skipped>,
     malformed: Vec<Skipped>,
@@ -237,7 +238,7 @@ impl Assembly<'_> {
         self.leaves.push(leaf);
     }
 
-    /// Position of a tenant or customer, which the next leaf creates if no leaf before has mentioned it.
+    /// Position of a tenant or customer. Adds it if no leaf so far has mentioned it.
     fn node(&mut self, number: u32, tenant: Option<u32>, old: Option<u32>) -> u32 {
         if let Some(position) = self.node_numbers[number as usize] {
             return position;
@@ -252,7 +253,7 @@ impl Assembly<'_> {
         position
     }
 
-    /// Gives new numbers to what is in `known` and `names`.
+    /// Replaces the old numbers in `known` and `names` by the new ones.
     fn renumber(&mut self) {
         let is_same = |numbers: &[Option<u32>]| (0..).zip(numbers).all(|(old, new)| *new == Some(old));
         if !is_same(&self.node_numbers) {

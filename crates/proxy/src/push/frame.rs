@@ -1,4 +1,4 @@
-//! Frames of STOMP 1.2, as far as a consumer needs them. Bodies are skipped, because events are only wake-ups.
+//! Frames of STOMP 1.2, as far as a consumer needs them. Bodies are skipped, because an event only causes a refresh.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const MAX_HEAD: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) command: String,
-    /// In their order; of equal names, the first counts.
+    /// In the order of the frame. The first of several headers with the same name applies.
     headers: Vec<(String, String)>,
 }
 

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::entries::{Entries, Writer};
 
-/// Maximum number of items in a block. Few in tests, so that small worlds have many blocks.
+/// Maximum number of items in a block. Small in tests, so that small worlds have many blocks.
 const BLOCK: usize = if cfg!(test) { 16 } else { 128 };
 /// Estimated size of an item; real items take about 1,300 bytes.
 const USUAL_ITEM: usize = 1400;
@@ -52,11 +52,11 @@ pub(super) struct Block {
     resource_links: Entries,
     /// The codes of the quota problems.
     problem_codes: Box<[QuotaProblemCode]>,
-    /// Each with the position of its item.
+    /// Callbacks, each with the position of its item in the block.
     callbacks: Box<[(u32, Callbacks)]>,
 }
 
-/// What becomes of some adjacent items.
+/// Adjacent items: an unchanged block, or the positions of items that need a new one.
 enum Part<'a> {
     Shared(&'a Arc<Block>),
     New(Range<usize>),
@@ -186,7 +186,7 @@ impl Blocks {
 /// The items that a catalogue shares with the blocks before.
 struct Reused<'a> {
     before: Option<&'a Blocks>,
-    /// Ascending.
+    /// In ascending order of position.
     unchanged: &'a [Run],
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Held {
     pub(super) full: Instant,
     /// The snapshot of the inputs, while it is in use; empty once they have changed.
     pub(super) snapshot: Weak<Snapshot>,
-    /// The next full reading, while it runs beside refreshes.
+    /// A full reading that runs in the background.
     pub(super) renewal: Option<Renewal>,
     /// The catalogue of the last snapshot, to build the next one from.
     pub(super) catalogue: Option<Catalogue>,

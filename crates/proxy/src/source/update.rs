@@ -40,8 +40,8 @@ impl Source {
         }
     }
 
-    /// Reads what changed. When a full reading is due, it runs beside the next refreshes and replaces what is held when it
-    /// has ended, so that none of them takes much longer than usual.
+    /// Reads what changed. A full reading that is due runs in the background, and its result replaces `held` once it has
+    /// ended, so that no refresh takes much longer than usual.
     async fn advance_held(self: &Arc<Self>, mut held: Held) -> Result<Held, SourceError> {
         let age = held.full.elapsed();
         if age < self.full_interval {
@@ -68,7 +68,7 @@ impl Source {
     }
 
     async fn read_changes(&self, mut held: Held) -> Result<Held, SourceError> {
-        // Given back if nothing has changed. A full reading after an incomplete update must not take it for that of these inputs.
+        // Restored below if nothing has changed. After an incomplete update, a full reading must not reuse it for other inputs.
         let snapshot = std::mem::take(&mut held.snapshot);
         let Held { inputs, related, watermark, .. } = &mut held;
         // Copied only if a cancelled reading still renders them.
