@@ -30,19 +30,20 @@ fn main() {
     let (mut catalogue, mut snapshot) = (None, None);
     let full: Vec<_> = (0..ROUNDS).map(|_| refresh(&world, None, None, &mut catalogue, &mut snapshot)).collect();
     let full = median(full);
-    println!("{:<46} {:>9} {:>9} {:>7}", "", "median", "maximum", "of full");
-    println!("{:<46} {:>9} {:>9} {:>7}", "full", shown(full.0), shown(full.1), "");
-    let changes: [(&str, Change); 5] = [
-        ("nothing changed", |_, _, _| {}),
-        ("10 changed", |world, round, _| change(world, round, 10)),
-        ("100 changed", |world, round, _| change(world, round, 100)),
-        ("a new resource of a new project, at the end", |world, round, new| {
+    println!("{:<46} {:>9} {:>9} {:>8}  target", "change since the last refresh", "median", "maximum", "of full");
+    println!("{:<46} {:>9} {:>9}", "full: no catalogue before", shown(full.0), shown(full.1));
+    // With the target in percent of a full one.
+    let changes: [(&str, Option<f64>, Change); 5] = [
+        ("nothing", None, |_, _, _| {}),
+        ("10 resources", Some(3.0), |world, round, _| change(world, round, 10)),
+        ("100 resources", None, |world, round, _| change(world, round, 100)),
+        ("a new resource of a new project, at the end", Some(10.0), |world, round, new| {
             let customer_slug = world.resources[0].customer_slug.clone();
             let resource = Arc::new(Resource { customer_slug, ..Resource::clone(&new[round * 40]) });
             add_gid(world, &resource);
             world.resources.push(resource);
         }),
-        ("the same with a new customer, at the front", |world, round, new| {
+        ("the same with a new customer, at the front", Some(10.0), |world, round, new| {
             let resource = &new[round * 40 + 1];
             add_gid(world, resource);
             let customer = Customer { uuid: Uuid::from_u128(round as u128), name: None };
@@ -50,7 +51,7 @@ fn main() {
             world.resources.insert(0, Arc::clone(resource));
         }),
     ];
-    for (name, change) in changes {
+    for (name, target, change) in changes {
         let round = |round| {
             change(&mut world, round, &new);
             let (last, before) = (catalogue.take(), snapshot.take());
@@ -58,7 +59,9 @@ fn main() {
         };
         let (median, maximum) = median((0..ROUNDS).map(round).collect());
         let ratio = median.as_secs_f64() / full.0.as_secs_f64() * 100.0;
-        println!("{name:<46} {:>9} {:>9} {ratio:>6.2}%", shown(median), shown(maximum));
+        let verdict = |target| format!("≤ {target} %: {}", if ratio <= target { "met" } else { "missed" });
+        let verdict = target.map(verdict).unwrap_or_default();
+        println!("{name:<46} {:>9} {:>9} {ratio:>6.1} %  {verdict}", shown(median), shown(maximum));
     }
 }
 
@@ -107,5 +110,5 @@ fn median(mut times: Vec<Duration>) -> (Duration, Duration) {
 }
 
 fn shown(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

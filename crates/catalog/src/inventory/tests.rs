@@ -1,5 +1,5 @@
 //! Random histories of a Waldur, followed by updates. After each update, the inventory equals a full reading with nested
-//! orders, but for what no update can see, and for late commits until the next deep update; and each resource has the order that it had
+//! orders, except for what no update can see, and for late commits until the next deep update. Each resource has the order that it had
 //! at some moment.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,9 +13,9 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::frame::{Decoder, Frame, FrameError, encode};
 use crate::waldur::Consumer;
 
-/// Interval of heart-beats in both directions, unless the broker needs longer ones.
+/// Interval of heart-beats in both directions, unless the broker asks for a longer one.
 const BEAT: Duration = Duration::from_secs(10);
-/// The connection is dead after so many intervals without a byte.
+/// The connection is dead after this many intervals without a byte.
 const MISSED_BEATS: u32 = 2;
 /// Longest interval that is accepted from a broker.
 const MAX_BEAT: Duration = Duration::from_mins(1);
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let queue = format!("/amq/queue/{}", consumer.queue_name);
         let subscription = [("id", SUBSCRIPTION), ("destination", &queue), ("ack", "auto"), ("receipt", SUBSCRIPTION)];
         link.send(encode("SUBSCRIBE", &subscription)).await?;
-        // An event may come first. It needs no attention, because everything is refreshed once the session is open.
+        // An event may come first. It can be ignored, because everything is refreshed once the session is open.
         while link.expect_any(reason).await?.command != "RECEIPT" {}
         if theirs.is_zero() {
             return Err(SessionError::NoBeats);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// An event announces the changes that are found this long before and after it.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(30);
-/// So many changes in a row that no event announced are no coincidence.
+/// Number of unannounced changes in a row after which the consumer counts as broken.
 const MISSES: u32 = 3;
 
 /// Compares the changes that refreshes find with the events.
@@ -66,13 +66,13 @@ mod tests {
         let mut watchdog = Watchdog::new(start);
         watchdog.change(start + after(30));
         assert_eq!(watchdog.deadline(), None, "its event may have been lost before the connection");
-        for (change, deaf) in [(31, false), (70, false), (200, true)] {
+        for (change, too_many) in [(31, false), (70, false), (200, true)] {
             watchdog.change(start + after(change));
             watchdog.change(start + after(change + 29));
             let deadline = watchdog.deadline().unwrap();
             assert_eq!(deadline, start + after(change + 30));
             assert!(!watchdog.check(deadline - after(1)));
-            assert_eq!(watchdog.check(deadline), deaf, "{change}");
+            assert_eq!(watchdog.check(deadline), too_many, "{change}");
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_forgives_earlier_misses() {
+    fn an_event_resets_the_count_of_misses() {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(start);
         for round in 1..100 {

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 /// Chunks that are sent in one write, without being joined.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    /// None is empty.
+    /// Without empty chunks.
     chunks: VecDeque<Bytes>,
     bytes: usize,
 }

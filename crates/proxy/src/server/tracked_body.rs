@@ -12,8 +12,8 @@ use super::chunks::Chunks;
 use super::connection::SharedActivity;
 use super::limits::{BYTES_AT_ONCE, CHUNKS_AT_ONCE, PROGRESS};
 
-/// A body whose chunks are collected, so that a small response is sent with its head in one write. Or, if its progress is tracked, a body
-/// that reports it to the connection's activity; large chunks are then split so that progress is visible. Nothing is copied.
+/// A response body. Its chunks are collected, so that a small response is sent with its head in one write. If progress is tracked, the body
+/// reports it to the connection's activity instead, and large chunks are split so that progress is visible. Nothing is copied.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: Inner,

@@ -52,7 +52,7 @@ impl Source {
                 let listed = self.list_all(false).await?;
                 self.complete(listed, known.as_ref()).await
             };
-            // If the orders cannot be read apart, the next attempt reads them nested.
+            // If the list of orders cannot be used, the next attempt reads resources with their orders.
             if let Some(held) = spans::within("read", reading).await? {
                 return Ok(Held { catalogue: known.and_then(|known| known.catalogue), ..held });
             }
@@ -88,7 +88,7 @@ impl Source {
         Ok(Listed { began, in_background, nested, listing, related, identities })
     }
 
-    /// Adds what changed since the resources were listed; `None` if their orders could not be read apart.
+    /// Adds what changed since the resources were listed; `None` if the list of orders cannot be used.
     pub(super) async fn complete(&self, listed: Listed, known: Option<&Held>) -> Result<Option<Held>, SourceError> {
         let Listed { began, in_background, nested, listing, mut related, identities } = listed;
         let Some((mut inventory, watermark)) = self.inventory(listing, nested).await? else { return Ok(None) };

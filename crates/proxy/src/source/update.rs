@@ -26,7 +26,7 @@ pub(super) enum Updated {
     Complete,
     /// A resource of the inventory cannot be read any more: it is gone, or Waldur contradicts its own list.
     Vanished,
-    /// The orders cannot be read apart.
+    /// The list of orders cannot be used.
     NoOrders,
 }
 

@@ -31,7 +31,7 @@ async fn only_needed_fields_are_requested_over_few_connections() {
         assert_eq!(page.query_all("o"), ["created,name"]);
         assert_eq!(page.query_all("visible_to_providers"), ["true"]);
         assert_eq!(page.query_all("offering_slug"), ["capstor,vast,iopsstor"]);
-        assert!(!page.query_all("field").contains(&"order_in_progress"), "orders are read apart");
+        assert!(!page.query_all("field").contains(&"order_in_progress"), "orders are read from their own list");
         assert!(!page.query_all("field").contains(&"report"));
         assert_eq!(page.header("authorization"), Some(format!("Token {PROVIDER_TOKEN}").as_str()));
         assert_eq!(page.header("user-agent"), Some("our-centre/1"));
