@@ -25,6 +25,8 @@ pub struct Inventory {
     uncertain: BTreeSet<Uuid>,
     /// Resources that were read together with an order other than the one in the list of orders.
     ahead: BTreeSet<Uuid>,
+    /// Those of the update before, if the list of orders still has the same order for them.
+    still_ahead: BTreeSet<Uuid>,
     /// Resources of open orders that are not in the list of resources.
     foreign: HashSet<Uuid>,
     /// Resources with an open order, by its UUID, that the list of orders lacked.
@@ -104,13 +106,11 @@ impl Inventory {
                 self.put(Entry { row, complete });
             }
         }
-        let touched: BTreeSet<Uuid> = before
-            .keys()
-            .chain(self.orders.keys())
-            .filter(|uuid| before.get(uuid) != self.orders.get(uuid))
-            .copied()
-            .chain(std::mem::take(&mut self.ahead))
-            .collect();
+        let same = |uuid: &Uuid| before.get(uuid) == self.orders.get(uuid);
+        let ahead = std::mem::take(&mut self.ahead);
+        self.still_ahead = ahead.iter().filter(|uuid| same(uuid)).copied().collect();
+        let touched: BTreeSet<Uuid> =
+            before.keys().chain(self.orders.keys()).filter(|uuid| !same(uuid)).copied().chain(ahead).collect();
         for uuid in touched {
             if depth == Depth::Shallow && self.contains(uuid) {
                 self.uncertain.insert(uuid);
@@ -133,9 +133,7 @@ impl Inventory {
         };
         let order = row.resource.as_ref().ok().and_then(|resource| resource.order.as_deref());
         let listed = self.orders.get(&uuid);
-        if !listed.map_or(order.is_none(), |listed| listed.is_same_as(order)) {
-            self.ahead.insert(uuid);
-        }
+        let contradicts = !listed.map_or(order.is_none(), |listed| listed.is_same_as(order));
         if let (Some(order), None) = (order, listed) {
             // Either the order is newer than the list, or the list does not contain it.
             self.lacks_orders |= !self.unlisted.insert((uuid, order.uuid));
@@ -148,8 +146,13 @@ impl Inventory {
         };
         let entry = Entry { row: Row { resource: row.resource.map(without_order), ..row }, complete };
         // Waldur may have answered in the middle of a change: an unusual combination is accepted only after it was read twice.
-        if !normal && self.entry(uuid).is_none_or(|known| known.complete != entry.complete) {
+        let is_new = self.entry(uuid).is_none_or(|known| known.complete != entry.complete);
+        if !normal && is_new {
             self.uncertain.insert(uuid);
+        }
+        // The same contradiction twice is permanent, and is not read again.
+        if contradicts && (is_new || !self.still_ahead.contains(&uuid)) {
+            self.ahead.insert(uuid);
         }
         self.put(entry);
     }

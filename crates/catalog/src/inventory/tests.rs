@@ -490,6 +490,37 @@ fn a_late_commit_is_never_missing_beside_a_later_step_of_the_order() {
     follow(&[&before[..], &after].concat(), 0, false);
 }
 
+/// A resource that is being updated, and its order in the list, which contradicts the one that is nested.
+#[test]
+fn a_lasting_contradiction_is_read_three_times() {
+    let mut world = World::new(0, false);
+    let uuid = world.id();
+    let order = |world: &mut World, state| world.order(uuid, "Update", state, None);
+    let (mut listed, nested) = (order(&mut world, "executing"), order(&mut world, "executing"));
+    let resource = Resource { uuid, state: State::Updating, ..TEMPLATE.clone() };
+    let stored = Stored { created: Stamp(1), modified: Stamp(1), resource, order: Some(nested) };
+    for malformed in [false, true] {
+        if malformed {
+            listed.order = crate::field::malformed("limits", "is not a map");
+        }
+        let mut inventory = Inventory::new([stored.row()], false);
+        let mut reads = |order: &OpenOrder, depth| {
+            let uncertain = inventory.update(vec![order.clone()], depth, Vec::new());
+            for uuid in &uncertain {
+                let row = Row { resource: Ok(Arc::new(stored.nested())), ..stored.row() };
+                inventory.settle(*uuid, Some(row));
+            }
+            uncertain.len()
+        };
+        reads(&listed, Depth::Deep);
+        let again: Vec<_> = (0..4).map(|_| reads(&listed, Depth::Shallow)).collect();
+        assert_eq!(again[2..], [0, 0], "{again:?}");
+        // Another order in the list is read.
+        let other = order(&mut world, "executing");
+        assert_eq!(reads(&other, Depth::Shallow), 1);
+    }
+}
+
 proptest! {
     #[test]
     fn random_histories_are_followed(
