@@ -28,6 +28,7 @@ const NESTED_FOR: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct Listed {
     began: Instant,
+    ended: Instant,
     in_background: bool,
     nested: bool,
     listing: Listing,
@@ -36,9 +37,9 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// The time since the first request.
+    /// The time since the last answer.
     pub(super) fn age(&self) -> Duration {
-        self.began.elapsed()
+        self.ended.elapsed()
     }
 }
 
@@ -85,12 +86,12 @@ impl Source {
         if listing.lacks_offering_slugs && !self.too_old.swap(true, Ordering::Relaxed) {
             error!("{}", waldur::TOO_OLD);
         }
-        Ok(Listed { began, in_background, nested, listing, related, identities })
+        Ok(Listed { began, ended: Instant::now(), in_background, nested, listing, related, identities })
     }
 
     /// Adds what changed since the resources were listed; `None` if the list of orders cannot be used.
     pub(super) async fn complete(&self, listed: Listed, known: Option<&Held>) -> Result<Option<Held>, SourceError> {
-        let Listed { began, in_background, nested, listing, mut related, identities } = listed;
+        let Listed { began, in_background, nested, listing, mut related, identities, .. } = listed;
         let Some((mut inventory, watermark)) = self.inventory(listing, nested).await? else { return Ok(None) };
         let changed = inventory.take_changed();
         let customers = Arc::new(related.customers(&inventory));

@@ -17,12 +17,16 @@ const INTERVAL: Duration = Duration::from_mins(10);
 
 /// A source that has read everything.
 async fn source() -> (Simulator, Arc<Source>) {
+    source_with(&[]).await
+}
+
+async fn source_with(more: &[(&str, &str)]) -> (Simulator, Arc<Source>) {
     metronome();
     let mut world = World::demo();
     // The last changes are old, so that refreshes do not read them again.
     world.now = world.now.plus_micros(3_600_000_000);
     let simulator = Simulator::start(world).await;
-    let source = Arc::new(Source::new(&settings(&simulator, &[])).unwrap());
+    let source = Arc::new(Source::new(&settings(&simulator, more)).unwrap());
     source.read(None).await.unwrap();
     simulator.clear_requests();
     (simulator, source)
@@ -121,4 +125,14 @@ async fn a_failed_full_reading_is_an_error_of_a_refresh() {
     simulator.clear_faults();
     rename(&simulator, "renamed");
     assert!(read(&source).await.contains("renamed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_reading_that_takes_longer_than_its_interval_is_used() {
+    let (simulator, source) = source_with(&[("CACHE_FULL_INTERVAL", "5")]).await;
+    fail_full_readings(&simulator, Fault::Delay { millis: 10_000 });
+    rename(&simulator, "renamed");
+    advance(Duration::from_secs(10)).await;
+    assert!(read(&source).await.contains("renamed"));
+    assert_eq!(full_readings(&simulator), 1);
 }
