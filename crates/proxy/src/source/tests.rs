@@ -136,3 +136,13 @@ async fn a_full_reading_that_takes_longer_than_its_interval_is_used() {
     assert!(read(&source).await.contains("renamed"));
     assert_eq!(full_readings(&simulator), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_filter_is_tried_again_with_the_next_full_reading() {
+    let (simulator, source) = source().await;
+    simulator.set_fault_times(&format!("GET {RESOURCES}?*modified=*"), Fault::status(400), 1);
+    read(&source).await;
+    assert!(!source.reads_changes());
+    read(&source).await;
+    assert!(source.reads_changes());
+}

@@ -124,7 +124,11 @@ impl Source {
                     }
                     Listing::default()
                 }
-                listing => listing?,
+                listing => {
+                    let listing = listing?;
+                    self.lists_changes.store(true, Ordering::Relaxed);
+                    listing
+                }
             },
             None => Listing::default(),
         };
