@@ -191,6 +191,13 @@ impl Source {
         &self.found_changes
     }
 
+    /// Ends a full reading in the background, which would go on with settings that are no longer in force. No reading may be running.
+    pub(crate) fn stop(&self) {
+        if let Ok(mut held) = self.held.try_lock() {
+            *held = None;
+        }
+    }
+
     /// Makes the next reading a full one.
     pub fn read_all_next(&self) {
         self.full_next.store(true, Ordering::Relaxed);

@@ -424,6 +424,12 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.source.stop();
+    }
+}
+
 /// Interval of refreshes while clients wait.
 fn waiting_interval(max_age: Duration, reads_changes: bool, announced: bool) -> Duration {
     match (reads_changes, announced) {

@@ -1,11 +1,13 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use program::Clock;
-use simulator::{Simulator, World};
+use simulator::{Fault, Simulator, World};
+use tokio::time::{advance, sleep};
 
 use super::{polite_pause, waiting_interval};
 use crate::api::Service;
-use crate::testing::settings;
+use crate::testing::{metronome, settings};
 
 #[tokio::test]
 async fn a_start_does_not_repeat_the_reading_of_a_request() {
@@ -37,4 +39,21 @@ fn slow_refreshes_leave_waldur_alone_most_of_the_time() {
     assert_eq!(seconds(1, 500), 5);
     assert_eq!(seconds(4, 1600), 16);
     assert_eq!(seconds(4, 60_000), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_store_ends_its_full_reading() {
+    metronome();
+    let simulator = Simulator::start(World::demo()).await;
+    let store = Service::new(&settings(&simulator, &[]), &Clock::system()).unwrap().store;
+    store.source.read(None).await.unwrap();
+    simulator.set_fault("GET /api/marketplace-provider-resources/?*", Fault::Hold);
+    simulator.set_fault("GET /api/marketplace-provider-resources/?*modified=*", Fault::Delay { millis: 0 });
+    advance(Duration::from_mins(10)).await;
+    store.source.read(None).await.unwrap();
+    let source = Arc::downgrade(&store.source);
+    drop(store);
+    // Less than the timeout of the request that is held.
+    sleep(Duration::from_secs(5)).await;
+    assert!(source.upgrade().is_none());
 }
