@@ -118,7 +118,11 @@ impl Push {
         let mut again_at = None;
         loop {
             again_at = tokio::select! {
-                () = self.woken.notified() => Some(Instant::now() + AGAIN_AFTER),
+                () = self.woken.notified() => {
+                    // Not at each event: thousands a second would make each request refresh.
+                    self.store.note_announcement();
+                    Some(Instant::now() + AGAIN_AFTER)
+                }
                 () = until(again_at) => None,
             };
             let began = Instant::now();
@@ -126,12 +130,6 @@ impl Push {
             let _ = self.store.get(true).await;
             sleep(polite_pause(REFRESH_PAUSE, began.elapsed())).await;
         }
-    }
-
-    /// Clients get nothing older than this call, and a refresh starts at once.
-    fn wake(&self) {
-        self.store.note_announcement();
-        self.woken.notify_one();
     }
 
     async fn stay_connected(&self) {
@@ -173,11 +171,11 @@ impl Push {
         info!(url = public_part(&self.url), "receiving events from Waldur");
         self.store.note_announcements(true);
         // Events before this moment may have been lost.
-        self.wake();
+        self.woken.notify_one();
         let event = || {
             metrics::push_event();
             *received = true;
-            self.wake();
+            self.woken.notify_one();
         };
         listen(&mut session, waldur.token(), self.store.source().found_changes(), event).await
     }

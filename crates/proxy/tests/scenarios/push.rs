@@ -219,3 +219,22 @@ async fn without_the_setting_nothing_is_registered() {
     assert_eq!(proxy.get("/health/ready").await.body["push"], json!(null));
     assert!(!simulator.requests().iter().any(|request| request.path.contains("event-consumers")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_events_cause_few_refreshes() {
+    let (simulator, proxy) = running(&PUSH, |_| {}).await;
+    until_quiet(&simulator, &proxy).await;
+    until_idle(&simulator).await;
+    simulator.clear_requests();
+    let id = resource(&simulator, "capstor-store-1");
+    let begun = std::time::Instant::now();
+    let mut answers = 0;
+    while begun.elapsed() < std::time::Duration::from_secs(3) {
+        simulator.world(|world| world.announce_resource(id));
+        assert_eq!(proxy.get(LISTING).await.status, 200);
+        answers += 1;
+    }
+    let refreshes = simulator.requests().iter().filter(|request| request.path == ORDERS).count();
+    // One for each half second.
+    assert!(refreshes <= 8, "{refreshes} refreshes, {answers} answers");
+}
