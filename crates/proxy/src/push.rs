@@ -142,8 +142,9 @@ impl Push {
             let lasted = self.store.has_announcements() && began.elapsed() >= MAX_PAUSE;
             self.store.note_announcements(false);
             silent &= !received;
-            if received || lasted {
-                (failing, pauses) = (false, self::pauses());
+            failing &= !(received || lasted);
+            if lasted {
+                pauses = self::pauses();
             }
             let unannounced = matches!(error, PushError::NoEvents);
             let known = if unannounced { &mut silent } else { &mut failing };

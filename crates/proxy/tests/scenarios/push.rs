@@ -238,3 +238,22 @@ async fn many_events_cause_few_refreshes() {
     // One for each half second.
     assert!(refreshes <= 8, "{refreshes} refreshes, {answers} answers");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_end_after_each_event_are_opened_at_growing_intervals() {
+    let (simulator, proxy) = running(&PUSH, |_| {}).await;
+    until_quiet(&simulator, &proxy).await;
+    let id = resource(&simulator, "capstor-store-1");
+    let begun = std::time::Instant::now();
+    for events in 1..=4 {
+        simulator.world(|world| world.announce_resource(id));
+        until("the event", async || metric(&proxy, "events_total").await == Some(f64::from(events))).await;
+        simulator.end_broker_sessions(None);
+        until("disconnected", async || simulator.broker_sessions() == 0).await;
+        if events < 4 {
+            until("connected", async || simulator.broker_sessions() == 1).await;
+        }
+    }
+    // At least 1, 2 and 4 s.
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(7), "{:?}", begun.elapsed());
+}
