@@ -36,23 +36,28 @@ impl Frame {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     buffer: Vec<u8>,
+    /// Where the next frame begins.
+    start: usize,
 }
 
 impl Decoder {
     pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..std::mem::take(&mut self.start));
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next complete frame; `None` if more bytes are needed. Heart-beats are skipped.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        let start = self.buffer.iter().position(|byte| !matches!(byte, b'\n' | b'\r')).unwrap_or(self.buffer.len());
-        self.buffer.drain(..start);
-        match parse(&self.buffer)? {
+        let rest = &self.buffer[self.start..];
+        let beats = rest.iter().position(|byte| !matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+        self.start += beats;
+        let rest = &rest[beats..];
+        match parse(rest)? {
             Some((frame, length)) => {
-                self.buffer.drain(..length);
+                self.start += length;
                 Ok(Some(frame))
             }
-            None if self.buffer.len() > MAX_FRAME => Err(FrameError::TooLarge(MAX_FRAME)),
+            None if rest.len() > MAX_FRAME => Err(FrameError::TooLarge(MAX_FRAME)),
             None => Ok(None),
         }
     }

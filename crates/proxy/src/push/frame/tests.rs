@@ -39,6 +39,14 @@ fn frames_of_a_broker() {
 }
 
 #[test]
+fn many_small_frames_are_decoded_in_linear_time() {
+    let begun = std::time::Instant::now();
+    let count = MAX_FRAME / 10;
+    assert_eq!(frames(&b"MESSAGE\n\n\0".repeat(count)).unwrap().len(), count);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn invalid_and_large_frames() {
     for bytes in [
         &b"MESSAGE\na\n\n\0"[..],
