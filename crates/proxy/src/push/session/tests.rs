@@ -63,7 +63,7 @@ async fn a_refused_login_or_subscription_gives_the_reason() {
         ("ERROR\nmessage:Bad CONNECT\n\n\0", "", "the broker refuses: Bad CONNECT"),
         (&refused, "", "the broker refuses: no reason given"),
         (CONNECTED, "ERROR\nmessage:not\\nfound\n\n\0", "the broker refuses: not found"),
-        ("HELLO\n\n\0", "", "the broker answered HELLO instead of CONNECTED"),
+        ("HELLO\n\n\0", "", "the broker did not answer with CONNECTED"),
         ("CONNECTED\nversion:1.2\n\n\0", RECEIPT, "the broker sends no heart-beats"),
         ("CONNECTED\nversion", "", "the connection to the broker failed"),
     ] {
