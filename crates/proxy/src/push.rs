@@ -26,7 +26,7 @@ use url::Url;
 
 use crate::config::WaldurApi;
 use crate::metrics;
-use crate::store::{Store, polite_pause};
+use crate::store::Store;
 use crate::transport::{Transport, TransportError};
 use crate::upstream::{UpstreamError, public_part};
 use crate::waldur::{Waldur, WaldurError};
@@ -43,6 +43,8 @@ const UNSUPPORTED_PAUSE: Duration = Duration::from_mins(10);
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Shortest pause between two refreshes because of events.
 const REFRESH_PAUSE: Duration = Duration::from_millis(500);
+/// After a refresh that took long, as during a burst of events, the pause is this multiple of its duration.
+const PAUSE_FACTOR: u32 = 2;
 /// Subprotocol of the WebSocket.
 const PROTOCOL: &str = "v12.stomp";
 
@@ -50,7 +52,7 @@ const PROTOCOL: &str = "v12.stomp";
 pub(crate) struct Push {
     store: Arc<Store>,
     http: reqwest::Client,
-    /// With the scheme `http` or `https`.
+    /// With the scheme `ws` or `wss`.
     url: Url,
     /// Maximum time until the events of a connection are received.
     timeout: Duration,
@@ -72,13 +74,13 @@ enum PushError {
     Unsupported(StatusCode),
     #[error("cannot register for events")]
     Registration(#[source] WaldurError),
-    #[error("cannot connect to {url}")]
+    #[error("cannot connect to {url}; check waldur_api.push_url")]
     Unreachable {
         url: String,
         #[source]
         cause: reqwest::Error,
     },
-    #[error("{url} is no WebSocket with the protocol {PROTOCOL} (it answered {status}); check waldur_api.push_url")]
+    #[error("{url} is not a WebSocket with the protocol {PROTOCOL} (it answered {status}); check waldur_api.push_url")]
     NoWebSocket { url: String, status: StatusCode },
     #[error("no subscription within {} s", .0.as_secs_f64())]
     TooSlow(Duration),
@@ -102,7 +104,7 @@ impl Push {
         Ok(Some(Self {
             store: Arc::clone(store),
             http: transport.websocket_client("Waldur's events")?,
-            url: with_http_scheme(url),
+            url: url.clone(),
             timeout: settings.timeout,
             woken: Notify::new(),
         }))
@@ -128,7 +130,7 @@ impl Push {
             let began = Instant::now();
             // Logs its failure.
             let _ = self.store.get(true).await;
-            sleep(polite_pause(REFRESH_PAUSE, began.elapsed())).await;
+            sleep(REFRESH_PAUSE.max(began.elapsed() * PAUSE_FACTOR)).await;
         }
     }
 
@@ -210,7 +212,7 @@ impl Push {
         let key = generate_key();
         let request = self
             .http
-            .get(self.url.clone())
+            .get(with_http_scheme(&self.url))
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")

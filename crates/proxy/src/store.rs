@@ -440,7 +440,7 @@ fn waiting_interval(max_age: Duration, reads_changes: bool, announced: bool) -> 
 }
 
 /// The pause after a refresh in the background that took so long.
-pub(crate) fn polite_pause(pause: Duration, took: Duration) -> Duration {
+fn polite_pause(pause: Duration, took: Duration) -> Duration {
     pause.max((took * PAUSE_FACTOR).min(MAX_PAUSE))
 }
 

@@ -113,7 +113,7 @@ fn waldur_api(loader: &mut Loader<'_>) -> Result<WaldurApi, Reported> {
         .setting("waldur_api.push", &["WALDUR_PUSH"])
         .doc(
             "Refresh as soon as Waldur announces a change of an order or resource, through its RabbitMQ. Polling goes on, and \
-             suffices while the events are away. Needs a Waldur with `/api/event-consumers/`.",
+             finds all changes while no events arrive. Needs a Waldur with `/api/event-consumers/`.",
         )
         .with_default("false", flag());
     let push_url = loader
@@ -523,9 +523,10 @@ fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {
         .setting("cache.refresh_interval", &["CACHE_REFRESH_INTERVAL"])
         .doc(
             "Interval of refreshes in the background, in seconds. Must be less than `cache.max_age`, so that no \
-             request waits. Without it, there are refreshes in the background only while clients wait for a change: every 4 s, or every \
-             `cache.max_age` if that is less; every 15 s while events are received (`waldur_api.push`) and there is no `cache.shared_url`; after a refresh that took long, ten times \
-             as long later, but at most 30 s.",
+             request waits. Without it, there are refreshes in the background only while clients wait for a change: \
+             every 4 s, or every `cache.max_age` if that is less; every 15 s while events are received \
+             (`waldur_api.push`) and there is no `cache.shared_url`; after a slow refresh, after ten times its duration, \
+             at most 30 s. If each refresh has to read everything, the interval is `cache.max_age`.",
         )
         .optional(seconds());
     let full_interval = loader

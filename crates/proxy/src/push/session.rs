@@ -27,8 +27,9 @@ const SUBSCRIPTION: &str = "events";
 /// Why a session ended.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
-    #[error("the connection to the broker failed")]
-    Connection(#[source] Box<tungstenite::Error>),
+    /// The library's text contains its causes.
+    #[error("the connection to the broker failed: {0}")]
+    Connection(Box<tungstenite::Error>),
     #[error("the broker closed the connection")]
     Closed,
     #[error("the broker's answer is not valid STOMP")]

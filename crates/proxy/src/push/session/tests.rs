@@ -65,7 +65,11 @@ async fn a_refused_login_or_subscription_gives_the_reason() {
         (CONNECTED, "ERROR\nmessage:not\\nfound\n\n\0", "the broker refuses: not found"),
         ("HELLO\n\n\0", "", "the broker did not answer with CONNECTED"),
         ("CONNECTED\nversion:1.2\n\n\0", RECEIPT, "the broker sends no heart-beats"),
-        ("CONNECTED\nversion", "", "the connection to the broker failed"),
+        (
+            "CONNECTED\nversion",
+            "",
+            "the connection to the broker failed: WebSocket protocol error: Connection reset without closing handshake",
+        ),
     ] {
         let (client, mut server) = sockets().await;
         let (consumer, token) = (consumer(), token());
