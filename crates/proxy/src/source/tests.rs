@@ -115,13 +115,17 @@ async fn a_refresh_after_a_long_time_shows_everything_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_full_reading_is_an_error_of_a_refresh() {
+async fn a_failed_full_reading_is_retried_and_an_error_when_it_is_late() {
     let (simulator, source) = source().await;
     fail_full_readings(&simulator, Fault::status(500));
     advance(INTERVAL).await;
-    while source.read(None).await.is_ok() {
+    // More than the attempts of one reading.
+    while full_readings(&simulator) < 4 {
+        read(&source).await;
         sleep(Duration::from_millis(50)).await;
     }
+    advance(INTERVAL / 2).await;
+    assert!(source.read(None).await.is_err());
     simulator.clear_faults();
     rename(&simulator, "renamed");
     assert!(read(&source).await.contains("renamed"));
@@ -129,8 +133,9 @@ async fn a_failed_full_reading_is_an_error_of_a_refresh() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_reading_that_takes_longer_than_its_interval_is_used() {
-    let (simulator, source) = source_with(&[("CACHE_FULL_INTERVAL", "5")]).await;
-    fail_full_readings(&simulator, Fault::Delay { millis: 10_000 });
+    let (simulator, source) = source_with(&[("CACHE_FULL_INTERVAL", "1")]).await;
+    // In real time; here about ten seconds pass.
+    fail_full_readings(&simulator, Fault::Delay { millis: 1000 });
     rename(&simulator, "renamed");
     advance(Duration::from_secs(10)).await;
     assert!(read(&source).await.contains("renamed"));

@@ -14,6 +14,7 @@ use crate::metrics;
 use crate::telemetry::spans;
 use crate::upstream::UpstreamError;
 use crate::waldur::{Listing, WaldurError, Which};
+use program::error_chain;
 
 /// Refreshes wait for a full reading if the last one is longer ago than this multiple of `cache.full_interval`.
 const LATEST: f64 = 1.25;
@@ -47,18 +48,26 @@ impl Source {
         if age < self.full_interval {
             return self.read_changes(held).await;
         }
+        let is_late = age >= self.full_interval.mul_f64(LATEST);
         let renewal = held.renewal.take().unwrap_or_else(|| self.renew());
-        if !renewal.is_finished() && age < self.full_interval.mul_f64(LATEST) {
+        if !renewal.is_finished() && !is_late {
             held.renewal = Some(renewal);
             return self.read_changes(held).await;
         }
-        if let Ok(Ok(listed)) = renewal.await
-            && listed.age() < self.full_interval
-            && let Some(renewed) = self.complete(listed, Some(&held)).await?
-        {
-            return Ok(Held { catalogue: held.catalogue, ..renewed });
+        match renewal.await {
+            Ok(Ok(listed)) if listed.age() < self.full_interval => {
+                if let Some(renewed) = self.complete(listed, Some(&held)).await? {
+                    return Ok(Held { catalogue: held.catalogue, ..renewed });
+                }
+            }
+            // The next refresh tries again.
+            Ok(Err(error)) if !is_late => {
+                debug!(error = error_chain(&error), "cannot read all resources in the background");
+                return self.read_changes(held).await;
+            }
+            // It keeps failing, or it ended long ago and nothing was requested since.
+            _ => {}
         }
-        // It failed, or it ended long ago and nothing was requested since.
         self.read_all(Some(held)).await
     }
 
