@@ -174,7 +174,7 @@ async fn everything_works_as_before_while_the_broker_is_away() {
         (&|simulator| simulator.set_fault(REGISTER, Fault::ok("application/json", "{}")), "cannot register for events"),
         (
             &|simulator| simulator.set_fault("GET /rmqws-stomp", Fault::status(404)),
-            "is no WebSocket with the protocol v12.stomp (it answered 404 Not Found)",
+            "is not a WebSocket with the protocol v12.stomp (it answered 404 Not Found)",
         ),
         (
             &|simulator| simulator.set_fault("GET /rmqws-stomp", Fault::redirect("http://127.0.0.1:1/")),
