@@ -141,8 +141,8 @@ impl Push {
         loop {
             let (began, mut received) = (Instant::now(), false);
             let Err(error) = self.receive(&mut received).await;
-            let lasted = self.store.has_announcements() && began.elapsed() >= MAX_PAUSE;
-            self.store.note_announcements(false);
+            let lasted = self.store.waldur_announces() && began.elapsed() >= MAX_PAUSE;
+            self.store.set_waldur_announces(false);
             silent &= !received;
             failing &= !(received || lasted);
             if lasted {
@@ -172,7 +172,7 @@ impl Push {
         let opened = timeout(self.timeout, self.open(waldur)).await;
         let mut session = opened.map_err(|_| PushError::TooSlow(self.timeout))??;
         info!(url = public_part(&self.url), "receiving events from Waldur");
-        self.store.note_announcements(true);
+        self.store.set_waldur_announces(true);
         // Events before this moment may have been lost.
         self.woken.notify_one();
         let event = || {

@@ -106,7 +106,7 @@ pub struct Store {
     /// When Waldur last announced a change: nothing older counts as fresh.
     announced: Mutex<Option<Instant>>,
     /// Whether Waldur announces changes at present.
-    announces: AtomicBool,
+    announcing: AtomicBool,
     /// Notified when the newest snapshot has other content than the one before.
     content: watch::Sender<()>,
     /// Notified when a client begins to wait for other content.
@@ -135,7 +135,7 @@ impl Store {
             last: Mutex::default(),
             changed: Mutex::default(),
             announced: Mutex::default(),
-            announces: AtomicBool::new(false),
+            announcing: AtomicBool::new(false),
             content: watch::Sender::default(),
             subscribed: Notify::new(),
             due: Notify::new(),
@@ -214,13 +214,13 @@ impl Store {
     }
 
     /// Records whether Waldur announces changes at present: then refreshes in the background are rarer.
-    pub(crate) fn note_announcements(&self, announces: bool) {
-        self.announces.store(announces, Ordering::Relaxed);
+    pub(crate) fn set_waldur_announces(&self, announcing: bool) {
+        self.announcing.store(announcing, Ordering::Relaxed);
     }
 
     /// Whether Waldur announces changes at present.
-    pub(crate) fn has_announcements(&self) -> bool {
-        self.announces.load(Ordering::Relaxed)
+    pub(crate) fn waldur_announces(&self) -> bool {
+        self.announcing.load(Ordering::Relaxed)
     }
 
     /// Records that Waldur announced a change. Requests get data that is read after this call, or stale data if Waldur is slow.
@@ -310,7 +310,7 @@ impl Store {
     fn interval(&self) -> Duration {
         self.cache.refresh_interval.unwrap_or_else(|| {
             // Of replicas with one token, each receives a part of the events only.
-            let announced = self.has_announcements() && self.shared.is_none();
+            let announced = self.waldur_announces() && self.shared.is_none();
             waiting_interval(self.cache.max_age, self.source.reads_changes(), announced)
         })
     }

@@ -86,7 +86,7 @@ fn sample(service: &Service) {
         gauge!(table::SHARED_UP).set(if works { 1.0 } else { 0.0 });
     }
     if service.push.is_some() {
-        gauge!(table::PUSH_CONNECTED).set(if service.store.has_announcements() { 1.0 } else { 0.0 });
+        gauge!(table::PUSH_CONNECTED).set(if service.store.waldur_announces() { 1.0 } else { 0.0 });
     }
     for upstream in service.upstreams() {
         let name = upstream.name();

@@ -131,7 +131,7 @@ impl Health {
             keys: keys.map(|KeysStatus { age, usable }| KeysHealth { age_s: age.map(seconds), usable }),
             upstreams: service.upstreams().map(upstream).collect(),
             shared_cache: service.store.shared_cache_works().map(|works| if works { "in use" } else { "away" }),
-            push: service.push.as_ref().map(|_| if service.store.has_announcements() { "connected" } else { "away" }),
+            push: service.push.as_ref().map(|_| if service.store.waldur_announces() { "connected" } else { "away" }),
         }
     }
 }
