@@ -1,0 +1,93 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn report() -> Value {
+    json!({
+        "program": "site-provisioner 2.1",
+        "reportedAt": "2026-11-29T12:00:05Z",
+        "nextWithinSeconds": 600,
+        "pass": {"endedAt": "2026-11-29T12:00:04Z", "durationSeconds": 1.5},
+        "systems": [{"name": "capstor", "terabyte": "TB"}],
+        "resources": [{
+            "id": "11111111-1111-4111-8111-111111111111", "system": "capstor", "path": "/capstor/store/a/b/c",
+            "observed": "present",
+            "hold": {"kind": "drift", "turn": "operator", "reason": "mode differs"},
+        }],
+    })
+}
+
+fn parse(report: &Value) -> Result<Report, InvalidReport> {
+    Report::parse(report.to_string().as_bytes())
+}
+
+#[test]
+fn a_report_with_only_the_required_keys_is_accepted() {
+    let parsed = parse(&report()).unwrap();
+    assert_eq!(parsed.resources[0].hold.as_ref().unwrap().kind, HoldKind::Drift);
+    let again = Report::parse(&serde_json::to_vec(&parsed).unwrap()).unwrap();
+    assert_eq!(again, parsed);
+}
+
+#[test]
+fn unknown_keys_are_ignored_and_unknown_values_are_rejected() {
+    let mut more = report();
+    more["resources"][0]["colour"] = json!("blue");
+    assert!(parse(&more).is_ok());
+    for (pointer, value) in [
+        ("/resources/0/observed", json!("lost")),
+        ("/resources/0/hold/kind", json!("lost")),
+        ("/resources/0/hold/turn", json!("nobody")),
+        ("/resources/0/id", json!("1")),
+        ("/reportedAt", json!("yesterday")),
+        ("/nextWithinSeconds", json!(0)),
+        ("/nextWithinSeconds", json!(-1)),
+        ("/pass/durationSeconds", json!(-1)),
+        ("/pass/durationSeconds", json!(1e300)),
+    ] {
+        let mut odd = report();
+        *odd.pointer_mut(pointer).unwrap() = value;
+        assert!(parse(&odd).is_err(), "{pointer}");
+    }
+}
+
+#[test]
+fn each_limit_is_enforced() {
+    let entry = report()["resources"][0].clone();
+    let mut twice = report();
+    twice["resources"] = json!([entry, entry]);
+    assert!(matches!(parse(&twice), Err(InvalidReport::Duplicate(_))));
+    let long = "é".repeat(MAX_TEXT);
+    let mut fits = report();
+    fits["resources"][0]["hold"]["reason"] = json!(long);
+    assert!(parse(&fits).is_ok());
+    let too_long = json!("é".repeat(MAX_TEXT + 1));
+    for pointer in ["/program", "/systems/0/name", "/resources/0/path", "/resources/0/hold/reason"] {
+        let mut odd = report();
+        *odd.pointer_mut(pointer).unwrap() = too_long.clone();
+        assert!(matches!(parse(&odd), Err(InvalidReport::TooLong(_))), "{pointer}");
+    }
+    let mut many = report();
+    many["systems"] = json!(vec![many["systems"][0].clone(); MAX_SYSTEMS + 1]);
+    assert!(matches!(parse(&many), Err(InvalidReport::TooMany { .. })));
+}
+
+#[test]
+fn long_texts_are_cut() {
+    assert_eq!(shortened("short"), "short");
+    let exact = "é".repeat(MAX_TEXT);
+    assert_eq!(shortened(&exact), exact);
+    let cut = shortened(&"é".repeat(MAX_TEXT + 1));
+    assert_eq!(cut.chars().count(), MAX_TEXT);
+    assert!(cut.ends_with('…'));
+}
+
+#[test]
+fn names_are_safe_in_a_path() {
+    for name in ["a", "capstor-01", "alps.vast_2", &"a".repeat(63)] {
+        assert!(is_valid_name(name), "{name}");
+    }
+    for name in ["", ".", "..", "-a", "A", "a/b", "a b", "é", "a%2f", &"a".repeat(64)] {
+        assert!(!is_valid_name(name), "{name}");
+    }
+}
