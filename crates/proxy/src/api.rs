@@ -33,7 +33,8 @@ use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
 use crate::compression::Coding;
-use crate::config::Settings;
+use crate::config::{self, Settings};
+use crate::dashboard::{self, Dashboard};
 use crate::metrics;
 use crate::push::Push;
 use crate::shared_cache::{self, SharedCache};
@@ -62,6 +63,8 @@ pub struct Service {
     pub(crate) ages: Ages,
     /// Receives Waldur's events, with `waldur_api.push`.
     pub(crate) push: Option<Arc<Push>>,
+    /// Settings of the pages for operators, if they are enabled.
+    dashboard: Option<config::Dashboard>,
     /// Clients that wait for other content; they survive a change of the settings.
     waiting: Arc<Waiting>,
 }
@@ -96,6 +99,7 @@ impl Service {
             store,
             limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
+            dashboard: settings.dashboard.clone(),
         })
     }
 
@@ -200,7 +204,10 @@ pub fn router(service: &Service) -> Router {
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
-        .merge(docs::routes(&systems));
+        .merge(docs::routes(&systems, if service.dashboard.is_some() { "ui/" } else { "docs" }));
+    if let Some(settings) = &service.dashboard {
+        routes = routes.merge(dashboard::router(Arc::new(Dashboard::new(settings, Arc::clone(&service.verifier)))));
+    }
     if service.store.policy().relay.is_some() {
         routes = routes.merge(callbacks::routes());
     }

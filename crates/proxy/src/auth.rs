@@ -76,6 +76,11 @@ impl CallerSlot {
     pub fn username(&self) -> Option<&str> {
         self.0.get().map(String::as_str)
     }
+
+    /// Sets the caller's name, unless it is already set.
+    pub(crate) fn set(&self, username: &str) {
+        let _ = self.0.set(username.to_owned());
+    }
 }
 
 /// Authenticates callers; caches the realm's keys. Empty when authentication is disabled.
@@ -318,8 +323,7 @@ where
             verifier.rejection(&error)
         })?;
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
-            // Fails if it is already set.
-            let _ = slot.0.set(caller.username.clone());
+            slot.set(&caller.username);
         }
         Ok(caller)
     }

@@ -48,6 +48,8 @@ pub struct Settings {
     /// `callbacks.relay`: whether links point to the proxy, which relays callbacks to Waldur. If true, `server.public_url`
     /// is given.
     pub relay_callbacks: bool,
+    /// The pages for operators, unless they are disabled.
+    pub dashboard: Option<Dashboard>,
     pub log: Log,
 }
 
@@ -220,6 +222,30 @@ pub struct Server {
     pub public_url: Option<Url>,
 }
 
+/// The pages for operators.
+#[derive(Debug, Clone)]
+pub struct Dashboard {
+    /// How operators sign in; absent only if authentication is disabled.
+    pub sign_in: Option<SignIn>,
+    /// Base of links into Waldur's web interface: the path is `/`, or a prefix with a trailing slash; no credentials, query or
+    /// fragment.
+    pub waldur_url: Url,
+}
+
+/// Sign-in of operators at the realm.
+#[derive(Clone)]
+pub struct SignIn {
+    /// URL under which browsers reach the proxy, optionally with a path; https, or http on loopback; no credentials, query or
+    /// fragment.
+    pub public_url: Url,
+    /// The realm's client for sign-in.
+    pub client_id: String,
+    /// Its secret, from which the key of the cookies is derived; at least 16 bytes.
+    pub client_secret: SecretString,
+    /// Realm or client roles, all of which an operator needs; never empty.
+    pub required_roles: Vec<String>,
+}
+
 /// Maximum ages of answers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cache {
@@ -262,6 +288,12 @@ impl fmt::Debug for Auth {
             .field("keycloak_url", &self.keycloak_url.as_str())
             .field("keycloak_realm", &self.keycloak_realm)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignIn").field("client_id", &self.client_id).finish_non_exhaustive()
     }
 }
 

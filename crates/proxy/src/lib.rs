@@ -7,6 +7,7 @@ pub mod cli;
 pub mod compare;
 pub mod compression;
 pub mod config;
+pub mod dashboard;
 #[cfg(test)]
 mod documents;
 mod file_watch;

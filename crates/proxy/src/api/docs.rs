@@ -1,5 +1,5 @@
 //! The documentation of the API: Swagger UI at `/docs`, `ReDoc` at `/redoc`, and the document itself at `/openapi.json`.
-//! `/` redirects browsers to `/docs`.
+//! `/` redirects browsers to `/docs`, or to the pages for operators if they are enabled.
 //!
 //! The pages load nothing from other hosts: scripts and styles are part of the program, and a `Content-Security-Policy`
 //! enforces it. URLs in the pages are relative, so they also work below a prefix.
@@ -36,15 +36,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 /// Scripts and styles change only with the program. In seconds.
 const A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
-/// The routes of the pages, the document and their assets. They need no token. `systems` are the names of the storage systems.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>(systems: &[&str]) -> Router<S> {
+/// The routes of the pages, the document and their assets. They need no token. `systems` are the names of the storage systems,
+/// `home` is where `/` leads browsers.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(systems: &[&str], home: &'static str) -> Router<S> {
     let swagger_ui = include_str!("../../assets/swagger-ui.html");
     let redoc = include_str!("../../assets/redoc.html");
     let document = Asset::new("application/json", openapi::json(systems));
     let document = || document.clone().route();
     let part = |kind, content: &'static [u8]| Asset::new(kind, content).lasting().route();
     Router::new()
-        .route("/", get(home))
+        .route("/", get(async move |headers: HeaderMap| to_home(&headers, home).await))
         .route("/openapi.json", document())
         .route("/openapi.json/", document())
         .route("/docs", page(swagger_ui, ""))
@@ -57,15 +58,15 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(systems: &[&str]) -> Rout
         .route("/redoc/redoc.standalone.js", part(JAVASCRIPT, include_bytes!("../../assets/redoc/redoc.standalone.js")))
 }
 
-/// Redirects browsers to the documentation; other clients get 404.
-async fn home(headers: HeaderMap) -> Response {
+/// Redirects browsers to `home`; other clients get 404.
+async fn to_home(headers: &HeaderMap, home: &'static str) -> Response {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_browser = accepted.into_iter().any(|value| value.to_ascii_lowercase().contains("text/html"));
     let mut response = not_found().await;
     if is_browser {
         response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-        response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs"));
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static(home));
     }
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     response
@@ -165,7 +166,7 @@ mod tests {
     }
 
     async fn send(request: Request<Body>) -> Response {
-        routes::<()>(&SYSTEMS).oneshot(request).await.unwrap()
+        routes::<()>(&SYSTEMS, "docs").oneshot(request).await.unwrap()
     }
 
     /// The URLs in a page, as a browser resolves them.

@@ -26,6 +26,7 @@ use super::query;
 use super::waiting::{self, WaitedSlot};
 use crate::auth::CallerSlot;
 use crate::config::Server;
+use crate::dashboard;
 use crate::metrics;
 use crate::telemetry::{self, ACCESS, scrub, spans};
 
@@ -136,6 +137,12 @@ async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: A
         Some(_) => (&limits.waiting, "Too many requests that wait for a change (server.max_waiting)."),
         None => (&limits.requests, "Too many concurrent requests."),
     };
+    let page =
+        line.route.as_ref().filter(|route| dashboard::is_page(route.as_str())).map(|_| request.uri().path().to_owned());
+    let failed = |response: Response| match &page {
+        None => response,
+        Some(path) => dashboard::failure(path, response),
+    };
     let response = match Arc::clone(&permits.free).try_acquire_owned() {
         Ok(permit) => {
             // A panic leaves no shared state inconsistent: code that holds a lock does not panic.
@@ -143,8 +150,8 @@ async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: A
             let response = match timeout(limits.timeout + wait.unwrap_or_default(), handled).await {
                 Ok(Ok(response)) => response,
                 // The panic hook has reported the panic.
-                Ok(Err(_)) => failure::internal(),
-                Err(_) => Failure::TooSlow(limits.timeout).into_response(),
+                Ok(Err(_)) => failed(failure::internal()),
+                Err(_) => failed(Failure::TooSlow(limits.timeout).into_response()),
             };
             // A response occupies memory until it is read. Responses to unauthenticated clients are small or shared, and
             // keep no permit: otherwise such clients could hold all permits by not reading.
@@ -153,7 +160,7 @@ async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: A
                 None => response,
             }
         }
-        Err(_) => Failure::TooMany(too_many).into_response(),
+        Err(_) => failed(Failure::TooMany(too_many).into_response()),
     };
     line.response = Some((response.status(), response.body().size_hint().exact()));
     response
@@ -228,15 +235,16 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Path and query for the log. Only values of known parameters are shown, because a client may put a token into another one
-/// by mistake.
+/// by mistake. Those of the dashboard are not shown: `state` is another parameter there.
 fn target(request: &Request) -> String {
     let uri = request.uri();
     let mut target = String::with_capacity(uri.path_and_query().map_or(0, |target| target.as_str().len()));
     target.push_str(uri.path());
+    let is_page = dashboard::is_page(uri.path());
     for (position, parameter) in uri.query().into_iter().flat_map(|query| query.split('&')).enumerate() {
         target.push(if position == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
-            Some((name, _)) if query::NAMES.contains(&name) => target.push_str(parameter),
+            Some((name, _)) if query::NAMES.contains(&name) && !is_page => target.push_str(parameter),
             Some((name, _)) => target.extend([name, "=…"]),
             None if parameter.is_empty() => {}
             None => target.push('…'),

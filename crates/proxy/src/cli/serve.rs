@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use self::reload::Reloader;
 use super::{EXIT_SETTINGS, Failure, report_error};
 use crate::api::{self, Service, VERSION};
-use crate::config::{Loaded, LogFormat, Problems};
+use crate::config::{Loaded, LogFormat, Problem, Problems, Settings};
 use crate::metrics;
 use crate::server::{self, Frontend, Listener, TlsIdentity};
 use crate::telemetry;
@@ -79,12 +79,16 @@ async fn serve(
     let hangup = signal(SignalKind::hangup()).map_err(|error| format!("cannot receive signals: {error}"))?;
     let listeners = server::bind(&settings.server.listen).await.map_err(|error| error_chain(&error))?;
     let admin = server::open(&settings.server.admin_listen).await.map_err(|error| error_chain(&error))?;
+    let local = listeners.iter().all(Listener::is_local);
+    if let Some(problem) = open_dashboard(settings, local) {
+        return Err(problem.to_string());
+    }
     let fronts = Fronts::new(&service, pair, !admin.is_empty());
     // Not affected by changed settings.
     tokio::spawn(metrics::run_upkeep());
     let refreshing = tokio::spawn(service.clone().run_in_background());
     let waiting = service.waiting();
-    let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone());
+    let reloader = Reloader::new(loaded, load, service, refreshing, fronts.clone(), local);
     let reloading = tokio::spawn(reloader.run(hangup));
     tokio::spawn(supervisor::ping());
     supervisor::ready();
@@ -101,6 +105,18 @@ async fn serve(
     served.map_err(|error| format!("cannot serve: {error}"))?;
     info!("stopped");
     Ok(())
+}
+
+/// The problem if everybody could read the dashboard from other machines. The settings are checked for this when they are read, but
+/// systemd may have passed other addresses, and a reload does not change the addresses.
+fn open_dashboard(settings: &Settings, local: bool) -> Option<Problem> {
+    let is_open = settings.dashboard.as_ref().is_some_and(|dashboard| dashboard.sign_in.is_none());
+    (is_open && !local).then(|| Problem {
+        key: String::from("dashboard.enabled"),
+        source: None,
+        what: String::from("auth.disable_auth is true, and this process listens on addresses that are not loopback"),
+        remedy: String::from("listen only on loopback, and restart, or set auth.disable_auth to false"),
+    })
 }
 
 /// The frontends of the two kinds of addresses.

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use settings::check::of_scheme;
 pub(super) use settings::check::{base_url, endpoint, plain, secret};
 use settings::{Invalid, Listen, invalid};
-use url::Url;
+use url::{Host, Url};
 
 pub(super) fn waldur_token(text: &str) -> Result<(), Invalid> {
     if text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -19,6 +19,40 @@ pub(super) fn waldur_token(text: &str) -> Result<(), Invalid> {
         Err(invalid("white space before or after the token", remedy))
     } else {
         Err(invalid(format!("not a token: {} characters", text.chars().count()), remedy))
+    }
+}
+
+/// A secret that is also the origin of a key, so guessing it must be out of reach.
+pub(super) fn session_secret(text: &str) -> Result<(), Invalid> {
+    secret(text)?;
+    if text.len() < 16 {
+        return Err(invalid("shorter than 16 characters", "generate a new secret in Keycloak, which has 32"));
+    }
+    Ok(())
+}
+
+/// A base URL, with a trailing slash.
+pub(super) fn directory_url(text: &str) -> Result<Url, Invalid> {
+    let mut url = base_url(text)?;
+    let path = format!("{}/", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// The URL of a server, without the path.
+pub(super) fn origin(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_path("/");
+    url
+}
+
+/// Whether the host is `localhost` or an address of loopback.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

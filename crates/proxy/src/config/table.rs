@@ -11,8 +11,8 @@ use settings::reader::{
 use settings::{Loader, Reader, Reported, invalid};
 
 use super::{
-    Auth, Backend, Cache, HpcUserApi, Listen, Log, LogFormat, OnProcessingError, Otlp, Sentry, Server, Settings,
-    SystemIdentifier, WaldurApi, check, systems,
+    Auth, Backend, Cache, Dashboard, HpcUserApi, Listen, Log, LogFormat, OnProcessingError, Otlp, Sentry, Server,
+    Settings, SignIn, SystemIdentifier, WaldurApi, check, systems,
 };
 
 /// Reads every setting, in the order of the reference. No function below returns before all of its settings are read.
@@ -37,6 +37,8 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
     let sentry = sentry(loader);
     let otlp = otlp(loader);
     let server_and_callbacks = server_and_callbacks(loader);
+    let server = server_and_callbacks.as_ref().map(|(server, ..)| server);
+    let dashboard = dashboard(loader, waldur_api.as_ref(), auth.as_ref(), server);
     let cache = cache(loader);
     let shared_cache = loader
         .setting("cache.shared_url", &["CACHE_SHARED_URL"])
@@ -66,6 +68,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         cache: cache?,
         shared_cache: shared_cache?,
         relay_callbacks,
+        dashboard: dashboard?,
         log: Log { format: format? },
     })
 }
@@ -499,6 +502,97 @@ fn server_and_callbacks(loader: &mut Loader<'_>) -> Result<(Server, bool, Vec<St
         public_url: public_url?,
     };
     Ok((server, relay_callbacks?, callback_roles?.unwrap_or_default()))
+}
+
+/// The other settings are errors if they are invalid.
+fn dashboard(
+    loader: &mut Loader<'_>,
+    waldur_api: Result<&WaldurApi, &Reported>,
+    auth: Result<&Auth, &Reported>,
+    server: Result<&Server, &Reported>,
+) -> Result<Option<Dashboard>, Reported> {
+    let enabled = loader
+        .setting("dashboard.enabled", &["DASHBOARD_ENABLED"])
+        .doc(
+            "Serve pages for operators under `/ui/`: what waits, since when, for whom and why. They are read-only. Operators sign in \
+             at the Keycloak realm. With `auth.disable_auth` everybody sees them, so `server.listen` must name only addresses of \
+             loopback and Unix sockets.",
+        )
+        .with_default("false", flag());
+    let public_url = loader
+        .setting("dashboard.public_url", &["DASHBOARD_PUBLIC_URL"])
+        .doc(
+            "URL at which browsers reach the proxy, including any path that a reverse proxy strips; by default \
+             `server.public_url`. It begins with `https://`; `http://` is accepted only on loopback. The realm's client needs this \
+             URL followed by `/ui/callback` as valid redirect URI.",
+        )
+        .optional(url(check::base_url));
+    let client_id = loader
+        .setting("dashboard.client_id", &["DASHBOARD_CLIENT_ID"])
+        .doc(
+            "Client of the realm `auth.keycloak_realm` with which operators sign in (standard flow). Required with \
+             `dashboard.enabled`, unless authentication is disabled.",
+        )
+        .optional(text(check::plain));
+    let client_secret = loader
+        .setting("dashboard.client_secret", &["DASHBOARD_CLIENT_SECRET"])
+        .doc(
+            "Secret of that client, at least 16 characters. Required like the client. The key that encrypts the cookies of sessions \
+             is derived from it: all replicas need the same one, and a new one ends all sessions.",
+        )
+        .optional(secret(check::session_secret));
+    let required_roles = loader
+        .setting("dashboard.required_roles", &["DASHBOARD_REQUIRED_ROLES"])
+        .doc(
+            "Realm or client roles, all of which an operator needs to see the pages; by default those of `auth.required_roles`. At \
+             least one role is needed, because otherwise every user of the realm could sign in. A list in YAML, or text with commas.",
+        )
+        .optional(names());
+    let waldur_url = loader
+        .setting("dashboard.waldur_url", &["DASHBOARD_WALDUR_URL"])
+        .doc("Base URL of Waldur's web interface, for links; by default the host of `waldur_api.api_url`.")
+        .optional(url(check::directory_url));
+    let (enabled, waldur_api, auth, server) =
+        (enabled?, waldur_api.map_err(|_| Reported)?, auth.map_err(|_| Reported)?, server.map_err(|_| Reported)?);
+    if !enabled {
+        return Ok(None);
+    }
+    let waldur_url = waldur_url?.unwrap_or_else(|| check::origin(&waldur_api.api_url));
+    if auth.disable_auth {
+        let is_local = |listen: &&Listen| matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback());
+        if let Some(address) = server.listen.iter().find(is_local) {
+            let what = format!(
+                "auth.disable_auth is true, and server.listen contains {address}: strangers could read the pages"
+            );
+            let remedy = "listen only on loopback, for example 127.0.0.1:8000, or set auth.disable_auth to false";
+            loader.violation("dashboard.enabled", invalid(what, remedy));
+        }
+        return Ok(Some(Dashboard { sign_in: None, waldur_url }));
+    }
+    let (client_id, client_secret) = (client_id?, client_secret?);
+    let public_url = public_url?.or_else(|| server.public_url.clone());
+    let required_roles = required_roles?.unwrap_or_default();
+    let required_roles = if required_roles.is_empty() { auth.required_roles.clone() } else { required_roles };
+    let missing = [
+        ("dashboard.public_url", public_url.is_none()),
+        ("dashboard.client_id", client_id.is_none()),
+        ("dashboard.client_secret", client_secret.is_none()),
+    ];
+    let alternative = ", or set dashboard.enabled to false";
+    report_missing(loader, missing, "required when dashboard.enabled is true", alternative);
+    if required_roles.is_empty() {
+        let remedy = loader.how_to_set("dashboard.required_roles") + ", or auth.required_roles";
+        let what = "without a role, every user of the realm could read the pages";
+        loader.violation("dashboard.required_roles", invalid(what, remedy));
+    }
+    if public_url.as_ref().is_some_and(|url| url.scheme() != "https" && !check::is_loopback(url)) {
+        let what = "it begins with http:// and its host is not loopback: others on the network could read cookies";
+        loader.violation("dashboard.public_url", invalid(what, "give the https:// URL that browsers use"));
+    }
+    let (Some(public_url), Some(client_id), Some(client_secret)) = (public_url, client_id, client_secret) else {
+        return Err(Reported);
+    };
+    Ok(Some(Dashboard { sign_in: Some(SignIn { public_url, client_id, client_secret, required_roles }), waldur_url }))
 }
 
 fn cache(loader: &mut Loader<'_>) -> Result<Cache, Reported> {

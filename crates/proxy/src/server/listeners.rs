@@ -60,6 +60,14 @@ impl Listener {
         }
     }
 
+    /// Whether only programs on this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match &self.0 {
+            Either::Left(listener) => listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
+            Either::Right(_) => true,
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         match &self.0 {
             Either::Left(listener) => {

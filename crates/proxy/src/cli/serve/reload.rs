@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Fronts, supervisor};
+use super::{Fronts, open_dashboard, supervisor};
 use crate::api::Service;
 use crate::config::{Change, Loaded, Problem, Problems};
 use crate::file_watch::FileWatch;
@@ -46,12 +46,21 @@ pub(super) struct Reloader<L> {
     /// The task that keeps the snapshot fresh.
     refreshing: JoinHandle<()>,
     fronts: Fronts,
+    /// Whether all addresses are loopback or Unix sockets.
+    local: bool,
 }
 
 impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
     /// `load` reads the settings again.
-    pub(super) fn new(loaded: Loaded, load: L, service: Service, refreshing: JoinHandle<()>, fronts: Fronts) -> Self {
-        Self { load: Arc::new(load), started: loaded.clone(), in_force: loaded, service, refreshing, fronts }
+    pub(super) fn new(
+        loaded: Loaded,
+        load: L,
+        service: Service,
+        refreshing: JoinHandle<()>,
+        fronts: Fronts,
+        local: bool,
+    ) -> Self {
+        Self { load: Arc::new(load), started: loaded.clone(), in_force: loaded, service, refreshing, fronts, local }
     }
 
     /// Never resolves.
@@ -108,6 +117,9 @@ impl<L: Fn() -> Result<Loaded, Problems> + Send + Sync + 'static> Reloader<L> {
         info!(why, "reloading the settings");
         let load = Arc::clone(&self.load);
         let loaded = blocking(move || load()).await?;
+        if let Some(problem) = open_dashboard(&loaded.settings, self.local) {
+            return Err(Problems::from(problem));
+        }
         let changes = loaded.changes_since(&self.in_force);
         let pair = if all || changes.iter().any(|change| is_in(change, &TLS)) {
             let loaded = loaded.clone();

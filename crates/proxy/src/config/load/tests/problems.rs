@@ -236,3 +236,87 @@ fn a_file_that_exhausts_memory_or_stack_is_rejected() {
         assert!(Site::minimal().yaml(&yaml).load().is_err());
     }
 }
+
+/// Settings of a dashboard with sign-in.
+fn dashboard() -> Site {
+    [
+        ("DASHBOARD_ENABLED", "true"),
+        ("DASHBOARD_PUBLIC_URL", "https://storage.example.org"),
+        ("DASHBOARD_CLIENT_ID", "storage-dashboard"),
+        ("DASHBOARD_CLIENT_SECRET", "0123456789abcdef"),
+        ("DASHBOARD_REQUIRED_ROLES", "storage-operator"),
+    ]
+    .into_iter()
+    .fold(Site::minimal(), |site, (name, value)| site.set(name, value))
+}
+
+#[test]
+fn a_dashboard_needs_a_client_and_a_role() {
+    let site = dashboard();
+    for name in ["PUBLIC_URL", "CLIENT_ID", "CLIENT_SECRET", "REQUIRED_ROLES"].map(|name| format!("DASHBOARD_{name}")) {
+        let errors = dashboard().without(&name).problems();
+        assert!(errors.len() == 1 && errors[0].contains(&format!("set {name}, or ")), "{errors:?}");
+        assert!(!dashboard().without(&name).set("DASHBOARD_ENABLED", "false").loaded().settings.dashboard.is_some());
+    }
+    let of = |site: Site| site.loaded().settings.dashboard.unwrap();
+    let sign_in = of(site).sign_in.unwrap();
+    assert_eq!(sign_in.required_roles, ["storage-operator"]);
+    // Taken from settings with the same meaning.
+    let shared =
+        dashboard().without("DASHBOARD_PUBLIC_URL").set("SERVER_PUBLIC_URL", "https://proxy.example.org/below");
+    let shared = shared.without("DASHBOARD_REQUIRED_ROLES").set("CSCS_KEYCLOAK_REQUIRED_ROLES", "storage-reader");
+    let sign_in = of(shared).sign_in.unwrap();
+    assert_eq!(sign_in.public_url.as_str(), "https://proxy.example.org/below");
+    assert_eq!(sign_in.required_roles, ["storage-reader"]);
+}
+
+#[test]
+fn a_dashboard_is_reached_by_https_or_on_loopback() {
+    for url in
+        ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000/below", "https://storage.example.org"]
+    {
+        dashboard().set("DASHBOARD_PUBLIC_URL", url).loaded();
+    }
+    for url in [
+        "http://storage.example.org",
+        "http://127.0.0.1.example.org",
+        "http://10.0.0.1",
+        "http://localhost.example.org",
+    ] {
+        let errors = dashboard().set("DASHBOARD_PUBLIC_URL", url).problems();
+        assert!(
+            errors.len() == 1 && errors[0].contains("dashboard.public_url") && errors[0].contains("https://"),
+            "{errors:?}"
+        );
+    }
+    let errors = dashboard().set("DASHBOARD_CLIENT_SECRET", "hunter2").problems();
+    assert!(errors.len() == 1 && errors[0].contains("shorter than 16") && !errors[0].contains("hunter2"), "{errors:?}");
+}
+
+#[test]
+fn an_open_dashboard_is_served_on_loopback_only() {
+    let open = || Site::minimal().set("DASHBOARD_ENABLED", "true").set("DISABLE_AUTH", "true");
+    for listen in ["127.0.0.1:8000", "[::1]:8000,127.0.0.2:1", "unix:/run/api.sock"] {
+        let settings = open().set("SERVER_LISTEN", listen).loaded().settings;
+        assert!(settings.dashboard.unwrap().sign_in.is_none(), "{listen}");
+    }
+    for listen in ["0.0.0.0:8000", "[::]:8000", "127.0.0.1:8000,192.0.2.1:8000"] {
+        let errors = open().set("SERVER_LISTEN", listen).problems();
+        assert!(
+            errors.len() == 1 && errors[0].contains("dashboard.enabled") && errors[0].contains("loopback"),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn links_lead_to_waldurs_host_by_default() {
+    let open = || Site::minimal().set("DASHBOARD_ENABLED", "true").set("DISABLE_AUTH", "true");
+    for (given, used) in [
+        (None, "https://waldur.example.org/"),
+        (Some("https://portal.example.org/waldur"), "https://portal.example.org/waldur/"),
+    ] {
+        let site = given.map_or_else(open, |given| open().set("DASHBOARD_WALDUR_URL", given));
+        assert_eq!(site.loaded().settings.dashboard.unwrap().waldur_url.as_str(), used);
+    }
+}
