@@ -4,8 +4,11 @@
 //! this version does not know are ignored; [`Report::parse`] rejects everything else that it does not understand.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -23,7 +26,7 @@ pub const MAX_LINES: usize = 64;
 
 /// The state of a provisioner and of its systems at the end of a pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ProvisionerReport))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Name and version of the program.
@@ -34,20 +37,29 @@ pub struct Report {
     pub reported_at: OffsetDateTime,
     /// The provisioner counts as silent if its next report does not arrive within this time, in seconds; positive.
     pub next_within_seconds: u32,
+    /// The last pass.
     pub pass: Pass,
+    /// The storage systems of the provisioner.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_SYSTEMS>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub systems: Vec<System>,
     /// Every resource on these systems that the provisioner knows; each at most once.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_RESOURCES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 100_000))]
     pub resources: Vec<Resource>,
-    #[serde(default)]
+    /// The directories in the trash.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_RESOURCES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 100_000))]
     pub trash: Vec<Trashed>,
     /// Items of the document that the provisioner rejects.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_RESOURCES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 100_000))]
     pub rejected: Vec<Rejected>,
 }
 
 /// A pass: the document was read, and the storage was brought closer to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedPass))]
 #[serde(rename_all = "camelCase")]
 pub struct Pass {
     /// When it ended.
@@ -63,7 +75,7 @@ pub struct Pass {
 
 /// A storage system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedSystem))]
 #[serde(rename_all = "camelCase")]
 pub struct System {
     /// Its key in the document, in lower case.
@@ -77,7 +89,7 @@ pub struct System {
 
 /// What a "TB" of a quota means on a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTerabyte))]
 pub enum Terabyte {
     /// 10^12 bytes.
     #[serde(rename = "TB")]
@@ -89,7 +101,7 @@ pub enum Terabyte {
 
 /// A resource as the provisioner sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedResource))]
 #[serde(rename_all = "camelCase")]
 pub struct Resource {
     /// UUID of the Waldur resource.
@@ -98,11 +110,12 @@ pub struct Resource {
     pub system: String,
     /// Its path as published.
     pub path: String,
+    /// What is at the path.
     pub observed: Observed,
     /// The observed state in words, such as owner and mode, or why it cannot be read.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// `null` if it is unknown.
+    /// Usage; `null` if it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Amount>,
     /// Hard quotas on the storage; `null` if there are none.
@@ -115,13 +128,14 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
     /// What happened to it, oldest first. May be incomplete.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, MAX_LINES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub history: Vec<Event>,
 }
 
 /// What is at the path of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedObservation))]
 #[serde(rename_all = "camelCase")]
 pub enum Observed {
     /// The directory of the resource.
@@ -142,28 +156,33 @@ pub enum Observed {
 
 /// Disk space and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedAmount))]
 #[serde(rename_all = "camelCase")]
 pub struct Amount {
+    /// Bytes of disk space.
     pub bytes: u64,
+    /// Number of inodes.
     pub inodes: u64,
 }
 
 /// Work on one resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTask))]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
     /// What it does, in one word such as `create` or `resize`.
     pub action: String,
     /// The reason.
     pub why: String,
+    /// What became of it.
     pub state: TaskState,
     /// Its steps in order.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LINES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub steps: Vec<String>,
     /// The values that change.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LINES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub changes: Vec<Change>,
     /// Since when the work is due, as far as the provisioner knows.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -176,7 +195,7 @@ pub struct Task {
 
 /// What became of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTaskState))]
 #[serde(rename_all = "camelCase")]
 pub enum TaskState {
     /// The next pass performs or continues it.
@@ -189,7 +208,7 @@ pub enum TaskState {
 
 /// A value that differs between the document and the storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedChange))]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Its name, such as `quota` or `mode`.
@@ -202,28 +221,32 @@ pub struct Change {
 
 /// Why a resource is held: nothing is done for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedHold))]
 #[serde(rename_all = "camelCase")]
 pub struct Hold {
+    /// The kind of the hold.
     pub kind: HoldKind,
+    /// Who has to act.
     pub turn: Turn,
     /// The cause, and what to do about it.
     pub reason: String,
     /// The values that differ.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LINES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub changes: Vec<Change>,
     /// Since when, as far as the provisioner knows.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<OffsetDateTime>,
     /// The commands with which an operator can resolve it, to be pasted into a shell on the provisioner's host. A choice: one of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, MAX_LINES>")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub commands: Vec<String>,
 }
 
 /// The kind of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedHoldKind))]
 #[serde(rename_all = "camelCase")]
 pub enum HoldKind {
     /// Another party has to act.
@@ -244,7 +267,7 @@ pub enum HoldKind {
 
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTurn))]
 #[serde(rename_all = "camelCase")]
 pub enum Turn {
     /// The customer, in Waldur: an approval, a project that has not started.
@@ -263,24 +286,27 @@ pub enum Turn {
 
 /// Something that happened to a resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedEvent))]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
+    /// When it happened.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub at: OffsetDateTime,
+    /// What happened.
     pub text: String,
 }
 
 /// A directory in the trash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTrash))]
 #[serde(rename_all = "camelCase")]
 pub struct Trashed {
     /// UUID of the Waldur resource.
     pub id: Uuid,
     /// Name of its system.
     pub system: String,
+    /// When it was moved there.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub since: OffsetDateTime,
@@ -288,39 +314,38 @@ pub struct Trashed {
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub expires: Option<OffsetDateTime>,
-    /// `null` if it is unknown.
+    /// Usage; `null` if it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Amount>,
 }
 
 /// An item of the document that the provisioner rejects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedRejection))]
 #[serde(rename_all = "camelCase")]
 pub struct Rejected {
     /// UUID of the Waldur resource, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
+    /// Why it is rejected.
     pub reason: String,
 }
 
 /// Why a report is not accepted.
 #[derive(Debug, Error)]
 pub enum InvalidReport {
-    /// Not JSON, a missing key, or an unknown value of an enumeration.
+    /// Not JSON, a missing key, an unknown value of an enumeration, or a list that is too long.
     #[error("the report is not valid: {0}")]
     Json(#[from] serde_json::Error),
-    /// Larger than this version accepts.
-    #[error("the report has too many {what}: at most {most} are accepted")]
-    TooMany {
-        /// Which entries.
-        what: &'static str,
-        /// The limit.
-        most: usize,
-    },
+    /// Above [`MAX_BYTES`].
+    #[error("the report is larger than {MAX_BYTES} bytes")]
+    TooLarge,
     /// A text above [`MAX_TEXT`].
     #[error("a text of the report is too long ({0}): at most {MAX_TEXT} characters are accepted")]
     TooLong(&'static str),
+    /// A control character in a command or a name.
+    #[error("{0} contains a control character")]
+    ControlCharacter(&'static str),
     /// A number out of range.
     #[error("{0} is out of range")]
     OutOfRange(&'static str),
@@ -333,7 +358,7 @@ impl Report {
     /// Parses and validates a report.
     pub fn parse(json: &[u8]) -> Result<Self, InvalidReport> {
         if json.len() > MAX_BYTES {
-            return Err(InvalidReport::TooMany { what: "bytes", most: MAX_BYTES });
+            return Err(InvalidReport::TooLarge);
         }
         let report: Self = serde_json::from_slice(json)?;
         report.validate()?;
@@ -347,14 +372,10 @@ impl Report {
         if !(0.0..=1e9).contains(&self.pass.duration_seconds) {
             return Err(InvalidReport::OutOfRange("pass.durationSeconds"));
         }
-        at_most(MAX_SYSTEMS, self.systems.len(), "systems")?;
-        at_most(MAX_RESOURCES, self.resources.len(), "resources")?;
-        at_most(MAX_RESOURCES, self.trash.len(), "directories in the trash")?;
-        at_most(MAX_RESOURCES, self.rejected.len(), "rejected items")?;
-        short("program", &self.program)?;
+        plain("program", &self.program)?;
         short("pass.error", self.pass.error.as_deref().unwrap_or_default())?;
         for system in &self.systems {
-            short("systems.name", &system.name)?;
+            plain("systems.name", &system.name)?;
             short("systems.error", system.error.as_deref().unwrap_or_default())?;
         }
         let mut ids = HashSet::with_capacity(self.resources.len());
@@ -364,30 +385,27 @@ impl Report {
             }
             resource.validate()?;
         }
-        self.trash.iter().try_for_each(|it| short("trash.system", &it.system))?;
+        self.trash.iter().try_for_each(|it| plain("trash.system", &it.system))?;
         self.rejected.iter().try_for_each(|it| short("rejected.reason", &it.reason))
     }
 }
 
 impl Resource {
     fn validate(&self) -> Result<(), InvalidReport> {
-        short("resources.system", &self.system)?;
-        short("resources.path", &self.path)?;
+        plain("resources.system", &self.system)?;
+        plain("resources.path", &self.path)?;
         short("resources.detail", &self.detail)?;
-        at_most(MAX_LINES, self.history.len(), "events in the history of a resource")?;
         self.history.iter().try_for_each(|event| short("resources.history", &event.text))?;
         if let Some(task) = &self.task {
-            short("resources.task.action", &task.action)?;
+            plain("resources.task.action", &task.action)?;
             short("resources.task.why", &task.why)?;
             short("resources.task.error", task.error.as_deref().unwrap_or_default())?;
-            at_most(MAX_LINES, task.steps.len(), "steps of a task")?;
             task.steps.iter().try_for_each(|step| short("resources.task.steps", step))?;
             validate_changes(&task.changes)?;
         }
         if let Some(hold) = &self.hold {
             short("resources.hold.reason", &hold.reason)?;
-            at_most(MAX_LINES, hold.commands.len(), "commands for a hold")?;
-            hold.commands.iter().try_for_each(|command| short("resources.hold.commands", command))?;
+            hold.commands.iter().try_for_each(|command| plain("resources.hold.commands", command))?;
             validate_changes(&hold.changes)?;
         }
         Ok(())
@@ -395,12 +413,43 @@ impl Resource {
 }
 
 fn validate_changes(changes: &[Change]) -> Result<(), InvalidReport> {
-    at_most(MAX_LINES, changes.len(), "changes of a resource")?;
     changes.iter().flat_map(|it| [&it.what, &it.old, &it.new]).try_for_each(|text| short("changes", text))
 }
 
-fn at_most(most: usize, count: usize, what: &'static str) -> Result<(), InvalidReport> {
-    if count > most { Err(InvalidReport::TooMany { what, most }) } else { Ok(()) }
+/// Reads a list, and stops at the entry that is too many, so that a hostile report needs little memory.
+fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX} entries")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if list.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(List::<T, MAX>(PhantomData))
+}
+
+/// Like [`short`], without control characters, which could end a line where somebody pastes it.
+fn plain(what: &'static str, text: &str) -> Result<(), InvalidReport> {
+    short(what, text)?;
+    if text.chars().any(char::is_control) { Err(InvalidReport::ControlCharacter(what)) } else { Ok(()) }
 }
 
 fn short(what: &'static str, text: &str) -> Result<(), InvalidReport> {

@@ -69,7 +69,25 @@ fn each_limit_is_enforced() {
     }
     let mut many = report();
     many["systems"] = json!(vec![many["systems"][0].clone(); MAX_SYSTEMS + 1]);
-    assert!(matches!(parse(&many), Err(InvalidReport::TooMany { .. })));
+    let error = parse(&many).unwrap_err().to_string();
+    assert!(error.contains("a list of at most 64 entries"), "{error}");
+    let mut many = report();
+    many["resources"][0]["history"] = json!(vec![json!({"at": "2026-11-29T12:00:05Z", "text": ""}); MAX_LINES + 1]);
+    assert!(parse(&many).is_err());
+    assert!(matches!(Report::parse(&vec![b' '; MAX_BYTES + 1]), Err(InvalidReport::TooLarge)));
+}
+
+#[test]
+fn pasted_commands_and_names_have_one_line() {
+    let mut odd = report();
+    odd["resources"][0]["hold"]["commands"] = json!(["hpc-storage-provisioner adopt /a\nreboot"]);
+    assert!(matches!(parse(&odd), Err(InvalidReport::ControlCharacter("resources.hold.commands"))));
+    let mut odd = report();
+    odd["resources"][0]["path"] = json!("/a\u{1b}[2J");
+    assert!(matches!(parse(&odd), Err(InvalidReport::ControlCharacter("resources.path"))));
+    let mut fits = report();
+    fits["resources"][0]["hold"]["reason"] = json!("two\nlines");
+    assert!(parse(&fits).is_ok());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod health;
 pub mod layers;
 mod listing;
 mod pieces;
+mod provisioners;
 mod query;
 mod waiting;
 
@@ -37,6 +38,7 @@ use crate::config::{self, Settings};
 use crate::dashboard::{self, Dashboard};
 use crate::metrics;
 use crate::push::Push;
+use crate::reports::Reports;
 use crate::shared_cache::{self, SharedCache};
 use crate::snapshot::Found;
 use crate::source::Source;
@@ -65,6 +67,8 @@ pub struct Service {
     pub(crate) push: Option<Arc<Push>>,
     /// Settings of the pages for operators, if they are enabled.
     dashboard: Option<config::Dashboard>,
+    /// The reports of provisioners; they survive a change of the settings.
+    pub(crate) reports: Arc<Reports>,
     /// Clients that wait for other content; they survive a change of the settings.
     waiting: Arc<Waiting>,
 }
@@ -100,6 +104,7 @@ impl Service {
             limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
             dashboard: settings.dashboard.clone(),
+            reports: Arc::new(Reports::new(clock.clone())),
         })
     }
 
@@ -116,6 +121,7 @@ impl Service {
         service.ages = self.ages.clone();
         service.limits = self.limits.with_settings(&settings.server);
         service.waiting = Arc::clone(&self.waiting);
+        service.reports = Arc::clone(&self.reports);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);
         }
@@ -204,6 +210,7 @@ pub fn router(service: &Service) -> Router {
         .route("/api/storage-resources/{item_id}", get(one))
         .route("/api/version", get(version))
         .route("/api/version/", get(version))
+        .merge(provisioners::routes())
         .merge(docs::routes(&systems, if service.dashboard.is_some() { "ui/" } else { "docs" }));
     if let Some(settings) = &service.dashboard {
         routes = routes.merge(dashboard::router(Arc::new(Dashboard::new(settings, Arc::clone(&service.verifier)))));

@@ -58,12 +58,14 @@ pub struct Caller {
     pub username: String,
     /// The roles of `callbacks.required_roles` that the caller lacks.
     pub missing_for_callbacks: Vec<String>,
+    /// The roles of `provisioners.required_roles` that the caller lacks.
+    pub missing_for_reports: Vec<String>,
 }
 
 impl Caller {
     /// The caller when authentication is disabled; has all roles.
     fn developer() -> Self {
-        Self { username: DEV_USER.to_owned(), missing_for_callbacks: Vec::new() }
+        Self { username: DEV_USER.to_owned(), missing_for_callbacks: Vec::new(), missing_for_reports: Vec::new() }
     }
 }
 
@@ -146,6 +148,7 @@ impl Verifier {
                 audience: auth.keycloak_client_id.clone(),
                 required_roles: auth.required_roles.clone(),
                 callback_roles: auth.callback_roles.clone(),
+                report_roles: auth.report_roles.clone(),
                 introspected: auth.introspection,
             },
             realm,

@@ -103,6 +103,8 @@ pub struct Auth {
     pub required_roles: Vec<String>,
     /// `callbacks.required_roles`: roles that a caller also needs to have a callback relayed.
     pub callback_roles: Vec<String>,
+    /// `provisioners.required_roles`: roles that a caller also needs to send the report of a provisioner.
+    pub report_roles: Vec<String>,
     /// Whether Keycloak's certificate is verified.
     pub verify_ssl: bool,
     /// SOCKS or HTTP proxy for Keycloak only; may contain credentials.

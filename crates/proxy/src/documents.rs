@@ -18,12 +18,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
-fn generated() -> [(&'static str, String); 5] {
+fn generated() -> [(&'static str, String); 6] {
     [
         ("cli.md", program::command_line::reference(Cli::command(), COMMAND_LINE)),
         ("document.schema.json", openapi::json_schema()),
         ("metrics.md", metrics::reference()),
         ("openapi.json", openapi::json(&[])),
+        ("provisioner-report.schema.json", openapi::report_schema()),
         ("settings.md", config::reference()),
     ]
 }

@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod peer;
 pub mod push;
 pub mod reading;
+pub mod reports;
 pub mod server;
 pub mod shared_cache;
 pub mod snapshot;

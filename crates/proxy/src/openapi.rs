@@ -11,6 +11,7 @@ mod bodies;
 mod callbacks;
 mod document_schema;
 mod headers;
+mod provisioners;
 mod schemas;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,7 +27,7 @@ use utoipa::openapi::{
     Type,
 };
 
-pub use document_schema::json_schema;
+pub use document_schema::{json_schema, report_schema};
 
 /// The document as pretty-printed JSON, with a final line break. `systems` are the names of the storage systems; without any, the
 /// document is for all proxies.
@@ -52,6 +53,7 @@ fn document(schemas: BTreeMap<String, RefOr<Schema>>, systems: &[&str]) -> OpenA
             "/api/callbacks/resources/{resource}/{action}/",
             PathItem::new(HttpMethod::Post, callbacks::of_resource()),
         )
+        .path("/api/provisioners/{name}/status/", PathItem::new(HttpMethod::Put, provisioners::report()))
         .path("/api/version", PathItem::new(HttpMethod::Get, version()));
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components(schemas))).build()
 }

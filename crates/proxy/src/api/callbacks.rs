@@ -65,7 +65,7 @@ async fn relay(
 ) -> Result<Response, Failure> {
     // Counts from before the body, which may arrive slowly.
     let deadline = Instant::now() + service.store.patience();
-    let Caller { username, missing_for_callbacks: missing } = caller;
+    let Caller { username, missing_for_callbacks: missing, .. } = caller;
     if !missing.is_empty() {
         return Ok(service.verifier.rejection(&AuthError::Forbidden { missing }).into_response());
     }
@@ -79,7 +79,7 @@ async fn relay(
     let body_time = BODY_TIME.min(service.store.patience() / 2);
     let Ok(body) = timeout(body_time, Bytes::from_request(request, &service)).await else {
         let detail = format!("the body is incomplete after {} s", body_time.as_secs_f64());
-        let refusal = Failure::Callback(StatusCode::REQUEST_TIMEOUT, detail);
+        let refusal = Failure::Refused(StatusCode::REQUEST_TIMEOUT, detail);
         return Ok(([(header::CONNECTION, "close")], refusal).into_response());
     };
     let body = object(body)?;
@@ -113,15 +113,15 @@ async fn relay(
 fn object(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Failure::Callback(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes"))
+            Failure::Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY} bytes"))
         }
-        status => Failure::Callback(status, "the body is incomplete".to_owned()),
+        status => Failure::Refused(status, "the body is incomplete".to_owned()),
     })?;
     let is_object = || serde_json::from_slice::<&RawValue>(&body).is_ok_and(|value| value.get().starts_with('{'));
     if body.is_empty() || is_object() {
         return Ok(body);
     }
-    Err(Failure::Callback(StatusCode::BAD_REQUEST, "the body must be empty or a JSON object".to_owned()))
+    Err(Failure::Refused(StatusCode::BAD_REQUEST, "the body must be empty or a JSON object".to_owned()))
 }
 
 /// Maximum age of the snapshot in which a callback is looked up first.
@@ -165,7 +165,7 @@ async fn find(service: &Service, subject: Subject, id: Uuid, action: &str) -> Re
                 format!("the order is {state}, so {action} is not possible; read the listing again")
             }
         };
-        refusal = Failure::Callback(StatusCode::CONFLICT, detail);
+        refusal = Failure::Refused(StatusCode::CONFLICT, detail);
     }
     Err(refusal)
 }
@@ -178,7 +178,7 @@ fn not_found(subject: Subject) -> Failure {
              listing"
         }
     };
-    Failure::Callback(StatusCode::NOT_FOUND, detail.to_owned())
+    Failure::Refused(StatusCode::NOT_FOUND, detail.to_owned())
 }
 
 fn status(outcome: &Relayed) -> StatusCode {

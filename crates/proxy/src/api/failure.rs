@@ -19,8 +19,8 @@ pub(crate) enum Failure {
     NotFound,
     /// 405, with the allowed methods.
     MethodNotAllowed(&'static str),
-    /// A callback that was not relayed, with the reason.
-    Callback(StatusCode, String),
+    /// A callback that was not relayed, or a report that is not kept, with the reason.
+    Refused(StatusCode, String),
     /// 422: all invalid parameters.
     Query(Vec<InvalidParameter>),
     /// 500: a resource cannot be processed (decisions D7, D8).
@@ -50,7 +50,7 @@ impl IntoResponse for Failure {
                 let body = Json(json!({"detail": "Method Not Allowed"}));
                 (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow)], body).into_response()
             }
-            Self::Callback(status, detail) => response(status, json!({ "detail": detail })),
+            Self::Refused(status, detail) => response(status, json!({ "detail": detail })),
             Self::Query(faults) => response(StatusCode::UNPROCESSABLE_ENTITY, json!({"detail": faults})),
             Self::Processing(detail) => {
                 warn!(detail, "cannot process a resource");
@@ -134,8 +134,8 @@ mod tests {
             (Failure::Internal(no_json), LISTING, 500),
             (Failure::Upstream(StoreError::Source(Arc::new(unread))), LISTING, 502),
             (Failure::Upstream(StoreError::Panicked), LISTING, 500),
-            (Failure::Callback(StatusCode::CONFLICT, "the order is executing".into()), CALLBACK, 409),
-            (Failure::Callback(StatusCode::PAYLOAD_TOO_LARGE, "too large".into()), CALLBACK, 413),
+            (Failure::Refused(StatusCode::CONFLICT, "the order is executing".into()), CALLBACK, 409),
+            (Failure::Refused(StatusCode::PAYLOAD_TOO_LARGE, "too large".into()), CALLBACK, 413),
             (Failure::NotFound, CALLBACK, 404),
             (Failure::MethodNotAllowed("POST"), CALLBACK, 405),
             (Failure::TooSlow(Duration::from_mins(1)), CALLBACK, 504),

@@ -25,6 +25,8 @@ pub(super) struct Rules {
     pub(super) required_roles: Vec<String>,
     /// `callbacks.required_roles`.
     pub(super) callback_roles: Vec<String>,
+    /// `provisioners.required_roles`.
+    pub(super) report_roles: Vec<String>,
     /// `auth.introspection`.
     pub(super) introspected: bool,
 }
@@ -120,7 +122,8 @@ impl Rules {
     /// Whether the token lacks a claim that introspection may add.
     pub(super) fn is_incomplete(&self, claims: &Map<String, Value>) -> bool {
         let has = |name: &str| claims.contains_key(name);
-        let needs_roles = !self.required_roles.is_empty() || !self.callback_roles.is_empty();
+        let needs_roles =
+            [&self.required_roles, &self.callback_roles, &self.report_roles].into_iter().any(|roles| !roles.is_empty());
         !has("preferred_username")
             || (self.audience.is_some() && !has("aud"))
             || (needs_roles && !ROLES.iter().any(|name| has(name)))
@@ -131,7 +134,11 @@ impl Rules {
         self.check(claims, now)?;
         let username = self.username(claims)?.to_owned();
         self.check_roles(claims)?;
-        Ok(Caller { username, missing_for_callbacks: self.missing(&self.callback_roles, claims) })
+        Ok(Caller {
+            username,
+            missing_for_callbacks: self.missing(&self.callback_roles, claims),
+            missing_for_reports: self.missing(&self.report_roles, claims),
+        })
     }
 
     /// Checks the roles required for reading.
@@ -227,6 +234,7 @@ mod tests {
             audience: Some(String::from("storage")),
             required_roles: vec![String::from("reader")],
             callback_roles: vec![String::from("writer")],
+            report_roles: vec![String::from("reporter")],
             introspected: true,
         }
     }
@@ -238,6 +246,7 @@ mod tests {
         let caller = rules().admit(&completed, 0).unwrap();
         assert_eq!(caller.username, "service-account-provisioner");
         assert!(caller.missing_for_callbacks.is_empty());
+        assert_eq!(caller.missing_for_reports, ["reporter"]);
         assert!(!rules().is_incomplete(&completed));
         // Not used by any rule.
         assert!(!completed.contains_key("client_id") && !completed.contains_key("acr"));

@@ -39,6 +39,7 @@ pub fn authenticate(headers: &HeaderMap, keys: &Keys, issuer: &str, now: i64) ->
         audience: Some(String::from("storage")),
         required_roles: vec![String::from("reader")],
         callback_roles: Vec::new(),
+        report_roles: Vec::new(),
         introspected: false,
     };
     let token = token::Token::parse(token::bearer(headers).ok()?).ok()?;

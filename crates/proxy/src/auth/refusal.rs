@@ -21,7 +21,7 @@ pub enum AuthError {
     /// The token is valid, but lacks required roles: 403.
     #[error("the token lacks the required {}: {}", if .missing.len() == 1 { "role" } else { "roles" }, .missing.join(", "))]
     Forbidden {
-        /// Roles of `auth.required_roles` or `callbacks.required_roles`.
+        /// Roles of `auth.required_roles`, `callbacks.required_roles` or `provisioners.required_roles`.
         missing: Vec<String>,
     },
     /// The realm gave no usable answer: 502.

@@ -34,5 +34,12 @@ pub(super) fn oddities(settings: &Settings, given: &dyn Fn(&str) -> bool) -> Vec
              set callbacks.required_roles (CALLBACKS_REQUIRED_ROLES) to a role of your provisioners",
         ));
     }
+    if settings.dashboard.is_some() && !auth.disable_auth && auth.report_roles.is_empty() {
+        odd.push(String::from(
+            "dashboard.enabled is true and provisioners.required_roles is not given: anyone who may read the API may send \
+             reports, which operators see with commands to paste; set PROVISIONERS_REQUIRED_ROLES to a role of your \
+             provisioners",
+        ));
+    }
     odd
 }

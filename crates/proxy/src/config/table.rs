@@ -37,6 +37,14 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
     let sentry = sentry(loader);
     let otlp = otlp(loader);
     let server_and_callbacks = server_and_callbacks(loader);
+    let report_roles = loader
+        .setting("provisioners.required_roles", &["PROVISIONERS_REQUIRED_ROLES"])
+        .doc(
+            "Realm or client roles, all of which a caller needs to send the report of a provisioner, in addition to \
+             `auth.required_roles`. Reports are shown to operators, with commands to paste, so give a role that only \
+             provisioners have. A list in YAML, or text with commas.",
+        )
+        .optional(names());
     let server = server_and_callbacks.as_ref().map(|(server, ..)| server);
     let dashboard = dashboard(loader, waldur_api.as_ref(), auth.as_ref(), server);
     let cache = cache(loader);
@@ -46,7 +54,8 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
             "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which \
              replicas share what they read, so that Waldur is read only once: `redis://user:password@host:6379/0`. \
              Replicas share only with replicas of the same version, settings and Waldur token. The stored data is \
-             encrypted with a key derived from that token. While the server is unreachable, each replica reads for \
+             encrypted with a key derived from that token. The reports of provisioners are stored there too, and shared by \
+             all replicas with that token. While the server is unreachable, each replica reads for \
              itself.",
         )
         .optional(url_with_credentials(check::cache_server));
@@ -59,7 +68,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         debug: debug?,
         storage_systems: storage_systems?,
         waldur_api: waldur_api?,
-        auth: Auth { callback_roles, ..auth? },
+        auth: Auth { callback_roles, report_roles: report_roles?.unwrap_or_default(), ..auth? },
         hpc_user_api: hpc_user_api?,
         backend_settings: backend_settings?,
         sentry: sentry?,
@@ -140,7 +149,7 @@ fn waldur_api(loader: &mut Loader<'_>) -> Result<WaldurApi, Reported> {
     })
 }
 
-/// Without the roles for callbacks, which come later in the reference.
+/// Without the roles for callbacks and reports, which come later in the reference.
 fn auth(loader: &mut Loader<'_>) -> Result<Auth, Reported> {
     let disable_auth = loader
         .setting("auth.disable_auth", &["DISABLE_AUTH"])
@@ -198,6 +207,7 @@ fn auth(loader: &mut Loader<'_>) -> Result<Auth, Reported> {
         introspection: introspection?,
         required_roles: required_roles?.unwrap_or_default(),
         callback_roles: Vec::new(),
+        report_roles: Vec::new(),
         verify_ssl: verify_ssl?,
         socks_proxy: socks_proxy?,
     })

@@ -133,6 +133,13 @@ pub(super) struct CallbackEnded {
     detail: String,
 }
 
+/// The report is not kept.
+#[derive(ToSchema)]
+pub(super) struct ReportRejected {
+    /// The reason, and what to do.
+    detail: String,
+}
+
 /// The request is invalid.
 #[derive(ToSchema)]
 pub(super) struct BadRequest {

@@ -1,6 +1,7 @@
-//! The JSON Schema of the document, for clients that validate it, published as `docs/document.schema.json`.
+//! The JSON Schemas of the document and of a provisioner's report, published as `docs/document.schema.json` and
+//! `docs/provisioner-report.schema.json`.
 //!
-//! Keys and values that this version does not know are valid, so that it also fits the documents of later versions.
+//! In the document, keys and values that this version does not know are valid, so that it also fits the documents of later versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +13,13 @@ const DESCRIPTION: &str = "\
 A page of the document that `hpc-storage-proxy` publishes (docs/specification.md); `#/$defs/Item` is one item of it. Keys and \
 values that this version does not know are valid: ignore such keys, and do not act on an item with such a value.";
 
+const REPORT_DESCRIPTION: &str = "\
+The report that a provisioner sends to `hpc-storage-proxy` after each pass (docs/conformance.md): `PUT \
+/api/provisioners/{name}/status`. Keys that the proxy does not know are ignored.";
+
 /// The schema as pretty-printed JSON, with a final line break.
-#[expect(clippy::missing_panics_doc, reason = "the schemas are always JSON")]
 pub fn json_schema() -> String {
-    let components = serde_json::to_value(schemas::published()).expect("JSON");
-    let mut found = BTreeMap::new();
-    let mut missing = BTreeSet::from(["Listing".to_owned()]);
-    while let Some(name) = missing.pop_first() {
-        let mut schema = components[&name].clone();
-        adapt(&mut schema, &mut missing);
-        found.insert(name, schema);
-        missing.retain(|name| !found.contains_key(name));
-    }
+    let mut found = with_references("Listing");
     if let Some(Value::Array(kinds)) = found.get_mut("Target").and_then(|target| target.get_mut("oneOf")) {
         kinds.push(json!({
             "type": "object",
@@ -35,12 +31,36 @@ pub fn json_schema() -> String {
             },
         }));
     }
+    render("Storage resources", DESCRIPTION, "Listing", &found)
+}
+
+/// The schema of a provisioner's report as pretty-printed JSON, with a final line break.
+pub fn report_schema() -> String {
+    const NAME: &str = "ProvisionerReport";
+    render("Report of a provisioner", REPORT_DESCRIPTION, NAME, &with_references(NAME))
+}
+
+/// A schema and those that it references, by name.
+fn with_references(name: &str) -> BTreeMap<String, Value> {
+    let components = serde_json::to_value(schemas::published()).expect("JSON");
+    let mut found = BTreeMap::new();
+    let mut missing = BTreeSet::from([name.to_owned()]);
+    while let Some(name) = missing.pop_first() {
+        let mut schema = components[&name].clone();
+        adapt(&mut schema, &mut missing);
+        found.insert(name, schema);
+        missing.retain(|name| !found.contains_key(name));
+    }
+    found
+}
+
+fn render(title: &str, description: &str, name: &str, schemas: &BTreeMap<String, Value>) -> String {
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Storage resources",
-        "description": DESCRIPTION,
-        "$ref": "#/$defs/Listing",
-        "$defs": found,
+        "title": title,
+        "description": description,
+        "$ref": format!("#/$defs/{name}"),
+        "$defs": schemas,
     });
     serde_json::to_string_pretty(&schema).expect("JSON") + "\n"
 }

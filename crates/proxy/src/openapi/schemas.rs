@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use catalog::{Item, State};
+use provisioner_report::Report;
 use utoipa::openapi::schema::{AdditionalProperties, Discriminator, SchemaType};
 use utoipa::openapi::{Object, ObjectBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -25,13 +26,14 @@ impl PartialSchema for StateName {
 impl ToSchema for StateName {}
 
 /// Objects that may get new keys: the responses themselves, and `pagination` (decision D15). All others are closed.
-const OPEN: [&str; 10] = [
+const OPEN: [&str; 11] = [
     "Listing",
     "Pagination",
     "Version",
     "NotAdmitted",
     "NothingHere",
     "CallbackEnded",
+    "ReportRejected",
     "BadRequest",
     "Failed",
     "UpstreamFailed",
@@ -44,7 +46,7 @@ pub(super) const TARGET_TYPES: [&str; 4] = ["tenant", "customer", "project", "us
 /// All schemas by name, as they are published: the values of enumerations are only examples, because later versions may have others, and
 /// a client that was generated from the document must not reject them.
 pub(super) fn published() -> BTreeMap<String, RefOr<Schema>> {
-    let mut schemas = exact();
+    let mut schemas = responses();
     for schema in schemas.values_mut() {
         if let RefOr::T(Schema::Object(object)) = schema
             && let Some(known) = object.enum_values.take()
@@ -52,11 +54,31 @@ pub(super) fn published() -> BTreeMap<String, RefOr<Schema>> {
             object.examples = known;
         }
     }
+    schemas.extend(report());
     schemas
 }
 
-/// All schemas by name. They describe exactly what this version returns.
+/// All schemas by name. Those of responses describe exactly what this version returns.
+#[cfg(test)]
 pub(super) fn exact() -> BTreeMap<String, RefOr<Schema>> {
+    let mut schemas = responses();
+    schemas.extend(report());
+    schemas
+}
+
+/// The schemas of a provisioner's report. Other values of its enumerations are rejected.
+fn report() -> BTreeMap<String, RefOr<Schema>> {
+    let mut found = Vec::new();
+    add::<Report>(&mut found);
+    for (_, schema) in &mut found {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            object.properties.values_mut().for_each(describe_whole);
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn responses() -> BTreeMap<String, RefOr<Schema>> {
     let mut found = Vec::new();
     add::<bodies::Listing<'_>>(&mut found);
     add::<Item<'_>>(&mut found);
@@ -64,6 +86,7 @@ pub(super) fn exact() -> BTreeMap<String, RefOr<Schema>> {
     add::<bodies::NotAdmitted>(&mut found);
     add::<bodies::NothingHere>(&mut found);
     add::<bodies::CallbackEnded>(&mut found);
+    add::<bodies::ReportRejected>(&mut found);
     add::<bodies::BadRequest>(&mut found);
     add::<bodies::Failed>(&mut found);
     add::<bodies::UpstreamFailed>(&mut found);

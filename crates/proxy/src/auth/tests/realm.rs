@@ -164,6 +164,7 @@ pub(super) fn settings_for(address: SocketAddr) -> config::Auth {
         introspection: false,
         required_roles: Vec::new(),
         callback_roles: Vec::new(),
+        report_roles: Vec::new(),
         verify_ssl: true,
         socks_proxy: None,
     }

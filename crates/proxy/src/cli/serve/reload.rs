@@ -25,7 +25,7 @@ const RESTART_ONLY: [&str; 6] = ["debug", "log.", "sentry.", "otlp.", "server.li
 /// Prefix of the keys for the certificate.
 const TLS: [&str; 1] = ["server.tls_"];
 /// Settings that affect authentication.
-const AUTH: [&str; 2] = ["auth.", "callbacks.required_roles"];
+const AUTH: [&str; 3] = ["auth.", "callbacks.required_roles", "provisioners.required_roles"];
 /// Settings that affect the catalogue.
 const CATALOGUE: [&str; 6] = [
     "backend_settings.",

@@ -260,6 +260,7 @@ fn an_empty_variable_does_what_it_does_in_the_python_proxy() {
         "SENTRY_DSN",
         // Not known to the Python proxy.
         "CALLBACKS_REQUIRED_ROLES",
+        "PROVISIONERS_REQUIRED_ROLES",
         "CSCS_KEYCLOAK_REQUIRED_ROLES",
         "CSCS_KEYCLOAK_SOCKS_PROXY",
         "HPC_USER_USER_PATH",

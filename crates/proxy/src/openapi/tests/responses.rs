@@ -222,6 +222,7 @@ async fn rejections_match_the_document() {
         introspection: false,
         required_roles: vec!["reader".into()],
         callback_roles: Vec::new(),
+        report_roles: Vec::new(),
         verify_ssl: true,
         socks_proxy: None,
     };

@@ -76,6 +76,7 @@ fn values_that_only_the_python_proxy_accepts_are_errors() {
     for (name, value) in [
         ("CSCS_KEYCLOAK_REQUIRED_ROLES", ",,"),
         ("CALLBACKS_REQUIRED_ROLES", " , "),
+        ("PROVISIONERS_REQUIRED_ROLES", " , "),
         ("OTEL_EXPORTER_OTLP_HEADERS", ","),
         ("SENTRY_DSN", "https://sentry.example/1"),
         ("WALDUR_PAGES_AT_ONCE", "010"),
