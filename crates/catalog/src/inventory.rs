@@ -74,6 +74,12 @@ impl Inventory {
         self.entries.iter().filter_map(|entry| entry.complete.as_ref().ok())
     }
 
+    /// The valid resources by UUID, without the orders from the list of orders.
+    pub fn listed(&self) -> HashMap<Uuid, Arc<Resource>> {
+        let listed = self.entries.iter().filter_map(|Entry { row, .. }| Some((row.uuid, row.resource.as_ref().ok()?)));
+        listed.map(|(uuid, resource)| (uuid, Arc::clone(resource))).collect()
+    }
+
     /// The malformed records (decision D8).
     pub fn malformed(&self) -> impl Iterator<Item = &Rejected> {
         self.entries.iter().filter_map(|entry| entry.complete.as_ref().err().map(AsRef::as_ref))

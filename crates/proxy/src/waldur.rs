@@ -149,7 +149,7 @@ impl Waldur {
     /// rows that change their state during the reading would shift others between pages.
     ///
     /// Calls `found` for each resource as soon as its page has been read, in any order and possibly more than once, so that
-    /// dependent requests can start during the reading.
+    /// dependent requests can start during the reading. `found` may replace a resource by an equal one that is already in memory.
     ///
     /// # Errors
     ///
@@ -158,7 +158,7 @@ impl Waldur {
         &self,
         offering_slugs: &[&str],
         which: Which,
-        found: &(dyn Fn(&Resource) + Sync),
+        found: &(dyn Fn(&mut Arc<Resource>) + Sync),
     ) -> Result<Listing, WaldurError> {
         let mut query = resource_query(offering_slugs, matches!(which, Which::WithOrders));
         // The default order has no tie-break: rows with equal times could be repeated or missing.
@@ -170,9 +170,9 @@ impl Waldur {
         // The number of pages of all resources says nothing about the changed ones.
         let expected = (!matches!(which, Which::ModifiedSince(_))).then_some(&self.pages);
         let ours = |row: &Row| is_of(row, offering_slugs);
-        let found = |rows: &[Row]| {
-            let ours = rows.iter().filter(|row| ours(row));
-            ours.filter_map(|row| row.resource.as_ref().ok()).for_each(|resource| found(resource));
+        let found = |rows: &mut [Row]| {
+            let ours = rows.iter_mut().filter(|row| ours(row));
+            ours.filter_map(|row| row.resource.as_mut().ok()).for_each(found);
         };
         let list = |path| {
             let list = List { path, what: "resources", query: &query, read: read::resources, expected, in_background };

@@ -1,5 +1,6 @@
 //! Reads all resources.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
+use uuid::Uuid;
 
 use super::held::Held;
 use super::related::{Dependencies, Related};
@@ -37,6 +39,11 @@ pub(super) struct Listed {
 }
 
 impl Listed {
+    #[cfg(test)]
+    pub(super) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.listing.resources()
+    }
+
     /// The time since the last answer.
     pub(super) fn age(&self) -> Duration {
         self.ended.elapsed()
@@ -50,7 +57,7 @@ impl Source {
     pub(super) async fn read_all(&self, known: Option<Held>) -> Result<Held, SourceError> {
         loop {
             let reading = async {
-                let listed = self.list_all(false).await?;
+                let listed = self.list_all(listed(known.as_ref()), false).await?;
                 self.complete(listed, known.as_ref()).await
             };
             // If the list of orders cannot be used, the next attempt reads resources with their orders.
@@ -60,20 +67,28 @@ impl Source {
         }
     }
 
-    /// Lists all resources while refreshes go on.
-    pub(super) fn renew(self: &Arc<Self>) -> Renewal {
-        let source = Arc::clone(self);
-        AbortOnDropHandle::new(tokio::spawn(async move { source.list_all(true).await }))
+    /// Lists all resources while refreshes of `held` go on.
+    pub(super) fn renew(self: &Arc<Self>, held: &Held) -> Renewal {
+        let (source, known) = (Arc::clone(self), listed(Some(held)));
+        AbortOnDropHandle::new(tokio::spawn(async move { source.list_all(known, true).await }))
     }
 
-    /// Lists all resources, and requests their customers and identities meanwhile.
-    async fn list_all(&self, in_background: bool) -> Result<Listed, SourceError> {
+    /// Lists all resources, and requests their customers and identities meanwhile. Shares each resource that equals the `known`
+    /// one as soon as it is parsed, so that two copies of all resources are never in memory.
+    pub(super) async fn list_all(
+        &self,
+        known: HashMap<Uuid, Arc<Resource>>,
+        in_background: bool,
+    ) -> Result<Listed, SourceError> {
         let began = Instant::now();
         let nested = self.reads_nested_orders();
         let slugs = self.slugs();
         let (sender, found) = mpsc::unbounded_channel();
         let listing = async {
-            let found = |resource: &Resource| {
+            let found = |resource: &mut Arc<Resource>| {
+                if let Some(known) = known.get(&resource.uuid).filter(|known| *known == resource) {
+                    resource.clone_from(known);
+                }
                 // Fails if a dependent request has failed already.
                 let _ = sender.send(Dependencies::of(resource, &self.policy));
             };
@@ -141,6 +156,11 @@ impl Source {
             warn!(reason, "reading all resources together with their orders, which costs Waldur several times as much");
         }
     }
+}
+
+/// The resources of the last reading.
+fn listed(known: Option<&Held>) -> HashMap<Uuid, Arc<Resource>> {
+    known.map(|known| known.inputs.inventory.listed()).unwrap_or_default()
 }
 
 /// Replaces `new` with `known` if both are equal; returns whether they are.

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::Filter;
+use catalog::{Filter, Resource};
 use serde_json::json;
-use simulator::world::Resource;
-use simulator::{Fault, Simulator, World};
+use simulator::{Fault, Simulator, World, world};
 use tokio::time::{advance, sleep};
 
 use super::Source;
@@ -46,7 +45,8 @@ fn fail_full_readings(simulator: &Simulator, fault: Fault) {
 /// A change that a refresh sees.
 fn change(simulator: &Simulator, storage: u32) {
     simulator.world(|world| {
-        let is_third = |row: &&Resource| row.text("slug").starts_with("capstor-") && row.text("slug").ends_with("-2");
+        let is_third =
+            |row: &&world::Resource| row.text("slug").starts_with("capstor-") && row.text("slug").ends_with("-2");
         let id = world.resources.values().find(is_third).unwrap().uuid;
         world.change(id, "limits", json!({"storage": storage}));
     });
@@ -95,6 +95,17 @@ async fn refreshes_go_on_during_a_full_reading() {
     read_until(&source, "renamed").await;
     assert!(read(&source).await.contains("4323"));
     assert_eq!(full_readings(&simulator), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_reading_shares_unchanged_resources_while_it_reads() {
+    let (simulator, source) = source().await;
+    change(&simulator, 4321);
+    let held = source.held.lock().await;
+    let known = held.as_ref().unwrap().inputs.inventory.listed();
+    let listed = source.list_all(known.clone(), false).await.unwrap();
+    let is_shared = |resource: &&Arc<Resource>| Arc::ptr_eq(resource, &known[&resource.uuid]);
+    assert_eq!(listed.resources().filter(is_shared).count(), known.len() - 1);
 }
 
 #[tokio::test(start_paused = true)]

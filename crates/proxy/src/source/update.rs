@@ -49,7 +49,7 @@ impl Source {
             return self.read_changes(held).await;
         }
         let is_late = age >= self.full_interval.mul_f64(LATEST);
-        let renewal = held.renewal.take().unwrap_or_else(|| self.renew());
+        let renewal = held.renewal.take().unwrap_or_else(|| self.renew(&held));
         if !renewal.is_finished() && !is_late {
             held.renewal = Some(renewal);
             return self.read_changes(held).await;

@@ -75,7 +75,7 @@ impl Waldur {
     pub(super) async fn list<T: Send + 'static>(
         &self,
         list: List<'_, T>,
-        found: &(dyn Fn(&[T]) + Sync),
+        found: &(dyn Fn(&mut [T]) + Sync),
     ) -> Result<Listed<T>, WaldurError> {
         for attempt in 1..=ATTEMPTS {
             match self.attempt(&list, found).await? {
@@ -95,7 +95,7 @@ impl Waldur {
     async fn attempt<T: Send + 'static>(
         &self,
         list: &List<'_, T>,
-        found: &(dyn Fn(&[T]) + Sync),
+        found: &(dyn Fn(&mut [T]) + Sync),
     ) -> Result<Attempt<T>, WaldurError> {
         // Requests as many pages at once as there were last time, or only the first page.
         let expected = list.expected.map_or(1, |expected| expected.load(Ordering::Relaxed).max(1));
@@ -116,7 +116,7 @@ impl Waldur {
     async fn counted<T: Send + 'static>(
         &self,
         list: &List<'_, T>,
-        found: &(dyn Fn(&[T]) + Sync),
+        found: &(dyn Fn(&mut [T]) + Sync),
         mut pages: BTreeMap<usize, Fetched<T>>,
         requested: usize,
         (count, size): (usize, usize),
@@ -145,7 +145,7 @@ impl Waldur {
     async fn uncounted<T: Send + 'static>(
         &self,
         list: &List<'_, T>,
-        found: &(dyn Fn(&[T]) + Sync),
+        found: &(dyn Fn(&mut [T]) + Sync),
         mut pages: BTreeMap<usize, Fetched<T>>,
     ) -> Result<Attempt<T>, WaldurError> {
         let mut complete: Vec<Page<T>> = Vec::new();
@@ -193,16 +193,16 @@ impl Waldur {
         &self,
         list: &List<'_, T>,
         numbers: RangeInclusive<usize>,
-        found: &(dyn Fn(&[T]) + Sync),
+        found: &(dyn Fn(&mut [T]) + Sync),
         pages: &mut BTreeMap<usize, Fetched<T>>,
     ) -> Result<(), WaldurError> {
         let read = |number| async move { Ok::<_, WaldurError>((number, self.page(list, number).await?)) };
         let at_once = if list.in_background { (self.pages_at_once - 1).max(1) } else { self.pages_at_once };
         let mut reading = stream::iter(numbers).map(read).buffered(at_once);
-        while let Some((number, fetched)) = reading.try_next().await? {
-            let ended = match &fetched {
+        while let Some((number, mut fetched)) = reading.try_next().await? {
+            let ended = match &mut fetched {
                 Fetched::Page(page) => {
-                    found(&page.rows);
+                    found(&mut page.rows);
                     page.rows.is_empty()
                 }
                 Fetched::Missing(_) => true,

@@ -103,6 +103,23 @@ async fn lists_without_a_count_are_read_to_their_end() {
     }
 }
 
+/// So that two copies of all resources are never in memory.
+#[tokio::test(start_paused = true)]
+async fn equal_resources_of_a_page_can_be_shared_before_the_next_page_arrives() {
+    let (waldur, _server) = waldur(|_, number| ok(&[("x-result-count", "700")], rows(number, 300, 700))).await;
+    let known: Vec<_> = read(&waldur).await.unwrap().resources().cloned().collect();
+    let share = |resource: &mut Arc<Resource>| {
+        if let Some(known) = known.iter().find(|known| *known == resource) {
+            resource.clone_from(known);
+        }
+    };
+    let listing = waldur.resources(&["capstor"], Which::WithOrders, &share).await.unwrap();
+    assert_eq!(
+        listing.resources().filter(|resource| known.iter().any(|known| Arc::ptr_eq(known, resource))).count(),
+        700
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_list_that_ends_early_is_an_error() {
     let broken: [(Answer, &str); 7] = [
