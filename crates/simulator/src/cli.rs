@@ -141,6 +141,7 @@ fn introduce(simulator: &Simulator) {
     println!(
         "  storage-lightweight / lightweight-secret (lightweight tokens), hpc-storage-proxy / proxy-secret (introspection)"
     );
+    println!("  storage-dashboard / dashboard-secret-0123456789 (sign-in, always as `operator`)");
     let token = simulator.realm().mint(&TokenSpec::user("demo-user").lifetime(86_400));
     println!("Access token of a user, valid for a day:\n  {token}");
 }

@@ -1,7 +1,8 @@
-//! A Keycloak realm: keys, client-credentials tokens, introspection.
+//! A Keycloak realm: keys, tokens of clients, sign-in of people, introspection.
 
 mod keys;
 mod realm;
+mod sign_in;
 mod token;
 
 use axum::http::{Method, StatusCode};
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::http::{Call, Reply, form};
 pub(crate) use realm::wall_clock;
 pub use realm::{Client, PROXY_AUDIENCE, REALM, Realm};
+pub use sign_in::User;
 pub use token::{Kid, Signing, TokenSpec};
 
 /// Scopes that every client may request. As in a new realm of Keycloak.
@@ -38,6 +40,13 @@ pub(crate) fn answer(realm: &Realm, call: &Call) -> Reply {
     let Some(rest) = below.strip_prefix(REALM).filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
         return refusal(StatusCode::NOT_FOUND, "Realm does not exist", None);
     };
+    if rest == "/protocol/openid-connect/logout" && call.method == Method::GET {
+        return Reply::raw(
+            StatusCode::OK,
+            "text/html;charset=utf-8",
+            "<html><body>Do you want to log out?</body></html>",
+        );
+    }
     let (method, answer): (_, fn(&Realm, &Call) -> Reply) = match rest {
         "/.well-known/openid-configuration" => (Method::GET, discovery),
         "/protocol/openid-connect/certs" => {
@@ -46,6 +55,8 @@ pub(crate) fn answer(realm: &Realm, call: &Call) -> Reply {
         "/protocol/openid-connect/token" => (Method::POST, |realm, call| {
             token(realm, call).with("Cache-Control", "no-store").with("Pragma", "no-cache")
         }),
+        "/protocol/openid-connect/auth" => (Method::GET, sign_in::authorize),
+        "/protocol/openid-connect/logout" => (Method::POST, logout),
         "/protocol/openid-connect/token/introspect" => (Method::POST, introspect),
         _ => return refusal(StatusCode::NOT_FOUND, "HTTP 404 Not Found", None),
     };
@@ -72,7 +83,9 @@ fn discovery(realm: &Realm, _call: &Call) -> Reply {
         &json!({
             "issuer": issuer, "token_endpoint": at("token"), "jwks_uri": at("certs"),
             "introspection_endpoint": at("token/introspect"), "authorization_endpoint": at("auth"),
-            "userinfo_endpoint": at("userinfo"), "grant_types_supported": ["client_credentials"],
+            "userinfo_endpoint": at("userinfo"), "end_session_endpoint": at("logout"),
+            "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+            "code_challenge_methods_supported": ["S256"], "authorization_response_iss_parameter_supported": true,
             "response_types_supported": ["code"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": realm.algorithms(),
         }),
@@ -109,8 +122,9 @@ const INVALID_CLIENT: &str = "Invalid client or Invalid client credentials";
 fn token(realm: &Realm, call: &Call) -> Reply {
     let fields = form(&call.body);
     let bad_request = |error, description| refusal(StatusCode::BAD_REQUEST, error, Some(description));
-    match field(&fields, "grant_type") {
-        Some("client_credentials") => {}
+    let grant = field(&fields, "grant_type");
+    match grant {
+        Some("client_credentials" | "authorization_code" | "refresh_token") => {}
         Some(_) => return bad_request("unsupported_grant_type", "Unsupported grant_type"),
         None => return bad_request("invalid_request", "Missing form parameter: grant_type"),
     }
@@ -124,6 +138,11 @@ fn token(realm: &Realm, call: &Call) -> Reply {
             return refusal(StatusCode::UNAUTHORIZED, error, Some(INVALID_CLIENT));
         }
     };
+    match grant {
+        Some("authorization_code") => return sign_in::exchange(realm, &client, &fields),
+        Some("refresh_token") => return sign_in::refresh(realm, &client, &fields),
+        _ => {}
+    }
     let requested = field(&fields, "scope").unwrap_or("");
     if requested.split(' ').any(|scope| !scope.is_empty() && !SCOPES.contains(&scope)) {
         return bad_request("invalid_scope", &format!("Invalid scopes: {requested}"));
@@ -140,6 +159,14 @@ fn token(realm: &Realm, call: &Call) -> Reply {
         body["id_token"] = realm.mint(&TokenSpec::id_token(&client)).into();
     }
     Reply::json(StatusCode::OK, &body)
+}
+
+fn logout(realm: &Realm, call: &Call) -> Reply {
+    let fields = form(&call.body);
+    match client(realm, call, &fields) {
+        Ok(client) => sign_in::end_session(realm, &client, &fields),
+        Err(_) => refusal(StatusCode::UNAUTHORIZED, "unauthorized_client", Some(INVALID_CLIENT)),
+    }
 }
 
 fn introspect(realm: &Realm, call: &Call) -> Reply {

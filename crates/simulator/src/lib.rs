@@ -35,7 +35,7 @@ pub mod world;
 pub use broker::BrokerMode;
 pub use faults::{Fault, FaultRule};
 pub use jsonwebtoken::Algorithm;
-pub use keycloak::{Client, Kid, PROXY_AUDIENCE, REALM, Realm, Signing, TokenSpec};
+pub use keycloak::{Client, Kid, PROXY_AUDIENCE, REALM, Realm, Signing, TokenSpec, User};
 pub use latency::Latency;
 pub use requests::Received;
 pub use server::Simulator;

@@ -7,6 +7,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::keys::{SigningKey, unknown_jwk};
+use super::sign_in::{People, User};
 use super::token::{self, TokenSpec};
 
 pub const REALM: &str = "cscs";
@@ -31,6 +32,10 @@ pub struct Client {
     pub lifetime: u64,
     /// Whether the token endpoint returns `expires_in`.
     pub returns_lifetime: bool,
+    /// Where people may be redirected after sign-in: URLs, the last of whose characters may be `*`. Empty: they cannot sign in.
+    pub redirect_uris: Vec<String>,
+    /// Whether sign-in needs PKCE.
+    pub needs_pkce: bool,
 }
 
 impl Client {
@@ -44,6 +49,8 @@ impl Client {
             lightweight: false,
             lifetime: 300,
             returns_lifetime: true,
+            redirect_uris: Vec::new(),
+            needs_pkce: false,
         }
     }
 
@@ -68,6 +75,21 @@ impl Client {
         self
     }
 
+    /// Allows people to sign in, with PKCE, and to be redirected to this URL.
+    #[must_use]
+    pub fn redirect_uri(mut self, uri: &str) -> Self {
+        self.redirect_uris.push(uri.to_owned());
+        self.needs_pkce = true;
+        self
+    }
+
+    pub(super) fn may_redirect_to(&self, uri: &str) -> bool {
+        self.redirect_uris.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => uri.starts_with(beginning),
+            None => uri == allowed,
+        })
+    }
+
     /// Sets the lifetime of its tokens, in seconds.
     #[must_use]
     pub fn lifetime(mut self, seconds: u64) -> Self {
@@ -89,13 +111,15 @@ pub(super) struct State {
     clients: HashMap<String, Client>,
     issued: HashMap<String, Value>,
     revoked: HashSet<String>,
+    pub(super) people: People,
 }
 
 impl Realm {
     /// A realm with one RS256 key, a key for encryption and one of an unknown kind. Its clients are `hpc-client` /
     /// `hpc-secret`; `hpc-storage-proxy` / `proxy-secret`; and `storage-provisioner` / `provisioner-secret`, whose tokens have
     /// the audience `hpc-storage-proxy` and the role `storage-reader`. The tokens of `storage-lightweight` /
-    /// `lightweight-secret` are the same, but lightweight.
+    /// `lightweight-secret` are the same, but lightweight. People sign in with `storage-dashboard` / `dashboard-secret-0123456789`, as
+    /// `operator`, who has the role `storage-reader`.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let state = State {
             keys: vec![SigningKey::first()?],
@@ -104,6 +128,7 @@ impl Realm {
             clients: HashMap::new(),
             issued: HashMap::new(),
             revoked: HashSet::new(),
+            people: People::default(),
         };
         let realm = Self { issuer: Mutex::default(), state: Mutex::new(state) };
         realm.register(Client::new("hpc-client", "hpc-secret"));
@@ -111,6 +136,9 @@ impl Realm {
         let reader = |id, secret| Client::new(id, secret).role("storage-reader").audience(PROXY_AUDIENCE);
         realm.register(reader("storage-provisioner", "provisioner-secret"));
         realm.register(reader("storage-lightweight", "lightweight-secret").lightweight());
+        realm.register(Client::new("storage-dashboard", "dashboard-secret-0123456789").redirect_uri("http*"));
+        realm.register_user(User::new("operator", &["storage-reader"]));
+        realm.sign_in_as(Some("operator"));
         Ok(realm)
     }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::keys::SigningKey;
 use super::realm::{Client, REALM, State};
+use super::sign_in::User;
 
 /// How a token is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +101,24 @@ impl TokenSpec {
             spec = spec.claim("aud", client.audience.clone());
         }
         client.roles.iter().fold(spec, |spec, role| spec.role(role))
+    }
+
+    /// An access token of a person who signed in with this client.
+    pub(super) fn of_user(client: &Client, user: &User, session: &str) -> Self {
+        let mut spec = Self::user(&user.username).claim("azp", client.id.as_str()).claim("sid", session);
+        spec.lightweight = client.lightweight;
+        spec.lifetime = i64::try_from(client.lifetime).unwrap_or(i64::MAX);
+        if !client.audience.is_empty() {
+            spec = spec.claim("aud", client.audience.clone());
+        }
+        user.roles.iter().fold(spec, |spec, role| spec.role(role))
+    }
+
+    /// An ID token of a person who signed in with this client.
+    pub(super) fn id_token_of_user(client: &Client, user: &User, session: &str) -> Self {
+        let spec = Self::user(&user.username).claim("azp", client.id.as_str()).claim("sid", session);
+        let spec = spec.claim("typ", "ID").audience(&client.id).claim("at_hash", "c2ltdWxhdGVkIGF0X2hhc2g");
+        spec.without("scope").without("realm_access")
     }
 
     /// Adds or replaces a claim.
