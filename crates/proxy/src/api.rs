@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::auth::{self, Caller, Verifier};
 use crate::compression::Coding;
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::dashboard::{self, Dashboard};
 use crate::metrics;
 use crate::push::Push;
@@ -65,8 +65,8 @@ pub struct Service {
     pub(crate) ages: Ages,
     /// Receives Waldur's events, with `waldur_api.push`.
     pub(crate) push: Option<Arc<Push>>,
-    /// Settings of the pages for operators, if they are enabled.
-    dashboard: Option<config::Dashboard>,
+    /// The pages for operators, if they are enabled.
+    dashboard: Option<Arc<Dashboard>>,
     /// The reports of provisioners; they survive a change of the settings.
     pub(crate) reports: Arc<Reports>,
     /// Clients that wait for other content; they survive a change of the settings.
@@ -85,6 +85,9 @@ pub enum SetupError {
     /// The shared cache.
     #[error("cannot create the shared cache")]
     SharedCache(#[from] shared_cache::SetupError),
+    /// The pages for operators.
+    #[error(transparent)]
+    Dashboard(#[from] dashboard::KeyError),
 }
 
 impl Service {
@@ -96,15 +99,16 @@ impl Service {
         // Less than a request's timeout, so that an older snapshot can be served instead.
         let patience = settings.server.request_timeout.mul_f64(0.9);
         let store = Store::new(source, shared, settings.cache, patience, clock.clone());
+        let verifier = Arc::new(Verifier::new(&settings.auth, clock.clone())?);
         Ok(Self {
-            verifier: Arc::new(Verifier::new(&settings.auth, clock.clone())?),
             waiting: Arc::new(Waiting::new(Arc::clone(&store))),
             push: Push::new(&settings.waldur_api, &store)?.map(Arc::new),
             store,
             limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
-            dashboard: settings.dashboard.clone(),
+            dashboard: dashboard(settings, &verifier)?,
             reports: Arc::new(Reports::new(clock.clone())),
+            verifier,
         })
     }
 
@@ -124,6 +128,7 @@ impl Service {
         service.reports = Arc::clone(&self.reports);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);
+            service.dashboard = dashboard(settings, &service.verifier)?;
         }
         if same_catalogue {
             service.store.inherit(&self.store);
@@ -179,6 +184,11 @@ impl Service {
     }
 }
 
+fn dashboard(settings: &Settings, verifier: &Arc<Verifier>) -> Result<Option<Arc<Dashboard>>, SetupError> {
+    let dashboard = settings.dashboard.as_ref().map(|dashboard| Dashboard::new(dashboard, verifier)).transpose()?;
+    Ok(dashboard.map(Arc::new))
+}
+
 /// The state of the routes: the service behind one pointer, because each request clones it several times.
 #[derive(Debug, Clone)]
 struct SharedService(Arc<Service>);
@@ -212,8 +222,8 @@ pub fn router(service: &Service) -> Router {
         .route("/api/version/", get(version))
         .merge(provisioners::routes())
         .merge(docs::routes(&systems, if service.dashboard.is_some() { "ui/" } else { "docs" }));
-    if let Some(settings) = &service.dashboard {
-        routes = routes.merge(dashboard::router(Arc::new(Dashboard::new(settings, Arc::clone(&service.verifier)))));
+    if let Some(dashboard) = &service.dashboard {
+        routes = routes.merge(dashboard::router(Arc::clone(dashboard)));
     }
     if service.store.policy().relay.is_some() {
         routes = routes.merge(callbacks::routes());

@@ -3,6 +3,8 @@
 //! A token is validated by [`token`] (format), [`claims`] and [`keys`] (signature), which are pure. [`realm`] fetches the
 //! realm's keys and keeps them current; [`introspection`] asks the realm about single tokens, and adds claims that they lack. Validation stops at the first
 //! failed rule, so an invalid token causes few requests to the realm. The answer names the rule, never a library's error text.
+//!
+//! [`code_flow`] is the sign-in of people with a browser, whose tokens are validated by the same modules.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -20,6 +22,7 @@ use program::Clock;
 use program::error_chain;
 
 mod claims;
+mod code_flow;
 mod discovery;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -33,13 +36,14 @@ mod tests;
 mod token;
 mod verdicts;
 
+pub(crate) use code_flow::{Attempt, CodeFlow, Grant, GrantError};
 pub use keys::KeySummary;
 pub use refusal::{AuthError, Quoted, Refusal, Rejection};
 
 use claims::Rules;
 use introspection::Introspection;
 use keys::Unfit;
-use realm::Realm;
+use realm::{Current, Realm};
 use verdicts::Verdicts;
 
 /// User name of all callers when authentication is disabled.
@@ -204,7 +208,7 @@ impl Verifier {
         let found = verifier.realm.fetch().await?;
         if let Some(introspection) = &verifier.introspection {
             // This token is inactive; an error means that the realm refused the request itself.
-            introspection.ask(&verifier.realm, &found.introspection, "none").await?;
+            introspection.ask(&verifier.realm, &found.endpoints.introspection, "none").await?;
         }
         Ok(Some(RealmReport {
             issuer: verifier.realm.issuer().to_owned(),
@@ -271,6 +275,29 @@ impl TokenVerifier {
         if !to_complete {
             self.rules.username(&token.claims)?;
         }
+        let found = self.verify_signature(token, arrived).await?;
+        if !to_complete {
+            self.rules.check_roles(&token.claims)?;
+        }
+        // Counted from before the realm is asked: the answer may be as old as that.
+        let asked = self.clock.instant();
+        let (verdict, cached_for) = match &self.introspection {
+            None => (self.rules.admit(&token.claims, now), CACHED_FOR),
+            Some(introspection) => {
+                let claims = introspection.claims(&self.realm, &found.endpoints.introspection, token).await;
+                let verdict = match claims.map_err(|error| AuthError::Unavailable(Arc::new(error)))? {
+                    Some(claims) => self.rules.admit(&claims, now),
+                    None => Err(Refusal::Inactive.into()),
+                };
+                (verdict, INTROSPECTED_FOR)
+            }
+        };
+        self.verdicts.put(digest, verdict.clone(), found.generation, expires, (asked, asked + cached_for));
+        verdict
+    }
+
+    /// Verifies that the realm signed the token; returns its keys.
+    async fn verify_signature(&self, token: &token::Token<'_>, arrived: Instant) -> Result<Arc<Current>, AuthError> {
         let mut found = self.realm.keys().await.map_err(AuthError::Unavailable)?;
         let mut outcome = found.keys.verify(token);
         // Keys that were fetched after the request arrived are not fetched again.
@@ -282,24 +309,7 @@ impl TokenVerifier {
             Unfit::UnknownKey => Refusal::UnknownKey,
             Unfit::Refused(refusal) => refusal,
         })?;
-        if !to_complete {
-            self.rules.check_roles(&token.claims)?;
-        }
-        // Counted from before the realm is asked: the answer may be as old as that.
-        let asked = self.clock.instant();
-        let (verdict, cached_for) = match &self.introspection {
-            None => (self.rules.admit(&token.claims, now), CACHED_FOR),
-            Some(introspection) => {
-                let claims = introspection.claims(&self.realm, &found.introspection, token).await;
-                let verdict = match claims.map_err(|error| AuthError::Unavailable(Arc::new(error)))? {
-                    Some(claims) => self.rules.admit(&claims, now),
-                    None => Err(Refusal::Inactive.into()),
-                };
-                (verdict, INTROSPECTED_FOR)
-            }
-        };
-        self.verdicts.put(digest, verdict.clone(), found.generation, expires, (asked, asked + cached_for));
-        verdict
+        Ok(found)
     }
 
     /// Seconds since 1970.

@@ -1,9 +1,11 @@
 //! Read-only pages for operators below `/ui/` (`dashboard.enabled`).
 //!
 //! Every page is complete HTML without scripts. A middleware authenticates before any handler of a page runs, so a handler that
-//! forgets the [`Operator`] is not public.
+//! forgets the [`Operator`] is not public. Operators sign in at the realm ([`login`]); a session is in a cookie ([`session`]).
 
 mod layout;
+mod login;
+mod session;
 
 use std::sync::Arc;
 
@@ -11,20 +13,21 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{Markup, html};
-use tracing::error;
 
-use crate::auth::{AuthError, Caller, CallerSlot, Verifier};
+use crate::auth::{CallerSlot, DEV_USER, Verifier};
 use crate::config;
 use layout::Frame;
-use program::error_chain;
+pub use login::KeyError;
+use login::SignIn;
 
 /// Where the pages are.
 const PREFIX: &str = "/ui";
@@ -50,15 +53,23 @@ const HEADERS: [(HeaderName, &str); 7] = [
 #[derive(Debug)]
 pub struct Dashboard {
     pub(crate) settings: config::Dashboard,
-    verifier: Arc<Verifier>,
+    /// How operators sign in; `None` when authentication is disabled.
+    sign_in: Option<SignIn>,
     /// The path of `dashboard.public_url` without a trailing slash: what links begin with.
     base: String,
 }
 
 impl Dashboard {
-    pub fn new(settings: &config::Dashboard, verifier: Arc<Verifier>) -> Self {
+    /// # Errors
+    ///
+    /// None in practice.
+    pub fn new(settings: &config::Dashboard, verifier: &Arc<Verifier>) -> Result<Self, KeyError> {
         let path = settings.sign_in.as_ref().map_or("", |sign_in| sign_in.public_url.path());
-        Self { base: path.trim_end_matches('/').to_owned(), settings: settings.clone(), verifier }
+        Ok(Self {
+            base: path.trim_end_matches('/').to_owned(),
+            settings: settings.clone(),
+            sign_in: settings.sign_in.as_ref().map(|settings| SignIn::new(settings, verifier)).transpose()?,
+        })
     }
 
     /// The URL path of a page, for links: `path` begins with `/ui/`.
@@ -105,6 +116,9 @@ pub fn router<S: Clone + Send + Sync + 'static>(dashboard: Arc<Dashboard>) -> Ro
     Router::new()
         .merge(pages)
         .route("/ui", get(to_start))
+        .route("/ui/login", get(login::login))
+        .route("/ui/callback", get(login::callback))
+        .route("/ui/logout", post(login::logout).fallback(not_posted))
         .route("/ui/{*rest}", any(not_found))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_response(with_headers))
@@ -112,28 +126,31 @@ pub fn router<S: Clone + Send + Sync + 'static>(dashboard: Arc<Dashboard>) -> Ro
 }
 
 /// Authenticates the operator before a page is made.
-async fn authenticate(State(dashboard): State<Arc<Dashboard>>, mut request: Request, next: Next) -> Response {
-    let Caller { username, .. } = match dashboard.verifier.caller(request.headers()).await {
-        Ok(caller) => caller,
-        Err(error) => return refused(&dashboard, &error),
+async fn authenticate(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
+    let Some(sign_in) = &dashboard.sign_in else {
+        return as_operator(DEV_USER, request, next).await;
     };
-    if let Some(slot) = request.extensions().get::<CallerSlot>() {
-        slot.set(&username);
-    }
-    request.extensions_mut().insert(Operator { username });
-    next.run(request).await
+    let target = request.uri().path_and_query().map_or(PREFIX, PathAndQuery::as_str).to_owned();
+    let (session, cookie) = match sign_in.session(&dashboard, request.headers(), &target).await {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    let mut response = if session.missing.is_empty() {
+        as_operator(&session.username, request, next).await
+    } else {
+        sign_in.forbidden(&dashboard, &session, &target)
+    };
+    response.headers_mut().extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+    response
 }
 
-fn refused(dashboard: &Dashboard, error: &AuthError) -> Response {
-    let status = match error {
-        AuthError::Refused(_) => StatusCode::UNAUTHORIZED,
-        AuthError::Forbidden { .. } => StatusCode::FORBIDDEN,
-        AuthError::Unavailable(source) => {
-            error!(error = error_chain(&**source), "cannot authenticate an operator");
-            StatusCode::BAD_GATEWAY
-        }
-    };
-    message(&dashboard.frame(None), status, "You cannot see this page", &error.to_string())
+/// Runs the handler for this operator.
+async fn as_operator(username: &str, mut request: Request, next: Next) -> Response {
+    if let Some(slot) = request.extensions().get::<CallerSlot>() {
+        slot.set(username);
+    }
+    request.extensions_mut().insert(Operator { username: username.to_owned() });
+    next.run(request).await
 }
 
 async fn start(State(dashboard): State<Arc<Dashboard>>, operator: Operator) -> Markup {
@@ -157,13 +174,20 @@ async fn not_found(State(dashboard): State<Arc<Dashboard>>) -> Response {
 }
 
 async fn method_not_allowed(State(dashboard): State<Arc<Dashboard>>) -> Response {
-    let text = "This page can only be read.";
+    not_allowed(&dashboard, "GET, HEAD", "This page can only be read.")
+}
+
+async fn not_posted(State(dashboard): State<Arc<Dashboard>>) -> Response {
+    not_allowed(&dashboard, "POST", "This address only accepts the button “Sign out”.")
+}
+
+fn not_allowed(dashboard: &Dashboard, allow: &'static str, text: &str) -> Response {
     let page = message(&dashboard.frame(None), StatusCode::METHOD_NOT_ALLOWED, "Not possible", text);
-    ([(ALLOW, "GET, HEAD")], page).into_response()
+    ([(ALLOW, allow)], page).into_response()
 }
 
 /// A failure outside of the handlers as a page, with the status and headers of `response`, for the request of this path.
-pub(crate) fn failure(path: &str, response: Response) -> Response {
+pub(crate) fn failure(path: &str, response: &Response) -> Response {
     let text = match response.status() {
         StatusCode::SERVICE_UNAVAILABLE => "There are too many requests at the moment. Try again in a few seconds.",
         StatusCode::GATEWAY_TIMEOUT => "Another service is slow. Try again in a minute.",
@@ -188,7 +212,12 @@ fn message(frame: &Frame<'_>, status: StatusCode, title: &str, text: &str) -> Re
         p { (text) }
         p { a href={ (frame.root) "/ui/" } { "Go to the first page" } }
     };
-    (status, layout::page(frame, title, &content)).into_response()
+    page(frame, status, title, &content)
+}
+
+/// A page that is not in the navigation.
+fn page(frame: &Frame<'_>, status: StatusCode, title: &str, content: &Markup) -> Response {
+    (status, layout::page(frame, title, content)).into_response()
 }
 
 async fn with_headers(mut response: Response) -> Response {

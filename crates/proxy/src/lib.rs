@@ -19,6 +19,7 @@ pub mod peer;
 pub mod push;
 pub mod reading;
 pub mod reports;
+mod seal;
 pub mod server;
 pub mod shared_cache;
 pub mod snapshot;

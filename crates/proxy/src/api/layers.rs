@@ -141,7 +141,7 @@ async fn handle(limits: RequestLimits, request: Request, next: Next, mut line: A
         line.route.as_ref().filter(|route| dashboard::is_page(route.as_str())).map(|_| request.uri().path().to_owned());
     let failed = |response: Response| match &page {
         None => response,
-        Some(path) => dashboard::failure(path, response),
+        Some(path) => dashboard::failure(path, &response),
     };
     let response = match Arc::clone(&permits.free).try_acquire_owned() {
         Ok(permit) => {

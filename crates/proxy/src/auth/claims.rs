@@ -73,8 +73,13 @@ pub(super) fn complete(
 }
 
 impl Rules {
-    /// Checks type and validity of a token; returns `exp`. Both are in seconds since 1970.
+    /// Checks type and validity of an access token; returns `exp`. Both are in seconds since 1970.
     pub(super) fn check(&self, claims: &Map<String, Value>, now: i64) -> Result<i64, Refusal> {
+        self.check_type(claims, "Bearer", now)
+    }
+
+    /// Checks type and validity of a token of this type.
+    fn check_type(&self, claims: &Map<String, Value>, wanted: &'static str, now: i64) -> Result<i64, Refusal> {
         let issuer = string(claims, "iss")?.ok_or(Refusal::Missing("iss"))?;
         if issuer != self.issuer {
             return Err(Refusal::Issuer { wanted: self.issuer.clone(), was: Quoted::new(issuer) });
@@ -85,9 +90,9 @@ impl Rules {
         }
         // ID and refresh tokens of the same realm are signed with the same keys.
         if let Some(kind) = string(claims, "typ")?
-            && kind != "Bearer"
+            && kind != wanted
         {
-            return Err(Refusal::TokenType { was: Quoted::new(kind) });
+            return Err(Refusal::TokenType { wanted, was: Quoted::new(kind) });
         }
         let expires = time(claims, "exp")?.ok_or(Refusal::Missing("exp"))?;
         if has_expired(expires, now) {
@@ -98,6 +103,58 @@ impl Rules {
                 && from - LEEWAY > now
             {
                 return Err(Refusal::NotYet { claim, seconds: from - now });
+            }
+        }
+        Ok(expires)
+    }
+
+    /// Checks an ID token that this client received for a sign-in with this nonce, or for a refresh token (OpenID Connect Core,
+    /// sections 3.1.3.7 and 12.2). Returns `sub` and the user name.
+    pub(super) fn check_id_token<'a>(
+        &self,
+        claims: &'a Map<String, Value>,
+        client: &str,
+        nonce: Option<&str>,
+        now: i64,
+    ) -> Result<(&'a str, &'a str), Refusal> {
+        self.check_type(claims, "ID", now)?;
+        if !names(claims.get("aud"), client) {
+            return Err(Refusal::Audience { wanted: client.to_owned() });
+        }
+        let of_client = string(claims, "azp")?.map(|party| party == client);
+        let has_others = matches!(claims.get("aud"), Some(Value::Array(all)) if all.len() > 1);
+        if of_client == Some(false) || (of_client.is_none() && has_others) {
+            return Err(Refusal::Malformed { claim: "azp", wanted: "the client of this sign-in" });
+        }
+        let given = string(claims, "nonce")?;
+        // A refreshed token need not have it.
+        if let Some(nonce) = nonce
+            && given != Some(nonce)
+        {
+            return Err(Refusal::Malformed { claim: "nonce", wanted: "the one of this sign-in" });
+        }
+        let subject = string(claims, "sub")?.filter(|subject| !subject.is_empty()).ok_or(Refusal::Missing("sub"))?;
+        let username = string(claims, "preferred_username")?.ok_or(Refusal::Missing("preferred_username"))?;
+        if username.trim().is_empty() {
+            return Err(Refusal::Malformed { claim: "preferred_username", wanted: "a name" });
+        }
+        Ok((subject, username))
+    }
+
+    /// Checks an access token that this client received together with an ID token of this `sub`; returns `exp`.
+    pub(super) fn check_own_token(
+        &self,
+        claims: &Map<String, Value>,
+        client: &str,
+        subject: &str,
+        now: i64,
+    ) -> Result<i64, Refusal> {
+        let expires = self.check(claims, now)?;
+        for (claim, wanted, meaning) in
+            [("azp", client, "the client of this sign-in"), ("sub", subject, "the one of the ID token")]
+        {
+            if string(claims, claim)?.is_some_and(|given| given != wanted) {
+                return Err(Refusal::Malformed { claim, wanted: meaning });
             }
         }
         Ok(expires)
@@ -126,7 +183,7 @@ impl Rules {
             [&self.required_roles, &self.callback_roles, &self.report_roles].into_iter().any(|roles| !roles.is_empty());
         !has("preferred_username")
             || (self.audience.is_some() && !has("aud"))
-            || (needs_roles && !ROLES.iter().any(|name| has(name)))
+            || (needs_roles && Self::lacks_roles(claims))
     }
 
     /// The caller, if the claims fulfil all rules.
@@ -147,9 +204,14 @@ impl Rules {
         if missing.is_empty() { Ok(()) } else { Err(AuthError::Forbidden { missing }) }
     }
 
+    /// Whether the token has no claims about roles, which introspection may add.
+    pub(super) fn lacks_roles(claims: &Map<String, Value>) -> bool {
+        !ROLES.iter().any(|name| claims.contains_key(*name))
+    }
+
     /// Those of some roles that the caller lacks. A required `name` is a role of the realm or of the client `auth.keycloak_client_id`;
     /// `client:name` is also that role of that client, wherever the colon is that makes it so.
-    fn missing(&self, roles: &[String], claims: &Map<String, Value>) -> Vec<String> {
+    pub(super) fn missing(&self, roles: &[String], claims: &Map<String, Value>) -> Vec<String> {
         let of_realm = |role: &str| claims.get("realm_access").is_some_and(|access| names(access.get("roles"), role));
         let of_client = |client: &str, role: &str| {
             let access = claims.get("resource_access").and_then(|all| all.get(client));

@@ -1,6 +1,6 @@
 //! The realm's discovery document (OpenID Connect Discovery 1.0). Pure.
 //!
-//! Keys and introspection are only used from the configured origin. A document that contradicts the settings (another issuer,
+//! Endpoints are only used from the configured origin. A document that contradicts the settings (another issuer,
 //! or keys at another origin) is an error. Without a document, for example behind a reverse proxy that publishes only some
 //! paths, Keycloak's fixed paths are used.
 
@@ -16,6 +16,12 @@ pub(super) struct Endpoints {
     pub(super) keys: Url,
     /// Token introspection (RFC 7662).
     pub(super) introspection: Url,
+    /// Where browsers sign in.
+    pub(super) authorization: Url,
+    /// Where codes and refresh tokens are exchanged for tokens.
+    pub(super) token: Url,
+    /// Where sessions end (OpenID Connect RP-Initiated Logout).
+    pub(super) end_session: Url,
 }
 
 /// `path` below the realm.
@@ -29,9 +35,13 @@ pub(super) fn below(issuer: &Url, path: &[&str]) -> Url {
 
 /// The URLs below Keycloak's fixed paths.
 pub(super) fn fixed(issuer: &Url) -> Endpoints {
+    let at = |path: &[&str]| below(issuer, &[&["protocol", "openid-connect"], path].concat());
     Endpoints {
-        keys: below(issuer, &["protocol", "openid-connect", "certs"]),
-        introspection: below(issuer, &["protocol", "openid-connect", "token", "introspect"]),
+        keys: at(&["certs"]),
+        introspection: at(&["token", "introspect"]),
+        authorization: at(&["auth"]),
+        token: at(&["token"]),
+        end_session: at(&["logout"]),
     }
 }
 
@@ -55,8 +65,15 @@ pub(super) fn read(document: &Value, issuer: &Url) -> Result<Option<Endpoints>, 
             shown(keys)
         )
     })?;
-    let introspection = text("introspection_endpoint").and_then(ours).unwrap_or_else(|| fixed(issuer).introspection);
-    Ok(Some(Endpoints { keys, introspection }))
+    let fixed = fixed(issuer);
+    let endpoint = |name: &str, fixed: Url| text(name).and_then(ours).unwrap_or(fixed);
+    Ok(Some(Endpoints {
+        keys,
+        introspection: endpoint("introspection_endpoint", fixed.introspection),
+        authorization: endpoint("authorization_endpoint", fixed.authorization),
+        token: endpoint("token_endpoint", fixed.token),
+        end_session: endpoint("end_session_endpoint", fixed.end_session),
+    }))
 }
 
 /// A URL from a document without query and credentials. Other text is not repeated.
@@ -113,13 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn the_client_secret_is_sent_to_the_configured_origin_only() {
+    fn secrets_and_people_are_sent_to_the_configured_origin_only() {
         let document = json!({
             "issuer": issuer().as_str(),
             "jwks_uri": "https://idp.example.org/keys",
             "introspection_endpoint": "https://evil.example.org/ask",
+            "authorization_endpoint": "https://evil.example.org/auth",
+            "token_endpoint": "http://idp.example.org/token",
+            "end_session_endpoint": "javascript:alert(1)",
         });
         let endpoints = read(&document, &issuer()).unwrap().unwrap();
-        assert_eq!(endpoints.introspection, fixed(&issuer()).introspection);
+        let keys = endpoints.keys.clone();
+        assert_eq!(endpoints, Endpoints { keys, ..fixed(&issuer()) });
     }
 }

@@ -88,8 +88,7 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) keys: KeySet,
-    /// Endpoint for token introspection.
-    pub(super) introspection: Url,
+    pub(super) endpoints: Endpoints,
 }
 
 /// The result of the last successful renewal.
@@ -266,7 +265,8 @@ impl Realm {
 
     /// Fetches the discovery document and the keys.
     pub(super) async fn fetch(&self) -> Result<Found, ExchangeError> {
-        let Endpoints { keys: url, introspection } = self.discover().await?;
+        let endpoints = self.discover().await?;
+        let url = endpoints.keys.clone();
         let answer = self.upstream.exchange(self.upstream.get(url.clone()), MAX_BODY).await?;
         let error = |cause| self.upstream.error(Method::GET, &url, cause);
         if answer.status != StatusCode::OK {
@@ -275,7 +275,7 @@ impl Realm {
         let document: Value = answer.json().map_err(error)?;
         let keys = KeySet::read(&document)
             .ok_or_else(|| error(UpstreamError::Invalid(String::from("it has no list of keys"))))?;
-        Ok(Found { keys, introspection })
+        Ok(Found { keys, endpoints })
     }
 
     async fn discover(&self) -> Result<Endpoints, ExchangeError> {

@@ -80,8 +80,11 @@ pub enum Refusal {
         /// The configured client id (decision D13).
         wanted: String,
     },
-    #[error("the token is of type {was} (claim `typ`); an access token has the type `Bearer`")]
-    TokenType { was: Quoted },
+    #[error(
+        "the token is of type {was} (claim `typ`); an {} token has the type `{wanted}`",
+        if *.wanted == "ID" { "ID" } else { "access" }
+    )]
+    TokenType { wanted: &'static str, was: Quoted },
     /// The client has to prove that it has the key (RFC 8705 section 3, RFC 9449 section 7), which nothing here checks.
     #[error(
         "the token is bound to a key or a certificate of its client (claim `cnf`); this service accepts plain bearer tokens only"

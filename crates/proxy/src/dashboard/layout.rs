@@ -32,7 +32,10 @@ pub(super) fn page(frame: &Frame<'_>, title: &str, content: &Markup) -> Markup {
                     }
                 }
                 @if let (Some(username), false) = (frame.username, frame.open_to_all) {
-                    p { "Signed in as " strong { (username) } }
+                    form method="post" action={ (frame.root) "/ui/logout" } {
+                        "Signed in as " strong { (username) } " "
+                        button { "Sign out" }
+                    }
                 }
                 main { (content) }
             }

@@ -1,6 +1,6 @@
 use axum::body::{Body, to_bytes};
 use http::Method;
-use simulator::{Simulator, TokenSpec, World};
+use simulator::{Simulator, World};
 use tower::ServiceExt;
 
 use super::*;
@@ -77,39 +77,10 @@ fn paths_of_pages() {
 async fn failures_outside_of_handlers_are_pages_too() {
     let many = (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")]).into_response();
     for (path, root) in [("/ui", "./ui/"), ("/ui/", "../ui/"), ("/ui/resources/x", "../../ui/")] {
-        let page = failure(path, (many.status(), many.headers().clone()).into_response());
+        let page = failure(path, &many);
         assert_eq!((page.status(), &page.headers()[RETRY_AFTER]), (many.status(), &many.headers()[RETRY_AFTER]));
         assert_eq!(page.headers()[CONTENT_SECURITY_POLICY], POLICY);
         let body = String::from_utf8(to_bytes(page.into_body(), usize::MAX).await.unwrap().into()).unwrap();
         assert!(body.contains(&format!("href=\"{root}\"")), "{path}: {body}");
-    }
-}
-
-#[tokio::test]
-async fn pages_need_a_role() {
-    let simulator = Simulator::start(World::empty()).await;
-    let settings = [
-        ("DASHBOARD_ENABLED", "true"),
-        ("DASHBOARD_PUBLIC_URL", "https://storage.example.org/below/"),
-        ("DASHBOARD_CLIENT_ID", "dashboard"),
-        ("DASHBOARD_CLIENT_SECRET", "0123456789abcdef"),
-        ("CSCS_KEYCLOAK_REQUIRED_ROLES", "storage-reader"),
-    ];
-    let service = Service::new(&testing::settings(&simulator, &settings), &Clock::system()).unwrap();
-    let token = |spec: TokenSpec| Some(format!("Bearer {}", simulator.realm().mint(&spec)));
-    for (token, status) in [
-        (None, 401),
-        (token(TokenSpec::user("mallory")), 403),
-        (token(TokenSpec::user("alice").role("storage-reader")), 200),
-    ] {
-        let mut request = get_request("/ui/");
-        if let Some(token) = token {
-            request.headers_mut().insert("authorization", token.parse().unwrap());
-        }
-        let answer = api::router(&service).oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), status);
-        let body = String::from_utf8(to_bytes(answer.into_body(), usize::MAX).await.unwrap().into()).unwrap();
-        assert!(body.starts_with("<!DOCTYPE html>"), "{body}");
-        assert_eq!(body.contains("alice") && body.contains("/below/docs"), status == 200, "{body}");
     }
 }

@@ -3,13 +3,12 @@
 
 use std::io::Read;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use secrecy::ExposeSecret;
 
 use crate::config::Settings;
+use crate::seal::{self, Secret};
 use crate::snapshot::FORMAT;
 use crate::source;
 
@@ -19,18 +18,10 @@ const MAX_VALUE: u64 = 1 << 30;
 const LEVEL: i32 = 3;
 
 pub(super) struct Seal {
-    key: RandomizedNonceKey,
+    key: seal::Seal,
     /// Equal for two replicas exactly if they build the same catalogue from the same answers: same version, token and relevant
     /// settings. Reveals nothing about them.
     pub(super) namespace: String,
-}
-
-struct Bytes(usize);
-
-impl KeyType for Bytes {
-    fn len(&self) -> usize {
-        self.0
-    }
 }
 
 impl Seal {
@@ -38,34 +29,24 @@ impl Seal {
     ///
     /// None in practice.
     pub(super) fn new(settings: &Settings) -> Result<Self, Unspecified> {
-        let token = settings.waldur_api.access_token.expose_secret();
-        let derived = Salt::new(HKDF_SHA256, b"hpc-storage-proxy").extract(token.as_bytes());
+        let derived = Secret::new(settings.waldur_api.access_token.expose_secret());
         let hpc = &settings.hpc_user_api;
         let asked = (&hpc.api_url, &hpc.client_id, &hpc.user_path, &hpc.user_uid_field, &hpc.user_email_field);
         let (version, waldur) = (env!("CARGO_PKG_VERSION"), &settings.waldur_api.api_url);
         // By its `Debug` text, so that new fields of the policy are included.
         let matters = format!("{FORMAT} {version} {waldur} {asked:?} {:?}", source::policy(settings));
-        let namespace: [u8; 16] = expand(&derived, "namespace", &matters)?;
-        let key: [u8; 32] = expand(&derived, "seal", &matters)?;
-        Ok(Self {
-            key: RandomizedNonceKey::new(&AES_256_GCM, &key)?,
-            namespace: format!("{:032x}", u128::from_be_bytes(namespace)),
-        })
+        let namespace: [u8; 16] = derived.derive("namespace", &matters)?;
+        Ok(Self { key: derived.seal("seal", &matters)?, namespace: format!("{:032x}", u128::from_be_bytes(namespace)) })
     }
 
     /// Compresses and seals a value of this kind.
     pub(super) fn close(&self, kind: &str, value: &[u8]) -> Option<Vec<u8>> {
-        let mut text = zstd::bulk::compress(value, LEVEL).ok()?;
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(kind), &mut text).ok()?;
-        text.splice(..0, *nonce.as_ref());
-        Some(text)
+        self.key.close(kind, zstd::bulk::compress(value, LEVEL).ok()?)
     }
 
     /// The value, if it was sealed as this kind, with the same token and settings.
     pub(super) fn open(&self, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        let mut text = text.to_vec();
-        let text = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(kind), &mut text).ok()?;
+        let text = self.key.open(kind, sealed)?;
         let mut value = Vec::new();
         zstd::Decoder::new(&*text).ok()?.take(MAX_VALUE).read_to_end(&mut value).ok()?;
         Some(value)
@@ -76,12 +57,6 @@ pub(super) fn digest(sealed: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest::digest(&SHA256, sealed).as_ref());
     bytes
-}
-
-fn expand<const LENGTH: usize>(derived: &Prk, what: &str, matters: &str) -> Result<[u8; LENGTH], Unspecified> {
-    let mut bytes = [0; LENGTH];
-    derived.expand(&[what.as_bytes(), b" ", matters.as_bytes()], Bytes(LENGTH))?.fill(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
